@@ -1,0 +1,296 @@
+"""What a plugin implements: one base class a kind of component.
+
+A component is a class with a `type` (its name in a config), a nested pydantic `Params` (its options)
+and its contract's methods. Defining the class in a plugin folder is enough for the frame to find it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import pyarrow as pa
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from anyrec.ragged import Prepared, Ragged, Values
+
+
+class Params(BaseModel):
+    """Base of every component's options: unknown keys are refused, a value is checked when set."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+@dataclass
+class Context:
+    """What the frame tells an encoder about its surroundings.
+
+    root: folder that relative file names (images, audio) start from.
+    allow_urls: whether a feature may name a URL to fetch.
+    cache: folder for vectors that are costly to compute.
+    seed: for any randomness in `fit`.
+    warnings: sentences the encoder wants the user to read (say, how many images were unreadable).
+    """
+
+    root: Path = field(default_factory=Path)
+    allow_urls: bool = False
+    strict: bool = False
+    cache: Path | None = None
+    seed: int = 0
+    device: str = "cpu"
+    warnings: list[str] = field(default_factory=list)
+
+
+class Encoder(nn.Module):
+    """Turns one feature's column into vectors.
+
+    Life: `fit` on the training rows, `prepare` once for all rows, `build`, then `forward` every step on rows of
+    what `prepare` returned. A saved encoder comes back through `restore` and `build`. A missing value never
+    needs care in `forward`: whatever comes out for an absent row is replaced by the fusion's learned stand-in,
+    but it must be finite, as must its gradient.
+    """
+
+    type: ClassVar[str]
+    group: ClassVar[str] = ""
+    """The data group it reads (`text`, `image`, ...); by default its `type`."""
+    role: ClassVar[str] = ""
+    """Within the group `temporal`: `numbers`, `timestamps` or `items`."""
+
+    class Params(Params):
+        pass
+
+    def __init__(self, params: BaseModel | None = None, output_dim: int = 64):
+        super().__init__()
+        self.params: Any = params if params is not None else type(self).Params()
+        self.output_dim = output_dim
+        self.input_dim: int | None = None
+        self.context = Context()
+
+    def fit(self, column: pa.Array) -> None:
+        """Learn vocabularies and statistics from the training rows of `column: (rows,)`, nulls included."""
+
+    def prepare(self, column: pa.Array) -> Values | Prepared:
+        """`column: (rows,)` to tensors with one row a record: a Tensor, a Ragged, or a dict of them.
+
+        Return `Prepared(values, present)` where more than the column's nulls is missing (unreadable files,
+        unknown ids). Must not depend on which other rows are in the column.
+        """
+        raise NotImplementedError(f"encoder '{self.type}' has no prepare()")
+
+    def build(self) -> None:
+        """Create the layers, all of them: called once, after `fit` or `restore`, before the optimizer exists.
+
+        `self.input_dim` is then the last dimension of what `prepare` returns when that is a float tensor.
+        By default makes `self.project`, a linear layer from there to `output_dim`.
+        """
+        if self.input_dim is not None:
+            self.project = nn.Linear(self.input_dim, self.output_dim)
+
+    def forward(self, values: Any) -> Tensor:
+        """Rows of what `prepare` returned, `(batch, ...)`, to `(batch, output_dim)` float."""
+        return self.project(values)
+
+    def state(self) -> dict[str, Any]:
+        """What `fit` learned, as JSON values and Arrow arrays, enough for `restore`."""
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take back what `state` returned."""
+
+    def encode_column(self, column: pa.Array | pa.ChunkedArray) -> Prepared:
+        """`prepare`, with the presence mask worked out where the encoder left it to the column's nulls."""
+        if isinstance(column, pa.ChunkedArray):
+            column = column.combine_chunks()
+        made = self.prepare(column)
+        if not isinstance(made, Prepared):
+            present = torch.from_numpy(column.is_valid().to_numpy(zero_copy_only=False).copy())
+            if isinstance(made, Ragged):
+                present &= made.lengths > 0
+            made = Prepared(made, present)
+        values = made.values
+        if isinstance(values, Tensor) and values.is_floating_point() and values.dim() > 1:
+            self.input_dim = values.shape[-1]
+        return made
+
+
+class Fusion(nn.Module):
+    """Joins the feature vectors of one entity into one vector.
+
+    Subclasses implement `fuse`; absent features have been replaced by learned stand-ins before it is called, so
+    nothing an absent feature held can reach the output.
+    """
+
+    type: ClassVar[str]
+
+    class Params(Params):
+        pass
+
+    def __init__(self, names: Sequence[str], dim: int, output_dim: int, params: BaseModel | None = None):
+        """names: the features, in the order of the tensors' second dimension; dim: of each; output_dim: of the result."""
+        super().__init__()
+        self.names = list(names)
+        self.dim = dim
+        self.output_dim = output_dim
+        self.params: Any = params if params is not None else type(self).Params()
+        self.missing = nn.Parameter(torch.randn(len(self.names), dim) * 0.02)
+
+    def fill(self, features: Tensor, present: Tensor) -> Tensor:
+        """features: (batch, features, dim) with each absent one replaced by its learned vector."""
+        return torch.where(present.unsqueeze(-1), features, self.missing.to(features.dtype))
+
+    def forward(self, features: Tensor, present: Tensor) -> Tensor:
+        """features: (batch, features, dim) float; present: (batch, features) bool -> (batch, output_dim)."""
+        return self.fuse(self.fill(features, present), present)
+
+    def fuse(self, features: Tensor, present: Tensor) -> Tensor:
+        """features: (batch, features, dim), filled; present: (batch, features) -> (batch, output_dim)."""
+        raise NotImplementedError(f"fusion '{self.type}' has no fuse()")
+
+
+class Interaction(nn.Module):
+    """Scores users against items: the one scoring function of training, evaluation and inference."""
+
+    type: ClassVar[str]
+    factorised: ClassVar[bool] = False
+    """True when score(u, i) is the dot product of `user_vectors(u)` and `item_vectors(i)`: such items can be indexed."""
+    reads: ClassVar[Literal["vectors", "tokens"]] = "vectors"
+    """`vectors`: the towers' outputs (batch, dim); `tokens`: their feature vectors before fusion (batch, features, dim)."""
+
+    class Params(Params):
+        pass
+
+    def __init__(self, dim: int, params: BaseModel | None = None):
+        super().__init__()
+        self.dim = dim
+        self.params: Any = params if params is not None else type(self).Params()
+
+    def score(self, users: Tensor, items: Tensor) -> Tensor:
+        """Match scores (batch, items).
+
+        users: (batch, ...). items: (items, ...) shared by all users, or (batch, items, ...) each user's own;
+        `...` is `dim`, or `features, dim` where `reads` is "tokens".
+        """
+        raise NotImplementedError(f"interaction '{self.type}' has no score()")
+
+    def pair(self, users: Tensor, items: Tensor) -> Tensor:
+        """users, items: (batch, ...) -> (batch, dim), what the heads beside the match score read."""
+        raise NotImplementedError(f"interaction '{self.type}' has no pair()")
+
+    def user_vectors(self, users: Tensor) -> Tensor:
+        """(batch, dim) -> (batch, dim) in the space where the dot product is the score (only if `factorised`)."""
+        return users
+
+    def item_vectors(self, items: Tensor) -> Tensor:
+        """(items, dim) -> (items, dim) in the space where the dot product is the score (only if `factorised`)."""
+        return items
+
+
+class Head(nn.Module):
+    """Predicts something beside the match score (interaction type, rating) from a user-item pair."""
+
+    type: ClassVar[str]
+    target: ClassVar[str]
+    """The interactions' column it learns: `interaction_type`, `rating`, `label`, ..."""
+
+    class Params(Params):
+        weight: float = 1.0
+
+    def __init__(self, dim: int, params: BaseModel | None = None):
+        super().__init__()
+        self.dim = dim
+        self.params: Any = params if params is not None else type(self).Params()
+
+    def fit(self, column: pa.Array) -> None:
+        """Learn the classes or the scale from the training interactions' column."""
+
+    def build(self) -> None:
+        """Create the layers: called once, after `fit` or `restore`."""
+
+    def targets(self, column: pa.Array) -> Prepared:
+        """The column as target tensors, with a mask of which interactions have one."""
+        raise NotImplementedError(f"head '{self.type}' has no targets()")
+
+    def forward(self, pair: Tensor) -> Tensor:
+        """pair: (batch, dim) -> the prediction, (batch, ...)."""
+        raise NotImplementedError(f"head '{self.type}' has no forward()")
+
+    def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """prediction: (batch, ...), target: (batch,) -> (batch,) loss of each."""
+        raise NotImplementedError(f"head '{self.type}' has no loss()")
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take back what `state` returned."""
+
+
+class Loss(nn.Module):
+    """Compares the scores of positives with those of their negatives."""
+
+    type: ClassVar[str]
+    corrected: ClassVar[bool] = False
+    """True when scores arrive with the logQ correction: each candidate's score less the log of its sampling probability."""
+    all_items: ClassVar[bool] = False
+    """True when the negatives are all other items of the catalogue (full softmax), not a sample."""
+
+    class Params(Params):
+        pass
+
+    def __init__(self, params: BaseModel | None = None):
+        super().__init__()
+        self.params: Any = params if params is not None else type(self).Params()
+
+    def forward(self, positive: Tensor, negative: Tensor, valid: Tensor | None, weight: Tensor | None) -> Tensor:
+        """The weighted mean loss: sum(weight * loss) / sum(weight).
+
+        positive: (batch,) scores. negative: (batch, negatives) scores. valid: (batch, negatives) bool, False where
+        a negative must not count (None: all count). weight: (batch,) of each positive (None: all 1).
+        A row with no valid negative adds zero (ranking losses) or its positive term alone (pointwise ones).
+        """
+        raise NotImplementedError(f"loss '{self.type}' has no forward()")
+
+
+class Negatives(NamedTuple):
+    """A batch's negatives.
+
+    items: (negatives,) shared by the batch, or (batch, negatives) each positive's own; item rows, int64.
+    valid: (batch, negatives) bool; False where the item is a positive of that user. None when all are valid.
+    log_q: like `items`, log of the probability with which each was drawn, for the logQ correction.
+    """
+
+    items: Tensor
+    valid: Tensor | None
+    log_q: Tensor | None
+
+
+class Sampler:
+    """Draws negatives for a whole batch at once, on the device."""
+
+    type: ClassVar[str]
+
+    class Params(Params):
+        pass
+
+    def __init__(self, positives: Any, params: BaseModel | None = None):
+        """positives: `anyrec.data.positives.Positives` of the training interactions."""
+        self.positives = positives
+        self.params: Any = params if params is not None else type(self).Params()
+
+    def sample(self, users: Tensor, items: Tensor, ratio: int, generator: torch.Generator) -> Negatives:
+        """users, items: (batch,) rows of the positives. ratio: negatives wanted for each."""
+        raise NotImplementedError(f"sampler '{self.type}' has no sample()")
+
+
+KINDS: dict[str, type] = {
+    "encoder": Encoder,
+    "fusion": Fusion,
+    "interaction": Interaction,
+    "head": Head,
+    "loss": Loss,
+    "sampler": Sampler,
+}

@@ -1,0 +1,111 @@
+"""A dataset as Arrow columns: users, items, interactions. Nothing past this point sees a dict per row."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+Side = Literal["user", "item"]
+
+
+@dataclass
+class Dataset:
+    """Users, items and interactions, validated.
+
+    users: `user_id` (int64 or string) and one column a feature, named `group.name` (`text.title`).
+    items: the same with `item_id`.
+    interactions: `user_id`, `item_id`, and, each with nulls where absent: `interaction_type` (string),
+        `timestamp` (timestamp[us, UTC]), `weight`, `rating` (float64), `label` (int8, 0 or 1), `context.*`.
+        An optional column that no row has is left out of the table.
+    root: folder that relative file names start from.
+    roles: what each temporal feature holds: {"user.history": "numbers" | "timestamps" | "items"}.
+    notes: sentences about the data that the user should read (what was inferred, dropped or ignored).
+
+    Column types by group: text: string or list<string>; categorical: string or list<string>; continuous: float64
+    (or list<float64>); image: string or list<string>; temporal: list<float64> (numbers), list<timestamp[us, UTC]>
+    (timestamps) or list<id type> (items); any other group: as Arrow infers it.
+    """
+
+    users: pa.Table
+    items: pa.Table
+    interactions: pa.Table
+    root: Path = field(default_factory=Path)
+    roles: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def table(self, side: Side) -> pa.Table:
+        return self.users if side == "user" else self.items
+
+    def ids(self, side: Side) -> pa.Array:
+        """(rows,) the ids of one side, in row order."""
+        return self.table(side).column(f"{side}_id").combine_chunks()
+
+    def features(self, side: Side) -> list[str]:
+        """Names of one side's feature columns (`group.name`), sorted."""
+        return sorted(name for name in self.table(side).column_names if name != f"{side}_id")
+
+    @cached_property
+    def user_rows(self) -> np.ndarray:
+        """(interactions,) int64: the row in `users` of each interaction's user."""
+        return rows_of(self.interactions.column("user_id"), self.ids("user"))
+
+    @cached_property
+    def item_rows(self) -> np.ndarray:
+        """(interactions,) int64: the row in `items` of each interaction's item."""
+        return rows_of(self.interactions.column("item_id"), self.ids("item"))
+
+    def column(self, name: str) -> pa.Array | None:
+        """An interactions column, or None where no interaction has it."""
+        if name not in self.interactions.column_names:
+            return None
+        return self.interactions.column(name).combine_chunks()
+
+    def fingerprint(self) -> str:
+        """sha256 of the three tables' content."""
+        digest = hashlib.sha256()
+        for table in (self.users, self.items, self.interactions):
+            sink = HashSink(digest)
+            with pa.ipc.new_stream(pa.PythonFile(sink, mode="w"), table.schema) as writer:
+                writer.write_table(table.combine_chunks())
+        return digest.hexdigest()
+
+
+class HashSink:
+    """A file that only hashes what is written to it."""
+
+    closed = False
+
+    def __init__(self, digest: Any):
+        self.digest = digest
+
+    def write(self, data: Any) -> int:
+        self.digest.update(data)
+        return len(memoryview(data))
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def rows_of(ids: pa.ChunkedArray | pa.Array, among: pa.Array) -> np.ndarray:
+    """(rows,) int64: where each id stands in `among`; -1 for one that is not there or of another type."""
+    if not len(ids):
+        return np.empty(0, np.int64)
+    if ids.type != among.type and not _same_kind(ids.type, among.type):
+        return np.full(len(ids), -1, np.int64)
+    found = pc.index_in(ids.cast(among.type), value_set=among)
+    return pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+
+
+def _same_kind(a: pa.DataType, b: pa.DataType) -> bool:
+    text = (pa.types.is_string, pa.types.is_large_string)
+    return (any(t(a) for t in text) and any(t(b) for t in text)) or (pa.types.is_integer(a) and pa.types.is_integer(b))
