@@ -1,0 +1,1 @@
+"""How good the lists are: `ranking` (metrics over the whole catalogue)."""

@@ -1,0 +1,224 @@
+"""Config and fitted encoders joined into one nn.Module: two towers, an interaction, heads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+import torch
+from torch import Tensor, nn
+
+from anyrec.config import Component, Config, Feature
+from anyrec.contracts import Context, Encoder, Fusion, Head, Interaction
+from anyrec.data.dataset import Dataset, Side
+from anyrec.errors import ConfigError, Fault, did_you_mean
+from anyrec.plugins import Registry
+from anyrec.ragged import Prepared, move, select
+
+SIDES: tuple[Side, Side] = ("user", "item")
+IDENTITY = "identity.id"
+"""The name of the feature that is the record's own id."""
+
+Columns = dict[str, Prepared]
+"""One side's prepared features by name, one row a record each."""
+
+
+class Tower(nn.Module):
+    """One side's encoders and fusion: rows of prepared features to vectors."""
+
+    def __init__(self, encoders: dict[str, Encoder], together: Sequence[str], dim: int):
+        """encoders: by feature name (`group.name`), sorted here. together: groups averaged into one vector."""
+        super().__init__()
+        self.features = sorted(encoders)
+        self.encoders = nn.ModuleList(encoders[name] for name in self.features)
+        groups = [_group(name) for name in self.features]
+        self.token_of = [group if group in together else name for group, name in zip(groups, self.features)]
+        self.tokens_names = sorted(set(self.token_of))
+        self.dim = dim
+        self.fusion: Fusion
+
+    def prepare(self, table: pa.Table, side: Side) -> Columns:
+        """Every feature's tensors for all rows of `table`; a feature the table lacks is absent in every row."""
+        columns = {}
+        for name, encoder in zip(self.features, self.encoders):
+            source = f"{side}_id" if name == IDENTITY else name
+            assert isinstance(encoder, Encoder)
+            if source in table.column_names:
+                columns[name] = encoder.encode_column(table.column(source))
+        return columns
+
+    def tokens(self, columns: Columns, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Feature vectors (batch, features, dim) and their presence (batch, features) for `rows: (batch,)`."""
+        vectors: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in self.tokens_names}
+        for name, token, encoder in zip(self.features, self.token_of, self.encoders):
+            if name in columns:
+                values, present = columns[name]
+                vectors[token].append((encoder(select(values, rows)), present.index_select(0, rows)))
+            else:
+                vectors[token].append(
+                    (self.fusion.missing.new_zeros(rows.numel(), self.dim), rows.new_zeros(rows.numel(), dtype=torch.bool))
+                )
+        joined = [_mean(vectors[name]) for name in self.tokens_names]
+        return torch.stack([vector for vector, _ in joined], 1), torch.stack([mask for _, mask in joined], 1)
+
+    def forward(self, columns: Columns, rows: Tensor) -> Tensor:
+        """`rows: (batch,)` of `columns` to vectors (batch, output_dim)."""
+        return self.fusion(*self.tokens(columns, rows))
+
+    def filled_tokens(self, columns: Columns, rows: Tensor) -> Tensor:
+        """(batch, features, dim), absent features replaced by their learned stand-ins."""
+        return self.fusion.fill(*self.tokens(columns, rows))
+
+
+class Model(nn.Module):
+    """Two towers and what scores their vectors. `represent` then `score` is the only way to a score."""
+
+    def __init__(self, user: Tower, item: Tower, interaction: Interaction, heads: dict[str, Head]):
+        super().__init__()
+        self.user = user
+        self.item = item
+        self.interaction = interaction
+        self.heads = nn.ModuleDict(heads)
+
+    def tower(self, side: Side) -> Tower:
+        return self.user if side == "user" else self.item
+
+    def represent(self, side: Side, columns: Columns, rows: Tensor) -> Tensor:
+        """What the interaction reads of `rows: (batch,)`: vectors (batch, dim), or tokens (batch, features, dim)."""
+        tower = self.tower(side)
+        return tower.filled_tokens(columns, rows) if self.interaction.reads == "tokens" else tower(columns, rows)
+
+    def score(self, users: Tensor, items: Tensor) -> Tensor:
+        """Match scores (batch, items) of what `represent` returned; see `Interaction.score`."""
+        return self.interaction.score(users, items)
+
+    def sizes(self) -> dict[str, int]:
+        """Number of parameters of each part."""
+        parts = {"user tower": self.user, "item tower": self.item, "interaction": self.interaction, "heads": self.heads}
+        return {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
+
+
+def make_encoders(
+    config: Config, registry: Registry, dataset: Dataset, side: Side, notes: list[str]
+) -> tuple[dict[str, Encoder], list[str]]:
+    """An unfitted encoder for each of one side's features, and the groups to be averaged.
+
+    What cannot be used is said in `notes`. Raises ConfigError with every bad option.
+    """
+    choices, _ = config.tower(side)
+    faults = _unknown_choices(choices, registry, dataset, side)
+    dim = config.encoder_dim or config.dim
+    encoders: dict[str, Encoder] = {}
+    for name in [IDENTITY, *dataset.features(side)]:
+        group, field = name.split(".", 1)
+        where = f"/features/{group}"
+        if group in choices and choices[group] is None:
+            continue
+        choice = choices.get(group) or Feature()
+        if field in choice.fields:
+            own = choice.fields[field]
+            if own is None:
+                continue
+            where += f"/fields/{field}"
+            choice = own if own.type else Feature(type=choice.type, **{**choice.options(), **own.options()})
+        role = dataset.roles.get(f"{side}.{field}", "") if group == "temporal" else ""
+        kind = choice.type or registry.encoder_for(group, role)
+        if kind is None:
+            notes.append(f"{side} feature '{name}' is not used: no encoder reads the group '{group}'.")
+            continue
+        try:
+            options = choice.options() if choice.type or group != "temporal" else _temporal_options(choice, kind)
+            params = registry.params("encoder", kind, options, where)
+            encoders[name] = registry.get("encoder", kind, where)(params, dim)
+        except ConfigError as error:
+            faults += error.faults
+    if not encoders and not faults:
+        faults.append(Fault("/features", f"every feature of the {side}s is switched off.", "Leave at least one on.", "no features"))
+    if faults:
+        raise ConfigError(list(dict.fromkeys(faults)))
+    together = [group for group, choice in choices.items() if choice is not None and choice.together]
+    return encoders, together
+
+
+def fit_encoders(encoders: dict[str, Encoder], table: pa.Table, train_rows: pa.Array, side: Side, context: Context) -> None:
+    """Fit each encoder on the training rows of its column."""
+    for name, encoder in sorted(encoders.items()):
+        encoder.context = context
+        column = table.column(f"{side}_id" if name == IDENTITY else name)
+        encoder.fit(column.combine_chunks().take(train_rows))
+
+
+def make_tower(config: Config, registry: Registry, encoders: dict[str, Encoder], together: Sequence[str], side: Side) -> Tower:
+    """The tower around fitted (or restored) encoders whose layers are built here, with its fusion."""
+    dim = config.encoder_dim or config.dim
+    for name in sorted(encoders):
+        encoders[name].build()
+    tower = Tower(encoders, together, dim)
+    _, fusion = config.tower(side)
+    where = f"/{side}/fusion" if getattr(config, side).fusion else "/fusion"
+    params = registry.params("fusion", fusion.type, fusion.options(), where)
+    tower.fusion = registry.get("fusion", fusion.type, where)(tower.tokens_names, dim, config.dim, params)
+    return tower
+
+
+def make_interaction(config: Config, registry: Registry) -> Interaction:
+    cls = registry.get("interaction", config.interaction.type, "/interaction/type")
+    params = registry.params("interaction", config.interaction.type, config.interaction.options(), "/interaction")
+    dim = (config.encoder_dim or config.dim) if cls.reads == "tokens" else config.dim
+    return cls(dim, params)
+
+
+def make_head(config: Config, registry: Registry, name: str, component: Component, dim: int) -> Head:
+    params = registry.params("head", component.type, component.options(), f"/heads/{name}")
+    return registry.get("head", component.type, f"/heads/{name}/type")(dim, params)
+
+
+def move_columns(columns: Columns, device: torch.device | str) -> Columns:
+    return {name: Prepared(move(values, device), present.to(device)) for name, (values, present) in columns.items()}
+
+
+def _group(name: str) -> str:
+    return name.split(".", 1)[0]
+
+
+def _mean(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """The mean over those present of vectors (batch, dim), and whether any is."""
+    if len(parts) == 1:
+        return parts[0]
+    vectors = torch.stack([vector for vector, _ in parts], 1)
+    present = torch.stack([mask for _, mask in parts], 1)
+    total = torch.where(present.unsqueeze(-1), vectors, 0.0).sum(1)
+    return total / present.sum(1, keepdim=True).clamp(min=1), present.any(1)
+
+
+def _temporal_options(choice: Feature, kind: str) -> dict[str, Any]:
+    """Options given for the whole temporal group go to the number sequences, its only configurable default."""
+    return choice.options() if kind == "sequence" else {}
+
+
+def _unknown_choices(
+    choices: dict[str, Feature | None], registry: Registry, dataset: Dataset, side: Side
+) -> list[Fault]:
+    """Faults for groups and fields that neither the data nor any encoder knows."""
+    faults = []
+    fields: dict[str, set[str]] = {"identity": {"id"}}
+    for other in SIDES:
+        for name in dataset.features(other):
+            group, field = name.split(".", 1)
+            fields.setdefault(group, set()).add(field)
+    known = set(registry.groups()) | set(fields)
+    for group, choice in choices.items():
+        if group not in known:
+            faults.append(Fault(f"/features/{group}", "no such feature group.", did_you_mean(group, known), "unknown group"))
+        for field in choice.fields if choice else ():
+            if field not in fields.get(group, set()):
+                faults.append(
+                    Fault(
+                        f"/features/{group}/fields/{field}",
+                        f"the data has no feature '{field}' in the group '{group}'.",
+                        did_you_mean(field, fields.get(group, {"(none)"})),
+                        "unknown field",
+                    )
+                )
+    return faults
