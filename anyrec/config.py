@@ -113,6 +113,9 @@ class TrainingConfig(Section):
 class EvaluationConfig(Section):
     k: list[int] = Field(default_factory=lambda: [5, 10, 20], description="Cut-offs of the ranking metrics.")
     batch_size: int = Field(1024, ge=1, description="Users scored at a time.")
+    candidates: Literal["all", "interacted"] = Field(
+        "all", description="Items ranked: the whole catalogue, or those that occur in an interaction."
+    )
 
 
 class Config(Section):
@@ -126,6 +129,9 @@ class Config(Section):
     encoder_dim: int | None = Field(None, ge=1, description="Dimension of each feature's vector; by default `dim`.")
     features: dict[str, Feature | None] = Field(
         default_factory=dict, description="Encoder of each feature group; null leaves the group out."
+    )
+    id_dropout: float = Field(
+        0.1, ge=0, lt=1, description="Share of training examples whose own id is hidden, so that content speaks for ids never seen."
     )
     fusion: Component = Field(default_factory=lambda: Component(type="simple"))
     user: TowerConfig = Field(default_factory=TowerConfig)

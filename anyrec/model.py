@@ -27,8 +27,11 @@ Columns = dict[str, Prepared]
 class Tower(nn.Module):
     """One side's encoders and fusion: rows of prepared features to vectors."""
 
-    def __init__(self, encoders: dict[str, Encoder], together: Sequence[str], dim: int):
-        """encoders: by feature name (`group.name`), sorted here. together: groups averaged into one vector."""
+    def __init__(self, encoders: dict[str, Encoder], together: Sequence[str], dim: int, id_dropout: float = 0.0):
+        """encoders: by feature name (`group.name`), sorted here. together: groups averaged into one vector.
+
+        id_dropout: share of training rows whose id is hidden; none where the id is all there is.
+        """
         super().__init__()
         self.features = sorted(encoders)
         self.encoders = nn.ModuleList(encoders[name] for name in self.features)
@@ -36,6 +39,7 @@ class Tower(nn.Module):
         self.token_of = [group if group in together else name for group, name in zip(groups, self.features)]
         self.tokens_names = sorted(set(self.token_of))
         self.dim = dim
+        self.id_dropout = id_dropout if len(self.features) > 1 else 0.0
         self.fusion: Fusion
 
     def prepare(self, table: pa.Table, side: Side) -> Columns:
@@ -54,7 +58,10 @@ class Tower(nn.Module):
         for name, token, encoder in zip(self.features, self.token_of, self.encoders):
             if name in columns:
                 values, present = columns[name]
-                vectors[token].append((encoder(select(values, rows)), present.index_select(0, rows)))
+                here = present.index_select(0, rows)
+                if self.training and name == IDENTITY and self.id_dropout:
+                    here = here & (torch.rand(rows.numel(), device=rows.device) >= self.id_dropout)
+                vectors[token].append((encoder(select(values, rows)), here))
             else:
                 vectors[token].append(
                     (self.fusion.missing.new_zeros(rows.numel(), self.dim), rows.new_zeros(rows.numel(), dtype=torch.bool))
@@ -123,12 +130,12 @@ def make_encoders(
             where += f"/fields/{field}"
             choice = own if own.type else Feature(type=choice.type, **{**choice.options(), **own.options()})
         role = dataset.roles.get(f"{side}.{field}", "") if group == "temporal" else ""
-        kind = choice.type or registry.encoder_for(group, role)
+        kind = choice.type if choice.type and _fits(registry, choice.type, role) else registry.encoder_for(group, role)
         if kind is None:
             notes.append(f"{side} feature '{name}' is not used: no encoder reads the group '{group}'.")
             continue
         try:
-            options = choice.options() if choice.type or group != "temporal" else _temporal_options(choice, kind)
+            options = choice.options() if choice.type in (None, kind) else {}
             params = registry.params("encoder", kind, options, where)
             encoders[name] = registry.get("encoder", kind, where)(params, dim)
         except ConfigError as error:
@@ -154,7 +161,7 @@ def make_tower(config: Config, registry: Registry, encoders: dict[str, Encoder],
     dim = config.encoder_dim or config.dim
     for name in sorted(encoders):
         encoders[name].build()
-    tower = Tower(encoders, together, dim)
+    tower = Tower(encoders, together, dim, config.id_dropout)
     _, fusion = config.tower(side)
     where = f"/{side}/fusion" if getattr(config, side).fusion else "/fusion"
     params = registry.params("fusion", fusion.type, fusion.options(), where)
@@ -192,9 +199,9 @@ def _mean(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     return total / present.sum(1, keepdim=True).clamp(min=1), present.any(1)
 
 
-def _temporal_options(choice: Feature, kind: str) -> dict[str, Any]:
-    """Options given for the whole temporal group go to the number sequences, its only configurable default."""
-    return choice.options() if kind == "sequence" else {}
+def _fits(registry: Registry, kind: str, role: str) -> bool:
+    """Whether the encoder reads what a temporal feature holds; a choice for number sequences leaves timestamps alone."""
+    return all(plugin.role in ("", role) for plugin in registry.plugins("encoder") if plugin.type == kind) or not role
 
 
 def _unknown_choices(
