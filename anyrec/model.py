@@ -36,8 +36,9 @@ class Tower(nn.Module):
         self.features = sorted(encoders)
         self.encoders = nn.ModuleList(encoders[name] for name in self.features)
         groups = [_group(name) for name in self.features]
+        self.together = sorted(together)
         self.token_of = [group if group in together else name for group, name in zip(groups, self.features)]
-        self.tokens_names = sorted(set(self.token_of))
+        self.token_names = sorted(set(self.token_of))
         self.dim = dim
         self.id_dropout = id_dropout if len(self.features) > 1 else 0.0
         self.fusion: Fusion
@@ -54,7 +55,7 @@ class Tower(nn.Module):
 
     def tokens(self, columns: Columns, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Feature vectors (batch, features, dim) and their presence (batch, features) for `rows: (batch,)`."""
-        vectors: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in self.tokens_names}
+        vectors: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in self.token_names}
         for name, token, encoder in zip(self.features, self.token_of, self.encoders):
             if name in columns:
                 values, present = columns[name]
@@ -66,7 +67,7 @@ class Tower(nn.Module):
                 vectors[token].append(
                     (self.fusion.missing.new_zeros(rows.numel(), self.dim), rows.new_zeros(rows.numel(), dtype=torch.bool))
                 )
-        joined = [_mean(vectors[name]) for name in self.tokens_names]
+        joined = [_mean(vectors[name]) for name in self.token_names]
         return torch.stack([vector for vector, _ in joined], 1), torch.stack([mask for _, mask in joined], 1)
 
     def forward(self, columns: Columns, rows: Tensor) -> Tensor:
@@ -135,7 +136,8 @@ def make_encoders(
             notes.append(f"{side} feature '{name}' is not used: no encoder reads the group '{group}'.")
             continue
         try:
-            options = choice.options() if choice.type in (None, kind) else {}
+            mine = choice.type == kind or (choice.type is None and role in ("", "numbers"))
+            options = choice.options() if mine else {}  # options for number sequences leave timestamps alone
             params = registry.params("encoder", kind, options, where)
             encoders[name] = registry.get("encoder", kind, where)(params, dim)
         except ConfigError as error:
@@ -165,7 +167,7 @@ def make_tower(config: Config, registry: Registry, encoders: dict[str, Encoder],
     _, fusion = config.tower(side)
     where = f"/{side}/fusion" if getattr(config, side).fusion else "/fusion"
     params = registry.params("fusion", fusion.type, fusion.options(), where)
-    tower.fusion = registry.get("fusion", fusion.type, where)(tower.tokens_names, dim, config.dim, params)
+    tower.fusion = registry.get("fusion", fusion.type, where)(tower.token_names, dim, config.dim, params)
     return tower
 
 

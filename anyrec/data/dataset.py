@@ -67,6 +67,14 @@ class Dataset:
             return None
         return self.interactions.column(name).combine_chunks()
 
+    def sorted(self) -> Dataset:
+        """Users and items in the order of their ids, so that the order of the file's records changes nothing.
+
+        Interactions stay in file order, which settles ties in time.
+        """
+        users, items = self.users.sort_by("user_id").combine_chunks(), self.items.sort_by("item_id").combine_chunks()
+        return Dataset(users, items, self.interactions, self.root, self.roles, self.notes)
+
     def fingerprint(self) -> str:
         """sha256 of the three tables' content."""
         digest = hashlib.sha256()

@@ -1,0 +1,386 @@
+"""The facade: fit, recommend, similar, score, embed, evaluate, save, load."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from torch import Tensor, nn
+
+from anyrec.config import Config
+from anyrec.contracts import Context, Head
+from anyrec.data.dataset import Dataset, Side, rows_of
+from anyrec.data.labels import label_interactions
+from anyrec.data.leaks import drop_leaks
+from anyrec.data.split import Split, split_interactions
+from anyrec.errors import ConfigError, DataError, Fault, ModelError
+from anyrec.evaluation.ranking import Pairs, ranking_metrics, target_ranks
+from anyrec.model import (
+    SIDES,
+    Columns,
+    Model,
+    fit_encoders,
+    make_encoders,
+    make_head,
+    make_interaction,
+    make_tower,
+    move_columns,
+)
+from anyrec.plugins import Registry, discover
+from anyrec.scoring import rank_rows, represent_rows, score_blocks
+
+if TYPE_CHECKING:
+    from anyrec.training.loop import TrainingResult
+
+Users = Sequence[Any] | pa.Array | pa.ChunkedArray | pa.Table | Dataset | None
+
+
+class Recommender:
+    """A config, the fitted model, and the users, items and interactions it knows."""
+
+    def __init__(self, config: Config, registry: Registry, notes: Sequence[str] = ()):
+        self.config = config
+        self.registry = registry
+        self.notes: list[str] = list(notes)
+        self.device = _device(config.training.device)
+        self.model: Model
+        self.dataset: Dataset
+        self.split: Split | None = None
+        self.columns: dict[Side, Columns] = {}
+        self.seen: Pairs
+        self.context = Context()
+        self.result: TrainingResult | None = None
+        self.metrics: dict[str, dict[str, float]] = {}
+        self._items: Tensor | None = None
+
+    @classmethod
+    def from_config(cls, config: Config | dict[str, Any] | str | Path, plugins: Sequence[str | Path] = ()) -> Recommender:
+        """A recommender yet to be fitted. Raises ConfigError with every bad key."""
+        from anyrec.load_config import load_config
+
+        loaded, notes = (config, []) if isinstance(config, Config) else load_config(config)
+        return cls(loaded, discover([*loaded.plugins, *plugins]), notes)
+
+    def add_encoder(self, name: str, module: nn.Module) -> Recommender:
+        """Let a plain module encode the feature group `name`, whose features are numbers or lists of numbers.
+
+        module: (batch, width) float -> (batch, any) float. Each feature of the group gets a copy of it. A model saved
+        with it names its class by import path, and loads only with `trust_plugins=True`.
+        Raises ConfigError when the module cannot be saved that way.
+        """
+        from anyrec.modules import encoder_of
+
+        self.registry.add_class("encoder", encoder_of(name, module), f"add_encoder('{name}')")
+        return self
+
+    def fit(
+        self, dataset: Dataset, *, run_dir: Path | None = None, resume: bool = False, progress: bool = True
+    ) -> Recommender:
+        """Split, learn encoders and model on the training part, and measure on validation and test.
+
+        run_dir: where checkpoints and metrics.jsonl go; resume: go on from the last checkpoint there.
+        Raises ConfigError for options that do not fit the data, DataError when nothing is left to train on.
+        """
+        from anyrec.training.loop import train
+        from anyrec.training.samples import TrainingData, make_samples
+
+        config = self.config
+        dataset = dataset.sorted()
+        labels = label_interactions(dataset, config.data)
+        self.split, notes = split_interactions(dataset, config.split, config.seed, labels.positive)
+        dataset, leaks = drop_leaks(dataset, self.split, config.data)
+        self.notes += [*dataset.notes, *notes, *leaks]
+        if not labels.positive[self.split.train].any():
+            raise DataError(Fault("/interactions", "no positive interaction is left to train on.", kind="no positives"))
+        self.dataset = dataset
+        torch.manual_seed(config.seed)
+        self.context = Context(
+            root=Path(config.data.image_root) if config.data.image_root else dataset.root,
+            allow_urls=config.data.allow_urls,
+            strict=config.data.strict,
+            seed=config.seed,
+            device=str(self.device),
+        )
+        self._build(dataset, self.split)
+        self.notes += self.context.warnings
+        self.seen = Pairs.of(dataset.user_rows, dataset.item_rows, len(dataset.users))
+        samples = make_samples(dataset, self.split.train, labels, self.model.heads)
+        data = TrainingData(self.columns["user"], self.columns["item"], samples.to(self.device))
+        validate = (lambda: self.evaluate("validation")) if len(self.split.validation) else None
+        self.result = train(
+            self.model, data, config, self.registry, validate=validate, run_dir=run_dir, resume=resume, progress=progress
+        )
+        self._items = None
+        for part in ("validation", "test"):
+            if len(self.split.rows(part)):
+                self.metrics[part] = self.evaluate(part)
+        return self
+
+    def _build(self, dataset: Dataset, split: Split) -> None:
+        """Fit the encoders on the training rows, prepare all rows, make the model."""
+        config, towers, faults = self.config, {}, []
+        made = {}
+        for side in SIDES:
+            try:
+                made[side] = make_encoders(config, self.registry, dataset, side, self.notes)
+            except ConfigError as error:
+                faults += error.faults
+        if faults:
+            raise ConfigError(list(dict.fromkeys(faults)))
+        for side in SIDES:
+            encoders, together = made[side]
+            rows = dataset.user_rows if side == "user" else dataset.item_rows
+            train_rows = pa.array(np.unique(rows[split.train]))
+            fit_encoders(encoders, dataset.table(side), train_rows, side, self.context)
+            columns = {}
+            for name in sorted(encoders):
+                source = f"{side}_id" if name == "identity.id" else name
+                columns[name] = encoders[name].encode_column(dataset.table(side).column(source))
+            self.columns[side] = move_columns(columns, self.device)
+            towers[side] = make_tower(config, self.registry, encoders, together, side)
+        interaction = make_interaction(config, self.registry)
+        self.model = Model(towers["user"], towers["item"], interaction, self._fit_heads(dataset, split, interaction.dim))
+        self.model.to(self.device)
+
+    def _fit_heads(self, dataset: Dataset, split: Split, dim: int) -> dict[str, Head]:
+        heads = {}
+        for name, component in sorted(self.config.heads.items()):
+            head = make_head(self.config, self.registry, name, component, dim)
+            column = dataset.column(head.target)
+            if column is None:
+                raise ConfigError(
+                    Fault(f"/heads/{name}", f"no interaction has '{head.target}', which this head learns.", "Leave the head out.")
+                )
+            head.fit(column.take(pa.array(split.train)))
+            head.build()
+            heads[name] = head
+        return heads
+
+    def recommend(
+        self, users: Users = None, k: int = 10, *, exclude_seen: bool = True, candidates: Sequence[Any] | pa.Array | None = None
+    ) -> pa.Table:
+        """The k best items for each user: a table of user_id, item_id, score, rank (from 1).
+
+        users: ids known to the model, or records (a table or a Dataset with features; ids need not be known);
+            None for all known users. Unknown ids without a record raise DataError.
+        exclude_seen: leave out what the model's data say the user interacted with.
+        candidates: ids of the only items to rank. Fewer than k rows come back where fewer items are eligible.
+        Ties are broken by the items' order of id.
+        """
+        allowed = self._allowed(candidates)
+        with self._inference():
+            ids, columns, known = self._resolve("user", users)
+            exclude = self._seen_by(known) if exclude_seen else None
+            users_repr = represent_rows(self.model, "user", columns, len(ids))
+            rows, items, scores, ranks = rank_rows(self.model, users_repr, self._item_representation(), k, exclude, allowed)
+        return pa.table(
+            {
+                "user_id": ids.take(pa.array(rows)),
+                "item_id": self.dataset.ids("item").take(pa.array(items)),
+                "score": pa.array(scores),
+                "rank": pa.array(ranks),
+            }
+        )
+
+    def similar(self, items: Sequence[Any] | pa.Array, k: int = 10) -> pa.Table:
+        """The k items nearest to each of `items` by the cosine of item vectors: query_id, item_id, score, rank."""
+        with self._inference():
+            ids, _, known = self._resolve("item", items)
+            vectors = nn.functional.normalize(self._vectors("item", self._item_representation()), dim=1)
+            scores = vectors[torch.from_numpy(known).to(self.device)] @ vectors.T
+            scores[torch.arange(len(known)), torch.from_numpy(known).to(self.device)] = -torch.inf
+            best = torch.sort(scores, dim=1, descending=True, stable=True)
+        k = min(k, len(self.dataset.items) - 1)
+        return pa.table(
+            {
+                "query_id": ids.take(pa.array(np.repeat(np.arange(len(ids)), k))),
+                "item_id": self.dataset.ids("item").take(pa.array(best.indices[:, :k].reshape(-1).cpu().numpy())),
+                "score": pa.array(best.values[:, :k].reshape(-1).cpu().numpy()),
+                "rank": pa.array(np.tile(np.arange(1, k + 1), len(ids))),
+            }
+        )
+
+    def score(self, pairs: pa.Table) -> pa.Table:
+        """pairs: user_id and item_id, both known -> the same with `score` and each head's prediction beside."""
+        user_rows = self._known_rows("user", pairs.column("user_id"))
+        item_rows = self._known_rows("item", pairs.column("item_id"))
+        with self._inference():
+            users = represent_rows(self.model, "user", self.columns["user"], len(self.dataset.users), user_rows)
+            items = self._item_representation()[torch.from_numpy(item_rows).to(self.device)]
+            scores = torch.cat([
+                self.model.score(u, i.unsqueeze(1)).squeeze(1) for u, i in zip(users.split(4096), items.split(4096), strict=True)
+            ]) if len(users) else users.new_zeros(0)
+            extra = {name: head(self.model.interaction.pair(users, items)) for name, head in self.model.heads.items()}
+        table = pairs.append_column("score", pa.array(scores.cpu().numpy()))
+        for name, value in extra.items():
+            table = table.append_column(name, pa.array(value.cpu().tolist()))
+        return table
+
+    def embed_users(self, users: Users = None) -> pa.Table:
+        """user_id and `embedding` (fixed-size list of float32), for known ids or for records never seen."""
+        return self._embed("user", users)
+
+    def embed_items(self, items: Users = None) -> pa.Table:
+        """item_id and `embedding` (fixed-size list of float32), for known ids or for records never seen."""
+        return self._embed("item", items)
+
+    def _embed(self, side: Side, records: Users) -> pa.Table:
+        with self._inference():
+            ids, columns, _ = self._resolve(side, records)
+            vectors = self._vectors(side, represent_rows(self.model, side, columns, len(ids))).cpu()
+        flat = pa.array(vectors.reshape(-1).numpy())
+        return pa.table({f"{side}_id": ids, "embedding": pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])})
+
+    def _vectors(self, side: Side, representation: Tensor) -> Tensor:
+        """One vector a row: in the dot-product space where the interaction has one, else as the tower made it."""
+        if representation.dim() == 3:
+            representation = representation.mean(1)
+        interaction = self.model.interaction
+        if not interaction.factorised:
+            return representation
+        return interaction.user_vectors(representation) if side == "user" else interaction.item_vectors(representation)
+
+    def evaluate(self, split: Literal["validation", "test"] = "test") -> dict[str, float]:
+        """Ranking metrics of one part of the split, over the full catalogue less what each user trained on.
+
+        At test time the validation items are left out as well; the held-out item itself always stays rankable.
+        """
+        if self.split is None:
+            raise ModelError(Fault("split", "this model was loaded without its data.", "Call evaluate on the one that was fitted."))
+        users, ranks = self.held_out_ranks(split)
+        return ranking_metrics(users, ranks, self.config.evaluation.k)
+
+    def held_out_ranks(self, split: Literal["validation", "test"]) -> tuple[np.ndarray, np.ndarray]:
+        """(targets,) user rows and (targets,) the ranks of their held-out items."""
+        assert self.split is not None
+        dataset = self.dataset
+        known = [self.split.train] if split == "validation" else [self.split.train, self.split.validation]
+        labels = label_interactions(dataset, self.config.data)
+        wanted, known_rows = self.split.rows(split), np.concatenate(known)
+        known_rows = known_rows[labels.positive[known_rows]]
+        rankable = None
+        if self.config.evaluation.candidates == "interacted":
+            rankable = np.bincount(dataset.item_rows, minlength=len(dataset.items)) > 0
+        with self._inference():
+            self._items = None
+            items = self._item_representation()
+
+            def score(users: np.ndarray) -> Tensor:
+                return score_blocks(self.model, represent_rows(self.model, "user", self.columns["user"], 0, users), items)
+
+            return target_ranks(
+                score,
+                Pairs.of(dataset.user_rows[wanted], dataset.item_rows[wanted], len(dataset.users)),
+                Pairs.of(dataset.user_rows[known_rows], dataset.item_rows[known_rows], len(dataset.users)),
+                rankable,
+                self.config.evaluation.batch_size,
+            )
+
+    def add_items(self, items: pa.Table) -> Recommender:
+        """A copy that also ranks the items of `items` (records with features) that it did not know; no retraining."""
+        new = items.filter(pc.invert(pc.is_in(items.column("item_id"), value_set=self.dataset.ids("item").cast(items.schema.field("item_id").type))))
+        wider = copy.copy(self)
+        table = pa.concat_tables([self.dataset.items, new], promote_options="permissive")
+        wider.dataset = Dataset(self.dataset.users, table, self.dataset.interactions, self.dataset.root, self.dataset.roles)
+        wider.columns = {**self.columns, "item": move_columns(self.model.item.prepare(table, "item"), self.device)}
+        wider._items = None
+        return wider
+
+    def save(self, directory: str | Path) -> Path:
+        """Write the model directory, whole or not at all; no pickle in it."""
+        from anyrec.storage import save_model
+
+        return save_model(self, Path(directory))
+
+    @classmethod
+    def load(cls, directory: str | Path, *, trust_plugins: bool = False, plugins: Sequence[str | Path] = ()) -> Recommender:
+        """Read a model directory, or find the one that any file written by its training belongs to.
+
+        trust_plugins: also import modules given to `add_encoder`. Raises ModelError for what does not match its manifest.
+        """
+        from anyrec.storage import load_model
+
+        return load_model(Path(directory), trust_plugins, plugins)
+
+    @contextmanager
+    def _inference(self) -> Any:
+        training = self.model.training
+        self.model.eval()
+        try:
+            with torch.inference_mode():
+                yield
+        finally:
+            self.model.train(training)
+
+    def _item_representation(self) -> Tensor:
+        if self._items is None:
+            self._items = represent_rows(self.model, "item", self.columns["item"], len(self.dataset.items))
+        return self._items
+
+    def _resolve(self, side: Side, records: Users) -> tuple[pa.Array, Columns, np.ndarray]:
+        """The ids, the prepared features of each row, and each row's place among the known (-1 if new)."""
+        if records is None:
+            return self.dataset.ids(side), self.columns[side], np.arange(len(self.dataset.table(side)))
+        if isinstance(records, Dataset):
+            records = records.table(side)
+        if isinstance(records, pa.Table):
+            ids = records.column(f"{side}_id").combine_chunks()
+            columns = move_columns(self.model.tower(side).prepare(records, side), self.device)
+            return ids, columns, rows_of(ids, self.dataset.ids(side))
+        if isinstance(records, list) and records and isinstance(records[0], dict):
+            from anyrec.data.read import records_to_table
+
+            return self._resolve(side, records_to_table(records, side, self.dataset.roles))
+        known = self._known_rows(side, records)
+        rows = torch.from_numpy(known).to(self.device)
+        return self.dataset.ids(side).take(pa.array(known)), select_columns(self.columns[side], rows), known
+
+    def _known_rows(self, side: Side, ids: Any) -> np.ndarray:
+        """Rows of known ids; raises DataError naming those that are not."""
+        if not isinstance(ids, (pa.Array, pa.ChunkedArray)):
+            ids = pa.array(list(ids), None if len(ids) else self.dataset.ids(side).type)
+        rows = rows_of(ids, self.dataset.ids(side))
+        if (rows < 0).any():
+            faults = [
+                Fault(f"{side}_id {ids[int(place)].as_py()!r}", f"the model knows no such {side}.", "Give its record.", "unknown id")
+                for place in np.flatnonzero(rows < 0)[:20]
+            ]
+            raise DataError(faults, {"unknown id": int((rows < 0).sum())})
+        return rows
+
+    def _allowed(self, candidates: Sequence[Any] | pa.Array | None) -> np.ndarray | None:
+        if candidates is None:
+            return None
+        allowed = np.zeros(len(self.dataset.items), bool)
+        allowed[self._known_rows("item", candidates)] = True
+        return allowed
+
+    def _seen_by(self, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(pairs,) rows of the request and the items each has seen."""
+        inside = np.flatnonzero(known >= 0)
+        rows, items = self.seen.take(known[inside])
+        return inside[rows], items
+
+
+def select_columns(columns: Columns, rows: Tensor) -> Columns:
+    from anyrec.ragged import Prepared, select
+
+    return {name: Prepared(select(values, rows), present.index_select(0, rows)) for name, (values, present) in columns.items()}
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(Fault("/training/device", f"there is no device '{name}' here ({error}).", "Use 'auto' or 'cpu'.")) from None
+    return device

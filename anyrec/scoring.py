@@ -1,0 +1,76 @@
+"""Scores and top-K lists in blocks of bounded memory, by the model's one scoring function."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from anyrec.data.dataset import Side
+from anyrec.model import Columns, Model
+
+ROWS_AT_A_TIME = 4096
+CELLS_AT_A_TIME = 1 << 24
+"""Numbers held at once while scoring: 64 MB of float32."""
+
+
+def represent_rows(
+    model: Model, side: Side, columns: Columns, count: int, rows: np.ndarray | None = None
+) -> Tensor:
+    """What the interaction reads of `rows` (all `count` by default): (rows, dim) or (rows, features, dim)."""
+    device = next(model.parameters()).device
+    index = torch.arange(count, device=device) if rows is None else torch.from_numpy(rows).to(device)
+    parts = [model.represent(side, columns, part) for part in index.split(ROWS_AT_A_TIME)]
+    return torch.cat(parts)
+
+
+def score_blocks(model: Model, users: Tensor, items: Tensor) -> Tensor:
+    """(users, items) scores of all with all; blocked so that an interaction that keeps a vector a pair stays bounded."""
+    width = 1 if model.interaction.factorised else 4 * model.interaction.dim * (items.shape[1] if items.dim() == 3 else 1)
+    block = max(1, CELLS_AT_A_TIME // max(1, width * len(users)))
+    if block >= len(items):
+        return model.score(users, items)
+    return torch.cat([model.score(users, part) for part in items.split(block)], 1)
+
+
+def rank_rows(
+    model: Model,
+    users: Tensor,
+    items: Tensor,
+    k: int,
+    exclude: tuple[np.ndarray, np.ndarray] | None = None,
+    allowed: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Top-K lists, as flat arrays: row of the user, row of the item, score, rank from 1.
+
+    exclude: (pairs,) user rows, ascending, and (pairs,) item rows never to list. allowed: (items,) bool.
+    A user with fewer than k eligible items gets them all. Ties go to the lower item row.
+    """
+    block = max(1, CELLS_AT_A_TIME // max(1, len(items)))
+    found = []
+    barred = None if allowed is None else torch.from_numpy(~allowed).to(items.device)
+    for start in range(0, len(users), block):
+        scores = score_blocks(model, users[start : start + block], items).float().clone()
+        if barred is not None:
+            scores[:, barred] = -torch.inf
+        if exclude is not None:
+            low, high = np.searchsorted(exclude[0], [start, start + block])
+            rows = torch.from_numpy(exclude[0][low:high] - start).to(items.device)
+            scores[rows, torch.from_numpy(exclude[1][low:high]).to(items.device)] = -torch.inf
+        best, chosen = top_k(scores, min(k, len(items)))
+        best, chosen = best.cpu().numpy(), chosen.cpu().numpy()
+        rows, places = np.nonzero(best > -np.inf)
+        found.append((rows + start, chosen[rows, places], best[rows, places], places + 1))
+    if not found:
+        return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.int64)
+    rows, chosen, best, ranks = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return rows, chosen, best, ranks
+
+
+def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest of each row, largest first, equal ones by position: (rows, k) values and positions."""
+    best = torch.topk(scores, k, dim=1)
+    order = torch.sort(best.indices, dim=1)
+    values = best.values.gather(1, order.indices)
+    descending = torch.sort(values, dim=1, descending=True, stable=True)
+    return descending.values, order.values.gather(1, descending.indices)

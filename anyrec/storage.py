@@ -1,0 +1,274 @@
+"""The model directory: what a fitted recommender leaves on disk, and how it comes back. No pickle in or out.
+
+    model/  manifest.json       sha256 of each file below, hash of the data, versions
+            config.json         complete; reruns alone
+            model.safetensors   all weights
+            preprocessing/      what the encoders and heads learned: state.json and Arrow arrays
+            users.arrow items.arrow seen.arrow
+            README.md           model card
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from anyrec.config import Config
+from anyrec.contracts import Context, Encoder, Head
+from anyrec.data.dataset import Dataset
+from anyrec.errors import Fault, ModelError
+from anyrec.evaluation.ranking import Pairs
+from anyrec.files import sha256_of
+from anyrec.model import SIDES, Model, make_head, make_interaction, make_tower, move_columns
+from anyrec.plugins import Registry, discover
+
+if TYPE_CHECKING:
+    from anyrec.recommender import Recommender
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+
+
+def save_model(recommender: Recommender, directory: Path) -> Path:
+    """Write the whole directory beside its place, sync it, then swap it in: a crash leaves the old one whole."""
+    directory = directory.resolve()
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    if directory.exists() and any(directory.iterdir()) and not (directory / MANIFEST).exists():
+        raise ModelError(
+            Fault(str(directory), "this folder exists and is not a model.", "Name another one, or empty it.", "foreign folder")
+        )
+    temporary = directory.with_name(f".{directory.name}.writing-{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    (temporary / "preprocessing").mkdir(parents=True)
+    _write_parts(recommender, temporary)
+    files = sorted(path for path in temporary.rglob("*") if path.is_file())
+    manifest = {
+        "format": FORMAT,
+        "name": recommender.config.name,
+        "data": recommender.dataset.fingerprint(),
+        "root": str(Path(recommender.context.root).resolve()),
+        "roles": recommender.dataset.roles,
+        "counts": {"users": len(recommender.dataset.users), "items": len(recommender.dataset.items)},
+        "metrics": recommender.metrics,
+        "modules": _module_descriptions(recommender.registry),
+        "versions": versions(),
+        "files": {path.relative_to(temporary).as_posix(): sha256_of(path) for path in files},
+    }
+    (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+    for path in [*files, temporary / MANIFEST]:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    _swap(temporary, directory)
+    return directory
+
+
+def load_model(path: Path, trust_plugins: bool, plugins: Sequence[str | Path]) -> Recommender:
+    from anyrec.recommender import Recommender
+
+    directory = find_model(path)
+    manifest = _checked_manifest(directory)
+    config = Config.model_validate_json((directory / "config.json").read_text())
+    registry = discover([*config.plugins, *plugins])
+    if manifest["modules"]:
+        _add_modules(registry, manifest["modules"], directory, trust_plugins)
+    recommender = Recommender(config.model_copy(update={"training": config.training.model_copy(update={"device": "auto"})}), registry)
+    seen = _read_table(directory / "seen.arrow")
+    recommender.dataset = Dataset(
+        _read_table(directory / "users.arrow"),
+        _read_table(directory / "items.arrow"),
+        pa.table({"user_id": pa.array([], pa.string()), "item_id": pa.array([], pa.string())}),
+        Path(manifest["root"]),
+        manifest["roles"],
+    )
+    recommender.context = Context(
+        root=recommender.dataset.root, allow_urls=config.data.allow_urls, seed=config.seed, device=str(recommender.device)
+    )
+    recommender.model = _read_model(directory, config, registry, recommender.context).to(recommender.device)
+    recommender.metrics = manifest["metrics"]
+    for side in SIDES:
+        columns = recommender.model.tower(side).prepare(recommender.dataset.table(side), side)
+        recommender.columns[side] = move_columns(columns, recommender.device)
+    recommender.context.root = Path()
+    counts = np.bincount(seen["user"].to_numpy(), minlength=len(recommender.dataset.users))
+    recommender.seen = Pairs(seen["item"].to_numpy(), np.concatenate([[0], np.cumsum(counts)]))
+    recommender.model.eval()
+    return recommender
+
+
+def find_model(path: Path) -> Path:
+    """The model directory that `path` names: itself, its `model` folder, or that of the run that wrote the file."""
+    for folder in [path, *path.resolve().parents][:4]:
+        for candidate in (folder, folder / "model"):
+            if (candidate / MANIFEST).is_file():
+                return candidate
+        if folder.is_dir() and folder != path and any(folder.glob("*/model/" + MANIFEST)):
+            break
+    state = "there is no such path" if not path.exists() else "no model is here"
+    raise ModelError(Fault(str(path), f"{state} (no {MANIFEST} found).", "Give the folder that train.py wrote.", "no model"))
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the model was made with."""
+    found = {}
+    for package in ("anyrec", "torch", "numpy", "pyarrow", "torchvision", "sentence-transformers"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _write_parts(recommender: Recommender, folder: Path) -> None:
+    from anyrec.card import model_card
+
+    dataset, model = recommender.dataset, recommender.model
+    (folder / "config.json").write_text(recommender.config.model_dump_json(indent=1) + "\n")
+    save_file({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, folder / "model.safetensors")
+    _write_table(folder / "users.arrow", dataset.users)
+    _write_table(folder / "items.arrow", dataset.items)
+    users = np.repeat(np.arange(len(dataset.users)), recommender.seen.counts())
+    _write_table(folder / "seen.arrow", pa.table({"user": pa.array(users), "item": pa.array(recommender.seen.items)}))
+    parts: dict[str, Any] = {}
+    for side in SIDES:
+        tower = model.tower(side)
+        parts[side] = {
+            name: {"type": encoder.type, "params": encoder.params.model_dump(mode="json"), "input_dim": encoder.input_dim}
+            | {"state": _pack(encoder.state(), folder / "preprocessing", f"{side}-{index}")}
+            for index, (name, encoder) in enumerate(zip(tower.features, tower.encoders, strict=True))
+            if isinstance(encoder, Encoder)
+        }
+        parts[f"{side}_together"] = tower.together
+    parts["heads"] = {
+        name: _pack(head.state(), folder / "preprocessing", f"head-{index}")
+        for index, (name, head) in enumerate(model.heads.items())
+        if isinstance(head, Head)
+    }
+    (folder / "preprocessing" / "state.json").write_text(json.dumps(parts, indent=1, sort_keys=True) + "\n")
+    (folder / "README.md").write_text(model_card(recommender))
+
+
+def _read_model(directory: Path, config: Config, registry: Registry, context: Context) -> Model:
+    parts = json.loads((directory / "preprocessing" / "state.json").read_text())
+    towers = {}
+    for side in SIDES:
+        encoders = {}
+        for name, saved in parts[side].items():
+            params = registry.params("encoder", saved["type"], saved["params"], f"/features/{name}")
+            encoder: Encoder = registry.get("encoder", saved["type"], f"/features/{name}")(
+                params, config.encoder_dim or config.dim
+            )
+            encoder.context = context
+            encoder.input_dim = saved["input_dim"]
+            encoder.restore(_unpack(saved["state"], directory / "preprocessing"))
+            encoders[name] = encoder
+        towers[side] = make_tower(config, registry, encoders, parts[f"{side}_together"], side)
+    interaction = make_interaction(config, registry)
+    heads = {}
+    for name, component in sorted(config.heads.items()):
+        head = make_head(config, registry, name, component, interaction.dim)
+        head.restore(_unpack(parts["heads"][name], directory / "preprocessing"))
+        head.build()
+        heads[name] = head
+    model = Model(towers["user"], towers["item"], interaction, heads)
+    try:
+        model.load_state_dict(load_file(directory / "model.safetensors"))
+    except (RuntimeError, SafetensorError) as error:
+        raise ModelError(
+            Fault(str(directory), f"the weights do not fit the components installed here: {error}.", "Use the versions in manifest.json.")
+        ) from None
+    return model
+
+
+def _checked_manifest(directory: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads((directory / MANIFEST).read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise ModelError(Fault(f"{directory / MANIFEST}", "this manifest is not valid JSON.", "Train again.", "damaged")) from None
+    if manifest.get("format") != FORMAT:
+        raise ModelError(
+            Fault(str(directory), f"its format is {manifest.get('format')!r}; this version reads {FORMAT}.", "Train again.", "format")
+        )
+    faults = []
+    for name, digest in manifest["files"].items():
+        path = directory / name
+        if not path.is_file():
+            faults.append(Fault(str(path), "this file is missing.", "Copy the whole directory, or train again.", "damaged"))
+        elif sha256_of(path) != digest:
+            faults.append(Fault(str(path), "this file is not the one that was saved.", "Copy it again, or train again.", "damaged"))
+    if faults:
+        raise ModelError(faults)
+    return manifest
+
+
+def _module_descriptions(registry: Registry) -> dict[str, Any]:
+    classes = [plugin.load() for plugin in registry.plugins("encoder") if plugin.origin.startswith("add_encoder(")]
+    return {cls.type: cls.description for cls in classes}
+
+
+def _add_modules(registry: Registry, modules: dict[str, Any], directory: Path, trust: bool) -> None:
+    from anyrec.modules import encoder_of, rebuild
+
+    if not trust:
+        names = ", ".join(f"'{name}'" for name in modules)
+        raise ModelError(
+            Fault(
+                str(directory),
+                f"the encoder {names} is a module of the user's own, named by import path, which loading would run.",
+                "Load with trust_plugins=True (--trust-plugins) if you trust where the model comes from.",
+                "untrusted module",
+            )
+        )
+    for name, description in modules.items():
+        registry.add_class("encoder", encoder_of(name, rebuild(description)), f"add_encoder('{name}')")
+
+
+def _pack(state: dict[str, Any], folder: Path, stem: str) -> dict[str, Any]:
+    """`state` as JSON, its Arrow arrays written beside as files."""
+    packed = {}
+    for key, value in state.items():
+        if isinstance(value, pa.ChunkedArray):
+            value = value.combine_chunks()
+        if isinstance(value, pa.Array):
+            file = f"{stem}-{key}.arrow"
+            _write_table(folder / file, pa.table({"values": value}))
+            value = {"$arrow": file}
+        packed[key] = value
+    return packed
+
+
+def _unpack(state: dict[str, Any], folder: Path) -> dict[str, Any]:
+    return {
+        key: _read_table(folder / value["$arrow"]).column("values").combine_chunks()
+        if isinstance(value, dict) and set(value) == {"$arrow"}
+        else value
+        for key, value in state.items()
+    }
+
+
+def _write_table(path: Path, table: pa.Table) -> None:
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+
+
+def _read_table(path: Path) -> pa.Table:
+    with pa.OSFile(str(path), "rb") as source:
+        return pa.ipc.open_file(source).read_all().combine_chunks()
+
+
+def _swap(new: Path, place: Path) -> None:
+    old = place.with_name(f".{place.name}.old-{os.getpid()}")
+    shutil.rmtree(old, ignore_errors=True)
+    if place.exists():
+        place.rename(old)
+    new.rename(place)
+    shutil.rmtree(old, ignore_errors=True)
