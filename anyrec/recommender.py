@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from torch import Tensor, nn
 
@@ -34,7 +33,7 @@ from anyrec.model import (
     move_columns,
 )
 from anyrec.plugins import Registry, discover
-from anyrec.scoring import rank_rows, represent_rows, score_blocks
+from anyrec.scoring import ROWS_AT_A_TIME, rank_rows, represent_rows, score_blocks
 
 if TYPE_CHECKING:
     from anyrec.training.loop import TrainingResult
@@ -58,7 +57,7 @@ class Recommender:
         self.context = Context()
         self.result: TrainingResult | None = None
         self.metrics: dict[str, dict[str, float]] = {}
-        self._items: Tensor | None = None
+        self._known: dict[Side, Tensor] = {}
 
     @classmethod
     def from_config(cls, config: Config | dict[str, Any] | str | Path, plugins: Sequence[str | Path] = ()) -> Recommender:
@@ -117,7 +116,7 @@ class Recommender:
         self.result = train(
             self.model, data, config, self.registry, validate=validate, run_dir=run_dir, resume=resume, progress=progress
         )
-        self._items = None
+        self._known = {}
         for part in ("validation", "test"):
             if len(self.split.rows(part)):
                 self.metrics[part] = self.evaluate(part)
@@ -176,10 +175,9 @@ class Recommender:
         """
         allowed = self._allowed(candidates)
         with self._inference():
-            ids, columns, known = self._resolve("user", users)
+            ids, represented, known = self._represent("user", users)
             exclude = self._seen_by(known) if exclude_seen else None
-            users_repr = represent_rows(self.model, "user", columns, len(ids))
-            rows, items, scores, ranks = rank_rows(self.model, users_repr, self._item_representation(), k, exclude, allowed)
+            rows, items, scores, ranks = rank_rows(self.model, represented, self._known_rows("item"), k, exclude, allowed)
         return pa.table(
             {
                 "user_id": ids.take(pa.array(rows)),
@@ -192,8 +190,9 @@ class Recommender:
     def similar(self, items: Sequence[Any] | pa.Array, k: int = 10) -> pa.Table:
         """The k items nearest to each of `items` by the cosine of item vectors: query_id, item_id, score, rank."""
         with self._inference():
-            ids, _, known = self._resolve("item", items)
-            vectors = nn.functional.normalize(self._vectors("item", self._item_representation()), dim=1)
+            known = self._rows_of_ids("item", items)
+            ids = self.dataset.ids("item").take(pa.array(known))
+            vectors = nn.functional.normalize(self._vectors("item", self._known_rows("item")), dim=1)
             scores = vectors[torch.from_numpy(known).to(self.device)] @ vectors.T
             scores[torch.arange(len(known)), torch.from_numpy(known).to(self.device)] = -torch.inf
             best = torch.sort(scores, dim=1, descending=True, stable=True)
@@ -209,19 +208,24 @@ class Recommender:
 
     def score(self, pairs: pa.Table) -> pa.Table:
         """pairs: user_id and item_id, both known -> the same with `score` and each head's prediction beside."""
-        user_rows = self._known_rows("user", pairs.column("user_id"))
-        item_rows = self._known_rows("item", pairs.column("item_id"))
+        users = self._rows_of_ids("user", pairs.column("user_id"))
+        items = self._rows_of_ids("item", pairs.column("item_id"))
+        for name, values in self.score_rows(None, users, items).items():
+            pairs = pairs.append_column(name, values)
+        return pairs
+
+    def score_rows(self, users: Users, user_rows: np.ndarray, item_rows: np.ndarray) -> dict[str, pa.Array]:
+        """`score` and each head's prediction for pairs of rows: of `users` (default the known), of the known items."""
         with self._inference():
-            users = represent_rows(self.model, "user", self.columns["user"], len(self.dataset.users), user_rows)
-            items = self._item_representation()[torch.from_numpy(item_rows).to(self.device)]
-            scores = torch.cat([
-                self.model.score(u, i.unsqueeze(1)).squeeze(1) for u, i in zip(users.split(4096), items.split(4096), strict=True)
-            ]) if len(users) else users.new_zeros(0)
-            extra = {name: head(self.model.interaction.pair(users, items)) for name, head in self.model.heads.items()}
-        table = pairs.append_column("score", pa.array(scores.cpu().numpy()))
-        for name, value in extra.items():
-            table = table.append_column(name, pa.array(value.cpu().tolist()))
-        return table
+            _, represented, _ = self._represent("user", users)
+            left = represented[torch.from_numpy(user_rows).to(self.device)]
+            right = self._known_rows("item")[torch.from_numpy(item_rows).to(self.device)]
+            found: dict[str, list[Tensor]] = {"score": []}
+            for u, i in zip(left.split(ROWS_AT_A_TIME), right.split(ROWS_AT_A_TIME), strict=True):
+                found["score"].append(self.model.score(u, i.unsqueeze(1)).squeeze(1))
+                for name, head in self.model.heads.items():
+                    found.setdefault(name, []).append(head(self.model.interaction.pair(u, i)))
+        return {name: pa.array(torch.cat(parts).cpu().tolist()) for name, parts in found.items()}
 
     def embed_users(self, users: Users = None) -> pa.Table:
         """user_id and `embedding` (fixed-size list of float32), for known ids or for records never seen."""
@@ -233,8 +237,8 @@ class Recommender:
 
     def _embed(self, side: Side, records: Users) -> pa.Table:
         with self._inference():
-            ids, columns, _ = self._resolve(side, records)
-            vectors = self._vectors(side, represent_rows(self.model, side, columns, len(ids))).cpu()
+            ids, represented, _ = self._represent(side, records)
+            vectors = self._vectors(side, represented).cpu()
         flat = pa.array(vectors.reshape(-1).numpy())
         return pa.table({f"{side}_id": ids, "embedding": pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])})
 
@@ -269,8 +273,7 @@ class Recommender:
         if self.config.evaluation.candidates == "interacted":
             rankable = np.bincount(dataset.item_rows, minlength=len(dataset.items)) > 0
         with self._inference():
-            self._items = None
-            items = self._item_representation()
+            items = represent_rows(self.model, "item", self.columns["item"], len(dataset.items))
 
             def score(users: np.ndarray) -> Tensor:
                 return score_blocks(self.model, represent_rows(self.model, "user", self.columns["user"], 0, users), items)
@@ -283,14 +286,21 @@ class Recommender:
                 self.config.evaluation.batch_size,
             )
 
-    def add_items(self, items: pa.Table) -> Recommender:
-        """A copy that also ranks the items of `items` (records with features) that it did not know; no retraining."""
-        new = items.filter(pc.invert(pc.is_in(items.column("item_id"), value_set=self.dataset.ids("item").cast(items.schema.field("item_id").type))))
+    def add_items(self, items: pa.Table | Dataset) -> Recommender:
+        """A recommender that also ranks the items of `items` that it did not know: records with features, no retraining."""
+        table = items.items if isinstance(items, Dataset) else items
+        ids = table.column("item_id").combine_chunks()
+        unknown = rows_of(ids, self.dataset.ids("item")) < 0
         wider = copy.copy(self)
-        table = pa.concat_tables([self.dataset.items, new], promote_options="permissive")
-        wider.dataset = Dataset(self.dataset.users, table, self.dataset.interactions, self.dataset.root, self.dataset.roles)
-        wider.columns = {**self.columns, "item": move_columns(self.model.item.prepare(table, "item"), self.device)}
-        wider._items = None
+        if not unknown.any():
+            return wider
+        new = table.filter(pa.array(unknown))
+        with self._inference():
+            _, represented, _ = self._represent("item", Dataset(self.dataset.users, new, self.dataset.interactions, _root(items)))
+            wider._known = {**self._known, "item": torch.cat([self._known_rows("item"), represented])}
+        known = self.dataset
+        added = pa.concat_tables([known.items, new], promote_options="permissive")
+        wider.dataset = Dataset(known.users, added, known.interactions, known.root, known.roles, known.notes)
         return wider
 
     def save(self, directory: str | Path) -> Path:
@@ -319,30 +329,39 @@ class Recommender:
         finally:
             self.model.train(training)
 
-    def _item_representation(self) -> Tensor:
-        if self._items is None:
-            self._items = represent_rows(self.model, "item", self.columns["item"], len(self.dataset.items))
-        return self._items
+    def _known_rows(self, side: Side) -> Tensor:
+        """What the interaction reads of every known user or item, computed once."""
+        if side not in self._known:
+            self._known[side] = represent_rows(self.model, side, self.columns[side], len(self.dataset.table(side)))
+        return self._known[side]
 
-    def _resolve(self, side: Side, records: Users) -> tuple[pa.Array, Columns, np.ndarray]:
-        """The ids, the prepared features of each row, and each row's place among the known (-1 if new)."""
+    def _represent(self, side: Side, records: Users) -> tuple[pa.Array, Tensor, np.ndarray]:
+        """Ids, what the interaction reads of each, and each one's row among the known (-1 if new).
+
+        A record with a known id and no feature at all stands for the known one.
+        """
         if records is None:
-            return self.dataset.ids(side), self.columns[side], np.arange(len(self.dataset.table(side)))
+            return self.dataset.ids(side), self._known_rows(side), np.arange(len(self.dataset.table(side)))
         if isinstance(records, Dataset):
+            self.context.root = Path(self.config.data.image_root) if self.config.data.image_root else records.root
             records = records.table(side)
-        if isinstance(records, pa.Table):
-            ids = records.column(f"{side}_id").combine_chunks()
-            columns = move_columns(self.model.tower(side).prepare(records, side), self.device)
-            return ids, columns, rows_of(ids, self.dataset.ids(side))
         if isinstance(records, list) and records and isinstance(records[0], dict):
             from anyrec.data.read import records_to_table
 
-            return self._resolve(side, records_to_table(records, side, self.dataset.roles))
-        known = self._known_rows(side, records)
-        rows = torch.from_numpy(known).to(self.device)
-        return self.dataset.ids(side).take(pa.array(known)), select_columns(self.columns[side], rows), known
+            records = records_to_table(records, side, self.dataset.roles)
+        if not isinstance(records, pa.Table):
+            rows = self._rows_of_ids(side, records)
+            return self.dataset.ids(side).take(pa.array(rows)), self._known_rows(side)[torch.from_numpy(rows).to(self.device)], rows
+        ids = records.column(f"{side}_id").combine_chunks()
+        rows = rows_of(ids, self.dataset.ids(side))
+        columns = move_columns(self.model.tower(side).prepare(records, side), self.device)
+        represented = represent_rows(self.model, side, columns, len(ids))
+        bare = (rows >= 0) & _bare(records, f"{side}_id")
+        if bare.any():
+            represented[torch.from_numpy(bare).to(self.device)] = self._known_rows(side)[torch.from_numpy(rows[bare]).to(self.device)]
+        return ids, represented, rows
 
-    def _known_rows(self, side: Side, ids: Any) -> np.ndarray:
+    def _rows_of_ids(self, side: Side, ids: Any) -> np.ndarray:
         """Rows of known ids; raises DataError naming those that are not."""
         if not isinstance(ids, (pa.Array, pa.ChunkedArray)):
             ids = pa.array(list(ids), None if len(ids) else self.dataset.ids(side).type)
@@ -359,7 +378,7 @@ class Recommender:
         if candidates is None:
             return None
         allowed = np.zeros(len(self.dataset.items), bool)
-        allowed[self._known_rows("item", candidates)] = True
+        allowed[self._rows_of_ids("item", candidates)] = True
         return allowed
 
     def _seen_by(self, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -369,10 +388,17 @@ class Recommender:
         return inside[rows], items
 
 
-def select_columns(columns: Columns, rows: Tensor) -> Columns:
-    from anyrec.ragged import Prepared, select
+def _bare(table: pa.Table, key: str) -> np.ndarray:
+    """(rows,) bool: records that hold nothing but their id."""
+    bare = np.ones(len(table), bool)
+    for name in table.column_names:
+        if name != key:
+            bare &= table.column(name).is_null().to_numpy()
+    return bare
 
-    return {name: Prepared(select(values, rows), present.index_select(0, rows)) for name, (values, present) in columns.items()}
+
+def _root(records: pa.Table | Dataset) -> Path:
+    return records.root if isinstance(records, Dataset) else Path()
 
 
 def _device(name: str) -> torch.device:

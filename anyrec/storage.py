@@ -4,7 +4,8 @@
             config.json         complete; reruns alone
             model.safetensors   all weights
             preprocessing/      what the encoders and heads learned: state.json and Arrow arrays
-            users.arrow items.arrow seen.arrow
+            users.arrow items.arrow seen.arrow   the records, and who interacted with what
+            known.safetensors   what the interaction reads of each of those users and items
             README.md           model card
 """
 
@@ -29,7 +30,7 @@ from anyrec.data.dataset import Dataset
 from anyrec.errors import Fault, ModelError
 from anyrec.evaluation.ranking import Pairs
 from anyrec.files import sha256_of
-from anyrec.model import SIDES, Model, make_head, make_interaction, make_tower, move_columns
+from anyrec.model import SIDES, Model, make_head, make_interaction, make_tower
 from anyrec.plugins import Registry, discover
 
 if TYPE_CHECKING:
@@ -95,10 +96,7 @@ def load_model(path: Path, trust_plugins: bool, plugins: Sequence[str | Path]) -
     )
     recommender.model = _read_model(directory, config, registry, recommender.context).to(recommender.device)
     recommender.metrics = manifest["metrics"]
-    for side in SIDES:
-        columns = recommender.model.tower(side).prepare(recommender.dataset.table(side), side)
-        recommender.columns[side] = move_columns(columns, recommender.device)
-    recommender.context.root = Path()
+    recommender._known = dict(load_file(directory / "known.safetensors", device=str(recommender.device)).items())  # type: ignore[arg-type]
     counts = np.bincount(seen["user"].to_numpy(), minlength=len(recommender.dataset.users))
     recommender.seen = Pairs(seen["item"].to_numpy(), np.concatenate([[0], np.cumsum(counts)]))
     recommender.model.eval()
@@ -106,14 +104,20 @@ def load_model(path: Path, trust_plugins: bool, plugins: Sequence[str | Path]) -
 
 
 def find_model(path: Path) -> Path:
-    """The model directory that `path` names: itself, its `model` folder, or that of the run that wrote the file."""
-    for folder in [path, *path.resolve().parents][:4]:
-        for candidate in (folder, folder / "model"):
-            if (candidate / MANIFEST).is_file():
-                return candidate
-        if folder.is_dir() and folder != path and any(folder.glob("*/model/" + MANIFEST)):
+    """The model directory that `path` names: itself, its `model` folder, or that of the run that wrote the file.
+
+    Where a crash struck between the two renames of a save, the finished copy beside is taken.
+    """
+    path = path.resolve()
+    for folder in [path, *path.parents][:3]:
+        for place in (folder, folder / "model"):
+            if (place / MANIFEST).is_file():
+                return place
+            for whole in sorted(place.parent.glob(f".{place.name}.writing-*/{MANIFEST}")):
+                return whole.parent
+        if folder == path and path.is_dir() and path.name != "checkpoints":
             break
-    state = "there is no such path" if not path.exists() else "no model is here"
+    state = "no model is here" if path.exists() else "there is no such path"
     raise ModelError(Fault(str(path), f"{state} (no {MANIFEST} found).", "Give the folder that train.py wrote.", "no model"))
 
 
@@ -134,6 +138,9 @@ def _write_parts(recommender: Recommender, folder: Path) -> None:
     dataset, model = recommender.dataset, recommender.model
     (folder / "config.json").write_text(recommender.config.model_dump_json(indent=1) + "\n")
     save_file({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, folder / "model.safetensors")
+    with recommender._inference():
+        known = {side: recommender._known_rows(side).cpu().contiguous().clone() for side in SIDES}
+    save_file(known, folder / "known.safetensors")
     _write_table(folder / "users.arrow", dataset.users)
     _write_table(folder / "items.arrow", dataset.items)
     users = np.repeat(np.arange(len(dataset.users)), recommender.seen.counts())

@@ -1,0 +1,70 @@
+"""A saved model and a file of records in, embeddings, scores and top-K lists out (`schemas/result.schema.json`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from anyrec.data.dataset import Dataset
+from anyrec.recommender import Recommender
+
+
+def infer(
+    recommender: Recommender, data: Dataset, top_k: int, *, exclude_seen: bool = True, candidates: Sequence[Any] | None = None
+) -> dict[str, Any]:
+    """The result document for the users, items and interactions of `data`.
+
+    Items of `data` that the model does not know join the ranking. `scores` holds the pairs named in the interactions of
+    `data`, or else each of its users with each of its items.
+    """
+    ranker = recommender.add_items(data) if len(data.items) else recommender
+    users = ranker.embed_users(data) if len(data.users) else None
+    lists = ranker.recommend(data, top_k, exclude_seen=exclude_seen, candidates=candidates) if users else None
+    return {
+        "model": {"name": recommender.config.name, "dim": recommender.config.dim, "interaction": recommender.config.interaction.type},
+        "top_k": top_k,
+        "users": _users(users, lists),
+        "items": _embedded(recommender.embed_items(data), "item_id") if len(data.items) else [],
+        "scores": _scores(ranker, data),
+        "notes": list(dict.fromkeys([*data.notes, *recommender.context.warnings])),
+    }
+
+
+def read_request(recommender: Recommender, path: Path) -> Dataset:
+    """The records of a file, with columns typed as the model knows them."""
+    from anyrec.data.read import read_partial
+
+    return read_partial(path, recommender.config.data, recommender.dataset.roles)
+
+
+def _users(users: pa.Table | None, lists: pa.Table | None) -> list[dict[str, Any]]:
+    if users is None or lists is None:
+        return []
+    found = _embedded(users, "user_id")
+    by_user: dict[Any, list[dict[str, Any]]] = {entry["user_id"]: [] for entry in found}
+    for row in lists.to_pylist():
+        by_user[row["user_id"]].append({"item_id": row["item_id"], "score": row["score"], "rank": row["rank"]})
+    return [{**entry, "recommendations": by_user[entry["user_id"]]} for entry in found]
+
+
+def _embedded(table: pa.Table, key: str) -> list[dict[str, Any]]:
+    return [{key: row[key], "embedding": row["embedding"]} for row in table.to_pylist()]
+
+
+def _scores(ranker: Recommender, data: Dataset) -> list[dict[str, Any]]:
+    if not len(data.users):
+        return []
+    if len(data.interactions):
+        users, items = data.user_rows, ranker._rows_of_ids("item", data.interactions.column("item_id"))
+    elif len(data.items):
+        rows = ranker._rows_of_ids("item", data.ids("item"))
+        users, items = np.repeat(np.arange(len(data.users)), len(rows)), np.tile(rows, len(data.users))
+    else:
+        return []
+    scored = ranker.score_rows(data, users, items)
+    ids = data.ids("user").take(pa.array(users)), ranker.dataset.ids("item").take(pa.array(items))
+    return pa.table({"user_id": ids[0], "item_id": ids[1], **scored}).to_pylist()
