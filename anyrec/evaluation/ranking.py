@@ -85,7 +85,7 @@ def _ranks(scores: Tensor, rows: Tensor, wanted: Tensor) -> Tensor:
         lines, value = ordered.index_select(0, rows), wanted[:, None]
         greater = scores.shape[1] - torch.searchsorted(lines, value, right=True).squeeze(1)
         same = scores.shape[1] - torch.searchsorted(lines, value).squeeze(1) - greater
-    return 1 + greater + (same - 1) / 2
+    return 1.0 + greater.double() + (same.double() - 1) / 2
 
 
 def ranking_metrics(users: np.ndarray, ranks: np.ndarray, ks: Sequence[int]) -> dict[str, float]:

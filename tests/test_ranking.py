@@ -1,0 +1,78 @@
+"""Ranking metrics against a float64 loop over the definitions."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from anyrec.evaluation.ranking import Pairs, ranking_metrics, target_ranks
+
+
+def metrics_by_loop(scores, targets, exclude, rankable, k):
+    """Each metric from its definition, one user and one item at a time."""
+    found = {name: [] for name in ("ndcg", "recall", "precision", "hit_rate", "map", "mrr")}
+    for user, wanted in targets.items():
+        ranks = []
+        for target in wanted:
+            rank = 1.0
+            for item, score in enumerate(scores[user]):
+                shown = item in wanted or (rankable[item] and item not in exclude.get(user, ()))
+                if item != target and shown:
+                    rank += 1.0 if score > scores[user][target] else 0.5 if score == scores[user][target] else 0.0
+            ranks.append(rank)
+        hits = sorted(rank for rank in ranks if rank <= k)
+        best = sum(1 / math.log2(place + 2) for place in range(min(k, len(wanted))))
+        found["ndcg"].append(sum(1 / math.log2(rank + 1) for rank in hits) / best)
+        found["recall"].append(len(hits) / len(wanted))
+        found["precision"].append(len(hits) / k)
+        found["hit_rate"].append(1.0 if hits else 0.0)
+        found["map"].append(sum((place + 1) / rank for place, rank in enumerate(hits)) / min(k, len(wanted)))
+        found["mrr"].append(1 / hits[0] if hits else 0.0)
+    return {f"{name}@{k}": sum(values) / len(values) for name, values in found.items()}
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000), many=st.booleans(), ties=st.booleans())
+def test_metrics_equal_a_loop_over_their_definitions(seed, many, ties):
+    rng = np.random.default_rng(seed)
+    users, items = 7, 30
+    scores = rng.integers(0, 6, (users, items)).astype(float) if ties else rng.normal(size=(users, items))
+    targets = {u: set(rng.choice(items, rng.integers(1, 9 if many else 2), replace=False).tolist()) for u in range(users - 1)}
+    exclude = {u: set(rng.choice(items, 6).tolist()) for u in range(users)}
+    rankable = rng.random(items) < 0.8
+
+    def pairs(sets):
+        flat = [(u, i) for u, chosen in sets.items() for i in chosen]
+        return Pairs.of(np.array([u for u, _ in flat]), np.array([i for _, i in flat]), users)
+
+    found_users, ranks = target_ranks(
+        lambda rows: torch.tensor(scores[rows]), pairs(targets), pairs(exclude), rankable, batch_size=3
+    )
+    found = ranking_metrics(found_users, ranks, [5])
+    assert found == pytest.approx(metrics_by_loop(scores, targets, exclude, rankable, 5), abs=1e-9)
+
+
+def test_a_model_that_scores_everything_alike_gets_the_middle_rank():
+    _, ranks = target_ranks(lambda rows: torch.zeros(len(rows), 101), Pairs.of(np.array([0]), np.array([5]), 1), None)
+    assert ranks.tolist() == [51.0]
+
+
+def test_a_score_that_is_not_a_number_ranks_last():
+    scores = torch.tensor([[1.0, float("nan"), 0.0]])
+    _, ranks = target_ranks(lambda rows: scores.clone(), Pairs.of(np.array([0]), np.array([1]), 1), None)
+    assert ranks.tolist() == [3.0]
+
+
+def test_a_held_out_item_stays_rankable_though_it_was_trained_on():
+    scores = torch.tensor([[3.0, 2.0, 1.0]])
+    pair = Pairs.of(np.array([0]), np.array([1]), 1)
+    _, ranks = target_ranks(lambda rows: scores.clone(), pair, pair)
+    assert ranks.tolist() == [2.0]
+
+
+def test_no_held_out_items_give_no_metrics():
+    users, ranks = target_ranks(lambda rows: torch.zeros(0, 3), Pairs.of(np.empty(0, int), np.empty(0, int), 4), None)
+    assert ranking_metrics(users, ranks, [10]) == {}
