@@ -21,7 +21,10 @@ from anyrec.contracts import Encoder
 from anyrec.errors import ConfigError, Fault, ModelError
 from anyrec.ragged import Prepared
 
-INTERNAL = {"_parameters", "_buffers", "_modules", "_non_persistent_buffers_set", "training"}
+INTERNAL = set(vars(nn.Module()))
+"""What every module has, hooks among it."""
+RECURRENT = {"_flat_weights", "_flat_weight_refs"}
+"""What a recurrent module rebuilds from its weights."""
 
 
 def encoder_of(name: str, module: nn.Module) -> type[Encoder]:
@@ -82,9 +85,7 @@ def describe(module: nn.Module, name: str) -> dict[str, Any]:
     cls = type(module)
     attributes = {}
     for key, value in vars(module).items():
-        if key in INTERNAL or (key.startswith("_") and key.endswith("hooks")) or key.startswith("_forward_hooks"):
-            continue
-        if key.startswith(("_backward", "_is_full", "_state_dict", "_load_state_dict")):
+        if key in INTERNAL or (isinstance(module, nn.RNNBase) and key in RECURRENT):
             continue
         attributes[key] = _value(value, f"{name}.{cls.__name__}.{key}")
     return {
@@ -113,15 +114,15 @@ def rebuild(description: dict[str, Any]) -> nn.Module:
     for key, child in description["children"].items():
         module._modules[key] = None if child is None else rebuild(child)
     if isinstance(module, nn.RNNBase):
-        module._flat_weights = [getattr(module, weight) for weight in module._flat_weights_names]
+        module._init_flat_weights()
     return module
 
 
 def _value(value: Any, where: str) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    if isinstance(value, (list, set)) and isinstance(value, list):
-        return [_value(part, where) for part in value] if not any(isinstance(p, Tensor) for p in value) else []
+    if isinstance(value, list):
+        return [_value(part, where) for part in value]
     if isinstance(value, tuple):
         return {"$tuple": [_value(part, where) for part in value]}
     if isinstance(value, dict) and all(isinstance(key, str) for key in value):
