@@ -1,0 +1,1 @@
+"""The shelf of heads (what is predicted beside the match) and losses."""

@@ -1,0 +1,114 @@
+"""Numbers: standardised by the training rows, then linear, periodic or piecewise linear."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from anyrec.contracts import Encoder, Params
+from anyrec.ragged import Prepared
+
+
+class Continuous(Encoder):
+    """A number, or a list of as many numbers in each record, standardised by training mean and deviation.
+
+    `periodic` and `piecewise` follow Gorishniy et al., On Embeddings for Numerical Features (2022): sines of learned
+    frequencies, and positions within training quantiles. Values are bounded at `clip` deviations.
+    """
+
+    type = "continuous"
+
+    class Params(Params):
+        encoding: Literal["linear", "periodic", "piecewise"] = "piecewise"
+        bins: int = Field(16, ge=2, description="Quantile bins of `piecewise`, sines of `periodic`.")
+        clip: float = Field(5.0, gt=0, description="Bound, in standard deviations.")
+
+    def fit(self, column: pa.Array) -> None:
+        self.width = list_width(column)
+        values, present = numbers(column, self.width)
+        known = values[present]
+        if not len(known):
+            known = np.zeros((1, self.width))
+        self.mean = known.mean(0).tolist()
+        deviation = known.std(0)
+        self.deviation = np.where(deviation > 1e-12 * (1 + np.abs(known).max(0)), deviation, 1.0).tolist()
+        scaled = self._scale(known)
+        self.edges = np.quantile(scaled, np.linspace(0, 1, self.params.bins + 1), axis=0).T.tolist()
+
+    def prepare(self, column: pa.Array) -> Prepared:
+        """(rows, width) standardised, bounded; rows with a value missing or not finite are absent."""
+        values, present = numbers(column, self.width)
+        scaled = np.where(present[:, None], self._scale(np.where(present[:, None], values, 0.0)), 0.0)
+        return Prepared(torch.from_numpy(scaled.astype(np.float32)), torch.from_numpy(present))
+
+    def build(self) -> None:
+        width, bins = self.width, self.params.bins
+        if self.params.encoding == "periodic":
+            self.frequencies = nn.Parameter(torch.randn(width, bins))
+            self.project = nn.Linear(width * (2 * bins + 1), self.output_dim)
+        elif self.params.encoding == "piecewise":
+            edges = torch.tensor(self.edges, dtype=torch.float32)
+            self.register_buffer("starts", edges[:, :-1].contiguous(), persistent=False)
+            self.register_buffer("widths", (edges[:, 1:] - edges[:, :-1]).clamp(min=1e-6), persistent=False)
+            self.project = nn.Linear(width * (bins + 1), self.output_dim)
+        else:
+            self.project = nn.Linear(width, self.output_dim)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """values: (batch, width) -> (batch, output_dim)."""
+        if self.params.encoding == "periodic":
+            angle = 2 * torch.pi * values.unsqueeze(-1) * self.frequencies
+            parts = torch.cat([values.unsqueeze(-1), angle.sin(), angle.cos()], -1)
+        elif self.params.encoding == "piecewise":
+            filled = ((values.unsqueeze(-1) - self.starts) / self.widths).clamp(0, 1)
+            parts = torch.cat([values.unsqueeze(-1), filled], -1)
+        else:
+            return self.project(values)
+        return self.project(parts.flatten(1))
+
+    def _scale(self, values: np.ndarray) -> np.ndarray:
+        scaled = (values - np.array(self.mean)) / np.array(self.deviation)
+        return np.clip(scaled, -self.params.clip, self.params.clip)
+
+    def state(self) -> dict[str, Any]:
+        return {"width": self.width, "mean": self.mean, "deviation": self.deviation, "edges": self.edges}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.width, self.mean, self.deviation, self.edges = (
+            state["width"],
+            state["mean"],
+            state["deviation"],
+            state["edges"],
+        )
+
+
+def list_width(column: pa.Array) -> int:
+    """Numbers a record: 1, or the commonest length of its lists."""
+    if not pa.types.is_list(column.type):
+        return 1
+    lengths = pc.list_value_length(column).drop_null()
+    return max(1, int(pc.mode(lengths)[0]["mode"].as_py())) if len(lengths) else 1
+
+
+def numbers(column: pa.Array, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """(rows, width) float64 and (rows,) which hold `width` finite numbers; the others are zeros."""
+    rows = len(column)
+    values = np.zeros((rows, width))
+    if pa.types.is_list(column.type):
+        whole = pc.fill_null(pc.equal(pc.list_value_length(column), width), False).to_numpy(zero_copy_only=False)
+        flat = column.filter(pa.array(whole)).flatten().cast(pa.float64()).to_numpy(zero_copy_only=False)
+        values[whole] = flat.reshape(-1, width)
+    elif width == 1:
+        values[:, 0] = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
+        whole = np.ones(rows, bool)
+    else:
+        whole = np.zeros(rows, bool)
+    present = whole & np.isfinite(values).all(1)
+    values[~present] = 0.0
+    return values, present

@@ -1,0 +1,182 @@
+"""Things that have an order in time: sequences of numbers, and timestamps."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from anyrec.contracts import Encoder, Params
+from anyrec.ragged import Prepared, Ragged
+
+DAY = 86_400_000_000
+"""Microseconds."""
+
+
+class Sequence(Encoder):
+    """A sequence of numbers of any length, oldest first, standardised by the training values.
+
+    `statistics` pools it to mean, deviation, least, greatest, first, last, slope and log length; `gru` and
+    `transformer` read the last `max_length` numbers in order.
+    """
+
+    type = "sequence"
+    group = "temporal"
+    role = "numbers"
+
+    class Params(Params):
+        pooling: Literal["statistics", "gru", "transformer"] = "statistics"
+        max_length: int = Field(64, ge=1, description="Numbers read by `gru` and `transformer`: the last ones.")
+        hidden_dim: int = Field(32, ge=2, description="Width of `gru` and `transformer`.")
+        clip: float = Field(5.0, gt=0, description="Bound, in standard deviations.")
+
+    def fit(self, column: pa.Array) -> None:
+        values = column.flatten().drop_null().cast(pa.float64()).to_numpy(zero_copy_only=False)
+        values = values[np.isfinite(values)]
+        self.mean = float(values.mean()) if len(values) else 0.0
+        deviation = float(values.std()) if len(values) else 1.0
+        self.deviation = deviation if deviation > 1e-12 * (1 + abs(self.mean)) else 1.0
+
+    def prepare(self, column: pa.Array) -> Ragged | Prepared:
+        values, offsets = finite_lists(column)
+        scaled = np.clip((values - self.mean) / self.deviation, -self.params.clip, self.params.clip)
+        if self.params.pooling == "statistics":
+            return Prepared(torch.from_numpy(_statistics(scaled, offsets)), torch.from_numpy(np.diff(offsets) > 0))
+        lengths = np.diff(offsets)
+        from_end = np.repeat(offsets[1:], lengths) - np.arange(len(scaled))
+        kept = from_end <= self.params.max_length
+        lengths = np.minimum(lengths, self.params.max_length)
+        return Ragged(
+            torch.from_numpy(scaled[kept].astype(np.float32)), torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)]))
+        )
+
+    def build(self) -> None:
+        width = self.params.hidden_dim
+        if self.params.pooling == "gru":
+            self.reader = nn.GRU(1, width, batch_first=True)
+        elif self.params.pooling == "transformer":
+            self.lift = nn.Linear(1, width)
+            self.positions = nn.Parameter(torch.randn(self.params.max_length, width) * 0.02)
+            self.reader = nn.TransformerEncoderLayer(width, 2, 2 * width, dropout=0.0, batch_first=True, norm_first=True)
+        self.project = nn.Linear(8 if self.params.pooling == "statistics" else width, self.output_dim)
+
+    def forward(self, values: Any) -> Tensor:
+        """Statistics (batch, 8), or rows of numbers -> (batch, output_dim)."""
+        if self.params.pooling == "statistics":
+            return self.project(values)
+        if not values.rows or not len(values.values):
+            return self.project(self.project.weight.new_zeros(values.rows, self.params.hidden_dim))
+        lengths = values.lengths
+        padded, mask = values.pad()
+        last = (lengths - 1).clamp(min=0)
+        if self.params.pooling == "gru":
+            states, _ = self.reader(padded.unsqueeze(-1))
+            pooled = states[torch.arange(values.rows, device=last.device), last]
+        else:
+            from_end = (last.unsqueeze(1) - torch.arange(padded.shape[1], device=last.device)).clamp(min=0)
+            lifted = self.lift(padded.unsqueeze(-1)) + self.positions[from_end]
+            hidden = ~mask
+            hidden[:, 0] &= lengths > 0  # an empty row keeps one place, or attention would have nothing to look at
+            states = self.reader(lifted, src_key_padding_mask=hidden)
+            pooled = (states * mask.unsqueeze(-1)).sum(1) / lengths.clamp(min=1).unsqueeze(1)
+        return self.project(pooled)
+
+    def state(self) -> dict[str, Any]:
+        return {"mean": self.mean, "deviation": self.deviation}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.mean, self.deviation = state["mean"], state["deviation"]
+
+
+class Timestamps(Encoder):
+    """Points in time, oldest first: hour, weekday and season of the last and on average; recency, span, gaps, count."""
+
+    type = "timestamps"
+    group = "temporal"
+    role = "timestamps"
+
+    def fit(self, column: pa.Array) -> None:
+        values = column.flatten().drop_null().cast(pa.int64())
+        self.newest = pc.max(values).as_py() or 0
+
+    def prepare(self, column: pa.Array) -> Prepared:
+        """(rows, 16) float32; recency is counted from the newest time of the training rows."""
+        times, offsets = finite_lists(column, as_time=True)
+        lengths = np.diff(offsets)
+        rows, filled = len(lengths), lengths > 0
+        first = times[np.where(filled, offsets[:-1], 0)] if len(times) else np.zeros(rows)
+        last = times[np.where(filled, offsets[1:] - 1, 0)] if len(times) else np.zeros(rows)
+        circles = _circles(times)
+        owner = np.repeat(np.arange(rows), lengths)
+        mean = np.stack([np.bincount(owner, circle, rows) for circle in circles.T], 1) / np.maximum(lengths, 1)[:, None]
+        span = (last - first) / DAY
+        features = np.column_stack(
+            [
+                mean,
+                _circles(last),
+                np.sign(self.newest - last) * np.log1p(np.abs(self.newest - last) / DAY) / 5,
+                np.log1p(np.abs(span)) / 5,
+                np.log1p(np.abs(span) / np.maximum(lengths - 1, 1)) / 5,
+                np.log1p(lengths) / 3,
+            ]
+        )
+        features[~filled] = 0.0
+        return Prepared(torch.from_numpy(features.astype(np.float32)), torch.from_numpy(filled))
+
+    def state(self) -> dict[str, Any]:
+        return {"newest": self.newest}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.newest = state["newest"]
+
+
+def finite_lists(column: pa.Array, as_time: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers or times (as microseconds) of lists, as (values,) float64 and (rows + 1,) offsets; what is not finite is left out."""
+    if not pa.types.is_list(column.type):
+        offsets = np.concatenate([[0], np.cumsum(column.is_valid().to_numpy(zero_copy_only=False))]).astype(np.int32)
+        column = pa.ListArray.from_arrays(pa.array(offsets), column.drop_null())
+    flat = column.flatten()
+    values = (flat.cast(pa.int64()) if as_time else flat).cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    parents = pc.list_parent_indices(column).to_numpy(zero_copy_only=False)
+    finite = np.isfinite(values)
+    lengths = np.bincount(parents[finite], minlength=len(column)) if len(column) else np.empty(0, np.int64)
+    return values[finite], np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+
+
+def _statistics(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """(rows, 8) float32 statistics of ragged `values`; zeros for empty rows."""
+    lengths = np.diff(offsets)
+    rows, filled = len(lengths), lengths > 0
+    found = np.zeros((rows, 8), np.float32)
+    if not filled.any():
+        return found
+    starts = offsets[:-1][filled]
+    length, owner = lengths[filled], np.repeat(np.arange(filled.sum()), lengths[filled])
+    mean = np.add.reduceat(values, starts) / length
+    centred = values - mean[owner]
+    place = np.arange(len(values)) - starts[owner] - (length[owner] - 1) / 2
+    spread = np.maximum(np.add.reduceat(place**2, starts), 1e-9)
+    found[filled] = np.column_stack(
+        [
+            mean,
+            np.sqrt(np.add.reduceat(centred**2, starts) / length),
+            np.minimum.reduceat(values, starts),
+            np.maximum.reduceat(values, starts),
+            values[starts],
+            values[starts + length - 1],
+            np.add.reduceat(place * centred, starts) / spread,
+            np.log1p(length) / 3,
+        ]
+    )
+    return found
+
+
+def _circles(times: np.ndarray) -> np.ndarray:
+    """(times, 6): hour, weekday and day of the year as sine and cosine."""
+    turns = np.stack([times / DAY, (times / DAY + 3) / 7, times / DAY / 365.2425], 1) * 2 * np.pi
+    return np.concatenate([np.sin(turns), np.cos(turns)], 1)

@@ -1,0 +1,1 @@
+"""The shelf between encoders and heads: fusions, user-item interactions, negative samplers."""
