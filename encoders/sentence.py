@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +58,7 @@ class Sentence(Encoder):
 
     def build(self) -> None:
         if not self.params.frozen:
-            self.backbone = backbone(self.params.model)[0].auto_model
+            self.backbone = copy.deepcopy(backbone(self.params.model)[0].auto_model).float()
             self.project = nn.Linear(self.backbone.config.hidden_size, self.output_dim)
         else:
             super().build()
