@@ -1,0 +1,127 @@
+"""What is predicted beside the match: the kind of interaction, the rating, an explicit yes or no."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from anyrec.contracts import Head, Params
+from anyrec.ragged import Prepared
+
+
+class HeadParams(Params):
+    weight: float = Field(1.0, ge=0, description="Weight of this head's loss beside the match's.")
+    hidden_dims: list[int] = Field(default_factory=list, description="Widths of hidden layers; none is a linear head.")
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+
+class InteractionType(Head):
+    """Which kind of interaction it will be: one score a class, by cross entropy."""
+
+    type = "interaction_type"
+    target = "interaction_type"
+
+    class Params(HeadParams):
+        pass
+
+    def fit(self, column: pa.Array) -> None:
+        self.classes = column.drop_null().unique().sort()
+
+    def build(self) -> None:
+        self.layers = _layers(self.dim, self.params, max(1, len(self.classes)))
+
+    def targets(self, column: pa.Array) -> Prepared:
+        places = pc.fill_null(pc.index_in(column, value_set=self.classes), -1).to_numpy(zero_copy_only=False).astype(np.int64)
+        return Prepared(torch.from_numpy(np.maximum(places, 0)), torch.from_numpy(places >= 0))
+
+    def forward(self, pair: Tensor) -> Tensor:
+        """pair: (batch, dim) -> (batch, classes) log probabilities."""
+        return self.layers(pair).log_softmax(-1)
+
+    def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
+        return functional.nll_loss(prediction, target, reduction="none")
+
+    def state(self) -> dict[str, Any]:
+        return {"classes": self.classes}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.classes = state["classes"]
+
+
+class Rating(Head):
+    """The rating, in its own units, by squared error over its training variance."""
+
+    type = "rating"
+    target = "rating"
+
+    class Params(HeadParams):
+        pass
+
+    def fit(self, column: pa.Array) -> None:
+        values = column.drop_null().to_numpy(zero_copy_only=False)
+        self.mean = float(values.mean()) if len(values) else 0.0
+        self.deviation = float(values.std()) or 1.0 if len(values) else 1.0
+
+    def build(self) -> None:
+        self.layers = _layers(self.dim, self.params, 1)
+
+    def targets(self, column: pa.Array) -> Prepared:
+        return _numbers(column)
+
+    def forward(self, pair: Tensor) -> Tensor:
+        """pair: (batch, dim) -> (batch,) ratings."""
+        return self.layers(pair).squeeze(-1) * self.deviation + self.mean
+
+    def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
+        return ((prediction - target) / self.deviation).square()
+
+    def state(self) -> dict[str, Any]:
+        return {"mean": self.mean, "deviation": self.deviation}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.mean, self.deviation = state["mean"], state["deviation"]
+
+
+class Label(Head):
+    """Whether the explicit label is 1: a probability, by cross entropy. It learns from positives and negatives alike."""
+
+    type = "label"
+    target = "label"
+
+    class Params(HeadParams):
+        pass
+
+    def build(self) -> None:
+        self.layers = _layers(self.dim, self.params, 1)
+
+    def targets(self, column: pa.Array) -> Prepared:
+        return _numbers(column)
+
+    def forward(self, pair: Tensor) -> Tensor:
+        """pair: (batch, dim) -> (batch,) probabilities."""
+        return self.layers(pair).squeeze(-1).sigmoid()
+
+    def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
+        bounded = prediction.clamp(1e-7, 1 - 1e-7)
+        return -(target * bounded.log() + (1 - target) * (1 - bounded).log())
+
+
+def _layers(dim: int, params: HeadParams, out: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for width in params.hidden_dims:
+        layers += [nn.Linear(dim, width), nn.ReLU(), nn.Dropout(params.dropout)]
+        dim = width
+    return nn.Sequential(*layers, nn.Linear(dim, out))
+
+
+def _numbers(column: pa.Array) -> Prepared:
+    present = column.is_valid().to_numpy(zero_copy_only=False)
+    values = pc.fill_null(column.cast(pa.float32()), 0.0).to_numpy(zero_copy_only=False)
+    return Prepared(torch.from_numpy(values.copy()), torch.from_numpy(present.copy()))

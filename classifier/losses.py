@@ -1,0 +1,181 @@
+"""Losses over the scores of a positive and its negatives. Each returns sum(weight * loss) / sum(weight)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from anyrec.contracts import Loss, Params
+
+
+class BCE(Loss):
+    """Binary cross entropy: the positive's -log s(x), plus the mean over its valid negatives of -log(1 - s(x))."""
+
+    type = "bce"
+
+    def forward(self, positive: Tensor, negative: Tensor, valid: Tensor | None, weight: Tensor | None) -> Tensor:
+        losses = functional.softplus(-positive) + mean_of(functional.softplus(negative), valid)
+        return mean_over_rows(losses, weight)
+
+
+class Focal(Loss):
+    """Focal loss (Lin et al., 2017): cross entropy times (1 - p)^gamma, p the probability of the right answer."""
+
+    type = "focal"
+
+    class Params(Params):
+        gamma: float = Field(2.0, ge=0, description="How much the easy cases count less.")
+
+    def forward(self, positive: Tensor, negative: Tensor, valid: Tensor | None, weight: Tensor | None) -> Tensor:
+        hit = functional.softplus(-positive) * positive.neg().sigmoid() ** self.params.gamma
+        miss = functional.softplus(negative) * negative.sigmoid() ** self.params.gamma
+        return mean_over_rows(hit + mean_of(miss, valid), weight)
+
+
+class GBCE(Loss):
+    """Generalised cross entropy (Petrov and Macdonald, gSASRec, 2023): the positive's probability to the power beta.
+
+    beta = alpha * (t * (1 - 1 / alpha) + 1 / alpha), alpha = negatives / (items - 1); t = 0 is plain cross entropy.
+    The negatives' terms are summed, as in the paper.
+    """
+
+    type = "gbce"
+    num_items: int = 0
+    """Size of the catalogue, set by the frame."""
+
+    class Params(Params):
+        t: float = Field(0.75, ge=0, le=1, description="Calibration.")
+
+    def forward(self, positive: Tensor, negative: Tensor, valid: Tensor | None, weight: Tensor | None) -> Tensor:
+        alpha = min(1.0, negative.shape[1] / max(1, self.num_items - 1)) or 1.0
+        beta = alpha * (self.params.t * (1 - 1 / alpha) + 1 / alpha)
+        misses = functional.softplus(negative)
+        misses = misses if valid is None else torch.where(valid, misses, 0.0)
+        return mean_over_rows(beta * functional.softplus(-positive) + misses.sum(1), weight)
+
+
+class BPR(Loss):
+    """Bayesian personalised ranking (Rendle et al., 2009): the mean over valid negatives of -log s(positive - negative)."""
+
+    type = "bpr"
+
+    def forward(self, positive: Tensor, negative: Tensor, valid: Tensor | None, weight: Tensor | None) -> Tensor:
+        return mean_over_rows(mean_of(functional.softplus(negative - positive.unsqueeze(1)), valid), weight)
+
+
+class Triplet(Loss):
+    """The mean over valid negatives of max(0, margin - positive + negative)."""
+
+    type = "triplet"
+
+    class Params(Params):
+        margin: float = Field(1.0, gt=0)
+
+    def forward(self, positive: Tensor, negative: Tensor, valid: Tensor | None, weight: Tensor | None) -> Tensor:
+        gaps = (self.params.margin - positive.unsqueeze(1) + negative).relu()
+        return mean_over_rows(mean_of(gaps, valid), weight)
+
+
+class Contrastive(Loss):
+    """Contrastive loss (Hadsell et al., 2006) on scores: positives are pulled above `margin`, negatives pushed below -margin.
+
+    max(0, margin - positive)^2 plus the mean over valid negatives of max(0, margin + negative)^2, halved.
+    """
+
+    type = "contrastive"
+
+    class Params(Params):
+        margin: float = Field(1.0, gt=0)
+
+    def forward(self, positive: Tensor, negative: Tensor, valid: Tensor | None, weight: Tensor | None) -> Tensor:
+        pull = (self.params.margin - positive).relu().square()
+        push = mean_of((self.params.margin + negative).relu().square(), valid)
+        return mean_over_rows((pull + push) / 2, weight)
+
+
+class Softmax(Loss):
+    """Sampled softmax: -log of the positive's share among itself and its valid negatives.
+
+    With scores less log q of each candidate (Bengio and Senecal, 2008; Yi et al., 2019) it tends to the full softmax as
+    negatives grow. With in-batch negatives this is InfoNCE.
+    """
+
+    type = "softmax"
+    corrected = True
+
+    class Params(Params):
+        temperature: float = Field(1.0, gt=0, description="Scores are divided by it before the correction.")
+
+    def forward(self, positive: Tensor, negative: Tensor, valid: Tensor | None, weight: Tensor | None) -> Tensor:
+        if valid is not None:
+            negative = negative.masked_fill(~valid, -math.inf)
+        # softplus of the log-odds of the rest: one pass over the block, and exact where no negative is valid.
+        return mean_over_rows(functional.softplus(negative.logsumexp(1).clamp(min=-1e30) - positive), weight)
+
+
+class InfoNCE(Softmax):
+    """InfoNCE (van den Oord et al., 2018): the sampled softmax under its other name, with the same correction."""
+
+    type = "infonce"
+
+
+class FullSoftmax(Softmax):
+    """Softmax over the whole catalogue. The user's other positives do not count as negatives."""
+
+    type = "full_softmax"
+    corrected = False
+    all_items = True
+
+
+class Combined(Loss):
+    """A weighted sum of several losses by name; a part that wants corrected scores is given them as they are."""
+
+    type = "combined"
+
+    class Params(Params):
+        parts: dict[str, float] = Field(
+            default_factory=lambda: {"bce": 1.0, "contrastive": 0.5}, min_length=1, description="Losses of this file, each with its weight."
+        )
+
+    def __init__(self, params: Combined.Params | None = None):
+        super().__init__(params)
+        known = {cls.type: cls for cls in (BCE, Focal, GBCE, BPR, Triplet, Contrastive, Softmax, InfoNCE)}
+        unknown = set(self.params.parts) - set(known)
+        if unknown:
+            from anyrec.errors import ConfigError, Fault, did_you_mean
+
+            raise ConfigError(
+                [Fault(f"/loss/parts/{name}", "no such loss to combine.", did_you_mean(name, known)) for name in sorted(unknown)]
+            )
+        self.parts = nn.ModuleDict({name: known[name]() for name in self.params.parts})
+
+    @property
+    def num_items(self) -> int:
+        return 0
+
+    @num_items.setter
+    def num_items(self, count: int) -> None:
+        for part in self.parts.values():
+            part.num_items = count  # type: ignore[assignment]
+
+    def forward(self, positive: Tensor, negative: Tensor, valid: Tensor | None, weight: Tensor | None) -> Tensor:
+        losses = [self.params.parts[name] * part(positive, negative, valid, weight) for name, part in self.parts.items()]
+        return torch.stack(losses).sum()
+
+
+def mean_of(losses: Tensor, valid: Tensor | None) -> Tensor:
+    """losses: (batch, negatives) -> (batch,) mean over the valid ones; 0 where there is none."""
+    if valid is None:
+        return losses.mean(1) if losses.shape[1] else losses.sum(1)
+    return torch.where(valid, losses, 0.0).sum(1) / valid.sum(1).clamp(min=1)
+
+
+def mean_over_rows(losses: Tensor, weight: Tensor | None) -> Tensor:
+    """losses: (batch,) -> their weighted mean."""
+    if weight is None:
+        return losses.mean()
+    return (losses * weight).sum() / weight.sum().clamp(min=1e-12)
