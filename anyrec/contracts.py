@@ -234,7 +234,9 @@ class Loss(nn.Module):
 
     type: ClassVar[str]
     corrected: ClassVar[bool] = False
-    """True when scores arrive with the logQ correction: each candidate's score less the log of its sampling probability."""
+    """True when negatives' scores arrive with the logQ correction: less the log of how often each is drawn."""
+    temperature: float = 1.0
+    """Scores are divided by it, before the correction."""
     all_items: ClassVar[bool] = False
     """True when the negatives are all other items of the catalogue (full softmax), not a sample."""
 
@@ -258,9 +260,12 @@ class Loss(nn.Module):
 class Negatives(NamedTuple):
     """A batch's negatives.
 
-    items: (negatives,) shared by the batch, or (batch, negatives) each positive's own; item rows, int64.
+    items: (groups, negatives) item rows, int64. The batch is cut into `groups` equal runs, each sharing its negatives:
+        with 1 group they are shared by all, with as many as rows each positive has its own.
     valid: (batch, negatives) bool; False where the item is a positive of that user. None when all are valid.
-    log_q: like `items`, log of the probability with which each was drawn, for the logQ correction.
+    log_q: broadcasts to (batch, negatives): log of the expected number of times that an item is drawn. A corrected
+        score, s - log_q, makes the sum of exponentials over the negatives an unbiased estimate of that over all items.
+        The positive, which is always there, needs none (Khrylchenko et al., Correcting the LogQ Correction, 2025).
     """
 
     items: Tensor
@@ -272,6 +277,8 @@ class Sampler:
     """Draws negatives for a whole batch at once, on the device."""
 
     type: ClassVar[str]
+    group_size: int = 1
+    """Batches come in multiples of it."""
 
     class Params(Params):
         pass

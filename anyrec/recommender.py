@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -80,11 +80,18 @@ class Recommender:
         return self
 
     def fit(
-        self, dataset: Dataset, *, run_dir: Path | None = None, resume: bool = False, progress: bool = True
+        self,
+        dataset: Dataset,
+        *,
+        run_dir: Path | None = None,
+        resume: bool = False,
+        progress: bool = True,
+        report: Callable[[dict[str, Any]], None] | None = None,
     ) -> Recommender:
         """Split, learn encoders and model on the training part, and measure on validation and test.
 
         run_dir: where checkpoints and metrics.jsonl go; resume: go on from the last checkpoint there.
+        report: called with each epoch's entry of metrics.jsonl.
         Raises ConfigError for options that do not fit the data, DataError when nothing is left to train on.
         """
         from anyrec.training.loop import train
@@ -111,10 +118,20 @@ class Recommender:
         self.notes += self.context.warnings
         self.seen = Pairs.of(dataset.user_rows, dataset.item_rows, len(dataset.users))
         samples = make_samples(dataset, self.split.train, labels, self.model.heads)
-        data = TrainingData(self.columns["user"], self.columns["item"], samples.to(self.device))
+        data = TrainingData(
+            self.columns["user"], self.columns["item"], samples.to(self.device), len(dataset.users), len(dataset.items)
+        )
         validate = (lambda: self.evaluate("validation")) if len(self.split.validation) else None
         self.result = train(
-            self.model, data, config, self.registry, validate=validate, run_dir=run_dir, resume=resume, progress=progress
+            self.model,
+            data,
+            config,
+            self.registry,
+            validate=validate,
+            run_dir=run_dir,
+            resume=resume,
+            progress=progress,
+            report=report,
         )
         self._known = {}
         for part in ("validation", "test"):

@@ -1,4 +1,4 @@
-"""What is predicted beside the match: the kind of interaction, the rating, an explicit yes or no."""
+"""What is predicted beside the match: the kind of interaction, the rating."""
 
 from __future__ import annotations
 
@@ -87,30 +87,6 @@ class Rating(Head):
 
     def restore(self, state: dict[str, Any]) -> None:
         self.mean, self.deviation = state["mean"], state["deviation"]
-
-
-class Label(Head):
-    """Whether the explicit label is 1: a probability, by cross entropy. It learns from positives and negatives alike."""
-
-    type = "label"
-    target = "label"
-
-    class Params(HeadParams):
-        pass
-
-    def build(self) -> None:
-        self.layers = _layers(self.dim, self.params, 1)
-
-    def targets(self, column: pa.Array) -> Prepared:
-        return _numbers(column)
-
-    def forward(self, pair: Tensor) -> Tensor:
-        """pair: (batch, dim) -> (batch,) probabilities."""
-        return self.layers(pair).squeeze(-1).sigmoid()
-
-    def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
-        bounded = prediction.clamp(1e-7, 1 - 1e-7)
-        return -(target * bounded.log() + (1 - target) * (1 - bounded).log())
 
 
 def _layers(dim: int, params: HeadParams, out: int) -> nn.Sequential:

@@ -100,8 +100,7 @@ class Contrastive(Loss):
 class Softmax(Loss):
     """Sampled softmax: -log of the positive's share among itself and its valid negatives.
 
-    With scores less log q of each candidate (Bengio and Senecal, 2008; Yi et al., 2019) it tends to the full softmax as
-    negatives grow. With in-batch negatives this is InfoNCE.
+    With the negatives' scores less log q (Bengio and Senecal, 2008) it tends to the full softmax as negatives grow. With in-batch negatives this is InfoNCE.
     """
 
     type = "softmax"
@@ -109,6 +108,10 @@ class Softmax(Loss):
 
     class Params(Params):
         temperature: float = Field(1.0, gt=0, description="Scores are divided by it before the correction.")
+
+    def __init__(self, params: Softmax.Params | None = None):
+        super().__init__(params)
+        self.temperature = self.params.temperature
 
     def forward(self, positive: Tensor, negative: Tensor, valid: Tensor | None, weight: Tensor | None) -> Tensor:
         if valid is not None:

@@ -1,0 +1,1 @@
+"""From samples to a trained model: `samples` (what is learned), `loop`, `optimizers`, `checkpoints`."""

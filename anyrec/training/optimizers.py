@@ -1,0 +1,87 @@
+"""Dense and sparse optimizers as one, and the schedule of their learning rate."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+
+from anyrec.config import OptimizerConfig, SchedulerConfig
+
+DENSE: dict[str, Any] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "sgd": torch.optim.SGD,
+    "adagrad": torch.optim.Adagrad,
+}
+
+
+class Optimizer:
+    """SparseAdam for embedding tables with sparse gradients, the configured optimizer for all else."""
+
+    def __init__(self, model: nn.Module, config: OptimizerConfig):
+        choose_sparse_tables(model, config)
+        sparse = {id(t.weight): t.weight for t in model.modules() if isinstance(t, nn.Embedding) and t.sparse}
+        dense = [parameter for parameter in model.parameters() if id(parameter) not in sparse]
+        rate = config.learning_rate
+        self.parts: list[torch.optim.Optimizer] = []
+        if dense:
+            options = {"weight_decay": config.weight_decay, "fused": True}
+            self.parts.append(DENSE[config.type](dense, lr=rate, **options))
+        if sparse:
+            self.parts.append(torch.optim.SparseAdam(list(sparse.values()), lr=rate))
+
+    def zero_grad(self) -> None:
+        for part in self.parts:
+            part.zero_grad(set_to_none=True)
+
+    def step(self) -> None:
+        for part in self.parts:
+            part.step()
+
+    def set_rate(self, rate: float) -> None:
+        for part in self.parts:
+            for group in part.param_groups:
+                group["lr"] = rate
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """All state as named tensors, for a checkpoint without pickle."""
+        found = {}
+        for index, part in enumerate(self.parts):
+            for place, state in part.state_dict()["state"].items():
+                for name, value in state.items():
+                    found[f"{index}.{place}.{name}"] = torch.as_tensor(value)
+        return found
+
+    def load_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
+        for index, part in enumerate(self.parts):
+            state: dict[int, dict[str, Any]] = {}
+            for key, value in tensors.items():
+                which, place, name = key.split(".")
+                if int(which) == index:
+                    whole = isinstance(part, torch.optim.SparseAdam) and name == "step"
+                    state.setdefault(int(place), {})[name] = int(value) if whole else value
+            part.load_state_dict({"state": state, "param_groups": part.state_dict()["param_groups"]})
+
+
+def choose_sparse_tables(model: nn.Module, config: OptimizerConfig) -> None:
+    """Under `auto`, tables past `sparse_rows` get sparse gradients, unless weight decay or max_norm forbids it."""
+    for table in model.modules():
+        if isinstance(table, nn.Embedding):
+            table.max_norm = config.max_norm
+            allowed = config.weight_decay == 0 and config.max_norm is None
+            if config.sparse is True or (config.sparse == "auto" and allowed and table.num_embeddings >= config.sparse_rows):
+                table.sparse = True
+
+
+def learning_rate(step: int, steps: int, config: SchedulerConfig, rate: float) -> float:
+    """The rate at `step` of `steps`: a linear rise over the warm-up, then constant, cosine or linear to zero."""
+    warm = max(1, round(config.warmup * steps)) if config.warmup else 0
+    if step < warm:
+        return rate * (step + 1) / warm
+    done = (step - warm) / max(1, steps - warm)
+    if config.type == "cosine":
+        return rate * (1 + math.cos(math.pi * done)) / 2
+    return rate * (1 - done) if config.type == "linear" else rate

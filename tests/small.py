@@ -1,0 +1,63 @@
+"""A small world for tests: every feature group but images, tastes by occupation, built in memory."""
+
+import datetime as dt
+
+import numpy as np
+import pyarrow as pa
+
+from anyrec.data.dataset import Dataset
+
+JOBS = ["nurse", "pilot", "baker", "clerk"]
+START = dt.datetime(2024, 1, 1, tzinfo=dt.timezone.utc)
+
+
+def small_dataset(users=60, items=40, each=8, seed=0, order=None):
+    """order: a seed to shuffle the records by; the interactions keep theirs."""
+    rng = np.random.default_rng(seed)
+    job, category = rng.integers(0, 4, users), rng.integers(0, 4, items)
+    chance = np.where(job[:, None] == category[None, :], 8.0, 1.0)
+    chosen = np.argsort(np.log(chance) + rng.gumbel(size=(users, items)), axis=1)[:, ::-1][:, :each]
+    user_ids, item_ids = [f"u{i:03d}" for i in range(users)], [f"i{i:03d}" for i in range(items)]
+    prices = np.where(rng.random(items) < 0.1, np.nan, rng.normal(50, 10, items))
+    user_table = pa.table(
+        {
+            "user_id": user_ids,
+            "categorical.job": [JOBS[j] for j in job],
+            "continuous.age": pa.array(rng.integers(18, 80, users).astype(float)),
+            "temporal.spending": pa.array([rng.normal(20, 5, rng.integers(1, 6)).tolist() for _ in range(users)]),
+            "text.bio": [f"I work as a {JOBS[j]}" if rng.random() < 0.9 else None for j in job],
+        }
+    )
+    item_table = pa.table(
+        {
+            "item_id": item_ids,
+            "categorical.tags": pa.array([[JOBS[c], "all"] for c in category]),
+            "continuous.price": pa.array(prices, from_pandas=True),
+            "temporal.restocked": pa.array(
+                [[START + dt.timedelta(days=int(d)) for d in np.sort(rng.integers(0, 99, 3))] for _ in range(items)],
+                pa.list_(pa.timestamp("us", "UTC")),
+            ),
+            "text.title": [f"Thing {i} for a {JOBS[c]}" for i, c in enumerate(category)],
+        }
+    )
+    interactions = pa.table(
+        {
+            "user_id": [user_ids[u] for u in range(users) for _ in range(each)],
+            "item_id": [item_ids[i] for row in chosen for i in row],
+            "interaction_type": [["view", "buy"][n % 2] for n in range(users * each)],
+            "timestamp": pa.array(
+                [START + dt.timedelta(hours=n) for _ in range(users) for n in range(each)], pa.timestamp("us", "UTC")
+            ),
+            "rating": pa.array(rng.integers(1, 6, users * each).astype(float)),
+        }
+    )
+    if order is not None:
+        shuffle = np.random.default_rng(order)
+        user_table, item_table = user_table.take(shuffle.permutation(users)), item_table.take(shuffle.permutation(items))
+    roles = {"user.spending": "numbers", "item.restocked": "timestamps"}
+    return Dataset(user_table, item_table, interactions, roles=roles)
+
+
+def small_config(**changes):
+    """A config that trains in about a second."""
+    return {"dim": 16, "training": {"epochs": 3, "batch_size": 128, "patience": None}, **changes}

@@ -1,0 +1,122 @@
+"""The model directory: comes back the same, refuses what was tampered with, holds no pickle."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import torch
+from small import small_config, small_dataset
+from torch import nn
+
+from anyrec.errors import ModelError
+from anyrec.recommender import Recommender
+from anyrec.storage import find_model
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    config = small_config(heads={"kind": {"type": "interaction_type"}, "stars": {"type": "rating"}})
+    recommender = Recommender.from_config(config).fit(small_dataset(), progress=False)
+    return recommender, recommender.save(tmp_path_factory.mktemp("run") / "model")
+
+
+def test_a_loaded_model_gives_the_same_lists_vectors_and_predictions(saved):
+    recommender, folder = saved
+    again = Recommender.load(folder)
+    assert again.recommend(None, 5).equals(recommender.recommend(None, 5))
+    assert again.embed_items().equals(recommender.embed_items())
+    new = small_dataset(seed=9).users.slice(0, 3).set_column(0, "user_id", pa.array(["x", "y", "z"]))
+    assert again.recommend(new, 5).equals(recommender.recommend(new, 5))
+    pairs = pa.table({"user_id": ["u001", "u002"], "item_id": ["i001", "i002"]})
+    assert again.score(pairs).equals(recommender.score(pairs))
+    assert again.score(pairs).column_names == ["user_id", "item_id", "score", "kind", "stars"]
+
+
+def test_any_path_that_the_training_wrote_finds_the_model(saved):
+    _, folder = saved
+    for path in (folder, folder.parent, folder / "model.safetensors", folder.parent / "model.pth"):
+        assert find_model(path) == folder
+    with pytest.raises(ModelError, match="no such path"):
+        find_model(Path("/nowhere/at/all/of/it"))
+
+
+def test_a_changed_missing_or_foreign_file_is_refused(saved, tmp_path):
+    recommender, _ = saved
+    folder = recommender.save(tmp_path / "model")
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
+    (folder / "items.arrow").unlink()
+    with pytest.raises(ModelError, match="2 faults") as error:
+        Recommender.load(folder)
+    assert "not the one that was saved" in str(error.value)
+    assert "missing" in str(error.value)
+    (folder / "manifest.json").write_text("{")
+    with pytest.raises(ModelError, match="not valid JSON"):
+        Recommender.load(folder)
+    other = tmp_path / "photos"
+    other.mkdir()
+    (other / "me.jpg").write_text("x")
+    with pytest.raises(ModelError, match="is not a model"):
+        recommender.save(other)
+    assert (other / "me.jpg").exists()
+
+
+def test_nothing_in_the_directory_is_a_pickle(saved):
+    _, folder = saved
+    kinds = {path.suffix for path in folder.rglob("*") if path.is_file()}
+    assert kinds == {".json", ".arrow", ".safetensors", ".md"}
+
+
+def test_a_save_killed_at_any_moment_leaves_a_whole_model(saved, tmp_path):
+    recommender, _ = saved
+    place = recommender.save(tmp_path / "model")
+    program = (
+        "import sys; from pathlib import Path; from anyrec.recommender import Recommender; place = Path(sys.argv[1]);"
+        "r = Recommender.load(place); print('ready', flush=True)\n"
+        "while True: r.save(place)"
+    )
+    for delay in (0.0, 0.02, 0.05, 0.11):
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, str(place)], stdout=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        )
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        assert Recommender.load(place).recommend(None, 5).equals(recommender.recommend(None, 5))
+
+
+class Squares(nn.Module):
+    def __init__(self, width, out):
+        super().__init__()
+        self.layer = nn.Linear(width, out)
+
+    def forward(self, values):
+        return self.layer(values**2)
+
+
+def test_a_module_of_the_users_own_is_trained_saved_and_loaded_only_when_trusted(tmp_path):
+    data = small_dataset()
+    signal_column = pa.array([[float(i % 4 == j) for j in range(4)] for i in range(len(data.items))])
+    data.items = data.items.append_column("my_feature_type.signal", signal_column)
+    recommender = Recommender.from_config(small_config())
+    recommender.add_encoder("my_feature_type", Squares(4, 8))
+    recommender.fit(data, progress=False)
+    place = recommender.model.item.features.index("my_feature_type.signal")
+    weights = recommender.model.item.encoders[place].module.layer.weight
+    assert weights.shape == (8, 4)
+    folder = recommender.save(tmp_path / "model")
+    assert json.loads((folder / "manifest.json").read_text())["modules"]["my_feature_type"]["class"].endswith(":Squares")
+    with pytest.raises(ModelError, match="trust_plugins=True"):
+        Recommender.load(folder)
+    again = Recommender.load(folder, trust_plugins=True)
+    assert torch.equal(again.model.item.encoders[place].module.layer.weight, weights)
+    assert again.recommend(None, 5).equals(recommender.recommend(None, 5))
