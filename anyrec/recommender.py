@@ -278,6 +278,19 @@ class Recommender:
         users, ranks = self.held_out_ranks(split)
         return ranking_metrics(users, ranks, self.config.evaluation.k)
 
+    def with_data(self, dataset: Dataset) -> Recommender:
+        """This model beside the data it was trained on, split again as it was, so that it can be evaluated."""
+        fresh = copy.copy(self)
+        dataset = dataset.sorted()
+        labels = label_interactions(dataset, self.config.data)
+        fresh.split, _ = split_interactions(dataset, self.config.split, self.config.seed, labels.positive)
+        fresh.dataset, _ = drop_leaks(dataset, fresh.split, self.config.data)
+        self.context.root = Path(self.config.data.image_root) if self.config.data.image_root else dataset.root
+        fresh.columns = {
+            side: move_columns(self.model.tower(side).prepare(fresh.dataset.table(side), side), self.device) for side in SIDES
+        }
+        return fresh
+
     def held_out_ranks(self, split: Literal["validation", "test"]) -> tuple[np.ndarray, np.ndarray]:
         """(targets,) user rows and (targets,) the ranks of their held-out items."""
         assert self.split is not None

@@ -42,6 +42,8 @@ class Faults:
 
     def add_rows(self, kind: str, rows: Sequence[int] | np.ndarray, make: Callable[[int], tuple[str, str, str]]) -> None:
         """`make(row)` gives where, what and mend; called for the rows that will be shown alone."""
+        if not len(rows):
+            return
         room = max(0, SHOWN_PER_KIND - self.counts[kind])
         self.counts[kind] += len(rows)
         self.shown += [Fault(*make(int(row)), kind) for row in rows[:room]]

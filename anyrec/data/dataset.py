@@ -12,6 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from anyrec.config import DataConfig
+
 Side = Literal["user", "item"]
 
 
@@ -39,6 +41,24 @@ class Dataset:
     root: Path = field(default_factory=Path)
     roles: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, path: str | Path, options: DataConfig | None = None) -> Dataset:
+        """A JSON file, or a folder of JSON Lines, CSV or Parquet. Raises DataError with every fault."""
+        from anyrec.data.read import read_dataset
+
+        return read_dataset(path, options)
+
+    @classmethod
+    def from_tables(cls, users: Any, items: Any, interactions: Any, options: DataConfig | None = None) -> Dataset:
+        """pandas, polars or Arrow tables, their feature columns named `group.name`. Raises DataError with every fault."""
+        from anyrec.data.limits import apply_limits
+        from anyrec.data.read import dataset_from_tables
+        from anyrec.data.tables import as_arrow
+
+        options = options or DataConfig()
+        tables = [as_arrow(table) for table in (users, items, interactions)]
+        return apply_limits(dataset_from_tables(tables[0], tables[1], tables[2], options, Path()), options)
 
     def table(self, side: Side) -> pa.Table:
         return self.users if side == "user" else self.items

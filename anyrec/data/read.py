@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import repeat
 from operator import attrgetter
@@ -59,13 +59,14 @@ def read_dataset(path: str | Path, options: DataConfig | None = None) -> Dataset
 
 
 def _tables_of(path: Path, options: DataConfig) -> Dataset:
-    from anyrec.data.convert import is_movielens, movielens_document
-
     if path.is_dir():
+        from anyrec.data.convert import is_movielens, movielens
+
+        if is_movielens(path):
+            found = movielens(path)
+            return dataset_from_tables(found.users, found.items, found.interactions, options, path)
         if is_table_folder(path):
             return dataset_from_tables(*read_table_folder(path), options, path)
-        if is_movielens(path):
-            return _from_document(movielens_document(path), path, options)
         raise DataError(
             Fault(str(path), "this folder holds no users, items and interactions.", "Put users.parquet (or .csv, .jsonl), items.* and interactions.* there.", "no data")
         )
@@ -299,8 +300,3 @@ def _no_garbage_collection() -> Iterator[None]:
     finally:
         if was:
             gc.enable()
-
-
-def known_groups(dataset: Dataset) -> Collection[str]:
-    """Feature groups that occur in the data."""
-    return {name.split(".")[0] for side in ("user", "item") for name in dataset.features(side)}

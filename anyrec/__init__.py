@@ -1,0 +1,36 @@
+"""anyrec: a recommender trained on anybody's data.
+
+    from anyrec import Dataset, Recommender
+
+    recommender = Recommender.from_config("cfg.json").fit(Dataset.read("data.json"))
+    recommender.recommend(["user 1"], k=10)
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from anyrec.config import Config
+    from anyrec.contracts import Encoder, Fusion, Head, Interaction, Loss, Sampler
+    from anyrec.data.dataset import Dataset
+    from anyrec.plugins import hookimpl
+    from anyrec.recommender import Recommender
+
+__version__ = "0.1.0"
+__all__ = ["Config", "Dataset", "Encoder", "Fusion", "Head", "Interaction", "Loss", "Recommender", "Sampler", "hookimpl"]
+
+_HOMES = {
+    "Config": "config",
+    "Dataset": "data.dataset",
+    "Recommender": "recommender",
+    "hookimpl": "plugins",
+    **dict.fromkeys(["Encoder", "Fusion", "Head", "Interaction", "Loss", "Sampler"], "contracts"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Each name is imported when first used, so that `import anyrec` costs nothing."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'anyrec' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"anyrec.{_HOMES[name]}"), name)

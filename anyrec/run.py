@@ -1,0 +1,82 @@
+"""One training run as the command line does it: read, fit, print, save."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from anyrec.config import Config
+from anyrec.data.dataset import Dataset
+from anyrec.data.read import read_dataset
+from anyrec.files import atomic_write
+from anyrec.plugins import discover
+from anyrec.recommender import Recommender
+from anyrec.storage import versions
+
+
+def train_run(
+    config: Config, data: Path, plugins: Sequence[str], notes: Sequence[str], resume: bool, console: Console
+) -> Recommender:
+    """Train on `data` and leave models/<name>/: config, environment, metrics, checkpoints and the model."""
+    for note in notes:
+        console.print(f"config: {note}", markup=False)
+    registry = discover([*config.plugins, *plugins])
+    config = config.model_copy(update={"plugins": list(dict.fromkeys([*config.plugins, *plugins]))})
+    dataset = read_data(data, config)
+    console.print(f"{len(dataset.users):,} users, {len(dataset.items):,} items, {len(dataset.interactions):,} interactions")
+    run_dir = Path(config.output_dir) / config.name
+    recommender = Recommender(config, registry)
+    header = []
+
+    def report(entry: dict[str, Any]) -> None:
+        if not header:
+            header.append(True)
+            _print_model(recommender, console)
+        measured = entry.get("validation", {}).get(config.training.metric)
+        told = "" if measured is None else f"   validation {config.training.metric} {measured:.4f}"
+        console.print(f"epoch {entry['epoch']:>3}   loss {entry['loss']:.4f}   {entry['seconds']:.1f} s{told}")
+
+    recommender.fit(dataset, run_dir=run_dir, resume=resume, report=report)
+    for note in recommender.notes:
+        console.print(f"note: {note}", markup=False, style="bold red" if note.startswith("LEAK") else None)
+    _print_metrics(recommender, console)
+    place = recommender.save(run_dir / "model")
+    _write_json(run_dir / "config.json", config.model_dump(mode="json"))
+    _write_json(run_dir / "environment.json", {"python": platform.python_version(), "machine": platform.machine(), "threads": torch.get_num_threads(), **versions()})
+    console.print(f"saved: {run_dir / place.name}")
+    return recommender
+
+
+def read_data(data: Path, config: Config) -> Dataset:
+    return read_dataset(data, config.data)
+
+
+def _print_model(recommender: Recommender, console: Console) -> None:
+    model = recommender.model
+    for side in ("user", "item"):
+        tower = model.tower(side)
+        features = ", ".join(f"{name} ({encoder.type})" for name, encoder in zip(tower.features, tower.encoders, strict=True))
+        console.print(f"{side} tower: {features} -> {tower.fusion.type} -> {tower.fusion.output_dim}", markup=False)
+    sizes = ", ".join(f"{name} {size:,}" for name, size in model.sizes().items() if size)
+    console.print(f"parameters: {sizes}")
+
+
+def _print_metrics(recommender: Recommender, console: Console) -> None:
+    if not recommender.metrics:
+        return
+    table = Table("metric", *recommender.metrics, box=None, header_style="bold")
+    for name in next(iter(recommender.metrics.values())):
+        table.add_row(name, *(f"{part[name]:.4f}" for part in recommender.metrics.values()))
+    console.print(table)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1) + "\n")

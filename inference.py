@@ -1,0 +1,3 @@
+from anyrec.cli import inference_main
+
+inference_main()

@@ -1,0 +1,3 @@
+from anyrec.cli import train_main
+
+train_main()
