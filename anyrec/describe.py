@@ -19,7 +19,7 @@ def describe_dataset(dataset: Dataset) -> Group:
     counts.add_row("interactions", f"{len(dataset.interactions):,} ({len(dataset.interactions) / cells:.2%} of all pairs)")
     for side, rows in (("user", dataset.user_rows), ("item", dataset.item_rows)):
         each = np.bincount(rows, minlength=len(dataset.table(side)))
-        counts.add_row(f"per {side}", f"median {np.median(each):.0f}, least {each.min(initial=0)}, most {each.max(initial=0)}")
+        counts.add_row(f"per {side}", f"median {np.median(each):.0f}, least {min(each, default=0)}, most {max(each, default=0)}")
     features = Table("side", "feature", "present", "what", box=None, header_style="bold")
     for side in ("user", "item"):
         table = dataset.table(side)

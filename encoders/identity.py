@@ -9,6 +9,7 @@ import pyarrow as pa
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn import functional
 
 from anyrec.contracts import Encoder, Params
 from anyrec.data.dataset import rows_of
@@ -22,6 +23,7 @@ class Identity(Encoder):
 
     class Params(Params):
         sparse: bool = Field(False, description="Give this table sparse gradients whatever its size.")
+        dropout: float = Field(0.0, ge=0, lt=1, description="Share of each vector's values silenced in training.")
         init_std: float | None = Field(None, gt=0, description="Spread of the first vectors; by default 1 / sqrt(dimension).")
 
     def fit(self, column: pa.Array) -> None:
@@ -37,7 +39,7 @@ class Identity(Encoder):
 
     def forward(self, values: Tensor) -> Tensor:
         """values: (batch,) rows of the vocabulary -> (batch, output_dim)."""
-        return self.table(values)
+        return functional.dropout(self.table(values), self.params.dropout, self.training)
 
     def state(self) -> dict[str, Any]:
         return {"vocabulary": self.vocabulary}

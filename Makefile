@@ -1,0 +1,52 @@
+# `make demo` and `make test` each set up all they need, on any machine with Python 3.11 or newer.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: demo test lint format schema bench clean
+
+demo: $(VENV)/.ready
+	$(BIN)/anyrec demo
+
+test: $(VENV)/.ready-test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.ready-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: $(VENV)/.ready-test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+schema: $(VENV)/.ready
+	ANYREC_NO_PLUGINS=1 $(BIN)/anyrec schema config > schemas/config.schema.json
+
+bench: $(VENV)/.ready-bench
+	$(BIN)/python benchmarks/read.py
+	$(BIN)/python benchmarks/correlated.py
+	$(BIN)/python benchmarks/throughput.py
+	$(BIN)/python benchmarks/text_vectors.py
+	$(BIN)/python benchmarks/p1.py --data ml-100k
+	$(BIN)/python benchmarks/p1.py --data ml-1m
+
+$(VENV)/.ready: setup.cfg constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -c 'import sys; sys.exit("anyrec needs Python 3.11 or newer") if sys.version_info < (3, 11) else None'
+	$(BIN)/python -m pip install --quiet --upgrade pip setuptools wheel
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.ready-test: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	@touch $@
+
+$(VENV)/.ready-bench: $(VENV)/.ready-test
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	@touch $@
+
+clean:
+	rm -rf build dist *.egg-info demo models .pytest_cache .ruff_cache .hypothesis
