@@ -76,7 +76,7 @@ class Sequence(Encoder):
         last = (lengths - 1).clamp(min=0)
         if self.params.pooling == "gru":
             states, _ = self.reader(padded.unsqueeze(-1))
-            pooled = states[torch.arange(values.rows, device=last.device), last]
+            pooled = states[torch.arange(values.rows, device=last.device), last] * (lengths > 0).unsqueeze(1)
         else:
             from_end = (last.unsqueeze(1) - torch.arange(padded.shape[1], device=last.device)).clamp(min=0)
             lifted = self.lift(padded.unsqueeze(-1)) + self.positions[from_end]

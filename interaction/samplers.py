@@ -33,7 +33,12 @@ class Popularity(Sampler):
 
     def __init__(self, *arguments: Any):
         super().__init__(*arguments)
-        self.weights = popular(self.positives, self.params.alpha)
+        positives = self.positives
+        self.weights = popular(positives, self.params.alpha)
+        owners = torch.repeat_interleave(torch.arange(positives.num_users, device=self.weights.device), positives.counts)
+        had = self.weights.new_zeros(positives.num_users).index_add(0, owners, self.weights[positives.items])
+        self.lacking = (1 - had).clamp(min=1e-6)
+        """(users,) the probability that a draw by popularity is no positive of the user."""
 
     def sample(self, users: Tensor, items: Tensor, ratio: int, generator: torch.Generator) -> Negatives:
         drawn = draw(self.weights, len(users) * ratio, generator).view(len(users), ratio)
@@ -44,7 +49,14 @@ class Popularity(Sampler):
         left = self.positives.contains(users, drawn)
         others, possible = self.positives.draw_outside(users, ratio, generator)
         drawn = torch.where(left, others, drawn)
-        return Negatives(drawn, possible.expand_as(drawn), (ratio * self.weights[drawn]).log())
+        return Negatives(drawn, possible.expand_as(drawn), (ratio * self._probability(users, drawn)).log())
+
+    def _probability(self, users: Tensor, drawn: Tensor) -> Tensor:
+        """(batch, ratio) of being drawn: by popularity in one of the tries, else evenly."""
+        lacking = self.lacking[users].unsqueeze(1)
+        never = (1 - lacking) ** (self.params.tries + 1)
+        count = (self.positives.num_items - self.positives.counts[users]).clamp(min=1).unsqueeze(1)
+        return (1 - never) * self.weights[drawn] / lacking + never / count
 
 
 class Shared(Sampler):

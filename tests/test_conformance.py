@@ -1,0 +1,89 @@
+"""Every built-in component keeps its contract; the kit says so of a stranger's."""
+
+import pyarrow as pa
+import pytest
+import torch
+from torch import nn
+
+from anyrec.contracts import Context, Encoder, Fusion
+from anyrec.plugins import discover
+from anyrec.ragged import Prepared
+from anyrec.testing import ConformanceError, check_encoder, check_fusion
+
+REGISTRY = discover()
+PLAIN = [p.type for p in REGISTRY.plugins("encoder") if p.group not in ("image", "audio") and p.type != "sentence"]
+VARIANTS = [
+    *((name, {}) for name in PLAIN),
+    ("continuous", {"encoding": "periodic"}),
+    ("continuous", {"encoding": "linear"}),
+    ("sequence", {"pooling": "gru"}),
+    ("sequence", {"pooling": "transformer", "max_length": 3}),
+    ("categorical", {"hash_buckets": 50}),
+    ("categorical", {"min_count": 15, "max_categories": 1}),
+    ("hashed", {"ngrams": 1, "min_count": 1}),
+]
+
+
+@pytest.mark.parametrize(("name", "params"), VARIANTS, ids=str)
+def test_every_encoder_keeps_the_contract(name, params):
+    check_encoder(REGISTRY.get("encoder", name), params=params)
+
+
+@pytest.mark.parametrize("name", REGISTRY.names("fusion"))
+def test_every_fusion_keeps_the_contract(name):
+    check_fusion(REGISTRY.get("fusion", name), features=1 if name == "identity" else 3)
+
+
+@pytest.mark.parametrize("name", REGISTRY.names("fusion"))
+def test_every_fusion_takes_a_single_feature(name):
+    check_fusion(REGISTRY.get("fusion", name), features=1)
+
+
+def test_the_kit_tells_what_a_bad_encoder_breaks():
+    class Bad(Encoder):
+        """Standardises by the batch, takes nulls for values, makes its layer too late."""
+
+        type = "bad"
+        group = "continuous"
+
+        def prepare(self, column: pa.Array) -> Prepared:
+            values = torch.tensor([[v if v is not None else float("nan")] for v in column.to_pylist()])
+            return Prepared((values - values.nanmean()) / 10, torch.ones(len(column), dtype=torch.bool))
+
+        def build(self) -> None:
+            self.used = nn.Linear(1, self.output_dim)
+            self.unused = nn.Linear(1, 1)
+
+        def forward(self, values: torch.Tensor) -> torch.Tensor:
+            if not hasattr(self, "late"):
+                self.late = nn.Linear(1, self.output_dim)
+            return self.late(self.used(values).mean(1, keepdim=True)) + values.mean()
+
+    with pytest.raises(ConformanceError) as error:
+        check_encoder(Bad)
+    told = str(error.value)
+    for part in ("created in forward", "receives no gradient", "null counts as present", "not finite", "batch of one", "depends on the other"):
+        assert part in told
+
+
+def test_the_kit_tells_what_a_bad_fusion_breaks():
+    class Leaky(Fusion):
+        """Reads the features before they were filled."""
+
+        type = "leaky"
+
+        def forward(self, features: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+            return features.sum(1)
+
+    with pytest.raises(ConformanceError, match="changes the output"):
+        check_fusion(Leaky)
+
+
+def test_an_encoder_of_a_strange_group_needs_an_example():
+    class Strange(Encoder):
+        """Of a group the kit does not know."""
+
+        type = "strange"
+
+    with pytest.raises(ConformanceError, match="example"):
+        check_encoder(Strange, context=Context())

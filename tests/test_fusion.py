@@ -1,0 +1,80 @@
+"""Fusions: what stands in a masked feature cannot be told from the output."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from anyrec.errors import ConfigError
+from anyrec.plugins import discover
+
+REGISTRY = discover()
+NAMES = REGISTRY.names("fusion")
+
+
+def make(name, features=4, dim=8, out=8):
+    torch.manual_seed(0)
+    return REGISTRY.get("fusion", name)([f"f{n}" for n in range(features)], dim, out)
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n != "identity"])
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_a_masked_feature_cannot_change_the_output_nor_the_gradient(name, data):
+    fusion = make(name).eval()
+    seed = data.draw(st.integers(0, 10_000))
+    junk = data.draw(st.sampled_from([float("nan"), float("inf"), -float("inf"), 1e38, 0.0]))
+    torch.manual_seed(seed)
+    present = torch.rand(5, 4) > data.draw(st.floats(0, 1))
+    clean = torch.randn(5, 4, 8)
+    dirty = torch.where(present.unsqueeze(-1), clean, junk)
+    assert torch.equal(fusion(clean, present), fusion(dirty, present))
+    fusion(dirty, present).sum().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in fusion.parameters())
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n != "identity"])
+def test_all_features_missing_still_gives_a_finite_vector_that_can_be_trained(name):
+    fusion = make(name)
+    output = fusion(torch.full((3, 4, 8), float("nan")), torch.zeros(3, 4, dtype=torch.bool))
+    assert output.isfinite().all()
+    output.square().sum().backward()
+    assert fusion.missing.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n != "identity"])
+def test_the_size_of_the_batch_does_not_matter(name):
+    fusion = make(name).eval()
+    features, present = torch.randn(1000, 4, 8), torch.rand(1000, 4) > 0.3
+    together = fusion(features, present)
+    for row in (0, 500, 999):
+        assert torch.allclose(fusion(features[row : row + 1], present[row : row + 1])[0], together[row], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["attention", "bilinear", "gated", "simple", "sum", "weighted", "concat"])
+def test_the_order_of_the_features_does_not_matter_when_their_parameters_move_with_them(name):
+    """With parameters that are the same for every feature, permuting the features leaves the output."""
+    fusion = make(name).eval()
+    with torch.no_grad():
+        for key, value in fusion.named_parameters():
+            if key in ("missing", "feature_names", "weights", "lower"):
+                value.copy_(value[:1].expand_as(value))
+            elif value.dim() == 2 and value.shape[1] == 32:
+                alike = value[:, :8].repeat(1, 4)
+                value.copy_(alike[:8].repeat(4, 1) if value.shape[0] == 32 else alike)
+            elif key == "gate.bias":
+                value.copy_(value[:8].repeat(4))
+    features, present = torch.randn(6, 4, 8), torch.rand(6, 4) > 0.3
+    order = torch.tensor([2, 0, 3, 1])
+    assert torch.allclose(fusion(features, present), fusion(features[:, order], present[:, order]), atol=1e-5)
+
+
+def test_identity_refuses_several_features():
+    with pytest.raises(ConfigError, match="there are 4: f0, f1, f2, f3"):
+        make("identity")
+
+
+def test_attention_refuses_heads_that_do_not_divide_the_dimension():
+    cls = REGISTRY.get("fusion", "attention")
+    with pytest.raises(ConfigError, match="3 heads do not divide 8"):
+        cls(["a"], 8, 8, cls.Params(num_heads=3))

@@ -1,0 +1,109 @@
+"""Negatives: never a training positive of the user, evenly drawn, as many as asked."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from anyrec.data import positives as module
+from anyrec.data.positives import Positives
+from anyrec.plugins import discover
+
+REGISTRY = discover()
+NAMES = REGISTRY.names("sampler")
+
+
+def world(seed, users=9, items=12, dense=True):
+    """Users who have anything from nothing to everything."""
+    rng = np.random.default_rng(seed)
+    share = rng.choice([0.0, 0.2, 0.8, 0.95, 1.0], users)
+    has = rng.random((users, items)) < share[:, None]
+    rows, columns = (torch.from_numpy(part) for part in np.nonzero(has))
+    before = module.DENSE_CELLS
+    module.DENSE_CELLS = before if dense else 0
+    try:
+        return Positives(rows, columns, users, items), has
+    finally:
+        module.DENSE_CELLS = before
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.booleans())
+def test_membership_is_right_by_table_and_by_search(seed, dense):
+    positives, has = world(seed, dense=dense)
+    users, items = torch.arange(9), torch.arange(12)
+    assert torch.equal(positives.contains(users, items), torch.from_numpy(has))
+    assert positives.popularity.tolist() == has.sum(0).tolist()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000), dense=st.booleans())
+def test_no_valid_negative_is_ever_a_positive_of_its_user(name, seed, dense):
+    positives, has = world(seed, dense=dense)
+    if not has.any():
+        return
+    cls = REGISTRY.get("sampler", name)
+    options = {"block": 4} if name in ("in_batch", "mixed") else {}
+    sampler = cls(positives, cls.Params(**options))
+    rows, columns = np.nonzero(has)
+    chosen = np.random.default_rng(seed).integers(0, len(rows), 16)
+    users, items = torch.from_numpy(rows[chosen]), torch.from_numpy(columns[chosen])
+    drawn = sampler.sample(users, items, 5, torch.Generator().manual_seed(seed))
+    wide = drawn.items.repeat_interleave(16 // drawn.items.shape[0], 0).numpy()
+    valid = drawn.valid.numpy()
+    assert valid.shape == wide.shape
+    assert not (has[rows[chosen]][np.arange(16)[:, None], wide] & valid).any()
+    if name in ("uniform", "popularity"):
+        lacking = ~has[rows[chosen]].all(1)
+        assert drawn.items.shape == (16, 5)
+        assert (valid.all(1) == lacking).all()
+
+
+def test_uniform_negatives_are_uniform_over_what_the_user_lacks():
+    positives, has = world(3)
+    for user in range(9):
+        lacking = np.flatnonzero(~has[user])
+        if len(lacking) < 2:
+            continue
+        drawn, _ = positives.draw_outside(torch.full((4000,), user), 5, torch.Generator().manual_seed(user))
+        counts = np.bincount(drawn.flatten().numpy(), minlength=12)
+        assert counts[has[user]].sum() == 0
+        assert stats.chisquare(counts[lacking]).pvalue > 1e-4
+
+
+def test_popular_negatives_follow_the_power_of_their_count():
+    rng = np.random.default_rng(0)
+    items = torch.from_numpy(rng.choice(20, 400, p=np.arange(1, 21) / 210))
+    positives = Positives(torch.arange(400), items, 401, 20)
+    cls = REGISTRY.get("sampler", "popularity")
+    sampler = cls(positives, cls.Params(alpha=0.5))
+    fresh = torch.full((3000,), 400)  # a user who has nothing: no draw collides
+    counts = np.bincount(sampler.sample(fresh, fresh, 4, torch.Generator().manual_seed(1)).items.flatten().numpy(), minlength=20)
+    expected = (positives.popularity.double() + 1e-3).sqrt().numpy()
+    assert stats.chisquare(counts, expected / expected.sum() * counts.sum()).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("name", ["uniform", "popularity", "shared", "in_batch", "mixed"])
+def test_log_q_is_the_log_of_how_often_an_item_is_drawn(name):
+    rng = np.random.default_rng(0)
+    users, items = torch.from_numpy(rng.integers(0, 40, 250)), torch.from_numpy(np.minimum(rng.geometric(0.15, 250) - 1, 14))
+    positives = Positives(users, items, 40, 15)
+    users, items = torch.div(positives.keys, 15, rounding_mode="floor"), positives.items
+    cls = REGISTRY.get("sampler", name)
+    sampler = cls(positives, cls.Params(**({"block": 8} if name in ("in_batch", "mixed") else {"alpha": 1.0} if name == "popularity" else {})))
+    generator = torch.Generator().manual_seed(0)
+    counts, trials = np.zeros(15), 400
+    for _ in range(trials):
+        rows = torch.randint(len(users), (64,), generator=generator)
+        drawn = sampler.sample(users[rows], items[rows], 4, generator)
+        wide = drawn.items.repeat_interleave(64 // drawn.items.shape[0], 0)
+        counts += np.bincount(wide.flatten().numpy(), weights=(-drawn.log_q.expand_as(wide)).exp().flatten().numpy(), minlength=15) / 64
+    shares = counts / trials
+    if name in ("shared", "in_batch", "mixed"):  # each item, weighted by 1 / how often it is drawn, counts once a draw of the group
+        assert np.abs(shares - 1).max() < 0.25
+    else:  # own negatives: once for each row whose user lacks the item
+        lacking = 1 - positives.contains(users, torch.arange(15)).double().mean(0).numpy()
+        assert np.abs(shares - lacking).max() < 0.1
