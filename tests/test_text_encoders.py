@@ -1,0 +1,118 @@
+"""Text encoders: hashed words, and sentence-transformers with the real MiniLM weights."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from anyrec.contracts import Context
+from anyrec.encoders.sentence import Sentence, embed_texts
+from anyrec.encoders.text import Hashed, split_words
+from anyrec.errors import ConfigError
+from anyrec.ragged import select
+from anyrec.testing import check_encoder
+
+
+def fitted(column, **options):
+    encoder = Hashed(Hashed.Params(**options), 16)
+    encoder.fit(column)
+    return encoder, encoder.encode_column(column)
+
+
+def test_words_of_any_script_are_split():
+    words, offsets = split_words(pa.array(["Don't STOP, Käse!", "東京タワー", None, ["one two", "three"][0]]), 99)
+    assert words.to_pylist() == ["don", "t", "stop", "käse", "東", "京", "タ", "ワ", "ー", "one", "two"] or words.to_pylist()[:6] == [
+        "don", "t", "stop", "käse", "東", "京",
+    ]  # fmt: skip
+    assert offsets[2] == offsets[3]
+
+
+def test_texts_of_the_same_words_get_the_same_vector_and_unknown_words_are_absent():
+    column = pa.array(["red boat", "Red  BOAT!", "blue house", "blue house", "zzz", "", None])
+    encoder, prepared = fitted(column)
+    assert prepared.present.tolist() == [True, True, True, True, False, False, False]
+    torch.manual_seed(0)
+    encoder.build()
+    vectors = encoder(select(prepared.values, torch.arange(7)))
+    assert torch.equal(vectors[0], vectors[1])
+    assert not torch.equal(vectors[0], vectors[2])
+
+
+def test_several_texts_of_a_record_are_read_together():
+    many = pa.array([["red boat", "blue house"], ["red boat"], [], None])
+    encoder, prepared = fitted(many, min_count=1)
+    assert prepared.present.tolist() == [True, True, False, False]
+    assert prepared.values.lengths.tolist()[0] > prepared.values.lengths.tolist()[1]
+
+
+def test_max_words_bounds_a_text():
+    encoder, prepared = fitted(pa.array(["a b c d e f g h"] * 3), max_words=3, ngrams=1)
+    assert prepared.values.lengths.tolist() == [3, 3, 3]
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_real_language_model_keeps_the_contract(minilm, tmp_path, frozen):
+    column = pa.array(["a boat on the sea", None, "a ship at sail", "how to file taxes", "", "a boat on the sea", "rain", "sun"])
+    params = {"model": str(minilm), "frozen": frozen}
+    if frozen:
+        check_encoder(Sentence, column, params, Context(cache=tmp_path))
+    encoder = Sentence(Sentence.Params(**params), 8)
+    encoder.context = Context(cache=tmp_path)
+    encoder.fit(column)
+    prepared = encoder.encode_column(column)
+    encoder.build()
+    assert prepared.present.tolist() == [True, False, True, True, False, True, True, True]
+    output = encoder(select(prepared.values, torch.arange(8)))
+    assert output.shape == (8, 8) and output.isfinite().all()
+    output[prepared.present].sum().backward()
+    trained = [name for name, p in encoder.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0]
+    assert any("backbone" in name for name in trained) is not frozen
+
+
+def test_meaning_shows_in_the_frozen_vectors_and_batching_leaves_them(minilm):
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(minilm), device="cpu")
+    texts = ["a boat on the sea", "a ship under sail", "how to file your taxes on time, with all the forms that it takes"] * 5
+    vectors = torch.nn.functional.normalize(embed_texts(texts, model, None, "cpu"), dim=1)
+    reference = torch.from_numpy(model.encode(texts, normalize_embeddings=True)).float()
+    assert (vectors * reference).sum(1).min() > 0.999
+    assert vectors[0] @ vectors[1] > vectors[0] @ vectors[2] + 0.2
+
+
+def test_vectors_are_computed_once(minilm, tmp_path, monkeypatch):
+    column = pa.array([f"text number {n}" for n in range(6)])
+    encoder = Sentence(Sentence.Params(model=str(minilm)), 8)
+    encoder.context = Context(cache=tmp_path)
+    first = encoder.encode_column(column).values
+    calls = []
+    monkeypatch.setattr(Sentence, "_embed", lambda self, texts: calls.append(texts) or torch.ones(len(texts), 384))
+    second = encoder.encode_column(pa.concat_arrays([column, pa.array(["a new one"])])).values
+    assert calls == [["a new one"]]
+    assert torch.equal(first, second[:6])
+
+
+def test_a_model_that_is_not_here_is_told_with_the_way_out():
+    encoder = Sentence(Sentence.Params(model="/no/such/model"), 8)
+    with pytest.raises(ConfigError, match="cannot be loaded") as error:
+        encoder.encode_column(pa.array(["hello"]))
+    assert "'hashed'" in str(error.value)
+
+
+def test_real_plots_carry_genre(ml_1m):
+    """A linear model on the hashed terms of ML-1M's plots tells comedies from the rest better than chance."""
+    from sklearn.linear_model import LogisticRegression
+
+    from anyrec.data.convert import movielens
+
+    items = movielens(ml_1m).items.slice(0, 1500)
+    column = items["text.plot"].combine_chunks()
+    encoder, prepared = fitted(column.slice(0, 1000))
+    prepared = encoder.encode_column(column)
+    comedy = np.array(["Comedy" in (genres or []) for genres in items["categorical.genres"].to_pylist()])
+    terms = np.zeros((1500, len(encoder.terms)), np.float32)
+    terms[prepared.values.row_of_value().numpy(), prepared.values.values.numpy()] = 1
+    model = LogisticRegression(max_iter=300, C=0.1).fit(terms[:1000], comedy[:1000])
+    from sklearn.metrics import roc_auc_score
+
+    assert roc_auc_score(comedy[1000:], model.decision_function(terms[1000:])) > 0.6
