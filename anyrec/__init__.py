@@ -1,9 +1,9 @@
 """anyrec: a recommender trained on anybody's data.
 
-    from anyrec import Dataset, Recommender
+from anyrec import Dataset, Recommender
 
-    recommender = Recommender.from_config("cfg.json").fit(Dataset.read("data.json"))
-    recommender.recommend(["user 1"], k=10)
+recommender = Recommender.from_config("cfg.json").fit(Dataset.read("data.json"))
+recommender.recommend(["user 1"], k=10)
 """
 
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,18 @@ if TYPE_CHECKING:
     from anyrec.recommender import Recommender
 
 __version__ = "0.1.0"
-__all__ = ["Config", "Dataset", "Encoder", "Fusion", "Head", "Interaction", "Loss", "Recommender", "Sampler", "hookimpl"]
+__all__ = [
+    "Config",
+    "Dataset",
+    "Encoder",
+    "Fusion",
+    "Head",
+    "Interaction",
+    "Loss",
+    "Recommender",
+    "Sampler",
+    "hookimpl",
+]
 
 _HOMES = {
     "Config": "config",

@@ -22,12 +22,16 @@ def model_card(recommender: Recommender) -> str:
     ]
     for side in ("user", "item"):
         tower = model.tower(side)
-        features = ", ".join(f"{name} ({encoder.type})" for name, encoder in zip(tower.features, tower.encoders, strict=True))
+        features = ", ".join(
+            f"{name} ({encoder.type})" for name, encoder in zip(tower.features, tower.encoders, strict=True)
+        )
         lines.append(f"- {side.capitalize()} tower: {features}; fusion `{tower.fusion.type}`.")
     if recommender.metrics:
         lines += ["", "| | " + " | ".join(recommender.metrics) + " |", "|---" * (1 + len(recommender.metrics)) + "|"]
         for name in next(iter(recommender.metrics.values())):
-            lines.append(f"| {name} | " + " | ".join(f"{part[name]:.4f}" for part in recommender.metrics.values()) + " |")
+            lines.append(
+                f"| {name} | " + " | ".join(f"{part[name]:.4f}" for part in recommender.metrics.values()) + " |"
+            )
     if recommender.notes:
         lines += ["", "What its training said of the data:", "", *(f"- {note}" for note in recommender.notes)]
     lines += ["", "Use it: `python inference.py --model_path <this folder> --data people.json --top_k 10`.", ""]

@@ -18,19 +18,30 @@ convert_app = typer.Typer(no_args_is_help=True)
 app.add_typer(convert_app, name="convert", help="Write a known data set in anyrec's format.")
 out, err = Console(highlight=False, soft_wrap=True), Console(stderr=True, highlight=False, soft_wrap=True)
 
-ConfigPath = Annotated[Path | None, typer.Option("--config", "--config_path", "--config-path", help="The config, JSON.")]
-DataPath = Annotated[Path, typer.Option("--data", "--data_path", "--data-path", help="The data: a JSON file, or a folder.")]
-ModelPath = Annotated[
-    Path | None, typer.Option("--model-path", "--model_path", help="The model's folder, or any file its training wrote.")
+ConfigPath = Annotated[
+    Path | None, typer.Option("--config", "--config_path", "--config-path", help="The config, JSON.")
 ]
-ModelDir = Annotated[Path | None, typer.Option("--model-dir", "--model_dir", help="Folder of run folders; with --model_name.")]
+DataPath = Annotated[
+    Path, typer.Option("--data", "--data_path", "--data-path", help="The data: a JSON file, or a folder.")
+]
+ModelPath = Annotated[
+    Path | None,
+    typer.Option("--model-path", "--model_path", help="The model's folder, or any file its training wrote."),
+]
+ModelDir = Annotated[
+    Path | None, typer.Option("--model-dir", "--model_dir", help="Folder of run folders; with --model_name.")
+]
 ModelName = Annotated[str | None, typer.Option("--model-name", "--model_name", help="Name of the run in --model_dir.")]
 Overrides = Annotated[list[str], typer.Option("--set", help="A config value, as fusion.type=gated; may be repeated.")]
-Plugins = Annotated[list[Path], typer.Option("--plugins", help="A folder of drop-in plugins; may be repeated.")]
-ImageRoot = Annotated[Path | None, typer.Option("--image-root", "--image_root", help="Folder that relative image paths start from.")]
+PluginFolders = Annotated[list[Path], typer.Option("--plugins", help="A folder of drop-in plugins; may be repeated.")]
+ImageRoot = Annotated[
+    Path | None, typer.Option("--image-root", "--image_root", help="Folder that relative image paths start from.")
+]
 TopK = Annotated[int, typer.Option("--top-k", "--top_k", min=1, help="Items to list for each user.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="File to write to; by default standard output.")]
-Trust = Annotated[bool, typer.Option("--trust-plugins", "--trust_plugins", help="Import modules that the model names by path.")]
+Trust = Annotated[
+    bool, typer.Option("--trust-plugins", "--trust_plugins", help="Import modules that the model names by path.")
+]
 
 
 @app.command()
@@ -38,9 +49,11 @@ def train(
     data: DataPath,
     config: ConfigPath = None,
     overrides: Overrides = [],  # noqa: B006
-    plugins: Plugins = [],  # noqa: B006
+    plugins: PluginFolders = [],  # noqa: B006
     image_root: ImageRoot = None,
-    output: Annotated[Path | None, typer.Option("--output", "--output_dir", "--output-dir", help="Folder of run folders.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "--output_dir", "--output-dir", help="Folder of run folders.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of all randomness.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
 ) -> None:
@@ -63,9 +76,11 @@ def recommend(
     model_dir: ModelDir = None,
     model_name: ModelName = None,
     image_root: ImageRoot = None,
-    plugins: Plugins = [],  # noqa: B006
+    plugins: PluginFolders = [],  # noqa: B006
     trust_plugins: Trust = False,
-    include_seen: Annotated[bool, typer.Option("--include-seen", "--include_seen", help="Also list items the user already has.")] = False,
+    include_seen: Annotated[
+        bool, typer.Option("--include-seen", "--include_seen", help="Also list items the user already has.")
+    ] = False,
 ) -> None:
     """Top-K lists, embeddings and scores for the users and items of a file, as JSON (also: inference.py)."""
     recommender = _load(model_path, model_dir, model_name, config, plugins, trust_plugins)
@@ -80,8 +95,12 @@ def recommend(
 @app.command()
 def embed(
     model_path: ModelPath = None,
-    data: Annotated[Path | None, typer.Option("--data", help="Records to embed; by default all that the model knows.")] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for users.parquet and items.parquet.")] = Path("embeddings"),
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Records to embed; by default all that the model knows.")
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for users.parquet and items.parquet.")] = Path(
+        "embeddings"
+    ),
     model_dir: ModelDir = None,
     model_name: ModelName = None,
     trust_plugins: Trust = False,
@@ -128,7 +147,7 @@ def evaluate(
     part: Annotated[str, typer.Option(help="validation or test.")] = "test",
     model_dir: ModelDir = None,
     model_name: ModelName = None,
-    plugins: Plugins = [],  # noqa: B006
+    plugins: PluginFolders = [],  # noqa: B006
     trust_plugins: Trust = False,
 ) -> None:
     """Measure a saved model on the held-out part of the data it was trained on."""
@@ -178,7 +197,9 @@ def validate(
             err.print(f"warning: {count} of kind '{kind}', which count as absent; the first: {first}")
     for note in dataset.notes:
         err.print(f"note: {note}")
-    out.print(f"valid: {len(dataset.users):,} users, {len(dataset.items):,} items, {len(dataset.interactions):,} interactions")
+    out.print(
+        f"valid: {len(dataset.users):,} users, {len(dataset.items):,} items, {len(dataset.interactions):,} interactions"
+    )
 
 
 @app.command()
@@ -191,7 +212,7 @@ def describe(data: Annotated[Path, typer.Argument(help="The data.")]) -> None:
 
 
 @app.command()
-def plugins(folders: Annotated[list[Path], typer.Option("--plugins", help="A folder of drop-in plugins.")] = []) -> None:  # noqa: B006
+def plugins(folders: PluginFolders = []) -> None:  # noqa: B006
     """List every component, with its kind, what it reads and where it is from."""
     from rich.table import Table
 
@@ -207,7 +228,7 @@ def plugins(folders: Annotated[list[Path], typer.Option("--plugins", help="A fol
 @app.command()
 def schema(
     which: Annotated[str, typer.Argument(help="config, dataset or result.")] = "config",
-    folders: Annotated[list[Path], typer.Option("--plugins", help="A folder of drop-in plugins.")] = [],  # noqa: B006
+    folders: PluginFolders = [],  # noqa: B006
 ) -> None:
     """Print a JSON Schema: of the config with all plugins' parameters, of the dataset, or of results."""
     if which == "config":
@@ -239,7 +260,9 @@ def synth(
     wanted = PREFERENCES if preferences == "all" else () if preferences == "none" else tuple(preferences.split(","))
     for name in wanted:
         if name not in PREFERENCES:
-            raise InputError(Fault("--preferences", f"there is no preference '{name}'.", did_you_mean(name, PREFERENCES), "option"))
+            raise InputError(
+                Fault("--preferences", f"there is no preference '{name}'.", did_you_mean(name, PREFERENCES), "option")
+            )
     world = generate(users=users, items=items, interactions=interactions, seed=seed, noise=noise, preferences=wanted)
     world.write(path, images=images)
     err.print(f"{users:,} users, {items:,} items, {len(world.dataset.interactions):,} interactions -> {path}")
@@ -254,9 +277,15 @@ def movielens(
     from anyrec.data.convert import convert_movielens, is_movielens
 
     if not is_movielens(source):
-        raise InputError(Fault(str(source), "this folder holds no MovieLens.", "Give the folder with u.data or ratings.dat.", "no data"))
+        raise InputError(
+            Fault(
+                str(source), "this folder holds no MovieLens.", "Give the folder with u.data or ratings.dat.", "no data"
+            )
+        )
     dataset = convert_movielens(source, destination)
-    err.print(f"{len(dataset.users):,} users, {len(dataset.items):,} items, {len(dataset.interactions):,} interactions -> {destination}")
+    err.print(
+        f"{len(dataset.users):,} users, {len(dataset.items):,} items, {len(dataset.interactions):,} interactions -> {destination}"
+    )
 
 
 @app.command()
@@ -269,15 +298,34 @@ def demo(folder: Annotated[Path, typer.Option(help="Where the demo's files go.")
 
 def _overrides(overrides: list[str], image_root: Path | None, output: Path | None, seed: int | None) -> list[str]:
     named = {"data.image_root": image_root, "output_dir": output, "seed": seed}
-    return [*overrides, *(f"{key}={json.dumps(value if isinstance(value, int) else str(value))}" for key, value in named.items() if value is not None)]
+    return [
+        *overrides,
+        *(
+            f"{key}={json.dumps(value if isinstance(value, int) else str(value))}"
+            for key, value in named.items()
+            if value is not None
+        ),
+    ]
 
 
 def _load(
-    model_path: Path | None, model_dir: Path | None, model_name: str | None, config: Path | None, plugins: list[Path], trust: bool
+    model_path: Path | None,
+    model_dir: Path | None,
+    model_name: str | None,
+    config: Path | None,
+    plugins: list[Path],
+    trust: bool,
 ) -> Any:
     if model_path is None:
         if model_dir is None:
-            raise InputError(Fault("--model_path", "no model was named.", "Give --model_path, or --model_dir with --model_name.", "option"))
+            raise InputError(
+                Fault(
+                    "--model_path",
+                    "no model was named.",
+                    "Give --model_path, or --model_dir with --model_name.",
+                    "option",
+                )
+            )
         model_path = model_dir / model_name if model_name else model_dir
     if config is not None:
         from anyrec.load_config import load_config

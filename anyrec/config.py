@@ -29,64 +29,93 @@ class Component(BaseModel):
 class Feature(Component):
     """How the features of one group are encoded. Other keys are the encoder's own options."""
 
-    type: str | None = Field(None, description="The encoder; by default the group's first choice.")  # type: ignore[assignment]
+    type: str | None = Field(default=None, description="The encoder; by default the group's first choice.")  # type: ignore[assignment]
     fields: dict[str, Feature | None] = Field(
         default_factory=dict, description="Other choices for single features by name; null leaves that feature out."
     )
-    together: bool = Field(False, description="Average the group's features into one vector before the fusion.")
+    together: bool = Field(default=False, description="Average the group's features into one vector before the fusion.")
 
 
 class DataConfig(Section):
-    strict: bool = Field(False, description="Treat missing and corrupt image files as errors.")
-    image_root: str | None = Field(None, description="Folder that relative file names start from; by default the data file's own.")
-    allow_urls: bool = Field(False, description="Allow images to be fetched from URLs.")
+    strict: bool = Field(default=False, description="Treat missing and corrupt image files as errors.")
+    image_root: str | None = Field(
+        default=None, description="Folder that relative file names start from; by default the data file's own."
+    )
+    allow_urls: bool = Field(default=False, description="Allow images to be fetched from URLs.")
     unknown_ids: Literal["error", "drop", "keep"] = Field(
-        "error", description="Interactions whose user or item has no record: refuse, drop them, or keep with the id alone."
+        default="error",
+        description="Interactions whose user or item has no record: refuse, drop them, or keep with the id alone.",
     )
     roles: dict[str, Literal["numbers", "timestamps", "items"]] = Field(
-        default_factory=dict, description="What a temporal feature holds, as {'user.name': role}; inferred where absent."
+        default_factory=dict,
+        description="What a temporal feature holds, as {'user.name': role}; inferred where absent.",
     )
     positive_types: dict[str, float] | None = Field(
-        None, description="Interaction types that count as positive, each with its weight; by default all, with weight 1."
+        default=None,
+        description="Interaction types that count as positive, each with its weight; by default all, with weight 1.",
     )
-    min_rating: float | None = Field(None, description="Ratings below this make an explicit negative; by default every rating is positive.")
-    half_life_days: float | None = Field(None, gt=0, description="A positive this much older than the newest weighs half.")
-    drop_leaks: bool = Field(True, description="Drop item-id list features that give held-out interactions away.")
-    leak_share: float = Field(0.05, ge=0, le=1, description="Share of held-out pairs given away by a feature that makes it a leak.")
-    max_users: int | None = Field(None, gt=0, description="Keep only the first so many users.")
-    max_items: int | None = Field(None, gt=0, description="Keep only the first so many items.")
-    max_interactions: int | None = Field(None, gt=0, description="Keep only the first so many interactions.")
-    min_user_interactions: int = Field(0, ge=0, description="Drop users with fewer interactions, repeated until stable.")
-    min_item_interactions: int = Field(0, ge=0, description="Drop items with fewer interactions, repeated until stable.")
+    min_rating: float | None = Field(
+        default=None, description="Ratings below this make an explicit negative; by default every rating is positive."
+    )
+    half_life_days: float | None = Field(
+        default=None, gt=0, description="A positive this much older than the newest weighs half."
+    )
+    drop_leaks: bool = Field(
+        default=True, description="Drop item-id list features that give held-out interactions away."
+    )
+    leak_share: float = Field(
+        default=0.05, ge=0, le=1, description="Share of held-out pairs given away by a feature that makes it a leak."
+    )
+    max_users: int | None = Field(default=None, gt=0, description="Keep only the first so many users.")
+    max_items: int | None = Field(default=None, gt=0, description="Keep only the first so many items.")
+    max_interactions: int | None = Field(default=None, gt=0, description="Keep only the first so many interactions.")
+    min_user_interactions: int = Field(
+        default=0, ge=0, description="Drop users with fewer interactions, repeated until stable."
+    )
+    min_item_interactions: int = Field(
+        default=0, ge=0, description="Drop items with fewer interactions, repeated until stable."
+    )
 
 
 class SplitConfig(Section):
     protocol: Literal["auto", "leave_last_out", "random", "none"] = Field(
-        "auto", description="auto: leave_last_out where interactions have timestamps, else random."
+        default="auto", description="auto: leave_last_out where interactions have timestamps, else random."
     )
-    validation: float = Field(0.1, ge=0, lt=1, description="Share of interactions for validation (random only).")
-    test: float = Field(0.1, ge=0, lt=1, description="Share of interactions for test (random only).")
+    validation: float = Field(
+        default=0.1, ge=0, lt=1, description="Share of interactions for validation (random only)."
+    )
+    test: float = Field(default=0.1, ge=0, lt=1, description="Share of interactions for test (random only).")
 
 
 class TowerConfig(Section):
     """What one side does otherwise than the whole."""
 
-    features: dict[str, Feature | None] = Field(default_factory=dict, description="By group; replaces the shared choice for this side.")
-    fusion: Component | None = Field(None, description="This side's fusion; by default the shared one.")
+    features: dict[str, Feature | None] = Field(
+        default_factory=dict, description="By group; replaces the shared choice for this side."
+    )
+    fusion: Component | None = Field(default=None, description="This side's fusion; by default the shared one.")
 
 
 class OptimizerConfig(Section):
     type: Literal["adam", "adamw", "sgd", "adagrad"] = "adamw"
-    learning_rate: float = Field(0.003, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
-    sparse: bool | Literal["auto"] = Field("auto", description="SparseAdam for id tables: auto uses it for tables past `sparse_rows`.")
-    sparse_rows: int = Field(200_000, gt=0, description="Rows of a table past which `sparse: auto` takes effect.")
-    max_norm: float | None = Field(None, gt=0, description="Bound on the norm of id vectors; not together with sparse.")
+    learning_rate: float = Field(default=0.003, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    sparse: bool | Literal["auto"] = Field(
+        default="auto", description="SparseAdam for id tables: auto uses it for tables past `sparse_rows`."
+    )
+    sparse_rows: int = Field(
+        default=200_000, gt=0, description="Rows of a table past which `sparse: auto` takes effect."
+    )
+    max_norm: float | None = Field(
+        default=None, gt=0, description="Bound on the norm of id vectors; not together with sparse."
+    )
 
     @model_validator(mode="after")
     def _sparse_is_legal(self) -> OptimizerConfig:
         if self.sparse is True and self.weight_decay > 0:
-            raise ValueError("sparse: true cannot go with weight_decay (a sparse step would decay only the rows it touches); set one of them to 0/false")
+            raise ValueError(
+                "sparse: true cannot go with weight_decay (a sparse step would decay only the rows it touches); set one of them to 0/false"
+            )
         if self.sparse is True and self.max_norm is not None:
             raise ValueError("sparse: true cannot go with max_norm (renormalising writes dense rows); drop one of them")
         return self
@@ -94,56 +123,67 @@ class OptimizerConfig(Section):
 
 class SchedulerConfig(Section):
     type: Literal["constant", "cosine", "linear"] = "constant"
-    warmup: float = Field(0.0, ge=0, lt=1, description="Share of all steps over which the learning rate rises linearly.")
+    warmup: float = Field(
+        default=0.0, ge=0, lt=1, description="Share of all steps over which the learning rate rises linearly."
+    )
 
 
 class TrainingConfig(Section):
-    epochs: int = Field(20, ge=1)
-    batch_size: int = Field(1024, ge=1, description="Positive interactions a step.")
-    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig)
-    scheduler: SchedulerConfig = Field(default_factory=SchedulerConfig)
-    gradient_clip: float | None = Field(None, gt=0, description="Bound on the norm of all gradients together.")
-    precision: Literal["auto", "float32", "bf16"] = Field("auto", description="auto: bf16 where the processor has it and it pays.")
-    metric: str = Field("ndcg@10", description="Validation metric that picks the best epoch.")
-    patience: int | None = Field(5, ge=1, description="Stop after so many epochs without a better metric; null never stops.")
-    evaluate_every: int = Field(1, ge=1, description="Epochs between validations.")
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, ...")
+    epochs: int = Field(default=20, ge=1)
+    batch_size: int = Field(default=1024, ge=1, description="Positive interactions a step.")
+    optimizer: OptimizerConfig = Field(default_factory=lambda: OptimizerConfig())
+    scheduler: SchedulerConfig = Field(default_factory=lambda: SchedulerConfig())
+    gradient_clip: float | None = Field(default=None, gt=0, description="Bound on the norm of all gradients together.")
+    precision: Literal["auto", "float32", "bf16"] = Field(
+        default="auto", description="auto: bf16 where the processor has it and it pays."
+    )
+    metric: str = Field(default="ndcg@10", description="Validation metric that picks the best epoch.")
+    patience: int | None = Field(
+        default=5, ge=1, description="Stop after so many epochs without a better metric; null never stops."
+    )
+    evaluate_every: int = Field(default=1, ge=1, description="Epochs between validations.")
+    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, ...")
 
 
 class EvaluationConfig(Section):
     k: list[int] = Field(default_factory=lambda: [5, 10, 20], description="Cut-offs of the ranking metrics.")
-    batch_size: int = Field(1024, ge=1, description="Users scored at a time.")
+    batch_size: int = Field(default=1024, ge=1, description="Users scored at a time.")
     candidates: Literal["all", "interacted"] = Field(
-        "all", description="Items ranked: the whole catalogue, or those that occur in an interaction."
+        default="all", description="Items ranked: the whole catalogue, or those that occur in an interaction."
     )
 
 
 class Config(Section):
-    name: str = Field("model", pattern=r"^[\w.-]+$", description="Name of the run and its folder.")
-    output_dir: str = Field("models", description="Folder that run folders are made in.")
-    seed: int = Field(0, ge=0)
+    name: str = Field(default="model", pattern=r"^[\w.-]+$", description="Name of the run and its folder.")
+    output_dir: str = Field(default="models", description="Folder that run folders are made in.")
+    seed: int = Field(default=0, ge=0)
     plugins: list[str] = Field(default_factory=list, description="Folders of drop-in plugins, beside ./plugins.")
-    data: DataConfig = Field(default_factory=DataConfig)
-    split: SplitConfig = Field(default_factory=SplitConfig)
-    dim: int = Field(64, ge=1, description="Dimension of the user and item vectors.")
-    encoder_dim: int | None = Field(None, ge=1, description="Dimension of each feature's vector; by default `dim`.")
+    data: DataConfig = Field(default_factory=lambda: DataConfig())
+    split: SplitConfig = Field(default_factory=lambda: SplitConfig())
+    dim: int = Field(default=64, ge=1, description="Dimension of the user and item vectors.")
+    encoder_dim: int | None = Field(
+        default=None, ge=1, description="Dimension of each feature's vector; by default `dim`."
+    )
     features: dict[str, Feature | None] = Field(
         default_factory=dict, description="Encoder of each feature group; null leaves the group out."
     )
     id_dropout: float = Field(
-        0.1, ge=0, lt=1, description="Share of training examples whose own id is hidden, so that content speaks for ids never seen."
+        default=0.1,
+        ge=0,
+        lt=1,
+        description="Share of training examples whose own id is hidden, so that content speaks for ids never seen.",
     )
     fusion: Component = Field(default_factory=lambda: Component(type="simple"))
-    user: TowerConfig = Field(default_factory=TowerConfig)
-    item: TowerConfig = Field(default_factory=TowerConfig)
+    user: TowerConfig = Field(default_factory=lambda: TowerConfig())
+    item: TowerConfig = Field(default_factory=lambda: TowerConfig())
     interaction: Component = Field(default_factory=lambda: Component(type="dot"))
     heads: dict[str, Component] = Field(default_factory=dict, description="Further things to predict, by name.")
     loss: Component = Field(default_factory=lambda: Component(type="softmax"))
     negatives: Component = Field(default_factory=lambda: Component(type="in_batch"))
-    negative_ratio: int = Field(4, ge=1, description="Negatives drawn for each positive.")
-    explicit_negatives: bool = Field(True, description="Also use the interactions labelled 0 as negatives.")
-    training: TrainingConfig = Field(default_factory=TrainingConfig)
-    evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
+    negative_ratio: int = Field(default=4, ge=1, description="Negatives drawn for each positive.")
+    explicit_negatives: bool = Field(default=True, description="Also use the interactions labelled 0 as negatives.")
+    training: TrainingConfig = Field(default_factory=lambda: TrainingConfig())
+    evaluation: EvaluationConfig = Field(default_factory=lambda: EvaluationConfig())
 
     def tower(self, side: Literal["user", "item"]) -> tuple[dict[str, Feature | None], Component]:
         """The features and fusion of one side, its own choices laid over the shared ones."""

@@ -38,7 +38,9 @@ def run_demo(folder: Path, console: Console) -> None:
     )
 
     def report(entry: dict[str, Any]) -> None:
-        console.print(f"epoch {entry['epoch']:>2}   loss {entry['loss']:.3f}   validation ndcg@10 {entry['validation']['ndcg@10']:.3f}")
+        console.print(
+            f"epoch {entry['epoch']:>2}   loss {entry['loss']:.3f}   validation ndcg@10 {entry['validation']['ndcg@10']:.3f}"
+        )
 
     recommender = Recommender.from_config(Config.model_validate(CONFIG)).fit(world.dataset, report=report)
     recommender.save(folder / "model")
@@ -68,7 +70,11 @@ def _scores(world: Synthetic, lists: pa.Table, truth: np.ndarray) -> dict[str, f
     counts = np.bincount(world.dataset.item_rows, minlength=items)
     popular = np.tile(np.argsort(-counts, kind="stable")[:K], (len(truth), 1))
     random = np.random.default_rng(0).random(truth.shape).argsort(1)[:, :K]
-    return {"this model": planted_ndcg(chosen, truth), "popularity": planted_ndcg(popular, truth), "chance": planted_ndcg(random, truth)}
+    return {
+        "this model": planted_ndcg(chosen, truth),
+        "popularity": planted_ndcg(popular, truth),
+        "chance": planted_ndcg(random, truth),
+    }
 
 
 def _summary(scores: dict[str, float]) -> list[str]:
@@ -91,20 +97,39 @@ def _explained(
         items = []
         for row in got[person["user_id"]]:
             item = place[row["item_id"]]
-            met = [value for trait, value in wants.items() if trait_name(trait, world.world.traits[trait][item]) == value]
-            items.append({"title": titles[item] or row["item_id"], "number": item, "met": met, "affinity": float(truth[number, item])})
+            met = [
+                value for trait, value in wants.items() if trait_name(trait, world.world.traits[trait][item]) == value
+            ]
+            items.append(
+                {
+                    "title": titles[item] or row["item_id"],
+                    "number": item,
+                    "met": met,
+                    "affinity": float(truth[number, item]),
+                }
+            )
         who = f"{person['categorical.occupation']}, {person['continuous.age']:.0f}, {person['categorical.location']}"
-        found.append({"who": who, "bio": person["text.bio"], "wants": wants, "items": items, "best": float(truth[number].max())})
+        found.append(
+            {"who": who, "bio": person["text.bio"], "wants": wants, "items": items, "best": float(truth[number].max())}
+        )
     return found
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:
-    table = Table("who, never seen before", "gets", "because it meets (planted tastes)", "of the best possible", header_style="bold")
+    table = Table(
+        "who, never seen before",
+        "gets",
+        "because it meets (planted tastes)",
+        "of the best possible",
+        header_style="bold",
+    )
     for row in rows:
         wants = ", ".join(row["wants"].values())
         for rank, item in enumerate(row["items"][:3]):
             first = f"{row['who']}\n  likes {wants}" if rank == 0 else ""
-            table.add_row(first, item["title"], " + ".join(item["met"]) or "-", f"{item['affinity']:.1f} / {row['best']:.1f}")
+            table.add_row(
+                first, item["title"], " + ".join(item["met"]) or "-", f"{item['affinity']:.1f} / {row['best']:.1f}"
+            )
         table.add_section()
     return table
 
@@ -114,15 +139,24 @@ def _write_report(folder: Path, rows: list[dict[str, Any]], scores: dict[str, fl
     body = []
     for row in rows:
         wants = ", ".join(row["wants"].values())
-        lines += [f"**{row['who']}** (likes {wants}): " + "; ".join(f"{i['title']} ({' + '.join(i['met']) or 'nothing planted'})" for i in row["items"]), ""]
+        lines += [
+            f"**{row['who']}** (likes {wants}): "
+            + "; ".join(f"{i['title']} ({' + '.join(i['met']) or 'nothing planted'})" for i in row["items"]),
+            "",
+        ]
         cards = "".join(_card(folder, item) for item in row["items"])
         told = html.escape(f"{row['who']}. {row['bio'] or ''}")
-        body.append(f'<section><p><b>{told}</b><br>planted tastes: {html.escape(wants)}</p><div class="cards">{cards}</div></section>')
+        body.append(
+            f'<section><p><b>{told}</b><br>planted tastes: {html.escape(wants)}</p><div class="cards">{cards}</div></section>'
+        )
     metrics = recommender.metrics.get("test", {})
     told = f"On held-out interactions of known people, a tenth of them random: ndcg@10 {metrics.get('ndcg@10', 0):.3f}, recall@10 {metrics.get('recall@10', 0):.3f}."
     lines.append(told)
     (folder / "report.md").write_text("\n".join(lines) + "\n")
-    bars = "".join(f'<tr><td>{name}</td><td><i style="width:{value * 16:.1f}em"></i></td><td>{value:.3f}</td></tr>' for name, value in scores.items())
+    bars = "".join(
+        f'<tr><td>{name}</td><td><i style="width:{value * 16:.1f}em"></i></td><td>{value:.3f}</td></tr>'
+        for name, value in scores.items()
+    )
     page = PAGE.format(summary=html.escape(_summary(scores)[0]), bars=bars, body="".join(body), told=html.escape(told))
     (folder / "report.html").write_text(page)
 

@@ -16,17 +16,26 @@ def describe_dataset(dataset: Dataset) -> Group:
     counts = Table(box=None, show_header=False)
     counts.add_row("users", f"{len(dataset.users):,}")
     counts.add_row("items", f"{len(dataset.items):,}")
-    counts.add_row("interactions", f"{len(dataset.interactions):,} ({len(dataset.interactions) / cells:.2%} of all pairs)")
-    for side, rows in (("user", dataset.user_rows), ("item", dataset.item_rows)):
-        each = np.bincount(rows, minlength=len(dataset.table(side)))
-        counts.add_row(f"per {side}", f"median {np.median(each):.0f}, least {min(each, default=0)}, most {max(each, default=0)}")
+    counts.add_row(
+        "interactions", f"{len(dataset.interactions):,} ({len(dataset.interactions) / cells:.2%} of all pairs)"
+    )
+    for side, rows, count in (
+        ("user", dataset.user_rows, len(dataset.users)),
+        ("item", dataset.item_rows, len(dataset.items)),
+    ):
+        each = np.bincount(rows, minlength=count)
+        counts.add_row(
+            f"per {side}", f"median {np.median(each):.0f}, least {min(each, default=0)}, most {max(each, default=0)}"
+        )
     features = Table("side", "feature", "present", "what", box=None, header_style="bold")
     for side in ("user", "item"):
         table = dataset.table(side)
         for name in dataset.features(side):
             column = table.column(name)
             present = 1 - column.null_count / max(1, len(column))
-            role = dataset.roles.get(f"{side}.{name.removeprefix('temporal.')}") if name.startswith("temporal.") else None
+            role = (
+                dataset.roles.get(f"{side}.{name.removeprefix('temporal.')}") if name.startswith("temporal.") else None
+            )
             features.add_row(side, name, f"{present:.1%}", role or _what(column))
     return Group(counts, features)
 

@@ -1,11 +1,11 @@
 """Every error a user can cause: where it is, what was found, how to mend it.
 
-    AnyrecError              exit 1
-    |-- InputError           exit 2, one or many faults reported together
-    |   |-- DataError            a dataset that cannot be used as it stands
-    |   |-- ConfigError          a config key, value or combination
-    |   `-- ModelError           a model directory that is missing, foreign or damaged
-    `-- MissingDependency    exit 3, names the install line
+AnyrecError              exit 1
+|-- InputError           exit 2, one or many faults reported together
+|   |-- DataError            a dataset that cannot be used as it stands
+|   |-- ConfigError          a config key, value or combination
+|   `-- ModelError           a model directory that is missing, foreign or damaged
+`-- MissingDependency    exit 3, names the install line
 """
 
 from collections import Counter

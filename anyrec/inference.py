@@ -14,7 +14,12 @@ from anyrec.recommender import Recommender
 
 
 def infer(
-    recommender: Recommender, data: Dataset, top_k: int, *, exclude_seen: bool = True, candidates: Sequence[Any] | None = None
+    recommender: Recommender,
+    data: Dataset,
+    top_k: int,
+    *,
+    exclude_seen: bool = True,
+    candidates: Sequence[Any] | None = None,
 ) -> dict[str, Any]:
     """The result document for the users, items and interactions of `data`.
 
@@ -25,7 +30,11 @@ def infer(
     users = ranker.embed_users(data) if len(data.users) else None
     lists = ranker.recommend(data, top_k, exclude_seen=exclude_seen, candidates=candidates) if users else None
     return {
-        "model": {"name": recommender.config.name, "dim": recommender.config.dim, "interaction": recommender.config.interaction.type},
+        "model": {
+            "name": recommender.config.name,
+            "dim": recommender.config.dim,
+            "interaction": recommender.config.interaction.type,
+        },
         "top_k": top_k,
         "users": _users(users, lists),
         "items": _embedded(recommender.embed_items(data), "item_id") if len(data.items) else [],

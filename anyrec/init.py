@@ -30,7 +30,7 @@ def suggest_config(dataset: Dataset, path: Path) -> tuple[dict[str, Any], list[s
     if users and interactions / users < 5:
         config["id_dropout"] = 0.3
         reasons.append("id_dropout 0.3: users have few interactions, so content should speak")
-    roles = {name: role for name, role in sorted(dataset.roles.items())}
+    roles = dict(sorted(dataset.roles.items()))
     if roles:
         config["data"] = {"roles": roles}
         reasons.append("temporal roles as inferred: check them")

@@ -27,13 +27,34 @@ PLACES: dict[str, str] = {
 }
 GROUPS = ("text", "categorical", "continuous", "image", "temporal")
 ENCODER_OPTIONS: dict[str, dict[str, str]] = {
-    "text": {"model_name": "model", "model": "model", "freeze": "frozen", "frozen": "frozen", "max_length": "max_tokens"},
+    "text": {
+        "model_name": "model",
+        "model": "model",
+        "freeze": "frozen",
+        "frozen": "frozen",
+        "max_length": "max_tokens",
+    },
     "categorical": {"min_count": "min_count", "hash_buckets": "hash_buckets", "max_categories": "max_categories"},
     "continuous": {"encoding": "encoding", "bins": "bins"},
-    "image": {"model_name": "model", "model": "model", "pretrained": "weights", "freeze": "frozen", "frozen": "frozen", "image_size": "size", "size": "size"},
+    "image": {
+        "model_name": "model",
+        "model": "model",
+        "pretrained": "weights",
+        "freeze": "frozen",
+        "frozen": "frozen",
+        "image_size": "size",
+        "size": "size",
+    },
     "temporal": {"pooling": "pooling", "max_length": "max_length", "hidden_dim": "hidden_dim"},
 }
-OTHERS = ("loss_type", "train_split", "optimizer_type", "scheduler_type", "classifier_hidden_dims", "classifier_dropout")
+OTHERS = (
+    "loss_type",
+    "train_split",
+    "optimizer_type",
+    "scheduler_type",
+    "classifier_hidden_dims",
+    "classifier_dropout",
+)
 KNOWN = {
     *PLACES,
     *OTHERS,
@@ -89,7 +110,11 @@ def _fusions(document: dict[str, Any], put: Callable[[str, str, Any], None]) -> 
             simple = "mlp" if side == "interaction" else "simple"
             put(f"{side}_use_simple_fusion", f"{place}.type", "attention" if attention else simple)
         for key, option in ATTENTION.items():
-            if f"{side}_{key}" in document and (attention or key == "dropout") and (side != "interaction" or option[:3] != "use"):
+            if (
+                f"{side}_{key}" in document
+                and (attention or key == "dropout")
+                and (side != "interaction" or option[:3] != "use")
+            ):
                 if not attention and f"{side}_use_simple_fusion" not in document:
                     put(f"{side}_{key}", f"{place}.type", "mlp" if side == "interaction" else "simple")
                 put(f"{side}_{key}", f"{place}.{option}", document[f"{side}_{key}"])
@@ -103,7 +128,13 @@ def _fusions(document: dict[str, Any], put: Callable[[str, str, Any], None]) -> 
 def _training(document: dict[str, Any], put: Callable[[str, str, Any], None], faults: list[Fault]) -> None:
     if "loss_type" in document:
         if document["loss_type"] not in LOSSES:
-            faults.append(Fault("/loss_type", f"unknown loss {document['loss_type']!r}.", did_you_mean(str(document["loss_type"]), LOSSES)))
+            faults.append(
+                Fault(
+                    "/loss_type",
+                    f"unknown loss {document['loss_type']!r}.",
+                    did_you_mean(str(document["loss_type"]), LOSSES),
+                )
+            )
         else:
             put("loss_type", "loss.type", LOSSES[document["loss_type"]])
             if document["loss_type"] != "contrastive":
@@ -123,7 +154,9 @@ def _training(document: dict[str, Any], put: Callable[[str, str, Any], None], fa
             put("train_split", "split.test", round((1 - share) / 2, 6))
 
 
-def _encoder(group: str, options: Any, put: Callable[[str, str, Any], None], notes: list[str], faults: list[Fault]) -> None:
+def _encoder(
+    group: str, options: Any, put: Callable[[str, str, Any], None], notes: list[str], faults: list[Fault]
+) -> None:
     key = f"{group}_encoder_config"
     if options is None:
         put(key, f"features.{group}", None)

@@ -38,13 +38,19 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(Fault(str(path), "there is no such file.", "`anyrec init data.json > cfg.json` writes one.", "no file")) from None
+        raise ConfigError(
+            Fault(str(path), "there is no such file.", "`anyrec init data.json > cfg.json` writes one.", "no file")
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(Fault(str(path), f"cannot be read: {error}.", kind="no file")) from None
     except json.JSONDecodeError as error:
-        raise ConfigError(Fault(f"{path}:{error.lineno}:{error.colno}", f"not valid JSON: {error.msg}.", kind="json")) from None
+        raise ConfigError(
+            Fault(f"{path}:{error.lineno}:{error.colno}", f"not valid JSON: {error.msg}.", kind="json")
+        ) from None
     if not isinstance(document, dict):
-        raise ConfigError(Fault(str(path), f"a config is a JSON object; found a {type(document).__name__}.", kind="json"))
+        raise ConfigError(
+            Fault(str(path), f"a config is a JSON object; found a {type(document).__name__}.", kind="json")
+        )
     return document
 
 

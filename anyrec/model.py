@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import pyarrow as pa
 import torch
@@ -37,7 +36,9 @@ class Tower(nn.Module):
         self.encoders = nn.ModuleList(encoders[name] for name in self.features)
         groups = [_group(name) for name in self.features]
         self.together = sorted(together)
-        self.token_of = [group if group in together else name for group, name in zip(groups, self.features)]
+        self.token_of = [
+            group if group in together else name for group, name in zip(groups, self.features, strict=True)
+        ]
         self.token_names = sorted(set(self.token_of))
         self.dim = dim
         self.id_dropout = id_dropout if len(self.features) > 1 else 0.0
@@ -46,7 +47,7 @@ class Tower(nn.Module):
     def prepare(self, table: pa.Table, side: Side) -> Columns:
         """Every feature's tensors for all rows of `table`; a feature the table lacks is absent in every row."""
         columns = {}
-        for name, encoder in zip(self.features, self.encoders):
+        for name, encoder in zip(self.features, self.encoders, strict=True):
             source = f"{side}_id" if name == IDENTITY else name
             assert isinstance(encoder, Encoder)
             if source in table.column_names:
@@ -56,7 +57,7 @@ class Tower(nn.Module):
     def tokens(self, columns: Columns, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Feature vectors (batch, features, dim) and their presence (batch, features) for `rows: (batch,)`."""
         vectors: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in self.token_names}
-        for name, token, encoder in zip(self.features, self.token_of, self.encoders):
+        for name, token, encoder in zip(self.features, self.token_of, self.encoders, strict=True):
             if name in columns:
                 values, present = columns[name]
                 here = present.index_select(0, rows)
@@ -65,7 +66,10 @@ class Tower(nn.Module):
                 vectors[token].append((encoder(select(values, rows)), here))
             else:
                 vectors[token].append(
-                    (self.fusion.missing.new_zeros(rows.numel(), self.dim), rows.new_zeros(rows.numel(), dtype=torch.bool))
+                    (
+                        self.fusion.missing.new_zeros(rows.numel(), self.dim),
+                        rows.new_zeros(rows.numel(), dtype=torch.bool),
+                    )
                 )
         joined = [_mean(vectors[name]) for name in self.token_names]
         return torch.stack([vector for vector, _ in joined], 1), torch.stack([mask for _, mask in joined], 1)
@@ -123,13 +127,15 @@ def make_encoders(
         where = f"/features/{group}"
         if group in choices and choices[group] is None:
             continue
-        choice = choices.get(group) or Feature()
+        choice = choices.get(group) or Feature.model_validate({})
         if field in choice.fields:
             own = choice.fields[field]
             if own is None:
                 continue
             where += f"/fields/{field}"
-            choice = own if own.type else Feature(type=choice.type, **{**choice.options(), **own.options()})
+            choice = (
+                own if own.type else Feature.model_validate({"type": choice.type, **choice.options(), **own.options()})
+            )
         role = dataset.roles.get(f"{side}.{field}", "") if group == "temporal" else ""
         kind = choice.type if choice.type and _fits(registry, choice.type, role) else registry.encoder_for(group, role)
         if kind is None:
@@ -143,14 +149,20 @@ def make_encoders(
         except ConfigError as error:
             faults += error.faults
     if not encoders and not faults:
-        faults.append(Fault("/features", f"every feature of the {side}s is switched off.", "Leave at least one on.", "no features"))
+        faults.append(
+            Fault(
+                "/features", f"every feature of the {side}s is switched off.", "Leave at least one on.", "no features"
+            )
+        )
     if faults:
         raise ConfigError(list(dict.fromkeys(faults)))
     together = [group for group, choice in choices.items() if choice is not None and choice.together]
     return encoders, together
 
 
-def fit_encoders(encoders: dict[str, Encoder], table: pa.Table, train_rows: pa.Array, side: Side, context: Context) -> None:
+def fit_encoders(
+    encoders: dict[str, Encoder], table: pa.Table, train_rows: pa.Array, side: Side, context: Context
+) -> None:
     """Fit each encoder on the training rows of its column."""
     for name, encoder in sorted(encoders.items()):
         encoder.context = context
@@ -158,7 +170,9 @@ def fit_encoders(encoders: dict[str, Encoder], table: pa.Table, train_rows: pa.A
         encoder.fit(column.combine_chunks().take(train_rows))
 
 
-def make_tower(config: Config, registry: Registry, encoders: dict[str, Encoder], together: Sequence[str], side: Side) -> Tower:
+def make_tower(
+    config: Config, registry: Registry, encoders: dict[str, Encoder], together: Sequence[str], side: Side
+) -> Tower:
     """The tower around fitted (or restored) encoders whose layers are built here, with its fusion."""
     dim = config.encoder_dim or config.dim
     for name in sorted(encoders):
@@ -219,7 +233,9 @@ def _unknown_choices(
     known = set(registry.groups()) | set(fields)
     for group, choice in choices.items():
         if group not in known:
-            faults.append(Fault(f"/features/{group}", "no such feature group.", did_you_mean(group, known), "unknown group"))
+            faults.append(
+                Fault(f"/features/{group}", "no such feature group.", did_you_mean(group, known), "unknown group")
+            )
         for field in choice.fields if choice else ():
             if field not in fields.get(group, set()):
                 faults.append(

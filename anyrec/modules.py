@@ -50,9 +50,15 @@ def encoder_of(name: str, module: nn.Module) -> type[Encoder]:
             self.module.train()
             if sample.dim() != 2:
                 raise ConfigError(
-                    Fault(f"add_encoder('{name}')", f"the module gave shape {tuple(sample.shape)}, not (batch, width).", kind="bad module")
+                    Fault(
+                        f"add_encoder('{name}')",
+                        f"the module gave shape {tuple(sample.shape)}, not (batch, width).",
+                        kind="bad module",
+                    )
                 )
-            self.project = nn.Identity() if sample.shape[1] == self.output_dim else nn.Linear(sample.shape[1], self.output_dim)
+            self.project = (
+                nn.Identity() if sample.shape[1] == self.output_dim else nn.Linear(sample.shape[1], self.output_dim)
+            )
 
         def forward(self, values: Tensor) -> Tensor:
             return self.project(self.module(values))
@@ -91,7 +97,10 @@ def describe(module: nn.Module, name: str) -> dict[str, Any]:
     return {
         "class": _path(cls, name),
         "attributes": attributes,
-        "parameters": {key: None if p is None else [list(p.shape), _dtype(p), p.requires_grad] for key, p in module._parameters.items()},
+        "parameters": {
+            key: None if p is None else [list(p.shape), _dtype(p), p.requires_grad]
+            for key, p in module._parameters.items()
+        },
         "buffers": {key: None if b is None else [list(b.shape), _dtype(b)] for key, b in module._buffers.items()},
         "children": {key: None if child is None else describe(child, name) for key, child in module._modules.items()},
     }
@@ -107,7 +116,9 @@ def rebuild(description: dict[str, Any]) -> nn.Module:
     for key, value in description["attributes"].items():
         object.__setattr__(module, key, _restored(value))
     for key, saved in description["parameters"].items():
-        tensor = None if saved is None else nn.Parameter(torch.zeros(saved[0], dtype=getattr(torch, saved[1])), saved[2])
+        tensor = (
+            None if saved is None else nn.Parameter(torch.zeros(saved[0], dtype=getattr(torch, saved[1])), saved[2])
+        )
         module.register_parameter(key, tensor)
     for key, saved in description["buffers"].items():
         module.register_buffer(key, None if saved is None else torch.zeros(saved[0], dtype=getattr(torch, saved[1])))
@@ -132,7 +143,12 @@ def _value(value: Any, where: str) -> Any:
     if isinstance(value, (types.FunctionType, types.BuiltinFunctionType, type)):
         return {"$import": _path(value, where)}
     raise ConfigError(
-        Fault(where, f"a {type(value).__name__} cannot be saved with the model.", "Keep it as a number, text, list or submodule.", "bad module")
+        Fault(
+            where,
+            f"a {type(value).__name__} cannot be saved with the model.",
+            "Keep it as a number, text, list or submodule.",
+            "bad module",
+        )
     )
 
 
@@ -140,7 +156,7 @@ def _restored(value: Any) -> Any:
     if isinstance(value, list):
         return [_restored(part) for part in value]
     if isinstance(value, dict):
-        (kind, inner), = value.items()
+        ((kind, inner),) = value.items()
         if kind == "$tuple":
             return tuple(_restored(part) for part in inner)
         if kind == "$dict":
@@ -153,7 +169,12 @@ def _path(thing: Any, where: str) -> str:
     module, name = getattr(thing, "__module__", None), getattr(thing, "__qualname__", "")
     if not module or "<" in name:
         raise ConfigError(
-            Fault(where, f"'{name or thing}' has no import path, so a saved model could not find it.", "Define it at a module's top level.", "bad module")
+            Fault(
+                where,
+                f"'{name or thing}' has no import path, so a saved model could not find it.",
+                "Define it at a module's top level.",
+                "bad module",
+            )
         )
     return f"{module}:{name}"
 
@@ -167,7 +188,9 @@ def _imported(path: str) -> Any:
         for part in name.split("."):
             found = getattr(found, part)
     except (ImportError, AttributeError) as error:
-        raise ModelError(Fault(path, f"cannot be imported: {error}.", "Put its module on the import path.", "missing module")) from None
+        raise ModelError(
+            Fault(path, f"cannot be imported: {error}.", "Put its module on the import path.", "missing module")
+        ) from None
     return found
 
 

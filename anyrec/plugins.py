@@ -89,9 +89,10 @@ class Plugin:
     loaded: type | None = field(default=None, repr=False)
 
     def load(self) -> type[Any]:
-        if self.loaded is None:
-            self.loaded = getattr(_import(self.module, self.path), self.class_name)
-        return self.loaded
+        loaded = self.loaded
+        if loaded is None:
+            loaded = self.loaded = getattr(_import(self.module, self.path), self.class_name)
+        return loaded
 
 
 class Registry:
@@ -205,7 +206,9 @@ def read_folder(folder: Path, package: str | None) -> list[Plugin]:
                 Fault(f"{path}:{error.lineno}", f"this plugin is not valid Python: {error.msg}.", kind="broken plugin")
             ) from None
         module = f"{package}.{path.stem}" if package else _module_name(path)
-        found += _components(tree, path, module, str(path) if package is None else f"{package.split('.')[-1]}/{path.name}")
+        found += _components(
+            tree, path, module, str(path) if package is None else f"{package.split('.')[-1]}/{path.name}"
+        )
     return found
 
 
@@ -287,7 +290,11 @@ def _constants(node: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> dict[str
         )
         value = getattr(statement, "value", None)
         for target in targets:
-            if isinstance(target, ast.Name) and target.id in ("type", "group", "role") and isinstance(value, ast.Constant):
+            if (
+                isinstance(target, ast.Name)
+                and target.id in ("type", "group", "role")
+                and isinstance(value, ast.Constant)
+            ):
                 constants[target.id] = str(value.value)
     return constants
 
@@ -321,8 +328,14 @@ def _add_installed(registry: Registry) -> None:
     manager.add_hookspecs(Hooks)
     manager.load_setuptools_entrypoints("anyrec")
     manager.check_pending()
-    kinds = {"anyrec_encoders": "encoder", "anyrec_fusions": "fusion", "anyrec_interactions": "interaction",
-             "anyrec_heads": "head", "anyrec_losses": "loss", "anyrec_samplers": "sampler"}
+    kinds = {
+        "anyrec_encoders": "encoder",
+        "anyrec_fusions": "fusion",
+        "anyrec_interactions": "interaction",
+        "anyrec_heads": "head",
+        "anyrec_losses": "loss",
+        "anyrec_samplers": "sampler",
+    }
     for hook, kind in kinds.items():
         for classes in getattr(manager.hook, hook)():
             for cls in classes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple, Union
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -63,7 +63,7 @@ class Ragged(NamedTuple):
         return padded, mask
 
 
-Values = Union[Tensor, Ragged, Mapping[str, Union[Tensor, Ragged]]]
+Values = Tensor | Ragged | Mapping[str, Tensor | Ragged]
 """What an encoder's `prepare` may return: anything whose first dimension is rows."""
 
 
@@ -84,8 +84,10 @@ def select(values: Values, index: Tensor) -> Values:
         return values.select(index)
     if isinstance(values, Tensor):
         return values.index_select(0, index)
-    return {name: part.select(index) if isinstance(part, Ragged) else part.index_select(0, index)
-            for name, part in values.items()}
+    return {
+        name: part.select(index) if isinstance(part, Ragged) else part.index_select(0, index)
+        for name, part in values.items()
+    }
 
 
 def move(values: Values, device: torch.device | str) -> Values:

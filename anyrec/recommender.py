@@ -19,8 +19,8 @@ from anyrec.data.dataset import Dataset, Side, rows_of
 from anyrec.data.labels import label_interactions
 from anyrec.data.leaks import drop_leaks
 from anyrec.data.split import Split, split_interactions
-from anyrec.errors import ConfigError, DataError, Fault, ModelError
-from anyrec.evaluation.ranking import Pairs, ranking_metrics, target_ranks
+from anyrec.errors import ConfigError, DataError, Fault
+from anyrec.evaluation.ranking import Pairs, ranking_metrics
 from anyrec.model import (
     SIDES,
     Columns,
@@ -33,7 +33,7 @@ from anyrec.model import (
     move_columns,
 )
 from anyrec.plugins import Registry, discover
-from anyrec.scoring import ROWS_AT_A_TIME, rank_rows, represent_rows, score_blocks
+from anyrec.scoring import ROWS_AT_A_TIME, rank_rows, represent_rows
 
 if TYPE_CHECKING:
     from anyrec.training.loop import TrainingResult
@@ -60,7 +60,9 @@ class Recommender:
         self._known: dict[Side, Tensor] = {}
 
     @classmethod
-    def from_config(cls, config: Config | dict[str, Any] | str | Path, plugins: Sequence[str | Path] = ()) -> Recommender:
+    def from_config(
+        cls, config: Config | dict[str, Any] | str | Path, plugins: Sequence[str | Path] = ()
+    ) -> Recommender:
         """A recommender yet to be fitted. Raises ConfigError with every bad key."""
         from anyrec.load_config import load_config
 
@@ -162,7 +164,9 @@ class Recommender:
             self.columns[side] = move_columns(columns, self.device)
             towers[side] = make_tower(config, self.registry, encoders, together, side)
         interaction = make_interaction(config, self.registry)
-        self.model = Model(towers["user"], towers["item"], interaction, self._fit_heads(dataset, split, interaction.dim))
+        self.model = Model(
+            towers["user"], towers["item"], interaction, self._fit_heads(dataset, split, interaction.dim)
+        )
         self.model.to(self.device)
 
     def _fit_heads(self, dataset: Dataset, split: Split, dim: int) -> dict[str, Head]:
@@ -172,7 +176,11 @@ class Recommender:
             column = dataset.column(head.target)
             if column is None:
                 raise ConfigError(
-                    Fault(f"/heads/{name}", f"no interaction has '{head.target}', which this head learns.", "Leave the head out.")
+                    Fault(
+                        f"/heads/{name}",
+                        f"no interaction has '{head.target}', which this head learns.",
+                        "Leave the head out.",
+                    )
                 )
             head.fit(column.take(pa.array(split.train)))
             head.build()
@@ -180,7 +188,12 @@ class Recommender:
         return heads
 
     def recommend(
-        self, users: Users = None, k: int = 10, *, exclude_seen: bool = True, candidates: Sequence[Any] | pa.Array | None = None
+        self,
+        users: Users = None,
+        k: int = 10,
+        *,
+        exclude_seen: bool = True,
+        candidates: Sequence[Any] | pa.Array | None = None,
     ) -> pa.Table:
         """The k best items for each user: a table of user_id, item_id, score, rank (from 1).
 
@@ -194,7 +207,9 @@ class Recommender:
         with self._inference():
             ids, represented, known = self._represent("user", users)
             exclude = self._seen_by(known) if exclude_seen else None
-            rows, items, scores, ranks = rank_rows(self.model, represented, self._known_rows("item"), k, exclude, allowed)
+            rows, items, scores, ranks = rank_rows(
+                self.model, represented, self._known_rows("item"), k, exclude, allowed
+            )
         return pa.table(
             {
                 "user_id": ids.take(pa.array(rows)),
@@ -273,51 +288,19 @@ class Recommender:
 
         At test time the validation items are left out as well; the held-out item itself always stays rankable.
         """
-        if self.split is None:
-            raise ModelError(Fault("split", "this model was loaded without its data.", "Call evaluate on the one that was fitted."))
-        users, ranks = self.held_out_ranks(split)
-        return ranking_metrics(users, ranks, self.config.evaluation.k)
+        from anyrec.evaluation.held_out import held_out_ranks
+
+        return ranking_metrics(*held_out_ranks(self, split), self.config.evaluation.k)
 
     def with_data(self, dataset: Dataset) -> Recommender:
         """This model beside the data it was trained on, split again as it was, so that it can be evaluated."""
-        fresh = copy.copy(self)
-        dataset = dataset.sorted()
-        labels = label_interactions(dataset, self.config.data)
-        fresh.split, _ = split_interactions(dataset, self.config.split, self.config.seed, labels.positive)
-        fresh.dataset, _ = drop_leaks(dataset, fresh.split, self.config.data)
-        self.context.root = Path(self.config.data.image_root) if self.config.data.image_root else dataset.root
-        fresh.columns = {
-            side: move_columns(self.model.tower(side).prepare(fresh.dataset.table(side), side), self.device) for side in SIDES
-        }
-        return fresh
+        from anyrec.evaluation.held_out import with_data
 
-    def held_out_ranks(self, split: Literal["validation", "test"]) -> tuple[np.ndarray, np.ndarray]:
-        """(targets,) user rows and (targets,) the ranks of their held-out items."""
-        assert self.split is not None
-        dataset = self.dataset
-        known = [self.split.train] if split == "validation" else [self.split.train, self.split.validation]
-        labels = label_interactions(dataset, self.config.data)
-        wanted, known_rows = self.split.rows(split), np.concatenate(known)
-        known_rows = known_rows[labels.positive[known_rows]]
-        rankable = None
-        if self.config.evaluation.candidates == "interacted":
-            rankable = np.bincount(dataset.item_rows, minlength=len(dataset.items)) > 0
-        with self._inference():
-            items = represent_rows(self.model, "item", self.columns["item"], len(dataset.items))
+        return with_data(self, dataset)
 
-            def score(users: np.ndarray) -> Tensor:
-                return score_blocks(self.model, represent_rows(self.model, "user", self.columns["user"], 0, users), items)
-
-            return target_ranks(
-                score,
-                Pairs.of(dataset.user_rows[wanted], dataset.item_rows[wanted], len(dataset.users)),
-                Pairs.of(dataset.user_rows[known_rows], dataset.item_rows[known_rows], len(dataset.users)),
-                rankable,
-                self.config.evaluation.batch_size,
-            )
-
-    def add_items(self, items: pa.Table | Dataset) -> Recommender:
-        """A recommender that also ranks the items of `items` that it did not know: records with features, no retraining."""
+    def add_items(self, items: Any) -> Recommender:
+        """A recommender that also ranks the items of `items` (a table or a Dataset) that it did not know, from
+        their features, without retraining."""
         table = items.items if isinstance(items, Dataset) else items
         ids = table.column("item_id").combine_chunks()
         unknown = rows_of(ids, self.dataset.ids("item")) < 0
@@ -326,7 +309,9 @@ class Recommender:
             return wider
         new = table.filter(pa.array(unknown))
         with self._inference():
-            _, represented, _ = self._represent("item", Dataset(self.dataset.users, new, self.dataset.interactions, _root(items)))
+            _, represented, _ = self._represent(
+                "item", Dataset(self.dataset.users, new, self.dataset.interactions, _root(items))
+            )
             wider._known = {**self._known, "item": torch.cat([self._known_rows("item"), represented])}
         known = self.dataset
         added = pa.concat_tables([known.items, new], promote_options="permissive")
@@ -340,7 +325,9 @@ class Recommender:
         return save_model(self, Path(directory))
 
     @classmethod
-    def load(cls, directory: str | Path, *, trust_plugins: bool = False, plugins: Sequence[str | Path] = ()) -> Recommender:
+    def load(
+        cls, directory: str | Path, *, trust_plugins: bool = False, plugins: Sequence[str | Path] = ()
+    ) -> Recommender:
         """Read a model directory, or find the one that any file written by its training belongs to.
 
         trust_plugins: also import modules given to `add_encoder`. Raises ModelError for what does not match its manifest.
@@ -381,14 +368,21 @@ class Recommender:
             records = records_to_table(records, side, self.dataset.roles)
         if not isinstance(records, pa.Table):
             rows = self._rows_of_ids(side, records)
-            return self.dataset.ids(side).take(pa.array(rows)), self._known_rows(side)[torch.from_numpy(rows).to(self.device)], rows
-        ids = records.column(f"{side}_id").combine_chunks()
+            return (
+                self.dataset.ids(side).take(pa.array(rows)),
+                self._known_rows(side)[torch.from_numpy(rows).to(self.device)],
+                rows,
+            )
+        table: pa.Table = records
+        ids = table.column(f"{side}_id").combine_chunks()
         rows = rows_of(ids, self.dataset.ids(side))
         columns = move_columns(self.model.tower(side).prepare(records, side), self.device)
         represented = represent_rows(self.model, side, columns, len(ids))
         bare = (rows >= 0) & _bare(records, f"{side}_id")
         if bare.any():
-            represented[torch.from_numpy(bare).to(self.device)] = self._known_rows(side)[torch.from_numpy(rows[bare]).to(self.device)]
+            represented[torch.from_numpy(bare).to(self.device)] = self._known_rows(side)[
+                torch.from_numpy(rows[bare]).to(self.device)
+            ]
         return ids, represented, rows
 
     def _rows_of_ids(self, side: Side, ids: Any) -> np.ndarray:
@@ -398,7 +392,12 @@ class Recommender:
         rows = rows_of(ids, self.dataset.ids(side))
         if (rows < 0).any():
             faults = [
-                Fault(f"{side}_id {ids[int(place)].as_py()!r}", f"the model knows no such {side}.", "Give its record.", "unknown id")
+                Fault(
+                    f"{side}_id {ids[int(place)].as_py()!r}",
+                    f"the model knows no such {side}.",
+                    "Give its record.",
+                    "unknown id",
+                )
                 for place in np.flatnonzero(rows < 0)[:20]
             ]
             raise DataError(faults, {"unknown id": int((rows < 0).sum())})
@@ -427,7 +426,7 @@ def _bare(table: pa.Table, key: str) -> np.ndarray:
     return bare
 
 
-def _root(records: pa.Table | Dataset) -> Path:
+def _root(records: Any) -> Path:
     return records.root if isinstance(records, Dataset) else Path()
 
 
@@ -438,5 +437,7 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(Fault("/training/device", f"there is no device '{name}' here ({error}).", "Use 'auto' or 'cpu'.")) from None
+        raise ConfigError(
+            Fault("/training/device", f"there is no device '{name}' here ({error}).", "Use 'auto' or 'cpu'.")
+        ) from None
     return device

@@ -30,7 +30,9 @@ def train_run(
     registry = discover([*config.plugins, *plugins])
     config = config.model_copy(update={"plugins": list(dict.fromkeys([*config.plugins, *plugins]))})
     dataset = read_data(data, config)
-    console.print(f"{len(dataset.users):,} users, {len(dataset.items):,} items, {len(dataset.interactions):,} interactions")
+    console.print(
+        f"{len(dataset.users):,} users, {len(dataset.items):,} items, {len(dataset.interactions):,} interactions"
+    )
     run_dir = Path(config.output_dir) / config.name
     recommender = Recommender(config, registry)
     header = []
@@ -49,7 +51,15 @@ def train_run(
     _print_metrics(recommender, console)
     place = recommender.save(run_dir / "model")
     _write_json(run_dir / "config.json", config.model_dump(mode="json"))
-    _write_json(run_dir / "environment.json", {"python": platform.python_version(), "machine": platform.machine(), "threads": torch.get_num_threads(), **versions()})
+    _write_json(
+        run_dir / "environment.json",
+        {
+            "python": platform.python_version(),
+            "machine": platform.machine(),
+            "threads": torch.get_num_threads(),
+            **versions(),
+        },
+    )
     console.print(f"saved: {run_dir / place.name}")
     return recommender
 
@@ -62,7 +72,9 @@ def _print_model(recommender: Recommender, console: Console) -> None:
     model = recommender.model
     for side in ("user", "item"):
         tower = model.tower(side)
-        features = ", ".join(f"{name} ({encoder.type})" for name, encoder in zip(tower.features, tower.encoders, strict=True))
+        features = ", ".join(
+            f"{name} ({encoder.type})" for name, encoder in zip(tower.features, tower.encoders, strict=True)
+        )
         console.print(f"{side} tower: {features} -> {tower.fusion.type} -> {tower.fusion.output_dim}", markup=False)
     sizes = ", ".join(f"{name} {size:,}" for name, size in model.sizes().items() if size)
     console.print(f"parameters: {sizes}")

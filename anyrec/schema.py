@@ -49,9 +49,20 @@ def _feature(registry: Registry, schema: dict[str, Any]) -> dict[str, Any]:
     """One group's choice: an encoder's own options beside `fields` and `together`; without a type, the default's."""
     options: dict[str, Any] = {}
     for plugin in registry.plugins("encoder"):
-        for name, value in registry.get("encoder", plugin.type).Params.model_json_schema().get("properties", {}).items():
-            options.setdefault(name, []).append({"description": f"Of '{plugin.type}': {value.get('description', '')}".rstrip(": ")})
+        for name, value in (
+            registry.get("encoder", plugin.type).Params.model_json_schema().get("properties", {}).items()
+        ):
+            options.setdefault(name, []).append(
+                {"description": f"Of '{plugin.type}': {value.get('description', '')}".rstrip(": ")}
+            )
     properties = dict(schema["properties"])
-    properties["type"] = {"enum": [*registry.names("encoder"), None], "default": None, "description": properties["type"]["description"]}
-    properties |= {name: {"description": " ".join(part["description"] for part in parts)} for name, parts in sorted(options.items())}
+    properties["type"] = {
+        "enum": [*registry.names("encoder"), None],
+        "default": None,
+        "description": properties["type"]["description"],
+    }
+    properties |= {
+        name: {"description": " ".join(part["description"] for part in parts)}
+        for name, parts in sorted(options.items())
+    }
     return {**schema, "properties": properties, "additionalProperties": False}

@@ -14,9 +14,7 @@ CELLS_AT_A_TIME = 1 << 24
 """Numbers held at once while scoring: 64 MB of float32."""
 
 
-def represent_rows(
-    model: Model, side: Side, columns: Columns, count: int, rows: np.ndarray | None = None
-) -> Tensor:
+def represent_rows(model: Model, side: Side, columns: Columns, count: int, rows: np.ndarray | None = None) -> Tensor:
     """What the interaction reads of `rows` (all `count` by default): (rows, dim) or (rows, features, dim)."""
     device = next(model.parameters()).device
     index = torch.arange(count, device=device) if rows is None else torch.from_numpy(rows).to(device)
@@ -26,7 +24,9 @@ def represent_rows(
 
 def score_blocks(model: Model, users: Tensor, items: Tensor) -> Tensor:
     """(users, items) scores of all with all; blocked so that an interaction that keeps a vector a pair stays bounded."""
-    width = 1 if model.interaction.factorised else 4 * model.interaction.dim * (items.shape[1] if items.dim() == 3 else 1)
+    width = (
+        1 if model.interaction.factorised else 4 * model.interaction.dim * (items.shape[1] if items.dim() == 3 else 1)
+    )
     block = max(1, CELLS_AT_A_TIME // max(1, width * len(users)))
     if block >= len(items):
         return model.score(users, items)

@@ -1,12 +1,12 @@
 """The model directory: what a fitted recommender leaves on disk, and how it comes back. No pickle in or out.
 
-    model/  manifest.json       sha256 of each file below, hash of the data, versions
-            config.json         complete; reruns alone
-            model.safetensors   all weights
-            preprocessing/      what the encoders and heads learned: state.json and Arrow arrays
-            users.arrow items.arrow seen.arrow   the records, and who interacted with what
-            known.safetensors   what the interaction reads of each of those users and items
-            README.md           model card
+model/  manifest.json       sha256 of each file below, hash of the data, versions
+        config.json         complete; reruns alone
+        model.safetensors   all weights
+        preprocessing/      what the encoders and heads learned: state.json and Arrow arrays
+        users.arrow items.arrow seen.arrow   the records, and who interacted with what
+        known.safetensors   what the interaction reads of each of those users and items
+        README.md           model card
 """
 
 from __future__ import annotations
@@ -46,7 +46,12 @@ def save_model(recommender: Recommender, directory: Path) -> Path:
     directory.parent.mkdir(parents=True, exist_ok=True)
     if directory.exists() and any(directory.iterdir()) and not (directory / MANIFEST).exists():
         raise ModelError(
-            Fault(str(directory), "this folder exists and is not a model.", "Name another one, or empty it.", "foreign folder")
+            Fault(
+                str(directory),
+                "this folder exists and is not a model.",
+                "Name another one, or empty it.",
+                "foreign folder",
+            )
         )
     temporary = directory.with_name(f".{directory.name}.writing-{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -82,7 +87,9 @@ def load_model(path: Path, trust_plugins: bool, plugins: Sequence[str | Path]) -
     registry = discover([*config.plugins, *plugins])
     if manifest["modules"]:
         _add_modules(registry, manifest["modules"], directory, trust_plugins)
-    recommender = Recommender(config.model_copy(update={"training": config.training.model_copy(update={"device": "auto"})}), registry)
+    recommender = Recommender(
+        config.model_copy(update={"training": config.training.model_copy(update={"device": "auto"})}), registry
+    )
     seen = _read_table(directory / "seen.arrow")
     recommender.dataset = Dataset(
         _read_table(directory / "users.arrow"),
@@ -92,7 +99,10 @@ def load_model(path: Path, trust_plugins: bool, plugins: Sequence[str | Path]) -
         manifest["roles"],
     )
     recommender.context = Context(
-        root=recommender.dataset.root, allow_urls=config.data.allow_urls, seed=config.seed, device=str(recommender.device)
+        root=recommender.dataset.root,
+        allow_urls=config.data.allow_urls,
+        seed=config.seed,
+        device=str(recommender.device),
     )
     recommender.model = _read_model(directory, config, registry, recommender.context).to(recommender.device)
     recommender.metrics = manifest["metrics"]
@@ -118,7 +128,9 @@ def find_model(path: Path) -> Path:
         if folder == path and path.is_dir() and path.name != "checkpoints":
             break
     state = "no model is here" if path.exists() else "there is no such path"
-    raise ModelError(Fault(str(path), f"{state} (no {MANIFEST} found).", "Give the folder that train.py wrote.", "no model"))
+    raise ModelError(
+        Fault(str(path), f"{state} (no {MANIFEST} found).", "Give the folder that train.py wrote.", "no model")
+    )
 
 
 def versions() -> dict[str, str]:
@@ -137,7 +149,10 @@ def _write_parts(recommender: Recommender, folder: Path) -> None:
 
     dataset, model = recommender.dataset, recommender.model
     (folder / "config.json").write_text(recommender.config.model_dump_json(indent=1) + "\n")
-    save_file({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, folder / "model.safetensors")
+    save_file(
+        {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()},
+        folder / "model.safetensors",
+    )
     with recommender._inference():
         known = {side: recommender._known_rows(side).cpu().contiguous().clone() for side in SIDES}
     save_file(known, folder / "known.safetensors")
@@ -149,7 +164,11 @@ def _write_parts(recommender: Recommender, folder: Path) -> None:
     for side in SIDES:
         tower = model.tower(side)
         parts[side] = {
-            name: {"type": encoder.type, "params": encoder.params.model_dump(mode="json"), "input_dim": encoder.input_dim}
+            name: {
+                "type": encoder.type,
+                "params": encoder.params.model_dump(mode="json"),
+                "input_dim": encoder.input_dim,
+            }
             | {"state": _pack(encoder.state(), folder / "preprocessing", f"{side}-{index}")}
             for index, (name, encoder) in enumerate(zip(tower.features, tower.encoders, strict=True))
             if isinstance(encoder, Encoder)
@@ -191,7 +210,11 @@ def _read_model(directory: Path, config: Config, registry: Registry, context: Co
         model.load_state_dict(load_file(directory / "model.safetensors"))
     except (RuntimeError, SafetensorError) as error:
         raise ModelError(
-            Fault(str(directory), f"the weights do not fit the components installed here: {error}.", "Use the versions in manifest.json.")
+            Fault(
+                str(directory),
+                f"the weights do not fit the components installed here: {error}.",
+                "Use the versions in manifest.json.",
+            )
         ) from None
     return model
 
@@ -200,18 +223,31 @@ def _checked_manifest(directory: Path) -> dict[str, Any]:
     try:
         manifest = json.loads((directory / MANIFEST).read_text())
     except (json.JSONDecodeError, UnicodeDecodeError):
-        raise ModelError(Fault(f"{directory / MANIFEST}", "this manifest is not valid JSON.", "Train again.", "damaged")) from None
+        raise ModelError(
+            Fault(f"{directory / MANIFEST}", "this manifest is not valid JSON.", "Train again.", "damaged")
+        ) from None
     if manifest.get("format") != FORMAT:
         raise ModelError(
-            Fault(str(directory), f"its format is {manifest.get('format')!r}; this version reads {FORMAT}.", "Train again.", "format")
+            Fault(
+                str(directory),
+                f"its format is {manifest.get('format')!r}; this version reads {FORMAT}.",
+                "Train again.",
+                "format",
+            )
         )
     faults = []
     for name, digest in manifest["files"].items():
         path = directory / name
         if not path.is_file():
-            faults.append(Fault(str(path), "this file is missing.", "Copy the whole directory, or train again.", "damaged"))
+            faults.append(
+                Fault(str(path), "this file is missing.", "Copy the whole directory, or train again.", "damaged")
+            )
         elif sha256_of(path) != digest:
-            faults.append(Fault(str(path), "this file is not the one that was saved.", "Copy it again, or train again.", "damaged"))
+            faults.append(
+                Fault(
+                    str(path), "this file is not the one that was saved.", "Copy it again, or train again.", "damaged"
+                )
+            )
     if faults:
         raise ModelError(faults)
     return manifest

@@ -1,7 +1,7 @@
 """The conformance kit: tells a plugin's author what their component breaks. Our own tests run it on every built-in.
 
-    from anyrec.testing import check_encoder
-    check_encoder(MyEncoder)
+from anyrec.testing import check_encoder
+check_encoder(MyEncoder)
 """
 
 from __future__ import annotations
@@ -24,13 +24,19 @@ EXAMPLES: dict[str, Callable[[], pa.Array]] = {
     "identity": lambda: pa.array([f"id{n}" for n in range(40)]),
     "categorical": lambda: pa.array([["red", "blue"], ["red"], None, []] * 10, pa.list_(pa.string())),
     "continuous": lambda: pa.array([None if n % 7 == 3 else float(n) ** 1.5 for n in range(40)]),
-    "text": lambda: pa.array([None if n % 7 == 3 else f"a red {'boat' if n % 2 else 'house'} number {n % 5}" for n in range(40)]),
-    "numbers": lambda: pa.array([None if n % 7 == 3 else [float(k) for k in range(n % 5)] for n in range(40)], pa.list_(pa.float64())),
+    "text": lambda: pa.array(
+        [None if n % 7 == 3 else f"a red {'boat' if n % 2 else 'house'} number {n % 5}" for n in range(40)]
+    ),
+    "numbers": lambda: pa.array(
+        [None if n % 7 == 3 else [float(k) for k in range(n % 5)] for n in range(40)], pa.list_(pa.float64())
+    ),
     "timestamps": lambda: pa.array(
         [None if n % 7 == 3 else [START + dt.timedelta(hours=5 * n * k) for k in range(n % 4)] for n in range(40)],
         pa.list_(pa.timestamp("us", "UTC")),
     ),
-    "items": lambda: pa.array([None if n % 7 == 3 else [f"i{k}" for k in range(n % 4)] for n in range(40)], pa.list_(pa.string())),
+    "items": lambda: pa.array(
+        [None if n % 7 == 3 else [f"i{k}" for k in range(n % 4)] for n in range(40)], pa.list_(pa.string())
+    ),
 }
 
 
@@ -39,7 +45,10 @@ class ConformanceError(AssertionError):
 
 
 def check_encoder(
-    cls: type[Encoder], column: pa.Array | None = None, params: dict[str, Any] | None = None, context: Context | None = None
+    cls: type[Encoder],
+    column: Any = None,
+    params: dict[str, Any] | None = None,
+    context: Context | None = None,
 ) -> None:
     """Raise ConformanceError with everything that `cls` breaks of the encoder's contract.
 
@@ -68,7 +77,9 @@ def check_encoder(
     rows = torch.arange(len(column))
     output = encoder.train()(select(prepared.values, rows))
     if tuple(output.shape) != (len(column), 16):
-        raise ConformanceError(f"{cls.__name__}: forward gave shape {tuple(output.shape)}, not (batch, output_dim) = ({len(column)}, 16).")
+        raise ConformanceError(
+            f"{cls.__name__}: forward gave shape {tuple(output.shape)}, not (batch, output_dim) = ({len(column)}, 16)."
+        )
     if {name for name, _ in encoder.named_parameters()} != names:
         faults.append("a parameter was created in forward, after the optimizer was built: create it in build().")
     _check_gradients(encoder, output, prepared.present, faults)
@@ -97,7 +108,9 @@ def check_fusion(cls: type[Fusion], params: BaseModel | None = None, features: i
         for what in (float("nan"), float("inf"), 1e30):
             other = torch.where(present.unsqueeze(-1), values, what)
             if not torch.equal(fusion(other, present), output):
-                faults.append(f"what stands in a masked feature ({what}) changes the output: use the features that fuse() is given.")
+                faults.append(
+                    f"what stands in a masked feature ({what}) changes the output: use the features that fuse() is given."
+                )
         if not output.isfinite().all():
             faults.append("the output is not finite, though all features were absent or finite.")
         if not torch.allclose(fusion(values[4:5], present[4:5]), output[4:5], atol=1e-5):
@@ -125,7 +138,10 @@ def _check_gradients(encoder: Encoder, output: Tensor, present: Tensor, faults: 
         gradient = parameter.grad
         if parameter.requires_grad and gradient is None:
             faults.append(f"the parameter '{name}' receives no gradient.")
-        elif gradient is not None and not (gradient.coalesce().values() if gradient.is_sparse else gradient).isfinite().all():
+        elif (
+            gradient is not None
+            and not (gradient.coalesce().values() if gradient.is_sparse else gradient).isfinite().all()
+        ):
             faults.append(f"the gradient of '{name}' is not finite: an absent row must hold finite stand-ins.")
 
 
@@ -155,12 +171,16 @@ def _check_rows(encoder: Encoder, values: Values, whole: Tensor, faults: list[st
         faults.append("the order of the rows changes their outputs.")
 
 
-def _check_independence(encoder: Encoder, column: pa.Array, whole: Tensor, prepared: Prepared, faults: list[str]) -> None:
+def _check_independence(
+    encoder: Encoder, column: pa.Array, whole: Tensor, prepared: Prepared, faults: list[str]
+) -> None:
     """prepare() of one row alone must give what it gave among the others."""
     for row in (0, len(column) // 2, len(column) - 1):
         alone = encoder.encode_column(column.slice(row, 1))
         same_mask = bool(alone.present[0] == prepared.present[row])
-        if not same_mask or not torch.allclose(encoder(select(alone.values, torch.tensor([0])))[0], whole[row], atol=1e-6):
+        if not same_mask or not torch.allclose(
+            encoder(select(alone.values, torch.tensor([0])))[0], whole[row], atol=1e-6
+        ):
             faults.append("prepare() of one record depends on the other records: learn in fit(), not in prepare().")
             return
     nothing = encoder.encode_column(pa.nulls(3, column.type))
@@ -168,7 +188,9 @@ def _check_independence(encoder: Encoder, column: pa.Array, whole: Tensor, prepa
         faults.append("a column of nulls is not handled.")
 
 
-def _check_state(encoder: Encoder, make: Callable[..., Encoder], whole: Tensor, column: pa.Array, faults: list[str]) -> None:
+def _check_state(
+    encoder: Encoder, make: Callable[..., Encoder], whole: Tensor, column: pa.Array, faults: list[str]
+) -> None:
     state = {}
     for key, value in encoder.state().items():
         if isinstance(value, (pa.Array, pa.ChunkedArray)):

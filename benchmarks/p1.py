@@ -37,7 +37,8 @@ def main():
     recommender = Recommender.from_config(config).fit(dataset)
     seconds = time.perf_counter() - started
     parts = [
-        f"{part} ndcg@10 {metrics['ndcg@10']:.4f} recall@10 {metrics['recall@10']:.4f}" for part, metrics in recommender.metrics.items()
+        f"{part} ndcg@10 {metrics['ndcg@10']:.4f} recall@10 {metrics['recall@10']:.4f}"
+        for part, metrics in recommender.metrics.items()
     ]
     epochs = f"best epoch {recommender.result.best_epoch} of {len(recommender.result.history)}"
     print(f"{arguments.data} seed {arguments.seed}: {'; '.join(parts)}; {epochs}; {seconds:.0f} s", flush=True)
@@ -51,10 +52,20 @@ def test_lists(recommender):
     known = np.concatenate([split.train, split.validation])
     occurring = data.ids("item").take(pa.array(np.unique(data.item_rows)))
     users = data.ids("user").take(pa.array(np.unique(data.user_rows[split.test])))
-    wide = recommender.recommend(users, 20 + int(np.bincount(data.user_rows[known]).max()), exclude_seen=False, candidates=occurring)
+    wide = recommender.recommend(
+        users, 20 + int(np.bincount(data.user_rows[known]).max()), exclude_seen=False, candidates=occurring
+    )
     listed = pa.table({"user_id": wide["user_id"], "item_id": wide["item_id"]})
-    taken = data.interactions.take(pa.array(known)).select(["user_id", "item_id"]).append_column("taken", pa.array(np.ones(len(known), bool)))
-    joined = listed.append_column("place", pa.array(np.arange(len(listed)))).join(taken, ["user_id", "item_id"]).sort_by("place")
+    taken = (
+        data.interactions.take(pa.array(known))
+        .select(["user_id", "item_id"])
+        .append_column("taken", pa.array(np.ones(len(known), bool)))
+    )
+    joined = (
+        listed.append_column("place", pa.array(np.arange(len(listed))))
+        .join(taken, ["user_id", "item_id"])
+        .sort_by("place")
+    )
     left = joined.filter(joined["taken"].is_null()).select(["user_id", "item_id"])
     ids = left["user_id"].to_numpy()
     starts = np.flatnonzero(np.append(True, ids[1:] != ids[:-1]))

@@ -38,7 +38,11 @@ class InteractionType(Head):
         self.layers = _layers(self.dim, self.params, max(1, len(self.classes)))
 
     def targets(self, column: pa.Array) -> Prepared:
-        places = pc.fill_null(pc.index_in(column, value_set=self.classes), -1).to_numpy(zero_copy_only=False).astype(np.int64)
+        places = (
+            pc.fill_null(pc.index_in(column, value_set=self.classes), -1)
+            .to_numpy(zero_copy_only=False)
+            .astype(np.int64)
+        )
         return Prepared(torch.from_numpy(np.maximum(places, 0)), torch.from_numpy(places >= 0))
 
     def forward(self, pair: Tensor) -> Tensor:

@@ -141,7 +141,9 @@ class Combined(Loss):
 
     class Params(Params):
         parts: dict[str, float] = Field(
-            default_factory=lambda: {"bce": 1.0, "contrastive": 0.5}, min_length=1, description="Losses of this file, each with its weight."
+            default_factory=lambda: {"bce": 1.0, "contrastive": 0.5},
+            min_length=1,
+            description="Losses of this file, each with its weight.",
         )
 
     def __init__(self, params: Combined.Params | None = None):
@@ -152,7 +154,10 @@ class Combined(Loss):
             from anyrec.errors import ConfigError, Fault, did_you_mean
 
             raise ConfigError(
-                [Fault(f"/loss/parts/{name}", "no such loss to combine.", did_you_mean(name, known)) for name in sorted(unknown)]
+                [
+                    Fault(f"/loss/parts/{name}", "no such loss to combine.", did_you_mean(name, known))
+                    for name in sorted(unknown)
+                ]
             )
         self.parts = nn.ModuleDict({name: known[name]() for name in self.params.parts})
 
@@ -166,7 +171,9 @@ class Combined(Loss):
             part.num_items = count  # type: ignore[assignment]
 
     def forward(self, positive: Tensor, negative: Tensor, valid: Tensor | None, weight: Tensor | None) -> Tensor:
-        losses = [self.params.parts[name] * part(positive, negative, valid, weight) for name, part in self.parts.items()]
+        losses = [
+            self.params.parts[name] * part(positive, negative, valid, weight) for name, part in self.parts.items()
+        ]
         return torch.stack(losses).sum()
 
 

@@ -25,7 +25,9 @@ class Categorical(Encoder):
     class Params(Params):
         min_count: int = Field(1, ge=1, description="Categories in fewer training rows share the vector of the unseen.")
         max_categories: int | None = Field(None, ge=1, description="Keep only the commonest; the rest are pooled.")
-        hash_buckets: int | None = Field(None, ge=1, description="Hash into so many vectors instead of learning a vocabulary.")
+        hash_buckets: int | None = Field(
+            None, ge=1, description="Hash into so many vectors instead of learning a vocabulary."
+        )
 
     def fit(self, column: pa.Array) -> None:
         values, _ = flatten(column)

@@ -24,7 +24,9 @@ class Identity(Encoder):
     class Params(Params):
         sparse: bool = Field(False, description="Give this table sparse gradients whatever its size.")
         dropout: float = Field(0.0, ge=0, lt=1, description="Share of each vector's values silenced in training.")
-        init_std: float | None = Field(None, gt=0, description="Spread of the first vectors; by default 1 / sqrt(dimension).")
+        init_std: float | None = Field(
+            None, gt=0, description="Spread of the first vectors; by default 1 / sqrt(dimension)."
+        )
 
     def fit(self, column: pa.Array) -> None:
         self.vocabulary = column.drop_null().unique().sort()

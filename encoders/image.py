@@ -64,7 +64,9 @@ class Torchvision(Encoder):
 
     class Params(Params):
         model: str = Field("resnet18", description="A name that torchvision.models.list_models() has.")
-        weights: str | None = Field("DEFAULT", description="Pretrained weights by name, a .pth or .safetensors file, or null for none.")
+        weights: str | None = Field(
+            "DEFAULT", description="Pretrained weights by name, a .pth or .safetensors file, or null for none."
+        )
         frozen: bool = Field(True, description="Keep the backbone as it is and cache its vectors.")
         size: int = Field(224, ge=32, le=1024, description="Images are fitted into a square of so many pixels.")
 
@@ -174,7 +176,11 @@ def make_backbone(name: str, weights: str | None, seed: int) -> tuple[nn.Module,
     if name not in models.list_models():
         from anyrec.errors import did_you_mean
 
-        raise ConfigError(Fault("/features/image/model", f"torchvision has no model '{name}'.", did_you_mean(name, models.list_models())))
+        raise ConfigError(
+            Fault(
+                "/features/image/model", f"torchvision has no model '{name}'.", did_you_mean(name, models.list_models())
+            )
+        )
     from_file = weights is not None and Path(weights).suffix in (".pth", ".pt", ".safetensors")
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -183,7 +189,12 @@ def make_backbone(name: str, weights: str | None, seed: int) -> tuple[nn.Module,
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             mend = "Give the path of a weights file, or null to start from random ones."
             raise ConfigError(
-                Fault("/features/image/weights", f"'{weights}' for {name} cannot be had: {error}.", mend, "no such weights")
+                Fault(
+                    "/features/image/weights",
+                    f"'{weights}' for {name} cannot be had: {error}.",
+                    mend,
+                    "no such weights",
+                )
             ) from None
     if from_file:
         _load_weights(model, str(weights))
@@ -192,7 +203,9 @@ def make_backbone(name: str, weights: str | None, seed: int) -> tuple[nn.Module,
             if isinstance(layer, nn.Linear):
                 setattr(parent, child, nn.Identity())
                 return model, layer.in_features
-    raise ConfigError(Fault("/features/image/model", f"'{name}' has no last linear layer to take off.", "Choose another model."))
+    raise ConfigError(
+        Fault("/features/image/model", f"'{name}' has no last linear layer to take off.", "Choose another model.")
+    )
 
 
 def _load_weights(model: nn.Module, path: str) -> None:
@@ -205,4 +218,6 @@ def _load_weights(model: nn.Module, path: str) -> None:
             model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:
         reason = str(error).split("\n")[0]
-        raise ConfigError(Fault("/features/image/weights", f"'{path}' cannot be used: {reason}.", "Give weights of this model.")) from None
+        raise ConfigError(
+            Fault("/features/image/weights", f"'{path}' cannot be used: {reason}.", "Give weights of this model.")
+        ) from None

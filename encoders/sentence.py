@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from functools import lru_cache
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,7 +41,9 @@ class Sentence(Encoder):
     class Params(Params):
         model: str = Field("sentence-transformers/all-MiniLM-L6-v2", description="A model's name or folder.")
         frozen: bool = Field(True, description="Keep the model as it is and cache its vectors.")
-        max_tokens: int | None = Field(None, ge=1, description="Tokens read of each text; by default the model's own limit.")
+        max_tokens: int | None = Field(
+            None, ge=1, description="Tokens read of each text; by default the model's own limit."
+        )
 
     def fit(self, column: pa.Array) -> None:
         if not self.params.frozen:
@@ -147,10 +150,12 @@ def flatten_texts(column: pa.Array) -> tuple[pa.Array, np.ndarray]:
         column = pa.ListArray.from_arrays(pa.array(offsets), column.drop_null())
     texts = column.flatten()
     parents = pc.list_parent_indices(column).to_numpy(zero_copy_only=False)
-    full = pc.fill_null(pc.greater(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0), False).to_numpy(zero_copy_only=False)
+    full = pc.fill_null(pc.greater(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0), False).to_numpy(
+        zero_copy_only=False
+    )
     lengths = np.bincount(parents[full], minlength=len(column)) if len(column) else np.empty(0, np.int64)
     return texts.filter(pa.array(full)), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
 def _joined(texts: list[str], offsets: np.ndarray) -> list[str]:
-    return [" ".join(texts[start:end]) for start, end in zip(offsets[:-1], offsets[1:], strict=True)]
+    return [" ".join(texts[start:end]) for start, end in pairwise(offsets)]

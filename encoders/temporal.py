@@ -52,7 +52,8 @@ class Sequence(Encoder):
         kept = from_end <= self.params.max_length
         lengths = np.minimum(lengths, self.params.max_length)
         return Ragged(
-            torch.from_numpy(scaled[kept].astype(np.float32)), torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)]))
+            torch.from_numpy(scaled[kept].astype(np.float32)),
+            torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)])),
         )
 
     def build(self) -> None:
@@ -62,7 +63,9 @@ class Sequence(Encoder):
         elif self.params.pooling == "transformer":
             self.lift = nn.Linear(1, width)
             self.positions = nn.Parameter(torch.randn(self.params.max_length, width) * 0.02)
-            self.reader = nn.TransformerEncoderLayer(width, 2, 2 * width, dropout=0.0, batch_first=True, norm_first=True)
+            self.reader = nn.TransformerEncoderLayer(
+                width, 2, 2 * width, dropout=0.0, batch_first=True, norm_first=True
+            )
         self.project = nn.Linear(8 if self.params.pooling == "statistics" else width, self.output_dim)
 
     def forward(self, values: Any) -> Tensor:

@@ -21,7 +21,9 @@ class Simple(Fusion):
     type = "simple"
 
     class Params(Params):
-        hidden_dims: list[int] = Field(default_factory=lambda: [128], description="Widths of the perceptron's hidden layers.")
+        hidden_dims: list[int] = Field(
+            default_factory=lambda: [128], description="Widths of the perceptron's hidden layers."
+        )
         dropout: float = Field(0.1, ge=0, lt=1, description="Share of hidden values silenced in training.")
         layer_norm: bool = Field(True, description="Normalise each hidden layer.")
 
@@ -31,7 +33,9 @@ class Simple(Fusion):
         self.linear = nn.Linear(width, self.output_dim)
         start_as_sum(self.linear, self.dim)
         if len(self.names) > 1:
-            self.perceptron = perceptron(width, self.params.hidden_dims, self.output_dim, self.params.dropout, self.params.layer_norm)
+            self.perceptron = perceptron(
+                width, self.params.hidden_dims, self.output_dim, self.params.dropout, self.params.layer_norm
+            )
             nn.init.zeros_(self.perceptron[-1].weight)
 
     def fuse(self, features: Tensor, present: Tensor) -> Tensor:
@@ -128,7 +132,9 @@ class Attention(Fusion):
         num_layers: int = Field(1, ge=1, description="Transformer layers.")
         num_heads: int = Field(4, ge=1, description="Attention heads; must divide the feature dimension.")
         dropout: float = Field(0.1, ge=0, lt=1)
-        use_cls_token: bool = Field(True, description="Read the result at a token of its own; else average the features.")
+        use_cls_token: bool = Field(
+            True, description="Read the result at a token of its own; else average the features."
+        )
         use_layer_norm: bool = Field(True, description="Normalise the result.")
 
     def __init__(self, *arguments: Any, **options: Any):
@@ -158,9 +164,17 @@ class Identity(Fusion):
     def __init__(self, *arguments: Any, **options: Any):
         super().__init__(*arguments, **options)
         if len(self.names) != 1 or self.dim != self.output_dim:
-            found = f"there are {len(self.names)}: {', '.join(self.names)}" if len(self.names) != 1 else "the dimensions differ"
+            found = (
+                f"there are {len(self.names)}: {', '.join(self.names)}"
+                if len(self.names) != 1
+                else "the dimensions differ"
+            )
             raise ConfigError(
-                Fault("/fusion/type", f"'identity' needs one feature of the result's dimension; {found}.", "Use 'sum' or 'simple'.")
+                Fault(
+                    "/fusion/type",
+                    f"'identity' needs one feature of the result's dimension; {found}.",
+                    "Use 'sum' or 'simple'.",
+                )
             )
 
     def fuse(self, features: Tensor, present: Tensor) -> Tensor:

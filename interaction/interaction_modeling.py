@@ -64,7 +64,9 @@ class MLP(Interaction):
     type = "mlp"
 
     class Params(Params):
-        hidden_dims: list[int] = Field(default_factory=lambda: [64, 32], min_length=1, description="Widths of the hidden layers.")
+        hidden_dims: list[int] = Field(
+            default_factory=lambda: [64, 32], min_length=1, description="Widths of the hidden layers."
+        )
         dropout: float = Field(0.0, ge=0, lt=1)
 
     def __init__(self, *arguments: Any, **options: Any):

@@ -35,7 +35,9 @@ class Popularity(Sampler):
         super().__init__(*arguments)
         positives = self.positives
         self.weights = popular(positives, self.params.alpha)
-        owners = torch.repeat_interleave(torch.arange(positives.num_users, device=self.weights.device), positives.counts)
+        owners = torch.repeat_interleave(
+            torch.arange(positives.num_users, device=self.weights.device), positives.counts
+        )
         had = self.weights.new_zeros(positives.num_users).index_add(0, owners, self.weights[positives.items])
         self.lacking = (1 - had).clamp(min=1e-6)
         """(users,) the probability that a draw by popularity is no positive of the user."""

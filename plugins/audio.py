@@ -35,7 +35,9 @@ class Audio(Encoder):
             except (OSError, EOFError, wave.Error, ValueError) as error:
                 unreadable.append(f"'{name}' ({error})")
         if unreadable:
-            self.context.warnings.append(f"{len(unreadable)} sounds cannot be read and count as absent; the first: {unreadable[0]}.")
+            self.context.warnings.append(
+                f"{len(unreadable)} sounds cannot be read and count as absent; the first: {unreadable[0]}."
+            )
         return Prepared(torch.from_numpy(values), torch.from_numpy(present))
 
     def build(self) -> None:

@@ -53,7 +53,10 @@ def small_dataset(users=60, items=40, each=8, seed=0, order=None):
     )
     if order is not None:
         shuffle = np.random.default_rng(order)
-        user_table, item_table = user_table.take(shuffle.permutation(users)), item_table.take(shuffle.permutation(items))
+        user_table, item_table = (
+            user_table.take(shuffle.permutation(users)),
+            item_table.take(shuffle.permutation(items)),
+        )
     roles = {"user.spending": "numbers", "item.restocked": "timestamps"}
     return Dataset(user_table, item_table, interactions, roles=roles)
 

@@ -62,7 +62,14 @@ def test_the_kit_tells_what_a_bad_encoder_breaks():
     with pytest.raises(ConformanceError) as error:
         check_encoder(Bad)
     told = str(error.value)
-    for part in ("created in forward", "receives no gradient", "null counts as present", "not finite", "batch of one", "depends on the other"):
+    for part in (
+        "created in forward",
+        "receives no gradient",
+        "null counts as present",
+        "not finite",
+        "batch of one",
+        "depends on the other",
+    ):
         assert part in told
 
 

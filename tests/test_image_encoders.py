@@ -33,7 +33,7 @@ def folder(tmp_path_factory):
     rgb.convert("L").save(root / "grey.png")
     rgb.quantize(64).save(root / "palette.png")
     rgb.save(root / "animated.gif", save_all=True, append_images=[Image.new("RGB", (40, 30))])
-    Image.fromarray((gradient()[..., 0].astype(np.uint16) * 257)).save(root / "sixteen.png")
+    Image.fromarray(gradient()[..., 0].astype(np.uint16) * 257).save(root / "sixteen.png")
     glass = rgb.convert("RGBA")
     glass.putalpha(Image.fromarray(np.repeat(np.array([[0, 255]], np.uint8), 20, 1).repeat(30, 0)))
     glass.save(root / "alpha.png")
@@ -88,14 +88,27 @@ def test_missing_and_corrupt_images_are_counted_masked_and_under_strict_refused(
 
 
 def test_validation_finds_every_bad_image(folder):
-    items = pa.table({"item_id": [1, 2], "image.a": ["rgb.png", "nowhere.png"], "image.b": [["noise.png", "rgb.jpg"], None]})
+    items = pa.table(
+        {"item_id": [1, 2], "image.a": ["rgb.png", "nowhere.png"], "image.b": [["noise.png", "rgb.jpg"], None]}
+    )
     data = Dataset(pa.table({"user_id": [1]}), items, pa.table({"user_id": [1], "item_id": [1]}), folder)
     faults, counts = check_images(data, DataConfig())
     assert counts == {"corrupt image": 1, "missing image": 1}
     assert {fault.where for fault in faults} == {"nowhere.png", "noise.png"}
 
 
-COLUMN = pa.array([["rgb.png", "grey.png"], ["turned.jpg"], None, [], ["noise.png"], ["palette.png"], ["rgb.png"], ["noise.png", "rgb.png"]])
+COLUMN = pa.array(
+    [
+        ["rgb.png", "grey.png"],
+        ["turned.jpg"],
+        None,
+        [],
+        ["noise.png"],
+        ["palette.png"],
+        ["rgb.png"],
+        ["noise.png", "rgb.png"],
+    ]
+)
 
 
 def test_the_small_net_keeps_the_contract(folder):
@@ -130,7 +143,9 @@ def test_weights_come_from_a_file_without_running_code(folder, tmp_path):
     encoder.build()
     assert torch.equal(encoder.backbone.conv1[0].weight, model.conv1[0].weight)
     torch.save(model, tmp_path / "pickled.pth")
-    bad = Torchvision(Torchvision.Params(model="shufflenet_v2_x0_5", weights=str(tmp_path / "pickled.pth"), frozen=False), 8)
+    bad = Torchvision(
+        Torchvision.Params(model="shufflenet_v2_x0_5", weights=str(tmp_path / "pickled.pth"), frozen=False), 8
+    )
     with pytest.raises(ConfigError, match="cannot be used"):
         bad.build()
 
@@ -146,7 +161,11 @@ def test_clip_embeds_images(folder, tmp_path):
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
     small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = CLIPConfig(text_config={**small, "vocab_size": 99}, vision_config={**small, "image_size": 32, "patch_size": 16}, projection_dim=12)
+    config = CLIPConfig(
+        text_config={**small, "vocab_size": 99},
+        vision_config={**small, "image_size": 32, "patch_size": 16},
+        projection_dim=12,
+    )
     place = tmp_path / "clip"
     CLIPModel(config).save_pretrained(place)
     CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(place)
@@ -163,5 +182,8 @@ def test_clip_embeds_images(folder, tmp_path):
 def _tiny_tokenizer():
     from transformers import CLIPTokenizer
 
-    vocabulary = {word: n for n, word in enumerate(["<|startoftext|>", "<|endoftext|>", *"abcdefgh", *(f"{c}</w>" for c in "abcdefgh")])}
+    vocabulary = {
+        word: n
+        for n, word in enumerate(["<|startoftext|>", "<|endoftext|>", *"abcdefgh", *(f"{c}</w>" for c in "abcdefgh")])
+    }
     return CLIPTokenizer(vocab=vocabulary, merges=[])

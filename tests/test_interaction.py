@@ -21,7 +21,9 @@ def test_shared_and_own_candidates_score_the_same(name):
     interaction, users, items = make(name)
     shared = interaction.score(users, items)
     own = interaction.score(users, items.unsqueeze(0).expand(5, *items.shape))
-    alone = torch.cat([interaction.score(users[u : u + 1], items[i : i + 1]) for u in range(5) for i in range(7)]).view(5, 7)
+    alone = torch.cat([interaction.score(users[u : u + 1], items[i : i + 1]) for u in range(5) for i in range(7)]).view(
+        5, 7
+    )
     assert shared.shape == (5, 7)
     assert torch.allclose(shared, own, atol=1e-6)
     assert torch.allclose(shared, alone, atol=1e-6)
@@ -30,7 +32,9 @@ def test_shared_and_own_candidates_score_the_same(name):
 @pytest.mark.parametrize("name", [n for n in NAMES if REGISTRY.get("interaction", n).factorised])
 def test_a_factorised_score_is_the_dot_product_of_its_vectors(name):
     interaction, users, items = make(name)
-    assert torch.allclose(interaction.score(users, items), interaction.user_vectors(users) @ interaction.item_vectors(items).T, atol=1e-6)
+    assert torch.allclose(
+        interaction.score(users, items), interaction.user_vectors(users) @ interaction.item_vectors(items).T, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -83,9 +83,7 @@ def test_a_batch_of_one_equals_a_batch_of_all():
 
 def test_the_order_of_the_records_changes_nothing():
     one, two = fit(small_dataset()), fit(small_dataset(order=5))
-    for (name, first), (_, second) in zip(
-        one.model.state_dict().items(), two.model.state_dict().items(), strict=True
-    ):
+    for (name, first), (_, second) in zip(one.model.state_dict().items(), two.model.state_dict().items(), strict=True):
         assert torch.equal(first, second), name
 
 
@@ -115,7 +113,10 @@ def test_training_knows_the_training_interactions_alone():
 
     data, split = recommender.dataset, recommender.split
     train = Positives(
-        torch.from_numpy(data.user_rows[split.train]), torch.from_numpy(data.item_rows[split.train]), len(data.users), len(data.items)
+        torch.from_numpy(data.user_rows[split.train]),
+        torch.from_numpy(data.item_rows[split.train]),
+        len(data.users),
+        len(data.items),
     )
     sampler = discover().get("sampler", "uniform")(train, None)
     users = torch.from_numpy(np.repeat(data.user_rows[split.test], 400))

@@ -70,7 +70,10 @@ def test_a_loss_equals_its_definition_in_float64(name, seed, masked, weighted):
         torch.tensor(valid) if masked else None,
         torch.tensor(weight) if weighted else None,
     )
-    rows = [REFERENCE[name](p, [n for n, v in zip(ns, vs, strict=True) if v], 5) for p, ns, vs in zip(positive, negative, valid, strict=True)]
+    rows = [
+        REFERENCE[name](p, [n for n, v in zip(ns, vs, strict=True) if v], 5)
+        for p, ns, vs in zip(positive, negative, valid, strict=True)
+    ]
     assert found.item() == pytest.approx(float((np.array(rows) * weight).sum() / weight.sum()), rel=1e-9, abs=1e-9)
 
 

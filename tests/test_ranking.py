@@ -40,7 +40,9 @@ def test_metrics_equal_a_loop_over_their_definitions(seed, many, ties):
     rng = np.random.default_rng(seed)
     users, items = 7, 30
     scores = rng.integers(0, 6, (users, items)).astype(float) if ties else rng.normal(size=(users, items))
-    targets = {u: set(rng.choice(items, rng.integers(1, 9 if many else 2), replace=False).tolist()) for u in range(users - 1)}
+    targets = {
+        u: set(rng.choice(items, rng.integers(1, 9 if many else 2), replace=False).tolist()) for u in range(users - 1)
+    }
     exclude = {u: set(rng.choice(items, 6).tolist()) for u in range(users)}
     rankable = rng.random(items) < 0.8
 

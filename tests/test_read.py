@@ -26,16 +26,41 @@ VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 def document(**changes):
     base = {
         "user_data": [
-            {"user_id": "a", "categorical": {"job": "nurse", "langs": ["en", "fr"]}, "continuous": {"age": 30}, "text": {"bio": "hi"}},
-            {"user_id": "b", "temporal": {"logins": ["2024-01-01T10:00:00Z", "2024-01-02"], "spend": [1, 2.5], "had": ["x"]}},
+            {
+                "user_id": "a",
+                "categorical": {"job": "nurse", "langs": ["en", "fr"]},
+                "continuous": {"age": 30},
+                "text": {"bio": "hi"},
+            },
+            {
+                "user_id": "b",
+                "temporal": {"logins": ["2024-01-01T10:00:00Z", "2024-01-02"], "spend": [1, 2.5], "had": ["x"]},
+            },
         ],
         "item_data": [
-            {"item_id": "x", "continuous": {"price": 9.5}, "text": {"title": ["One", "Uno"]}, "audio": {"clip": "x.wav"}},
+            {
+                "item_id": "x",
+                "continuous": {"price": 9.5},
+                "text": {"title": ["One", "Uno"]},
+                "audio": {"clip": "x.wav"},
+            },
             {"item_id": "y", "image": {"front": "y.png"}, "categorical": {"new": True, "size": 2}},
         ],
         "interactions": [
-            {"user_id": "a", "item_id": "x", "interaction_type": "view", "timestamp": "2024-01-01T00:00:00Z", "rating": 4},
-            {"user_id": "b", "item_id": "y", "timestamp": "2024-01-01T02:00:00+02:00", "label": 0, "context": {"device": "tv"}},
+            {
+                "user_id": "a",
+                "item_id": "x",
+                "interaction_type": "view",
+                "timestamp": "2024-01-01T00:00:00Z",
+                "rating": 4,
+            },
+            {
+                "user_id": "b",
+                "item_id": "y",
+                "timestamp": "2024-01-01T02:00:00+02:00",
+                "label": 0,
+                "context": {"device": "tv"},
+            },
         ],
     }
     return {**base, **changes}
@@ -54,7 +79,10 @@ def test_every_group_arrives_as_documented(tmp_path):
     assert users[0]["continuous.age"] == 30.0
     assert users[1]["temporal.spend"] == [1.0, 2.5]
     assert users[1]["temporal.had"] == ["x"]
-    assert [t.isoformat() for t in users[1]["temporal.logins"]] == ["2024-01-01T10:00:00+00:00", "2024-01-02T00:00:00+00:00"]
+    assert [t.isoformat() for t in users[1]["temporal.logins"]] == [
+        "2024-01-01T10:00:00+00:00",
+        "2024-01-02T00:00:00+00:00",
+    ]
     assert data.roles == {"user.had": "items", "user.logins": "timestamps", "user.spend": "numbers"}
     assert len([note for note in data.notes if "inferred" in note]) == 3
     assert items[1]["categorical.new"] == "true" and items[1]["categorical.size"] == "2"
@@ -68,7 +96,10 @@ def test_every_group_arrives_as_documented(tmp_path):
 
 
 def test_epoch_seconds_and_iso_times_may_be_mixed(tmp_path):
-    rows = [{"user_id": "a", "item_id": "x", "timestamp": t} for t in (1704067200, "2024-01-01", 1704067200.5, None, "2024-01-01 00:00:00")]
+    rows = [
+        {"user_id": "a", "item_id": "x", "timestamp": t}
+        for t in (1704067200, "2024-01-01", 1704067200.5, None, "2024-01-01 00:00:00")
+    ]
     times = read(tmp_path, document(interactions=rows)).interactions["timestamp"].to_pylist()
     assert times[0] == times[1] == times[4]
     assert times[2].microsecond == 500_000 and times[3] is None
@@ -80,22 +111,62 @@ def test_declared_roles_win_over_inference(tmp_path):
 
 
 FAULTY = {
-    "unknown user": (lambda d: d["interactions"][0].update(user_id="zz"), "/interactions/0/user_id", "no record in user_data has the id 'zz'"),
-    "unknown item, other type": (lambda d: d["interactions"].append({"user_id": "a", "item_id": 1}), "/interactions/2/item_id", "most ids here are texts"),
-    "duplicate id": (lambda d: d["user_data"].append({"user_id": "a"}), "/user_data/2/user_id", "is the id of /user_data/0 as well"),
+    "unknown user": (
+        lambda d: d["interactions"][0].update(user_id="zz"),
+        "/interactions/0/user_id",
+        "no record in user_data has the id 'zz'",
+    ),
+    "unknown item, other type": (
+        lambda d: d["interactions"].append({"user_id": "a", "item_id": 1}),
+        "/interactions/2/item_id",
+        "most ids here are texts",
+    ),
+    "duplicate id": (
+        lambda d: d["user_data"].append({"user_id": "a"}),
+        "/user_data/2/user_id",
+        "is the id of /user_data/0 as well",
+    ),
     "mixed ids": (lambda d: d["item_data"].append({"item_id": 3}), "/item_data/2/item_id", "most ids here are texts"),
     "missing id": (lambda d: d["user_data"].append({}), "/user_data/2/user_id", "found None"),
     "true as id": (lambda d: d["user_data"].append({"user_id": True}), "/user_data/2/user_id", "found True"),
     "empty id": (lambda d: d["user_data"].append({"user_id": ""}), "/user_data/2/user_id", "empty text"),
-    "text as number": (lambda d: d["item_data"][0]["continuous"].update(price="9"), "/item_data/0/continuous/price", "found '9'"),
+    "text as number": (
+        lambda d: d["item_data"][0]["continuous"].update(price="9"),
+        "/item_data/0/continuous/price",
+        "found '9'",
+    ),
     "number as text": (lambda d: d["item_data"][0]["text"].update(title=5), "/item_data/0/text/title", "found 5"),
-    "nan": (lambda d: d["item_data"][0]["continuous"].update(price=float("nan")), "/item_data/0/continuous/price", "NaN and infinity"),
-    "infinity in a list": (lambda d: d["user_data"][1]["temporal"].update(spend=[1, float("inf")]), "/user_data/1/temporal/spend", "NaN and infinity"),
-    "bad time": (lambda d: d["interactions"][0].update(timestamp="yesterday"), "/interactions/0/timestamp", "'yesterday' is not a time"),
-    "milliseconds": (lambda d: d["interactions"][0].update(timestamp=1704067200000), "/interactions/0/timestamp", "is not a time"),
+    "nan": (
+        lambda d: d["item_data"][0]["continuous"].update(price=float("nan")),
+        "/item_data/0/continuous/price",
+        "NaN and infinity",
+    ),
+    "infinity in a list": (
+        lambda d: d["user_data"][1]["temporal"].update(spend=[1, float("inf")]),
+        "/user_data/1/temporal/spend",
+        "NaN and infinity",
+    ),
+    "bad time": (
+        lambda d: d["interactions"][0].update(timestamp="yesterday"),
+        "/interactions/0/timestamp",
+        "'yesterday' is not a time",
+    ),
+    "milliseconds": (
+        lambda d: d["interactions"][0].update(timestamp=1704067200000),
+        "/interactions/0/timestamp",
+        "is not a time",
+    ),
     "bad label": (lambda d: d["interactions"][1].update(label=3), "/interactions/1/label", "a label is 0 or 1"),
-    "rating as text": (lambda d: d["interactions"][0].update(rating="5"), "/interactions/0/rating", "rating is a number"),
-    "group not an object": (lambda d: d["user_data"][0].update(text="hello"), "/user_data/0/text", "object of named features"),
+    "rating as text": (
+        lambda d: d["interactions"][0].update(rating="5"),
+        "/interactions/0/rating",
+        "rating is a number",
+    ),
+    "group not an object": (
+        lambda d: d["user_data"][0].update(text="hello"),
+        "/user_data/0/text",
+        "object of named features",
+    ),
     "record not an object": (lambda d: d["item_data"].append(7), "/item_data/2", "expected an object"),
     "no interactions": (lambda d: d.update(interactions=[]), "/interactions", "there is no interaction"),
     "misspelt part": (lambda d: d.update(item_dat=d.pop("item_data")), "/item_dat", "Did you mean 'item_data'"),
@@ -128,7 +199,13 @@ def test_all_faults_are_told_at_once_and_at_most_twenty_of_a_kind(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "what"),
-    [("", "empty"), ("  \n", "empty"), ('{"user_data": [', "not valid JSON"), ("[1]", "expected an object|a dataset is an object"), ("{\n 1: 2}", ":2:2")],
+    [
+        ("", "empty"),
+        ("  \n", "empty"),
+        ('{"user_data": [', "not valid JSON"),
+        ("[1]", "expected an object|a dataset is an object"),
+        ("{\n 1: 2}", ":2:2"),
+    ],
 )
 def test_a_broken_file_is_told_where_it_breaks(tmp_path, text, what):
     with pytest.raises(DataError, match=what):
@@ -157,7 +234,9 @@ def test_what_is_not_used_is_said(tmp_path):
     assert "'sesion'" in notes and "'categorical.empty'" in notes
 
 
-JUNK = st.sampled_from([None, 0, 1, -3, 2.5, True, "x", "", [], ["q", 1], {}, {"k": "v"}, {"k": [1]}, 10**30, [None], [[1]], "2024-01-01"])
+JUNK = st.sampled_from(
+    [None, 0, 1, -3, 2.5, True, "x", "", [], ["q", 1], {}, {"k": "v"}, {"k": [1]}, 10**30, [None], [[1]], "2024-01-01"]
+)
 PATHS = [
     ("user_data",), ("user_data", 0), ("user_data", 0, "user_id"), ("user_data", 0, "categorical"), ("user_data", 0, "categorical", "job"),
     ("user_data", 0, "continuous", "age"), ("user_data", 0, "text", "bio"), ("user_data", 1, "temporal", "spend"), ("user_data", 1, "other"),
@@ -191,9 +270,18 @@ def test_the_fast_reader_gives_the_verdict_of_jsonschema(tmp_path_factory, path,
 
 def small():
     return document(
-        user_data=[{"user_id": 1, "categorical": {"job": "nurse"}, "continuous": {"age": 30}}, {"user_id": 2, "continuous": {"age": 41}}],
-        item_data=[{"item_id": "x", "categorical": {"tags": ["a", "b"]}, "text": {"title": "One"}}, {"item_id": "007", "text": {"title": "Bond"}}],
-        interactions=[{"user_id": 1, "item_id": "x", "timestamp": 1704067200, "rating": 3.0}, {"user_id": 2, "item_id": "007", "timestamp": 1704153600}],
+        user_data=[
+            {"user_id": 1, "categorical": {"job": "nurse"}, "continuous": {"age": 30}},
+            {"user_id": 2, "continuous": {"age": 41}},
+        ],
+        item_data=[
+            {"item_id": "x", "categorical": {"tags": ["a", "b"]}, "text": {"title": "One"}},
+            {"item_id": "007", "text": {"title": "Bond"}},
+        ],
+        interactions=[
+            {"user_id": 1, "item_id": "x", "timestamp": 1704067200, "rating": 3.0},
+            {"user_id": 2, "item_id": "007", "timestamp": 1704153600},
+        ],
     )
 
 
@@ -205,7 +293,9 @@ def test_every_format_gives_the_same_dataset(tmp_path, kind):
         for name, part in (("users", "user_data"), ("items", "item_data"), ("interactions", "interactions")):
             (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, small()[part])))
     elif kind == "csv":
-        items = wanted.items.drop_columns(["categorical.tags"]).append_column("categorical.tags[]", pa.array(["a|b", None]))
+        items = wanted.items.drop_columns(["categorical.tags"]).append_column(
+            "categorical.tags[]", pa.array(["a|b", None])
+        )
         for name, table in {**tables, "items": items}.items():
             pyarrow.csv.write_csv(table, tmp_path / f"{name}.csv")
     elif kind == "parquet":

@@ -81,7 +81,9 @@ def test_popular_negatives_follow_the_power_of_their_count():
     cls = REGISTRY.get("sampler", "popularity")
     sampler = cls(positives, cls.Params(alpha=0.5))
     fresh = torch.full((3000,), 400)  # a user who has nothing: no draw collides
-    counts = np.bincount(sampler.sample(fresh, fresh, 4, torch.Generator().manual_seed(1)).items.flatten().numpy(), minlength=20)
+    counts = np.bincount(
+        sampler.sample(fresh, fresh, 4, torch.Generator().manual_seed(1)).items.flatten().numpy(), minlength=20
+    )
     expected = (positives.popularity.double() + 1e-3).sqrt().numpy()
     assert stats.chisquare(counts, expected / expected.sum() * counts.sum()).pvalue > 1e-4
 
@@ -89,20 +91,37 @@ def test_popular_negatives_follow_the_power_of_their_count():
 @pytest.mark.parametrize("name", ["uniform", "popularity", "shared", "in_batch", "mixed"])
 def test_log_q_is_the_log_of_how_often_an_item_is_drawn(name):
     rng = np.random.default_rng(0)
-    users, items = torch.from_numpy(rng.integers(0, 40, 250)), torch.from_numpy(np.minimum(rng.geometric(0.15, 250) - 1, 14))
+    users, items = (
+        torch.from_numpy(rng.integers(0, 40, 250)),
+        torch.from_numpy(np.minimum(rng.geometric(0.15, 250) - 1, 14)),
+    )
     positives = Positives(users, items, 40, 15)
     users, items = torch.div(positives.keys, 15, rounding_mode="floor"), positives.items
     cls = REGISTRY.get("sampler", name)
-    sampler = cls(positives, cls.Params(**({"block": 8} if name in ("in_batch", "mixed") else {"alpha": 1.0} if name == "popularity" else {})))
+    sampler = cls(
+        positives,
+        cls.Params(
+            **({"block": 8} if name in ("in_batch", "mixed") else {"alpha": 1.0} if name == "popularity" else {})
+        ),
+    )
     generator = torch.Generator().manual_seed(0)
     counts, trials = np.zeros(15), 400
     for _ in range(trials):
         rows = torch.randint(len(users), (64,), generator=generator)
         drawn = sampler.sample(users[rows], items[rows], 4, generator)
         wide = drawn.items.repeat_interleave(64 // drawn.items.shape[0], 0)
-        counts += np.bincount(wide.flatten().numpy(), weights=(-drawn.log_q.expand_as(wide)).exp().flatten().numpy(), minlength=15) / 64
+        counts += (
+            np.bincount(
+                wide.flatten().numpy(), weights=(-drawn.log_q.expand_as(wide)).exp().flatten().numpy(), minlength=15
+            )
+            / 64
+        )
     shares = counts / trials
-    if name in ("shared", "in_batch", "mixed"):  # each item, weighted by 1 / how often it is drawn, counts once a draw of the group
+    if name in (
+        "shared",
+        "in_batch",
+        "mixed",
+    ):  # each item, weighted by 1 / how often it is drawn, counts once a draw of the group
         assert np.abs(shares - 1).max() < 0.25
     else:  # own negatives: once for each row whose user lacks the item
         lacking = 1 - positives.contains(users, torch.arange(15)).double().mean(0).numpy()

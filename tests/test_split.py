@@ -49,7 +49,11 @@ def test_without_timestamps_leave_last_out_is_skipped_with_a_warning():
 @given(st.integers(0, 1000))
 def test_a_split_covers_every_interaction_once_and_leaves_each_user_one_to_train_on(seed):
     rng = np.random.default_rng(seed)
-    data = dataset([f"u{u}" for u in rng.integers(0, 12, 80)], [f"i{i}" for i in rng.integers(0, 9, 80)], rng.integers(0, 20, 80).tolist())
+    data = dataset(
+        [f"u{u}" for u in rng.integers(0, 12, 80)],
+        [f"i{i}" for i in rng.integers(0, 9, 80)],
+        rng.integers(0, 20, 80).tolist(),
+    )
     for protocol in ("leave_last_out", "random", "none"):
         split, _ = split_interactions(data, SplitConfig(protocol=protocol), seed)
         assert sorted([*split.train, *split.validation, *split.test]) == list(range(80))

@@ -83,7 +83,9 @@ def test_a_save_killed_at_any_moment_leaves_a_whole_model(saved, tmp_path):
     )
     for delay in (0.0, 0.02, 0.05, 0.11):
         process = subprocess.Popen(
-            [sys.executable, "-c", program, str(place)], stdout=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}
+            [sys.executable, "-c", program, str(place)],
+            stdout=subprocess.PIPE,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
         assert process.stdout is not None
         process.stdout.readline()
@@ -114,7 +116,9 @@ def test_a_module_of_the_users_own_is_trained_saved_and_loaded_only_when_trusted
     weights = recommender.model.item.encoders[place].module.layer.weight
     assert weights.shape == (8, 4)
     folder = recommender.save(tmp_path / "model")
-    assert json.loads((folder / "manifest.json").read_text())["modules"]["my_feature_type"]["class"].endswith(":Squares")
+    assert json.loads((folder / "manifest.json").read_text())["modules"]["my_feature_type"]["class"].endswith(
+        ":Squares"
+    )
     with pytest.raises(ModelError, match="trust_plugins=True"):
         Recommender.load(folder)
     again = Recommender.load(folder, trust_plugins=True)

@@ -52,7 +52,9 @@ def test_max_words_bounds_a_text():
 
 @pytest.mark.parametrize("frozen", [True, False])
 def test_a_real_language_model_keeps_the_contract(minilm, tmp_path, frozen):
-    column = pa.array(["a boat on the sea", None, "a ship at sail", "how to file taxes", "", "a boat on the sea", "rain", "sun"])
+    column = pa.array(
+        ["a boat on the sea", None, "a ship at sail", "how to file taxes", "", "a boat on the sea", "rain", "sun"]
+    )
     params = {"model": str(minilm), "frozen": frozen}
     if frozen:
         check_encoder(Sentence, column, params, Context(cache=tmp_path))
@@ -73,7 +75,11 @@ def test_meaning_shows_in_the_frozen_vectors_and_batching_leaves_them(minilm):
     from sentence_transformers import SentenceTransformer
 
     model = SentenceTransformer(str(minilm), device="cpu")
-    texts = ["a boat on the sea", "a ship under sail", "how to file your taxes on time, with all the forms that it takes"] * 5
+    texts = [
+        "a boat on the sea",
+        "a ship under sail",
+        "how to file your taxes on time, with all the forms that it takes",
+    ] * 5
     vectors = torch.nn.functional.normalize(embed_texts(texts, model, None, "cpu"), dim=1)
     reference = torch.from_numpy(model.encode(texts, normalize_embeddings=True)).float()
     assert (vectors * reference).sum(1).min() > 0.999

@@ -40,7 +40,9 @@ class Faults:
         if self.counts[kind] <= SHOWN_PER_KIND:
             self.shown.append(Fault(where, what, mend, kind))
 
-    def add_rows(self, kind: str, rows: Sequence[int] | np.ndarray, make: Callable[[int], tuple[str, str, str]]) -> None:
+    def add_rows(
+        self, kind: str, rows: Sequence[int] | np.ndarray, make: Callable[[int], tuple[str, str, str]]
+    ) -> None:
         """`make(row)` gives where, what and mend; called for the rows that will be shown alone."""
         if not len(rows):
             return
@@ -70,7 +72,11 @@ def id_column(values: list[Any], pointer: Pointer, faults: Faults) -> pa.Array:
             column = pa.array(values, pa.int64() if kinds == {int} else pa.string())
         except (pa.ArrowInvalid, OverflowError):
             big = [row for row, value in enumerate(values) if not -(2**63) <= value < 2**63]
-            faults.add_rows("bad id", big, lambda row: (pointer(row), f"the id {values[row]} is past 64 bits.", "Write it as a text."))
+            faults.add_rows(
+                "bad id",
+                big,
+                lambda row: (pointer(row), f"the id {values[row]} is past 64 bits.", "Write it as a text."),
+            )
             return pa.array([None if row in set(big) else v for row, v in enumerate(values)], pa.int64())
         if kinds == {str}:
             empty = np.flatnonzero(pc.equal(pc.utf8_length(column), 0).to_numpy(zero_copy_only=False))
@@ -80,7 +86,11 @@ def id_column(values: list[Any], pointer: Pointer, faults: Faults) -> pa.Array:
     faults.add_rows(
         "bad id",
         wrong,
-        lambda row: (pointer(row), f"an id is a text or a whole number; found {show(values[row])}.", "Write it as one of these."),
+        lambda row: (
+            pointer(row),
+            f"an id is a text or a whole number; found {show(values[row])}.",
+            "Write it as one of these.",
+        ),
     )
     common = int if sum(type(v) is int for v in values) > sum(type(v) is str for v in values) else str
     other = [row for row, value in enumerate(values) if type(value) in (int, str) and type(value) is not common]
@@ -88,16 +98,24 @@ def id_column(values: list[Any], pointer: Pointer, faults: Faults) -> pa.Array:
     faults.add_rows(
         "mixed id types",
         other,
-        lambda row: (pointer(row), f"most ids here are {names[common]}; found {show(values[row])}.", "1 and \"1\" are different ids: write all of one kind."),
+        lambda row: (
+            pointer(row),
+            f"most ids here are {names[common]}; found {show(values[row])}.",
+            '1 and "1" are different ids: write all of one kind.',
+        ),
     )
-    return pa.array([value if type(value) is common else None for value in values], pa.int64() if common is int else pa.string())
+    return pa.array(
+        [value if type(value) is common else None for value in values], pa.int64() if common is int else pa.string()
+    )
 
 
 def number_column(values: list[Any], pointer: Pointer, faults: Faults, name: str) -> pa.Array:
     """(rows,) float64 with nulls. Faults: not a number, not finite."""
     wrong = _wrong_rows(values, NUMBER)
     if wrong:
-        faults.add_rows("bad value", wrong, lambda row: (pointer(row), f"{name} is a number; found {show(values[row])}.", ""))
+        faults.add_rows(
+            "bad value", wrong, lambda row: (pointer(row), f"{name} is a number; found {show(values[row])}.", "")
+        )
         values = _without(values, wrong)
     column = _floats(values)
     _check_finite(column, pointer, faults)
@@ -108,7 +126,11 @@ def time_column(values: list[Any], pointer: Pointer, faults: Faults) -> pa.Array
     """(rows,) times, from ISO 8601 (UTC where no zone is given) or epoch seconds."""
     wrong = _wrong_rows(values, {str, int, float})
     if wrong:
-        faults.add_rows("bad timestamp", wrong, lambda row: (pointer(row), f"a timestamp is ISO 8601 or epoch seconds; found {show(values[row])}.", ""))
+        faults.add_rows(
+            "bad timestamp",
+            wrong,
+            lambda row: (pointer(row), f"a timestamp is ISO 8601 or epoch seconds; found {show(values[row])}.", ""),
+        )
         values = _without(values, wrong)
     kinds = set(map(type, values)) - {type(None)}
     mend = "Write it as 2024-05-17T12:30:00Z or as seconds since 1970."
@@ -157,10 +179,16 @@ def feature_column(group: str, values: list[Any], pointer: Pointer, faults: Faul
         inner = set(map(type, chain.from_iterable(value for value in values if type(value) is list)))
         if not inner <= kinds | {type(None)}:
             wrong += [
-                row for row, value in enumerate(values) if type(value) is list and not set(map(type, value)) <= kinds | {type(None)}
+                row
+                for row, value in enumerate(values)
+                if type(value) is list and not set(map(type, value)) <= kinds | {type(None)}
             ]
     if wrong:
-        faults.add_rows("bad value", sorted(wrong), lambda row: (pointer(row), f"a {group} feature is {expected}; found {show(values[row])}.", ""))
+        faults.add_rows(
+            "bad value",
+            sorted(wrong),
+            lambda row: (pointer(row), f"a {group} feature is {expected}; found {show(values[row])}.", ""),
+        )
         values = _without(values, wrong)
     if group == "temporal" or listed:
         values = [value if type(value) is list or value is None else [value] for value in values]
@@ -190,7 +218,11 @@ def _flat(group: str, values: list[Any]) -> pa.Array:
                 return pa.array(values, pa.int64())
             except (pa.ArrowInvalid, OverflowError):
                 return _floats(values)
-        return _floats(values) if kinds <= NUMBER else pa.array([None if v is None else str(v) for v in values], pa.string())
+        return (
+            _floats(values)
+            if kinds <= NUMBER
+            else pa.array([None if v is None else str(v) for v in values], pa.string())
+        )
     return pa.array([_category(value) for value in values], pa.string())
 
 
@@ -212,7 +244,13 @@ def _inferred(values: list[Any], pointer: Pointer, faults: Faults) -> pa.Array:
         if not wrong:
             faults.add("bad value", pointer(0), f"this feature's values do not go together: {error}.")
         faults.add_rows(
-            "bad value", wrong, lambda row: (pointer(row), f"most values here are of type {common.__name__}; found {show(values[row])}.", "")
+            "bad value",
+            wrong,
+            lambda row: (
+                pointer(row),
+                f"most values here are of type {common.__name__}; found {show(values[row])}.",
+                "",
+            ),
         )
         return pa.nulls(len(values))
 
@@ -249,7 +287,11 @@ def _check_finite(column: pa.Array, pointer: Pointer, faults: Faults) -> None:
     rows = np.flatnonzero(odd)
     if pa.types.is_list(column.type):
         rows = np.unique(pc.list_parent_indices(column).to_numpy(zero_copy_only=False)[rows])
-    faults.add_rows("not finite", rows, lambda row: (pointer(row), "NaN and infinity are not data.", "Leave the value out, or write null."))
+    faults.add_rows(
+        "not finite",
+        rows,
+        lambda row: (pointer(row), "NaN and infinity are not data.", "Leave the value out, or write null."),
+    )
 
 
 def _wrong_rows(values: list[Any], allowed: set[type]) -> list[int]:

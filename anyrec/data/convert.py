@@ -16,10 +16,27 @@ from anyrec.data.tables import write_json
 
 FIRST_MINUTE = 1_000_000_000 // 60
 """Where the copy has no clock time, only an order, one minute a place from September 2001."""
-GENRES = (
-    "unknown Action Adventure Animation Children's Comedy Crime Documentary Drama Fantasy Film-Noir Horror Musical Mystery "
-    "Romance Sci-Fi Thriller War Western"
-).split()
+GENRES = [
+    "unknown",
+    "Action",
+    "Adventure",
+    "Animation",
+    "Children's",
+    "Comedy",
+    "Crime",
+    "Documentary",
+    "Drama",
+    "Fantasy",
+    "Film-Noir",
+    "Horror",
+    "Musical",
+    "Mystery",
+    "Romance",
+    "Sci-Fi",
+    "Thriller",
+    "War",
+    "Western",
+]
 AGES = {1: "under 18", 18: "18-24", 25: "25-34", 35: "35-44", 45: "45-49", 50: "50-55", 56: "56 and over"}
 
 
@@ -52,7 +69,9 @@ def movielens(source: Path) -> Dataset:
     elif (source / "ratings.dat").is_file():
         users, items, interactions = _raw_1m(source)
     else:
-        users, items, interactions = (pq.read_table(source / f"{part}.parquet") for part in ("users", "items", "interactions"))
+        users, items, interactions = (
+            pq.read_table(source / f"{part}.parquet") for part in ("users", "items", "interactions")
+        )
     return Dataset(_users(users), _items(items, source), _interactions(interactions), source)
 
 
@@ -94,7 +113,9 @@ def _items(table: pa.Table, source: Path) -> pa.Table:
     folder = source / "posters"
     if folder.is_dir():
         there = {path.stem for path in folder.glob("*.jpg")}
-        columns["image.poster"] = pa.array([f"posters/{i}.jpg" if str(i) in there else None for i in ids.to_pylist()], pa.string())
+        columns["image.poster"] = pa.array(
+            [f"posters/{i}.jpg" if str(i) in there else None for i in ids.to_pylist()], pa.string()
+        )
     return pa.table(columns)
 
 
@@ -114,7 +135,9 @@ def _interactions(table: pa.Table) -> pa.Table:
     if "timestamp" in table.column_names:
         times = table["timestamp"]
         seconds = times.cast(pa.int64()) if not pa.types.is_timestamp(times.type) else None
-        columns["timestamp"] = times.cast(pa.timestamp("us")).cast(TIME) if seconds is None else seconds.cast(pa.timestamp("s")).cast(TIME)
+        columns["timestamp"] = (
+            times.cast(pa.timestamp("us")).cast(TIME) if seconds is None else seconds.cast(pa.timestamp("s")).cast(TIME)
+        )
     else:
         minutes = pc.add(table["position"].cast(pa.int64()), FIRST_MINUTE)
         columns["timestamp"] = pc.multiply(minutes, 60).cast(pa.timestamp("s")).cast(TIME)

@@ -54,7 +54,9 @@ def label_interactions(dataset: Dataset, config: DataConfig) -> Labels:
     timestamps = dataset.column("timestamp")
     if config.half_life_days is not None and timestamps is not None and timestamps.null_count < rows:
         times = timestamps.cast(pa.int64())
-        age = (pc.max(times).as_py() - pc.fill_null(times, pc.min(times)).to_numpy(zero_copy_only=False)) / MICROSECONDS_A_DAY
+        age = (
+            pc.max(times).as_py() - pc.fill_null(times, pc.min(times)).to_numpy(zero_copy_only=False)
+        ) / MICROSECONDS_A_DAY
         weight *= 0.5 ** (age / config.half_life_days)
     return Labels(positive, negative, np.where(positive, weight, 0.0).astype(np.float32))
 

@@ -10,6 +10,8 @@ from anyrec.config import DataConfig
 from anyrec.data.dataset import Dataset, Side, rows_of
 from anyrec.data.split import Split
 
+PAIRS: tuple[tuple[Side, Side], ...] = (("user", "item"), ("item", "user"))
+
 
 def drop_leaks(dataset: Dataset, split: Split, config: DataConfig) -> tuple[Dataset, list[str]]:
     """The dataset without the id lists that name held-out items, and a warning for every leak found.
@@ -20,7 +22,7 @@ def drop_leaks(dataset: Dataset, split: Split, config: DataConfig) -> tuple[Data
     held_out = np.concatenate([split.validation, split.test])
     warnings: list[str] = []
     tables = {"user": dataset.users, "item": dataset.items}
-    for side, other in (("user", "item"), ("item", "user")):
+    for side, other in PAIRS:
         for name in dataset.features(side):
             share = leak_share(dataset, side, other, name, held_out)
             if share <= config.leak_share:
@@ -34,7 +36,9 @@ def drop_leaks(dataset: Dataset, split: Split, config: DataConfig) -> tuple[Data
             warnings.append(warning)
     if not warnings:
         return dataset, []
-    return Dataset(tables["user"], tables["item"], dataset.interactions, dataset.root, dataset.roles, dataset.notes), warnings
+    return Dataset(
+        tables["user"], tables["item"], dataset.interactions, dataset.root, dataset.roles, dataset.notes
+    ), warnings
 
 
 def leak_share(dataset: Dataset, side: Side, other: Side, name: str, held_out: np.ndarray) -> float:

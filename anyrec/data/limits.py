@@ -20,11 +20,20 @@ def apply_limits(dataset: Dataset, options: DataConfig) -> Dataset:
     if options.max_interactions is not None and kept.sum() > options.max_interactions:
         kept[np.flatnonzero(kept)[options.max_interactions :]] = False
         notes.append(f"Only the first {options.max_interactions:,} interactions are kept (data.max_interactions).")
-    core = k_core(dataset.user_rows, dataset.item_rows, kept, options.min_user_interactions, options.min_item_interactions)
+    core = k_core(
+        dataset.user_rows, dataset.item_rows, kept, options.min_user_interactions, options.min_item_interactions
+    )
     if core.sum() < kept.sum():
         notes.append(f"{int(kept.sum() - core.sum()):,} interactions were dropped: too few for their user or item.")
     if len(core) and not core.any():
-        raise DataError(Fault("data", "the limits of the config leave no interaction.", "Lower data.min_user_interactions and its like.", "empty data"))
+        raise DataError(
+            Fault(
+                "data",
+                "the limits of the config leave no interaction.",
+                "Lower data.min_user_interactions and its like.",
+                "empty data",
+            )
+        )
     if options.min_user_interactions:
         users = _with_interactions(users, dataset.user_rows[core])
     if options.min_item_interactions:

@@ -68,18 +68,29 @@ def _tables_of(path: Path, options: DataConfig) -> Dataset:
         if is_table_folder(path):
             return dataset_from_tables(*read_table_folder(path), options, path)
         raise DataError(
-            Fault(str(path), "this folder holds no users, items and interactions.", "Put users.parquet (or .csv, .jsonl), items.* and interactions.* there.", "no data")
+            Fault(
+                str(path),
+                "this folder holds no users, items and interactions.",
+                "Put users.parquet (or .csv, .jsonl), items.* and interactions.* there.",
+                "no data",
+            )
         )
     return _from_document(decode(read_bytes(path), path), path.parent, options)
 
 
-def dataset_from_tables(users: pa.Table, items: pa.Table, interactions: pa.Table, options: DataConfig, root: Path) -> Dataset:
+def dataset_from_tables(
+    users: pa.Table, items: pa.Table, interactions: pa.Table, options: DataConfig, root: Path
+) -> Dataset:
     """Arrow tables with `group.name` columns, validated like any other data. Raises DataError."""
     from anyrec.data.tables import normalised
 
     faults, notes = Faults(), []
-    tables = [normalised(table, side, faults, notes) for table, side in ((users, "user"), (items, "item"), (interactions, ""))]
-    return _finish(*tables, faults, notes, options, root)
+    checked = (
+        normalised(users, "user", faults, notes),
+        normalised(items, "item", faults, notes),
+        normalised(interactions, "", faults, notes),
+    )
+    return _finish(*checked, faults, notes, options, root)
 
 
 def read_partial(source: Any, options: DataConfig, roles: dict[str, str], root: Path | None = None) -> Dataset:
@@ -145,10 +156,19 @@ def decode_any(data: bytes, path: Path) -> Any:
     try:
         return json.loads(data)
     except UnicodeDecodeError as error:
-        raise DataError(Fault(f"{path}: byte {error.start}", "this is not UTF-8 text.", "Save the file as UTF-8.", "encoding")) from None
+        raise DataError(
+            Fault(f"{path}: byte {error.start}", "this is not UTF-8 text.", "Save the file as UTF-8.", "encoding")
+        ) from None
     except json.JSONDecodeError as error:
         near = error.doc[max(0, error.pos - 30) : error.pos + 30].replace("\n", " ")
-        raise DataError(Fault(f"{path}:{error.lineno}:{error.colno}", f"not valid JSON: {error.msg}, near '{near}'.", "Mend the file there.", "json")) from None
+        raise DataError(
+            Fault(
+                f"{path}:{error.lineno}:{error.colno}",
+                f"not valid JSON: {error.msg}, near '{near}'.",
+                "Mend the file there.",
+                "json",
+            )
+        ) from None
     except RecursionError:
         raise DataError(Fault(str(path), "the JSON is nested too deeply to be a dataset.", kind="json")) from None
 
@@ -161,7 +181,13 @@ def _from_document(document: Any, root: Path, options: DataConfig) -> Dataset:
 
 
 def _finish(
-    users: pa.Table, items: pa.Table, interactions: pa.Table, faults: Faults, notes: list[str], options: DataConfig, root: Path
+    users: pa.Table,
+    items: pa.Table,
+    interactions: pa.Table,
+    faults: Faults,
+    notes: list[str],
+    options: DataConfig,
+    root: Path,
 ) -> Dataset:
     users, items, interactions = check_tables(users, items, interactions, faults, options, notes=notes)
     users, items, roles = apply_roles(users, items, options, notes, faults)
@@ -173,7 +199,9 @@ def _finish(
 def _checked_parts(document: Any, faults: Faults) -> dict[str, list[Any]]:
     """The three lists, with faults for what is missing, misspelt or no list."""
     if not isinstance(document, dict):
-        raise DataError(Fault("/", f"a dataset is an object with {', '.join(TOP)}; found {show(document)}.", kind="shape"))
+        raise DataError(
+            Fault("/", f"a dataset is an object with {', '.join(TOP)}; found {show(document)}.", kind="shape")
+        )
     for key in document:
         if key not in TOP:
             faults.add("unknown key", f"/{key}", "unknown key.", did_you_mean(key, TOP))
@@ -188,7 +216,9 @@ def _checked_parts(document: Any, faults: Faults) -> dict[str, list[Any]]:
     return parts
 
 
-def _document_tables(document: Document | dict[str, list[Any]], faults: Faults, notes: list[str]) -> tuple[pa.Table, pa.Table, pa.Table]:
+def _document_tables(
+    document: Document | dict[str, list[Any]], faults: Faults, notes: list[str]
+) -> tuple[pa.Table, pa.Table, pa.Table]:
     def part(name: str) -> list[Any]:
         """Taken out, so that the rows are freed as soon as they are columns."""
         rows = getattr(document, name) if isinstance(document, Document) else document[name]
@@ -270,9 +300,19 @@ def _interactions(rows: list[Any], faults: Faults, notes: list[str]) -> pa.Table
         columns["timestamp"] = time_column(values["timestamp"], _pointer("interactions", "timestamp"), faults)
     kinds = values["interaction_type"]
     if set(map(type, kinds)) - {type(None)}:
-        wrong = [row for row, kind in enumerate(kinds) if kind is not None and type(kind) is not str] if set(map(type, kinds)) - {str, type(None)} else []
-        faults.add_rows("bad value", wrong, lambda row: (f"/interactions/{row}/interaction_type", f"expected a text; found {show(kinds[row])}.", ""))
-        columns["interaction_type"] = pa.array([k if type(k) is str else None for k in kinds] if wrong else kinds, pa.string())
+        wrong = (
+            [row for row, kind in enumerate(kinds) if kind is not None and type(kind) is not str]
+            if set(map(type, kinds)) - {str, type(None)}
+            else []
+        )
+        faults.add_rows(
+            "bad value",
+            wrong,
+            lambda row: (f"/interactions/{row}/interaction_type", f"expected a text; found {show(kinds[row])}.", ""),
+        )
+        columns["interaction_type"] = pa.array(
+            [k if type(k) is str else None for k in kinds] if wrong else kinds, pa.string()
+        )
     columns |= _context(values["context"], faults)
     return pa.table(columns)
 
@@ -282,10 +322,16 @@ def _context(values: list[Any], faults: Faults) -> dict[str, pa.Array]:
     if not set(map(type, values)) - {type(None)}:
         return {}
     wrong = [row for row, value in enumerate(values) if value is not None and type(value) is not dict]
-    faults.add_rows("bad value", wrong, lambda row: (f"/interactions/{row}/context", f"expected an object; found {show(values[row])}.", ""))
+    faults.add_rows(
+        "bad value",
+        wrong,
+        lambda row: (f"/interactions/{row}/context", f"expected an object; found {show(values[row])}.", ""),
+    )
     rows = [value if type(value) is dict else {} for value in values]
     return {
-        f"context.{name}": feature_column("context", _values(rows, name), _pointer("interactions", "context", name), faults)
+        f"context.{name}": feature_column(
+            "context", _values(rows, name), _pointer("interactions", "context", name), faults
+        )
         for name in sorted(set().union(*rows))
     }
 

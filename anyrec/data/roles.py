@@ -30,7 +30,9 @@ def apply_roles(
             role = options.roles.get(name)
             if role is None:
                 role = infer_role(column, item_ids)
-                notes.append(f"The temporal feature '{name}' is read as {role} (inferred; data.roles can say otherwise).")
+                notes.append(
+                    f"The temporal feature '{name}' is read as {role} (inferred; data.roles can say otherwise)."
+                )
             roles[name] = role
             typed = _typed(column, role, item_ids.type, side, column_name, faults)
             tables[side] = tables[side].set_column(place, column_name, typed)
@@ -41,7 +43,12 @@ def check_roles(options: DataConfig, names: list[str], faults: Faults) -> None:
     """Roles declared for features that the data lack."""
     for name in options.roles:
         if name not in names:
-            faults.add("unknown role", f"data.roles.{name}", "the data have no such temporal feature.", did_you_mean(name, names))
+            faults.add(
+                "unknown role",
+                f"data.roles.{name}",
+                "the data have no such temporal feature.",
+                did_you_mean(name, names),
+            )
 
 
 def infer_role(column: pa.Array, item_ids: pa.Array) -> str:
@@ -94,5 +101,7 @@ def _typed(column: pa.Array, role: str, id_type: pa.DataType, side: str, name: s
     else:
         micro = pc.round(pc.multiply(flat.cast(pa.float64()), 1e6)).cast(pa.int64())
         values = micro.cast(pa.timestamp("us")).cast(TIME)
-    offsets = np.concatenate([[0], np.cumsum(pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False))])
+    offsets = np.concatenate(
+        [[0], np.cumsum(pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False))]
+    )
     return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), values, mask=column.is_null())

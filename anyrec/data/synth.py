@@ -72,7 +72,13 @@ class World:
     def affinity(self, people: dict[str, np.ndarray], rows: np.ndarray | slice = slice(None)) -> np.ndarray:
         """(people, items) float32: how many planted preferences an item meets, the price by closeness."""
         total = np.zeros((len(people["category"][rows]), len(self.traits["category"])), np.float32)
-        for name, trait in (("occupation", "category"), ("location", "weather"), ("age", "style"), ("bio", "theme"), ("history", "series")):
+        for name, trait in (
+            ("occupation", "category"),
+            ("location", "weather"),
+            ("age", "style"),
+            ("bio", "theme"),
+            ("history", "series"),
+        ):
             if name in self.preferences:
                 total += people[trait][rows][:, None] == self.traits[trait][None, :]
         if "price" in self.preferences:
@@ -137,7 +143,12 @@ def generate(
     user_table = _user_table(people, world, rng, missing, user_ids)
     item_table = _item_table(world, rng, missing)
     table = _interactions(world, people, user_table, rng, interactions, noise)
-    roles = {"user.spending": "numbers", "user.recent_items": "items", "user.logins": "timestamps", "item.price_history": "numbers"}
+    roles = {
+        "user.spending": "numbers",
+        "user.recent_items": "items",
+        "user.logins": "timestamps",
+        "item.price_history": "numbers",
+    }
     return Synthetic(Dataset(user_table, item_table, table, root or Path(), roles), world, people)
 
 
@@ -187,7 +198,12 @@ def _user_table(
     ages = np.floor(low[people["style"]] + rng.random(count) * (high - low)[people["style"]])
     first, second = rng.permuted(np.tile(np.arange(3), (count, 1)), axis=1)[:, :2].T
     bio = pc.binary_join_element_wise(
-        "My free time goes to ", pa.array(hobbies[people["theme"], first]), " and ", pa.array(hobbies[people["theme"], second]), ".", ""
+        "My free time goes to ",
+        pa.array(hobbies[people["theme"], first]),
+        " and ",
+        pa.array(hobbies[people["theme"], second]),
+        ".",
+        "",
     )
     spending = np.clip(people["price"][:, None] + rng.normal(0, 0.04, (count, 6)), 0, 1) * 95 + 5
     logins = np.sort(START - rng.integers(0, 30 * 86_400_000_000, (count, 4)), axis=1)
@@ -216,7 +232,9 @@ def _recent(series: np.ndarray, world: World, rng: np.random.Generator, each: in
     ring = rng.integers(0, 1 << 30, len(series))[:, None] + np.arange(each)
     picked = order[np.minimum(starts[series][:, None] + ring % np.maximum(counts[series], 1)[:, None], len(own) - 1)]
     names = pa.array(item_ids(len(own)))
-    return pa.ListArray.from_arrays(pa.array(np.arange(len(series) + 1, dtype=np.int32) * each), names.take(pa.array(picked.ravel())))
+    return pa.ListArray.from_arrays(
+        pa.array(np.arange(len(series) + 1, dtype=np.int32) * each), names.take(pa.array(picked.ravel()))
+    )
 
 
 def _item_table(world: World, rng: np.random.Generator, missing: float) -> pa.Table:
@@ -227,7 +245,12 @@ def _item_table(world: World, rng: np.random.Generator, missing: float) -> pa.Ta
     names = pa.array([str(n) for n in range(count)])
     first, second = rng.permuted(np.tile(np.arange(3), (count, 1)), axis=1)[:, :2].T
     description = pc.binary_join_element_wise(
-        "Made with care, with a touch of ", pa.array(words[traits["theme"], first]), " and ", pa.array(words[traits["theme"], second]), ".", ""
+        "Made with care, with a touch of ",
+        pa.array(words[traits["theme"], first]),
+        " and ",
+        pa.array(words[traits["theme"], second]),
+        ".",
+        "",
     )
     prices = np.round(traits["price"] * 95 + 5, 2)
     table = pa.table(
@@ -236,10 +259,14 @@ def _item_table(world: World, rng: np.random.Generator, missing: float) -> pa.Ta
             "categorical.category": categories[traits["category"]],
             "categorical.weather": weathers[traits["weather"]],
             "continuous.price": prices,
-            "text.title": pc.binary_join_element_wise(pa.array(np.char.capitalize(nouns[traits["category"]])), names, " "),
+            "text.title": pc.binary_join_element_wise(
+                pa.array(np.char.capitalize(nouns[traits["category"]])), names, " "
+            ),
             "text.description": description,
             "image.views": pa.array([[f"images/{n}_front.png", f"images/{n}_back.png"] for n in range(count)]),
-            "temporal.price_history": _lists(np.round(prices[:, None] * rng.uniform(0.95, 1.05, (count, 5)), 2), pa.float64()),
+            "temporal.price_history": _lists(
+                np.round(prices[:, None] * rng.uniform(0.95, 1.05, (count, 5)), 2), pa.float64()
+            ),
         }
     )
     return _with_gaps(table, missing, rng)
@@ -258,7 +285,9 @@ def _interactions(
     block = max(1, 4_000_000 // min(items, MOST_CANDIDATES))
     for start in range(0, count, block):
         rows = np.arange(start, min(start + block, count))
-        candidates = np.arange(items) if items <= MOST_CANDIDATES else np.sort(rng.choice(items, MOST_CANDIDATES, replace=False))
+        candidates = (
+            np.arange(items) if items <= MOST_CANDIDATES else np.sort(rng.choice(items, MOST_CANDIDATES, replace=False))
+        )
         score = STRENGTH * world.affinity(people, rows)[:, candidates] + rng.gumbel(size=(len(rows), len(candidates)))
         mine = (owner >= rows[0]) & (owner <= rows[-1])
         place = np.searchsorted(candidates, recent[mine])

@@ -85,7 +85,10 @@ def _shape(draw: ImageDraw.ImageDraw, category: str, centre: np.ndarray, size: f
     else:
         corners = 3 if category == "tools" else 6
         points = [
-            (x + size * math.cos(2 * math.pi * k / corners - math.pi / 2), y + size * math.sin(2 * math.pi * k / corners - math.pi / 2))
+            (
+                x + size * math.cos(2 * math.pi * k / corners - math.pi / 2),
+                y + size * math.sin(2 * math.pi * k / corners - math.pi / 2),
+            )
             for k in range(corners)
         ]
         draw.polygon(points, fill=fill, outline=edge, width=width)

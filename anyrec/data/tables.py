@@ -46,7 +46,9 @@ def as_arrow(table: Any) -> pa.Table:
         return table.to_arrow()
     if type(table).__module__.startswith("pandas"):
         return pa.Table.from_pandas(table, preserve_index=False)
-    raise DataError(Fault("/", f"expected a pandas, polars or Arrow table; found a {type(table).__name__}.", kind="shape"))
+    raise DataError(
+        Fault("/", f"expected a pandas, polars or Arrow table; found a {type(table).__name__}.", kind="shape")
+    )
 
 
 def normalised(table: pa.Table, side: str, faults: Faults, notes: list[str]) -> pa.Table:
@@ -69,7 +71,9 @@ def normalised(table: pa.Table, side: str, faults: Faults, notes: list[str]) -> 
         if not side and name in FIELDS:
             columns[name] = _field(name, column, where, faults)
         elif not dot or not field:
-            notes.append(f"The column '{name}' of {part} is not used: a feature's column is named group.name, as text.title.")
+            notes.append(
+                f"The column '{name}' of {part} is not used: a feature's column is named group.name, as text.title."
+            )
         elif column.null_count == len(column):
             notes.append(f"The {side} feature '{name}' has a value in no record and is left out.")
         else:
@@ -129,10 +133,13 @@ def _read_csv(path: Path) -> pa.Table:
     kept = {
         name: pa.string()
         for name in header
-        if name.endswith(LIST_MARK) or name.split(".")[0] in ("user_id", "item_id", "text", "image", "categorical", "interaction_type")
+        if name.endswith(LIST_MARK)
+        or name.split(".")[0] in ("user_id", "item_id", "text", "image", "categorical", "interaction_type")
     }
     convert = pyarrow.csv.ConvertOptions(column_types=kept, strings_can_be_null=True, null_values=[""])
-    table = pyarrow.csv.read_csv(path, convert_options=convert, parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True))
+    table = pyarrow.csv.read_csv(
+        path, convert_options=convert, parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True)
+    )
     for place, name in enumerate(table.column_names):
         if name.endswith(LIST_MARK):
             column = pc.split_pattern(table.column(name), "|")
@@ -183,7 +190,12 @@ def _read_lines(path: Path) -> pa.Table:
                 columns[name] = pa.array(values)
             except (pa.ArrowInvalid, pa.ArrowTypeError):
                 kinds = sorted({type(value).__name__ for value in values if value is not None})
-                faults.add("mixed types", f"{path}: {name}", f"its values are of several types: {', '.join(kinds)}.", "Write all of one type.")
+                faults.add(
+                    "mixed types",
+                    f"{path}: {name}",
+                    f"its values are of several types: {', '.join(kinds)}.",
+                    "Write all of one type.",
+                )
     if faults:
         raise DataError(faults.shown, dict(faults.counts))
     return pa.table(columns)
@@ -194,12 +206,16 @@ def _whole_number_ids(tables: list[pa.Table]) -> list[pa.Table]:
     for key in ("user_id", "item_id"):
         holders = [table for table in tables if key in table.column_names]
         whole = all(
-            pc.all(pc.match_substring_regex(table.column(key).cast(pa.string()), r"^(0|-?[1-9]\d{0,17})$")).as_py() is not False
+            pc.all(pc.match_substring_regex(table.column(key).cast(pa.string()), r"^(0|-?[1-9]\d{0,17})$")).as_py()
+            is not False
             for table in holders
         )
         if whole:
             tables = [
-                t.set_column(t.column_names.index(key), key, t.column(key).cast(pa.int64())) if key in t.column_names else t for t in tables
+                t.set_column(t.column_names.index(key), key, t.column(key).cast(pa.int64()))
+                if key in t.column_names
+                else t
+                for t in tables
             ]
     return tables
 
@@ -248,14 +264,24 @@ def _field(name: str, column: pa.Array, where: str, faults: Faults) -> pa.Array:
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         faults.add("bad value", where, f"cannot be read from a column of {kind}.", "Convert it.")
         return pa.nulls(len(column), TIME if name == "timestamp" else pa.float64())
-    faults.add_rows("bad timestamp", bad, lambda row: (f"{where}, row {row}", f"{show(column[row].as_py())} is not a time.", "Use ISO 8601 or epoch seconds."))
+    faults.add_rows(
+        "bad timestamp",
+        bad,
+        lambda row: (
+            f"{where}, row {row}",
+            f"{show(column[row].as_py())} is not a time.",
+            "Use ISO 8601 or epoch seconds.",
+        ),
+    )
     return made
 
 
 def _feature(group: str, column: pa.Array, where: str, faults: Faults) -> pa.Array:
     """A feature's column in its group's type."""
     inner = column.type.value_type if pa.types.is_list(column.type) else column.type
-    wanted = {"text": pa.string(), "image": pa.string(), "categorical": pa.string(), "continuous": pa.float64()}.get(group)
+    wanted = {"text": pa.string(), "image": pa.string(), "categorical": pa.string(), "continuous": pa.float64()}.get(
+        group
+    )
     if group == "temporal":
         if pa.types.is_integer(inner):
             wanted = pa.int64()
@@ -266,12 +292,22 @@ def _feature(group: str, column: pa.Array, where: str, faults: Faults) -> pa.Arr
     if wanted is None:
         return column
     if group in ("text", "image") and not pa.types.is_string(inner):
-        faults.add("bad value", where, f"a {group} feature holds texts; this column holds {column.type}.", "Convert it, or name another group.")
+        faults.add(
+            "bad value",
+            where,
+            f"a {group} feature holds texts; this column holds {column.type}.",
+            "Convert it, or name another group.",
+        )
         return pa.nulls(len(column), wanted)
     try:
         column = column.cast(pa.list_(wanted) if pa.types.is_list(column.type) else wanted)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        faults.add("bad value", where, f"a {group} feature cannot be read from {column.type}.", "Convert it, or name another group.")
+        faults.add(
+            "bad value",
+            where,
+            f"a {group} feature cannot be read from {column.type}.",
+            "Convert it, or name another group.",
+        )
         return pa.nulls(len(column), wanted)
     if group == "temporal" and not pa.types.is_list(column.type):
         offsets = np.arange(len(column) + 1, dtype=np.int32)
@@ -286,5 +322,6 @@ def _finite(column: pa.Array, where: str, faults: Faults) -> None:
     if not pa.types.is_floating(flat.type):
         return
     infinite = np.flatnonzero(pc.fill_null(pc.is_inf(flat), False).to_numpy(zero_copy_only=False))
-    faults.add_rows("not finite", infinite, lambda row: (f"{where}, value {row}", "infinity is not data.", "Leave it out."))
-
+    faults.add_rows(
+        "not finite", infinite, lambda row: (f"{where}, value {row}", "infinity is not data.", "Leave it out.")
+    )

@@ -32,20 +32,28 @@ def check_tables(
     for side, table in tables.items():
         _check_duplicates(table.column(f"{side}_id"), side, faults)
         if not partial and not len(table) and options.unknown_ids != "keep":
-            faults.add("empty data", f"/{side}_data", f"there is no {side}.", "Add records, or set data.unknown_ids to 'keep'.")
+            faults.add(
+                "empty data", f"/{side}_data", f"there is no {side}.", "Add records, or set data.unknown_ids to 'keep'."
+            )
     if not partial and not len(interactions):
-        faults.add("empty data", "/interactions", "there is no interaction.", "Add some: a recommender learns from them.")
+        faults.add(
+            "empty data", "/interactions", "there is no interaction.", "Add some: a recommender learns from them."
+        )
     if partial:
         return users, items, interactions
     known = np.ones(len(interactions), bool)
     for side in ("user", "item"):
         column = interactions.column(f"{side}_id")
-        missing = (rows_of(column, tables[side].column(f"{side}_id").combine_chunks()) < 0) & column.is_valid().to_numpy()
+        missing = (
+            rows_of(column, tables[side].column(f"{side}_id").combine_chunks()) < 0
+        ) & column.is_valid().to_numpy()
         if not missing.any():
             continue
         if options.unknown_ids == "keep":
             tables[side] = _with_new_ids(tables[side], side, column.filter(pa.array(missing)))
-            notes.append(f"{side.capitalize()}s without a record: {len(pc.unique(column.filter(pa.array(missing)))):,} are known by id alone.")
+            notes.append(
+                f"{side.capitalize()}s without a record: {len(pc.unique(column.filter(pa.array(missing)))):,} are known by id alone."
+            )
         elif options.unknown_ids == "drop":
             known &= ~missing
             notes.append(f"{int(missing.sum()):,} interactions were dropped: no record has their {side}_id.")
@@ -78,12 +86,16 @@ def _add_unknown(column: pa.ChunkedArray, ids: pa.ChunkedArray, rows: np.ndarray
     hint = (
         f"Ids are {names[pa.types.is_integer(column.type)]} here and {names[pa.types.is_integer(ids.type)]} in {side}_data: write them alike."
         if other_type
-        else f"Add its record, mend the id, or set data.unknown_ids to 'drop' or 'keep'."
+        else "Add its record, mend the id, or set data.unknown_ids to 'drop' or 'keep'."
     )
     faults.add_rows(
         "unknown id",
         rows,
-        lambda row: (f"/interactions/{row}/{side}_id", f"no record in {side}_data has the id {show(column[row].as_py())}.", hint),
+        lambda row: (
+            f"/interactions/{row}/{side}_id",
+            f"no record in {side}_data has the id {show(column[row].as_py())}.",
+            hint,
+        ),
     )
 
 
@@ -101,7 +113,11 @@ def _checked_labels(interactions: pa.Table, faults: Faults) -> pa.Table:
     faults.add_rows(
         "bad label",
         wrong,
-        lambda row: (f"/interactions/{row}/label", f"a label is 0 or 1; found {show(column[row].as_py())}.", "Put strengths in 'rating' or 'weight'."),
+        lambda row: (
+            f"/interactions/{row}/label",
+            f"a label is 0 or 1; found {show(column[row].as_py())}.",
+            "Put strengths in 'rating' or 'weight'.",
+        ),
     )
     labels = pc.if_else(good, column, None).cast(pa.int8())
     return interactions.set_column(interactions.column_names.index("label"), "label", labels)

@@ -31,7 +31,12 @@ class Progress:
 
 
 def save_checkpoint(
-    path: Path, model: nn.Module, best: dict[str, torch.Tensor] | None, optimizer: Optimizer, progress: Progress, generator: torch.Generator
+    path: Path,
+    model: nn.Module,
+    best: dict[str, torch.Tensor] | None,
+    optimizer: Optimizer,
+    progress: Progress,
+    generator: torch.Generator,
 ) -> None:
     """Everything that the next epoch depends on, in one file, whole or not at all."""
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
@@ -54,10 +59,17 @@ def load_checkpoint(
             progress = Progress(**json.loads(file.metadata()["progress"]))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise ModelError(Fault(str(path), f"this checkpoint cannot be read: {error}.", "Train without --resume.", "damaged")) from None
+        raise ModelError(
+            Fault(str(path), f"this checkpoint cannot be read: {error}.", "Train without --resume.", "damaged")
+        ) from None
     if progress.config != config:
         raise ModelError(
-            Fault(str(path), "this checkpoint is of another config or other data.", "Train without --resume, or restore them.", "foreign")
+            Fault(
+                str(path),
+                "this checkpoint is of another config or other data.",
+                "Train without --resume, or restore them.",
+                "foreign",
+            )
         )
 
     def part(prefix: str) -> dict[str, torch.Tensor]:

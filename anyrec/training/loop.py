@@ -123,7 +123,9 @@ class Batches:
 class Stepper:
     """The loss of one batch of positives."""
 
-    def __init__(self, model: Model, data: TrainingData, config: Config, registry: Registry, generator: torch.Generator):
+    def __init__(
+        self, model: Model, data: TrainingData, config: Config, registry: Registry, generator: torch.Generator
+    ):
         self.model, self.data, self.generator = model, data, generator
         self.ratio = config.negative_ratio
         params = registry.params("loss", config.loss.type, config.loss.options(), "/loss")
@@ -133,7 +135,9 @@ class Stepper:
         self.positives = Positives(samples.users, samples.items, data.num_users, data.num_items)
         params = registry.params("sampler", config.negatives.type, config.negatives.options(), "/negatives")
         self.sampler: Sampler = registry.get("sampler", config.negatives.type)(self.positives, params)
-        self.explicit = Explicit(samples, data.num_users) if config.explicit_negatives and len(samples.negatives[0]) else None
+        self.explicit = (
+            Explicit(samples, data.num_users) if config.explicit_negatives and len(samples.negatives[0]) else None
+        )
         self.precision = _autocast(config, samples.users.device)
         if self.objective.all_items:
             self.sampler.group_size = 1
@@ -168,7 +172,9 @@ class Stepper:
     def _items(self, items: Tensor, drawn: Negatives) -> tuple[Tensor, Tensor]:
         """Representations of the positives (batch, ...) and of the negatives (groups, negatives, ...)."""
         columns, model = self.data.items, self.model
-        if drawn.items.numel() == items.numel() and drawn.items.data_ptr() == items.data_ptr():  # in-batch: the same rows
+        if (
+            drawn.items.numel() == items.numel() and drawn.items.data_ptr() == items.data_ptr()
+        ):  # in-batch: the same rows
             vectors = encode(model, "item", columns, items)
             return vectors, vectors.view(*drawn.items.shape, *vectors.shape[1:])
         if self.objective.all_items:
@@ -261,7 +267,11 @@ def _hardest(negative: Tensor, drawn: Negatives, ratio: int) -> tuple[Tensor, Ne
 
 def _autocast(config: Config, device: torch.device) -> Any:
     """bf16 where it is asked for, or, under auto, where the processor multiplies it natively."""
-    native = torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" else torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    native = (
+        torch.cuda.is_bf16_supported(including_emulation=False)
+        if device.type == "cuda"
+        else torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    )
     wanted = config.training.precision == "bf16" or (config.training.precision == "auto" and native)
     return torch.autocast(device.type, torch.bfloat16) if wanted else nullcontext()
 
@@ -271,7 +281,9 @@ def _keep_best(
 ) -> dict[str, Tensor] | None:
     name = config.training.metric
     if name not in metrics:
-        raise ConfigError(Fault("/training/metric", f"validation gives no '{name}'.", f"It gives: {', '.join(metrics)}."))
+        raise ConfigError(
+            Fault("/training/metric", f"validation gives no '{name}'.", f"It gives: {', '.join(metrics)}.")
+        )
     if state.best_metric is None or metrics[name] > state.best_metric:
         state.best_metric, state.best_epoch = metrics[name], state.epoch
         return {key: value.detach().clone() for key, value in model.state_dict().items()}
@@ -288,7 +300,9 @@ def _entry(
 ) -> dict[str, Any]:
     loss = total.item() / batches.count
     if not math.isfinite(loss):
-        raise AnyrecError(f"the loss is {loss} after epoch {state.epoch}: lower training.optimizer.learning_rate, or set training.gradient_clip.")
+        raise AnyrecError(
+            f"the loss is {loss} after epoch {state.epoch}: lower training.optimizer.learning_rate, or set training.gradient_clip."
+        )
     seconds = time.perf_counter() - started
     return {
         "epoch": state.epoch,
@@ -306,7 +320,9 @@ def _write_log(path: Path, history: list[dict[str, Any]]) -> None:
 
 def _fingerprint(config: Config, samples: Samples) -> str:
     """What must be the same for a run to be resumed: the config, but for its length, and the samples."""
-    settings = config.model_dump(mode="json", exclude={"training": {"epochs", "patience"}, "name": True, "output_dir": True})
+    settings = config.model_dump(
+        mode="json", exclude={"training": {"epochs", "patience"}, "name": True, "output_dir": True}
+    )
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     digest.update(samples.users.cpu().numpy().tobytes())
     digest.update(samples.items.cpu().numpy().tobytes())

@@ -72,7 +72,9 @@ def choose_sparse_tables(model: nn.Module, config: OptimizerConfig) -> None:
         if isinstance(table, nn.Embedding):
             table.max_norm = config.max_norm
             allowed = config.weight_decay == 0 and config.max_norm is None
-            if config.sparse is True or (config.sparse == "auto" and allowed and table.num_embeddings >= config.sparse_rows):
+            if config.sparse is True or (
+                config.sparse == "auto" and allowed and table.num_embeddings >= config.sparse_rows
+            ):
                 table.sparse = True
 
 

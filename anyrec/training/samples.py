@@ -37,7 +37,10 @@ class Samples:
             items=self.items.to(device),
             weights=None if self.weights is None else self.weights.to(device),
             negatives=(self.negatives[0].to(device), self.negatives[1].to(device)),
-            targets={name: Prepared(values.to(device), present.to(device)) for name, (values, present) in self.targets.items()},  # type: ignore[union-attr]
+            targets={
+                name: Prepared(values.to(device), present.to(device))
+                for name, (values, present) in self.targets.items()
+            },  # type: ignore[union-attr]
         )
 
 
