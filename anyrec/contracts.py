@@ -176,9 +176,14 @@ class Interaction(nn.Module):
         """
         raise NotImplementedError(f"interaction '{self.type}' has no score()")
 
+    @property
+    def pair_dim(self) -> int:
+        """Width of what `pair` gives."""
+        return 3 * self.dim
+
     def pair(self, users: Tensor, items: Tensor) -> Tensor:
-        """users, items: (batch, ...) -> (batch, dim), what the heads beside the match score read."""
-        raise NotImplementedError(f"interaction '{self.type}' has no pair()")
+        """users, items: (batch, dim) -> (batch, pair_dim), what the heads beside the match score read."""
+        return torch.cat([users, items, users * items], -1)
 
     def user_vectors(self, users: Tensor) -> Tensor:
         """(batch, dim) -> (batch, dim) in the space where the dot product is the score (only if `factorised`)."""
@@ -215,7 +220,7 @@ class Head(nn.Module):
         raise NotImplementedError(f"head '{self.type}' has no targets()")
 
     def forward(self, pair: Tensor) -> Tensor:
-        """pair: (batch, dim) -> the prediction, (batch, ...)."""
+        """pair: (batch, pair_dim of the interaction) -> the prediction, (batch, ...)."""
         raise NotImplementedError(f"head '{self.type}' has no forward()")
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:

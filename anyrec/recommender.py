@@ -165,7 +165,7 @@ class Recommender:
             towers[side] = make_tower(config, self.registry, encoders, together, side)
         interaction = make_interaction(config, self.registry)
         self.model = Model(
-            towers["user"], towers["item"], interaction, self._fit_heads(dataset, split, interaction.dim)
+            towers["user"], towers["item"], interaction, self._fit_heads(dataset, split, interaction.pair_dim)
         )
         self.model.to(self.device)
 

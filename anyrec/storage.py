@@ -201,7 +201,7 @@ def _read_model(directory: Path, config: Config, registry: Registry, context: Co
     interaction = make_interaction(config, registry)
     heads = {}
     for name, component in sorted(config.heads.items()):
-        head = make_head(config, registry, name, component, interaction.dim)
+        head = make_head(config, registry, name, component, interaction.pair_dim)
         head.restore(_unpack(parts["heads"][name], directory / "preprocessing"))
         head.build()
         heads[name] = head

@@ -55,7 +55,9 @@ class Categorical(Encoder):
 
     def forward(self, values: Ragged) -> Tensor:
         """values: rows of table places -> (batch, output_dim), the mean of each row's vectors."""
-        return functional.embedding_bag(values.values, self.table.weight, values.offsets[:-1], mode="mean")
+        return functional.embedding_bag(
+            values.values, self.table.weight, values.offsets[:-1], mode="mean", sparse=self.table.sparse
+        )
 
     def state(self) -> dict[str, Any]:
         return {"vocabulary": self.vocabulary}

@@ -39,7 +39,9 @@ class ItemIds(Encoder):
 
     def forward(self, values: Ragged) -> Tensor:
         """values: rows of vocabulary places -> (batch, output_dim)."""
-        return functional.embedding_bag(values.values, self.table.weight, values.offsets[:-1], mode="mean")
+        return functional.embedding_bag(
+            values.values, self.table.weight, values.offsets[:-1], mode="mean", sparse=self.table.sparse
+        )
 
     def state(self) -> dict[str, Any]:
         return {"vocabulary": self.vocabulary}

@@ -66,7 +66,12 @@ class Hashed(Encoder):
         """values: rows of term places -> (batch, output_dim)."""
         weights = self.weights[values.values]
         bag = functional.embedding_bag(
-            values.values, self.table.weight, values.offsets[:-1], mode="sum", per_sample_weights=weights
+            values.values,
+            self.table.weight,
+            values.offsets[:-1],
+            mode="sum",
+            per_sample_weights=weights,
+            sparse=self.table.sparse,
         )
         with torch.no_grad():
             square = functional.embedding_bag(

@@ -23,9 +23,6 @@ class Dot(Interaction):
     def score(self, users: Tensor, items: Tensor) -> Tensor:
         return dot(users, items)
 
-    def pair(self, users: Tensor, items: Tensor) -> Tensor:
-        return users * items
-
 
 class Cosine(Interaction):
     """The cosine of the two vectors, divided by a temperature."""
@@ -55,7 +52,7 @@ class Cosine(Interaction):
         return dot(self.user_vectors(users), self.item_vectors(items))
 
     def pair(self, users: Tensor, items: Tensor) -> Tensor:
-        return self.user_vectors(users) * self.item_vectors(items)
+        return super().pair(self.user_vectors(users), self.item_vectors(items))
 
 
 class MLP(Interaction):
@@ -83,9 +80,6 @@ class MLP(Interaction):
         wide = users.unsqueeze(1)
         hidden = self._hidden(wide, items if items.dim() == 3 else items.unsqueeze(0))
         return self.rest(hidden).squeeze(-1) + dot(users, items)
-
-    def pair(self, users: Tensor, items: Tensor) -> Tensor:
-        return users * items
 
     def _hidden(self, users: Tensor, items: Tensor) -> Tensor:
         mixed = self.from_user(users) + self.from_item(items) + self.from_product(users * items)
@@ -116,6 +110,10 @@ class Attention(Interaction):
         wide = users.unsqueeze(1).expand(-1, own.shape[1], -1, -1)
         pooled = self._read(wide.flatten(0, 1), own.flatten(0, 1)).view(len(users), own.shape[1], self.dim)
         return self.out(pooled).squeeze(-1) + dot(users.sum(1), items.sum(-2))
+
+    @property
+    def pair_dim(self) -> int:
+        return self.dim
 
     def pair(self, users: Tensor, items: Tensor) -> Tensor:
         return self._read(users, items)

@@ -38,9 +38,9 @@ def test_a_factorised_score_is_the_dot_product_of_its_vectors(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_pair_has_the_interactions_dimension(name):
+def test_a_pair_has_the_width_that_the_interaction_tells(name):
     interaction, users, items = make(name)
-    assert interaction.pair(users, items[:5]).shape == (5, interaction.dim)
+    assert interaction.pair(users, items[:5]).shape == (5, interaction.pair_dim)
 
 
 def test_cosine_divides_by_its_temperature():

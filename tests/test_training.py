@@ -1,0 +1,228 @@
+"""Training: resumes exactly, stops early, uses weights and explicit negatives, refuses what cannot be."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from small import small_config, small_dataset
+from torch import nn
+
+from anyrec.config import OptimizerConfig, SchedulerConfig
+from anyrec.data.labels import label_interactions
+from anyrec.errors import AnyrecError, ConfigError, DataError, ModelError
+from anyrec.plugins import discover
+from anyrec.recommender import Recommender
+from anyrec.training.loop import Batches
+from anyrec.training.optimizers import Optimizer, choose_sparse_tables, learning_rate
+
+LOSSES, SAMPLERS = discover().names("loss"), discover().names("sampler")
+
+
+def fit(dataset=None, run_dir=None, resume=False, **changes):
+    return Recommender.from_config(small_config(**changes)).fit(
+        dataset or small_dataset(), run_dir=run_dir, resume=resume, progress=False
+    )
+
+
+def training(**options):
+    return {"epochs": 4, "batch_size": 64, "patience": None, **options}
+
+
+def same(first, second):
+    one, two = first.model.state_dict(), second.model.state_dict()
+    return all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_loss_learns_the_planted_taste(loss):
+    """Tastes by occupation: after a few epochs the model ranks held-out items better than chance would."""
+    negatives = "in_batch" if loss in ("softmax", "infonce") else "uniform"
+    options = {"block": 32} if negatives == "in_batch" else {}
+    recommender = fit(
+        loss={"type": loss},
+        negatives={"type": negatives, **options},
+        training=training(epochs=12, optimizer={"learning_rate": 0.01}),
+    )
+    assert recommender.metrics["test"]["recall@10"] > 1.25 * 10 / 33
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_sampler_trains(sampler):
+    losses = [entry["loss"] for entry in fit(negatives={"type": sampler}, training=training()).result.history]
+    assert np.isfinite(losses).all()
+    if sampler != "hard":  # its negatives grow harder as the model learns
+        assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize(
+    "optimizer", [{"type": "adamw"}, {"type": "sgd", "learning_rate": 0.1}, {"type": "adagrad"}, {"sparse": True}]
+)
+def test_a_run_that_is_resumed_ends_bitwise_as_one_that_never_stopped(tmp_path, optimizer):
+    options = training(optimizer=optimizer, scheduler={"type": "constant"})
+    whole = fit(training=options, fusion={"type": "attention"})
+    fit(training={**options, "epochs": 2}, run_dir=tmp_path, fusion={"type": "attention"})
+    resumed = fit(training=options, run_dir=tmp_path, resume=True, fusion={"type": "attention"})
+    assert same(whole, resumed)
+    assert [e["loss"] for e in whole.result.history] == [e["loss"] for e in resumed.result.history]
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3, 4]
+
+
+def test_a_run_killed_at_any_moment_resumes_exactly(tmp_path):
+    program = (
+        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[2]);"
+        "from small import *; from anyrec.recommender import Recommender;"
+        "cfg = small_config(training={'epochs': 12, 'batch_size': 64, 'patience': None});"
+        "r = Recommender.from_config(cfg);"
+        "r.fit(small_dataset(), run_dir=Path(sys.argv[1]), resume=True, progress=False, report=lambda e: print(e['epoch'], flush=True))"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path), os.path.dirname(__file__)]
+    for delay in (0.0, 0.03, 0.07):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "2"})
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+    options = training(epochs=12)
+    assert same(fit(training=options), fit(training=options, run_dir=tmp_path, resume=True))
+
+
+def test_a_checkpoint_of_another_config_or_a_damaged_one_is_refused(tmp_path):
+    fit(training=training(epochs=1), run_dir=tmp_path)
+    with pytest.raises(ModelError, match="another config"):
+        fit(training=training(), run_dir=tmp_path, resume=True, dim=8)
+    file = tmp_path / "checkpoints" / "last.safetensors"
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(ModelError, match="cannot be read"):
+        fit(training=training(), run_dir=tmp_path, resume=True)
+
+
+def test_the_best_epoch_is_kept_and_patience_ends_the_run():
+    recommender = fit(training={"epochs": 60, "batch_size": 32, "patience": 2, "optimizer": {"learning_rate": 0.05}})
+    result = recommender.result
+    measured = [entry["validation"]["ndcg@10"] for entry in result.history]
+    assert len(measured) == result.best_epoch + 2 < 60
+    assert max(measured) == result.best_metric == measured[result.best_epoch - 1]
+    assert recommender.metrics["validation"]["ndcg@10"] == result.best_metric
+
+
+def test_a_metric_that_validation_does_not_give_is_told():
+    with pytest.raises(ConfigError, match="It gives: ndcg@5"):
+        fit(training=training(metric="accuracy"))
+
+
+def test_a_loss_that_is_not_finite_stops_with_what_to_do():
+    with pytest.raises(AnyrecError, match="lower training.optimizer.learning_rate"):
+        fit(training=training(optimizer={"type": "sgd", "learning_rate": 1e9}))
+
+
+def test_explicit_negatives_are_pushed_down():
+    data = small_dataset()
+    labels = np.ones(len(data.interactions), np.int8)
+    labels[::4] = 0
+    data.interactions = data.interactions.append_column("label", pa.array(labels))
+
+    def disliked(**changes):
+        recommender = fit(
+            data, split={"protocol": "none"}, training=training(epochs=15), negatives={"type": "uniform"}, **changes
+        )
+        pairs = data.interactions.filter(pa.array(labels == 0)).select(["user_id", "item_id"])
+        liked = data.interactions.filter(pa.array(labels == 1)).select(["user_id", "item_id"])
+        return np.mean(recommender.score(pairs)["score"].to_numpy()) - np.mean(
+            recommender.score(liked)["score"].to_numpy()
+        )
+
+    assert disliked(explicit_negatives=True) < disliked(explicit_negatives=False) < 0
+
+
+def test_weights_decide_what_is_learned():
+    """Two kinds of interaction with opposite tastes: the one that weighs more wins."""
+    data = small_dataset()
+    kinds = data.interactions["interaction_type"].to_pylist()
+
+    def mean_scores(types):
+        recommender = fit(
+            data, data={"positive_types": types}, split={"protocol": "none"}, training=training(epochs=15)
+        )
+        scores = np.array(recommender.score(data.interactions.select(["user_id", "item_id"]))["score"])
+        return scores[np.array(kinds) == "buy"].mean() - scores[np.array(kinds) == "view"].mean()
+
+    assert mean_scores({"buy": 1.0, "view": 0.01}) > mean_scores({"buy": 0.01, "view": 1.0})
+
+
+def test_heads_learn_their_targets():
+    data = small_dataset()
+    data.interactions = data.interactions.set_column(
+        data.interactions.column_names.index("rating"),
+        "rating",
+        pa.array([1.0 + 4.0 * (int(name[1:]) % 2) for name in data.interactions["item_id"].to_pylist()]),
+    )
+    recommender = fit(
+        data, heads={"stars": {"type": "rating"}}, split={"protocol": "none"}, training=training(epochs=25)
+    )
+    pairs = data.interactions.select(["user_id", "item_id"])
+    predicted = recommender.score(pairs)["stars"].to_numpy()
+    assert np.corrcoef(predicted, data.interactions["rating"].to_numpy())[0, 1] > 0.8
+    with pytest.raises(ConfigError, match="no interaction has 'rating'"):
+        data.interactions = data.interactions.drop_columns(["rating"])
+        fit(data, heads={"stars": {"type": "rating"}})
+
+
+def test_nothing_positive_to_learn_from_is_told():
+    with pytest.raises(DataError, match="no positive interaction"):
+        Recommender.from_config(small_config(data={"min_rating": 99})).fit(small_dataset())
+
+
+def test_sparse_tables_take_sparse_steps_and_match_what_they_should():
+    config = OptimizerConfig(sparse=True)
+    model = nn.Sequential(nn.Embedding(50, 4), nn.Linear(4, 1))
+    optimizer = Optimizer(model, config)
+    before = model[0].weight.detach().clone()
+    model(torch.tensor([3, 7])).sum().backward()
+    optimizer.step()
+    moved = (model[0].weight != before).any(1)
+    assert moved.nonzero().flatten().tolist() == [3, 7]
+    assert model[0].weight.grad.is_sparse
+    large = nn.Sequential(nn.Embedding(50, 4))
+    choose_sparse_tables(large, OptimizerConfig(sparse_rows=50))
+    assert large[0].sparse
+    decayed = nn.Sequential(nn.Embedding(50, 4))
+    choose_sparse_tables(decayed, OptimizerConfig(sparse_rows=50, weight_decay=0.1))
+    assert not decayed[0].sparse
+
+
+def test_the_learning_rate_rises_then_falls_as_scheduled():
+    rates = [learning_rate(s, 100, SchedulerConfig(type="cosine", warmup=0.1), 1.0) for s in range(100)]
+    assert rates[0] == pytest.approx(0.1) and rates[9] == 1.0 and max(rates) == 1.0
+    assert rates[10:] == sorted(rates[10:], reverse=True) and rates[-1] < 0.01
+    linear = [learning_rate(s, 10, SchedulerConfig(type="linear"), 2.0) for s in range(10)]
+    assert linear == pytest.approx(list(np.linspace(2.0, 0.2, 10)))
+
+
+@pytest.mark.parametrize(
+    ("rows", "size", "group"), [(100, 32, 8), (101, 32, 8), (5, 64, 256), (1000, 100, 1), (256, 256, 256)]
+)
+def test_an_epoch_sees_every_positive_in_whole_groups(rows, size, group):
+    batches = Batches(rows, size, group)
+    epoch = batches.epoch(torch.Generator().manual_seed(0), torch.device("cpu"))
+    assert len(epoch) == batches.count
+    assert all(len(batch) % batches.group == 0 for batch in epoch)
+    assert set(torch.cat(epoch).tolist()) == set(range(rows))
+    assert sum(map(len, epoch)) < rows + batches.group
+
+
+def test_positives_may_be_chosen_by_type():
+    data = small_dataset()
+    labels = label_interactions(
+        data, Recommender.from_config(small_config(data={"positive_types": {"buy": 1}})).config.data
+    )
+    assert labels.positive.sum() == len(data.interactions) / 2
