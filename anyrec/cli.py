@@ -376,3 +376,7 @@ def train_main() -> None:
 def inference_main() -> None:
     """inference.py"""
     _alone(recommend)
+
+
+if __name__ == "__main__":
+    main()

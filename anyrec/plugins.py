@@ -91,7 +91,15 @@ class Plugin:
     def load(self) -> type[Any]:
         loaded = self.loaded
         if loaded is None:
-            loaded = self.loaded = getattr(_import(self.module, self.path), self.class_name)
+            try:
+                loaded = self.loaded = getattr(_import(self.module, self.path), self.class_name)
+            except Exception as error:
+                if self.module.startswith("anyrec."):
+                    raise
+                fault = Fault(
+                    self.origin, f"this plugin cannot be imported: {error}.", "Mend or remove it.", "broken plugin"
+                )
+                raise ConfigError(fault) from error
         return loaded
 
 
@@ -205,6 +213,8 @@ def read_folder(folder: Path, package: str | None) -> list[Plugin]:
             raise ConfigError(
                 Fault(f"{path}:{error.lineno}", f"this plugin is not valid Python: {error.msg}.", kind="broken plugin")
             ) from None
+        if package is None:
+            _refuse_bare_shelves(tree, path)
         module = f"{package}.{path.stem}" if package else _module_name(path)
         found += _components(
             tree, path, module, str(path) if package is None else f"{package.split('.')[-1]}/{path.name}"
@@ -297,6 +307,22 @@ def _constants(node: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> dict[str
             ):
                 constants[target.id] = str(value.value)
     return constants
+
+
+def _refuse_bare_shelves(tree: ast.Module, path: Path) -> None:
+    """`encoders.text` would be a second copy of `anyrec.encoders.text`, whose classes are others of the same name."""
+    for node in ast.walk(tree):
+        names = [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+        names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        for name in names:
+            if name.split(".")[0] in SHELVES:
+                fault = Fault(
+                    f"{path}:{node.lineno}",
+                    f"'{name}' is not the package's own module.",
+                    f"Write import 'anyrec.{name.split('.')[0]}'.",
+                    "broken plugin",
+                )
+                raise ConfigError(fault)
 
 
 def _module_name(path: Path) -> str:

@@ -1,0 +1,178 @@
+"""Drop-in files, installed packages and their clashes."""
+
+import json
+import math
+import struct
+import subprocess
+import sys
+import wave
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from small import small_config, small_dataset
+
+from anyrec.contracts import Context
+from anyrec.errors import ConfigError
+from anyrec.plugins import discover, read_folder
+from anyrec.recommender import Recommender
+from anyrec.schema import config_schema
+from anyrec.testing import check_encoder
+
+ROOT = Path(__file__).parent.parent
+LENGTH = '''
+import pyarrow.compute as pc
+import torch
+from anyrec import Encoder
+
+class Length(Encoder):
+    """Encodes a text by how long it is."""
+    type = "length"
+    group = "text"
+
+    def prepare(self, column):
+        return torch.log1p(torch.tensor(pc.fill_null(pc.utf8_length(column), 0).to_pylist()).float()).unsqueeze(1)
+'''
+
+
+def tone(path, pitch, seconds=0.3, width=2, rate=8000):
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(width)
+        file.setframerate(rate)
+        values = [math.sin(2 * math.pi * pitch * n / rate) for n in range(int(seconds * rate))]
+        if width == 1:
+            file.writeframes(bytes(int(127.5 + 127 * v) for v in values))
+        else:
+            top = 2 ** (8 * width - 1) - 1
+            file.writeframes(b"".join(struct.pack("<q", int(v * top))[:width] for v in values))
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sounds")
+    for number, pitch in enumerate((200, 400, 900, 2000)):
+        tone(folder / f"{number}.wav", pitch)
+    return folder
+
+
+def test_a_file_dropped_in_a_folder_is_an_encoder_everywhere(tmp_path):
+    (tmp_path / "length.py").write_text(LENGTH)
+    registry = discover([tmp_path])
+    assert "length" in registry.names("encoder")
+    assert "encoder:length" in config_schema(registry)["$defs"]
+    check_encoder(registry.get("encoder", "length"))
+    with pytest.raises(ConfigError, match="Did you mean 'length'"):
+        registry.get("encoder", "lenght")
+    config = small_config(features={"text": {"type": "length"}}, plugins=[str(tmp_path)])
+    recommender = Recommender.from_config(config).fit(small_dataset(), progress=False)
+    kinds = dict(zip(recommender.model.user.features, recommender.model.user.encoders, strict=True))
+    assert kinds["text.bio"].type == "length"
+    place = recommender.save(tmp_path / "model")
+    assert Recommender.load(place).recommend(None, 3).equals(recommender.recommend(None, 3))
+
+
+def test_the_audio_drop_in_makes_audio_groups_work(sounds):
+    registry = discover([ROOT / "plugins"])
+    column = pa.array(["0.wav", "1.wav", None, "2.wav", "gone.wav", "3.wav", "0.wav", "1.wav"])
+    check_encoder(registry.get("encoder", "audio"), column, {"bands": 8}, Context(root=sounds))
+    data = small_dataset()
+    data.root = sounds
+    clips = [
+        f"{'nurse pilot baker clerk'.split().index(tags[0])}.wav" for tags in data.items["categorical.tags"].to_pylist()
+    ]
+    data.items = data.items.append_column("audio.clip", pa.array(clips))
+    recommender = Recommender.from_config(small_config(), plugins=[ROOT / "plugins"]).fit(data, progress=False)
+    assert "audio.clip" in recommender.model.item.features
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 4])
+def test_sounds_of_every_width_read_alike(tmp_path, width):
+    import numpy as np
+
+    registry = discover([ROOT / "plugins"])
+    module = sys.modules[registry.get("encoder", "audio").__module__]
+    tone(tmp_path / "a.wav", 440, width=width)
+    samples, rate = module.read_wav(tmp_path / "a.wav", 10)
+    assert rate == 8000 and np.abs(samples - np.sin(2 * np.pi * 440 * np.arange(len(samples)) / 8000)).max() < 0.02
+
+
+def test_a_group_that_nothing_reads_is_said_with_its_name():
+    data = small_dataset()
+    data.items = data.items.append_column("video.trailer", pa.array(["a.mp4"] * len(data.items)))
+    recommender = Recommender.from_config(small_config()).fit(data, progress=False)
+    assert any("video.trailer" in note and "not used" in note for note in recommender.notes)
+
+
+def test_two_components_of_one_name_are_refused_naming_both(tmp_path):
+    (tmp_path / "mine.py").write_text(LENGTH.replace('"length"', '"hashed"'))
+    with pytest.raises(ConfigError) as error:
+        discover([tmp_path])
+    assert "mine.py" in str(error.value) and "encoders/text.py" in str(error.value)
+
+
+def test_a_broken_drop_in_is_told_by_file_and_harms_only_who_asks_for_it(tmp_path):
+    (tmp_path / "broken.py").write_text("class Half(Encoder:\n")
+    with pytest.raises(ConfigError, match=r"broken.py:1: this plugin is not valid Python"):
+        discover([tmp_path])
+    (tmp_path / "broken.py").write_text("import nothing_of_this_name\n" + LENGTH)
+    registry = discover([tmp_path])
+    assert "length" in registry.names("encoder")
+    with pytest.raises(ConfigError, match="nothing_of_this_name"):
+        registry.get("encoder", "length")
+
+
+def test_a_drop_in_that_imports_a_shelf_by_its_bare_name_is_refused(tmp_path):
+    (tmp_path / "bare.py").write_text(
+        LENGTH.replace("from anyrec import Encoder", "from anyrec import Encoder\nfrom encoders.text import Hashed")
+    )
+    with pytest.raises(ConfigError, match="import 'anyrec.encoders'"):
+        discover([tmp_path])
+
+
+def test_plugins_can_be_switched_off(tmp_path, monkeypatch):
+    (tmp_path / "length.py").write_text(LENGTH)
+    monkeypatch.setenv("ANYREC_NO_PLUGINS", "1")
+    assert "length" not in discover([tmp_path]).names("encoder")
+
+
+def test_classes_without_a_type_and_private_ones_are_no_components(tmp_path):
+    (tmp_path / "some.py").write_text(
+        LENGTH
+        + "\nclass Base(Encoder):\n    pass\n\nclass _Hidden(Length):\n    type = 'hidden'\n\nclass Longer(Length):\n    type = 'longer'\n"
+    )
+    assert [(p.type, p.group) for p in read_folder(tmp_path, None)] == [("length", "text"), ("longer", "text")]
+
+
+def test_the_same_class_shipped_as_a_package_is_found(tmp_path):
+    source = tmp_path / "source"
+    (source / "anyrec_length").mkdir(parents=True)
+    hook = "\nfrom anyrec import hookimpl\n\n@hookimpl\ndef anyrec_encoders():\n    return [Length]\n"
+    (source / "anyrec_length" / "__init__.py").write_text(LENGTH + hook)
+    (source / "pyproject.toml").write_text(
+        '[build-system]\nrequires = ["setuptools"]\nbuild-backend = "setuptools.build_meta"\n'
+        '[project]\nname = "anyrec-length"\nversion = "1"\n[project.entry-points.anyrec]\nlength = "anyrec_length"\n'
+    )
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--target",
+        tmp_path / "site",
+        source,
+    ]
+    subprocess.run(list(map(str, pip)), check=True, capture_output=True)
+    program = "import sys; sys.path.insert(0, sys.argv[1]); from anyrec.plugins import discover; print([(p.type, p.origin) for p in discover().plugins('encoder')])"
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "site")], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert "('length', 'package anyrec_length')" in done.stdout, done.stderr
+
+
+def test_the_list_of_plugins_is_stable():
+    first, second = (json.dumps([(p.kind, p.type) for p in discover().plugins()]) for _ in range(2))
+    assert first == second

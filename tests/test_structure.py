@@ -1,0 +1,193 @@
+"""The shape of the code: imports point down, start-up is light, the package is whole."""
+
+import ast
+import configparser
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import anyrec
+
+ROOT = Path(__file__).parent.parent
+ORDER = [
+    ("errors", "config", "ragged", "files", "progress"),
+    ("contracts", "plugins", "legacy", "schema", "load_config", "testing"),
+    ("data", "vectors", "modules"),
+    ("model", "scoring"),
+    ("training", "evaluation"),
+    ("recommender", "storage", "card"),
+    ("inference", "run", "init", "describe", "demo"),
+    ("cli",),
+]
+SHELVES = ("encoders", "interaction", "classifier")
+
+
+def level(module):
+    return next((n for n, names in enumerate(ORDER) if module in names), None)
+
+
+def imports(path, runtime_only=True):
+    """anyrec modules that a file imports, by first part; imports for type checkers alone are left out."""
+    tree = ast.parse(path.read_text())
+    skipped = {
+        id(n)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.dump(block.test)
+        for n in ast.walk(block)
+    }
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        names = [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+        names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        yield from (name for name in names if name.split(".")[0] == "anyrec")
+
+
+def test_imports_point_down_and_the_frame_names_no_component():
+    for path in sorted((ROOT / "anyrec").rglob("*.py")):
+        parts = path.relative_to(ROOT / "anyrec").with_suffix("").parts
+        if parts[0] in (*SHELVES, "__init__"):
+            continue
+        mine = level(parts[0])
+        assert mine is not None, f"{path.name} has no place in the order"
+        for name in imports(path):
+            other = name.split(".")[1] if "." in name else ""
+            assert other not in SHELVES, f"{path} imports a shelf: {name}"
+            if (
+                other
+                and other != parts[0]
+                and not (parts[0], other) in {("recommender", "storage"), ("storage", "recommender")}
+            ):
+                assert level(other) is not None and level(other) <= mine, f"{path} imports upwards: {name}"
+
+
+def test_shelves_import_the_frame_and_never_by_their_bare_name():
+    for shelf in SHELVES:
+        for path in (ROOT / shelf).glob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.ImportFrom) and node.module:
+                    assert node.module.split(".")[0] not in SHELVES, path
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["plugins"], ["validate", "datasets/synthetic/correlated_dataset.json", "--no-images"]]
+)
+def test_light_commands_load_no_torch(arguments):
+    program = (
+        "import sys; from anyrec.cli import main; sys.argv = ['anyrec', *sys.argv[1:]]\n"
+        "try: main()\nexcept SystemExit as stop: assert not stop.code\n"
+        "assert 'torch' not in sys.modules, 'torch was loaded'; assert 'sentence_transformers' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_is_exported_is_what_is_there():
+    assert sorted(anyrec.__all__) == anyrec.__all__
+    for name in anyrec.__all__:
+        assert getattr(anyrec, name) is not None
+    with pytest.raises(AttributeError):
+        _ = anyrec.nothing
+
+
+def test_the_packages_listed_are_the_folders_that_are_there():
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    listed = settings["options"]["packages"].split()
+    there = (
+        {"anyrec"} | {f"anyrec.{path.parent.name}" for path in (ROOT / "anyrec").glob("*/*.py")} | {"anyrec.schemas"}
+    )
+    assert set(listed) == there
+    for shelf in (*SHELVES, "schemas"):
+        assert (ROOT / "anyrec" / shelf).resolve() == ROOT / shelf
+
+
+def test_the_wheel_holds_all_and_works_elsewhere(tmp_path):
+    build = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--wheel-dir",
+        tmp_path,
+        str(ROOT),
+    ]
+    subprocess.run(build, check=True, capture_output=True)
+    wheel = next(tmp_path.glob("*.whl"))
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--target",
+        tmp_path / "site",
+        str(wheel),
+    ]
+    subprocess.run(install, check=True, capture_output=True)
+    program = (
+        "import anyrec, sys; assert anyrec.__file__.startswith(sys.argv[1]), anyrec.__file__\n"
+        "from anyrec.plugins import discover; r = discover(); r.get('encoder', 'hashed'); r.get('fusion', 'simple')\n"
+        "from pathlib import Path; assert (Path(anyrec.__file__).parent / 'schemas' / 'dataset.schema.json').exists()"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], cwd=tmp_path, capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert not {p.name for p in (tmp_path / "site").iterdir()} & {*SHELVES, "schemas", "datasets", "tests"}
+
+
+def test_the_configs_schema_is_the_one_the_code_gives():
+    from anyrec.plugins import discover
+    from anyrec.schema import config_schema
+
+    os.environ["ANYREC_NO_PLUGINS"] = "1"
+    try:
+        made = config_schema(discover())
+    finally:
+        del os.environ["ANYREC_NO_PLUGINS"]
+    stored = json.loads((ROOT / "schemas" / "config.schema.json").read_text())
+    assert json.loads(json.dumps(made)) == stored, "run `make schema`"
+
+
+def test_the_example_configs_fit_the_schema():
+    import jsonschema
+
+    schema = json.loads((ROOT / "schemas" / "config.schema.json").read_text())
+    for path in (ROOT / "configs").glob("*.json"):
+        jsonschema.validate(json.loads(path.read_text()), schema)
+
+
+def test_every_config_key_and_command_is_documented():
+    from pydantic import BaseModel
+
+    from anyrec import cli, config
+
+    told = (ROOT / "docs" / "config.md").read_text()
+    for section in vars(config).values():
+        if isinstance(section, type) and issubclass(section, BaseModel) and section.__module__ == "anyrec.config":
+            for key in section.model_fields:
+                assert f"`{key}`" in told, f"docs/config.md says nothing of {section.__name__}.{key}"
+    readme = (ROOT / "README.md").read_text()
+    for command in cli.app.registered_commands:
+        assert f"anyrec {command.callback.__name__}" in readme, command.callback.__name__
+
+
+def test_train_runs_from_the_root_with_a_language_model(tmp_path, minilm):
+    """The folder `datasets` at the root must not be taken for the library of that name."""
+    command = [
+        sys.executable, "train.py", "--data", "datasets/synthetic/correlated_dataset.json", "--output", tmp_path, "--set", "training.epochs=1",
+        "--set", "features.text.type=sentence", "--set", f"features.text.model={minilm}", "--set", "features.image=null",
+    ]  # fmt: skip
+    done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "text.description (sentence)" in done.stdout
