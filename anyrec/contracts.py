@@ -144,6 +144,8 @@ class Fusion(nn.Module):
 
     def forward(self, features: Tensor, present: Tensor) -> Tensor:
         """features: (batch, features, dim) float; present: (batch, features) bool -> (batch, output_dim)."""
+        if not present.is_cuda and bool(present.all()):  # the common case costs a look, not a pass over the features
+            return self.fuse(features, present)
         return self.fuse(self.fill(features, present), present)
 
     def fuse(self, features: Tensor, present: Tensor) -> Tensor:
@@ -268,7 +270,7 @@ class Negatives(NamedTuple):
     items: (groups, negatives) item rows, int64. The batch is cut into `groups` equal runs, each sharing its negatives:
         with 1 group they are shared by all, with as many as rows each positive has its own.
     valid: (batch, negatives) bool; False where the item is a positive of that user. None when all are valid.
-    log_q: broadcasts to (batch, negatives): log of the expected number of times that an item is drawn. A corrected
+    log_q: (groups or batch, negatives, or 1 for either): log of the expected number of times that an item is drawn. A corrected
         score, s - log_q, makes the sum of exponentials over the negatives an unbiased estimate of that over all items.
         The positive, which is always there, needs none (Khrylchenko et al., Correcting the LogQ Correction, 2025).
     """

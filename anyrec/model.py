@@ -72,6 +72,8 @@ class Tower(nn.Module):
                     )
                 )
         joined = [_mean(vectors[name]) for name in self.token_names]
+        if len(joined) == 1:
+            return joined[0][0].unsqueeze(1), joined[0][1].unsqueeze(1)
         return torch.stack([vector for vector, _ in joined], 1), torch.stack([mask for _, mask in joined], 1)
 
     def forward(self, columns: Columns, rows: Tensor) -> Tensor:

@@ -77,7 +77,7 @@ class Shared(Sampler):
     def sample(self, users: Tensor, items: Tensor, ratio: int, generator: torch.Generator) -> Negatives:
         drawn = draw(self.weights, self.params.size, generator)
         valid = ~self.positives.contains(users, drawn)
-        return Negatives(drawn.unsqueeze(0), valid, (self.params.size * self.weights[drawn]).log())
+        return Negatives(drawn.unsqueeze(0), valid, (self.params.size * self.weights[drawn]).log().unsqueeze(0))
 
 
 class InBatch(Sampler):
@@ -96,9 +96,8 @@ class InBatch(Sampler):
     def sample(self, users: Tensor, items: Tensor, ratio: int, generator: torch.Generator) -> Negatives:
         block = min(self.params.block, len(users))
         grouped = items.view(-1, block)
-        valid = ~self.positives.contains(users, grouped.repeat_interleave(block, 0))
-        log_q = (block * self.weights[grouped]).log().repeat_interleave(block, 0)
-        return Negatives(grouped, valid, log_q)
+        valid = ~self.positives.contains(users, grouped)
+        return Negatives(grouped, valid, (block * self.weights[grouped]).log())
 
 
 class Mixed(Sampler):
@@ -120,11 +119,11 @@ class Mixed(Sampler):
         size = (groups, self.params.uniform)
         drawn = torch.randint(self.positives.num_items, size, generator=generator, device=users.device)
         candidates = torch.cat([near.items, drawn], 1)
-        valid = ~self.positives.contains(users, drawn.repeat_interleave(block, 0))
+        valid = ~self.positives.contains(users, drawn)
         # A candidate may come from either side: what counts is how often it is drawn in all.
         expected = block * self.in_batch.weights[candidates] + self.params.uniform / self.positives.num_items
         assert near.valid is not None
-        return Negatives(candidates, torch.cat([near.valid, valid], 1), expected.log().repeat_interleave(block, 0))
+        return Negatives(candidates, torch.cat([near.valid, valid], 1), expected.log())
 
 
 class Hard(Sampler):

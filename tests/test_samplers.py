@@ -112,7 +112,12 @@ def test_log_q_is_the_log_of_how_often_an_item_is_drawn(name):
         wide = drawn.items.repeat_interleave(64 // drawn.items.shape[0], 0)
         counts += (
             np.bincount(
-                wide.flatten().numpy(), weights=(-drawn.log_q.expand_as(wide)).exp().flatten().numpy(), minlength=15
+                wide.flatten().numpy(),
+                weights=(-drawn.log_q.repeat_interleave(64 // len(drawn.log_q), 0).expand_as(wide))
+                .exp()
+                .flatten()
+                .numpy(),
+                minlength=15,
             )
             / 64
         )

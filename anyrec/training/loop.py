@@ -160,7 +160,8 @@ class Stepper:
         if self.objective.temperature != 1.0:
             positive, negative = positive / self.objective.temperature, negative / self.objective.temperature
         if self.objective.corrected and drawn.log_q is not None:
-            negative = negative - drawn.log_q
+            groups = len(drawn.log_q)
+            negative = (negative.view(groups, -1, negative.shape[1]) - drawn.log_q.unsqueeze(1)).view_as(negative)
         return self.objective(positive, negative, drawn.valid, weight) + self._heads(rows, user_vectors, item_vectors)
 
     def _negatives(self, users: Tensor, items: Tensor) -> Negatives:
@@ -195,7 +196,8 @@ class Stepper:
         valid = torch.ones_like(negative, dtype=torch.bool) if drawn.valid is None else drawn.valid
         log_q = drawn.log_q
         if log_q is not None:
-            log_q = torch.cat([log_q.expand_as(negative), torch.zeros_like(extra)], 1)
+            log_q = log_q.repeat_interleave(len(negative) // len(log_q), 0).expand_as(negative)
+            log_q = torch.cat([log_q, torch.zeros_like(extra)], 1)
         return torch.cat([negative, extra], 1), Negatives(drawn.items, torch.cat([valid, there.unsqueeze(1)], 1), log_q)
 
     def _heads(self, rows: Tensor, user_vectors: Tensor, item_vectors: Tensor) -> Tensor | float:
