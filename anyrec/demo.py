@@ -154,7 +154,7 @@ def _write_report(folder: Path, rows: list[dict[str, Any]], scores: dict[str, fl
     lines.append(told)
     (folder / "report.md").write_text("\n".join(lines) + "\n")
     bars = "".join(
-        f'<tr><td>{name}</td><td><i style="width:{value * 16:.1f}em"></i></td><td>{value:.3f}</td></tr>'
+        f'<tr><td>{name}</td><td><i style="width:{value * 12:.1f}em"></i></td><td>{value:.3f}</td></tr>'
         for name, value in scores.items()
     )
     page = PAGE.format(summary=html.escape(_summary(scores)[0]), bars=bars, body="".join(body), told=html.escape(told))
@@ -178,7 +178,7 @@ section {{ border-top: 1px solid var(--line); }}
 figure {{ margin: 0; width: 9rem; }}
 img {{ width: 9rem; height: 9rem; border-radius: .5rem; image-rendering: pixelated; border: 1px solid var(--line); }}
 figcaption {{ font-size: .85rem; }}
-span {{ background: var(--mark); color: #fff; border-radius: .6rem; padding: 0 .45rem; margin-right: .2rem; white-space: nowrap; }}
+span {{ background: var(--mark); color: #fff; border-radius: .6rem; padding: 0 .45rem; margin: 0 .2rem .2rem 0; display: inline-block; }}
 td i {{ display: block; height: .8rem; background: var(--mark); border-radius: .2rem; }}
 </style></head><body>
 <h1>People never seen in training</h1>

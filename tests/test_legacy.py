@@ -1,0 +1,139 @@
+"""Configs of the older flat style, and how configs are read."""
+
+import json
+from pathlib import Path
+
+import pytest
+from small import small_dataset
+
+from anyrec.config import Config
+from anyrec.errors import ConfigError
+from anyrec.legacy import KNOWN, is_legacy, translate
+from anyrec.load_config import load_config
+from anyrec.recommender import Recommender
+
+ISSUED = {
+    "embedding_dim": 24,
+    "loss_type": "focal",
+    "user_use_simple_fusion": False,
+    "item_use_simple_fusion": True,
+    "interaction_use_simple_fusion": True,
+    "user_num_attention_layers": 2,
+    "user_num_heads": 2,
+    "user_dropout": 0.2,
+    "user_use_cls_token": False,
+    "user_use_layer_norm": True,
+    "item_dropout": 0.3,
+    "classifier_hidden_dims": [32, 16],
+    "classifier_dropout": 0.1,
+    "text_encoder_config": {"max_length": 64},
+    "categorical_encoder_config": {"min_count": 2, "hidden": 3},
+    "continuous_encoder_config": {"encoding": "linear"},
+    "image_encoder_config": None,
+    "temporal_encoder_config": {"pooling": "gru"},
+    "train_split": 0.8,
+    "batch_size": 64,
+    "negative_sampling_ratio": 3,
+    "seed": 5,
+    "num_epochs": 2,
+    "learning_rate": 0.01,
+    "optimizer_type": "Adam",
+    "scheduler_type": "cosine",
+    "model_name": "older",
+}
+
+
+def test_every_key_of_the_older_style_becomes_what_it_meant():
+    config, notes = load_config(ISSUED | {"text_encoder_config": {}})
+    assert (config.dim, config.seed, config.name, config.negative_ratio) == (24, 5, "older", 3)
+    assert config.loss.type == "focal"
+    assert config.user.fusion.type == "attention"
+    assert config.user.fusion.options() == {
+        "num_layers": 2,
+        "num_heads": 2,
+        "dropout": 0.2,
+        "use_cls_token": False,
+        "use_layer_norm": True,
+    }
+    assert config.item.fusion.type == "simple" and config.item.fusion.options() == {"dropout": 0.3}
+    assert config.interaction.type == "mlp" and config.interaction.options() == {
+        "hidden_dims": [32, 16],
+        "dropout": 0.1,
+    }
+    assert config.features["image"] is None
+    assert config.features["temporal"].options() == {"pooling": "gru"}
+    assert config.split.protocol == "random" and config.split.test == pytest.approx(0.1)
+    assert (config.training.epochs, config.training.batch_size) == (2, 64)
+    assert (config.training.optimizer.type, config.training.optimizer.learning_rate) == ("adam", 0.01)
+    assert config.training.scheduler.type == "cosine"
+    told = " ".join(notes)
+    assert all(f"'{key}" in told for key in ISSUED if key not in ("text_encoder_config", "categorical_encoder_config"))
+    assert "'categorical_encoder_config.hidden' has no counterpart" in told
+
+
+def test_an_older_config_trains():
+    config, _ = load_config(ISSUED | {"text_encoder_config": {}})
+    recommender = Recommender.from_config(config).fit(small_dataset(), progress=False)
+    assert recommender.model.user.fusion.type == "attention"
+    assert len(recommender.result.history) == 2
+
+
+@pytest.mark.parametrize("name", ["bce", "contrastive", "combined", "focal", "triplet"])
+def test_every_older_loss_has_its_counterpart(name):
+    config, _ = load_config({"loss_type": name})
+    assert config.loss.type == {"contrastive": "infonce"}.get(name, name)
+
+
+def test_faults_of_the_older_style_are_told_together_with_the_nearest_key():
+    with pytest.raises(ConfigError) as error:
+        load_config({"embeding_dim": 3, "num_epochs": 2, "loss_type": "bcee", "train_split": 7})
+    told = str(error.value)
+    assert "Did you mean 'embedding_dim'" in told and "Did you mean 'bce'" in told and "/train_split" in told
+    assert told.startswith("3 faults")
+
+
+def test_both_styles_may_stand_in_one_config():
+    config, _ = load_config({"num_epochs": 4, "training": {"batch_size": 99}, "fusion": {"type": "gated"}})
+    assert (config.training.epochs, config.training.batch_size, config.fusion.type) == (4, 99, "gated")
+    assert not is_legacy({"seed": 3, "training": {}})
+
+
+def test_today_s_configs_are_read_with_all_faults_at_once():
+    with pytest.raises(ConfigError) as error:
+        load_config({"dmi": 3, "training": {"epochs": 0, "optimizer": {"learnig_rate": 1}}})
+    told = str(error.value)
+    assert "Did you mean 'dim'" in told and "/training/epochs" in told and "Did you mean 'learning_rate'" in told
+
+
+def test_overrides_reach_any_depth_and_keep_their_type():
+    config, _ = load_config(
+        {}, ["fusion.type=gated", "training.optimizer.weight_decay=0.5", "features.image=null", "name=x1"]
+    )
+    assert config.fusion.type == "gated" and config.training.optimizer.weight_decay == 0.5
+    assert config.features == {"image": None} and config.name == "x1"
+
+
+def test_a_broken_file_is_told(tmp_path: Path):
+    (tmp_path / "c.json").write_text('{"dim": 3,}')
+    with pytest.raises(ConfigError, match=r"c.json:1:\d+: not valid JSON"):
+        load_config(tmp_path / "c.json")
+    with pytest.raises(ConfigError, match="anyrec init"):
+        load_config(tmp_path / "none.json")
+
+
+def test_illegal_combinations_are_refused():
+    for extra in ({"weight_decay": 0.1}, {"max_norm": 1.0}):
+        with pytest.raises(ConfigError, match="sparse: true cannot go with"):
+            load_config({"training": {"optimizer": {"sparse": True, **extra}}})
+
+
+def test_a_complete_config_reads_back_to_itself():
+    config, _ = load_config(
+        {"fusion": {"type": "attention", "num_heads": 2}, "features": {"text": {"type": "hashed", "buckets": 99}}}
+    )
+    assert Config.model_validate(json.loads(config.model_dump_json())) == config
+
+
+def test_the_issue_s_list_is_known():
+    assert set(ISSUED) <= KNOWN
+    assert translate({"seed": 1}) == ({"seed": 1}, ["'seed' became 'seed': 1."])
