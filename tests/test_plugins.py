@@ -79,7 +79,8 @@ def test_the_audio_drop_in_makes_audio_groups_work(sounds):
     data = small_dataset()
     data.root = sounds
     clips = [
-        f"{'nurse pilot baker clerk'.split().index(tags[0])}.wav" for tags in data.items["categorical.tags"].to_pylist()
+        f"{['nurse', 'pilot', 'baker', 'clerk'].index(tags[0])}.wav"
+        for tags in data.items["categorical.tags"].to_pylist()
     ]
     data.items = data.items.append_column("audio.clip", pa.array(clips))
     recommender = Recommender.from_config(small_config(), plugins=[ROOT / "plugins"]).fit(data, progress=False)

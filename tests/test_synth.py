@@ -33,7 +33,10 @@ def digest(folder):
 
 
 def test_the_same_seed_writes_the_same_bytes_under_any_hash_seed(tmp_path):
-    program = "import sys; from pathlib import Path; from anyrec.data.synth import generate; generate(users=20, items=12, interactions=200, seed=3).write(Path(sys.argv[1]) / 'd.json')"
+    program = (
+        "import sys; from pathlib import Path; from anyrec.data.synth import generate;"
+        "generate(users=20, items=12, interactions=200, seed=3).write(Path(sys.argv[1]) / 'd.json')"
+    )
     for seed in ("1", "2"):
         subprocess.run(
             [sys.executable, "-c", program, tmp_path / seed], check=True, env={**os.environ, "PYTHONHASHSEED": seed}

@@ -121,7 +121,7 @@ def test_a_metric_that_validation_does_not_give_is_told():
 
 
 def test_a_loss_that_is_not_finite_stops_with_what_to_do():
-    with pytest.raises(AnyrecError, match="lower training.optimizer.learning_rate"):
+    with pytest.raises(AnyrecError, match=r"lower training.optimizer.learning_rate"):
         fit(training=training(optimizer={"type": "sgd", "learning_rate": 1e9}))
 
 
