@@ -127,7 +127,7 @@ def test_a_drop_in_that_imports_a_shelf_by_its_bare_name_is_refused(tmp_path):
     (tmp_path / "bare.py").write_text(
         LENGTH.replace("from anyrec import Encoder", "from anyrec import Encoder\nfrom encoders.text import Hashed")
     )
-    with pytest.raises(ConfigError, match="import 'anyrec.encoders'"):
+    with pytest.raises(ConfigError, match=r"import 'anyrec.encoders'"):
         discover([tmp_path])
 
 
