@@ -54,7 +54,8 @@ def read_dataset(path: str | Path, options: DataConfig | None = None) -> Dataset
     Raises DataError with every fault found.
     """
     path, options = Path(path), options or DataConfig()
-    dataset = _tables_of(path, options)
+    with _no_garbage_collection():
+        dataset = _tables_of(path, options)
     return apply_limits(dataset, options)
 
 
@@ -144,11 +145,10 @@ def read_bytes(path: Path) -> bytes:
 
 def decode(data: bytes, path: Path) -> Any:
     """A Document at C speed where the file is as expected, else the plain parsed JSON."""
-    with _no_garbage_collection():
-        try:
-            return msgspec.json.decode(data, type=Document)
-        except (msgspec.MsgspecError, RecursionError):
-            return decode_any(data, path)
+    try:
+        return msgspec.json.decode(data, type=Document)
+    except (msgspec.MsgspecError, RecursionError):
+        return decode_any(data, path)
 
 
 def decode_any(data: bytes, path: Path) -> Any:
