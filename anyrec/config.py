@@ -60,6 +60,9 @@ class DataConfig(Section):
     half_life_days: float | None = Field(
         default=None, gt=0, description="A positive this much older than the newest weighs half."
     )
+    half_life_interactions: float | None = Field(
+        default=None, gt=0, description="A positive that its user followed with this many more weighs half."
+    )
     drop_leaks: bool = Field(
         default=True, description="Drop item-id list features that give held-out interactions away."
     )

@@ -140,12 +140,17 @@ class Fusion(nn.Module):
 
     def fill(self, features: Tensor, present: Tensor) -> Tensor:
         """features: (batch, features, dim) with each absent one replaced by its learned vector."""
-        return torch.where(present.unsqueeze(-1), features, self.missing.to(features.dtype))
+        missing = self.missing.to(features.dtype)
+        if not present.is_cuda:  # a look costs little here, and the few that are absent less than a pass over all
+            rows, places = (~present).nonzero(as_tuple=True)
+            if not len(rows):
+                return features
+            if len(rows) * 4 < present.numel():
+                return features.index_put((rows, places), missing.index_select(0, places))
+        return torch.where(present.unsqueeze(-1), features, missing)
 
     def forward(self, features: Tensor, present: Tensor) -> Tensor:
         """features: (batch, features, dim) float; present: (batch, features) bool -> (batch, output_dim)."""
-        if not present.is_cuda and bool(present.all()):  # the common case costs a look, not a pass over the features
-            return self.fuse(features, present)
         return self.fuse(self.fill(features, present), present)
 
     def fuse(self, features: Tensor, present: Tensor) -> Tensor:

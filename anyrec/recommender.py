@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from anyrec.config import Config
 from anyrec.contracts import Context, Head
 from anyrec.data.dataset import Dataset, Side, rows_of
-from anyrec.data.labels import label_interactions
+from anyrec.data.labels import fade, label_interactions
 from anyrec.data.leaks import drop_leaks
 from anyrec.data.split import Split, split_interactions
 from anyrec.errors import ConfigError, DataError, Fault
@@ -105,6 +105,7 @@ class Recommender:
         self.split, notes = split_interactions(dataset, config.split, config.seed, labels.positive)
         dataset, leaks = drop_leaks(dataset, self.split, config.data)
         self.notes += [*dataset.notes, *notes, *leaks]
+        labels = fade(labels, dataset, self.split.train, config.data.half_life_interactions)
         if not labels.positive[self.split.train].any():
             raise DataError(Fault("/interactions", "no positive interaction is left to train on.", kind="no positives"))
         self.dataset = dataset

@@ -1,4 +1,5 @@
-"""Training throughput on ML-1M, ids alone, dimension 64: positive interactions per second of each trainer, in one run.
+"""Training throughput on ML-1M, ids alone, dimension 64: positive interactions per second of each trainer, in one run;
+ours with batches of 4096.
 
     python benchmarks/throughput.py [--epochs 2] [--profile]
 
@@ -80,14 +81,20 @@ def main():
     arguments = parser.parse_args()
     dataset = Dataset.read(DATA / "ml-1m").sorted()
     runs = {
-        "anyrec BPR, batch 4096": {"loss": {"type": "bpr"}, "negatives": {"type": "uniform"}, "negative_ratio": 1},
-        "anyrec in-batch softmax, batch 4096": {
-            "loss": {"type": "softmax"},
-            "negatives": {"type": "in_batch", "block": 128},
+        "anyrec BPR": {"loss": {"type": "bpr"}, "negatives": {"type": "uniform"}, "negative_ratio": 1},
+        **{
+            f"anyrec softmax, in-batch blocks of {block}": {
+                "loss": {"type": "softmax"},
+                "negatives": {"type": "in_batch", "block": block},
+            }
+            for block in (32, 64, 128)
         },
-        "anyrec shared softmax (128), batch 4096": {
-            "loss": {"type": "softmax"},
-            "negatives": {"type": "shared", "size": 128},
+        **{
+            f"anyrec softmax, {size} shared negatives": {
+                "loss": {"type": "softmax"},
+                "negatives": {"type": "shared", "size": size},
+            }
+            for size in (32, 128)
         },
     }
     if arguments.profile:

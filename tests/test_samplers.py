@@ -21,12 +21,12 @@ def world(seed, users=9, items=12, dense=True):
     share = rng.choice([0.0, 0.2, 0.8, 0.95, 1.0], users)
     has = rng.random((users, items)) < share[:, None]
     rows, columns = (torch.from_numpy(part) for part in np.nonzero(has))
-    before = module.DENSE_CELLS
-    module.DENSE_CELLS = before if dense else 0
+    before = module.TABLE_BYTES
+    module.TABLE_BYTES = before if dense else 0
     try:
         return Positives(rows, columns, users, items), has
     finally:
-        module.DENSE_CELLS = before
+        module.TABLE_BYTES = before
 
 
 @settings(max_examples=60, deadline=None)

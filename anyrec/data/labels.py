@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from anyrec.config import DataConfig
 from anyrec.data.dataset import Dataset
+from anyrec.data.split import position_from_end, time_order
 
 MICROSECONDS_A_DAY = 86_400_000_000
 
@@ -59,6 +60,20 @@ def label_interactions(dataset: Dataset, config: DataConfig) -> Labels:
         ) / MICROSECONDS_A_DAY
         weight *= 0.5 ** (age / config.half_life_days)
     return Labels(positive, negative, np.where(positive, weight, 0.0).astype(np.float32))
+
+
+def fade(labels: Labels, dataset: Dataset, train: np.ndarray, half_life: float | None) -> Labels:
+    """The labels with each training positive's weight halved for every `half_life` training positives that its user
+    had later. Without timestamps there is no later, and nothing changes."""
+    if half_life is None or dataset.column("timestamp") is None:
+        return labels
+    trains = np.zeros(len(labels.positive), bool)
+    trains[train] = True
+    order = time_order(dataset)
+    order = order[(trains & labels.positive)[order]]
+    weight = labels.weight.copy()
+    weight[order] *= (0.5 ** (position_from_end(dataset.user_rows[order]) / half_life)).astype(np.float32)
+    return labels._replace(weight=weight)
 
 
 def _numbers(dataset: Dataset, name: str, default: float) -> np.ndarray:

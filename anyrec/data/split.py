@@ -70,7 +70,7 @@ def _leave_last_out(dataset: Dataset, eligible: np.ndarray) -> tuple[np.ndarray,
     order = time_order(dataset)
     order = order[eligible[order]]
     users = dataset.user_rows[order]
-    from_end = _position_from_end(users)
+    from_end = position_from_end(users)
     count = np.bincount(users, minlength=len(dataset.users))[users]
     test = order[(from_end == 0) & (count >= 2)]
     validation = order[(from_end == 1) & (count >= 3)]
@@ -93,13 +93,13 @@ def _random(
     users = dataset.user_rows[shuffled]
     grouped = np.argsort(users, kind="stable")
     last = np.zeros(len(shuffled), bool)
-    last[grouped[_position_from_end(users[grouped]) == 0]] = True
+    last[grouped[position_from_end(users[grouped]) == 0]] = True
     candidates = shuffled[~last]
     tests, validations = round(len(order) * test), round(len(order) * validation)
     return np.sort(candidates[tests : tests + validations]), np.sort(candidates[:tests])
 
 
-def _position_from_end(groups: np.ndarray) -> np.ndarray:
+def position_from_end(groups: np.ndarray) -> np.ndarray:
     """groups: (rows,) sorted; how many rows of the same group follow each."""
     if not len(groups):
         return np.empty(0, np.int64)

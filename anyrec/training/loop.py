@@ -19,6 +19,7 @@ from anyrec.config import Config
 from anyrec.contracts import Loss, Negatives, Sampler
 from anyrec.data.positives import Positives
 from anyrec.errors import AnyrecError, ConfigError, Fault
+from anyrec.memory import keep_freed_memory
 from anyrec.model import IDENTITY, Columns, Model, Tower
 from anyrec.plugins import Registry
 from anyrec.progress import progress_bar
@@ -56,6 +57,7 @@ def train(
     run_dir: gets metrics.jsonl and checkpoints/; resume: go on from there, exactly as if never stopped.
     Raises ConfigError for a metric that validation does not give, AnyrecError when the loss is no longer finite.
     """
+    keep_freed_memory()
     options, samples = config.training, data.samples
     device = samples.users.device
     generator = torch.Generator(device).manual_seed(config.seed)

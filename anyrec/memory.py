@@ -1,0 +1,23 @@
+"""Keeps the memory that a training step gives back, so that the next step need not ask the system for it again."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
+KEPT = 1 << 30
+"""Bytes that may stay free at the top of the heap."""
+LARGEST = 32 << 20
+"""Blocks past it, the most that glibc takes, still go straight to the system."""
+
+
+def keep_freed_memory() -> None:
+    """By default glibc hands every block of some megabytes back to the system at once, and each new one comes in pages that
+    must be cleared: a third of a training step (benchmarks/RESULTS.md). Does nothing on other C libraries."""
+    if sys.platform != "linux":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(MMAP_THRESHOLD, LARGEST)
+        mallopt(TRIM_THRESHOLD, KEPT)
