@@ -37,7 +37,7 @@ $(VENV)/.ready: setup.cfg constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -c 'import sys; sys.exit("anyrec needs Python 3.11 or newer") if sys.version_info < (3, 11) else None'
 	$(BIN)/python -m pip install --quiet --upgrade pip setuptools wheel
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[baselines]'
 	@touch $@
 
 $(VENV)/.ready-test: $(VENV)/.ready

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from anyrec.config import Config
-    from anyrec.contracts import Encoder, Fusion, Head, Interaction, Loss, Sampler
+    from anyrec.contracts import Classical, Encoder, Fusion, Head, Interaction, Loss, Sampler
     from anyrec.data.dataset import Dataset
     from anyrec.plugins import hookimpl
     from anyrec.recommender import Recommender
 
 __version__ = "0.1.0"
 __all__ = [
+    "Classical",
     "Config",
     "Dataset",
     "Encoder",
@@ -34,7 +35,7 @@ _HOMES = {
     "Dataset": "data.dataset",
     "Recommender": "recommender",
     "hookimpl": "plugins",
-    **dict.fromkeys(["Encoder", "Fusion", "Head", "Interaction", "Loss", "Sampler"], "contracts"),
+    **dict.fromkeys(["Classical", "Encoder", "Fusion", "Head", "Interaction", "Loss", "Sampler"], "contracts"),
 }
 
 

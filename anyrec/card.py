@@ -10,22 +10,15 @@ if TYPE_CHECKING:
 
 def model_card(recommender: Recommender) -> str:
     """README.md of the model directory."""
-    config, dataset, model = recommender.config, recommender.dataset, recommender.model
+    config, dataset = recommender.config, recommender.dataset
     lines = [
         f"# {config.name}",
         "",
         f"A recommender trained by anyrec on {len(dataset.users):,} users, {len(dataset.items):,} items and "
         f"{int(recommender.seen.counts().sum()):,} distinct user-item pairs.",
         "",
-        f"- Interaction `{config.interaction.type}`, loss `{config.loss.type}`, negatives `{config.negatives.type}`, "
-        f"{config.dim} dimensions, {sum(model.sizes().values()):,} parameters, seed {config.seed}.",
+        *(f"- {line}" for line in recommender.describe()),
     ]
-    for side in ("user", "item"):
-        tower = model.tower(side)
-        features = ", ".join(
-            f"{name} ({encoder.type})" for name, encoder in zip(tower.features, tower.encoders, strict=True)
-        )
-        lines.append(f"- {side.capitalize()} tower: {features}; fusion `{tower.fusion.type}`.")
     if recommender.metrics:
         lines += ["", "| | " + " | ".join(recommender.metrics) + " |", "|---" * (1 + len(recommender.metrics)) + "|"]
         for name in next(iter(recommender.metrics.values())):

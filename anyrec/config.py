@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+TWO_TOWER = "two_tower"
+
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", validate_default=True)
@@ -144,6 +146,10 @@ class TrainingConfig(Section):
     patience: int | None = Field(
         default=5, ge=1, description="Stop after so many epochs without a better metric; null never stops."
     )
+    refit: bool = Field(
+        default=False,
+        description="Train once more on train and validation together, for the best number of epochs, before the test.",
+    )
     evaluate_every: int = Field(default=1, ge=1, description="Epochs between validations.")
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, ...")
 
@@ -154,6 +160,9 @@ class EvaluationConfig(Section):
     candidates: Literal["all", "interacted"] = Field(
         default="all", description="Items ranked: the whole catalogue, or those that occur in an interaction."
     )
+    candidate_samples: int | None = Field(
+        default=None, ge=1, description="Rank against so many random items only. Such figures compare with no others."
+    )
 
 
 class Config(Section):
@@ -163,6 +172,10 @@ class Config(Section):
     plugins: list[str] = Field(default_factory=list, description="Folders of drop-in plugins, beside ./plugins.")
     data: DataConfig = Field(default_factory=lambda: DataConfig())
     split: SplitConfig = Field(default_factory=lambda: SplitConfig())
+    model: Component = Field(
+        default_factory=lambda: Component(type=TWO_TOWER),
+        description="`two_tower`, which the keys below describe, or a classical model by name.",
+    )
     dim: int = Field(default=64, ge=1, description="Dimension of the user and item vectors.")
     encoder_dim: int | None = Field(
         default=None, ge=1, description="Dimension of each feature's vector; by default `dim`."

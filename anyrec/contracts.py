@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -269,6 +270,57 @@ class Loss(nn.Module):
         raise NotImplementedError(f"loss '{self.type}' has no forward()")
 
 
+class History(NamedTuple):
+    """The training positives as a classical model reads them.
+
+    matrix: (users, items) csr_matrix of float32, 1 for each distinct pair. users, items: (pairs,) rows, by user then item;
+    days: (pairs,) float64, when each pair last happened, in days, or None without timestamps.
+    item_table: the items' features, one row an item. seed: for any randomness.
+    """
+
+    matrix: Any
+    users: np.ndarray
+    items: np.ndarray
+    days: np.ndarray | None
+    item_table: pa.Table
+    seed: int
+
+
+class Classical:
+    """A model of who interacted with what that is fitted at once, without the training loop."""
+
+    type: ClassVar[str]
+    needs: ClassVar[tuple[str, ...]] = ()
+    """What the data must have for it: "timestamps", "content" (texts or categories of items)."""
+    most_items: ClassVar[int | None] = None
+    """The catalogue past which it is not fitted as a baseline unasked."""
+
+    class Params(Params):
+        pass
+
+    def __init__(self, params: BaseModel | None = None):
+        self.params: Any = params if params is not None else type(self).Params()
+
+    def fit(self, history: History) -> None:
+        """Raises MissingDependency where a library it needs is not installed."""
+        raise NotImplementedError(f"model '{self.type}' has no fit()")
+
+    def score(self, rows: np.ndarray, matrix: Any) -> np.ndarray:
+        """Scores (batch, items) float32 of the users in `rows: (batch,)`; matrix: (batch, items) csr, their own history."""
+        raise NotImplementedError(f"model '{self.type}' has no score()")
+
+    def similar(self, rows: np.ndarray) -> np.ndarray | None:
+        """(batch, items) how like each other item is to those in `rows`; None where the model has no such notion."""
+        return None
+
+    def state(self) -> dict[str, np.ndarray]:
+        """What `fit` learned, as named arrays."""
+        raise NotImplementedError(f"model '{self.type}' has no state()")
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        raise NotImplementedError(f"model '{self.type}' has no restore()")
+
+
 class Negatives(NamedTuple):
     """A batch's negatives.
 
@@ -312,4 +364,5 @@ KINDS: dict[str, type] = {
     "head": Head,
     "loss": Loss,
     "sampler": Sampler,
+    "classical": Classical,
 }

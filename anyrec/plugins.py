@@ -35,6 +35,7 @@ BASES = {
     "Head": "head",
     "Loss": "loss",
     "Sampler": "sampler",
+    "Classical": "classical",
 }
 DEFAULT_ENCODERS = {
     "identity": "identity",
@@ -71,6 +72,10 @@ class Hooks:
     @hookspec
     def anyrec_samplers(self) -> list[type]:  # type: ignore[empty-body]
         """Sampler classes."""
+
+    @hookspec
+    def anyrec_classicals(self) -> list[type]:  # type: ignore[empty-body]
+        """Classical model classes."""
 
 
 @dataclass
@@ -361,6 +366,7 @@ def _add_installed(registry: Registry) -> None:
         "anyrec_heads": "head",
         "anyrec_losses": "loss",
         "anyrec_samplers": "sampler",
+        "anyrec_classicals": "classical",
     }
     for hook, kind in kinds.items():
         for classes in getattr(manager.hook, hook)():

@@ -13,10 +13,10 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from anyrec.config import Config
+from anyrec.config import TWO_TOWER, Config
 from anyrec.contracts import Context, Head
 from anyrec.data.dataset import Dataset, Side, rows_of
-from anyrec.data.labels import fade, label_interactions
+from anyrec.data.labels import Labels, fade, label_interactions
 from anyrec.data.leaks import drop_leaks
 from anyrec.data.split import Split, split_interactions
 from anyrec.errors import ConfigError, DataError, Fault
@@ -67,7 +67,7 @@ class Recommender:
         from anyrec.load_config import load_config
 
         loaded, notes = (config, []) if isinstance(config, Config) else load_config(config)
-        return cls(loaded, discover([*loaded.plugins, *plugins]), notes)
+        return make_recommender(loaded, discover([*loaded.plugins, *plugins]), notes)
 
     def add_encoder(self, name: str, module: nn.Module) -> Recommender:
         """Let a plain module encode the feature group `name`, whose features are numbers or lists of numbers.
@@ -96,20 +96,15 @@ class Recommender:
         report: called with each epoch's entry of metrics.jsonl.
         Raises ConfigError for options that do not fit the data, DataError when nothing is left to train on.
         """
-        from anyrec.training.loop import train
-        from anyrec.training.samples import TrainingData, make_samples
-
         config = self.config
         dataset = dataset.sorted()
         labels = label_interactions(dataset, config.data)
         self.split, notes = split_interactions(dataset, config.split, config.seed, labels.positive)
         dataset, leaks = drop_leaks(dataset, self.split, config.data)
         self.notes += [*dataset.notes, *notes, *leaks]
-        labels = fade(labels, dataset, self.split.train, config.data.half_life_interactions)
         if not labels.positive[self.split.train].any():
             raise DataError(Fault("/interactions", "no positive interaction is left to train on.", kind="no positives"))
         self.dataset = dataset
-        torch.manual_seed(config.seed)
         self.context = Context(
             root=Path(config.data.image_root) if config.data.image_root else dataset.root,
             allow_urls=config.data.allow_urls,
@@ -117,30 +112,46 @@ class Recommender:
             seed=config.seed,
             device=str(self.device),
         )
-        self._build(dataset, self.split)
-        self.notes += self.context.warnings
         self.seen = Pairs.of(dataset.user_rows, dataset.item_rows, len(dataset.users))
-        samples = make_samples(dataset, self.split.train, labels, self.model.heads)
+        options = {"resume": resume, "progress": progress, "report": report}
+        self._learn(dataset, self.split, labels, config, run_dir=run_dir, **options)
+        if len(self.split.validation):
+            self.metrics["validation"] = self.evaluate("validation")
+            if config.training.refit:
+                self._refit(dataset, labels, None if run_dir is None else run_dir / "refit", options)
+        if len(self.split.test):
+            self.metrics["test"] = self.evaluate("test")
+        return self
+
+    def _refit(self, dataset: Dataset, labels: Labels, run_dir: Path | None, options: dict[str, Any]) -> None:
+        """Learn again, on what trained and what validated, for as many epochs as validation found best."""
+        assert self.split is not None
+        none = np.empty(0, np.int64)
+        both = Split(np.union1d(self.split.train, self.split.validation), none, self.split.test, self.split.protocol)
+        epochs = {"epochs": self.result.best_epoch} if self.result else {}
+        training = self.config.training.model_copy(update={**epochs, "patience": None})
+        first = self.result
+        self._learn(
+            dataset, both, labels, self.config.model_copy(update={"training": training}), run_dir=run_dir, **options
+        )
+        self.result = first
+
+    def _learn(self, dataset: Dataset, split: Split, labels: Labels, config: Config, **options: Any) -> None:
+        """Fit the encoders on the split's training part, make the model and train it. options: as `train` takes them."""
+        from anyrec.training.loop import train
+        from anyrec.training.samples import TrainingData, make_samples
+
+        torch.manual_seed(config.seed)
+        self._build(dataset, split)
+        self.notes += [note for note in self.context.warnings if note not in self.notes]
+        self._known = {}
+        labels = fade(labels, dataset, split.train, config.data.half_life_interactions)
+        samples = make_samples(dataset, split.train, labels, self.model.heads)
         data = TrainingData(
             self.columns["user"], self.columns["item"], samples.to(self.device), len(dataset.users), len(dataset.items)
         )
-        validate = (lambda: self.evaluate("validation")) if len(self.split.validation) else None
-        self.result = train(
-            self.model,
-            data,
-            config,
-            self.registry,
-            validate=validate,
-            run_dir=run_dir,
-            resume=resume,
-            progress=progress,
-            report=report,
-        )
-        self._known = {}
-        for part in ("validation", "test"):
-            if len(self.split.rows(part)):
-                self.metrics[part] = self.evaluate(part)
-        return self
+        validate = (lambda: self.evaluate("validation")) if len(split.validation) else None
+        self.result = train(self.model, data, config, self.registry, validate=validate, **options)
 
     def _build(self, dataset: Dataset, split: Split) -> None:
         """Fit the encoders on the training rows, prepare all rows, make the model."""
@@ -224,18 +235,22 @@ class Recommender:
         """The k items nearest to each of `items` by the cosine of item vectors: query_id, item_id, score, rank."""
         with self._inference():
             known = self._rows_of_ids("item", items)
-            ids = self.dataset.ids("item").take(pa.array(known))
             vectors = nn.functional.normalize(self._vectors("item", self._known_rows("item")), dim=1)
             scores = vectors[torch.from_numpy(known).to(self.device)] @ vectors.T
             scores[torch.arange(len(known)), torch.from_numpy(known).to(self.device)] = -torch.inf
             best = torch.sort(scores, dim=1, descending=True, stable=True)
+        return self._similar_table(known, best.indices, best.values, k)
+
+    def _similar_table(self, rows: np.ndarray, places: Tensor, scores: Tensor, k: int) -> pa.Table:
+        """rows: (queries,); places, scores: (queries, items), best first and the query itself last."""
         k = min(k, len(self.dataset.items) - 1)
+        ids = self.dataset.ids("item")
         return pa.table(
             {
-                "query_id": ids.take(pa.array(np.repeat(np.arange(len(ids)), k))),
-                "item_id": self.dataset.ids("item").take(pa.array(best.indices[:, :k].reshape(-1).cpu().numpy())),
-                "score": pa.array(best.values[:, :k].reshape(-1).cpu().numpy()),
-                "rank": pa.array(np.tile(np.arange(1, k + 1), len(ids))),
+                "query_id": ids.take(pa.array(np.repeat(rows, k))),
+                "item_id": ids.take(pa.array(places[:, :k].reshape(-1).cpu().numpy())),
+                "score": pa.array(scores[:, :k].reshape(-1).cpu().numpy()),
+                "rank": pa.array(np.tile(np.arange(1, k + 1), len(rows))),
             }
         )
 
@@ -289,9 +304,9 @@ class Recommender:
 
         At test time the validation items are left out as well; the held-out item itself always stays rankable.
         """
-        from anyrec.evaluation.held_out import held_out_ranks
+        from anyrec.evaluation.held_out import rank_held_out
 
-        return ranking_metrics(*held_out_ranks(self, split), self.config.evaluation.k)
+        return ranking_metrics(rank_held_out(self, split), self.config.evaluation.k)
 
     def with_data(self, dataset: Dataset) -> Recommender:
         """This model beside the data it was trained on, split again as it was, so that it can be evaluated."""
@@ -336,6 +351,28 @@ class Recommender:
         from anyrec.storage import load_model
 
         return load_model(Path(directory), trust_plugins, plugins)
+
+    def write_parts(self, folder: Path) -> None:
+        """What this kind of model keeps in its directory, beside the records."""
+        from anyrec.storage import write_model
+
+        write_model(self.model, folder)
+
+    def read_parts(self, folder: Path) -> None:
+        """Take up again what `write_parts` wrote."""
+        from anyrec.storage import read_model
+
+        self.model = read_model(folder, self.config, self.registry, self.context).to(self.device)
+
+    def describe(self) -> list[str]:
+        """What the model is made of, in lines for a person."""
+        lines = []
+        for side in SIDES:
+            tower = self.model.tower(side)
+            features = ", ".join(f"{n} ({e.type})" for n, e in zip(tower.features, tower.encoders, strict=True))
+            lines.append(f"{side} tower: {features} -> {tower.fusion.type} -> {tower.fusion.output_dim}")
+        sizes = ", ".join(f"{name} {size:,}" for name, size in self.model.sizes().items() if size)
+        return [*lines, f"parameters: {sizes}"]
 
     @contextmanager
     def _inference(self) -> Any:
@@ -416,6 +453,18 @@ class Recommender:
         inside = np.flatnonzero(known >= 0)
         rows, items = self.seen.take(known[inside])
         return inside[rows], items
+
+
+def make_recommender(config: Config, registry: Registry, notes: Sequence[str] = ()) -> Recommender:
+    """The kind of recommender that `model` in the config names."""
+    if config.model.type == TWO_TOWER:
+        if config.model.options():
+            fault = Fault("/model", "two_tower takes no options here.", "Its options are keys of the config itself.")
+            raise ConfigError(fault)
+        return Recommender(config, registry, notes)
+    from anyrec.classical import ClassicalRecommender
+
+    return ClassicalRecommender(config, registry, notes)
 
 
 def _bare(table: pa.Table, key: str) -> np.ndarray:

@@ -17,7 +17,7 @@ from anyrec.data.dataset import Dataset
 from anyrec.data.read import read_dataset
 from anyrec.files import atomic_write
 from anyrec.plugins import discover
-from anyrec.recommender import Recommender
+from anyrec.recommender import Recommender, make_recommender
 from anyrec.storage import versions
 
 
@@ -34,13 +34,13 @@ def train_run(
         f"{len(dataset.users):,} users, {len(dataset.items):,} items, {len(dataset.interactions):,} interactions"
     )
     run_dir = Path(config.output_dir) / config.name
-    recommender = Recommender(config, registry)
+    recommender = make_recommender(config, registry)
     header = []
 
     def report(entry: dict[str, Any]) -> None:
         if not header:
             header.append(True)
-            _print_model(recommender, console)
+            _print_lines(recommender.describe(), console)
         measured = entry.get("validation", {}).get(config.training.metric)
         told = "" if measured is None else f"   validation {config.training.metric} {measured:.4f}"
         console.print(f"epoch {entry['epoch']:>3}   loss {entry['loss']:.4f}   {entry['seconds']:.1f} s{told}")
@@ -68,16 +68,9 @@ def read_data(data: Path, config: Config) -> Dataset:
     return read_dataset(data, config.data)
 
 
-def _print_model(recommender: Recommender, console: Console) -> None:
-    model = recommender.model
-    for side in ("user", "item"):
-        tower = model.tower(side)
-        features = ", ".join(
-            f"{name} ({encoder.type})" for name, encoder in zip(tower.features, tower.encoders, strict=True)
-        )
-        console.print(f"{side} tower: {features} -> {tower.fusion.type} -> {tower.fusion.output_dim}", markup=False)
-    sizes = ", ".join(f"{name} {size:,}" for name, size in model.sizes().items() if size)
-    console.print(f"parameters: {sizes}")
+def _print_lines(lines: Sequence[str], console: Console) -> None:
+    for line in lines:
+        console.print(line, markup=False)
 
 
 def _print_metrics(recommender: Recommender, console: Console) -> None:

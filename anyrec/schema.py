@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from anyrec.config import Config
+from anyrec.config import TWO_TOWER, Config
 from anyrec.plugins import Registry
 
 PLACES = {"fusion": "fusion", "interaction": "interaction", "loss": "loss", "negatives": "sampler"}
@@ -14,7 +14,7 @@ def config_schema(registry: Registry) -> dict[str, Any]:
     """Draft 2020-12. Each component is one of its kind's plugins, told apart by `type`."""
     schema = Config.model_json_schema()
     definitions = schema["$defs"]
-    for kind in ("encoder", "fusion", "interaction", "head", "loss", "sampler"):
+    for kind in ("encoder", "fusion", "interaction", "head", "loss", "sampler", "classical"):
         branches = []
         for plugin in registry.plugins(kind):
             name = f"{kind}:{plugin.type}"
@@ -23,6 +23,8 @@ def config_schema(registry: Registry) -> dict[str, Any]:
         definitions[kind] = {"oneOf": branches}
     for place, kind in PLACES.items():
         schema["properties"][place] = {"$ref": f"#/$defs/{kind}"}
+    two_tower = {"type": "object", "properties": {"type": {"const": TWO_TOWER}}, "additionalProperties": False}
+    schema["properties"]["model"] = {"oneOf": [two_tower, {"$ref": "#/$defs/classical"}]}
     schema["properties"]["heads"]["additionalProperties"] = {"$ref": "#/$defs/head"}
     schema["properties"]["features"]["propertyNames"] = {"examples": registry.groups()}
     tower = definitions["TowerConfig"]["properties"]

@@ -79,7 +79,7 @@ def save_model(recommender: Recommender, directory: Path) -> Path:
 
 
 def load_model(path: Path, trust_plugins: bool, plugins: Sequence[str | Path]) -> Recommender:
-    from anyrec.recommender import Recommender
+    from anyrec.recommender import make_recommender
 
     directory = find_model(path)
     manifest = _checked_manifest(directory)
@@ -87,7 +87,7 @@ def load_model(path: Path, trust_plugins: bool, plugins: Sequence[str | Path]) -
     registry = discover([*config.plugins, *plugins])
     if manifest["modules"]:
         _add_modules(registry, manifest["modules"], directory, trust_plugins)
-    recommender = Recommender(
+    recommender = make_recommender(
         config.model_copy(update={"training": config.training.model_copy(update={"device": "auto"})}), registry
     )
     seen = _read_table(directory / "seen.arrow")
@@ -104,7 +104,7 @@ def load_model(path: Path, trust_plugins: bool, plugins: Sequence[str | Path]) -
         seed=config.seed,
         device=str(recommender.device),
     )
-    recommender.model = _read_model(directory, config, registry, recommender.context).to(recommender.device)
+    recommender.read_parts(directory)
     recommender.metrics = manifest["metrics"]
     recommender._known = dict(load_file(directory / "known.safetensors", device=str(recommender.device)).items())  # type: ignore[arg-type]
     counts = np.bincount(seen["user"].to_numpy(), minlength=len(recommender.dataset.users))
@@ -147,12 +147,8 @@ def versions() -> dict[str, str]:
 def _write_parts(recommender: Recommender, folder: Path) -> None:
     from anyrec.card import model_card
 
-    dataset, model = recommender.dataset, recommender.model
+    dataset = recommender.dataset
     (folder / "config.json").write_text(recommender.config.model_dump_json(indent=1) + "\n")
-    save_file(
-        {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()},
-        folder / "model.safetensors",
-    )
     with recommender._inference():
         known = {side: recommender._known_rows(side).cpu().contiguous().clone() for side in SIDES}
     save_file(known, folder / "known.safetensors")
@@ -160,6 +156,16 @@ def _write_parts(recommender: Recommender, folder: Path) -> None:
     _write_table(folder / "items.arrow", dataset.items)
     users = np.repeat(np.arange(len(dataset.users)), recommender.seen.counts())
     _write_table(folder / "seen.arrow", pa.table({"user": pa.array(users), "item": pa.array(recommender.seen.items)}))
+    recommender.write_parts(folder)
+    (folder / "README.md").write_text(model_card(recommender))
+
+
+def write_model(model: Model, folder: Path) -> None:
+    """The weights, and what the encoders and heads learned."""
+    save_file(
+        {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()},
+        folder / "model.safetensors",
+    )
     parts: dict[str, Any] = {}
     for side in SIDES:
         tower = model.tower(side)
@@ -180,10 +186,9 @@ def _write_parts(recommender: Recommender, folder: Path) -> None:
         if isinstance(head, Head)
     }
     (folder / "preprocessing" / "state.json").write_text(json.dumps(parts, indent=1, sort_keys=True) + "\n")
-    (folder / "README.md").write_text(model_card(recommender))
 
 
-def _read_model(directory: Path, config: Config, registry: Registry, context: Context) -> Model:
+def read_model(directory: Path, config: Config, registry: Registry, context: Context) -> Model:
     parts = json.loads((directory / "preprocessing" / "state.json").read_text())
     towers = {}
     for side in SIDES:

@@ -12,7 +12,6 @@ from torch.nn import functional
 
 from anyrec.contracts import Loss, Params
 
-
 BARRED = 1e30
 """Taken from the score of what must not count."""
 FAR = 70.0

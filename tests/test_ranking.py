@@ -8,12 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anyrec.evaluation.ranking import Pairs, ranking_metrics, target_ranks
+from anyrec.evaluation.ranking import Pairs, rank_targets, ranking_metrics
 
 
 def metrics_by_loop(scores, targets, exclude, rankable, k):
     """Each metric from its definition, one user and one item at a time."""
-    found = {name: [] for name in ("ndcg", "recall", "precision", "hit_rate", "map", "mrr")}
+    found = {name: [] for name in ("ndcg", "recall", "precision", "hit_rate", "map", "mrr", "auc")}
     for user, wanted in targets.items():
         ranks = []
         for target in wanted:
@@ -31,7 +31,16 @@ def metrics_by_loop(scores, targets, exclude, rankable, k):
         found["hit_rate"].append(1.0 if hits else 0.0)
         found["map"].append(sum((place + 1) / rank for place, rank in enumerate(hits)) / min(k, len(wanted)))
         found["mrr"].append(1 / hits[0] if hits else 0.0)
-    return {f"{name}@{k}": sum(values) / len(values) for name, values in found.items()}
+        others = [
+            scores[user][item]
+            for item in range(len(rankable))
+            if item not in wanted and rankable[item] and item not in exclude.get(user, ())
+        ]
+        orders = [
+            1.0 if scores[user][t] > other else 0.5 for t in wanted for other in others if scores[user][t] >= other
+        ]
+        found["auc"].append(sum(orders) / (len(wanted) * len(others)))
+    return {name if name == "auc" else f"{name}@{k}": sum(v) / len(v) for name, v in found.items() if v}
 
 
 @settings(max_examples=40, deadline=None)
@@ -50,31 +59,31 @@ def test_metrics_equal_a_loop_over_their_definitions(seed, many, ties):
         flat = [(u, i) for u, chosen in sets.items() for i in chosen]
         return Pairs.of(np.array([u for u, _ in flat]), np.array([i for _, i in flat]), users)
 
-    found_users, ranks = target_ranks(
+    found = rank_targets(
         lambda rows: torch.tensor(scores[rows]), pairs(targets), pairs(exclude), rankable, batch_size=3
     )
-    found = ranking_metrics(found_users, ranks, [5])
+    found = ranking_metrics(found, [5])
     assert found == pytest.approx(metrics_by_loop(scores, targets, exclude, rankable, 5), abs=1e-9)
 
 
 def test_a_model_that_scores_everything_alike_gets_the_middle_rank():
-    _, ranks = target_ranks(lambda rows: torch.zeros(len(rows), 101), Pairs.of(np.array([0]), np.array([5]), 1), None)
+    ranks = rank_targets(lambda rows: torch.zeros(len(rows), 101), Pairs.of(np.array([0]), np.array([5]), 1)).ranks
     assert ranks.tolist() == [51.0]
 
 
 def test_a_score_that_is_not_a_number_ranks_last():
     scores = torch.tensor([[1.0, float("nan"), 0.0]])
-    _, ranks = target_ranks(lambda rows: scores.clone(), Pairs.of(np.array([0]), np.array([1]), 1), None)
+    ranks = rank_targets(lambda rows: scores.clone(), Pairs.of(np.array([0]), np.array([1]), 1)).ranks
     assert ranks.tolist() == [3.0]
 
 
 def test_a_held_out_item_stays_rankable_though_it_was_trained_on():
     scores = torch.tensor([[3.0, 2.0, 1.0]])
     pair = Pairs.of(np.array([0]), np.array([1]), 1)
-    _, ranks = target_ranks(lambda rows: scores.clone(), pair, pair)
+    ranks = rank_targets(lambda rows: scores.clone(), pair, pair).ranks
     assert ranks.tolist() == [2.0]
 
 
 def test_no_held_out_items_give_no_metrics():
-    users, ranks = target_ranks(lambda rows: torch.zeros(0, 3), Pairs.of(np.empty(0, int), np.empty(0, int), 4), None)
-    assert ranking_metrics(users, ranks, [10]) == {}
+    none = rank_targets(lambda rows: torch.zeros(0, 3), Pairs.of(np.empty(0, int), np.empty(0, int), 4))
+    assert ranking_metrics(none, [10]) == {}

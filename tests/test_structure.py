@@ -14,12 +14,12 @@ import anyrec
 
 ROOT = Path(__file__).parent.parent
 ORDER = [
-    ("errors", "config", "ragged", "files", "progress"),
+    ("errors", "config", "ragged", "files", "progress", "memory"),
     ("contracts", "plugins", "legacy", "schema", "load_config", "testing"),
     ("data", "vectors", "modules"),
     ("model", "scoring"),
     ("training", "evaluation"),
-    ("recommender", "storage", "card"),
+    ("recommender", "storage", "card", "classical"),
     ("inference", "run", "init", "describe", "demo"),
     ("cli",),
 ]

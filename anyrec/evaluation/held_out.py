@@ -15,16 +15,18 @@ from anyrec.data.labels import label_interactions
 from anyrec.data.leaks import drop_leaks
 from anyrec.data.split import split_interactions
 from anyrec.errors import Fault, ModelError
-from anyrec.evaluation.ranking import Pairs, target_ranks
-from anyrec.model import SIDES, move_columns
+from anyrec.evaluation.ranking import Pairs, Ranking, rank_targets
+from anyrec.model import SIDES, Model, move_columns
 from anyrec.scoring import represent_rows, score_blocks
 
 if TYPE_CHECKING:
     from anyrec.recommender import Recommender
 
 
-def held_out_ranks(recommender: Recommender, part: Literal["validation", "test"]) -> tuple[np.ndarray, np.ndarray]:
-    """(targets,) user rows and (targets,) the ranks of their held-out items.
+def rank_held_out(
+    recommender: Recommender, part: Literal["validation", "test"], *, length: int | None = None
+) -> Ranking:
+    """Where the model ranks one part of the split; lists are as long as the greatest k of the config, or `length`.
 
     Raises ModelError for a model that was loaded without its data.
     """
@@ -53,15 +55,18 @@ def held_out_ranks(recommender: Recommender, part: Literal["validation", "test"]
         def score(users: np.ndarray) -> Tensor:
             return score_blocks(model, represent_rows(model, "user", columns["user"], 0, users), items)
 
-        ranks = target_ranks(
+        ranking = rank_targets(
             score,
             Pairs.of(dataset.user_rows[wanted], dataset.item_rows[wanted], len(dataset.users)),
             Pairs.of(dataset.user_rows[known], dataset.item_rows[known], len(dataset.users)),
             rankable,
-            config.evaluation.batch_size,
+            length=length or max(config.evaluation.k),
+            batch_size=config.evaluation.batch_size,
+            sample=config.evaluation.candidate_samples,
+            seed=config.seed,
         )
     model.train(training)
-    return ranks
+    return ranking
 
 
 def with_data(recommender: Recommender, dataset: Dataset) -> Recommender:
@@ -73,6 +78,9 @@ def with_data(recommender: Recommender, dataset: Dataset) -> Recommender:
     fresh.split, _ = split_interactions(dataset, config.split, config.seed, labels.positive)
     fresh.dataset, _ = drop_leaks(dataset, fresh.split, config.data)
     recommender.context.root = Path(config.data.image_root) if config.data.image_root else dataset.root
+    if not isinstance(recommender.model, Model):
+        fresh.columns = {"user": {}, "item": {}}
+        return fresh
     fresh.columns = {
         side: move_columns(recommender.model.tower(side).prepare(fresh.dataset.table(side), side), recommender.device)
         for side in SIDES

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from anyrec.scoring import top_k
+
 METRICS = ("ndcg", "recall", "precision", "hit_rate", "map", "mrr")
+LOWEST = torch.finfo(torch.float32).min
 
 
 @dataclass(frozen=True)
@@ -38,37 +42,75 @@ class Pairs:
         return np.diff(self.offsets)
 
 
-def target_ranks(
+class Ranking(NamedTuple):
+    """Where a model ranks what was held out, and what it would have shown instead.
+
+    targets: (targets,) rows of users, ascending; items: (targets,) their held-out items; ranks: (targets,) from 1,
+    halves where scores tie, infinite where an item was not ranked. users: (users,) the rows of those with a target, ascending;
+    lists: (users, length) rows of the best items, best first, -1 past the end; candidates: (users,) how many were ranked.
+    """
+
+    targets: np.ndarray
+    items: np.ndarray
+    ranks: np.ndarray
+    users: np.ndarray
+    lists: np.ndarray
+    candidates: np.ndarray
+
+
+def rank_targets(
     score: Callable[[np.ndarray], Tensor],
     targets: Pairs,
-    exclude: Pairs | None,
+    exclude: Pairs | None = None,
     rankable: np.ndarray | None = None,
+    *,
+    length: int = 20,
     batch_size: int = 1024,
-) -> tuple[np.ndarray, np.ndarray]:
-    """The rank of each held-out item among all items its user may be shown: (targets,) users, (targets,) ranks from 1.
+    sample: int | None = None,
+    seed: int = 0,
+) -> Ranking:
+    """Rank every held-out item among all items that its user may be shown, a block of users at a time.
 
-    score: rows of users (batch,) -> (batch, items) scores.
+    score: rows of users (batch,) -> (batch, items) scores, which may be written over.
     exclude: items left out for each user (what they trained on); a target always stays in.
-    rankable: (items,) bool, items that may be ranked at all.
-    Ties: an item that scores the same as the target counts half a place. A score that is not a number ranks last.
+    rankable: (items,) bool, items that may be ranked at all. length: of the lists.
+    sample: rank against so many items drawn evenly for each user instead of all; such figures compare with no others.
+    Ties: an item that scores the same as the target counts half a place; in the lists the lower row comes first.
+    A score that is not a number ranks last.
     """
     users = np.flatnonzero(targets.counts())
-    all_users, all_ranks = [], []
+    generator = torch.Generator().manual_seed(seed)
+    parts = []
     for start in range(0, len(users), batch_size):
         batch = users[start : start + batch_size]
-        scores = torch.nan_to_num(score(batch).float(), nan=-torch.inf)
+        scores = torch.nan_to_num(score(batch).float(), nan=LOWEST, neginf=LOWEST)
         rows, items = (torch.from_numpy(part).to(scores.device) for part in targets.take(batch))
         wanted = scores[rows, items]
         if rankable is not None:
             scores[:, torch.from_numpy(~rankable).to(scores.device)] = -torch.inf
         if exclude is not None:
             scores[tuple(torch.from_numpy(part).to(scores.device) for part in exclude.take(batch))] = -torch.inf
+        if sample is not None:
+            _keep_sample(scores, sample, generator)
         scores[rows, items] = wanted
-        all_users.append(batch[rows.cpu().numpy()])
-        all_ranks.append(_ranks(scores, rows, wanted).cpu().numpy())
-    if not all_users:
-        return np.empty(0, np.int64), np.empty(0)
-    return np.concatenate(all_users), np.concatenate(all_ranks)
+        best, lists = top_k(scores, min(length, scores.shape[1]))
+        lists = torch.where(best > -torch.inf, lists, -1)
+        count = (scores > -torch.inf).sum(1)
+        found = (rows, items, _ranks(scores, rows, wanted), lists, count)
+        rows, *rest = (part.cpu().numpy() for part in found)
+        parts.append((batch[rows], *rest))
+    if not parts:
+        none = np.empty(0, np.int64)
+        return Ranking(none, none, np.empty(0), none, np.empty((0, length), np.int64), none)
+    where, items, ranks, lists, count = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return Ranking(where, items, ranks, users, lists, count)
+
+
+def _keep_sample(scores: Tensor, sample: int, generator: torch.Generator) -> None:
+    """Bar all of each row but `sample` items drawn evenly, without replacement, from those that it may rank."""
+    draws = torch.rand(scores.shape, generator=generator).to(scores.device).masked_fill_(scores == -torch.inf, 2.0)
+    cut = draws.kthvalue(min(sample, scores.shape[1]), dim=1, keepdim=True).values
+    scores.masked_fill_(draws > cut, -torch.inf)
 
 
 def _ranks(scores: Tensor, rows: Tensor, wanted: Tensor) -> Tensor:
@@ -88,23 +130,25 @@ def _ranks(scores: Tensor, rows: Tensor, wanted: Tensor) -> Tensor:
     return 1.0 + greater.double() + (same.double() - 1) / 2
 
 
-def ranking_metrics(users: np.ndarray, ranks: np.ndarray, ks: Sequence[int]) -> dict[str, float]:
-    """Means over users of each metric at each k, as {"ndcg@10": ...}; users without a held-out item are left out.
+def metrics_by_user(ranking: Ranking, ks: Sequence[int]) -> dict[str, np.ndarray]:
+    """Each metric at each k as {"ndcg@10": (users,)}, in the order of `ranking.users`.
 
-    users, ranks: (targets,) as `target_ranks` gives them. With m held-out items and those of rank <= k the hits:
-    recall = hits / m; precision = hits / k; hit_rate = 1 if any hit; mrr = 1 / (best rank) if it is a hit;
-    ndcg = sum of 1 / log2(rank + 1) over hits, divided by its greatest possible value (min(m, k) hits at the top);
-    map = sum over hits of (hits at or above it / its rank), divided by min(m, k).
+    With m held-out items and those of rank <= k the hits: recall = hits / m; precision = hits / k; hit_rate = 1 if any
+    hit; mrr = 1 / (best rank) if it is a hit; ndcg = sum of 1 / log2(rank + 1) over hits, divided by its greatest
+    possible value (min(m, k) hits at the top); map = sum over hits of (hits at or above it / its rank), divided by
+    min(m, k). auc (no k): the share of (held-out item, other candidate) pairs in the right order, a tie counting half;
+    not a number where nothing but held-out items was ranked, or where the ranking came as lists.
     """
-    if not len(users):
+    if not len(ranking.users):
         return {}
-    order = np.lexsort((ranks, users))
-    ranks = ranks[order]
-    _, group, count = np.unique(users[order], return_inverse=True, return_counts=True)
+    order = np.lexsort((ranking.ranks, ranking.targets))
+    ranks = ranking.ranks[order]
+    group = np.searchsorted(ranking.users, ranking.targets[order])
+    count = np.bincount(group, minlength=len(ranking.users))
     place = np.arange(len(ranks)) - np.repeat(np.cumsum(count) - count, count) + 1
     gains = 1 / np.log2(ranks + 1)
     best = np.concatenate([[0.0], np.cumsum(1 / np.log2(np.arange(2, max(ks) + 2)))])
-    metrics = {}
+    found = {}
 
     def total(values: np.ndarray) -> np.ndarray:
         return np.bincount(group, values, minlength=len(count))
@@ -113,13 +157,20 @@ def ranking_metrics(users: np.ndarray, ranks: np.ndarray, ks: Sequence[int]) -> 
         hit = ranks <= k
         hits = total(hit.astype(float))
         top = np.minimum(count, k)
-        per_user = {
-            "ndcg": total(gains * hit) / best[top],
-            "recall": hits / count,
-            "precision": hits / k,
-            "hit_rate": (hits > 0).astype(float),
-            "map": total(np.where(hit, place / ranks, 0.0)) / top,
-            "mrr": total(np.where(hit & (place == 1), 1 / ranks, 0.0)),
-        }
-        metrics.update({f"{name}@{k}": float(value.mean()) for name, value in per_user.items()})
-    return metrics
+        found[f"ndcg@{k}"] = total(gains * hit) / best[top]
+        found[f"recall@{k}"] = hits / count
+        found[f"precision@{k}"] = hits / k
+        found[f"hit_rate@{k}"] = (hits > 0).astype(float)
+        found[f"map@{k}"] = total(np.where(hit, place / ranks, 0.0)) / top
+        found[f"mrr@{k}"] = total(np.where(hit & (place == 1), 1 / ranks, 0.0))
+    # The places of held-out items above each other are no mistakes: m (m - 1) / 2 of them, however they tie.
+    wrong = total(ranks - 1) - count * (count - 1) / 2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found["auc"] = np.where(np.isfinite(wrong), 1 - wrong / (count * (ranking.candidates - count)), np.nan)
+    return found
+
+
+def ranking_metrics(ranking: Ranking, ks: Sequence[int]) -> dict[str, float]:
+    """The mean over users of each of `metrics_by_user`; users without a held-out item are left out."""
+    found = metrics_by_user(ranking, ks)
+    return {name: float(np.nanmean(values)) for name, values in found.items() if not np.isnan(values).all()}

@@ -1,0 +1,164 @@
+"""Classical models behind the same facade: fit, recommend, score, evaluate, save, load."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NoReturn
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from safetensors.numpy import load_file, save_file
+from scipy import sparse
+from torch import Tensor, nn
+
+from anyrec.config import Config
+from anyrec.contracts import Classical, History
+from anyrec.data.dataset import Dataset, rows_of
+from anyrec.data.labels import MICROSECONDS_A_DAY, Labels
+from anyrec.data.split import Split
+from anyrec.errors import Fault, InputError
+from anyrec.evaluation.ranking import Pairs
+from anyrec.plugins import Registry
+from anyrec.recommender import Recommender, Users
+
+
+class ClassicalModel(nn.Module):
+    """A classical model with the two-tower's way to a score: `represent` gives row numbers, `score` looks scores up.
+
+    A user without a history, or not known at all (row -1), is given the popular items.
+    """
+
+    def __init__(self, classical: Classical, matrix: Any):
+        """matrix: (users, items) csr, the training history."""
+        super().__init__()
+        self.classical, self.matrix = classical, matrix
+        self.popularity = np.asarray(matrix.sum(0), np.float32).ravel()
+        self.place = nn.Parameter(torch.empty(0))
+        self.heads = nn.ModuleDict()
+        self.interaction = SimpleNamespace(factorised=True, dim=1, reads="vectors")
+
+    def represent(self, side: str, columns: Any, rows: Tensor) -> Tensor:
+        return rows.unsqueeze(1)
+
+    def score(self, users: Tensor, items: Tensor) -> Tensor:
+        """users: (batch, 1) rows, -1 unknown; items: (items, 1) or (batch, items, 1) rows -> (batch, items)."""
+        rows = users[:, 0].cpu().numpy()
+        known = np.maximum(rows, 0)
+        history = self.matrix[known]
+        scores = np.asarray(self.classical.score(known, history), np.float32)
+        scores[(rows < 0) | (np.diff(history.indptr) == 0)] = self.popularity
+        found, places = torch.from_numpy(scores), items[..., 0].cpu()
+        if places.dim() == 2:
+            return found.gather(1, places).to(users.device)
+        if len(places) == found.shape[1] and bool((places == torch.arange(len(places))).all()):
+            return found.to(users.device)
+        return found.index_select(1, places).to(users.device)
+
+
+class ClassicalRecommender(Recommender):
+    """A recommender whose model is one of the kind `classical`."""
+
+    model: ClassicalModel  # type: ignore[assignment]
+
+    def __init__(self, config: Config, registry: Registry, notes: Any = ()):
+        super().__init__(config, registry, notes)
+        self.device = torch.device("cpu")
+
+    def _learn(self, dataset: Dataset, split: Split, labels: Labels, config: Config, **options: Any) -> None:
+        classical = self._make()
+        history = make_history(dataset, split.train[labels.positive[split.train]], config.seed)
+        started = time.perf_counter()
+        classical.fit(history)
+        self.fit_seconds = time.perf_counter() - started
+        self.model = ClassicalModel(classical, history.matrix)
+        self.columns = {"user": {}, "item": {}}
+        self._known = {}
+
+    def _make(self) -> Classical:
+        name = self.config.model.type
+        params = self.registry.params("classical", name, self.config.model.options(), "/model")
+        return self.registry.get("classical", name, "/model/type")(params)
+
+    def describe(self) -> list[str]:
+        options = ", ".join(f"{name} {value}" for name, value in self.model.classical.params)
+        return [f"model: {self.model.classical.type}" + (f" ({options})" if options else "")]
+
+    def similar(self, items: Any, k: int = 10) -> pa.Table:
+        """The k items most like each of `items`, by the model's own notion: query_id, item_id, score, rank."""
+        rows = self._rows_of_ids("item", items)
+        found = self.model.classical.similar(rows)
+        if found is None:
+            raise self._unable("no notion of similar items")
+        scores = torch.from_numpy(np.array(found, np.float32))
+        scores[torch.arange(len(rows)), torch.from_numpy(rows)] = -torch.inf
+        best = torch.sort(scores, dim=1, descending=True, stable=True)
+        return self._similar_table(rows, best.indices, best.values, k)
+
+    def _embed(self, side: Any, records: Users) -> NoReturn:
+        raise self._unable("no embeddings")
+
+    def add_items(self, items: Any) -> NoReturn:
+        raise self._unable("no way to score items that it was not fitted on")
+
+    def _unable(self, what: str) -> InputError:
+        fault = Fault("model", f"'{self.model.classical.type}' has {what}.", "Train a two_tower for that.", "unable")
+        return InputError(fault)
+
+    def _represent(self, side: Any, records: Users) -> tuple[pa.Array, Tensor, np.ndarray]:
+        """As the two-tower's; of a record only the id counts, and an unknown user is given row -1."""
+        if isinstance(records, Dataset):
+            records = records.table(side)
+        if isinstance(records, list) and records and isinstance(records[0], dict):
+            records = pa.table({f"{side}_id": [record[f"{side}_id"] for record in records]})
+        if not isinstance(records, pa.Table):
+            return super()._represent(side, records)
+        ids = records.column(f"{side}_id").combine_chunks()
+        rows = rows_of(ids, self.dataset.ids(side))
+        if side == "item":
+            self._rows_of_ids("item", ids)
+        return ids, torch.from_numpy(rows).unsqueeze(1), rows
+
+    def write_parts(self, folder: Path) -> None:
+        save_file(
+            {name: np.ascontiguousarray(value) for name, value in self.model.classical.state().items()},
+            folder / "model.safetensors",
+        )
+        matrix = self.model.matrix
+        save_file({"columns": matrix.indices, "offsets": matrix.indptr}, folder / "history.safetensors")
+
+    def read_parts(self, folder: Path) -> None:
+        classical = self._make()
+        classical.restore(load_file(folder / "model.safetensors"))
+        parts = load_file(folder / "history.safetensors")
+        shape = (len(self.dataset.users), len(self.dataset.items))
+        ones = np.ones(len(parts["columns"]), np.float32)
+        self.model = ClassicalModel(classical, sparse.csr_matrix((ones, parts["columns"], parts["offsets"]), shape))
+
+
+def make_history(dataset: Dataset, rows: np.ndarray, seed: int) -> History:
+    """The history that the interactions `rows` make."""
+    users, items = dataset.user_rows[rows], dataset.item_rows[rows]
+    pairs = Pairs.of(users, items, len(dataset.users))
+    owners = np.repeat(np.arange(len(dataset.users)), pairs.counts())
+    shape = (len(dataset.users), len(dataset.items))
+    ones = np.ones(len(pairs.items), np.float32)
+    matrix = sparse.csr_matrix((ones, pairs.items.astype(np.int32), pairs.offsets.astype(np.int32)), shape)
+    return History(matrix, owners, pairs.items, _last_days(dataset, rows, owners, pairs.items), dataset.items, seed)
+
+
+def _last_days(dataset: Dataset, rows: np.ndarray, users: np.ndarray, items: np.ndarray) -> np.ndarray | None:
+    """(pairs,) when each pair last happened; interactions without a time count as the earliest."""
+    timestamps = dataset.column("timestamp")
+    if timestamps is None or timestamps.null_count == len(timestamps):
+        return None
+    times = pc.fill_null(timestamps.cast(pa.int64()), pc.min(timestamps.cast(pa.int64())))
+    days = times.to_numpy(zero_copy_only=False)[rows] / MICROSECONDS_A_DAY
+    keys = users.astype(np.int64) << 32 | items
+    place = np.searchsorted(keys, dataset.user_rows[rows].astype(np.int64) << 32 | dataset.item_rows[rows])
+    last = np.full(len(keys), -np.inf)
+    np.maximum.at(last, place, days)
+    return last

@@ -1,0 +1,467 @@
+"""What the data doctor sees in the tables as they stand: counts, ids, values, times, features, items that look alike."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from anyrec.data.dataset import Dataset, Side
+from anyrec.data.labels import Labels
+from anyrec.data.split import Split, position_from_end, time_order
+
+SIDES: tuple[Side, ...] = ("user", "item")
+NO_TIME = np.iinfo(np.int64).min
+MOST_TEXTS, MOST_IMAGES = 20_000, 5_000
+"""So many items and image files are compared with each other; the work grows with their square."""
+SHORTEST_TEXT, LONGEST_TEXT = 40, 1_000
+"""Characters. Of shorter texts a sequel's number is too large a part; longer ones are told apart by their beginning."""
+ALIKE = 0.95
+BUCKETS = 512
+"""Dimensions that character 4-grams are hashed into; unrelated texts meet at a cosine of about 0.05."""
+ROWS_AT_A_TIME = 2_000
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing worth knowing about a dataset.
+
+    level: problem (the results would be wrong), warning (they may be), note (good to know).
+    kind: a stable name for this sort of finding. text: what was found, with its figure. advice: what to do about it.
+    """
+
+    level: Literal["problem", "warning", "note"]
+    kind: str
+    text: str
+    advice: str
+
+
+def check_size(dataset: Dataset) -> list[Finding]:
+    pairs = len(np.unique(dataset.user_rows * len(dataset.items) + dataset.item_rows))
+    filled = pairs / max(1, len(dataset.users) * len(dataset.items))
+    text = (
+        f"{count(len(dataset.users), 'user')}, {count(len(dataset.items), 'item')} and "
+        f"{count(len(dataset.interactions), 'interaction')}, which fill {filled:.2%} of all pairs of a user and an item."
+    )
+    return [Finding("note", "size", text, "The emptier the pairs, the more the model has to learn from features.")]
+
+
+def check_tail(dataset: Dataset) -> list[Finding]:
+    """How uneven the items' shares of the interactions are."""
+    each = np.sort(np.bincount(dataset.item_rows, minlength=len(dataset.items)))
+    items, total = len(each), each.sum()
+    gini = (items + 1 - 2 * each.cumsum().sum() / total) / items
+    if items < 20 or gini <= 0.5:
+        return []
+    top = [each[-(items * percent // 100 or 1) :].sum() / total for percent in (1, 10)]
+    text = (
+        f"The most popular 1% of the items have {top[0]:.0%} of the interactions and the most popular 10% have "
+        f"{top[1]:.0%} (Gini {gini:.2f}: 0 is even, 1 is all on one item)."
+    )
+    return [Finding("note", "long tail", text, "Compare the model with a plain list of the most popular items.")]
+
+
+def check_activity(dataset: Dataset) -> list[Finding]:
+    """Records without interactions, users with one, users with far too many."""
+    found = []
+    each = {
+        "user": np.bincount(dataset.user_rows, minlength=len(dataset.users)),
+        "item": np.bincount(dataset.item_rows, minlength=len(dataset.items)),
+    }
+    for side in SIDES:
+        idle = int((each[side] == 0).sum())
+        if idle:
+            text = f"{count(idle, side)} of {len(each[side]):,} ({idle / len(each[side]):.1%}) have no interaction."
+            advice = (
+                f"Nothing can be learned about such {side}s but by their features: give them some, or leave them out."
+            )
+            level = "warning" if idle > len(each[side]) / 2 else "note"
+            found.append(Finding(level, f"{side}s without interactions", text, advice))
+    users = each["user"]
+    single = int((users == 1).sum())
+    if single:
+        text = f"{count(single, 'user')} of {len(users):,} ({single / len(users):.1%}) have a single interaction."
+        advice = "They can be trained on but not tested; data.min_user_interactions leaves them out."
+        found.append(
+            Finding("warning" if single > len(users) / 5 else "note", "users with one interaction", text, advice)
+        )
+    usual = np.median(users[users > 0])
+    busy = np.flatnonzero((users > 50 * usual) & (users > users.sum() / 100))
+    if len(busy):
+        most = busy[users[busy].argmax()]
+        text = (
+            f"{count(len(busy), 'user')} made {users[busy].sum() / users.sum():.0%} of all interactions; "
+            f"{show_id(dataset, 'user', most)} made {users[most]:,}, where the median is {usual:.0f}."
+        )
+        found.append(
+            Finding("warning", "very active users", text, "If they are robots or shared accounts, leave them out.")
+        )
+    return found
+
+
+def check_repeats(dataset: Dataset) -> list[Finding]:
+    """Rows of the same user, item, type and time; without times, of the same user and item."""
+    keys = {"user": pa.array(dataset.user_rows), "item": pa.array(dataset.item_rows)}
+    timed = dataset.column("timestamp") is not None
+    for name in ("interaction_type", "timestamp"):
+        column = dataset.column(name)
+        if column is not None:
+            keys[name] = column
+    table = pa.table(keys)
+    if timed:
+        table = table.filter(table.column("timestamp").is_valid())
+    extra = len(table) - len(table.group_by(list(keys)).aggregate([]))
+    if not extra:
+        return []
+    share = f"{count(extra, 'interaction')} ({extra / len(dataset.interactions):.1%})"
+    if timed:
+        text = f"{share} repeat another row's user, item and time."
+        advice = "Remove the copies, or the model is trained and tested on the same rows twice."
+        return [Finding("warning", "duplicate interactions", text, advice)]
+    text = f"{share} repeat another row's user and item, and without times a copy cannot be told from a return."
+    return [Finding("note", "repeated pairs", text, "Give interactions a timestamp, or remove the copies.")]
+
+
+def check_ids(dataset: Dataset) -> list[Finding]:
+    """Ids that a spreadsheet or a data frame has turned into floats."""
+    found = []
+    for side in SIDES:
+        ids = dataset.ids(side)
+        if pa.types.is_floating(ids.type):
+            text = f"The {len(ids):,} ids of the {side}s are numbers with a decimal point."
+            found.append(Finding("warning", f"float {side} ids", text, "Write ids as whole numbers or as texts."))
+        if not pa.types.is_string(ids.type):
+            continue
+        floats = ids.filter(pc.match_substring_regex(ids, r"^-?\d+\.0+$"))
+        if not len(floats):
+            continue
+        whole = pc.replace_substring_regex(floats, r"\.0+$", "")
+        twins = pc.sum(pc.is_in(whole, value_set=ids)).as_py()
+        text = f"{len(floats):,} of {count(len(ids), f'{side} id')} look like floats, as '{floats[0]}'"
+        text += f", and {twins:,} of them also occur without the decimal point." if twins else "."
+        advice = "Write them as whole numbers at the source (a missing id turns a pandas column into floats)."
+        found.append(Finding("problem" if twins else "warning", f"float {side} ids", text, advice))
+    return found
+
+
+def check_values(dataset: Dataset, labels: Labels) -> list[Finding]:
+    """Columns of the interactions that say the same everywhere; nothing to learn from."""
+    found = []
+    rows = len(dataset.interactions)
+    if not labels.positive.any():
+        text = f"None of {count(rows, 'interaction')} counts as positive."
+        advice = "Check the labels, data.min_rating and data.positive_types: there is nothing to train on."
+        found.append(Finding("problem", "no positives", text, advice))
+    for name, advice in (
+        ("interaction_type", "The type tells nothing apart; data.positive_types is of no use here."),
+        ("rating", "The rating tells nothing apart; data.min_rating and a rating head are of no use here."),
+        ("label", "Without both labels there are no explicit negatives; leave the label out."),
+    ):
+        column = dataset.column(name)
+        values = [] if column is None else column.drop_null().unique().to_pylist()[:2]
+        if column is not None and len(values) == 1 and rows > 1:
+            value = f"'{values[0]}'" if isinstance(values[0], str) else f"{values[0]:g}"
+            text = f"All {rows - column.null_count:,} values of the interactions' {name} are {value}."
+            found.append(Finding("note", f"constant {name}", text, advice))
+    return found
+
+
+def check_times(dataset: Dataset, labels: Labels, split: Split) -> list[Finding]:
+    """Times that cannot be, that are no clock times, or that leave the order open."""
+    column = dataset.column("timestamp")
+    if column is None or column.null_count == len(column):
+        return []
+    found = []
+    if column.null_count:
+        text = f"{count(column.null_count, 'interaction')} ({column.null_count / len(column):.1%}) have no timestamp."
+        found.append(Finding("warning", "missing times", text, "They count as the user's oldest; give them a time."))
+    known = column.drop_null()
+    bounds = pc.min_max(known)
+    if len(known) > 1 and bounds["min"] == bounds["max"]:
+        text = f"All {len(known):,} timestamps are the same, {known[0].as_py():%Y-%m-%d %H:%M:%S}."
+        advice = "Give the true times, or set split.protocol to random: a user's last interaction is unknown."
+        return [*found, Finding("problem", "equal times", text, advice)]
+    tomorrow = dt.datetime.now(dt.timezone.utc) + dt.timedelta(days=1)
+    for kind, wrong, what in (
+        ("times in the future", pc.greater(known, pa.scalar(tomorrow, known.type)), "lie in the future"),
+        (
+            "very old times",
+            pc.less(known, pa.scalar(dt.datetime(1990, 1, 1, tzinfo=dt.timezone.utc), known.type)),
+            "lie before 1990",
+        ),
+    ):
+        number = pc.sum(wrong).as_py()
+        if number:
+            extreme = bounds["max" if kind == "times in the future" else "min"].as_py()
+            text = f"{count(number, 'timestamp')} ({number / len(known):.1%}) {what}, as {extreme:%Y-%m-%d}."
+            found.append(Finding("warning", kind, text, "Check the unit (seconds since 1970) and the time zone."))
+    if step := regular_step(dataset):
+        text = f"Each user's interactions follow each other at intervals of exactly {dt.timedelta(microseconds=step)}."
+        advice = "The times give an order but no dates: do not split or weigh by date (data.half_life_days)."
+        found.append(Finding("warning", "made-up times", text, advice))
+    return found + _ties(dataset, labels, split)
+
+
+def _ties(dataset: Dataset, labels: Labels, split: Split) -> list[Finding]:
+    """Users whose last interaction is not the only one at its time, where that decides what tests."""
+    if split.protocol != "leave_last_out" or not len(split.test):
+        return []
+    order = time_order(dataset)
+    order = order[labels.positive[order]]
+    users, times = dataset.user_rows[order], times_of(dataset)[order]
+    tied = (users[1:] == users[:-1]) & (times[1:] == times[:-1]) & (position_from_end(users) == 0)[1:]
+    share = tied.sum() / len(split.test)
+    if share <= 0.1:
+        return []
+    text = f"For {share:.0%} of the tested users the last interaction has the same time as the one before."
+    advice = (
+        "The order of the rows in the file decides what is tested: see that it is the true order, or give finer times."
+    )
+    return [Finding("warning", "ties in time", text, advice)]
+
+
+def regular_step(dataset: Dataset) -> int | None:
+    """Microseconds between a user's interactions where these are the same nearly everywhere, else None."""
+    order = time_order(dataset)
+    users, times = dataset.user_rows[order], times_of(dataset)[order]
+    gaps = np.diff(times)[(users[1:] == users[:-1]) & (times[:-1] != NO_TIME)]
+    if len(gaps) < 100:
+        return None
+    step = int(np.median(gaps))
+    return step if step > 0 and (gaps == step).mean() > ALIKE else None
+
+
+def times_of(dataset: Dataset) -> np.ndarray:
+    """(interactions,) int64 microseconds since 1970, NO_TIME where there is none."""
+    column = dataset.column("timestamp")
+    if column is None:
+        return np.full(len(dataset.interactions), NO_TIME)
+    return pc.fill_null(column.cast(pa.int64()), NO_TIME).to_numpy(zero_copy_only=False)
+
+
+def check_features(dataset: Dataset) -> list[Finding]:
+    """Features that hardly any record has, that many lack, or that are the same everywhere."""
+    found = []
+    for side in SIDES:
+        rows = len(dataset.table(side))
+        for name in dataset.features(side) if rows > 1 else []:
+            column = dataset.table(side).column(name).combine_chunks()
+            present = is_present(column)
+            share = present.mean()
+            if share < 0.01:
+                text = f"The {side} feature '{name}' is present in {present.sum():,} of {count(rows, side)}."
+                found.append(Finding("warning", "dead feature", text, "Fill it, or leave it out."))
+                continue
+            if share < 0.8:
+                text = f"The {side} feature '{name}' is missing in {1 - share:.0%} of the {side}s."
+                found.append(Finding("note", "missing values", text, "See whether the source can fill it."))
+            if present.sum() > 1 and is_constant(column.filter(pa.array(present))):
+                text = f"The {side} feature '{name}' has the same value in all {present.sum():,} {side}s that have it."
+                found.append(Finding("note", "constant feature", text, "It tells nothing apart: leave it out."))
+    return found
+
+
+def is_present(column: pa.Array) -> np.ndarray:
+    """(rows,) bool: neither null, NaN, blank, nor an empty list."""
+    if pa.types.is_list(column.type):
+        present = pc.greater(pc.list_value_length(column), 0)
+    elif pa.types.is_string(column.type):
+        present = pc.greater(pc.utf8_length(pc.utf8_trim_whitespace(column)), 0)
+    else:
+        present = pc.invert(column.is_null(nan_is_null=pa.types.is_floating(column.type)))
+    return pc.fill_null(present, False).to_numpy(zero_copy_only=False)
+
+
+def is_constant(values: pa.Array) -> bool:
+    """values: at least one, none missing. False for types whose values cannot be compared."""
+    if pa.types.is_list(values.type) and is_plain(values.type.value_type):
+        if len(pc.list_value_length(values).unique()) > 1:
+            return False
+        codes = values.flatten().dictionary_encode("encode").indices.to_numpy().reshape(len(values), -1)
+        return bool((codes == codes[0]).all())
+    return is_plain(values.type) and len(values.unique()) == 1
+
+
+def is_plain(kind: pa.DataType) -> bool:
+    """Whether Arrow can compare values of this type."""
+    return pa.types.is_primitive(kind) or pa.types.is_string(kind)
+
+
+def check_texts(dataset: Dataset) -> list[Finding]:
+    """Items whose texts, all taken together, are equal or nearly so; case, spaces and punctuation aside."""
+    texts = _item_texts(dataset)
+    if texts is None:
+        return []
+    filled = np.flatnonzero(pc.greater(pc.utf8_length(texts), 0).to_numpy(zero_copy_only=False))
+    codes = texts.take(pa.array(filled)).dictionary_encode().indices.to_numpy()
+    each = np.bincount(codes)
+    found = []
+    equal = int(each[each > 1].sum())
+    if equal:
+        first, second = filled[codes == each.argmax()][:2]
+        text = f"{count(equal, 'item')} have the same text as another item, as {_pair(dataset, first, second)}."
+        found.append(Finding("warning", "equal texts", text, "If they are one thing listed twice, give it one id."))
+    _, once = np.unique(codes, return_index=True)
+    rows = filled[np.sort(once)]
+    long = pc.greater_equal(pc.utf8_length(texts), SHORTEST_TEXT).to_numpy(zero_copy_only=False)
+    rows = rows[long[rows]]
+    if len(rows) > MOST_TEXTS:
+        text = f"Only the first {MOST_TEXTS:,} of {len(rows):,} different texts were compared for being nearly equal."
+        found.append(Finding("note", "texts in part", text, "Nothing is wrong; some pairs may have been overlooked."))
+    vectors = _four_grams(texts.take(pa.array(rows[:MOST_TEXTS])))
+    near, pair = _alike([vectors], [ALIKE], np.arange(len(vectors)))
+    if near.any():
+        where = _pair(dataset, rows[pair[0]], rows[pair[1]])
+        text = f"{count(int(near.sum()), 'item')} have a text that is nearly another item's, as {where}."
+        found.append(Finding("note", "similar texts", text, "See whether they are one thing listed twice."))
+    return found
+
+
+def _item_texts(dataset: Dataset) -> pa.Array | None:
+    """(items,) all text features of each item in one, lower case, letters and digits alone; None without any."""
+    columns = []
+    for name in dataset.features("item"):
+        column = dataset.items.column(name).combine_chunks()
+        if name.startswith("text.") and pa.types.is_list(column.type):
+            columns.append(pc.binary_join(column, " "))
+        elif name.startswith("text."):
+            columns.append(column)
+    if not columns:
+        return None
+    joined = pc.binary_join_element_wise(*columns, " ", null_handling="replace", null_replacement="")
+    return pc.utf8_trim_whitespace(pc.replace_substring_regex(pc.utf8_lower(joined), r"[^\pL\pM\pN]+", " "))
+
+
+def _four_grams(texts: pa.Array) -> np.ndarray:
+    """(texts, BUCKETS) float32 of length 1: runs of four bytes, hashed with a sign so that collisions cancel."""
+    texts = pc.utf8_slice_codeunits(texts, 0, LONGEST_TEXT)
+    vectors = np.zeros((len(texts), BUCKETS), np.float32)
+    for start in range(0, len(texts), ROWS_AT_A_TIME):
+        block = texts[start : start + ROWS_AT_A_TIME]
+        whole = pc.binary_join(pa.ListArray.from_arrays(pa.array([0, len(block)], pa.int32()), block), "")
+        data = np.frombuffer(whole[0].as_buffer(), np.uint8).astype(np.uint32)
+        owner = np.repeat(np.arange(len(block)), pc.binary_length(block).to_numpy())
+        inside = owner[:-3] == owner[3:]
+        gram = (data[:-3] | data[1:-2] << 8 | data[2:-1] << 16 | data[3:] << 24)[inside] * np.uint32(2654435761)
+        sign = (gram >> 22 & 1) * 2.0 - 1.0
+        place = owner[:-3][inside] * BUCKETS + (gram >> 23)
+        vectors[start : start + len(block)] = np.bincount(place, sign, len(block) * BUCKETS).reshape(len(block), -1)
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+
+
+def _alike(spaces: list[np.ndarray], least: list[float], owners: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
+    """(rows,) bool, which rows have another owner's row whose dot product with theirs reaches `least` in every space;
+    and the first such pair."""
+    rows = len(spaces[0])
+    near, pair = np.zeros(rows, bool), (0, 0)
+    for start in range(0, rows, ROWS_AT_A_TIME):
+        stop = min(start + ROWS_AT_A_TIME, rows)
+        close = owners[start:stop, None] != owners[None, start:]
+        for vectors, bound in zip(spaces, least, strict=True):
+            close &= vectors[start:stop] @ vectors[start:].T >= bound
+        if close.any() and not near.any():
+            one, other = np.unravel_index(close.argmax(), close.shape)
+            pair = (start + int(one), start + int(other))
+        near[start:stop] |= close.any(1)
+        near[start:] |= close.any(0)
+    return near, pair
+
+
+def check_images(dataset: Dataset, config: Config) -> list[Finding]:
+    """Items that show the same picture: the same bytes, or the same as a thumbnail. Unreadable files are skipped."""
+    owners, files, names = _image_uses(dataset)
+    found = []
+    if len(names) > MOST_IMAGES:
+        text = f"Only the first {MOST_IMAGES:,} of {len(names):,} image files of items were compared."
+        found.append(Finding("note", "images in part", text, "Nothing is wrong; some pairs may have been overlooked."))
+    root = Path(config.data.image_root) if config.data.image_root else dataset.root
+    with ThreadPoolExecutor(4) as pool:
+        pictures = list(pool.map(lambda name: _picture(name, root), names[:MOST_IMAGES].to_pylist()))
+    contents = {picture[0]: picture[1] for picture in pictures if picture is not None}
+    if not contents:
+        return found
+    place = {digest: number for number, digest in enumerate(contents)}
+    content = np.array([-1 if picture is None else place[picture[0]] for picture in pictures])
+    owners, files = owners[files < MOST_IMAGES], files[files < MOST_IMAGES]
+    uses = np.unique(
+        np.stack([content[files], owners], 1)[content[files] >= 0], axis=0
+    )  # one item may use a file twice
+    each = np.bincount(uses[:, 0])
+    shared = np.unique(uses[each[uses[:, 0]] > 1, 1])
+    if len(shared):
+        most = uses[uses[:, 0] == each.argmax(), 1]
+        text = f"{count(len(shared), 'item')} have the same image file as another item, as {_pair(dataset, *most[:2])}"
+        text += f" (one file is on {len(most):,} items)." if len(most) > 2 else "."
+        advice = "If they are one thing, give it one id; if the image stands in for a missing one, leave it out."
+        found.append(Finding("warning", "equal images", text, advice))
+    first_owner = uses[np.searchsorted(uses[:, 0], np.arange(len(contents))), 1]
+    return found + _similar_images(dataset, np.stack(list(contents.values())), first_owner)
+
+
+def _similar_images(dataset: Dataset, thumbnails: np.ndarray, owners: np.ndarray) -> list[Finding]:
+    """thumbnails: (files, 8, 9, 3); owners: (files,) the item of each. Flat pictures are all alike, and left out."""
+    rich = thumbnails.std((1, 2, 3)) >= 8
+    thumbnails, owners = thumbnails[rich], owners[rich]
+    steps = np.diff(thumbnails.mean(3), axis=2).reshape(len(owners), 64)
+    colours = thumbnails.reshape(len(owners), 216)
+    colours = colours - colours.mean(1, keepdims=True)
+    colours /= np.linalg.norm(colours, axis=1, keepdims=True)
+    # Of the 64 signs of a difference hash, two may differ: their product is then 60.
+    near, pair = _alike([np.where(steps > 0, 1.0, -1.0).astype(np.float32), colours], [60, 0.99], owners)
+    if not near.any():
+        return []
+    where = _pair(dataset, owners[pair[0]], owners[pair[1]])
+    text = f"{count(len(np.unique(owners[near])), 'item')} have an image that looks like another item's, as {where}."
+    return [Finding("note", "similar images", text, "See whether they are one thing listed twice.")]
+
+
+def _image_uses(dataset: Dataset) -> tuple[np.ndarray, np.ndarray, pa.Array]:
+    """(uses,) item rows, (uses,) places in the names, and the distinct names of the items' image files."""
+    owners, names = [np.empty(0, np.int64)], [pa.array([], pa.string())]
+    for feature in dataset.features("item"):
+        if feature.startswith("image."):
+            flat, parents = flattened(dataset.items.column(feature).combine_chunks())
+            given = flat.is_valid()
+            owners.append(parents[given.to_numpy(zero_copy_only=False)])
+            names.append(flat.filter(given).cast(pa.string()))
+    encoded = pa.concat_arrays(names).dictionary_encode()
+    return np.concatenate(owners), encoded.indices.to_numpy(), encoded.dictionary
+
+
+def _picture(name: str, root: Path) -> tuple[bytes, np.ndarray] | None:
+    """A file's sha256, and its picture as a thumbnail: (8, 9, 3) float32. None for a file that cannot be read."""
+    from PIL import Image
+
+    from anyrec.data.images import ImageFault, open_image  # loads torch, which the other checks do without
+
+    try:
+        image = open_image(name, root)
+        with open(root / name, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").digest()
+    except (ImageFault, OSError):
+        return None
+    return digest, np.asarray(image.resize((9, 8), Image.Resampling.BOX), np.float32)
+
+
+def flattened(column: pa.Array) -> tuple[pa.Array, np.ndarray]:
+    """All values of a column, those of lists one after another, and (values,) the row of each."""
+    if pa.types.is_list(column.type):
+        return column.flatten(), pc.list_parent_indices(column).to_numpy(zero_copy_only=False)
+    return column, np.arange(len(column))
+
+
+def count(number: int, name: str) -> str:
+    """ "1 user", "2,000 users"."""
+    return f"{number:,} {name}" + ("" if number == 1 else "s")
+
+
+def show_id(dataset: Dataset, side: Side, row: int) -> str:
+    return f"{side} {dataset.ids(side)[int(row)]}"
+
+
+def _pair(dataset: Dataset, one: int, other: int) -> str:
+    return f"{show_id(dataset, 'item', one)} and {show_id(dataset, 'item', other)}"

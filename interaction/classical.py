@@ -1,0 +1,254 @@
+"""Classical recommenders: fitted at once, hard to beat on little data, and the baselines beside every model."""
+
+from __future__ import annotations
+
+import warnings
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field
+from scipy import sparse
+from threadpoolctl import threadpool_limits
+
+from anyrec.contracts import Classical, History, Params
+from anyrec.errors import MissingDependency
+
+
+class Popularity(Classical):
+    """The items that most users had, the same for everybody."""
+
+    type = "popularity"
+
+    def fit(self, history: History) -> None:
+        self.weights = np.bincount(history.items, minlength=history.matrix.shape[1]).astype(np.float32)
+
+    def score(self, rows: np.ndarray, matrix: Any) -> np.ndarray:
+        return np.tile(self.weights, (len(rows), 1))
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {"weights": self.weights}
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        self.weights = state["weights"]
+
+
+class RecentPopularity(Popularity):
+    """The items that most users had lately: each pair counts by half for every half-life of its age."""
+
+    type = "recent_popularity"
+    needs = ("timestamps",)
+
+    class Params(Params):
+        half_life_days: float | None = Field(
+            None, gt=0, description="By default a twentieth of the time that the training data span."
+        )
+
+    def fit(self, history: History) -> None:
+        days = np.zeros(len(history.items)) if history.days is None else history.days
+        age = days.max(initial=0.0) - days
+        half_life = self.params.half_life_days or max(float(np.ptp(days)) / 20 if len(days) else 0.0, 1e-9)
+        weights = np.bincount(history.items, 0.5 ** (age / half_life), minlength=history.matrix.shape[1])
+        self.weights = weights.astype(np.float32)
+
+
+class EASE(Classical):
+    """EASE (Steck, Embarrassingly Shallow Autoencoders, 2019): a linear map of a user's items onto all items.
+
+    B = I - P / diag(P) with P = (X'X + l2 I)^-1, its diagonal zero. Solved by Cholesky in float32.
+    """
+
+    type = "ease"
+    most_items = 20_000
+
+    class Params(Params):
+        l2: float = Field(200.0, gt=0, description="Ridge penalty.")
+
+    def fit(self, history: History) -> None:
+        import torch
+
+        gram = torch.from_numpy((history.matrix.T @ history.matrix).toarray())
+        gram.diagonal().add_(self.params.l2)
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
+        inverse /= -inverse.diagonal().clone()
+        inverse.fill_diagonal_(0.0)
+        self.weights = inverse.numpy()
+
+    def score(self, rows: np.ndarray, matrix: Any) -> np.ndarray:
+        return matrix @ self.weights
+
+    def similar(self, rows: np.ndarray) -> np.ndarray:
+        return self.weights[rows]
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {"weights": self.weights}
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        self.weights = state["weights"]
+
+
+class ItemKNN(Classical):
+    """Items like those the user had, by the users they share (Sarwar et al., 2001); through `implicit`."""
+
+    type = "item_knn"
+
+    class Params(Params):
+        neighbours: int = Field(100, ge=1, description="Most similar items kept for each item.")
+
+    def fit(self, history: History) -> None:
+        model = _fit_quietly("nearest_neighbours", "CosineRecommender", history, {"K": self.params.neighbours + 1})
+        similarity = sparse.csr_matrix(model.similarity, dtype=np.float32)
+        similarity.setdiag(0.0)
+        similarity.eliminate_zeros()
+        self.similarity = similarity
+
+    def score(self, rows: np.ndarray, matrix: Any) -> np.ndarray:
+        return (matrix @ self.similarity.T).toarray()
+
+    def similar(self, rows: np.ndarray) -> np.ndarray:
+        return self.similarity[rows].toarray()
+
+    def state(self) -> dict[str, np.ndarray]:
+        return _pack(self.similarity)
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        self.similarity = _unpack(state)
+
+
+class Factors(Classical):
+    """What the models with a vector for each user and item share."""
+
+    users: np.ndarray
+    items: np.ndarray
+
+    def score(self, rows: np.ndarray, matrix: Any) -> np.ndarray:
+        return self.users[rows] @ self.items.T
+
+    def similar(self, rows: np.ndarray) -> np.ndarray:
+        unit = self.items / np.maximum(np.linalg.norm(self.items, axis=1, keepdims=True), 1e-12)
+        return unit[rows] @ unit.T
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {"users": self.users, "items": self.items}
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        self.users, self.items = state["users"], state["items"]
+
+    def _keep(self, model: Any) -> None:
+        self.users, self.items = np.ascontiguousarray(model.user_factors), np.ascontiguousarray(model.item_factors)
+
+
+class IALS(Factors):
+    """Matrix factorisation by weighted least squares (Hu, Koren and Volinsky, 2008); through `implicit`."""
+
+    type = "ials"
+
+    class Params(Params):
+        factors: int = Field(128, ge=1, description="Dimension of the vectors.")
+        regularization: float = Field(20.0, ge=0)
+        alpha: float = Field(1.0, gt=0, description="Confidence of an interaction.")
+        iterations: int = Field(15, ge=1)
+
+    def fit(self, history: History) -> None:
+        self._keep(_fit_quietly("als", "AlternatingLeastSquares", history, self.params.model_dump()))
+
+
+class BPRMF(Factors):
+    """Matrix factorisation by Bayesian personalised ranking (Rendle et al., 2009); through `implicit`."""
+
+    type = "bpr_mf"
+
+    class Params(Params):
+        factors: int = Field(64, ge=1, description="Dimension of the vectors.")
+        regularization: float = Field(0.01, ge=0)
+        learning_rate: float = Field(0.01, gt=0)
+        iterations: int = Field(100, ge=1)
+
+    def fit(self, history: History) -> None:
+        self._keep(_fit_quietly("bpr", "BayesianPersonalizedRanking", history, self.params.model_dump()))
+
+
+class ContentKNN(Classical):
+    """Items whose words are like those of the user's items: TF-IDF over texts and categories, summed for the user."""
+
+    type = "content_knn"
+    needs = ("content",)
+
+    class Params(Params):
+        most_words: int = Field(50_000, ge=1, description="Words kept, the commonest first.")
+
+    def fit(self, history: History) -> None:
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        words = TfidfVectorizer(max_features=self.params.most_words, sublinear_tf=True, dtype=np.float32)
+        texts = item_words(history.item_table)
+        try:
+            self.content = sparse.csr_matrix(words.fit_transform(texts))
+        except ValueError:  # no word at all
+            self.content = sparse.csr_matrix((len(texts), 1), dtype=np.float32)
+
+    def score(self, rows: np.ndarray, matrix: Any) -> np.ndarray:
+        return ((matrix @ self.content) @ self.content.T).toarray()
+
+    def similar(self, rows: np.ndarray) -> np.ndarray:
+        return (self.content[rows] @ self.content.T).toarray()
+
+    def state(self) -> dict[str, np.ndarray]:
+        return _pack(self.content)
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        self.content = _unpack(state)
+
+
+def item_words(table: pa.Table) -> list[str]:
+    """All that an item's texts and categories say, one string an item; a category is one word with its feature's name."""
+    parts = [pa.array([""] * len(table))]
+    for name in table.column_names:
+        group = name.split(".")[0]
+        if group not in ("text", "categorical"):
+            continue
+        column = table.column(name).combine_chunks()
+        if pa.types.is_list(column.type):
+            flat = _word(name, column.flatten()) if group == "categorical" else column.flatten().cast(pa.string())
+            offsets = column.offsets if not column.null_count else pa.array(_offsets(column))
+            column = pc.binary_join(pa.ListArray.from_arrays(offsets, flat), " ")
+        elif group == "categorical":
+            column = _word(name, column)
+        parts.append(pc.fill_null(column.cast(pa.string()), ""))
+    return pc.binary_join_element_wise(*parts, " ").to_pylist()
+
+
+def _word(name: str, values: pa.Array) -> pa.Array:
+    plain = pc.replace_substring_regex(values.cast(pa.string()), r"\W+", "_")
+    return pc.binary_join_element_wise(name.replace(".", "_"), plain, "_")
+
+
+def _offsets(column: pa.Array) -> np.ndarray:
+    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+
+
+def _fit_quietly(part: str, name: str, history: History, options: dict[str, Any]) -> Any:
+    """A fitted model of `implicit`, which brings its own threads, which those of the linear algebra below would fight."""
+    try:
+        module = import_module(f"implicit.{part}")
+    except ImportError:
+        raise MissingDependency("implicit", "baselines", "this classical model") from None
+    if part != "nearest_neighbours":
+        options = {**options, "random_state": history.seed}
+    with threadpool_limits(1, "blas"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = getattr(module, name)(**options)
+        model.fit(history.matrix, show_progress=False)
+    return model
+
+
+def _pack(matrix: Any) -> dict[str, np.ndarray]:
+    shape = np.array(matrix.shape, np.int64)
+    return {"values": matrix.data, "columns": matrix.indices, "offsets": matrix.indptr, "shape": shape}
+
+
+def _unpack(state: dict[str, np.ndarray]) -> Any:
+    return sparse.csr_matrix((state["values"], state["columns"], state["offsets"]), shape=tuple(state["shape"]))
