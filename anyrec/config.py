@@ -83,13 +83,23 @@ class DataConfig(Section):
 
 
 class SplitConfig(Section):
-    protocol: Literal["auto", "leave_last_out", "random", "none"] = Field(
-        default="auto", description="auto: leave_last_out where interactions have timestamps, else random."
+    protocol: Literal[
+        "auto", "leave_last_out", "leave_last_n", "global_time", "random", "cold_users", "cold_items", "none"
+    ] = Field(
+        default="auto",
+        description="auto: global_time where timestamps are clock times, leave_last_out where they only order each user's "
+        "own interactions, else random.",
     )
     validation: float = Field(
-        default=0.1, ge=0, lt=1, description="Share of interactions for validation (random only)."
+        default=0.1, ge=0, lt=1, description="Share of interactions (users, items) for validation; not for leave_last."
     )
-    test: float = Field(default=0.1, ge=0, lt=1, description="Share of interactions for test (random only).")
+    test: float = Field(
+        default=0.1, ge=0, lt=1, description="Share of interactions (users, items) for test; not for leave_last."
+    )
+    file: str | None = Field(
+        default=None, description="A split.parquet of another run, to be followed instead of all the above."
+    )
+    last_n: int = Field(default=1, ge=1, description="Interactions of each user in either part, for leave_last_n.")
 
 
 class TowerConfig(Section):
@@ -159,6 +169,14 @@ class EvaluationConfig(Section):
     batch_size: int = Field(default=1024, ge=1, description="Users scored at a time.")
     candidates: Literal["all", "interacted"] = Field(
         default="all", description="Items ranked: the whole catalogue, or those that occur in an interaction."
+    )
+    baselines: Literal["auto"] | list[str] = Field(
+        default="auto", description="Classical models to measure beside; auto: all that fit the data and the catalogue."
+    )
+    report: bool = Field(default=True, description="Write report.md and report.html when training ends.")
+    category: str | None = Field(
+        default=None,
+        description="Item feature (as categorical.genre) that tells kinds of items apart; found where absent.",
     )
     candidate_samples: int | None = Field(
         default=None, ge=1, description="Rank against so many random items only. Such figures compare with no others."

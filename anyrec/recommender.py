@@ -125,16 +125,34 @@ class Recommender:
 
     def _refit(self, dataset: Dataset, labels: Labels, run_dir: Path | None, options: dict[str, Any]) -> None:
         """Learn again, on what trained and what validated, for as many epochs as validation found best."""
-        assert self.split is not None
-        none = np.empty(0, np.int64)
-        both = Split(np.union1d(self.split.train, self.split.validation), none, self.split.test, self.split.protocol)
         epochs = {"epochs": self.result.best_epoch} if self.result else {}
         training = self.config.training.model_copy(update={**epochs, "patience": None})
         first = self.result
         self._learn(
-            dataset, both, labels, self.config.model_copy(update={"training": training}), run_dir=run_dir, **options
+            dataset,
+            self.learned_from(),
+            labels,
+            self.config.model_copy(update={"training": training}),
+            run_dir=run_dir,
+            **options,
         )
         self.result = first
+
+    def fit_beside(self, config: Config) -> Recommender:
+        """Another model, without the training loop, of exactly what this one learned from."""
+        other = make_recommender(config, self.registry)
+        other.dataset, other.split, other.seen, other.context = self.dataset, self.split, self.seen, self.context
+        labels = label_interactions(self.dataset, config.data)
+        other._learn(self.dataset, self.learned_from(), labels, config)
+        return other
+
+    def learned_from(self) -> Split:
+        """The split as the final model saw it: with `training.refit` the validation part is in the training part."""
+        assert self.split is not None
+        if not self.config.training.refit:
+            return self.split
+        both = np.union1d(self.split.train, self.split.validation)
+        return Split(both, np.empty(0, np.int64), self.split.test, self.split.protocol)
 
     def _learn(self, dataset: Dataset, split: Split, labels: Labels, config: Config, **options: Any) -> None:
         """Fit the encoders on the split's training part, make the model and train it. options: as `train` takes them."""

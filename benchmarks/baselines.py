@@ -8,20 +8,16 @@ Validation is of the model of the training part; for the test each is fitted aga
 """
 
 import argparse
-import os
 import time
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
+from p1 import DATA, LENGTH, test_lists
 
 from anyrec.data.dataset import Dataset
-from anyrec.evaluation.held_out import rank_held_out
 from anyrec.recommender import Recommender
 
-ROOT = Path(__file__).parent.parent
-DATA = Path(os.environ.get("ANYREC_DATA", ROOT / "../shared/data"))
 SETTINGS = {
     "popularity": [{}, {}],
     "recent_popularity": [{}, {}],
@@ -31,7 +27,11 @@ SETTINGS = {
     "ease": [{"l2": 100.0}, {"l2": 200.0}],
     "ials": [{"alpha": 3.0}, {"alpha": 1.0}],
 }
-LENGTH = 20
+PROTOCOL = {
+    "split": {"protocol": "leave_last_out"},
+    "training": {"refit": True},
+    "evaluation": {"candidates": "interacted", "k": [10, LENGTH]},
+}
 
 
 def main():
@@ -43,11 +43,7 @@ def main():
     dataset = Dataset.read(DATA / arguments.data)
     for name in arguments.only.split(","):
         options = SETTINGS[name][arguments.data == "ml-1m"]
-        config = {
-            "model": {"type": name, **options},
-            "training": {"refit": True},
-            "evaluation": {"candidates": "interacted", "k": [10, LENGTH]},
-        }
+        config = {"model": {"type": name, **options}, **PROTOCOL}
         recommender = Recommender.from_config(config)
         recommender.fit(dataset, progress=False)
         figures = "   ".join(
@@ -71,20 +67,6 @@ def numpy_solve(recommender, l2):
     weights = inverse / -np.diag(inverse)
     np.fill_diagonal(weights, 0.0)
     return time.perf_counter() - started
-
-
-def test_lists(recommender):
-    """Each test user's best items, those of train and validation left out: user_id, item_id, rank."""
-    ranking = rank_held_out(recommender, "test", length=LENGTH)
-    rows, places = np.nonzero(ranking.lists >= 0)
-    data = recommender.dataset
-    return pa.table(
-        {
-            "user_id": data.ids("user").take(pa.array(ranking.users[rows])),
-            "item_id": data.ids("item").take(pa.array(ranking.lists[rows, places])),
-            "rank": pa.array(places + 1),
-        }
-    )
 
 
 if __name__ == "__main__":

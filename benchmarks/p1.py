@@ -15,10 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from anyrec.data.dataset import Dataset
+from anyrec.evaluation.held_out import rank_held_out
 from anyrec.load_config import load_config
 from anyrec.recommender import Recommender
 
 ROOT = Path(__file__).parent.parent
+LENGTH = 20
 DATA = Path(os.environ.get("ANYREC_DATA", ROOT / "../shared/data"))
 
 
@@ -47,30 +49,17 @@ def main():
 
 
 def test_lists(recommender):
-    """Each test user's top 20 of the items that occur, less those of train and validation: user_id, item_id, rank."""
-    data, split = recommender.dataset, recommender.split
-    known = np.concatenate([split.train, split.validation])
-    occurring = data.ids("item").take(pa.array(np.unique(data.item_rows)))
-    users = data.ids("user").take(pa.array(np.unique(data.user_rows[split.test])))
-    wide = recommender.recommend(
-        users, 20 + int(np.bincount(data.user_rows[known]).max()), exclude_seen=False, candidates=occurring
+    """Each test user's best items, those of train and validation left out: user_id, item_id, rank."""
+    ranking = rank_held_out(recommender, "test", length=LENGTH)
+    rows, places = np.nonzero(ranking.lists >= 0)
+    data = recommender.dataset
+    return pa.table(
+        {
+            "user_id": data.ids("user").take(pa.array(ranking.users[rows])),
+            "item_id": data.ids("item").take(pa.array(ranking.lists[rows, places])),
+            "rank": pa.array(places + 1),
+        }
     )
-    listed = pa.table({"user_id": wide["user_id"], "item_id": wide["item_id"]})
-    taken = (
-        data.interactions.take(pa.array(known))
-        .select(["user_id", "item_id"])
-        .append_column("taken", pa.array(np.ones(len(known), bool)))
-    )
-    joined = (
-        listed.append_column("place", pa.array(np.arange(len(listed))))
-        .join(taken, ["user_id", "item_id"])
-        .sort_by("place")
-    )
-    left = joined.filter(joined["taken"].is_null()).select(["user_id", "item_id"])
-    ids = left["user_id"].to_numpy()
-    starts = np.flatnonzero(np.append(True, ids[1:] != ids[:-1]))
-    rank = np.arange(len(ids)) - np.repeat(starts, np.diff(np.append(starts, len(ids)))) + 1
-    return left.append_column("rank", pa.array(rank)).filter(pa.array(rank <= 20))
 
 
 if __name__ == "__main__":

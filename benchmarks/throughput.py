@@ -30,6 +30,7 @@ def anyrec_run(dataset, name, epochs, **changes):
     config = {
         **IDS,
         "dim": 64,
+        "split": {"protocol": "leave_last_out"},
         "evaluation": {"candidates": "interacted", "k": [10]},
         "training": {"epochs": epochs, "batch_size": 4096, "evaluate_every": 1000, "patience": None},
         **changes,

@@ -12,7 +12,8 @@ from anyrec.config import DataConfig, SplitConfig
 from anyrec.data.dataset import Dataset
 from anyrec.data.labels import label_interactions
 from anyrec.data.leaks import drop_leaks, leak_share
-from anyrec.data.split import split_interactions
+from anyrec.data.split import save_split, split_interactions
+from anyrec.errors import DataError
 
 
 def dataset(users, items, times=None, **columns):
@@ -60,6 +61,80 @@ def test_a_split_covers_every_interaction_once_and_leaves_each_user_one_to_train
         assert set(data.user_rows[split.train]) == set(data.user_rows)
 
 
+def many(seed, users=30, items=12, rows=400):
+    rng = np.random.default_rng(seed)
+    return dataset(
+        [f"u{u:02}" for u in rng.integers(0, users, rows)],
+        [f"i{i:02}" for i in rng.integers(0, items, rows)],
+        rng.integers(0, 300, rows).tolist(),
+    )
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 1000))
+def test_a_split_by_time_trains_on_nothing_later_than_what_it_tests(seed):
+    data = many(seed)
+    split, _ = split_interactions(data, SplitConfig(protocol="global_time"), seed)
+    times = data.column("timestamp").cast(pa.int64()).to_numpy()
+    assert times[split.train].max() < times[split.validation].min()
+    assert times[split.validation].max() < times[split.test].min()
+    assert len(split.train) + len(split.validation) + len(split.test) == 400
+    assert len(split.test) >= 40  # a tenth, and what shares the moment of the cut
+
+
+def test_clock_times_make_the_split_global_and_counts_from_one_date_do_not():
+    assert split_interactions(many(0), SplitConfig(), 0)[0].protocol == "global_time"
+    own = dataset(["a", "a", "b", "b", "c", "c"], list("xyxyxy"), [0, 1, 0, 1, 0, 1])
+    split, notes = split_interactions(own, SplitConfig(), 0)
+    assert split.protocol == "leave_last_out" and "only order each user's own" in notes[0]
+    split, notes = split_interactions(own, SplitConfig(protocol="global_time"), 0)
+    assert split.protocol == "leave_last_out" and "do not compare between users" in notes[0]
+
+
+def test_an_explicit_negative_after_the_cut_is_in_no_part():
+    times = list(range(20))
+    data = dataset(["a", "b"] * 10, list("wxyz") * 5, times, label=pa.array([1] * 19 + [0], pa.int8()))
+    labels = label_interactions(data, DataConfig())
+    split, _ = split_interactions(data, SplitConfig(protocol="global_time"), 0, labels.positive)
+    assert 19 not in [*split.train, *split.validation, *split.test]
+
+
+@pytest.mark.parametrize("protocol", ["cold_users", "cold_items"])
+def test_cold_users_and_items_are_never_trained_on(protocol):
+    data = many(1)
+    split, _ = split_interactions(data, SplitConfig(protocol=protocol, test=0.2), 3)
+    rows = data.user_rows if protocol == "cold_users" else data.item_rows
+    assert len(split.test) and len(split.validation)
+    assert not set(rows[split.train]) & set(rows[split.test])
+    assert not set(rows[split.train]) & set(rows[split.validation])
+    assert not set(rows[split.validation]) & set(rows[split.test])
+
+
+def test_leave_last_n_tests_the_last_n():
+    data = dataset(["a"] * 6 + ["b"] * 2, list("uvwxyzuv"), [1, 2, 3, 4, 5, 6, 1, 2])
+    split, _ = split_interactions(data, SplitConfig(protocol="leave_last_n", last_n=2), 0)
+    assert split.test.tolist() == [4, 5] and split.validation.tolist() == [2, 3]
+    assert split.train.tolist() == [0, 1, 6, 7]
+
+
+def test_a_split_by_user_over_clock_times_is_said_to_learn_from_the_future():
+    data = dataset(["a"] * 9 + ["b"] * 9 + ["c"] * 9, list("uvwxyzrst") * 3, list(range(27)))
+    _, notes = split_interactions(data, SplitConfig(protocol="leave_last_out"), 0)
+    assert any("learns from the future" in note for note in notes)
+    _, notes = split_interactions(data, SplitConfig(protocol="global_time"), 0)
+    assert not any("future" in note for note in notes)
+
+
+def test_a_saved_split_comes_back_and_is_refused_by_other_data(tmp_path):
+    data = many(0)
+    split, _ = split_interactions(data, SplitConfig(), 0)
+    save_split(split, data, tmp_path)
+    again, _ = split_interactions(data, SplitConfig(file=str(tmp_path / "split.parquet")), 99)
+    assert again.name == split.name
+    with pytest.raises(DataError, match="another data set"):
+        split_interactions(many(1), SplitConfig(file=str(tmp_path / "split.parquet")), 0)
+
+
 def test_the_random_split_does_not_depend_on_the_order_of_the_file():
     rng = np.random.default_rng(0)
     users, items = [f"u{u}" for u in rng.integers(0, 9, 60)], [f"i{i}" for i in range(60)]
@@ -74,7 +149,7 @@ def test_the_random_split_does_not_depend_on_the_order_of_the_file():
 def test_only_positives_are_held_out():
     data = dataset(["a"] * 4, list("wxyz"), [1, 2, 3, 4], label=pa.array([1, 1, 1, 0], pa.int8()))
     labels = label_interactions(data, DataConfig())
-    split, _ = split_interactions(data, SplitConfig(), 0, labels.positive)
+    split, _ = split_interactions(data, SplitConfig(protocol="leave_last_out"), 0, labels.positive)
     assert split.test.tolist() == [2]
     assert 3 in split.train
 
@@ -111,7 +186,7 @@ def test_a_list_that_holds_the_held_out_items_is_dropped_with_its_share():
     data = dataset(["a"] * 3 + ["b"] * 3, list("xyzyzx"), [1, 2, 3, 1, 2, 3])
     data.users = data.users.append_column("temporal.liked", pa.array([list("xyz"), list("zy")]))
     data.users = data.users.append_column("temporal.before", pa.array([["x"], ["y"]]))
-    split, _ = split_interactions(data, SplitConfig(), 0)
+    split, _ = split_interactions(data, SplitConfig(protocol="leave_last_out"), 0)
     held_out = np.concatenate([split.validation, split.test])
     assert leak_share(data, "user", "item", "temporal.liked", held_out) == 0.75
     mended, warnings = drop_leaks(data, split, DataConfig())

@@ -1,23 +1,28 @@
-"""What the data doctor sees in the tables as they stand: counts, ids, values, times, features, items that look alike."""
+"""What the data doctor sees in the tables as they stand: counts, ids, values, times, features, items alike."""
 
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from anyrec.config import Config
 from anyrec.data.dataset import Dataset, Side
 from anyrec.data.labels import Labels
-from anyrec.data.split import Split, position_from_end, time_order
+from anyrec.data.split import Split, has_clock, time_order
 
 SIDES: tuple[Side, ...] = ("user", "item")
 NO_TIME = np.iinfo(np.int64).min
 MOST_TEXTS, MOST_IMAGES = 20_000, 5_000
 """So many items and image files are compared with each other; the work grows with their square."""
+YEAR_1990 = dt.datetime(1990, 1, 1, tzinfo=dt.timezone.utc)
 SHORTEST_TEXT, LONGEST_TEXT = 40, 1_000
 """Characters. Of shorter texts a sequel's number is too large a part; longer ones are told apart by their beginning."""
 ALIKE = 0.95
@@ -41,13 +46,17 @@ class Finding:
 
 
 def check_size(dataset: Dataset) -> list[Finding]:
-    pairs = len(np.unique(dataset.user_rows * len(dataset.items) + dataset.item_rows))
-    filled = pairs / max(1, len(dataset.users) * len(dataset.items))
+    filled = _distinct_pairs(dataset) / max(1, len(dataset.users) * len(dataset.items))
     text = (
         f"{count(len(dataset.users), 'user')}, {count(len(dataset.items), 'item')} and "
-        f"{count(len(dataset.interactions), 'interaction')}, which fill {filled:.2%} of all pairs of a user and an item."
+        f"{count(len(dataset.interactions), 'interaction')}, which fill {filled:.2%} of all user-item pairs."
     )
     return [Finding("note", "size", text, "The emptier the pairs, the more the model has to learn from features.")]
+
+
+def _distinct_pairs(dataset: Dataset) -> int:
+    keys = np.sort(dataset.user_rows * len(dataset.items) + dataset.item_rows)  # twice as quick as np.unique
+    return int((keys[1:] != keys[:-1]).sum()) + min(1, len(keys))
 
 
 def check_tail(dataset: Dataset) -> list[Finding]:
@@ -68,43 +77,35 @@ def check_tail(dataset: Dataset) -> list[Finding]:
 def check_activity(dataset: Dataset) -> list[Finding]:
     """Records without interactions, users with one, users with far too many."""
     found = []
-    each = {
-        "user": np.bincount(dataset.user_rows, minlength=len(dataset.users)),
-        "item": np.bincount(dataset.item_rows, minlength=len(dataset.items)),
-    }
-    for side in SIDES:
-        idle = int((each[side] == 0).sum())
+    users = np.bincount(dataset.user_rows, minlength=len(dataset.users))
+    for side, each in (("user", users), ("item", np.bincount(dataset.item_rows, minlength=len(dataset.items)))):
+        idle = (each == 0).sum()
         if idle:
-            text = f"{count(idle, side)} of {len(each[side]):,} ({idle / len(each[side]):.1%}) have no interaction."
-            advice = (
-                f"Nothing can be learned about such {side}s but by their features: give them some, or leave them out."
-            )
-            level = "warning" if idle > len(each[side]) / 2 else "note"
+            text = f"{idle / len(each):.1%} of the {side}s ({idle:,} of {len(each):,}) have no interaction."
+            advice = f"Such {side}s are known by their features alone: give them features, or leave them out."
+            level = "warning" if idle > len(each) / 2 else "note"
             found.append(Finding(level, f"{side}s without interactions", text, advice))
-    users = each["user"]
-    single = int((users == 1).sum())
+    single = (users == 1).sum()
     if single:
-        text = f"{count(single, 'user')} of {len(users):,} ({single / len(users):.1%}) have a single interaction."
-        advice = "They can be trained on but not tested; data.min_user_interactions leaves them out."
-        found.append(
-            Finding("warning" if single > len(users) / 5 else "note", "users with one interaction", text, advice)
-        )
+        text = f"{single / len(users):.1%} of the users ({single:,} of {len(users):,}) have a single interaction."
+        advice = "They can be trained on or tested, not both; data.min_user_interactions leaves them out."
+        level = "warning" if single > len(users) / 5 else "note"
+        found.append(Finding(level, "users with one interaction", text, advice))
     usual = np.median(users[users > 0])
     busy = np.flatnonzero((users > 50 * usual) & (users > users.sum() / 100))
     if len(busy):
         most = busy[users[busy].argmax()]
-        text = (
-            f"{count(len(busy), 'user')} made {users[busy].sum() / users.sum():.0%} of all interactions; "
-            f"{show_id(dataset, 'user', most)} made {users[most]:,}, where the median is {usual:.0f}."
-        )
-        found.append(
-            Finding("warning", "very active users", text, "If they are robots or shared accounts, leave them out.")
-        )
+        text = f"{count(len(busy), 'user')} made {users[busy].sum() / users.sum():.0%} of all interactions; "
+        text += f"{show_id(dataset, 'user', most)} made {users[most]:,}, where the median is {usual:.0f}."
+        advice = "If they are robots or shared accounts, leave them out."
+        found.append(Finding("warning", "very active users", text, advice))
     return found
 
 
 def check_repeats(dataset: Dataset) -> list[Finding]:
     """Rows of the same user, item, type and time; without times, of the same user and item."""
+    if _distinct_pairs(dataset) == len(dataset.interactions):
+        return []
     keys = {"user": pa.array(dataset.user_rows), "item": pa.array(dataset.item_rows)}
     timed = dataset.column("timestamp") is not None
     for name in ("interaction_type", "timestamp"):
@@ -117,7 +118,7 @@ def check_repeats(dataset: Dataset) -> list[Finding]:
     extra = len(table) - len(table.group_by(list(keys)).aggregate([]))
     if not extra:
         return []
-    share = f"{count(extra, 'interaction')} ({extra / len(dataset.interactions):.1%})"
+    share = f"{extra / len(dataset.interactions):.1%} of the interactions ({extra:,})"
     if timed:
         text = f"{share} repeat another row's user, item and time."
         advice = "Remove the copies, or the model is trained and tested on the same rows twice."
@@ -177,7 +178,7 @@ def check_times(dataset: Dataset, labels: Labels, split: Split) -> list[Finding]
         return []
     found = []
     if column.null_count:
-        text = f"{count(column.null_count, 'interaction')} ({column.null_count / len(column):.1%}) have no timestamp."
+        text = f"{column.null_count / len(column):.1%} of the interactions ({column.null_count:,}) have no timestamp."
         found.append(Finding("warning", "missing times", text, "They count as the user's oldest; give them a time."))
     known = column.drop_null()
     bounds = pc.min_max(known)
@@ -186,53 +187,47 @@ def check_times(dataset: Dataset, labels: Labels, split: Split) -> list[Finding]
         advice = "Give the true times, or set split.protocol to random: a user's last interaction is unknown."
         return [*found, Finding("problem", "equal times", text, advice)]
     tomorrow = dt.datetime.now(dt.timezone.utc) + dt.timedelta(days=1)
-    for kind, wrong, what in (
-        ("times in the future", pc.greater(known, pa.scalar(tomorrow, known.type)), "lie in the future"),
-        (
-            "very old times",
-            pc.less(known, pa.scalar(dt.datetime(1990, 1, 1, tzinfo=dt.timezone.utc), known.type)),
-            "lie before 1990",
-        ),
+    for kind, what, wrong, extreme in (
+        ("times in the future", "lie in the future", pc.greater(known, pa.scalar(tomorrow, known.type)), bounds["max"]),
+        ("very old times", "lie before 1990", pc.less(known, pa.scalar(YEAR_1990, known.type)), bounds["min"]),
     ):
         number = pc.sum(wrong).as_py()
         if number:
-            extreme = bounds["max" if kind == "times in the future" else "min"].as_py()
-            text = f"{count(number, 'timestamp')} ({number / len(known):.1%}) {what}, as {extreme:%Y-%m-%d}."
+            text = f"{number / len(known):.1%} of the timestamps ({number:,}) {what}, as {extreme.as_py():%Y-%m-%d}."
             found.append(Finding("warning", kind, text, "Check the unit (seconds since 1970) and the time zone."))
-    if step := regular_step(dataset):
-        text = f"Each user's interactions follow each other at intervals of exactly {dt.timedelta(microseconds=step)}."
+    if len(known) > 1 and (fault := clock_fault(dataset)):
         advice = "The times give an order but no dates: do not split or weigh by date (data.half_life_days)."
-        found.append(Finding("warning", "made-up times", text, advice))
+        found.append(Finding("warning", "made-up times", fault, advice))
     return found + _ties(dataset, labels, split)
 
 
 def _ties(dataset: Dataset, labels: Labels, split: Split) -> list[Finding]:
-    """Users whose last interaction is not the only one at its time, where that decides what tests."""
-    if split.protocol != "leave_last_out" or not len(split.test):
+    """Users whose first test interaction has the time of the one before, where the order decides what tests."""
+    if not split.protocol.startswith("leave_last") or not len(split.test):
         return []
+    tests = np.zeros(len(dataset.interactions), bool)
+    tests[split.test] = True
     order = time_order(dataset)
     order = order[labels.positive[order]]
-    users, times = dataset.user_rows[order], times_of(dataset)[order]
-    tied = (users[1:] == users[:-1]) & (times[1:] == times[:-1]) & (position_from_end(users) == 0)[1:]
-    share = tied.sum() / len(split.test)
+    users, times, tests = dataset.user_rows[order], times_of(dataset)[order], tests[order]
+    tied = (users[1:] == users[:-1]) & (times[1:] == times[:-1]) & tests[1:] & ~tests[:-1]
+    share = tied.sum() / len(np.unique(dataset.user_rows[split.test]))
     if share <= 0.1:
         return []
-    text = f"For {share:.0%} of the tested users the last interaction has the same time as the one before."
-    advice = (
-        "The order of the rows in the file decides what is tested: see that it is the true order, or give finer times."
-    )
+    text = f"For {share:.0%} of the tested users the tested interaction has the same time as the one before."
+    advice = "The order of the file decides what is tested: see that it is the true order, or give finer times."
     return [Finding("warning", "ties in time", text, advice)]
 
 
-def regular_step(dataset: Dataset) -> int | None:
-    """Microseconds between a user's interactions where these are the same nearly everywhere, else None."""
+def clock_fault(dataset: Dataset) -> str | None:
+    """Why the timestamps cannot be dates, as a sentence; None where they can."""
     order = time_order(dataset)
     users, times = dataset.user_rows[order], times_of(dataset)[order]
     gaps = np.diff(times)[(users[1:] == users[:-1]) & (times[:-1] != NO_TIME)]
-    if len(gaps) < 100:
-        return None
-    step = int(np.median(gaps))
-    return step if step > 0 and (gaps == step).mean() > ALIKE else None
+    step = int(np.median(gaps)) if len(gaps) >= 100 else 0
+    if step > 0 and (gaps == step).mean() > ALIKE:
+        return f"Each user's interactions follow each other at intervals of exactly {step / 1e6:g} seconds."
+    return None if has_clock(dataset) else "Most users begin at the very same moment."
 
 
 def times_of(dataset: Dataset) -> np.ndarray:
@@ -298,13 +293,18 @@ def check_texts(dataset: Dataset) -> list[Finding]:
         return []
     filled = np.flatnonzero(pc.greater(pc.utf8_length(texts), 0).to_numpy(zero_copy_only=False))
     codes = texts.take(pa.array(filled)).dictionary_encode().indices.to_numpy()
-    each = np.bincount(codes)
     found = []
-    equal = int(each[each > 1].sum())
-    if equal:
-        first, second = filled[codes == each.argmax()][:2]
-        text = f"{count(equal, 'item')} have the same text as another item, as {_pair(dataset, first, second)}."
-        found.append(Finding("warning", "equal texts", text, "If they are one thing listed twice, give it one id."))
+    equal = np.bincount(codes)[codes] > 1
+    if equal.any():
+        exact = _with_features(dataset, filled, codes)
+        same = equal if exact is None else np.bincount(exact)[exact] > 1
+        text = f"{count(int(equal.sum()), 'item')} have the same text as another item"
+        text += f", {same.sum():,} of them also the same categories and numbers" if exact is not None else ""
+        known, one = (codes, equal) if exact is None or not same.any() else (exact, same)
+        first, second = filled[known == known[one.argmax()]][:2]
+        advice = "If they are one thing listed twice, give it one id."
+        level = "warning" if same.any() else "note"
+        found.append(Finding(level, "equal texts", f"{text}, as {_pair(dataset, first, second)}.", advice))
     _, once = np.unique(codes, return_index=True)
     rows = filled[np.sort(once)]
     long = pc.greater_equal(pc.utf8_length(texts), SHORTEST_TEXT).to_numpy(zero_copy_only=False)
@@ -317,8 +317,28 @@ def check_texts(dataset: Dataset) -> list[Finding]:
     if near.any():
         where = _pair(dataset, rows[pair[0]], rows[pair[1]])
         text = f"{count(int(near.sum()), 'item')} have a text that is nearly another item's, as {where}."
-        found.append(Finding("note", "similar texts", text, "See whether they are one thing listed twice."))
+        advice = "See whether they are one thing listed twice, or one has got the other's text."
+        found.append(Finding("note", "similar texts", text, advice))
     return found
+
+
+def _with_features(dataset: Dataset, rows: np.ndarray, codes: np.ndarray) -> np.ndarray | None:
+    """(rows,) codes that also differ where the items' categories or numbers do; None without any."""
+    found = None
+    for name in dataset.features("item"):
+        column = dataset.items.column(name).combine_chunks().take(pa.array(rows))
+        if pa.types.is_list(column.type) and pa.types.is_string(column.type.value_type):
+            column = _joined(column)
+        if name.startswith(("categorical.", "continuous.")) and is_plain(column.type):
+            values = column.dictionary_encode("encode").indices.to_numpy()
+            found = codes if found is None else found
+            found = np.unique(found * np.int64(len(rows) + 1) + values, return_inverse=True)[1]
+    return found
+
+
+def _joined(column: pa.Array) -> pa.Array:
+    """(rows,) each list of texts as one; an absent text would make all of its list absent, and is taken for empty."""
+    return pc.binary_join(pa.ListArray.from_arrays(column.offsets, pc.fill_null(column.values, "")), "\n")
 
 
 def _item_texts(dataset: Dataset) -> pa.Array | None:
@@ -326,10 +346,8 @@ def _item_texts(dataset: Dataset) -> pa.Array | None:
     columns = []
     for name in dataset.features("item"):
         column = dataset.items.column(name).combine_chunks()
-        if name.startswith("text.") and pa.types.is_list(column.type):
-            columns.append(pc.binary_join(column, " "))
-        elif name.startswith("text."):
-            columns.append(column)
+        if name.startswith("text."):
+            columns.append(_joined(column) if pa.types.is_list(column.type) else column)
     if not columns:
         return None
     joined = pc.binary_join_element_wise(*columns, " ", null_handling="replace", null_replacement="")
@@ -387,9 +405,9 @@ def check_images(dataset: Dataset, config: Config) -> list[Finding]:
     place = {digest: number for number, digest in enumerate(contents)}
     content = np.array([-1 if picture is None else place[picture[0]] for picture in pictures])
     owners, files = owners[files < MOST_IMAGES], files[files < MOST_IMAGES]
-    uses = np.unique(
-        np.stack([content[files], owners], 1)[content[files] >= 0], axis=0
-    )  # one item may use a file twice
+    readable = content[files] >= 0
+    # An item may use a file twice, under one name or two: each item counts once for each content.
+    uses = np.unique(np.stack([content[files], owners], 1)[readable], axis=0)
     each = np.bincount(uses[:, 0])
     shared = np.unique(uses[each[uses[:, 0]] > 1, 1])
     if len(shared):
@@ -411,7 +429,7 @@ def _similar_images(dataset: Dataset, thumbnails: np.ndarray, owners: np.ndarray
     colours = colours - colours.mean(1, keepdims=True)
     colours /= np.linalg.norm(colours, axis=1, keepdims=True)
     # Of the 64 signs of a difference hash, two may differ: their product is then 60.
-    near, pair = _alike([np.where(steps > 0, 1.0, -1.0).astype(np.float32), colours], [60, 0.99], owners)
+    near, pair = _alike([np.where(steps > 0, 1.0, -1.0).astype(np.float32), colours], [60, 0.995], owners)
     if not near.any():
         return []
     where = _pair(dataset, owners[pair[0]], owners[pair[1]])
@@ -455,12 +473,12 @@ def flattened(column: pa.Array) -> tuple[pa.Array, np.ndarray]:
 
 
 def count(number: int, name: str) -> str:
-    """ "1 user", "2,000 users"."""
+    """As '1 user', '2,000 users'."""
     return f"{number:,} {name}" + ("" if number == 1 else "s")
 
 
 def show_id(dataset: Dataset, side: Side, row: int) -> str:
-    return f"{side} {dataset.ids(side)[int(row)]}"
+    return f"{side} {dataset.ids(side)[int(row)].as_py()!r}"
 
 
 def _pair(dataset: Dataset, one: int, other: int) -> str:

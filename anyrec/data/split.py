@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from anyrec.config import SplitConfig
 from anyrec.data.dataset import Dataset
+from anyrec.errors import DataError, Fault
+from anyrec.files import atomic_write
+
+PARTS = ("train", "validation", "test")
+IDS = ("user_id", "item_id")
 
 
 @dataclass(frozen=True)
@@ -24,57 +33,178 @@ class Split:
     def rows(self, name: str) -> np.ndarray:
         return getattr(self, name)
 
+    @property
+    def name(self) -> str:
+        """The protocol with a hash of the rows of each part: two models compare where their splits' names agree."""
+        digest = hashlib.sha256()
+        for part in (self.train, self.validation, self.test):
+            digest.update(len(part).to_bytes(8, "little") + part.astype("<i8").tobytes())
+        return f"{self.protocol}-{digest.hexdigest()[:12]}"
+
 
 def split_interactions(
     dataset: Dataset, config: SplitConfig, seed: int, eligible: np.ndarray | None = None
 ) -> tuple[Split, list[str]]:
     """The split, and what the user should know of it.
 
-    eligible: (interactions,) bool, those that may be held out (positives); the others stay in training.
+    eligible: (interactions,) bool, those that may be held out (positives); the others stay in training, unless they
+    happened after the moment at which a split by time cuts: then they are in no part.
     """
+    if config.file is not None:
+        return load_split(Path(config.file), dataset), []
     eligible = np.ones(len(dataset.interactions), bool) if eligible is None else eligible
     protocol, notes = _protocol(dataset, config)
-    if protocol == "leave_last_out":
-        validation, test = _leave_last_out(dataset, eligible)
+    train = np.ones(len(eligible), bool)
+    validation = test = np.empty(0, np.int64)
+    if protocol in ("leave_last_out", "leave_last_n"):
+        validation, test = _leave_last(dataset, eligible, config.last_n if protocol == "leave_last_n" else 1)
+    elif protocol == "global_time":
+        validation, test, future = _global_time(dataset, eligible, config)
+        train[future] = False
+        if not train.any():
+            return split_interactions(dataset, config.model_copy(update={"protocol": "random"}), seed, eligible)
     elif protocol == "random":
         validation, test = _random(dataset, eligible, config.validation, config.test, seed)
-    else:
-        validation = test = np.empty(0, np.int64)
-    held_out = np.zeros(len(dataset.interactions), bool)
-    held_out[validation] = True
-    held_out[test] = True
-    return Split(np.flatnonzero(~held_out), validation, test, protocol), notes
+    elif protocol in ("cold_users", "cold_items"):
+        rows = dataset.user_rows if protocol == "cold_users" else dataset.item_rows
+        validation, test = _cold(rows, eligible, config.validation, config.test, seed)
+        cold = np.union1d(rows[validation], rows[test])
+        train[np.isin(rows, cold)] = False
+    train[validation] = train[test] = False
+    split = Split(np.flatnonzero(train), validation, test, protocol)
+    return split, notes + _warnings(dataset, split)
+
+
+def save_split(split: Split, dataset: Dataset, folder: Path) -> None:
+    """Write split.parquet, user_id, item_id and part of every interaction in the data's order, and split.json about it."""
+    parts = np.full(len(dataset.interactions), -1)
+    for place, part in enumerate(PARTS):
+        parts[split.rows(part)] = place
+    column = pa.array(PARTS).take(pa.array(parts, mask=parts < 0))
+    table = dataset.interactions.select(["user_id", "item_id"]).append_column("part", column)
+    table = table.replace_schema_metadata({"protocol": split.protocol, "name": split.name})
+    counts = {part: len(split.rows(part)) for part in PARTS}
+    with atomic_write(folder / "split.parquet") as temporary:
+        pq.write_table(table, temporary)
+    with atomic_write(folder / "split.json") as temporary:
+        temporary.write_text(json.dumps({"name": split.name, "protocol": split.protocol, **counts}, indent=1) + "\n")
+
+
+def load_split(path: Path, dataset: Dataset) -> Split:
+    """A split that `save_split` wrote. Raises DataError where it is of other interactions, or no split."""
+    try:
+        table = pq.read_table(path)
+        parts = table["part"].combine_chunks()
+    except (OSError, KeyError, pa.ArrowInvalid) as error:
+        fault = Fault(str(path), f"this is no split ({error}).", "Give the split.parquet of a run.", "bad split")
+        raise DataError(fault) from None
+    if not all(table[key].combine_chunks().equals(dataset.interactions[key].combine_chunks()) for key in IDS):
+        fault = Fault(str(path), "this split is of another data set.", "Split anew, or give its data.", "bad split")
+        raise DataError(fault)
+    rows = [np.flatnonzero(pc.fill_null(pc.equal(parts, part), False).to_numpy(zero_copy_only=False)) for part in PARTS]
+    return Split(*rows, (table.schema.metadata or {}).get(b"protocol", b"random").decode())
+
+
+def has_clock(dataset: Dataset) -> bool:
+    """Whether timestamps are moments that compare between users, and not each user's own count from one fixed date."""
+    timestamps = dataset.column("timestamp")
+    if timestamps is None or timestamps.null_count == len(timestamps):
+        return False
+    order = time_order(dataset)
+    order = order[timestamps.is_valid().to_numpy(zero_copy_only=False)[order]]
+    times, users = timestamps.cast(pa.int64()).take(pa.array(order)).to_numpy(), dataset.user_rows[order]
+    first = times[np.append(True, users[1:] != users[:-1])]
+    return bool(times.min() < times.max() and (len(first) < 3 or (first == times.min()).mean() < 0.5))
 
 
 def time_order(dataset: Dataset) -> np.ndarray:
     """(interactions,) rows by user, then time; ties keep file order; interactions without a time come first."""
-    timestamps = dataset.column("timestamp")
-    if timestamps is None:
+    if dataset.column("timestamp") is None:
         return np.argsort(dataset.user_rows, kind="stable")
-    times = pc.fill_null(timestamps.cast(pa.int64()), np.iinfo(np.int64).min).to_numpy(zero_copy_only=False)
-    return np.lexsort((times, dataset.user_rows))
+    return np.lexsort((_times(dataset), dataset.user_rows))
 
 
 def _protocol(dataset: Dataset, config: SplitConfig) -> tuple[str, list[str]]:
-    timed = dataset.column("timestamp") is not None
+    """The protocol to follow, and why it is another than was asked for."""
+    timed, clock = dataset.column("timestamp") is not None, has_clock(dataset)
     if config.protocol == "auto":
-        chosen = "leave_last_out" if timed else "random"
-        return chosen, [] if timed else ["No interaction has a timestamp: the split is random."]
-    if config.protocol == "leave_last_out" and not timed:
-        return "random", ["leave_last_out was skipped, since no interaction has a timestamp: the split is random."]
+        if clock:
+            return "global_time", []
+        if timed:
+            return "leave_last_out", [
+                "The timestamps only order each user's own interactions: the last of each user are held out."
+            ]
+        return "random", ["No interaction has a timestamp: the split is random."]
+    if config.protocol.startswith("leave_last") and not timed:
+        return "random", [f"{config.protocol} was skipped, since no interaction has a timestamp: the split is random."]
+    if config.protocol == "global_time" and not clock:
+        why = "the timestamps do not compare between users" if timed else "no interaction has a timestamp"
+        other = "leave_last_out" if timed else "random"
+        return other, [f"global_time was skipped, since {why}: the split is {other}."]
     return config.protocol, []
 
 
-def _leave_last_out(dataset: Dataset, eligible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Each user's last interaction tests; the one before validates where at least one more is left to train."""
+def _warnings(dataset: Dataset, split: Split) -> list[str]:
+    """What makes the figures of this split look better than a live system's, or unsure."""
+    notes = []
+    if split.protocol in ("leave_last_out", "leave_last_n", "random") and len(split.test) and has_clock(dataset):
+        times = _times(dataset)
+        later = float((times[split.train] > np.median(times[split.test])).mean())
+        if later >= 0.01:
+            notes.append(
+                f"The split is by user, and {later:.0%} of the training interactions happened after the typical held-out "
+                "one: the model learns from the future, which a live system cannot. split.protocol=global_time does not."
+            )
+    if split.protocol != "none" and len(np.unique(dataset.user_rows[split.test])) < 50:
+        notes.append("Fewer than 50 users are tested: the figures are too unsure to choose a model by.")
+    return notes
+
+
+def _leave_last(dataset: Dataset, eligible: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Each user's last n interactions test; the n before validate where at least one more is left to train on."""
     order = time_order(dataset)
     order = order[eligible[order]]
     users = dataset.user_rows[order]
     from_end = position_from_end(users)
     count = np.bincount(users, minlength=len(dataset.users))[users]
-    test = order[(from_end == 0) & (count >= 2)]
-    validation = order[(from_end == 1) & (count >= 3)]
+    test = order[(from_end < n) & (count > n)]
+    validation = order[(from_end >= n) & (from_end < 2 * n) & (count > 2 * n)]
     return np.sort(validation), np.sort(test)
+
+
+def _global_time(
+    dataset: Dataset, eligible: np.ndarray, config: SplitConfig
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The latest share tests, the share before it validates, whoever the users are; and all from the first cut on.
+
+    What happened at the same moment is on the same side of a cut; what has no time counts as the earliest.
+    """
+    times = _times(dataset)
+    ordered = np.sort(times[eligible])
+    places = [round(len(ordered) * (1 - config.test - config.validation)), round(len(ordered) * (1 - config.test))]
+    first, second = (ordered[place] if place < len(ordered) else np.inf for place in places)
+    test = np.flatnonzero(eligible & (times >= second))
+    validation = np.flatnonzero(eligible & (times >= first) & (times < second))
+    return validation, test, np.flatnonzero(times >= min(first, second))
+
+
+def _cold(
+    rows: np.ndarray, eligible: np.ndarray, validation: float, test: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """All interactions of a share of the users (or items) at random, so that nothing of them is trained on."""
+    known = np.unique(rows[eligible])
+    shuffled = known[np.random.default_rng(seed).permutation(len(known))]
+    tests, validations = round(len(known) * test), round(len(known) * validation)
+    tested = eligible & np.isin(rows, shuffled[:tests])
+    validated = eligible & np.isin(rows, shuffled[tests : tests + validations])
+    return np.flatnonzero(validated), np.flatnonzero(tested)
+
+
+def _times(dataset: Dataset) -> np.ndarray:
+    """(interactions,) int64 microseconds; the least possible where there is no time."""
+    timestamps = dataset.column("timestamp")
+    assert timestamps is not None
+    return pc.fill_null(timestamps.cast(pa.int64()), np.iinfo(np.int64).min).to_numpy(zero_copy_only=False)
 
 
 def _random(

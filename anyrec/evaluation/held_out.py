@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from anyrec.data.dataset import Dataset
+from anyrec.data.dataset import Dataset, Side
 from anyrec.data.labels import label_interactions
 from anyrec.data.leaks import drop_leaks
-from anyrec.data.split import split_interactions
+from anyrec.data.split import Split, split_interactions
 from anyrec.errors import Fault, ModelError
 from anyrec.evaluation.ranking import Pairs, Ranking, rank_targets
 from anyrec.model import SIDES, Model, move_columns
@@ -24,38 +23,46 @@ if TYPE_CHECKING:
 
 
 def rank_held_out(
-    recommender: Recommender, part: Literal["validation", "test"], *, length: int | None = None
+    recommender: Recommender,
+    part: Literal["validation", "test"],
+    *,
+    length: int | None = None,
+    users: np.ndarray | None = None,
+    vectors: dict[Side, Tensor] | None = None,
 ) -> Ranking:
     """Where the model ranks one part of the split; lists are as long as the greatest k of the config, or `length`.
 
-    Raises ModelError for a model that was loaded without its data.
+    users: (n,) the only user rows to rank for, ascending. vectors: what the interaction reads of those users and of all
+    items, instead of what the model makes of them. Raises ModelError for a model that was loaded without its data.
     """
     split, dataset, config = recommender.split, recommender.dataset, recommender.config
     if split is None:
-        raise ModelError(
-            Fault(
-                "split",
-                "this model was loaded without its data.",
-                "Use with_data(dataset), or `anyrec evaluate --data`.",
-            )
+        fault = Fault(
+            "split", "this model was loaded without its data.", "Use with_data(dataset), or `anyrec evaluate --data`."
         )
-    labels = label_interactions(dataset, config.data)
+        raise ModelError(fault)
     wanted = split.rows(part)
-    known = split.train if part == "validation" else np.concatenate([split.train, split.validation])
-    known = known[labels.positive[known]]
+    known = known_rows(split, part, label_interactions(dataset, config.data).positive)
+    if users is not None:
+        wanted = wanted[np.isin(dataset.user_rows[wanted], users)]
     rankable = None
     if config.evaluation.candidates == "interacted":
         rankable = np.bincount(dataset.item_rows, minlength=len(dataset.items)) > 0
-    model, columns = recommender.model, recommender.columns
-    training = model.training
-    model.eval()
-    with torch.inference_mode():
-        items = represent_rows(model, "item", columns["item"], len(dataset.items))
+    model = recommender.model
+    with recommender._inference():
+        columns = recommender.columns
+        if vectors is None:
+            items = represent_rows(model, "item", columns["item"], len(dataset.items))
+        else:
+            items = vectors["item"]
 
-        def score(users: np.ndarray) -> Tensor:
-            return score_blocks(model, represent_rows(model, "user", columns["user"], 0, users), items)
+        def score(rows: np.ndarray) -> Tensor:
+            if vectors is not None:
+                assert users is not None
+                return score_blocks(model, vectors["user"][np.searchsorted(users, rows)], items)
+            return score_blocks(model, represent_rows(model, "user", columns["user"], 0, rows), items)
 
-        ranking = rank_targets(
+        return rank_targets(
             score,
             Pairs.of(dataset.user_rows[wanted], dataset.item_rows[wanted], len(dataset.users)),
             Pairs.of(dataset.user_rows[known], dataset.item_rows[known], len(dataset.users)),
@@ -65,8 +72,12 @@ def rank_held_out(
             sample=config.evaluation.candidate_samples,
             seed=config.seed,
         )
-    model.train(training)
-    return ranking
+
+
+def known_rows(split: Split, part: str, positive: np.ndarray) -> np.ndarray:
+    """The positives that are no longer to be recommended when `part` is ranked: at test time those of validation too."""
+    known = split.train if part == "validation" else np.concatenate([split.train, split.validation])
+    return known[positive[known]]
 
 
 def with_data(recommender: Recommender, dataset: Dataset) -> Recommender:

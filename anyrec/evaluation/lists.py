@@ -47,8 +47,7 @@ def list_metrics(ranking: Ranking, catalogue: Catalogue, ks: Sequence[int]) -> d
     counts = np.maximum(catalogue.counts, 1)
     surprise = np.append(-np.log2(counts / max(1, catalogue.num_users)), 0.0)
     popular = np.append(catalogue.counts.astype(float), 0.0)
-    hits = _hits(ranking, max(ks, default=0))
-    unexpected = _unexpected(ranking, catalogue) * hits
+    unexpected = _unexpected(ranking, catalogue) * _hits(ranking)
     for k in ks:
         lists = ranking.lists[:, :k]
         length = np.maximum((lists >= 0).sum(1), 1)
@@ -71,9 +70,9 @@ def gini(counts: np.ndarray) -> float:
     return float(((2 * np.arange(1, n + 1) - n - 1) * ordered).sum() / (n * total)) if total else 0.0
 
 
-def _hits(ranking: Ranking, k: int) -> np.ndarray:
-    """(users, k) bool: whether each listed item was held out for that user."""
-    lists = ranking.lists[:, :k]
+def _hits(ranking: Ranking) -> np.ndarray:
+    """(users, length) bool: whether each listed item was held out for that user."""
+    lists = ranking.lists
     width = int(max(lists.max(initial=0), ranking.items.max(initial=0))) + 2
     wanted = np.searchsorted(ranking.users, ranking.targets) * width + ranking.items
     return np.isin(np.arange(len(lists))[:, None] * width + lists, wanted) & (lists >= 0)

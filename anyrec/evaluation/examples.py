@@ -1,0 +1,137 @@
+"""What the model shows to real people: their histories beside their lists, with titles, pictures and hits."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from anyrec.data.dataset import Dataset
+from anyrec.data.split import time_order
+from anyrec.evaluation.lists import Catalogue
+from anyrec.evaluation.measure import Measured, indicators
+
+if TYPE_CHECKING:
+    from anyrec.recommender import Recommender
+
+PEOPLE, HISTORY, SHOWN = 6, 6, 6
+PICTURE = 96
+"""Width and height of a picture, in pixels."""
+
+
+class Item(NamedTuple):
+    """about: its category; picture: a data URL, or nothing; hit: whether the person took it (held out)."""
+
+    title: str
+    about: str
+    picture: str
+    hit: bool
+
+
+class Example(NamedTuple):
+    """likeness: the share of the list that shares a category with the history, or None."""
+
+    person: str
+    history: list[Item]
+    shown: list[Item]
+    held_out: list[str]
+    likeness: float | None
+
+
+def examples(recommender: Recommender, whole: Measured, catalogue: Catalogue, category: str | None) -> list[Example]:
+    """A few tested users: half of them drawn from those with a hit among what is shown, half from all; the seed decides."""
+    dataset, ranking = recommender.dataset, whole.ranking
+    if not len(ranking.users):
+        return []
+    rng = np.random.default_rng(recommender.config.seed)
+    lucky = np.unique(ranking.targets[ranking.ranks <= SHOWN])
+    chosen = list(rng.permutation(lucky)[: PEOPLE // 2])
+    chosen += [user for user in rng.permutation(ranking.users) if user not in chosen][: PEOPLE - len(chosen)]
+    latest = _latest(dataset, catalogue, np.array(chosen))
+    traits = None if category is None else indicators(dataset, "item", category)[0]
+    found = []
+    for user in chosen:
+        held_out = ranking.items[ranking.targets == user]
+        shown = ranking.lists[np.searchsorted(ranking.users, user)][:SHOWN]
+        shown = shown[shown >= 0]
+        history = latest[user]
+        likeness = None
+        if traits is not None and len(history) and len(shown):
+            had = np.asarray(traits[catalogue.history.take(np.array([user]))[1]].sum(0)).ravel() > 0
+            likeness = float((np.asarray(traits[shown][:, had].sum(1)).ravel() > 0).mean())
+        found.append(
+            Example(
+                _person(dataset, int(user)),
+                [_item(recommender, int(row), category, False) for row in history[:HISTORY]],
+                [_item(recommender, int(row), category, bool(np.isin(row, held_out))) for row in shown],
+                [title_of(dataset, int(row)) for row in held_out[:HISTORY]],
+                likeness,
+            )
+        )
+    return found
+
+
+def title_of(dataset: Dataset, row: int) -> str:
+    """An item's title or name; its id where it has neither."""
+    for name in ("text.title", "text.name"):
+        if name in dataset.items.column_names:
+            value = dataset.items.column(name)[row].as_py()
+            if value:
+                return value if isinstance(value, str) else value[0]
+    return str(dataset.ids("item")[row].as_py())
+
+
+def _latest(dataset: Dataset, catalogue: Catalogue, users: np.ndarray) -> dict[int, np.ndarray]:
+    """Each user's training items, the latest first."""
+    order = time_order(dataset)
+    order = order[np.isin(dataset.user_rows[order], users)][::-1]
+    found = {}
+    for user in users:
+        mine = dataset.item_rows[order[dataset.user_rows[order] == user]]
+        mine = mine[np.isin(mine, catalogue.history.take(np.array([user]))[1])]
+        found[user] = mine[np.sort(np.unique(mine, return_index=True)[1])]
+    return found
+
+
+def _person(dataset: Dataset, row: int) -> str:
+    """An id, with the person's categories and numbers."""
+    told = []
+    for name in dataset.features("user"):
+        value = dataset.users.column(name)[row].as_py()
+        if name.split(".")[0] in ("categorical", "continuous") and value is not None and len(told) < 4:
+            shown = ", ".join(map(str, value)) if isinstance(value, list) else value
+            shown = f"{shown:g}" if isinstance(shown, float) else shown
+            told.append(f"{name.split('.', 1)[1]} {shown}")
+    return f"{dataset.ids('user')[row].as_py()}" + (f" ({'; '.join(told)})" if told else "")
+
+
+def _item(recommender: Recommender, row: int, category: str | None, hit: bool) -> Item:
+    dataset = recommender.dataset
+    value = None if category is None else dataset.items.column(category)[row].as_py()
+    about = ", ".join(value) if isinstance(value, list) else str(value or "")
+    return Item(title_of(dataset, row), about, _picture(recommender, row), hit)
+
+
+def _picture(recommender: Recommender, row: int) -> str:
+    """The item's first picture as a data URL; nothing where it has none that can be read."""
+    from PIL import Image, UnidentifiedImageError
+
+    for name in recommender.dataset.features("item"):
+        if not name.startswith("image."):
+            continue
+        value = recommender.dataset.items.column(name)[row].as_py()
+        file = value[0] if isinstance(value, list) and value else value
+        if not isinstance(file, str) or "://" in file:
+            continue
+        try:
+            with Image.open(recommender.context.root / file) as image:
+                small = image.convert("RGB")
+                small.thumbnail((PICTURE * 2, PICTURE * 2))
+                buffer = io.BytesIO()
+                small.save(buffer, "JPEG", quality=80)
+        except (OSError, ValueError, UnidentifiedImageError):
+            continue
+        return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return ""

@@ -1,0 +1,113 @@
+"""Everything measured of one model on one part of the split, a figure a user."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from scipy import sparse
+
+from anyrec.data.dataset import Dataset, Side
+from anyrec.data.labels import label_interactions
+from anyrec.evaluation.held_out import known_rows, rank_held_out
+from anyrec.evaluation.lists import Catalogue, list_metrics
+from anyrec.evaluation.ranking import Pairs, Ranking, metrics_by_user
+
+if TYPE_CHECKING:
+    from anyrec.recommender import Recommender
+
+Part = Literal["validation", "test"]
+FEWEST, MOST = 2, 200
+"""Values of a feature that can tell groups of items apart."""
+
+
+@dataclass
+class Measured:
+    """by_user: (users,) figures by metric, in the order of `ranking.users`; overall: figures that no single user has.
+
+    seconds: to score and rank.
+    """
+
+    name: str
+    ranking: Ranking
+    by_user: dict[str, np.ndarray]
+    overall: dict[str, float]
+    seconds: float
+
+    def mean(self, metric: str) -> float:
+        return self.overall[metric] if metric in self.overall else float(np.nanmean(self.by_user[metric]))
+
+    def means(self) -> dict[str, float]:
+        return {metric: self.mean(metric) for metric in [*self.by_user, *self.overall]}
+
+
+def measure(recommender: Recommender, part: Part, catalogue: Catalogue, name: str) -> Measured:
+    """Rank, and reckon every metric of ranking.py and lists.py at the config's ks."""
+    started = time.perf_counter()
+    ranking = rank_held_out(recommender, part)
+    return measure_ranking(ranking, catalogue, recommender.config.evaluation.k, name, time.perf_counter() - started)
+
+
+def measure_ranking(ranking: Ranking, catalogue: Catalogue, ks: list[int], name: str, seconds: float) -> Measured:
+    by_user, overall = metrics_by_user(ranking, ks), {}
+    for metric, value in list_metrics(ranking, catalogue, ks).items():
+        if isinstance(value, float):
+            overall[metric] = value
+        elif not np.isnan(value).all():
+            by_user[metric] = value
+    return Measured(name, ranking, by_user, overall, seconds)
+
+
+def catalogue_of(recommender: Recommender, part: Part) -> Catalogue:
+    """What training knew when `part` was tested."""
+    assert recommender.split is not None
+    dataset, config = recommender.dataset, recommender.config
+    rows = known_rows(recommender.split, part, label_interactions(dataset, config.data).positive)
+    history = Pairs.of(dataset.user_rows[rows], dataset.item_rows[rows], len(dataset.users))
+    counts = np.bincount(history.items, minlength=len(dataset.items))
+    rankable = np.ones(len(dataset.items), bool)
+    if config.evaluation.candidates == "interacted":
+        rankable = np.bincount(dataset.item_rows, minlength=len(dataset.items)) > 0
+    name = category_feature(dataset, config.evaluation.category)
+    traits = None if name is None else indicators(dataset, "item", name)[0]
+    return Catalogue(counts, int((history.counts() > 0).sum()), rankable, traits, history)
+
+
+def category_feature(dataset: Dataset, wanted: str | None = None) -> str | None:
+    """The categorical feature of items that tells their kinds apart: `wanted`, or one with 2 to 200 values, of those that
+    most items have the one named category or genre, else with the fewest values."""
+    if wanted is not None:
+        return wanted if wanted in dataset.items.column_names else None
+    best: tuple[bool, int, str] | None = None
+    for name in dataset.features("item"):
+        column = dataset.items.column(name).combine_chunks()
+        if not name.startswith("categorical.") or column.null_count > len(column) / 2:
+            continue
+        values = len(pc.unique(column.flatten() if pa.types.is_list(column.type) else column).drop_null())
+        named = any(word in name.lower() for word in ("categor", "genre", "type", "class"))
+        rank = (not named, values, name)
+        if FEWEST <= values <= MOST and (best is None or rank < best):
+            best = rank
+    return None if best is None else best[2]
+
+
+def indicators(dataset: Dataset, side: Side, name: str) -> tuple[sparse.csr_matrix, list[str]]:
+    """(rows, values) 1 where a record has the value of a categorical feature, and the values, the commonest first."""
+    column = dataset.table(side).column(name).combine_chunks()
+    if pa.types.is_list(column.type):
+        owners, flat = pc.list_parent_indices(column).to_numpy(), column.flatten()
+    else:
+        owners, flat = np.arange(len(column)), column
+    counts = pc.value_counts(flat.drop_null())
+    order = np.lexsort((np.arange(len(counts)), -counts.field("counts").to_numpy()))
+    values = counts.field("values").take(pa.array(order))
+    place = pc.fill_null(pc.index_in(flat, value_set=values), -1).to_numpy(zero_copy_only=False)
+    inside = place >= 0
+    ones = np.ones(int(inside.sum()))
+    matrix = sparse.csr_matrix((ones, (owners[inside], place[inside])), (len(column), len(values)))
+    matrix.data[:] = 1.0
+    return matrix, [str(value) for value in values.to_pylist()]

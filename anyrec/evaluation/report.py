@@ -1,0 +1,189 @@
+"""The report of a run: what was measured, against what, and what it means, for a person and for a sceptic."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from anyrec.data.dataset import Side
+from anyrec.data.doctor import Finding, examine
+from anyrec.evaluation.baselines import fit_baselines
+from anyrec.evaluation.diagnostics import (
+    Alignment,
+    Correlation,
+    Embeddings,
+    alignment,
+    cohesion,
+    correlations,
+    embeddings,
+)
+from anyrec.evaluation.examples import Example, examples
+from anyrec.evaluation.lists import Catalogue
+from anyrec.evaluation.measure import Measured, Part, catalogue_of, category_feature, measure
+from anyrec.evaluation.page import write_page
+from anyrec.evaluation.slices import Slice, slices
+from anyrec.evaluation.statistics import Comparison, Interval, compare_paired, intervals
+from anyrec.evaluation.worth import feature_worth
+from anyrec.files import atomic_write
+
+if TYPE_CHECKING:
+    from anyrec.recommender import Recommender
+
+ANSWERS = 30
+
+
+@dataclass
+class Study:
+    """Everything the report tells. compared: the model less each baseline, by `metric`."""
+
+    recommender: Recommender
+    part: Part
+    metric: str
+    model: Measured
+    baselines: dict[str, Measured]
+    fitted: dict[str, Recommender]
+    catalogue: Catalogue
+    category: str | None
+    intervals: dict[str, dict[str, Interval]]
+    compared: dict[str, Comparison]
+    slices: list[Slice]
+    worth: dict[str, Comparison]
+    correlations: list[Correlation]
+    embeddings: dict[Side, Embeddings]
+    alignment: list[Alignment]
+    cohesion: tuple[float, float] | None
+    examples: list[Example]
+    findings: list[Finding]
+    milliseconds: np.ndarray
+    seconds: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def best_baseline(self) -> str | None:
+        return max(self.baselines, key=lambda name: self.baselines[name].mean(self.metric), default=None)
+
+
+def study(recommender: Recommender, progress: bool = True) -> Study | None:
+    """Measure a fitted recommender in every way; None where nothing was held out."""
+    split, config = recommender.split, recommender.config
+    if split is None or not (len(split.test) or len(split.validation)):
+        return None
+    part: Part = "test" if len(split.test) else "validation"
+    seconds: dict[str, float] = {}
+    clock = Clock(seconds)
+    metric = config.training.metric if "@" in config.training.metric else f"ndcg@{max(config.evaluation.k)}"
+    catalogue = catalogue_of(recommender, part)
+    model = measure(recommender, part, catalogue, config.name)
+    clock.lap("measuring the model")
+    fitted, notes = fit_baselines(recommender, progress)
+    clock.lap("fitting the baselines")
+    baselines = {name: measure(one, part, catalogue, name) for name, one in fitted.items()}
+    clock.lap("measuring the baselines")
+    named = {model.name: model, **baselines}
+    spans = {name: intervals(one.by_user, config.seed) for name, one in named.items()}
+    compared = compare_paired(
+        model.by_user[metric], {name: one.by_user[metric] for name, one in baselines.items()}, config.seed
+    )
+    clock.lap("bootstrap")
+    best = max(baselines.values(), key=lambda one: one.mean(metric), default=None)
+    parts = slices(recommender.dataset, catalogue, [model, best] if best else [model], metric)
+    clock.lap("slices")
+    worth = feature_worth(recommender, part, model, metric)
+    clock.lap("worth of features")
+    category = category_feature(recommender.dataset, config.evaluation.category)
+    vectors = embeddings(recommender)
+    found = Study(
+        recommender,
+        part,
+        metric,
+        model,
+        baselines,
+        fitted,
+        catalogue,
+        category,
+        spans,
+        compared,
+        parts,
+        worth,
+        correlations(recommender, model, catalogue),
+        vectors,
+        [one for side, each in vectors.items() for one in alignment(recommender.dataset, side, each)],
+        cohesion(recommender.dataset, vectors["item"], category) if vectors and category else None,
+        examples(recommender, model, catalogue, category),
+        [],
+        _answer_times(recommender),
+        seconds,
+        notes,
+    )
+    clock.lap("vectors, correlations, examples")
+    found.findings = examine(recommender.dataset, config, images=False)
+    clock.lap("data doctor")
+    return found
+
+
+class Clock:
+    def __init__(self, seconds: dict[str, float]):
+        self.seconds, self.last = seconds, time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.seconds[name], self.last = now - self.last, now
+
+
+def _answer_times(recommender: Recommender) -> np.ndarray:
+    """(answers,) milliseconds of top-ten lists for one known user each."""
+    ids = recommender.dataset.ids("user")
+    found = []
+    for row in np.linspace(0, len(ids) - 1, ANSWERS + 1).astype(int):
+        started = time.perf_counter()
+        recommender.recommend(ids.take(pa.array([row])), 10)
+        found.append((time.perf_counter() - started) * 1000)
+    return np.array(found[1:])
+
+
+def write_report(found: Study, folder: Path) -> Path:
+    """report.md, report.html, figures/, and evaluation/ with the figures of every user; the path of report.html."""
+    from anyrec.evaluation.sections import sections
+
+    started = time.perf_counter()
+    recommender = found.recommender
+    save_figures(found, folder / "evaluation")
+    if found.best_baseline is not None:
+        found.fitted[found.best_baseline].save(folder / "baselines" / found.best_baseline)
+    found.seconds["saving"] = time.perf_counter() - started
+    return write_page(f"{recommender.config.name}: how good is it?", sections(found, folder), folder)
+
+
+def save_figures(found: Study, folder: Path) -> None:
+    """users.parquet: one row a tested user, `model.metric` columns; evaluation.json: means, split, comparisons."""
+    ids = found.recommender.dataset.ids("user").take(pa.array(found.model.ranking.users))
+    columns: dict[str, Any] = {"user_id": ids}
+    for name, one in {"model": found.model, **found.baselines}.items():
+        kept = one.by_user if name == "model" else {found.metric: one.by_user[found.metric]}
+        columns |= {f"{name}.{metric}": pa.array(values) for metric, values in kept.items()}
+    split = found.recommender.split
+    assert split is not None
+    summary = {
+        "name": found.model.name,
+        "part": found.part,
+        "metric": found.metric,
+        "split": split.name,
+        "candidates": found.recommender.config.evaluation.candidates,
+        "candidate_samples": found.recommender.config.evaluation.candidate_samples,
+        "users": len(found.model.ranking.users),
+        "metrics": {name: one.means() for name, one in {"model": found.model, **found.baselines}.items()},
+        "compared": {name: one._asdict() for name, one in found.compared.items()},
+        "worth": {name: one._asdict() for name, one in found.worth.items()},
+        "seconds": found.seconds,
+    }
+    with atomic_write(folder / "users.parquet") as temporary:
+        pq.write_table(pa.table(columns), temporary)
+    with atomic_write(folder / "evaluation.json") as temporary:
+        temporary.write_text(json.dumps(summary, indent=1) + "\n")

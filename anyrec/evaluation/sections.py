@@ -1,0 +1,295 @@
+"""The report's sections: a study put in words, tables and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from anyrec.evaluation import figures
+from anyrec.evaluation.diagnostics import norms
+from anyrec.evaluation.measure import Measured, indicators
+from anyrec.evaluation.page import Block, Bullets, Gallery, Section, Table, Text
+from anyrec.evaluation.statistics import Comparison, Interval
+
+if TYPE_CHECKING:
+    from anyrec.evaluation.report import Study
+
+LEVELS = {"problem": "Problem", "warning": "Warning", "note": "Note"}
+CORRELATIONS, SLICE_FIGURES = 12, 3
+
+
+def sections(study: Study, folder: Path) -> list[Section]:
+    made = [
+        _verdict(study, folder),
+        _comparison(study),
+        _training(study),
+        _slices(study),
+        _lists(study),
+        _features(study),
+        _vectors(study),
+        _examples(study),
+        _data(study),
+        _method(study),
+    ]
+    return [section for section in made if section.blocks]
+
+
+def verdict(study: Study) -> str:
+    """The first paragraph: how good, against what, and whether it is worth using."""
+    mine = study.intervals[study.model.name][study.metric]
+    users = f"{mine.users:,} users"
+    told = f"On held-out interactions of {users} the model reaches {study.metric} {_span(mine)}."
+    best = study.best_baseline
+    popular = study.compared.get("popularity")
+    if popular is not None and (popular.difference <= 0 or popular.p > 0.05):
+        return (
+            f"{told} **The model learned nothing about who likes what, as far as {users} can tell: it is no better than "
+            f"showing everybody the same popular items**, which reaches "
+            f"{study.baselines['popularity'].mean(study.metric):.4f} ({_gap(popular)})."
+        )
+    if best is None:
+        return f"{told} No baseline was measured, so there is nothing to say whether that is good."
+    gap = study.compared[best]
+    other = f"the best baseline, {best}, reaches {study.baselines[best].mean(study.metric):.4f}"
+    if _better(gap):
+        return f"{told} That is better than every baseline: {other} ({_gap(gap)})."
+    if gap.sure:
+        return f"{told} **A baseline is better: {other}** ({_gap(gap)})."
+    return f"{told} **A baseline is as good: {other}**, and the difference could be chance ({_gap(gap)})."
+
+
+def _verdict(study: Study, folder: Path) -> Section:
+    blocks: list[Block] = [Text(verdict(study), strong=True)]
+    best = study.best_baseline
+    if best is not None and not _better(study.compared[best]):
+        blocks.append(
+            Text(
+                f"To use {best}: `python inference.py --model_path {folder / 'baselines' / best} --data people.json`, "
+                f"or train it with `python train.py --config {folder / 'config.json'} --data <data> --set model.type={best}`."
+            )
+        )
+    recommender = study.recommender
+    warnings = [note for note in recommender.notes if note.startswith("LEAK") or "future" in note or "unsure" in note]
+    samples = recommender.config.evaluation.candidate_samples
+    if samples is not None:
+        warnings.append(f"Sampled: not comparable. Each held-out item was ranked among {samples:,} random items only.")
+    warnings += [f"{one.text} {one.advice}" for one in study.findings if one.level == "problem"]
+    if warnings:
+        blocks.append(Bullets([f"**Beware.** {line}" for line in dict.fromkeys(warnings)]))
+    return Section("", blocks)
+
+
+def _comparison(study: Study) -> Section:
+    names = [study.model.name, *sorted(study.baselines, key=lambda name: -study.baselines[name].mean(study.metric))]
+    k = study.metric.split("@")[1]
+    metrics = [study.metric] + [f"{name}@{k}" for name in ("ndcg", "recall", "precision", "hit_rate", "map", "mrr")]
+    metrics = [name for name in dict.fromkeys([*metrics, "auc"]) if name in study.model.by_user]
+    rows = []
+    for name in names:
+        one = study.model if name == study.model.name else study.baselines[name]
+        cells = [f"{one.mean(metric):.4f}" for metric in metrics[1:]]
+        gap = study.compared.get(name)
+        against = ["", ""] if gap is None else [_signed(gap.difference), _p(gap.corrected)]
+        rows.append([name, _span(study.intervals[name][study.metric]), *against, *cells])
+    header = ["", f"{study.metric} [95%]", "model less it", "p (Holm)", *metrics[1:]]
+    spans = {name: study.intervals[name][study.metric] for name in names}
+    blocks: list[Block] = [
+        Table(header, rows, "The model first, then the baselines, fitted on the same split.", marked=[0]),
+        figures.bars(spans, study.model.name, study.metric, None),
+    ]
+    others = sorted({int(name.split("@")[1]) for name in study.model.by_user if name.startswith("ndcg@")})
+    if len(others) > 1:
+        table = [[f"@{k}", *(f"{study.model.mean(f'{name}@{k}'):.4f}" for name in _ACCURACY)] for k in others]
+        blocks.append(Table(["model", *_ACCURACY], table, "The model at every cut-off."))
+    return Section("Against the baselines", [*blocks, *[Text(note) for note in study.notes]])
+
+
+_ACCURACY = ("ndcg", "recall", "precision", "hit_rate", "map", "mrr")
+
+
+def _training(study: Study) -> Section:
+    recommender = study.recommender
+    history = recommender.result.history if recommender.result else []
+    blocks: list[Block] = []
+    if history:
+        seconds = sum(entry["seconds"] for entry in history)
+        best = recommender.result.best_epoch if recommender.result else len(history)
+        blocks.append(Text(f"{len(history)} epochs in {_time(seconds)}; the weights are those of epoch {best}."))
+        blocks.append(figures.curves(history, recommender.config.training.metric))
+    blocks.append(figures.latency(study.milliseconds))
+    return Section("Training and answering", [*blocks, Bullets(recommender.describe())])
+
+
+def _slices(study: Study) -> Section:
+    blocks: list[Block] = []
+    names = [study.model.name] + ([study.best_baseline] if study.best_baseline else [])
+    kinds = list(dict.fromkeys(one.kind for one in study.slices))
+    for place, kind in enumerate(kinds):
+        chosen = [one for one in study.slices if one.kind == kind]
+        if len(chosen) < 2 and "interactions" not in kind:
+            continue
+        rows = [
+            [one.name, f"{one.users:,}", f"{one.targets:,}", *(_span(one.figures.get(name)) for name in names)]
+            for one in chosen
+        ]
+        if place < SLICE_FIGURES and len(chosen) > 1:
+            values = {name: [one.figures.get(name) for one in chosen] for name in names}
+            labels, counts = [one.name for one in chosen], [one.users for one in chosen]
+            blocks.append(figures.slice_bars(kind, labels, values, counts, study.metric, f"slice_{place}"))
+        header = [kind, "users", "held-out items", *names]
+        blocks.append(Table(header, rows, f"{study.metric} of {kind} [95%]"))
+    pictures = [block for block in blocks if isinstance(block, figures.Picture)]
+    tables = [block for block in blocks if not isinstance(block, figures.Picture)]
+    return Section("Who is served well", [*pictures, *tables])
+
+
+def _lists(study: Study) -> Section:
+    k = study.metric.split("@")[1]
+    told = {
+        "coverage": "share of the catalogue that is shown to anybody",
+        "gini": "0: all items shown alike; 1: one item only",
+        "popularity": "mean number of users who had an item shown",
+        "novelty": "bits of surprise in an item shown",
+        "serendipity": "hits that popularity would not have shown",
+        "diversity": "difference in kind within a list; 1 is none alike",
+        "calibration": "divergence of the list's mix of kinds from the user's; 0 is the same",
+    }
+    models = {study.model.name: study.model} | (
+        {study.best_baseline: study.baselines[study.best_baseline]} if study.best_baseline else {}
+    )
+    if "popularity" in study.baselines:
+        models["popularity"] = study.baselines["popularity"]
+    names = [name for name in told if f"{name}@{k}" in study.model.means()]
+    rows = [
+        [f"{name}@{k}", *(f"{one.mean(f'{name}@{k}'):.3f}" for one in models.values()), told[name]] for name in names
+    ]
+    counts = study.catalogue.counts
+    shown = {name: _shown(one, int(k), len(counts)) for name, one in models.items() if name != "popularity"}
+    return Section(
+        "What the lists are like",
+        [Table(["", *models, "what it is"], rows), figures.exposure(counts, shown, int(k))],
+    )
+
+
+def _features(study: Study) -> Section:
+    blocks: list[Block] = []
+    if study.worth:
+        order = sorted(study.worth, key=lambda name: -study.worth[name].difference)
+        rows = [
+            [n, _signed(study.worth[n].difference), *_bounds(study.worth[n]), _p(study.worth[n].corrected)]
+            for n in order
+        ]
+        blocks.append(figures.worth_bars(study.worth, study.metric))
+        blocks.append(Table(["feature", f"{study.metric} lost without it", "from", "to", "p (Holm)"], rows))
+    strong = [one for one in study.correlations if one.corrected < 0.05][:CORRELATIONS]
+    if strong:
+        rows = [[one.feature, f"{one.r:+.2f}", _p(one.corrected), f"{one.n:,}"] for one in strong]
+        caption = (
+            "Features that go with the scores (Pearson r, corrected for all that were tried): an item's with its mean score, "
+            "a user's with how popular the items in their list are."
+        )
+        blocks.append(Table(["feature", "r", "p (Holm)", "records"], rows, caption))
+    return Section("What each feature is worth", blocks)
+
+
+def _vectors(study: Study) -> Section:
+    if not study.embeddings:
+        return Section("")
+    recommender, blocks = study.recommender, []
+    for side, found in study.embeddings.items():
+        length = norms(found)
+        blocks.append(
+            f"Length of {side} vectors: {length['mean']:.2f} on average, {length['5%']:.2f} to {length['95%']:.2f} for nine in ten."
+        )
+    if study.cohesion is not None:
+        near, anyone = study.cohesion
+        blocks.append(
+            f"Of an item's ten nearest neighbours {near:.0%} share its {_plain(study.category)}; of items taken at random {anyone:.0%}."
+        )
+    for one in study.alignment[:6]:
+        blocks.append(f"Cosine of two that share `{one.feature}`: {one.same:.2f}; of any two: {one.any:.2f}.")
+    items = study.embeddings["item"]
+    kinds, names = np.full(len(items.rows), "", object), []
+    if study.category is not None:
+        matrix, values = indicators(recommender.dataset, "item", study.category)
+        names = values[: len(figures.KINDS)]
+        for place in reversed(range(len(names))):  # an item of several kinds takes the commonest colour
+            kinds[matrix[items.rows][:, place].toarray().ravel() > 0] = names[place]
+    return Section(
+        "What the model has learned", [figures.embedding_map(items.vectors, list(kinds), names), Bullets(blocks)]
+    )
+
+
+def _examples(study: Study) -> Section:
+    if not study.examples:
+        return Section("")
+    return Section("What people would see", [Gallery(study.examples)])
+
+
+def _data(study: Study) -> Section:
+    lines = [f"**{LEVELS[one.level]}.** {one.text} {one.advice}" for one in study.findings]
+    lines += [f"**Note.** {note}" for note in study.recommender.notes if not note.startswith("LEAK")]
+    return Section("The data", [Bullets(lines)] if lines else [])
+
+
+def _method(study: Study) -> Section:
+    recommender = study.recommender
+    split, config = recommender.split, recommender.config
+    assert split is not None
+    among = "all items" if config.evaluation.candidates == "all" else "all items that occur in an interaction"
+    among = (
+        among
+        if config.evaluation.candidate_samples is None
+        else f"{config.evaluation.candidate_samples:,} random items (sampled: not comparable)"
+    )
+    known = "training and validation" if study.part == "test" else "training"
+    lines = [
+        f"Split `{split.name}`: {len(split.train):,} interactions to train, {len(split.validation):,} to validate, "
+        f"{len(split.test):,} to test; saved as split.parquet, and followed by every model here.",
+        f"Each held-out item was ranked among {among}, less what the same user had in {known}; an equal score counts half a place.",
+        "Intervals and p are of 2,000 paired bootstrap samples of users; p is corrected by Holm over the baselines (or features).",
+        f"{len(study.model.ranking.targets):,} held-out items of {len(study.model.ranking.users):,} users; seed {config.seed}.",
+        "Seconds: " + ", ".join(f"{name} {value:.1f}" for name, value in study.seconds.items()) + ".",
+    ]
+    return Section("How it was measured", [Bullets(lines)])
+
+
+def _shown(one: Measured, k: int, items: int) -> np.ndarray:
+    lists = one.ranking.lists[:, :k]
+    return np.bincount(lists[lists >= 0], minlength=items)
+
+
+def _better(gap: Comparison) -> bool:
+    return gap.sure and gap.difference > 0
+
+
+def _span(one: Interval | None) -> str:
+    return "" if one is None else f"{one.mean:.4f} [{one.low:.4f}, {one.high:.4f}]"
+
+
+def _gap(gap: Comparison) -> str:
+    return f"difference {_signed(gap.difference)}, 95% interval {gap.low:+.4f} to {gap.high:+.4f}, {_p(gap.corrected, True)}"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.4f}"
+
+
+def _bounds(gap: Comparison) -> Sequence[str]:
+    return _signed(gap.low), _signed(gap.high)
+
+
+def _p(value: float, named: bool = False) -> str:
+    told = f"{value:.3f}" if value >= 0.001 else "< 0.001"
+    return told if not named else f"p = {told}" if value >= 0.001 else f"p {told}"
+
+
+def _plain(name: str | None) -> str:
+    return (name or "").split(".", 1)[-1]
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
