@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -142,22 +143,75 @@ def similar(
 
 @app.command()
 def evaluate(
-    data: DataPath,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data", "--data_path", "--data-path", help="The data it was trained on; not needed with --truth."
+        ),
+    ] = None,
     model_path: ModelPath = None,
     part: Annotated[str, typer.Option(help="validation or test.")] = "test",
+    truth: Annotated[
+        Path | None,
+        typer.Option("--truth", help="Measure on this JSON instead: [[user, item, label], ...] or {user: [items]}."),
+    ] = None,
+    exclude: Annotated[
+        Path | None,
+        typer.Option("--exclude", help="With --truth {user: [items]}: JSON of the same shape, not to be ranked."),
+    ] = None,
+    classification: Annotated[
+        bool, typer.Option("--classification", help="Accuracy, precision, recall, F1 and AUC of the held-out part.")
+    ] = False,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Score from which a pair is called positive; by default the best on validation."),
+    ] = None,
+    skip_unknown: Annotated[
+        bool, typer.Option("--skip-unknown", "--skip_unknown", help="Leave out and count what --truth names unknown.")
+    ] = False,
     model_dir: ModelDir = None,
     model_name: ModelName = None,
     plugins: PluginFolders = [],  # noqa: B006
     trust_plugins: Trust = False,
 ) -> None:
-    """Measure a saved model on the held-out part of the data it was trained on."""
-    if part not in ("validation", "test"):
-        raise InputError(Fault("--part", f"'{part}' is no part of the split.", "Use validation or test.", "option"))
+    """Measure a saved model on the held-out part of the data it was trained on, or on a file of true pairs."""
+    _check_evaluate(data, part, truth, exclude, classification, threshold, skip_unknown)
     recommender = _load(model_path, model_dir, model_name, None, plugins, trust_plugins)
-    from anyrec.run import read_data
+    if data is not None:
+        from anyrec.run import read_data
 
-    metrics = recommender.with_data(read_data(data, recommender.config)).evaluate(part)  # type: ignore[arg-type]
+        recommender = recommender.with_data(read_data(data, recommender.config))
+    if truth is not None:
+        from anyrec.evaluation.files import evaluate_file
+
+        metrics = evaluate_file(recommender, truth, exclude, threshold=threshold, skip_unknown=skip_unknown)
+    elif classification:
+        from anyrec.evaluation.classification import classify
+
+        metrics = classify(recommender, part, threshold)  # type: ignore[arg-type]
+    else:
+        metrics = recommender.evaluate(part)
     _write(json.dumps(metrics, indent=1), None)
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders that `anyrec report` has measured.")],
+    force: Annotated[
+        bool, typer.Option("--force", help="Compare what was measured in different ways all the same.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Runs side by side: figures with intervals, paired differences to the best, and what was set otherwise."""
+    from anyrec.evaluation import compare as comparing
+
+    found = comparing.compare_runs(runs, force)
+    for warning in found.warnings:
+        err.print(f"warning: {warning}", markup=False)
+    if as_json:
+        _write(json.dumps(comparing.as_json(found), indent=1), None)
+        return
+    Console(highlight=False, width=None if sys.stdout.isatty() else 200).print(*comparing.tables(found), sep="\n")
 
 
 @app.command()
@@ -209,6 +263,47 @@ def describe(data: Annotated[Path, typer.Argument(help="The data.")]) -> None:
     from anyrec.describe import describe_dataset
 
     out.print(describe_dataset(read_dataset(data)))
+
+
+@app.command()
+def doctor(
+    data: Annotated[Path, typer.Argument(help="The data.")],
+    config: ConfigPath = None,
+    image_root: ImageRoot = None,
+    images: Annotated[bool, typer.Option(help="Compare the images as well.")] = True,
+) -> None:
+    """Say what is odd in the data: leaks, duplicates, drift, dead features, suspicious ids; and what to do about it."""
+    from anyrec.data.doctor import examine
+    from anyrec.data.read import read_dataset
+    from anyrec.load_config import load_config
+
+    settings, _ = load_config(config, _overrides([], image_root, None, None))
+    findings = examine(read_dataset(data, settings.data), settings, images)
+    for finding in findings:
+        style = {"problem": "bold red", "warning": "yellow"}.get(finding.level)
+        out.print(f"{finding.level}:", style=style, end=" ")
+        out.print(f"{finding.text} {finding.advice}", markup=False)
+    if not any(finding.level != "note" for finding in findings):
+        out.print("nothing to worry about.")
+
+
+@app.command()
+def report(
+    data: DataPath,
+    model_path: ModelPath = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder; by default the run's own.")] = None,
+    model_dir: ModelDir = None,
+    model_name: ModelName = None,
+    plugins: PluginFolders = [],  # noqa: B006
+    trust_plugins: Trust = False,
+) -> None:
+    """Measure a saved model beside its baselines and write report.md and report.html."""
+    recommender = _load(model_path, model_dir, model_name, None, plugins, trust_plugins)
+    from anyrec.run import read_data, report_run
+    from anyrec.storage import find_model
+
+    place = output or find_model(model_path or Path(model_dir or "", model_name or "")).parent
+    report_run(recommender.with_data(read_data(data, recommender.config)), place, out)
 
 
 @app.command()
@@ -306,6 +401,40 @@ def _overrides(overrides: list[str], image_root: Path | None, output: Path | Non
             if value is not None
         ),
     ]
+
+
+def _check_evaluate(
+    data: Path | None,
+    part: str,
+    truth: Path | None,
+    exclude: Path | None,
+    classification: bool,
+    threshold: float | None,
+    skip_unknown: bool,
+) -> None:
+    """Options of `evaluate` that do not go together, all of them told. Raises InputError."""
+    checks = [
+        (part not in ("validation", "test"), "--part", f"'{part}' is no part of the split.", "Use validation or test."),
+        (data is None and truth is None, "--data", "there is nothing to measure on.", "Give --data, or --truth FILE."),
+        (truth is None and exclude is not None, "--exclude", "it goes with --truth alone.", "Give --truth as well."),
+        (truth is None and skip_unknown, "--skip-unknown", "it goes with --truth alone.", "Give --truth as well."),
+        (
+            truth is not None and classification,
+            "--classification",
+            "it is of the saved split, not of --truth.",
+            "Leave it out: a file of labelled pairs is measured that way by itself.",
+        ),
+        (
+            threshold is not None and truth is None and not classification,
+            "--threshold",
+            "ranking has no threshold.",
+            "Give --classification, or --truth with labels.",
+        ),
+        (threshold is not None and not math.isfinite(threshold), "--threshold", "it is not a number.", "Give a score."),
+    ]
+    faults = [Fault(where, what, mend, "option") for wrong, where, what, mend in checks if wrong]
+    if faults:
+        raise InputError(faults)
 
 
 def _load(

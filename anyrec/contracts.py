@@ -292,6 +292,8 @@ class Classical:
     type: ClassVar[str]
     needs: ClassVar[tuple[str, ...]] = ()
     """What the data must have for it: "timestamps", "content" (texts or categories of items)."""
+    baseline: ClassVar[bool] = True
+    """Whether it is measured beside every model unasked."""
     most_items: ClassVar[int | None] = None
     """The catalogue past which it is not fitted as a baseline unasked."""
 

@@ -14,11 +14,16 @@ from rich.table import Table
 
 from anyrec.config import Config
 from anyrec.data.dataset import Dataset
+from anyrec.data.doctor import as_lines, examine
 from anyrec.data.read import read_dataset
+from anyrec.data.split import save_split
 from anyrec.files import atomic_write
 from anyrec.plugins import discover
 from anyrec.recommender import Recommender, make_recommender
 from anyrec.storage import versions
+
+SHOWN = 8
+"""Findings of the data doctor that are printed before training."""
 
 
 def train_run(
@@ -33,6 +38,8 @@ def train_run(
     console.print(
         f"{len(dataset.users):,} users, {len(dataset.items):,} items, {len(dataset.interactions):,} interactions"
     )
+    for line in as_lines([one for one in examine(dataset, config, images=False) if one.level != "note"], SHOWN):
+        console.print(line, markup=False)
     run_dir = Path(config.output_dir) / config.name
     recommender = make_recommender(config, registry)
     header = []
@@ -61,7 +68,25 @@ def train_run(
         },
     )
     console.print(f"saved: {run_dir / place.name}")
+    if config.evaluation.report:
+        report_run(recommender, run_dir, console)
     return recommender
+
+
+def report_run(recommender: Recommender, run_dir: Path, console: Console) -> None:
+    """Measure the recommender beside its baselines, print the verdict and write the report; nothing where nothing was held out."""
+    from anyrec.evaluation.report import study, write_report
+    from anyrec.evaluation.sections import verdict
+
+    found = study(recommender)
+    if found is None:
+        console.print("No interaction was held out, so there is no report.")
+        return
+    if recommender.split is not None:
+        save_split(recommender.split, recommender.dataset, run_dir)
+    page = write_report(found, run_dir)
+    console.print(verdict(found).replace("**", ""), markup=False)
+    console.print(f"report: {page}")
 
 
 def read_data(data: Path, config: Config) -> Dataset:

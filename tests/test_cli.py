@@ -69,6 +69,13 @@ def test_train_prints_towers_epochs_metrics_and_leaves_a_whole_run(trained):
         "environment.json",
         "metrics.jsonl",
         "checkpoints",
+        "split.json",
+        "split.parquet",
+        "evaluation",
+        "baselines",
+        "figures",
+        "report.md",
+        "report.html",
     }
     saved = json.loads((folder / "config.json").read_text())
     assert saved["features"]["image"]["size"] == 16 and saved["training"]["epochs"] == 2

@@ -40,6 +40,8 @@ def choose(dataset: Dataset, config: Config, registry: Registry) -> tuple[list[s
     content = any(name.split(".")[0] in ("text", "categorical") for name in dataset.features("item"))
     for name in registry.names("classical"):
         cls = registry.get("classical", name)
+        if not cls.baseline or name == config.model.type:
+            continue
         if cls.most_items is not None and len(dataset.items) > cls.most_items:
             notes.append(
                 f"The baseline {name} is not measured: it keeps a number for each pair of items, too many for "

@@ -32,7 +32,6 @@ STYLE = {
     "axes.axisbelow": True,
     "grid.color": "#8a93a3",
     "grid.alpha": 0.25,
-    "legend.frameon": False,
     "figure.facecolor": "none",
     "axes.facecolor": "none",
     "savefig.facecolor": "none",
@@ -53,7 +52,7 @@ def curves(history: Sequence[dict[str, Any]], metric: str) -> Picture:
         best = max(measured, key=lambda point: point[1])
         axes[1].plot(*zip(*measured, strict=True), color=MODEL, marker="o", markersize=3)
         axes[1].plot(*best, "o", color=MODEL, markersize=8)
-        axes[1].annotate(f"best {best[1]:.4f}", best, textcoords="offset points", xytext=(0, -15), ha="center")
+        axes[1].set_title(f"best {best[1]:.4f} at epoch {best[0]}", loc="right", fontsize=9)
         axes[1].set_ylabel(f"validation\n{metric}")
     axes[-1].set_xlabel("epoch")
     axes[-1].xaxis.get_major_locator().set_params(integer=True)
@@ -107,7 +106,7 @@ def slice_bars(
     )
     axis.set_xlabel(metric)
     axis.grid(axis="y", visible=False)
-    axis.legend(fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+    axis.legend(frameon=False, fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     return _finish(figure, name, f"{metric} of {kind}, with 95% intervals: the model beside the best baseline.")
 
 
@@ -127,7 +126,7 @@ def exposure(counts: np.ndarray, shown: dict[str, np.ndarray], k: int) -> Pictur
     axis.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25%", "50%", "75%", "100%"])
     axis.set_xlabel("items, the most popular first")
     axis.set_ylabel(f"share of all top-{k} places")
-    axis.legend(fontsize=9, loc="lower right")
+    axis.legend(frameon=False, fontsize=9, loc="lower right")
     caption = (
         f"Popularity against exposure: the share of all top-{k} places that the most popular items take. A line above that of the "
         "training data favours what is popular already."
@@ -160,7 +159,13 @@ def embedding_map(vectors: np.ndarray, kinds: Sequence[str], names: Sequence[str
     axis.grid(visible=False)
     if len(names):
         axis.legend(
-            fontsize=8.5, loc="upper center", bbox_to_anchor=(0.5, -0.03), ncols=3, markerscale=2.2, handletextpad=0.2
+            frameon=False,
+            fontsize=8.5,
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.03),
+            ncols=3,
+            markerscale=2.2,
+            handletextpad=0.2,
         )
     caption = "Every item as the model sees it: its vector on the two axes along which items differ most (PCA)"
     return _finish(figure, "embedding_map", caption + (", coloured by kind." if len(names) else "."))
@@ -181,7 +186,10 @@ def worth_bars(worth: dict[str, Comparison], metric: str) -> Picture:
     axis.axvline(0, color=INK, linewidth=0.8)
     axis.set_xlabel(f"{metric} lost without it")
     axis.grid(axis="y", visible=False)
-    caption = f"What each feature is worth: the {metric} lost when it is masked, with 95% intervals. Green surely helps, orange surely harms, grey is not told from chance."
+    caption = (
+        f"What each feature is worth: the {metric} lost when it is masked, with 95% intervals. Green surely helps, orange surely "
+        "harms, grey is not told from chance."
+    )
     return _finish(figure, "feature_worth", caption)
 
 

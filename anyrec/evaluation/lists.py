@@ -36,7 +36,7 @@ def list_metrics(ranking: Ranking, catalogue: Catalogue, ks: Sequence[int]) -> d
     novelty@k: mean of -log2(users who had the item / users).
     popularity@k: mean number of users who had the item.
     serendipity@k: 1/k sum over hits of max(0, (N + 1 - place) / N - (N + 1 - popularity rank) / N), N the ranked items
-        (Ge et al., 2010, as RecTools reckons it); items equally popular are ranked by row.
+        (after RecTools, which ranks equals alike and divides by the list's length); items equally popular are ranked by row.
     diversity@k: mean over pairs in the list of 1 - cosine of their categories; not a number with fewer than two items.
     calibration@k: Kullback-Leibler divergence of the user's mix of categories from the list's, the latter blended with 1% of
         the former (Steck, 2018), natural logarithm; 0 is perfect; not a number without a history or categories.

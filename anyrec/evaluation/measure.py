@@ -88,7 +88,7 @@ def category_feature(dataset: Dataset, wanted: str | None = None) -> str | None:
         if not name.startswith("categorical.") or column.null_count > len(column) / 2:
             continue
         values = len(pc.unique(column.flatten() if pa.types.is_list(column.type) else column).drop_null())
-        named = any(word in name.lower() for word in ("categor", "genre", "type", "class"))
+        named = any(word in name.split(".")[1].lower() for word in ("categor", "genre", "type", "class"))
         rank = (not named, values, name)
         if FEWEST <= values <= MOST and (best is None or rank < best):
             best = rank

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -27,12 +28,13 @@ class Bullets:
 
 @dataclass
 class Table:
-    """rows: cells as text; the first column is the row's name. marked: rows to be noticed."""
+    """rows: cells as text; the first column is the row's name. marked: rows to be noticed. prose: the last column is words."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     caption: str = ""
     marked: Sequence[int] = ()
+    prose: bool = False
 
 
 @dataclass
@@ -117,28 +119,21 @@ def _markdown_person(one: Example) -> list[str]:
 
 
 def as_html(title: str, sections: Sequence[Section]) -> str:
-    body, place = [], 0
-    while place < len(sections):
-        section = sections[place]
+    body = []
+    for section in sections:
         heading = f"<h2>{_text(section.title)}</h2>" if section.title else ""
         body.append(f"<section>{heading}{_blocks(section.blocks)}</section>")
-        place += 1
     return PAGE.replace("{title}", html.escape(title)).replace("{body}", "\n".join(body))
 
 
 def _blocks(blocks: Sequence[Block]) -> str:
-    """Pictures that follow one another stand side by side where there is room."""
-    parts: list[str] = []
-    row: list[str] = []
-    for block in [*blocks, None]:
-        if isinstance(block, Picture):
-            row.append(_html(block))
-            continue
-        if row:
-            parts.append(f'<div class="figures">{"".join(row)}</div>')
-            row = []
-        if block is not None:
-            parts.append(_html(block))
+    """Pictures, and tables, that follow one another stand side by side where there is room."""
+    parts = []
+    for kind, same in itertools.groupby(blocks, key=type):
+        inside = [_html(block) for block in same]
+        side_by_side = {Picture: "figures", Table: "tables"}.get(kind)
+        joined = "\n".join(inside)
+        parts.append(f'<div class="{side_by_side}">{joined}</div>' if side_by_side and len(inside) > 1 else joined)
     return "\n".join(parts)
 
 
@@ -150,9 +145,10 @@ def _html(block: Block) -> str:
     if isinstance(block, Table):
         head = "".join(f'<th scope="col">{_text(cell)}</th>' for cell in block.header)
         rows = "".join(_row(row, number in block.marked) for number, row in enumerate(block.rows))
-        caption = f"<caption>{_text(block.caption)}</caption>" if block.caption else ""
-        table = f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-        return f'<div class="scroll" tabindex="0">{table}</div>'
+        caption = f'<p class="caption">{_text(block.caption)}</p>' if block.caption else ""
+        style = ' class="prose"' if block.prose else ""
+        table = f"<table{style}><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+        return f'<div>{caption}<div class="scroll" tabindex="0">{table}</div></div>'
     if isinstance(block, Picture):
         svg = block.svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(block.caption)}" ', 1)
         return f"<figure>{svg}<figcaption>{_text(block.caption)}</figcaption></figure>"
@@ -200,7 +196,7 @@ PAGE = """<!doctype html>
 :root { color-scheme: light dark; --line: #8885; --soft: #8881; --mark: #2f7d5b; --quiet: #6b7280; }
 @media (prefers-color-scheme: dark) { :root { --mark: #57b28a; --quiet: #a0a7b4; } }
 * { box-sizing: border-box; }
-body { font: 16px/1.55 system-ui, -apple-system, "Segoe UI", sans-serif; max-width: 66rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
+body { font: 16px/1.55 system-ui, -apple-system, "Segoe UI", sans-serif; max-width: 72rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
 h1 { font-size: 1.7rem; line-height: 1.2; margin: .5rem 0 1rem; overflow-wrap: anywhere; }
 h2 { font-size: 1.2rem; margin: 0 0 .5rem; }
 h3 { font-size: 1rem; margin: 0 0 .25rem; overflow-wrap: anywhere; }
@@ -209,16 +205,19 @@ section:first-of-type { border-top: 0; padding-top: 0; }
 p { margin: .4rem 0 .7rem; max-width: 48rem; overflow-wrap: anywhere; }
 .strong { font-size: 1.08rem; border-left: 4px solid var(--mark); padding-left: .8rem; }
 ul { padding-left: 1.2rem; max-width: 48rem; overflow-wrap: anywhere; }
-.scroll { overflow-x: auto; margin: .5rem 0 1rem; }
-table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; }
-caption { text-align: left; padding-bottom: .3rem; color: var(--quiet); }
-th, td { padding: .25rem .7rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
+.scroll { overflow-x: auto; margin: .3rem 0 1rem; }
+table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; }
+.caption { margin: .8rem 0 0; color: var(--quiet); font-size: .9rem; }
+th, td { padding: .25rem .55rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 th:first-child { text-align: left; font-weight: normal; padding-left: 0; }
 thead th { font-weight: 600 !important; vertical-align: bottom; }
 .marked th, .marked td { font-weight: 600; background: var(--soft); }
+.prose td:last-child, .prose thead th:last-child { text-align: left; white-space: normal; min-width: 14rem; }
+.tables { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 31rem), 1fr)); gap: 0 2rem; align-items: start; }
+.tables > div { min-width: 0; }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 25rem), 1fr)); gap: .5rem 2rem; align-items: start; }
 figure { margin: .5rem 0 1rem; min-width: 0; }
-figure svg { width: 100%; max-width: 34rem; height: auto; display: block; }
+figure > svg { width: 100%; max-width: 34rem; height: auto; display: block; }
 figcaption { font-size: .88rem; color: var(--quiet); max-width: 34rem; }
 code { background: var(--soft); padding: .05rem .3rem; border-radius: .25rem; font-size: .9em; overflow-wrap: anywhere; }
 article { border: 1px solid var(--line); border-radius: .6rem; padding: .8rem 1rem; margin: 0 0 1rem; }

@@ -14,6 +14,11 @@ from anyrec.scoring import top_k
 
 METRICS = ("ndcg", "recall", "precision", "hit_rate", "map", "mrr")
 LOWEST = torch.finfo(torch.float32).min
+CELLS = 8_000_000
+"""Scores held at once: 32 MB, about the largest block that glibc keeps when it is freed. Twice as many took half as long again
+(benchmarks/evaluation.py --simulate), spent on clearing fresh pages."""
+FIRST_USERS = 16
+"""Scored at first, to learn how many items there are, and so how many users fit in CELLS."""
 
 
 @dataclass(frozen=True)
@@ -74,36 +79,38 @@ def rank_targets(
     score: rows of users (batch,) -> (batch, items) scores, which may be written over.
     exclude: items left out for each user (what they trained on); a target always stays in.
     rankable: (items,) bool, items that may be ranked at all. length: of the lists.
+    batch_size: of users, or fewer where the catalogue is large, so that memory stays bounded.
     sample: rank against so many items drawn evenly for each user instead of all; such figures compare with no others.
     Ties: an item that scores the same as the target counts half a place; in the lists the lower row comes first.
     A score that is not a number ranks last.
     """
     users = np.flatnonzero(targets.counts())
+    places, items = targets.take(users)
+    # Filled in place: small arrays kept from each block would lie among the large ones that are freed, and memory would grow.
+    ranks, lists = np.empty(len(items)), np.full((len(users), length), -1)
+    candidates = np.empty(len(users), np.int64)
     generator = torch.Generator().manual_seed(seed)
-    parts = []
-    for start in range(0, len(users), batch_size):
-        batch = users[start : start + batch_size]
-        scores = torch.nan_to_num(score(batch).float(), nan=LOWEST, neginf=LOWEST)
-        rows, items = (torch.from_numpy(part).to(scores.device) for part in targets.take(batch))
-        wanted = scores[rows, items]
+    start, size = 0, min(batch_size, FIRST_USERS)
+    while start < len(users):
+        batch = users[start : start + size]
+        scores = torch.nan_to_num(score(batch).detach().float(), nan=LOWEST, neginf=LOWEST)
+        low, high = np.searchsorted(places, [start, start + size])
+        here = places[low:high] - start, items[low:high]
+        rows, columns = (torch.from_numpy(part).to(scores.device) for part in here)
+        wanted = scores[rows, columns]
         if rankable is not None:
             scores[:, torch.from_numpy(~rankable).to(scores.device)] = -torch.inf
         if exclude is not None:
             scores[tuple(torch.from_numpy(part).to(scores.device) for part in exclude.take(batch))] = -torch.inf
         if sample is not None:
             _keep_sample(scores, sample, generator)
-        scores[rows, items] = wanted
-        best, lists = top_k(scores, min(length, scores.shape[1]))
-        lists = torch.where(best > -torch.inf, lists, -1)
-        count = (scores > -torch.inf).sum(1)
-        found = (rows, items, _ranks(scores, rows, wanted), lists, count)
-        rows, *rest = (part.cpu().numpy() for part in found)
-        parts.append((batch[rows], *rest))
-    if not parts:
-        none = np.empty(0, np.int64)
-        return Ranking(none, none, np.empty(0), none, np.empty((0, length), np.int64), none)
-    where, items, ranks, lists, count = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return Ranking(where, items, ranks, users, lists, count)
+        scores[rows, columns] = wanted
+        best, found = top_k(scores, min(length, scores.shape[1]))
+        lists[start : start + size, : best.shape[1]] = torch.where(best > -torch.inf, found, -1).cpu().numpy()
+        candidates[start : start + size] = _trues(scores > -torch.inf).cpu().numpy()
+        ranks[low:high] = _ranks(scores, rows, wanted).cpu().numpy()
+        start, size = start + size, max(1, min(batch_size, CELLS // scores.shape[1]))
+    return Ranking(users[places], items, ranks, users, lists, candidates)
 
 
 def _keep_sample(scores: Tensor, sample: int, generator: torch.Generator) -> None:
@@ -115,19 +122,41 @@ def _keep_sample(scores: Tensor, sample: int, generator: torch.Generator) -> Non
 
 def _ranks(scores: Tensor, rows: Tensor, wanted: Tensor) -> Tensor:
     """scores: (batch, items); the rank of score `wanted[i]` in row `rows[i]`: 1 + greater + half of the other equals."""
+    count = _count_row_by_row if scores.device.type == "cpu" else _count_in_bulk
+    greater, same = count(scores, rows, wanted)
+    return 1.0 + greater.double() + (same.double() - 1) / 2
+
+
+def _count_row_by_row(scores: Tensor, rows: Tensor, wanted: Tensor) -> Tensor:
+    """(2, targets) scores greater than and equal to the wanted one. On a CPU by numpy, one target at a time: from 3 to over
+    100 times as fast as in bulk, with 1 to 128 targets a user, 3,700 to 100,000 items."""
+    lines = scores.numpy()
+    pairs = zip(rows.tolist(), wanted.numpy(), strict=True)
+    counts = [(np.count_nonzero(lines[row] > value), np.count_nonzero(lines[row] == value)) for row, value in pairs]
+    return torch.tensor(counts).T
+
+
+def _count_in_bulk(scores: Tensor, rows: Tensor, wanted: Tensor) -> Tensor:
+    """The same on an accelerator, where a call costs more than its arithmetic."""
     if len(rows) <= 4 * len(scores):  # a comparison of whole rows is cheaper than sorting them while targets are few
         above, equal = [], []
         for block, value in zip(rows.split(1024), wanted.split(1024), strict=True):
             lines = scores.index_select(0, block)
             above.append((lines > value[:, None]).sum(1))
             equal.append((lines == value[:, None]).sum(1))
-        greater, same = torch.cat(above), torch.cat(equal)
-    else:
-        ordered = scores.sort(dim=1).values
-        lines, value = ordered.index_select(0, rows), wanted[:, None]
-        greater = scores.shape[1] - torch.searchsorted(lines, value, right=True).squeeze(1)
-        same = scores.shape[1] - torch.searchsorted(lines, value).squeeze(1) - greater
-    return 1.0 + greater.double() + (same.double() - 1) / 2
+        return torch.stack([torch.cat(above), torch.cat(equal)])
+    ordered = scores.sort(dim=1).values
+    lines, value = ordered.index_select(0, rows), wanted[:, None]
+    greater = scores.shape[1] - torch.searchsorted(lines, value, right=True).squeeze(1)
+    same = scores.shape[1] - torch.searchsorted(lines, value).squeeze(1) - greater
+    return torch.stack([greater, same])
+
+
+def _trues(mask: Tensor) -> Tensor:
+    """mask: (rows, columns) -> (rows,) how many of each row are true; torch takes ten times as long on a CPU as numpy."""
+    if mask.device.type == "cpu":
+        return torch.tensor([np.count_nonzero(row) for row in mask.numpy()])
+    return mask.sum(1)
 
 
 def metrics_by_user(ranking: Ranking, ks: Sequence[int]) -> dict[str, np.ndarray]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -132,14 +131,14 @@ def _slices(study: Study) -> Section:
         if len(chosen) < 2 and "interactions" not in kind:
             continue
         rows = [
-            [one.name, f"{one.users:,}", f"{one.targets:,}", *(_span(one.figures.get(name)) for name in names)]
+            [one.name, f"{one.users:,}", f"{one.targets:,}", *(_span(one.figures.get(name), 3) for name in names)]
             for one in chosen
         ]
         if place < SLICE_FIGURES and len(chosen) > 1:
             values = {name: [one.figures.get(name) for one in chosen] for name in names}
             labels, counts = [one.name for one in chosen], [one.users for one in chosen]
             blocks.append(figures.slice_bars(kind, labels, values, counts, study.metric, f"slice_{place}"))
-        header = [kind, "users", "held-out items", *names]
+        header = ["", "users", "held out", *names]
         blocks.append(Table(header, rows, f"{study.metric} of {kind} [95%]"))
     pictures = [block for block in blocks if isinstance(block, figures.Picture)]
     tables = [block for block in blocks if not isinstance(block, figures.Picture)]
@@ -170,7 +169,7 @@ def _lists(study: Study) -> Section:
     shown = {name: _shown(one, int(k), len(counts)) for name, one in models.items() if name != "popularity"}
     return Section(
         "What the lists are like",
-        [Table(["", *models, "what it is"], rows), figures.exposure(counts, shown, int(k))],
+        [Table(["", *models, "what it is"], rows, prose=True), figures.exposure(counts, shown, int(k))],
     )
 
 
@@ -179,11 +178,13 @@ def _features(study: Study) -> Section:
     if study.worth:
         order = sorted(study.worth, key=lambda name: -study.worth[name].difference)
         rows = [
-            [n, _signed(study.worth[n].difference), *_bounds(study.worth[n]), _p(study.worth[n].corrected)]
-            for n in order
+            [name, f"{_signed(one.difference)} [{one.low:+.4f}, {one.high:+.4f}]", _p(one.corrected)]
+            for name, one in ((name, study.worth[name]) for name in order)
         ]
         blocks.append(figures.worth_bars(study.worth, study.metric))
-        blocks.append(Table(["feature", f"{study.metric} lost without it", "from", "to", "p (Holm)"], rows))
+        blocks.append(
+            Table(["feature", f"{study.metric} lost without it [95%]", "p (Holm)"], rows, "Each feature, masked.")
+        )
     strong = [one for one in study.correlations if one.corrected < 0.05][:CORRELATIONS]
     if strong:
         rows = [[one.feature, f"{one.r:+.2f}", _p(one.corrected), f"{one.n:,}"] for one in strong]
@@ -266,8 +267,8 @@ def _better(gap: Comparison) -> bool:
     return gap.sure and gap.difference > 0
 
 
-def _span(one: Interval | None) -> str:
-    return "" if one is None else f"{one.mean:.4f} [{one.low:.4f}, {one.high:.4f}]"
+def _span(one: Interval | None, digits: int = 4) -> str:
+    return "" if one is None else f"{one.mean:.{digits}f} [{one.low:.{digits}f}, {one.high:.{digits}f}]"
 
 
 def _gap(gap: Comparison) -> str:
@@ -276,10 +277,6 @@ def _gap(gap: Comparison) -> str:
 
 def _signed(value: float) -> str:
     return f"{value:+.4f}"
-
-
-def _bounds(gap: Comparison) -> Sequence[str]:
-    return _signed(gap.low), _signed(gap.high)
 
 
 def _p(value: float, named: bool = False) -> str:

@@ -80,7 +80,9 @@ def _user_slices(dataset: Dataset, catalogue: Catalogue, ranking: Ranking) -> li
     ]
     for low, high in LENGTHS:
         name = f"{low}+" if high is None else f"{low}" if low == high else f"{low} to {high}"
-        found.append(("users by length of history", name, (counts >= low) & (counts <= (high or np.inf))))
+        found.append(
+            ("users by length of history", name, (counts >= low) & (counts <= (np.inf if high is None else high)))
+        )
     for name in dataset.features("user"):
         found += [(f"users by {name}", value, rows[ranking.users]) for value, rows in _values(dataset, "user", name)]
     return found

@@ -1,0 +1,237 @@
+"""Evaluation as classification: with one threshold for all, is each pair of user and item called rightly?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from anyrec.data.dataset import Dataset
+from anyrec.data.labels import label_interactions
+from anyrec.data.split import PARTS, Split
+from anyrec.errors import DataError, Fault, ModelError
+from anyrec.evaluation.measure import Part
+from anyrec.evaluation.ranking import Pairs
+
+if TYPE_CHECKING:
+    from anyrec.recommender import Recommender
+
+LOWEST = np.finfo(np.float64).min
+
+
+class Classification(NamedTuple):
+    """What one threshold makes of labelled scores: a row is called positive where its score is at least the threshold.
+
+    With P positives, N negatives, TP and FP those of either called positive, and TN = N - FP, FN = P - TP:
+    accuracy = (TP + TN) / (P + N), over all rows.
+    precision = TP / (TP + FP), over the rows called positive; 0 where none is.
+    recall = TP / P, over the positives; 0 where there is none.
+    f1 = 2 TP / (2 TP + FP + FN); 0 where there is no positive and none is called so.
+    auc = (pairs of a positive and a negative in the right order + half of those that tie) / (P N), whatever the
+        threshold; None where P or N is 0.
+    """
+
+    threshold: float
+    accuracy: float
+    precision: float
+    recall: float
+    f1: float
+    auc: float | None
+    true_positives: int
+    false_positives: int
+    true_negatives: int
+    false_negatives: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON, with the confusion matrix and the support (P and N) each in an object of its own."""
+        flat = self._asdict()
+        names = ("true_positives", "false_positives", "true_negatives", "false_negatives")
+        confusion = {name: flat.pop(name) for name in names}
+        support = {
+            "positives": self.true_positives + self.false_negatives,
+            "negatives": self.true_negatives + self.false_positives,
+        }
+        return {**flat, "confusion": confusion, "support": support}
+
+
+class Labelled(NamedTuple):
+    """users, items: (pairs,) rows. labels: (pairs,) bool. negatives: "explicit" or "random"."""
+
+    users: np.ndarray
+    items: np.ndarray
+    labels: np.ndarray
+    negatives: str
+
+
+def classification(labels: np.ndarray, scores: np.ndarray, threshold: float) -> Classification:
+    """labels: (rows,) bool; scores: (rows,), of which one that is not a number counts as the lowest.
+
+    Raises DataError where there is no row.
+    """
+    if not len(labels):
+        raise DataError(Fault("labels", "there is nothing to measure.", "Give at least one labelled pair.", "no data"))
+    scores = finite(scores)
+    called = scores >= threshold
+    positives, negatives = int(labels.sum()), int((~labels).sum())
+    hits, mistakes = int((called & labels).sum()), int((called & ~labels).sum())
+    misses = positives - hits
+    return Classification(
+        threshold=float(threshold),
+        accuracy=(hits + negatives - mistakes) / len(labels),
+        precision=_share(hits, hits + mistakes),
+        recall=_share(hits, positives),
+        f1=_share(2 * hits, 2 * hits + mistakes + misses),
+        auc=auc(labels, scores),
+        true_positives=hits,
+        false_positives=mistakes,
+        true_negatives=negatives - mistakes,
+        false_negatives=misses,
+    )
+
+
+def auc(labels: np.ndarray, scores: np.ndarray) -> float | None:
+    """(R - P (P + 1) / 2) / (P N) with R the sum of the positives' ranks from below, ties sharing their mean rank.
+
+    None where either label is missing.
+    """
+    positives, negatives = int(labels.sum()), int((~labels).sum())
+    if not positives or not negatives:
+        return None
+    _, place, counts = np.unique(finite(scores), return_inverse=True, return_counts=True)
+    ranks = np.cumsum(counts) - (counts - 1) / 2
+    return float((ranks[place][labels].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def best_threshold(labels: np.ndarray, scores: np.ndarray) -> float:
+    """The score that makes the best F1 when it is the threshold; of several the greatest. (rows,) each, at least one row."""
+    scores = finite(scores)
+    order = np.argsort(-scores, kind="stable")
+    ordered = scores[order]
+    called = np.arange(1, len(order) + 1)
+    f1 = 2 * np.cumsum(labels[order]) / (called + labels.sum())
+    together = np.append(
+        ordered[1:] == ordered[:-1], False
+    )  # equal scores are called alike: only the last of them counts
+    return float(ordered[np.argmax(np.where(together, -1.0, f1))])
+
+
+def finite(scores: np.ndarray) -> np.ndarray:
+    """(rows,) float64, what is not a number as the lowest there is."""
+    return np.nan_to_num(np.asarray(scores, np.float64), nan=LOWEST)
+
+
+def classify(recommender: Recommender, part: Part = "test", threshold: float | None = None) -> dict[str, Any]:
+    """How well a threshold tells the part's positives from negatives, as JSON.
+
+    The pairs are those of `labelled_pairs`. threshold: by default the one with the best F1 on validation, whose pairs are
+    found in the same way. `negatives` says of which kind they are, `threshold_from` and `threshold_negatives` the same
+    of the threshold, `notes` what to beware of. Raises ModelError for a model without its data, DataError where the part,
+    or the validation part that a threshold is needed from, is empty.
+    """
+    pairs, notes = labelled_pairs(recommender, part), []
+    chosen: dict[str, Any] = {"threshold_from": "given"}
+    if threshold is None:
+        threshold, chosen, notes = validation_threshold(recommender)
+        if part == "validation":
+            notes.append("The threshold was chosen on the very pairs that are measured: all but auc is too good.")
+        if chosen["threshold_negatives"] != pairs.negatives:
+            notes.append("The threshold was chosen among another kind of negatives than those that are measured.")
+    found = classification(pairs.labels, score_pairs(recommender, pairs.users, pairs.items), threshold)
+    return {"part": part, **found.as_dict(), "negatives": pairs.negatives, **chosen, "notes": notes}
+
+
+def validation_threshold(recommender: Recommender) -> tuple[float, dict[str, Any], list[str]]:
+    """The threshold with the best F1 on the validation part, where it is from, and what to beware of."""
+    pairs = labelled_pairs(recommender, "validation")
+    threshold = best_threshold(pairs.labels, score_pairs(recommender, pairs.users, pairs.items))
+    notes = []
+    if recommender.config.training.refit:
+        notes.append("The threshold was chosen on validation, which training.refit learned from: it may be too high.")
+    return threshold, {"threshold_from": "validation", "threshold_negatives": pairs.negatives}, notes
+
+
+def score_pairs(recommender: Recommender, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """users, items: (pairs,) rows -> (pairs,) float64."""
+    return recommender.score_rows(None, users, items)["score"].to_numpy(zero_copy_only=False).astype(np.float64)
+
+
+def labelled_pairs(recommender: Recommender, part: Part) -> Labelled:
+    """The distinct positives of a part of the split, and negatives of the same users.
+
+    Negatives are "explicit" (label 0, or a low rating) where the part's users have any that no training saw. Else they are
+    "random": for each positive one item, drawn by the config's seed from those that its user has no interaction with.
+    """
+    split, dataset, config = recommender.split, recommender.dataset, recommender.config
+    if split is None:
+        mend = "Use with_data(dataset), or `anyrec evaluate --data`."
+        raise ModelError(Fault("split", "this model was loaded without its data.", mend))
+    labels = label_interactions(dataset, config.data)
+    rows = split.rows(part)
+    rows = rows[labels.positive[rows]]
+    if not len(rows):
+        mend = "Give a threshold." if part == "validation" else "Train with such a part (split.test)."
+        raise DataError(Fault("split", f"the {part} part holds no positive interaction.", mend, "empty part"))
+    positives = np.unique(_keys(dataset, rows))
+    negatives, kind = _explicit_negatives(dataset, split, part, labels.negative, positives), "explicit"
+    if not len(negatives):
+        rng = np.random.default_rng([config.seed, PARTS.index(part)])
+        interacted = config.evaluation.candidates == "interacted"
+        negatives, kind = _random_negatives(dataset, positives >> 32, interacted, rng), "random"
+    keys = np.concatenate([positives, negatives])
+    return Labelled(keys >> 32, keys & 0xFFFFFFFF, np.arange(len(keys)) < len(positives), kind)
+
+
+def _keys(dataset: Dataset, rows: np.ndarray) -> np.ndarray:
+    """(rows,) user and item of interactions as one number."""
+    return dataset.user_rows[rows] << 32 | dataset.item_rows[rows]
+
+
+def _explicit_negatives(
+    dataset: Dataset, split: Split, part: Part, negative: np.ndarray, positives: np.ndarray
+) -> np.ndarray:
+    """Keys of the explicit negatives of the positives' users: in the part or, where a split by time or by cold items leaves
+    some in no part, of the part's time or items; never a pair that was trained on or is a positive."""
+    unused = negative.copy()
+    unused[np.concatenate([split.train, split.validation, split.test])] = False
+    rows = np.flatnonzero(unused)
+    held_out = split.rows(part)
+    if split.protocol == "cold_items":
+        rows = rows[np.isin(dataset.item_rows[rows], dataset.item_rows[held_out])]
+    if split.protocol == "global_time" and len(split.test):
+        times = _times(dataset)
+        rows = rows[(times[rows] >= times[split.test].min()) == (part == "test")]
+    rows = np.concatenate([held_out[negative[held_out]], rows])
+    keys = _keys(dataset, rows)[np.isin(dataset.user_rows[rows], positives >> 32)]
+    return np.setdiff1d(keys, np.concatenate([_keys(dataset, split.train), positives]))
+
+
+def _times(dataset: Dataset) -> np.ndarray:
+    """(interactions,) int64 microseconds, the least possible where there is no time."""
+    timestamps = dataset.column("timestamp")
+    assert timestamps is not None, "a split by time has times"
+    return pc.fill_null(timestamps.cast(pa.int64()), np.iinfo(np.int64).min).to_numpy(zero_copy_only=False)
+
+
+def _random_negatives(dataset: Dataset, users: np.ndarray, interacted: bool, rng: np.random.Generator) -> np.ndarray:
+    """For each of `users: (n,)` the key of one item that they have no interaction with, drawn evenly, with replacement.
+
+    interacted: draw only among items that occur in an interaction. A user who had every item gets none.
+    """
+    counts = np.bincount(dataset.item_rows, minlength=len(dataset.items))
+    items = np.flatnonzero(counts) if interacted else np.arange(len(counts))
+    had = Pairs.of(dataset.user_rows, np.searchsorted(items, dataset.item_rows), len(dataset.users))
+    free = len(items) - had.counts()[users]
+    users, free = users[free > 0], free[free > 0]
+    drawn = rng.integers(0, free)
+    # The n-th free item of a user comes after every item they had that has at most n free ones before it.
+    owners = np.repeat(np.arange(len(dataset.users)), had.counts())
+    free_before = had.items - (np.arange(len(had.items)) - had.offsets[owners])
+    width = len(items) + 1
+    skipped = np.searchsorted(owners * width + free_before, users * width + drawn, side="right") - had.offsets[users]
+    return users << 32 | items[drawn + skipped]
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else 0.0
