@@ -116,7 +116,8 @@ class ClassicalRecommender(Recommender):
             records = pa.table({f"{side}_id": [record[f"{side}_id"] for record in records]})
         if not isinstance(records, pa.Table):
             return super()._represent(side, records)
-        ids = records.column(f"{side}_id").combine_chunks()
+        table: pa.Table = records
+        ids = table.column(f"{side}_id").combine_chunks()
         rows = rows_of(ids, self.dataset.ids(side))
         if side == "item":
             self._rows_of_ids("item", ids)
@@ -155,7 +156,8 @@ def _last_days(dataset: Dataset, rows: np.ndarray, users: np.ndarray, items: np.
     timestamps = dataset.column("timestamp")
     if timestamps is None or timestamps.null_count == len(timestamps):
         return None
-    times = pc.fill_null(timestamps.cast(pa.int64()), pc.min(timestamps.cast(pa.int64())))
+    moments = timestamps.cast(pa.int64())
+    times = pc.fill_null(moments, pc.min(moments))
     days = times.to_numpy(zero_copy_only=False)[rows] / MICROSECONDS_A_DAY
     keys = users.astype(np.int64) << 32 | items
     place = np.searchsorted(keys, dataset.user_rows[rows].astype(np.int64) << 32 | dataset.item_rows[rows])

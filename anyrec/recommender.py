@@ -13,25 +13,16 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
+from anyrec.assemble import assemble
 from anyrec.config import TWO_TOWER, Config
-from anyrec.contracts import Context, Head
+from anyrec.contracts import Context
 from anyrec.data.dataset import Dataset, Side, rows_of
 from anyrec.data.labels import Labels, fade, label_interactions
 from anyrec.data.leaks import drop_leaks
 from anyrec.data.split import Split, split_interactions
 from anyrec.errors import ConfigError, DataError, Fault
 from anyrec.evaluation.ranking import Pairs, ranking_metrics
-from anyrec.model import (
-    SIDES,
-    Columns,
-    Model,
-    fit_encoders,
-    make_encoders,
-    make_head,
-    make_interaction,
-    make_tower,
-    move_columns,
-)
+from anyrec.model import SIDES, Columns, Model, move_columns
 from anyrec.plugins import Registry, discover
 from anyrec.scoring import ROWS_AT_A_TIME, rank_rows, represent_rows
 
@@ -57,6 +48,8 @@ class Recommender:
         self.context = Context()
         self.result: TrainingResult | None = None
         self.metrics: dict[str, dict[str, float]] = {}
+        self.fingerprint: str | None = None
+        """Hash of the data that a loaded model was trained on."""
         self._known: dict[Side, Tensor] = {}
 
     @classmethod
@@ -160,7 +153,7 @@ class Recommender:
         from anyrec.training.samples import TrainingData, make_samples
 
         torch.manual_seed(config.seed)
-        self._build(dataset, split)
+        self.model, self.columns = assemble(config, self.registry, dataset, split.train, self.context, self.notes)
         self.notes += [note for note in self.context.warnings if note not in self.notes]
         self._known = {}
         labels = fade(labels, dataset, split.train, config.data.half_life_interactions)
@@ -170,52 +163,6 @@ class Recommender:
         )
         validate = (lambda: self.evaluate("validation")) if len(split.validation) else None
         self.result = train(self.model, data, config, self.registry, validate=validate, **options)
-
-    def _build(self, dataset: Dataset, split: Split) -> None:
-        """Fit the encoders on the training rows, prepare all rows, make the model."""
-        config, towers, faults = self.config, {}, []
-        made = {}
-        for side in SIDES:
-            try:
-                made[side] = make_encoders(config, self.registry, dataset, side, self.notes)
-            except ConfigError as error:
-                faults += error.faults
-        if faults:
-            raise ConfigError(list(dict.fromkeys(faults)))
-        for side in SIDES:
-            encoders, together = made[side]
-            rows = dataset.user_rows if side == "user" else dataset.item_rows
-            train_rows = pa.array(np.unique(rows[split.train]))
-            fit_encoders(encoders, dataset.table(side), train_rows, side, self.context)
-            columns = {}
-            for name in sorted(encoders):
-                source = f"{side}_id" if name == "identity.id" else name
-                columns[name] = encoders[name].encode_column(dataset.table(side).column(source))
-            self.columns[side] = move_columns(columns, self.device)
-            towers[side] = make_tower(config, self.registry, encoders, together, side)
-        interaction = make_interaction(config, self.registry)
-        self.model = Model(
-            towers["user"], towers["item"], interaction, self._fit_heads(dataset, split, interaction.pair_dim)
-        )
-        self.model.to(self.device)
-
-    def _fit_heads(self, dataset: Dataset, split: Split, dim: int) -> dict[str, Head]:
-        heads = {}
-        for name, component in sorted(self.config.heads.items()):
-            head = make_head(self.config, self.registry, name, component, dim)
-            column = dataset.column(head.target)
-            if column is None:
-                raise ConfigError(
-                    Fault(
-                        f"/heads/{name}",
-                        f"no interaction has '{head.target}', which this head learns.",
-                        "Leave the head out.",
-                    )
-                )
-            head.fit(column.take(pa.array(split.train)))
-            head.build()
-            heads[name] = head
-        return heads
 
     def recommend(
         self,
@@ -291,7 +238,7 @@ class Recommender:
                 found["score"].append(self.model.score(u, i.unsqueeze(1)).squeeze(1))
                 for name, head in self.model.heads.items():
                     found.setdefault(name, []).append(head(self.model.interaction.pair(u, i)))
-        return {name: pa.array(torch.cat(parts).cpu().tolist()) for name, parts in found.items()}
+        return {name: as_column(torch.cat(parts).cpu()) for name, parts in found.items()}
 
     def embed_users(self, users: Users = None) -> pa.Table:
         """user_id and `embedding` (fixed-size list of float32), for known ids or for records never seen."""
@@ -483,6 +430,16 @@ def make_recommender(config: Config, registry: Registry, notes: Sequence[str] = 
     from anyrec.classical import ClassicalRecommender
 
     return ClassicalRecommender(config, registry, notes)
+
+
+def as_column(values: Tensor) -> pa.Array:
+    """(rows,) as numbers, (rows, width) as lists of them."""
+    flat = pa.array(values.reshape(-1).float().numpy())
+    return (
+        flat
+        if values.dim() == 1
+        else pa.FixedSizeListArray.from_arrays(flat, values.shape[1]).cast(pa.list_(pa.float32()))
+    )
 
 
 def _bare(table: pa.Table, key: str) -> np.ndarray:

@@ -106,6 +106,7 @@ def load_model(path: Path, trust_plugins: bool, plugins: Sequence[str | Path]) -
     )
     recommender.read_parts(directory)
     recommender.metrics = manifest["metrics"]
+    recommender.fingerprint = manifest["data"]
     recommender._known = dict(load_file(directory / "known.safetensors", device=str(recommender.device)).items())  # type: ignore[arg-type]
     counts = np.bincount(seen["user"].to_numpy(), minlength=len(recommender.dataset.users))
     recommender.seen = Pairs(seen["item"].to_numpy(), np.concatenate([[0], np.cumsum(counts)]))

@@ -20,8 +20,9 @@ def metrics_by_loop(scores, targets, exclude, rankable, k):
             rank = 1.0
             for item, score in enumerate(scores[user]):
                 shown = item in wanted or (rankable[item] and item not in exclude.get(user, ()))
+                tie = (1.0 if item < target else 0.0) if item in wanted else 0.5  # held-out ones take successive places
                 if item != target and shown:
-                    rank += 1.0 if score > scores[user][target] else 0.5 if score == scores[user][target] else 0.0
+                    rank += 1.0 if score > scores[user][target] else tie if score == scores[user][target] else 0.0
             ranks.append(rank)
         hits = sorted(rank for rank in ranks if rank <= k)
         best = sum(1 / math.log2(place + 2) for place in range(min(k, len(wanted))))
@@ -87,3 +88,10 @@ def test_a_held_out_item_stays_rankable_though_it_was_trained_on():
 def test_no_held_out_items_give_no_metrics():
     none = rank_targets(lambda rows: torch.zeros(0, 3), Pairs.of(np.empty(0, int), np.empty(0, int), 4))
     assert ranking_metrics(none, [10]) == {}
+
+
+def test_held_out_items_that_share_the_top_are_a_perfect_list():
+    scores = torch.tensor([[1.0, 1.0, 1.0, 0.0]])
+    top = Pairs.of(np.array([0, 0, 0]), np.array([0, 1, 2]), 1)
+    found = ranking_metrics(rank_targets(lambda rows: scores.clone(), top), [2, 3])
+    assert all(found[f"{name}@{k}"] == 1.0 for name in ("precision", "ndcg", "map", "mrr") for k in (2, 3))

@@ -101,8 +101,10 @@ def load_split(path: Path, dataset: Dataset) -> Split:
     if not all(table[key].combine_chunks().equals(dataset.interactions[key].combine_chunks()) for key in IDS):
         fault = Fault(str(path), "this split is of another data set.", "Split anew, or give its data.", "bad split")
         raise DataError(fault)
-    rows = [np.flatnonzero(pc.fill_null(pc.equal(parts, part), False).to_numpy(zero_copy_only=False)) for part in PARTS]
-    return Split(*rows, (table.schema.metadata or {}).get(b"protocol", b"random").decode())
+    train, validation, test = (
+        np.flatnonzero(pc.fill_null(pc.equal(parts, part), False).to_numpy(zero_copy_only=False)) for part in PARTS
+    )
+    return Split(train, validation, test, (table.schema.metadata or {}).get(b"protocol", b"random").decode())
 
 
 def has_clock(dataset: Dataset) -> bool:

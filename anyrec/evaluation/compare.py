@@ -77,7 +77,7 @@ def compare_runs(folders: Sequence[Path], force: bool = False) -> RunComparison:
     if differing and not force:
         raise InputError(differing)
     warnings = [f"compared by force, so the figures mean little; {fault.where} is {fault.what}" for fault in differing]
-    if runs[0].evaluation["candidate_samples"] is not None:
+    if any(run.evaluation["candidate_samples"] is not None for run in runs):
         warnings.append("held-out items were ranked among random items only: sampled figures compare with no others.")
     runs, left_out = _common(runs)
     if left_out:
@@ -247,7 +247,7 @@ def as_json(found: RunComparison) -> dict[str, Any]:
                 "name": run.name,
                 "folder": str(run.folder),
                 "own_users": run.own_users,
-                found.metric: run.main._asdict(),
+                "main": run.main._asdict(),
                 "metrics": {name: None if np.isnan(value) else value for name, value in run.metrics.items()},
                 "best_less_it": None if run.behind is None else run.behind._asdict(),
             }

@@ -21,7 +21,7 @@ MODEL, OTHER, SECOND = "#2f8f68", "#8a93a3", "#c46a2b"
 KINDS = ("#2f8f68", "#c46a2b", "#4c78c8", "#b0448a", "#8f7f2c", "#3aa0a8", "#d0506a", "#7a6bc9")
 WIDTH, HEIGHT = 5.0, 3.1
 """Inches; narrow, so that its text can be read on a telephone."""
-STYLE = {
+STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "anyrec",
     "font.size": 10,

@@ -13,7 +13,7 @@ from anyrec.data.dataset import Dataset, Side
 from anyrec.data.labels import label_interactions
 from anyrec.data.leaks import drop_leaks
 from anyrec.data.split import Split, split_interactions
-from anyrec.errors import Fault, ModelError
+from anyrec.errors import DataError, Fault, ModelError
 from anyrec.evaluation.ranking import Pairs, Ranking, rank_targets
 from anyrec.model import SIDES, Model, move_columns
 from anyrec.scoring import represent_rows, score_blocks
@@ -88,6 +88,14 @@ def with_data(recommender: Recommender, dataset: Dataset) -> Recommender:
     labels = label_interactions(dataset, config.data)
     fresh.split, _ = split_interactions(dataset, config.split, config.seed, labels.positive)
     fresh.dataset, _ = drop_leaks(dataset, fresh.split, config.data)
+    if recommender.fingerprint is not None and fresh.dataset.fingerprint() != recommender.fingerprint:
+        fault = Fault(
+            "data",
+            "this is not the data that the model was trained on.",
+            "Give that, or measure with lists of your own (`anyrec evaluate --truth`).",
+            "other data",
+        )
+        raise DataError(fault)
     recommender.context.root = Path(config.data.image_root) if config.data.image_root else dataset.root
     if not isinstance(recommender.model, Model):
         fresh.columns = {"user": {}, "item": {}}

@@ -55,7 +55,7 @@ def list_metrics(ranking: Ranking, catalogue: Catalogue, ks: Sequence[int]) -> d
         found[f"popularity@{k}"] = popular[lists].sum(1) / length
         found[f"serendipity@{k}"] = unexpected[:, :k].sum(1) / k
         if catalogue.traits is not None:
-            found[f"diversity@{k}"] = _diversity(lists, catalogue.traits)
+            found[f"diversity@{k}"] = _diversity(lists, catalogue.traits, len(counts))
             found[f"calibration@{k}"] = _calibration(ranking.users, lists, catalogue)
         shown = np.bincount(lists[lists >= 0], minlength=len(catalogue.rankable))[catalogue.rankable]
         found[f"coverage@{k}"] = float((shown > 0).mean()) if len(shown) else 0.0
@@ -89,7 +89,7 @@ def _unexpected(ranking: Ranking, catalogue: Catalogue) -> np.ndarray:
     return np.maximum(0.0, (rank[ranking.lists] - mine) / number)
 
 
-def _diversity(lists: np.ndarray, traits: sparse.csr_matrix) -> np.ndarray:
+def _diversity(lists: np.ndarray, traits: sparse.csr_matrix, items: int) -> np.ndarray:
     """(users,) mean of 1 - cosine over the pairs of each list, by |sum of unit vectors|^2 = n + 2 sum of cosines."""
     unit = _unit(traits)
     listed = lists >= 0
@@ -98,7 +98,7 @@ def _diversity(lists: np.ndarray, traits: sparse.csr_matrix) -> np.ndarray:
     bare = np.asarray(unit.multiply(unit).sum(1)).ravel()  # 1, or 0 for an item without any category
     own = np.where(listed, np.append(bare, 0.0)[lists], 0.0).sum(1)
     for start in range(0, len(lists), BLOCK):
-        total = _membership(lists[start : start + BLOCK], traits.shape[0]) @ unit
+        total = _membership(lists[start : start + BLOCK], items) @ unit
         squares[start : start + BLOCK] = np.asarray(total.multiply(total).sum(1)).ravel()
     pairs = count * (count - 1) / 2
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -108,13 +108,13 @@ def _diversity(lists: np.ndarray, traits: sparse.csr_matrix) -> np.ndarray:
 def _calibration(users: np.ndarray, lists: np.ndarray, catalogue: Catalogue) -> np.ndarray:
     assert catalogue.traits is not None
     found = np.empty(len(users))
-    shares = _shares(catalogue.traits)
+    shares, items = _shares(catalogue.traits), len(catalogue.counts)
     for start in range(0, len(users), BLOCK):
         part = slice(start, start + BLOCK)
-        rows, items = catalogue.history.take(users[part])
+        rows, had_items = catalogue.history.take(users[part])
         size = len(users[part])
-        had = sparse.csr_matrix((np.ones(len(rows)), (rows, items)), (size, shares.shape[0])) @ shares
-        got = _membership(lists[part], shares.shape[0]) @ shares
+        had = sparse.csr_matrix((np.ones(len(rows)), (rows, had_items)), (size, items)) @ shares
+        got = _membership(lists[part], items) @ shares
         had, got = _mix(had.toarray()), _mix(got.toarray())
         blended = (1 - SMOOTHING) * got + SMOOTHING * had
         with np.errstate(divide="ignore", invalid="ignore"):

@@ -55,7 +55,7 @@ def measure(recommender: Recommender, part: Part, catalogue: Catalogue, name: st
 def measure_ranking(ranking: Ranking, catalogue: Catalogue, ks: list[int], name: str, seconds: float) -> Measured:
     by_user, overall = metrics_by_user(ranking, ks), {}
     for metric, value in list_metrics(ranking, catalogue, ks).items():
-        if isinstance(value, float):
+        if not isinstance(value, np.ndarray):
             overall[metric] = value
         elif not np.isnan(value).all():
             by_user[metric] = value

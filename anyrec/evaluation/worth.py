@@ -40,10 +40,10 @@ def feature_worth(recommender: Recommender, part: Part, whole: Measured, metric:
     without: dict[str, np.ndarray] = {}
     with recommender._inference():
         tokens = {side: _tokens(recommender, side, rows[side]) for side in SIDES}
-        whole_vectors = {side: _vectors(model, side, tokens[side], None) for side in SIDES}
+        whole_vectors: dict[Side, Tensor] = {side: _vectors(model, side, tokens[side], None) for side in SIDES}
         for side in SIDES:
             for place, name in enumerate(model.tower(side).token_names):
-                vectors = {**whole_vectors, side: _vectors(model, side, tokens[side], place)}
+                vectors: dict[Side, Tensor] = {**whole_vectors, side: _vectors(model, side, tokens[side], place)}
                 ranking = rank_held_out(recommender, part, length=1, vectors=vectors, users=users)
                 without[f"{side} {name}"] = metrics_by_user(ranking, [k])[metric]
     return compare_paired(full, without, recommender.config.seed)

@@ -1,0 +1,73 @@
+"""From config and training rows to a model that is ready to train: encoders fitted, all rows prepared, layers made."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from anyrec.config import Config
+from anyrec.contracts import Context, Head
+from anyrec.data.dataset import Dataset, Side
+from anyrec.errors import ConfigError, Fault
+from anyrec.model import (
+    IDENTITY,
+    SIDES,
+    Columns,
+    Model,
+    Tower,
+    fit_encoders,
+    make_encoders,
+    make_head,
+    make_interaction,
+    make_tower,
+    move_columns,
+)
+from anyrec.plugins import Registry
+
+
+def assemble(
+    config: Config, registry: Registry, dataset: Dataset, train: np.ndarray, context: Context, notes: list[str]
+) -> tuple[Model, dict[Side, Columns]]:
+    """The model and each side's prepared features, on the context's device.
+
+    train: (rows,) interactions whose users and items the encoders may learn from. What cannot be used is said in `notes`.
+    Raises ConfigError with every bad option of both sides.
+    """
+    made, faults = {}, []
+    for side in SIDES:
+        try:
+            made[side] = make_encoders(config, registry, dataset, side, notes)
+        except ConfigError as error:
+            faults += error.faults
+    if faults:
+        raise ConfigError(list(dict.fromkeys(faults)))
+    towers: dict[Side, Tower] = {}
+    columns: dict[Side, Columns] = {}
+    for side in SIDES:
+        encoders, together = made[side]
+        table, rows = dataset.table(side), dataset.user_rows if side == "user" else dataset.item_rows
+        fit_encoders(encoders, table, pa.array(np.unique(rows[train])), side, context)
+        prepared = {
+            name: encoders[name].encode_column(table.column(f"{side}_id" if name == IDENTITY else name))
+            for name in sorted(encoders)
+        }
+        columns[side] = move_columns(prepared, context.device)
+        towers[side] = make_tower(config, registry, encoders, together, side)
+    interaction = make_interaction(config, registry)
+    heads = fit_heads(config, registry, dataset, train, interaction.pair_dim)
+    return Model(towers["user"], towers["item"], interaction, heads).to(context.device), columns
+
+
+def fit_heads(config: Config, registry: Registry, dataset: Dataset, train: np.ndarray, dim: int) -> dict[str, Head]:
+    """The heads of the config, each fitted on its target of the training rows."""
+    heads = {}
+    for name, component in sorted(config.heads.items()):
+        head = make_head(config, registry, name, component, dim)
+        column = dataset.column(head.target)
+        if column is None:
+            what = f"no interaction has '{head.target}', which this head learns."
+            raise ConfigError(Fault(f"/heads/{name}", what, "Leave the head out."))
+        head.fit(column.take(pa.array(train)))
+        head.build()
+        heads[name] = head
+    return heads
