@@ -21,7 +21,7 @@ ORDER = [
     ("training", "evaluation"),
     ("recommender", "storage", "card", "classical"),
     ("inference", "run", "init", "describe", "demo"),
-    ("cli",),
+    ("cli", "cli_data", "cli_options"),
 ]
 SHELVES = ("encoders", "interaction", "classifier")
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from anyrec.config import Config
 from anyrec.data.dataset import Dataset, Side
+from anyrec.data.doctor_alike import check_images, check_texts
 from anyrec.data.doctor_checks import (
     NO_TIME,
     SIDES,
@@ -17,11 +18,9 @@ from anyrec.data.doctor_checks import (
     check_activity,
     check_features,
     check_ids,
-    check_images,
     check_repeats,
     check_size,
     check_tail,
-    check_texts,
     check_times,
     check_values,
     clock_fault,

@@ -1,0 +1,172 @@
+"""Commands on data, configs and plugins."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from anyrec.cli_options import ConfigPath, ImageRoot, PluginFolders, app, convert_app, err, out, with_overrides, write
+from anyrec.errors import Fault, InputError
+
+
+@app.command()
+def init(data: Annotated[Path, typer.Argument(help="The data.")]) -> None:
+    """Print a sensible config for the data."""
+    from anyrec.data.read import read_dataset
+    from anyrec.init import suggest_config
+
+    config, reasons = suggest_config(read_dataset(data), data)
+    for reason in reasons:
+        err.print(reason)
+    write(json.dumps(config, indent=2), None)
+
+
+@app.command()
+def validate(
+    data: Annotated[Path, typer.Argument(help="The data.")],
+    config: ConfigPath = None,
+    image_root: ImageRoot = None,
+    images: Annotated[bool, typer.Option(help="Open every image file as well.")] = True,
+) -> None:
+    """Check data for every fault, and say each with where it is and how to mend it."""
+    from anyrec.data.read import read_dataset
+    from anyrec.errors import DataError
+    from anyrec.load_config import load_config
+
+    settings, _ = load_config(config, with_overrides([], image_root, None, None))
+    dataset = read_dataset(data, settings.data)
+    if images:
+        from anyrec.data.images import check_images
+
+        faults, counts = check_images(dataset, settings.data)
+        if faults and settings.data.strict:
+            raise DataError(faults, counts)
+        for kind, count in counts.items():
+            first = next(fault for fault in faults if fault.kind == kind)
+            err.print(f"warning: {count} of kind '{kind}', which count as absent; the first: {first}")
+    for note in dataset.notes:
+        err.print(f"note: {note}")
+    out.print(
+        f"valid: {len(dataset.users):,} users, {len(dataset.items):,} items, {len(dataset.interactions):,} interactions"
+    )
+
+
+@app.command()
+def describe(data: Annotated[Path, typer.Argument(help="The data.")]) -> None:
+    """Counts, features and how full they are."""
+    from anyrec.data.read import read_dataset
+    from anyrec.describe import describe_dataset
+
+    out.print(describe_dataset(read_dataset(data)))
+
+
+@app.command()
+def doctor(
+    data: Annotated[Path, typer.Argument(help="The data.")],
+    config: ConfigPath = None,
+    image_root: ImageRoot = None,
+    images: Annotated[bool, typer.Option(help="Compare the images as well.")] = True,
+) -> None:
+    """Say what is odd in the data: leaks, duplicates, drift, dead features, suspicious ids; and what to do about it."""
+    from anyrec.data.doctor import examine
+    from anyrec.data.read import read_dataset
+    from anyrec.load_config import load_config
+
+    settings, _ = load_config(config, with_overrides([], image_root, None, None))
+    findings = examine(read_dataset(data, settings.data), settings, images)
+    for finding in findings:
+        style = {"problem": "bold red", "warning": "yellow"}.get(finding.level)
+        out.print(f"{finding.level}:", style=style, end=" ")
+        out.print(f"{finding.text} {finding.advice}", markup=False)
+    if not any(finding.level != "note" for finding in findings):
+        out.print("nothing to worry about.")
+
+
+@app.command()
+def plugins(folders: PluginFolders = []) -> None:  # noqa: B006
+    """List every component, with its kind, what it reads and where it is from."""
+    from rich.table import Table
+
+    from anyrec.plugins import discover
+
+    table = Table("kind", "type", "reads", "from", "what it is", box=None, header_style="bold")
+    for plugin in discover(folders).plugins():
+        reads = plugin.group + (f" ({plugin.role})" if plugin.role else "")
+        table.add_row(plugin.kind, plugin.type, reads, plugin.origin, plugin.doc)
+    Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
+
+
+@app.command()
+def schema(
+    which: Annotated[str, typer.Argument(help="config, dataset or result.")] = "config",
+    folders: PluginFolders = [],  # noqa: B006
+) -> None:
+    """Print a JSON Schema: of the config with all plugins' parameters, of the dataset, or of results."""
+    if which == "config":
+        from anyrec.plugins import discover
+        from anyrec.schema import config_schema
+
+        write(json.dumps(config_schema(discover(folders)), indent=2), None)
+    elif which in ("dataset", "result"):
+        write((Path(__file__).parent / "schemas" / f"{which}.schema.json").read_text().rstrip(), None)
+    else:
+        raise InputError(Fault("schema", f"there is no schema '{which}'.", "Use config, dataset or result.", "option"))
+
+
+@app.command()
+def synth(
+    path: Annotated[Path, typer.Argument(help="The JSON file to write; images go beside it.")],
+    users: Annotated[int, typer.Option(min=1)] = 1000,
+    items: Annotated[int, typer.Option(min=1)] = 100,
+    interactions: Annotated[int, typer.Option(min=1)] = 13600,
+    seed: int = 0,
+    noise: Annotated[float, typer.Option(min=0, max=1, help="Share of interactions that are random.")] = 0.1,
+    preferences: Annotated[str, typer.Option(help="Planted preferences, by commas; 'all' or 'none'.")] = "all",
+    images: Annotated[bool, typer.Option(help="Draw an image of each item.")] = True,
+) -> None:
+    """Make data with planted preferences, so that a right model is known in advance."""
+    from anyrec.data.synth import PREFERENCES, generate
+    from anyrec.errors import did_you_mean
+
+    wanted = PREFERENCES if preferences == "all" else () if preferences == "none" else tuple(preferences.split(","))
+    for name in wanted:
+        if name not in PREFERENCES:
+            raise InputError(
+                Fault("--preferences", f"there is no preference '{name}'.", did_you_mean(name, PREFERENCES), "option")
+            )
+    world = generate(users=users, items=items, interactions=interactions, seed=seed, noise=noise, preferences=wanted)
+    world.write(path, images=images)
+    err.print(f"{users:,} users, {items:,} items, {len(world.dataset.interactions):,} interactions -> {path}")
+
+
+@convert_app.command()
+def movielens(
+    source: Annotated[Path, typer.Argument(help="The unpacked folder.")],
+    destination: Annotated[Path, typer.Argument(help="The JSON file to write.")],
+) -> None:
+    """MovieLens 100K or 1M, GroupLens's own files or a Parquet copy."""
+    from anyrec.data.convert import convert_movielens, is_movielens
+
+    if not is_movielens(source):
+        raise InputError(
+            Fault(
+                str(source), "this folder holds no MovieLens.", "Give the folder with u.data or ratings.dat.", "no data"
+            )
+        )
+    dataset = convert_movielens(source, destination)
+    err.print(
+        f"{len(dataset.users):,} users, {len(dataset.items):,} items, {len(dataset.interactions):,} interactions -> {destination}"
+    )
+
+
+@app.command()
+def demo(folder: Annotated[Path, typer.Option(help="Where the demo's files go.")] = Path("demo")) -> None:
+    """Make multi-modal data, train on it, and recommend to people never seen."""
+    from anyrec.demo import run_demo
+
+    run_demo(folder, out)

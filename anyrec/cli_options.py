@@ -1,0 +1,93 @@
+"""What the commands share: the application, options, and how a model is loaded and a result written."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from anyrec.errors import Fault, InputError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+convert_app = typer.Typer(no_args_is_help=True)
+app.add_typer(convert_app, name="convert", help="Write a known data set in anyrec's format.")
+out, err = Console(highlight=False, soft_wrap=True), Console(stderr=True, highlight=False, soft_wrap=True)
+
+ConfigPath = Annotated[
+    Path | None, typer.Option("--config", "--config_path", "--config-path", help="The config, JSON.")
+]
+DataPath = Annotated[
+    Path, typer.Option("--data", "--data_path", "--data-path", help="The data: a JSON file, or a folder.")
+]
+ModelPath = Annotated[
+    Path | None,
+    typer.Option("--model-path", "--model_path", help="The model's folder, or any file its training wrote."),
+]
+ModelDir = Annotated[
+    Path | None, typer.Option("--model-dir", "--model_dir", help="Folder of run folders; with --model_name.")
+]
+ModelName = Annotated[str | None, typer.Option("--model-name", "--model_name", help="Name of the run in --model_dir.")]
+Overrides = Annotated[list[str], typer.Option("--set", help="A config value, as fusion.type=gated; may be repeated.")]
+PluginFolders = Annotated[list[Path], typer.Option("--plugins", help="A folder of drop-in plugins; may be repeated.")]
+ImageRoot = Annotated[
+    Path | None, typer.Option("--image-root", "--image_root", help="Folder that relative image paths start from.")
+]
+TopK = Annotated[int, typer.Option("--top-k", "--top_k", min=1, help="Items to list for each user.")]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="File to write to; by default standard output.")]
+Trust = Annotated[
+    bool, typer.Option("--trust-plugins", "--trust_plugins", help="Import modules that the model names by path.")
+]
+
+
+def with_overrides(overrides: list[str], image_root: Path | None, output: Path | None, seed: int | None) -> list[str]:
+    named = {"data.image_root": image_root, "output_dir": output, "seed": seed}
+    return [
+        *overrides,
+        *(
+            f"{key}={json.dumps(value if isinstance(value, int) else str(value))}"
+            for key, value in named.items()
+            if value is not None
+        ),
+    ]
+
+
+def load(
+    model_path: Path | None,
+    model_dir: Path | None,
+    model_name: str | None,
+    config: Path | None,
+    plugins: list[Path],
+    trust: bool,
+) -> Any:
+    if model_path is None:
+        if model_dir is None:
+            raise InputError(
+                Fault(
+                    "--model_path",
+                    "no model was named.",
+                    "Give --model_path, or --model_dir with --model_name.",
+                    "option",
+                )
+            )
+        model_path = model_dir / model_name if model_name else model_dir
+    if config is not None:
+        from anyrec.load_config import load_config
+
+        load_config(config)  # the model carries its own config; one that is given is checked all the same
+    from anyrec.recommender import Recommender
+
+    return Recommender.load(model_path, trust_plugins=trust, plugins=[str(folder) for folder in plugins])
+
+
+def write(text: str, output: Path | None) -> None:
+    if output is None:
+        sys.stdout.write(text + "\n")
+        return
+    from anyrec.files import atomic_write
+
+    with atomic_write(output) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")

@@ -1,0 +1,896 @@
+"""The report: what it says is so. Planted data, plain loops and the saved figures are held against it."""
+
+import collections
+import html.parser
+import itertools
+import json
+import math
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import scipy.stats
+from rich.console import Console
+from small import JOBS, small_config, small_dataset
+from typer.testing import CliRunner
+
+from anyrec import cli
+from anyrec.config import EvaluationConfig
+from anyrec.data.dataset import Dataset
+from anyrec.data.synth import generate
+from anyrec.data.tables import write_json
+from anyrec.errors import AnyrecError, ConfigError
+from anyrec.evaluation import figures
+from anyrec.evaluation.baselines import fit_baselines
+from anyrec.evaluation.diagnostics import Embeddings, alignment, cohesion, correlations, norms
+from anyrec.evaluation.held_out import rank_held_out
+from anyrec.evaluation.measure import catalogue_of, category_feature, measure
+from anyrec.evaluation.page import Gallery, Section, Text, as_html, as_markdown
+from anyrec.evaluation.ranking import metrics_by_user
+from anyrec.evaluation.report import save_figures, study, write_report
+from anyrec.evaluation.sections import sections, verdict
+from anyrec.evaluation.slices import slices
+from anyrec.evaluation.statistics import Interval, intervals
+from anyrec.evaluation.worth import feature_worth
+from anyrec.recommender import Recommender
+from anyrec.run import report_run
+
+LAST = {"protocol": "leave_last_out"}
+
+
+def tower(**changes):
+    """A two-tower for planted data that trains in half a second."""
+    training = {"epochs": 8, "batch_size": 256, "patience": None, "optimizer": {"learning_rate": 0.01}}
+    return {"dim": 16, "features": {"temporal": None, "text": None}, "training": training, **changes}
+
+
+def classical(name, evaluation=None, split=LAST, **options):
+    return {
+        "model": {"type": name, **options},
+        "evaluation": evaluation or {"baselines": ["popularity"]},
+        "split": split,
+    }
+
+
+def fit(config, dataset=None):
+    return Recommender.from_config(config).fit(dataset or small_dataset(), progress=False)
+
+
+def studied(config, dataset=None):
+    return study(fit(config, dataset), progress=False)
+
+
+def call(*arguments):
+    """The command line in this process: exit code and message."""
+    result = CliRunner().invoke(cli.app, [*map(str, arguments)])
+    if isinstance(result.exception, AnyrecError):
+        return result.exception.exit_code, str(result.exception)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.stdout + result.stderr
+
+
+def with_column(table, name, values):
+    values = values if isinstance(values, pa.Array) else pa.array(values)
+    return table.drop_columns([name] if name in table.column_names else []).append_column(name, values)
+
+
+def changed(data, **tables):
+    kept = {"users": data.users, "items": data.items, "interactions": data.interactions}
+    return Dataset(**{**kept, **tables}, root=data.root, roles=data.roles)
+
+
+def planted(*preferences, seed=0):
+    """People who choose by `preferences` alone, and a number about them that means nothing."""
+    data = generate(users=200, items=60, interactions=2400, seed=seed, preferences=preferences).dataset
+    users = with_column(data.users, "continuous.noise", np.random.default_rng(1).normal(size=200))
+    return changed(data, users=users, items=data.items.drop_columns(["image.views"]))
+
+
+def shuffled(data, seed=0):
+    """The same users, items and moments, but who had what is drawn anew; a pair that comes twice is left out once."""
+    items = data.interactions["item_id"].combine_chunks()
+    items = items.take(pa.array(np.random.default_rng(seed).permutation(len(items))))
+    first = {}
+    for row, pair in enumerate(zip(data.interactions["user_id"].to_pylist(), items.to_pylist(), strict=True)):
+        first.setdefault(pair, row)
+    table = with_column(data.interactions, "item_id", items)
+    return changed(data, interactions=table.take(pa.array(list(first.values()))))
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory):
+    """A model on planted data, its study, and the folder of its report."""
+    found = studied(tower(), planted("occupation"))
+    folder = tmp_path_factory.mktemp("told")
+    write_report(found, folder)
+    return found, folder
+
+
+@pytest.fixture(scope="module")
+def beaten(tmp_path_factory):
+    """A run of the command line whose model a baseline surely beats."""
+    folder = tmp_path_factory.mktemp("beaten")
+    write_json(planted("occupation"), folder / "data.json")
+    named = {"output": folder, "set": ("model.type=item_knn", "model.neighbours=1")}
+    options = [part for value in named["set"] for part in ("--set", value)]
+    code, message = call("train", "--data", folder / "data.json", "--output", folder, *options)
+    assert code == 0, message
+    return folder / "model", message
+
+
+def first_paragraph(markdown):
+    """The first lines under the title."""
+    return next(part for part in markdown.split("\n\n")[1:] if part.strip())
+
+
+def table_under(markdown, heading):
+    """The first table of a section of report.md: rows of cells, without the rule and the marks."""
+    lines = markdown.split(f"## {heading}\n")[1].splitlines()
+    lines = itertools.takewhile(
+        lambda line: line.startswith("|"), itertools.dropwhile(lambda line: line[:1] != "|", lines)
+    )
+    return [[cell.strip("*") for cell in line[2:-2].split(" | ")] for line in lines if not line.startswith("|---")]
+
+
+# What it concludes.
+
+
+def test_a_model_of_shuffled_labels_is_said_to_have_learned_nothing_and_one_of_true_labels_is_not(told):
+    found, folder = told
+    told_first = first_paragraph((folder / "report.md").read_text())
+    assert told_first == f"**{verdict(found)}**"
+    assert "learned nothing" not in told_first
+    assert found.compared["popularity"].difference > 0.2 and found.compared["popularity"].sure
+    blind = studied(tower(), shuffled(planted("occupation")))
+    assert "**The model learned nothing about who likes what" in verdict(blind)
+    assert f"{blind.baselines['popularity'].mean('ndcg@10'):.4f}" in verdict(blind)
+
+
+def test_on_real_data_shuffled_labels_are_found_out_too(ml_100k):
+    data = Dataset.read(ml_100k)
+    config = classical("item_knn", split={"protocol": "random"})
+    assert "learned nothing" in verdict(studied(config, shuffled(data)))
+    assert "That is better than every baseline" in verdict(studied(config, data))
+
+
+def test_a_model_that_beats_all_baselines_is_said_to():
+    found = studied(
+        tower(features={"temporal": None, "text": None, "identity": None}), planted("occupation", "location")
+    )
+    best = max(found.baselines, key=lambda name: found.baselines[name].by_user["ndcg@10"].mean())
+    assert found.best_baseline == best and found.compared[best].sure
+    assert f"That is better than every baseline: the best baseline, {best}, reaches" in verdict(found)
+    blocks = sections(found, found.recommender.dataset.root)[0].blocks
+    assert not [block for block in blocks if isinstance(block, Text) and block.text.startswith("To use")]
+
+
+def test_a_baseline_that_wins_is_named_with_the_command_and_its_saved_model_recommends(beaten):
+    folder, message = beaten
+    summary = json.loads((folder / "evaluation" / "evaluation.json").read_text())
+    means = {name: one["ndcg@10"] for name, one in summary["metrics"].items()}
+    best = max(means, key=means.get)
+    assert (
+        best != "model"
+        and summary["compared"][best]["corrected"] < 0.05
+        and summary["compared"][best]["difference"] < 0
+    )
+    markdown = (folder / "report.md").read_text()
+    assert f"**A baseline is better: the best baseline, {best}, reaches {means[best]:.4f}**" in first_paragraph(
+        markdown
+    )
+    assert f"A baseline is better: the best baseline, {best}" in message
+    assert f"To use {best}: `python inference.py --model_path {folder / 'baselines' / best} " in markdown
+    loaded = Recommender.load(folder / "baselines" / best)
+    assert loaded.config.model.type == loaded.config.name == best
+    lists = loaded.recommend(None, 10)
+    assert len(lists) == 2000 and lists["user_id"].to_pylist()[:10] == ["user0"] * 10
+    measured = loaded.with_data(Dataset.read(folder.parent / "data.json")).evaluate("test")
+    assert measured["ndcg@10"] == pytest.approx(means[best], abs=1e-12)
+
+
+@pytest.mark.xfail(strict=True, reason="anyrec/inference.py, infer: asks every model for embeddings, which raises")
+def test_the_command_to_use_a_winning_baseline_works_as_written(beaten, tmp_path):
+    folder, _ = beaten
+    (people := tmp_path / "people.json").write_text(
+        '{"user_data": [{"user_id": "user3"}], "item_data": [], "interactions": []}'
+    )
+    told = re.search(r"`python inference.py (.*?)`", (folder / "report.md").read_text())[1]
+    code, message = call("recommend", *shlex.split(told.replace("people.json", str(people))))
+    assert code == 0, message
+    assert len(json.loads(message)["users"][0]["recommendations"]) == 10
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="sections.py, _verdict: `--set model.type=ease` keeps the old model's own options, which are then unknown keys",
+)
+def test_the_command_to_train_a_winning_baseline_works_as_written(beaten, tmp_path):
+    folder, _ = beaten
+    told = re.search(r"`python train.py (.*?)`", (folder / "report.md").read_text())[1]
+    code, message = call(
+        "train", *shlex.split(told.replace("<data>", str(folder.parent / "data.json"))), "--output", tmp_path
+    )
+    assert code == 0, message
+
+
+@pytest.mark.xfail(
+    strict=True, reason="sections.py, _verdict: names config.json in a folder that `report --output` never fills"
+)
+def test_the_command_names_a_config_that_is_there(beaten, tmp_path):
+    folder, _ = beaten
+    call("report", "--model_path", folder, "--data", folder.parent / "data.json", "--output", tmp_path)
+    told = re.search(r"`python train.py --config (\S+) ", (tmp_path / "report.md").read_text())[1]
+    assert json.loads(Path(told).read_text())["model"]["type"] == "item_knn"
+
+
+def test_without_baselines_nothing_is_claimed():
+    found = studied(classical("popularity", evaluation={"baselines": []}))
+    assert found.best_baseline is None and found.compared == {}
+    assert verdict(found).endswith("No baseline was measured, so there is nothing to say whether that is good.")
+
+
+def test_sampled_figures_are_said_not_to_compare(tmp_path):
+    plain = studied(classical("ease"))
+    found = studied(classical("ease", evaluation={"baselines": ["popularity"], "candidate_samples": 5}))
+    assert found.model.mean("ndcg@10") > plain.model.mean("ndcg@10") + 0.2  # which is why
+    for one, said in ((found, True), (plain, False)):
+        markdown = as_markdown("report", sections(one, tmp_path))
+        assert ("Sampled: not comparable. Each held-out item was ranked among 5 random items only" in markdown) is said
+        assert ("5 random items (sampled: not comparable)" in markdown) is said
+
+
+def test_what_was_not_held_out_cannot_be_reported(tmp_path):
+    recommender = fit(classical("popularity", split={"protocol": "none"}))
+    assert study(recommender, progress=False) is None
+    console = Console(record=True, width=200)
+    report_run(recommender, tmp_path, console)
+    assert "No interaction was held out, so there is no report." in console.export_text()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_leak_is_warned_of_at_the_top(tmp_path):
+    found = studied(classical("ease"), leaky())
+    top = as_markdown("report", sections(found, tmp_path)[:1])
+    assert "**Beware.** LEAK: the user feature 'temporal.previous_liked_items'" in top
+
+
+def leaky():
+    data = small_dataset()
+    had = collections.defaultdict(list)
+    for user, item in zip(
+        data.interactions["user_id"].to_pylist(), data.interactions["item_id"].to_pylist(), strict=True
+    ):
+        had[user].append(item)
+    lists = [had[user] for user in data.users["user_id"].to_pylist()]
+    data.users = with_column(data.users, "temporal.previous_liked_items", lists)
+    data.roles["user.previous_liked_items"] = "items"
+    return data
+
+
+@pytest.mark.xfail(strict=True, reason="held_out.py, with_data: drops the notes of the split and of the leaks")
+def test_a_leak_is_warned_of_in_the_report_of_a_loaded_model_too(tmp_path):
+    folder = fit(classical("ease"), leaky()).save(tmp_path / "model")
+    found = study(Recommender.load(folder).with_data(leaky()), progress=False)
+    assert "**Beware.** LEAK:" in as_markdown("report", sections(found, tmp_path)[:1])
+
+
+@pytest.mark.xfail(strict=True, reason="report.py, study: measures a refitted model on validation, which it learned")
+def test_a_model_is_not_measured_on_what_it_learned():
+    config = classical("ease", split={"protocol": "random", "validation": 0.2, "test": 0.0})
+    recommender = fit({**config, "training": {"refit": True}})
+    found = study(recommender, progress=False)
+    assert found is None or found.model.mean("ndcg@10") == pytest.approx(recommender.metrics["validation"]["ndcg@10"])
+
+
+@pytest.mark.xfail(strict=True, reason="report.py, study: takes training.metric, though evaluation.k does not give it")
+def test_a_cut_off_other_than_that_of_the_training_metric_can_be_reported():
+    found = studied(classical("ease", evaluation={"baselines": ["popularity"], "k": [5]}))
+    assert found.metric == "ndcg@5"
+
+
+@pytest.mark.xfail(
+    strict=True, reason="report.py, study: figures are kept by name, and a baseline's replace the model's"
+)
+def test_a_model_called_as_a_baseline_keeps_its_own_figures():
+    found = studied({**classical("ease"), "name": "popularity"})
+    assert f"reaches ndcg@10 {found.model.mean('ndcg@10'):.4f}" in verdict(found)
+
+
+def test_a_baseline_that_does_not_exist_is_told_with_the_nearest():
+    with pytest.raises(ConfigError, match=r"/evaluation/baselines/1.*Did you mean 'ease'"):
+        studied(classical("popularity", evaluation={"baselines": ["ials", "eas"]}))
+
+
+def test_a_baseline_that_cannot_be_fitted_is_left_out_with_a_sentence(monkeypatch, tmp_path):
+    for name in ["implicit", *(name for name in sys.modules if name.startswith("implicit."))]:
+        monkeypatch.setitem(sys.modules, name, None)
+    found = studied(classical("popularity", evaluation={"baselines": ["ease", "item_knn"]}))
+    assert list(found.baselines) == ["ease"]
+    assert len(found.notes) == 1 and "The baseline item_knn is not measured" in found.notes[0]
+    assert "\n" + found.notes[0] + "\n" in as_markdown("report", sections(found, tmp_path))
+
+
+# The page.
+
+
+class Page(html.parser.HTMLParser):
+    """Checks that tags nest, and gathers what a page refers to, its headings and its text."""
+
+    VOID = {"meta", "link", "img", "br", "hr"}
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=True)
+        self.open, self.references, self.tags, self.headings, self.text, self.ids = (
+            [],
+            [],
+            collections.Counter(),
+            [],
+            "",
+            [],
+        )
+        self.feed(text)
+        self.close()
+        assert self.open == [], self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.tags[tag] += 1
+        self.references += [
+            value or "" for name, value in attributes if name in ("src", "href", "xlink:href", "srcset", "action")
+        ]
+        self.references += [url for _, value in attributes for url in re.findall(r"url\(([^)]*)\)", value or "")]
+        self.ids += [value for name, value in attributes if name == "id"]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open.pop() == tag, (tag, self.open, self.getpos())
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] == "h2":
+            self.headings.append(data)
+        if self.open and self.open[-1] == "style":
+            assert not re.search(r"@import|url\(|https?:", data)
+        self.text += data
+
+
+def test_the_page_needs_no_network_and_is_well_formed(told):
+    _, folder = told
+    text = (folder / "report.html").read_text()
+    page = Page(text)
+    assert page.references and all(reference.startswith(("#", "data:")) for reference in page.references)
+    assert page.tags["script"] == page.tags["iframe"] == page.tags["object"] == 0
+    assert page.tags["h1"] == 1 and page.tags["svg"] >= 8 and page.tags["article"] == 6
+    assert len(page.ids) == len(set(page.ids)), "pictures that share an id borrow each other's parts"
+    assert {r[1:] for r in page.references if r.startswith("#")} <= set(page.ids)
+
+
+def test_every_section_and_picture_is_on_the_page_and_in_the_markdown(told):
+    found, folder = told
+    markdown, page = (folder / "report.md").read_text(), Page((folder / "report.html").read_text())
+    titles = [section.title for section in sections(found, folder) if section.title]
+    assert titles == [
+        "Against the baselines",
+        "Training and answering",
+        "Who is served well",
+        "What the lists are like",
+        "What each feature is worth",
+        "What the model has learned",
+        "What people would see",
+        "The data",
+        "How it was measured",
+    ]
+    assert page.headings == titles == re.findall(r"^## (.*)$", markdown, re.M)
+    pictures = re.findall(r"\]\(figures/(\w+)\.png\)", markdown)
+    assert {path.stem for path in (folder / "figures").iterdir()} == set(pictures)
+    assert len(pictures) == page.tags["svg"] == len(set(pictures))
+    assert all((folder / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG") for name in pictures)
+    assert verdict(found).replace("**", "") in page.text
+
+
+def test_the_figures_of_the_report_are_those_of_the_saved_files(told):
+    found, folder = told
+    summary = json.loads((folder / "evaluation" / "evaluation.json").read_text())
+    users = pq.read_table(folder / "evaluation" / "users.parquet")
+    header, *rows = table_under((folder / "report.md").read_text(), "Against the baselines")
+    assert header[:4] == ["", "ndcg@10 [95%]", "model less it", "p (Holm)"]
+    assert header[4:] == ["recall@10", "precision@10", "hit_rate@10", "map@10", "mrr@10", "auc"]
+    assert {row[0] for row in rows} == set(summary["metrics"])
+    means = [float(row[1].split()[0]) for row in rows]
+    assert rows[0][0] == "model" and means[1:] == sorted(means[1:], reverse=True)
+    for row in rows:
+        measured = summary["metrics"][row[0]]
+        for name, cell in zip(header[4:], row[4:], strict=True):
+            assert cell == f"{measured[name]:.4f}", (row[0], name)
+        own = users[f"{row[0]}.ndcg@10"].to_numpy()
+        span = intervals({"": own})[""]
+        assert row[1] == f"{own.mean():.4f} [{span.low:.4f}, {span.high:.4f}]" and own.mean() == pytest.approx(
+            measured["ndcg@10"]
+        )
+        if row[0] != "model":
+            compared = summary["compared"][row[0]]
+            assert row[2] == f"{compared['difference']:+.4f}"
+            assert compared["difference"] == pytest.approx((users["model.ndcg@10"].to_numpy() - own).mean())
+            assert row[3] in (f"{compared['corrected']:.3f}", "< 0.001")
+    _, *worth = table_under((folder / "report.md").read_text(), "What each feature is worth")
+    assert {row[0] for row in worth} == set(summary["worth"])
+    assert all(row[1].startswith(f"{summary['worth'][row[0]]['difference']:+.4f} [") for row in worth)
+    assert summary["split"] == found.recommender.split.name and summary["users"] == len(users)
+    assert users["user_id"].to_pylist() == sorted(users["user_id"].to_pylist())
+
+
+def test_the_mean_figures_are_those_that_training_printed(told):
+    found, _ = told
+    measured = found.recommender.metrics["test"]
+    assert {name: found.model.mean(name) for name in measured} == pytest.approx(measured)
+    for name, one in found.fitted.items():
+        assert found.baselines[name].mean("ndcg@10") == pytest.approx(one.evaluate("test")["ndcg@10"])
+
+
+def test_what_data_say_is_shown_as_text_and_never_run(tmp_path):
+    data = small_dataset()
+    titles = [f"<script>alert({n})</script> & \"co\" 'x' | **b** `c`" for n in range(len(data.items))]
+    jobs = [f"<b onload=x>&\"{job}'" for job in data.users["categorical.job"].to_pylist()]
+    tags = [[f"<i>{tag}", 'a" id="b'] for tag, *_ in data.items["categorical.tags"].to_pylist()]
+    data = changed(
+        data,
+        users=with_column(data.users, "categorical.job", jobs),
+        items=with_column(with_column(data.items, "text.title", titles), "categorical.tags", tags),
+    )
+    found = studied(small_config(evaluation={"baselines": ["popularity"]}, features={"temporal": None}), data)
+    page = Page(as_html("A <script>", sections(found, tmp_path)))
+    assert page.tags["script"] == page.tags["i"] == 0
+    assert "A <script>" in page.text and "<script>alert(" in page.text and "<b onload=x>" in page.text
+    assert (
+        page.tags["b"] == page.text.count("hit") - page.text.count("hit_rate") - page.text.count("hits")
+        or page.tags["b"]
+    )
+
+
+@pytest.mark.parametrize("name", ["$", "$$", "$$$", "cost $5 to $10", r"$\nothing$", "_hidden", "50%", "<b>"])
+def test_pictures_take_every_name_that_data_may_hold(name):
+    if name.count("$") > 1:
+        pytest.xfail(
+            "figures.py, STYLE: text.parse_math is on, so '$$' (a price range) is taken for a formula and fails"
+        )
+    span = Interval(0.5, 0.4, 0.6, 9)
+    picture = figures.slice_bars(
+        "users by x", [name, "b"], {name: [span, None], "other": [span, span]}, [3, 4], "ndcg@10", "s"
+    )
+    assert picture.png.startswith(b"\x89PNG") and Page(picture.svg).text.count(name) >= 1
+
+
+@pytest.mark.xfail(
+    strict=True, reason="figures.py, bars and slice_bars: a spread of -1e-16 where all users have one figure is refused"
+)
+def test_a_figure_that_is_the_same_for_all_users_can_be_drawn():
+    span = intervals({"x": np.full(11, 0.61314719)})["x"]
+    assert figures.bars({"model": span}, "model", "ndcg@10", None).png
+    assert figures.slice_bars("users by x", ["a"], {"model": [span]}, [11], "ndcg@10", "s").png
+
+
+# What features are worth.
+
+
+def test_what_was_planted_is_worth_the_most_and_noise_is_not_sure(told):
+    found, _ = told
+    order = sorted(found.worth, key=lambda name: -found.worth[name].difference)
+    assert set(order[:2]) == {"user categorical.occupation", "item categorical.category"}
+    assert all(found.worth[name].sure and found.worth[name].difference > 0.2 for name in order[:2])
+    assert not found.worth["user continuous.noise"].sure
+    assert set(order) == {f"{side} {name}" for side in ("user", "item") for name in found.recommender.columns[side]}
+
+
+@pytest.mark.parametrize("interaction", ["dot", "attention"])
+def test_masking_a_feature_equals_leaving_its_column_empty(interaction):
+    """The attention reads the features one by one, the dot product their fused vector."""
+    config = small_config(
+        interaction={"type": interaction}, training={"epochs": 1, "batch_size": 128, "patience": None}
+    )
+    recommender = fit({**config, "evaluation": {"k": [5, 10]}})
+    whole = measure(recommender, "test", catalogue_of(recommender, "test"), "model")
+    worth = feature_worth(recommender, "test", whole, "ndcg@10")
+    for side, features in recommender.columns.items():
+        for name in features:
+            if name == "identity.id":
+                continue
+            data = small_dataset()
+            table = data.table(side)
+            empty = with_column(table, name, pa.nulls(len(table), table.schema.field(name).type))
+            bare = recommender.with_data(changed(data, **{f"{side}s": empty}))
+            assert all(not present.any() for _, present in [bare.columns[side][name]])
+            without = metrics_by_user(rank_held_out(bare, "test"), [10])["ndcg@10"]
+            expected = (whole.by_user["ndcg@10"] - without).mean()
+            assert worth[f"{side} {name}"].difference == pytest.approx(expected, abs=1e-12), (side, name)
+
+
+def test_features_averaged_into_one_are_masked_as_one():
+    features = {"categorical": {"type": "categorical", "together": True}, "text": None, "temporal": None}
+    data = planted("occupation")
+    recommender = fit(tower(features=features, training={"epochs": 1}), data)
+    worth = feature_worth(
+        recommender, "test", measure(recommender, "test", catalogue_of(recommender, "test"), ""), "ndcg@10"
+    )
+    assert "user categorical" in worth and "user categorical.occupation" not in worth
+
+
+def test_a_classical_model_has_no_features_to_mask_or_vectors_to_look_at():
+    found = studied(classical("ease"))
+    assert found.worth == {} and found.embeddings == {} and found.alignment == [] and found.cohesion is None
+
+
+# Who is served well.
+
+
+def test_slices_of_users_part_the_users_and_slices_of_items_what_was_held_out(told):
+    found, _ = told
+    ranking = found.model.ranking
+    kinds = collections.defaultdict(list)
+    for one in found.slices:
+        kinds[one.kind].append(one)
+    assert set(kinds) == {
+        "users by training interactions",
+        "users by length of history",
+        "users by categorical.location",
+        "users by categorical.occupation",
+        "items by training interactions",
+        "items by categorical.category",
+    } | {kind for kind in kinds if kind.startswith("items by ")}
+    for kind, parts in kinds.items():
+        if kind in ("users by training interactions", "users by length of history"):
+            assert sum(one.users for one in parts) == len(ranking.users)
+        if kind in ("users by training interactions", "users by length of history", "items by training interactions"):
+            assert sum(one.targets for one in parts) == len(ranking.targets)
+        assert all(one.figures.keys() == {"model", found.best_baseline} for one in parts)
+
+
+def ndcg_by_loop(ranks, k=10):
+    gains = sum(1 / math.log2(rank + 1) for rank in ranks if rank <= k)
+    return gains / sum(1 / math.log2(place + 2) for place in range(min(k, len(ranks))))
+
+
+def bounds(name):
+    """The least and most of "cold (none)", "hot (20 or more)", "5 to 19", "200+"."""
+    if name.startswith("cold"):
+        return 0, 0
+    numbers = [int(number) for number in re.findall(r"\d+", name)]
+    return numbers[0], math.inf if "more" in name or "+" in name else numbers[-1]
+
+
+def test_figures_of_slices_equal_a_direct_reckoning(told):
+    """Of users all that was held out for them counts; of items what was held out of them, ranked among all items."""
+    found, _ = told
+    data, split, ranking = found.recommender.dataset, found.recommender.split, found.model.ranking
+    known = {(data.user_rows[row], data.item_rows[row]) for row in [*split.train, *split.validation]}
+    counts = {"users": collections.Counter(u for u, _ in known), "items": collections.Counter(i for _, i in known)}
+    traits = {
+        "users": data.users["categorical.occupation"].to_pylist(),
+        "items": data.items["categorical.category"].to_pylist(),
+    }
+    ranks = collections.defaultdict(dict)
+    for user, item, rank in zip(ranking.targets.tolist(), ranking.items.tolist(), ranking.ranks.tolist(), strict=True):
+        ranks[user][item] = rank
+    checked = set()
+    for one in found.slices:
+        side, by = one.kind.split(" by ")
+        if by in ("training interactions", "length of history"):
+            low, high = bounds(one.name)
+            chosen = {row for row in range(len(traits[side])) if low <= counts[side][row] <= high}
+        elif by in ("categorical.occupation", "categorical.category"):
+            chosen = {row for row, value in enumerate(traits[side]) if value == one.name}
+        else:
+            continue
+        if side == "users":
+            lists = [list(own.values()) for user, own in ranks.items() if user in chosen]
+        else:
+            lists = [[rank for item, rank in own.items() if item in chosen] for own in ranks.values()]
+        lists = [own for own in lists if own]
+        assert (one.users, one.targets) == (len(lists), sum(map(len, lists))), one.name
+        assert one.figures["model"].mean == pytest.approx(np.mean([ndcg_by_loop(own) for own in lists])), one.name
+        checked.add(one.kind)
+    assert len(checked) == 5
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="measure.py, catalogue_of: counts validation as training, though without `refit` the model never saw it",
+)
+def test_an_item_that_the_model_never_trained_on_is_cold():
+    data = small_dataset()
+    items = data.interactions["item_id"].to_pylist()
+    for user in range(60):
+        items[user * 8 + (6 if user % 2 else 7)] = "i999"  # of half the users it validates, of the others it tests
+    new = data.items.slice(0, 1).set_column(0, "item_id", pa.array(["i999"]))
+    table = with_column(data.interactions, "item_id", items)
+    parts = parts_of(changed(data, items=pa.concat_tables([data.items, new]), interactions=table))
+    assert {one.name: one.targets for one in parts if one.kind == "items by training interactions"}["cold (none)"] == 30
+
+
+def parts_of(data):
+    recommender = fit(classical("popularity"), data)
+    catalogue = catalogue_of(recommender, "test")
+    return slices(recommender.dataset, catalogue, [measure(recommender, "test", catalogue, "model")], "ndcg@10")
+
+
+def test_of_a_feature_the_commonest_values_are_shown_and_with_very_many_none():
+    data = small_dataset(users=100)
+    users = with_column(data.users, "categorical.postcode", [f"p{n}" for n in range(100)])
+    users = with_column(
+        users, "categorical.letter", ["abcdefghij"[math.isqrt(n)] for n in range(100)]
+    )  # 1, 3, 5, ... 19
+    parts = parts_of(changed(data, users=users))
+    assert "users by categorical.postcode" not in {one.kind for one in parts}
+    shown = [(one.name, one.users) for one in parts if one.kind == "users by categorical.letter"]
+    assert shown == list(zip("jihgfedc", range(19, 3, -2), strict=True))
+
+
+# What people would see.
+
+
+def test_examples_show_what_was_held_out_as_hits_and_nothing_else(told):
+    found, _ = told
+    data, split = found.recommender.dataset, found.recommender.split
+    titles = [
+        title or row for title, row in zip(*(data.items[n].to_pylist() for n in ("text.title", "item_id")), strict=True)
+    ]
+    assert len(found.examples) == 6
+    for one in found.examples:
+        person = one.person.split()[0]
+        user = data.ids("user").to_pylist().index(person)
+        mine = [row for row in range(len(data.interactions)) if data.user_rows[row] == user]
+        tested = {titles[data.item_rows[row]] for row in mine if row in set(split.test)}
+        had = {titles[data.item_rows[row]] for row in mine if row in set(split.train) | set(split.validation)}
+        assert [item.hit for item in one.shown] == [item.title in tested for item in one.shown]
+        assert set(one.held_out) <= tested and not any(item.hit for item in one.history)
+        lists = found.recommender.recommend([person], 60, exclude_seen=False)["item_id"].to_pylist()
+        ranked = [titles[data.ids("item").to_pylist().index(item)] for item in lists]
+        assert [item.title for item in one.shown] == [title for title in ranked if title not in had or title in tested][
+            :6
+        ]
+        times = data.interactions["timestamp"].to_pylist()
+        known = [row for row in mine if row not in set(split.test)]
+        latest = [titles[data.item_rows[row]] for row in sorted(known, key=lambda row: times[row], reverse=True)]
+        assert [item.title for item in one.history] == latest[: len(one.history)] and len(one.history) == min(
+            6, len(latest)
+        )
+    assert sum(any(item.hit for item in one.shown) for one in found.examples) >= 3
+
+
+def test_the_likeness_of_a_list_is_the_share_of_a_kind_that_the_person_had(told):
+    found, _ = told
+    assert found.category == "categorical.category"
+    data = found.recommender.dataset
+    kinds = data.items["categorical.category"].to_pylist()
+    titles = [
+        title or row for title, row in zip(*(data.items[n].to_pylist() for n in ("text.title", "item_id")), strict=True)
+    ]
+    for one in found.examples:
+        user = data.ids("user").to_pylist().index(one.person.split()[0])
+        rows = [*found.recommender.split.train, *found.recommender.split.validation]
+        had = {kinds[data.item_rows[row]] for row in rows if data.user_rows[row] == user} - {None}
+        shown = [kinds[titles.index(item.title)] in had for item in one.shown]
+        assert one.likeness == pytest.approx(sum(shown) / len(shown))
+
+
+def test_hits_are_marked_on_the_page_as_in_the_study(told):
+    found, folder = told
+    hits = sum(item.hit for one in found.examples for item in one.shown)
+    assert (folder / "report.html").read_text().count('<b class="hit">hit</b>') == hits
+    assert (folder / "report.md").read_text().count("** (hit)") == hits
+    assert as_html("", [Section("", [Gallery(found.examples)])]).count("<li class=won>") == hits
+
+
+# What the model has learned.
+
+
+def unit(vector):
+    return vector / math.sqrt(sum(value * value for value in vector))
+
+
+def test_cohesion_equals_a_plain_double_loop():
+    data, rng = small_dataset(items=30), np.random.default_rng(0)
+    tags = [[JOBS[n] for n in range(4) if rng.random() < 0.4] or None for _ in range(30)]
+    data.items = with_column(data.items, "categorical.tags", pa.array(tags, pa.list_(pa.string())))
+    vectors = rng.normal(size=(30, 5))
+    vectors[:, :4] += [[2.0 * (job in (own or ())) for job in JOBS] for own in tags]
+    found = cohesion(data, Embeddings(np.arange(30), vectors.astype(np.float32)), "categorical.tags")
+    alike = [[bool(set(a or ()) & set(b or ())) for b in tags] for a in tags]
+    near = []
+    for one in range(30):
+        others = sorted((n for n in range(30) if n != one), key=lambda n: -(unit(vectors[one]) @ unit(vectors[n])))
+        near += [alike[one][other] for other in others[:10]]
+    assert found[0] == pytest.approx(np.mean(near))
+    anyone = np.mean([alike[a][b] for a in range(30) for b in range(30) if a != b])
+    assert (
+        found[1] == pytest.approx(anyone, abs=0.015) and found[0] > found[1] + 0.1
+    )  # the second is of 20,000 drawn pairs
+
+
+@pytest.mark.parametrize("rows", [np.arange(30), np.arange(0, 30, 2)])
+def test_alignment_equals_a_plain_double_loop(rows):
+    data, rng = small_dataset(items=30), np.random.default_rng(1)
+    tags = [[job for job in JOBS if rng.random() < 0.4] for _ in range(30)]
+    data.items = with_column(data.items, "categorical.tags", tags)
+    data.items = with_column(data.items, "categorical.only", ["same"] * 30)
+    data.items = with_column(data.items, "categorical.kind", [JOBS[n % 3] if n % 7 else None for n in range(30)])
+    vectors = rng.normal(size=(30, 5)) + np.array([[3.0 * (n % 3 == place) for place in range(5)] for n in range(30)])
+    found = {one.feature: one for one in alignment(data, "item", Embeddings(rows, vectors[rows].astype(np.float32)))}
+    assert found.keys() == {"item categorical.tags", "item categorical.kind"}
+    cosine = {(a, b): unit(vectors[a]) @ unit(vectors[b]) for a in rows for b in rows if a != b}
+    kinds = [[kind] if kind else [] for kind in data.items["categorical.kind"].to_pylist()]
+    for name, values in (("tags", tags), ("kind", kinds)):
+        same = [cosine[a, b] for a, b in cosine for job in JOBS if job in values[a] and job in values[b]]
+        assert found[f"item categorical.{name}"].same == pytest.approx(np.mean(same), abs=1e-6)
+        assert found[f"item categorical.{name}"].any == pytest.approx(np.mean(list(cosine.values())), abs=1e-6)
+    assert next(iter(found)) == "item categorical.kind"  # the strongest first
+
+
+def test_a_model_of_planted_tastes_lays_what_is_alike_together(told):
+    found, _ = told
+    near, anyone = found.cohesion
+    assert near > 0.5 > anyone + 0.2
+    assert found.alignment[0].feature in ("item categorical.category", "user categorical.occupation")
+    assert found.alignment[0].same > found.alignment[0].any + 0.3
+    data = found.recommender
+    for side, made in (("user", data.embed_users()), ("item", data.embed_items())):
+        np.testing.assert_allclose(found.embeddings[side].vectors, made["embedding"].to_pylist(), atol=1e-6)
+        length = [math.sqrt(sum(x * x for x in vector)) for vector in made["embedding"].to_pylist()]
+        assert norms(found.embeddings[side])["mean"] == pytest.approx(np.mean(length), rel=1e-5)
+
+
+def priced(seed=0):
+    """People who all like what is cheap, and a number of the items that means nothing."""
+    data, rng = small_dataset(users=80, items=60), np.random.default_rng(seed)
+    price, noise = rng.normal(50, 10, 60), rng.normal(size=60)
+    items = [f"i{row:03d}" for _ in range(80) for row in np.argsort(price / 10 + rng.gumbel(size=60))[:8]]
+    table = with_column(with_column(data.items, "continuous.price", price), "continuous.noise", noise)
+    return changed(data, items=table, interactions=with_column(data.interactions, "item_id", pa.array(items)))
+
+
+def test_correlations_find_a_planted_number_and_not_noise():
+    recommender = fit(classical("ease"), priced())
+    catalogue = catalogue_of(recommender, "test")
+    found = correlations(recommender, measure(recommender, "test", catalogue, "model"), catalogue)
+    assert found[0].feature == "item continuous.price" and found[0].r < -0.5 and found[0].corrected < 0.001
+    assert {one.feature: one for one in found}["item continuous.noise"].corrected > 0.05
+    assert [abs(one.r) for one in found] == sorted((abs(one.r) for one in found), reverse=True)
+
+
+def test_a_correlation_is_of_the_mean_score_when_each_users_scores_are_standardised():
+    recommender = fit(classical("ease"), priced())
+    data = recommender.dataset
+    catalogue = catalogue_of(recommender, "test")
+    whole = measure(recommender, "test", catalogue, "model")
+    found = {one.feature: one for one in correlations(recommender, whole, catalogue)}
+    users = sorted(set(data.user_rows[recommender.split.test].tolist()))
+    total = np.zeros(60)
+    for user in users:
+        pairs = pa.table({"user_id": [f"u{user:03d}"] * 60, "item_id": data.ids("item")})
+        scores = recommender.score(pairs)["score"].to_numpy()
+        total += (scores - scores.mean()) / scores.std(ddof=1)
+    expected = scipy.stats.linregress(data.items["continuous.price"].to_numpy(), total / len(users))
+    one = found["item continuous.price"]
+    assert (one.r, one.p, one.n) == (pytest.approx(expected.rvalue), pytest.approx(expected.pvalue, rel=1e-3), 60)
+    lists = recommender.recommend(None, 20, exclude_seen=False)  # a user's: how popular what they are shown is
+    assert set(lists["user_id"].to_pylist()) == {f"u{user:03d}" for user in users}
+    shown = whole.by_user["popularity@5"]
+    ages = data.users["continuous.age"].to_numpy()[users]
+    assert found["user continuous.age"].r == pytest.approx(scipy.stats.linregress(ages, shown).rvalue)
+
+
+# The baselines, and what is kept.
+
+
+def test_baselines_never_see_what_is_tested():
+    """Whatever the held-out items are, the fitted weights are the same to the last bit; and they are not if training changes."""
+    data = small_dataset()
+
+    def weights(rows):
+        items = data.interactions["item_id"].to_pylist()
+        for row in rows:
+            items[row] = f"i{(int(items[row][1:]) + 7) % 40:03d}"
+        config = classical(
+            "popularity", evaluation={"baselines": ["ease", "item_knn", "content_knn", "recent_popularity"]}
+        )
+        recommender = fit(config, changed(data, interactions=with_column(data.interactions, "item_id", items)))
+        fitted, _ = fit_baselines(recommender, progress=False)
+        return recommender.split, {name: one.model.classical.state() for name, one in fitted.items()}
+
+    split, plain = weights([])
+    held_out = [*split.test, *split.validation]
+    for rows, same in ((held_out, True), (split.train[:5], False)):
+        again, other = weights(rows)
+        assert again.name == split.name
+        for name in ("ease", "item_knn", "recent_popularity"):
+            parts = [np.array_equal(plain[name][part], other[name][part]) for part in plain[name]]
+            assert all(parts) is same, name
+
+
+def test_baselines_are_fitted_on_validation_too_exactly_where_the_model_was_refitted():
+    for refit in (False, True):
+        recommender = fit({**classical("popularity", evaluation={"baselines": ["ease"]}), "training": {"refit": refit}})
+        fitted, _ = fit_baselines(recommender, progress=False)
+        assert (fitted["ease"].model.matrix != recommender.model.matrix).nnz == 0
+        expected = len(recommender.split.train) + refit * len(recommender.split.validation)
+        assert fitted["ease"].model.matrix.nnz == expected
+
+
+def test_the_baselines_that_fit_the_data_are_chosen():
+    data = small_dataset()
+    bare = changed(
+        data, items=data.items.select(["item_id"]), interactions=data.interactions.select(["user_id", "item_id"])
+    )
+    for one, split, names in (
+        (data, LAST, {"content_knn", "ease", "ials", "item_knn", "popularity", "recent_popularity"}),
+        (bare, {"protocol": "random"}, {"ease", "ials", "item_knn", "popularity"}),
+    ):
+        for own in ("ease", "popularity"):
+            recommender = fit({"model": {"type": own}, "split": split}, one)
+            assert set(fit_baselines(recommender, progress=False)[0]) == names - {own}
+
+
+def test_a_catalogue_too_large_for_a_baseline_is_said(monkeypatch):
+    recommender = fit({"model": {"type": "popularity"}, "split": LAST})
+    monkeypatch.setattr(recommender.registry.get("classical", "ease"), "most_items", 39)
+    fitted, notes = fit_baselines(recommender, progress=False)
+    assert "ease" not in fitted
+    assert len(notes) == 1 and "The baseline ease is not measured" in notes[0] and "40 items" in notes[0]
+    recommender.config.evaluation = EvaluationConfig(baselines=["ease"])
+    assert "ease" in fit_baselines(recommender, progress=False)[0]
+
+
+def test_the_report_of_a_loaded_model_is_that_of_the_fitted_one(told, tmp_path):
+    found, folder = told
+    data = planted("occupation")
+    again = study(Recommender.load(found.recommender.save(tmp_path / "model")).with_data(data), progress=False)
+    save_figures(again, tmp_path / "evaluation")
+
+    def read(place):
+        summary = json.loads((place / "evaluation" / "evaluation.json").read_text())
+        return {name: value for name, value in summary.items() if name != "seconds"}
+
+    assert read(tmp_path) == read(folder)
+    assert pq.read_table(tmp_path / "evaluation" / "users.parquet").equals(
+        pq.read_table(folder / "evaluation" / "users.parquet")
+    )
+    for part in (
+        "intervals",
+        "compared",
+        "slices",
+        "worth",
+        "correlations",
+        "alignment",
+        "cohesion",
+        "examples",
+        "findings",
+    ):
+        assert getattr(again, part) == getattr(found, part), part
+    assert verdict(again) == verdict(found)
+
+
+def test_a_model_whose_lists_lack_every_category_is_reported_beside_one_whose_do_not(tmp_path):
+    """Nobody's popular items have a tag, so that popularity has no calibration to tell, while the model has."""
+    data, rng = small_dataset(users=60, items=40), np.random.default_rng(0)
+    tags = [None if row < 15 else [JOBS[row % 4]] for row in range(40)]
+    items = [f"i{row:03d}" for _ in range(60) for row in (*rng.permutation(15)[:4], *(15 + rng.permutation(25)[:4]))]
+    data = changed(
+        data,
+        items=with_column(data.items.select(["item_id"]), "categorical.tags", pa.array(tags, pa.list_(pa.string()))),
+        interactions=with_column(data.interactions, "item_id", items),
+    )
+    config = classical(
+        "content_knn", evaluation={"baselines": ["popularity"], "k": [10], "category": "categorical.tags"}
+    )
+    found = studied(config, data)
+    assert category_feature(found.recommender.dataset) == "categorical.tags"
+    assert "calibration@10" in found.model.by_user and "calibration@10" not in found.baselines["popularity"].by_user
+    assert sections(found, tmp_path)
