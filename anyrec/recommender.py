@@ -154,7 +154,7 @@ class Recommender:
 
         torch.manual_seed(config.seed)
         self.model, self.columns = assemble(config, self.registry, dataset, split.train, self.context, self.notes)
-        self.notes += [note for note in self.context.warnings if note not in self.notes]
+        self.notes = list(dict.fromkeys([*self.notes, *self.context.warnings]))  # a refit says the same again
         self._known = {}
         labels = fade(labels, dataset, split.train, config.data.half_life_interactions)
         samples = make_samples(dataset, split.train, labels, self.model.heads)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from anyrec.contracts import Encoder, Params
+from anyrec.data.lists import flat, offsets_of
 from anyrec.ragged import Ragged
 
 
@@ -68,12 +69,5 @@ class Categorical(Encoder):
 
 def flatten(column: pa.Array) -> tuple[pa.Array, np.ndarray]:
     """Strings or lists of strings as (values,) without nulls and (rows + 1,) int64 offsets; a null row is empty."""
-    rows = len(column)
-    if not pa.types.is_list(column.type) and not pa.types.is_large_list(column.type):
-        lengths = column.is_valid().to_numpy(zero_copy_only=False).astype(np.int64)
-        return column.drop_null().cast(pa.string()), np.concatenate([[0], np.cumsum(lengths)])
-    values = column.flatten()
-    parents = pc.list_parent_indices(column).to_numpy(zero_copy_only=False)
-    valid = values.is_valid().to_numpy(zero_copy_only=False)
-    lengths = np.bincount(parents[valid], minlength=rows) if rows else np.empty(0, np.int64)
-    return values.drop_null().cast(pa.string()), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    values, owners = flat(column)
+    return values.cast(pa.string()), offsets_of(owners, len(column))

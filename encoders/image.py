@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from anyrec.contracts import Context, Encoder, Params
 from anyrec.data.images import load_images
+from anyrec.data.lists import flat, offsets_of
 from anyrec.errors import ConfigError, Fault
 from anyrec.progress import progress_bar
 from anyrec.ragged import Prepared, Ragged
@@ -111,13 +112,8 @@ class Torchvision(Encoder):
 
 def file_names(column: pa.Array) -> tuple[list[str], np.ndarray]:
     """File names of every row, and (rows + 1,) offsets."""
-    if not pa.types.is_list(column.type):
-        counts = column.is_valid().to_numpy(zero_copy_only=False).astype(np.int64)
-        return column.drop_null().to_pylist(), np.concatenate([[0], np.cumsum(counts)])
-    flat, parents = column.flatten(), pa.compute.list_parent_indices(column).to_numpy(zero_copy_only=False)
-    valid = flat.is_valid().to_numpy(zero_copy_only=False)
-    counts = np.bincount(parents[valid], minlength=len(column)) if len(column) else np.empty(0, np.int64)
-    return flat.drop_null().to_pylist(), np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    names, owners = flat(column)
+    return names.to_pylist(), offsets_of(owners, len(column))
 
 
 def pixels(column: pa.Array, context: Context, size: int) -> Ragged:

@@ -15,6 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from anyrec.contracts import Encoder, Params
+from anyrec.data.lists import flat, offsets_of
 from anyrec.errors import ConfigError, Fault, MissingDependency
 from anyrec.progress import progress_bar
 from anyrec.ragged import Prepared, Ragged
@@ -145,16 +146,9 @@ def backbone(name: str) -> SentenceTransformer:
 
 def flatten_texts(column: pa.Array) -> tuple[pa.Array, np.ndarray]:
     """Strings or lists of strings, less the empty: (texts,) and (rows + 1,) int64 offsets."""
-    if not pa.types.is_list(column.type):
-        offsets = np.concatenate([[0], np.cumsum(column.is_valid().to_numpy(zero_copy_only=False))]).astype(np.int32)
-        column = pa.ListArray.from_arrays(pa.array(offsets), column.drop_null())
-    texts = column.flatten()
-    parents = pc.list_parent_indices(column).to_numpy(zero_copy_only=False)
-    full = pc.fill_null(pc.greater(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0), False).to_numpy(
-        zero_copy_only=False
-    )
-    lengths = np.bincount(parents[full], minlength=len(column)) if len(column) else np.empty(0, np.int64)
-    return texts.filter(pa.array(full)), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    texts, owners = flat(column)
+    full = pc.greater(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0)
+    return texts.filter(full), offsets_of(owners[full.to_numpy(zero_copy_only=False)], len(column))
 
 
 def _joined(texts: list[str], offsets: np.ndarray) -> list[str]:

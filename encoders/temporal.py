@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from anyrec.contracts import Encoder, Params
+from anyrec.data.lists import flat, offsets_of
 from anyrec.ragged import Prepared, Ragged
 
 DAY = 86_400_000_000
@@ -140,15 +141,12 @@ class Timestamps(Encoder):
 
 def finite_lists(column: pa.Array, as_time: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Numbers or times (as microseconds) of lists, as (values,) float64 and (rows + 1,) offsets; what is not finite is left out."""
-    if not pa.types.is_list(column.type):
-        offsets = np.concatenate([[0], np.cumsum(column.is_valid().to_numpy(zero_copy_only=False))]).astype(np.int32)
-        column = pa.ListArray.from_arrays(pa.array(offsets), column.drop_null())
-    flat = column.flatten()
-    values = (flat.cast(pa.int64()) if as_time else flat).cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
-    parents = pc.list_parent_indices(column).to_numpy(zero_copy_only=False)
+    numbers, owners = flat(column)
+    values = (
+        (numbers.cast(pa.int64()) if as_time else numbers).cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    )
     finite = np.isfinite(values)
-    lengths = np.bincount(parents[finite], minlength=len(column)) if len(column) else np.empty(0, np.int64)
-    return values[finite], np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return values[finite], offsets_of(owners[finite], len(column))
 
 
 def _statistics(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from scipy import sparse
 from threadpoolctl import threadpool_limits
 
 from anyrec.contracts import Classical, History, Params
+from anyrec.data.lists import flat, offsets_of
 from anyrec.errors import MissingDependency
 
 
@@ -222,24 +223,16 @@ def item_words(table: pa.Table) -> list[str]:
         if group not in ("text", "categorical"):
             continue
         column = table.column(name).combine_chunks()
-        if pa.types.is_list(column.type):
-            flat = _word(name, column.flatten()) if group == "categorical" else column.flatten().cast(pa.string())
-            offsets = column.offsets if not column.null_count else pa.array(_offsets(column))
-            column = pc.binary_join(pa.ListArray.from_arrays(offsets, flat), " ")
-        elif group == "categorical":
-            column = _word(name, column)
-        parts.append(pc.fill_null(column.cast(pa.string()), ""))
+        values, owners = flat(column)
+        values = _word(name, values) if group == "categorical" else values.cast(pa.string())
+        lists = pa.ListArray.from_arrays(pa.array(offsets_of(owners, len(table)).astype(np.int32)), values)
+        parts.append(pc.binary_join(lists, " "))
     return pc.binary_join_element_wise(*parts, " ").to_pylist()
 
 
 def _word(name: str, values: pa.Array) -> pa.Array:
     plain = pc.replace_substring_regex(values.cast(pa.string()), r"\W+", "_")
     return pc.binary_join_element_wise(name.replace(".", "_"), plain, "_")
-
-
-def _offsets(column: pa.Array) -> np.ndarray:
-    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
-    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
 
 
 def _fit_quietly(part: str, name: str, history: History, options: dict[str, Any]) -> Any:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from small import small_config, small_dataset
 
+from anyrec import recommender as facade
 from anyrec.errors import ConfigError
 from anyrec.model import IDENTITY
 from anyrec.plugins import discover
@@ -29,13 +30,14 @@ def fit(dataset=None, **changes):
 def test_every_parameter_is_trained(fusion, interaction, monkeypatch):
     """No layer appears after the optimizer was built, and each parameter moves within one epoch."""
     before = {}
-    build = Recommender._build
+    assemble = facade.assemble
 
-    def remember(self, *arguments):
-        build(self, *arguments)
-        before.update({name: value.detach().clone() for name, value in self.model.named_parameters()})
+    def remember(*arguments):
+        model, columns = assemble(*arguments)
+        before.update({name: value.detach().clone() for name, value in model.named_parameters()})
+        return model, columns
 
-    monkeypatch.setattr(Recommender, "_build", remember)
+    monkeypatch.setattr(facade, "assemble", remember)
     model = fit(
         fusion={"type": fusion},
         interaction={"type": interaction},

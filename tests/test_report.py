@@ -116,11 +116,18 @@ def beaten(tmp_path_factory):
     """A run of the command line whose model a baseline surely beats."""
     folder = tmp_path_factory.mktemp("beaten")
     write_json(planted("occupation"), folder / "data.json")
-    named = {"output": folder, "set": ("model.type=item_knn", "model.neighbours=1")}
-    options = [part for value in named["set"] for part in ("--set", value)]
+    options = ("--set", "model.type=item_knn", "--set", "model.neighbours=1")
     code, message = call("train", "--data", folder / "data.json", "--output", folder, *options)
     assert code == 0, message
     return folder / "model", message
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Pictures are not drawn: for tests of the words."""
+    monkeypatch.setattr(
+        figures, "_finish", lambda figure, name, caption: figures.Picture(name, "<svg />", b"", caption)
+    )
 
 
 def first_paragraph(markdown):
@@ -153,12 +160,14 @@ def test_a_model_of_shuffled_labels_is_said_to_have_learned_nothing_and_one_of_t
 
 def test_on_real_data_shuffled_labels_are_found_out_too(ml_100k):
     data = Dataset.read(ml_100k)
+    few = pa.compute.is_in(data.interactions["user_id"], value_set=data.ids("user").slice(0, 250))
+    data = changed(data, interactions=data.interactions.filter(few))
     config = classical("item_knn", split={"protocol": "random"})
     assert "learned nothing" in verdict(studied(config, shuffled(data)))
     assert "That is better than every baseline" in verdict(studied(config, data))
 
 
-def test_a_model_that_beats_all_baselines_is_said_to():
+def test_a_model_that_beats_all_baselines_is_said_to(undrawn):
     found = studied(
         tower(features={"temporal": None, "text": None, "identity": None}), planted("occupation", "location")
     )
@@ -209,7 +218,7 @@ def test_the_command_to_use_a_winning_baseline_works_as_written(beaten, tmp_path
     strict=True,
     reason="sections.py, _verdict: `--set model.type=ease` keeps the old model's own options, which are then unknown keys",
 )
-def test_the_command_to_train_a_winning_baseline_works_as_written(beaten, tmp_path):
+def test_the_command_to_train_a_winning_baseline_works_as_written(beaten, tmp_path, undrawn):
     folder, _ = beaten
     told = re.search(r"`python train.py (.*?)`", (folder / "report.md").read_text())[1]
     code, message = call(
@@ -221,7 +230,7 @@ def test_the_command_to_train_a_winning_baseline_works_as_written(beaten, tmp_pa
 @pytest.mark.xfail(
     strict=True, reason="sections.py, _verdict: names config.json in a folder that `report --output` never fills"
 )
-def test_the_command_names_a_config_that_is_there(beaten, tmp_path):
+def test_the_command_names_a_config_that_is_there(beaten, tmp_path, undrawn):
     folder, _ = beaten
     call("report", "--model_path", folder, "--data", folder.parent / "data.json", "--output", tmp_path)
     told = re.search(r"`python train.py --config (\S+) ", (tmp_path / "report.md").read_text())[1]
@@ -234,7 +243,7 @@ def test_without_baselines_nothing_is_claimed():
     assert verdict(found).endswith("No baseline was measured, so there is nothing to say whether that is good.")
 
 
-def test_sampled_figures_are_said_not_to_compare(tmp_path):
+def test_sampled_figures_are_said_not_to_compare(tmp_path, undrawn):
     plain = studied(classical("ease"))
     found = studied(classical("ease", evaluation={"baselines": ["popularity"], "candidate_samples": 5}))
     assert found.model.mean("ndcg@10") > plain.model.mean("ndcg@10") + 0.2  # which is why
@@ -253,7 +262,7 @@ def test_what_was_not_held_out_cannot_be_reported(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_leak_is_warned_of_at_the_top(tmp_path):
+def test_a_leak_is_warned_of_at_the_top(tmp_path, undrawn):
     found = studied(classical("ease"), leaky())
     top = as_markdown("report", sections(found, tmp_path)[:1])
     assert "**Beware.** LEAK: the user feature 'temporal.previous_liked_items'" in top
@@ -273,7 +282,7 @@ def leaky():
 
 
 @pytest.mark.xfail(strict=True, reason="held_out.py, with_data: drops the notes of the split and of the leaks")
-def test_a_leak_is_warned_of_in_the_report_of_a_loaded_model_too(tmp_path):
+def test_a_leak_is_warned_of_in_the_report_of_a_loaded_model_too(tmp_path, undrawn):
     folder = fit(classical("ease"), leaky()).save(tmp_path / "model")
     found = study(Recommender.load(folder).with_data(leaky()), progress=False)
     assert "**Beware.** LEAK:" in as_markdown("report", sections(found, tmp_path)[:1])
@@ -306,7 +315,7 @@ def test_a_baseline_that_does_not_exist_is_told_with_the_nearest():
         studied(classical("popularity", evaluation={"baselines": ["ials", "eas"]}))
 
 
-def test_a_baseline_that_cannot_be_fitted_is_left_out_with_a_sentence(monkeypatch, tmp_path):
+def test_a_baseline_that_cannot_be_fitted_is_left_out_with_a_sentence(monkeypatch, tmp_path, undrawn):
     for name in ["implicit", *(name for name in sys.modules if name.startswith("implicit."))]:
         monkeypatch.setitem(sys.modules, name, None)
     found = studied(classical("popularity", evaluation={"baselines": ["ease", "item_knn"]}))
@@ -374,7 +383,7 @@ def test_the_page_needs_no_network_and_is_well_formed(told):
     assert {r[1:] for r in page.references if r.startswith("#")} <= set(page.ids)
 
 
-def test_every_section_and_picture_is_on_the_page_and_in_the_markdown(told):
+def test_every_section_and_picture_is_on_the_page_and_in_the_markdown(told, undrawn):
     found, folder = told
     markdown, page = (folder / "report.md").read_text(), Page((folder / "report.html").read_text())
     titles = [section.title for section in sections(found, folder) if section.title]
@@ -456,7 +465,16 @@ def test_what_data_say_is_shown_as_text_and_never_run(tmp_path):
     )
 
 
-@pytest.mark.parametrize("name", ["$", "$$", "$$$", "cost $5 to $10", r"$\nothing$", "_hidden", "50%", "<b>"])
+FORMULA = pytest.mark.xfail(
+    strict=True,
+    reason="figures.py, STYLE: text.parse_math is on, so '$$' (a price range) is taken for a formula and fails",
+)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["$", "$$$", "50%", "<b>", "_x", *(pytest.param(n, marks=FORMULA) for n in ("$$", "$5 to $10", r"$\nothing$"))],
+)
 def test_pictures_take_every_name_that_data_may_hold(name):
     if name.count("$") > 1:
         pytest.xfail(
@@ -537,20 +555,20 @@ def test_slices_of_users_part_the_users_and_slices_of_items_what_was_held_out(to
     kinds = collections.defaultdict(list)
     for one in found.slices:
         kinds[one.kind].append(one)
-    assert set(kinds) == {
-        "users by training interactions",
-        "users by length of history",
-        "users by categorical.location",
-        "users by categorical.occupation",
-        "items by training interactions",
-        "items by categorical.category",
-    } | {kind for kind in kinds if kind.startswith("items by ")}
-    for kind, parts in kinds.items():
-        if kind in ("users by training interactions", "users by length of history"):
-            assert sum(one.users for one in parts) == len(ranking.users)
-        if kind in ("users by training interactions", "users by length of history", "items by training interactions"):
-            assert sum(one.targets for one in parts) == len(ranking.targets)
-        assert all(one.figures.keys() == {"model", found.best_baseline} for one in parts)
+        assert one.figures.keys() == {"model", found.best_baseline}
+        assert 0 < one.users <= len(ranking.users) and one.users <= one.targets <= len(ranking.targets)
+    for kind in ("users by training interactions", "users by length of history"):
+        assert sum(one.users for one in kinds[kind]) == len(ranking.users)
+        assert sum(one.targets for one in kinds[kind]) == len(ranking.targets)
+    assert sum(one.targets for one in kinds["items by training interactions"]) == len(ranking.targets)
+    lacking = found.recommender.dataset.items["categorical.category"].is_null().to_numpy()
+    assert sum(one.targets for one in kinds["items by categorical.category"]) == (~lacking[ranking.items]).sum()
+
+
+def test_a_feature_that_all_users_have_one_value_of_parts_them_too():
+    parts = [one for one in parts_of(small_dataset()) if one.kind == "users by categorical.job"]
+    assert {one.name for one in parts} == set(JOBS)
+    assert sum(one.users for one in parts) == sum(one.targets for one in parts) == 60
 
 
 def ndcg_by_loop(ranks, k=10):
@@ -877,11 +895,14 @@ def test_the_report_of_a_loaded_model_is_that_of_the_fitted_one(told, tmp_path):
     assert verdict(again) == verdict(found)
 
 
-def test_a_model_whose_lists_lack_every_category_is_reported_beside_one_whose_do_not(tmp_path):
+@pytest.mark.xfail(
+    strict=True, reason="sections.py, _lists: a figure that the model has and a baseline lacks is a KeyError"
+)
+def test_a_model_whose_lists_lack_every_category_is_reported_beside_one_whose_do_not(tmp_path, undrawn):
     """Nobody's popular items have a tag, so that popularity has no calibration to tell, while the model has."""
     data, rng = small_dataset(users=60, items=40), np.random.default_rng(0)
-    tags = [None if row < 15 else [JOBS[row % 4]] for row in range(40)]
-    items = [f"i{row:03d}" for _ in range(60) for row in (*rng.permutation(15)[:4], *(15 + rng.permutation(25)[:4]))]
+    tags = [None if row < 18 else [JOBS[row % 4]] for row in range(40)]
+    items = [f"i{row:03d}" for _ in range(60) for row in (*rng.permutation(18)[:6], *(18 + rng.permutation(22)[:2]))]
     data = changed(
         data,
         items=with_column(data.items.select(["item_id"]), "categorical.tags", pa.array(tags, pa.list_(pa.string()))),

@@ -13,6 +13,7 @@ from scipy import sparse
 
 from anyrec.data.dataset import Dataset, Side
 from anyrec.data.labels import label_interactions
+from anyrec.data.lists import flat
 from anyrec.evaluation.held_out import known_rows, rank_held_out
 from anyrec.evaluation.lists import Catalogue, list_metrics
 from anyrec.evaluation.ranking import Pairs, Ranking, metrics_by_user
@@ -87,7 +88,7 @@ def category_feature(dataset: Dataset, wanted: str | None = None) -> str | None:
         column = dataset.items.column(name).combine_chunks()
         if not name.startswith("categorical.") or column.null_count > len(column) / 2:
             continue
-        values = len(pc.unique(column.flatten() if pa.types.is_list(column.type) else column).drop_null())
+        values = len(pc.unique(flat(column)[0]))
         named = any(word in name.split(".")[1].lower() for word in ("categor", "genre", "type", "class"))
         rank = (not named, values, name)
         if FEWEST <= values <= MOST and (best is None or rank < best):
@@ -98,16 +99,12 @@ def category_feature(dataset: Dataset, wanted: str | None = None) -> str | None:
 def indicators(dataset: Dataset, side: Side, name: str) -> tuple[sparse.csr_matrix, list[str]]:
     """(rows, values) 1 where a record has the value of a categorical feature, and the values, the commonest first."""
     column = dataset.table(side).column(name).combine_chunks()
-    if pa.types.is_list(column.type):
-        owners, flat = pc.list_parent_indices(column).to_numpy(), column.flatten()
-    else:
-        owners, flat = np.arange(len(column)), column
-    counts = pc.value_counts(flat.drop_null())
+    had, owners = flat(column)
+    counts = pc.value_counts(had)
     order = np.lexsort((np.arange(len(counts)), -counts.field("counts").to_numpy()))
     values = counts.field("values").take(pa.array(order))
-    place = pc.fill_null(pc.index_in(flat, value_set=values), -1).to_numpy(zero_copy_only=False)
-    inside = place >= 0
-    ones = np.ones(int(inside.sum()))
-    matrix = sparse.csr_matrix((ones, (owners[inside], place[inside])), (len(column), len(values)))
+    place = pc.index_in(had, value_set=values).to_numpy(zero_copy_only=False)
+    matrix = sparse.csr_matrix((np.ones(len(place)), (owners, place)), (len(column), len(values)))
+    matrix.sum_duplicates()
     matrix.data[:] = 1.0
     return matrix, [str(value) for value in values.to_pylist()]
