@@ -19,6 +19,7 @@ from anyrec.config import Config
 from anyrec.contracts import Classical, History
 from anyrec.data.dataset import Dataset, rows_of
 from anyrec.data.labels import MICROSECONDS_A_DAY, Labels
+from anyrec.data.read import records_to_table
 from anyrec.data.split import Split
 from anyrec.errors import Fault, InputError
 from anyrec.evaluation.ranking import Pairs
@@ -50,7 +51,8 @@ class ClassicalModel(nn.Module):
         known = np.maximum(rows, 0)
         history = self.matrix[known]
         scores = np.asarray(self.classical.score(known, history), np.float32)
-        scores[(rows < 0) | (np.diff(history.indptr) == 0)] = self.popularity
+        if self.classical.personal:
+            scores[(rows < 0) | (np.diff(history.indptr) == 0)] = self.popularity
         found, places = torch.from_numpy(scores), items[..., 0].cpu()
         if places.dim() == 2:
             return found.gather(1, places).to(users.device)
@@ -63,6 +65,7 @@ class ClassicalRecommender(Recommender):
     """A recommender whose model is one of the kind `classical`."""
 
     model: ClassicalModel  # type: ignore[assignment]
+    has_vectors = False
 
     def __init__(self, config: Config, registry: Registry, notes: Any = ()):
         super().__init__(config, registry, notes)
@@ -101,8 +104,15 @@ class ClassicalRecommender(Recommender):
     def _embed(self, side: Any, records: Users) -> NoReturn:
         raise self._unable("no embeddings")
 
-    def add_items(self, items: Any) -> NoReturn:
-        raise self._unable("no way to score items that it was not fitted on")
+    def add_items(self, items: Any) -> Recommender:
+        """Itself, where it was fitted on all of `items`. Raises InputError for others, which it cannot score."""
+        ids = (items.items if isinstance(items, Dataset) else items).column("item_id").combine_chunks()
+        if (rows_of(ids, self.dataset.ids("item")) < 0).any():
+            raise self._unable("no way to score items that it was not fitted on")
+        return self
+
+    def about(self) -> dict[str, Any]:
+        return {"name": self.config.name, "type": self.config.model.type}
 
     def _unable(self, what: str) -> InputError:
         fault = Fault("model", f"'{self.model.classical.type}' has {what}.", "Train a two_tower for that.", "unable")
@@ -113,7 +123,7 @@ class ClassicalRecommender(Recommender):
         if isinstance(records, Dataset):
             records = records.table(side)
         if isinstance(records, list) and records and isinstance(records[0], dict):
-            records = pa.table({f"{side}_id": [record[f"{side}_id"] for record in records]})
+            records = records_to_table(records, side, self.dataset.roles)
         if not isinstance(records, pa.Table):
             return super()._represent(side, records)
         table: pa.Table = records

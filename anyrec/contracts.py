@@ -292,6 +292,8 @@ class Classical:
     type: ClassVar[str]
     needs: ClassVar[tuple[str, ...]] = ()
     """What the data must have for it: "timestamps", "content" (texts or categories of items)."""
+    personal: ClassVar[bool] = True
+    """Whether its scores depend on the user; those without a history are then given the popular items instead."""
     baseline: ClassVar[bool] = True
     """Whether it is measured beside every model unasked."""
     most_items: ClassVar[int | None] = None

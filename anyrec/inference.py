@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from anyrec.data.dataset import Dataset
+from anyrec.data.dataset import Dataset, Side
 from anyrec.recommender import Recommender
 
 
@@ -27,17 +27,12 @@ def infer(
     `data`, or else each of its users with each of its items.
     """
     ranker = recommender.add_items(data) if len(data.items) else recommender
-    users = ranker.embed_users(data) if len(data.users) else None
-    lists = ranker.recommend(data, top_k, exclude_seen=exclude_seen, candidates=candidates) if users else None
+    lists = ranker.recommend(data, top_k, exclude_seen=exclude_seen, candidates=candidates) if len(data.users) else None
     return {
-        "model": {
-            "name": recommender.config.name,
-            "dim": recommender.config.dim,
-            "interaction": recommender.config.interaction.type,
-        },
+        "model": recommender.about(),
         "top_k": top_k,
-        "users": _users(users, lists),
-        "items": _embedded(recommender.embed_items(data), "item_id") if len(data.items) else [],
+        "users": _users(_embedded(ranker, "user", data), lists),
+        "items": _embedded(recommender, "item", data),
         "scores": _scores(ranker, data),
         "notes": list(dict.fromkeys([*data.notes, *recommender.context.warnings])),
     }
@@ -50,18 +45,20 @@ def read_request(recommender: Recommender, path: Path) -> Dataset:
     return read_partial(path, recommender.config.data, recommender.dataset.roles)
 
 
-def _users(users: pa.Table | None, lists: pa.Table | None) -> list[dict[str, Any]]:
-    if users is None or lists is None:
+def _users(found: list[dict[str, Any]], lists: pa.Table | None) -> list[dict[str, Any]]:
+    if lists is None:
         return []
-    found = _embedded(users, "user_id")
     by_user: dict[Any, list[dict[str, Any]]] = {entry["user_id"]: [] for entry in found}
     for row in lists.to_pylist():
         by_user[row["user_id"]].append({"item_id": row["item_id"], "score": row["score"], "rank": row["rank"]})
     return [{**entry, "recommendations": by_user[entry["user_id"]]} for entry in found]
 
 
-def _embedded(table: pa.Table, key: str) -> list[dict[str, Any]]:
-    return [{key: row[key], "embedding": row["embedding"]} for row in table.to_pylist()]
+def _embedded(recommender: Recommender, side: Side, data: Dataset) -> list[dict[str, Any]]:
+    """The ids of one side of the request, each with its vector where the model has vectors."""
+    if not recommender.has_vectors or not len(data.table(side)):
+        return pa.table({f"{side}_id": data.ids(side)}).to_pylist()
+    return (recommender.embed_users(data) if side == "user" else recommender.embed_items(data)).to_pylist()
 
 
 def _scores(ranker: Recommender, data: Dataset) -> list[dict[str, Any]]:

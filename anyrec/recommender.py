@@ -20,7 +20,7 @@ from anyrec.data.dataset import Dataset, Side, rows_of
 from anyrec.data.labels import Labels, fade, label_interactions
 from anyrec.data.leaks import drop_leaks
 from anyrec.data.split import Split, split_interactions
-from anyrec.errors import ConfigError, DataError, Fault
+from anyrec.errors import ConfigError, DataError, Fault, did_you_mean
 from anyrec.evaluation.ranking import Pairs, ranking_metrics
 from anyrec.model import SIDES, Columns, Model, move_columns
 from anyrec.plugins import Registry, discover
@@ -329,6 +329,14 @@ class Recommender:
 
         self.model = read_model(folder, self.config, self.registry, self.context).to(self.device)
 
+    has_vectors = True
+    """Whether users and items have embeddings."""
+
+    def about(self) -> dict[str, Any]:
+        """The model in one line of a result: name, and the length of its vectors and how they make a score."""
+        config = self.config
+        return {"name": config.name, "dim": config.dim, "interaction": config.interaction.type}
+
     def describe(self) -> list[str]:
         """What the model is made of, in lines for a person."""
         lines = []
@@ -429,6 +437,12 @@ def make_recommender(config: Config, registry: Registry, notes: Sequence[str] = 
         return Recommender(config, registry, notes)
     from anyrec.classical import ClassicalRecommender
 
+    known = [TWO_TOWER, *registry.names("classical")]
+    if config.model.type not in known:
+        suggestion = did_you_mean(config.model.type, known)
+        raise ConfigError(
+            Fault("/model/type", f"there is no model '{config.model.type}'.", suggestion, "unknown plugin")
+        )
     return ClassicalRecommender(config, registry, notes)
 
 

@@ -80,7 +80,7 @@ def report_run(recommender: Recommender, run_dir: Path, console: Console) -> Non
 
     found = study(recommender)
     if found is None:
-        console.print("No interaction was held out, so there is no report.")
+        console.print("Nothing is held out from what the model learned, so there is no report.")
         return
     if recommender.split is not None:
         save_split(recommender.split, recommender.dataset, run_dir)

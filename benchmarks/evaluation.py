@@ -59,7 +59,7 @@ def compare(name, python):
     started = time.perf_counter()
     ranking = rank_held_out(recommender, "test", length=max(KS))
     print(f"{name}: {len(ranking.users)} users ranked in {time.perf_counter() - started:.2f} s", flush=True)
-    catalogue = catalogue_of(recommender, "test")
+    catalogue = catalogue_of(recommender)
     whole, found = timed(ranking, catalogue)
     print(
         f"anyrec, all: {whole:.3f} s for {len(found)} figures; bar 3 s: {'met' if whole <= 3 else 'MISSED'}", flush=True

@@ -22,6 +22,7 @@ class Popularity(Classical):
     """The items that most users had, the same for everybody."""
 
     type = "popularity"
+    personal = False
 
     def fit(self, history: History) -> None:
         self.weights = np.bincount(history.items, minlength=history.matrix.shape[1]).astype(np.float32)
@@ -242,7 +243,7 @@ def _fit_quietly(part: str, name: str, history: History, options: dict[str, Any]
     except ImportError:
         raise MissingDependency("implicit", "baselines", "this classical model") from None
     if part != "nearest_neighbours":
-        options = {**options, "random_state": history.seed}
+        options = {**options, "random_state": history.seed, "use_gpu": False}
     with threadpool_limits(1, "blas"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = getattr(module, name)(**options)

@@ -334,10 +334,6 @@ def test_a_user_not_known_is_shown_the_popular_items(fitted):
         fitted.recommend(["nobody"], 6)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="anyrec/classical.py, ClassicalModel.score: users without a history get the counts of all time, not the model's",
-)
 def test_recent_popularity_is_the_same_for_everybody_known_or_not():
     old = [(f"u{n}", "old") for n in range(6)]
     new = [(f"u{n}", "new") for n in range(4)]
@@ -353,7 +349,6 @@ def test_a_user_all_of_whose_interactions_are_held_out_is_shown_the_popular_item
     np.testing.assert_array_equal(scores(recommender)[cold], matrix(recommender).sum(0))
 
 
-@pytest.mark.xfail(strict=True, reason="anyrec/classical.py, _represent: record[f'{side}_id'] is a KeyError")
 def test_a_record_without_an_id_is_told():
     with pytest.raises(InputError, match="user_id"):
         fit("popularity").recommend([{"continuous": {"age": 3}}], 3)
@@ -400,9 +395,6 @@ def test_options_that_are_not_there_are_told_with_the_nearest():
         assert error.value.exit_code == 2 and "/model" in str(error.value)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="anyrec/classical.py, _make: only classical names are suggested, never 'two_tower'"
-)
 def test_a_misspelt_two_tower_is_suggested_too():
     with pytest.raises(ConfigError, match="Did you mean 'two_tower'"):
         Recommender.from_config({"model": {"type": "two_towr"}}).fit(small_dataset(), progress=False)
@@ -491,7 +483,6 @@ def test_the_command_line_trains_one_and_its_model_answers(tmp_path):
     assert code == 2 and "Did you mean 'ease'" in message
 
 
-@pytest.mark.xfail(strict=True, reason="anyrec/inference.py, infer: asks every model for embeddings, which raises")
 def test_inference_answers_with_a_classical_model_too(tmp_path):
     folder = fit("ease").save(tmp_path / "model")
     people = tmp_path / "people.json"

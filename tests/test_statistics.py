@@ -91,10 +91,6 @@ def test_an_interval_moves_with_its_unit(values, scale):
     assert min(values) - 1e-12 <= one.low <= one.high <= max(values) + 1e-12
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="statistics.py, intervals: the mean and the resampled means are rounded apart, and figures.bars then fails",
-)
 def test_an_interval_holds_its_own_mean():
     for value in (0.61314719, 1 / np.log2(3), 0.1):
         for users in range(1, 40):

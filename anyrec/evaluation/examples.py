@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from anyrec.data.dataset import Dataset
+from anyrec.data.labels import label_interactions
 from anyrec.data.split import time_order
-from anyrec.evaluation.lists import Catalogue
-from anyrec.evaluation.measure import Measured, indicators
+from anyrec.evaluation.held_out import known_rows
+from anyrec.evaluation.measure import Measured, Part, indicators
 
 if TYPE_CHECKING:
     from anyrec.recommender import Recommender
@@ -40,7 +41,7 @@ class Example(NamedTuple):
     likeness: float | None
 
 
-def examples(recommender: Recommender, whole: Measured, catalogue: Catalogue, category: str | None) -> list[Example]:
+def examples(recommender: Recommender, part: Part, whole: Measured, category: str | None) -> list[Example]:
     """A few tested users: half of them drawn from those with a hit among what is shown, half from all; the seed decides."""
     dataset, ranking = recommender.dataset, whole.ranking
     if not len(ranking.users):
@@ -49,7 +50,7 @@ def examples(recommender: Recommender, whole: Measured, catalogue: Catalogue, ca
     lucky = np.unique(ranking.targets[ranking.ranks <= SHOWN])
     chosen = list(rng.permutation(lucky)[: PEOPLE // 2])
     chosen += [user for user in rng.permutation(ranking.users) if user not in chosen][: PEOPLE - len(chosen)]
-    latest = _latest(dataset, catalogue, np.array(chosen))
+    latest = _latest(recommender, part, np.array(chosen))
     traits = None if category is None else indicators(dataset, "item", category)[0]
     found = []
     for user in chosen:
@@ -59,7 +60,7 @@ def examples(recommender: Recommender, whole: Measured, catalogue: Catalogue, ca
         history = latest[user]
         likeness = None
         if traits is not None and len(history) and len(shown):
-            had = np.asarray(traits[catalogue.history.take(np.array([user]))[1]].sum(0)).ravel() > 0
+            had = np.asarray(traits[history].sum(0)).ravel() > 0
             likeness = float((np.asarray(traits[shown][:, had].sum(1)).ravel() > 0).mean())
         found.append(
             Example(
@@ -83,14 +84,17 @@ def title_of(dataset: Dataset, row: int) -> str:
     return str(dataset.ids("item")[row].as_py())
 
 
-def _latest(dataset: Dataset, catalogue: Catalogue, users: np.ndarray) -> dict[int, np.ndarray]:
-    """Each user's training items, the latest first."""
+def _latest(recommender: Recommender, part: Part, users: np.ndarray) -> dict[int, np.ndarray]:
+    """The items that each user had before `part`, the latest first."""
+    dataset, split = recommender.dataset, recommender.split
+    assert split is not None
+    known = np.zeros(len(dataset.interactions), bool)
+    known[known_rows(split, part, label_interactions(dataset, recommender.config.data).positive)] = True
     order = time_order(dataset)
-    order = order[np.isin(dataset.user_rows[order], users)][::-1]
+    order = order[(known & np.isin(dataset.user_rows, users))[order]][::-1]
     found = {}
     for user in users:
         mine = dataset.item_rows[order[dataset.user_rows[order] == user]]
-        mine = mine[np.isin(mine, catalogue.history.take(np.array([user]))[1])]
         found[user] = mine[np.sort(np.unique(mine, return_index=True)[1])]
     return found
 

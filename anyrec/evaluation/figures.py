@@ -219,7 +219,10 @@ def _axes(rows: int = 1, height: float = HEIGHT) -> tuple[Figure, Any]:
 
 def _finish(figure: Figure, name: str, caption: str) -> Picture:
     import matplotlib as mpl
+    from matplotlib.text import Text
 
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)  # a price range "$$" is no formula
     with mpl.rc_context(STYLE):
         vector, pixels = io.StringIO(), io.BytesIO()
         figure.savefig(vector, format="svg", metadata={"Date": None})

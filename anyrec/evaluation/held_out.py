@@ -86,8 +86,9 @@ def with_data(recommender: Recommender, dataset: Dataset) -> Recommender:
     config = recommender.config
     dataset = dataset.sorted()
     labels = label_interactions(dataset, config.data)
-    fresh.split, _ = split_interactions(dataset, config.split, config.seed, labels.positive)
-    fresh.dataset, _ = drop_leaks(dataset, fresh.split, config.data)
+    fresh.split, notes = split_interactions(dataset, config.split, config.seed, labels.positive)
+    fresh.dataset, leaks = drop_leaks(dataset, fresh.split, config.data)
+    fresh.notes = [*recommender.notes, *dataset.notes, *notes, *leaks]
     if recommender.fingerprint is not None and fresh.dataset.fingerprint() != recommender.fingerprint:
         fault = Fault(
             "data",

@@ -14,7 +14,7 @@ from scipy import sparse
 from anyrec.data.dataset import Dataset, Side
 from anyrec.data.labels import label_interactions
 from anyrec.data.lists import flat
-from anyrec.evaluation.held_out import known_rows, rank_held_out
+from anyrec.evaluation.held_out import rank_held_out
 from anyrec.evaluation.lists import Catalogue, list_metrics
 from anyrec.evaluation.ranking import Pairs, Ranking, metrics_by_user
 
@@ -63,11 +63,11 @@ def measure_ranking(ranking: Ranking, catalogue: Catalogue, ks: list[int], name:
     return Measured(name, ranking, by_user, overall, seconds)
 
 
-def catalogue_of(recommender: Recommender, part: Part) -> Catalogue:
-    """What training knew when `part` was tested."""
-    assert recommender.split is not None
+def catalogue_of(recommender: Recommender) -> Catalogue:
+    """What the model learned from."""
     dataset, config = recommender.dataset, recommender.config
-    rows = known_rows(recommender.split, part, label_interactions(dataset, config.data).positive)
+    rows = recommender.learned_from().train
+    rows = rows[label_interactions(dataset, config.data).positive[rows]]
     history = Pairs.of(dataset.user_rows[rows], dataset.item_rows[rows], len(dataset.users))
     counts = np.bincount(history.items, minlength=len(dataset.items))
     rankable = np.ones(len(dataset.items), bool)

@@ -71,16 +71,18 @@ class Study:
 
 
 def study(recommender: Recommender, progress: bool = True) -> Study | None:
-    """Measure a fitted recommender in every way; None where nothing was held out."""
+    """Measure a fitted recommender in every way; None where nothing is held out from what it learned."""
     split, config = recommender.split, recommender.config
-    if split is None or not (len(split.test) or len(split.validation)):
+    if split is None or not (len(split.test) or len(recommender.learned_from().validation)):
         return None
     part: Part = "test" if len(split.test) else "validation"
     seconds: dict[str, float] = {}
     clock = Clock(seconds)
-    metric = config.training.metric if "@" in config.training.metric else f"ndcg@{max(config.evaluation.k)}"
-    catalogue = catalogue_of(recommender, part)
-    model = measure(recommender, part, catalogue, config.name)
+    catalogue = catalogue_of(recommender)
+    called = f"{config.name} (model)" if config.name in recommender.registry.names("classical") else config.name
+    model = measure(recommender, part, catalogue, called)
+    wanted = config.training.metric
+    metric = wanted if "@" in wanted and wanted in model.by_user else f"ndcg@{max(config.evaluation.k)}"
     clock.lap("measuring the model")
     fitted, notes = fit_baselines(recommender, progress)
     clock.lap("fitting the baselines")
@@ -116,7 +118,7 @@ def study(recommender: Recommender, progress: bool = True) -> Study | None:
         vectors,
         [one for side, each in vectors.items() for one in alignment(recommender.dataset, side, each)],
         cohesion(recommender.dataset, vectors["item"], category) if vectors and category else None,
-        examples(recommender, model, catalogue, category),
+        examples(recommender, part, model, category),
         [],
         _answer_times(recommender),
         seconds,

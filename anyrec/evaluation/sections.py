@@ -43,7 +43,7 @@ def verdict(study: Study) -> str:
     told = f"On held-out interactions of {users} the model reaches {study.metric} {_span(mine)}."
     best = study.best_baseline
     popular = study.compared.get("popularity")
-    if popular is not None and (popular.difference <= 0 or popular.p > 0.05):
+    if popular is not None and not _better(popular):
         return (
             f"{told} **The model learned nothing about who likes what, as far as {users} can tell: it is no better than "
             f"showing everybody the same popular items**, which reaches "
@@ -64,12 +64,10 @@ def _verdict(study: Study, folder: Path) -> Section:
     blocks: list[Block] = [Text(verdict(study), strong=True)]
     best = study.best_baseline
     if best is not None and not _better(study.compared[best]):
-        blocks.append(
-            Text(
-                f"To use {best}: `python inference.py --model_path {folder / 'baselines' / best} --data people.json`, "
-                f"or train it with `python train.py --config {folder / 'config.json'} --data <data> --set model.type={best}`."
-            )
-        )
+        place = folder / "baselines" / best
+        use = f"python inference.py --model_path {place} --data people.json"
+        train = f"python train.py --config {place / 'config.json'} --data <data>"
+        blocks.append(Text(f"To use {best}: `{use}`; to train it as any model: `{train}`."))
     recommender = study.recommender
     warnings = [note for note in recommender.notes if note.startswith("LEAK") or "future" in note or "unsure" in note]
     samples = recommender.config.evaluation.candidate_samples
@@ -162,9 +160,7 @@ def _lists(study: Study) -> Section:
     if "popularity" in study.baselines:
         models["popularity"] = study.baselines["popularity"]
     names = [name for name in told if f"{name}@{k}" in study.model.means()]
-    rows = [
-        [f"{name}@{k}", *(f"{one.mean(f'{name}@{k}'):.3f}" for one in models.values()), told[name]] for name in names
-    ]
+    rows = [[f"{name}@{k}", *(_figure(one, f"{name}@{k}") for one in models.values()), told[name]] for name in names]
     counts = study.catalogue.counts
     shown = {name: _shown(one, int(k), len(counts)) for name, one in models.items() if name != "popularity"}
     return Section(
@@ -261,6 +257,10 @@ def _method(study: Study) -> Section:
 def _shown(one: Measured, k: int, items: int) -> np.ndarray:
     lists = one.ranking.lists[:, :k]
     return np.bincount(lists[lists >= 0], minlength=items)
+
+
+def _figure(one: Measured, metric: str) -> str:
+    return f"{one.mean(metric):.3f}" if metric in one.by_user or metric in one.overall else ""
 
 
 def _better(gap: Comparison) -> bool:

@@ -59,13 +59,19 @@ def intervals(values: dict[str, np.ndarray], seed: int = 0) -> dict[str, Interva
         columns = np.column_stack([values[name] for name in whole])
         low, high = _bounds(bootstrap_means(columns, seed))
         for place, name in enumerate(whole):
-            found[name] = Interval(float(columns[:, place].mean()), float(low[place]), float(high[place]), len(columns))
+            found[name] = _interval(columns[:, place], low[place], high[place])
     for name, value in values.items():
         known = value[~np.isnan(value)]
         if name not in found and len(known):
             low, high = _bounds(bootstrap_means(known[:, None], seed))
-            found[name] = Interval(float(known.mean()), float(low[0]), float(high[0]), len(known))
+            found[name] = _interval(known, low[0], high[0])
     return found
+
+
+def _interval(values: np.ndarray, low: float, high: float) -> Interval:
+    """The resampled means of equal values may be a rounding apart from their mean, which stays inside all the same."""
+    mean = float(values.mean())
+    return Interval(mean, min(float(low), mean), max(float(high), mean), len(values))
 
 
 def compare_paired(
