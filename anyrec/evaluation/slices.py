@@ -99,7 +99,7 @@ def _item_slices(dataset: Dataset, catalogue: Catalogue) -> list[tuple[str, str,
 
 
 def _heat_names() -> tuple[str, str, str]:
-    return "cold (none)", f"warm ({WARM} to {HOT - 1})", f"hot ({HOT} or more)"
+    return "cold (none)", f"warm ({WARM} to {HOT - 1})", f"hot ({HOT}+)"
 
 
 def _values(dataset: Dataset, side: str, name: str) -> list[tuple[str, np.ndarray]]:
