@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test lint format schema bench clean
+.PHONY: demo test lint format schema docs bench clean
 
 demo: $(VENV)/.ready
 	$(BIN)/anyrec demo
@@ -25,6 +25,9 @@ format: $(VENV)/.ready-test
 schema: $(VENV)/.ready
 	ANYREC_NO_PLUGINS=1 $(BIN)/anyrec schema config > schemas/config.schema.json
 
+docs: $(VENV)/.ready-test
+	$(BIN)/python docs/generate.py
+
 bench: $(VENV)/.ready-bench
 	$(BIN)/python benchmarks/read.py
 	$(BIN)/python benchmarks/correlated.py
@@ -32,6 +35,10 @@ bench: $(VENV)/.ready-bench
 	$(BIN)/python benchmarks/text_vectors.py
 	$(BIN)/python benchmarks/p1.py --data ml-100k
 	$(BIN)/python benchmarks/p1.py --data ml-1m
+	$(BIN)/python benchmarks/baselines.py --data ml-100k
+	$(BIN)/python benchmarks/baselines.py --data ml-1m
+	$(BIN)/python benchmarks/evaluation.py
+	$(BIN)/python benchmarks/evaluation.py --simulate
 
 $(VENV)/.ready: setup.cfg constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -1,0 +1,156 @@
+"""Writes config.md and data-errors.md from the code: `make docs`."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+DOCS = Path(__file__).parent
+SECTIONS = {
+    "Config": "The config",
+    "DataConfig": "data",
+    "SplitConfig": "split",
+    "Feature": "features.<group>",
+    "TowerConfig": "user, item",
+    "TrainingConfig": "training",
+    "OptimizerConfig": "training.optimizer",
+    "SchedulerConfig": "training.scheduler",
+    "EvaluationConfig": "evaluation",
+}
+KINDS = {
+    "encoder": "Encoders",
+    "fusion": "Fusions",
+    "interaction": "Interactions",
+    "loss": "Losses",
+    "sampler": "Negatives",
+    "head": "Heads",
+    "classical": "Classical models (`model`)",
+}
+START = """# The config
+
+One JSON object; every key is optional, and an unknown one is refused with the nearest known one. `anyrec init data.json`
+writes a config from the data, `anyrec schema` prints the JSON Schema for an editor, and the complete config is saved
+with each model and reruns alone. `--set section.key=value` changes a key from the command line.
+
+A component (`fusion`, `interaction`, `loss`, `negatives`, a head, an encoder) is named by `type`; its other keys are that
+plugin's own options, listed below. Switching the fusion is one word: `--set fusion.type=attention`.
+
+```json
+{
+  "name": "shop",
+  "dim": 64,
+  "features": {"text": {"type": "sentence", "model": "models/all-MiniLM-L6-v2"}, "image": null},
+  "fusion": {"type": "gated"},
+  "user": {"fusion": {"type": "attention", "num_heads": 4}},
+  "loss": {"type": "softmax"},
+  "negatives": {"type": "mixed", "block": 256, "uniform": 128},
+  "training": {"epochs": 30, "optimizer": {"learning_rate": 0.002, "weight_decay": 0.5}}
+}
+```
+"""
+FEATURES = """In `features`, a group's other keys are options of its encoder; `fields` gives single features another encoder or null;
+`together` averages the group's features into one vector before the fusion.
+"""
+LEGACY = """## The older flat style
+
+Flat keys of the older style (`embedding_dim`, `loss_type`, `user_use_simple_fusion`, `text_encoder_config`, ...) are accepted
+and translated by `anyrec/legacy.py`; each translation is printed when training starts. `loss_type: contrastive` becomes
+InfoNCE over the batch; `*_use_simple_fusion: false` becomes `attention`; a null encoder config switches the modality off;
+`train_split` becomes a random split whose rest is shared by validation and test.
+"""
+ERRORS = """# What bad data is told
+
+All faults are found in one pass and told together, at most 20 of a kind, the rest counted; exit code 2, nothing is written.
+`anyrec validate data.json` checks without training. This table is what the tests' bad inputs print.
+
+| input | message |
+|---|---|"""
+IMAGES = """
+Images: missing, corrupt (truncated, not an image), too large (more than 64 million pixels, read from the header before decoding) and
+URLs are counted by kind, masked, and reported with the first example; under `"strict": true` they are errors.
+Features that no record has are left out, with a note. Interactions of unknown ids are errors; `data.unknown_ids` may drop or keep them.
+"""
+
+
+def config_page() -> str:
+    from anyrec import config
+    from anyrec.plugins import discover
+
+    parts = [START]
+    for name, title in SECTIONS.items():
+        rows = [
+            f"| `{key}` | {_default(field)} | {_cell(field.description)} |"
+            for key, field in getattr(config, name).model_fields.items()
+        ]
+        parts.append("\n".join([f"## {title}", "", "| key | default | what it does |", "|---|---|---|", *rows, ""]))
+    parts.append(FEATURES)
+    registry = discover()
+    for kind, title in KINDS.items():
+        rows = []
+        for plugin in registry.plugins(kind):
+            options = "<br>".join(
+                f"`{key}` = {_default(field)}" + (f": {field.description}" if field.description else "")
+                for key, field in plugin.load().Params.model_fields.items()
+            )
+            role = f", {plugin.role}" if plugin.role else ""
+            reads = f" (reads `{plugin.group}`{role})" if kind == "encoder" else ""
+            rows.append(f"| `{plugin.type}` | {_cell(plugin.doc)}{reads} | {_cell(options)} |")
+        parts.append("\n".join([f"## {title}", "", "| type | what it is | options |", "|---|---|---|", *rows, ""]))
+    return "\n".join([*parts, LEGACY])
+
+
+def errors_page() -> str:
+    """The message of every fault that tests/test_read.py plants, and of files that are empty or cut short."""
+    sys.path.insert(0, str(DOCS.parent / "tests"))
+    from test_read import FAULTY, document
+
+    rows = []
+    for name, (spoil, where, _) in FAULTY.items():
+        spoil(bad := document())
+        told = [line.strip() for line in _message(bad) if line.strip().startswith(f"{where}:")]
+        rows.append(f"| {name} | `{_cell(told[0])}` |")
+    for label, text in {"an empty file": "", "a file cut short": '{"user_data": ['}.items():
+        rows.append(f"| {label} | `{re.sub(r'/tmp/[^/]+/', '', _message(text)[1].strip())}` |")
+    return "\n".join([ERRORS, *rows, IMAGES])
+
+
+def _message(bad: Any) -> list[str]:
+    from test_read import read
+
+    from anyrec.errors import DataError
+
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            read(Path(folder), bad)
+        except DataError as error:
+            return str(error).splitlines()
+    raise AssertionError(f"no fault was found in {bad}")
+
+
+def _default(field: Any) -> str:
+    from anyrec.config import Component
+
+    value = field.default_factory() if field.default_factory else field.default
+    if value is PydanticUndefined:
+        return "required"
+    if isinstance(value, Component):
+        return f'`{{"type": "{value.type}"}}`'
+    return "see below" if isinstance(value, BaseModel) else f"`{json.dumps(value)}`"
+
+
+def _cell(text: str | None) -> str:
+    return (text or "").replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    os.environ["ANYREC_NO_PLUGINS"] = "1"
+    (DOCS / "config.md").write_text(config_page())
+    (DOCS / "data-errors.md").write_text(errors_page())
