@@ -36,6 +36,7 @@ from anyrec.cli_options import (
     write,
 )
 from anyrec.errors import AnyrecError, Fault, InputError
+from anyrec.evaluation import SAMPLED
 
 
 @app.command()
@@ -184,6 +185,8 @@ def evaluate(
         metrics = classify(recommender, part, threshold)  # type: ignore[arg-type]
     else:
         metrics = recommender.evaluate(part)
+    if not classification and recommender.config.evaluation.candidate_samples is not None:
+        err.print(SAMPLED)
     write(json.dumps(metrics, indent=1), None)
 
 

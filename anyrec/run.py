@@ -17,6 +17,7 @@ from anyrec.data.dataset import Dataset
 from anyrec.data.doctor import as_lines, examine
 from anyrec.data.read import read_dataset
 from anyrec.data.split import save_split
+from anyrec.evaluation import SAMPLED
 from anyrec.files import atomic_write
 from anyrec.plugins import discover
 from anyrec.recommender import Recommender, make_recommender
@@ -105,6 +106,8 @@ def _print_metrics(recommender: Recommender, console: Console) -> None:
     for name in next(iter(recommender.metrics.values())):
         table.add_row(name, *(f"{part[name]:.4f}" for part in recommender.metrics.values()))
     console.print(table)
+    if recommender.config.evaluation.candidate_samples is not None:
+        console.print(SAMPLED)
 
 
 def _write_json(path: Path, value: Any) -> None:

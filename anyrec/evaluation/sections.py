@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from anyrec.evaluation import figures
+from anyrec.evaluation import SAMPLED, figures
 from anyrec.evaluation.diagnostics import norms
 from anyrec.evaluation.measure import Measured, indicators
 from anyrec.evaluation.page import Block, Bullets, Gallery, Section, Table, Text
@@ -70,9 +70,8 @@ def _verdict(study: Study, folder: Path) -> Section:
         blocks.append(Text(f"To use {best}: `{use}`; to train it as any model: `{train}`."))
     recommender = study.recommender
     warnings = [note for note in recommender.notes if note.startswith("LEAK") or "future" in note or "unsure" in note]
-    samples = recommender.config.evaluation.candidate_samples
-    if samples is not None:
-        warnings.append(f"Sampled: not comparable. Each held-out item was ranked among {samples:,} random items only.")
+    if recommender.config.evaluation.candidate_samples is not None:
+        warnings.append(SAMPLED)
     warnings += [f"{one.text} {one.advice}" for one in study.findings if one.level == "problem"]
     if warnings:
         blocks.append(Bullets([f"**Beware.** {line}" for line in dict.fromkeys(warnings)]))
