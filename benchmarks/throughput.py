@@ -83,6 +83,12 @@ def main():
     dataset = Dataset.read(DATA / "ml-1m").sorted()
     runs = {
         "anyrec BPR": {"loss": {"type": "bpr"}, "negatives": {"type": "uniform"}, "negative_ratio": 1},
+        "anyrec BPR, batch 16384": {
+            "loss": {"type": "bpr"},
+            "negatives": {"type": "uniform"},
+            "negative_ratio": 1,
+            "training": {"epochs": arguments.epochs, "batch_size": 16384, "evaluate_every": 1000, "patience": None},
+        },
         **{
             f"anyrec softmax, in-batch blocks of {block}": {
                 "loss": {"type": "softmax"},

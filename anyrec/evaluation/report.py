@@ -67,7 +67,9 @@ class Study:
 
     @property
     def best_baseline(self) -> str | None:
-        return max(self.baselines, key=lambda name: self.baselines[name].mean(self.metric), default=None)
+        """The one with the highest figure; of equal ones the simplest, popularity."""
+        order = sorted(self.baselines, key=lambda name: name != "popularity")
+        return max(order, key=lambda name: self.baselines[name].mean(self.metric), default=None)
 
 
 def study(recommender: Recommender, progress: bool = True) -> Study | None:
@@ -94,9 +96,6 @@ def study(recommender: Recommender, progress: bool = True) -> Study | None:
         model.by_user[metric], {name: one.by_user[metric] for name, one in baselines.items()}, config.seed
     )
     clock.lap("bootstrap")
-    best = max(baselines.values(), key=lambda one: one.mean(metric), default=None)
-    parts = slices(recommender.dataset, catalogue, [model, best] if best else [model], metric)
-    clock.lap("slices")
     worth = feature_worth(recommender, part, model, metric)
     clock.lap("worth of features")
     category = category_feature(recommender.dataset, config.evaluation.category)
@@ -112,7 +111,7 @@ def study(recommender: Recommender, progress: bool = True) -> Study | None:
         category,
         spans,
         compared,
-        parts,
+        [],
         worth,
         correlations(recommender, model, catalogue),
         vectors,
@@ -125,6 +124,9 @@ def study(recommender: Recommender, progress: bool = True) -> Study | None:
         notes,
     )
     clock.lap("vectors, correlations, examples")
+    beside = [] if found.best_baseline is None else [baselines[found.best_baseline]]
+    found.slices = slices(recommender.dataset, catalogue, [model, *beside], metric)
+    clock.lap("slices")
     found.findings = examine(recommender.dataset, config, images=False)
     clock.lap("data doctor")
     return found
