@@ -36,7 +36,7 @@ from anyrec.cli_options import (
     write,
 )
 from anyrec.errors import AnyrecError, Fault, InputError
-from anyrec.evaluation import SAMPLED
+from anyrec.evaluation import sampled
 
 
 @app.command()
@@ -185,8 +185,9 @@ def evaluate(
         metrics = classify(recommender, part, threshold)  # type: ignore[arg-type]
     else:
         metrics = recommender.evaluate(part)
-    if not classification and recommender.config.evaluation.candidate_samples is not None:
-        err.print(SAMPLED)
+    samples = recommender.config.evaluation.candidate_samples
+    if not classification and samples is not None:
+        err.print(sampled(samples))
     write(json.dumps(metrics, indent=1), None)
 
 

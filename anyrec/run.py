@@ -17,7 +17,7 @@ from anyrec.data.dataset import Dataset
 from anyrec.data.doctor import as_lines, examine
 from anyrec.data.read import read_dataset
 from anyrec.data.split import save_split
-from anyrec.evaluation import SAMPLED
+from anyrec.evaluation import sampled
 from anyrec.files import atomic_write
 from anyrec.plugins import discover
 from anyrec.recommender import Recommender, make_recommender
@@ -107,7 +107,7 @@ def _print_metrics(recommender: Recommender, console: Console) -> None:
         table.add_row(name, *(f"{part[name]:.4f}" for part in recommender.metrics.values()))
     console.print(table)
     if recommender.config.evaluation.candidate_samples is not None:
-        console.print(SAMPLED)
+        console.print(sampled(recommender.config.evaluation.candidate_samples))
 
 
 def _write_json(path: Path, value: Any) -> None:

@@ -197,6 +197,15 @@ def test_all_faults_are_told_at_once_and_at_most_twenty_of_a_kind(tmp_path):
     assert str(error.value).startswith("34 faults in the data:")
 
 
+def test_a_record_that_is_no_object_does_not_move_the_pointers_of_those_after_it(tmp_path):
+    content = document()
+    content["item_data"].insert(0, 7)
+    content["item_data"][2]["continuous"] = {"price": "dear"}
+    with pytest.raises(DataError) as error:
+        read(tmp_path, content)
+    assert {fault.where for fault in error.value.faults} >= {"/item_data/0", "/item_data/2/continuous/price"}
+
+
 @pytest.mark.parametrize(
     ("text", "what"),
     [

@@ -277,7 +277,7 @@ def _objects(rows: list[Any], part: str, faults: Faults) -> list[dict[str, Any]]
         return rows
     wrong = [row for row, value in enumerate(rows) if type(value) is not dict]
     faults.add_rows("shape", wrong, lambda row: (f"/{part}/{row}", f"expected an object; found {show(rows[row])}.", ""))
-    return [value for value in rows if type(value) is dict]
+    return [value if type(value) is dict else {} for value in rows]  # the others keep their places, and their pointers
 
 
 def _interactions(rows: list[Any], faults: Faults, notes: list[str]) -> pa.Table:

@@ -1,5 +1,6 @@
 """How good the lists are, against what, for whom and why: from `ranking` (metrics over the whole catalogue) to `report`."""
 
-SAMPLED = (
-    "Sampled: not comparable. Each held-out item was ranked among random items only (evaluation.candidate_samples)."
-)
+
+def sampled(samples: int) -> str:
+    """What stands wherever such figures are printed."""
+    return f"Sampled: not comparable. Each held-out item was ranked among {samples:,} random items only."

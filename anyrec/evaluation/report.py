@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,7 @@ class Study:
     metric: str
     model: Measured
     baselines: dict[str, Measured]
+    best_baseline: str | None
     fitted: dict[str, Recommender]
     catalogue: Catalogue
     category: str | None
@@ -62,14 +63,8 @@ class Study:
     examples: list[Example]
     findings: list[Finding]
     milliseconds: np.ndarray
-    seconds: dict[str, float] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def best_baseline(self) -> str | None:
-        """The one with the highest figure; of equal ones the simplest, popularity."""
-        order = sorted(self.baselines, key=lambda name: name != "popularity")
-        return max(order, key=lambda name: self.baselines[name].mean(self.metric), default=None)
+    seconds: dict[str, float]
+    notes: list[str]
 
 
 def study(recommender: Recommender, progress: bool = True) -> Study | None:
@@ -98,41 +93,54 @@ def study(recommender: Recommender, progress: bool = True) -> Study | None:
     clock.lap("bootstrap")
     worth = feature_worth(recommender, part, model, metric)
     clock.lap("worth of features")
-    category = category_feature(recommender.dataset, config.evaluation.category)
+    data, category = recommender.dataset, category_feature(recommender.dataset, config.evaluation.category)
     vectors = embeddings(recommender)
-    found = Study(
-        recommender,
-        part,
-        metric,
-        model,
-        baselines,
-        fitted,
-        catalogue,
-        category,
-        spans,
-        compared,
-        [],
-        worth,
-        correlations(recommender, model, catalogue),
-        vectors,
-        [one for side, each in vectors.items() for one in alignment(recommender.dataset, side, each)],
-        cohesion(recommender.dataset, vectors["item"], category) if vectors and category else None,
-        examples(recommender, part, model, category),
-        [],
-        _answer_times(recommender),
-        seconds,
-        notes,
-    )
+    aligned = [one for side, each in vectors.items() for one in alignment(data, side, each)]
+    cohesive = cohesion(data, vectors["item"], category) if vectors and category else None
+    correlated = correlations(recommender, model, catalogue)
+    shown = examples(recommender, part, model, category)
+    milliseconds = answer_times(recommender)
     clock.lap("vectors, correlations, examples")
-    beside = [] if found.best_baseline is None else [baselines[found.best_baseline]]
-    found.slices = slices(recommender.dataset, catalogue, [model, *beside], metric)
+    best = best_of(baselines, metric)
+    parts = slices(data, catalogue, [model] if best is None else [model, baselines[best]], metric)
     clock.lap("slices")
-    found.findings = examine(recommender.dataset, config, images=False)
+    findings = examine(data, config, images=False)
     clock.lap("data doctor")
-    return found
+    return Study(
+        recommender=recommender,
+        part=part,
+        metric=metric,
+        model=model,
+        baselines=baselines,
+        best_baseline=best,
+        fitted=fitted,
+        catalogue=catalogue,
+        category=category,
+        intervals=spans,
+        compared=compared,
+        slices=parts,
+        worth=worth,
+        correlations=correlated,
+        embeddings=vectors,
+        alignment=aligned,
+        cohesion=cohesive,
+        examples=shown,
+        findings=findings,
+        milliseconds=milliseconds,
+        seconds=seconds,
+        notes=notes,
+    )
+
+
+def best_of(baselines: dict[str, Measured], metric: str) -> str | None:
+    """The one with the highest figure; of equal ones the simplest, popularity."""
+    order = sorted(baselines, key=lambda name: name != "popularity")
+    return max(order, key=lambda name: baselines[name].mean(metric), default=None)
 
 
 class Clock:
+    """Seconds of each part of the work, one after another."""
+
     def __init__(self, seconds: dict[str, float]):
         self.seconds, self.last = seconds, time.perf_counter()
 
@@ -141,7 +149,7 @@ class Clock:
         self.seconds[name], self.last = now - self.last, now
 
 
-def _answer_times(recommender: Recommender) -> np.ndarray:
+def answer_times(recommender: Recommender) -> np.ndarray:
     """(answers,) milliseconds of top-ten lists for one known user each."""
     ids = recommender.dataset.ids("user")
     found = []

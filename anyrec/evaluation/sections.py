@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from anyrec.evaluation import SAMPLED, figures
+from anyrec.evaluation import figures, sampled
 from anyrec.evaluation.diagnostics import norms
 from anyrec.evaluation.measure import Measured, indicators
 from anyrec.evaluation.page import Block, Bullets, Gallery, Section, Table, Text
@@ -71,7 +71,7 @@ def _verdict(study: Study, folder: Path) -> Section:
     recommender = study.recommender
     warnings = [note for note in recommender.notes if note.startswith("LEAK") or "future" in note or "unsure" in note]
     if recommender.config.evaluation.candidate_samples is not None:
-        warnings.append(SAMPLED)
+        warnings.append(sampled(recommender.config.evaluation.candidate_samples))
     warnings += [f"{one.text} {one.advice}" for one in study.findings if one.level == "problem"]
     if warnings:
         blocks.append(Bullets([f"**Beware.** {line}" for line in dict.fromkeys(warnings)]))
