@@ -108,14 +108,14 @@ class ClassicalRecommender(Recommender):
         """Itself, where it was fitted on all of `items`. Raises InputError for others, which it cannot score."""
         ids = (items.items if isinstance(items, Dataset) else items).column("item_id").combine_chunks()
         if (rows_of(ids, self.dataset.ids("item")) < 0).any():
-            raise self._unable("no way to score items that it was not fitted on")
+            raise self._unable("no way to score items that it was not fitted on", "Leave new items out, or train a two_tower.")
         return self
 
     def about(self) -> dict[str, Any]:
         return {"name": self.config.name, "type": self.config.model.type}
 
-    def _unable(self, what: str) -> InputError:
-        fault = Fault("model", f"'{self.model.classical.type}' has {what}.", "Train a two_tower for that.", "unable")
+    def _unable(self, what: str, mend: str = "Train a two_tower for that.") -> InputError:
+        fault = Fault("model", f"'{self.model.classical.type}' has {what}.", mend, "unable")
         return InputError(fault)
 
     def _represent(self, side: Any, records: Users) -> tuple[pa.Array, Tensor, np.ndarray]:
