@@ -108,7 +108,9 @@ class ClassicalRecommender(Recommender):
         """Itself, where it was fitted on all of `items`. Raises InputError for others, which it cannot score."""
         ids = (items.items if isinstance(items, Dataset) else items).column("item_id").combine_chunks()
         if (rows_of(ids, self.dataset.ids("item")) < 0).any():
-            raise self._unable("no way to score items that it was not fitted on", "Leave new items out, or train a two_tower.")
+            raise self._unable(
+                "no way to score items that it was not fitted on", "Leave new items out, or train a two_tower."
+            )
         return self
 
     def about(self) -> dict[str, Any]:
