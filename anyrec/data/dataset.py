@@ -15,6 +15,8 @@ import pyarrow.compute as pc
 from anyrec.config import DataConfig
 
 Side = Literal["user", "item"]
+NO_TIME = np.iinfo(np.int64).min
+"""Stands for a time that is not known: the earliest there can be."""
 
 
 @dataclass
@@ -80,6 +82,14 @@ class Dataset:
     def item_rows(self) -> np.ndarray:
         """(interactions,) int64: the row in `items` of each interaction's item."""
         return rows_of(self.interactions.column("item_id"), self.ids("item"))
+
+    @cached_property
+    def times(self) -> np.ndarray:
+        """(interactions,) int64 microseconds since 1970, NO_TIME where there is none."""
+        column = self.column("timestamp")
+        if column is None:
+            return np.full(len(self.interactions), NO_TIME)
+        return pc.fill_null(column.cast(pa.int64()), NO_TIME).to_numpy(zero_copy_only=False)
 
     def column(self, name: str) -> pa.Array | None:
         """An interactions column, or None where no interaction has it."""

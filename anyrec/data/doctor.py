@@ -9,10 +9,9 @@ import numpy as np
 import pyarrow as pa
 
 from anyrec.config import Config
-from anyrec.data.dataset import Dataset, Side
+from anyrec.data.dataset import NO_TIME, Dataset, Side
 from anyrec.data.doctor_alike import check_images, check_texts
 from anyrec.data.doctor_checks import (
-    NO_TIME,
     SIDES,
     Finding,
     check_activity,
@@ -28,7 +27,6 @@ from anyrec.data.doctor_checks import (
     flattened,
     is_plain,
     is_present,
-    times_of,
 )
 from anyrec.data.labels import Labels, label_interactions
 from anyrec.data.leaks import PAIRS, leak_share
@@ -291,7 +289,7 @@ def check_split(dataset: Dataset, labels: Labels, split: Split) -> list[Finding]
             text = f"{new:.0%} of the test interactions are {whose} that training never sees."
             advice = f"Such {side}s are known by their features alone: give them features, and keep id_dropout on."
             found.append(Finding("warning", f"new {side}s in test", text, advice))
-    times = times_of(dataset)
+    times = dataset.times
     known = [np.sort(times[rows][times[rows] != NO_TIME]) for rows in (train, test)]
     if len(known[0]) and len(known[1]) and clock_fault(dataset) is None:
         later = 1 - np.searchsorted(known[0], known[1], side="right").mean() / len(known[0])

@@ -10,12 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from anyrec.data.dataset import Dataset, Side
+from anyrec.data.dataset import NO_TIME, Dataset, Side
 from anyrec.data.labels import Labels
 from anyrec.data.split import Split, has_clock, time_order
 
 SIDES: tuple[Side, ...] = ("user", "item")
-NO_TIME = np.iinfo(np.int64).min
 YEAR_1990 = dt.datetime(1990, 1, 1, tzinfo=dt.timezone.utc)
 ALIKE = 0.95
 
@@ -198,7 +197,7 @@ def _ties(dataset: Dataset, labels: Labels, split: Split) -> list[Finding]:
     tests[split.test] = True
     order = time_order(dataset)
     order = order[labels.positive[order]]
-    users, times, tests = dataset.user_rows[order], times_of(dataset)[order], tests[order]
+    users, times, tests = dataset.user_rows[order], dataset.times[order], tests[order]
     tied = (users[1:] == users[:-1]) & (times[1:] == times[:-1]) & tests[1:] & ~tests[:-1]
     share = tied.sum() / len(np.unique(dataset.user_rows[split.test]))
     if share <= 0.1:
@@ -211,20 +210,12 @@ def _ties(dataset: Dataset, labels: Labels, split: Split) -> list[Finding]:
 def clock_fault(dataset: Dataset) -> str | None:
     """Why the timestamps cannot be dates, as a sentence; None where they can."""
     order = time_order(dataset)
-    users, times = dataset.user_rows[order], times_of(dataset)[order]
+    users, times = dataset.user_rows[order], dataset.times[order]
     gaps = np.diff(times)[(users[1:] == users[:-1]) & (times[:-1] != NO_TIME)]
     step = int(np.median(gaps)) if len(gaps) >= 100 else 0
     if step > 0 and (gaps == step).mean() > ALIKE:
         return f"Each user's interactions follow each other at intervals of exactly {step / 1e6:g} seconds."
     return None if has_clock(dataset) else "Most users begin at the very same moment."
-
-
-def times_of(dataset: Dataset) -> np.ndarray:
-    """(interactions,) int64 microseconds since 1970, NO_TIME where there is none."""
-    column = dataset.column("timestamp")
-    if column is None:
-        return np.full(len(dataset.interactions), NO_TIME)
-    return pc.fill_null(column.cast(pa.int64()), NO_TIME).to_numpy(zero_copy_only=False)
 
 
 def check_features(dataset: Dataset) -> list[Finding]:

@@ -121,9 +121,7 @@ def has_clock(dataset: Dataset) -> bool:
 
 def time_order(dataset: Dataset) -> np.ndarray:
     """(interactions,) rows by user, then time; ties keep file order; interactions without a time come first."""
-    if dataset.column("timestamp") is None:
-        return np.argsort(dataset.user_rows, kind="stable")
-    return np.lexsort((_times(dataset), dataset.user_rows))
+    return np.lexsort((dataset.times, dataset.user_rows))
 
 
 def _protocol(dataset: Dataset, config: SplitConfig) -> tuple[str, list[str]]:
@@ -150,7 +148,7 @@ def _warnings(dataset: Dataset, split: Split) -> list[str]:
     """What makes the figures of this split look better than a live system's, or unsure."""
     notes = []
     if split.protocol in ("leave_last_out", "leave_last_n", "random") and len(split.test) and has_clock(dataset):
-        times = _times(dataset)
+        times = dataset.times
         later = float((times[split.train] > np.median(times[split.test])).mean())
         if later >= 0.01:
             notes.append(
@@ -181,7 +179,7 @@ def _global_time(
 
     What happened at the same moment is on the same side of a cut; what has no time counts as the earliest.
     """
-    times = _times(dataset)
+    times = dataset.times
     ordered = np.sort(times[eligible])
     places = [round(len(ordered) * (1 - config.test - config.validation)), round(len(ordered) * (1 - config.test))]
     first, second = (ordered[place] if place < len(ordered) else np.inf for place in places)
@@ -200,13 +198,6 @@ def _cold(
     tested = eligible & np.isin(rows, shuffled[:tests])
     validated = eligible & np.isin(rows, shuffled[tests : tests + validations])
     return np.flatnonzero(validated), np.flatnonzero(tested)
-
-
-def _times(dataset: Dataset) -> np.ndarray:
-    """(interactions,) int64 microseconds; the least possible where there is no time."""
-    timestamps = dataset.column("timestamp")
-    assert timestamps is not None
-    return pc.fill_null(timestamps.cast(pa.int64()), np.iinfo(np.int64).min).to_numpy(zero_copy_only=False)
 
 
 def _random(

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from anyrec.data.dataset import Dataset
 from anyrec.data.labels import label_interactions
@@ -200,18 +198,11 @@ def _explicit_negatives(
     if split.protocol == "cold_items":
         rows = rows[np.isin(dataset.item_rows[rows], dataset.item_rows[held_out])]
     if split.protocol == "global_time" and len(split.test):
-        times = _times(dataset)
+        times = dataset.times
         rows = rows[(times[rows] >= times[split.test].min()) == (part == "test")]
     rows = np.concatenate([held_out[negative[held_out]], rows])
     keys = _keys(dataset, rows)[np.isin(dataset.user_rows[rows], positives >> 32)]
     return np.setdiff1d(keys, np.concatenate([_keys(dataset, split.train), positives]))
-
-
-def _times(dataset: Dataset) -> np.ndarray:
-    """(interactions,) int64 microseconds, the least possible where there is no time."""
-    timestamps = dataset.column("timestamp")
-    assert timestamps is not None, "a split by time has times"
-    return pc.fill_null(timestamps.cast(pa.int64()), np.iinfo(np.int64).min).to_numpy(zero_copy_only=False)
 
 
 def _random_negatives(dataset: Dataset, users: np.ndarray, interacted: bool, rng: np.random.Generator) -> np.ndarray:
