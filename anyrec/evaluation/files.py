@@ -17,9 +17,10 @@ from anyrec.data.dataset import Dataset, Side, rows_of
 from anyrec.data.read import TOP, decode_any, read_bytes
 from anyrec.errors import DataError, Fault, InputError
 from anyrec.evaluation.classification import best_threshold, classification, score_pairs, validation_threshold
+from anyrec.evaluation.held_out import HeldOut, rank_pairs, rankable_items
 from anyrec.evaluation.lists import Catalogue, list_metrics
 from anyrec.evaluation.measure import category_feature, indicators
-from anyrec.evaluation.ranking import Pairs, Ranking, rank_targets, ranking_metrics
+from anyrec.evaluation.ranking import Pairs, Ranking, ranking_metrics
 from anyrec.scoring import score_blocks
 
 if TYPE_CHECKING:
@@ -100,17 +101,15 @@ def _ranking(recommender: Recommender, truth: FilePairs, exclude: FilePairs | No
     """Means over users of the metrics of ranking.py and lists.py. What users had and how popular items are is taken from
     all interactions that the model knows of."""
     dataset, config, ks = recommender.dataset, recommender.config, recommender.config.evaluation.k
-    rankable = np.ones(len(dataset.items), bool)
     counts = np.bincount(recommender.seen.items, minlength=len(dataset.items))
-    if config.evaluation.candidates == "interacted":
-        rankable = counts > 0
     targets = Pairs.of(truth.users, truth.items, len(dataset.users))
     barred = None if exclude is None else Pairs.of(exclude.users, exclude.items, len(dataset.users))
-    ranking = _rank(recommender, targets, barred, rankable)
+    held = HeldOut(targets, barred, rankable_items(recommender))
+    ranking = _rank(recommender, held)
     category = category_feature(dataset, config.evaluation.category)
     traits = None if category is None else indicators(dataset, "item", category)[0]
     known_users = int((recommender.seen.counts() > 0).sum())
-    catalogue = Catalogue(counts, known_users, rankable, traits, recommender.seen)
+    catalogue = Catalogue(counts, known_users, held.rankable, traits, recommender.seen)
     found: dict[str, Any] = ranking_metrics(ranking, ks)
     for name, value in list_metrics(ranking, catalogue, ks).items():
         if not np.isnan(value).all():
@@ -125,25 +124,15 @@ def _ranking(recommender: Recommender, truth: FilePairs, exclude: FilePairs | No
     }
 
 
-def _rank(recommender: Recommender, targets: Pairs, exclude: Pairs | None, rankable: np.ndarray) -> Ranking:
+def _rank(recommender: Recommender, held: HeldOut) -> Ranking:
     """As `rank_held_out`, but of what the model keeps of its users and items, so that it needs no data beside it."""
-    model, config = recommender.model, recommender.config
     with recommender._inference():
         users, items = recommender._known_rows("user"), recommender._known_rows("item")
 
         def score(rows: np.ndarray) -> Tensor:
-            return score_blocks(model, users[torch.from_numpy(rows).to(users.device)], items)
+            return score_blocks(recommender.model, users[torch.from_numpy(rows).to(users.device)], items)
 
-        return rank_targets(
-            score,
-            targets,
-            exclude,
-            rankable,
-            length=max(config.evaluation.k),
-            batch_size=config.evaluation.batch_size,
-            sample=config.evaluation.candidate_samples,
-            seed=config.seed,
-        )
+        return rank_pairs(recommender, held, score)
 
 
 def read_pairs(path: Path, dataset: Dataset, skip_unknown: bool, faults: Faults) -> FilePairs:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from torch import Tensor
 
-from anyrec.data.dataset import Dataset, Side
+from anyrec.data.dataset import Dataset
 from anyrec.data.labels import label_interactions
 from anyrec.data.leaks import drop_leaks
 from anyrec.data.split import Split, split_interactions
@@ -22,56 +23,76 @@ if TYPE_CHECKING:
     from anyrec.recommender import Recommender
 
 
-def rank_held_out(
-    recommender: Recommender,
-    part: Literal["validation", "test"],
-    *,
-    length: int | None = None,
-    users: np.ndarray | None = None,
-    vectors: dict[Side, Tensor] | None = None,
-) -> Ranking:
-    """Where the model ranks one part of the split; lists are as long as the greatest k of the config, or `length`.
+class HeldOut(NamedTuple):
+    """What a part of the split asks of any model. targets: what each user is tested on; known: what they are not shown again
+    (None: nothing); rankable: (items,) bool."""
 
-    users: (n,) the only user rows to rank for, ascending. vectors: what the interaction reads of those users and of all
-    items, instead of what the model makes of them. Raises ModelError for a model that was loaded without its data.
+    targets: Pairs
+    known: Pairs | None
+    rankable: np.ndarray
+
+
+def held_out(recommender: Recommender, part: Literal["validation", "test"], users: np.ndarray | None = None) -> HeldOut:
+    """One part of the recommender's split; the same for every model beside it. users: the only user rows to test.
+
+    Raises ModelError for a model that was loaded without its data.
     """
-    split, dataset, config = recommender.split, recommender.dataset, recommender.config
+    split, dataset = recommender.split, recommender.dataset
     if split is None:
         fault = Fault(
             "split", "this model was loaded without its data.", "Use with_data(dataset), or `anyrec evaluate --data`."
         )
         raise ModelError(fault)
     wanted = split.rows(part)
-    known = known_rows(split, part, label_interactions(dataset, config.data).positive)
     if users is not None:
         wanted = wanted[np.isin(dataset.user_rows[wanted], users)]
-    rankable = None
-    if config.evaluation.candidates == "interacted":
-        rankable = np.bincount(dataset.item_rows, minlength=len(dataset.items)) > 0
-    model = recommender.model
+    known = known_rows(split, part, label_interactions(dataset, recommender.config.data).positive)
+    targets, barred = (
+        Pairs.of(dataset.user_rows[r], dataset.item_rows[r], len(dataset.users)) for r in (wanted, known)
+    )
+    return HeldOut(targets, barred, rankable_items(recommender))
+
+
+def rankable_items(recommender: Recommender) -> np.ndarray:
+    """(items,) bool, by `evaluation.candidates`: all, or those that occur in an interaction."""
+    number = len(recommender.dataset.items)
+    if recommender.config.evaluation.candidates == "all":
+        return np.ones(number, bool)
+    return np.bincount(recommender.seen.items, minlength=number) > 0
+
+
+def rank_held_out(
+    recommender: Recommender,
+    part: Literal["validation", "test"],
+    *,
+    length: int | None = None,
+    held: HeldOut | None = None,
+) -> Ranking:
+    """Where the model ranks one part of the split. held: that part, where it is at hand; length: as for `rank_pairs`."""
+    held = held or held_out(recommender, part)
+    model, columns = recommender.model, recommender.columns
     with recommender._inference():
-        columns = recommender.columns
-        if vectors is None:
-            items = represent_rows(model, "item", columns["item"], len(dataset.items))
-        else:
-            items = vectors["item"]
+        items = represent_rows(model, "item", columns["item"], len(recommender.dataset.items))
 
         def score(rows: np.ndarray) -> Tensor:
-            if vectors is not None:
-                assert users is not None
-                return score_blocks(model, vectors["user"][np.searchsorted(users, rows)], items)
             return score_blocks(model, represent_rows(model, "user", columns["user"], 0, rows), items)
 
-        return rank_targets(
-            score,
-            Pairs.of(dataset.user_rows[wanted], dataset.item_rows[wanted], len(dataset.users)),
-            Pairs.of(dataset.user_rows[known], dataset.item_rows[known], len(dataset.users)),
-            rankable,
-            length=length or max(config.evaluation.k),
-            batch_size=config.evaluation.batch_size,
-            sample=config.evaluation.candidate_samples,
-            seed=config.seed,
-        )
+        return rank_pairs(recommender, held, score, length)
+
+
+def rank_pairs(
+    recommender: Recommender, held: HeldOut, score: Callable[[np.ndarray], Tensor], length: int | None = None
+) -> Ranking:
+    """`rank_targets` as the config would have it; lists are as long as its greatest k, or `length`."""
+    config = recommender.config
+    return rank_targets(
+        score,
+        *held,
+        length=length or max(config.evaluation.k),
+        batch_size=config.evaluation.batch_size,
+        sample=config.evaluation.candidate_samples,
+        seed=config.seed,
+    )
 
 
 def known_rows(split: Split, part: str, positive: np.ndarray) -> np.ndarray:

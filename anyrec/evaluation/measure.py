@@ -14,7 +14,7 @@ from scipy import sparse
 from anyrec.data.dataset import Dataset, Side
 from anyrec.data.labels import label_interactions
 from anyrec.data.lists import flat
-from anyrec.evaluation.held_out import rank_held_out
+from anyrec.evaluation.held_out import HeldOut, rank_held_out, rankable_items
 from anyrec.evaluation.lists import Catalogue, list_metrics
 from anyrec.evaluation.ranking import Pairs, Ranking, metrics_by_user
 
@@ -46,10 +46,12 @@ class Measured:
         return {metric: self.mean(metric) for metric in [*self.by_user, *self.overall]}
 
 
-def measure(recommender: Recommender, part: Part, catalogue: Catalogue, name: str) -> Measured:
-    """Rank, and reckon every metric of ranking.py and lists.py at the config's ks."""
+def measure(
+    recommender: Recommender, part: Part, catalogue: Catalogue, name: str, held: HeldOut | None = None
+) -> Measured:
+    """Rank, and reckon every metric of ranking.py and lists.py at the config's ks. held: the part, where it is at hand."""
     started = time.perf_counter()
-    ranking = rank_held_out(recommender, part)
+    ranking = rank_held_out(recommender, part, held=held)
     return measure_ranking(ranking, catalogue, recommender.config.evaluation.k, name, time.perf_counter() - started)
 
 
@@ -70,12 +72,9 @@ def catalogue_of(recommender: Recommender) -> Catalogue:
     rows = rows[label_interactions(dataset, config.data).positive[rows]]
     history = Pairs.of(dataset.user_rows[rows], dataset.item_rows[rows], len(dataset.users))
     counts = np.bincount(history.items, minlength=len(dataset.items))
-    rankable = np.ones(len(dataset.items), bool)
-    if config.evaluation.candidates == "interacted":
-        rankable = np.bincount(dataset.item_rows, minlength=len(dataset.items)) > 0
     name = category_feature(dataset, config.evaluation.category)
     traits = None if name is None else indicators(dataset, "item", name)[0]
-    return Catalogue(counts, int((history.counts() > 0).sum()), rankable, traits, history)
+    return Catalogue(counts, int((history.counts() > 0).sum()), rankable_items(recommender), traits, history)
 
 
 def category_feature(dataset: Dataset, wanted: str | None = None) -> str | None:

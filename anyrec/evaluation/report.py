@@ -25,6 +25,7 @@ from anyrec.evaluation.diagnostics import (
     embeddings,
 )
 from anyrec.evaluation.examples import Example, examples
+from anyrec.evaluation.held_out import held_out
 from anyrec.evaluation.lists import Catalogue
 from anyrec.evaluation.measure import Measured, Part, catalogue_of, category_feature, measure
 from anyrec.evaluation.page import write_page
@@ -75,15 +76,15 @@ def study(recommender: Recommender, progress: bool = True) -> Study | None:
     part: Part = "test" if len(split.test) else "validation"
     seconds: dict[str, float] = {}
     clock = Clock(seconds)
-    catalogue = catalogue_of(recommender)
+    catalogue, held = catalogue_of(recommender), held_out(recommender, part)
     called = f"{config.name} (model)" if config.name in recommender.registry.names("classical") else config.name
-    model = measure(recommender, part, catalogue, called)
+    model = measure(recommender, part, catalogue, called, held)
     wanted = config.training.metric
     metric = wanted if "@" in wanted and wanted in model.by_user else f"ndcg@{max(config.evaluation.k)}"
     clock.lap("measuring the model")
     fitted, notes = fit_baselines(recommender, progress)
     clock.lap("fitting the baselines")
-    baselines = {name: measure(one, part, catalogue, name) for name, one in fitted.items()}
+    baselines = {name: measure(one, part, catalogue, name, held) for name, one in fitted.items()}
     clock.lap("measuring the baselines")
     named = {model.name: model, **baselines}
     spans = {name: intervals(one.by_user, config.seed) for name, one in named.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,12 +10,12 @@ import torch
 from torch import Tensor
 
 from anyrec.data.dataset import Side
-from anyrec.evaluation.held_out import rank_held_out
+from anyrec.evaluation.held_out import held_out, rank_pairs
 from anyrec.evaluation.measure import Measured, Part
 from anyrec.evaluation.ranking import metrics_by_user
 from anyrec.evaluation.statistics import Comparison, compare_paired
 from anyrec.model import SIDES, Model, Tower
-from anyrec.scoring import ROWS_AT_A_TIME
+from anyrec.scoring import ROWS_AT_A_TIME, score_blocks
 
 if TYPE_CHECKING:
     from anyrec.recommender import Recommender
@@ -37,6 +38,7 @@ def feature_worth(recommender: Recommender, part: Part, whole: Measured, metric:
     rows = {"user": users, "item": np.arange(len(recommender.dataset.items))}
     k = int(metric.split("@")[1])
     full = whole.by_user[metric][np.searchsorted(whole.ranking.users, users)]
+    held = held_out(recommender, part, users)
     without: dict[str, np.ndarray] = {}
     with recommender._inference():
         tokens = {side: _tokens(recommender, side, rows[side]) for side in SIDES}
@@ -44,7 +46,7 @@ def feature_worth(recommender: Recommender, part: Part, whole: Measured, metric:
         for side in SIDES:
             for place, name in enumerate(model.tower(side).token_names):
                 vectors: dict[Side, Tensor] = {**whole_vectors, side: _vectors(model, side, tokens[side], place)}
-                ranking = rank_held_out(recommender, part, length=1, vectors=vectors, users=users)
+                ranking = rank_pairs(recommender, held, _score(model, users, vectors), length=1)
                 without[f"{side} {name}"] = metrics_by_user(ranking, [k])[metric]
     return compare_paired(full, without, recommender.config.seed)
 
@@ -56,6 +58,11 @@ def _tokens(recommender: Recommender, side: Side, rows: np.ndarray) -> tuple[Ten
         tower.tokens(columns, part) for part in torch.from_numpy(rows).to(recommender.device).split(ROWS_AT_A_TIME)
     ]
     return torch.cat([vectors for vectors, _ in parts]), torch.cat([present for _, present in parts])
+
+
+def _score(model: Model, users: np.ndarray, vectors: dict[Side, Tensor]) -> Callable[[np.ndarray], Tensor]:
+    """users: (n,) the rows that vectors["user"] stands for, ascending."""
+    return lambda rows: score_blocks(model, vectors["user"][np.searchsorted(users, rows)], vectors["item"])
 
 
 def _vectors(model: Model, side: Side, tokens: tuple[Tensor, Tensor], masked: int | None) -> Tensor:
