@@ -8,7 +8,7 @@ import numpy as np
 
 from anyrec.data.dataset import Dataset
 from anyrec.evaluation.lists import Catalogue
-from anyrec.evaluation.measure import FEWEST, Measured, category_feature, indicators
+from anyrec.evaluation.measure import FEWEST, Measured, indicators
 from anyrec.evaluation.ranking import Ranking, metrics_by_user
 from anyrec.evaluation.statistics import Interval, intervals
 
@@ -91,10 +91,8 @@ def _user_slices(dataset: Dataset, catalogue: Catalogue, ranking: Ranking) -> li
 def _item_slices(dataset: Dataset, catalogue: Catalogue) -> list[tuple[str, str, np.ndarray]]:
     warmth = heat(catalogue.counts)
     found = [("items by training interactions", name, warmth == place) for place, name in enumerate(_heat_names())]
-    main = category_feature(dataset)
     for name in dataset.features("item"):
-        if name == main or not name.startswith("categorical."):
-            found += [(f"items by {name}", value, rows) for value, rows in _values(dataset, "item", name)]
+        found += [(f"items by {name}", value, rows) for value, rows in _values(dataset, "item", name)]
     return found
 
 
