@@ -4,8 +4,11 @@ import datetime as dt
 
 import numpy as np
 import pyarrow as pa
+from typer.testing import CliRunner
 
+from anyrec import cli
 from anyrec.data.dataset import Dataset
+from anyrec.errors import AnyrecError
 
 JOBS = ["nurse", "pilot", "baker", "clerk"]
 START = dt.datetime(2024, 1, 1, tzinfo=dt.timezone.utc)
@@ -64,3 +67,12 @@ def small_dataset(users=60, items=40, each=8, seed=0, order=None):
 def small_config(**changes):
     """A config that trains in about a second."""
     return {"dim": 16, "training": {"epochs": 3, "batch_size": 128, "patience": None}, **changes}
+
+
+def call(*arguments):
+    """The command line in this process: exit code, output, message."""
+    result = CliRunner().invoke(cli.app, [*map(str, arguments)])
+    if isinstance(result.exception, AnyrecError):
+        return result.exception.exit_code, result.stdout, str(result.exception)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.stdout, result.stderr

@@ -8,12 +8,10 @@ import sys
 import numpy as np
 import pyarrow as pa
 import pytest
-from small import START, small_config, small_dataset
-from typer.testing import CliRunner
+from small import START, call, small_config, small_dataset
 
-from anyrec import cli
 from anyrec.data.dataset import Dataset
-from anyrec.errors import AnyrecError, ConfigError, DataError, InputError, MissingDependency
+from anyrec.errors import ConfigError, DataError, InputError, MissingDependency
 from anyrec.interaction.classical import item_words
 from anyrec.plugins import discover
 from anyrec.recommender import Recommender
@@ -32,15 +30,6 @@ def fit(name, dataset=None, split=LAST, training=None, evaluation=None, **option
     config = {"model": {"type": name, **options}, "split": split, "training": training or {}}
     config["evaluation"] = evaluation or {}
     return Recommender.from_config(config).fit(dataset or small_dataset(), progress=False)
-
-
-def call(*arguments):
-    """The command line in this process: exit code and message."""
-    result = CliRunner().invoke(cli.app, [*map(str, arguments)])
-    if isinstance(result.exception, AnyrecError):
-        return result.exception.exit_code, str(result.exception)
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result.exit_code, result.stdout + result.stderr
 
 
 def matrix(recommender, *parts):
@@ -366,7 +355,7 @@ def test_what_a_classical_model_cannot_do_is_told_and_exits_2(name, tmp_path):
             attempt()
         assert error.value.exit_code == 2
     folder = recommender.save(tmp_path / "model")
-    code, message = call("embed", "--model_path", folder, "--output", tmp_path)
+    code, out, message = call("embed", "--model_path", folder, "--output", tmp_path)
     assert (code, f"'{name}' has no embeddings" in message) == (2, True)
 
 
@@ -472,14 +461,14 @@ def test_the_command_line_trains_one_and_its_model_answers(tmp_path):
 
     write_json(small_dataset(), data)
     base = ("train", "--data", data, "--output", tmp_path, "--set", "evaluation.report=false")
-    code, message = call(*base, "--set", "model.type=ease", "--set", "model.l2=50")
-    assert code == 0 and "ndcg@10" in message
+    code, out, message = call(*base, "--set", "model.type=ease", "--set", "model.l2=50")
+    assert code == 0 and "ndcg@10" in out
     assert Recommender.load(tmp_path / "model").model.classical.params.l2 == 50
-    code, message = call("evaluate", "--model_path", tmp_path / "model", "--data", data)
-    assert json.loads(message).keys() >= {"ndcg@10", "auc"}
-    code, message = call("similar", "--model_path", tmp_path / "model", "--item", "i003", "--top_k", 2)
-    assert code == 0 and [row["rank"] for row in json.loads(message)] == [1, 2]
-    code, message = call(*base, "--set", "model.type=eas")
+    code, out, message = call("evaluate", "--model_path", tmp_path / "model", "--data", data)
+    assert json.loads(out).keys() >= {"ndcg@10", "auc"}
+    code, out, message = call("similar", "--model_path", tmp_path / "model", "--item", "i003", "--top_k", 2)
+    assert code == 0 and [row["rank"] for row in json.loads(out)] == [1, 2]
+    code, out, message = call(*base, "--set", "model.type=eas")
     assert code == 2 and "Did you mean 'ease'" in message
 
 
@@ -487,6 +476,6 @@ def test_inference_answers_with_a_classical_model_too(tmp_path):
     folder = fit("ease").save(tmp_path / "model")
     people = tmp_path / "people.json"
     people.write_text(json.dumps({"user_data": [{"user_id": "u001"}], "item_data": [], "interactions": []}))
-    code, message = call("recommend", "--model_path", folder, "--data", people, "--top_k", 3)
+    code, out, message = call("recommend", "--model_path", folder, "--data", people, "--top_k", 3)
     assert code == 0, message
-    assert len(json.loads(message)["users"][0]["recommendations"]) == 3
+    assert len(json.loads(out)["users"][0]["recommendations"]) == 3

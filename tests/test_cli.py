@@ -8,10 +8,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from typer.testing import CliRunner
-
-from anyrec import cli
-from anyrec.errors import AnyrecError
+from small import call
 
 ROOT = Path(__file__).parent.parent
 SAMPLE = ROOT / "datasets" / "synthetic" / "correlated_dataset.json"
@@ -27,15 +24,6 @@ def run(*command, cwd=ROOT):
         env={**os.environ, "OMP_NUM_THREADS": "2"},
     )
     return done.returncode, done.stdout, done.stderr
-
-
-def call(*arguments):
-    """In this process: exit code, output, message."""
-    result = CliRunner().invoke(cli.app, [*map(str, arguments)])
-    if isinstance(result.exception, AnyrecError):
-        return result.exception.exit_code, result.stdout, str(result.exception)
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result.exit_code, result.stdout, result.stderr
 
 
 @pytest.fixture(scope="module")

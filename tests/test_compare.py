@@ -6,11 +6,9 @@ import shutil
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from small import small_config, small_dataset
-from typer.testing import CliRunner
+from small import call, small_config, small_dataset
 
-from anyrec import cli
-from anyrec.errors import AnyrecError, InputError
+from anyrec.errors import InputError
 from anyrec.evaluation.compare import as_json, compare_runs, tables
 from anyrec.evaluation.report import save_figures, study
 from anyrec.evaluation.statistics import compare_paired, intervals
@@ -150,18 +148,9 @@ def test_runs_without_a_common_user_do_not_compare(copies):
         compare_runs([copies["good"], copies["poor"]])
 
 
-def call(*arguments):
-    """Exit code, output, message."""
-    result = CliRunner().invoke(cli.app, ["compare", *map(str, arguments)])
-    if isinstance(result.exception, AnyrecError):
-        return result.exception.exit_code, result.stdout, str(result.exception)
-    assert result.exception is None, result.exception
-    return result.exit_code, result.stdout, result.stderr
-
-
 def test_the_command_prints_a_row_a_run_or_json(measured):
     runs = [measured["good"], measured["poor"]]
-    code, out, err = call(*runs)
+    code, out, err = call("compare", *runs)
     assert code == 0 and err == ""
     found = compare_runs(runs)
     rows = {line.split()[0]: line for line in out.splitlines() if line.strip()}
@@ -169,11 +158,11 @@ def test_the_command_prints_a_row_a_run_or_json(measured):
         assert f"{run.main.mean:.4f} [{run.main.low:.4f}, {run.main.high:.4f}]" in rows[run.name]
         assert rows[run.name].split()[-1] == f"{run.metrics['auc']:.4f}"
     assert rows["dim"].split() == ["dim", *(str(found.settings["dim"][run.name]) for run in found.runs)]
-    code, out, _ = call(*runs, "--json")
+    code, out, _ = call("compare", *runs, "--json")
     assert code == 0 and json.loads(out) == json.loads(json.dumps(as_json(found)))
-    code, out, err = call(measured["good"], measured["elsewhere"], "--force")
+    code, out, err = call("compare", measured["good"], measured["elsewhere"], "--force")
     assert code == 0 and err.startswith("warning: compared by force")
-    code, _, message = call(measured["good"], measured["elsewhere"])
+    code, _, message = call("compare", measured["good"], measured["elsewhere"])
     assert code == 2 and "--force" in message
 
 

@@ -8,12 +8,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from sklearn import metrics
-from small import small_config, small_dataset
-from typer.testing import CliRunner
+from small import call, small_config, small_dataset
 
-from anyrec import cli
 from anyrec.data.dataset import Dataset
-from anyrec.errors import AnyrecError, DataError, InputError
+from anyrec.errors import DataError, InputError
 from anyrec.evaluation.files import evaluate_file
 from anyrec.recommender import Recommender
 
@@ -172,33 +170,30 @@ def test_options_that_a_shape_has_no_use_for_are_refused(loaded, write):
         evaluate_file(loaded, listed.with_name("none.json"))
 
 
-def call(*arguments):
+def evaluate(*arguments):
     """Exit code, what the command printed as JSON, message."""
-    result = CliRunner().invoke(cli.app, ["evaluate", *map(str, arguments)])
-    if isinstance(result.exception, AnyrecError):
-        return result.exception.exit_code, None, str(result.exception)
-    assert result.exception is None, result.exception
-    return result.exit_code, json.loads(result.stdout), ""
+    code, out, message = call("evaluate", *arguments)
+    return code, json.loads(out) if out else None, message
 
 
 def test_the_command_measures_files_and_the_saved_split(fitted, place, write, tmp_path):
     model = ("--model_path", place)
-    code, found, _ = call(*model, "--truth", write({"1": [2], "no": [1]}), "--skip-unknown")
+    code, found, _ = evaluate(*model, "--truth", write({"1": [2], "no": [1]}), "--skip-unknown")
     assert code == 0 and found["users"] == 1 and found["skipped"]["unknown_users"] == 1
-    code, found, _ = call(*model, "--truth", write([[1, 2, 1], [1, 3, 0]]), "--threshold", "0.5")
+    code, found, _ = evaluate(*model, "--truth", write([[1, 2, 1], [1, 3, 0]]), "--threshold", "0.5")
     assert code == 0 and found["threshold"] == 0.5
     data, dataset = tmp_path / "data", numbered()
     data.mkdir()
     for name in ("users", "items", "interactions"):
         pq.write_table(getattr(dataset, name), data / f"{name}.parquet")
-    code, found, message = call(*model, "--data", data, "--classification")
+    code, found, message = evaluate(*model, "--data", data, "--classification")
     assert code == 0 and found["part"] == "test" and found["support"]["positives"] == len(fitted.split.test), message
-    code, found, _ = call(*model, "--data", data)
+    code, found, _ = evaluate(*model, "--data", data)
     assert found == pytest.approx(fitted.evaluate("test"), abs=1e-6)
-    assert call(*model, "--truth", write({"no": [1]}))[0] == 2
-    code, _, message = call(*model, "--exclude", data, "--threshold", "nan", "--skip-unknown", "--part", "train")
+    assert evaluate(*model, "--truth", write({"no": [1]}))[0] == 2
+    code, _, message = evaluate(*model, "--exclude", data, "--threshold", "nan", "--skip-unknown", "--part", "train")
     assert code == 2 and message.startswith("6 faults")
     for name in ("--data", "--exclude", "--threshold", "--skip-unknown", "--part"):
         assert f"  {name}: " in message
-    code, _, message = call(*model, "--truth", data, "--classification")
+    code, _, message = evaluate(*model, "--truth", data, "--classification")
     assert code == 2 and "measured that way by itself" in message

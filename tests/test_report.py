@@ -16,15 +16,13 @@ import pyarrow.parquet as pq
 import pytest
 import scipy.stats
 from rich.console import Console
-from small import JOBS, small_config, small_dataset
-from typer.testing import CliRunner
+from small import JOBS, call, small_config, small_dataset
 
-from anyrec import cli
 from anyrec.config import EvaluationConfig
 from anyrec.data.dataset import Dataset
 from anyrec.data.synth import generate
 from anyrec.data.tables import write_json
-from anyrec.errors import AnyrecError, ConfigError
+from anyrec.errors import ConfigError
 from anyrec.evaluation import figures
 from anyrec.evaluation.baselines import fit_baselines
 from anyrec.evaluation.diagnostics import Embeddings, alignment, cohesion, correlations, norms
@@ -63,15 +61,6 @@ def fit(config, dataset=None):
 
 def studied(config, dataset=None):
     return study(fit(config, dataset), progress=False)
-
-
-def call(*arguments):
-    """The command line in this process: exit code and message."""
-    result = CliRunner().invoke(cli.app, [*map(str, arguments)])
-    if isinstance(result.exception, AnyrecError):
-        return result.exception.exit_code, str(result.exception)
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result.exit_code, result.stdout + result.stderr
 
 
 def with_column(table, name, values):
@@ -117,9 +106,9 @@ def beaten(tmp_path_factory):
     folder = tmp_path_factory.mktemp("beaten")
     write_json(planted("occupation"), folder / "data.json")
     options = ("--set", "model.type=item_knn", "--set", "model.neighbours=1")
-    code, message = call("train", "--data", folder / "data.json", "--output", folder, *options)
+    code, out, message = call("train", "--data", folder / "data.json", "--output", folder, *options)
     assert code == 0, message
-    return folder / "model", message
+    return folder / "model", out
 
 
 @pytest.fixture
@@ -208,15 +197,15 @@ def test_the_command_to_use_a_winning_baseline_works_as_written(beaten, tmp_path
         '{"user_data": [{"user_id": "user3"}], "item_data": [], "interactions": []}'
     )
     told = re.search(r"`python inference.py (.*?)`", (folder / "report.md").read_text())[1]
-    code, message = call("recommend", *shlex.split(told.replace("people.json", str(people))))
+    code, out, message = call("recommend", *shlex.split(told.replace("people.json", str(people))))
     assert code == 0, message
-    assert len(json.loads(message)["users"][0]["recommendations"]) == 10
+    assert len(json.loads(out)["users"][0]["recommendations"]) == 10
 
 
 def test_the_command_to_train_a_winning_baseline_works_as_written(beaten, tmp_path, undrawn):
     folder, _ = beaten
     told = re.search(r"`python train.py (.*?)`", (folder / "report.md").read_text())[1]
-    code, message = call(
+    code, out, message = call(
         "train", *shlex.split(told.replace("<data>", str(folder.parent / "data.json"))), "--output", tmp_path
     )
     assert code == 0, message
