@@ -53,7 +53,7 @@ def assemble(
         }
         columns[side] = move_columns(prepared, context.device)
         towers[side] = make_tower(config, registry, encoders, together, side)
-    interaction = make_interaction(config, registry)
+    interaction = make_interaction(config, registry, towers["user"], towers["item"])
     heads = fit_heads(config, registry, dataset, train, interaction.pair_dim)
     return Model(towers["user"], towers["item"], interaction, heads).to(context.device), columns
 

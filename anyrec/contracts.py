@@ -159,6 +159,10 @@ class Fusion(nn.Module):
         raise NotImplementedError(f"fusion '{self.type}' has no fuse()")
 
 
+Fields = tuple[Sequence[str], Sequence[str]]
+"""Names of the feature vectors of the user and of the item."""
+
+
 class Interaction(nn.Module):
     """Scores users against items: the one scoring function of training, evaluation and inference."""
 
@@ -171,10 +175,12 @@ class Interaction(nn.Module):
     class Params(Params):
         pass
 
-    def __init__(self, dim: int, params: BaseModel | None = None):
+    def __init__(self, dim: int, params: BaseModel | None = None, fields: Fields = ((), ())):
+        """fields: the names of the user's and of the item's feature vectors, in order; given where `reads` is "tokens"."""
         super().__init__()
         self.dim = dim
         self.params: Any = params if params is not None else type(self).Params()
+        self.fields = fields
 
     def score(self, users: Tensor, items: Tensor) -> Tensor:
         """Match scores (batch, items).

@@ -187,11 +187,12 @@ def make_tower(
     return tower
 
 
-def make_interaction(config: Config, registry: Registry) -> Interaction:
+def make_interaction(config: Config, registry: Registry, user: Tower, item: Tower) -> Interaction:
     cls = registry.get("interaction", config.interaction.type, "/interaction/type")
     params = registry.params("interaction", config.interaction.type, config.interaction.options(), "/interaction")
-    dim = (config.encoder_dim or config.dim) if cls.reads == "tokens" else config.dim
-    return cls(dim, params)
+    if cls.reads == "tokens":
+        return cls(config.encoder_dim or config.dim, params, (user.token_names, item.token_names))
+    return cls(config.dim, params)
 
 
 def make_head(config: Config, registry: Registry, name: str, component: Component, dim: int) -> Head:

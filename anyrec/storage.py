@@ -204,7 +204,7 @@ def read_model(directory: Path, config: Config, registry: Registry, context: Con
             encoder.restore(_unpack(saved["state"], directory / "preprocessing"))
             encoders[name] = encoder
         towers[side] = make_tower(config, registry, encoders, parts[f"{side}_together"], side)
-    interaction = make_interaction(config, registry)
+    interaction = make_interaction(config, registry, towers["user"], towers["item"])
     heads = {}
     for name, component in sorted(config.heads.items()):
         head = make_head(config, registry, name, component, interaction.pair_dim)
