@@ -126,6 +126,8 @@ class Fusion(nn.Module):
     """
 
     type: ClassVar[str]
+    penalty: Tensor | None = None
+    """A loss of the fusion's own, weighted, of its last forward in training; the training loop adds it to the step's."""
 
     class Params(Params):
         pass
@@ -157,6 +159,11 @@ class Fusion(nn.Module):
     def fuse(self, features: Tensor, present: Tensor) -> Tensor:
         """features: (batch, features, dim), filled; present: (batch, features) -> (batch, output_dim)."""
         raise NotImplementedError(f"fusion '{self.type}' has no fuse()")
+
+    def take_penalty(self) -> Tensor | float:
+        """`penalty`, once: 0 where there is none."""
+        penalty, self.penalty = self.penalty, None
+        return 0.0 if penalty is None else penalty
 
 
 Fields = tuple[Sequence[str], Sequence[str]]

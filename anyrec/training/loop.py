@@ -164,7 +164,9 @@ class Stepper:
         if self.objective.corrected and drawn.log_q is not None:
             groups = len(drawn.log_q)
             negative = (negative.view(groups, -1, negative.shape[1]) - drawn.log_q.unsqueeze(1)).view_as(negative)
-        return self.objective(positive, negative, drawn.valid, weight) + self._heads(rows, user_vectors, item_vectors)
+        penalty = model.user.fusion.take_penalty() + model.item.fusion.take_penalty()
+        heads = self._heads(rows, user_vectors, item_vectors)
+        return self.objective(positive, negative, drawn.valid, weight) + heads + penalty
 
     def _negatives(self, users: Tensor, items: Tensor) -> Negatives:
         if not self.objective.all_items:
