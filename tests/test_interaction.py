@@ -13,7 +13,8 @@ def make(name):
     torch.manual_seed(0)
     cls = REGISTRY.get("interaction", name)
     shape = (3, 8) if cls.reads == "tokens" else (8,)
-    return cls(8).eval(), torch.randn(5, *shape), torch.randn(7, *shape)
+    fields = {"fields": (["a", "b", "c"],) * 2} if cls.reads == "tokens" else {}
+    return cls(8, **fields).eval(), torch.randn(5, *shape), torch.randn(7, *shape)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -61,9 +61,9 @@ def train(
     options, samples = config.training, data.samples
     device = samples.users.device
     generator = torch.Generator(device).manual_seed(config.seed)
-    stepper = Stepper(model, data, config, registry, generator)
+    stepper = make_stepper(model, data, config, registry, generator)
     optimizer = Optimizer(model, options.optimizer)
-    batches = Batches(len(samples.users), options.batch_size, stepper.sampler.group_size)
+    batches = Batches(stepper.rows, options.batch_size, stepper.sampler.group_size)
     state = Progress(config=_fingerprint(config, samples))
     best: dict[str, Tensor] | None = None
     folder = None if run_dir is None else run_dir / "checkpoints"
@@ -134,6 +134,7 @@ class Stepper:
         self.objective: Loss = registry.get("loss", config.loss.type)(params)
         self.objective.num_items = data.num_items  # type: ignore[assignment]
         samples = data.samples
+        self.rows = len(samples.users)
         self.positives = Positives(samples.users, samples.items, data.num_users, data.num_items)
         params = registry.params("sampler", config.negatives.type, config.negatives.options(), "/negatives")
         self.sampler: Sampler = registry.get("sampler", config.negatives.type)(self.positives, params)
@@ -216,6 +217,14 @@ class Stepper:
             losses = head.loss(head(pair.float()), values[rows])  # type: ignore[operator,index]
             total = total + head.params.weight * torch.where(here, losses, 0.0).sum() / here.sum().clamp(min=1)  # type: ignore[union-attr]
         return total
+
+
+def make_stepper(model: Model, data: TrainingData, config: Config, registry: Registry, generator: Any) -> Stepper:
+    """The stepper that the config's negatives need."""
+    from anyrec.training.labelled import LabelledStepper
+
+    labelled = getattr(registry.get("sampler", config.negatives.type), "labelled", False)
+    return (LabelledStepper if labelled else Stepper)(model, data, config, registry, generator)
 
 
 class Explicit:
