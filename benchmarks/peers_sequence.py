@@ -1,0 +1,129 @@
+"""RecTools' SASRec: seconds of a training epoch, alone or in turns with ours, so that the ratio is of one run.
+
+    python benchmarks/peers_sequence.py --data ml-100k|ml-1m [--rounds 2] [--fraction 0.25]
+        [--with ANYREC_PYTHON] [--ours "benchmarks/sequence.py --data {data} --epochs 2"]
+
+Runs in an environment of its own, without anyrec: `pip install 'rectools[torch]' torch==2.13.0 'pyarrow<22'` (numpy below 2). Window 100, 64 factors,
+two blocks, two heads, softmax over all items, batches of 128, P1's training part, float32. The first epoch warms up and is not
+counted; an epoch is timed from its first batch to its last. `--with` names the interpreter that runs `--ours`, from the repository's
+folder, once a round; of its lines `epoch N seconds S` the last counts. Both get the same environment: set OMP_NUM_THREADS for both.
+"""
+
+import argparse
+import logging
+import os
+import re
+import shlex
+import statistics
+import subprocess
+import time
+import warnings
+from pathlib import Path
+
+import pandas as pd
+import torch
+from pytorch_lightning import Callback, Trainer
+from rectools.dataset import Dataset
+from rectools.models import SASRecModel
+
+warnings.filterwarnings("ignore")
+ROOT = Path(__file__).parent.parent
+DATA = Path(os.environ.get("ANYREC_DATA", ROOT / "../shared/data"))
+LINE = re.compile(r"^epoch (\d+) seconds ([\d.]+)", re.MULTILINE)
+
+
+class Stopwatch(Callback):
+    """Seconds of each epoch, as of the share of its batches that it ran."""
+
+    seconds: list[float] = []  # the trainer is copied, callbacks and all
+
+    def on_train_epoch_start(self, trainer, module):
+        self.started = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer, module):
+        share = trainer.num_training_batches / len(trainer.train_dataloader)
+        Stopwatch.seconds.append((time.perf_counter() - self.started) / share)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", choices=["ml-100k", "ml-1m"], required=True)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--fraction", type=float, default=1.0, help="of an epoch's batches; its time is scaled up")
+    parser.add_argument("--with", dest="python", help="interpreter that has anyrec")
+    parser.add_argument("--ours", default="benchmarks/sequence.py --data {data} --epochs 2")
+    arguments = parser.parse_args()
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    dataset = Dataset.construct(training_part(DATA / arguments.data))
+    model = SASRecModel(
+        n_blocks=2,
+        n_heads=2,
+        n_factors=64,
+        session_max_len=100,
+        loss="softmax",
+        batch_size=128,
+        get_trainer_func=trainer,
+        get_trainer_func_kwargs={"fraction": arguments.fraction},
+    )
+    model.fit_partial(dataset, 1, 1)
+    theirs, ours = [], []
+    for turn in range(1, arguments.rounds + 1):
+        model.fit_partial(dataset, 1, 1)
+        theirs.append(Stopwatch.seconds[-1])
+        print(f"round {turn} rectools {theirs[-1]:.2f} s", flush=True)
+        if arguments.python:
+            command = [arguments.python, *shlex.split(arguments.ours.format(data=arguments.data))]
+            ours.append(last_epoch(command))
+            print(f"round {turn} ours     {ours[-1]:.2f} s", flush=True)
+    summary = (
+        f"{arguments.data}, {torch.get_num_threads()} threads: rectools {statistics.median(theirs):.2f} s an epoch"
+    )
+    if arguments.fraction < 1:
+        summary += f" (from {arguments.fraction:.0%} of its batches)"
+    if ours:
+        ratio = statistics.median(theirs) / statistics.median(ours)
+        summary += f", ours {statistics.median(ours):.2f} s, {ratio:.2f} times as fast"
+    print(summary)
+
+
+def trainer(fraction):
+    return Trainer(
+        max_epochs=1,
+        limit_train_batches=fraction,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        callbacks=[Stopwatch()],
+    )
+
+
+def training_part(folder):
+    """All but the last two interactions of each user, as RecTools reads them."""
+    table = pd.read_parquet(folder / "interactions.parquet")
+    moment = "timestamp" if "timestamp" in table else "position"
+    table = table.sort_values(["user_id", moment], kind="stable")
+    table = table[table.groupby("user_id").cumcount(ascending=False) >= 2]
+    order = table.groupby("user_id").cumcount()  # what is tied in time keeps its order
+    return pd.DataFrame(
+        {
+            "user_id": table["user_id"],
+            "item_id": table["item_id"],
+            "weight": 1.0,
+            "datetime": pd.Timestamp("2001-09-01") + pd.to_timedelta(order, unit="min"),
+        }
+    )
+
+
+def last_epoch(command):
+    """Seconds of the last epoch that the command reports."""
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    found = LINE.findall(done.stdout)
+    if done.returncode or not found:
+        raise SystemExit(f"{shlex.join(command)} gave no line 'epoch N seconds S':\n{done.stdout}{done.stderr}")
+    return float(found[-1][1])
+
+
+if __name__ == "__main__":
+    main()
