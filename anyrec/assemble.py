@@ -9,6 +9,7 @@ from anyrec.config import Config
 from anyrec.contracts import Context, Head
 from anyrec.data.dataset import Dataset, Side
 from anyrec.errors import ConfigError, Fault
+from anyrec.graph import join_graph
 from anyrec.model import (
     IDENTITY,
     SIDES,
@@ -53,6 +54,7 @@ def assemble(
         }
         columns[side] = move_columns(prepared, context.device)
         towers[side] = make_tower(config, registry, encoders, together, side)
+    join_graph(config, towers, dataset, train)
     interaction = make_interaction(config, registry, towers["user"], towers["item"])
     heads = fit_heads(config, registry, dataset, train, interaction.pair_dim)
     return Model(towers["user"], towers["item"], interaction, heads).to(context.device), columns

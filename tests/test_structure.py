@@ -17,7 +17,7 @@ ORDER = [
     ("errors", "config", "ragged", "files", "progress", "memory"),
     ("contracts", "plugins", "legacy", "schema", "load_config", "testing"),
     ("data", "vectors", "modules"),
-    ("model", "scoring", "assemble"),
+    ("model", "graph", "scoring", "assemble"),
     ("training", "evaluation"),
     ("recommender", "storage", "card", "classical"),
     ("inference", "run", "init", "describe", "demo"),
