@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn import functional
 
 from anyrec.contracts import Fusion, Params
 from anyrec.interaction.feature_fusion import perceptron, resize, start_as_sum
@@ -22,10 +23,10 @@ class AdaptiveMimic(Fusion):
     (a film's genre) long before others (its fame). Without an id the result is exactly c, without any content exactly
     e, with neither the gated stand-ins. A tower that has no id, or nothing else, is c, or e.
 
-    `penalty` pulls c towards the detached e where a row has both, as the adaptive-mimic mechanism does (Yu et al.,
-    A Dual Augmented Two-tower Model, 2021): the mean squared distance, as a share of the mean square of e, so that
-    its weight means the same whatever the vectors' size. The paper mimics the other tower's vectors; here, as in
-    DropoutNet (Volkovs et al., 2017), content mimics its own record's id, and `id_dropout` trains it on its own.
+    `penalty` turns c towards the detached e where a row has both, as the adaptive-mimic mechanism does (Yu et al., A Dual
+    Augmented Two-tower Model, 2021). The paper takes the squared distance and mimics the other tower's vectors; here
+    content mimics its own record's id, as in DropoutNet (Volkovs et al., 2017), and by the cosine: ids are noise at
+    first, and the distance to noise shrank content to nothing before they meant anything. `id_dropout` trains c alone.
     """
 
     type = "adaptive_mimic"
@@ -77,6 +78,7 @@ class AdaptiveMimic(Fusion):
 
 
 def distance(c: Tensor, e: Tensor, both: Tensor) -> Tensor:
-    """Mean squared distance of c from e, both (batch, dim), as a share of e's mean square, over rows of `both: (batch, 1)`."""
-    apart, size = ((part.float().square() * both).sum() for part in (c - e, e))
-    return apart / size.clamp(min=1e-12)
+    """The mean of 1 - cosine of c and e, both (batch, dim), over the rows of `both: (batch, 1)`; 0 where there are none."""
+    apart = 1 - functional.cosine_similarity(c.float(), e.float(), dim=1)
+    here = both.squeeze(1)
+    return (apart * here).sum() / here.sum().clamp(min=1)
