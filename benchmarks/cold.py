@@ -39,7 +39,7 @@ HERE = Path(__file__).parent
 DATA = Path(os.environ.get("ANYREC_DATA", HERE / "../../shared/data"))
 RECORDED = HERE / "cold_peers.json"
 SHARE, FIRST, K = 0.1, 5, 10
-LOWEST = np.finfo(np.float32).min
+LOWEST = float(np.finfo(np.float32).min)
 Fold = Literal["validation", "test"]
 Scorer = Callable[[np.ndarray], Any]
 """Cases (batch,), as places in `ColdCase.users`, to their scores (batch, candidates)."""
@@ -258,7 +258,7 @@ PEERS: dict[str, dict[str, Callable[..., Scorer]]] = {
 
 GRIDS: dict[str, list[dict[str, Any]]] = {
     "content-knn": [{"last": last} for last in (None, 1, 3, 5, 10, 20, 50)],
-    "ease": [{"l2": l2} for l2 in (200.0, 1000.0, 3000.0, 10_000.0, 30_000.0)],
+    "ease": [{"l2": l2} for l2 in (1000.0, 10_000.0, 100_000.0, 1_000_000.0)],
     "item-knn": [{"neighbours": count} for count in (20, 50, 100, 200, 500)],
     "lightfm": [{"epochs": epochs, "identity": identity} for identity in (False, True) for epochs in (5, 15)],
 }

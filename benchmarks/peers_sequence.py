@@ -3,10 +3,11 @@
     python benchmarks/peers_sequence.py --data ml-100k|ml-1m [--rounds 2] [--fraction 0.25]
         [--with ANYREC_PYTHON] [--ours "benchmarks/sequence.py --data {data} --epochs 2"]
 
-Runs in an environment of its own, without anyrec: `pip install 'rectools[torch]' torch==2.13.0 'pyarrow<22'` (numpy below 2). Window 100, 64 factors,
-two blocks, two heads, softmax over all items, batches of 128, P1's training part, float32. The first epoch warms up and is not
+Runs in an environment of its own, without anyrec: `pip install 'rectools[torch]' torch==2.13.0 'pyarrow<22'` (numpy below 2).
+Window 100, 64 factors, two blocks, two heads, softmax over all items, batches of 128, P1's training part, float32. The first epoch warms up and is not
 counted; an epoch is timed from its first batch to its last. `--with` names the interpreter that runs `--ours`, from the repository's
-folder, once a round; of its lines `epoch N seconds S` the last counts. Both get the same environment: set OMP_NUM_THREADS for both.
+folder, once a round; of its lines `epoch N seconds S [cpu C]` the last counts. On a busy
+machine only processor seconds, with one thread, mean something. Both get the same environment: set OMP_NUM_THREADS for both.
 """
 
 import argparse
@@ -29,20 +30,21 @@ from rectools.models import SASRecModel
 warnings.filterwarnings("ignore")
 ROOT = Path(__file__).parent.parent
 DATA = Path(os.environ.get("ANYREC_DATA", ROOT / "../shared/data"))
-LINE = re.compile(r"^epoch (\d+) seconds ([\d.]+)", re.MULTILINE)
+LINE = re.compile(r"^epoch \d+ seconds ([\d.]+)(?: cpu ([\d.]+))?", re.MULTILINE)
 
 
 class Stopwatch(Callback):
-    """Seconds of each epoch, as of the share of its batches that it ran."""
+    """Seconds and processor seconds of each epoch, scaled up from the share of its batches that it ran."""
 
-    seconds: list[float] = []  # the trainer is copied, callbacks and all
+    seconds: list[tuple[float, float]] = []  # the trainer is copied, callbacks and all
 
     def on_train_epoch_start(self, trainer, module):
-        self.started = time.perf_counter()
+        self.started = time.perf_counter(), time.process_time()
 
     def on_train_epoch_end(self, trainer, module):
         share = trainer.num_training_batches / len(trainer.train_dataloader)
-        Stopwatch.seconds.append((time.perf_counter() - self.started) / share)
+        spent = time.perf_counter() - self.started[0], time.process_time() - self.started[1]
+        Stopwatch.seconds.append((spent[0] / share, spent[1] / share))
 
 
 def main():
@@ -70,20 +72,16 @@ def main():
     for turn in range(1, arguments.rounds + 1):
         model.fit_partial(dataset, 1, 1)
         theirs.append(Stopwatch.seconds[-1])
-        print(f"round {turn} rectools {theirs[-1]:.2f} s", flush=True)
+        print(f"round {turn} rectools {described(theirs[-1])}", flush=True)
         if arguments.python:
             command = [arguments.python, *shlex.split(arguments.ours.format(data=arguments.data))]
             ours.append(last_epoch(command))
-            print(f"round {turn} ours     {ours[-1]:.2f} s", flush=True)
-    summary = (
-        f"{arguments.data}, {torch.get_num_threads()} threads: rectools {statistics.median(theirs):.2f} s an epoch"
-    )
-    if arguments.fraction < 1:
-        summary += f" (from {arguments.fraction:.0%} of its batches)"
+            print(f"round {turn} ours     {described(ours[-1])}", flush=True)
+    sizes = f"{torch.get_num_threads()} threads, {arguments.fraction:.0%} of RecTools' batches"
+    print(f"{arguments.data}, {sizes}: rectools {described(median(theirs))} an epoch")
     if ours:
-        ratio = statistics.median(theirs) / statistics.median(ours)
-        summary += f", ours {statistics.median(ours):.2f} s, {ratio:.2f} times as fast"
-    print(summary)
+        ratios = [mine and other / mine for other, mine in zip(median(theirs), median(ours), strict=True)]
+        print(f"ours {described(median(ours))}: {ratios[0]:.2f} times as fast, {ratios[1]:.2f} by processor time")
 
 
 def trainer(fraction):
@@ -117,12 +115,20 @@ def training_part(folder):
 
 
 def last_epoch(command):
-    """Seconds of the last epoch that the command reports."""
+    """Seconds and processor seconds (0 where not told) of the last epoch that the command reports."""
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     found = LINE.findall(done.stdout)
     if done.returncode or not found:
         raise SystemExit(f"{shlex.join(command)} gave no line 'epoch N seconds S':\n{done.stdout}{done.stderr}")
-    return float(found[-1][1])
+    return tuple(float(number or 0) for number in found[-1])
+
+
+def median(pairs):
+    return [statistics.median(numbers) for numbers in zip(*pairs, strict=True)]
+
+
+def described(seconds):
+    return f"{seconds[0]:.2f} s (cpu {seconds[1]:.2f} s)"
 
 
 if __name__ == "__main__":
