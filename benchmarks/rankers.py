@@ -112,7 +112,7 @@ def fit(dataset, base, name, options, seed):
     started = time.perf_counter()
     document = {**base, "interaction": {"type": name}, "seed": seed}
     config, _ = load_config(document, options)
-    recommender = ByAUC.from_config(config).fit(dataset, progress=False)
+    recommender = ByAUC(config, discover()).fit(dataset, progress=False)  # from_config would make a plain Recommender
     return recommender, time.perf_counter() - started
 
 
