@@ -33,6 +33,8 @@ class ClassicalModel(nn.Module):
     A user without a history, or not known at all (row -1), is given the popular items.
     """
 
+    has_history = False
+
     def __init__(self, classical: Classical, matrix: Any):
         """matrix: (users, items) csr, the training history."""
         super().__init__()
@@ -42,7 +44,7 @@ class ClassicalModel(nn.Module):
         self.heads = nn.ModuleDict()
         self.interaction = SimpleNamespace(factorised=True, dim=1, reads="vectors")
 
-    def represent(self, side: str, columns: Any, rows: Tensor) -> Tensor:
+    def represent(self, side: str, columns: Any, rows: Tensor, items: Tensor | None = None) -> Tensor:
         return rows.unsqueeze(1)
 
     def score(self, users: Tensor, items: Tensor) -> Tensor:

@@ -52,6 +52,11 @@ class DataConfig(Section):
         default_factory=dict,
         description="What a temporal feature holds, as {'user.name': role}; inferred where absent.",
     )
+    history: str | None = Field(
+        default=None,
+        description="Temporal user feature (as prev_interactions) that lists the items a user had before all interactions given, "
+        "oldest first; a record at inference brings its own history by it.",
+    )
     positive_types: dict[str, float] | None = Field(
         default=None,
         description="Interaction types that count as positive, each with its weight; by default all, with weight 1.",

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from anyrec.ragged import Prepared, Ragged, Values
+from anyrec.windows import Windows
 
 
 class Params(BaseModel):
@@ -116,6 +117,31 @@ class Encoder(nn.Module):
         if isinstance(values, Tensor) and values.is_floating_point() and values.dim() > 1:
             self.input_dim = values.shape[-1]
         return made
+
+
+class HistoryEncoder(Encoder):
+    """Encodes what a user did before, in vectors of the item tower: a feature of users that differs from moment to moment.
+
+    It is prepared like any other, from lists of `anyrec.data.histories.EVENT`, with the values of `anyrec.windows.Events`.
+    """
+
+    group = "history"
+    window: int
+    """Interactions looked back on."""
+    ordered: bool
+    """Whether what happened at the very time of a target is known to it, where it stands before it in the file."""
+    mask_share: float | None
+    """Share of interactions hidden in training and predicted from both sides; None where each is from those before."""
+    item_dim: int
+    """Width of the item tower's vectors, set by the frame before `build`."""
+
+    def states(self, windows: Windows, items: Tensor) -> Tensor:
+        """windows: (rows, length); items: (items, item_dim) -> (rows, length, output_dim), the user as it was at each token."""
+        raise NotImplementedError(f"encoder '{self.type}' has no states()")
+
+    def forward(self, values: Any, items: Tensor | None = None) -> Tensor:
+        """values: the histories of a batch of users; items: (items, item_dim) -> (batch, output_dim), the users as they are now."""
+        raise NotImplementedError(f"encoder '{self.type}' has no forward()")
 
 
 class Fusion(nn.Module):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from anyrec.config import Component, Config, Feature
-from anyrec.contracts import Context, Encoder, Fusion, Head, Interaction
+from anyrec.contracts import Context, Encoder, Fusion, Head, HistoryEncoder, Interaction
 from anyrec.data.dataset import Dataset, Side
 from anyrec.errors import ConfigError, Fault, did_you_mean
 from anyrec.plugins import Registry
@@ -21,6 +21,9 @@ IDENTITY = "identity.id"
 
 Columns = dict[str, Prepared]
 """One side's prepared features by name, one row a record each."""
+
+Given = dict[str, tuple[Tensor, Tensor]]
+"""Features already made, by name: vectors (batch, dim) and presence (batch,)."""
 
 
 class Tower(nn.Module):
@@ -54,16 +57,25 @@ class Tower(nn.Module):
                 columns[name] = encoder.encode_column(table.column(source))
         return columns
 
-    def tokens(self, columns: Columns, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Feature vectors (batch, features, dim) and their presence (batch, features) for `rows: (batch,)`."""
+    def tokens(self, columns: Columns, rows: Tensor, given: Given | None = None) -> tuple[Tensor, Tensor]:
+        """Feature vectors (batch, features, dim) and their presence (batch, features) for `rows: (batch,)`.
+
+        given: features that are made elsewhere. As they tell rows of the same record apart, the others are then made once for each.
+        """
         vectors: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in self.token_names}
+        distinct, place = (rows, None) if not given else torch.unique(rows, return_inverse=True)
         for name, token, encoder in zip(self.features, self.token_of, self.encoders, strict=True):
-            if name in columns:
+            if given and name in given:
+                vectors[token].append(given[name])
+            elif name in columns:
                 values, present = columns[name]
-                here = present.index_select(0, rows)
+                here = present.index_select(0, distinct)
                 if self.training and name == IDENTITY and self.id_dropout:
-                    here = here & (torch.rand(rows.numel(), device=rows.device) >= self.id_dropout)
-                vectors[token].append((encoder(select(values, rows)), here))
+                    here = here & (torch.rand(distinct.numel(), device=rows.device) >= self.id_dropout)
+                made = encoder(select(values, distinct))
+                if place is not None:
+                    made, here = made.index_select(0, place), here.index_select(0, place)
+                vectors[token].append((made, here))
             else:
                 vectors[token].append(
                     (
@@ -76,13 +88,19 @@ class Tower(nn.Module):
             return joined[0][0].unsqueeze(1), joined[0][1].unsqueeze(1)
         return torch.stack([vector for vector, _ in joined], 1), torch.stack([mask for _, mask in joined], 1)
 
-    def forward(self, columns: Columns, rows: Tensor) -> Tensor:
+    def forward(self, columns: Columns, rows: Tensor, given: Given | None = None) -> Tensor:
         """`rows: (batch,)` of `columns` to vectors (batch, output_dim)."""
-        return self.fusion(*self.tokens(columns, rows))
+        return self.fusion(*self.tokens(columns, rows, given))
 
-    def filled_tokens(self, columns: Columns, rows: Tensor) -> Tensor:
+    def filled_tokens(self, columns: Columns, rows: Tensor, given: Given | None = None) -> Tensor:
         """(batch, features, dim), absent features replaced by their learned stand-ins."""
-        return self.fusion.fill(*self.tokens(columns, rows))
+        return self.fusion.fill(*self.tokens(columns, rows, given))
+
+    @property
+    def histories(self) -> dict[str, HistoryEncoder]:
+        """The features that are made of item vectors, by name."""
+        pairs = zip(self.features, self.encoders, strict=True)
+        return {name: encoder for name, encoder in pairs if isinstance(encoder, HistoryEncoder)}
 
 
 class Model(nn.Module):
@@ -98,10 +116,32 @@ class Model(nn.Module):
     def tower(self, side: Side) -> Tower:
         return self.user if side == "user" else self.item
 
-    def represent(self, side: Side, columns: Columns, rows: Tensor) -> Tensor:
-        """What the interaction reads of `rows: (batch,)`: vectors (batch, dim), or tokens (batch, features, dim)."""
+    def represent(
+        self, side: Side, columns: Columns, rows: Tensor, items: Tensor | None = None, given: Given | None = None
+    ) -> Tensor:
+        """What the interaction reads of `rows: (batch,)`: vectors (batch, dim), or tokens (batch, features, dim).
+
+        items: (items, dim) vectors of the item tower, which histories are made of. given: features that are already made.
+        """
         tower = self.tower(side)
-        return tower.filled_tokens(columns, rows) if self.interaction.reads == "tokens" else tower(columns, rows)
+        if given is None and items is not None:
+            given = self.read_histories(side, columns, rows, items)
+        if self.interaction.reads == "tokens":
+            return tower.filled_tokens(columns, rows, given)
+        return tower(columns, rows, given)
+
+    def read_histories(self, side: Side, columns: Columns, rows: Tensor, items: Tensor) -> Given:
+        """The features of `rows: (batch,)` that are made of item vectors, and their presence."""
+        return {
+            name: (encoder(select(columns[name].values, rows), items), columns[name].present.index_select(0, rows))
+            for name, encoder in self.tower(side).histories.items()
+            if name in columns
+        }
+
+    @property
+    def has_history(self) -> bool:
+        """Whether users' vectors depend on what they did before."""
+        return bool(self.user.histories)
 
     def score(self, users: Tensor, items: Tensor) -> Tensor:
         """Match scores (batch, items) of what `represent` returned; see `Interaction.score`."""
@@ -127,6 +167,8 @@ def make_encoders(
     for name in [IDENTITY, *dataset.features(side)]:
         group, field = name.split(".", 1)
         where = f"/features/{group}"
+        if (side, group, field) == ("user", "temporal", config.data.history):
+            continue  # what users had before: part of their histories
         if group in choices and choices[group] is None:
             continue
         choice = choices.get(group) or Feature.model_validate({})
@@ -178,7 +220,10 @@ def make_tower(
     """The tower around fitted (or restored) encoders whose layers are built here, with its fusion."""
     dim = config.encoder_dim or config.dim
     for name in sorted(encoders):
-        encoders[name].build()
+        encoder = encoders[name]
+        if isinstance(encoder, HistoryEncoder):
+            encoder.item_dim = config.dim
+        encoder.build()
     tower = Tower(encoders, together, dim, config.id_dropout)
     _, fusion = config.tower(side)
     where = f"/{side}/fusion" if getattr(config, side).fusion else "/fusion"

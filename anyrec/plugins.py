@@ -30,6 +30,7 @@ hookimpl = pluggy.HookimplMarker("anyrec")
 SHELVES = ("encoders", "interaction", "classifier")
 BASES = {
     "Encoder": "encoder",
+    "HistoryEncoder": "encoder",
     "Fusion": "fusion",
     "Interaction": "interaction",
     "Head": "head",

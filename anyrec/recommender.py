@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +18,16 @@ from anyrec.assemble import assemble
 from anyrec.config import TWO_TOWER, Config
 from anyrec.contracts import Context
 from anyrec.data.dataset import Dataset, Side, rows_of
+from anyrec.data.histories import (
+    FEATURE,
+    Events,
+    events_of,
+    history_column,
+    known_before,
+    own_history,
+    wants_history,
+    with_history,
+)
 from anyrec.data.labels import Labels, fade, label_interactions
 from anyrec.data.leaks import drop_leaks
 from anyrec.data.split import Split, split_interactions
@@ -24,11 +35,13 @@ from anyrec.errors import ConfigError, DataError, Fault, did_you_mean
 from anyrec.evaluation.ranking import Pairs, ranking_metrics
 from anyrec.model import SIDES, Columns, Model, move_columns
 from anyrec.plugins import Registry, discover
-from anyrec.scoring import ROWS_AT_A_TIME, rank_rows, represent_rows
+from anyrec.scoring import ROWS_AT_A_TIME, rank_rows, represent_rows, vectors_for_histories
 
 if TYPE_CHECKING:
     from anyrec.training.loop import TrainingResult
 
+VECTORS = "item_vectors"
+"""Among what is known: the item tower's vectors, where histories are made of them."""
 Users = Sequence[Any] | pa.Array | pa.ChunkedArray | pa.Table | Dataset | None
 
 
@@ -50,7 +63,10 @@ class Recommender:
         self.metrics: dict[str, dict[str, float]] = {}
         self.fingerprint: str | None = None
         """Hash of the data that a loaded model was trained on."""
-        self._known: dict[Side, Tensor] = {}
+        self.history: pa.Array | None = None
+        """What each known user did, where the model reads it: a row a user."""
+        self._known: dict[str, Tensor] = {}
+        self._before: dict[str, Columns] = {}
 
     @classmethod
     def from_config(
@@ -150,19 +166,60 @@ class Recommender:
     def _learn(self, dataset: Dataset, split: Split, labels: Labels, config: Config, **options: Any) -> None:
         """Fit the encoders on the split's training part, make the model and train it. options: as `train` takes them."""
         from anyrec.training.loop import train
-        from anyrec.training.samples import TrainingData, make_samples
+        from anyrec.training.samples import TrainingData, make_samples, make_stream
 
         torch.manual_seed(config.seed)
+        events = None
+        if wants_history(config):
+            if dataset.column("timestamp") is None:
+                self.notes.append("No interaction has a timestamp: histories follow the order of the file.")
+            events = self._events(split.train, labels)
+            dataset = with_history(dataset, history_column(dataset, events))
         self.model, self.columns = assemble(config, self.registry, dataset, split.train, self.context, self.notes)
         self.notes = list(dict.fromkeys([*self.notes, *self.context.warnings]))  # a refit says the same again
-        self._known = {}
+        self._known, self._before = {}, {}
         labels = fade(labels, dataset, split.train, config.data.half_life_interactions)
-        samples = make_samples(dataset, split.train, labels, self.model.heads)
-        data = TrainingData(
-            self.columns["user"], self.columns["item"], samples.to(self.device), len(dataset.users), len(dataset.items)
+        order = None if events is None else events.interactions
+        samples = make_samples(dataset, split.train, labels, self.model.heads, order).to(self.device)
+        stream = (
+            None
+            if events is None
+            else make_stream(self.model, self.columns["user"], events, labels, config, self._ordered())
         )
+        sizes = len(dataset.users), len(dataset.items)
+        data = TrainingData(self.columns["user"], self.columns["item"], samples, *sizes, stream)
         validate = (lambda: self.evaluate("validation")) if len(split.validation) else None
         self.result = train(self.model, data, config, self.registry, validate=validate, **options)
+        if events is not None:
+            everything = self._events(np.arange(len(dataset.interactions)), labels)
+            self.history = history_column(dataset, everything)
+            self.columns["user"] = {**self.columns["user"], **self._prepare_history(self.history)}
+
+    def _events(self, rows: np.ndarray, labels: Labels) -> Events:
+        return events_of(self.dataset, rows, labels.negative, self.config.data.history)
+
+    def _ordered(self) -> bool:
+        """Whether what stands before a target in the file, at the same time, is known to it. Without times nothing else is."""
+        encoders = self.model.user.histories.values()
+        return self.dataset.column("timestamp") is None or all(one.ordered for one in encoders)
+
+    def _prepare_history(self, history: pa.Array) -> Columns:
+        """The users' features that are made of `history`, a row a user."""
+        found = {name: encoder.encode_column(history) for name, encoder in self.model.user.histories.items()}
+        return move_columns(found, self.device)
+
+    def users_before(self, part: Literal["validation", "test"]) -> Columns:
+        """The users' features as they were before their first held-out interaction of one part of the split."""
+        if not self.model.has_history:
+            return self.columns["user"]
+        if part not in self._before:
+            assert self.split is not None
+            labels = label_interactions(self.dataset, self.config.data)
+            known = self.split.train if part == "validation" else np.union1d(self.split.train, self.split.validation)
+            events = known_before(self.dataset, self.split, part, self._events(known, labels), self._ordered())
+            column = history_column(self.dataset, events)
+            self._before[part] = {**self.columns["user"], **self._prepare_history(column)}
+        return self._before[part]
 
     def recommend(
         self,
@@ -294,6 +351,12 @@ class Recommender:
                 "item", Dataset(self.dataset.users, new, self.dataset.interactions, _root(items))
             )
             wider._known = {**self._known, "item": torch.cat([self._known_rows("item"), represented])}
+            vectors = self._item_vectors()
+            if vectors is not None:
+                columns = move_columns(self.model.item.prepare(new, "item"), self.device)
+                more = vectors_for_histories(self.model, columns, represented)
+                assert more is not None
+                wider._known[VECTORS] = torch.cat([vectors, more])
         known = self.dataset
         added = pa.concat_tables([known.items, new], promote_options="permissive")
         wider.dataset = Dataset(known.users, added, known.interactions, known.root, known.roles, known.notes)
@@ -360,8 +423,19 @@ class Recommender:
     def _known_rows(self, side: Side) -> Tensor:
         """What the interaction reads of every known user or item, computed once."""
         if side not in self._known:
-            self._known[side] = represent_rows(self.model, side, self.columns[side], len(self.dataset.table(side)))
+            vectors = self._item_vectors() if side == "user" else None
+            count = len(self.dataset.table(side))
+            self._known[side] = represent_rows(self.model, side, self.columns[side], count, item_vectors=vectors)
         return self._known[side]
+
+    def _item_vectors(self) -> Tensor | None:
+        """(items, dim) what histories are made of; None where no feature is."""
+        if VECTORS not in self._known:
+            vectors = vectors_for_histories(self.model, self.columns.get("item", {}), self._known_rows("item"))
+            if vectors is None:
+                return None
+            self._known[VECTORS] = vectors
+        return self._known[VECTORS]
 
     def _represent(self, side: Side, records: Users) -> tuple[pa.Array, Tensor, np.ndarray]:
         """Ids, what the interaction reads of each, and each one's row among the known (-1 if new).
@@ -387,14 +461,34 @@ class Recommender:
         table: pa.Table = records
         ids = table.column(f"{side}_id").combine_chunks()
         rows = rows_of(ids, self.dataset.ids(side))
+        vectors = None
+        if side == "user" and self.model.has_history:
+            records, vectors = self._with_history(records, rows), self._item_vectors()
         columns = move_columns(self.model.tower(side).prepare(records, side), self.device)
-        represented = represent_rows(self.model, side, columns, len(ids))
+        represented = represent_rows(self.model, side, columns, len(ids), item_vectors=vectors)
         bare = (rows >= 0) & _bare(records, f"{side}_id")
         if bare.any():
             represented[torch.from_numpy(bare).to(self.device)] = self._known_rows(side)[
                 torch.from_numpy(rows[bare]).to(self.device)
             ]
         return ids, represented, rows
+
+    def _with_history(self, records: pa.Table, rows: np.ndarray) -> pa.Table:
+        """The records with what their users did: the list that a record brings along, or what is known of a known user."""
+        assert self.history is not None
+        known, name = self.history, f"temporal.{self.config.data.history}"
+        place = pa.array(rows, mask=rows < 0)
+        if name in records.column_names:
+            lists = records.column(name).combine_chunks()
+            own, unknown = own_history(lists, self.dataset.ids("item"))
+            if unknown:
+                self.context.warnings.append(
+                    f"{unknown} items of the histories given are not known and were passed over."
+                )
+            brought = np.arange(len(known), len(known) + len(lists))
+            place = pc.if_else(lists.is_valid(), pa.array(brought), place)
+            known = pa.concat_arrays([known, own])
+        return records.append_column(FEATURE, known.take(place))
 
     def _rows_of_ids(self, side: Side, ids: Any) -> np.ndarray:
         """Rows of known ids; raises DataError naming those that are not."""

@@ -14,12 +14,38 @@ CELLS_AT_A_TIME = 1 << 24
 """Numbers held at once while scoring: 64 MB of float32."""
 
 
-def represent_rows(model: Model, side: Side, columns: Columns, count: int, rows: np.ndarray | None = None) -> Tensor:
-    """What the interaction reads of `rows` (all `count` by default): (rows, dim) or (rows, features, dim)."""
+def represent_rows(
+    model: Model,
+    side: Side,
+    columns: Columns,
+    count: int,
+    rows: np.ndarray | None = None,
+    item_vectors: Tensor | None = None,
+) -> Tensor:
+    """What the interaction reads of `rows` (all `count` by default): (rows, dim) or (rows, features, dim).
+
+    item_vectors: (items, dim), as `vectors_for_histories` gives them, where users' features are made of them.
+    """
     device = next(model.parameters()).device
     index = torch.arange(count, device=device) if rows is None else torch.from_numpy(rows).to(device)
-    parts = [model.represent(side, columns, part) for part in index.split(ROWS_AT_A_TIME)]
+    parts = [model.represent(side, columns, part, item_vectors) for part in index.split(ROWS_AT_A_TIME)]
     return torch.cat(parts)
+
+
+def vectors_for_histories(model: Model, columns: Columns, represented: Tensor) -> Tensor | None:
+    """(items, dim) the item tower's vectors, which histories are made of; None where no feature is.
+
+    columns: of the items; represented: (items, ...) what the interaction reads of them, which often is the same.
+    """
+    if not model.has_history:
+        return None
+    return represented if model.interaction.reads == "vectors" else tower_vectors(model, columns, len(represented))
+
+
+def tower_vectors(model: Model, columns: Columns, count: int) -> Tensor:
+    """(items, dim) what the item tower makes of its first `count` rows."""
+    rows = torch.arange(count, device=next(model.parameters()).device)
+    return torch.cat([model.item(columns, part) for part in rows.split(ROWS_AT_A_TIME)])
 
 
 def score_blocks(model: Model, users: Tensor, items: Tensor) -> Tensor:

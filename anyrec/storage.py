@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+HISTORY = "history.arrow"
 
 
 def save_model(recommender: Recommender, directory: Path) -> Path:
@@ -105,6 +106,8 @@ def load_model(path: Path, trust_plugins: bool, plugins: Sequence[str | Path]) -
         device=str(recommender.device),
     )
     recommender.read_parts(directory)
+    if (directory / HISTORY).is_file():
+        recommender.history = _read_table(directory / HISTORY).column("events").combine_chunks()
     recommender.metrics = manifest["metrics"]
     recommender.fingerprint = manifest["data"]
     recommender._known = dict(load_file(directory / "known.safetensors", device=str(recommender.device)).items())  # type: ignore[arg-type]
@@ -147,12 +150,18 @@ def versions() -> dict[str, str]:
 
 def _write_parts(recommender: Recommender, folder: Path) -> None:
     from anyrec.card import model_card
+    from anyrec.recommender import VECTORS
 
     dataset = recommender.dataset
     (folder / "config.json").write_text(recommender.config.model_dump_json(indent=1) + "\n")
     with recommender._inference():
-        known = {side: recommender._known_rows(side).cpu().contiguous().clone() for side in SIDES}
-    save_file(known, folder / "known.safetensors")
+        known = {side: recommender._known_rows(side) for side in SIDES}
+        vectors = recommender._item_vectors()
+    if vectors is not None and vectors is not known["item"]:
+        known[VECTORS] = vectors
+    save_file({name: rows.cpu().contiguous().clone() for name, rows in known.items()}, folder / "known.safetensors")
+    if recommender.history is not None:
+        _write_table(folder / HISTORY, pa.table({"events": recommender.history}))
     _write_table(folder / "users.arrow", dataset.users)
     _write_table(folder / "items.arrow", dataset.items)
     users = np.repeat(np.arange(len(dataset.users)), recommender.seen.counts())

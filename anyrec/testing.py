@@ -16,9 +16,10 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor
 
-from anyrec.contracts import Context, Encoder, Fusion
+from anyrec.contracts import Context, Encoder, Fusion, HistoryEncoder
 from anyrec.ragged import Prepared, Values, select
 
+ITEM_DIM = 16
 START = dt.datetime(2024, 1, 1, tzinfo=dt.timezone.utc)
 EXAMPLES: dict[str, Callable[[], pa.Array]] = {
     "identity": lambda: pa.array([f"id{n}" for n in range(40)]),
@@ -63,6 +64,8 @@ def check_encoder(
         torch.manual_seed(0)
         encoder = cls(options, 16)
         encoder.context = context or Context()
+        if isinstance(encoder, HistoryEncoder):
+            encoder.item_dim = ITEM_DIM
         if state is None:
             encoder.fit(column)
         else:
@@ -75,7 +78,7 @@ def check_encoder(
     encoder.build()
     names = {name for name, _ in encoder.named_parameters()}
     rows = torch.arange(len(column))
-    output = encoder.train()(select(prepared.values, rows))
+    output = _call(encoder.train(), select(prepared.values, rows))
     if tuple(output.shape) != (len(column), 16):
         raise ConformanceError(
             f"{cls.__name__}: forward gave shape {tuple(output.shape)}, not (batch, output_dim) = ({len(column)}, 16)."
@@ -85,7 +88,7 @@ def check_encoder(
     _check_gradients(encoder, output, prepared.present, faults)
     encoder.eval()
     with torch.no_grad():
-        whole = encoder(select(prepared.values, rows))
+        whole = _call(encoder, select(prepared.values, rows))
         _check_masks(prepared, column, whole, faults)
         _check_rows(encoder, prepared.values, whole, faults)
         _check_independence(encoder, column, whole, prepared, faults)
@@ -128,6 +131,13 @@ def _example(cls: type[Encoder]) -> pa.Array:
     return EXAMPLES[kind]()
 
 
+def _call(encoder: Encoder, values: Values) -> Tensor:
+    """forward, with vectors of 50 items for an encoder that is made of them."""
+    if not isinstance(encoder, HistoryEncoder):
+        return encoder(values)
+    return encoder(values, torch.randn(50, ITEM_DIM, generator=torch.Generator().manual_seed(0)))
+
+
 def _check_gradients(encoder: Encoder, output: Tensor, present: Tensor, faults: list[str]) -> None:
     loss = (torch.where(present.unsqueeze(1), output, 0.0) * torch.randn_like(output)).sum()
     if not loss.requires_grad:
@@ -159,15 +169,15 @@ def _check_masks(prepared: Prepared, column: pa.Array, whole: Tensor, faults: li
 def _check_rows(encoder: Encoder, values: Values, whole: Tensor, faults: list[str]) -> None:
     count = len(whole)
     for row in (0, count // 2, count - 1):
-        alone = encoder(select(values, torch.tensor([row])))
+        alone = _call(encoder, select(values, torch.tensor([row])))
         if not torch.allclose(alone[0], whole[row], atol=1e-6):
             faults.append("a batch of one gives another output than a batch of many.")
             break
     many = torch.arange(1000) % count
-    if not torch.allclose(encoder(select(values, many)), whole[many], atol=1e-6):
+    if not torch.allclose(_call(encoder, select(values, many)), whole[many], atol=1e-6):
         faults.append("a batch of 1,000 gives another output than a smaller one.")
     backwards = torch.arange(count).flip(0)
-    if not torch.allclose(encoder(select(values, backwards)).flip(0), whole, atol=1e-6):
+    if not torch.allclose(_call(encoder, select(values, backwards)).flip(0), whole, atol=1e-6):
         faults.append("the order of the rows changes their outputs.")
 
 
@@ -179,12 +189,12 @@ def _check_independence(
         alone = encoder.encode_column(column.slice(row, 1))
         same_mask = bool(alone.present[0] == prepared.present[row])
         if not same_mask or not torch.allclose(
-            encoder(select(alone.values, torch.tensor([0])))[0], whole[row], atol=1e-6
+            _call(encoder, select(alone.values, torch.tensor([0])))[0], whole[row], atol=1e-6
         ):
             faults.append("prepare() of one record depends on the other records: learn in fit(), not in prepare().")
             return
     nothing = encoder.encode_column(pa.nulls(3, column.type))
-    if nothing.present.any() or not encoder(select(nothing.values, torch.arange(3))).isfinite().all():
+    if nothing.present.any() or not _call(encoder, select(nothing.values, torch.arange(3))).isfinite().all():
         faults.append("a column of nulls is not handled.")
 
 
@@ -209,7 +219,7 @@ def _check_state(
         faults.append(f"restored from state(), it has other layers: {error}.")
         return
     again.eval()
-    if not torch.equal(again(select(again.encode_column(column).values, torch.arange(len(column)))), whole):
+    if not torch.equal(_call(again, select(again.encode_column(column).values, torch.arange(len(column)))), whole):
         faults.append("restored from state() and its weights, it gives other outputs.")
 
 

@@ -20,6 +20,8 @@ VARIANTS = [
     ("sequence", {"pooling": "transformer", "max_length": 3}),
     ("categorical", {"hash_buckets": 50}),
     ("categorical", {"min_count": 15, "max_categories": 1}),
+    ("history", {"variant": "pre_norm", "use_gap": True, "use_kind": True, "window": 3}),
+    *(("history", {"block": block}) for block in ("bidirectional", "gru", "mean")),
     ("hashed", {"ngrams": 1, "min_count": 1}),
 ]
 

@@ -27,7 +27,7 @@ def apply_roles(
                 continue
             name = f"{side}.{column_name.removeprefix('temporal.')}"
             column = tables[side].column(column_name).combine_chunks()
-            role = options.roles.get(name)
+            role = "items" if name == f"user.{options.history}" else options.roles.get(name)
             if role is None:
                 role = infer_role(column, item_ids)
                 notes.append(

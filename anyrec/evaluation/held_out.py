@@ -17,7 +17,7 @@ from anyrec.data.split import Split, split_interactions
 from anyrec.errors import DataError, Fault, ModelError
 from anyrec.evaluation.ranking import Pairs, Ranking, rank_targets
 from anyrec.model import SIDES, Model, move_columns
-from anyrec.scoring import represent_rows, score_blocks
+from anyrec.scoring import represent_rows, score_blocks, vectors_for_histories
 
 if TYPE_CHECKING:
     from anyrec.recommender import Recommender
@@ -70,12 +70,13 @@ def rank_held_out(
 ) -> Ranking:
     """Where the model ranks one part of the split. held: that part, where it is at hand; length: as for `rank_pairs`."""
     held = held or held_out(recommender, part)
-    model, columns = recommender.model, recommender.columns
+    model, columns, users = recommender.model, recommender.columns["item"], recommender.users_before(part)
     with recommender._inference():
-        items = represent_rows(model, "item", columns["item"], len(recommender.dataset.items))
+        items = represent_rows(model, "item", columns, len(recommender.dataset.items))
+        vectors = vectors_for_histories(model, columns, items)
 
         def score(rows: np.ndarray) -> Tensor:
-            return score_blocks(model, represent_rows(model, "user", columns["user"], 0, rows), items)
+            return score_blocks(model, represent_rows(model, "user", users, 0, rows, vectors), items)
 
         return rank_pairs(recommender, held, score, length)
 

@@ -15,7 +15,7 @@ from anyrec.evaluation.measure import Measured, Part
 from anyrec.evaluation.ranking import metrics_by_user
 from anyrec.evaluation.statistics import Comparison, compare_paired
 from anyrec.model import SIDES, Model, Tower
-from anyrec.scoring import ROWS_AT_A_TIME, score_blocks
+from anyrec.scoring import ROWS_AT_A_TIME, score_blocks, tower_vectors
 
 if TYPE_CHECKING:
     from anyrec.recommender import Recommender
@@ -41,7 +41,7 @@ def feature_worth(recommender: Recommender, part: Part, whole: Measured, metric:
     held = held_out(recommender, part, users)
     without: dict[str, np.ndarray] = {}
     with recommender._inference():
-        tokens = {side: _tokens(recommender, side, rows[side]) for side in SIDES}
+        tokens = {side: _tokens(recommender, part, side, rows[side]) for side in SIDES}
         whole_vectors: dict[Side, Tensor] = {side: _vectors(model, side, tokens[side], None) for side in SIDES}
         for side in SIDES:
             for place, name in enumerate(model.tower(side).token_names):
@@ -51,12 +51,17 @@ def feature_worth(recommender: Recommender, part: Part, whole: Measured, metric:
     return compare_paired(full, without, recommender.config.seed)
 
 
-def _tokens(recommender: Recommender, side: Side, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+def _tokens(recommender: Recommender, part: Part, side: Side, rows: np.ndarray) -> tuple[Tensor, Tensor]:
     """Feature vectors (rows, features, dim) of the rows and their presence (rows, features)."""
-    tower, columns = recommender.model.tower(side), recommender.columns[side]
-    parts = [
-        tower.tokens(columns, part) for part in torch.from_numpy(rows).to(recommender.device).split(ROWS_AT_A_TIME)
-    ]
+    model, tower = recommender.model, recommender.model.tower(side)
+    columns = recommender.users_before(part) if side == "user" else recommender.columns[side]
+    pieces = torch.from_numpy(rows).to(recommender.device).split(ROWS_AT_A_TIME)
+    if side == "user" and model.has_history:
+        vectors = tower_vectors(model, recommender.columns["item"], len(recommender.dataset.items))
+        given = [model.read_histories(side, columns, piece, vectors) for piece in pieces]
+    else:
+        given = [None] * len(pieces)
+    parts = [tower.tokens(columns, piece, made) for piece, made in zip(pieces, given, strict=True)]
     return torch.cat([vectors for vectors, _ in parts]), torch.cat([present for _, present in parts])
 
 

@@ -9,8 +9,9 @@ from anyrec.config import Config
 from anyrec.errors import ConfigError, DataError, Fault
 from anyrec.model import Model
 from anyrec.plugins import Registry
-from anyrec.training.loop import Stepper, encode
 from anyrec.training.samples import TrainingData
+from anyrec.training.stepper import Stepper, encode
+from anyrec.windows import Batch
 
 
 class LabelledStepper(Stepper):
@@ -35,9 +36,9 @@ class LabelledStepper(Stepper):
         weights = samples.weights
         self.weights = None if weights is None else torch.cat([weights, weights.new_ones(self.rows - len(weights))])
 
-    def loss(self, rows: Tensor) -> Tensor:
-        """rows: (batch,) of positives and explicit negatives; an explicit negative weighs 1. Heads learn from the positives."""
-        data, model = self.data, self.model
+    def loss(self, batch: Batch) -> Tensor:
+        """batch.rows: (batch,) of positives and explicit negatives; an explicit negative weighs 1. Heads learn from the positives."""
+        data, model, rows = self.data, self.model, batch.rows
         with self.precision:
             users = encode(model, "user", data.users, self.users[rows])
             items = encode(model, "item", data.items, self.items[rows])

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
+from anyrec.config import Config
 from anyrec.contracts import Head
 from anyrec.data.dataset import Dataset
+from anyrec.data.histories import Events
 from anyrec.data.labels import Labels
-from anyrec.model import Columns
+from anyrec.model import Columns, Model
 from anyrec.ragged import Prepared
+from anyrec.windows import Stream
 
 
 @dataclass(frozen=True)
@@ -46,32 +50,44 @@ class Samples:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Both sides' prepared features and the samples, on the device."""
+    """Both sides' prepared features and the samples, on the device; with a feature made of histories, the stream of all events."""
 
     users: Columns
     items: Columns
     samples: Samples
     num_users: int
     num_items: int
+    stream: Stream | None = None
 
 
-def make_samples(dataset: Dataset, rows: np.ndarray, labels: Labels, heads: nn.ModuleDict) -> Samples:
-    """rows: training interactions."""
+def make_samples(
+    dataset: Dataset, rows: np.ndarray, labels: Labels, heads: nn.ModuleDict, events: np.ndarray | None = None
+) -> Samples:
+    """rows: training interactions. events: the interactions in the order of time, -1 for what is none: positives then keep it."""
     users, items = dataset.user_rows[rows], dataset.item_rows[rows]
-    order = np.lexsort((items, users))
-    rows, users, items = rows[order], users[order], items[order]
-    positive, negative = labels.positive[rows], labels.negative[rows]
-    weights = labels.weight[rows][positive]
+    rows = rows[np.lexsort((items, users))]
+    positive = rows if events is None else events[events >= 0]
+    positive, negative = positive[labels.positive[positive]], rows[labels.negative[rows]]
+    weights = labels.weight[positive]
     targets = {}
     for name, head in heads.items():
         assert isinstance(head, Head)
         column = dataset.column(head.target)
         assert column is not None
-        targets[name] = head.targets(column.take(pa.array(rows[positive])))
+        targets[name] = head.targets(column.take(pa.array(positive)))
     return Samples(
-        torch.from_numpy(users[positive]),
-        torch.from_numpy(items[positive]),
+        torch.from_numpy(dataset.user_rows[positive]),
+        torch.from_numpy(dataset.item_rows[positive]),
         None if (weights == 1).all() else torch.from_numpy(weights),
-        (torch.from_numpy(users[negative]), torch.from_numpy(items[negative])),
+        (torch.from_numpy(dataset.user_rows[negative]), torch.from_numpy(dataset.item_rows[negative])),
         targets,
     )
+
+
+def make_stream(model: Model, users: Columns, events: Events, labels: Labels, config: Config, ordered: bool) -> Stream:
+    """The training events as windows. users: prepared columns, the histories of `events` among them."""
+    ((name, encoder),) = model.user.histories.items()
+    values: Any = users[name].values
+    positive = (events.interactions >= 0) & labels.positive[events.interactions]
+    samples = torch.from_numpy(np.where(positive, np.cumsum(positive) - 1, -1)).to(values["items"].offsets.device)
+    return Stream(values, samples, encoder.window, config.training.batch_size, ordered, encoder.mask_share)

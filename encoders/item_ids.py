@@ -1,0 +1,50 @@
+"""Lists of item ids that a record brings along, without their order: the mean of a vector learned for each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from anyrec.contracts import Encoder
+from anyrec.data.dataset import rows_of
+from anyrec.ragged import Ragged
+
+
+class ItemIds(Encoder):
+    """The mean of a learned vector for each item id of the list; ids never seen in training are passed over."""
+
+    type = "item_ids"
+    group = "temporal"
+    role = "items"
+
+    def fit(self, column: pa.Array) -> None:
+        self.vocabulary = column.flatten().drop_null().unique().sort()
+
+    def prepare(self, column: pa.Array) -> Ragged:
+        places = rows_of(column.flatten(), self.vocabulary)
+        parents = pc.list_parent_indices(column).to_numpy(zero_copy_only=False)
+        lengths = np.bincount(parents[places >= 0], minlength=len(column))
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        return Ragged(torch.from_numpy(places[places >= 0]), torch.from_numpy(offsets))
+
+    def build(self) -> None:
+        self.table = nn.Embedding(max(1, len(self.vocabulary)), self.output_dim)
+        nn.init.normal_(self.table.weight, std=self.output_dim**-0.5)
+
+    def forward(self, values: Ragged) -> Tensor:
+        """values: rows of vocabulary places -> (batch, output_dim)."""
+        return functional.embedding_bag(
+            values.values, self.table.weight, values.offsets[:-1], mode="mean", sparse=self.table.sparse
+        )
+
+    def state(self) -> dict[str, Any]:
+        return {"vocabulary": self.vocabulary}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.vocabulary = state["vocabulary"]
