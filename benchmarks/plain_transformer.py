@@ -80,14 +80,13 @@ def main():
     optimizer = torch.optim.AdamW(model.parameters(), RATE)
     best, seconds = (-1.0, 0, 0.0), []
     for epoch in range(1, arguments.epochs + 1):
-        started = time.perf_counter()
+        started, busy = time.perf_counter(), time.process_time()
         loss = train(model, optimizer, inputs, targets)
         seconds.append(time.perf_counter() - started)
+        timing = f"epoch {epoch} seconds {seconds[-1]:.2f} cpu {time.process_time() - busy:.2f}"
         validation, test = (ndcg(model, items, offsets, num_items, left) for left in (2, 1))
         best = max(best, (validation, epoch, test))
-        print(
-            f"epoch {epoch} seconds {seconds[-1]:.2f} loss {loss:.4f} validation ndcg@10 {validation:.4f}", flush=True
-        )
+        print(f"{timing} loss {loss:.4f} validation ndcg@10 {validation:.4f}", flush=True)
     number = "bf16" if BF16 else "float32"
     print(
         f"{arguments.data} seed {arguments.seed} {number}: median epoch {np.median(seconds):.2f} s; "
