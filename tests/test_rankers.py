@@ -15,6 +15,7 @@ from anyrec.plugins import discover
 from anyrec.recommender import Recommender
 from anyrec.training.loop import make_stepper
 from anyrec.training.samples import TrainingData, make_samples
+from anyrec.windows import Batch
 
 REGISTRY = discover()
 FIELDS = (("id", "age"), ("id", "genres", "year"))
@@ -217,7 +218,7 @@ def test_the_loss_is_the_mean_over_the_labelled_rows_each_by_its_own_label(inter
         if loss == "focal":
             losses = losses * (1 - (-losses).exp()) ** 2
         expected = (losses * weight[rows]).sum() / weight[rows].sum()
-        assert stepper.loss(rows).item() == pytest.approx(expected.item(), rel=1e-5)
+        assert stepper.loss(Batch(rows)).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_every_labelled_row_is_learned_as_often_as_it_happened_and_nothing_else_is():
@@ -228,7 +229,7 @@ def test_every_labelled_row_is_learned_as_often_as_it_happened_and_nothing_else_
     labelled = torch.cat([samples.items, samples.negatives[1]])
     stepper.model.zero_grad()
     rows = torch.tensor([0, stepper.rows - 1])
-    stepper.loss(rows).backward()
+    stepper.loss(Batch(rows)).backward()
     table = dict(zip(stepper.model.item.features, stepper.model.item.encoders, strict=True))["identity.id"].table
     moved = table.weight.grad.abs().sum(1).nonzero().flatten().tolist()
     ids = recommender.dataset.ids("item").to_pylist()
