@@ -153,6 +153,11 @@ class TrainingConfig(Section):
     batch_size: int = Field(default=1024, ge=1, description="Positive interactions a step.")
     optimizer: OptimizerConfig = Field(default_factory=lambda: OptimizerConfig())
     scheduler: SchedulerConfig = Field(default_factory=lambda: SchedulerConfig())
+    average_epochs: float = Field(
+        default=0.0,
+        ge=0,
+        description="Validate and keep a running average of the weights, over about so many epochs; 0 keeps the last weights.",
+    )
     gradient_clip: float | None = Field(default=None, gt=0, description="Bound on the norm of all gradients together.")
     precision: Literal["auto", "float32", "bf16"] = Field(
         default="auto", description="auto: bf16 where the processor has it and it pays."

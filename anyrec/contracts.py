@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from anyrec.ragged import Prepared, Ragged, Values
-from anyrec.windows import Windows
+from anyrec.windows import Batch, Windows
 
 
 class Params(BaseModel):
@@ -138,6 +138,15 @@ class HistoryEncoder(Encoder):
     def states(self, windows: Windows, items: Tensor) -> Tensor:
         """windows: (rows, length); items: (items, item_dim) -> (rows, length, output_dim), the user as it was at each token."""
         raise NotImplementedError(f"encoder '{self.type}' has no states()")
+
+    def before(self, batch: Batch, values: Any, items: Tensor) -> tuple[Tensor, Tensor]:
+        """The users as they were before each of the batch's positives, (positives, output_dim), and where anything is known of them.
+
+        values: what `prepare` returned, all rows; items: (items, item_dim), which `batch.windows` names.
+        """
+        assert batch.windows is not None and batch.read is not None
+        states = self.states(batch.windows, items).flatten(0, 1)
+        return states[batch.read.clamp(min=0)], batch.read >= 0
 
     def forward(self, values: Any, items: Tensor | None = None) -> Tensor:
         """values: the histories of a batch of users; items: (items, item_dim) -> (batch, output_dim), the users as they are now."""

@@ -41,11 +41,13 @@ class Batch(NamedTuple):
 
     rows: (positives,) of the samples. windows: what their users did, where something reads it.
     read: (positives,) int64 the token, among all of `windows`, that stands for each positive; -1 where nothing is known.
+    events: (positives,) int64 which of all the events each is.
     """
 
     rows: Tensor
     windows: Windows | None = None
     read: Tensor | None = None
+    events: Tensor | None = None
 
 
 class Stream:
@@ -129,7 +131,8 @@ class Stream:
             learned, read = learned & hidden, column
         base = torch.arange(len(events), device=events.device).unsqueeze(1) * self.length
         read = torch.where(read >= 0, read + base, -1)
-        return Batch(self.samples[events][learned], Windows(items, gaps, kinds, first), read[learned])
+        windows = Windows(items, gaps, kinds, first)
+        return Batch(self.samples[events][learned], windows, read[learned], events[learned])
 
 
 def last_windows(events: Events, length: int, masked: bool) -> tuple[Windows, Tensor]:

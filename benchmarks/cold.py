@@ -27,18 +27,22 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 from scipy import sparse
 
 from anyrec.contracts import History
-from anyrec.data.dataset import Dataset, Side
+from anyrec.data.dataset import Dataset, Side, rows_of
 from anyrec.data.lists import flat
 from anyrec.data.split import time_order
+from anyrec.load_config import load_config
 from anyrec.plugins import discover
+from anyrec.recommender import Recommender
 
 HERE = Path(__file__).parent
 DATA = Path(os.environ.get("ANYREC_DATA", HERE / "../../shared/data"))
 RECORDED = HERE / "cold_peers.json"
 SHARE, FIRST, K = 0.1, 5, 10
+GIVEN = "given"
 LOWEST = float(np.finfo(np.float32).min)
 Fold = Literal["validation", "test"]
 Scorer = Callable[[np.ndarray], Any]
@@ -246,9 +250,27 @@ def _metadata(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(owners), np.concatenate(features)
 
 
+def ours(dataset: Dataset, case: ColdCase, seed: int, config: str, **overrides: Any) -> Scorer:
+    """anyrec by a config of configs/, fitted on the training rows; each case's user comes as a record with the items given."""
+    pairs = [f"{key}={json.dumps(value)}" for key, value in overrides.items()]
+    settings, _ = load_config(HERE.parent / "configs" / config, [*pairs, f"seed={seed}", f"data.history={GIVEN}"])
+    train = dataset.interactions.take(pa.array(case.train))
+    known = Dataset(dataset.users, dataset.items, train, dataset.root, dataset.roles).sorted()
+    recommender = Recommender.from_config(settings).fit(known)
+    items = dataset.ids("item")
+    lists = pa.ListArray.from_arrays(pa.array(case.offsets.astype(np.int32)), items.take(pa.array(case.given)))
+    people = dataset.users.take(pa.array(case.users)).append_column(f"temporal.{GIVEN}", lists)
+    candidates = rows_of(items.take(pa.array(case.candidates)), known.ids("item"))
+    with recommender._inference():
+        _, users, _ = recommender._represent("user", people)
+        vectors = recommender._known_rows("item")[torch.from_numpy(candidates)]
+    return lambda batch: recommender.model.score(users[torch.from_numpy(batch)], vectors).detach().numpy()
+
+
 PEERS: dict[str, dict[str, Callable[..., Scorer]]] = {
-    "cold-items": {"content-knn": content_knn},
+    "cold-items": {"content-knn": content_knn, "anyrec": partial(ours, config="ml-1m-cold-items.json")},
     "cold-users": {
+        "anyrec": partial(ours, config="ml-1m-sequence.json"),
         "popularity": popular,
         "ease": partial(classical, "ease"),
         "item-knn": partial(classical, "item_knn"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+FEW = 4
 TABLE_BYTES = 256 << 20
 """Up to so many bytes, membership is a table of one bit each, user by user: ten times quicker than a search."""
 
@@ -38,7 +39,11 @@ class Positives:
     def contains(self, users: Tensor, items: Tensor) -> Tensor:
         """Whether each user has each item: users (batch,); items (n,), (batch, n), or (groups, n), each group's shared by an
         equal run of the users -> (batch, n) bool."""
-        items = items.unsqueeze(0) if items.dim() == 1 else items
+        if items.dim() == 1:
+            distinct, place = torch.unique(users, return_inverse=True)
+            if len(distinct) * FEW < len(users):  # positives of a history come user by user
+                return self.contains(distinct, items)[place]
+            items = items.unsqueeze(0)
         users, items = users.view(len(items), -1, 1), items.unsqueeze(1)
         if self._bits is not None:
             # 32-bit keys are a third quicker to gather by, and the table eight times more likely to be in the cache.

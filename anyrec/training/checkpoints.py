@@ -14,6 +14,7 @@ from torch import nn
 
 from anyrec.errors import Fault, ModelError
 from anyrec.files import atomic_write
+from anyrec.training.average import Average
 from anyrec.training.optimizers import Optimizer
 
 
@@ -35,6 +36,7 @@ def save_checkpoint(
     model: nn.Module,
     best: dict[str, torch.Tensor] | None,
     optimizer: Optimizer,
+    average: Average | None,
     progress: Progress,
     generator: torch.Generator,
 ) -> None:
@@ -42,6 +44,7 @@ def save_checkpoint(
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     tensors |= {f"optimizer.{name}": value for name, value in optimizer.tensors().items()}
     tensors |= {f"best.{name}": value for name, value in (best or {}).items()}
+    tensors |= {f"average.{name}": value for name, value in (average.values if average else {}).items()}
     tensors |= {"random.draws": generator.get_state(), "random.torch": torch.get_rng_state()}
     if next(model.parameters()).is_cuda:
         tensors["random.cuda"] = torch.cuda.get_rng_state()
@@ -51,7 +54,12 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    path: Path, model: nn.Module, optimizer: Optimizer, generator: torch.Generator, config: str
+    path: Path,
+    model: nn.Module,
+    optimizer: Optimizer,
+    average: Average | None,
+    generator: torch.Generator,
+    config: str,
 ) -> tuple[Progress, dict[str, torch.Tensor] | None]:
     """Put everything back. Raises ModelError for a damaged file or one of another config or data."""
     try:
@@ -78,6 +86,8 @@ def load_checkpoint(
     device = next(model.parameters()).device
     model.load_state_dict(part("model."))
     optimizer.load_tensors(part("optimizer."))
+    if average is not None:
+        average.load(part("average."))
     generator.set_state(tensors["random.draws"])
     torch.set_rng_state(tensors["random.torch"])
     if "random.cuda" in tensors:

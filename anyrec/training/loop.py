@@ -7,6 +7,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from anyrec.memory import keep_freed_memory
 from anyrec.model import Model
 from anyrec.plugins import Registry
 from anyrec.progress import progress_bar
+from anyrec.training.average import Average
 from anyrec.training.checkpoints import Progress, load_checkpoint, save_checkpoint
 from anyrec.training.optimizers import Optimizer, learning_rate
 from anyrec.training.samples import Samples, TrainingData
@@ -63,11 +65,12 @@ def train(
     stepper = make_stepper(model, data, config, registry, generator)
     optimizer = Optimizer(model, options.optimizer)
     batches = data.stream or Batches(stepper.rows, options.batch_size, stepper.sampler.group_size)
+    average = Average(model, options.average_epochs * batches.count) if options.average_epochs else None
     state = Progress(config=_fingerprint(config, samples))
     best: dict[str, Tensor] | None = None
     folder = None if run_dir is None else run_dir / "checkpoints"
     if resume and folder is not None and (folder / CHECKPOINT).is_file():
-        state, best = load_checkpoint(folder / CHECKPOINT, model, optimizer, generator, state.config)
+        state, best = load_checkpoint(folder / CHECKPOINT, model, optimizer, average, generator, state.config)
     steps = batches.count * options.epochs
     with progress_bar("training", steps, progress) as bar:
         bar.advance(state.step)
@@ -85,20 +88,25 @@ def train(
                 optimizer.step()
                 total += loss.detach()
                 state.step += 1
+                if average is not None:
+                    average.update(state.step)
                 bar.advance()
             state.epoch += 1
             entry = _entry(state, total, stepper.rows, batches.count, started, config, steps)
             if validate is not None and (state.epoch % options.evaluate_every == 0 or state.epoch == options.epochs):
-                entry["validation"] = validate()
-                best = _keep_best(state, entry["validation"], config, model, best)
+                with average.in_place() if average is not None else nullcontext():
+                    entry["validation"] = validate()
+                    best = _keep_best(state, entry["validation"], config, model, best)
             state.history.append(entry)
             if run_dir is not None and folder is not None:
                 _write_log(run_dir / "metrics.jsonl", state.history)
-                save_checkpoint(folder / CHECKPOINT, model, best, optimizer, state, generator)
+                save_checkpoint(folder / CHECKPOINT, model, best, optimizer, average, state, generator)
             if report is not None:
                 report(entry)
     if best is not None:
         model.load_state_dict(best)
+    elif average is not None:
+        average.put(average.values)
     model.eval()
     return TrainingResult(state.history, state.best_epoch or state.epoch, state.best_metric)
 

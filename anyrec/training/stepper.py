@@ -63,12 +63,12 @@ class Stepper:
         """For negatives that the batch shares, positives of a stream are shuffled, so that they are not all of one user, and
         filled up to whole groups."""
         group, count = self.sampler.group_size, len(batch.rows)
-        if batch.windows is None or batch.read is None or group == 1:
+        if batch.read is None or batch.events is None or group == 1:
             return batch
         group = min(group, count)
         order = torch.randperm(count, generator=self.generator, device=batch.rows.device)
         order = torch.cat([order, order[: -count % group]])
-        return Batch(batch.rows[order], batch.windows, batch.read[order])
+        return Batch(batch.rows[order], batch.windows, batch.read[order], batch.events[order])
 
     def _by_blocks(self) -> bool:
         """Whether the loss takes the catalogue block by block, and no score is kept."""
@@ -151,16 +151,13 @@ class Stepper:
 
     def _histories(self, batch: Batch, windows: Windows | None, vectors: Tensor, rows: Tensor) -> Given:
         """windows: its items are places in `rows`, the rows of `vectors`."""
-        if windows is None or batch.read is None:
+        if windows is None:
             return {}
-        model, read = self.model, batch.read
+        model, batch = self.model, batch._replace(windows=windows)
         if model.interaction.reads == "tokens":
             vectors = model.item(self.data.items, rows)
-        found = {}
-        for name, encoder in model.user.histories.items():
-            states = encoder.states(windows, vectors).flatten(0, 1)
-            found[name] = (states[read.clamp(min=0)], read >= 0)
-        return found
+        columns = self.data.users
+        return {name: one.before(batch, columns[name].values, vectors) for name, one in model.user.histories.items()}
 
     def _with_explicit(
         self, negative: Tensor, drawn: Negatives, users: Tensor, user_vectors: Tensor
