@@ -70,7 +70,7 @@ class History(HistoryEncoder):
             "items": pc.struct_field(events, "item").to_numpy(zero_copy_only=False).astype(np.int64),
             "gaps": _gaps(times, offsets),
             "kinds": pc.fill_null(pc.add(places, 1), 0).to_numpy(zero_copy_only=False).astype(np.int64),
-            "moments": _moments(times, offsets),
+            "moments": moments_of(times, offsets),
         }
         starts = torch.from_numpy(offsets)
         return Prepared(
@@ -173,7 +173,7 @@ def _gaps(times: pa.Array, offsets: np.ndarray) -> np.ndarray:
     return np.log1p(np.maximum(gaps, 0)).astype(np.float32)
 
 
-def _moments(times: pa.Array, offsets: np.ndarray) -> np.ndarray:
+def moments_of(times: pa.Array, offsets: np.ndarray) -> np.ndarray:
     """(events,) int64 the place, within the user's events, of the first at the same time."""
     count = int(offsets[-1])
     moments = pc.fill_null(times, -1).to_numpy(zero_copy_only=False)
