@@ -35,6 +35,7 @@ class Context:
     allow_urls: whether a feature may name a URL to fetch.
     cache: folder for vectors that are costly to compute.
     seed: for any randomness in `fit`.
+    items: the known items' records, which the rows of a history name; as the recommender that now prepares knows them.
     warnings: sentences the encoder wants the user to read (say, how many images were unreadable).
     """
 
@@ -44,6 +45,7 @@ class Context:
     cache: Path | None = None
     seed: int = 0
     device: str = "cpu"
+    items: pa.Table | None = None
     warnings: list[str] = field(default_factory=list)
 
 
@@ -126,8 +128,8 @@ class HistoryEncoder(Encoder):
     """
 
     group = "history"
-    window: int
-    """Interactions looked back on."""
+    window: int | None
+    """Interactions looked back on; None for one that reads no windows, and so has no `states`."""
     ordered: bool
     """Whether what happened at the very time of a target is known to it, where it stands before it in the file."""
     mask_share: float | None

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from anyrec.config import Component, Config, Feature
 from anyrec.contracts import Context, Encoder, Fusion, Head, HistoryEncoder, Interaction
 from anyrec.data.dataset import Dataset, Side
+from anyrec.data.histories import GROUP as HISTORY
 from anyrec.errors import ConfigError, Fault, did_you_mean
 from anyrec.plugins import Registry
 from anyrec.ragged import Prepared, move, select
@@ -273,7 +274,8 @@ def _unknown_choices(
 ) -> list[Fault]:
     """Faults for groups and fields that neither the data nor any encoder knows."""
     faults = []
-    fields: dict[str, set[str]] = {"identity": {"id"}}
+    history = choices.get(HISTORY)
+    fields = {"identity": {"id"}, HISTORY: set(history.fields if history else ())}  # those the config itself names
     for other in SIDES:
         for name in dataset.features(other):
             group, field = name.split(".", 1)

@@ -19,13 +19,13 @@ from anyrec.config import TWO_TOWER, Config
 from anyrec.contracts import Context
 from anyrec.data.dataset import Dataset, Side, rows_of
 from anyrec.data.histories import (
-    FEATURE,
     Events,
+    add_history,
     events_of,
     history_column,
+    history_features,
     known_before,
     own_history,
-    wants_history,
     with_history,
 )
 from anyrec.data.labels import Labels, fade, label_interactions
@@ -120,6 +120,7 @@ class Recommender:
             strict=config.data.strict,
             seed=config.seed,
             device=str(self.device),
+            items=dataset.items,
         )
         self.seen = Pairs.of(dataset.user_rows, dataset.item_rows, len(dataset.users))
         options = {"resume": resume, "progress": progress, "report": report}
@@ -169,12 +170,12 @@ class Recommender:
         from anyrec.training.samples import TrainingData, make_samples, make_stream
 
         torch.manual_seed(config.seed)
-        events = None
-        if wants_history(config):
+        events, histories = None, history_features(config)
+        if histories:
             if dataset.column("timestamp") is None:
                 self.notes.append("No interaction has a timestamp: histories follow the order of the file.")
             events = self._events(split.train, labels)
-            dataset = with_history(dataset, history_column(dataset, events))
+            dataset = with_history(dataset, history_column(dataset, events), histories)
         self.model, self.columns = assemble(config, self.registry, dataset, split.train, self.context, self.notes)
         self.notes = list(dict.fromkeys([*self.notes, *self.context.warnings]))  # a refit says the same again
         self._known, self._before = {}, {}
@@ -205,6 +206,7 @@ class Recommender:
 
     def _prepare_history(self, history: pa.Array) -> Columns:
         """The users' features that are made of `history`, a row a user."""
+        self.context.items = self.dataset.items  # shared with those that know more items (`add_items`)
         found = {name: encoder.encode_column(history) for name, encoder in self.model.user.histories.items()}
         return move_columns(found, self.device)
 
@@ -488,7 +490,8 @@ class Recommender:
             brought = np.arange(len(known), len(known) + len(lists))
             place = pc.if_else(lists.is_valid(), pa.array(brought), place)
             known = pa.concat_arrays([known, own])
-        return records.append_column(FEATURE, known.take(place))
+        self.context.items = self.dataset.items
+        return add_history(records, known.take(place), self.model.user.histories)
 
     def _rows_of_ids(self, side: Side, ids: Any) -> np.ndarray:
         """Rows of known ids; raises DataError naming those that are not."""

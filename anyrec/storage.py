@@ -104,6 +104,7 @@ def load_model(path: Path, trust_plugins: bool, plugins: Sequence[str | Path]) -
         allow_urls=config.data.allow_urls,
         seed=config.seed,
         device=str(recommender.device),
+        items=recommender.dataset.items,
     )
     recommender.read_parts(directory)
     if (directory / HISTORY).is_file():

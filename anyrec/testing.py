@@ -63,7 +63,7 @@ def check_encoder(
     def make(state: dict[str, Any] | None = None, width: int | None = None) -> Encoder:
         torch.manual_seed(0)
         encoder = cls(options, 16)
-        encoder.context = context or Context()
+        encoder.context = context or Context(items=_items())
         if isinstance(encoder, HistoryEncoder):
             encoder.item_dim = ITEM_DIM
         if state is None:
@@ -129,6 +129,19 @@ def _example(cls: type[Encoder]) -> pa.Array:
     if kind not in EXAMPLES:
         raise ConformanceError(f"{cls.__name__}: give check_encoder a column, or the class a classmethod example().")
     return EXAMPLES[kind]()
+
+
+def _items() -> pa.Table:
+    """The records of the 50 items that an example of histories names."""
+    return pa.table(
+        {
+            "item_id": [f"i{n}" for n in range(50)],
+            "continuous.price": [None if n % 5 == 4 else n**1.5 for n in range(50)],
+            "categorical.kind": pa.array(
+                [None if n % 6 == 5 else ["red", f"k{n % 3}"][: n % 2 + 1] for n in range(50)], pa.list_(pa.string())
+            ),
+        }
+    )
 
 
 def _call(encoder: Encoder, values: Values) -> Tensor:

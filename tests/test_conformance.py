@@ -22,6 +22,7 @@ VARIANTS = [
     ("categorical", {"min_count": 15, "max_categories": 1}),
     ("history", {"variant": "pre_norm", "use_gap": True, "use_kind": True, "window": 3}),
     *(("history", {"block": block}) for block in ("bidirectional", "gru", "mean")),
+    ("aggregates", {"half_life": 2.0, "top": 1, "same_time": "ordered"}),
     ("hashed", {"ngrams": 1, "min_count": 1}),
 ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +14,8 @@ from anyrec.data.dataset import NO_TIME, Dataset, rows_of
 from anyrec.data.split import Split, time_order
 
 GROUP = "history"
-FEATURE = f"{GROUP}.events"
+DEFAULT = "events"
+"""The feature of the group that is there unasked; a config may name more under `fields`."""
 EVENT = pa.struct([("item", pa.int64()), ("time", pa.int64()), ("kind", pa.string())])
 """One event. item: row in the items' table; time: microseconds since 1970, null where not known; kind: the interaction's type."""
 COLUMN = pa.list_(EVENT)
@@ -31,9 +33,14 @@ class Events(NamedTuple):
         return Events(self.users[chosen], self.items[chosen], self.interactions[chosen])
 
 
-def wants_history(config: Config) -> bool:
-    """Whether the config asks for a feature made of what users did before."""
-    return config.tower("user")[0].get(GROUP) is not None
+def history_features(config: Config) -> list[str]:
+    """The features made of what users did before that the config asks for (`history.events`): none without the group;
+    with it `events`, and whatever `fields` names beside, less those that are null there."""
+    choice = config.tower("user")[0].get(GROUP)
+    if choice is None:
+        return []
+    names = dict.fromkeys([DEFAULT, *choice.fields])
+    return [f"{GROUP}.{name}" for name in names if choice.fields.get(name, choice) is not None]
 
 
 def events_of(dataset: Dataset, rows: np.ndarray, negative: np.ndarray, brought: str | None) -> Events:
@@ -84,10 +91,16 @@ def own_history(lists: pa.Array, item_ids: pa.Array) -> tuple[pa.Array, int]:
     return _column(cells, np.bincount(owners[known], minlength=len(lists))), int((~known).sum())
 
 
-def with_history(dataset: Dataset, column: pa.Array) -> Dataset:
-    """The dataset with the histories among its users' features."""
-    users = dataset.users.append_column(FEATURE, column)
+def with_history(dataset: Dataset, column: pa.Array, names: list[str]) -> Dataset:
+    """The dataset with the histories among its users' features, once for each of `names`."""
+    users = add_history(dataset.users, column, names)
     return Dataset(users, dataset.items, dataset.interactions, dataset.root, dataset.roles, dataset.notes)
+
+
+def add_history(users: pa.Table, column: pa.Array, names: Iterable[str]) -> pa.Table:
+    for name in names:
+        users = users.append_column(name, column)
+    return users
 
 
 def known_before(dataset: Dataset, split: Split, part: str, events: Events, ordered: bool) -> Events:

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from anyrec.config import Config
-from anyrec.contracts import Head
+from anyrec.contracts import Head, HistoryEncoder
 from anyrec.data.dataset import Dataset
 from anyrec.data.histories import Events
 from anyrec.data.labels import Labels
+from anyrec.errors import ConfigError, Fault
 from anyrec.model import Columns, Model
 from anyrec.ragged import Prepared
 from anyrec.windows import Stream
@@ -84,10 +85,35 @@ def make_samples(
     )
 
 
+WINDOW = 100
+"""Length of the stream's rows where nothing reads them."""
+
+
 def make_stream(model: Model, users: Columns, events: Events, labels: Labels, config: Config, ordered: bool) -> Stream:
-    """The training events as windows. users: prepared columns, the histories of `events` among them."""
-    ((name, encoder),) = model.user.histories.items()
+    """The training events as windows, as the encoders that read windows want them.
+
+    users: prepared columns, the histories of `events` among them. Raises ConfigError where encoders want different ones.
+    """
+    encoders = model.user.histories
+    _agree(encoders, "same_time", {name: "ordered" if one.ordered else "hidden" for name, one in encoders.items()})
+    readers = {name: one for name, one in encoders.items() if one.window is not None}
+    for option in ("window", "mask_share"):
+        _agree(encoders, option, {name: getattr(one, option) or "none" for name, one in readers.items()})
+    name, encoder = next(iter((readers or encoders).items()))
     values: Any = users[name].values
     positive = (events.interactions >= 0) & labels.positive[events.interactions]
     samples = torch.from_numpy(np.where(positive, np.cumsum(positive) - 1, -1)).to(values["items"].offsets.device)
-    return Stream(values, samples, encoder.window, config.training.batch_size, ordered, encoder.mask_share)
+    length = encoder.window or WINDOW
+    return Stream(values, samples, length, config.training.batch_size, ordered, encoder.mask_share)
+
+
+def _agree(encoders: dict[str, HistoryEncoder], option: str, wanted: dict[str, Any]) -> None:
+    """wanted: each feature's value of the option. All encoders of histories learn from one stream of events."""
+    if len(set(wanted.values())) > 1:
+        said = ", ".join(f"{name} ({encoders[name].type}) {value}" for name, value in wanted.items())
+        fault = Fault(
+            "/features/history",
+            f"the features made of histories differ in {option}: {said}.",
+            "They learn from one stream of events: give all the same (blocks that hide no interaction have no mask_share).",
+        )
+        raise ConfigError(fault)
