@@ -38,6 +38,9 @@ from anyrec.cli_options import (
 from anyrec.errors import AnyrecError, Fault, InputError
 from anyrec.evaluation import sampled
 
+NAMES = {"name", "output_dir", "seed", "plugins"}
+"""Keys of a config that say nothing of the model."""
+
 
 @app.command()
 def train(
@@ -52,13 +55,22 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Seed of all randomness.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
 ) -> None:
-    """Train a recommender, measure it, and save it."""
+    """Train a recommender, measure it, and save it. Where the config sets nothing, it is made to fit the data."""
     from anyrec.load_config import load_config
 
-    settings, notes = load_config(config, with_overrides(overrides, image_root, output, seed))
+    changes = with_overrides(overrides, image_root, output, seed)
+    settings, notes = load_config(config, changes)
+    dataset = None
+    if load_config(config)[0].model_fields_set <= NAMES:
+        from anyrec.data.read import read_dataset
+        from anyrec.init import suggest_config
+
+        dataset = read_dataset(data, settings.data)
+        suggested, notes = suggest_config(dataset, data)
+        settings, _ = load_config({**suggested, **settings.model_dump(include=NAMES, exclude_unset=True)}, changes)
     from anyrec.run import train_run
 
-    train_run(settings, data, [str(folder) for folder in plugins], notes, resume, out)
+    train_run(settings, data, [str(folder) for folder in plugins], notes, resume, out, dataset)
 
 
 @app.command()

@@ -28,14 +28,20 @@ SHOWN = 8
 
 
 def train_run(
-    config: Config, data: Path, plugins: Sequence[str], notes: Sequence[str], resume: bool, console: Console
+    config: Config,
+    data: Path,
+    plugins: Sequence[str],
+    notes: Sequence[str],
+    resume: bool,
+    console: Console,
+    dataset: Dataset | None = None,
 ) -> Recommender:
-    """Train on `data` and leave models/<name>/: config, environment, metrics, checkpoints and the model."""
+    """Train on `data` (read already as `dataset`) and leave models/<name>/: config, environment, metrics, checkpoints, model."""
     for note in notes:
         console.print(f"config: {note}", markup=False)
     registry = discover([*config.plugins, *plugins])
     config = config.model_copy(update={"plugins": list(dict.fromkeys([*config.plugins, *plugins]))})
-    dataset = read_data(data, config)
+    dataset = dataset or read_data(data, config)
     console.print(
         f"{len(dataset.users):,} users, {len(dataset.items):,} items, {len(dataset.interactions):,} interactions"
     )

@@ -1,12 +1,15 @@
 """The published protocol P1 on MovieLens: leave-last-out, all items that occur ranked, a tie counts half a place.
 
-    python benchmarks/p1.py --data ml-100k --seed 0 [--config configs/ml-100k.json] [--out lists.parquet] [--set key=value]
+    python benchmarks/p1.py --data ml-100k --seed 0 [--config configs/ml-100k-sequence.json] [--final] [--out lists.parquet] [--set key=value]
 
-Prints one line: validation and test ndcg@10 and recall@10, epochs and seconds.
+Prints a line an epoch, and one at the end: validation and test ndcg@10 and recall@10, epochs and seconds. Test figures of sequence models are
+of `--final`: trained once, for all the config's epochs, on the training and the validation part together; what the config says was chosen on
+validation before.
 """
 
 import argparse
 import os
+import tempfile
 import time
 from pathlib import Path
 
@@ -15,6 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from anyrec.data.dataset import Dataset
+from anyrec.data.labels import label_interactions
+from anyrec.data.split import Split, save_split, split_interactions
 from anyrec.evaluation.held_out import rank_held_out
 from anyrec.load_config import load_config
 from anyrec.recommender import Recommender
@@ -30,13 +35,17 @@ def main():
     parser.add_argument("--config", type=Path)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--final", action="store_true")
     parser.add_argument("--set", action="append", default=[], dest="overrides")
     arguments = parser.parse_args()
     source = arguments.config or ROOT / "configs" / f"{arguments.data}-p1.json"
     config, _ = load_config(source, [*arguments.overrides, f"seed={arguments.seed}"])
     started = time.perf_counter()
     dataset = Dataset.read(DATA / arguments.data, config.data)
-    recommender = Recommender.from_config(config).fit(dataset)
+    with tempfile.TemporaryDirectory() as folder:
+        if arguments.final:
+            config = with_validation_in_training(config, dataset, Path(folder))
+        recommender = Recommender.from_config(config).fit(dataset, progress=False, report=report)
     seconds = time.perf_counter() - started
     parts = [
         f"{part} ndcg@10 {metrics['ndcg@10']:.4f} recall@10 {metrics['recall@10']:.4f}"
@@ -46,6 +55,23 @@ def main():
     print(f"{arguments.data} seed {arguments.seed}: {'; '.join(parts)}; {epochs}; {seconds:.0f} s", flush=True)
     if arguments.out:
         pq.write_table(test_lists(recommender), arguments.out)
+
+
+def report(entry):
+    told = {name: value for name, value in entry.get("validation", {}).items() if name == "ndcg@10"}
+    figures = "".join(f" validation {name} {value:.4f}" for name, value in told.items())
+    print(f"epoch {entry['epoch']} loss {entry['loss']:.4f} seconds {entry['seconds']:.1f}{figures}", flush=True)
+
+
+def with_validation_in_training(config, dataset, folder):
+    """The config with a split of its own: nothing validates, and what would is trained on."""
+    dataset = dataset.sorted()
+    positive = label_interactions(dataset, config.data).positive
+    split, _ = split_interactions(dataset, config.split, config.seed, positive)
+    both = np.union1d(split.train, split.validation)
+    save_split(Split(both, np.empty(0, np.int64), split.test, split.protocol), dataset, folder)
+    changes = {"file": str(folder / "split.parquet")}
+    return config.model_copy(update={"split": config.split.model_copy(update=changes)})
 
 
 def test_lists(recommender):

@@ -17,6 +17,9 @@ from anyrec.plugins import Registry
 from anyrec.training.samples import Samples, TrainingData
 from anyrec.windows import Batch, Windows
 
+BARRED = 1e30
+"""Taken from the score of what must not count."""
+
 
 class Stepper:
     """The loss of one batch of positives."""
@@ -87,7 +90,7 @@ class Stepper:
 
         def barred(low: int, high: int) -> Tensor:
             distinct, place = torch.unique(user_rows[low:high], return_inverse=True)
-            return self.positives.contains(distinct, every)[place]
+            return (self.positives.contains(distinct, every) * -BARRED).index_select(0, place)
 
         left, right = self.model.interaction.user_vectors(users), self.model.interaction.item_vectors(items)
         return self.objective.over_catalogue(left, right, targets, barred, weight)  # type: ignore[operator]

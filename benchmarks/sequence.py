@@ -1,0 +1,151 @@
+"""Seconds of an epoch of the causal transformer: ours, and beside a plain one in torch, in turns so that the ratio is of one run.
+
+    python benchmarks/sequence.py --data ml-100k|ml-1m [--epochs 2] [--all]            ours alone: lines `epoch N seconds S cpu C`
+    python benchmarks/sequence.py --data ml-1m --beside-plain [--rounds 2]             in turns with plain_transformer.py
+    python benchmarks/sequence.py --parts                                              the softmax by blocks against autograd's
+    python benchmarks/sequence.py --data ml-1m --padding                               tokens with and without padding
+
+Two gated blocks, dimension 64, two heads, SwiGLU width 256, window 100, softmax over all items, dropout 0.2, of the last 100
+training interactions of each user (--all: of all), which is what the plain one and RecTools learn from in an epoch. Ours by
+steps of 128 windows, as theirs.
+"""
+
+import argparse
+import os
+import re
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch.nn import functional
+
+from anyrec.data.dataset import Dataset
+from anyrec.data.split import position_from_end, time_order
+from anyrec.plugins import discover
+from anyrec.recommender import Recommender
+
+HERE = Path(__file__).parent
+DATA = Path(os.environ.get("ANYREC_DATA", HERE / "../../shared/data"))
+WINDOW, BATCH, HELD_OUT = 100, 128, 2
+LINE = re.compile(r"^epoch \d+ seconds ([\d.]+)", re.MULTILINE)
+CONFIG = {
+    "dim": 64,
+    "id_dropout": 0.0,
+    "features": {
+        **dict.fromkeys(["text", "image", "categorical", "continuous"]),
+        "identity": {"init_std": 0.02},
+        "history": {"window": WINDOW, "same_time": "ordered"},
+    },
+    "user": {"features": {"identity": None}},
+    "fusion": {"type": "identity"},
+    "loss": {"type": "full_softmax"},
+    "split": {"protocol": "leave_last_out"},
+    "evaluation": {"candidates": "interacted", "k": [10]},
+    "training": {
+        "batch_size": BATCH * WINDOW,
+        "evaluate_every": 1000,
+        "patience": None,
+        "optimizer": {"learning_rate": 0.001, "weight_decay": 0.01},
+    },
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", choices=["ml-100k", "ml-1m"], default="ml-1m")
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--all", action="store_true")
+    parser.add_argument("--beside-plain", action="store_true")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--parts", action="store_true")
+    parser.add_argument("--padding", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.parts:
+        parts()
+    elif arguments.padding:
+        padding(arguments.data)
+    elif arguments.beside_plain:
+        beside_plain(arguments.data, arguments.rounds)
+    else:
+        ours(arguments.data, arguments.epochs, arguments.all)
+
+
+def ours(name, epochs, everything):
+    dataset = Dataset.read(DATA / name)
+    if not everything:
+        dataset = latest(dataset, WINDOW + HELD_OUT)
+    config = {**CONFIG, "training": {**CONFIG["training"], "epochs": epochs}}
+    began = [time.process_time()]
+
+    def report(entry):
+        spent = time.process_time() - began[0]
+        print(f"epoch {entry['epoch']} seconds {entry['seconds']:.2f} cpu {spent:.2f}", flush=True)
+        began[0] = time.process_time()
+
+    Recommender.from_config(config).fit(dataset, progress=False, report=report)
+
+
+def latest(dataset, count):
+    """Each user's last `count` interactions."""
+    order = time_order(dataset)
+    rows = np.sort(order[position_from_end(dataset.user_rows[order]) < count])
+    return Dataset(dataset.users, dataset.items, dataset.interactions.take(pa.array(rows)), dataset.root, dataset.roles)
+
+
+def beside_plain(name, rounds):
+    commands = {
+        "plain": [str(HERE / "plain_transformer.py"), "--data", name, "--epochs", "2"],
+        "ours": [__file__, "--data", name, "--epochs", "2"],
+        "ours, all interactions": [__file__, "--data", name, "--epochs", "2", "--all"],
+    }
+    seconds = {who: [] for who in commands}
+    for _ in range(rounds):
+        for who, command in commands.items():
+            printed = subprocess.run([sys.executable, *command], check=True, capture_output=True, text=True).stdout
+            seconds[who].append(float(LINE.findall(printed)[-1]))
+    plain = statistics.median(seconds["plain"])
+    for who, found in seconds.items():
+        middle = statistics.median(found)
+        print(
+            f"{name} {who:24} {middle:7.2f} s an epoch (of {', '.join(f'{s:.1f}' for s in found)})   {plain / middle:.2f}x"
+        )
+
+
+def parts():
+    """Loss and gradients of 12,800 positions against 3,706 items, dimension 64."""
+    loss = discover().get("loss", "full_softmax")()
+    users, items = (torch.randn(rows, 64, requires_grad=True) for rows in (12_800, 3706))
+    target, nothing = torch.randint(3706, (12_800,)), torch.zeros(12_800, 3706)
+    ways = {
+        "by blocks": lambda: loss.over_catalogue(
+            users, items, target, lambda low, high: nothing[low:high].clone(), None
+        ),
+        "kept for autograd": lambda: functional.cross_entropy(users @ items.T, target),
+    }
+    for name, way in ways.items():
+        found = []
+        for _ in range(5):
+            started = time.perf_counter()
+            way().backward()
+            found.append(time.perf_counter() - started)
+        print(f"softmax {name:18} {1000 * min(found):6.0f} ms")
+
+
+def padding(name):
+    dataset = Dataset.read(DATA / name)
+    lengths = np.bincount(dataset.user_rows) - HELD_OUT
+    padded, real = len(lengths) * WINDOW, np.minimum(lengths, WINDOW).sum()
+    cut = (np.ceil(lengths / WINDOW) * WINDOW).sum()
+    print(f"{name}: the last {WINDOW} of each user: {real:,} tokens, padded {padded:,}: {1 - real / padded:.0%} saved")
+    print(
+        f"{name}: all interactions in windows: {lengths.sum():,} tokens, padded {cut:,.0f}: {1 - lengths.sum() / cut:.0%} saved"
+    )
+
+
+if __name__ == "__main__":
+    main()
