@@ -23,8 +23,9 @@ from anyrec.data.read import records_to_table
 from anyrec.data.split import Split
 from anyrec.errors import Fault, InputError
 from anyrec.evaluation.ranking import Pairs
+from anyrec.known import Users
 from anyrec.plugins import Registry
-from anyrec.recommender import Recommender, Users
+from anyrec.recommender import Recommender
 
 
 class ClassicalModel(nn.Module):

@@ -67,7 +67,8 @@ def train(
 
         dataset = read_dataset(data, settings.data)
         suggested, notes = suggest_config(dataset, data)
-        settings, _ = load_config({**suggested, **settings.model_dump(include=NAMES, exclude_unset=True)}, changes)
+        named = load_config(config)[0].model_dump(include=NAMES)
+        settings, _ = load_config({**suggested, **named}, changes)
     from anyrec.run import train_run
 
     train_run(settings, data, [str(folder) for folder in plugins], notes, resume, out, dataset)

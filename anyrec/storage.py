@@ -151,7 +151,7 @@ def versions() -> dict[str, str]:
 
 def _write_parts(recommender: Recommender, folder: Path) -> None:
     from anyrec.card import model_card
-    from anyrec.recommender import VECTORS
+    from anyrec.known import VECTORS
 
     dataset = recommender.dataset
     (folder / "config.json").write_text(recommender.config.model_dump_json(indent=1) + "\n")

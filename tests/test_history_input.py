@@ -9,14 +9,14 @@ from small import call, small_config, small_dataset
 
 from anyrec.data.dataset import Dataset
 from anyrec.data.limits import apply_limits
-from anyrec.errors import DataError
+from anyrec.errors import ConfigError, DataError
 from anyrec.recommender import Recommender
 
 HISTORY = {"features": {"history": {"window": 5}}, "user": {"features": {"identity": None}}}
 
 
-def fit(data, **changes):
-    return Recommender.from_config(small_config(**HISTORY, **changes)).fit(data, progress=False)
+def fit(dataset, **changes):
+    return Recommender.from_config(small_config(**HISTORY, **changes)).fit(dataset, progress=False)
 
 
 def test_times_out_of_order_in_the_file_change_nothing():
@@ -72,6 +72,11 @@ def test_the_block_and_its_options_are_checked(tmp_path):
             "split.protocol=none",
         )
         assert code == 2 and message in error
+
+
+def test_single_labels_and_histories_do_not_go_together():
+    with pytest.raises(ConfigError, match="features/history"):
+        fit(small_dataset(), negatives={"type": "labelled"}, loss={"type": "bce"}, data={"min_rating": 3})
 
 
 def test_a_config_that_sets_nothing_is_made_to_fit_the_data(tmp_path):

@@ -19,7 +19,7 @@ ORDER = [
     ("data", "vectors", "modules"),
     ("model", "graph", "scoring", "assemble"),
     ("training", "evaluation"),
-    ("recommender", "storage", "card", "classical"),
+    ("known", "recommender", "storage", "card", "classical"),
     ("inference", "run", "init", "describe", "demo"),
     ("cli", "cli_data", "cli_options"),
 ]

@@ -59,6 +59,14 @@ def _check(data: TrainingData, config: Config, losses: tuple[str, ...]) -> None:
                 f"Use {' or '.join(repr(name) for name in losses)}, or let negatives be drawn (negatives.type=uniform).",
             )
         )
+    if data.stream is not None:
+        raise ConfigError(
+            Fault(
+                "/features/history",
+                "histories are learned from what users did, one after the other, and negatives.type=labelled from single labels.",
+                "Leave the history out, or let negatives be drawn (negatives.type=uniform).",
+            )
+        )
     if not config.explicit_negatives:
         raise ConfigError(
             Fault(
