@@ -96,7 +96,7 @@ class History(HistoryEncoder):
             check_heads(dim, params.heads, "/features/history/heads")
             layer = Gated if params.variant == "ligr" else PreNorm
             self.layers = nn.ModuleList(
-                layer(dim, params.heads, params.hidden * dim, params.dropout) for _ in range(params.layers)
+                layer(dim, params.heads, params.hidden * dim, self.dropout) for _ in range(params.layers)
             )
             if params.use_position:
                 self.position = nn.Embedding(params.window, dim)
