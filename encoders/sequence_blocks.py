@@ -113,14 +113,14 @@ class Gated(PreNorm):
 
     def __init__(self, dim: int, heads: int, hidden: int, dropout: Dropout):
         super().__init__(dim, heads, hidden, dropout)
-        self.wide = nn.Linear(dim, 2 * hidden, bias=False)
+        self.wide, self.gate = (nn.Linear(dim, hidden, bias=False) for _ in range(2))
         self.narrow = nn.Linear(hidden, dim, bias=False)
         self.gates = nn.ModuleList([nn.Linear(dim, dim), nn.Linear(dim, dim)])
 
     def join(self, tokens: Tensor, mixed: Tensor) -> Tensor:
         tokens = tokens + self.gates[0](tokens).sigmoid() * self.dropout(mixed)
-        gate, up = self.wide(self.norms[1](tokens)).chunk(2, -1)
-        hidden = self.dropout(functional.silu(gate) * up)
+        normed = self.norms[1](tokens)
+        hidden = self.dropout(functional.silu(self.gate(normed)) * self.wide(normed))
         return tokens + self.gates[1](tokens).sigmoid() * self.dropout(self.narrow(hidden))
 
 

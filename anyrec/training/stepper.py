@@ -21,6 +21,10 @@ BARRED = 1e30
 """Taken from the score of what must not count."""
 
 
+TABLE_CELLS = 1 << 22
+"""What is barred is made once a step for each user where it fills no more than this: 16 MB. So it is where a history's positives come."""
+
+
 class Stepper:
     """The loss of one batch of positives."""
 
@@ -87,10 +91,14 @@ class Stepper:
     ) -> Tensor:
         """users: (batch, dim); items: (items, dim)."""
         every = torch.arange(self.data.num_items, device=targets.device).unsqueeze(0)
+        distinct, place = torch.unique(user_rows, return_inverse=True)
+        few = len(distinct) * self.data.num_items <= TABLE_CELLS
+        table = self.positives.contains(distinct, every) * -BARRED if few else None
 
         def barred(low: int, high: int) -> Tensor:
-            distinct, place = torch.unique(user_rows[low:high], return_inverse=True)
-            return (self.positives.contains(distinct, every) * -BARRED).index_select(0, place)
+            if table is not None:
+                return table.index_select(0, place[low:high])
+            return self.positives.contains(user_rows[low:high], every) * -BARRED
 
         left, right = self.model.interaction.user_vectors(users), self.model.interaction.item_vectors(items)
         return self.objective.over_catalogue(left, right, targets, barred, weight)  # type: ignore[operator]
