@@ -60,15 +60,14 @@ def train(
 
     changes = with_overrides(overrides, image_root, output, seed)
     settings, notes = load_config(config, changes)
-    dataset = None
-    if load_config(config)[0].model_fields_set <= NAMES:
+    dataset, bare = None, load_config(config)[0]
+    if bare.model_fields_set <= NAMES:
         from anyrec.data.read import read_dataset
         from anyrec.init import suggest_config
 
         dataset = read_dataset(data, settings.data)
         suggested, notes = suggest_config(dataset, data)
-        named = load_config(config)[0].model_dump(include=NAMES)
-        settings, _ = load_config({**suggested, **named}, changes)
+        settings, _ = load_config({**suggested, **bare.model_dump(include=NAMES)}, changes)
     from anyrec.run import train_run
 
     train_run(settings, data, [str(folder) for folder in plugins], notes, resume, out, dataset)

@@ -375,6 +375,10 @@ class Classical:
         raise NotImplementedError(f"model '{self.type}' has no restore()")
 
 
+BARRED = 1e30
+"""Taken from the score of what must not count."""
+
+
 class Negatives(NamedTuple):
     """A batch's negatives.
 

@@ -11,10 +11,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from anyrec.contracts import Loss, Params
+from anyrec.contracts import BARRED, Loss, Params
 
-BARRED = 1e30
-"""Taken from the score of what must not count."""
 FAR = 70.0
 """So far below the largest score, a softmax share counts as zero: 4e-31."""
 

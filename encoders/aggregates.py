@@ -13,9 +13,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from anyrec.contracts import HistoryEncoder, Params
+from anyrec.data.lists import flat, offsets_of
 from anyrec.encoders.categorical import Categorical
 from anyrec.encoders.continuous import Continuous
-from anyrec.encoders.history import moments_of
+from anyrec.encoders.history import items_of, moments_of
 from anyrec.ragged import Prepared, Ragged
 from anyrec.windows import Batch, Events
 
@@ -55,9 +56,9 @@ class Aggregates(HistoryEncoder):
 
     def fit(self, column: pa.Array) -> None:
         """Learns from the items that occur in `column`, whose features are `context.items`, each counted once."""
-        events = column.flatten()
+        events, owners = flat(column)
         self.timeless = pc.struct_field(events, "time").null_count == len(events)
-        items, offsets = _items(events), _offsets(column)
+        items, offsets = items_of(events), offsets_of(owners, len(column))
         table = self._table(items)[0]
         self.numbers, self.categories = {}, {}
         for name in sorted(table.column_names):
@@ -83,8 +84,9 @@ class Aggregates(HistoryEncoder):
         """column: list<EVENT> of `anyrec.data.histories`. Beside the values of `anyrec.windows.Events`:
         `before`: (events, width) aggregates of what came before each; `known`: (events,) whether anything did;
         `now`: (users, width) aggregates of all."""
-        events, offsets = column.flatten(), _offsets(column)
-        items, count, lengths = _items(events), int(offsets[-1]), np.diff(offsets)
+        events, owners = flat(column)
+        offsets = offsets_of(owners, len(column))
+        items, count, lengths = items_of(events), int(offsets[-1]), np.diff(offsets)
         begins = np.repeat(offsets[:-1], lengths)
         moments = moments_of(pc.struct_field(events, "time"), offsets)
         seen = np.arange(count) - begins if self.ordered or self.timeless else moments
@@ -205,17 +207,6 @@ class _Sums:
         for reach, weights in self.passes:
             total[reach:] += total[:-reach] * weights
         return total
-
-
-def _items(events: pa.Array) -> np.ndarray:
-    """(events,) int64 rows of the items' table."""
-    return pc.struct_field(events, "item").to_numpy(zero_copy_only=False).astype(np.int64)
-
-
-def _offsets(column: pa.Array) -> np.ndarray:
-    """(users + 1,) int64"""
-    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
-    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
 def _column(table: pa.Table, name: str) -> pa.Array:

@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from anyrec.contracts import HistoryEncoder, Params
+from anyrec.data.lists import flat, offsets_of
 from anyrec.encoders.sequence_blocks import BARRED, Dropout, FadingMean, Gated, PreNorm, Recurrent
 from anyrec.interaction.feature_fusion import check_heads
 from anyrec.ragged import Prepared, Ragged
@@ -61,13 +62,12 @@ class History(HistoryEncoder):
 
     def prepare(self, column: pa.Array) -> Prepared:
         """column: list<EVENT> of `anyrec.data.histories`."""
-        counts = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
-        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        events = column.flatten()
+        events, owners = flat(column)
+        offsets = offsets_of(owners, len(column))
         times = pc.struct_field(events, "time")
         places = pc.index_in(pc.struct_field(events, "kind"), value_set=self.kinds)
         values = {
-            "items": pc.struct_field(events, "item").to_numpy(zero_copy_only=False).astype(np.int64),
+            "items": items_of(events),
             "gaps": _gaps(times, offsets),
             "kinds": pc.fill_null(pc.add(places, 1), 0).to_numpy(zero_copy_only=False).astype(np.int64),
             "moments": moments_of(times, offsets),
@@ -75,7 +75,7 @@ class History(HistoryEncoder):
         starts = torch.from_numpy(offsets)
         return Prepared(
             {name: Ragged(torch.from_numpy(part), starts) for name, part in values.items()},
-            torch.from_numpy(counts > 0),
+            torch.from_numpy(np.diff(offsets) > 0),
         )
 
     def build(self) -> None:
@@ -160,6 +160,11 @@ class History(HistoryEncoder):
 
         event = [{"item": k % 7, "time": 1_000_000 * k * k, "kind": ("view", "buy", None)[k % 3]} for k in range(9)]
         return pa.array([None if n % 7 == 3 else event[: n % 5 + 1] for n in range(40)], COLUMN)
+
+
+def items_of(events: pa.Array) -> np.ndarray:
+    """(events,) int64 rows of the items' table."""
+    return pc.struct_field(events, "item").to_numpy(zero_copy_only=False).astype(np.int64)
 
 
 def _gaps(times: pa.Array, offsets: np.ndarray) -> np.ndarray:

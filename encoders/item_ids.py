@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
@@ -13,6 +12,7 @@ from torch.nn import functional
 
 from anyrec.contracts import Encoder
 from anyrec.data.dataset import rows_of
+from anyrec.data.lists import offsets_of
 from anyrec.ragged import Ragged
 
 
@@ -28,10 +28,9 @@ class ItemIds(Encoder):
 
     def prepare(self, column: pa.Array) -> Ragged:
         places = rows_of(column.flatten(), self.vocabulary)
-        parents = pc.list_parent_indices(column).to_numpy(zero_copy_only=False)
-        lengths = np.bincount(parents[places >= 0], minlength=len(column))
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        return Ragged(torch.from_numpy(places[places >= 0]), torch.from_numpy(offsets))
+        known = places >= 0
+        owners = pc.list_parent_indices(column).to_numpy(zero_copy_only=False)[known]
+        return Ragged(torch.from_numpy(places[known]), torch.from_numpy(offsets_of(owners, len(column))))
 
     def build(self) -> None:
         self.table = nn.Embedding(max(1, len(self.vocabulary)), self.output_dim)

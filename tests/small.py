@@ -4,6 +4,7 @@ import datetime as dt
 
 import numpy as np
 import pyarrow as pa
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from anyrec import cli
@@ -76,3 +77,16 @@ def call(*arguments):
         return result.exception.exit_code, result.stdout, str(result.exception)
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result.exit_code, result.stdout, result.stderr
+
+
+def rewritten_from_a_target_on(users, data, same_time):
+    """users: lists of (item, second), as drawn. A user, the place of a target of theirs, and all users with what happened
+    at or after the target's time changed; with same_time "ordered", from the target on."""
+    user = data.draw(st.integers(0, len(users) - 1))
+    place = data.draw(st.integers(0, len(users[user]) - 1))
+    moment = users[user][place][1]
+    first = place if same_time == "ordered" else min(n for n, (_, when) in enumerate(users[user]) if when == moment)
+    changed = [list(one) for one in users]
+    for n in range(first, len(users[user])):
+        changed[user][n] = (data.draw(st.integers(0, 29)), users[user][n][1] + (0 if n <= place else 3))
+    return user, place, changed

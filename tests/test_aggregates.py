@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small import START, small_config, small_dataset
+from small import START, rewritten_from_a_target_on, small_config, small_dataset
 
 from anyrec.contracts import Context
 from anyrec.data.dataset import Dataset
@@ -140,13 +140,7 @@ def test_what_happens_at_or_after_a_target_changes_no_bit_of_its_aggregates(user
     """Of the user or of any other, wherever the stream is cut, with ties in time hidden or in the order of the file."""
     same_time = data.draw(st.sampled_from(["hidden", "ordered"]))
     encoder = fitted(users, half_life=data.draw(st.sampled_from([None, 2.0])), same_time=same_time)
-    user = data.draw(st.integers(0, len(users) - 1))
-    place = data.draw(st.integers(0, len(users[user]) - 1))
-    moment = users[user][place][1]
-    first = place if same_time == "ordered" else min(n for n, (_, when) in enumerate(users[user]) if when == moment)
-    changed = [list(one) for one in users]
-    for n in range(first, len(users[user])):
-        changed[user][n] = (data.draw(st.integers(0, 29)), users[user][n][1] + (0 if n <= place else 3))
+    user, place, changed = rewritten_from_a_target_on(users, data, same_time)
     changed[user] += [(data.draw(st.integers(0, 29)), 99)] * data.draw(st.integers(0, 20))
     for other in range(user):  # those that stand before in memory
         changed[other] = [(data.draw(st.integers(0, 29)), when) for _, when in users[other]]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small import START, call, small_config, small_dataset
+from small import START, call, rewritten_from_a_target_on, small_config, small_dataset
 from torch.nn import functional
 
 from anyrec.config import DataConfig
@@ -77,13 +77,7 @@ def test_what_happens_at_or_after_a_target_changes_nothing_of_its_user_vector(us
     encoder.fit(events_of(*users))
     encoder.build()
     encoder.eval()
-    user = data.draw(st.integers(0, len(users) - 1))
-    place = data.draw(st.integers(0, len(users[user]) - 1))
-    moment = users[user][place][1]
-    first = place if same_time == "ordered" else min(n for n, (_, when) in enumerate(users[user]) if when == moment)
-    changed = [list(one) for one in users]
-    for n in range(first, len(users[user])):
-        changed[user][n] = (data.draw(st.integers(0, 29)), users[user][n][1] + (0 if n <= place else 3))
+    user, place, changed = rewritten_from_a_target_on(users, data, same_time)
     length = data.draw(st.integers(2, 9))
     before, after = (positions(encoder, events_of(*one), length, same_time == "ordered") for one in (users, changed))
     target = sum(len(one) for one in users[:user]) + place

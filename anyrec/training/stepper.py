@@ -10,16 +10,12 @@ import torch
 from torch import Tensor
 
 from anyrec.config import Config
-from anyrec.contracts import Loss, Negatives, Sampler
+from anyrec.contracts import BARRED, Loss, Negatives, Sampler
 from anyrec.data.positives import Positives
 from anyrec.model import IDENTITY, Columns, Given, Model, Tower
 from anyrec.plugins import Registry
 from anyrec.training.samples import Samples, TrainingData
 from anyrec.windows import Batch, Windows
-
-BARRED = 1e30
-"""Taken from the score of what must not count."""
-
 
 TABLE_CELLS = 1 << 22
 """What is barred is made once a step for each user where it fills no more than this: 16 MB. So it is where a history's positives come."""
