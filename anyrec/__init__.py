@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from anyrec.config import Config
     from anyrec.contracts import Classical, Encoder, Fusion, Head, Interaction, Loss, Sampler
     from anyrec.data.dataset import Dataset
+    from anyrec.pipeline.stages import Rule, Source
     from anyrec.plugins import hookimpl
     from anyrec.recommender import Recommender
+    from anyrec.retrieval.index import Index
 
 __version__ = "0.1.0"
 __all__ = [
@@ -23,10 +25,13 @@ __all__ = [
     "Encoder",
     "Fusion",
     "Head",
+    "Index",
     "Interaction",
     "Loss",
     "Recommender",
+    "Rule",
     "Sampler",
+    "Source",
     "hookimpl",
 ]
 
@@ -34,6 +39,9 @@ _HOMES = {
     "Config": "config",
     "Dataset": "data.dataset",
     "Recommender": "recommender",
+    "Index": "retrieval.index",
+    "Rule": "pipeline.stages",
+    "Source": "pipeline.stages",
     "hookimpl": "plugins",
     **dict.fromkeys(["Classical", "Encoder", "Fusion", "Head", "Interaction", "Loss", "Sampler"], "contracts"),
 }

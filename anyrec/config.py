@@ -193,6 +193,37 @@ class EvaluationConfig(Section):
     )
 
 
+class RetrieveConfig(Section):
+    k: int = Field(default=1000, ge=1, description="Candidates of each user, of all sources together.")
+    sources: list[Component] = Field(
+        default_factory=lambda: [Component(type="model")],
+        min_length=1,
+        description="Where candidates come from, the most trusted first.",
+    )
+
+
+class RankConfig(Component):
+    """An interaction by name, trained on what the first stage returns."""
+
+    k: int = Field(default=100, ge=1, description="Candidates of each user that are passed on.")
+
+
+class RerankConfig(Section):
+    k: int | None = Field(
+        default=None, ge=1, description="Items that rules choose from; by default all that are passed on."
+    )
+    rules: list[Component] = Field(default_factory=list, description="Applied one after another.")
+
+
+class PipelineConfig(Section):
+    retrieve: RetrieveConfig = Field(default_factory=lambda: RetrieveConfig())
+    rank: RankConfig | None = Field(default=None, description="The ranker; null keeps the order of the first stage.")
+    rerank: RerankConfig = Field(default_factory=lambda: RerankConfig())
+    strict: bool = Field(
+        default=False, description="A stage that fails is an error; otherwise it is skipped with a warning."
+    )
+
+
 class Config(Section):
     name: str = Field(default="model", pattern=r"^[\w.-]+$", description="Name of the run and its folder.")
     output_dir: str = Field(default="models", description="Folder that run folders are made in.")
@@ -228,6 +259,13 @@ class Config(Section):
     explicit_negatives: bool = Field(default=True, description="Also use the interactions labelled 0 as negatives.")
     training: TrainingConfig = Field(default_factory=lambda: TrainingConfig())
     evaluation: EvaluationConfig = Field(default_factory=lambda: EvaluationConfig())
+    index: Component = Field(
+        default_factory=lambda: Component(type="exact"), description="What finds the nearest items."
+    )
+    pipeline: PipelineConfig | None = Field(
+        default=None,
+        description="Stages and rules between the model and a list; null ranks the whole catalogue by the model.",
+    )
 
     def tower(self, side: Literal["user", "item"]) -> tuple[dict[str, Feature | None], Component]:
         """The features and fusion of one side, its own choices laid over the shared ones."""

@@ -28,6 +28,8 @@ hookspec = pluggy.HookspecMarker("anyrec")
 hookimpl = pluggy.HookimplMarker("anyrec")
 
 SHELVES = ("encoders", "interaction", "classifier")
+FOLDERS = (*SHELVES, "indexes", "sources", "rules")
+"""Where the built-in components are, within the package."""
 BASES = {
     "Encoder": "encoder",
     "HistoryEncoder": "encoder",
@@ -37,6 +39,9 @@ BASES = {
     "Loss": "loss",
     "Sampler": "sampler",
     "Classical": "classical",
+    "Index": "index",
+    "Source": "source",
+    "Rule": "rule",
 }
 DEFAULT_ENCODERS = {
     "identity": "identity",
@@ -77,6 +82,18 @@ class Hooks:
     @hookspec
     def anyrec_classicals(self) -> list[type]:  # type: ignore[empty-body]
         """Classical model classes."""
+
+    @hookspec
+    def anyrec_indexes(self) -> list[type]:  # type: ignore[empty-body]
+        """Vector index classes."""
+
+    @hookspec
+    def anyrec_sources(self) -> list[type]:  # type: ignore[empty-body]
+        """Classes of sources of candidates."""
+
+    @hookspec
+    def anyrec_rules(self) -> list[type]:  # type: ignore[empty-body]
+        """Rule classes."""
 
 
 @dataclass
@@ -189,7 +206,7 @@ def discover(folders: Iterable[str | Path] = ()) -> Registry:
     `ANYREC_NO_PLUGINS=1` leaves all but the shelves out.
     """
     registry = Registry()
-    for shelf in SHELVES:
+    for shelf in FOLDERS:
         folder = Path(__file__).parent / shelf
         for plugin in read_folder(folder, f"anyrec.{shelf}"):
             registry.add(plugin)
@@ -368,6 +385,9 @@ def _add_installed(registry: Registry) -> None:
         "anyrec_losses": "loss",
         "anyrec_samplers": "sampler",
         "anyrec_classicals": "classical",
+        "anyrec_indexes": "index",
+        "anyrec_sources": "source",
+        "anyrec_rules": "rule",
     }
     for hook, kind in kinds.items():
         for classes in getattr(manager.hook, hook)():

@@ -7,14 +7,15 @@ from typing import Any
 from anyrec.config import TWO_TOWER, Config
 from anyrec.plugins import Registry
 
-PLACES = {"fusion": "fusion", "interaction": "interaction", "loss": "loss", "negatives": "sampler"}
+KINDS = ("encoder", "fusion", "interaction", "head", "loss", "sampler", "classical", "index", "source", "rule")
+PLACES = {"fusion": "fusion", "interaction": "interaction", "loss": "loss", "negatives": "sampler", "index": "index"}
 
 
 def config_schema(registry: Registry) -> dict[str, Any]:
     """Draft 2020-12. Each component is one of its kind's plugins, told apart by `type`."""
     schema = Config.model_json_schema()
     definitions = schema["$defs"]
-    for kind in ("encoder", "fusion", "interaction", "head", "loss", "sampler", "classical"):
+    for kind in KINDS:
         branches = []
         for plugin in registry.plugins(kind):
             name = f"{kind}:{plugin.type}"
@@ -29,6 +30,9 @@ def config_schema(registry: Registry) -> dict[str, Any]:
     schema["properties"]["features"]["propertyNames"] = {"examples": registry.groups()}
     tower = definitions["TowerConfig"]["properties"]
     tower["fusion"] = {"anyOf": [{"$ref": "#/$defs/fusion"}, {"type": "null"}]}
+    definitions["RetrieveConfig"]["properties"]["sources"]["items"] = {"$ref": "#/$defs/source"}
+    definitions["RerankConfig"]["properties"]["rules"]["items"] = {"$ref": "#/$defs/rule"}
+    definitions["RankConfig"] = _rank(definitions)
     definitions["Feature"] = _feature(registry, definitions["Feature"])
     for unused in ("Component",):
         definitions.pop(unused, None)
@@ -45,6 +49,13 @@ def _component(registry: Registry, kind: str, name: str, doc: str, definitions: 
         "required": ["type", *params.get("required", [])],
         "additionalProperties": False,
     }
+
+
+def _rank(definitions: dict[str, Any]) -> dict[str, Any]:
+    """An interaction with its own options, and how many of its best are passed on."""
+    passed_on = {"k": definitions["RankConfig"]["properties"]["k"]}
+    branches = [definitions[part["$ref"].rsplit("/", 1)[1]] for part in definitions["interaction"]["oneOf"]]
+    return {"oneOf": [{**branch, "properties": {**branch["properties"], **passed_on}} for branch in branches]}
 
 
 def _feature(registry: Registry, schema: dict[str, Any]) -> dict[str, Any]:

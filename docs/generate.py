@@ -24,6 +24,10 @@ SECTIONS = {
     "OptimizerConfig": "training.optimizer",
     "SchedulerConfig": "training.scheduler",
     "EvaluationConfig": "evaluation",
+    "PipelineConfig": "pipeline",
+    "RetrieveConfig": "pipeline.retrieve",
+    "RankConfig": "pipeline.rank",
+    "RerankConfig": "pipeline.rerank",
 }
 KINDS = {
     "encoder": "Encoders",
@@ -33,6 +37,9 @@ KINDS = {
     "sampler": "Negatives",
     "head": "Heads",
     "classical": "Classical models (`model`)",
+    "index": "Indexes (`index`)",
+    "source": "Sources (`pipeline.retrieve.sources`)",
+    "rule": "Rules (`pipeline.rerank.rules`)",
 }
 START = """# The config
 
@@ -143,7 +150,9 @@ def _default(field: Any) -> str:
         return "required"
     if isinstance(value, Component):
         return f'`{{"type": "{value.type}"}}`'
-    return "see below" if isinstance(value, BaseModel) else f"`{json.dumps(value)}`"
+    if isinstance(value, BaseModel):
+        return "see below"
+    return f"`{json.dumps(value, default=lambda part: part.model_dump())}`"
 
 
 def _cell(text: str | None) -> str:

@@ -1,0 +1,1 @@
+"""Vector indexes: exact, and what faiss, annoy, usearch and qdrant offer. Each file is one library."""

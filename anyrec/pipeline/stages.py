@@ -1,0 +1,96 @@
+"""The contracts of the pipeline: what a request is, what passes from stage to stage, what a source and a rule implement."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+from pydantic import BaseModel
+from torch import Tensor
+
+from anyrec.contracts import Params as Options
+
+if TYPE_CHECKING:
+    from anyrec.recommender import Recommender
+
+
+@dataclass
+class Request:
+    """Whom lists are made for. Made in blocks of users, so that (users, items) of it is bounded.
+
+    recommender: the model, and the records it knows (`dataset.items`, `dataset.users`, `seen`). ids: (users,) their ids.
+    users: their records, a known user's completed with what is known. rows: (users,) row among the known, -1 for a new one.
+    represented: (users, ...) what the interaction reads. history: (users,) lists of `anyrec.data.histories.EVENT` or None; seen: (pairs,)
+    rows of the request, ascending, and the item rows each has interacted with. context: values of this moment, as the request gave them.
+    now: microseconds since 1970, UTC. rng: all randomness.
+    """
+
+    recommender: Recommender
+    ids: pa.Array
+    users: pa.Table
+    rows: np.ndarray
+    represented: Tensor
+    seen: tuple[np.ndarray, np.ndarray]
+    context: dict[str, Any]
+    now: int
+    rng: np.random.Generator
+    history: pa.Array | None = None
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def items(self) -> pa.Table:
+        """The records of all items that may be listed, one row an item."""
+        return self.recommender.dataset.items
+
+
+@dataclass(frozen=True)
+class Lists:
+    """items: (users, length) int64 item rows, best first, -1 past the end; scores: (users, length) float32, descending but where
+    a rule moved an item, -inf past the end."""
+
+    items: np.ndarray
+    scores: np.ndarray
+
+
+class Source:
+    """Brings candidates. Its `k` is how many of each user."""
+
+    type: ClassVar[str]
+
+    class Params(Options):
+        k: int = 1000
+
+    def __init__(self, params: BaseModel | None = None):
+        self.params: Any = params if params is not None else type(self).Params()
+
+    def retrieve(self, request: Request, k: int, allowed: np.ndarray | None) -> Lists:
+        """allowed: (items,) or (users, items) bool, what may be brought; None for all."""
+        raise NotImplementedError(f"source '{self.type}' has no retrieve()")
+
+
+class Rule:
+    """Decides what may be listed (`allowed`), or in which order (`apply`), or both."""
+
+    type: ClassVar[str]
+
+    class Params(Options):
+        pass
+
+    def __init__(self, params: BaseModel | None = None):
+        self.params: Any = params if params is not None else type(self).Params()
+
+    def check(self, recommender: Recommender) -> None:
+        """Raises ConfigError where an option does not fit the data, with every such fault."""
+
+    def allowed(self, request: Request) -> np.ndarray | None:
+        """(items,) or (users, items) bool, asked before anything is retrieved; None where the rule bars nothing."""
+        return None
+
+    def apply(self, request: Request, lists: Lists, k: int) -> Lists:
+        """The lists in another order, or with items taken out or put in; the first k of each are what the user gets.
+
+        Items of the result are of `lists` or allowed by all rules.
+        """
+        return lists

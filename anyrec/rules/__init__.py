@@ -1,0 +1,1 @@
+"""What may be listed, and in which order: filters and rerankers, each named by `type` in `pipeline.rerank.rules`."""
