@@ -25,6 +25,8 @@ class Request:
     represented: (users, ...) what the interaction reads. history: (users,) lists of `anyrec.data.histories.EVENT` or None; seen: (pairs,)
     rows of the request, ascending, and the item rows each has interacted with. context: values of this moment, as the request gave them.
     now: microseconds since 1970, UTC. rng: all randomness.
+    allowed: (items,) or (users, items) bool, what all filters together let through, set before anything is retrieved; None for all.
+    exclude: pairs that must not be listed whatever the rules say, in the form of `seen`. logged: what rules want kept with the answer.
     """
 
     recommender: Recommender
@@ -38,11 +40,25 @@ class Request:
     rng: np.random.Generator
     history: pa.Array | None = None
     warnings: list[str] = field(default_factory=list)
+    allowed: np.ndarray | None = None
+    exclude: tuple[np.ndarray, np.ndarray] | None = None
+    logged: list[Logged] = field(default_factory=list)
 
     @property
     def items(self) -> pa.Table:
         """The records of all items that may be listed, one row an item."""
         return self.recommender.dataset.items
+
+
+@dataclass(frozen=True)
+class Logged:
+    """Values of single entries of the lists, as the propensity with which an item was drawn. users, items, values: (entries,), rows
+    of the request, item rows, and float64."""
+
+    name: str
+    users: np.ndarray
+    items: np.ndarray
+    values: np.ndarray
 
 
 @dataclass(frozen=True)
