@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -21,10 +21,12 @@ from anyrec.data.labels import Labels, label_interactions
 from anyrec.data.split import Split
 from anyrec.errors import DataError, Fault
 from anyrec.model import Columns, Model, move_columns
-from anyrec.scoring import represent_rows, vectors_for_histories
+from anyrec.scoring import represent_rows, token_rows, vectors_for_histories
 
 VECTORS = "item_vectors"
 """Among what is known: the item tower's vectors, where histories are made of them."""
+TOKENS: dict[Side, str] = {"user": "user_tokens", "item": "item_tokens"}
+"""Among what is known: feature vectors, where a ranker reads them and the interaction does not."""
 Users = Sequence[Any] | pa.Array | pa.ChunkedArray | pa.Table | Dataset | None
 
 
@@ -62,13 +64,17 @@ class Known:
         if not self.model.has_history:
             return self.columns["user"]
         if part not in self._before:
-            assert self.split is not None
-            labels = label_interactions(self.dataset, self.config.data)
-            known = self.split.train if part == "validation" else np.union1d(self.split.train, self.split.validation)
-            events = known_before(self.dataset, self.split, part, self._events(known, labels), self._ordered())
-            column = history_column(self.dataset, events)
-            self._before[part] = {**self.columns["user"], **self._prepare_history(column)}
+            self._before[part] = {**self.columns["user"], **self._prepare_history(self.history_before(part))}
         return self._before[part]
+
+    def history_before(self, part: Literal["validation", "test"]) -> pa.Array:
+        """(users,) what each user did before their first held-out interaction of one part of the split."""
+        assert self.split is not None
+        labels = label_interactions(self.dataset, self.config.data)
+        known = self.split.train if part == "validation" else np.union1d(self.split.train, self.split.validation)
+        ordered = not self.model.has_history or self._ordered()
+        events = known_before(self.dataset, self.split, part, self._events(known, labels), ordered)
+        return history_column(self.dataset, events)
 
     def _vectors(self, side: Side, representation: Tensor) -> Tensor:
         """One vector a row: in the dot-product space where the interaction has one, else as the tower made it."""
@@ -106,13 +112,34 @@ class Known:
             self._known[VECTORS] = vectors
         return self._known[VECTORS]
 
+    def _known_tokens(self, side: Side) -> Tensor:
+        """(rows, features, dim) the feature vectors of every known user or item, computed once."""
+        if self.model.interaction.reads == "tokens":
+            return self._known_rows(side)
+        if TOKENS[side] not in self._known:
+            vectors = self._item_vectors() if side == "user" else None
+            count = len(self.dataset.table(side))
+            self._known[TOKENS[side]] = token_rows(self.model, side, self.columns[side], count, item_vectors=vectors)
+        return self._known[TOKENS[side]]
+
     def _represent(self, side: Side, records: Users) -> tuple[pa.Array, Tensor, np.ndarray]:
         """Ids, what the interaction reads of each, and each one's row among the known (-1 if new).
 
         A record with a known id and no feature at all stands for the known one.
         """
+        ids, table, rows = self._look_up(side, records)
+        return ids, self._made(side, records, table, rows, self._known_rows(side), represent_rows), rows
+
+    def _tokens(self, side: Side, records: Users) -> Tensor:
+        """(rows, features, dim) the feature vectors of each, as `_represent` reads them."""
+        _, table, rows = self._look_up(side, records)
+        make = represent_rows if self.model.interaction.reads == "tokens" else token_rows
+        return self._made(side, records, table, rows, self._known_tokens(side), make)
+
+    def _look_up(self, side: Side, records: Users) -> tuple[pa.Array, pa.Table | None, np.ndarray]:
+        """Ids, the records where any were given, and each one's row among the known."""
         if records is None:
-            return self.dataset.ids(side), self._known_rows(side), np.arange(len(self.dataset.table(side)))
+            return self.dataset.ids(side), None, np.arange(len(self.dataset.table(side)))
         if isinstance(records, Dataset):
             self.context.root = Path(self.config.data.image_root) if self.config.data.image_root else records.root
             records = records.table(side)
@@ -122,28 +149,35 @@ class Known:
             records = records_to_table(records, side, self.dataset.roles)
         if not isinstance(records, pa.Table):
             rows = self._rows_of_ids(side, records)
-            return (
-                self.dataset.ids(side).take(pa.array(rows)),
-                self._known_rows(side)[torch.from_numpy(rows).to(self.device)],
-                rows,
-            )
-        table: pa.Table = records
-        ids = table.column(f"{side}_id").combine_chunks()
-        rows = rows_of(ids, self.dataset.ids(side))
+            return self.dataset.ids(side).take(pa.array(rows)), None, rows
+        ids = records.column(f"{side}_id").combine_chunks()
+        return ids, records, rows_of(ids, self.dataset.ids(side))
+
+    def _made(
+        self,
+        side: Side,
+        given: Users,
+        table: pa.Table | None,
+        rows: np.ndarray,
+        known: Tensor,
+        make: Callable[..., Tensor],
+    ) -> Tensor:
+        """What `make` makes of the records, and `known: (known, ...)` of ids and of records that hold nothing else."""
+        if table is None:
+            return known if given is None else known[torch.from_numpy(rows).to(self.device)]
+        bare = (rows >= 0) & _bare(table, f"{side}_id")
         vectors = None
         if side == "user" and self.model.has_history:
-            records, vectors = self._with_history(records, rows), self._item_vectors()
-        columns = move_columns(self.model.tower(side).prepare(records, side), self.device)
-        represented = represent_rows(self.model, side, columns, len(ids), item_vectors=vectors)
-        bare = (rows >= 0) & _bare(records, f"{side}_id")
+            table = add_history(table, self._histories(table, rows), self.model.user.histories)
+            vectors = self._item_vectors()
+        columns = move_columns(self.model.tower(side).prepare(table, side), self.device)
+        made = make(self.model, side, columns, len(table), item_vectors=vectors)
         if bare.any():
-            represented[torch.from_numpy(bare).to(self.device)] = self._known_rows(side)[
-                torch.from_numpy(rows[bare]).to(self.device)
-            ]
-        return ids, represented, rows
+            made[torch.from_numpy(bare).to(self.device)] = known[torch.from_numpy(rows[bare]).to(self.device)]
+        return made
 
-    def _with_history(self, records: pa.Table, rows: np.ndarray) -> pa.Table:
-        """The records with what their users did: the list that a record brings along, or what is known of a known user."""
+    def _histories(self, records: pa.Table, rows: np.ndarray) -> pa.Array:
+        """(rows,) what users did: the list that a record brings along, or what is known of a known user."""
         assert self.history is not None
         known, name = self.history, f"temporal.{self.config.data.history}"
         place = pa.array(rows, mask=rows < 0)
@@ -158,7 +192,7 @@ class Known:
             place = pc.if_else(lists.is_valid(), pa.array(brought), place)
             known = pa.concat_arrays([known, own])
         self.context.items = self.dataset.items
-        return add_history(records, known.take(place), self.model.user.histories)
+        return known.take(place)
 
     def _rows_of_ids(self, side: Side, ids: Any) -> np.ndarray:
         """Rows of known ids; raises DataError naming those that are not."""

@@ -32,6 +32,24 @@ def represent_rows(
     return torch.cat(parts)
 
 
+def token_rows(
+    model: Model,
+    side: Side,
+    columns: Columns,
+    count: int,
+    rows: np.ndarray | None = None,
+    item_vectors: Tensor | None = None,
+) -> Tensor:
+    """The feature vectors of `rows`, before fusion, absent ones replaced: (rows, features, dim). Arguments as of `represent_rows`."""
+    device, tower = next(model.parameters()).device, model.tower(side)
+    index = torch.arange(count, device=device) if rows is None else torch.from_numpy(rows).to(device)
+    parts = []
+    for part in index.split(ROWS_AT_A_TIME):
+        given = None if item_vectors is None else model.read_histories(side, columns, part, item_vectors)
+        parts.append(tower.filled_tokens(columns, part, given))
+    return torch.cat(parts)
+
+
 def vectors_for_histories(model: Model, columns: Columns, represented: Tensor) -> Tensor | None:
     """(items, dim) the item tower's vectors, which histories are made of; None where no feature is.
 
@@ -69,7 +87,7 @@ def rank_rows(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Top-K lists, as flat arrays: row of the user, row of the item, score, rank from 1.
 
-    exclude: (pairs,) user rows, ascending, and (pairs,) item rows never to list. allowed: (items,) bool.
+    exclude: (pairs,) user rows, ascending, and (pairs,) item rows never to list. allowed: (items,) or (users, items) bool.
     A user with fewer than k eligible items gets them all. Ties go to the lower item row.
     """
     block = max(1, CELLS_AT_A_TIME // max(1, len(items)))
@@ -78,7 +96,7 @@ def rank_rows(
     for start in range(0, len(users), block):
         scores = score_blocks(model, users[start : start + block], items).float().clone()
         if barred is not None:
-            scores[:, barred] = -torch.inf
+            scores.masked_fill_(barred if barred.dim() == 1 else barred[start : start + block], -torch.inf)
         if exclude is not None:
             low, high = np.searchsorted(exclude[0], [start, start + block])
             rows = torch.from_numpy(exclude[0][low:high] - start).to(items.device)
