@@ -55,12 +55,13 @@ GRID = {
     "training.scheduler.type": ["constant", "cosine"],
     "training.optimizer.weight_decay": [0.3, 1.0, 3.0],
 }
+HEAVY = {"training.optimizer.weight_decay": 3.0}
 SETTINGS: dict[str, dict[str, object]] = {
-    "dot": {},
-    "mlp": {"dim": 8, "training.scheduler.type": "constant", "training.optimizer.weight_decay": 3.0},
-    "dcn": {"dim": 8, "training.scheduler.type": "constant"},
-    "deepfm": {"dim": 8, "training.scheduler.type": "constant"},
-    "dlrm": {},
+    "dot": HEAVY,
+    "mlp": HEAVY,
+    "dcn": {"training.optimizer.weight_decay": 0.3},
+    "deepfm": {"dim": 8, "training.scheduler.type": "constant", **HEAVY},
+    "dlrm": HEAVY,
 }
 CS = [0.1, 0.3, 1.0, 3.0, 10.0]
 
