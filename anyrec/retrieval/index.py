@@ -1,16 +1,27 @@
-"""The contract of a vector index: `build`, `add`, `remove`, `search`, `save`, `load`."""
+"""The contract of a vector index: `build`, `add`, `remove`, `search`, `save`, `load`, and what of it all backends share."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
+import torch
 from pydantic import BaseModel
 
 from anyrec.contracts import Params as Options
+from anyrec.errors import DataError, Fault
+from anyrec.retrieval.barred import Barred, by_row
+from anyrec.retrieval.scan import best_rows
+from anyrec.retrieval.store import Store
 
 Metric = Literal["dot", "cosine"]
+STATE = "state.json"
+FEW = 20_000
+"""So many eligible rows are searched one by one rather than through the backend's filter, whose graphs and cells lose the eligible
+ones: 1.1 ms a query at 128 dimensions on one core, as HNSW takes at a fiftieth of a million (benchmarks/indexes.py)."""
+CELLS_AT_A_TIME = 1 << 24
 
 
 class Found(NamedTuple):
@@ -25,9 +36,22 @@ class Index:
 
     A key is a small non-negative integer of the caller's (a row of its table). A backend implements what begins with an underscore; this
     class keeps the float32 vectors, and the promise that min(k, eligible) keys come back at any selectivity.
+
+    What a backend is given has been made ready: keys are rows of `self.store` (0, 1, ... and never one twice: a vector that is replaced
+    gets a new row), vectors and queries are (n, self.inner_dim) float32, finite, contiguous, of unit length where the metric is cosine.
+    A backend without "dot" among its `metrics` gets vectors of one more dimension and of equal length, queries with a zero there, so
+    that its own order is that of dot products (Bachrach et al., RecSys 2014).
     """
 
     type: ClassVar[str]
+    metrics: ClassVar[tuple[str, ...]] = ("dot",)
+    """What the backend orders by: "dot", or "l2" and "cosine", which are then asked for vectors of equal length."""
+    exact_scores: ClassVar[bool] = False
+    """Whether its scores are the float32 dot products; otherwise what it finds is scored again."""
+    filters: ClassVar[bool] = False
+    """Whether it takes `allowed`."""
+    can_remove: ClassVar[bool] = False
+    """Whether removed rows leave its structure; otherwise what it finds of them is passed over."""
 
     class Params(Options):
         pass
@@ -36,18 +60,41 @@ class Index:
         """metric: cosine scores are those of unit vectors; a zero vector scores 0 with everything."""
         self.dim, self.metric = dim, metric
         self.params: Any = params if params is not None else type(self).Params()
+        self.store = Store(np.empty((0, dim), np.float32), np.empty(0, np.int64))
+        self.longest = 1.0
+        """The length that vectors are brought to where the backend has no dot product."""
+
+    @property
+    def inner_dim(self) -> int:
+        return self.dim if "dot" in self.metrics else self.dim + 1
 
     def build(self, vectors: np.ndarray, keys: np.ndarray | None = None) -> None:
-        """vectors: (rows, dim) float32; keys: (rows,) int64, distinct, by default 0, 1, ... Replaces what was there."""
-        raise NotImplementedError
+        """vectors: (rows, dim) float32, kept and not to be changed; keys: (rows,) int64, distinct, by default 0, 1, ...
+
+        Replaces what was there. Raises DataError for another dimension, for vectors not finite, for keys negative or there twice.
+        """
+        vectors = self._checked(vectors, "vectors")
+        keys = np.arange(len(vectors)) if keys is None else _checked_keys(keys, len(vectors))
+        self._fill(Store(vectors, keys.astype(np.int64)))
 
     def add(self, keys: np.ndarray, vectors: np.ndarray) -> None:
         """keys: (rows,), vectors: (rows, dim). A key that is there gets the new vector."""
-        raise NotImplementedError
+        vectors = self._checked(vectors, "vectors")
+        keys = _checked_keys(keys, len(vectors))
+        if not len(keys):
+            return
+        self._forget(keys)
+        rows = self.store.append(keys, vectors)
+        if self._outgrown(vectors) or self.store.count < len(self.store) // 2:
+            self._rebuild()
+        else:
+            self._add(rows, self._inner(vectors))
 
     def remove(self, keys: np.ndarray) -> None:
         """keys: (rows,); those not there are passed over."""
-        raise NotImplementedError
+        self._forget(np.asarray(keys, np.int64))
+        if self.store.count < len(self.store) // 2:  # each row is built again at most once for each that was removed
+            self._rebuild()
 
     def search(
         self,
@@ -59,14 +106,252 @@ class Index:
         """queries: (queries, dim) float32.
 
         allowed: (keys,) or (queries, keys) bool, what may be found; keys past its end may not. exclude: (pairs,) query rows, ascending,
-        and (pairs,) keys that this query must not find.
+        and (pairs,) keys that this query must not find. Raises DataError for another dimension and for queries not finite.
         """
-        raise NotImplementedError
+        queries = self._checked(queries, "queries")
+        keys = np.full((len(queries), k), -1)
+        scores = np.full((len(queries), k), -np.inf, np.float32)
+        shared = self._shared(allowed)
+        eligible = self.store.count if shared is None else int(shared.sum())
+        if len(queries) and k > 0 and eligible:
+            own = allowed if allowed is not None and allowed.ndim == 2 else None
+            barred = Barred(self.store, len(queries), own, exclude, shared)
+            self._search(queries, shared, eligible, barred, keys, scores)
+        return Found(keys, scores)
 
     def save(self, folder: Path) -> None:
         """Write the index into an existing folder."""
-        raise NotImplementedError
+        self.store.save(folder)
+        (folder / STATE).write_text(json.dumps({"longest": self.longest}) + "\n")
+        if len(self.store):
+            self._save(folder)
 
     def load(self, folder: Path) -> None:
         """Take up what `save` wrote."""
+        self.store = Store.load(folder)
+        self.longest = json.loads((folder / STATE).read_text())["longest"]
+        if len(self.store):
+            self._load(folder)
+
+    @property
+    def bytes(self) -> int:
+        """What the backend's structure takes in memory, without the vectors kept to score again."""
+        return self._bytes() if len(self.store) else 0
+
+    # What a backend implements.
+
+    def _build(self, vectors: np.ndarray, keys: np.ndarray) -> None:
+        """keys: 0, 1, ... Replaces what was there. Called with at least one vector, as all below are after it."""
         raise NotImplementedError
+
+    def _add(self, keys: np.ndarray, vectors: np.ndarray) -> None:
+        """keys: those that follow the last."""
+        raise NotImplementedError
+
+    def _remove(self, keys: np.ndarray) -> None:
+        """Called where `can_remove`."""
+        raise NotImplementedError
+
+    def _nearest(self, queries: np.ndarray, k: int, allowed: np.ndarray | None) -> Found:
+        """Its best effort: (queries, any number up to k) in any order, -1 where it found fewer, no key twice in a row.
+
+        k: at most the rows there are. allowed: (rows,) bool, given only where `filters`.
+        """
+        raise NotImplementedError
+
+    def _save(self, folder: Path) -> None:
+        """The vectors and keys are saved already."""
+
+    def _load(self, folder: Path) -> None:
+        """`self.store` is there again, its vectors memory-mapped; `self._inner(self.store.vectors)` are those of `_build`."""
+        raise NotImplementedError
+
+    def _bytes(self) -> int:
+        raise NotImplementedError
+
+    # What all share.
+
+    def _fill(self, store: Store) -> None:
+        self.store = store
+        self.longest = self._length(store.vectors)
+        if len(store):
+            self._build(self._inner(store.vectors), np.arange(len(store)))
+
+    def _rebuild(self) -> None:
+        alive = np.flatnonzero(self.store.keys >= 0)
+        alive = alive[np.argsort(self.store.keys[alive])]
+        self._fill(Store(self.store.vectors[alive], self.store.keys[alive]))
+
+    def _forget(self, keys: np.ndarray) -> None:
+        rows = self.store.remove(keys)
+        if self.can_remove and len(rows):
+            self._remove(rows)
+
+    def _length(self, vectors: np.ndarray) -> float:
+        if self.metric == "cosine" or not len(vectors):
+            return 1.0
+        return float(np.sqrt(np.einsum("nd,nd->n", vectors, vectors).max())) or 1.0
+
+    def _outgrown(self, vectors: np.ndarray) -> bool:
+        """Whether all must be built anew, since what is there was brought to a length that a new vector exceeds."""
+        if len(self.store) == len(vectors):
+            return True
+        return "dot" not in self.metrics and self._length(vectors) > self.longest
+
+    def _inner(self, vectors: np.ndarray) -> np.ndarray:
+        """vectors of the store -> those that the backend keeps."""
+        if "dot" in self.metrics:
+            return vectors
+        inner = np.empty((len(vectors), self.dim + 1), np.float32)
+        inner[:, :-1] = vectors
+        inner[:, -1] = np.sqrt(np.maximum(self.longest**2 - np.einsum("nd,nd->n", vectors, vectors), 0))
+        return inner
+
+    def _inner_queries(self, queries: np.ndarray) -> np.ndarray:
+        return queries if "dot" in self.metrics else np.pad(queries, ((0, 0), (0, 1)))
+
+    def _checked(self, vectors: np.ndarray, what: str) -> np.ndarray:
+        vectors = np.require(vectors, np.float32, ["C", "W"])  # torch refuses what it may not write to
+        if vectors.ndim != 2 or vectors.shape[1] != self.dim:
+            shape = " x ".join(map(str, vectors.shape))
+            raise DataError(Fault(what, f"shape {shape}, where (rows, {self.dim}) was expected.", kind="shape"))
+        if self.metric == "cosine" and len(vectors):
+            with np.errstate(over="ignore", invalid="ignore"):
+                lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64))
+            fine = np.isfinite(lengths)
+            vectors = (vectors / np.where(lengths > 0, lengths, 1)[:, None]).astype(np.float32)
+        else:
+            fine = np.isfinite(vectors.sum(1, dtype=np.float64))
+        if not fine.all():
+            bad = int(np.flatnonzero(~fine)[0])
+            raise DataError(
+                Fault(f"{what} row {bad}", f"{int((~fine).sum())} rows hold NaN or infinity.", "Leave them out.", "nan")
+            )
+        return vectors
+
+    def _shared(self, allowed: np.ndarray | None) -> np.ndarray | None:
+        """(rows,) bool: what at least one query may find; None for all that the backend holds."""
+        held = len(self.store) if not self.can_remove else self.store.count
+        if allowed is None:
+            return None if held == self.store.count else self.store.alive
+        rows = by_row(self.store, allowed if allowed.ndim == 1 else np.asarray(allowed.any(0)))
+        return None if rows.sum() == held else rows
+
+    def _search(
+        self,
+        queries: np.ndarray,
+        shared: np.ndarray | None,
+        eligible: int,
+        barred: Barred,
+        keys: np.ndarray,
+        scores: np.ndarray,
+    ) -> None:
+        """Fill `keys` and `scores`. shared: (rows,) bool, of which `eligible` are true; barred: what is denied to single queries."""
+        k, rows = keys.shape[1], len(self.store)
+        left = barred.left(eligible)
+        held = eligible if self.filters or shared is None else self.store.count if self.can_remove else rows
+        need = np.minimum(k, left)
+        pending = np.flatnonzero(need)
+        if shared is None or eligible > FEW:
+            ask = _first_ask(k, (left + barred.single) / held, barred.single)
+            most = max(
+                k if ask.max() == k else 0, min(rows, 1024), rows // 4
+            )  # beyond it, all are looked at in as little time
+            ready = pending[ask[pending] <= most]
+            while len(ready):
+                for width in np.unique(ask[ready]):
+                    part = ready[ask[ready] == width]
+                    self._take(queries, part, min(int(width), rows), shared, barred, keys, scores)
+                ready = ready[((keys[ready] >= 0).sum(1) < need[ready]) & (4 * ask[ready] <= most)]
+                ask[ready] *= 4
+            pending = pending[(keys[pending] >= 0).sum(1) < need[pending]]
+        self._exactly(queries, pending, shared, barred, keys, scores)
+
+    def _take(
+        self,
+        queries: np.ndarray,
+        rows: np.ndarray,
+        width: int,
+        shared: np.ndarray | None,
+        barred: Barred,
+        keys: np.ndarray,
+        scores: np.ndarray,
+    ) -> None:
+        """What the backend finds for `rows` of the queries when asked for `width`."""
+        k = keys.shape[1]
+        every = len(rows) == len(queries)
+        asked = queries if every else queries[rows]
+        found, values = self._nearest(self._inner_queries(asked), width, shared if self.filters else None)
+        out = found < 0
+        if shared is not None and not self.filters:
+            out |= ~shared[found]
+        if not barred.nothing:
+            out |= barred.bars(rows, found)
+        if not self.exact_scores:
+            values = self._scores(asked, found)
+        values = np.where(out, -np.inf, values).astype(np.float32, copy=False)
+        found = np.where(out, -1, self.store.keys[found])
+        _put(keys, scores, rows, *ordered(found, values, k))
+
+    def _exactly(
+        self,
+        queries: np.ndarray,
+        pending: np.ndarray,
+        shared: np.ndarray | None,
+        barred: Barred,
+        keys: np.ndarray,
+        scores: np.ndarray,
+    ) -> None:
+        """Search all eligible rows for the queries `pending`."""
+        if not len(pending):
+            return
+        rows = np.flatnonzero(self.store.keys >= 0 if shared is None else shared)
+        rows = rows[np.argsort(self.store.keys[rows])]  # so that what is equal comes in the order of keys
+        in_place = len(rows) == len(self.store) and self.store.in_order
+        vectors = torch.from_numpy(self.store.vectors if in_place else self.store.vectors[rows])
+        step = len(pending) if barred.nothing else max(1, CELLS_AT_A_TIME // len(rows))
+        for start in range(0, len(pending), step):
+            part = pending[start : start + step]
+            mask = None if barred.nothing else barred.mask(part, rows)
+            found, values = best_rows(vectors, torch.from_numpy(queries[part]), keys.shape[1], mask)
+            chosen = np.where(found.numpy() < 0, -1, self.store.keys[rows[found.numpy()]])
+            values = np.where(chosen < 0, -np.inf, self._scores(queries[part], rows[found.numpy()]))
+            _put(keys, scores, part, *ordered(chosen, values.astype(np.float32, copy=False), keys.shape[1]))
+
+    def _scores(self, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """(queries, n) float32 scores of rows of the store: (queries, n). Each sum in one order, whatever else is asked for."""
+        step = max(1, CELLS_AT_A_TIME // max(1, rows.shape[1] * self.dim))
+        parts = [np.einsum("qd,qnd->qn", queries[start : start + step], self.store.vectors[rows[start : start + step]])
+                 for start in range(0, len(rows), step)]  # fmt: skip
+        return np.concatenate(parts)
+
+
+def ordered(keys: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k best of each row, best first, equal scores by key: (queries, min(k, n))."""
+    order = np.lexsort((keys, -scores), axis=-1)[:, :k]
+    return np.take_along_axis(keys, order, 1), np.take_along_axis(scores, order, 1)
+
+
+def _first_ask(k: int, chances: np.ndarray, single: np.ndarray) -> np.ndarray:
+    """(queries,) how many to ask for so that k are likely left; powers of two where queries differ, so that they form few groups.
+
+    chances: (queries,) the share of what may come back that a query may have. single: (queries,) how many more are denied to it.
+    """
+    wanted = np.where(chances < 1, 1.2 * k / np.maximum(chances, 1e-6), k) + single
+    if (wanted == wanted[0]).all():
+        return wanted.astype(np.int64)
+    return (2 ** np.ceil(np.log2(wanted))).astype(np.int64)
+
+
+def _put(keys: np.ndarray, scores: np.ndarray, rows: np.ndarray, found: np.ndarray, values: np.ndarray) -> None:
+    width = found.shape[1]
+    keys[rows, :width], scores[rows, :width] = found, values
+
+
+def _checked_keys(keys: np.ndarray, count: int) -> np.ndarray:
+    keys = np.array(keys, np.int64)
+    if keys.shape != (count,):
+        raise DataError(Fault("keys", f"{keys.size} keys for {count} vectors.", "Give one each.", "shape"))
+    if count and (keys.min() < 0 or len(np.unique(keys)) < count):
+        raise DataError(Fault("keys", "a key is negative or there twice.", "Give distinct ones from 0 on.", "keys"))
+    return keys
