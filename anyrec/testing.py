@@ -122,6 +122,18 @@ def check_fusion(cls: type[Fusion], params: BaseModel | None = None, features: i
         raise ConformanceError(f"{cls.__name__}:\n" + "\n".join(f"- {fault}" for fault in faults))
 
 
+def check_index(cls: type[Any], params: dict[str, Any] | None = None, recall: float = 0.9) -> None:
+    """Raise ConformanceError with everything that `cls` breaks of the contract of `anyrec.retrieval.index.Index`.
+
+    params: options to make it with. recall: least share of the 10 truly nearest that it must find among 600.
+    """
+    from anyrec.testing_index import index_faults
+
+    faults = index_faults(cls, params or {}, recall)
+    if faults:
+        raise ConformanceError(f"{cls.__name__}:\n" + "\n".join(f"- {fault}" for fault in faults))
+
+
 def _example(cls: type[Encoder]) -> pa.Array:
     if hasattr(cls, "example"):
         return cls.example()  # type: ignore[attr-defined]
@@ -236,4 +248,4 @@ def _check_state(
         faults.append("restored from state() and its weights, it gives other outputs.")
 
 
-__all__ = ["ConformanceError", "check_encoder", "check_fusion"]
+__all__ = ["ConformanceError", "check_encoder", "check_fusion", "check_index"]
