@@ -34,8 +34,8 @@ VARIANTS: dict[str, list[str]] = {
     "+ titles": [*CONTENT, 'features.text={"ngrams": 1}'],
     "+ user's id": ["user.features.identity={}", "id_dropout=0.1"],
     "the user's other positives unmasked": [],
-    "512 popular negatives, logQ": SAMPLED,
-    "512 popular negatives, no logQ": SAMPLED,
+    "512 popular negatives with logQ": SAMPLED,
+    "512 popular negatives without logQ": SAMPLED,
     "plain blocks (pre_norm)": ["features.history.variant=pre_norm"],
     "bidirectional": ["features.history.block=bidirectional"],
     "gru": ["features.history.block=gru"],
@@ -71,7 +71,7 @@ def no_log_q():
         loss.corrected = True
 
 
-CHANGES = {"the user's other positives unmasked": no_mask, "512 popular negatives, no logQ": no_log_q}
+CHANGES = {"the user's other positives unmasked": no_mask, "512 popular negatives without logQ": no_log_q}
 
 
 def main():
