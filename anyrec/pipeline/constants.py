@@ -1,0 +1,76 @@
+"""Constants of a condition, and values of the moment, read as what they are compared with; times, absolute and relative to now."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from anyrec.pipeline.features import Kind, Values
+
+SECOND = 1_000_000
+DAY = 86_400 * SECOND
+UNITS = {"s": SECOND, "m": 60 * SECOND, "h": 3600 * SECOND, "d": DAY, "w": 7 * DAY}
+RELATIVE = re.compile(r"now(?:\s*([+-])\s*(\d+(?:\.\d+)?)\s*([smhdw]))?")
+
+
+class Wrong(ValueError):
+    """A constant of another type than what it is compared with."""
+
+
+def constant_values(constants: tuple[Any, ...], kind: Kind | None, now: int) -> Values:
+    """Values of one row. kind: of what they are compared with; their own where that is not known. Raises Wrong."""
+    kind = kind or kind_of(constants)
+    several = len(constants) > 1
+    if kind == "text":
+        names = pa.array(sorted({_as_text(value) for value in constants}), pa.string())
+        return Values(kind, several, 1, np.zeros(len(names), np.int64), np.arange(len(names)), names)
+    data = np.unique(np.array([_as_number(value, kind, now) for value in constants], np.float64))
+    return Values(kind, several, 1, np.zeros(len(data), np.int64), data)
+
+
+def kind_of(constants: Sequence[Any]) -> Kind:
+    kinds: set[Kind] = {
+        "flag" if isinstance(v, bool) else "number" if isinstance(v, (int, float)) else "text" for v in constants
+    }
+    return kinds.pop() if len(kinds) == 1 else "text"
+
+
+def read_time(text: str, now: int) -> int:
+    """Microseconds since 1970 of `now`, `now-30d`, `now+12h` (s, m, h, d, w) or ISO 8601, UTC where it has no zone. Raises Wrong."""
+    relative = RELATIVE.fullmatch(text.strip())
+    if relative:
+        sign, amount, unit = relative.groups()
+        return now + (0 if sign is None else round(float(f"{sign}{amount}") * UNITS[unit]))
+    try:
+        time = datetime.fromisoformat(text)
+        time = time if time.tzinfo else time.replace(tzinfo=timezone.utc)
+        return round((time - datetime(1970, 1, 1, tzinfo=timezone.utc)).total_seconds() * SECOND)
+    except ValueError:
+        raise Wrong(f"expected a time, as 2024-05-01T12:00:00Z or now-30d; found {text!r}") from None
+
+
+def _as_text(value: Any) -> str:
+    """Spelled as the data's categories and ids are: 2 and 2.0 as "2", true as "true"."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if not isinstance(value, (str, int, float)):
+        raise Wrong(f"expected a text; found {value!r}")
+    return str(value)
+
+
+def _as_number(value: Any, kind: Kind, now: int) -> float:
+    if kind == "time" and isinstance(value, str):
+        return read_time(value, now)
+    if kind == "flag" and isinstance(value, bool):
+        return float(value)
+    if kind == "number" and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    expected = {"time": "a time, as 2024-05-01T12:00:00Z or now-30d", "flag": "true or false", "number": "a number"}
+    raise Wrong(f"expected {expected.get(kind, 'nothing')}; found {value!r}")

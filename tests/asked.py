@@ -1,0 +1,83 @@
+"""A request made by hand, for tests of conditions and rules: records in, no model trained."""
+
+import datetime as dt
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from anyrec.data.dataset import Dataset
+from anyrec.pipeline.stages import Lists, Request
+
+NOW = int(dt.datetime(2024, 6, 1, tzinfo=dt.timezone.utc).timestamp() * 1_000_000)
+
+
+def ask(items, users=None, *, seen=(), history=None, context=None, vectors=None, seed=0, now=NOW):
+    """A request of all users. items, users: columns by name (their ids are made up where absent). seen: (user row, item row) pairs."""
+    items = table_of(items, "item")
+    users = table_of(users if users is not None else {"user_id": ["u0"]}, "user")
+    none = pa.table({"user_id": pa.array([], pa.string()), "item_id": pa.array([], pa.string())})
+    recommender = SimpleNamespace(
+        dataset=Dataset(users, items, none),
+        has_vectors=vectors is not None,
+        config=SimpleNamespace(model=SimpleNamespace(type="two_tower")),
+        _known_rows=lambda side: torch.from_numpy(np.asarray(vectors, np.float32)),
+        _vectors=lambda side, rows: rows,
+        _inference=torch.inference_mode,
+    )
+    pairs = np.array(sorted(seen), np.int64).reshape(-1, 2)
+    return Request(
+        recommender,
+        users.column("user_id").combine_chunks(),
+        users,
+        np.arange(len(users)),
+        torch.zeros(len(users), 2),
+        (pairs[:, 0], pairs[:, 1]),
+        context or {},
+        now,
+        np.random.default_rng(seed),
+        history,
+    )
+
+
+def table_of(columns, side):
+    if isinstance(columns, pa.Table):
+        return columns
+    count = len(next(iter(columns.values())))
+    return pa.table({f"{side}_id": [f"{side[0]}{n}" for n in range(count)], **columns})
+
+
+def lists_of(*rows):
+    """Lists of (item, score) pairs."""
+    width = max(map(len, rows))
+    items, scores = np.full((len(rows), width), -1), np.full((len(rows), width), -np.inf, np.float32)
+    for n, row in enumerate(rows):
+        for place, (item, score) in enumerate(row):
+            items[n, place], scores[n, place] = item, score
+    return Lists(items, scores)
+
+
+def ranked(scores, lengths=None):
+    """All items by `scores: (users, items)`, best first, each list cut to its length."""
+    scores = np.asarray(scores, np.float32)
+    order = np.argsort(-scores, axis=1, kind="stable")
+    ordered = np.take_along_axis(scores, order, 1)
+    if lengths is not None:
+        past = np.arange(scores.shape[1]) >= np.asarray(lengths)[:, None]
+        order, ordered = np.where(past, -1, order), np.where(past, -np.inf, ordered)
+    return Lists(order, ordered.astype(np.float32))
+
+
+def same_items(before, after):
+    """Whether each list holds the same items as before, its end at the end."""
+    return (np.sort(before.items, 1) == np.sort(after.items, 1)).all() and (
+        (after.items >= 0) == (before.items >= 0)
+    ).all()
+
+
+def make(rule_type, **options):
+    from anyrec.plugins import discover
+
+    registry = discover()
+    return registry.get("rule", rule_type)(registry.params("rule", rule_type, options))
