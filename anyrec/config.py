@@ -202,10 +202,34 @@ class RetrieveConfig(Section):
     )
 
 
+class RankTrainingConfig(Section):
+    """How the ranker learns, from positives that the model did not learn from."""
+
+    epochs: int = Field(default=10, ge=1)
+    batch_size: int = Field(default=32, ge=1, description="Lists a step.")
+    learning_rate: float = Field(default=0.001, gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    patience: int = Field(
+        default=2, ge=1, description="Stop after so many epochs without a lower loss on the kept part."
+    )
+    kept: float = Field(
+        default=0.2, gt=0, lt=1, description="Share of the users kept for stopping and for the verdict."
+    )
+    users: int = Field(default=10_000, ge=2, description="Learn from the lists of so many users at most.")
+    candidates: int = Field(default=200, ge=2, description="Learn from the first so many of each list.")
+    held_out: float = Field(
+        default=0.2,
+        gt=0,
+        lt=1,
+        description="Share of the users whose last positive the model is not given, where else it would have learned from all.",
+    )
+
+
 class RankConfig(Component):
     """An interaction by name, trained on what the first stage returns."""
 
     k: int = Field(default=100, ge=1, description="Candidates of each user that are passed on.")
+    training: RankTrainingConfig = Field(default_factory=lambda: RankTrainingConfig())
 
 
 class RerankConfig(Section):

@@ -63,6 +63,8 @@ class Encoder(nn.Module):
     """The data group it reads (`text`, `image`, ...); by default its `type`."""
     role: ClassVar[str] = ""
     """Within the group `temporal`: `numbers`, `timestamps` or `items`."""
+    joint: ClassVar[bool] = False
+    """Whether texts have a place among the vectors that `prepare` returns, as with CLIP: then `embed_texts` gives it."""
 
     class Params(Params):
         pass
@@ -97,6 +99,10 @@ class Encoder(nn.Module):
     def forward(self, values: Any) -> Tensor:
         """Rows of what `prepare` returned, `(batch, ...)`, to `(batch, output_dim)` float."""
         return self.project(values)
+
+    def embed_texts(self, texts: list[str]) -> Tensor:
+        """(texts, dim) in the space of what `prepare` returns; called where `joint`."""
+        raise NotImplementedError(f"encoder '{self.type}' has no embed_texts()")
 
     def state(self) -> dict[str, Any]:
         """What `fit` learned, as JSON values and Arrow arrays, enough for `restore`."""
@@ -344,6 +350,8 @@ class Classical:
     """What the data must have for it: "timestamps", "content" (texts or categories of items)."""
     personal: ClassVar[bool] = True
     """Whether its scores depend on the user; those without a history are then given the popular items instead."""
+    by_history: ClassVar[bool] = False
+    """Whether `score` reads the users' own history alone, and so scores users who were not in training."""
     baseline: ClassVar[bool] = True
     """Whether it is measured beside every model unasked."""
     most_items: ClassVar[int | None] = None

@@ -150,8 +150,9 @@ class Known:
         if not isinstance(records, pa.Table):
             rows = self._rows_of_ids(side, records)
             return self.dataset.ids(side).take(pa.array(rows)), None, rows
-        ids = records.column(f"{side}_id").combine_chunks()
-        return ids, records, rows_of(ids, self.dataset.ids(side))
+        table: pa.Table = records
+        ids = table.column(f"{side}_id").combine_chunks()
+        return ids, table, rows_of(ids, self.dataset.ids(side))
 
     def _made(
         self,
@@ -171,7 +172,7 @@ class Known:
             table = add_history(table, self._histories(table, rows), self.model.user.histories)
             vectors = self._item_vectors()
         columns = move_columns(self.model.tower(side).prepare(table, side), self.device)
-        made = make(self.model, side, columns, len(table), item_vectors=vectors)
+        made = make(self.model, side, columns, len(rows), item_vectors=vectors)
         if bare.any():
             made[torch.from_numpy(bare).to(self.device)] = known[torch.from_numpy(rows[bare]).to(self.device)]
         return made

@@ -12,6 +12,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
+from anyrec.answers import Answers
 from anyrec.assemble import assemble
 from anyrec.config import TWO_TOWER, Config
 from anyrec.contracts import Context
@@ -23,19 +24,19 @@ from anyrec.data.histories import (
 )
 from anyrec.data.labels import Labels, fade, label_interactions
 from anyrec.data.leaks import drop_leaks
-from anyrec.data.split import Split, split_interactions
+from anyrec.data.split import Split, make_split
 from anyrec.errors import ConfigError, DataError, Fault, did_you_mean
 from anyrec.evaluation.ranking import Pairs, ranking_metrics
-from anyrec.known import VECTORS, Known, Users
+from anyrec.known import TOKENS, VECTORS, Users
 from anyrec.model import SIDES, Columns, Model, move_columns
 from anyrec.plugins import Registry, discover
-from anyrec.scoring import ROWS_AT_A_TIME, rank_rows, vectors_for_histories
+from anyrec.scoring import ROWS_AT_A_TIME, vectors_for_histories
 
 if TYPE_CHECKING:
     from anyrec.training.loop import TrainingResult
 
 
-class Recommender(Known):
+class Recommender(Answers):
     """A config, the fitted model, and the users, items and interactions it knows."""
 
     def __init__(self, config: Config, registry: Registry, notes: Sequence[str] = ()):
@@ -54,6 +55,7 @@ class Recommender(Known):
         self.fingerprint: str | None = None
         """Hash of the data that a loaded model was trained on."""
         self.history = None
+        self.pipeline = None
         self._known, self._before = {}, {}
 
     @classmethod
@@ -93,10 +95,12 @@ class Recommender(Known):
         report: called with each epoch's entry of metrics.jsonl.
         Raises ConfigError for options that do not fit the data, DataError when nothing is left to train on.
         """
+        from anyrec.pipeline.fit import check_pipeline, fit_pipeline
+
         config = self.config
         dataset = dataset.sorted()
         labels = label_interactions(dataset, config.data)
-        self.split, notes = split_interactions(dataset, config.split, config.seed, labels.positive)
+        self.split, notes = make_split(dataset, config, labels.positive)
         dataset, leaks = drop_leaks(dataset, self.split, config.data)
         self.notes += [*dataset.notes, *notes, *leaks]
         if not labels.positive[self.split.train].any():
@@ -111,12 +115,14 @@ class Recommender(Known):
             items=dataset.items,
         )
         self.seen = Pairs.of(dataset.user_rows, dataset.item_rows, len(dataset.users))
+        check_pipeline(self)
         options = {"resume": resume, "progress": progress, "report": report}
         self._learn(dataset, self.split, labels, config, run_dir=run_dir, **options)
         if len(self.split.validation):
             self.metrics["validation"] = self.evaluate("validation")
             if config.training.refit:
                 self._refit(dataset, labels, None if run_dir is None else run_dir / "refit", options)
+        fit_pipeline(self, progress=progress)
         if len(self.split.test):
             self.metrics["test"] = self.evaluate("test")
         return self
@@ -143,14 +149,6 @@ class Recommender(Known):
         labels = label_interactions(self.dataset, config.data)
         other._learn(self.dataset, self.learned_from(), labels, config)
         return other
-
-    def learned_from(self) -> Split:
-        """The split as the final model saw it: with `training.refit` the validation part is in the training part."""
-        assert self.split is not None
-        if not self.config.training.refit:
-            return self.split
-        both = np.union1d(self.split.train, self.split.validation)
-        return Split(both, np.empty(0, np.int64), self.split.test, self.split.protocol)
 
     def _learn(self, dataset: Dataset, split: Split, labels: Labels, config: Config, **options: Any) -> None:
         """Fit the encoders on the split's training part, make the model and train it. options: as `train` takes them."""
@@ -183,38 +181,6 @@ class Recommender(Known):
             everything = self._events(np.arange(len(dataset.interactions)), labels)
             self.history = history_column(dataset, everything)
             self.columns["user"] = {**self.columns["user"], **self._prepare_history(self.history)}
-
-    def recommend(
-        self,
-        users: Users = None,
-        k: int = 10,
-        *,
-        exclude_seen: bool = True,
-        candidates: Sequence[Any] | pa.Array | None = None,
-    ) -> pa.Table:
-        """The k best items for each user: a table of user_id, item_id, score, rank (from 1).
-
-        users: ids known to the model, or records (a table or a Dataset with features; ids need not be known);
-            None for all known users. Unknown ids without a record raise DataError.
-        exclude_seen: leave out what the model's data say the user interacted with.
-        candidates: ids of the only items to rank. Fewer than k rows come back where fewer items are eligible.
-        Ties are broken by the items' order of id.
-        """
-        allowed = self._allowed(candidates)
-        with self._inference():
-            ids, represented, known = self._represent("user", users)
-            exclude = self._seen_by(known) if exclude_seen else None
-            rows, items, scores, ranks = rank_rows(
-                self.model, represented, self._known_rows("item"), k, exclude, allowed
-            )
-        return pa.table(
-            {
-                "user_id": ids.take(pa.array(rows)),
-                "item_id": self.dataset.ids("item").take(pa.array(items)),
-                "score": pa.array(scores),
-                "rank": pa.array(ranks),
-            }
-        )
 
     def similar(self, items: Sequence[Any] | pa.Array, k: int = 10) -> pa.Table:
         """The k items nearest to each of `items` by the cosine of item vectors: query_id, item_id, score, rank."""
@@ -305,6 +271,8 @@ class Recommender(Known):
                 "item", Dataset(self.dataset.users, new, self.dataset.interactions, _root(items))
             )
             wider._known = {**self._known, "item": torch.cat([self._known_rows("item"), represented])}
+            if TOKENS["item"] in self._known:
+                wider._known[TOKENS["item"]] = torch.cat([self._known_tokens("item"), self._tokens("item", new)])
             vectors = self._item_vectors()
             if vectors is not None:
                 columns = move_columns(self.model.item.prepare(new, "item"), self.device)
@@ -363,19 +331,6 @@ class Recommender(Known):
             lines.append(f"{side} tower: {features} -> {tower.fusion.type} -> {tower.fusion.output_dim}")
         sizes = ", ".join(f"{name} {size:,}" for name, size in self.model.sizes().items() if size)
         return [*lines, f"parameters: {sizes}"]
-
-    def _allowed(self, candidates: Sequence[Any] | pa.Array | None) -> np.ndarray | None:
-        if candidates is None:
-            return None
-        allowed = np.zeros(len(self.dataset.items), bool)
-        allowed[self._rows_of_ids("item", candidates)] = True
-        return allowed
-
-    def _seen_by(self, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(pairs,) rows of the request and the items each has seen."""
-        inside = np.flatnonzero(known >= 0)
-        rows, items = self.seen.take(known[inside])
-        return inside[rows], items
 
 
 def make_recommender(config: Config, registry: Registry, notes: Sequence[str] = ()) -> Recommender:

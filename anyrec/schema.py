@@ -52,8 +52,8 @@ def _component(registry: Registry, kind: str, name: str, doc: str, definitions: 
 
 
 def _rank(definitions: dict[str, Any]) -> dict[str, Any]:
-    """An interaction with its own options, and how many of its best are passed on."""
-    passed_on = {"k": definitions["RankConfig"]["properties"]["k"]}
+    """An interaction with its own options, how many of its best are passed on, and how it learns."""
+    passed_on = {name: definitions["RankConfig"]["properties"][name] for name in ("k", "training")}
     branches = [definitions[part["$ref"].rsplit("/", 1)[1]] for part in definitions["interaction"]["oneOf"]]
     return {"oneOf": [{**branch, "properties": {**branch["properties"], **passed_on}} for branch in branches]}
 

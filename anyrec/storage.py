@@ -6,6 +6,7 @@ model/  manifest.json       sha256 of each file below, hash of the data, version
         preprocessing/      what the encoders and heads learned: state.json and Arrow arrays
         users.arrow items.arrow seen.arrow   the records, and who interacted with what
         known.safetensors   what the interaction reads of each of those users and items
+        pipeline/           what its sources and its ranker learned, where the config has one
         README.md           model card
 """
 
@@ -80,6 +81,8 @@ def save_model(recommender: Recommender, directory: Path) -> Path:
 
 
 def load_model(path: Path, trust_plugins: bool, plugins: Sequence[str | Path]) -> Recommender:
+    from anyrec.pipeline.fit import FOLDER as PIPELINE
+    from anyrec.pipeline.fit import load_pipeline
     from anyrec.recommender import make_recommender
 
     directory = find_model(path)
@@ -115,6 +118,7 @@ def load_model(path: Path, trust_plugins: bool, plugins: Sequence[str | Path]) -
     counts = np.bincount(seen["user"].to_numpy(), minlength=len(recommender.dataset.users))
     recommender.seen = Pairs(seen["item"].to_numpy(), np.concatenate([[0], np.cumsum(counts)]))
     recommender.model.eval()
+    recommender.pipeline = load_pipeline(recommender, directory / PIPELINE)
     return recommender
 
 
@@ -151,18 +155,25 @@ def versions() -> dict[str, str]:
 
 def _write_parts(recommender: Recommender, folder: Path) -> None:
     from anyrec.card import model_card
-    from anyrec.known import VECTORS
+    from anyrec.known import TOKENS, VECTORS
+    from anyrec.pipeline.fit import FOLDER as PIPELINE
+    from anyrec.pipeline.fit import save_pipeline
 
     dataset = recommender.dataset
     (folder / "config.json").write_text(recommender.config.model_dump_json(indent=1) + "\n")
     with recommender._inference():
         known = {side: recommender._known_rows(side) for side in SIDES}
+        ranked = recommender.pipeline is not None and recommender.pipeline.ranker is not None
+        if ranked and recommender.model.interaction.reads == "vectors":
+            known |= {TOKENS[side]: recommender._known_tokens(side) for side in SIDES}
         vectors = recommender._item_vectors()
     if vectors is not None and vectors is not known["item"]:
         known[VECTORS] = vectors
     save_file({name: rows.cpu().contiguous().clone() for name, rows in known.items()}, folder / "known.safetensors")
     if recommender.history is not None:
         _write_table(folder / HISTORY, pa.table({"events": recommender.history}))
+    if recommender.pipeline is not None:
+        save_pipeline(recommender.pipeline, folder / PIPELINE)
     _write_table(folder / "users.arrow", dataset.users)
     _write_table(folder / "items.arrow", dataset.items)
     users = np.repeat(np.arange(len(dataset.users)), recommender.seen.counts())

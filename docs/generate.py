@@ -27,6 +27,7 @@ SECTIONS = {
     "PipelineConfig": "pipeline",
     "RetrieveConfig": "pipeline.retrieve",
     "RankConfig": "pipeline.rank",
+    "RankTrainingConfig": "pipeline.rank.training",
     "RerankConfig": "pipeline.rerank",
 }
 KINDS = {

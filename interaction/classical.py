@@ -63,6 +63,7 @@ class EASE(Classical):
     """
 
     type = "ease"
+    by_history = True
     most_items = 20_000
 
     class Params(Params):
@@ -95,6 +96,7 @@ class ItemKNN(Classical):
     """Items like those the user had, by the users they share (Sarwar et al., 2001); through `implicit`."""
 
     type = "item_knn"
+    by_history = True
 
     class Params(Params):
         neighbours: int = Field(100, ge=1, description="Most similar items kept for each item.")
@@ -180,6 +182,7 @@ class ContentKNN(Classical):
     """
 
     type = "content_knn"
+    by_history = True
     needs = ("content",)
 
     class Params(Params):

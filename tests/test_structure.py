@@ -21,7 +21,7 @@ ORDER = [
     ("training", "evaluation"),
     ("retrieval",),
     ("pipeline",),
-    ("known", "recommender", "storage", "card", "classical"),
+    ("known", "answers", "recommender", "storage", "card", "classical"),
     ("inference", "run", "init", "describe", "demo"),
     ("cli", "cli_data", "cli_options"),
 ]

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from anyrec.config import SplitConfig
+from anyrec.config import Config, SplitConfig
 from anyrec.data.dataset import Dataset
 from anyrec.errors import DataError, Fault
 from anyrec.files import atomic_write
@@ -73,6 +73,25 @@ def split_interactions(
     train[validation] = train[test] = False
     split = Split(np.flatnonzero(train), validation, test, protocol)
     return split, notes + _warnings(dataset, split)
+
+
+def make_split(dataset: Dataset, config: Config, eligible: np.ndarray) -> tuple[Split, list[str]]:
+    """The config's split. Where nothing validates and a ranker is to be taught, the last positives of some users do."""
+    split, notes = split_interactions(dataset, config.split, config.seed, eligible)
+    rank = config.pipeline.rank if config.pipeline else None
+    if rank is None or len(split.validation):
+        return split, notes
+    share = rank.training.held_out
+    last = _last_of_some(dataset, split.train[eligible[split.train]], share, config.seed)
+    note = f"Nothing validates: the last positives of {share:.0%} of the users do, so that the ranker learns from what the model did not."
+    return Split(np.setdiff1d(split.train, last), last, split.test, split.protocol), [*notes, note]
+
+
+def hold_out_users(user_rows: np.ndarray, rows: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Those of the interactions `rows` that are of a share of their users, drawn by the seed."""
+    users = np.unique(user_rows[rows])
+    drawn = users[np.random.default_rng(seed).permutation(len(users))[: max(1, round(share * len(users)))]]
+    return rows[np.isin(user_rows[rows], drawn)]
 
 
 def save_split(split: Split, dataset: Dataset, folder: Path) -> None:
@@ -186,6 +205,17 @@ def _global_time(
     test = np.flatnonzero(eligible & (times >= second))
     validation = np.flatnonzero(eligible & (times >= first) & (times < second))
     return validation, test, np.flatnonzero(times >= min(first, second))
+
+
+def _last_of_some(dataset: Dataset, rows: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """The last of the interactions `rows` of a share of those users who have two or more."""
+    inside = np.zeros(len(dataset.interactions), bool)
+    inside[rows] = True
+    order = time_order(dataset)
+    order = order[inside[order]]
+    users = dataset.user_rows[order]
+    last = order[(position_from_end(users) == 0) & (np.bincount(users, minlength=len(dataset.users))[users] > 1)]
+    return np.sort(hold_out_users(dataset.user_rows, last, share, seed)) if len(last) else last
 
 
 def _cold(

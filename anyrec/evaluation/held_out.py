@@ -13,7 +13,7 @@ from torch import Tensor
 from anyrec.data.dataset import Dataset
 from anyrec.data.labels import label_interactions
 from anyrec.data.leaks import drop_leaks
-from anyrec.data.split import Split, split_interactions
+from anyrec.data.split import Split, make_split
 from anyrec.errors import DataError, Fault, ModelError
 from anyrec.evaluation.ranking import Pairs, Ranking, rank_targets
 from anyrec.model import SIDES, Model, move_columns
@@ -108,7 +108,7 @@ def with_data(recommender: Recommender, dataset: Dataset) -> Recommender:
     config = recommender.config
     dataset = dataset.sorted()
     labels = label_interactions(dataset, config.data)
-    fresh.split, notes = split_interactions(dataset, config.split, config.seed, labels.positive)
+    fresh.split, notes = make_split(dataset, config, labels.positive)
     fresh.dataset, leaks = drop_leaks(dataset, fresh.split, config.data)
     fresh.notes = [*recommender.notes, *dataset.notes, *notes, *leaks]
     if recommender.fingerprint is not None and fresh.dataset.fingerprint() != recommender.fingerprint:

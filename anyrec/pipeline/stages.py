@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from torch import Tensor
 
 from anyrec.contracts import Params as Options
@@ -27,6 +27,7 @@ class Request:
     now: microseconds since 1970, UTC. rng: all randomness.
     allowed: (items,) or (users, items) bool, what all filters together let through, set before anything is retrieved; None for all.
     exclude: pairs that must not be listed whatever the rules say, in the form of `seen`. logged: what rules want kept with the answer.
+    tokens: (users, features, dim) the users' feature vectors, where a ranker reads them.
     """
 
     recommender: Recommender
@@ -43,6 +44,7 @@ class Request:
     allowed: np.ndarray | None = None
     exclude: tuple[np.ndarray, np.ndarray] | None = None
     logged: list[Logged] = field(default_factory=list)
+    tokens: Tensor | None = None
 
     @property
     def items(self) -> pa.Table:
@@ -74,15 +76,35 @@ class Source:
     """Brings candidates. Its `k` is how many of each user."""
 
     type: ClassVar[str]
+    scored: ClassVar[bool] = False
+    """Whether its scores are the model's own, so that its lists are in the model's order."""
 
     class Params(Options):
-        k: int = 1000
+        k: int | None = Field(
+            default=None, ge=1, description="Candidates of each user; by default as many as of all sources."
+        )
 
     def __init__(self, params: BaseModel | None = None):
         self.params: Any = params if params is not None else type(self).Params()
 
+    def check(self, recommender: Recommender) -> None:
+        """Raises ConfigError where an option does not fit the data, with every such fault."""
+
+    def fit(self, recommender: Recommender, rows: np.ndarray) -> None:
+        """Learn what it needs. rows: interactions of `recommender.dataset`, those that the model learned from."""
+
+    def state(self) -> dict[str, np.ndarray]:
+        """What `fit` learned, as named arrays."""
+        return {}
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Take back what `state` returned."""
+
     def retrieve(self, request: Request, k: int, allowed: np.ndarray | None) -> Lists:
-        """allowed: (items,) or (users, items) bool, what may be brought; None for all."""
+        """allowed: (items,) or (users, items) bool, what may be brought; None for all.
+
+        What `request.exclude` names need not be brought either: it is taken out afterwards.
+        """
         raise NotImplementedError(f"source '{self.type}' has no retrieve()")
 
 

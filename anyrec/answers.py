@@ -1,0 +1,150 @@
+"""What a fitted model answers: lists, straight from the model or through the stages of a pipeline."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from anyrec.config import PipelineConfig
+from anyrec.data.histories import history_column
+from anyrec.data.labels import label_interactions
+from anyrec.data.split import Split, hold_out_users
+from anyrec.evaluation.ranking import Pairs
+from anyrec.known import Known, Users
+from anyrec.plugins import Registry
+from anyrec.scoring import rank_rows
+
+if TYPE_CHECKING:
+    from anyrec.pipeline.run import Answer, Pipeline
+
+
+class Answers(Known):
+    """The part of `Recommender` that makes lists."""
+
+    registry: Registry
+    seen: Pairs
+    notes: list[str]
+    pipeline: Pipeline | None
+    """The stages between the model and a list; None where the model ranks the whole catalogue."""
+
+    def recommend(
+        self,
+        users: Users = None,
+        k: int = 10,
+        *,
+        exclude_seen: bool = True,
+        candidates: Sequence[Any] | pa.Array | None = None,
+        context: dict[str, Any] | None = None,
+        now: int | None = None,
+    ) -> pa.Table:
+        """The k best items for each user: a table of user_id, item_id, score, rank (from 1).
+
+        users: ids known to the model, or records (a table or a Dataset with features; ids need not be known);
+            None for all known users. Unknown ids without a record raise DataError.
+        exclude_seen: leave out what the model's data say the user interacted with.
+        candidates: ids of the only items to rank. Fewer than k rows come back where fewer items are eligible.
+        context, now: as for `answer`; only a pipeline reads them. Ties are broken by the items' order of id.
+        """
+        if self.pipeline is not None:
+            options = {"exclude_seen": exclude_seen, "candidates": candidates, "context": context, "now": now}
+            return self.answer(users, k, **options).table
+        allowed = self._allowed(candidates)
+        with self._inference():
+            ids, represented, known = self._represent("user", users)
+            exclude = self._seen_by(known) if exclude_seen else None
+            rows, items, scores, ranks = rank_rows(
+                self.model, represented, self._known_rows("item"), k, exclude, allowed
+            )
+        return pa.table(
+            {
+                "user_id": ids.take(pa.array(rows)),
+                "item_id": self.dataset.ids("item").take(pa.array(items)),
+                "score": pa.array(scores),
+                "rank": pa.array(ranks),
+            }
+        )
+
+    def answer(
+        self,
+        users: Users = None,
+        k: int = 10,
+        *,
+        exclude_seen: bool = True,
+        candidates: Sequence[Any] | pa.Array | None = None,
+        context: dict[str, Any] | None = None,
+        now: int | None = None,
+        trace: bool = False,
+    ) -> Answer:
+        """As `recommend`, through the stages, with the time of each, warnings, and on request a trace of what befell the items.
+
+        context: values of this moment that rules may read. now: microseconds since 1970, by default this moment.
+        Without a pipeline in the config there is one stage, the model.
+        """
+        from anyrec.pipeline.run import Pipeline
+
+        pipeline = self.pipeline or Pipeline(PipelineConfig(), self.registry)
+        options = {"exclude_seen": exclude_seen, "context": context, "now": now, "trace": trace}
+        return pipeline.answer(self, users, k, candidates=self._allowed(candidates), **options)  # type: ignore[arg-type]
+
+    def with_pipeline(self, pipeline: PipelineConfig | dict[str, Any] | None, *, progress: bool = True) -> Any:
+        """This model behind other stages, which learn what they need; None for the model alone.
+
+        Sources and a ranker learn from the data, so those need a model just fitted, or one that was given it again (`with_data`).
+        Raises ConfigError with every bad option, ModelError where data are needed and not there.
+        """
+        from anyrec.load_config import load_config
+        from anyrec.pipeline.fit import fit_pipeline
+
+        given = pipeline.model_dump() if isinstance(pipeline, PipelineConfig) else pipeline
+        other = copy.copy(self)
+        other.config = load_config({**self.config.model_dump(mode="json"), "pipeline": given})[0]
+        other._known, other.notes, other.pipeline = dict(self._known), list(self.notes), None
+        fit_pipeline(other, progress=progress)  # type: ignore[arg-type]
+        return other
+
+    def evaluate_pipeline(self, part: Literal["validation", "test"] = "test") -> dict[str, float]:
+        """Ranking metrics of the lists that all stages give, by the rules of `evaluate`; what is not listed ranks nowhere."""
+        from anyrec.pipeline.fit import measure_pipeline
+
+        return measure_pipeline(self, part)
+
+    def learned_from(self) -> Split:
+        """The split as the final model saw it: with `training.refit` the validation part is in the training part, but for
+        what a ranker learns from."""
+        assert self.split is not None
+        if not self.config.training.refit:
+            return self.split
+        both = np.setdiff1d(np.union1d(self.split.train, self.split.validation), self.held_for_ranker())
+        return Split(both, np.empty(0, np.int64), self.split.test, self.split.protocol)
+
+    def held_for_ranker(self) -> np.ndarray:
+        """Interactions of the validation part that the final model did not learn from, which a ranker may."""
+        assert self.split is not None
+        rank = self.config.pipeline.rank if self.config.pipeline else None
+        if rank is None:
+            return np.empty(0, np.int64)
+        if not self.config.training.refit:
+            return self.split.validation
+        return hold_out_users(self.dataset.user_rows, self.split.validation, rank.training.held_out, self.config.seed)
+
+    def _all_history(self) -> pa.Array:
+        """(users,) what each known user did, where the model itself reads no history."""
+        labels = label_interactions(self.dataset, self.config.data)
+        return history_column(self.dataset, self._events(np.arange(len(self.dataset.interactions)), labels))
+
+    def _allowed(self, candidates: Sequence[Any] | pa.Array | None) -> np.ndarray | None:
+        if candidates is None:
+            return None
+        allowed = np.zeros(len(self.dataset.items), bool)
+        allowed[self._rows_of_ids("item", candidates)] = True
+        return allowed
+
+    def _seen_by(self, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(pairs,) rows of the request and the items each has seen."""
+        inside = np.flatnonzero(known >= 0)
+        rows, items = self.seen.take(known[inside])
+        return inside[rows], items

@@ -1,0 +1,123 @@
+"""A pipeline's sources and ranker fitted, measured, saved and loaded with the model they belong to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file, save_file
+
+from anyrec.errors import Fault, ModelError
+from anyrec.evaluation.held_out import held_out
+from anyrec.evaluation.ranking import Ranking, ranking_metrics
+from anyrec.pipeline.ranker import load_ranker, make_ranker
+from anyrec.pipeline.requests import requests_before
+from anyrec.pipeline.run import Pipeline
+from anyrec.pipeline.train_ranker import train_ranker
+
+if TYPE_CHECKING:
+    from anyrec.recommender import Recommender
+
+FOLDER = "pipeline"
+
+
+def check_pipeline(recommender: Recommender) -> None:
+    """Raises ConfigError where the config's pipeline does not fit the data: asked before anything is trained."""
+    if recommender.config.pipeline is not None:
+        Pipeline(recommender.config.pipeline, recommender.registry).check(recommender)
+
+
+def fit_pipeline(recommender: Recommender, *, progress: bool = True) -> None:
+    """Make the config's pipeline of a fitted recommender, its sources and its ranker taught; what to know of it goes to its notes."""
+    config = recommender.config.pipeline
+    if config is None:
+        return
+    pipeline = Pipeline(config, recommender.registry)
+    pipeline.check(recommender)
+    if recommender.split is None and (config.rank is not None or any(_learns(one) for one in pipeline.sources)):
+        what = "its sources and ranker learn from the data, and this model was loaded without them."
+        raise ModelError(Fault("/pipeline", what, "Use with_data(dataset) first."))
+    if recommender.history is None and recommender.split is not None:
+        recommender.history = recommender._all_history()
+    if recommender.split is not None:
+        for source in pipeline.sources:
+            source.fit(recommender, recommender.learned_from().train)
+    recommender.pipeline = pipeline
+    if config.rank is not None:
+        torch.manual_seed(recommender.config.seed)
+        ranker = make_ranker(recommender, config.rank, pipeline.source_names, recommender.registry)
+        ranker.to(recommender.device)
+        rows = recommender.held_for_ranker()
+        recommender.notes += train_ranker(pipeline, ranker, recommender, rows, progress)
+        pipeline.ranker = ranker.eval()
+
+
+def measure_pipeline(recommender: Any, part: Literal["validation", "test"]) -> dict[str, float]:
+    """The metrics of the lists; equal scores share their places where no rule has moved them."""
+    pipeline, ks = recommender.pipeline, recommender.config.evaluation.k
+    held = held_out(recommender, part)
+    rows, items = held.targets.take(np.flatnonzero(held.targets.counts()))
+    ranks, lists, users = np.full(len(items), np.inf), [], []
+    start = 0
+    tokens = pipeline.ranker is not None
+    for here, request in requests_before(recommender, part, held, tokens=tokens):
+        found = pipeline.run(request, max(ks), held.rankable)
+        listed = np.full((len(here), max(ks)), -1)
+        listed[:, : found.items.shape[1]] = found.items
+        low, high = np.searchsorted(rows, [start, start + len(here)])
+        ranks[low:high] = _ranks(found.items, found.scores, rows[low:high] - start, items[low:high])
+        lists.append(listed)
+        users.append(here)
+        start += len(here)
+    users, lists = np.concatenate(users), np.concatenate(lists)
+    ranking = Ranking(users[rows], items, ranks, users, lists, np.full(len(users), int(held.rankable.sum())))
+    return {name: value for name, value in ranking_metrics(ranking, ks).items() if name != "auc"}
+
+
+def save_pipeline(pipeline: Pipeline, folder: Path) -> None:
+    folder.mkdir()
+    for number, source in enumerate(pipeline.sources):
+        state = source.state()
+        if state:
+            arrays = {name: np.ascontiguousarray(values) for name, values in state.items()}
+            save_file(arrays, folder / f"source-{number}.safetensors")
+    if pipeline.ranker is not None:
+        pipeline.ranker.save(folder)
+
+
+def load_pipeline(recommender: Recommender, folder: Path) -> Pipeline | None:
+    """What `save_pipeline` wrote; None where the config has no pipeline."""
+    config = recommender.config.pipeline
+    if config is None:
+        return None
+    pipeline = Pipeline(config, recommender.registry)
+    for number, source in enumerate(pipeline.sources):
+        path = folder / f"source-{number}.safetensors"
+        if path.is_file():
+            source.restore(load_file(path))
+    if config.rank is not None:
+        pipeline.ranker = load_ranker(folder, config.rank, recommender, recommender.registry)
+    return pipeline
+
+
+def _learns(source: Any) -> bool:
+    from anyrec.pipeline.stages import Source
+
+    return type(source).fit is not Source.fit
+
+
+def _ranks(items: np.ndarray, scores: np.ndarray, rows: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """(targets,) the rank of item `wanted[i]` in list `rows[i]`: the middle of those with its score, where the list's scores descend,
+    else its place; infinite where it is not listed."""
+    if not items.shape[1]:
+        return np.full(len(rows), np.inf)
+    scores = np.where(items >= 0, scores, -np.inf)
+    descend = np.all(scores[:, 1:] <= scores[:, :-1], axis=1, keepdims=True)[:, 0]
+    found = np.equal(items[rows], wanted[:, None])
+    place = found.argmax(1)
+    own = scores[rows, place][:, None]
+    greater, same = (scores[rows] > own).sum(1), (scores[rows] == own).sum(1)
+    ranks = np.where(descend[rows], 1 + greater + (same - 1) / 2, place + 1)
+    return np.where(found.any(1), ranks, np.inf)

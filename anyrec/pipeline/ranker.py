@@ -1,0 +1,238 @@
+"""The second stage: an interaction that reads what the first one knows and what it brought, and corrects its order."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from anyrec.config import RankConfig
+from anyrec.contracts import Interaction
+from anyrec.data.dataset import NO_TIME
+from anyrec.pipeline.requests import events_of_request
+from anyrec.pipeline.stages import Lists, Request
+from anyrec.plugins import Registry
+
+if TYPE_CHECKING:
+    from anyrec.recommender import Recommender
+
+CELLS = 1 << 23
+"""Numbers of candidates' vectors held at once: 32 MB of float32."""
+CLIP = 5.0
+"""Bound on a signal, in standard deviations."""
+MICROSECONDS_A_DAY = 86_400_000_000
+WEIGHTS, FACTS = "ranker.safetensors", "ranker.json"
+
+
+class Candidates(NamedTuple):
+    """What the first stage brought, in the model's order.
+
+    lists: (users, n). places: (sources, users, n) int32 the place of each in each source, from 0, -1 where not brought; scores: the
+    same shape, float32, its score there, 0 where not brought.
+    """
+
+    lists: Lists
+    places: np.ndarray
+    scores: np.ndarray
+
+    def head(self, n: int) -> Candidates:
+        """The first n of each list."""
+        lists = Lists(self.lists.items[:, :n], self.lists.scores[:, :n])
+        return Candidates(lists, self.places[..., :n], self.scores[..., :n])
+
+
+class Sides(NamedTuple):
+    """What a ranker reads of a block of users. users: (users, features, dim); scores: (users, n) the model's; signals: (users, n, signals)."""
+
+    users: Tensor
+    items: Tensor
+    scores: Tensor
+    signals: Tensor
+
+
+class Ranker(nn.Module):
+    """score = scale * the model's score + gate * interaction(user, item), with scale 1 and gate 0 to begin with: the model's order.
+
+    The interaction reads the feature vectors of both towers and their final vectors, as the model made them and never trained here,
+    each kind brought to about length 1; and as one more feature of the item a linear map of the stage's own signals. One that reads
+    vectors is given the towers' final vectors, the signals' map added to the item's.
+    """
+
+    def __init__(self, interaction: Interaction, dims: tuple[int, int], shapes: dict[str, int], names: list[str]):
+        """dims: of feature vectors, and of the final ones; shapes: feature vectors of `user` and `item`; names: of the signals."""
+        super().__init__()
+        self.interaction, self.names, self.dims, self.shapes = interaction, names, dims, shapes
+        of_features, of_vectors = dims
+        self.reads = interaction.reads
+        width = of_features if self.reads == "tokens" else of_vectors
+        self.resize = nn.Identity() if of_vectors == width else nn.Linear(of_vectors, width, bias=False)
+        self.signal = nn.Linear(len(names), width)
+        self.scale = nn.Parameter(torch.zeros(()))
+        self.gate = nn.Parameter(torch.zeros(()))
+        self.mean: Tensor
+        self.deviation: Tensor
+        self.register_buffer("mean", torch.zeros(len(names)))
+        self.register_buffer("deviation", torch.ones(len(names)))
+        for side, count in shapes.items():
+            self.register_buffer(f"{side}_length", torch.ones(count, 1))
+        self.facts: dict[str, Tensor] = {}
+        """What the signals are made of: `popularity` (items,), `age` (items,)."""
+
+    def forward(self, users: Tensor, items: Tensor, scores: Tensor, signals: Tensor) -> Tensor:
+        """users: (batch, features, dim); items: (batch, n, features, dim); scores: (batch, n) the model's; signals: (batch, n, signals),
+        as `signals` makes them -> (batch, n)."""
+        told = ((signals - self.mean) / self.deviation).clamp(-CLIP, CLIP)
+        token = self.signal(told)
+        if self.reads == "tokens":
+            made = self.interaction.score(users, torch.cat([items, token.unsqueeze(2)], 2))
+        else:
+            made = self.interaction.score(users[:, -1], items[:, :, -1] + token)
+        return self.scale.exp() * scores + self.gate * made
+
+    def laid(self, side: str, tokens: Tensor, vectors: Tensor | None) -> Tensor:
+        """(rows, features, dim) what the interaction reads of one side. tokens: (rows, features, dim); vectors: (rows, dim), final."""
+        if self.reads == "vectors":
+            joined = (tokens.mean(1) if vectors is None else vectors).unsqueeze(1)
+        else:
+            own = [] if vectors is None else [self.resize(vectors).unsqueeze(1)]
+            joined = torch.cat([tokens, *own], 1)
+        return joined / getattr(self, f"{side}_length")
+
+    def scores(self, request: Request, candidates: Candidates) -> np.ndarray:
+        """(users, n) float32 of the candidates, -inf where there is none."""
+        recommender, lists = request.recommender, candidates.lists
+        if not lists.items.size:
+            return np.empty(lists.items.shape, np.float32)
+        was = self.training
+        self.eval()
+        with recommender._inference():
+            users = self.users_of(request)
+            catalogue = self.catalogue(recommender)
+            signals = torch.from_numpy(self.signals(request, candidates)).to(users.device)
+            items, scores = (torch.from_numpy(part).to(users.device) for part in (lists.items, lists.scores))
+            size = max(1, CELLS // (items.shape[1] * catalogue.shape[1] * catalogue.shape[2]))
+            parts = [
+                self(u, catalogue[i.clamp(min=0)], s.clamp(min=torch.finfo(s.dtype).min), told)
+                for u, i, s, told in zip(*(part.split(size) for part in (users, items, scores, signals)), strict=True)
+            ]
+        self.train(was)
+        return np.where(lists.items >= 0, torch.cat(parts).float().cpu().numpy(), -np.inf)
+
+    def users_of(self, request: Request) -> Tensor:
+        assert request.tokens is not None
+        final = request.represented if request.recommender.model.interaction.reads == "vectors" else None
+        return self.laid("user", request.tokens, final)
+
+    def catalogue(self, recommender: Recommender) -> Tensor:
+        """(items, features, dim) what is read of every item."""
+        final = recommender._known_rows("item") if recommender.model.interaction.reads == "vectors" else None
+        return self.laid("item", recommender._known_tokens("item"), final)
+
+    def signals(self, request: Request, candidates: Candidates) -> np.ndarray:
+        """(users, n, signals) float32, not yet standardised, in the order of `signal_names`."""
+        items, scores = candidates.lists.items, candidates.lists.scores
+        there = items >= 0
+        best = scores[:, :1]
+        found = [
+            np.where(there, scores - np.where(np.isfinite(best), best, 0), 0),
+            np.broadcast_to(np.log1p(np.arange(items.shape[1])), items.shape),
+            np.broadcast_to(np.log1p(_events_each(request))[:, None], items.shape),
+        ]
+        for place, score in zip(candidates.places, candidates.scores, strict=True):
+            found += [np.where(place >= 0, 1 / np.log2(np.maximum(place, 0) + 2), 0), score]
+        for fact in self.facts.values():
+            values = fact.numpy()
+            known = np.clip(items, 0, len(values) - 1)
+            found.append(np.where(there & (items < len(values)), values[known], 0))
+        return np.stack([part.astype(np.float32) for part in found], -1)
+
+    def save(self, folder: Path) -> None:
+        weights = {f"weights.{name}": value for name, value in self.state_dict().items()}
+        facts = {f"facts.{name}": value for name, value in self.facts.items()}
+        save_file({n: v.detach().cpu().contiguous() for n, v in {**weights, **facts}.items()}, folder / WEIGHTS)
+        described = {"dims": self.dims, "shapes": self.shapes, "signals": self.names, "facts": list(self.facts)}
+        (folder / FACTS).write_text(json.dumps(described, indent=1) + "\n")
+
+
+def make_ranker(recommender: Recommender, config: RankConfig, sources: list[str], registry: Registry) -> Ranker:
+    """An untrained ranker for the recommender's towers."""
+    model = recommender.model
+    names = {side: list(model.tower(side).token_names) for side in ("user", "item")}
+    if model.interaction.reads == "vectors":
+        names = {side: [*own, "vector"] for side, own in names.items()}
+    facts = item_facts(recommender)
+    signals = signal_names(sources, list(facts))
+    dims = (model.user.dim, recommender.config.dim)
+    ranker = _built(config, registry, dims, names, signals).to(recommender.device)
+    ranker.facts = facts
+    _bring_to_length_one(ranker, recommender)
+    return ranker
+
+
+def load_ranker(folder: Path, config: RankConfig, recommender: Recommender, registry: Registry) -> Ranker:
+    described = json.loads((folder / FACTS).read_text())
+    saved = load_file(folder / WEIGHTS)
+    model = recommender.model
+    names = {side: list(model.tower(side).token_names) for side in ("user", "item")}
+    if model.interaction.reads == "vectors":
+        names = {side: [*own, "vector"] for side, own in names.items()}
+    ranker = _built(config, registry, tuple(described["dims"]), names, described["signals"])
+    ranker.load_state_dict(
+        {name.removeprefix("weights."): value for name, value in saved.items() if name.startswith("weights.")}
+    )
+    ranker.facts = {name: saved[f"facts.{name}"] for name in described["facts"]}
+    return ranker.to(recommender.device).eval()
+
+
+def _built(
+    config: RankConfig, registry: Registry, dims: Any, names: dict[str, list[str]], signals: list[str]
+) -> Ranker:
+    cls = registry.get("interaction", config.type, "/pipeline/rank/type")
+    params = registry.params("interaction", config.type, config.options(), "/pipeline/rank")
+    width = dims[0] if cls.reads == "tokens" else dims[1]
+    fields = (names["user"], [*names["item"], "signals"]) if cls.reads == "tokens" else ((), ())
+    shapes = {side: len(own) if cls.reads == "tokens" else 1 for side, own in names.items()}
+    return Ranker(cls(width, params, fields), dims, shapes, signals)
+
+
+def _bring_to_length_one(ranker: Ranker, recommender: Recommender) -> None:
+    """Divide each kind of feature vector by its root mean square length over all that are known."""
+    with recommender._inference():
+        for side in ("user", "item"):
+            final = recommender._known_rows(side) if recommender.model.interaction.reads == "vectors" else None
+            laid = ranker.laid(side, recommender._known_tokens(side), final)
+            length = laid.square().sum(-1).mean(0).sqrt().clamp(min=1e-6)
+            getattr(ranker, f"{side}_length").copy_(length.unsqueeze(1))
+
+
+def signal_names(sources: list[str], facts: list[str]) -> list[str]:
+    told = [f"{what} in {name}" for name in sources for what in ("place", "score")]
+    return ["score below the best", "log rank", "log events of the user", *told, *facts]
+
+
+def item_facts(recommender: Recommender) -> dict[str, Tensor]:
+    """(items,) float32 each: the log of how many learned interactions an item has, and, where there are times, of how many days
+    before the last of them the first was."""
+    dataset, rows = recommender.dataset, recommender.learned_from().train
+    items = dataset.item_rows[rows]
+    size = len(dataset.items)
+    facts = {"log popularity": np.log1p(np.bincount(items, minlength=size))}
+    times = dataset.times[rows]
+    known = times != NO_TIME
+    if known.any():
+        last = int(times[known].max())
+        first = np.full(size, last)
+        np.minimum.at(first, items[known], times[known])
+        facts["log age in days"] = np.log1p((last - first) / MICROSECONDS_A_DAY)
+    return {name: torch.from_numpy(values.astype(np.float32)) for name, values in facts.items()}
+
+
+def _events_each(request: Request) -> np.ndarray:
+    """(users,) how much each user of the request did."""
+    owners, _, _ = events_of_request(request)
+    return np.bincount(owners, minlength=len(request.rows))
