@@ -1,6 +1,7 @@
 """A request made by hand, for tests of conditions and rules: records in, no model trained."""
 
 import datetime as dt
+from functools import cache
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 
 from anyrec.data.dataset import Dataset
 from anyrec.pipeline.stages import Lists, Request
+from anyrec.plugins import discover
 
 NOW = int(dt.datetime(2024, 6, 1, tzinfo=dt.timezone.utc).timestamp() * 1_000_000)
 
@@ -76,8 +78,10 @@ def same_items(before, after):
     ).all()
 
 
-def make(rule_type, **options):
-    from anyrec.plugins import discover
+@cache
+def registry():
+    return discover()
 
-    registry = discover()
-    return registry.get("rule", rule_type)(registry.params("rule", rule_type, options))
+
+def make(rule_type, **options):
+    return registry().get("rule", rule_type)(registry().params("rule", rule_type, options))

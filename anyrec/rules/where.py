@@ -1,0 +1,31 @@
+"""A filter in the language of conditions."""
+
+from __future__ import annotations
+
+import numpy as np
+from pydantic import BaseModel
+
+from anyrec.contracts import Params
+from anyrec.pipeline.conditions import Condition, Where, where_field
+from anyrec.pipeline.given import raise_faults
+from anyrec.pipeline.stages import Request, Rule
+from anyrec.recommender import Recommender
+
+
+class WhereRule(Rule):
+    """Lists only items for which a condition holds."""
+
+    type = "where"
+
+    class Params(Params):
+        where: Where = where_field("What must hold of an item, the user and the moment.")
+
+    def __init__(self, params: BaseModel | None = None):
+        super().__init__(params)
+        self.condition = Condition(self.params.where)
+
+    def check(self, recommender: Recommender) -> None:
+        raise_faults(self.condition.check(recommender))
+
+    def allowed(self, request: Request) -> np.ndarray:
+        return self.condition.holds(request)
