@@ -109,6 +109,10 @@ class Index:
         and (pairs,) keys that this query must not find. Raises DataError for another dimension and for queries not finite.
         """
         queries = self._checked(queries, "queries")
+        if len(queries) == 1 and allowed is None and exclude is None and 0 < k <= self._held() == self.store.count:
+            found = self._one(queries, k)
+            if found is not None:
+                return found
         keys = np.full((len(queries), k), -1)
         scores = np.full((len(queries), k), -np.inf, np.float32)
         shared = self._shared(allowed)
@@ -231,11 +235,25 @@ class Index:
 
     def _shared(self, allowed: np.ndarray | None) -> np.ndarray | None:
         """(rows,) bool: what at least one query may find; None for all that the backend holds."""
-        held = len(self.store) if not self.can_remove else self.store.count
+        held = self._held()
         if allowed is None:
             return None if held == self.store.count else self.store.alive
         rows = by_row(self.store, allowed if allowed.ndim == 1 else np.asarray(allowed.any(0)))
         return None if rows.sum() == held else rows
+
+    def _held(self) -> int:
+        """How many rows the backend may bring back."""
+        return self.store.count if self.can_remove else len(self.store)
+
+    def _one(self, query: np.ndarray, k: int) -> Found | None:
+        """What `_search` finds where nothing is denied to a single query, in a quarter of its calls; None where the backend found fewer."""
+        rows, scores = self._nearest(self._inner_queries(query), k, None)
+        if rows.shape[1] < k or rows.min() < 0:
+            return None
+        scores = scores[0] if self.exact_scores else self._scores(query, rows)[0]
+        keys = self.store.keys[rows[0]]
+        order = np.lexsort((keys, -scores))[:k]
+        return Found(keys[order][None], scores[order][None])
 
     def _search(
         self,

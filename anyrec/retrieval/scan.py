@@ -6,78 +6,98 @@ import numpy as np
 import torch
 from torch import Tensor
 
-QUERIES, ROWS = 512, 8192
-"""Scores of one block: 16 MB of float32."""
+QUERIES, ROWS = 512, 1024
+"""Scores of one block: 2 MB of float32, which stay in the processor's cache until they have been looked at. Blocks of 65,536 rows take
+twice the time of the products alone, these a tenth more (benchmarks/indexes.py)."""
+ROWS_ON_GPU = 1 << 17
 GROUP = 64
-"""Neighbouring rows of which only the best score is looked at first."""
+"""Neighbouring rows of which only the best score is looked at, unless it is good enough."""
 
 
 def best_rows(vectors: Tensor, queries: Tensor, k: int, allowed: np.ndarray | None = None) -> tuple[Tensor, Tensor]:
     """The min(k, rows) largest dot products of each query, largest first, equal ones by row; on the device of `vectors`.
 
-    vectors: (rows, dim), queries: (queries, dim) float32. allowed: (queries, rows) bool.
+    vectors: (rows, dim), queries: (queries, dim), both float32 or both bf16. allowed: (queries, rows) bool.
     Returns rows (queries, min(k, rows)) int64, -1 past the end, and scores (same shape), -inf there.
     """
     k = min(k, len(vectors))
-    found = [_best_of_block(vectors, part, k, None if allowed is None else allowed[start : start + QUERIES])
-             for start, part in zip(range(0, len(queries), QUERIES), queries.split(QUERIES), strict=True)]  # fmt: skip
-    if not found or k == 0:
-        return (
-            torch.empty(len(queries), k, dtype=torch.int64, device=vectors.device),
-            torch.empty(len(queries), k, device=vectors.device),
-        )
-    rows, scores = (torch.cat(parts) for parts in zip(*found, strict=True))
-    return rows, scores
+    if not len(queries) or not k:
+        empty = torch.empty(len(queries), k, device=vectors.device)
+        return empty.long(), empty.float()
+    found = []
+    for start in range(0, len(queries), QUERIES):
+        mask = None if allowed is None else allowed[start : start + QUERIES]
+        found.append(_Best(queries[start : start + QUERIES], k, vectors, mask).lists())
+    rows, scores = zip(*found, strict=True)
+    return torch.cat(rows), torch.cat(scores)
 
 
-def _best_of_block(vectors: Tensor, queries: Tensor, k: int, allowed: np.ndarray | None) -> tuple[Tensor, Tensor]:
-    rows = torch.full((len(queries), k), -1, dtype=torch.int64, device=vectors.device)
-    scores = torch.full((len(queries), k), -torch.inf, device=vectors.device)
-    for start in range(0, len(vectors), ROWS):
-        block = queries @ vectors[start : start + ROWS].T
-        if allowed is not None:
-            block.masked_fill_(torch.from_numpy(~allowed[:, start : start + ROWS]).to(block.device), -torch.inf)
-        which, where = passing(block, scores[:, -1], k)
-        rows, scores = merge(rows, scores, which, where + start, block[which, where])
-    return rows, scores
+class _Best:
+    """The best so far of each query, and a score that what is added must exceed."""
 
+    def __init__(self, queries: Tensor, k: int, vectors: Tensor, allowed: np.ndarray | None):
+        shape, device = (len(queries), k), vectors.device
+        self.queries, self.vectors, self.allowed = queries, vectors, allowed
+        self.rows = torch.full(shape, -1, dtype=torch.int64, device=device)
+        self.scores = torch.full(shape, -torch.inf, device=device)
+        self.bound = torch.full(shape[:1], -torch.inf, device=device)
+        self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._count = 0
 
-def passing(block: Tensor, bound: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Every place of `block: (queries, rows)` that may be among the k best: (n,) queries, ascending, and (n,) rows, ascending in each.
+    def lists(self) -> tuple[Tensor, Tensor]:
+        """rows, scores: (queries, k)."""
+        if self.allowed is None:
+            self._look_ahead()
+        step = ROWS if self.vectors.device.type == "cpu" else ROWS_ON_GPU
+        step = min(step, -(-len(self.vectors) // GROUP) * GROUP)
+        block = torch.empty(len(self.queries), step, dtype=self.vectors.dtype, device=self.vectors.device)
+        for start in range(0, len(self.vectors), step):
+            part = self.vectors[start : start + step]
+            torch.mm(self.queries, part.T, out=block[:, : len(part)])
+            block[:, len(part) :] = -torch.inf
+            if self.allowed is not None:
+                barred = torch.from_numpy(~self.allowed[:, start : start + step]).to(block.device)
+                block[:, : len(part)].masked_fill_(barred, -torch.inf)
+            self._add(block, start)
+        self._merge()
+        return self.rows, self.scores
 
-    bound: (queries,) a score to exceed. The k-th best of the groups' best scores is one to reach, for as many places do.
-    """
-    groups = block.shape[1] // GROUP
-    if groups < k:
-        which, where = torch.nonzero(block > bound[:, None], as_tuple=True)
-        return which, where
-    tops = block[:, : groups * GROUP].unflatten(1, (groups, GROUP)).amax(2)
-    reach = tops.topk(k, 1).values[:, -1]
-    which, group = torch.nonzero((tops >= reach[:, None]) & (tops > bound[:, None]), as_tuple=True)
-    where = group[:, None] * GROUP + torch.arange(GROUP, device=block.device)
-    values = block[which[:, None], where]
-    kept = (values >= reach[which, None]) & (values > bound[which, None])
-    place, column = torch.nonzero(kept, as_tuple=True)
-    which, where = which[place], where[place, column]
-    if groups * GROUP < block.shape[1]:
-        rest = block[:, groups * GROUP :]
-        more, column = torch.nonzero((rest >= reach[:, None]) & (rest > bound[:, None]), as_tuple=True)
-        which, where = torch.cat([which, more]), torch.cat([where, column + groups * GROUP])
-        order = torch.argsort(which, stable=True)
-        which, where = which[order], where[order]
-    return which, where
+    def _look_ahead(self) -> None:
+        """The k-th best of a sample bounds the k-th best of all from below, so that rows in ascending order cost no more than others."""
+        sample = self.vectors[:: max(1, len(self.vectors) // max(2 * ROWS, 8 * self.rows.shape[1]))]
+        if len(sample) < len(self.vectors):
+            kth = (self.queries @ sample.T).float().topk(self.rows.shape[1], 1).values[:, -1]
+            room = (
+                1e-4 if self.vectors.dtype == torch.float32 else 1e-1
+            )  # a product differs a little from block to block
+            self.bound = kth - room * kth.abs() - 1e-30
 
+    def _add(self, block: Tensor, start: int) -> None:
+        groups = block.unflatten(1, (-1, GROUP))
+        which, group = torch.nonzero(groups.amax(2) > self.bound[:, None], as_tuple=True)
+        if not len(which):
+            return
+        values = groups[which, group].float()
+        line, column = torch.nonzero(values > self.bound[which, None], as_tuple=True)
+        self._waiting.append((which[line], start + group[line] * GROUP + column, values[line, column]))
+        self._count += len(line)
+        if self._count > 4 * len(self.queries):
+            self._merge()
 
-def merge(rows: Tensor, scores: Tensor, which: Tensor, more: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """The k best of lists `rows, scores: (queries, k)` and of further places: (n,) query, ascending, row, and score."""
-    if not len(which):
-        return rows, scores
-    counts = torch.bincount(which, minlength=len(rows))
-    width = int(counts.max())
-    column = torch.arange(len(which), device=which.device) - (counts.cumsum(0) - counts)[which]
-    wide_rows = torch.full((len(rows), width), -1, dtype=torch.int64, device=rows.device)
-    wide_scores = torch.full((len(rows), width), -torch.inf, device=rows.device)
-    wide_rows[which, column], wide_scores[which, column] = more, values
-    wide_rows, wide_scores = torch.cat([rows, wide_rows], 1), torch.cat([scores, wide_scores], 1)
-    order = wide_scores.sort(dim=1, descending=True, stable=True).indices[:, : rows.shape[1]]
-    return wide_rows.gather(1, order), wide_scores.gather(1, order)
+    def _merge(self) -> None:
+        """Put what waits among the best: (n,) queries, rows, ascending for each query, and scores."""
+        if not self._waiting:
+            return
+        which, rows, values = (torch.cat(parts) for parts in zip(*self._waiting, strict=True))
+        self._waiting, self._count = [], 0
+        which, order = which.sort(stable=True)
+        counts = torch.bincount(which, minlength=len(self.rows))
+        column = torch.arange(len(which), device=which.device) - (counts.cumsum(0) - counts)[which]
+        shape = len(self.rows), int(counts.max())
+        more_rows = torch.full(shape, -1, dtype=torch.int64, device=which.device)
+        more_scores = torch.full(shape, -torch.inf, device=which.device)
+        more_rows[which, column], more_scores[which, column] = rows[order], values[order]
+        more_rows, more_scores = torch.cat([self.rows, more_rows], 1), torch.cat([self.scores, more_scores], 1)
+        order = more_scores.sort(dim=1, descending=True, stable=True).indices[:, : self.rows.shape[1]]
+        self.rows, self.scores = more_rows.gather(1, order), more_scores.gather(1, order)
+        self.bound = torch.maximum(self.bound, self.scores[:, -1])
