@@ -76,9 +76,11 @@ def well_formed(document: dict[str, Any]) -> dict[str, Any]:
     try:
         Condition(document)
     except ConfigError as error:
-        raise ValueError(
-            " ".join(f"{fault.where or '/'}: {fault.what} {fault.mend}".rstrip() for fault in error.faults)
-        ) from None
+        said = [
+            f"{fault.where or '/'}: {fault.what.rstrip('.')}" + (f" ({fault.mend.rstrip('.')})" if fault.mend else "")
+            for fault in error.faults
+        ]
+        raise ValueError("; ".join(said)) from None
     return document
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -105,11 +105,15 @@ class Pipeline:
     def check(self, recommender: Recommender) -> None:
         """Raises ConfigError where options do not fit the data, with the faults of all components."""
         faults = []
-        for component in (*self.sources, *self.rules):
-            try:
-                component.check(recommender)
-            except ConfigError as error:
-                faults += error.faults
+        for folder, components in (
+            ("/pipeline/retrieve/sources", self.sources),
+            ("/pipeline/rerank/rules", self.rules),
+        ):
+            for n, component in enumerate(components):
+                try:
+                    component.check(recommender)
+                except ConfigError as error:
+                    faults += [replace(fault, where=f"{folder}/{n}{fault.where}") for fault in error.faults]
         if self.config.rank is not None and not recommender.has_vectors:
             what = f"a ranker reads feature vectors, and '{recommender.config.model.type}' has none."
             faults.append(Fault("/pipeline/rank", what, "Leave the ranker out, or train a two_tower."))

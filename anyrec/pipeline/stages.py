@@ -88,7 +88,7 @@ class Source:
         self.params: Any = params if params is not None else type(self).Params()
 
     def check(self, recommender: Recommender) -> None:
-        """Raises ConfigError where an option does not fit the data, with every such fault."""
+        """Raises ConfigError where an option does not fit the data, with every such fault, at a pointer from its own options."""
 
     def fit(self, recommender: Recommender, rows: np.ndarray) -> None:
         """Learn what it needs. rows: interactions of `recommender.dataset`, those that the model learned from."""
@@ -120,7 +120,7 @@ class Rule:
         self.params: Any = params if params is not None else type(self).Params()
 
     def check(self, recommender: Recommender) -> None:
-        """Raises ConfigError where an option does not fit the data, with every such fault."""
+        """Raises ConfigError where an option does not fit the data, with every such fault, at a pointer from its own options."""
 
     def allowed(self, request: Request) -> np.ndarray | None:
         """(items,) or (users, items) bool, asked before anything is retrieved; None where the rule bars nothing."""

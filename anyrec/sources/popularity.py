@@ -35,7 +35,7 @@ class PopularitySource(Source):
         features = [name for name in recommender.dataset.features("user") if name.startswith("categorical.")]
         if self.params.group is not None and self.params.group not in features:
             what = f"the users have no categorical feature '{self.params.group}'."
-            raise ConfigError(Fault("/pipeline/retrieve/sources", what, did_you_mean(self.params.group, features)))
+            raise ConfigError(Fault("/group", what, did_you_mean(self.params.group, features)))
 
     def fit(self, recommender: Recommender, rows: np.ndarray) -> None:
         dataset = recommender.dataset
