@@ -1,0 +1,106 @@
+"""A graph of neighbours (HNSW) by usearch: removal in place, vectors kept in half or a quarter of the memory."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from anyrec.contracts import Params as Options
+from anyrec.errors import Fault, MissingDependency, ModelError
+from anyrec.retrieval.index import Found, Index
+
+FILE, SCALE = "graph.usearch", "scale.json"
+
+
+class Usearch(Index):
+    """Walk a graph of near neighbours, from vectors of 1, 2 or 4 bytes a number (usearch).
+
+    HNSW of Malkov and Yashunin (TPAMI 2020), by the dot product. usearch's own int8 brings every vector to one length, which loses
+    dot products: here all vectors share one scale, and each query has its own.
+    """
+
+    type = "usearch"
+    can_remove = True
+
+    class Params(Options):
+        dtype: Literal["f32", "f16", "bf16", "i8"] = Field(
+            default="bf16", description="How the graph keeps a number; what it finds is scored again in float32."
+        )
+        connectivity: int = Field(default=16, ge=2, le=512, description="Neighbours of each vector in the graph (M).")
+        expansion_add: int = Field(
+            default=100, ge=1, le=10_000, description="Candidates kept while a vector is put in (efConstruction)."
+        )
+        expansion_search: int = Field(
+            default=64, ge=1, le=100_000, description="Candidates kept in a search (ef): more find more, slower."
+        )
+        build_threads: int = Field(
+            default=1, ge=0, description="0 takes all cores; only 1 builds the same graph every time."
+        )
+
+    def _build(self, vectors: np.ndarray, keys: np.ndarray) -> None:
+        self._graph, self._scale = self._empty(), float(np.abs(vectors).max()) or 1.0
+        self._add(keys, vectors)
+
+    def _add(self, keys: np.ndarray, vectors: np.ndarray) -> None:
+        self._graph.add(keys.astype(np.uint64), self._kept(vectors, self._scale), threads=self.params.build_threads)
+
+    def _remove(self, keys: np.ndarray) -> None:
+        self._graph.remove(keys.astype(np.uint64))
+
+    def _nearest(self, queries: np.ndarray, k: int, allowed: np.ndarray | None) -> Found:
+        if self.params.dtype == "i8":  # order among near equals is lost in 8 bits: the float32 scores choose
+            k = min(max(2 * k, self.params.expansion_search), len(self._graph))
+            queries = self._kept(queries, np.abs(queries).max(1, keepdims=True))
+        if len(queries) == 1:
+            one = self._graph.search(queries[0], k, threads=1)
+            return Found(one.keys.astype(np.int64)[None], one.distances[None])
+        found = self._graph.search(queries, k, threads=torch.get_num_threads())
+        past = np.arange(found.keys.shape[1]) >= found.counts[:, None]
+        return Found(np.where(past, -1, found.keys.astype(np.int64)), found.distances)
+
+    def _save(self, folder: Path) -> None:
+        self._graph.save(str(folder / FILE))
+        (folder / SCALE).write_text(json.dumps(self._scale) + "\n")
+
+    def _load(self, folder: Path) -> None:
+        self._graph = self._empty()
+        path = folder / FILE
+        try:
+            self._scale = float(json.loads((folder / SCALE).read_text()))
+            self._graph.load(str(path))
+        except (RuntimeError, ValueError, KeyError, OSError) as error:
+            raise ModelError(Fault(str(path), f"usearch cannot read it: {error}.", "Build the index anew.")) from None
+        if self._graph.ndim != self.inner_dim or len(self._graph) != self.store.count:
+            found, wanted = f"{len(self._graph)} x {self._graph.ndim}", f"{self.store.count} x {self.inner_dim}"
+            raise ModelError(Fault(str(path), f"it holds {found} vectors, not {wanted}.", "Build the index anew."))
+        self._graph.expansion_search = self.params.expansion_search
+        self._graph.expansion_add = self.params.expansion_add
+
+    def _bytes(self) -> int:
+        return int(self._graph.memory_usage)
+
+    def _kept(self, vectors: np.ndarray, scale: Any) -> np.ndarray:
+        """What usearch is given: float32, or int8 of which 127 stands for `scale`; larger ones, added later, are cut to it."""
+        if self.params.dtype != "i8":
+            return vectors
+        steps = vectors * (127 / np.maximum(scale, 1e-30))
+        return np.rint(steps).clip(-127, 127).astype(np.int8)
+
+    def _empty(self) -> Any:
+        try:
+            from usearch.index import Index as Graph
+        except ImportError:
+            raise MissingDependency("usearch", "usearch", "The index 'usearch'") from None
+        return Graph(
+            ndim=self.inner_dim,
+            metric="ip",
+            dtype=self.params.dtype,
+            connectivity=self.params.connectivity,
+            expansion_add=self.params.expansion_add,
+            expansion_search=self.params.expansion_search,
+        )
