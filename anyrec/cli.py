@@ -1,6 +1,6 @@
 """The command line: thin commands over the facade. No torch before a command needs it.
 
-Commands on data, configs and plugins are in cli_data, shared options in cli_options.
+Commands on data, configs and plugins are in cli_data, those that look for items in cli_search, shared options in cli_options.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from anyrec import cli_data  # noqa: F401  its commands join the application
+from anyrec import cli_data, cli_search  # noqa: F401  their commands join the application
 from anyrec.cli_options import (
     ConfigPath,
     DataPath,
@@ -124,27 +124,6 @@ def embed(
         table = make(request)
         pq.write_table(table, output / f"{side}.parquet")
         err.print(f"{len(table):,} {side} -> {output / side}.parquet")
-
-
-@app.command()
-def similar(
-    item: Annotated[list[str], typer.Option("--item", help="An item's id; may be repeated.")],
-    model_path: ModelPath = None,
-    top_k: TopK = 10,
-    model_dir: ModelDir = None,
-    model_name: ModelName = None,
-    trust_plugins: Trust = False,
-) -> None:
-    """The items most like the given ones."""
-    recommender = load(model_path, model_dir, model_name, None, [], trust_plugins)
-    import pyarrow as pa
-
-    kind = recommender.dataset.ids("item").type
-    try:
-        ids = pa.array(item).cast(kind)
-    except pa.ArrowInvalid:
-        raise InputError(Fault("--item", f"the ids of this model are {kind}.", "Give such an id.", "bad id")) from None
-    write(json.dumps(recommender.similar(ids, top_k).to_pylist(), indent=1), None)
 
 
 @app.command()

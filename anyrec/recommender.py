@@ -29,6 +29,7 @@ from anyrec.errors import ConfigError, DataError, Fault, did_you_mean
 from anyrec.evaluation.ranking import Pairs, ranking_metrics
 from anyrec.known import TOKENS, VECTORS, Users
 from anyrec.model import SIDES, Columns, Model, move_columns
+from anyrec.nearest import Nearest
 from anyrec.plugins import Registry, discover
 from anyrec.scoring import ROWS_AT_A_TIME, vectors_for_histories
 
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from anyrec.training.loop import TrainingResult
 
 
-class Recommender(Answers):
+class Recommender(Answers, Nearest):
     """A config, the fitted model, and the users, items and interactions it knows."""
 
     def __init__(self, config: Config, registry: Registry, notes: Sequence[str] = ()):
@@ -181,29 +182,6 @@ class Recommender(Answers):
             everything = self._events(np.arange(len(dataset.interactions)), labels)
             self.history = history_column(dataset, everything)
             self.columns["user"] = {**self.columns["user"], **self._prepare_history(self.history)}
-
-    def similar(self, items: Sequence[Any] | pa.Array, k: int = 10) -> pa.Table:
-        """The k items nearest to each of `items` by the cosine of item vectors: query_id, item_id, score, rank."""
-        with self._inference():
-            known = self._rows_of_ids("item", items)
-            vectors = nn.functional.normalize(self._vectors("item", self._known_rows("item")), dim=1)
-            scores = vectors[torch.from_numpy(known).to(self.device)] @ vectors.T
-            scores[torch.arange(len(known)), torch.from_numpy(known).to(self.device)] = -torch.inf
-            best = torch.sort(scores, dim=1, descending=True, stable=True)
-        return self._similar_table(known, best.indices, best.values, k)
-
-    def _similar_table(self, rows: np.ndarray, places: Tensor, scores: Tensor, k: int) -> pa.Table:
-        """rows: (queries,); places, scores: (queries, items), best first and the query itself last."""
-        k = min(k, len(self.dataset.items) - 1)
-        ids = self.dataset.ids("item")
-        return pa.table(
-            {
-                "query_id": ids.take(pa.array(np.repeat(rows, k))),
-                "item_id": ids.take(pa.array(places[:, :k].reshape(-1).cpu().numpy())),
-                "score": pa.array(scores[:, :k].reshape(-1).cpu().numpy()),
-                "rank": pa.array(np.tile(np.arange(1, k + 1), len(rows))),
-            }
-        )
 
     def score(self, pairs: pa.Table) -> pa.Table:
         """pairs: user_id and item_id, both known -> the same with `score` and each head's prediction beside."""

@@ -119,6 +119,7 @@ def load_model(path: Path, trust_plugins: bool, plugins: Sequence[str | Path]) -
     recommender.seen = Pairs(seen["item"].to_numpy(), np.concatenate([[0], np.cumsum(counts)]))
     recommender.model.eval()
     recommender.pipeline = load_pipeline(recommender, directory / PIPELINE)
+    recommender.directory = directory
     return recommender
 
 

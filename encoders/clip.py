@@ -19,6 +19,7 @@ class Clip(Encoder):
 
     type = "clip"
     group = "image"
+    joint = True
 
     class Params(Params):
         model: str = Field("sentence-transformers/clip-ViT-B-32", description="A CLIP model's name or folder.")
@@ -33,3 +34,7 @@ class Clip(Encoder):
     def _embed(self, images: list[Image.Image]) -> Tensor:
         model = backbone(self.params.model).to(self.context.device)
         return model.encode(images, batch_size=16, convert_to_tensor=True, show_progress_bar=False).float().cpu()
+
+    def embed_texts(self, texts: list[str]) -> Tensor:
+        model = backbone(self.params.model).to(self.context.device)
+        return model.encode(texts, convert_to_tensor=True, show_progress_bar=False).float().cpu()

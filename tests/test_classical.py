@@ -466,7 +466,7 @@ def test_the_command_line_trains_one_and_its_model_answers(tmp_path):
     assert Recommender.load(tmp_path / "model").model.classical.params.l2 == 50
     code, out, message = call("evaluate", "--model_path", tmp_path / "model", "--data", data)
     assert json.loads(out).keys() >= {"ndcg@10", "auc"}
-    code, out, message = call("similar", "--model_path", tmp_path / "model", "--item", "i003", "--top_k", 2)
+    code, out, message = call("similar", "--model_path", tmp_path / "model", "--item", "i003", "--top_k", 2, "--json")
     assert code == 0 and [row["rank"] for row in json.loads(out)] == [1, 2]
     code, out, message = call(*base, "--set", "model.type=eas")
     assert code == 2 and "Did you mean 'ease'" in message

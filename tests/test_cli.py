@@ -110,7 +110,7 @@ def test_embed_similar_and_evaluate(trained, tmp_path):
     import pyarrow.parquet as pq
 
     assert pq.read_table(tmp_path / "items.parquet").num_rows == 100
-    code, out, _ = call("similar", "--model_path", folder, "--item", "item3", "--top_k", "2")
+    code, out, _ = call("similar", "--model_path", folder, "--item", "item3", "--top_k", "2", "--json")
     assert code == 0 and [row["rank"] for row in json.loads(out)] == [1, 2]
     code, out, _ = call("evaluate", "--model_path", folder, "--data", SAMPLE)
     row = next(line for line in printed.splitlines() if line.split()[:1] == ["ndcg@10"])

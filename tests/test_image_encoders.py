@@ -12,6 +12,7 @@ from anyrec.data.dataset import Dataset
 from anyrec.data.images import ImageFault, check_images, open_image
 from anyrec.encoders.clip import Clip
 from anyrec.encoders.image import CNN, Torchvision
+from anyrec.encoders.looks import Looks
 from anyrec.errors import ConfigError, DataError
 from anyrec.ragged import select
 from anyrec.testing import check_encoder
@@ -155,8 +156,17 @@ def test_an_unknown_backbone_is_told_with_the_nearest_one():
         Torchvision(Torchvision.Params(model="resnet-18", frozen=False), 8).build()
 
 
-def test_clip_embeds_images(folder, tmp_path):
-    """With a tiny random CLIP, saved and read as a real one is."""
+def test_clip_embeds_images_and_texts(folder, tmp_path):
+    encoder = Clip(Clip.Params(model=str(tiny_clip(tmp_path))), 8)
+    encoder.context = Context(root=folder, cache=tmp_path)
+    prepared = encoder.encode_column(COLUMN)
+    assert prepared.values.shape == (8, 12)
+    assert prepared.present.tolist() == [True, True, False, False, False, True, True, True]
+    assert encoder.embed_texts(["a", "b c"]).shape == (2, 12)
+
+
+def tiny_clip(tmp_path):
+    """A tiny random CLIP, saved and read as a real one is."""
     from sentence_transformers import SentenceTransformer
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
@@ -172,11 +182,7 @@ def test_clip_embeds_images(folder, tmp_path):
     _tiny_tokenizer().save_pretrained(place)
     model = SentenceTransformer(str(place), device="cpu")
     model.save(str(tmp_path / "sentence-clip"))
-    encoder = Clip(Clip.Params(model=str(tmp_path / "sentence-clip")), 8)
-    encoder.context = Context(root=folder, cache=tmp_path)
-    prepared = encoder.encode_column(COLUMN)
-    assert prepared.values.shape == (8, 12)
-    assert prepared.present.tolist() == [True, True, False, False, False, True, True, True]
+    return tmp_path / "sentence-clip"
 
 
 def _tiny_tokenizer():
@@ -187,3 +193,25 @@ def _tiny_tokenizer():
         for n, word in enumerate(["<|startoftext|>", "<|endoftext|>", *"abcdefgh", *(f"{c}</w>" for c in "abcdefgh")])
     }
     return CLIPTokenizer(vocab=vocabulary, merges=[])
+
+
+def test_looks_tell_colours_and_edges_apart_and_nothing_of_it_is_trained(tmp_path):
+    stripes = np.tile(np.array([[0] * 8 + [255] * 8], np.uint8), (64, 4))
+    pictures = {
+        "red": np.full((64, 64, 3), (200, 20, 20), np.uint8),
+        "darkish red": np.full((40, 30, 3), (180, 30, 20), np.uint8),
+        "blue": np.full((64, 64, 3), (20, 20, 200), np.uint8),
+        "upright": np.repeat(stripes[..., None], 3, 2),
+        "level": np.repeat(stripes.T[..., None], 3, 2),
+    }
+    for name, values in pictures.items():
+        Image.fromarray(values).save(tmp_path / f"{name}.png")
+    column = pa.array([f"{name}.png" for name in pictures] + [None, "none.png", "red.png"])
+    encoder = Looks(Looks.Params(), 8)
+    encoder.context = Context(root=tmp_path, cache=tmp_path / "cache")
+    values, present = encoder.encode_column(column)
+    assert present.tolist() == [True] * 5 + [False, False, True]
+    red, darkish, blue, upright, level = torch.nn.functional.normalize(values[:5], dim=1)
+    assert red @ darkish > red @ blue and upright @ level < 0.9
+    assert torch.equal(values[0], values[7])
+    check_encoder(Looks, column, {}, Context(root=tmp_path, cache=tmp_path / "cache"))

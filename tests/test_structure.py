@@ -21,9 +21,9 @@ ORDER = [
     ("training", "evaluation"),
     ("retrieval",),
     ("pipeline",),
-    ("known", "answers", "recommender", "storage", "card", "classical"),
+    ("known", "answers", "nearest", "recommender", "storage", "card", "classical"),
     ("inference", "run", "init", "describe", "demo"),
-    ("cli", "cli_data", "cli_options"),
+    ("cli", "cli_data", "cli_search", "cli_options"),
 ]
 SHELVES = ("encoders", "interaction", "classifier")
 INNER = ("indexes", "sources", "rules")
