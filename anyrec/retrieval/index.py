@@ -63,18 +63,22 @@ class Index:
         self.store = Store(np.empty((0, dim), np.float32), np.empty(0, np.int64))
         self.longest = 1.0
         """The length that vectors are brought to where the backend has no dot product."""
+        self.examples: np.ndarray | None = None
+        """(any, dim) queries like those to come."""
 
     @property
     def inner_dim(self) -> int:
         return self.dim if "dot" in self.metrics else self.dim + 1
 
-    def build(self, vectors: np.ndarray, keys: np.ndarray | None = None) -> None:
+    def build(self, vectors: np.ndarray, keys: np.ndarray | None = None, queries: np.ndarray | None = None) -> None:
         """vectors: (rows, dim) float32, kept and not to be changed; keys: (rows,) int64, distinct, by default 0, 1, ...
 
-        Replaces what was there. Raises DataError for another dimension, for vectors not finite, for keys negative or there twice.
+        queries: (any, dim) like those to come, that a backend may tune itself on; by default some of the vectors. Replaces what was
+        there. Raises DataError for another dimension, for vectors not finite, for keys negative or there twice.
         """
         vectors = self._checked(vectors, "vectors")
         keys = np.arange(len(vectors)) if keys is None else _checked_keys(keys, len(vectors))
+        self.examples = None if queries is None or not len(queries) else self._checked(queries, "queries")
         self._fill(Store(vectors, keys.astype(np.int64)))
 
     def add(self, keys: np.ndarray, vectors: np.ndarray) -> None:
@@ -113,8 +117,7 @@ class Index:
             found = self._one(queries, k)
             if found is not None:
                 return found
-        keys = np.full((len(queries), k), -1)
-        scores = np.full((len(queries), k), -np.inf, np.float32)
+        keys, scores = self._empty(len(queries), k)
         shared = self._shared(allowed)
         eligible = self.store.count if shared is None else int(shared.sum())
         if len(queries) and k > 0 and eligible:
@@ -122,6 +125,24 @@ class Index:
             barred = Barred(self.store, len(queries), own, exclude, shared)
             self._search(queries, shared, eligible, barred, keys, scores)
         return Found(keys, scores)
+
+    def held_out(self, count: int, k: int = 10) -> tuple[np.ndarray, np.ndarray]:
+        """At most `count` of the examples, or of the vectors; and what each has for its k-th best score, exactly: (queries,).
+
+        A vector that is a query finds itself, which any index does: it counts among the k all the same.
+        """
+        pool = self.store.vectors[self.store.keys >= 0] if self.examples is None else self.examples
+        chosen = np.sort(np.random.default_rng(0).permutation(len(pool))[:count])
+        queries, pending = np.ascontiguousarray(pool[chosen]), np.arange(len(chosen))
+        keys, scores = self._empty(len(queries), min(k, self.store.count))
+        self._exactly(queries, pending, None, Barred(self.store, len(queries), None, None, None), keys, scores)
+        return queries, scores[:, -1]
+
+    def recall_of(self, queries: np.ndarray, kth: np.ndarray, k: int = 10) -> float:
+        """Share of the k truly nearest that are found; as `held_out` gives them. One that scores as the k-th counts as one of them."""
+        k = min(k, self.store.count)
+        found = self.search(queries, k).scores
+        return float((found >= kth[:, None] - 1e-5 * np.abs(kth[:, None])).sum(1).mean() / k)
 
     def save(self, folder: Path) -> None:
         """Write the index into an existing folder."""
@@ -174,6 +195,9 @@ class Index:
         raise NotImplementedError
 
     # What all share.
+
+    def _empty(self, queries: int, k: int) -> tuple[np.ndarray, np.ndarray]:
+        return np.full((queries, k), -1), np.full((queries, k), -np.inf, np.float32)
 
     def _fill(self, store: Store) -> None:
         self.store = store
