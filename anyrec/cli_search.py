@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from anyrec.cli_options import ModelDir, ModelName, ModelPath, PluginFolders, TopK, Trust, app, err, load, write
+from anyrec.cli_options import ModelDir, ModelName, ModelPath, PluginFolders, TopK, Trust, app, err, load, out, write
 from anyrec.errors import Fault, InputError
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -84,6 +84,28 @@ def similar(
     for query, row in zip(ids.to_pylist(), rows, strict=True):
         like = table.filter(_equal(table.column("query_id"), query))
         _show(recommender, like, f"like {title_of(recommender.dataset, int(row))} ({query})")
+
+
+def show_explained(result: dict[str, Any]) -> None:
+    """Print lists with their explanations for people. result: as `explain_result` leaves it."""
+    for entry in result["users"]:
+        out.print(f"{entry['user_id']}", markup=False, style="bold")
+        events: dict[Any, list[str]] = {}
+        for event in entry.get("trace", []):
+            events.setdefault(event["item_id"], []).append(_event(event))
+        for one in entry["recommendations"]:
+            told = one["explanation"]
+            out.print(f"{one['rank']:>4}  {told['title']} ({one['item_id']}, {one['score']:.3f})", markup=False)
+            out.print(f"      {told['sentence']}", markup=False)
+            if one["item_id"] in events:
+                out.print("      " + "; ".join(events[one["item_id"]]), markup=False)
+
+
+def _event(event: dict[str, Any]) -> str:
+    """One event of a trace in words."""
+    place = f" at {event['rank']}" if "rank" in event else ""
+    before = f" from {event['before']}" if "before" in event else ""
+    return f"{event['event']} {event['by']}{before}{place}"
 
 
 def _equal(column: Any, value: Any) -> Any:
