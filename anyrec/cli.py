@@ -18,11 +18,13 @@ from rich.console import Console
 from anyrec import cli_data, cli_search  # noqa: F401  their commands join the application
 from anyrec.cli_options import (
     ConfigPath,
+    ContextValues,
     DataPath,
     ImageRoot,
     ModelDir,
     ModelName,
     ModelPath,
+    Now,
     Output,
     Overrides,
     PluginFolders,
@@ -32,6 +34,8 @@ from anyrec.cli_options import (
     err,
     load,
     out,
+    read_context,
+    read_now,
     with_overrides,
     write,
 )
@@ -75,7 +79,9 @@ def train(
 
 @app.command()
 def recommend(
-    data: DataPath,
+    data: Annotated[
+        Path | None, typer.Option("--data", "--data_path", "--data-path", help="The request: a JSON file, or a folder.")
+    ] = None,
     model_path: ModelPath = None,
     config: ConfigPath = None,
     top_k: TopK = 10,
@@ -88,14 +94,44 @@ def recommend(
     include_seen: Annotated[
         bool, typer.Option("--include-seen", "--include_seen", help="Also list items the user already has.")
     ] = False,
+    everyone: Annotated[
+        bool, typer.Option("--all", help="Lists for every known user, to the Parquet file of --output.")
+    ] = False,
+    context: ContextValues = [],  # noqa: B006
+    now: Now = None,
+    trace: Annotated[bool, typer.Option("--trace", help="Tell of each item what befell it on its way.")] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Print for people why each item is there; the JSON then goes to --output.")
+    ] = False,
 ) -> None:
     """Top-K lists, embeddings and scores for the users and items of a file, as JSON (also: inference.py)."""
+    _check_recommend(data, everyone, output, trace or explain)
+    moment: dict[str, Any] = {"context": read_context(context), "now": read_now(now)}
     recommender = load(model_path, model_dir, model_name, config, plugins, trust_plugins)
+    if everyone and output is not None:
+        from anyrec.pipeline.batch import write_lists
+
+        done = write_lists(recommender, output, top_k, exclude_seen=not include_seen, **moment)
+        for warning in done["warnings"]:
+            err.print(f"warning: {warning}", markup=False)
+        spent = ", ".join(f"{stage} {value / 1000:.1f} s" for stage, value in done["latency_ms"].items())
+        err.print(f"{done['users']:,} users, {done['rows']:,} rows -> {output} ({spent})", markup=False)
+        return
     from anyrec.inference import infer, read_request
 
     if image_root is not None:
         recommender.config.data.image_root = str(image_root)
-    result = infer(recommender, read_request(recommender, data), top_k, exclude_seen=not include_seen)
+    assert data is not None
+    request = read_request(recommender, data)
+    staged = explain and recommender.pipeline is not None
+    result = infer(recommender, request, top_k, exclude_seen=not include_seen, trace=trace or staged, **moment)
+    if explain:
+        from anyrec.pipeline.explain import explain_result
+
+        explain_result(recommender, request, result)
+        cli_search.show_explained(result)
+        if output is None:
+            return
     write(json.dumps(result, indent=1, ensure_ascii=False), output)
 
 
@@ -219,6 +255,19 @@ def report(
 
     place = output or find_model(model_path or Path(model_dir or "", model_name or "")).parent
     report_run(recommender.with_data(read_data(data, recommender.config)), place, out)
+
+
+def _check_recommend(data: Path | None, everyone: bool, output: Path | None, trace: bool) -> None:
+    """Options of `recommend` that do not go together, all of them told. Raises InputError."""
+    checks = [
+        (data is None and not everyone, "--data", "there is no request.", "Give --data, or --all for all known users."),
+        (data is not None and everyone, "--data", "it does not go with --all.", "Leave one of the two out."),
+        (everyone and output is None, "--output", "lists of all users go to a file.", "Give --output lists.parquet."),
+        (everyone and trace, "--trace, --explain", "it does not go with --all.", "Ask for single users by --data."),
+    ]
+    faults = [Fault(where, what, mend, "option") for wrong, where, what, mend in checks if wrong]
+    if faults:
+        raise InputError(faults)
 
 
 def _check_evaluate(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,6 +39,11 @@ ImageRoot = Annotated[
 ]
 TopK = Annotated[int, typer.Option("--top-k", "--top_k", min=1, help="Items to list for each user.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="File to write to; by default standard output.")]
+ContextValues = Annotated[
+    list[str],
+    typer.Option("--context", help="A value of this moment that rules may read, as country=fr; may be repeated."),
+]
+Now = Annotated[str | None, typer.Option("--now", help="The moment, as 2026-11-21T12:00; by default this one.")]
 Trust = Annotated[
     bool, typer.Option("--trust-plugins", "--trust_plugins", help="Import modules that the model names by path.")
 ]
@@ -53,6 +59,34 @@ def with_overrides(overrides: list[str], image_root: Path | None, output: Path |
             if value is not None
         ),
     ]
+
+
+def read_context(values: list[str]) -> dict[str, Any]:
+    """key=value pairs, each value as JSON where it is JSON, else as it stands. Raises InputError for one without a key."""
+    found = {}
+    for text in values:
+        key, equals, value = text.partition("=")
+        if not key or not equals:
+            raise InputError(Fault("--context", f"'{text}' is not key=value.", "Write country=fr, say.", "option"))
+        try:
+            found[key] = json.loads(value)
+        except json.JSONDecodeError:
+            found[key] = value
+    return found
+
+
+def read_now(text: str | None) -> int | None:
+    """Microseconds since 1970 of an ISO 8601 time, which is UTC unless it says otherwise. Raises InputError for anything else."""
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        fault = Fault("--now", f"'{text}' is not a time.", "Write it as 2026-11-21T12:00.", "option")
+        raise InputError(fault) from None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=timezone.utc)
+    return (moment - datetime(1970, 1, 1, tzinfo=timezone.utc)) // timedelta(microseconds=1)
 
 
 def load(

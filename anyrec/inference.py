@@ -20,18 +20,31 @@ def infer(
     *,
     exclude_seen: bool = True,
     candidates: Sequence[Any] | None = None,
+    context: dict[str, Any] | None = None,
+    now: int | None = None,
+    trace: bool = False,
 ) -> dict[str, Any]:
     """The result document for the users, items and interactions of `data`.
 
     Items of `data` that the model does not know join the ranking. `scores` holds the pairs named in the interactions of
-    `data`, or else each of its users with each of its items.
+    `data`, or else each of its users with each of its items. With a pipeline, or a `trace`, the time of each stage and warnings
+    stand in it too. context, now, trace: as for `Recommender.answer`.
     """
     ranker = recommender.add_items(data) if len(data.items) else recommender
-    lists = ranker.recommend(data, top_k, exclude_seen=exclude_seen, candidates=candidates) if len(data.users) else None
+    lists, more, events = None, {}, None
+    options = {"exclude_seen": exclude_seen, "candidates": candidates}
+    if len(data.users) and (ranker.pipeline is not None or trace):
+        answer = ranker.answer(data, top_k, context=context, now=now, trace=trace, **options)
+        lists, events = answer.table, answer.trace
+        latency = {stage: round(value, 3) for stage, value in answer.latency.items()}
+        more = {"latency_ms": latency, "warnings": answer.warnings}
+    elif len(data.users):
+        lists = ranker.recommend(data, top_k, **options)
     return {
         "model": recommender.about(),
         "top_k": top_k,
-        "users": _users(_embedded(ranker, "user", data), lists),
+        "users": _users(_embedded(ranker, "user", data), lists, events),
+        **more,
         "items": _embedded(recommender, "item", data),
         "scores": _scores(ranker, data),
         "notes": list(dict.fromkeys([*data.notes, *recommender.context.warnings])),
@@ -45,13 +58,17 @@ def read_request(recommender: Recommender, path: Path) -> Dataset:
     return read_partial(path, recommender.config.data, recommender.dataset.roles)
 
 
-def _users(found: list[dict[str, Any]], lists: pa.Table | None) -> list[dict[str, Any]]:
+def _users(found: list[dict[str, Any]], lists: pa.Table | None, events: pa.Table | None) -> list[dict[str, Any]]:
     if lists is None:
         return []
     by_user: dict[Any, list[dict[str, Any]]] = {entry["user_id"]: [] for entry in found}
     for row in lists.to_pylist():
         by_user[row["user_id"]].append({"item_id": row["item_id"], "score": row["score"], "rank": row["rank"]})
-    return [{**entry, "recommendations": by_user[entry["user_id"]]} for entry in found]
+    told: dict[Any, list[dict[str, Any]]] = {entry["user_id"]: [] for entry in found}
+    for row in [] if events is None else events.to_pylist():
+        told[row.pop("user_id")].append({name: value for name, value in row.items() if value is not None})
+    traced = {user: {} if events is None else {"trace": entries} for user, entries in told.items()}
+    return [{**entry, "recommendations": by_user[entry["user_id"]], **traced[entry["user_id"]]} for entry in found]
 
 
 def _embedded(recommender: Recommender, side: Side, data: Dataset) -> list[dict[str, Any]]:

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from anyrec.config import RankConfig
 from anyrec.contracts import Interaction
 from anyrec.data.dataset import NO_TIME
+from anyrec.errors import Fault, ModelError
 from anyrec.pipeline.requests import events_of_request
 from anyrec.pipeline.stages import Lists, Request
 from anyrec.plugins import Registry
@@ -56,7 +58,9 @@ class Sides(NamedTuple):
 
 
 class Ranker(nn.Module):
-    """score = scale * the model's score + gate * interaction(user, item), with scale 1 and gate 0 to begin with: the model's order.
+    """score = scale * the model's score + a linear map of the stage's own signals + gate * interaction(user, item).
+
+    With scale 1, and the map and the gate 0 to begin with: the model's order.
 
     The interaction reads the feature vectors of both towers and their final vectors, as the model made them and never trained here,
     each kind brought to about length 1; and as one more feature of the item a linear map of the stage's own signals. One that reads
@@ -72,6 +76,7 @@ class Ranker(nn.Module):
         width = of_features if self.reads == "tokens" else of_vectors
         self.resize = nn.Identity() if of_vectors == width else nn.Linear(of_vectors, width, bias=False)
         self.signal = nn.Linear(len(names), width)
+        self.linear = nn.Parameter(torch.zeros(len(names)))
         self.scale = nn.Parameter(torch.zeros(()))
         self.gate = nn.Parameter(torch.zeros(()))
         self.mean: Tensor
@@ -86,13 +91,16 @@ class Ranker(nn.Module):
     def forward(self, users: Tensor, items: Tensor, scores: Tensor, signals: Tensor) -> Tensor:
         """users: (batch, features, dim); items: (batch, n, features, dim); scores: (batch, n) the model's; signals: (batch, n, signals),
         as `signals` makes them -> (batch, n)."""
-        told = ((signals - self.mean) / self.deviation).clamp(-CLIP, CLIP)
+        told = self.standardised(signals)
         token = self.signal(told)
         if self.reads == "tokens":
             made = self.interaction.score(users, torch.cat([items, token.unsqueeze(2)], 2))
         else:
             made = self.interaction.score(users[:, -1], items[:, :, -1] + token)
-        return self.scale.exp() * scores + self.gate * made
+        return self.scale.exp() * scores + told @ self.linear + self.gate * made
+
+    def standardised(self, signals: Tensor) -> Tensor:
+        return ((signals - self.mean) / self.deviation).clamp(-CLIP, CLIP)
 
     def laid(self, side: str, tokens: Tensor, vectors: Tensor | None) -> Tensor:
         """(rows, features, dim) what the interaction reads of one side. tokens: (rows, features, dim); vectors: (rows, dim), final."""
@@ -175,16 +183,23 @@ def make_ranker(recommender: Recommender, config: RankConfig, sources: list[str]
 
 
 def load_ranker(folder: Path, config: RankConfig, recommender: Recommender, registry: Registry) -> Ranker:
-    described = json.loads((folder / FACTS).read_text())
-    saved = load_file(folder / WEIGHTS)
+    try:
+        described, saved = json.loads((folder / FACTS).read_text()), load_file(folder / WEIGHTS)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ModelError(
+            Fault(str(folder), f"the ranker cannot be read ({error}).", "Copy it again, or train again.", "damaged")
+        ) from None
     model = recommender.model
     names = {side: list(model.tower(side).token_names) for side in ("user", "item")}
     if model.interaction.reads == "vectors":
         names = {side: [*own, "vector"] for side, own in names.items()}
     ranker = _built(config, registry, tuple(described["dims"]), names, described["signals"])
-    ranker.load_state_dict(
-        {name.removeprefix("weights."): value for name, value in saved.items() if name.startswith("weights.")}
-    )
+    weights = {name.removeprefix("weights."): value for name, value in saved.items() if name.startswith("weights.")}
+    try:
+        ranker.load_state_dict(weights)
+    except RuntimeError as error:
+        what = f"the ranker's weights do not fit the components installed here: {error}."
+        raise ModelError(Fault(str(folder), what, "Use the versions in manifest.json.", "damaged")) from None
     ranker.facts = {name: saved[f"facts.{name}"] for name in described["facts"]}
     return ranker.to(recommender.device).eval()
 

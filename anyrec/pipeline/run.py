@@ -135,14 +135,15 @@ class Pipeline:
         """The lists of `users`, as `Recommender.recommend` takes them. candidates: (items,) bool, the only ones to list."""
         clock, tables, warnings = Clock(), [], []
         kept = Trace(self.source_names) if trace else None
-        options = {"exclude_seen": exclude_seen, "context": context, "now": now, "tokens": self.ranker is not None}
-        requests = make_requests(recommender, users, **options)
-        while True:
-            with clock.of("represent"):
-                request = next(requests, None)
-            if request is None:
-                break
-            tables.append(as_table(request, self.run(request, k, candidates, clock, kept)))
+        options = {
+            "exclude_seen": exclude_seen,
+            "candidates": candidates,
+            "context": context,
+            "now": now,
+            "trace": kept,
+        }
+        for request, lists in self.blocks(recommender, users, k, clock, **options):
+            tables.append(as_table(request, lists))
             warnings += request.warnings
         return Answer(
             pa.concat_tables(tables) if tables else no_table(recommender),
@@ -150,6 +151,29 @@ class Pipeline:
             list(dict.fromkeys(warnings)),
             None if kept is None else kept.table(recommender),
         )
+
+    def blocks(
+        self,
+        recommender: Recommender,
+        users: Any,
+        k: int,
+        clock: Clock,
+        *,
+        exclude_seen: bool = True,
+        candidates: np.ndarray | None = None,
+        context: dict[str, Any] | None = None,
+        now: int | None = None,
+        trace: Trace | None = None,
+    ) -> Iterator[tuple[Request, Lists]]:
+        """The users block by block, each with its lists. Arguments as of `answer`."""
+        options = {"exclude_seen": exclude_seen, "context": context, "now": now, "tokens": self.ranker is not None}
+        requests = make_requests(recommender, users, **options)
+        while True:
+            with clock.of("represent"):
+                request = next(requests, None)
+            if request is None:
+                return
+            yield request, self.run(request, k, candidates, clock, trace)
 
     def run(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +14,8 @@ from anyrec.pipeline.stages import Lists, Request
 if TYPE_CHECKING:
     from anyrec.recommender import Recommender
 
-EVENTS = ("barred", "source", "stage", "moved", "removed", "added", "logged")
+TURN = {"barred": 0, "source": 1, "stage": 2, "moved": 3, "removed": 3, "added": 3, "logged": 4}
+"""In which order a user's events stand."""
 
 
 class Trace:
@@ -32,7 +33,7 @@ class Trace:
 
     def __init__(self, sources: list[str]):
         self.sources = sources
-        self.parts: list[dict[str, np.ndarray]] = []
+        self.parts: list[dict[str, Any]] = []
         self.tables: list[pa.Table] = []
         self.stages: list[tuple[str, Lists]] = []
         self.candidates: Candidates | None = None
@@ -105,7 +106,8 @@ class Trace:
             "user_id": request.ids.take(pa.array(rows)),
             "item_id": request.recommender.dataset.ids("item").take(pa.array(items)),
         }
-        return pa.table({**ids, **_columns(self.parts)}).take(pa.array(np.argsort(rows, kind="stable")))
+        turns = np.concatenate([np.full(len(part["row"]), TURN[part["kind"]]) for part in self.parts])
+        return pa.table({**ids, **_columns(self.parts)}).take(pa.array(np.lexsort((turns, rows))))
 
     def _tell(
         self, event: str, by: str, items: np.ndarray, at: np.ndarray, places: np.ndarray, scores: np.ndarray
@@ -138,6 +140,7 @@ class Trace:
         nothing = np.full(len(rows), np.nan)
         self.parts.append(
             {
+                "kind": event,
                 "row": rows,
                 "item": items,
                 "event": np.full(len(rows), event),
@@ -149,7 +152,7 @@ class Trace:
         )
 
 
-def _columns(parts: list[dict[str, np.ndarray]]) -> dict[str, pa.Array]:
+def _columns(parts: list[dict[str, Any]]) -> dict[str, pa.Array]:
     """event, by, rank, before, score; null where an event has none."""
     joined = {
         name: np.concatenate([part[name] for part in parts]) for name in ("event", "by", "rank", "before", "score")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -15,14 +16,20 @@ from anyrec.evaluation.held_out import HeldOut, held_out
 from anyrec.evaluation.ranking import Pairs
 from anyrec.pipeline.ranker import CELLS, Ranker
 from anyrec.pipeline.requests import requests_before
-from anyrec.progress import progress_bar
+from anyrec.progress import Bar, progress_bar
 
 if TYPE_CHECKING:
     from anyrec.pipeline.run import Pipeline
     from anyrec.recommender import Recommender
 
 BARRED = torch.finfo(torch.float32).min
+FEW = 2_000
+"""Up to so many lists, every user is kept once and the rest taught anew: what few kept users say is chance."""
 CUT = 10
+STEPS = 50
+"""Of L-BFGS at most."""
+RIDGE = 1e-3
+"""Weight of the linear map's squares beside the mean loss of a list."""
 
 
 class Taught(NamedTuple):
@@ -48,7 +55,8 @@ def train_ranker(
     """Train `ranker` in place; what the user should know of it.
 
     rows: interactions of the split's validation part that the model did not learn from. A part of their users is kept: it stops the
-    training, and where the ranker does not put their positives higher than the model does, it is left at the model's order.
+    training, and where the ranker does not put their positives higher than the model does, it is left at the model's order. Where
+    users are few, each part is kept in turn, and what is left in the end is taught on all, for as many epochs as were best on average.
     """
     assert pipeline.config.rank is not None
     options, seed = pipeline.config.rank.training, recommender.config.seed
@@ -57,20 +65,30 @@ def train_ranker(
         return [
             "The ranker learned nothing, as no held-out positive is among the candidates: the model's order stands."
         ]
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(len(lists.users), generator=generator).to(lists.users.device)
-    kept, taught = order.tensor_split([max(1, round(options.kept * len(order)))])
-    _standardise(ranker, lists.take(taught))
-    first = {name: value.detach().clone() for name, value in ranker.state_dict().items()}
-    catalogue = _catalogue(ranker, recommender)
-    before = _measure(ranker, lists, kept, catalogue)
-    _learn(ranker, lists, taught, kept, catalogue, options, generator, progress)
-    after = _measure(ranker, lists, kept, catalogue)
-    pipeline.measured = {"users": len(kept), "model": before[1], "ranker": after[1]}
-    told = f"ndcg@{CUT} {after[1]:.4f} where the model's own order gives {before[1]:.4f} (of the candidates, {len(kept):,} users kept from it)"
-    if after[1] <= before[1]:
+    _standardise(ranker, lists)
+    first, catalogue = _copy(ranker), _catalogue(ranker, recommender)
+    order = torch.randperm(len(lists.users), generator=torch.Generator().manual_seed(seed)).to(lists.users.device)
+    folds = [part for part in order.tensor_split(max(2, round(1 / options.kept))) if len(part)]
+    tested = folds if len(order) <= FEW else folds[:1]
+    before, after, epochs = [], [], []
+    with progress_bar("ranker", len(tested) * options.epochs, progress) as bar:
+        for kept in tested:
+            ranker.load_state_dict(first)
+            before.append(_measure(ranker, lists, kept, catalogue)[1])
+            taught = order[~torch.isin(order, kept)]
+            epochs.append(_learn(ranker, lists, taught, kept, catalogue, options, seed, bar))
+            after.append(_measure(ranker, lists, kept, catalogue)[1])
+    old, new = float(torch.cat(before).mean()), float(torch.cat(after).mean())
+    pipeline.measured = {"users": sum(map(len, tested)), "model": old, "ranker": new}
+    told = f"ndcg@{CUT} {new:.4f} where the model's own order gives {old:.4f} (of the candidates, {sum(map(len, tested)):,} users kept from it)"
+    if new <= old:
         ranker.load_state_dict(first)
         return [f"The ranker is not better than the model's own order: {told}. That order stands."]
+    if len(tested) > 1:
+        ranker.load_state_dict(first)
+        sure = options.model_copy(update={"epochs": round(sum(epochs) / len(epochs))})
+        with progress_bar("ranker, on all", sure.epochs, progress) as bar:
+            _learn(ranker, lists, order, None, catalogue, sure, seed, bar)
     return [f"The ranker: {told}."]
 
 
@@ -148,38 +166,64 @@ def _learn(
     ranker: Ranker,
     lists: Taught,
     taught: Tensor,
-    kept: Tensor,
+    kept: Tensor | None,
     catalogue: Tensor,
     options: RankTrainingConfig,
-    generator: torch.Generator,
-    progress: bool,
-) -> None:
-    """AdamW with a cosine to zero; the weights of the epoch with the least loss on the kept lists stay."""
+    seed: int,
+    bar: Bar,
+) -> int:
+    """First what is linear, then all by AdamW with a cosine to zero. The weights with the least loss on the kept lists stay, those of
+    the last epoch where none are kept; the number of their epoch, 0 for what is linear alone."""
+    generator, found = torch.Generator().manual_seed(seed), 0
+    best = None if kept is None else (_measure(ranker, lists, kept, catalogue)[0], _copy(ranker))
+    _learn_linear(ranker, lists.take(taught))
+    if kept is not None and best is not None:
+        best = min(best, (_measure(ranker, lists, kept, catalogue)[0], _copy(ranker)), key=itemgetter(0))
+        ranker.load_state_dict(best[1])
     optimizer = torch.optim.AdamW(ranker.parameters(), options.learning_rate, weight_decay=options.weight_decay)
-    batches = -(-len(taught) // options.batch_size)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, batches * options.epochs)
-    best, waited = (_measure(ranker, lists, kept, catalogue)[0], _copy(ranker)), 0
-    with progress_bar("ranker", batches * options.epochs, progress) as bar:
-        for _ in range(options.epochs):
-            ranker.train()
-            shuffled = taught[torch.randperm(len(taught), generator=generator).to(taught.device)]
-            for rows in shuffled.split(options.batch_size):
-                optimizer.zero_grad()
-                part = lists.take(rows)
-                loss = listwise(_score(ranker, part, catalogue), part.items >= 0, part.positive)
-                loss.backward()
-                optimizer.step()
-                schedule.step()
-                bar.advance()
-            loss = _measure(ranker, lists, kept, catalogue)[0]
-            if loss < best[0]:
-                best, waited = (loss, _copy(ranker)), 0
-            else:
-                waited += 1
-            if waited >= options.patience:
-                break
-    ranker.load_state_dict(best[1])
+    steps = max(1, -(-len(taught) // options.batch_size) * options.epochs)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for epoch in range(1, options.epochs + 1):
+        ranker.train()
+        shuffled = taught[torch.randperm(len(taught), generator=generator).to(taught.device)]
+        for rows in shuffled.split(options.batch_size):
+            optimizer.zero_grad()
+            part = lists.take(rows)
+            loss = listwise(_score(ranker, part, catalogue), part.items >= 0, part.positive)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+        bar.advance()
+        if kept is None or best is None:
+            continue
+        loss = _measure(ranker, lists, kept, catalogue)[0]
+        if loss < best[0]:
+            best, found = (loss, _copy(ranker)), epoch
+        if epoch - found >= options.patience:
+            bar.advance(options.epochs - epoch)
+            break
+    if best is not None:
+        ranker.load_state_dict(best[1])
     ranker.eval()
+    return found
+
+
+def _learn_linear(ranker: Ranker, lists: Taught) -> None:
+    """The scale and the linear map alone: a convex problem of few numbers, solved by L-BFGS over all lists at once.
+
+    On few lists it finds what the interaction takes many epochs for, and does not overfit (ML-100K: benchmarks/pipeline.py).
+    """
+    there, told = lists.items >= 0, ranker.standardised(lists.signals)
+    solver = torch.optim.LBFGS([ranker.scale, ranker.linear], max_iter=STEPS, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        solver.zero_grad()
+        scores = ranker.scale.exp() * lists.scores + told @ ranker.linear
+        value = listwise(scores, there, lists.positive) + RIDGE * ranker.linear.square().sum()
+        value.backward()
+        return value
+
+    solver.step(loss)  # type: ignore[arg-type]
 
 
 def listwise(scores: Tensor, there: Tensor, positive: Tensor) -> Tensor:
@@ -196,8 +240,8 @@ def _score(ranker: Ranker, lists: Taught, catalogue: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _measure(ranker: Ranker, lists: Taught, rows: Tensor, catalogue: Tensor) -> tuple[float, float]:
-    """The loss and the mean ndcg of the lists `rows`; a tie counts half a place, and of several positives each by itself."""
+def _measure(ranker: Ranker, lists: Taught, rows: Tensor, catalogue: Tensor) -> tuple[float, Tensor]:
+    """The mean loss, and (positives,) the ndcg of each by itself, of the lists `rows`; a tie counts half a place."""
     ranker.eval()
     losses, gains = [], []
     size = max(1, CELLS // (lists.items.shape[1] * catalogue.shape[1] * catalogue.shape[2]))
@@ -212,7 +256,7 @@ def _measure(ranker: Ranker, lists: Taught, rows: Tensor, catalogue: Tensor) -> 
         ranks = 1 + ((scores[owners] > own) & others).sum(1) + 0.5 * ((scores[owners] == own) & others).sum(1)
         gains.append(torch.where(ranks <= CUT, 1 / torch.log2(ranks + 1), 0.0))
     total = sum(len(part) for part in gains)
-    return float(sum(losses)) / total, float(torch.cat(gains).mean())
+    return float(sum(losses)) / total, torch.cat(gains)
 
 
 def _copy(ranker: Ranker) -> dict[str, Tensor]:

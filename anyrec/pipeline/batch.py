@@ -1,0 +1,55 @@
+"""Lists for every known user, written block by block to Parquet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from anyrec.config import PipelineConfig
+from anyrec.files import atomic_write
+from anyrec.pipeline.run import Clock, Pipeline, as_table, no_table
+from anyrec.progress import progress_bar
+
+if TYPE_CHECKING:
+    from anyrec.recommender import Recommender
+
+ROWS = 1 << 17
+"""Of a row group, or as many as one block of users has."""
+
+
+def write_lists(
+    recommender: Recommender,
+    path: Path,
+    k: int = 10,
+    *,
+    exclude_seen: bool = True,
+    context: dict[str, Any] | None = None,
+    now: int | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """The k best of every known user: user_id, item_id, score, rank. The file is whole or not there; memory is that of a block.
+
+    Gives `users`, `rows`, `latency_ms` of all users together by stage, and `warnings`.
+    """
+    pipeline = recommender.pipeline or Pipeline(PipelineConfig(), recommender.registry)
+    clock, rows, warnings = Clock(), 0, []
+    total = len(recommender.dataset.users)
+    options = {"exclude_seen": exclude_seen, "context": context, "now": now}
+    schema = no_table(recommender).schema
+    with atomic_write(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+        waiting: list[pa.Table] = []
+        with progress_bar("lists", total, progress) as bar:
+            for request, lists in pipeline.blocks(recommender, None, k, clock, **options):
+                waiting.append(as_table(request, lists).cast(schema))
+                warnings += request.warnings
+                rows += len(waiting[-1])
+                if sum(map(len, waiting)) >= ROWS:
+                    writer.write_table(pa.concat_tables(waiting))
+                    waiting = []
+                bar.advance(len(request.rows))
+            writer.write_table(pa.concat_tables([no_table(recommender), *waiting]))
+    warnings = list(dict.fromkeys(warnings))
+    return {"users": total, "rows": rows, "latency_ms": clock.milliseconds(), "warnings": warnings}
