@@ -214,6 +214,16 @@ def test_whole_number_ids_are_compared_as_they_are_written():
     assert Condition({"item.id": {"in": [1, 2**60 + 1]}}).holds(request).tolist() == [True, True, False]
 
 
+def test_a_condition_is_asked_anew_of_another_catalogue_and_at_another_time():
+    cheap, fresh = (
+        Condition({"item.continuous.price": {"lt": 20}}),
+        Condition({"item.temporal.released": {"ge": "now-30d"}}),
+    )
+    assert [one.holds(ask(ITEMS)).tolist() for one in (cheap, fresh)] == [[True, False, False]] * 2
+    assert cheap.holds(ask({"continuous.price": [50.0, 5.0]})).tolist() == [False, True]
+    assert fresh.holds(ask(ITEMS, now=NOW + 400 * 86_400_000_000)).tolist() == [False] * 3
+
+
 @pytest.mark.parametrize(
     "condition, where, said",
     [

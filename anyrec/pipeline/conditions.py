@@ -39,6 +39,10 @@ class Condition:
             name for test in self.tests for name in (test.feature, *(one.feature for one in test.operands)) if name
         ]
         self.names_user = any(name.startswith("user.") for name in names)
+        constants = [value for test in self.tests for one in test.operands for value in one.constants]
+        moving = any(str(value).strip().startswith("now") for value in constants)
+        self.lasting = all(name.startswith("item.") for name in names) and not moving
+        self._found: tuple[pa.Table | None, np.ndarray | None] = (None, None)
         self.features = Features()
 
     def check(self, recommender: Recommender, where: str = "/where") -> list[Fault]:
@@ -52,6 +56,13 @@ class Condition:
 
         items: (items,) the only rows to look at, in this order. Raises InputError for a value of the request of the wrong type.
         """
+        if self.lasting and items is None:  # of an unchanged catalogue, always the same
+            table, found = self._found
+            if table is not request.items or found is None:
+                found = self._holds(self.root, request, None)[0]
+                found.flags.writeable = False
+                self._found = request.items, found
+            return found
         rows = len(request.items) if items is None else len(items)
         found = self._holds(self.root, request, items)
         return np.broadcast_to(found, (len(request.rows) if self.names_user else 1, rows))[
@@ -190,15 +201,13 @@ class _Comparison:
         sides = _side(self.test.feature), _side(right_name)
         if sides[1] is None or sides[0] is None:
             wide, narrow, name = (left, right, self.test.feature) if sides[1] is None else (right, left, right_name)
-            shared = np.isin(wide.data, narrow.data)
+            shared = _among(wide, narrow)
             return self._place(np.bincount(wide.owners[shared], minlength=wide.rows), name)
-        distinct, codes = np.unique(np.concatenate([left.data, right.data]), return_inverse=True)
-        mine, others = codes[: len(left.data)], codes[len(left.data) :]
+        mine, others, width = _codes(left, right)
         if sides[0] == sides[1]:
-            width = len(distinct)
             shared = np.isin(left.owners * width + mine, right.owners * width + others)
             return self._place(np.bincount(left.owners[shared], minlength=left.rows), self.test.feature)
-        a, b = _matrix(left, mine, len(distinct)), _matrix(right, others, len(distinct))
+        a, b = _matrix(left, mine, width), _matrix(right, others, width)
         users, items = (a, b) if sides[0] == "user" else (b, a)
         return (users @ items.T).toarray()
 
@@ -217,6 +226,23 @@ def _matrix(values: Values, codes: np.ndarray, width: int) -> Any:
     """(rows, width) of ones."""
     offsets = np.searchsorted(values.owners, np.arange(values.rows + 1))
     return sparse.csr_matrix((np.ones(len(codes), np.int32), codes, offsets), (values.rows, width))
+
+
+def _among(wide: Values, narrow: Values) -> np.ndarray:
+    """(values,) bool: which of the many values are among the few."""
+    if wide.names is None or narrow.names is None:
+        return np.isin(wide.data, narrow.data)
+    few = np.zeros(int(max(wide.data.max(initial=0), narrow.data.max(initial=0))) + 1, bool)
+    few[narrow.data] = True
+    return few[wide.data]
+
+
+def _codes(left: Values, right: Values) -> tuple[np.ndarray, np.ndarray, int]:
+    """Both sides' values as whole numbers below the third, the same for the same value."""
+    if left.names is not None and right.names is not None:
+        return left.data, right.data, int(max(left.data.max(initial=0), right.data.max(initial=0))) + 1
+    distinct, codes = np.unique(np.concatenate([left.data, right.data]), return_inverse=True)
+    return codes[: len(left.data)], codes[len(left.data) :], len(distinct)
 
 
 def _same_names(left: Values, right: Values) -> Values:
