@@ -19,7 +19,7 @@ STATE = [
     {"item_id": "i2", "impressions": 5, "clicks": 0},
     {"item_id": "gone", "impressions": 5, "clicks": 5},
 ]
-ROUNDS = 20_000
+ROUNDS = 8_000
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_slots_past_the_list_or_past_k_draw_nothing():
 def test_the_propensities_of_all_that_may_be_drawn_add_up_to_1(rates):
     a, b = (np.tile(values, (len(rates), 1)) for values in np.array(rates).T)
     found = chance_of_most(a, b, np.ones(a.shape, bool), np.arange(len(rates)))
-    assert (found > 0).all() and found.sum() == pytest.approx(1, abs=2e-2)
+    assert (found > 0).all() and found.sum() == pytest.approx(1, abs=2e-3)
 
 
 def test_the_state_is_read_from_json_or_parquet_and_items_it_does_not_name_start_from_the_prior(state, tmp_path):

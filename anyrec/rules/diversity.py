@@ -34,7 +34,9 @@ class Diversity(Rule):
     type = "diversity"
 
     class Params(Params):
-        method: Literal["max_per_category", "mmr", "dpp"] = "mmr"
+        method: Literal["max_per_category", "mmr", "dpp"] = Field(
+            "mmr", description="What makes items alike, and how they are chosen."
+        )
         feature: str | None = Field(
             None, description="Item feature with the category or categories, for max_per_category."
         )

@@ -15,8 +15,9 @@ from anyrec.pipeline.given import ItemFile, raise_faults
 from anyrec.pipeline.stages import Lists, Logged, Request, Rule
 from anyrec.recommender import Recommender
 
-NODES = 64
-"""Points of the quadrature of Thompson propensities; exact to 1e-4 or better (tests/test_rules_explore.py)."""
+NODES = 128
+"""Points of the quadrature of Thompson propensities: over pools of up to 20 items with up to 100,000 impressions they add up to 1 within
+5e-4, and within 1e-5 in half of them."""
 
 
 class Explore(Rule):
@@ -31,7 +32,9 @@ class Explore(Rule):
     type = "explore"
 
     class Params(Params):
-        method: Literal["thompson", "epsilon_greedy"] = "epsilon_greedy"
+        method: Literal["thompson", "epsilon_greedy"] = Field(
+            "epsilon_greedy", description="How a slot's item is drawn."
+        )
         positions: list[int] = Field(min_length=1, max_length=100, description="The slots' positions, from 1.")
         pool: int = Field(20, ge=2, le=1000, description="Candidates that a slot is drawn from.")
         epsilon: float = Field(0.1, ge=0, le=1, description="Probability of an even draw, for epsilon_greedy.")

@@ -29,7 +29,7 @@ class Freshness(Rule):
     class Params(Params):
         feature: str = Field(description="Item feature with the item's time; the last of several.")
         half_life_days: float = Field(gt=0, description="An item so old is half as fresh as a new one.")
-        method: Literal["multiply", "add"] = "multiply"
+        method: Literal["multiply", "add"] = Field("multiply", description="How freshness joins the score.")
         weight: float = Field(1.0, gt=0, le=1000, description="How much freshness counts beside the score.")
         unit: Literal["auto", "year", "unix"] = Field(
             "auto",

@@ -18,7 +18,8 @@ from anyrec.pipeline.stages import Request, Rule
 class History(Rule):
     """Bars items the user had before: all, those of some types of interaction, of late, or had often; or lists only these.
 
-    An event without a type or a time is of no type and long ago.
+    With types, times or counts it reads the events that a user's history is made of, which leaves out what is labelled negative; an
+    event without a type or a time is of no type and long ago.
     """
 
     type = "history"

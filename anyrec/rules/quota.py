@@ -95,15 +95,14 @@ class Quota(Rule):
             np.int64,
         )
         found = take_within(codes, there, least, most, k)
-        self._warn(request, "at_most", found.over)
-        self._warn(request, "at_least", found.under)
+        self._warn(request, "at_most", found.over, "too few other candidates")
+        self._warn(request, "at_least", found.under, "too few such candidates, or too few places")
         return marked_first(lists, found.marked)
 
-    def _warn(self, request: Request, option: str, users: np.ndarray) -> None:
+    def _warn(self, request: Request, option: str, users: np.ndarray, why: str) -> None:
         if users.any():
-            request.warnings.append(
-                f"quota on '{self.params.feature}': {option} could not be kept for {users.sum()} of {len(users)} users: too few candidates."
-            )
+            which = f"{users.sum()} of {len(users)} users"
+            request.warnings.append(f"quota on '{self.params.feature}': {option} could not be kept for {which}: {why}.")
 
 
 def _amount(amount: float, k: int, round_to) -> int:
