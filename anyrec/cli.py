@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from anyrec import cli_data, cli_search  # noqa: F401  their commands join the application
+from anyrec import cli_data, cli_retrieval, cli_search  # noqa: F401  their commands join the application
 from anyrec.cli_options import (
     ConfigPath,
     ContextValues,

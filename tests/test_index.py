@@ -8,7 +8,11 @@ from anyrec.plugins import discover
 from anyrec.testing import check_index
 
 FAISS = ("flat", "hnsw", "ivf", "ivf_pq", "sq8")
-KINDS = [("exact", {}, 1.0), *(("faiss", {"kind": kind}, 0.5 if "ivf" in kind else 0.9) for kind in FAISS)]
+KINDS = [
+    ("exact", {}, 1.0),
+    *(("exact", {"precision": name}, 0.95) for name in ("bf16", "int8")),
+    *(("faiss", {"kind": kind}, 0.5 if "ivf" in kind else 0.9) for kind in FAISS),
+]
 """Least recall: half where vectors are added that are three times as long as those that cells were learned from."""
 
 

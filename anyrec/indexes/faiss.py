@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from anyrec.contracts import Params as Options
-from anyrec.retrieval.index import Found, Index, ordered
+from anyrec.retrieval.index import Found, Index
 
 FILE = "faiss.index"
 QUERIES = 200
@@ -28,6 +28,7 @@ class Faiss(Index):
     """faiss: flat, HNSW, IVF, IVF-PQ or scalar 8-bit, tuned to an asked recall."""
 
     type = "faiss"
+    trials = tuple({"kind": kind} for kind in ("flat", "hnsw", "ivf", "ivf_pq", "sq8"))
 
     class Params(Options):
         kind: Literal["flat", "hnsw", "ivf", "ivf_pq", "sq8"] = Field(
@@ -94,9 +95,6 @@ class Faiss(Index):
         if self._on_gpu:
             wide = min(wide, ON_GPU)
         scores, keys = self._index.search(queries, wide, params=self._search_params(wide, allowed))
-        if not self.exact_scores:
-            scores = np.where(keys < 0, -np.inf, self._scores(queries[:, : self.dim], keys))
-            keys, scores = ordered(keys, scores, k)
         return Found(keys, scores)
 
     def _save(self, folder: Path) -> None:

@@ -52,6 +52,8 @@ class Index:
     """Whether it takes `allowed`."""
     can_remove: ClassVar[bool] = False
     """Whether removed rows leave its structure; otherwise what it finds of them is passed over."""
+    trials: ClassVar[tuple[dict[str, Any], ...]] = ({},)
+    """Options that it is tried with where an index is chosen by measuring."""
 
     class Params(Options):
         pass
@@ -126,20 +128,21 @@ class Index:
             self._search(queries, shared, eligible, barred, keys, scores)
         return Found(keys, scores)
 
-    def held_out(self, count: int, k: int = 10) -> tuple[np.ndarray, np.ndarray]:
-        """At most `count` of the examples, or of the vectors; and what each has for its k-th best score, exactly: (queries,).
-
-        A vector that is a query finds itself, which any index does: it counts among the k all the same.
-        """
+    def held_out(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """At most `count` of the examples, or of the vectors where there are none, as `truth_of` gives them."""
         pool = self.store.vectors[self.store.keys >= 0] if self.examples is None else self.examples
-        chosen = np.sort(np.random.default_rng(0).permutation(len(pool))[:count])
-        queries, pending = np.ascontiguousarray(pool[chosen]), np.arange(len(chosen))
+        return self.truth_of(pool[np.sort(np.random.default_rng(0).permutation(len(pool))[:count])])
+
+    def truth_of(self, queries: np.ndarray, k: int = 10) -> tuple[np.ndarray, np.ndarray]:
+        """The queries, made ready, and the k-th best score of each, exactly: (queries,)."""
+        queries = self._checked(queries, "queries")
         keys, scores = self._empty(len(queries), min(k, self.store.count))
-        self._exactly(queries, pending, None, Barred(self.store, len(queries), None, None, None), keys, scores)
+        nothing = Barred(self.store, len(queries), None, None, None)
+        self._exactly(queries, np.arange(len(queries)), None, nothing, keys, scores)
         return queries, scores[:, -1]
 
     def recall_of(self, queries: np.ndarray, kth: np.ndarray, k: int = 10) -> float:
-        """Share of the k truly nearest that are found; as `held_out` gives them. One that scores as the k-th counts as one of them."""
+        """Share of the k truly nearest that are found; as `truth_of` gives them. One that scores as the k-th counts as one of them."""
         k = min(k, self.store.count)
         found = self.search(queries, k).scores
         return float((found >= kth[:, None] - 1e-5 * np.abs(kth[:, None])).sum(1).mean() / k)
@@ -178,7 +181,8 @@ class Index:
         raise NotImplementedError
 
     def _nearest(self, queries: np.ndarray, k: int, allowed: np.ndarray | None) -> Found:
-        """Its best effort: (queries, any number up to k) in any order, -1 where it found fewer, no key twice in a row.
+        """Its best effort: (queries, any number) in any order, -1 where it found fewer, no key twice in a row. More than k are welcome
+        where its scores are not exact: the best k of them by float32 are taken.
 
         k: at most the rows there are. allowed: (rows,) bool, given only where `filters`.
         """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -14,10 +16,11 @@ GROUP = 64
 """Neighbouring rows of which only the best score is looked at, unless it is good enough."""
 
 
-def best_rows(vectors: Tensor, queries: Tensor, k: int, allowed: np.ndarray | None = None) -> tuple[Tensor, Tensor]:
+def best_rows(vectors: Any, queries: Tensor, k: int, allowed: np.ndarray | None = None) -> tuple[Tensor, Tensor]:
     """The min(k, rows) largest dot products of each query, largest first, equal ones by row; on the device of `vectors`.
 
-    vectors: (rows, dim), queries: (queries, dim), both float32 or both bf16. allowed: (queries, rows) bool.
+    vectors: (rows, dim), queries: (queries, dim), both float32 or both bf16; vectors may be anything that gives such a tensor for a
+    slice of its rows, with `device` and `dtype`. allowed: (queries, rows) bool.
     Returns rows (queries, min(k, rows)) int64, -1 past the end, and scores (same shape), -inf there.
     """
     k = min(k, len(vectors))
@@ -35,7 +38,7 @@ def best_rows(vectors: Tensor, queries: Tensor, k: int, allowed: np.ndarray | No
 class _Best:
     """The best so far of each query, and a score that what is added must exceed."""
 
-    def __init__(self, queries: Tensor, k: int, vectors: Tensor, allowed: np.ndarray | None):
+    def __init__(self, queries: Tensor, k: int, vectors: Any, allowed: np.ndarray | None):
         shape, device = (len(queries), k), vectors.device
         self.queries, self.vectors, self.allowed = queries, vectors, allowed
         self.rows = torch.full(shape, -1, dtype=torch.int64, device=device)

@@ -1,0 +1,204 @@
+"""An index of items by id, as one folder: what it was made of, which model it belongs to, what it measured.
+
+index/  manifest.json   type and options, dim, metric, the model's hash, figures, sha256 of each file below, versions
+        ids.arrow       the item ids; the index's keys are rows of it
+        vectors.npy keys.npy state.json and the backend's own files
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from anyrec.config import Component
+from anyrec.data.dataset import rows_of
+from anyrec.errors import DataError, Fault, InputError, ModelError
+from anyrec.files import atomic_folder, atomic_write, find_folder, sha256_of
+from anyrec.plugins import Registry
+from anyrec.retrieval.index import Found, Index, Metric
+from anyrec.retrieval.measure import measure
+
+FORMAT = "anyrec index 1"
+MANIFEST, IDS = "manifest.json", "ids.arrow"
+QUERIES = 1000
+"""Queries that an index is tuned on and measured with, half each."""
+
+
+class Catalogue:
+    """Finds item ids by vector. Keys are rows of `ids`; a removed item keeps its row."""
+
+    def __init__(self, component: Component, index: Index, ids: pa.Array, model: str = ""):
+        self.component, self.index, self.ids, self.model = component, index, ids, model
+        self.figures: dict[str, float] = {}
+
+    @classmethod
+    def build(
+        cls,
+        component: Component,
+        registry: Registry,
+        ids: pa.Array,
+        vectors: np.ndarray,
+        *,
+        metric: Metric = "dot",
+        model: str = "",
+        queries: np.ndarray | None = None,
+        measured: bool = True,
+    ) -> Catalogue:
+        """ids: (items,) distinct; vectors: (items, dim) float32, kept; queries: (any, dim) users' vectors, by default some items'.
+
+        component: the index and its options, as `index` in the config. model: `anyrec.storage.model_id` of whose vectors they are.
+        Raises ConfigError for an unknown index or a bad option, MissingDependency, and DataError for vectors not finite.
+        """
+        params = registry.params("index", component.type, component.options(), "/index")
+        index = registry.get("index", component.type, "/index/type")(vectors.shape[1], metric, params)
+        if len(ids) != len(vectors):
+            raise DataError(Fault("ids", f"{len(ids)} ids for {len(vectors)} vectors.", "Give one each.", "shape"))
+        rng = np.random.default_rng(0)
+        pool = vectors if queries is None else queries
+        examples = pool[np.sort(rng.permutation(len(pool))[:QUERIES])]
+        start = time.perf_counter()
+        index.build(vectors, queries=examples[::2])
+        catalogue = cls(component, index, _whole(ids), model)
+        if measured:
+            catalogue.figures = measure(index, examples[1::2], time.perf_counter() - start)
+        return catalogue
+
+    def __len__(self) -> int:
+        return self.index.store.count
+
+    def search(
+        self,
+        queries: np.ndarray,
+        k: int,
+        allowed: np.ndarray | None = None,
+        exclude: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> Found:
+        """As `Index.search`: keys, and what `allowed` and `exclude` name, are rows of `ids`."""
+        return self.index.search(queries, k, allowed, exclude)
+
+    def add(self, ids: pa.Array, vectors: np.ndarray) -> None:
+        """An id that is there gets the new vector. Raises DataError for an id given twice, or of another type."""
+        ids = _whole(ids)
+        if len(ids.unique()) < len(ids) or ids.null_count:
+            raise DataError(Fault("ids", "an id is null or given twice.", "Give distinct ones.", "ids"))
+        if ids.type != self.ids.type and pa.types.is_integer(ids.type) != pa.types.is_integer(self.ids.type):
+            raise DataError(Fault("ids", f"these are of type {ids.type}, those there of {self.ids.type}.", kind="ids"))
+        rows = rows_of(ids, self.ids)
+        new = np.flatnonzero(rows < 0)
+        grown = pa.concat_arrays([self.ids, ids.take(pa.array(new)).cast(self.ids.type)])
+        rows[new] = len(self.ids) + np.arange(len(new))
+        self.index.add(rows, vectors)
+        self.ids = grown
+
+    def remove(self, ids: pa.Array) -> None:
+        """Ids that are not there are passed over."""
+        rows = rows_of(_whole(ids), self.ids)
+        self.index.remove(rows[rows >= 0])
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the folder whole or not at all: a crash leaves the old one. Raises ModelError where something else is there."""
+        place = Path(folder).resolve()
+        if place.exists() and any(place.iterdir()) and not (place / MANIFEST).exists():
+            fault = Fault(str(place), "this folder exists and is no index.", "Name another, or empty it.", "foreign")
+            raise ModelError(fault)
+        with atomic_folder(place, MANIFEST) as new:
+            self.index.save(new)
+            with (
+                pa.OSFile(str(new / IDS), "wb") as sink,
+                pa.ipc.new_file(sink, pa.schema([("id", self.ids.type)])) as to,
+            ):
+                to.write_table(pa.table({"id": self.ids}))
+            manifest = {
+                "format": FORMAT,
+                "index": self.component.model_dump(mode="json"),
+                "dim": self.index.dim,
+                "metric": self.index.metric,
+                "model": self.model,
+                "figures": self.figures,
+                "counts": {"items": len(self), "rows": len(self.ids)},
+                "versions": _versions(),
+                "files": {p.relative_to(new).as_posix(): sha256_of(p) for p in sorted(new.rglob("*")) if p.is_file()},
+            }
+            with atomic_write(new / MANIFEST) as temporary:
+                temporary.write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+        return place
+
+    @classmethod
+    def load(cls, folder: str | Path, registry: Registry, model: str | None = None) -> Catalogue:
+        """model: whose index it must be (`anyrec.storage.model_id`); None takes any.
+
+        Every file is held against its sha256 before a library reads it. Raises ModelError for a folder that is missing, foreign, damaged
+        or another model's.
+        """
+        place = find_folder(Path(folder).resolve(), MANIFEST)
+        if place is None:
+            fault = Fault(str(folder), f"no index is here (no {MANIFEST}).", "Run anyrec index.", "no index")
+            raise ModelError(fault)
+        manifest = _checked(place)
+        if model is not None and manifest["model"] != model:
+            fault = Fault(str(place), "this index belongs to another model.", "Run anyrec index again.", "foreign")
+            raise ModelError(fault)
+        try:
+            component = Component(**manifest["index"])
+            params = registry.params("index", component.type, component.options(), "/index")
+            index = registry.get("index", component.type, "/index/type")(manifest["dim"], manifest["metric"], params)
+            with pa.OSFile(str(place / IDS), "rb") as source:
+                ids = pa.ipc.open_file(source).read_all().column("id")
+            index.load(place)
+        except InputError as error:
+            raise ModelError(error.faults) from None
+        except (KeyError, TypeError, ValueError, OSError, RuntimeError, pa.ArrowInvalid) as error:
+            fault = Fault(str(place), f"this index cannot be read: {error}.", "Run anyrec index again.", "damaged")
+            raise ModelError(fault) from None
+        catalogue = cls(component, index, _whole(ids), manifest["model"])
+        catalogue.figures = manifest["figures"]
+        return catalogue
+
+
+def _checked(place: Path) -> dict[str, Any]:
+    """The manifest, once every file is what it says."""
+    again = "Run anyrec index again."
+    try:
+        manifest = json.loads((place / MANIFEST).read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise ModelError(Fault(str(place / MANIFEST), "this is not valid JSON.", again, "damaged")) from None
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise ModelError(
+            Fault(str(place), f"this is not an index that this version reads ('{FORMAT}').", again, "foreign")
+        )
+    wanted = {"index": dict, "dim": int, "metric": str, "model": str, "figures": dict, "files": dict}
+    faults = [
+        Fault(f"{place / MANIFEST}#/{key}", "this is missing or of another kind.", again, "damaged")
+        for key, kind in wanted.items()
+        if not isinstance(manifest.get(key), kind)
+    ]
+    for name, digest in manifest["files"].items() if not faults else ():
+        path = place / name
+        if not path.resolve().is_relative_to(place.resolve()) or not path.is_file():
+            faults.append(Fault(str(path), "this file is missing.", again, "damaged"))
+        elif sha256_of(path) != digest:
+            faults.append(Fault(str(path), "this file is not the one that was saved.", again, "damaged"))
+    if faults:
+        raise ModelError(faults)
+    return manifest
+
+
+def _versions() -> dict[str, str]:
+    """Of the package, and of what an index may be made with."""
+    found = {}
+    for package in ("anyrec", "numpy", "torch", "faiss-cpu", "faiss-gpu", "annoy", "usearch", "qdrant-client"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _whole(ids: pa.Array | pa.ChunkedArray) -> pa.Array:
+    return ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids

@@ -1,0 +1,201 @@
+"""An index of item ids on disk: whole or absent, whose it is, and what it measured."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from anyrec.config import Component
+from anyrec.errors import ConfigError, DataError, ModelError
+from anyrec.plugins import discover
+from anyrec.retrieval.catalogue import Catalogue
+from anyrec.retrieval.choose import choose
+
+REGISTRY = discover()
+KINDS = [
+    Component(type="exact"),
+    Component(type="exact", precision="int8"),
+    *(Component(type="faiss", kind=kind) for kind in ("flat", "hnsw", "ivf", "ivf_pq", "sq8")),
+]
+
+
+def some(rows: int = 400, dim: int = 8, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(rows, dim)).astype(np.float32)
+
+
+def make(component: Component = KINDS[0], rows: int = 400, **options) -> Catalogue:
+    ids = pa.array([f"i{n}" for n in range(rows)])
+    return Catalogue.build(component, REGISTRY, ids, some(rows), model="mine", **options)
+
+
+@pytest.mark.parametrize("component", KINDS, ids=str)
+def test_a_saved_index_comes_back_with_its_ids_and_figures(component, tmp_path):
+    made = make(component)
+    place = made.save(tmp_path / "index")
+    again = Catalogue.load(place, REGISTRY, "mine")
+    for old, new in zip(made.search(some(5, seed=1), 7), again.search(some(5, seed=1), 7), strict=True):
+        np.testing.assert_array_equal(old, new)
+    assert again.ids.equals(made.ids)
+    assert again.figures == made.figures
+    assert {"rows", "bytes", "build_seconds", "recall@10", "queries_per_second"} <= set(made.figures)
+    assert json.loads((place / "manifest.json").read_text())["counts"] == {"items": 400, "rows": 400}
+
+
+def test_items_are_added_replaced_and_removed_by_id(tmp_path):
+    index = make()
+    index.add(pa.array(["new", "i3"]), np.array([[9] * 8, [-9] * 8], np.float32))
+    index.remove(pa.array(["i5", "nobody"]))
+    assert len(index) == 400
+    index.save(tmp_path / "index")
+    for one in (index, Catalogue.load(tmp_path / "index", REGISTRY)):
+        found = one.search(np.ones((1, 8), np.float32), 400).keys[0]
+        names = one.ids.take(pa.array(found)).to_pylist()
+        assert names[0] == "new"
+        assert names[-1] == "i3"
+        assert "i5" not in names
+    for ids in (["a", "a"], [None, "b"]):
+        with pytest.raises(DataError):
+            index.add(pa.array(ids), some(2))
+    with pytest.raises(DataError):
+        index.add(pa.array([1, 2]), some(2))
+
+
+def test_another_models_index_is_refused(tmp_path):
+    place = make().save(tmp_path / "index")
+    with pytest.raises(ModelError, match="another model"):
+        Catalogue.load(place, REGISTRY, "another")
+
+
+@pytest.mark.parametrize("component", KINDS, ids=str)
+def test_damaged_files_are_refused_before_a_library_reads_them(component, tmp_path):
+    place = make(component).save(tmp_path / "index")
+    for path in sorted(place.iterdir()):
+        whole = path.read_bytes()
+        for bad in (b"", whole[: len(whole) // 2], os.urandom(len(whole)), whole + b"\0", b"{}", b"[]"):
+            path.write_bytes(bad)
+            with pytest.raises(ModelError):
+                Catalogue.load(place, REGISTRY)
+        path.unlink()
+        with pytest.raises(ModelError):
+            Catalogue.load(place, REGISTRY)
+        path.write_bytes(whole)
+    Catalogue.load(place, REGISTRY)
+
+
+@pytest.mark.parametrize("component", KINDS, ids=str)
+def test_a_foreign_file_under_a_fitting_hash_is_refused(component, tmp_path):
+    from anyrec.files import sha256_of
+
+    place = make(component).save(tmp_path / "index")
+    for path in sorted(place.iterdir()):
+        whole, manifest = path.read_bytes(), (place / "manifest.json").read_bytes()
+        if path.name == "manifest.json" or not whole:
+            continue
+        path.write_bytes(b"not what you think")
+        told = json.loads(manifest)
+        told["files"][path.name] = sha256_of(path)
+        (place / "manifest.json").write_text(json.dumps(told))
+        with pytest.raises(ModelError):
+            Catalogue.load(place, REGISTRY)
+        path.write_bytes(whole)
+        (place / "manifest.json").write_bytes(manifest)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"format": "anyrec index 1"}', '{"format": 7}', "\xff"])
+def test_a_manifest_that_is_none_is_refused(text, tmp_path):
+    place = make(measured=False).save(tmp_path / "index")
+    (place / "manifest.json").write_text(text, encoding="latin-1")
+    with pytest.raises(ModelError):
+        Catalogue.load(place, REGISTRY)
+
+
+def test_a_file_outside_the_folder_is_refused(tmp_path):
+    place = make(measured=False).save(tmp_path / "index")
+    manifest = json.loads((place / "manifest.json").read_text())
+    (tmp_path / "outside").write_text("")
+    manifest["files"]["../outside"] = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    (place / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ModelError):
+        Catalogue.load(place, REGISTRY)
+
+
+def test_a_folder_that_is_no_index_is_not_written_over(tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(ModelError):
+        make(measured=False).save(tmp_path)
+    with pytest.raises(ModelError):
+        Catalogue.load(tmp_path / "nowhere", REGISTRY)
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+WRITER = """
+import os, sys
+import numpy as np, pyarrow as pa
+from pathlib import Path
+from anyrec.config import Component
+from anyrec.plugins import discover
+from anyrec.retrieval.catalogue import Catalogue
+
+place, registry = Path(sys.argv[1]), discover()
+ids = pa.array([f"i{n}" for n in range(50)])
+old, new = (
+    Catalogue.build(Component(type="exact"), registry, ids, np.full((50, 4), value, np.float32), measured=False) for value in (1, 2)
+)
+old.save(place)
+at, count = 0, 0
+
+def die(event, arguments):
+    global count
+    if at and event in ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree") and place.name in str(arguments[0]):
+        count += 1
+        if count == at:
+            os._exit(9)
+
+sys.addaudithook(die)
+status, states = 9, set()
+while status:
+    at += 1
+    child = os.fork()
+    if not child:
+        new.save(place)
+        os._exit(0)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    step, at = at, 0
+    found = Catalogue.load(place, registry)
+    states.add(float(found.index.store.vectors.min()))
+    assert found.index.store.vectors.min() == found.index.store.vectors.max(), step
+    at = step
+last, at = at, 0
+old.save(place)
+print(last, sorted(states), os.listdir(place.parent))
+"""
+
+
+def test_a_writer_killed_at_any_moment_leaves_an_index_whole(tmp_path):
+    """Killed before each of its file operations in turn, until one gets through; what is there is the old one or the new."""
+    command = [sys.executable, "-W", "ignore", "-c", WRITER, str(tmp_path / "index")]
+    done = subprocess.run(command, cwd=Path(__file__).parent.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    steps, told = done.stdout.split(" ", 1)
+    assert int(steps) > 20
+    assert told.strip() == "[1.0, 2.0] ['index']", "a later save clears away what the killed ones left"
+
+
+def test_the_cheapest_that_reaches_the_recall_is_chosen():
+    vectors = some(2000)
+    best, tried = choose(REGISTRY, pa.array(range(2000)), vectors, 0.99, shown=False)
+    assert best.figures["recall@10"] >= 0.99
+    assert {component.type for component, _ in tried} >= {"exact", "faiss"}
+
+
+def test_an_unknown_index_or_option_is_refused():
+    for component in (Component(type="exakt"), Component(type="faiss", kind="tree"), Component(type="faiss", colour=1)):
+        with pytest.raises(ConfigError):
+            make(component)
