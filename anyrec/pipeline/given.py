@@ -67,9 +67,9 @@ def rows_of_ids(given: Sequence[Any] | pa.Array, ids: pa.Array) -> np.ndarray:
 
 
 def check_ids(recommender: Recommender, given: Sequence[Any], where: str) -> list[Fault]:
-    """A fault for each id that no item has."""
+    """A fault for each id that no item has. where: of each, with {} for its number."""
     unknown = np.flatnonzero(rows_of_ids(given, recommender.dataset.ids("item")) < 0)
-    return [Fault(f"{where}/{n}", f"no item has the id {given[n]!r}.", kind="unknown id") for n in unknown.tolist()]
+    return [Fault(where.format(n), f"no item has the id {given[n]!r}.", kind="unknown id") for n in unknown.tolist()]
 
 
 def raise_faults(faults: list[Fault]) -> None:

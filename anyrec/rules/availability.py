@@ -64,7 +64,7 @@ class Availability(Rule):
         params = self.params
         kinds = ("text", "number", "flag") if params.values else ("number", "flag")
         faults = check_feature(recommender, params.feature, "/feature", "item", kinds)
-        faults += check_ids(recommender, params.items, "/items")
+        faults += check_ids(recommender, params.items, "/items/{}")
         faults += self.file.check("/file") if self.file else []
         for name in ("since", "until"):
             bound = getattr(params, name)

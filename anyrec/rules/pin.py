@@ -49,9 +49,8 @@ class Pin(Rule):
         self.conditions = [Condition(one.where) if one.where else None for one in self.pins]
 
     def check(self, recommender: Recommender) -> None:
-        faults = []
+        faults = check_ids(recommender, [one.item for one in self.params.items], "/items/{}/item")
         for n, one in enumerate(self.params.items):
-            faults += check_ids(recommender, [one.item], f"/items/{n}/item")
             faults += Condition(one.where).check(recommender, f"/items/{n}/where") if one.where else []
         raise_faults(faults)
 
