@@ -12,6 +12,7 @@ model/  manifest.json       sha256 of each file below, hash of the data, version
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -141,6 +142,13 @@ def find_model(path: Path) -> Path:
     raise ModelError(
         Fault(str(path), f"{state} (no {MANIFEST} found).", "Give the folder that train.py wrote.", "no model")
     )
+
+
+def model_id(path: Path) -> str:
+    """Which model this is: a hash of the hashes of its files, its index and pipeline left out. path: as `find_model` takes it."""
+    files = json.loads((find_model(path) / MANIFEST).read_text())["files"]
+    own = {name: digest for name, digest in files.items() if not name.startswith(("index/", "pipeline/"))}
+    return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
 
 
 def versions() -> dict[str, str]:
