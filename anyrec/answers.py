@@ -20,6 +20,7 @@ from anyrec.scoring import rank_rows
 
 if TYPE_CHECKING:
     from anyrec.pipeline.run import Answer, Pipeline
+    from anyrec.retrieval.catalogue import Catalogue
 
 
 class Answers(Known):
@@ -30,6 +31,10 @@ class Answers(Known):
     notes: list[str]
     pipeline: Pipeline | None
     """The stages between the model and a list; None where the model ranks the whole catalogue."""
+    catalogue: Catalogue | None
+    """The index of the items' vectors, made when it is first searched."""
+    widened: bool
+    """Whether it knows items beside those that the model was fitted or saved with."""
 
     def recommend(
         self,

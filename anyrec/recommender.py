@@ -56,7 +56,7 @@ class Recommender(Answers, Nearest):
         self.fingerprint: str | None = None
         """Hash of the data that a loaded model was trained on."""
         self.history = None
-        self.pipeline = None
+        self.pipeline, self.catalogue, self.widened = None, None, False
         self._known, self._before = {}, {}
 
     @classmethod
@@ -165,7 +165,7 @@ class Recommender(Answers, Nearest):
             dataset = with_history(dataset, history_column(dataset, events), histories)
         self.model, self.columns = assemble(config, self.registry, dataset, split.train, self.context, self.notes)
         self.notes = list(dict.fromkeys([*self.notes, *self.context.warnings]))  # a refit says the same again
-        self._known, self._before = {}, {}
+        self._known, self._before, self.catalogue = {}, {}, None
         labels = fade(labels, dataset, split.train, config.data.half_life_interactions)
         order = None if events is None else events.interactions
         samples = make_samples(dataset, split.train, labels, self.model.heads, order).to(self.device)
@@ -249,6 +249,7 @@ class Recommender(Answers, Nearest):
                 "item", Dataset(self.dataset.users, new, self.dataset.interactions, _root(items))
             )
             wider._known = {**self._known, "item": torch.cat([self._known_rows("item"), represented])}
+            wider.widened = True
             if TOKENS["item"] in self._known:
                 wider._known[TOKENS["item"]] = torch.cat([self._known_tokens("item"), self._tokens("item", new)])
             vectors = self._item_vectors()

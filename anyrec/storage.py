@@ -7,6 +7,7 @@ model/  manifest.json       sha256 of each file below, hash of the data, version
         users.arrow items.arrow seen.arrow   the records, and who interacted with what
         known.safetensors   what the interaction reads of each of those users and items
         pipeline/           what its sources and its ranker learned, where the config has one
+        index/              of the items, where a pipeline searches one that takes time to build
         README.md           model card
 """
 
@@ -45,6 +46,8 @@ HISTORY = "history.arrow"
 
 def save_model(recommender: Recommender, directory: Path) -> Path:
     """Write the whole directory beside its place, sync it, then swap it in: a crash leaves the old one whole."""
+    from anyrec.pipeline.nearest_items import save_catalogue
+
     directory = directory.resolve()
     directory.parent.mkdir(parents=True, exist_ok=True)
     if directory.exists() and any(directory.iterdir()) and not (directory / MANIFEST).exists():
@@ -74,6 +77,7 @@ def save_model(recommender: Recommender, directory: Path) -> Path:
         "files": {path.relative_to(temporary).as_posix(): sha256_of(path) for path in files},
     }
     (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+    save_catalogue(recommender, temporary, model_id(temporary))
     for path in [*files, temporary / MANIFEST]:
         with path.open("rb") as file:
             os.fsync(file.fileno())
@@ -84,6 +88,7 @@ def save_model(recommender: Recommender, directory: Path) -> Path:
 def load_model(path: Path, trust_plugins: bool, plugins: Sequence[str | Path]) -> Recommender:
     from anyrec.pipeline.fit import FOLDER as PIPELINE
     from anyrec.pipeline.fit import load_pipeline
+    from anyrec.pipeline.nearest_items import load_catalogue
     from anyrec.recommender import make_recommender
 
     directory = find_model(path)
@@ -120,6 +125,8 @@ def load_model(path: Path, trust_plugins: bool, plugins: Sequence[str | Path]) -
     recommender.seen = Pairs(seen["item"].to_numpy(), np.concatenate([[0], np.cumsum(counts)]))
     recommender.model.eval()
     recommender.pipeline = load_pipeline(recommender, directory / PIPELINE)
+    if recommender.pipeline is not None:
+        recommender.catalogue = load_catalogue(recommender, directory, model_id(directory))
     recommender.directory = directory
     return recommender
 

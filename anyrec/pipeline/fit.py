@@ -54,26 +54,29 @@ def fit_pipeline(recommender: Recommender, *, progress: bool = True) -> None:
         pipeline.ranker = ranker.eval()
 
 
-def measure_pipeline(recommender: Any, part: Literal["validation", "test"]) -> dict[str, float]:
-    """The metrics of the lists; equal scores share their places where no rule has moved them."""
-    pipeline, ks = recommender.pipeline, recommender.config.evaluation.k
+def measure_pipeline(recommender: Recommender, part: Literal["validation", "test"]) -> dict[str, float]:
+    """The metrics of the lists, at the config's k."""
+    ks = recommender.config.evaluation.k
+    metrics = ranking_metrics(rank_through(recommender, part, max(ks)), ks)
+    return {name: value for name, value in metrics.items() if name != "auc"}
+
+
+def rank_through(recommender: Recommender, part: Literal["validation", "test"], k: int) -> Ranking:
+    """Where the k best of the whole pipeline have what was held out; infinite where they do not. Equal scores share their places
+    where no rule has moved them."""
+    pipeline = recommender.pipeline
+    assert pipeline is not None
     held = held_out(recommender, part)
     rows, items = held.targets.take(np.flatnonzero(held.targets.counts()))
-    ranks, lists, users = np.full(len(items), np.inf), [], []
-    start = 0
-    tokens = pipeline.ranker is not None
-    for here, request in requests_before(recommender, part, held, tokens=tokens):
-        found = pipeline.run(request, max(ks), held.rankable)
-        listed = np.full((len(here), max(ks)), -1)
-        listed[:, : found.items.shape[1]] = found.items
+    ranks, users, start = np.full(len(items), np.inf), np.empty(0, np.int64), 0
+    lists = np.full((int(rows.max(initial=-1)) + 1, k), -1)
+    for here, request in requests_before(recommender, part, held, tokens=pipeline.ranker is not None):
+        found = pipeline.run(request, k, held.rankable)
         low, high = np.searchsorted(rows, [start, start + len(here)])
         ranks[low:high] = _ranks(found.items, found.scores, rows[low:high] - start, items[low:high])
-        lists.append(listed)
-        users.append(here)
-        start += len(here)
-    users, lists = np.concatenate(users), np.concatenate(lists)
-    ranking = Ranking(users[rows], items, ranks, users, lists, np.full(len(users), int(held.rankable.sum())))
-    return {name: value for name, value in ranking_metrics(ranking, ks).items() if name != "auc"}
+        lists[start : start + len(here), : found.items.shape[1]] = found.items
+        users, start = np.append(users, here), start + len(here)
+    return Ranking(users[rows], items, ranks, users, lists, np.full(len(users), int(held.rankable.sum())))
 
 
 def save_pipeline(pipeline: Pipeline, folder: Path) -> None:

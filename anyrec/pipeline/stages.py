@@ -76,7 +76,7 @@ class Source:
     """Brings candidates. Its `k` is how many of each user."""
 
     type: ClassVar[str]
-    scored: ClassVar[bool] = False
+    scored: bool = False
     """Whether its scores are the model's own, so that its lists are in the model's order."""
 
     class Params(Options):

@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import numpy as np
-from pydantic import BaseModel
 
 from anyrec.pipeline.lists import lists_of_ranks
+from anyrec.pipeline.nearest_items import catalogue_of
 from anyrec.pipeline.stages import Lists, Request, Source
 from anyrec.scoring import rank_rows
 
 
 class ModelSource(Source):
-    """What the model scores highest: by the index where users and items have vectors, else all items, block by block."""
+    """What the model scores highest: by the index where users and items have vectors, else all items, block by block.
+
+    What an index finds is scored again by the model.
+    """
 
     type = "model"
+
+    scored = True
 
     class Params(Source.Params):
         pass
 
-    def __init__(self, params: BaseModel | None = None):
-        super().__init__(params)
-
     def retrieve(self, request: Request, k: int, allowed: np.ndarray | None) -> Lists:
-        recommender = request.recommender
+        recommender, catalogue = request.recommender, catalogue_of(request.recommender)
+        self.scored = catalogue is None
         with recommender._inference():
+            if catalogue is not None:
+                queries = recommender._vectors("user", request.represented).float().cpu().numpy()
+                return Lists(*catalogue.search(queries, k, allowed, request.exclude))
             found = rank_rows(
                 recommender.model, request.represented, recommender._known_rows("item"), k, request.exclude, allowed
             )
