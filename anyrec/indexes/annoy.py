@@ -47,7 +47,7 @@ class Annoy(Index):
         seed: int = Field(default=0, ge=0, le=2**31 - 1)
 
     def _build(self, vectors: np.ndarray, keys: np.ndarray) -> None:
-        self._forest, self._built = self._empty(), len(vectors)
+        self._forest, self._built = self._new(), len(vectors)
         self._forest.set_seed(self.params.seed)
         for start in range(0, len(vectors), BLOCK):  # annoy takes one vector at a time
             for row, vector in enumerate(vectors[start : start + BLOCK].tolist(), start):
@@ -76,7 +76,7 @@ class Annoy(Index):
 
     def _load(self, folder: Path) -> None:
         path = folder / FILE
-        self._forest = self._empty()
+        self._forest = self._new()
         try:
             self._forest.load(str(path))
         except OSError as error:
@@ -103,7 +103,7 @@ class Annoy(Index):
         """1 for a recall of 0.95: misses fall off exponentially."""
         return math.log(1 - self.params.recall) / math.log(0.05)
 
-    def _empty(self) -> Any:
+    def _new(self) -> Any:
         try:
             from annoy import AnnoyIndex
         except ImportError:

@@ -14,7 +14,9 @@ from anyrec.contracts import Params as Options
 from anyrec.errors import Fault, MissingDependency, ModelError
 from anyrec.retrieval.index import Found, Index
 
-FILE, SCALE = "graph.usearch", "scale.json"
+FILE, STATE = "graph.usearch", "usearch.json"
+QUERIES = 200
+WIDTHS = (10, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024, 2048)
 
 
 class Usearch(Index):
@@ -29,22 +31,27 @@ class Usearch(Index):
 
     class Params(Options):
         dtype: Literal["f32", "f16", "bf16", "i8"] = Field(
-            default="bf16", description="How the graph keeps a number; what it finds is scored again in float32."
+            default="i8", description="How the graph keeps a number; what it finds is scored again in float32."
         )
         connectivity: int = Field(default=16, ge=2, le=512, description="Neighbours of each vector in the graph (M).")
         expansion_add: int = Field(
             default=100, ge=1, le=10_000, description="Candidates kept while a vector is put in (efConstruction)."
         )
-        expansion_search: int = Field(
-            default=64, ge=1, le=100_000, description="Candidates kept in a search (ef): more find more, slower."
+        expansion_search: int | None = Field(
+            default=None,
+            ge=1,
+            le=100_000,
+            description="Candidates kept in a search (ef): more find more, slower; by default found by trying, for the recall.",
         )
+        recall: float = Field(default=0.95, gt=0, le=1, description="Share of the true 10 nearest to find, by trying.")
         build_threads: int = Field(
             default=1, ge=0, description="0 takes all cores; only 1 builds the same graph every time."
         )
 
     def _build(self, vectors: np.ndarray, keys: np.ndarray) -> None:
-        self._graph, self._scale = self._empty(), float(np.abs(vectors).max()) or 1.0
+        self._graph, self._scale = self._new(), float(np.abs(vectors).max()) or 1.0
         self._add(keys, vectors)
+        self._width = self.params.expansion_search or self._tuned()
 
     def _add(self, keys: np.ndarray, vectors: np.ndarray) -> None:
         self._graph.add(keys.astype(np.uint64), self._kept(vectors, self._scale), threads=self.params.build_threads)
@@ -54,8 +61,9 @@ class Usearch(Index):
 
     def _nearest(self, queries: np.ndarray, k: int, allowed: np.ndarray | None) -> Found:
         if self.params.dtype == "i8":  # order among near equals is lost in 8 bits: the float32 scores choose
-            k = min(max(2 * k, self.params.expansion_search), len(self._graph))
+            k = min(max(k + k // 2, self._width), len(self._graph))
             queries = self._kept(queries, np.abs(queries).max(1, keepdims=True))
+        self._graph.expansion_search = max(self._width, k + k // 2)
         if len(queries) == 1:
             one = self._graph.search(queries[0], k, threads=1)
             return Found(one.keys.astype(np.int64)[None], one.distances[None])
@@ -65,24 +73,32 @@ class Usearch(Index):
 
     def _save(self, folder: Path) -> None:
         self._graph.save(str(folder / FILE))
-        (folder / SCALE).write_text(json.dumps(self._scale) + "\n")
+        (folder / STATE).write_text(json.dumps({"scale": self._scale, "width": self._width}) + "\n")
 
     def _load(self, folder: Path) -> None:
-        self._graph = self._empty()
+        self._graph = self._new()
         path = folder / FILE
         try:
-            self._scale = float(json.loads((folder / SCALE).read_text()))
+            state = json.loads((folder / STATE).read_text())
+            self._scale, self._width = float(state["scale"]), int(state["width"])
             self._graph.load(str(path))
         except (RuntimeError, ValueError, KeyError, OSError) as error:
             raise ModelError(Fault(str(path), f"usearch cannot read it: {error}.", "Build the index anew.")) from None
         if self._graph.ndim != self.inner_dim or len(self._graph) != self.store.count:
             found, wanted = f"{len(self._graph)} x {self._graph.ndim}", f"{self.store.count} x {self.inner_dim}"
             raise ModelError(Fault(str(path), f"it holds {found} vectors, not {wanted}.", "Build the index anew."))
-        self._graph.expansion_search = self.params.expansion_search
         self._graph.expansion_add = self.params.expansion_add
 
     def _bytes(self) -> int:
         return int(self._graph.memory_usage)
+
+    def _tuned(self) -> int:
+        """The least number of candidates, of powers of two and what lies between, that reaches the recall on queries held out."""
+        queries, kth = self.held_out(QUERIES)
+        for self._width in WIDTHS:
+            if self.recall_of(queries, kth) >= self.params.recall:
+                break
+        return self._width
 
     def _kept(self, vectors: np.ndarray, scale: Any) -> np.ndarray:
         """What usearch is given: float32, or int8 of which 127 stands for `scale`; larger ones, added later, are cut to it."""
@@ -91,7 +107,7 @@ class Usearch(Index):
         steps = vectors * (127 / np.maximum(scale, 1e-30))
         return np.rint(steps).clip(-127, 127).astype(np.int8)
 
-    def _empty(self) -> Any:
+    def _new(self) -> Any:
         try:
             from usearch.index import Index as Graph
         except ImportError:
@@ -102,5 +118,4 @@ class Usearch(Index):
             dtype=self.params.dtype,
             connectivity=self.params.connectivity,
             expansion_add=self.params.expansion_add,
-            expansion_search=self.params.expansion_search,
         )

@@ -1,0 +1,131 @@
+"""What is special to annoy, usearch and Qdrant; and that each keeps the contract of an index."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from anyrec.errors import ConfigError, InputError, ModelError
+from anyrec.plugins import discover
+from anyrec.testing import check_index
+
+PACKAGES = {"annoy": "annoy", "usearch": "usearch", "qdrant": "qdrant_client"}
+VECTORS = np.random.default_rng(0).normal(size=(500, 16)).astype(np.float32)
+QUERIES = np.random.default_rng(1).normal(size=(20, 16)).astype(np.float32)
+
+
+def made(name, metric="dot", **options):
+    pytest.importorskip(PACKAGES[name], reason=f"pip install 'anyrec[{name}]'")
+    cls = discover().get("index", name)
+    return cls(16, metric, cls.Params(**options))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("annoy", {}), ("usearch", {}), ("usearch", {"dtype": "f32"}), ("usearch", {"dtype": "bf16"}), ("qdrant", {})],
+)
+def test_an_index_keeps_the_contract(name, options):
+    check_index(type(made(name)), options)
+
+
+@pytest.mark.parametrize("name", ["annoy", "usearch"])
+def test_the_same_vectors_make_the_same_index(name):
+    first, second = made(name), made(name)
+    first.build(VECTORS)
+    second.build(VECTORS)
+    for k in (1, 10, 100):
+        assert (first.search(QUERIES, k).keys == second.search(QUERIES, k).keys).all()
+
+
+def test_int8_takes_less_memory_than_float32_and_still_finds_the_same():
+    many = np.random.default_rng(0).normal(size=(20_000, 16)).astype(np.float32)
+    many *= np.random.default_rng(1).lognormal(0, 0.5, (20_000, 1)).astype(np.float32)
+    small, large = made("usearch", dtype="i8", recall=0.99), made("usearch", dtype="f32", recall=0.99)
+    small.build(many)
+    large.build(many)
+    same = [len(set(a) & set(b)) / 10 for a, b in zip(small.search(QUERIES, 10).keys, large.search(QUERIES, 10).keys)]  # noqa: B905
+    assert np.mean(same) > 0.95
+
+
+def test_a_file_that_is_not_usearchs_is_refused(tmp_path):
+    index = made("usearch")
+    index.build(VECTORS)
+    index.save(tmp_path)
+    (tmp_path / "graph.usearch").write_bytes(b"something else, and long enough to hold a header" * 9)
+    with pytest.raises(ModelError, match="usearch"):
+        made("usearch").load(tmp_path)
+
+
+def test_a_forest_of_another_size_is_refused(tmp_path):
+    index = made("annoy")
+    index.build(VECTORS)
+    index.save(tmp_path)
+    (tmp_path / "trees.annoy").write_bytes(b"x" * 33)
+    with pytest.raises(ModelError, match="annoy"):
+        made("annoy").load(tmp_path)
+
+
+def test_vectors_added_to_a_forest_are_found_before_it_is_built_anew():
+    index = made("annoy", "cosine")
+    index.build(VECTORS)
+    index.add(np.array([900]), QUERIES[:1])
+    assert index._forest.get_n_items() == 500
+    assert index.search(QUERIES[:1], 1).keys[0, 0] == 900
+
+
+def test_the_filter_names_whichever_points_are_fewer(monkeypatch):
+    index = made("qdrant")
+    index.build(VECTORS)
+    monkeypatch.setattr("anyrec.indexes.qdrant.MOST_IDS", 50)
+    few, most, half = np.zeros(500, bool), np.ones(500, bool), np.arange(500) % 2 == 0
+    few[:20] = True
+    most[:20] = False
+    assert index._filter(few).must.has_id == list(range(20))
+    assert index._filter(most).must_not.has_id == list(range(20))
+    assert index._filter(half) is None
+    for allowed in (few, most, half):
+        found = index._nearest(QUERIES, 10, allowed).keys
+        assert allowed[found[found >= 0]].all() and ((found >= 0).sum(1) >= 9).all()
+
+
+def test_a_build_replaces_the_collection_behind_the_alias():
+    index = made("qdrant", collection="shop")
+    index.build(VECTORS)
+    client, first = index._client, index._name
+    index._open = lambda: setattr(index, "_client", client)
+    index.build(VECTORS[:400])
+    assert [c.name for c in client.get_collections().collections] == [index._name] != [first]
+    assert client.count("shop").count == 400
+    index.add(np.array([400]), VECTORS[400:401])
+    assert index._standing() == (index._state, 401)
+
+
+def test_a_collection_that_somebody_else_made_is_left_alone():
+    from anyrec.indexes.qdrant import Qdrant
+
+    index = made("qdrant", collection="theirs")
+    index._open()
+    client = index._client
+    from qdrant_client import models
+
+    client.create_collection("theirs", vectors_config=models.VectorParams(size=2, distance=models.Distance.DOT))
+    index._open = lambda: setattr(index, "_client", client)
+    with pytest.raises(ConfigError, match="theirs"):
+        index.build(VECTORS)
+    assert isinstance(index, Qdrant) and client.collection_exists("theirs")
+
+
+def test_a_server_that_does_not_answer_is_named():
+    index = made("qdrant", url="http://127.0.0.1:9", timeout=2)
+    with pytest.raises(InputError, match=r"http://127.0.0.1:9: Qdrant does not answer"):
+        index.build(VECTORS)
+
+
+def test_a_key_is_read_from_the_environment_and_from_nowhere_else(monkeypatch):
+    monkeypatch.delenv("SHOP_KEY", raising=False)
+    index = made("qdrant", url="https://127.0.0.1:9", api_key_env="SHOP_KEY")
+    with pytest.raises(ConfigError, match="SHOP_KEY is not set"):
+        index.build(VECTORS)
+    with pytest.raises(ValidationError):
+        made("qdrant", url="https://name:secret@shop.example")
