@@ -13,6 +13,7 @@ from torch import Tensor
 
 from anyrec.errors import Fault, InputError
 from anyrec.known import Known
+from anyrec.retrieval.index import Index
 from anyrec.retrieval.search import Queries, Search
 
 
@@ -22,6 +23,8 @@ class Nearest(Known):
     directory: Path | None = None
     """The folder that the model was loaded from."""
     _search: Search | None = None
+    _alike: tuple[Tensor, Index] | None = None
+    """What the interaction reads of the items, and the index of their vectors' cosines."""
 
     def search(
         self,
@@ -98,11 +101,14 @@ class Nearest(Known):
         """The k items nearest to each of `items` by the cosine of item vectors: query_id, item_id, score, rank."""
         rows = self._rows_of_ids("item", items)
         with self._inference():
-            vectors = self._vectors("item", self._known_rows("item")).float().cpu().numpy()
-        index = self.registry.get("index", "exact")(vectors.shape[1], "cosine")
-        index.build(vectors)
-        k = min(k, len(vectors) - 1)
-        keys, scores = index.search(vectors[rows], k, exclude=(np.arange(len(rows)), rows))
+            known = self._known_rows("item")
+            if self._alike is None or self._alike[0] is not known:
+                vectors = self._vectors("item", known).float().cpu().numpy()
+                index = self.registry.get("index", "exact")(vectors.shape[1], "cosine")
+                index.build(vectors)
+                self._alike = known, index
+        index = self._alike[1]
+        keys, scores = index.search(index.store.vectors[rows], k, exclude=(np.arange(len(rows)), rows))
         return self._similar_table(rows, torch.from_numpy(keys), torch.from_numpy(scores), k)
 
     def _similar_table(self, rows: np.ndarray, places: Tensor, scores: Tensor, k: int) -> pa.Table:
