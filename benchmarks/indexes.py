@@ -1,0 +1,225 @@
+"""Indexes against what else can be had, in one run: exact search, faiss through us, HNSW, 8 bits, filters.
+
+    python benchmarks/indexes.py [--rows 1000000] [--queries 1000] [--vectors clustered,uniform] [--only exact,through,hnsw,memory,filter]
+                                 [--hnswlib PYTHON]
+
+128 dimensions, k 10, dot products. Clustered: a thousand centres of unequal size and spread, and directions of unequal weight, as trained
+vectors have; uniform: every component at random, the worst case. Every time is the best of three, taken in turn, so that what else the
+machine does strikes all alike. --hnswlib: a Python that has hnswlib and numpy, to hold HNSW against.
+"""
+
+import argparse
+import json
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import torch
+
+from anyrec.plugins import discover
+from anyrec.retrieval.index import Index
+
+DIM, K = 128, 10
+HNSWLIB = """
+import json, sys, time
+import hnswlib, numpy as np
+folder, threads = sys.argv[1], int(sys.argv[2])
+vectors, queries, kth = (np.load(f"{folder}/{name}.npy") for name in ("vectors", "queries", "kth"))
+index = hnswlib.Index("ip", vectors.shape[1])
+index.init_index(len(vectors), M=16, ef_construction=100, random_seed=0)
+index.set_num_threads(threads)
+start = time.perf_counter()
+index.add_items(vectors)
+build = time.perf_counter() - start
+index.set_num_threads(1)
+for ef in (10, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048):
+    index.set_ef(ef)
+    keys, _ = index.knn_query(queries, 10)
+    recall = (np.einsum("qd,qkd->qk", queries, vectors[keys.astype(int)]) >= kth[:, None] - 1e-5 * abs(kth[:, None])).mean()
+    if recall >= float(sys.argv[3]):
+        break
+best = 1e9
+for _ in range(3):
+    start = time.perf_counter()
+    for query in queries:
+        index.knn_query(query, 10)
+    best = min(best, time.perf_counter() - start)
+print(json.dumps({"build": build, "rate": len(queries) / best, "recall": float(recall), "ef": ef}))
+"""
+
+
+def make(kind: str, rows: int, queries: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    if kind == "uniform":
+        return rng.random((rows, DIM), np.float32) - 0.5, rng.random((queries, DIM), np.float32) - 0.5
+    weight = (np.arange(1, DIM + 1) ** -0.5).astype(np.float32)
+    centres = rng.standard_normal((1000, DIM), np.float32) * weight
+    spread = rng.uniform(0.3, 0.9, 1000).astype(np.float32)
+    share = rng.dirichlet(np.full(1000, 0.5))
+
+    def draw(count: int) -> np.ndarray:
+        which = rng.choice(1000, count, p=share)
+        return centres[which] + rng.standard_normal((count, DIM), np.float32) * weight * spread[which, None]
+
+    return draw(rows), draw(queries)
+
+
+def in_turn(ways: dict[str, Callable[[], Any]], times: int = 3) -> dict[str, float]:
+    """The least seconds of each."""
+    best = dict.fromkeys(ways, float("inf"))
+    for _ in range(times):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            way()
+            best[name] = min(best[name], time.perf_counter() - start)
+    return best
+
+
+def built(name: str, vectors: np.ndarray, queries: np.ndarray | None = None, **params: Any) -> tuple[Index, float]:
+    registry = discover()
+    index = registry.get("index", name)(vectors.shape[1], "dot", registry.params("index", name, params))
+    start = time.perf_counter()
+    index.build(vectors, queries=queries)
+    return index, time.perf_counter() - start
+
+
+def alone(index: Index, queries: np.ndarray) -> None:
+    for row in range(len(queries)):
+        index.search(queries[row : row + 1], K)
+
+
+def exact(vectors: np.ndarray, queries: np.ndarray) -> None:
+    table, asked = torch.from_numpy(vectors), torch.from_numpy(queries)
+    flat = faiss.IndexFlatIP(DIM)
+    flat.add(vectors)
+
+    def numpy_argpartition() -> None:
+        for part in np.array_split(queries, -(-len(queries) // 100)):
+            scores = part @ vectors.T
+            best = np.argpartition(-scores, K, 1)[:, :K]
+            np.argsort(-np.take_along_axis(scores, best, 1), 1)
+
+    def torch_whole() -> None:
+        for part in asked.split(100):
+            (part @ table.T).topk(K, 1)
+
+    def torch_blocks() -> None:
+        found = [(asked @ part.T).topk(K, 1) for part in table.split(65536)]
+        torch.cat([one.values for one in found], 1).topk(K, 1)
+
+    ours = {f"exact {name}": built("exact", vectors, precision=name)[0] for name in ("float32", "int8")}
+    ways: dict[str, Callable[[], Any]] = {
+        "numpy argpartition": numpy_argpartition,
+        "torch, whole": torch_whole,
+        "torch, blocks of 65,536": torch_blocks,
+        "faiss flat": lambda: flat.search(queries, K),
+        **{name: (lambda index=index: index.search(queries, K)) for name, index in ours.items()},
+    }
+    seconds = in_turn(ways)
+    best = min(value for name, value in seconds.items() if not name.startswith("exact"))
+    for name, value in seconds.items():
+        print(f"  {name:26} {len(queries) / value:10,.0f} a second   {best / value:6.2f} of the best of the others")
+
+
+def through(vectors: np.ndarray, queries: np.ndarray) -> None:
+    for kind in ("flat", "hnsw", "ivf", "ivf_pq", "sq8"):
+        index: Any = built("faiss", vectors, queries[::2], kind=kind)[0]
+        wide = K if index.exact_scores else K * index.params.oversample
+        params = index._search_params(wide, None)
+        ways = {
+            "alone": lambda index=index, wide=wide, params=params: index._index.search(queries, wide, params=params),
+            "ours": lambda index=index: index.search(queries, K),
+        }
+        seconds = in_turn(ways, 7)
+        ratio = seconds["ours"] / seconds["alone"]
+        print(
+            f"  faiss {kind:8} alone {len(queries) / seconds['alone']:10,.0f} a second, through us {ratio:6.3f} of its time"
+        )
+
+
+def hnsw(vectors: np.ndarray, queries: np.ndarray, python: str | None) -> None:
+    """At recall 0.95, one query at a time; and the time to build."""
+    whole = built("exact", vectors)[0]
+    test = queries[1::2]
+    few, kth = whole.truth_of(test, K)
+    rate = len(test[:50]) / in_turn({"exact": lambda: alone(whole, test[:50])})["exact"]
+    print(f"  exact, one at a time {rate:,.0f} a second")
+    options = {"faiss": {"kind": "hnsw", "m": 16, "ef_construction": 100}, "usearch": {}}
+    for name, params in options.items():
+        index, seconds = built(name, vectors, queries[::2], recall=0.95, **params)
+        one = len(test) / in_turn({name: lambda index=index: alone(index, test)})[name]
+        recall = index.recall_of(few, kth)
+        print(
+            f"  {name:8} {one:10,.0f} a second, {one / rate:6.1f} times exact, recall {recall:.3f}, built in {seconds:,.1f} s"
+        )
+    if python:
+        with tempfile.TemporaryDirectory() as folder:
+            for name, array in (("vectors", vectors), ("queries", few), ("kth", kth)):
+                np.save(Path(folder) / name, array)
+            command = [python, "-c", HNSWLIB, folder, str(torch.get_num_threads()), "0.95"]
+            told = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        print(
+            f"  hnswlib  {told['rate']:10,.0f} a second, {told['rate'] / rate:6.1f} times exact, recall {told['recall']:.3f} (ef {told['ef']}), "
+            f"built in {told['build']:,.1f} s"
+        )
+
+
+def memory(vectors: np.ndarray, queries: np.ndarray) -> None:
+    whole = built("exact", vectors, precision="float32")[0]
+    truth = whole.truth_of(queries, K)
+    for name, params in (("exact", {"precision": "int8"}), ("faiss", {"kind": "sq8"}), ("faiss", {"kind": "ivf_pq"})):
+        index, seconds = built(name, vectors, queries[::2], **params)
+        share, recall = index.bytes / whole.bytes, index.recall_of(*truth)
+        print(
+            f"  {name} {params}: {share:.3f} of float32's memory, recall@10 {recall:.4f} after rescoring, built in {seconds:,.1f} s"
+        )
+
+
+def filtered(vectors: np.ndarray, queries: np.ndarray) -> None:
+    rng = np.random.default_rng(1)
+    whole = built("exact", vectors)[0]
+    kinds = [("exact", {}), *(("faiss", {"kind": kind}) for kind in ("flat", "hnsw", "ivf", "ivf_pq", "sq8"))]
+    kinds += [(name, {}) for name in ("usearch", "annoy")]
+    for name, params in kinds:
+        index = built(name, vectors, queries[::2], **params)[0]
+        for share in (0.1, 0.01, 0.0001):
+            allowed = rng.random(len(vectors)) < share
+            best = whole.search(queries, K, allowed)
+            start = time.perf_counter()
+            found = index.search(queries, K, allowed)
+            rate = len(queries) / (time.perf_counter() - start)
+            there = best.keys >= 0
+            recall = (found.scores >= best.scores[:, -1:] - 1e-4)[there].mean()
+            complete = ((found.keys >= 0) == there).all()
+            text = " ".join([name, *params.values()])
+            print(
+                f"  {text:12} {share:7.2%} eligible: recall@10 {recall:.4f}, k always there: {complete}, {rate:,.0f} a second"
+            )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--queries", type=int, default=1000)
+    parser.add_argument("--vectors", default="clustered,uniform")
+    parser.add_argument("--only", default="exact,through,hnsw,memory,filter")
+    parser.add_argument("--hnswlib")
+    options = parser.parse_args()
+    parts = {"exact": exact, "through": through, "memory": memory, "filter": filtered}
+    for kind in options.vectors.split(","):
+        vectors, queries = make(kind, options.rows, options.queries)
+        for part in options.only.split(","):
+            print(f"{kind}, {part}", flush=True)
+            if part == "hnsw":
+                hnsw(vectors, queries, options.hnswlib)
+            else:
+                parts[part](vectors, queries)
+
+
+if __name__ == "__main__":
+    main()
