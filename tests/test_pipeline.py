@@ -185,6 +185,26 @@ def test_pairs_become_lists_with_repeats_added_and_equal_ones_by_item():
     assert made.scores[0].tolist() == [2.0, 2.0]
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_pairs_are_added_alike_by_table_and_by_sorting(data):
+    pairs = data.draw(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5), st.integers(0, 3)), min_size=1))
+    rows, items, scores = (np.array(part) for part in zip(*pairs, strict=True))
+    k = data.draw(st.integers(1, 6))
+    made = []
+    with pytest.MonkeyPatch.context() as patch:
+        for full in (0, 10**9):
+            patch.setattr("anyrec.pipeline.lists.FULL", full)
+            made.append(lists_of_pairs(rows, items, scores.astype(float), 4, k))
+    table = np.zeros((4, 6))
+    np.add.at(table, (rows, items), scores)
+    for user in range(4):
+        best = [item for item in np.argsort(-table[user], kind="stable")[:k] if table[user, item] > 0]
+        for lists in made:
+            assert [item for item in lists.items[user] if item >= 0] == best
+            assert lists.scores[user, : len(best)].tolist() == table[user, best].tolist()
+
+
 def test_popularity_counts_those_of_the_users_own_group(plain):
     by_job = behind(plain, retrieve={"sources": [{"type": "popularity", "group": "categorical.job"}]})
     source = by_job.pipeline.sources[0]

@@ -6,8 +6,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from anyrec.pipeline.stages import Lists, Request
+from anyrec.scoring import top_k
+
+FULL = 16
+"""Pairs for each so many cells of (users, items) that make a table of all cells worth while."""
 
 
 class Merged(NamedTuple):
@@ -37,11 +42,18 @@ def lists_of_ranks(rows: np.ndarray, items: np.ndarray, scores: np.ndarray, rank
 def lists_of_pairs(rows: np.ndarray, items: np.ndarray, scores: np.ndarray, users: int, k: int) -> Lists:
     """The k best of each user's pairs, best first, equal scores by item row; the scores of a pair that comes more than once are added.
 
-    rows: (pairs,) row of the user; items: (pairs,); scores: (pairs,) finite.
+    rows: (pairs,) row of the user; items: (pairs,); scores: (pairs,) finite; pairs of a score that is not above 0 are left out.
     """
+    if not (scores > 0).all():
+        rows, items, scores = rows[scores > 0], items[scores > 0], scores[scores > 0]
     if not len(rows):
         return empty_lists(users)
     width = int(items.max()) + 1
+    if len(rows) * FULL > users * width:  # most cells hold something: adding in place is a tenth of the work of sorting
+        table = np.bincount(rows * width + items, scores, users * width).reshape(users, width).astype(np.float32)
+        values, places = top_k(torch.from_numpy(table), min(k, width))
+        there = values.numpy() > 0
+        return Lists(np.where(there, places.numpy(), -1), np.where(there, values.numpy(), -np.inf).astype(np.float32))
     keys, place = np.unique(rows.astype(np.int64) * width + items, return_inverse=True)
     total = np.bincount(place, scores, minlength=len(keys)).astype(np.float32)
     rows, items = keys // width, keys % width
@@ -105,14 +117,14 @@ def keep(lists: Lists, kept: np.ndarray, k: int) -> Lists:
 def best_of(lists: Lists, scores: np.ndarray, k: int) -> Lists:
     """The k entries with the greatest of `scores: (users, n)`, equal ones in their order; with those scores."""
     scores = np.where(lists.items >= 0, scores, -np.inf).astype(np.float32)
-    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    order = descending(scores)[:, :k]
     items, scores = np.take_along_axis(lists.items, order, 1), np.take_along_axis(scores, order, 1)
     return Lists(np.where(scores > -np.inf, items, -1), scores)
 
 
-def count(lists: Lists) -> np.ndarray:
-    """(users,) how many items each has."""
-    return (lists.items >= 0).sum(1)
+def descending(scores: np.ndarray) -> np.ndarray:
+    """(users, n) the places of `scores: (users, n)` from the greatest to the least, equal ones in their order."""
+    return torch.sort(torch.from_numpy(scores), dim=1, descending=True, stable=True).indices.numpy()
 
 
 def merge(brought: Sequence[Lists], k: int, num_items: int) -> Merged:

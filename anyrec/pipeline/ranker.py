@@ -92,12 +92,20 @@ class Ranker(nn.Module):
         """users: (batch, features, dim); items: (batch, n, features, dim); scores: (batch, n) the model's; signals: (batch, n, signals),
         as `signals` makes them -> (batch, n)."""
         told = self.standardised(signals)
+        plain = self.scale.exp() * scores + told @ self.linear
+        if self.idle:
+            return plain
         token = self.signal(told)
         if self.reads == "tokens":
             made = self.interaction.score(users, torch.cat([items, token.unsqueeze(2)], 2))
         else:
             made = self.interaction.score(users[:, -1], items[:, :, -1] + token)
-        return self.scale.exp() * scores + told @ self.linear + self.gate * made
+        return plain + self.gate * made
+
+    @property
+    def idle(self) -> bool:
+        """Whether the interaction counts for nothing, as nothing was learned from it: it is then left out."""
+        return not self.training and not bool(self.gate.detach())
 
     def standardised(self, signals: Tensor) -> Tensor:
         return ((signals - self.mean) / self.deviation).clamp(-CLIP, CLIP)
@@ -120,10 +128,10 @@ class Ranker(nn.Module):
         self.eval()
         with recommender._inference():
             users = self.users_of(request)
-            catalogue = self.catalogue(recommender)
+            catalogue = self.catalogue(recommender)[:, :0] if self.idle else self.catalogue(recommender)
             signals = torch.from_numpy(self.signals(request, candidates)).to(users.device)
             items, scores = (torch.from_numpy(part).to(users.device) for part in (lists.items, lists.scores))
-            size = max(1, CELLS // (items.shape[1] * catalogue.shape[1] * catalogue.shape[2]))
+            size = max(1, CELLS // (items.shape[1] * max(1, catalogue.shape[1]) * catalogue.shape[2]))
             parts = [
                 self(u, catalogue[i.clamp(min=0)], s.clamp(min=torch.finfo(s.dtype).min), told)
                 for u, i, s, told in zip(*(part.split(size) for part in (users, items, scores, signals)), strict=True)

@@ -17,6 +17,7 @@ from anyrec.errors import AnyrecError, ConfigError, Fault
 from anyrec.pipeline.lists import (
     Merged,
     best_of,
+    descending,
     empty_lists,
     is_open,
     keep,
@@ -347,7 +348,7 @@ def _in_model_order(request: Request, merged: Merged) -> Candidates:
     """The candidates by the model's own score, equal ones by their best place in a source."""
     with request.recommender._inference():
         scores = np.where(merged.items >= 0, model_scores(request, merged.items), -np.inf).astype(np.float32)
-    order = np.argsort(-scores, axis=1, kind="stable")
+    order = descending(scores)
     lists = Lists(np.take_along_axis(merged.items, order, 1), np.take_along_axis(scores, order, 1))
     places, brought = (np.take_along_axis(part, order[None], 2) for part in (merged.places, merged.scores))
     return Candidates(lists, places, brought)
