@@ -166,6 +166,7 @@ class Recommender(Answers, Nearest):
         self.model, self.columns = assemble(config, self.registry, dataset, split.train, self.context, self.notes)
         self.notes = list(dict.fromkeys([*self.notes, *self.context.warnings]))  # a refit says the same again
         self._known, self._before, self.catalogue = {}, {}, None
+        self.directory = None  # what is kept there is of another model
         labels = fade(labels, dataset, split.train, config.data.half_life_interactions)
         order = None if events is None else events.interactions
         samples = make_samples(dataset, split.train, labels, self.model.heads, order).to(self.device)

@@ -18,6 +18,8 @@ SIZE = 64
 HUES, LEVELS = 8, 3
 """Bins of the histogram of hue, saturation and value."""
 DIRECTIONS = 8
+BATCH = 256
+"""Images described at once: 70 MB."""
 
 
 class Looks(Encoder):
@@ -51,11 +53,21 @@ class Looks(Encoder):
     def _embed(self, images: list[Image.Image]) -> Tensor:
         """(images, width)"""
         small = np.stack([np.asarray(image.resize((SIZE, SIZE), Image.Resampling.BOX)) for image in images])
+        parts = [self._describe(small[start : start + BATCH]) for start in range(0, len(small), BATCH)]
+        return torch.from_numpy(np.concatenate(parts))
+
+    def _describe(self, small: np.ndarray) -> np.ndarray:
+        """(images, SIZE, SIZE, 3) uint8 -> (images, width) float32"""
         hsv = np.stack([np.asarray(Image.fromarray(image).convert("HSV")) for image in small])
-        weights = self.params.layout, self.params.histogram, self.params.edges
-        parts = layout(small, self.params.cells), histogram(hsv), edges(small, self.params.cells)
-        scaled = [weight * part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-6) for weight, part in zip(weights, parts, strict=True)]  # fmt: skip
-        return torch.from_numpy(np.concatenate(scaled, 1).astype(np.float32))
+        parts = [
+            (self.params.layout, layout(small, self.params.cells)),
+            (self.params.histogram, histogram(hsv)),
+            (self.params.edges, edges(small, self.params.cells)),
+        ]
+        scaled = [
+            weight * part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-6) for weight, part in parts
+        ]
+        return np.concatenate(scaled, 1).astype(np.float32)
 
 
 def layout(images: np.ndarray, cells: int) -> np.ndarray:

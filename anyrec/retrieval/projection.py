@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 RIDGES = (0.01, 0.1, 1.0, 10.0)
 """Penalties that are tried, in multiples of the mean variance of a feature times the number of items."""
-HELD_OUT, FEWEST, FOUND_AT = 0.1, 20, 10
+HELD_OUT, FEWEST, MOST, FOUND_AT = 0.1, 20, 1000, 10
+LEARNED = 100_000
+"""Items that the regression learns from at most."""
+CELLS = 1 << 24
 
 
 class Projection(NamedTuple):
@@ -53,8 +56,8 @@ def project(recommender: Recommender, space: Space, features: np.ndarray) -> Pro
     items = centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
     told = np.flatnonzero(features.any(1))
     shuffled = told[np.random.default_rng(recommender.config.seed).permutation(len(told))]
-    held = np.sort(shuffled[: max(FEWEST, int(len(told) * HELD_OUT))])
-    rest = np.setdiff1d(told, held) if len(told) > 2 * FEWEST else told
+    held = np.sort(shuffled[: np.clip(int(len(told) * HELD_OUT), FEWEST, MOST)])
+    rest = shuffled[len(held) : len(held) + LEARNED] if len(told) > 2 * FEWEST else told
     recall, ridge = {}, RIDGES[0]
     for penalty in RIDGES:
         offset, weights = _ridge(features[rest], items[rest], penalty)
@@ -64,7 +67,7 @@ def project(recommender: Recommender, space: Space, features: np.ndarray) -> Pro
     names = _names(recommender, space.kind)
     if names:
         recall["tower"] = _recall(_alone(recommender, recommender.dataset.items.select(names).take(pa.array(held))) - mean, items, held)  # fmt: skip
-    offset, weights = _ridge(features[told], items[told], ridge)
+    offset, weights = _ridge(features[shuffled[:LEARNED]], items[shuffled[:LEARNED]], ridge)
     way = max(recall, key=lambda name: recall[name])
     return Projection(way, items.astype(np.float32), mean, offset, weights, recall)
 
@@ -80,9 +83,13 @@ def _ridge(features: np.ndarray, targets: np.ndarray, penalty: float) -> tuple[n
 
 def _recall(queries: np.ndarray, items: np.ndarray, rows: np.ndarray) -> float:
     """Share of queries whose own item is among the first found by cosine; a tie counts half a place."""
-    scores = queries @ items.T
-    own = scores[np.arange(len(rows)), rows][:, None]
-    ranks = 1 + (scores > own).sum(1) + ((scores == own).sum(1) - 1) / 2
+    ranks = np.empty(len(rows))
+    step = max(1, CELLS // len(items))
+    for start in range(0, len(rows), step):
+        part = slice(start, start + step)
+        scores = queries[part] @ items.T
+        own = scores[np.arange(len(scores)), rows[part]][:, None]
+        ranks[part] = 1 + (scores > own).sum(1) + ((scores == own).sum(1) - 1) / 2
     return float((ranks <= FOUND_AT).mean())
 
 
