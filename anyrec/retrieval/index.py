@@ -19,8 +19,8 @@ from anyrec.retrieval.store import Store
 Metric = Literal["dot", "cosine"]
 STATE = "state.json"
 FEW = 20_000
-"""So many eligible rows are searched one by one rather than through the backend's filter, whose graphs and cells lose the eligible
-ones: 1.1 ms a query at 128 dimensions on one core, as HNSW takes at a fiftieth of a million (benchmarks/indexes.py)."""
+"""So many eligible rows are searched one by one rather than through the backend's filter: of a million it is a fiftieth, for which a graph
+must look fifty times as widely. benchmarks/indexes.py --only filter holds the two sides against each other."""
 CELLS_AT_A_TIME = 1 << 24
 
 
