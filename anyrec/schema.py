@@ -42,6 +42,9 @@ def config_schema(registry: Registry) -> dict[str, Any]:
 def _component(registry: Registry, kind: str, name: str, doc: str, definitions: dict[str, Any]) -> dict[str, Any]:
     params = registry.get(kind, name).Params.model_json_schema(ref_template="#/$defs/{model}")
     definitions.update(params.pop("$defs", {}))
+    for option, told in params.get("properties", {}).items():
+        if "kind" in told:  # an option that is itself a component
+            params["properties"][option] = {"$ref": f"#/$defs/{told['kind']}", "description": told["description"]}
     return {
         "type": "object",
         "description": doc,

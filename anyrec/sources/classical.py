@@ -25,7 +25,9 @@ class ClassicalSource(Source):
 
     class Params(Source.Params):
         model: Component = Field(
-            default_factory=lambda: Component(type="ease"), description="The model by `type`, with its own options."
+            default_factory=lambda: Component(type="ease"),
+            description="The model by `type`, with its own options.",
+            json_schema_extra={"kind": "classical"},
         )
 
     def check(self, recommender: Recommender) -> None:
