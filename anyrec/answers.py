@@ -115,7 +115,7 @@ class Answers(Known):
         """Ranking metrics of the lists that all stages give, by the rules of `evaluate`; what is not listed ranks nowhere."""
         from anyrec.pipeline.fit import measure_pipeline
 
-        return measure_pipeline(self, part)
+        return measure_pipeline(self, part)  # type: ignore[arg-type]
 
     def learned_from(self) -> Split:
         """The split as the final model saw it: with `training.refit` the validation part is in the training part, but for
