@@ -15,15 +15,16 @@ import anyrec
 ROOT = Path(__file__).parent.parent
 ORDER = [
     ("errors", "config", "ragged", "windows", "files", "progress", "memory"),
-    ("contracts", "plugins", "legacy", "schema", "load_config", "testing"),
+    ("contracts", "plugins", "legacy", "schema", "load_config"),
     ("data", "vectors", "modules"),
     ("model", "graph", "scoring", "assemble"),
     ("training", "evaluation"),
     ("retrieval",),
     ("pipeline",),
+    ("testing", "testing_index"),
     ("known", "answers", "nearest", "recommender", "storage", "card", "classical"),
     ("inference", "run", "init", "describe", "demo"),
-    ("cli", "cli_data", "cli_search", "cli_options"),
+    ("cli", "cli_data", "cli_retrieval", "cli_search", "cli_options"),
 ]
 SHELVES = ("encoders", "interaction", "classifier")
 INNER = ("indexes", "sources", "rules")
