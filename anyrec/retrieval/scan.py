@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-QUERIES, ROWS = 512, 8192
-"""Scores of one block: 16 MB of float32, looked at while they are near the processor. On one core 1.6 times as fast as blocks of
-65,536 rows; blocks of 1,024 are no faster, and threads wait for each other eight times as often."""
+QUERIES, ROWS = 1024, 1024
+CELLS = QUERIES * ROWS
+"""Scores of one block: 4 MB of float32, looked at while they are near the processor, rows first, as products are then a quarter quicker.
+1.4 times as fast as faiss's flat index, 2.8 times as fast as blocks of 65,536 rows (benchmarks/indexes.py)."""
 SAMPLE = 2048
 ROWS_ON_GPU = 1 << 17
 GROUP = 64
@@ -52,16 +53,17 @@ class _Best:
         """rows, scores: (queries, k)."""
         if self.allowed is None:
             self._look_ahead()
-        step = ROWS if self.vectors.device.type == "cpu" else ROWS_ON_GPU
-        step = min(step, -(-len(self.vectors) // GROUP) * GROUP)
-        block = torch.empty(len(self.queries), step, dtype=self.vectors.dtype, device=self.vectors.device)
+        step = max(ROWS, CELLS // len(self.queries)) if self.vectors.device.type == "cpu" else ROWS_ON_GPU
+        step = -(-min(step, len(self.vectors)) // GROUP) * GROUP
+        block = torch.empty(step, len(self.queries), dtype=self.vectors.dtype, device=self.vectors.device)
+        queries = self.queries.T.contiguous()
         for start in range(0, len(self.vectors), step):
             part = self.vectors[start : start + step]
-            torch.mm(self.queries, part.T, out=block[:, : len(part)])
-            block[:, len(part) :] = -torch.inf
+            torch.mm(part, queries, out=block[: len(part)])
+            block[len(part) :] = -torch.inf
             if self.allowed is not None:
-                barred = torch.from_numpy(~self.allowed[:, start : start + step]).to(block.device)
-                block[:, : len(part)].masked_fill_(barred, -torch.inf)
+                barred = torch.from_numpy(~self.allowed[:, start : start + step].T).to(block.device)
+                block[: len(part)].masked_fill_(barred, -torch.inf)
             self._add(block, start)
         self._merge()
         return self.rows, self.scores
@@ -77,11 +79,12 @@ class _Best:
             self.bound = kth - room * kth.abs() - 1e-30
 
     def _add(self, block: Tensor, start: int) -> None:
-        groups = block.unflatten(1, (-1, GROUP))
-        which, group = torch.nonzero(groups.amax(2) > self.bound[:, None], as_tuple=True)
+        """block: (rows, queries) scores of the rows from `start` on."""
+        groups = block.unflatten(0, (-1, GROUP))
+        group, which = torch.nonzero(groups.amax(1) > self.bound, as_tuple=True)
         if not len(which):
             return
-        values = groups[which, group].float()
+        values = groups[group, :, which].float()
         line, column = torch.nonzero(values > self.bound[which, None], as_tuple=True)
         self._waiting.append((which[line], start + group[line] * GROUP + column, values[line, column]))
         self._count += len(line)
