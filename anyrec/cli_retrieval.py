@@ -101,6 +101,7 @@ def _print(tried: list[tuple[Any, dict[str, float]]]) -> None:
 
     table = Table("index", *COLUMNS.values(), box=None, header_style="bold")
     for component, figures in tried:
-        name = f"{component.type} {component.options().get('kind', '')}".strip()
+        told = [str(value) for key, value in component.options().items() if key != "recall"]
+        name = " ".join([component.type, *told])
         table.add_row(name, *(f"{figures[key]:,}" if key in figures else "" for key in COLUMNS))
     out.print(table)
