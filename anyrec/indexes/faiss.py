@@ -66,6 +66,9 @@ class Faiss(Index):
             kind != "flat"
         )  # a filtered flat search does without the fast products: asking for more is quicker
         self.can_remove = kind in CELLS
+        if kind == GRAPH and self.metric == "dot":
+            # Of vectors of unequal length a graph by dot products misses many, however widely it is searched (benchmarks/indexes.py).
+            self.metrics = ("l2",)
         self.exact_scores = kind not in (SCALAR, "ivf_pq")
         self._index: Any = None
         self._width = 1
@@ -123,7 +126,12 @@ class Faiss(Index):
             return rows * (index.code_size + 8) + index.nlist * self.dim * 4
         if self.params.kind == GRAPH:
             graph = index.hnsw
-            return rows * self.dim * 4 + graph.neighbors.size() * 4 + graph.offsets.size() * 8 + graph.levels.size() * 4
+            return (
+                rows * self.inner_dim * 4
+                + graph.neighbors.size() * 4
+                + graph.offsets.size() * 8
+                + graph.levels.size() * 4
+            )
         return rows * (self.dim if self.params.kind == SCALAR else self.dim * 4)
 
     def _made(self, vectors: np.ndarray) -> Any:
@@ -134,7 +142,9 @@ class Faiss(Index):
         if kind == "flat":
             return faiss.IndexFlatIP(self.dim)
         if kind == GRAPH:
-            index = faiss.IndexHNSWFlat(self.dim, self.params.m or (16 if self.params.recall <= 0.97 else 32), dot)
+            index = faiss.IndexHNSWFlat(
+                self.inner_dim, self.params.m or (16 if self.params.recall <= 0.97 else 32), dot
+            )
             index.hnsw.efConstruction = self.params.ef_construction
             return index
         if kind == SCALAR:

@@ -75,7 +75,7 @@ class Index:
     def build(self, vectors: np.ndarray, keys: np.ndarray | None = None, queries: np.ndarray | None = None) -> None:
         """vectors: (rows, dim) float32, kept and not to be changed; keys: (rows,) int64, distinct, by default 0, 1, ...
 
-        queries: (any, dim) like those to come, that a backend may tune itself on; by default some of the vectors. Replaces what was
+        queries: (any, dim) like those to come, that a backend may tune itself on; by default sums of two vectors. Replaces what was
         there. Raises DataError for another dimension, for vectors not finite, for keys negative or there twice.
         """
         vectors = self._checked(vectors, "vectors")
@@ -129,9 +129,13 @@ class Index:
         return Found(keys, scores)
 
     def held_out(self, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """At most `count` of the examples, or of the vectors where there are none, as `truth_of` gives them."""
-        pool = self.store.vectors[self.store.keys >= 0] if self.examples is None else self.examples
-        return self.truth_of(pool[np.sort(np.random.default_rng(0).permutation(len(pool))[:count])])
+        """At most `count` of the examples, as `truth_of` gives them. Where there are none, sums of two of the vectors: a vector
+        itself is found more easily than what is asked for."""
+        rng, examples = np.random.default_rng(0), self.examples
+        if examples is None:
+            alive = self.store.vectors[self.store.keys >= 0]
+            examples = alive[rng.integers(len(alive), size=count)] + alive[rng.integers(len(alive), size=count)]
+        return self.truth_of(examples[np.sort(rng.permutation(len(examples))[:count])])
 
     def truth_of(self, queries: np.ndarray, k: int = 10) -> tuple[np.ndarray, np.ndarray]:
         """The queries, made ready, and the k-th best score of each, exactly: (queries,)."""
