@@ -39,6 +39,15 @@ bench: $(VENV)/.ready-bench
 	$(BIN)/python benchmarks/baselines.py --data ml-1m
 	$(BIN)/python benchmarks/evaluation.py
 	$(BIN)/python benchmarks/evaluation.py --simulate
+	$(BIN)/python benchmarks/p1.py --data ml-100k --config configs/ml-100k-sequence.json --final
+	$(BIN)/python benchmarks/p1.py --data ml-1m --config configs/ml-1m-sequence.json --final
+	$(BIN)/python benchmarks/ablation.py --data ml-100k
+	$(BIN)/python benchmarks/sequence.py --data ml-1m --beside-plain
+	$(BIN)/python benchmarks/cold.py --protocol cold-items --data ml-1m
+	$(BIN)/python benchmarks/cold.py --protocol cold-users --data ml-1m
+	$(BIN)/python benchmarks/rankers.py
+	$(BIN)/python benchmarks/indexes.py
+	$(BIN)/python benchmarks/pipeline.py --data ml-1m
 
 $(VENV)/.ready: setup.cfg constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
