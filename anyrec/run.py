@@ -108,9 +108,12 @@ def _print_lines(lines: Sequence[str], console: Console) -> None:
 def _print_metrics(recommender: Recommender, console: Console) -> None:
     if not recommender.metrics:
         return
-    table = Table("metric", *recommender.metrics, box=None, header_style="bold")
-    for name in next(iter(recommender.metrics.values())):
-        table.add_row(name, *(f"{part[name]:.4f}" for part in recommender.metrics.values()))
+    parts = dict(recommender.metrics)
+    if recommender.pipeline is not None and "test" in parts:
+        parts["test, all stages"] = recommender.evaluate_pipeline("test")
+    table = Table("metric", *parts, box=None, header_style="bold")
+    for name in next(iter(parts.values())):
+        table.add_row(name, *(f"{part[name]:.4f}" if name in part else "" for part in parts.values()))
     console.print(table)
     if recommender.config.evaluation.candidate_samples is not None:
         console.print(sampled(recommender.config.evaluation.candidate_samples))
