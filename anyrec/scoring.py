@@ -113,8 +113,21 @@ def rank_rows(
 
 def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k largest of each row, largest first, equal ones by position: (rows, k) values and positions."""
-    best = torch.topk(scores, k, dim=1)
-    order = torch.sort(best.indices, dim=1)
-    values = best.values.gather(1, order.indices)
+    best = torch.topk(scores, min(k + 1, scores.shape[1]), dim=1)
+    values, places = best.values[:, :k], best.indices[:, :k]
+    if best.values.shape[1] > k > 0:  # topk takes any of those that are equal to the last
+        last = values[:, -1]
+        tied = ((last == best.values[:, k]) & (last > -torch.inf)).nonzero().squeeze(1)
+        if len(tied):
+            places[tied] = _first_of_equal(scores[tied], last[tied].unsqueeze(1), k)
+    places = torch.sort(places, dim=1).values
+    values = scores.gather(1, places)
     descending = torch.sort(values, dim=1, descending=True, stable=True)
-    return descending.values, order.values.gather(1, descending.indices)
+    return descending.values, places.gather(1, descending.indices)
+
+
+def _first_of_equal(scores: Tensor, last: Tensor, k: int) -> Tensor:
+    """(rows, k) places of the scores above `last: (rows, 1)` and of the first of those equal to it."""
+    greater, equal = scores > last, scores == last
+    room = k - greater.sum(1, keepdim=True)
+    return (greater | (equal & (equal.cumsum(1) <= room))).nonzero()[:, 1].view(-1, k)

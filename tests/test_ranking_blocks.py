@@ -6,6 +6,7 @@ import torch
 
 from anyrec.evaluation import ranking
 from anyrec.evaluation.ranking import Pairs, _count_in_bulk, _count_row_by_row, rank_targets
+from anyrec.scoring import top_k
 
 USERS, ITEMS = 70, 50
 
@@ -38,3 +39,15 @@ def test_blocks_of_any_size_give_the_same_ranking(monkeypatch, sample):
     assert max(sizes[1:]) == 7
     for one, other in zip(whole, blocked, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_of_equal_scores_the_first_are_taken():
+    generator = torch.Generator().manual_seed(0)
+    for k in (1, 3, 7, 20):
+        scores = torch.randint(0, 4, (50, 20), generator=generator).float()
+        scores[torch.rand(50, 20, generator=generator) < 0.2] = -torch.inf
+        values, places = top_k(scores, k)
+        wanted = torch.sort(scores, dim=1, descending=True, stable=True)
+        there = wanted.values[:, :k] > -torch.inf
+        assert torch.equal(values, wanted.values[:, :k])
+        assert torch.equal(places[there], wanted.indices[:, :k][there])

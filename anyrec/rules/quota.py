@@ -96,7 +96,8 @@ class Quota(Rule):
         )
         found = take_within(codes, there, least, most, k)
         self._warn(request, "at_most", found.over, "too few other candidates")
-        self._warn(request, "at_least", found.under, "too few such candidates, or too few places")
+        nowhere = any(amount > 0 and name not in names for name, amount in at_least.items())
+        self._warn(request, "at_least", found.under | nowhere, "too few such candidates, or too few places")
         return marked_first(lists, found.marked)
 
     def _warn(self, request: Request, option: str, users: np.ndarray, why: str) -> None:
