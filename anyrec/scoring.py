@@ -26,10 +26,7 @@ def represent_rows(
 
     item_vectors: (items, dim), as `vectors_for_histories` gives them, where users' features are made of them.
     """
-    device = next(model.parameters()).device
-    index = torch.arange(count, device=device) if rows is None else torch.from_numpy(rows).to(device)
-    parts = [model.represent(side, columns, part, item_vectors) for part in index.split(ROWS_AT_A_TIME)]
-    return torch.cat(parts)
+    return torch.cat([model.represent(side, columns, part, item_vectors) for part in _blocks(model, count, rows)])
 
 
 def token_rows(
@@ -41,13 +38,18 @@ def token_rows(
     item_vectors: Tensor | None = None,
 ) -> Tensor:
     """The feature vectors of `rows`, before fusion, absent ones replaced: (rows, features, dim). Arguments as of `represent_rows`."""
-    device, tower = next(model.parameters()).device, model.tower(side)
-    index = torch.arange(count, device=device) if rows is None else torch.from_numpy(rows).to(device)
-    parts = []
-    for part in index.split(ROWS_AT_A_TIME):
+    tower, parts = model.tower(side), []
+    for part in _blocks(model, count, rows):
         given = None if item_vectors is None else model.read_histories(side, columns, part, item_vectors)
         parts.append(tower.filled_tokens(columns, part, given))
     return torch.cat(parts)
+
+
+def _blocks(model: Model, count: int, rows: np.ndarray | None) -> tuple[Tensor, ...]:
+    """`rows`, or all `count`, on the model's device in blocks."""
+    device = next(model.parameters()).device
+    index = torch.arange(count, device=device) if rows is None else torch.from_numpy(rows).to(device)
+    return index.split(ROWS_AT_A_TIME)
 
 
 def vectors_for_histories(model: Model, columns: Columns, represented: Tensor) -> Tensor | None:
@@ -62,8 +64,7 @@ def vectors_for_histories(model: Model, columns: Columns, represented: Tensor) -
 
 def tower_vectors(model: Model, columns: Columns, count: int) -> Tensor:
     """(items, dim) what the item tower makes of its first `count` rows."""
-    rows = torch.arange(count, device=next(model.parameters()).device)
-    return torch.cat([model.item(columns, part) for part in rows.split(ROWS_AT_A_TIME)])
+    return torch.cat([model.item(columns, part) for part in _blocks(model, count, None)])
 
 
 def score_blocks(model: Model, users: Tensor, items: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -106,21 +106,37 @@ def score(case: ColdCase, scores_of: Scorer, k: int = K, batch_size: int = 256) 
     The rank is 1 + the candidates that score more + half of the others that score the same; what is given is no candidate, unless
     it is the target. A score that is not a number is the lowest.
     """
+    ranks = np.empty(len(case.users))
+    for batch, scores, target in _blocks(case, scores_of, batch_size):
+        ranks[batch] = 1 + (scores > target).sum(1) + ((scores == target).sum(1) - 1) / 2
+    hit = ranks <= k
+    return {"rank": ranks, f"ndcg@{k}": np.where(hit, 1 / np.log2(ranks + 1), 0.0), f"recall@{k}": hit.astype(float)}
+
+
+def best_items(case: ColdCase, scores_of: Scorer, length: int, batch_size: int = 256) -> np.ndarray:
+    """(cases, length) item rows, best first, -1 past the end; equal scores by row. Of no case's given items but its target."""
+    lists = np.full((len(case.users), min(length, len(case.candidates))), -1)
+    for batch, scores, _ in _blocks(case, scores_of, batch_size):
+        order = np.argsort(-scores, 1, kind="stable")[:, :length]
+        shown = np.take_along_axis(scores, order, 1) > -np.inf
+        lists[batch] = np.where(shown, case.candidates[order], -1)
+    return lists
+
+
+def _blocks(case: ColdCase, scores_of: Scorer, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Cases (batch,), their scores (batch, candidates), what was given at -inf, and the target's (batch, 1)."""
     columns = np.full(1 + max(case.candidates.max(initial=0), case.given.max(initial=0)), -1)
     columns[case.candidates] = np.arange(len(case.candidates))
-    ranks = np.empty(len(case.users))
     owners = np.repeat(np.arange(len(case.users)), np.diff(case.offsets))
-    for start in range(0, len(ranks), batch_size):
-        batch = np.arange(start, min(start + batch_size, len(ranks)))
+    for start in range(0, len(case.users), batch_size):
+        batch = np.arange(start, min(start + batch_size, len(case.users)))
         scores = np.nan_to_num(np.array(scores_of(batch), np.float32), nan=LOWEST, neginf=LOWEST)
         target = scores[batch - start, columns[case.targets[batch]]].copy()
         here = slice(case.offsets[batch[0]], case.offsets[batch[-1] + 1])
         given = columns[case.given[here]]
         scores[owners[here][given >= 0] - start, given[given >= 0]] = -np.inf
         scores[batch - start, columns[case.targets[batch]]] = target
-        ranks[batch] = 1 + (scores > target[:, None]).sum(1) + ((scores == target[:, None]).sum(1) - 1) / 2
-    hit = ranks <= k
-    return {"rank": ranks, f"ndcg@{k}": np.where(hit, 1 / np.log2(ranks + 1), 0.0), f"recall@{k}": hit.astype(float)}
+        yield batch, scores, target[:, None]
 
 
 PROTOCOLS: dict[str, Callable[[Dataset, int, Fold], ColdCase]] = {"cold-items": cold_items, "cold-users": cold_users}
@@ -249,12 +265,18 @@ def _metadata(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
 
 def ours(dataset: Dataset, case: ColdCase, seed: int, config: str, **overrides: Any) -> Scorer:
     """anyrec by a config of configs/, fitted on the training rows; each case's user comes as a record with the items given."""
-    source = read_source(HERE.parent / "configs" / config)
     pairs = [f"{key}={json.dumps(value)}" for key, value in overrides.items()]
-    settings, _ = load_config(source, [*pairs, f"seed={seed}", f"data.history={GIVEN}", "split.protocol=none"])
+    return fitted(dataset, case, seed, HERE.parent / "configs" / config, pairs)
+
+
+def fitted(dataset: Dataset, case: ColdCase, seed: int, config: Path, overrides: list[str]) -> Scorer:
+    """As `ours`, of any config, with `key=value` overrides."""
+    settings, _ = load_config(
+        read_source(config), [*overrides, f"seed={seed}", f"data.history={GIVEN}", "split.protocol=none"]
+    )
     train = dataset.interactions.take(pa.array(case.train))
     known = Dataset(dataset.users, dataset.items, train, dataset.root, dataset.roles).sorted()
-    recommender = Recommender.from_config(settings).fit(known)
+    recommender = Recommender.from_config(settings).fit(known, progress=False)
     items = dataset.ids("item")
     lists = pa.ListArray.from_arrays(pa.array(case.offsets.astype(np.int32)), items.take(pa.array(case.given)))
     people = dataset.users.take(pa.array(case.users)).append_column(f"temporal.{GIVEN}", lists)

@@ -1,10 +1,10 @@
 """Indexes against what else can be had, in one run: exact search, faiss through us, HNSW, 8 bits, filters.
 
-    python benchmarks/indexes.py [--rows 1000000] [--queries 1000] [--vectors clustered,uniform] [--only exact,through,hnsw,memory,filter]
-                                 [--hnswlib PYTHON]
+    python benchmarks/indexes.py [--rows 1000000] [--queries 1000] [--vectors clustered,unit,uniform] [--only exact,through,hnsw,memory,filter]
+                                 [--graphs faiss,usearch] [--hnswlib PYTHON]
 
 128 dimensions, k 10, dot products. Clustered: a thousand centres of unequal size and spread, and directions of unequal weight, as trained
-vectors have; uniform: every component at random, the worst case. Every time is the best of three, taken in turn, so that what else the
+vectors have; unit: the same, all of length one; uniform: every component at random, the worst case. Every time is the best of three, taken in turn, so that what else the
 machine does strikes all alike. --hnswlib: a Python that has hnswlib and numpy, to hold HNSW against.
 """
 
@@ -57,6 +57,9 @@ def make(kind: str, rows: int, queries: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     if kind == "uniform":
         return rng.random((rows, DIM), np.float32) - 0.5, rng.random((queries, DIM), np.float32) - 0.5
+    if kind == "unit":
+        vectors, asked = make("clustered", rows, queries)
+        return tuple(array / np.linalg.norm(array, axis=1, keepdims=True) for array in (vectors, asked))
     weight = (np.arange(1, DIM + 1) ** -0.5).astype(np.float32)
     centres = rng.standard_normal((1000, DIM), np.float32) * weight
     spread = rng.uniform(0.3, 0.9, 1000).astype(np.float32)
@@ -142,7 +145,7 @@ def through(vectors: np.ndarray, queries: np.ndarray) -> None:
         )
 
 
-def hnsw(vectors: np.ndarray, queries: np.ndarray, python: str | None) -> None:
+def hnsw(vectors: np.ndarray, queries: np.ndarray, graphs: list[str], python: str | None) -> None:
     """At recall 0.95, one query at a time; and the time to build."""
     whole = built("exact", vectors)[0]
     test = queries[1::2]
@@ -150,8 +153,8 @@ def hnsw(vectors: np.ndarray, queries: np.ndarray, python: str | None) -> None:
     rate = len(test[:50]) / in_turn({"exact": lambda: alone(whole, test[:50])})["exact"]
     print(f"  exact, one at a time {rate:,.0f} a second")
     options = {"faiss": {"kind": "hnsw", "m": 16, "ef_construction": 100}, "usearch": {}}
-    for name, params in options.items():
-        index, seconds = built(name, vectors, queries[::2], recall=0.95, **params)
+    for name in graphs:
+        index, seconds = built(name, vectors, queries[::2], recall=0.95, **options[name])
         one = len(test) / in_turn({name: lambda index=index: alone(index, test)})[name]
         recall = index.recall_of(few, kth)
         print(
@@ -208,6 +211,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=1000)
     parser.add_argument("--vectors", default="clustered,uniform")
     parser.add_argument("--only", default="exact,through,hnsw,memory,filter")
+    parser.add_argument("--graphs", default="faiss,usearch")
     parser.add_argument("--hnswlib")
     options = parser.parse_args()
     parts = {"exact": exact, "through": through, "memory": memory, "filter": filtered}
@@ -216,7 +220,7 @@ def main() -> None:
         for part in options.only.split(","):
             print(f"{kind}, {part}", flush=True)
             if part == "hnsw":
-                hnsw(vectors, queries, options.hnswlib)
+                hnsw(vectors, queries, options.graphs.split(","), options.hnswlib)
             else:
                 parts[part](vectors, queries)
 

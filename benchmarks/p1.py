@@ -1,10 +1,15 @@
 """The published protocol P1 on MovieLens: leave-last-out, all items that occur ranked, a tie counts half a place.
 
     python benchmarks/p1.py --data ml-100k --seed 0 [--config configs/ml-100k-sequence.json] [--final] [--out lists.parquet] [--set key=value]
+                            [--protocol cold-items|cold-users]
 
 Prints a line an epoch, and one at the end: validation and test ndcg@10 and recall@10, epochs and seconds. Test figures of sequence models are
 of `--final`: trained once, for all the config's epochs, on the training and the validation part together; what the config says was chosen on
 validation before.
+
+--out takes each test user's best 20: user_id, item_id, rank. The cold protocols (benchmarks/cold.py) train by `configs/ml-1m-cold-items.json`
+or the sequence config and test alone; as what they hold out is drawn by the seed, `lists.targets.parquet` (user_id, item_id) and
+`lists.candidates.parquet` (item_id) stand beside the lists.
 """
 
 import argparse
@@ -34,12 +39,20 @@ DATA = Path(os.environ.get("ANYREC_DATA", ROOT / "../shared/data"))
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", choices=["ml-100k", "ml-1m"], required=True)
+    parser.add_argument("--protocol", choices=["leave-last-out", "cold-items", "cold-users"], default="leave-last-out")
     parser.add_argument("--config", type=Path)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--final", action="store_true")
     parser.add_argument("--set", action="append", default=[], dest="overrides")
     arguments = parser.parse_args()
+    if arguments.protocol == "leave-last-out":
+        leave_last_out(arguments)
+    else:
+        cold(arguments)
+
+
+def leave_last_out(arguments):
     source = arguments.config or ROOT / "configs" / f"{arguments.data}-p1.json"
     config, _ = load_config(read_source(source), [*arguments.overrides, f"seed={arguments.seed}"])
     started = time.perf_counter()
@@ -57,6 +70,26 @@ def main():
     print(f"{arguments.data} seed {arguments.seed}: {'; '.join(parts)}; {epochs}; {seconds:.0f} s", flush=True)
     if arguments.out:
         pq.write_table(test_lists(recommender), arguments.out)
+
+
+def cold(arguments):
+    from cold import PROTOCOLS, best_items, fitted, mean, score
+
+    name = "ml-1m-cold-items" if arguments.protocol == "cold-items" else f"{arguments.data}-sequence"
+    started, source = time.perf_counter(), arguments.config or ROOT / "configs" / f"{name}.json"
+    dataset = Dataset.read(DATA / arguments.data)
+    case = PROTOCOLS[arguments.protocol](dataset, arguments.seed, "test")
+    scorer = fitted(dataset, case, arguments.seed, source, arguments.overrides)
+    figures = " ".join(f"{name} {value:.4f}" for name, value in mean(score(case, scorer)).items())
+    seconds = time.perf_counter() - started
+    print(f"{arguments.data} {arguments.protocol} seed {arguments.seed}: test {figures}; {seconds:.0f} s", flush=True)
+    if arguments.out:
+        users, items = dataset.ids("user").take(pa.array(case.users)), dataset.ids("item")
+        pq.write_table(lists_table(users, items, best_items(case, scorer, LENGTH)), arguments.out)
+        targets = pa.table({"user_id": users, "item_id": items.take(pa.array(case.targets))})
+        pq.write_table(targets, arguments.out.with_suffix(".targets.parquet"))
+        candidates = pa.table({"item_id": items.take(pa.array(case.candidates))})
+        pq.write_table(candidates, arguments.out.with_suffix(".candidates.parquet"))
 
 
 def read_source(path):
@@ -96,12 +129,17 @@ def with_validation_in_training(config, dataset, folder):
 def test_lists(recommender):
     """Each test user's best items, those of train and validation left out: user_id, item_id, rank."""
     ranking = rank_held_out(recommender, "test", length=LENGTH)
-    rows, places = np.nonzero(ranking.lists >= 0)
     data = recommender.dataset
+    return lists_table(data.ids("user").take(pa.array(ranking.users)), data.ids("item"), ranking.lists)
+
+
+def lists_table(users, items, lists):
+    """users: (users,) ids; items: ids of all; lists: (users, length) item rows, -1 past the end."""
+    rows, places = np.nonzero(lists >= 0)
     return pa.table(
         {
-            "user_id": data.ids("user").take(pa.array(ranking.users[rows])),
-            "item_id": data.ids("item").take(pa.array(ranking.lists[rows, places])),
+            "user_id": users.take(pa.array(rows)),
+            "item_id": items.take(pa.array(lists[rows, places])),
             "rank": pa.array(places + 1),
         }
     )

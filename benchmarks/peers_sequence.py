@@ -1,11 +1,12 @@
 """RecTools' SASRec: seconds of a training epoch, alone or in turns with ours, so that the ratio is of one run.
 
     python benchmarks/peers_sequence.py --data ml-100k|ml-1m [--rounds 2] [--fraction 0.25]
-        [--with ANYREC_PYTHON] [--ours "benchmarks/sequence.py --data {data} --epochs 2"]
+        [--with ANYREC_PYTHON] [--ours "benchmarks/sequence.py --data {data} --epochs 2 ..."]
 
 Runs in an environment of its own, without anyrec: `pip install 'rectools[torch]' torch==2.13.0 'pyarrow<22'` (numpy below 2).
 Window 100, 64 factors, two blocks, two heads, softmax over all items, batches of 128, P1's training part, float32. The first epoch warms up and is not
-counted; an epoch is timed from its first batch to its last. `--with` names the interpreter that runs `--ours`, from the repository's
+counted; an epoch is timed from its first batch to its last. Ours has layers of the same shape: pre-norm, perceptrons as wide as the
+vectors. `--with` names the interpreter that runs `--ours`, from the repository's
 folder, once a round; of its lines `epoch N seconds S [cpu C]` the last counts. On a busy
 machine only processor seconds, with one thread, mean something. Both get the same environment: set OMP_NUM_THREADS for both.
 """
@@ -30,6 +31,7 @@ from rectools.models import SASRecModel
 warnings.filterwarnings("ignore")
 ROOT = Path(__file__).parent.parent
 DATA = Path(os.environ.get("ANYREC_DATA", ROOT / "../shared/data"))
+OURS = "benchmarks/sequence.py --data {data} --epochs 2 --variant pre_norm --hidden 1"
 LINE = re.compile(r"^epoch \d+ seconds ([\d.]+)(?: cpu ([\d.]+))?", re.MULTILINE)
 
 
@@ -53,7 +55,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--fraction", type=float, default=1.0, help="of an epoch's batches; its time is scaled up")
     parser.add_argument("--with", dest="python", help="interpreter that has anyrec")
-    parser.add_argument("--ours", default="benchmarks/sequence.py --data {data} --epochs 2")
+    parser.add_argument("--ours", default=OURS)
     arguments = parser.parse_args()
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     dataset = Dataset.construct(training_part(DATA / arguments.data))

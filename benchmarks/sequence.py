@@ -1,6 +1,7 @@
 """Seconds of an epoch of the causal transformer: ours, and beside a plain one in torch, in turns so that the ratio is of one run.
 
-    python benchmarks/sequence.py --data ml-100k|ml-1m [--epochs 2] [--all]            ours alone: lines `epoch N seconds S cpu C`
+    python benchmarks/sequence.py --data ml-100k|ml-1m [--epochs 2] [--all] [--variant pre_norm --hidden 1]
+                                                                                       ours alone: lines `epoch N seconds S cpu C`
     python benchmarks/sequence.py --data ml-1m --beside-plain [--rounds 2]             in turns with plain_transformer.py
     python benchmarks/sequence.py --parts                                              the softmax by blocks against autograd's
     python benchmarks/sequence.py --data ml-1m --padding                               tokens with and without padding
@@ -60,6 +61,8 @@ def main():
     parser.add_argument("--data", choices=["ml-100k", "ml-1m"], default="ml-1m")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--all", action="store_true")
+    parser.add_argument("--variant", choices=["ligr", "pre_norm"], default="ligr")
+    parser.add_argument("--hidden", type=int, default=4, help="width of the perceptrons, in dimensions")
     parser.add_argument("--beside-plain", action="store_true")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--parts", action="store_true")
@@ -72,14 +75,21 @@ def main():
     elif arguments.beside_plain:
         beside_plain(arguments.data, arguments.rounds)
     else:
-        ours(arguments.data, arguments.epochs, arguments.all)
+        ours(
+            arguments.data, arguments.epochs, arguments.all, {"variant": arguments.variant, "hidden": arguments.hidden}
+        )
 
 
-def ours(name, epochs, everything):
+def ours(name, epochs, everything, layers):
     dataset = Dataset.read(DATA / name)
     if not everything:
         dataset = latest(dataset, WINDOW + HELD_OUT)
-    config = {**CONFIG, "training": {**CONFIG["training"], "epochs": epochs}}
+    history = {**CONFIG["features"]["history"], **layers}
+    config = {
+        **CONFIG,
+        "features": {**CONFIG["features"], "history": history},
+        "training": {**CONFIG["training"], "epochs": epochs},
+    }
     began = [time.process_time()]
 
     def report(entry):

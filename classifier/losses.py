@@ -202,7 +202,7 @@ class CatalogueSoftmax(torch.autograd.Function):
             total -= (part * shares.gather(1, target[low:high, None]).clamp(min=SMALLEST).log()).sum()
             shares = shares.to(product_type(block))
             torch.mul(part, shares @ items - wanted[low:high], out=to_users[low:high])
-            to_items += shares.T @ (block * part)
+            add_products(to_items, shares.T, (block * part).T)
         to_items.index_add_(0, target, users * -share[:, None])
         ctx.save_for_backward(to_users, to_items)
         return total

@@ -14,7 +14,7 @@ from anyrec.data.dataset import Dataset
 from anyrec.data.split import time_order
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
-from cold import FIRST, ColdCase, cold_items, cold_users, given_matrix, score
+from cold import FIRST, ColdCase, best_items, cold_items, cold_users, given_matrix, score
 
 START = dt.datetime(2024, 1, 1, tzinfo=dt.timezone.utc)
 FOLDS = ["validation", "test"]
@@ -155,6 +155,21 @@ def test_ranks_are_those_of_a_slow_count_whatever_the_batch(dataset, protocol, b
         values = np.array(list(row.values()))
         expected.append(1 + (values > own).sum() + (values == own).sum() / 2)
     assert score(case, lambda batch: table[batch], batch_size=batch_size)["rank"].tolist() == expected
+
+
+@settings(max_examples=30, deadline=None)
+@given(datasets(), st.sampled_from([cold_items, cold_users]), st.integers(1, 7))
+def test_lists_hold_the_target_at_its_rank_and_nothing_given(dataset, protocol, batch_size):
+    case = protocol(dataset, 0, "test")
+    rng = np.random.default_rng(0)
+    table = rng.permuted(np.tile(np.arange(len(case.candidates)), (len(case.users), 1)), axis=1)
+    lists = best_items(case, lambda batch: table[batch], 5, batch_size)
+    ranks = score(case, lambda batch: table[batch])["rank"]
+    for place, target in enumerate(case.targets):
+        listed = lists[place][lists[place] >= 0].tolist()
+        assert len(listed) == min(5, len(set(case.candidates) - set(given_of(case, place)) | {target}))
+        assert not set(listed) & (set(given_of(case, place)) - {target})
+        assert (listed.index(target) + 1 if target in listed else 6) == min(ranks[place], 6)
 
 
 def test_the_last_items_given_are_counted_from_the_end():

@@ -51,7 +51,7 @@ def test_the_size_of_the_batch_does_not_matter(name):
         assert torch.allclose(fusion(features[row : row + 1], present[row : row + 1])[0], together[row], atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["attention", "bilinear", "gated", "simple", "sum", "weighted", "concat"])
+@pytest.mark.parametrize("name", ["attention", "bilinear", "gated", "residual", "simple", "sum", "weighted", "concat"])
 def test_the_order_of_the_features_does_not_matter_when_their_parameters_move_with_them(name):
     """With parameters that are the same for every feature, permuting the features leaves the output."""
     fusion = make(name).eval()
@@ -67,6 +67,14 @@ def test_the_order_of_the_features_does_not_matter_when_their_parameters_move_wi
     features, present = torch.randn(6, 4, 8), torch.rand(6, 4) > 0.3
     order = torch.tensor([2, 0, 3, 1])
     assert torch.allclose(fusion(features, present), fusion(features[:, order], present[:, order]), atol=1e-5)
+
+
+@pytest.mark.parametrize("own", ["identity.id", "history"])
+def test_residual_begins_as_what_is_the_records_own_and_a_tenth_of_the_rest(own):
+    fusion = REGISTRY.get("fusion", "residual")(["categorical.genre", own, "text.title"], 8, 8)
+    features = torch.randn(5, 3, 8)
+    expected = features[:, 1] + 0.1 * (features[:, 0] + features[:, 2])
+    assert torch.allclose(fusion(features, torch.ones(5, 3, dtype=torch.bool)), expected, atol=1e-6)
 
 
 def test_identity_refuses_several_features():

@@ -132,14 +132,12 @@ def test_an_error_or_a_redirect_fails_the_stage_and_nothing_is_sent_elsewhere(se
 
 
 def test_no_answer_in_time_fails_the_stage(server):
-    started = time.monotonic()
     server.answer = lambda document: time.sleep(1)
     with pytest.raises(AnyrecError, match="took more than"):
         asked(server, timeout_seconds=0.2)
     server.answer, server.pieces = cheapest_first, slowly
     with pytest.raises(AnyrecError, match=r"took more than 0\.3 s"):
         asked(server, timeout_seconds=0.3)
-    assert time.monotonic() - started < 20
 
 
 def slowly(body):

@@ -138,9 +138,12 @@ def has_clock(dataset: Dataset) -> bool:
     return bool(times.min() < times.max() and (len(first) < 3 or (first == times.min()).mean() < 0.5))
 
 
-def time_order(dataset: Dataset) -> np.ndarray:
-    """(interactions,) rows by user, then time; ties keep file order; interactions without a time come first."""
-    return np.lexsort((dataset.times, dataset.user_rows))
+def time_order(dataset: Dataset, rows: np.ndarray | None = None) -> np.ndarray:
+    """The interactions `rows`, by default all, by user, then time; ties keep file order; those without a time come first."""
+    if rows is None:
+        return np.lexsort((dataset.times, dataset.user_rows))
+    rows = np.sort(rows)
+    return rows[np.lexsort((dataset.times[rows], dataset.user_rows[rows]))]
 
 
 def _protocol(dataset: Dataset, config: SplitConfig) -> tuple[str, list[str]]:
@@ -209,10 +212,7 @@ def _global_time(
 
 def _last_of_some(dataset: Dataset, rows: np.ndarray, share: float, seed: int) -> np.ndarray:
     """The last of the interactions `rows` of a share of those users who have two or more."""
-    inside = np.zeros(len(dataset.interactions), bool)
-    inside[rows] = True
-    order = time_order(dataset)
-    order = order[inside[order]]
+    order = time_order(dataset, rows)
     users = dataset.user_rows[order]
     last = order[(position_from_end(users) == 0) & (np.bincount(users, minlength=len(dataset.users))[users] > 1)]
     return np.sort(hold_out_users(dataset.user_rows, last, share, seed)) if len(last) else last

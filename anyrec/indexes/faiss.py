@@ -13,11 +13,12 @@ from pydantic import Field
 
 from anyrec.contracts import Params as Options
 from anyrec.retrieval.index import Found, Index
+from anyrec.retrieval.measure import tuned_width
 
 FILE = "faiss.index"
-QUERIES = 200
-"""Queries that the width of search is tried on."""
 SCALAR, CELLS, GRAPH = "sq8", ("ivf", "ivf_pq"), "hnsw"
+NARROWEST = 10
+"""The least width that a graph is searched with: recall is of the best 10."""
 TO_LEARN_FROM = 39
 """Vectors a centroid, below which faiss warns."""
 ON_GPU = 2048
@@ -80,7 +81,8 @@ class Faiss(Index):
         self._to_gpu()
         self._width = self._widest() if self._given is None else min(self._given, self._widest())
         if self._given is None and self._widest() > 1:
-            self._tune()
+            first = NARROWEST if self.params.kind == GRAPH else 1
+            self._width = tuned_width(self, self._widen, first, self._widest(), self.params.recall)
 
     def _add(self, keys: np.ndarray, vectors: np.ndarray) -> None:
         if self.params.kind in CELLS:
@@ -176,15 +178,8 @@ class Faiss(Index):
         kind = self.params.kind
         return self._index.nlist if kind in CELLS else 2048 if kind == GRAPH else 1
 
-    def _tune(self) -> None:
-        """The least width, of powers of two and what lies between, that reaches the recall on queries held out."""
-        queries, truth = self.held_out(QUERIES)
-        steps = sorted({int(2**n * part) for n in range(20) for part in (1, 1.5)})
-        for width in (step for step in steps if 10 * (self.params.kind == GRAPH) <= step < self._widest()):
-            self._width = width
-            if self.recall_of(queries, truth) >= self.params.recall:
-                return
-        self._width = self._widest()
+    def _widen(self, width: int) -> None:
+        self._width = width
 
     def _search_params(self, k: int, allowed: np.ndarray | None) -> Any:
         """A filtered search looks as much wider as fewer are eligible."""

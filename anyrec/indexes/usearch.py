@@ -13,10 +13,10 @@ from pydantic import Field
 from anyrec.contracts import Params as Options
 from anyrec.errors import Fault, MissingDependency, ModelError
 from anyrec.retrieval.index import Found, Index
+from anyrec.retrieval.measure import tuned_width
 
 FILE, STATE = "graph.usearch", "usearch.json"
-QUERIES = 200
-WIDTHS = (10, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024, 2048)
+NARROWEST, WIDEST = 10, 2048
 
 
 class Usearch(Index):
@@ -51,7 +51,9 @@ class Usearch(Index):
     def _build(self, vectors: np.ndarray, keys: np.ndarray) -> None:
         self._graph, self._scale = self._new(), float(np.abs(vectors).max()) or 1.0
         self._add(keys, vectors)
-        self._width = self.params.expansion_search or self._tuned()
+        self._width = self.params.expansion_search or tuned_width(
+            self, self._widen, NARROWEST, WIDEST, self.params.recall
+        )
 
     def _add(self, keys: np.ndarray, vectors: np.ndarray) -> None:
         self._graph.add(keys.astype(np.uint64), self._kept(vectors, self._scale), threads=self.params.build_threads)
@@ -92,13 +94,8 @@ class Usearch(Index):
     def _bytes(self) -> int:
         return int(self._graph.memory_usage)
 
-    def _tuned(self) -> int:
-        """The least number of candidates, of powers of two and what lies between, that reaches the recall on queries held out."""
-        queries, kth = self.held_out(QUERIES)
-        for self._width in WIDTHS:
-            if self.recall_of(queries, kth) >= self.params.recall:
-                break
-        return self._width
+    def _widen(self, width: int) -> None:
+        self._width = width
 
     def _kept(self, vectors: np.ndarray, scale: Any) -> np.ndarray:
         """What usearch is given: float32, or int8 of which 127 stands for `scale`; larger ones, added later, are cut to it."""

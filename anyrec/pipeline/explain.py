@@ -265,7 +265,8 @@ def _nearest(recommender: Recommender, row: int, items: np.ndarray, count: int =
     had = recommender.seen.take(np.array([row]))[1] if row >= 0 else np.empty(0, np.int64)
     if not len(had):
         return [()] * len(items)
-    vectors = recommender._vectors("item", recommender._known_rows("item")[torch.from_numpy(np.concatenate([items, had])).to(recommender.device)])  # fmt: skip
+    rows = torch.from_numpy(np.concatenate([items, had])).to(recommender.device)
+    vectors = recommender._vectors("item", recommender._known_rows("item")[rows])
     unit = torch.nn.functional.normalize(vectors, dim=1)
     alike = (unit[: len(items)] @ unit[len(items) :].T).cpu().numpy()
     alike[items[:, None] == had] = -np.inf

@@ -89,6 +89,10 @@ class Features:
             made[name] = values_of(items, column, len(items))
         return made[name]
 
+    def allowed(self, request: Request, name: str | None, missing: Literal["keep", "drop"]) -> np.ndarray | None:
+        """(items,) bool, the items with a value of an item feature, where those without are dropped; else None, all."""
+        return None if name is None or missing == "keep" else self.of(request, name).counts > 0
+
 
 def values_of(table: pa.Table, name: str, rows: int) -> Values:
     """A column as flat values. Temporal lists of numbers and times stand for their last value."""

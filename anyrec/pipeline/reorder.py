@@ -6,17 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from anyrec.errors import ConfigError, Fault
 from anyrec.pipeline.stages import Lists
 
 if TYPE_CHECKING:
     from anyrec.pipeline.features import Values
-
-
-def raise_faults(faults: list[Fault]) -> None:
-    """Raises ConfigError where there are any."""
-    if faults:
-        raise ConfigError(faults)
 
 
 def rearranged(lists: Lists, order: np.ndarray) -> Lists:

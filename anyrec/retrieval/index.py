@@ -22,6 +22,8 @@ FEW = 20_000
 """So many eligible rows are searched one by one rather than through the backend's filter: of a million it is a fiftieth, for which a graph
 must look fifty times as widely. benchmarks/indexes.py --only filter holds the two sides against each other."""
 CELLS_AT_A_TIME = 1 << 24
+ALIKE = 1e-5
+"""Lengths that differ by no more than this share are the same."""
 
 
 class Found(NamedTuple):
@@ -63,14 +65,14 @@ class Index:
         self.dim, self.metric = dim, metric
         self.params: Any = params if params is not None else type(self).Params()
         self.store = Store(np.empty((0, dim), np.float32), np.empty(0, np.int64))
-        self.longest = 1.0
-        """The length that vectors are brought to where the backend has no dot product."""
+        self.longest, self.even = 1.0, False
+        """The length that vectors are brought to where the backend has no dot product; whether all have it anyway."""
         self.examples: np.ndarray | None = None
         """(any, dim) queries like those to come."""
 
     @property
     def inner_dim(self) -> int:
-        return self.dim if "dot" in self.metrics else self.dim + 1
+        return self.dim if "dot" in self.metrics or self.even else self.dim + 1
 
     def build(self, vectors: np.ndarray, keys: np.ndarray | None = None, queries: np.ndarray | None = None) -> None:
         """vectors: (rows, dim) float32, kept and not to be changed; keys: (rows,) int64, distinct, by default 0, 1, ...
@@ -146,22 +148,27 @@ class Index:
         return queries, scores[:, -1]
 
     def recall_of(self, queries: np.ndarray, kth: np.ndarray, k: int = 10) -> float:
-        """Share of the k truly nearest that are found; as `truth_of` gives them. One that scores as the k-th counts as one of them."""
+        """The mean of `recalls_of`."""
+        return float(self.recalls_of(queries, kth, k).mean())
+
+    def recalls_of(self, queries: np.ndarray, kth: np.ndarray, k: int = 10) -> np.ndarray:
+        """(queries,) share of the k truly nearest that are found; as `truth_of` gives them. One that scores as the k-th counts as one."""
         k = min(k, self.store.count)
         found = self.search(queries, k).scores
-        return float((found >= kth[:, None] - 1e-5 * np.abs(kth[:, None])).sum(1).mean() / k)
+        return (found >= kth[:, None] - 1e-5 * np.abs(kth[:, None])).sum(1) / k
 
     def save(self, folder: Path) -> None:
         """Write the index into an existing folder."""
         self.store.save(folder)
-        (folder / STATE).write_text(json.dumps({"longest": self.longest}) + "\n")
+        (folder / STATE).write_text(json.dumps({"longest": self.longest, "even": self.even}) + "\n")
         if len(self.store):
             self._save(folder)
 
     def load(self, folder: Path) -> None:
         """Take up what `save` wrote."""
         self.store = Store.load(folder)
-        self.longest = json.loads((folder / STATE).read_text())["longest"]
+        state = json.loads((folder / STATE).read_text())
+        self.longest, self.even = state["longest"], state["even"]
         if len(self.store):
             self._load(folder)
 
@@ -209,7 +216,9 @@ class Index:
 
     def _fill(self, store: Store) -> None:
         self.store = store
-        self.longest = self._length(store.vectors)
+        lengths = self._lengths(store.vectors)
+        self.longest = float(lengths.max(initial=0)) or 1.0
+        self.even = bool(len(lengths)) and self._is_even(lengths)
         if len(store):
             self._build(self._inner(store.vectors), np.arange(len(store)))
 
@@ -223,20 +232,27 @@ class Index:
         if self.can_remove and len(rows):
             self._remove(rows)
 
-    def _length(self, vectors: np.ndarray) -> float:
-        if self.metric == "cosine" or not len(vectors):
-            return 1.0
-        return float(np.sqrt(np.einsum("nd,nd->n", vectors, vectors).max())) or 1.0
+    def _lengths(self, vectors: np.ndarray) -> np.ndarray:
+        """(rows,) 1 where the metric is cosine, but of what is zero, and has no direction."""
+        lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
+        return np.where(lengths > 0, 1.0, 0.0) if self.metric == "cosine" else lengths
+
+    def _is_even(self, lengths: np.ndarray) -> bool:
+        return bool(np.abs(lengths - self.longest).max() <= ALIKE * self.longest)
 
     def _outgrown(self, vectors: np.ndarray) -> bool:
-        """Whether all must be built anew, since what is there was brought to a length that a new vector exceeds."""
+        """Whether all must be built anew, since what is there was brought to a length that a new vector exceeds or, where all have one
+        length, does not have."""
         if len(self.store) == len(vectors):
             return True
-        return "dot" not in self.metrics and self._length(vectors) > self.longest
+        if "dot" in self.metrics:
+            return False
+        lengths = self._lengths(vectors)
+        return not self._is_even(lengths) if self.even else bool(lengths.max() > self.longest)
 
     def _inner(self, vectors: np.ndarray) -> np.ndarray:
         """vectors of the store -> those that the backend keeps."""
-        if "dot" in self.metrics:
+        if self.inner_dim == self.dim:
             return vectors
         inner = np.empty((len(vectors), self.dim + 1), np.float32)
         inner[:, :-1] = vectors
@@ -244,7 +260,7 @@ class Index:
         return inner
 
     def _inner_queries(self, queries: np.ndarray) -> np.ndarray:
-        return queries if "dot" in self.metrics else np.pad(queries, ((0, 0), (0, 1)))
+        return queries if self.inner_dim == self.dim else np.pad(queries, ((0, 0), (0, 1)))
 
     def _checked(self, vectors: np.ndarray, what: str) -> np.ndarray:
         vectors = np.require(vectors, np.float32, ["C", "W"])  # torch refuses what it may not write to
@@ -371,9 +387,10 @@ class Index:
     def _scores(self, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """(queries, n) float32 scores of rows of the store: (queries, n). Each sum in one order, whatever else is asked for."""
         step = max(1, CELLS_AT_A_TIME // max(1, rows.shape[1] * self.dim))
-        parts = [np.einsum("qd,qnd->qn", queries[start : start + step], self.store.vectors[rows[start : start + step]])
-                 for start in range(0, len(rows), step)]  # fmt: skip
-        return np.concatenate(parts)
+        parts = [slice(start, start + step) for start in range(0, len(rows), step)]
+        return np.concatenate(
+            [np.einsum("qd,qnd->qn", queries[part], self.store.vectors[rows[part]]) for part in parts]
+        )
 
 
 def ordered(keys: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -3,14 +3,41 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import numpy as np
 
 from anyrec.retrieval.index import Index
 
 AT = 10
+TRIED = 200
+"""Queries that the width of search is tried on."""
+FINE = 12
+"""The width is found to such a part of itself."""
 ALONE_SECONDS = 1.0
 """The longest that queries are asked one at a time."""
+
+
+def tuned_width(index: Index, widen: Callable[[int], None], first: int, last: int, recall: float) -> int:
+    """The least width of search, from `first` on, that reaches the recall on queries held out, with a standard error to spare for others;
+    `last` where none does.
+
+    widen: makes the index search so widely. The width is doubled until it is enough, then halved towards what was not.
+    """
+    queries, kth = index.held_out(TRIED)
+
+    def reaches(width: int) -> bool:
+        widen(width)
+        found = index.recalls_of(queries, kth)
+        return found.mean() - found.std() / len(found) ** 0.5 >= recall
+
+    low, high = 0, first
+    while high < last and not reaches(high):
+        low, high = high, min(2 * high, last)
+    while low and high - low > max(1, high // FINE):
+        middle = (low + high) // 2
+        low, high = (low, middle) if reaches(middle) else (middle, high)
+    return high
 
 
 def measure(index: Index, queries: np.ndarray, build_seconds: float) -> dict[str, float]:

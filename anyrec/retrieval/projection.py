@@ -66,7 +66,8 @@ def project(recommender: Recommender, space: Space, features: np.ndarray) -> Pro
             recall["ridge"], ridge = found, penalty
     names = _names(recommender, space.kind)
     if names:
-        recall["tower"] = _recall(_alone(recommender, recommender.dataset.items.select(names).take(pa.array(held))) - mean, items, held)  # fmt: skip
+        table = recommender.dataset.items.select(names).take(pa.array(held))
+        recall["tower"] = _recall(_alone(recommender, table) - mean, items, held)
     offset, weights = _ridge(features[shuffled[:LEARNED]], items[shuffled[:LEARNED]], ridge)
     way = max(recall, key=lambda name: recall[name])
     return Projection(way, items.astype(np.float32), mean, offset, weights, recall)

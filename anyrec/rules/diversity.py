@@ -66,9 +66,7 @@ class Diversity(Rule):
         raise_faults(faults)
 
     def allowed(self, request: Request) -> np.ndarray | None:
-        if self.params.feature is None or self.params.missing == "keep":
-            return None
-        return self.features.of(request, self.params.feature).counts > 0
+        return self.features.allowed(request, self.params.feature, self.params.missing)
 
     def apply(self, request: Request, lists: Lists, k: int) -> Lists:
         if self.params.feature is not None:

@@ -50,9 +50,7 @@ class Freshness(Rule):
         raise_faults(faults)
 
     def allowed(self, request: Request) -> np.ndarray | None:
-        if self.params.missing == "keep":
-            return None
-        return self.features.of(request, self.params.feature).counts > 0
+        return self.features.allowed(request, self.params.feature, self.params.missing)
 
     def apply(self, request: Request, lists: Lists, k: int) -> Lists:
         params = self.params

@@ -46,10 +46,7 @@ class ItemToItem(Source):
             matrix = _binary(users, items, len(dataset.users), size)
             counts = (matrix.T @ matrix).tocsr()
         else:
-            inside = np.zeros(len(dataset.interactions), bool)
-            inside[rows] = True
-            order = time_order(dataset)
-            order = order[inside[order]]
+            order = time_order(dataset, rows)
             counts = _follows(dataset.user_rows[order], dataset.item_rows[order], size, self.params.within)
         root = np.sqrt(np.maximum(np.bincount(items, minlength=size), 1))
         counts.setdiag(0)
