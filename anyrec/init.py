@@ -52,7 +52,7 @@ def _sequence(config: dict[str, Any], reasons: list[str], dataset: Dataset, leng
         history["use_kind"] = True
     config["features"] = {"history": history, "identity": {"init_std": 0.02}}
     config["user"] = {"features": {"identity": None}}
-    config["fusion"] = {"type": "sum"}
+    config["fusion"] = {"type": "residual"}
     reasons.append(
         f"history by a transformer over the last {window} interactions, instead of user ids: users have "
         f"{lengths.mean():.0f} in the mean, with times"

@@ -32,11 +32,11 @@ OF_ITEMS = [*CONTENT, "user.features.categorical=null", "user.features.continuou
 RESIDUAL = "fusion.type=residual"
 VARIANTS: dict[str, list[str]] = {
     "as it is": [],
-    "+ items' categories and numbers, residual": [*OF_ITEMS, RESIDUAL],
-    "+ both sides', residual": [*CONTENT, RESIDUAL],
-    "+ items', and titles, residual": [*OF_ITEMS, 'features.text={"ngrams": 1}', RESIDUAL],
-    "+ items', sum": OF_ITEMS,
-    "+ both sides', sum": CONTENT,
+    "+ items' categories and numbers (residual)": [*OF_ITEMS, RESIDUAL],
+    "+ both sides' (residual)": [*CONTENT, RESIDUAL],
+    "+ items' and titles (residual)": [*OF_ITEMS, 'features.text={"ngrams": 1}', RESIDUAL],
+    "+ items' (sum)": OF_ITEMS,
+    "+ both sides' (sum)": CONTENT,
     "+ user's id": ["user.features.identity={}", "id_dropout=0.1"],
     "the user's other positives unmasked": [],
     "512 popular negatives with logQ": SAMPLED,
@@ -94,7 +94,7 @@ def main():
         first = found if first is None else first
         apart = found - first
         error = apart.std(ddof=1) / np.sqrt(len(apart)) if len(apart) > 1 else np.nan
-        print(f"{name:41} {found.mean():.4f} ({found.std():.4f})  {apart.mean():+.4f} +- {error:.4f}", flush=True)
+        print(f"{name:42} {found.mean():.4f} ({found.std():.4f})  {apart.mean():+.4f} +- {error:.4f}", flush=True)
 
 
 def measure(dataset, arguments, name, seed):

@@ -178,8 +178,8 @@ class FullSoftmax(Softmax):
         return CatalogueSoftmax.apply(users / self.temperature, items, target, barred, share)
 
 
-CELLS_AT_A_TIME = {"cpu": 1 << 20, "cuda": 1 << 27}
-"""Scores made at once: 4 MB on a processor, so that they stay in its cache (a quarter faster than 16 MB)."""
+CELLS_AT_A_TIME = {"cpu": 600_000, "cuda": 1 << 27}
+"""Scores made at once: 2.4 MB on a processor, so that they stay in its cache (a tenth faster than 4 MB, a third than 16 MB)."""
 
 
 class CatalogueSoftmax(torch.autograd.Function):
