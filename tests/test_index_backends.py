@@ -10,7 +10,7 @@ from anyrec.errors import ConfigError, InputError, ModelError
 from anyrec.plugins import discover
 from anyrec.testing import check_index
 
-PACKAGES = {"annoy": "annoy", "usearch": "usearch", "qdrant": "qdrant_client"}
+PACKAGES = {"annoy": "annoy", "faiss": "faiss", "usearch": "usearch", "qdrant": "qdrant_client"}
 VECTORS = np.random.default_rng(0).normal(size=(500, 16)).astype(np.float32)
 QUERIES = np.random.default_rng(1).normal(size=(20, 16)).astype(np.float32)
 
@@ -46,6 +46,23 @@ def test_int8_takes_less_memory_than_float32_and_still_finds_the_same():
     large.build(many)
     same = [len(set(a) & set(b)) / 10 for a, b in zip(small.search(QUERIES, 10).keys, large.search(QUERIES, 10).keys)]  # noqa: B905
     assert np.mean(same) > 0.95
+
+
+@pytest.mark.parametrize(("name", "options"), [("annoy", {}), ("faiss", {"kind": "hnsw"})])
+def test_vectors_of_one_length_need_no_more_dimensions_until_another_comes(name, options, tmp_path):
+    unit = VECTORS / np.linalg.norm(VECTORS, axis=1, keepdims=True)
+    index = made(name, recall=0.99, **options)
+    index.build(unit)
+    assert index.inner_dim == 16
+    index.save(tmp_path)
+    index = made(name, recall=0.99, **options)
+    index.load(tmp_path)
+    assert index.inner_dim == 16
+    index.add(np.arange(500, 520), 3 * unit[:20])
+    assert index.inner_dim == 17
+    every = np.concatenate([unit, 3 * unit[:20]])
+    truth = np.sort(QUERIES @ every.T, axis=1)[:, -10:]
+    assert (index.search(QUERIES, 10).scores >= truth[:, :1] - 1e-5).mean() > 0.95
 
 
 def test_a_file_that_is_not_usearchs_is_refused(tmp_path):
