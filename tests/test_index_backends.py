@@ -65,22 +65,20 @@ def test_vectors_of_one_length_need_no_more_dimensions_until_another_comes(name,
     assert (index.search(QUERIES, 10).scores >= truth[:, :1] - 1e-5).mean() > 0.95
 
 
-def test_a_file_that_is_not_usearchs_is_refused(tmp_path):
-    index = made("usearch")
+@pytest.mark.parametrize(
+    ("name", "file", "content"),
+    [
+        ("usearch", "graph.usearch", b"something else, and long enough to hold a header" * 9),
+        ("annoy", "trees.annoy", b"x" * 33),
+    ],
+)
+def test_a_file_that_is_not_the_librarys_is_refused(name, file, content, tmp_path):
+    index = made(name)
     index.build(VECTORS)
     index.save(tmp_path)
-    (tmp_path / "graph.usearch").write_bytes(b"something else, and long enough to hold a header" * 9)
-    with pytest.raises(ModelError, match="usearch"):
-        made("usearch").load(tmp_path)
-
-
-def test_a_forest_of_another_size_is_refused(tmp_path):
-    index = made("annoy")
-    index.build(VECTORS)
-    index.save(tmp_path)
-    (tmp_path / "trees.annoy").write_bytes(b"x" * 33)
-    with pytest.raises(ModelError, match="annoy"):
-        made("annoy").load(tmp_path)
+    (tmp_path / file).write_bytes(content)
+    with pytest.raises(ModelError, match=name):
+        made(name).load(tmp_path)
 
 
 def test_vectors_added_to_a_forest_are_found_before_it_is_built_anew():

@@ -224,41 +224,33 @@ def test_history_bars_what_was_had_of_a_type_of_late_or_often_or_lists_it_alone(
 # -- order -------------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.integers(0, 9999), st.integers(1, 8), st.floats(0, 0.95))
-def test_mmr_chooses_as_the_paper_says(seed, k, weight):
-    rng = np.random.default_rng(seed)
-    vectors = rng.normal(size=(2, 7, 3))
-    vectors /= np.linalg.norm(vectors, axis=2, keepdims=True)
-    scores, there = rng.random((2, 7)), np.arange(7) < np.array([[7], [4]])
-    found = mmr(vectors, scores, there, k, weight)
-    for user in range(2):
-        chosen, left = [], [n for n in range(7) if there[user, n]]
-        while left and len(chosen) < k:
-            gains = [
-                weight * scores[user, n]
-                - (1 - weight) * max((vectors[user, n] @ vectors[user, m] for m in chosen), default=0)
-                for n in left
-            ]
-            chosen.append(left.pop(int(np.argmax(gains))))
-        assert [n for n in found[user].tolist() if n >= 0] == chosen
+def likeness_paid(vectors, scores, chosen, n, weight):
+    """Of MMR: the score, less the greatest cosine to what is chosen."""
+    return weight * scores[n] - (1 - weight) * max((vectors[n] @ vectors[m] for m in chosen), default=0)
 
 
+def volume(vectors, scores, chosen, n, weight):
+    """Of DPP: the logarithm of the determinant with it."""
+    places = [*chosen, n]
+    quality = np.exp(weight / (2 * (1 - weight)) * scores[places])
+    kernel = quality[:, None] * (1 + vectors[places] @ vectors[places].T) / 2 * quality[None]
+    return np.linalg.slogdet(kernel)[1]
+
+
+@pytest.mark.parametrize(("method", "gain"), [(mmr, likeness_paid), (dpp, volume)])
 @settings(max_examples=40, deadline=None)
-@given(st.integers(0, 9999), st.integers(1, 6), st.floats(0.05, 0.9))
-def test_dpp_adds_what_adds_most_to_the_determinant(seed, k, weight):
+@given(seed=st.integers(0, 9999), k=st.integers(1, 6), weight=st.floats(0.05, 0.9))
+def test_what_is_chosen_next_gains_most_by_the_papers_measure(method, gain, seed, k, weight):
     rng = np.random.default_rng(seed)
     vectors = rng.normal(size=(2, 7, 8))
     vectors /= np.linalg.norm(vectors, axis=2, keepdims=True)
     scores, there = rng.random((2, 7)), np.arange(7) < np.array([[7], [4]])
-    found = dpp(vectors, scores, there, k, weight)
+    found = method(vectors, scores, there, k, weight)
     for user in range(2):
-        quality = np.exp(weight / (2 * (1 - weight)) * scores[user])
-        kernel = quality[:, None] * (1 + vectors[user] @ vectors[user].T) / 2 * quality[None]
         chosen, left = [], [n for n in range(7) if there[user, n]]
         while left and len(chosen) < k:
-            volumes = [np.linalg.slogdet(kernel[np.ix_([*chosen, n], [*chosen, n])])[1] for n in left]
-            chosen.append(left.pop(int(np.argmax(volumes))))
+            gains = [gain(vectors[user], scores[user], chosen, n, weight) for n in left]
+            chosen.append(left.pop(int(np.argmax(gains))))
         assert [n for n in found[user].tolist() if n >= 0] == chosen
 
 
