@@ -43,18 +43,19 @@ def suggest_config(dataset: Dataset, path: Path) -> tuple[dict[str, Any], list[s
 
 
 def _sequence(config: dict[str, Any], reasons: list[str], dataset: Dataset, lengths: np.ndarray) -> None:
-    """What users did before, by a causal transformer, and no id of the user's own."""
+    """What users did before, by a causal transformer and by a fading mean, and no id of the user's own."""
     longest = float(np.quantile(lengths, 0.75))
     window = next((size for size in WINDOWS if size >= min(longest, 100)), 100)
     history: dict[str, Any] = {"window": window, "hidden": 2}
     types = dataset.column("interaction_type")
     if types is not None and len(types.unique().drop_null()) > 1:
         history["use_kind"] = True
+    history["fields"] = {"recent": {"block": "mean"}}
     config["features"] = {"history": history, "identity": {"init_std": 0.02}}
     config["user"] = {"features": {"identity": None}}
     config["fusion"] = {"type": "residual"}
     reasons.append(
-        f"history by a transformer over the last {window} interactions, instead of user ids: users have "
+        f"history by a transformer and a fading mean over the last {window} interactions, instead of user ids: users have "
         f"{lengths.mean():.0f} in the mean, with times"
     )
     events = int(lengths.sum())

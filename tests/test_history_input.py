@@ -87,6 +87,7 @@ def test_a_config_that_sets_nothing_is_made_to_fit_the_data(tmp_path):
     suggested, reasons = suggest_config(data, tmp_path / "small.json")
     assert suggested["features"]["history"]["use_kind"] is True
     assert suggested["user"]["features"] == {"identity": None}
+    assert suggested["features"]["history"]["fields"] == {"recent": {"block": "mean"}}
     assert suggested["fusion"] == {"type": "residual"}
     assert suggested["loss"] == {"type": "full_softmax"}
     assert any("transformer" in reason for reason in reasons)
