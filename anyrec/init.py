@@ -11,6 +11,8 @@ from anyrec.data.dataset import Dataset
 
 SHORTEST = 5
 """Mean interactions a user from which their order is learned."""
+STEPS = 1000
+"""Steps in which a sequence model learns a small data set."""
 WINDOWS = (20, 50, 100, 200)
 MOST_ITEMS = 20_000
 """The catalogue up to which all items are compared with at each step."""
@@ -59,10 +61,11 @@ def _sequence(config: dict[str, Any], reasons: list[str], dataset: Dataset, leng
         f"{lengths.mean():.0f} in the mean, with times"
     )
     events = int(lengths.sum())
-    epochs = max(8, min(40, round(16_000_000 / events)))
+    batch = max(8 * window // 2, min(3200, events // 100))
+    epochs = max(10, min(40, round(STEPS * batch / events)))
     config["training"] = {
         "epochs": epochs,
-        "batch_size": max(8 * window // 2, min(3200, events // 100)),
+        "batch_size": batch,
         "average_epochs": 1,
         "optimizer": {"learning_rate": 0.003, "weight_decay": 0.01},
         "scheduler": {"type": "linear", "warmup": 0.05},
