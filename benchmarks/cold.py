@@ -17,7 +17,7 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -40,6 +40,7 @@ from anyrec.recommender import Recommender
 
 HERE = Path(__file__).parent
 DATA = Path(os.environ.get("ANYREC_DATA", HERE / "../../shared/data"))
+CONFIGS = HERE.parent / "configs"
 RECORDED = HERE / "cold_peers.json"
 SHARE, FIRST, K = 0.1, 5, 10
 GIVEN = "given"
@@ -263,14 +264,8 @@ def _metadata(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(owners), np.concatenate(features)
 
 
-def ours(dataset: Dataset, case: ColdCase, seed: int, config: str, **overrides: Any) -> Scorer:
-    """anyrec by a config of configs/, fitted on the training rows; each case's user comes as a record with the items given."""
-    pairs = [f"{key}={json.dumps(value)}" for key, value in overrides.items()]
-    return fitted(dataset, case, seed, HERE.parent / "configs" / config, pairs)
-
-
-def fitted(dataset: Dataset, case: ColdCase, seed: int, config: Path, overrides: list[str]) -> Scorer:
-    """As `ours`, of any config, with `key=value` overrides."""
+def ours(dataset: Dataset, case: ColdCase, seed: int, config: Path, overrides: Sequence[str] = ()) -> Scorer:
+    """anyrec by a config and `key=value` overrides, fitted on the training rows; each case's user comes as a record with the items given."""
     settings, _ = load_config(
         read_source(config), [*overrides, f"seed={seed}", f"data.history={GIVEN}", "split.protocol=none"]
     )
@@ -288,9 +283,9 @@ def fitted(dataset: Dataset, case: ColdCase, seed: int, config: Path, overrides:
 
 
 PEERS: dict[str, dict[str, Callable[..., Scorer]]] = {
-    "cold-items": {"content-knn": content_knn, "anyrec": partial(ours, config="ml-1m-cold-items.json")},
+    "cold-items": {"content-knn": content_knn, "anyrec": partial(ours, config=CONFIGS / "ml-1m-cold-items.json")},
     "cold-users": {
-        "anyrec": partial(ours, config="ml-1m-sequence.json"),
+        "anyrec": partial(ours, config=CONFIGS / "ml-1m-sequence.json"),
         "popularity": popular,
         "ease": partial(classical, "ease"),
         "item-knn": partial(classical, "item_knn"),

@@ -1,6 +1,6 @@
 """Indexes against what else can be had, in one run: exact search, faiss through us, HNSW, 8 bits, filters.
 
-    python benchmarks/indexes.py [--rows 1000000] [--queries 1000] [--vectors clustered,unit,uniform] [--only exact,through,hnsw,memory,filter]
+    python benchmarks/indexes.py [--rows 1000000] [--queries 1000] [--vectors clustered,uniform] [--only exact,through,hnsw,memory,filter]
                                  [--graphs faiss,usearch] [--hnswlib PYTHON]
 
 128 dimensions, k 10, dot products. Clustered: a thousand centres of unequal size and spread, and directions of unequal weight, as trained

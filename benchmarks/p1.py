@@ -73,13 +73,13 @@ def leave_last_out(arguments):
 
 
 def cold(arguments):
-    from cold import PROTOCOLS, best_items, fitted, mean, score
+    from cold import PROTOCOLS, best_items, mean, ours, score
 
     name = "ml-1m-cold-items" if arguments.protocol == "cold-items" else f"{arguments.data}-sequence"
     started, source = time.perf_counter(), arguments.config or ROOT / "configs" / f"{name}.json"
     dataset = Dataset.read(DATA / arguments.data)
     case = PROTOCOLS[arguments.protocol](dataset, arguments.seed, "test")
-    scorer = fitted(dataset, case, arguments.seed, source, arguments.overrides)
+    scorer = ours(dataset, case, arguments.seed, source, arguments.overrides)
     figures = " ".join(f"{name} {value:.4f}" for name, value in mean(score(case, scorer)).items())
     seconds = time.perf_counter() - started
     print(f"{arguments.data} {arguments.protocol} seed {arguments.seed}: test {figures}; {seconds:.0f} s", flush=True)

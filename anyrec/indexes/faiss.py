@@ -13,7 +13,7 @@ from pydantic import Field
 
 from anyrec.contracts import Params as Options
 from anyrec.retrieval.index import Found, Index
-from anyrec.retrieval.measure import tuned_width
+from anyrec.retrieval.measure import tune_width
 
 FILE = "faiss.index"
 SCALAR, CELLS, GRAPH = "sq8", ("ivf", "ivf_pq"), "hnsw"
@@ -72,17 +72,15 @@ class Faiss(Index):
             self.metrics = ("l2",)
         self.exact_scores = kind not in (SCALAR, "ivf_pq")
         self._index: Any = None
-        self._width = 1
-        """efSearch or nprobe."""
 
     def _build(self, vectors: np.ndarray, keys: np.ndarray) -> None:
         self._index = self._made(vectors)
         self._index.add(vectors)
         self._to_gpu()
-        self._width = self._widest() if self._given is None else min(self._given, self._widest())
+        self.width = self._widest() if self._given is None else min(self._given, self._widest())
         if self._given is None and self._widest() > 1:
             first = NARROWEST if self.params.kind == GRAPH else 1
-            self._width = tuned_width(self, self._widen, first, self._widest(), self.params.recall)
+            tune_width(self, first, self._widest(), self.params.recall)  # the width is efSearch or nprobe
 
     def _add(self, keys: np.ndarray, vectors: np.ndarray) -> None:
         if self.params.kind in CELLS:
@@ -109,7 +107,7 @@ class Faiss(Index):
         if self.params.kind == "flat":  # its vectors are those of the store
             return
         faiss.write_index(index, str(folder / FILE))
-        (folder / "width").write_text(f"{self._width}\n")
+        (folder / "width").write_text(f"{self.width}\n")
 
     def _load(self, folder: Path) -> None:
         import faiss
@@ -119,7 +117,7 @@ class Faiss(Index):
             self._index.add(self.store.vectors)
         else:
             self._index = faiss.read_index(str(folder / FILE))
-            self._width = int((folder / "width").read_text())
+            self.width = int((folder / "width").read_text())
         self._to_gpu()
 
     def _bytes(self) -> int:
@@ -178,9 +176,6 @@ class Faiss(Index):
         kind = self.params.kind
         return self._index.nlist if kind in CELLS else 2048 if kind == GRAPH else 1
 
-    def _widen(self, width: int) -> None:
-        self._width = width
-
     def _search_params(self, k: int, allowed: np.ndarray | None) -> Any:
         """A filtered search looks as much wider as fewer are eligible."""
         import faiss
@@ -192,10 +187,10 @@ class Faiss(Index):
             options["sel"] = make.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
             share = max(float(allowed.mean()), 1e-6)
         if kind == GRAPH:
-            width = min(self._width / share, max(self._width, 8192))
+            width = min(self.width / share, max(self.width, 8192))
             return make.SearchParametersHNSW(efSearch=max(int(width), k), **options)
         if kind in CELLS:
-            cells = max(self._width, 4 * k * self._index.nlist / self._index.ntotal) / share
+            cells = max(self.width, 4 * k * self._index.nlist / self._index.ntotal) / share
             return make.SearchParametersIVF(nprobe=min(self._index.nlist, int(np.ceil(cells))), **options)
         return make.SearchParameters(**options) if options else None
 

@@ -13,7 +13,7 @@ from pydantic import Field
 from anyrec.contracts import Params as Options
 from anyrec.errors import Fault, MissingDependency, ModelError
 from anyrec.retrieval.index import Found, Index
-from anyrec.retrieval.measure import tuned_width
+from anyrec.retrieval.measure import tune_width
 
 FILE, STATE = "graph.usearch", "usearch.json"
 NARROWEST, WIDEST = 10, 2048
@@ -51,9 +51,10 @@ class Usearch(Index):
     def _build(self, vectors: np.ndarray, keys: np.ndarray) -> None:
         self._graph, self._scale = self._new(), float(np.abs(vectors).max()) or 1.0
         self._add(keys, vectors)
-        self._width = self.params.expansion_search or tuned_width(
-            self, self._widen, NARROWEST, WIDEST, self.params.recall
-        )
+        if self.params.expansion_search:
+            self.width = self.params.expansion_search
+        else:
+            tune_width(self, NARROWEST, WIDEST, self.params.recall)
 
     def _add(self, keys: np.ndarray, vectors: np.ndarray) -> None:
         self._graph.add(keys.astype(np.uint64), self._kept(vectors, self._scale), threads=self.params.build_threads)
@@ -63,9 +64,9 @@ class Usearch(Index):
 
     def _nearest(self, queries: np.ndarray, k: int, allowed: np.ndarray | None) -> Found:
         if self.params.dtype == "i8":  # order among near equals is lost in 8 bits: the float32 scores choose
-            k = min(max(k + k // 2, self._width), len(self._graph))
+            k = min(max(k + k // 2, self.width), len(self._graph))
             queries = self._kept(queries, np.abs(queries).max(1, keepdims=True))
-        self._graph.expansion_search = max(self._width, k + k // 2)
+        self._graph.expansion_search = max(self.width, k + k // 2)
         if len(queries) == 1:
             one = self._graph.search(queries[0], k, threads=1)
             return Found(one.keys.astype(np.int64)[None], one.distances[None])
@@ -75,14 +76,14 @@ class Usearch(Index):
 
     def _save(self, folder: Path) -> None:
         self._graph.save(str(folder / FILE))
-        (folder / STATE).write_text(json.dumps({"scale": self._scale, "width": self._width}) + "\n")
+        (folder / STATE).write_text(json.dumps({"scale": self._scale, "width": self.width}) + "\n")
 
     def _load(self, folder: Path) -> None:
         self._graph = self._new()
         path = folder / FILE
         try:
             state = json.loads((folder / STATE).read_text())
-            self._scale, self._width = float(state["scale"]), int(state["width"])
+            self._scale, self.width = float(state["scale"]), int(state["width"])
             self._graph.load(str(path))
         except (RuntimeError, ValueError, KeyError, OSError) as error:
             raise ModelError(Fault(str(path), f"usearch cannot read it: {error}.", "Build the index anew.")) from None
@@ -93,9 +94,6 @@ class Usearch(Index):
 
     def _bytes(self) -> int:
         return int(self._graph.memory_usage)
-
-    def _widen(self, width: int) -> None:
-        self._width = width
 
     def _kept(self, vectors: np.ndarray, scale: Any) -> np.ndarray:
         """What usearch is given: float32, or int8 of which 127 stands for `scale`; larger ones, added later, are cut to it."""

@@ -67,6 +67,8 @@ class Index:
         self.store = Store(np.empty((0, dim), np.float32), np.empty(0, np.int64))
         self.longest, self.even = 1.0, False
         """The length that vectors are brought to where the backend has no dot product; whether all have it anyway."""
+        self.width = 1
+        """How widely a backend that tunes itself searches."""
         self.examples: np.ndarray | None = None
         """(any, dim) queries like those to come."""
 

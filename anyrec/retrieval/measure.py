@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 import numpy as np
 
@@ -18,16 +17,13 @@ ALONE_SECONDS = 1.0
 """The longest that queries are asked one at a time."""
 
 
-def tuned_width(index: Index, widen: Callable[[int], None], first: int, last: int, recall: float) -> int:
-    """The least width of search, from `first` on, that reaches the recall on queries held out, with a standard error to spare for others;
-    `last` where none does.
-
-    widen: makes the index search so widely. The width is doubled until it is enough, then halved towards what was not.
-    """
+def tune_width(index: Index, first: int, last: int, recall: float) -> None:
+    """Set the least `index.width`, from `first` on, that reaches the recall on queries held out, with a standard error to spare for others;
+    `last` where none does. It is doubled until it is enough, then halved towards what was not."""
     queries, kth = index.held_out(TRIED)
 
     def reaches(width: int) -> bool:
-        widen(width)
+        index.width = width
         found = index.recalls_of(queries, kth)
         return found.mean() - found.std() / len(found) ** 0.5 >= recall
 
@@ -37,7 +33,7 @@ def tuned_width(index: Index, widen: Callable[[int], None], first: int, last: in
     while low and high - low > max(1, high // FINE):
         middle = (low + high) // 2
         low, high = (low, middle) if reaches(middle) else (middle, high)
-    return high
+    index.width = high
 
 
 def measure(index: Index, queries: np.ndarray, build_seconds: float) -> dict[str, float]:
