@@ -18,7 +18,9 @@ FAR = 70.0
 
 SMALLEST = 1e-37
 """Shares of a softmax are taken for no smaller when their log is."""
-Barred = Callable[[int, int], Tensor]
+
+Barred = Callable[[int, int, Tensor], object]
+"""(low, high, scores): sets scores (high - low, items) to -BARRED for what must not count in those rows, else to 0."""
 
 
 class BCE(Loss):
@@ -171,7 +173,7 @@ class FullSoftmax(Softmax):
         """The same loss where scores are dot products, block by block: (batch, items) scores are never kept.
 
         users: (batch, dim); items: (items, dim); target: (batch,) rows of `items`; weight: (batch,).
-        barred: (low, high) -> (high - low, items) float32, -BARRED for what must not count in those rows, else 0; the target always does.
+        barred: for what must not count; the target always does.
         """
         share = torch.full_like(target, 1.0, dtype=torch.float32) if weight is None else weight
         share = share / share.sum().clamp(min=1e-12)
@@ -193,12 +195,13 @@ class CatalogueSoftmax(torch.autograd.Function):
         wanted = items[target]
         positive = (users * wanted).sum(1, keepdim=True)
         total = share.new_zeros(())
+        kept = share.new_empty(min(rows, len(users)), len(items))  # one block for all, so that it stays in the cache
         for low in range(0, len(users), rows):
             high = min(low + rows, len(users))
-            block, part = users[low:high], share[low:high, None]
-            scores = add_products(barred(low, high), block, items)
-            scores.scatter_(1, target[low:high, None], positive[low:high])
-            shares = scores.softmax(1)
+            block, part, scores = users[low:high], share[low:high, None], kept[: high - low]
+            barred(low, high, scores)
+            add_products(scores, block, items).scatter_(1, target[low:high, None], positive[low:high])
+            shares = torch.softmax(scores, 1, out=scores)
             total -= (part * shares.gather(1, target[low:high, None]).clamp(min=SMALLEST).log()).sum()
             shares = shares.to(product_type(block))
             torch.mul(part, shares @ items - wanted[low:high], out=to_users[low:high])

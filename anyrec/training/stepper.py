@@ -91,10 +91,10 @@ class Stepper:
         few = len(distinct) * self.data.num_items <= TABLE_CELLS
         table = self.positives.contains(distinct, every) * -BARRED if few else None
 
-        def barred(low: int, high: int) -> Tensor:
+        def barred(low: int, high: int, scores: Tensor) -> Tensor:
             if table is not None:
-                return table.index_select(0, place[low:high])
-            return self.positives.contains(user_rows[low:high], every) * -BARRED
+                return torch.index_select(table, 0, place[low:high], out=scores)
+            return torch.mul(self.positives.contains(user_rows[low:high], every), -BARRED, out=scores)
 
         left, right = self.model.interaction.user_vectors(users), self.model.interaction.item_vectors(items)
         return self.objective.over_catalogue(left, right, targets, barred, weight)  # type: ignore[operator]
