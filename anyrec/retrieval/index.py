@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -274,6 +275,8 @@ class Index:
                 lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64))
             fine = np.isfinite(lengths)
             vectors = (vectors / np.where(lengths > 0, lengths, 1)[:, None]).astype(np.float32)
+        elif math.isfinite(vectors.sum(dtype=np.float64)):
+            return vectors
         else:
             fine = np.isfinite(vectors.sum(1, dtype=np.float64))
         if not fine.all():
