@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anyrec.plugins import discover
+from anyrec.retrieval.locality import side_by_side
 from anyrec.retrieval.measure import tune_width
 from anyrec.testing import check_index
 
@@ -15,9 +16,9 @@ FAISS = ("flat", "hnsw", "ivf", "ivf_pq", "sq8")
 KINDS = [
     ("exact", {}, 1.0),
     *(("exact", {"precision": name}, 0.95) for name in ("bf16", "int8")),
-    *(("faiss", {"kind": kind, "recall": 0.99}, 0.5 if "ivf" in kind else 0.9) for kind in FAISS),
+    *(("faiss", {"kind": kind}, 0.9) for kind in FAISS),
 ]
-"""Least recall: half where vectors are added that are three times as long as those that cells were learned from."""
+"""Options, and the least recall: faiss is asked for 0.95 by default."""
 
 
 @pytest.mark.parametrize(("name", "params", "recall"), KINDS)
@@ -48,3 +49,16 @@ def test_the_width_found_is_enough_and_little_more_in_few_trials(enough, first):
     else:
         assert max(first, enough) <= index.width <= max(first, enough * 14 / 12 + 1)
     assert len(index.tried) <= 2 + np.log2(2048) + np.log2(2 * 12)
+
+
+def test_side_by_side_is_an_order_in_which_what_is_near_stands_near():
+    rng = np.random.default_rng(0)
+    cluster = rng.integers(0, 4, 6000)
+    vectors = (rng.normal(size=(4, 12)) * 5)[cluster].astype(np.float32) + rng.normal(size=(6000, 12)).astype(
+        np.float32
+    )
+    order = side_by_side(vectors)
+    assert (np.sort(order) == np.arange(6000)).all()
+    apart = (np.diff(cluster[order]) != 0).mean()
+    assert apart < (np.diff(cluster) != 0).mean() / 3
+    assert (side_by_side(vectors[:100]) == np.arange(100)).all()  # few: they lie together as they are

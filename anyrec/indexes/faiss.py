@@ -14,12 +14,12 @@ from pydantic import Field
 from anyrec.contracts import Params as Options
 from anyrec.retrieval.index import Found, Index
 from anyrec.retrieval.locality import side_by_side
-from anyrec.retrieval.measure import tune_width
+from anyrec.retrieval.measure import GROWN, tune_width
 
 FILE = "faiss.index"
 SCALAR, CELLS, GRAPH = "sq8", ("ivf", "ivf_pq"), "hnsw"
 NARROWEST = 10
-"""The least width that a graph is searched with: recall is of the best 10."""
+"""The least width that a graph is searched with: below it, queries unlike those that the width is found on lose much, and little is won."""
 TO_LEARN_FROM = 39
 """Vectors a centroid, below which faiss warns."""
 ON_GPU = 2048
@@ -83,16 +83,22 @@ class Faiss(Index):
         else:
             self._index.add(vectors)
         self._to_gpu()
+        self._tune()
+
+    def _tune(self) -> None:
+        """Find the width, which is efSearch or nprobe."""
+        self._tuned = len(self.store)
         self.width = self._widest() if self._given is None else min(self._given, self._widest())
         if self._given is None and self._widest() > 1:
-            first = NARROWEST if self.params.kind == GRAPH else 1
-            tune_width(self, first, self._widest(), self.params.recall)  # the width is efSearch or nprobe
+            tune_width(self, NARROWEST if self.params.kind == GRAPH else 1, self._widest(), self.params.recall)
 
     def _add(self, keys: np.ndarray, vectors: np.ndarray) -> None:
         if self.params.kind in (*CELLS, GRAPH):
             self._index.add_with_ids(vectors, keys)
         else:
             self._index.add(vectors)
+        if len(self.store) > GROWN * self._tuned:
+            self._tune()
 
     def _remove(self, keys: np.ndarray) -> None:
         import faiss
@@ -125,6 +131,7 @@ class Faiss(Index):
         else:
             self._index = faiss.read_index(str(folder / FILE))
             self.width = int((folder / "width").read_text())
+        self._tuned = len(self.store)
         self._to_gpu()
 
     def _bytes(self) -> int:

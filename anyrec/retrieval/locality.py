@@ -24,6 +24,7 @@ def side_by_side(vectors: np.ndarray) -> np.ndarray:
     means = faiss.Kmeans(vectors.shape[1], cells, niter=ROUNDS, max_points_per_centroid=LEARNED_FROM, seed=0)
     means.train(vectors)
     cell = means.index.search(vectors, 1)[1][:, 0]
-    centred = means.centroids - means.centroids.mean(0)
+    centroids = means.index.reconstruct_n(0, cells)
+    centred = centroids - centroids.mean(0)
     along = centred @ np.linalg.svd(centred, full_matrices=False)[2][0]
     return np.argsort(np.argsort(np.argsort(along))[cell], kind="stable")
