@@ -62,7 +62,8 @@ def train_run(
     recommender.fit(dataset, run_dir=run_dir, resume=resume, report=report)
     for note in recommender.notes:
         console.print(f"note: {note}", markup=False, style="bold red" if note.startswith("LEAK") else None)
-    _print_metrics(recommender, console)
+    if recommender.metrics:
+        _print_metrics(_all_metrics(recommender), recommender.config, console)
     place = recommender.save(run_dir / "model")
     _write_json(run_dir / "config.json", config.model_dump(mode="json"))
     _write_json(
@@ -105,18 +106,21 @@ def _print_lines(lines: Sequence[str], console: Console) -> None:
         console.print(line, markup=False)
 
 
-def _print_metrics(recommender: Recommender, console: Console) -> None:
-    if not recommender.metrics:
-        return
+def _all_metrics(recommender: Recommender) -> dict[str, dict[str, float]]:
+    """The metrics of each part; of the test also behind all stages of the pipeline."""
     parts = dict(recommender.metrics)
     if recommender.pipeline is not None and "test" in parts:
         parts["test, all stages"] = recommender.evaluate_pipeline("test")
+    return parts
+
+
+def _print_metrics(parts: dict[str, dict[str, float]], config: Config, console: Console) -> None:
     table = Table("metric", *parts, box=None, header_style="bold")
     for name in next(iter(parts.values())):
         table.add_row(name, *(f"{part[name]:.4f}" if name in part else "" for part in parts.values()))
     console.print(table)
-    if recommender.config.evaluation.candidate_samples is not None:
-        console.print(sampled(recommender.config.evaluation.candidate_samples))
+    if config.evaluation.candidate_samples is not None:
+        console.print(sampled(config.evaluation.candidate_samples))
 
 
 def _write_json(path: Path, value: Any) -> None:

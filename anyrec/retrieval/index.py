@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from anyrec.contracts import Params as Options
 from anyrec.errors import DataError, Fault
 from anyrec.retrieval.barred import Barred, by_row
+from anyrec.retrieval.found import Found, checked_keys, first_ask, ordered, put
 from anyrec.retrieval.scan import best_rows
 from anyrec.retrieval.store import Store
 
@@ -25,13 +26,6 @@ must look fifty times as widely. benchmarks/indexes.py --only filter holds the t
 CELLS_AT_A_TIME = 1 << 24
 ALIKE = 1e-5
 """Lengths that differ by no more than this share are the same."""
-
-
-class Found(NamedTuple):
-    """keys: (queries, k) int64, best first, equal scores by key, -1 past the end; scores: (queries, k) float32, -inf there."""
-
-    keys: np.ndarray
-    scores: np.ndarray
 
 
 class Index:
@@ -84,14 +78,14 @@ class Index:
         there. Raises DataError for another dimension, for vectors not finite, for keys negative or there twice.
         """
         vectors = self._checked(vectors, "vectors")
-        keys = np.arange(len(vectors)) if keys is None else _checked_keys(keys, len(vectors))
+        keys = np.arange(len(vectors)) if keys is None else checked_keys(keys, len(vectors))
         self.examples = None if queries is None or not len(queries) else self._checked(queries, "queries")
         self._fill(Store(vectors, keys.astype(np.int64)))
 
     def add(self, keys: np.ndarray, vectors: np.ndarray) -> None:
         """keys: (rows,), vectors: (rows, dim). A key that is there gets the new vector."""
         vectors = self._checked(vectors, "vectors")
-        keys = _checked_keys(keys, len(vectors))
+        keys = checked_keys(keys, len(vectors))
         if not len(keys):
             return
         self._forget(keys)
@@ -324,7 +318,7 @@ class Index:
         need = np.minimum(k, left)
         pending = np.flatnonzero(need)
         if shared is None or eligible > FEW:
-            ask = _first_ask(k, (left + barred.single) / held, barred.single)
+            ask = first_ask(k, (left + barred.single) / held, barred.single)
             most = max(
                 k if ask.max() == k else 0, min(rows, 1024), rows // 4
             )  # beyond it, all are looked at in as little time
@@ -362,7 +356,7 @@ class Index:
             values = self._scores(asked, found)
         values = np.where(out, -np.inf, values).astype(np.float32, copy=False)
         found = np.where(out, -1, self.store.keys[found])
-        _put(keys, scores, rows, *ordered(found, values, k))
+        put(keys, scores, rows, *ordered(found, values, k))
 
     def _exactly(
         self,
@@ -387,7 +381,7 @@ class Index:
             found, values = best_rows(vectors, torch.from_numpy(queries[part]), keys.shape[1], mask)
             chosen = np.where(found.numpy() < 0, -1, self.store.keys[rows[found.numpy()]])
             values = np.where(chosen < 0, -np.inf, self._scores(queries[part], rows[found.numpy()]))
-            _put(keys, scores, part, *ordered(chosen, values.astype(np.float32, copy=False), keys.shape[1]))
+            put(keys, scores, part, *ordered(chosen, values.astype(np.float32, copy=False), keys.shape[1]))
 
     def _scores(self, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """(queries, n) float32 scores of rows of the store: (queries, n). Each sum in one order, whatever else is asked for."""
@@ -396,34 +390,3 @@ class Index:
         return np.concatenate(
             [np.einsum("qd,qnd->qn", queries[part], self.store.vectors[rows[part]]) for part in parts]
         )
-
-
-def ordered(keys: np.ndarray, scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k best of each row, best first, equal scores by key: (queries, min(k, n))."""
-    order = np.lexsort((keys, -scores), axis=-1)[:, :k]
-    return np.take_along_axis(keys, order, 1), np.take_along_axis(scores, order, 1)
-
-
-def _first_ask(k: int, chances: np.ndarray, single: np.ndarray) -> np.ndarray:
-    """(queries,) how many to ask for so that k are likely left; powers of two where queries differ, so that they form few groups.
-
-    chances: (queries,) the share of what may come back that a query may have. single: (queries,) how many more are denied to it.
-    """
-    wanted = np.where(chances < 1, 1.2 * k / np.maximum(chances, 1e-6), k) + single
-    if (wanted == wanted[0]).all():
-        return wanted.astype(np.int64)
-    return (2 ** np.ceil(np.log2(wanted))).astype(np.int64)
-
-
-def _put(keys: np.ndarray, scores: np.ndarray, rows: np.ndarray, found: np.ndarray, values: np.ndarray) -> None:
-    width = found.shape[1]
-    keys[rows, :width], scores[rows, :width] = found, values
-
-
-def _checked_keys(keys: np.ndarray, count: int) -> np.ndarray:
-    keys = np.array(keys, np.int64)
-    if keys.shape != (count,):
-        raise DataError(Fault("keys", f"{keys.size} keys for {count} vectors.", "Give one each.", "shape"))
-    if count and (keys.min() < 0 or len(np.unique(keys)) < count):
-        raise DataError(Fault("keys", "a key is negative or there twice.", "Give distinct ones from 0 on.", "keys"))
-    return keys
