@@ -13,6 +13,8 @@ SHORTEST = 5
 """Mean interactions a user from which their order is learned."""
 STEPS = 1000
 """Steps in which a sequence model learns a small data set."""
+MANY = 500_000
+"""Interactions from which four layers learn more than two."""
 WINDOWS = (20, 50, 100, 200)
 MOST_ITEMS = 20_000
 """The catalogue up to which all items are compared with at each step."""
@@ -48,7 +50,8 @@ def _sequence(config: dict[str, Any], reasons: list[str], dataset: Dataset, leng
     """What users did before, by a causal transformer and by a fading mean, and no id of the user's own."""
     longest = float(np.quantile(lengths, 0.75))
     window = next((size for size in WINDOWS if size >= min(longest, 100)), 100)
-    history: dict[str, Any] = {"window": window, "hidden": 2}
+    events = int(lengths.sum())
+    history: dict[str, Any] = {"window": window, "layers": 4 if events >= MANY else 2, "hidden": 2}
     types = dataset.column("interaction_type")
     if types is not None and len(types.unique().drop_null()) > 1:
         history["use_kind"] = True
@@ -57,10 +60,9 @@ def _sequence(config: dict[str, Any], reasons: list[str], dataset: Dataset, leng
     config["user"] = {"features": {"identity": None}}
     config["fusion"] = {"type": "residual"}
     reasons.append(
-        f"history by a transformer and a fading mean over the last {window} interactions, instead of user ids: users have "
+        f"history by a transformer of {history['layers']} layers and a fading mean over the last {window} interactions, instead of user ids: users have "
         f"{lengths.mean():.0f} in the mean, with times"
     )
-    events = int(lengths.sum())
     batch = max(8 * window // 2, min(3200, events // 100))
     epochs = max(10, min(40, round(STEPS * batch / events)))
     config["training"] = {

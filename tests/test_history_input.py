@@ -79,9 +79,10 @@ def test_single_labels_and_histories_do_not_go_together():
         fit(small_dataset(), negatives={"type": "labelled"}, loss={"type": "bce"}, data={"min_rating": 3})
 
 
-def test_a_config_that_sets_nothing_is_made_to_fit_the_data(tmp_path):
+def test_a_config_that_sets_nothing_is_made_to_fit_the_data(tmp_path, monkeypatch):
     """Who sets nothing gets the order where there is one."""
     data = small_dataset()
+    from anyrec import init
     from anyrec.init import suggest_config
 
     suggested, reasons = suggest_config(data, tmp_path / "small.json")
@@ -90,7 +91,9 @@ def test_a_config_that_sets_nothing_is_made_to_fit_the_data(tmp_path):
     assert suggested["features"]["history"]["fields"] == {"recent": {"block": "mean"}}
     assert suggested["fusion"] == {"type": "residual"}
     assert suggested["loss"] == {"type": "full_softmax"}
-    assert any("transformer" in reason for reason in reasons)
+    assert any("transformer of 2 layers" in reason for reason in reasons)
+    monkeypatch.setattr(init, "MANY", len(data.interactions))
+    assert suggest_config(data, tmp_path / "small.json")[0]["features"]["history"]["layers"] == 4
     timeless = Dataset(data.users, data.items, data.interactions.drop_columns(["timestamp"]), roles=data.roles)
     suggested, reasons = suggest_config(timeless, tmp_path / "small.json")
     assert "history" not in suggested.get("features", {})
