@@ -19,7 +19,7 @@ from anyrec.retrieval.measure import GROWN, tune_width
 FILE = "faiss.index"
 SCALAR, CELLS, GRAPH = "sq8", ("ivf", "ivf_pq"), "hnsw"
 NARROWEST = 10
-"""The least width that a graph is searched with: below it, queries unlike those that the width is found on lose much, and little is won."""
+"""The least width that a graph is searched with: recall is of the best 10."""
 TO_LEARN_FROM = 39
 """Vectors a centroid, below which faiss warns."""
 ON_GPU = 2048
@@ -79,7 +79,7 @@ class Faiss(Index):
         self._index = self._made(vectors)
         if self.params.kind == GRAPH:
             order = side_by_side(vectors)
-            self._index.add_with_ids(vectors[order], keys[order])
+            self._index.add_with_ids(vectors[order], order)
         else:
             self._index.add(vectors)
         self._to_gpu()
@@ -198,9 +198,10 @@ class Faiss(Index):
     def _usual_params(self, k: int) -> Any:
         """Those of a search that is not filtered, kept: they take a tenth of a short search's time to make."""
         asked = k, self.width, self._index.ntotal
-        if self._usual[0] != asked:
-            self._usual = asked, self._search_params(k, None)
-        return self._usual[1]
+        usual = self._usual
+        if usual[0] != asked:
+            usual = self._usual = asked, self._search_params(k, None)
+        return usual[1]
 
     def _search_params(self, k: int, allowed: np.ndarray | None) -> Any:
         """A filtered search looks as much wider as fewer are eligible."""
