@@ -48,6 +48,7 @@ VARIANTS: dict[str, list[str]] = {
     "bidirectional": ["features.history.block=bidirectional"],
     "gru": ["features.history.block=gru"],
     "one layer": ["features.history.layers=1"],
+    "four layers": ["features.history.layers=4"],
     "no positions": ["features.history.use_position=false"],
     "+ time gaps": ["features.history.use_gap=true"],
     "window 50": ["features.history.window=50"],
