@@ -114,6 +114,13 @@ class TowerConfig(Section):
         default_factory=dict, description="By group; replaces the shared choice for this side."
     )
     fusion: Component | None = Field(default=None, description="This side's fusion; by default the shared one.")
+    feature_dropout: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Share of training examples from which each feature is hidden, but for the id and the history: "
+        "features that all but name a record are learned by heart.",
+    )
 
 
 class OptimizerConfig(Section):

@@ -30,10 +30,18 @@ Given = dict[str, tuple[Tensor, Tensor]]
 class Tower(nn.Module):
     """One side's encoders and fusion: rows of prepared features to vectors."""
 
-    def __init__(self, encoders: dict[str, Encoder], together: Sequence[str], dim: int, id_dropout: float = 0.0):
+    def __init__(
+        self,
+        encoders: dict[str, Encoder],
+        together: Sequence[str],
+        dim: int,
+        id_dropout: float = 0.0,
+        feature_dropout: float = 0.0,
+    ):
         """encoders: by feature name (`group.name`), sorted here. together: groups averaged into one vector.
 
-        id_dropout: share of training rows whose id is hidden; none where the id is all there is.
+        id_dropout: share of training rows whose id is hidden; none where the id is all there is. feature_dropout: share of them from
+        which each other feature is hidden that is encoded here.
         """
         super().__init__()
         self.features = sorted(encoders)
@@ -46,6 +54,7 @@ class Tower(nn.Module):
         self.token_names = sorted(set(self.token_of))
         self.dim = dim
         self.id_dropout = id_dropout if len(self.features) > 1 else 0.0
+        self.feature_dropout = feature_dropout
         self.fusion: Fusion
 
     def prepare(self, table: pa.Table, side: Side) -> Columns:
@@ -71,8 +80,9 @@ class Tower(nn.Module):
             elif name in columns:
                 values, present = columns[name]
                 here = present.index_select(0, distinct)
-                if self.training and name == IDENTITY and self.id_dropout:
-                    here = here & (torch.rand(distinct.numel(), device=rows.device) >= self.id_dropout)
+                hidden = self.id_dropout if name == IDENTITY else self.feature_dropout
+                if self.training and hidden:
+                    here = here & (torch.rand(distinct.numel(), device=rows.device) >= hidden)
                 made = encoder(select(values, distinct))
                 if place is not None:
                     made, here = made.index_select(0, place), here.index_select(0, place)
@@ -225,7 +235,7 @@ def make_tower(
         if isinstance(encoder, HistoryEncoder):
             encoder.item_dim = config.dim
         encoder.build()
-    tower = Tower(encoders, together, dim, config.id_dropout)
+    tower = Tower(encoders, together, dim, config.id_dropout, getattr(config, side).feature_dropout)
     _, fusion = config.tower(side)
     where = f"/{side}/fusion" if getattr(config, side).fusion else "/fusion"
     params = registry.params("fusion", fusion.type, fusion.options(), where)

@@ -53,6 +53,19 @@ def test_every_parameter_is_trained(fusion, interaction, monkeypatch):
     assert set(still) <= {*never_missing, *bypassed}
 
 
+def test_the_share_asked_for_is_hidden_of_one_sides_features_in_training_alone_and_never_of_its_id():
+    recommender = fit(user={"feature_dropout": 0.6}, id_dropout=0.0)
+    rows = torch.arange(60).repeat(50)
+    for side, training, share in (("user", True, 0.6), ("user", False, 0.0), ("item", True, 0.0)):
+        tower = recommender.model.tower(side).train(training)
+        rows_here = rows % len(getattr(recommender.dataset, f"{side}s"))
+        _, present = tower.tokens(recommender.columns[side], rows_here)
+        for place, name in enumerate(tower.token_names):
+            known = recommender.columns[side][name].present[rows_here]
+            hidden = 1 - present[:, place].float().mean() / known.float().mean()
+            assert abs(hidden - (0.0 if name == IDENTITY else share)) < 0.05
+
+
 @pytest.mark.parametrize("interaction", INTERACTIONS)
 def test_the_scores_of_training_evaluation_and_inference_are_the_same(interaction):
     recommender = fit(interaction={"type": interaction})
