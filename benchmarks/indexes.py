@@ -25,6 +25,7 @@ from anyrec.plugins import discover
 from anyrec.retrieval.index import Index
 
 DIM, K = 128, 10
+WIDTHS = (10, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 HNSWLIB = """
 import json, sys, time
 import hnswlib, numpy as np
@@ -37,7 +38,7 @@ start = time.perf_counter()
 index.add_items(vectors)
 build = time.perf_counter() - start
 index.set_num_threads(1)
-for ef in (10, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048):
+for ef in json.loads(sys.argv[4]):
     index.set_ef(ef)
     keys, _ = index.knn_query(queries, 10)
     recall = (np.einsum("qd,qkd->qk", queries, vectors[keys.astype(int)]) >= kth[:, None] - 1e-5 * abs(kth[:, None])).mean()
@@ -155,21 +156,31 @@ def hnsw(vectors: np.ndarray, queries: np.ndarray, graphs: list[str], python: st
     options = {"faiss": {"kind": "hnsw", "m": 16, "ef_construction": 100}, "usearch": {}}
     for name in graphs:
         index, seconds = built(name, vectors, queries[::2], recall=0.95, **options[name])
-        one = len(test) / in_turn({name: lambda index=index: alone(index, test)})[name]
-        recall = index.recall_of(few, kth)
-        print(
-            f"  {name:8} {one:10,.0f} a second, {one / rate:6.1f} times exact, recall {recall:.3f}, built in {seconds:,.1f} s"
-        )
+        found = index.width
+        wide = next((width for width in WIDTHS if _recall(index, width, few, kth) >= 0.95), WIDTHS[-1])
+        for width, how in ((found, "found at build"), (wide, "by the rule of hnswlib's")):
+            recall = _recall(index, width, few, kth)
+            one = len(test) / in_turn({name: lambda index=index: alone(index, test)})[name]
+            print(
+                f"  {name:8} {one:10,.0f} a second, {one / rate:6.1f} times exact, recall {recall:.3f} (width {width}, {how}), "
+                f"built in {seconds:,.1f} s"
+            )
     if python:
         with tempfile.TemporaryDirectory() as folder:
             for name, array in (("vectors", vectors), ("queries", few), ("kth", kth)):
                 np.save(Path(folder) / name, array)
-            command = [python, "-c", HNSWLIB, folder, str(torch.get_num_threads()), "0.95"]
+            command = [python, "-c", HNSWLIB, folder, str(torch.get_num_threads()), "0.95", json.dumps(WIDTHS)]
             told = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         print(
             f"  hnswlib  {told['rate']:10,.0f} a second, {told['rate'] / rate:6.1f} times exact, recall {told['recall']:.3f} (ef {told['ef']}), "
             f"built in {told['build']:,.1f} s"
         )
+
+
+def _recall(index: Index, width: int, queries: np.ndarray, kth: np.ndarray) -> float:
+    """With that width, which is left so."""
+    index.width = width
+    return index.recall_of(queries, kth)
 
 
 def memory(vectors: np.ndarray, queries: np.ndarray) -> None:

@@ -106,11 +106,17 @@ class Faiss(Index):
         self._index.remove_ids(faiss.IDSelectorBatch(keys))
 
     def _nearest(self, queries: np.ndarray, k: int, allowed: np.ndarray | None) -> Found:
+        import faiss
+
         wide = k if self.exact_scores else min(len(self.store), k * self.params.oversample)
         if self._on_gpu:
             wide = min(wide, ON_GPU)
         params = self._search_params(wide, allowed) if allowed is not None else self._usual_params(wide)
-        scores, keys = self._index.search(queries, wide, params=params)
+        scores, keys = np.empty((len(queries), wide), np.float32), np.empty((len(queries), wide), np.int64)
+        # What `search` of faiss calls when it has checked its arguments, which for one query takes a tenth of the time.
+        self._index.search_c(
+            len(queries), faiss.swig_ptr(queries), wide, faiss.swig_ptr(scores), faiss.swig_ptr(keys), params
+        )
         return Found(keys, scores)
 
     def _save(self, folder: Path) -> None:

@@ -299,6 +299,8 @@ class Index:
             return None
         scores = scores[0] if self.exact_scores else self._scores(query, rows)[0]
         keys = self.store.keys[rows[0]]
+        if len(keys) == k and (scores[1:] < scores[:-1]).all():
+            return Found(keys[None], scores[None])
         order = np.lexsort((keys, -scores))[:k]
         return Found(keys[order][None], scores[order][None])
 
