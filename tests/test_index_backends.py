@@ -144,3 +144,15 @@ def test_a_key_is_read_from_the_environment_and_from_nowhere_else(monkeypatch):
         index.build(VECTORS)
     with pytest.raises(ValidationError):
         made("qdrant", url="https://name:secret@shop.example")
+
+
+def test_a_graph_of_an_older_anyrec_is_refused(tmp_path):
+    import faiss
+
+    index = made("faiss", kind="hnsw")
+    index.build(VECTORS)
+    index.save(tmp_path)
+    older = faiss.IndexHNSWFlat(index.inner_dim, 16, faiss.METRIC_INNER_PRODUCT)
+    faiss.write_index(older, str(tmp_path / "faiss.index"))
+    with pytest.raises(ModelError, match="Build the index anew"):
+        made("faiss", kind="hnsw").load(tmp_path)

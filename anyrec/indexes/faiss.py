@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from anyrec.contracts import Params as Options
+from anyrec.errors import Fault, ModelError
 from anyrec.retrieval.index import Found, Index
 from anyrec.retrieval.locality import side_by_side
 from anyrec.retrieval.measure import GROWN, tune_width
@@ -136,6 +137,8 @@ class Faiss(Index):
             self._index.add(self.store.vectors)
         else:
             self._index = faiss.read_index(str(folder / FILE))
+            if self.params.kind == GRAPH and not isinstance(self._index, faiss.IndexIDMap):
+                raise ModelError(Fault(str(folder / FILE), "an older anyrec made it.", "Build the index anew."))
             self.width = int((folder / "width").read_text())
         self._tuned = len(self.store)
         self._to_gpu()
