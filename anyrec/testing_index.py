@@ -12,7 +12,7 @@ import numpy as np
 from anyrec.errors import DataError
 from anyrec.retrieval.index import Found, Index, Metric
 
-ROWS, DIM, QUERIES = 600, 12, 40
+ROWS, DIM, QUERIES = 600, 12, 20
 Make = Callable[[], Index]
 
 
