@@ -97,7 +97,7 @@ class _Known:
         faults += [f"{where}: {fault}" for fault in _faults_of(found, scores)]
         best = np.sort(scores, 1)[:, ::-1][:, :k]
         there = np.isfinite(best)
-        last = np.where(there, best, np.abs(self.scores()).max(initial=0)).min(1, keepdims=True)
+        last = np.where(there, best, np.finfo(np.float32).max).min(1, keepdims=True)
         reached = (found.scores >= last - 1e-4 * (1 + np.abs(last))) & there
         share = reached.sum() / there.sum() if there.any() else 1.0
         if k <= 10 and share < self.recall:

@@ -83,9 +83,8 @@ def test_a_config_that_sets_nothing_is_made_to_fit_the_data(tmp_path, monkeypatc
     """Who sets nothing gets the order where there is one."""
     data = small_dataset()
     from anyrec import init
-    from anyrec.init import suggest_config
 
-    suggested, reasons = suggest_config(data, tmp_path / "small.json")
+    suggested, reasons = init.suggest_config(data, tmp_path / "small.json")
     assert suggested["features"]["history"]["use_kind"] is True
     assert suggested["user"]["features"] == {"identity": None}
     assert suggested["features"]["history"]["fields"] == {"recent": {"block": "mean"}}
@@ -93,8 +92,8 @@ def test_a_config_that_sets_nothing_is_made_to_fit_the_data(tmp_path, monkeypatc
     assert suggested["loss"] == {"type": "full_softmax"}
     assert any("transformer of 2 layers" in reason for reason in reasons)
     monkeypatch.setattr(init, "MANY", len(data.interactions))
-    assert suggest_config(data, tmp_path / "small.json")[0]["features"]["history"]["layers"] == 4
+    assert init.suggest_config(data, tmp_path / "small.json")[0]["features"]["history"]["layers"] == 4
     timeless = Dataset(data.users, data.items, data.interactions.drop_columns(["timestamp"]), roles=data.roles)
-    suggested, reasons = suggest_config(timeless, tmp_path / "small.json")
+    suggested, reasons = init.suggest_config(timeless, tmp_path / "small.json")
     assert "history" not in suggested.get("features", {})
     assert any("no interaction has a time" in reason for reason in reasons)

@@ -15,7 +15,7 @@ from anyrec.contracts import Params as Options
 from anyrec.errors import Fault, ModelError
 from anyrec.retrieval.index import Found, Index
 from anyrec.retrieval.locality import side_by_side
-from anyrec.retrieval.measure import GROWN, tune_width
+from anyrec.retrieval.measure import tune_width
 
 FILE = "faiss.index"
 SCALAR, CELLS, GRAPH = "sq8", ("ivf", "ivf_pq"), "hnsw"
@@ -84,11 +84,9 @@ class Faiss(Index):
         else:
             self._index.add(vectors)
         self._to_gpu()
-        self._tune()
 
     def _tune(self) -> None:
         """Find the width, which is efSearch or nprobe."""
-        self._tuned = len(self.store)
         self.width = self._widest() if self._given is None else min(self._given, self._widest())
         if self._given is None and self._widest() > 1:
             tune_width(self, NARROWEST if self.params.kind == GRAPH else 1, self._widest(), self.params.recall)
@@ -98,8 +96,6 @@ class Faiss(Index):
             self._index.add_with_ids(vectors, keys)
         else:
             self._index.add(vectors)
-        if len(self.store) > GROWN * self._tuned:
-            self._tune()
 
     def _remove(self, keys: np.ndarray) -> None:
         import faiss
@@ -140,7 +136,6 @@ class Faiss(Index):
             if self.params.kind == GRAPH and not isinstance(self._index, faiss.IndexIDMap):
                 raise ModelError(Fault(str(folder / FILE), "an older anyrec made it.", "Build the index anew."))
             self.width = int((folder / "width").read_text())
-        self._tuned = len(self.store)
         self._to_gpu()
 
     def _bytes(self) -> int:

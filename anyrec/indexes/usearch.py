@@ -13,7 +13,7 @@ from pydantic import Field
 from anyrec.contracts import Params as Options
 from anyrec.errors import Fault, MissingDependency, ModelError
 from anyrec.retrieval.index import Found, Index
-from anyrec.retrieval.measure import GROWN, tune_width
+from anyrec.retrieval.measure import tune_width
 
 FILE, STATE = "graph.usearch", "usearch.json"
 NARROWEST, WIDEST = 10, 2048
@@ -50,22 +50,15 @@ class Usearch(Index):
 
     def _build(self, vectors: np.ndarray, keys: np.ndarray) -> None:
         self._graph, self._scale = self._new(), float(np.abs(vectors).max()) or 1.0
-        self._put(keys, vectors)
-        self._tune()
-
-    def _add(self, keys: np.ndarray, vectors: np.ndarray) -> None:
-        self._put(keys, vectors)
-        if len(self.store) > GROWN * self._tuned:
-            self._tune()
+        self._add(keys, vectors)
 
     def _tune(self) -> None:
-        self._tuned = len(self.store)
         if self.params.expansion_search:
             self.width = self.params.expansion_search
         else:
             tune_width(self, NARROWEST, WIDEST, self.params.recall)
 
-    def _put(self, keys: np.ndarray, vectors: np.ndarray) -> None:
+    def _add(self, keys: np.ndarray, vectors: np.ndarray) -> None:
         self._graph.add(keys.astype(np.uint64), self._kept(vectors, self._scale), threads=self.params.build_threads)
 
     def _remove(self, keys: np.ndarray) -> None:
@@ -99,7 +92,7 @@ class Usearch(Index):
         if self._graph.ndim != self.inner_dim or len(self._graph) != self.store.count:
             found, wanted = f"{len(self._graph)} x {self._graph.ndim}", f"{self.store.count} x {self.inner_dim}"
             raise ModelError(Fault(str(path), f"it holds {found} vectors, not {wanted}.", "Build the index anew."))
-        self._graph.expansion_add, self._tuned = self.params.expansion_add, len(self.store)
+        self._graph.expansion_add = self.params.expansion_add
 
     def _bytes(self) -> int:
         return int(self._graph.memory_usage)

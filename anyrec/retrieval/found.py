@@ -1,7 +1,8 @@
-"""What a search of an index gives back, and the small steps on the way there."""
+"""What an index is given, checked; what a search gives back, and the small steps on the way there."""
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -45,3 +46,27 @@ def checked_keys(keys: np.ndarray, count: int) -> np.ndarray:
     if count and (keys.min() < 0 or len(np.unique(keys)) < count):
         raise DataError(Fault("keys", "a key is negative or there twice.", "Give distinct ones from 0 on.", "keys"))
     return keys
+
+
+def checked_vectors(vectors: np.ndarray, dim: int, metric: str, what: str) -> np.ndarray:
+    """(rows, dim) float32, contiguous; of unit length where the metric is cosine. Raises DataError for another dimension and for what is
+    not finite."""
+    vectors = np.require(vectors, np.float32, ["C", "W"])  # torch refuses what it may not write to
+    if vectors.ndim != 2 or vectors.shape[1] != dim:
+        shape = " x ".join(map(str, vectors.shape))
+        raise DataError(Fault(what, f"shape {shape}, where (rows, {dim}) was expected.", kind="shape"))
+    if metric == "cosine" and len(vectors):
+        with np.errstate(over="ignore", invalid="ignore"):
+            lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64))
+        fine = np.isfinite(lengths)
+        vectors = (vectors / np.where(lengths > 0, lengths, 1)[:, None]).astype(np.float32)
+    elif math.isfinite(vectors.sum(dtype=np.float64)):
+        return vectors
+    else:
+        fine = np.isfinite(vectors.sum(1, dtype=np.float64))
+    if not fine.all():
+        bad = int(np.flatnonzero(~fine)[0])
+        raise DataError(
+            Fault(f"{what} row {bad}", f"{int((~fine).sum())} rows hold NaN or infinity.", "Leave them out.", "nan")
+        )
+    return vectors

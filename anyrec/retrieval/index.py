@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -12,9 +11,8 @@ import torch
 from pydantic import BaseModel
 
 from anyrec.contracts import Params as Options
-from anyrec.errors import DataError, Fault
 from anyrec.retrieval.barred import Barred, by_row
-from anyrec.retrieval.found import Found, checked_keys, first_ask, ordered, put
+from anyrec.retrieval.found import Found, checked_keys, checked_vectors, first_ask, ordered, put
 from anyrec.retrieval.scan import best_rows
 from anyrec.retrieval.store import Store
 
@@ -23,6 +21,8 @@ STATE = "state.json"
 FEW = 20_000
 """So many eligible rows are searched one by one rather than through the backend's filter: of a million it is a fiftieth, for which a graph
 must look fifty times as widely. benchmarks/indexes.py --only filter holds the two sides against each other."""
+GROWN = 1.1
+"""The width is found again where there are so many times the rows for which it was."""
 CELLS_AT_A_TIME = 1 << 24
 ALIKE = 1e-5
 """Lengths that differ by no more than this share are the same."""
@@ -62,8 +62,8 @@ class Index:
         self.store = Store(np.empty((0, dim), np.float32), np.empty(0, np.int64))
         self.longest, self.even = 1.0, False
         """The length that vectors are brought to where the backend has no dot product; whether all have it anyway."""
-        self.width = 1
-        """How widely a backend that tunes itself searches."""
+        self.width, self._tuned = 1, 0
+        """How widely a backend that tunes itself searches; rows there were when that was found."""
         self.examples: np.ndarray | None = None
         """(any, dim) queries like those to come."""
 
@@ -94,6 +94,8 @@ class Index:
             self._rebuild()
         else:
             self._add(rows, self._inner(vectors))
+            if len(self.store) > GROWN * self._tuned:
+                self._tune_anew()
 
     def remove(self, keys: np.ndarray) -> None:
         """keys: (rows,); those not there are passed over."""
@@ -166,6 +168,7 @@ class Index:
         self.store = Store.load(folder)
         state = json.loads((folder / STATE).read_text())
         self.longest, self.even = state["longest"], state["even"]
+        self._tuned = len(self.store)
         if len(self.store):
             self._load(folder)
 
@@ -179,6 +182,9 @@ class Index:
     def _build(self, vectors: np.ndarray, keys: np.ndarray) -> None:
         """keys: 0, 1, ... Replaces what was there. Called with at least one vector, as all below are after it."""
         raise NotImplementedError
+
+    def _tune(self) -> None:
+        """Find `self.width`, where there is one: called after `_build`, and when a tenth has been added since."""
 
     def _add(self, keys: np.ndarray, vectors: np.ndarray) -> None:
         """keys: those that follow the last."""
@@ -218,6 +224,11 @@ class Index:
         self.even = bool(len(lengths)) and self._is_even(lengths)
         if len(store):
             self._build(self._inner(store.vectors), np.arange(len(store)))
+            self._tune_anew()
+
+    def _tune_anew(self) -> None:
+        self._tuned = len(self.store)
+        self._tune()
 
     def _rebuild(self) -> None:
         alive = np.flatnonzero(self.store.keys >= 0)
@@ -260,25 +271,7 @@ class Index:
         return queries if self.inner_dim == self.dim else np.pad(queries, ((0, 0), (0, 1)))
 
     def _checked(self, vectors: np.ndarray, what: str) -> np.ndarray:
-        vectors = np.require(vectors, np.float32, ["C", "W"])  # torch refuses what it may not write to
-        if vectors.ndim != 2 or vectors.shape[1] != self.dim:
-            shape = " x ".join(map(str, vectors.shape))
-            raise DataError(Fault(what, f"shape {shape}, where (rows, {self.dim}) was expected.", kind="shape"))
-        if self.metric == "cosine" and len(vectors):
-            with np.errstate(over="ignore", invalid="ignore"):
-                lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64))
-            fine = np.isfinite(lengths)
-            vectors = (vectors / np.where(lengths > 0, lengths, 1)[:, None]).astype(np.float32)
-        elif math.isfinite(vectors.sum(dtype=np.float64)):
-            return vectors
-        else:
-            fine = np.isfinite(vectors.sum(1, dtype=np.float64))
-        if not fine.all():
-            bad = int(np.flatnonzero(~fine)[0])
-            raise DataError(
-                Fault(f"{what} row {bad}", f"{int((~fine).sum())} rows hold NaN or infinity.", "Leave them out.", "nan")
-            )
-        return vectors
+        return checked_vectors(vectors, self.dim, self.metric, what)
 
     def _shared(self, allowed: np.ndarray | None) -> np.ndarray | None:
         """(rows,) bool: what at least one query may find; None for all that the backend holds."""

@@ -13,8 +13,6 @@ TRIED = 200
 """Queries that the width of search is tried on."""
 FINE = 12
 """The width is found to such a part of itself."""
-GROWN = 1.1
-"""The width is found again where there are so many times the rows for which it was."""
 ALONE_SECONDS = 1.0
 """The longest that queries are asked one at a time."""
 
