@@ -11,7 +11,7 @@ demo: $(VENV)/.ready
 	$(BIN)/anyrec demo
 
 test: $(VENV)/.ready-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: $(VENV)/.ready-test
 	$(BIN)/ruff check .

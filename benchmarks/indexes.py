@@ -25,7 +25,8 @@ from anyrec.plugins import discover
 from anyrec.retrieval.index import Index
 
 DIM, K = 128, 10
-WIDTHS = (10, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
+WIDTHS = np.unique(np.geomspace(10, 2048, 90).round().astype(int)).tolist()
+"""Widths of search that graphs are compared at: each the least that reaches the recall, to 6%."""
 HNSWLIB = """
 import json, sys, time
 import hnswlib, numpy as np
