@@ -295,8 +295,8 @@ PEERS: dict[str, dict[str, Callable[..., Scorer]]] = {
 
 GRIDS: dict[str, list[dict[str, Any]]] = {
     "content-knn": [{"last": last} for last in (None, 1, 3, 5, 10, 20, 50)],
-    "ease": [{"l2": l2} for l2 in (1000.0, 10_000.0, 100_000.0, 1_000_000.0)],
-    "item-knn": [{"neighbours": count} for count in (20, 50, 100, 200, 500)],
+    "ease": [{"l2": l2} for l2 in (1000.0, 10_000.0, 100_000.0, 1_000_000.0, 10_000_000.0)],
+    "item-knn": [{"neighbours": count} for count in (20, 50, 100, 200, 500, 1000, 3000)],
     "lightfm": [{"epochs": epochs, "identity": identity} for identity in (False, True) for epochs in (5, 15)],
 }
 

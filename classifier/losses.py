@@ -192,21 +192,24 @@ class CatalogueSoftmax(torch.autograd.Function):
     def forward(ctx: Any, users: Tensor, items: Tensor, target: Tensor, barred: Barred, share: Tensor) -> Tensor:
         rows = max(16, CELLS_AT_A_TIME[users.device.type] // len(items))
         to_users, to_items = torch.empty_like(users), torch.zeros_like(items)
-        wanted = items[target]
-        positive = (users * wanted).sum(1, keepdim=True)
-        total = share.new_zeros(())
+        wanted, weighed, place = items[target], users * share[:, None], target[:, None]
+        positive, own = (users * wanted).sum(1, keepdim=True), share.new_empty(len(users), 1)
         kept = share.new_empty(min(rows, len(users)), len(items))  # one block for all, so that it stays in the cache
-        for low in range(0, len(users), rows):
-            high = min(low + rows, len(users))
-            block, part, scores = users[low:high], share[low:high, None], kept[: high - low]
-            barred(low, high, scores)
-            add_products(scores, block, items).scatter_(1, target[low:high, None], positive[low:high])
-            shares = torch.softmax(scores, 1, out=scores)
-            total -= (part * shares.gather(1, target[low:high, None]).clamp(min=SMALLEST).log()).sum()
-            shares = shares.to(product_type(block))
-            torch.mul(part, shares @ items - wanted[low:high], out=to_users[low:high])
-            add_products(to_items, shares.T, (block * part).T)
-        to_items.index_add_(0, target, users * -share[:, None])
+        parts = (part.split(rows) for part in (users, weighed, place, positive, own, to_users))
+        for low, (block, heavy, column, score, mine, out) in zip(
+            range(0, len(users), rows), zip(*parts, strict=True), strict=True
+        ):
+            scores = kept[: len(block)]
+            barred(low, low + len(block), scores)
+            add_products(scores, block, items).scatter_(1, column, score)
+            torch.softmax(scores, 1, out=scores)
+            torch.gather(scores, 1, column, out=mine)
+            shares = scores.to(product_type(block))
+            out.copy_(shares @ items)
+            add_products(to_items, shares.T, heavy.T)
+        total = -(share * own[:, 0].clamp(min=SMALLEST).log()).sum()
+        to_users.sub_(wanted).mul_(share[:, None])
+        to_items.index_add_(0, target, weighed, alpha=-1)
         ctx.save_for_backward(to_users, to_items)
         return total
 
