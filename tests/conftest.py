@@ -4,14 +4,14 @@ import os
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads that spin make a busy machine fifty times slower
-THREADS = max(1, 2 // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1)))
-os.environ["OMP_NUM_THREADS"] = str(THREADS)  # for the commands that tests start, too
+# Two threads, or one a worker where there are several; for the commands that tests start, too.
+os.environ["OMP_NUM_THREADS"] = str(max(1, 2 // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
 
 import pytest
 import torch
 
 ROOT = Path(__file__).parent.parent
-torch.set_num_threads(THREADS)
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 @pytest.fixture(scope="session", autouse=True)
