@@ -75,24 +75,27 @@ class Sum(Fusion):
 class Residual(Fusion):
     """What is learned of the record itself (its id, its history), and the other features added to it by scales that begin small.
 
-    A number a feature and dimension, learned (LayerScale, Touvron et al. 2021). A vector that is the sum of ten learned ones moves
-    ten times as far in a step as an id alone, and learns the training set by heart before the ids have learned from it.
+    start * scale, a number a feature and dimension, the scale learned from 1 (after LayerScale, Touvron et al. 2021). As `start` also
+    slows what is learned through it, the other features cannot outrun the id: a vector that is the sum of ten learned ones moves ten
+    times as far in a step as an id alone, and learns the training set by heart before the ids have learned from it.
     """
 
     type = "residual"
 
     class Params(Params):
-        start: float = Field(0.1, gt=0, le=1, description="What the other features are multiplied by at first.")
+        start: float = Field(0.03, gt=0, le=1, description="What the other features are multiplied by at first.")
 
     def __init__(self, *arguments: Any, **options: Any):
         super().__init__(*arguments, **options)
         own = torch.tensor([name.split(".")[0] in OWN for name in self.names])
         own |= ~own.any()
-        self.scale = nn.Parameter(torch.where(own, 1.0, self.params.start).unsqueeze(1).repeat(1, self.dim))
+        self.start: Tensor
+        self.register_buffer("start", torch.where(own, 1.0, self.params.start).unsqueeze(1))
+        self.scale = nn.Parameter(torch.ones(len(self.names), self.dim))
         self.resize = resize(self.dim, self.output_dim)
 
     def fuse(self, features: Tensor, present: Tensor) -> Tensor:
-        return self.resize((features * self.scale).sum(1))
+        return self.resize((features * (self.start * self.scale)).sum(1))
 
 
 class Weighted(Fusion):

@@ -70,11 +70,29 @@ def test_the_order_of_the_features_does_not_matter_when_their_parameters_move_wi
 
 
 @pytest.mark.parametrize("own", ["identity.id", "history"])
-def test_residual_begins_as_what_is_the_records_own_and_a_tenth_of_the_rest(own):
-    fusion = REGISTRY.get("fusion", "residual")(["categorical.genre", own, "text.title"], 8, 8)
+def test_residual_begins_as_what_is_the_records_own_and_little_of_the_rest(own):
+    cls = REGISTRY.get("fusion", "residual")
+    fusion = cls(["categorical.genre", own, "text.title"], 8, 8, cls.Params(start=0.03))
     features = torch.randn(5, 3, 8)
-    expected = features[:, 1] + 0.1 * (features[:, 0] + features[:, 2])
+    expected = features[:, 1] + 0.03 * (features[:, 0] + features[:, 2])
     assert torch.allclose(fusion(features, torch.ones(5, 3, dtype=torch.bool)), expected, atol=1e-6)
+
+
+def test_what_residual_adds_grows_no_faster_than_it_began():
+    """An optimizer that moves every number alike moves the other features' share by `start` of what it moves the record's own."""
+    cls = REGISTRY.get("fusion", "residual")
+    fusion = cls(["identity.id", "text.title"], 8, 8, cls.Params(start=0.03))
+    optimizer = torch.optim.Adam(fusion.parameters(), lr=0.1)
+    there = torch.ones(1, 2, dtype=torch.bool)
+
+    def shares():
+        return torch.stack([fusion(torch.eye(2)[n].view(1, 2, 1).expand(1, 2, 8), there)[0] for n in range(2)])
+
+    before = shares().detach()
+    shares().sum().backward()
+    optimizer.step()
+    moved = (shares() - before).abs()
+    assert torch.allclose(moved[1], 0.03 * moved[0], rtol=1e-3) and moved.min() > 0
 
 
 def test_identity_refuses_several_features():
