@@ -219,7 +219,8 @@ class Faiss(Index):
             share = max(float(allowed.mean()), 1e-6)
         if kind == GRAPH:
             width = min(self.width / share, max(self.width, 8192))
-            return make.SearchParametersHNSW(efSearch=max(int(width), k), **options)
+            # The unbounded queue takes the same steps in a tenth less time, but knows no selector.
+            return make.SearchParametersHNSW(efSearch=max(int(width), k), bounded_queue=allowed is not None, **options)
         if kind in CELLS:
             cells = max(self.width, 4 * k * self._index.nlist / self._index.ntotal) / share
             return make.SearchParametersIVF(nprobe=min(self._index.nlist, int(np.ceil(cells))), **options)
