@@ -1,7 +1,6 @@
 """The command line as a user runs it: the example lines, exit codes, errors without traceback."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +20,6 @@ def run(*command, cwd=ROOT):
         cwd=cwd,
         capture_output=True,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "2"},
     )
     return done.returncode, done.stdout, done.stderr
 
