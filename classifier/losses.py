@@ -195,18 +195,17 @@ class CatalogueSoftmax(torch.autograd.Function):
         wanted, weighed, place = items[target], users * share[:, None], target[:, None]
         positive, own = (users * wanted).sum(1, keepdim=True), share.new_empty(len(users), 1)
         kept = share.new_empty(min(rows, len(users)), len(items))  # one block for all, so that it stays in the cache
-        parts = (part.split(rows) for part in (users, weighed, place, positive, own, to_users))
-        for low, (block, heavy, column, score, mine, out) in zip(
-            range(0, len(users), rows), zip(*parts, strict=True), strict=True
-        ):
+        for low in range(0, len(users), rows):
+            here = slice(low, low + rows)
+            block, column = users[here], place[here]
             scores = kept[: len(block)]
             barred(low, low + len(block), scores)
-            add_products(scores, block, items).scatter_(1, column, score)
+            add_products(scores, block, items).scatter_(1, column, positive[here])
             torch.softmax(scores, 1, out=scores)
-            torch.gather(scores, 1, column, out=mine)
+            torch.gather(scores, 1, column, out=own[here])
             shares = scores.to(product_type(block))
-            out.copy_(shares @ items)
-            add_products(to_items, shares.T, heavy.T)
+            to_users[here] = shares @ items
+            add_products(to_items, shares.T, weighed[here].T)
         total = -(share * own[:, 0].clamp(min=SMALLEST).log()).sum()
         to_users.sub_(wanted).mul_(share[:, None])
         to_items.index_add_(0, target, weighed, alpha=-1)
