@@ -142,6 +142,8 @@ class HistoryEncoder(Encoder):
     """Share of interactions hidden in training and predicted from both sides; None where each is from those before."""
     item_dim: int
     """Width of the item tower's vectors, set by the frame before `build`."""
+    by_shares: bool = False
+    """Whether `states` shares its rows out to threads itself, by `anyrec.parallel`."""
 
     def states(self, windows: Windows, items: Tensor) -> Tensor:
         """windows: (rows, length); items: (items, item_dim) -> (rows, length, output_dim), the user as it was at each token."""

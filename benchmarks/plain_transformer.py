@@ -18,6 +18,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "0")  # torch as it is by itself; anyrec asks for huge pages
+
 from anyrec.data.dataset import Dataset
 from anyrec.data.split import time_order
 

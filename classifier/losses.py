@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from anyrec.contracts import BARRED, Loss, Params
+from anyrec.parallel import on_threads, shares_of
 
 FAR = 70.0
 """So far below the largest score, a softmax share counts as zero: 4e-31."""
@@ -190,22 +191,30 @@ class CatalogueSoftmax(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, users: Tensor, items: Tensor, target: Tensor, barred: Barred, share: Tensor) -> Tensor:
-        rows = max(16, CELLS_AT_A_TIME[users.device.type] // len(items))
-        to_users, to_items = torch.empty_like(users), torch.zeros_like(items)
-        wanted, weighed, place = items[target], users * share[:, None], target[:, None]
+        wanted, weighed = items[target], users * share[:, None]
         positive, own = (users * wanted).sum(1, keepdim=True), share.new_empty(len(users), 1)
-        kept = share.new_empty(min(rows, len(users)), len(items))  # one block for all, so that it stays in the cache
-        for low in range(0, len(users), rows):
-            here = slice(low, low + rows)
-            block, column = users[here], place[here]
-            scores = kept[: len(block)]
-            barred(low, low + len(block), scores)
-            add_products(scores, block, items).scatter_(1, column, positive[here])
-            torch.softmax(scores, 1, out=scores)
-            torch.gather(scores, 1, column, out=own[here])
-            shares = scores.to(product_type(block))
-            to_users[here] = shares @ items
-            add_products(to_items, shares.T, weighed[here].T)
+        to_users, place = torch.empty_like(users), target[:, None]
+        parts, rows = shares_of(len(users), users.device), max(16, CELLS_AT_A_TIME[users.device.type] // len(items))
+        to_items = items.new_zeros(len(parts), *items.shape)
+        # One block of scores a thread for all its rows, so that it stays in the cache.
+        kept = share.new_empty(len(parts), min(rows, len(users)), len(items))
+
+        def gradients(part: int) -> None:
+            """Fills in what the rows of one share are to have."""
+            for low in range(parts[part].start, parts[part].stop, rows):
+                here = slice(low, min(low + rows, parts[part].stop))
+                block, column = users[here], place[here]
+                scores = kept[part, : len(block)]
+                barred(here.start, here.stop, scores)
+                add_products(scores, block, items).scatter_(1, column, positive[here])
+                torch.softmax(scores, 1, out=scores)
+                torch.gather(scores, 1, column, out=own[here])
+                shares = scores.to(product_type(block))
+                to_users[here] = shares @ items
+                add_products(to_items[part], shares.T, weighed[here].T)
+
+        on_threads(gradients, range(len(parts)))
+        to_items = to_items.sum(0)
         total = -(share * own[:, 0].clamp(min=SMALLEST).log()).sum()
         to_users.sub_(wanted).mul_(share[:, None])
         to_items.index_add_(0, target, weighed, alpha=-1)

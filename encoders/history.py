@@ -15,6 +15,7 @@ from anyrec.contracts import HistoryEncoder, Params
 from anyrec.data.lists import flat, offsets_of
 from anyrec.encoders.sequence_blocks import BARRED, Dropout, FadingMean, Gated, PreNorm, Recurrent
 from anyrec.interaction.feature_fusion import check_heads
+from anyrec.parallel import by_shares, shares_of
 from anyrec.ragged import Prepared, Ragged
 from anyrec.windows import Events, Windows, last_windows
 
@@ -56,6 +57,7 @@ class History(HistoryEncoder):
         self.window = self.params.window
         self.ordered = self.params.same_time == "ordered"
         self.mask_share = self.params.mask_share if self.params.block == "bidirectional" else None
+        self.by_shares = self.params.block != "gru"  # torch's GRU draws its dropout from one generator for all threads
 
     def fit(self, column: pa.Array) -> None:
         self.kinds = pc.struct_field(column.flatten(), "kind").drop_null().unique().sort().cast(pa.string())
@@ -105,6 +107,16 @@ class History(HistoryEncoder):
     def states(self, windows: Windows, items: Tensor, read: Tensor | None = None) -> Tensor:
         """windows: (rows, length); items: (items, item_dim) -> (rows, length, output_dim), the user before each next interaction;
         or, of one column a row, `read: (rows,)`, alone: (rows, output_dim)."""
+        if read is not None or not self.by_shares or not torch.is_grad_enabled():
+            return self._states(windows, items, read)
+        shares = [
+            Windows(*(part[rows.start : rows.stop] for part in windows))
+            for rows in shares_of(len(windows.items), items.device)
+        ]
+        self.dropout.ready(shares[0].items.numel() * self.output_dim * self.params.hidden, items.device)
+        return by_shares(self, self._states, shares, items)
+
+    def _states(self, windows: Windows, items: Tensor, read: Tensor | None = None) -> Tensor:
         tokens = self.dropout(self._tokens(windows, items))
         if self.params.block == "gru":
             states = self.recurrent(tokens, windows.first)

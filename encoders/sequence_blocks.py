@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from anyrec.parallel import generator
+
 BARRED = -1e9
 STEPS = 256
 POOL = 2
@@ -31,15 +33,23 @@ class Dropout(nn.Module):
         self.pools = {}
         return super().train(mode)
 
+    def ready(self, count: int, device: torch.device) -> None:
+        """Makes the pool for up to `count` values at a time, where it is not yet made."""
+        pool = self.pools.get(torch.float32)
+        if self.training and self.below and device.type == "cpu" and (pool is None or len(pool) < POOL * count):
+            self.pools = {torch.float32: self._pool(POOL * count)}
+
     def forward(self, values: Tensor) -> Tensor:
         if not self.training or not self.below:
             return values
         if values.is_cuda:
             return functional.dropout(values, self.below / STEPS)
-        count, pool = values.numel(), self.pools.get(values.dtype)
-        if pool is None or len(pool) < POOL * count:
-            pool = self.pools[values.dtype] = self._pool(POOL * count).to(values.dtype)
-        start = int(torch.randint(len(pool) - count + 1, ()))
+        count = values.numel()
+        self.ready(count, values.device)
+        pool = self.pools.get(values.dtype)
+        if pool is None:
+            pool = self.pools[values.dtype] = self.pools[torch.float32].to(values.dtype)
+        start = int(torch.randint(len(pool) - count + 1, (), generator=generator()))
         return values * pool[start : start + count].view_as(values)
 
     def _pool(self, count: int) -> Tensor:

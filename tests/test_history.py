@@ -341,12 +341,32 @@ def test_views_are_read_and_purchases_learned():
     assert len(fitted.history[0]) == 8
 
 
-@pytest.mark.parametrize("block", ["transformer", "gru"])
-def test_the_same_seed_gives_the_same_model(block):
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("block", BLOCKS)
+def test_the_same_seed_gives_the_same_model(block, threads):
     config = small_config(features={"history": {"block": block}})
-    one, other = (Recommender.from_config(config).fit(small_dataset(), progress=False) for _ in range(2))
-    for name, value in one.model.state_dict().items():
-        assert torch.equal(value, other.model.state_dict()[name]), name
+    one, other = (trained_on(threads, config) for _ in range(2))
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_two_threads_learn_what_one_does(block):
+    """But for the order in which numbers are added up, and for dropout, which each draws for itself."""
+    config = small_config(features={"history": {"block": block, "dropout": 0.0}}, loss={"type": "full_softmax"})
+    losses = [[], []]
+    for threads, of_epochs in enumerate(losses, start=1):
+        trained_on(threads, config, report=lambda entry, losses=of_epochs: losses.append(entry["loss"]))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4) and losses[0][-1] < losses[0][0]
+
+
+def trained_on(threads, config, report=None):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        return Recommender.from_config(config).fit(small_dataset(), progress=False, report=report).model.state_dict()
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_resuming_is_as_if_never_stopped(tmp_path):

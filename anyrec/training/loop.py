@@ -19,6 +19,7 @@ from anyrec.config import Config
 from anyrec.errors import AnyrecError, ConfigError, Fault
 from anyrec.memory import keep_freed_memory
 from anyrec.model import Model
+from anyrec.parallel import nothing_else_shared
 from anyrec.plugins import Registry
 from anyrec.progress import progress_bar
 from anyrec.training.average import Average
@@ -78,19 +79,22 @@ def train(
             started = time.perf_counter()
             model.train()
             total = torch.zeros((), device=device)
-            for batch in batches.epoch(generator):
-                optimizer.set_rate(learning_rate(state.step, steps, options.scheduler, options.optimizer.learning_rate))
-                optimizer.zero_grad()
-                loss = stepper.loss(batch)
-                loss.backward()
-                if options.gradient_clip is not None:
-                    torch.nn.utils.clip_grad_norm_(model.parameters(), options.gradient_clip)
-                optimizer.step()
-                total += loss.detach()
-                state.step += 1
-                if average is not None:
-                    average.update(state.step)
-                bar.advance()
+            with nothing_else_shared() if stepper.shares_all else nullcontext():
+                for batch in batches.epoch(generator):
+                    optimizer.set_rate(
+                        learning_rate(state.step, steps, options.scheduler, options.optimizer.learning_rate)
+                    )
+                    optimizer.zero_grad()
+                    loss = stepper.loss(batch)
+                    loss.backward()
+                    if options.gradient_clip is not None:
+                        torch.nn.utils.clip_grad_norm_(model.parameters(), options.gradient_clip)
+                    optimizer.step()
+                    total += loss.detach()
+                    state.step += 1
+                    if average is not None:
+                        average.update(state.step)
+                    bar.advance()
             state.epoch += 1
             entry = _entry(state, total, stepper.rows, batches.count, started, config, steps)
             if validate is not None and (state.epoch % options.evaluate_every == 0 or state.epoch == options.epochs):

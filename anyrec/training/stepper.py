@@ -82,6 +82,17 @@ class Stepper:
             and hasattr(self.objective, "over_catalogue")
         )
 
+    @property
+    def shares_all(self) -> bool:
+        """Whether all but a little of a step is shared out to threads: histories and the loss, and nothing else is encoded."""
+        histories = self.model.user.histories
+        return (
+            self._by_blocks()
+            and _only_ids(self.model.item)
+            and {*self.model.user.features} <= {IDENTITY, *histories}
+            and all(one.by_shares for one in histories.values())
+        )
+
     def _over_catalogue(
         self, users: Tensor, items: Tensor, user_rows: Tensor, targets: Tensor, weight: Tensor | None
     ) -> Tensor:
