@@ -20,6 +20,8 @@ from torch import Tensor, nn
 Share = TypeVar("Share")
 Found = TypeVar("Found")
 _here = threading.local()
+MOST = 8
+"""Shares at once: Python begins the operations of all threads one at a time, and with more they would wait for that. Two were measured."""
 
 
 def shares_of(rows: int, device: torch.device) -> list[range]:
@@ -123,4 +125,4 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 def _threads() -> int:
-    return getattr(_here, "threads", None) or torch.get_num_threads()
+    return min(getattr(_here, "threads", None) or torch.get_num_threads(), MOST)
