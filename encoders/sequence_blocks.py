@@ -113,7 +113,7 @@ class PreNorm(nn.Module):
 
     def join(self, tokens: Tensor, mixed: Tensor) -> Tensor:
         tokens = tokens + self.dropout(mixed)
-        hidden = self.dropout(functional.gelu(self.wide(self.norms[1](tokens))))
+        hidden = functional.gelu(self.wide(self.norms[1](tokens)))
         return tokens + self.dropout(self.narrow(hidden))
 
 
@@ -130,7 +130,7 @@ class Gated(PreNorm):
     def join(self, tokens: Tensor, mixed: Tensor) -> Tensor:
         tokens = tokens + self.gates[0](tokens).sigmoid() * self.dropout(mixed)
         normed = self.norms[1](tokens)
-        hidden = self.dropout(functional.silu(self.gate(normed)) * self.wide(normed))
+        hidden = functional.silu(self.gate(normed)) * self.wide(normed)
         return tokens + self.gates[1](tokens).sigmoid() * self.dropout(self.narrow(hidden))
 
 
