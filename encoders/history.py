@@ -113,7 +113,8 @@ class History(HistoryEncoder):
             Windows(*(part[rows.start : rows.stop] for part in windows))
             for rows in shares_of(len(windows.items), items.device)
         ]
-        self.dropout.ready(shares[0].items.numel() * self.output_dim, items.device)
+        if len(shares) > 1:
+            self.dropout.ready(shares[0].items.numel() * self.output_dim)
         return by_shares(self, self._states, shares, items)
 
     def _states(self, windows: Windows, items: Tensor, read: Tensor | None = None) -> Tensor:

@@ -33,10 +33,10 @@ class Dropout(nn.Module):
         self.pools = {}
         return super().train(mode)
 
-    def ready(self, count: int, device: torch.device) -> None:
-        """Makes the pool for up to `count` values at a time, where it is not yet made."""
+    def ready(self, count: int) -> None:
+        """Makes the pool for up to `count` values at a time, where it is not yet made: before threads that would each make one."""
         pool = self.pools.get(torch.float32)
-        if self.training and self.below and device.type == "cpu" and (pool is None or len(pool) < POOL * count):
+        if self.training and self.below and (pool is None or len(pool) < POOL * count):
             self.pools = {torch.float32: self._pool(POOL * count)}
 
     def forward(self, values: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ class Dropout(nn.Module):
         if values.is_cuda:
             return functional.dropout(values, self.below / STEPS)
         count = values.numel()
-        self.ready(count, values.device)
+        self.ready(count)
         pool = self.pools.get(values.dtype)
         if pool is None:
             pool = self.pools[values.dtype] = self.pools[torch.float32].to(values.dtype)

@@ -84,12 +84,13 @@ class Stepper:
 
     @property
     def shares_all(self) -> bool:
-        """Whether all but a little of a step is shared out to threads: histories and the loss, and nothing else is encoded."""
-        histories = self.model.user.histories
+        """Whether all but a little of a step is shared out to threads: ids of items, histories of users and the loss are all there is."""
+        model, histories = self.model, self.model.user.histories
         return (
             self._by_blocks()
-            and _only_ids(self.model.item)
-            and {*self.model.user.features} <= {IDENTITY, *histories}
+            and not model.heads
+            and _only_ids(model.item)
+            and model.user.features == list(histories)
             and all(one.by_shares for one in histories.values())
         )
 
