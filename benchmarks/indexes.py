@@ -13,6 +13,7 @@ import json
 import subprocess
 import tempfile
 import time
+from bisect import bisect_left
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,9 @@ from anyrec.retrieval.index import Index
 
 DIM, K = 128, 10
 WIDTHS = np.unique(np.geomspace(10, 2048, 90).round().astype(int)).tolist()
-"""Widths of search that graphs are compared at: each the least that reaches the recall, to 6%."""
+"""Widths of search that graphs are compared at: of each the least that reaches the recall, to 6%; the last where none does."""
 HNSWLIB = """
-import json, sys, time
+import bisect, json, sys, time
 import hnswlib, numpy as np
 folder, threads = sys.argv[1], int(sys.argv[2])
 vectors, queries, kth = (np.load(f"{folder}/{name}.npy") for name in ("vectors", "queries", "kth"))
@@ -39,12 +40,13 @@ start = time.perf_counter()
 index.add_items(vectors)
 build = time.perf_counter() - start
 index.set_num_threads(1)
-for ef in json.loads(sys.argv[4]):
+def recall_at(ef):
     index.set_ef(ef)
     keys, _ = index.knn_query(queries, 10)
-    recall = (np.einsum("qd,qkd->qk", queries, vectors[keys.astype(int)]) >= kth[:, None] - 1e-5 * abs(kth[:, None])).mean()
-    if recall >= float(sys.argv[3]):
-        break
+    return (np.einsum("qd,qkd->qk", queries, vectors[keys.astype(int)]) >= kth[:, None] - 1e-5 * abs(kth[:, None])).mean()
+widths = json.loads(sys.argv[4])
+ef = widths[bisect.bisect_left(widths[:-1], float(sys.argv[3]), key=recall_at)]
+recall = recall_at(ef)
 best = 1e9
 for _ in range(3):
     start = time.perf_counter()
@@ -134,7 +136,7 @@ def exact(vectors: np.ndarray, queries: np.ndarray) -> None:
 def through(vectors: np.ndarray, queries: np.ndarray) -> None:
     for kind in ("flat", "hnsw", "ivf", "ivf_pq", "sq8"):
         index: Any = built("faiss", vectors, queries[::2], kind=kind)[0]
-        wide = K if index.exact_scores else K * index.params.oversample
+        wide = K if index.exact_scores else K * index.oversample
         params = index._search_params(wide, None)
         ways = {
             "alone": lambda index=index, wide=wide, params=params: index._index.search(queries, wide, params=params),
@@ -158,7 +160,7 @@ def hnsw(vectors: np.ndarray, queries: np.ndarray, graphs: list[str], python: st
     for name in graphs:
         index, seconds = built(name, vectors, queries[::2], recall=0.95, **options[name])
         found = index.width
-        wide = next((width for width in WIDTHS if _recall(index, width, few, kth) >= 0.95), WIDTHS[-1])
+        wide = WIDTHS[bisect_left(WIDTHS[:-1], 0.95, key=lambda width, index=index: _recall(index, width, few, kth))]
         for width, how in ((found, "found at build"), (wide, "by the rule of hnswlib's")):
             recall = _recall(index, width, few, kth)
             one = len(test) / in_turn({name: lambda index=index: alone(index, test)})[name]

@@ -2,13 +2,13 @@
 
     python benchmarks/sequence.py --data ml-100k|ml-1m [--epochs 2] [--all] [--variant pre_norm --hidden 1]
                                                                                        ours alone: lines `epoch N seconds S cpu C`
-    python benchmarks/sequence.py --data ml-1m --beside-plain [--rounds 2]             in turns with plain_transformer.py
+    python benchmarks/sequence.py --data ml-1m --beside-plain [--rounds 2] [--all]     in turns with plain_transformer.py
     python benchmarks/sequence.py --parts                                              the softmax by blocks against autograd's
     python benchmarks/sequence.py --data ml-1m --padding                               tokens with and without padding
 
 Two gated blocks, dimension 64, two heads, SwiGLU width 256, window 100, softmax over all items, dropout 0.2, of the last 100
-training interactions of each user (--all: of all), which is what the plain one and RecTools learn from in an epoch. Ours by
-steps of 128 windows, as theirs.
+training interactions of each user (--all: of all), which is what the plain one and RecTools learn from in an epoch, and the items
+that occur in the data. Ours by steps of 128 windows, as theirs.
 """
 
 import argparse
@@ -73,7 +73,7 @@ def main():
     elif arguments.padding:
         padding(arguments.data)
     elif arguments.beside_plain:
-        beside_plain(arguments.data, arguments.rounds)
+        beside_plain(arguments.data, arguments.rounds, arguments.all)
     else:
         ours(
             arguments.data, arguments.epochs, arguments.all, {"variant": arguments.variant, "hidden": arguments.hidden}
@@ -81,7 +81,7 @@ def main():
 
 
 def ours(name, epochs, everything, layers):
-    dataset = Dataset.read(DATA / name)
+    dataset = only_occurring(Dataset.read(DATA / name))
     if not everything:
         dataset = latest(dataset, WINDOW + HELD_OUT)
     history = {**CONFIG["features"]["history"], **layers}
@@ -100,6 +100,11 @@ def ours(name, epochs, everything, layers):
     Recommender.from_config(config).fit(dataset, progress=False, report=report)
 
 
+def only_occurring(dataset):
+    items = dataset.items.take(pa.array(np.unique(dataset.item_rows)))
+    return Dataset(dataset.users, items, dataset.interactions, dataset.root, dataset.roles)
+
+
 def latest(dataset, count):
     """Each user's last `count` interactions."""
     order = time_order(dataset)
@@ -107,12 +112,13 @@ def latest(dataset, count):
     return Dataset(dataset.users, dataset.items, dataset.interactions.take(pa.array(rows)), dataset.root, dataset.roles)
 
 
-def beside_plain(name, rounds):
+def beside_plain(name, rounds, everything):
     commands = {
         "plain": [str(HERE / "plain_transformer.py"), "--data", name, "--epochs", "2"],
         "ours": [__file__, "--data", name, "--epochs", "2"],
-        "ours, all interactions": [__file__, "--data", name, "--epochs", "2", "--all"],
     }
+    if everything:
+        commands["ours, all interactions"] = [*commands["ours"], "--all"]
     seconds = {who: [] for who in commands}
     for _ in range(rounds):
         for who, command in commands.items():

@@ -26,7 +26,7 @@ from anyrec.training.average import Average
 from anyrec.training.checkpoints import Progress, load_checkpoint, save_checkpoint
 from anyrec.training.optimizers import Optimizer, learning_rate
 from anyrec.training.samples import Samples, TrainingData
-from anyrec.training.stepper import make_stepper
+from anyrec.training.stepper import Stepper, make_stepper
 from anyrec.windows import Batch
 
 CHECKPOINT = "last.safetensors"
@@ -81,16 +81,8 @@ def train(
             total = torch.zeros((), device=device)
             with nothing_else_shared() if stepper.shares_all else nullcontext():
                 for batch in batches.epoch(generator):
-                    optimizer.set_rate(
-                        learning_rate(state.step, steps, options.scheduler, options.optimizer.learning_rate)
-                    )
-                    optimizer.zero_grad()
-                    loss = stepper.loss(batch)
-                    loss.backward()
-                    if options.gradient_clip is not None:
-                        torch.nn.utils.clip_grad_norm_(model.parameters(), options.gradient_clip)
-                    optimizer.step()
-                    total += loss.detach()
+                    rate = learning_rate(state.step, steps, options.scheduler, options.optimizer.learning_rate)
+                    total += _step(stepper, optimizer, batch, rate, options.gradient_clip)
                     state.step += 1
                     if average is not None:
                         average.update(state.step)
@@ -113,6 +105,18 @@ def train(
         average.put(average.values)
     model.eval()
     return TrainingResult(state.history, state.best_epoch or state.epoch, state.best_metric)
+
+
+def _step(stepper: Stepper, optimizer: Optimizer, batch: Batch, rate: float, clip: float | None) -> Tensor:
+    """Moves the model against the batch's gradient; the batch's loss."""
+    optimizer.set_rate(rate)
+    optimizer.zero_grad()
+    loss = stepper.loss(batch)
+    loss.backward()
+    if clip is not None:
+        torch.nn.utils.clip_grad_norm_(stepper.model.parameters(), clip)
+    optimizer.step()
+    return loss.detach()
 
 
 class Batches:
