@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from anyrec.cli_options import ModelDir, ModelName, ModelPath, PluginFolders, Trust, app, load, out
+from anyrec.cli_options import ModelDir, ModelName, ModelPath, PluginFolders, Trust, app, err, load, out
 from anyrec.errors import ConfigError, Fault
 
 COLUMNS = {
@@ -58,6 +58,8 @@ def index(
     place = catalogue.save(output or directory.parent / "index")
     _print(tried)
     names = " ".join(f"{key}={value}" for key, value in catalogue.component.options().items())
+    if catalogue.missed:
+        err.print(f"warning: {catalogue.missed}", markup=False)
     out.print(f"{catalogue.component.type} {names}".strip() + f", {len(catalogue):,} items -> {place}", markup=False)
 
 

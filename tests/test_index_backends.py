@@ -48,6 +48,20 @@ def test_int8_takes_less_memory_than_float32_and_still_finds_the_same():
     assert np.mean(same) > 0.95
 
 
+def test_what_is_coarsely_compressed_is_scored_again_as_often_as_the_recall_takes(tmp_path):
+    many = np.random.default_rng(0).normal(size=(12_000, 16)).astype(np.float32)
+    coarse = {"kind": "ivf_pq", "m": 2, "nlist": 20}
+    few, found = made("faiss", oversample=4, **coarse), made("faiss", **coarse)
+    few.build(many)
+    found.build(many)
+    queries = few.truth_of(np.random.default_rng(2).normal(size=(200, 16)).astype(np.float32))
+    assert few.recall_of(*queries) < 0.6 and found.recall_of(*queries) > 0.9
+    found.save(tmp_path)
+    again = made("faiss", **coarse)
+    again.load(tmp_path)
+    assert again.recall_of(*queries) == found.recall_of(*queries)
+
+
 @pytest.mark.parametrize(("name", "options"), [("annoy", {}), ("faiss", {"kind": "hnsw"})])
 def test_vectors_of_one_length_need_no_more_dimensions_until_another_comes(name, options, tmp_path):
     unit = VECTORS / np.linalg.norm(VECTORS, axis=1, keepdims=True)

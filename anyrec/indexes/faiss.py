@@ -15,14 +15,16 @@ from anyrec.contracts import Params as Options
 from anyrec.errors import Fault, ModelError
 from anyrec.retrieval.index import Found, Index
 from anyrec.retrieval.locality import side_by_side
-from anyrec.retrieval.measure import tune_width
+from anyrec.retrieval.measure import TRIED, reaches, tune_width
 
-FILE = "faiss.index"
+FILE, WIDTHS = "faiss.index", "width"
 SCALAR, CELLS, GRAPH = "sq8", ("ivf", "ivf_pq"), "hnsw"
 NARROWEST = 10
 """The least width that a graph is searched with: recall is of the best 10."""
 TO_LEARN_FROM = 39
 """Vectors a centroid, below which faiss warns."""
+OVERSAMPLE = 4, 64
+"""Candidates of the compressed kinds, times k: at first, and at most."""
 ON_GPU = 2048
 """The most that faiss finds on a GPU."""
 
@@ -57,8 +59,11 @@ class Faiss(Index):
             description="ivf: cells, by default 4 times the root of the number of vectors.",
         )
         nprobe: int | None = Field(default=None, ge=1, le=1 << 20, description="ivf: cells looked at.")
-        oversample: int = Field(
-            default=4, ge=1, le=100, description="Compressed kinds: candidates scored again in float32, times k."
+        oversample: int | None = Field(
+            default=None,
+            ge=1,
+            le=100,
+            description="Compressed kinds: candidates scored again in float32, times k; by default 4, or as many up to 64 as the recall takes.",
         )
         device: Literal["auto", "cpu"] = Field(default="auto", description="auto: a GPU where this faiss has one.")
 
@@ -86,8 +91,14 @@ class Faiss(Index):
         self._to_gpu()
 
     def _tune(self) -> None:
-        """Find the width, which is efSearch or nprobe."""
+        """Find how many candidates are scored again, and the width, which is efSearch or nprobe."""
         self.width = self._widest() if self._given is None else min(self._given, self._widest())
+        least, most = OVERSAMPLE
+        self.oversample = self.params.oversample or least
+        if self.params.oversample is None and not self.exact_scores:
+            held_out = self.held_out(TRIED)
+            while self.oversample < most and not reaches(self, held_out, self.params.recall):
+                self.oversample *= 2
         if self._given is None and self._widest() > 1:
             tune_width(self, NARROWEST if self.params.kind == GRAPH else 1, self._widest(), self.params.recall)
 
@@ -105,7 +116,7 @@ class Faiss(Index):
     def _nearest(self, queries: np.ndarray, k: int, allowed: np.ndarray | None) -> Found:
         import faiss
 
-        wide = k if self.exact_scores else min(len(self.store), k * self.params.oversample)
+        wide = k if self.exact_scores else min(len(self.store), k * self.oversample)
         if self._on_gpu:
             wide = min(wide, ON_GPU)
         params = self._search_params(wide, allowed) if allowed is not None else self._usual_params(wide)
@@ -123,7 +134,7 @@ class Faiss(Index):
         if self.params.kind == "flat":  # its vectors are those of the store
             return
         faiss.write_index(index, str(folder / FILE))
-        (folder / "width").write_text(f"{self.width}\n")
+        (folder / WIDTHS).write_text(f"{self.width} {self.oversample}\n")
 
     def _load(self, folder: Path) -> None:
         import faiss
@@ -135,7 +146,7 @@ class Faiss(Index):
             self._index = faiss.read_index(str(folder / FILE))
             if self.params.kind == GRAPH and not isinstance(self._index, faiss.IndexIDMap):
                 raise ModelError(Fault(str(folder / FILE), "an older anyrec made it.", "Build the index anew."))
-            self.width = int((folder / "width").read_text())
+            self.width, self.oversample = map(int, (folder / WIDTHS).read_text().split())
         self._to_gpu()
 
     def _bytes(self) -> int:

@@ -28,6 +28,8 @@ FORMAT = "anyrec index 1"
 MANIFEST, IDS = "manifest.json", "ids.arrow"
 QUERIES = 1000
 """Queries that an index is tuned on and measured with, half each."""
+SLACK = 0.01
+"""So little below the recall asked for is chance."""
 
 
 class Catalogue:
@@ -68,6 +70,14 @@ class Catalogue:
         if measured:
             catalogue.figures = measure(index, examples[1::2], time.perf_counter() - start)
         return catalogue
+
+    @property
+    def missed(self) -> str | None:
+        """A sentence for the user where the recall asked for was not reached."""
+        asked, found = getattr(self.index.params, "recall", None), self.figures.get("recall@10")
+        if asked is None or found is None or found >= asked - SLACK:
+            return None
+        return f"it finds {found} of the 10 nearest, not the {asked} asked for. `anyrec index --recall {asked}` takes one that does; 'exact' misses none."
 
     def __len__(self) -> int:
         return self.index.store.count

@@ -17,22 +17,27 @@ ALONE_SECONDS = 1.0
 """The longest that queries are asked one at a time."""
 
 
-def tune_width(index: Index, first: int, last: int, recall: float) -> None:
-    """Set the least `index.width`, from `first` on, that reaches the recall on queries held out, with a standard error to spare for others;
-    `last` where none does. It is doubled until it is enough, then halved towards what was not."""
-    queries, kth = index.held_out(TRIED)
+def reaches(index: Index, held_out: tuple[np.ndarray, np.ndarray], recall: float) -> bool:
+    """Whether the recall is reached on `index.held_out` queries, with a standard error to spare for others."""
+    found = index.recalls_of(*held_out)
+    return bool(found.mean() - found.std() / len(found) ** 0.5 >= recall)
 
-    def reaches(width: int) -> bool:
+
+def tune_width(index: Index, first: int, last: int, recall: float) -> None:
+    """Set the least `index.width`, from `first` on, that `reaches` the recall; `last` where none does. It is doubled until it is
+    enough, then halved towards what was not."""
+    held_out = index.held_out(TRIED)
+
+    def enough(width: int) -> bool:
         index.width = width
-        found = index.recalls_of(queries, kth)
-        return found.mean() - found.std() / len(found) ** 0.5 >= recall
+        return reaches(index, held_out, recall)
 
     low, high = 0, first
-    while high < last and not reaches(high):
+    while high < last and not enough(high):
         low, high = high, min(2 * high, last)
     while low and high - low > max(1, high // FINE):
         middle = (low + high) // 2
-        low, high = (low, middle) if reaches(middle) else (middle, high)
+        low, high = (low, middle) if enough(middle) else (middle, high)
     index.width = high
 
 
