@@ -15,6 +15,8 @@ STEPS = 1000
 """Steps in which a sequence model learns a small data set."""
 MANY = 500_000
 """Interactions from which four layers learn more than two."""
+LEAST_EPOCHS = {2: 10, 4: 14}
+"""By the number of layers."""
 WINDOWS = (20, 50, 100, 200)
 MOST_ITEMS = 20_000
 """The catalogue up to which all items are compared with at each step."""
@@ -64,7 +66,7 @@ def _sequence(config: dict[str, Any], reasons: list[str], dataset: Dataset, leng
         f"{lengths.mean():.0f} in the mean, with times"
     )
     batch = max(8 * window // 2, min(3200, events // 100))
-    epochs = max(10, min(40, round(STEPS * batch / events)))
+    epochs = max(LEAST_EPOCHS[history["layers"]], min(40, round(STEPS * batch / events)))
     config["training"] = {
         "epochs": epochs,
         "batch_size": batch,
