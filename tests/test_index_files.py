@@ -51,7 +51,9 @@ def test_a_saved_index_comes_back_with_its_ids_and_figures(component, tmp_path):
 def test_a_recall_that_was_not_reached_is_said():
     assert make(Component(type="faiss", kind="hnsw")).missed is None
     narrow = make(Component(type="faiss", kind="ivf", nlist=10, nprobe=1, recall=0.99))
-    assert narrow.missed is not None and f"{narrow.figures['recall@10']} of the 10 nearest, not the 0.99" in narrow.missed
+    assert (
+        narrow.missed is not None and f"{narrow.figures['recall@10']} of the 10 nearest, not the 0.99" in narrow.missed
+    )
     assert make(Component(type="exact")).missed is None
 
 
