@@ -1,10 +1,11 @@
 """Indexes against what else can be had, in one run: exact search, faiss through us, HNSW, 8 bits, filters.
 
-    python benchmarks/indexes.py [--rows 1000000] [--queries 1000] [--vectors clustered,uniform] [--only exact,through,hnsw,memory,filter]
+    python benchmarks/indexes.py [--rows 1000000] [--queries 1000] [--vectors clustered,uniform] [--only exact,through,hnsw,lift,memory,filter]
                                  [--graphs faiss,usearch] [--hnswlib PYTHON]
 
 128 dimensions, k 10, dot products. Clustered: a thousand centres of unequal size and spread, and directions of unequal weight, as trained
-vectors have; unit: the same, all of length one; uniform: every component at random, the worst case. Every time is the best of three, taken in turn, so that what else the
+vectors have; unit: the same, all of length one; uniform: every component at random, the worst case;
+with -lognormal behind, each vector besides so many times as long. Every time is the best of three, taken in turn, so that what else the
 machine does strikes all alike. --hnswlib: a Python that has hnswlib and numpy, to hold HNSW against.
 """
 
@@ -59,6 +60,9 @@ print(json.dumps({"build": build, "rate": len(queries) / best, "recall": float(r
 
 def make(kind: str, rows: int, queries: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
+    if kind.endswith("-lognormal"):
+        vectors, asked = make(kind.removesuffix("-lognormal"), rows, queries)
+        return vectors * np.random.default_rng(1).lognormal(0, 0.5, (rows, 1)).astype(np.float32), asked
     if kind == "uniform":
         return rng.random((rows, DIM), np.float32) - 0.5, rng.random((queries, DIM), np.float32) - 0.5
     if kind == "unit":
@@ -180,6 +184,17 @@ def hnsw(vectors: np.ndarray, queries: np.ndarray, graphs: list[str], python: st
         )
 
 
+def lift(vectors: np.ndarray, queries: np.ndarray) -> None:
+    """What a graph finds with each share of the missing length; the last is the one found by trying."""
+    few, kth = built("exact", vectors)[0].truth_of(queries[1::2], K)
+    for share in (0, 0.25, 0.5, 1, None):
+        index, seconds = built("faiss", vectors, queries[::2], kind="hnsw", lift=share, ef_search=64)
+        found = " / ".join(f"{_recall(index, width, few, kth):.3f}" for width in (64, 256, 1024))
+        print(
+            f"  lift {index.lift:.3f}: recall {found} at widths 64 / 256 / 1,024, built in {seconds:,.1f} s", flush=True
+        )
+
+
 def _recall(index: Index, width: int, queries: np.ndarray, kth: np.ndarray) -> float:
     """With that width, which is left so."""
     index.width = width
@@ -228,7 +243,7 @@ def main() -> None:
     parser.add_argument("--graphs", default="faiss,usearch")
     parser.add_argument("--hnswlib")
     options = parser.parse_args()
-    parts = {"exact": exact, "through": through, "memory": memory, "filter": filtered}
+    parts = {"exact": exact, "through": through, "lift": lift, "memory": memory, "filter": filtered}
     for kind in options.vectors.split(","):
         vectors, queries = make(kind, options.rows, options.queries)
         for part in options.only.split(","):

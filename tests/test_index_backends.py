@@ -62,9 +62,12 @@ def test_what_is_coarsely_compressed_is_scored_again_as_often_as_the_recall_take
     assert again.recall_of(*queries) == found.recall_of(*queries)
 
 
-@pytest.mark.parametrize(("name", "options"), [("annoy", {}), ("faiss", {"kind": "hnsw"})])
-def test_vectors_of_one_length_need_no_more_dimensions_until_another_comes(name, options, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "options", "more"), [("annoy", {}, 20), ("faiss", {"kind": "hnsw"}, 501), ("usearch", {}, 501)]
+)
+def test_vectors_of_one_length_need_no_more_dimensions_until_others_come(name, options, more, tmp_path):
     unit = VECTORS / np.linalg.norm(VECTORS, axis=1, keepdims=True)
+    others = unit[np.arange(more) % 500] * np.linspace(1.5, 3, more, dtype=np.float32)[:, None]
     index = made(name, recall=0.99, **options)
     index.build(unit)
     assert index.inner_dim == 16
@@ -72,11 +75,31 @@ def test_vectors_of_one_length_need_no_more_dimensions_until_another_comes(name,
     index = made(name, recall=0.99, **options)
     index.load(tmp_path)
     assert index.inner_dim == 16
-    index.add(np.arange(500, 520), 3 * unit[:20])
+    index.add(500 + np.arange(more), others)
     assert index.inner_dim == 17
-    every = np.concatenate([unit, 3 * unit[:20]])
+    every = np.concatenate([unit, others])
     truth = np.sort(QUERIES @ every.T, axis=1)[:, -10:]
     assert (index.search(QUERIES, 10).scores >= truth[:, :1] - 1e-5).mean() > 0.95
+
+
+@pytest.mark.parametrize(("name", "options"), [("faiss", {"ef_search": 32}), ("usearch", {"expansion_search": 32})])
+def test_a_graph_of_uneven_vectors_is_made_with_the_lift_that_finds_most(name, options, tmp_path):
+    rng = np.random.default_rng(0)
+    many = rng.normal(size=(5000, 16)).astype(np.float32) * rng.lognormal(0, 0.5, (5000, 1)).astype(np.float32)
+    queries = rng.normal(size=(300, 16)).astype(np.float32)
+
+    def recall(**more):
+        index = made(name, **options, **more)
+        index.build(many)
+        return index, index.recall_of(*index.truth_of(queries))
+
+    index, found = recall()
+    assert 0 < index.lift < 1 and index.inner_dim == 17
+    assert found > recall(lift=1)[1] + 0.1 and found > recall(lift=0)[1] - 0.02
+    index.save(tmp_path)
+    again = made(name, **options)
+    again.load(tmp_path)
+    assert again.lift == index.lift and again.recall_of(*again.truth_of(queries)) == found
 
 
 @pytest.mark.parametrize(
@@ -158,15 +181,3 @@ def test_a_key_is_read_from_the_environment_and_from_nowhere_else(monkeypatch):
         index.build(VECTORS)
     with pytest.raises(ValidationError):
         made("qdrant", url="https://name:secret@shop.example")
-
-
-def test_a_graph_of_an_older_anyrec_is_refused(tmp_path):
-    import faiss
-
-    index = made("faiss", kind="hnsw")
-    index.build(VECTORS)
-    index.save(tmp_path)
-    older = faiss.IndexHNSWFlat(index.inner_dim, 16, faiss.METRIC_INNER_PRODUCT)
-    faiss.write_index(older, str(tmp_path / "faiss.index"))
-    with pytest.raises(ModelError, match="Build the index anew"):
-        made("faiss", kind="hnsw").load(tmp_path)

@@ -117,7 +117,7 @@ def test_a_foreign_file_under_a_fitting_hash_is_refused(component, tmp_path):
         (place / "manifest.json").write_bytes(manifest)
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"format": "anyrec index 1"}', '{"format": 7}', "\xff"])
+@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"format": "anyrec index 2"}', '{"format": 7}', "\xff"])
 def test_a_manifest_that_is_none_is_refused(text, tmp_path):
     place = make(measured=False).save(tmp_path / "index")
     (place / "manifest.json").write_text(text, encoding="latin-1")

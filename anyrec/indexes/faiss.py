@@ -12,10 +12,9 @@ import numpy as np
 from pydantic import Field
 
 from anyrec.contracts import Params as Options
-from anyrec.errors import Fault, ModelError
-from anyrec.retrieval.index import Found, Index
+from anyrec.retrieval.index import Found, Index, Lift
 from anyrec.retrieval.locality import side_by_side
-from anyrec.retrieval.measure import TRIED, reaches, tune_width
+from anyrec.retrieval.measure import TRIED, best_lift, reaches, tune_width
 
 FILE, WIDTHS = "faiss.index", "width"
 SCALAR, CELLS, GRAPH = "sq8", ("ivf", "ivf_pq"), "hnsw"
@@ -52,6 +51,7 @@ class Faiss(Index):
         )
         ef_construction: int = Field(default=100, ge=4, le=4096, description="hnsw: width of the search at build.")
         ef_search: int | None = Field(default=None, ge=1, le=65536, description="hnsw: width of search.")
+        lift: Lift = None
         nlist: int | None = Field(
             default=None,
             ge=1,
@@ -74,12 +74,13 @@ class Faiss(Index):
             kind != "flat"
         )  # a filtered flat search does without the fast products: asking for more is quicker
         self.can_remove = kind in CELLS
-        if kind == GRAPH and self.metric == "dot":
-            # Of vectors of unequal length a graph by dot products misses many, however widely it is searched (benchmarks/indexes.py).
-            self.metrics = ("l2",)
+        self.lifts = kind == GRAPH and self.metric == "dot" and self.params.lift is None
         self.exact_scores = kind not in (SCALAR, "ivf_pq")
         self._index: Any = None
         self._usual: tuple[Any, Any] = (None, None)
+
+    def _lift(self) -> float:
+        return best_lift(self, "ef_search") if self.lifts else self.params.lift or 0.0
 
     def _build(self, vectors: np.ndarray, keys: np.ndarray) -> None:
         self._index = self._made(vectors)
@@ -144,8 +145,6 @@ class Faiss(Index):
             self._index.add(self.store.vectors)
         else:
             self._index = faiss.read_index(str(folder / FILE))
-            if self.params.kind == GRAPH and not isinstance(self._index, faiss.IndexIDMap):
-                raise ModelError(Fault(str(folder / FILE), "an older anyrec made it.", "Build the index anew."))
             self.width, self.oversample = map(int, (folder / WIDTHS).read_text().split())
         self._to_gpu()
 

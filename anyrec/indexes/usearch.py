@@ -12,8 +12,8 @@ from pydantic import Field
 
 from anyrec.contracts import Params as Options
 from anyrec.errors import Fault, MissingDependency, ModelError
-from anyrec.retrieval.index import Found, Index
-from anyrec.retrieval.measure import tune_width
+from anyrec.retrieval.index import Found, Index, Lift
+from anyrec.retrieval.measure import best_lift, tune_width
 
 FILE, STATE = "graph.usearch", "usearch.json"
 NARROWEST, WIDEST = 10, 2048
@@ -43,10 +43,18 @@ class Usearch(Index):
             le=100_000,
             description="Candidates kept in a search (ef): more find more, slower; by default found by trying, for the recall.",
         )
+        lift: Lift = None
         recall: float = Field(default=0.95, gt=0, le=1, description="Share of the true 10 nearest to find, by trying.")
         build_threads: int = Field(
             default=1, ge=0, description="0 takes all cores; only 1 builds the same graph every time."
         )
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.lifts = self.metric == "dot" and self.params.lift is None
+
+    def _lift(self) -> float:
+        return best_lift(self, "expansion_search") if self.lifts else self.params.lift or 0.0
 
     def _build(self, vectors: np.ndarray, keys: np.ndarray) -> None:
         self._graph, self._scale = self._new(), float(np.abs(vectors).max()) or 1.0

@@ -24,7 +24,7 @@ from anyrec.plugins import Registry
 from anyrec.retrieval.index import Found, Index, Metric
 from anyrec.retrieval.measure import measure
 
-FORMAT = "anyrec index 1"
+FORMAT = "anyrec index 2"
 MANIFEST, IDS = "manifest.json", "ids.arrow"
 QUERIES = 1000
 """Queries that an index is tuned on and measured with, half each."""

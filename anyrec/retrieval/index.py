@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from anyrec.contracts import Params as Options
 from anyrec.retrieval.barred import Barred, by_row
@@ -17,10 +17,21 @@ from anyrec.retrieval.scan import best_rows
 from anyrec.retrieval.store import Store
 
 Metric = Literal["dot", "cosine"]
+Lift = Annotated[
+    float | None,
+    Field(
+        ge=0,
+        le=1,
+        description="Graphs by dot products: how much of what a vector lacks of the greatest length counts while its neighbours "
+        "are chosen; by default found by trying.",
+    ),
+]
 STATE = "state.json"
 FEW = 20_000
 """So many eligible rows are searched one by one rather than through the backend's filter: of a million it is a fiftieth, for which a graph
 must look fifty times as widely. benchmarks/indexes.py --only filter holds the two sides against each other."""
+LIFTED = 5_000
+"""A lift that was found among fewer vectors is found again when there are twice as many."""
 GROWN = 1.1
 """The width is found again where there are so many times the rows for which it was."""
 CELLS_AT_A_TIME = 1 << 24
@@ -36,15 +47,18 @@ class Index:
 
     What a backend is given has been made ready: keys are rows of `self.store` (0, 1, ... and never one twice: a vector that is replaced
     gets a new row), vectors and queries are (n, self.inner_dim) float32, finite, contiguous, of unit length where the metric is cosine.
-    A backend without "dot" among its `metrics` gets vectors of one more dimension and of equal length, queries with a zero there, so
-    that its own order is that of dot products (Bachrach et al., RecSys 2014).
+
+    Vectors that differ in length may get one more dimension, queries a zero there: dot products stay what they are, and vectors become
+    equally long where `lift` is 1, so that a backend without "dot" among its `metrics` orders by them (Bachrach et al., RecSys 2014).
     """
 
     type: ClassVar[str]
     metrics: ClassVar[tuple[str, ...]] = ("dot",)
-    """What the backend orders by: "dot", or "l2" and "cosine", which are then asked for vectors of equal length."""
+    """What the backend orders by: "dot", or "l2" and "cosine", which are then given vectors of equal length."""
     exact_scores: ClassVar[bool] = False
     """Whether its scores are the float32 dot products; otherwise what it finds is scored again."""
+    lifts: ClassVar[bool] = False
+    """Whether it tries which lift serves it best."""
     filters: ClassVar[bool] = False
     """Whether it takes `allowed`."""
     can_remove: ClassVar[bool] = False
@@ -57,11 +71,14 @@ class Index:
 
     def __init__(self, dim: int, metric: Metric = "dot", params: BaseModel | None = None):
         """metric: cosine scores are those of unit vectors; a zero vector scores 0 with everything."""
-        self.dim, self.metric = dim, metric
+        self.dim = dim
+        self.metric: Metric = metric
         self.params: Any = params if params is not None else type(self).Params()
         self.store = Store(np.empty((0, dim), np.float32), np.empty(0, np.int64))
         self.longest, self.even = 1.0, False
-        """The length that vectors are brought to where the backend has no dot product; whether all have it anyway."""
+        """The greatest length; whether all have it."""
+        self.lift, self._lifted = 0.0, 0
+        """How much of what a vector lacks of the greatest length it is given in one more dimension; rows there were when that was found."""
         self.width, self._tuned = 1, 0
         """How widely a backend that tunes itself searches; rows there were when that was found."""
         self.examples: np.ndarray | None = None
@@ -69,7 +86,7 @@ class Index:
 
     @property
     def inner_dim(self) -> int:
-        return self.dim if "dot" in self.metrics or self.even else self.dim + 1
+        return self.dim + (self.lift > 0)
 
     def build(self, vectors: np.ndarray, keys: np.ndarray | None = None, queries: np.ndarray | None = None) -> None:
         """vectors: (rows, dim) float32, kept and not to be changed; keys: (rows,) int64, distinct, by default 0, 1, ...
@@ -159,7 +176,8 @@ class Index:
     def save(self, folder: Path) -> None:
         """Write the index into an existing folder."""
         self.store.save(folder)
-        (folder / STATE).write_text(json.dumps({"longest": self.longest, "even": self.even}) + "\n")
+        state = {"longest": self.longest, "even": self.even, "lift": self.lift, "lifted": self._lifted}
+        (folder / STATE).write_text(json.dumps(state) + "\n")
         if len(self.store):
             self._save(folder)
 
@@ -168,6 +186,7 @@ class Index:
         self.store = Store.load(folder)
         state = json.loads((folder / STATE).read_text())
         self.longest, self.even = state["longest"], state["even"]
+        self.lift, self._lifted = state["lift"], state["lifted"]
         self._tuned = len(self.store)
         if len(self.store):
             self._load(folder)
@@ -178,6 +197,10 @@ class Index:
         return self._bytes() if len(self.store) else 0
 
     # What a backend implements.
+
+    def _lift(self) -> float:
+        """The `lift` of vectors that differ in length: called before `_build`, `self.store` filled."""
+        return 0.0 if "dot" in self.metrics else 1.0
 
     def _build(self, vectors: np.ndarray, keys: np.ndarray) -> None:
         """keys: 0, 1, ... Replaces what was there. Called with at least one vector, as all below are after it."""
@@ -223,6 +246,7 @@ class Index:
         self.longest = float(lengths.max(initial=0)) or 1.0
         self.even = bool(len(lengths)) and self._is_even(lengths)
         if len(store):
+            self.lift, self._lifted = 0.0 if self.even else self._lift(), len(store)
             self._build(self._inner(store.vectors), np.arange(len(store)))
             self._tune_anew()
 
@@ -249,12 +273,12 @@ class Index:
         return bool(np.abs(lengths - self.longest).max() <= ALIKE * self.longest)
 
     def _outgrown(self, vectors: np.ndarray) -> bool:
-        """Whether all must be built anew, since what is there was brought to a length that a new vector exceeds or, where all have one
-        length, does not have."""
+        """Whether all must be built anew: since what is there was brought to a length that a new vector exceeds or, where all have one
+        length, does not have; or, where dot products are right anyway, since the lift was found from few."""
         if len(self.store) == len(vectors):
             return True
         if "dot" in self.metrics:
-            return False
+            return self.lifts and self._lifted < min(LIFTED, len(self.store) / 2)
         lengths = self._lengths(vectors)
         return not self._is_even(lengths) if self.even else bool(lengths.max() > self.longest)
 
@@ -264,7 +288,7 @@ class Index:
             return vectors
         inner = np.empty((len(vectors), self.dim + 1), np.float32)
         inner[:, :-1] = vectors
-        inner[:, -1] = np.sqrt(np.maximum(self.longest**2 - np.einsum("nd,nd->n", vectors, vectors), 0))
+        inner[:, -1] = self.lift * np.sqrt(np.maximum(self.longest**2 - np.einsum("nd,nd->n", vectors, vectors), 0))
         return inner
 
     def _inner_queries(self, queries: np.ndarray) -> np.ndarray:
