@@ -153,7 +153,7 @@ class Index:
         if examples is None:
             alive = self.store.vectors[self.store.keys >= 0]
             examples = alive[rng.integers(len(alive), size=count)] + alive[rng.integers(len(alive), size=count)]
-        return self.truth_of(examples[np.sort(rng.permutation(len(examples))[:count])])
+        return self.truth_of(examples[rng.permutation(len(examples))[:count]])
 
     def truth_of(self, queries: np.ndarray, k: int = 10) -> tuple[np.ndarray, np.ndarray]:
         """The queries, made ready, and the k-th best score of each, exactly: (queries,)."""
