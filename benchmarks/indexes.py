@@ -141,9 +141,11 @@ def through(vectors: np.ndarray, queries: np.ndarray) -> None:
     for kind in ("flat", "hnsw", "ivf", "ivf_pq", "sq8"):
         index: Any = built("faiss", vectors, queries[::2], kind=kind)[0]
         wide = K if index.exact_scores else K * index.oversample
-        params = index._search_params(wide, None)
+        params, made = index._search_params(wide, None), index._inner_queries(queries)
         ways = {
-            "alone": lambda index=index, wide=wide, params=params: index._index.search(queries, wide, params=params),
+            "alone": lambda index=index, made=made, wide=wide, params=params: index._index.search(
+                made, wide, params=params
+            ),
             "ours": lambda index=index: index.search(queries, K),
         }
         seconds = in_turn(ways, 7)
