@@ -16,6 +16,8 @@ SAMPLED = 20_000
 """The most vectors that a lift is tried on, which are a tenth: the more there are, the more lift they want."""
 NARROW = 150
 """A lift is tried at a width of such a part of the vectors: where none misses much, none shows what it is worth."""
+WIDE = 10
+"""A lift must also serve where so many times as much is asked for, so many times as widely: what is short is found only then."""
 FIRST, TRIED = 100, 500
 """Queries that a recall is tried on: the first alone where they leave no doubt."""
 FINE = 12
@@ -53,7 +55,10 @@ def best_lift(index: Index, width: str) -> float:
         given = {"lift": eighths / 8, width: max(AT, len(vectors) // NARROW)}
         trial = type(index)(index.dim, index.metric, index.params.model_copy(update=given))
         trial.build(vectors, queries=index.examples)
-        return trial.recall_of(*trial.held_out(TRIED))
+        queries, kth = trial.held_out(TRIED)
+        narrow = trial.recall_of(queries, kth)
+        trial.width *= WIDE
+        return narrow + trial.recall_of(*trial.truth_of(queries, WIDE * AT), WIDE * AT)
 
     best = START
     for step in (1, -1):
