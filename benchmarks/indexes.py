@@ -4,9 +4,9 @@
                                  [--graphs faiss,usearch] [--hnswlib PYTHON]
 
 128 dimensions, k 10, dot products. Clustered: a thousand centres of unequal size and spread, and directions of unequal weight, as trained
-vectors have; unit: the same, all of length one; uniform: every component at random, the worst case;
-with -lognormal behind, each vector besides so many times as long. Every time is the best of three, taken in turn, so that what else the
-machine does strikes all alike. --hnswlib: a Python that has hnswlib and numpy, to hold HNSW against.
+vectors have; unit: the same, all of length one; uniform: every component at random, the worst case; clustered-lognormal and
+uniform-lognormal: each vector besides drawn out or shortened at random. Every time is the best of three, taken in turn, so that what
+else the machine does strikes all alike. --hnswlib: a Python that has hnswlib and numpy, to hold HNSW against.
 """
 
 import argparse

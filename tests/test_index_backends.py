@@ -82,6 +82,17 @@ def test_vectors_of_one_length_need_no_more_dimensions_until_others_come(name, o
     assert (index.search(QUERIES, 10).scores >= truth[:, :1] - 1e-5).mean() > 0.95
 
 
+@pytest.mark.parametrize("name", ["annoy", "faiss", "usearch"])
+def test_a_few_longer_vectors_added_to_those_of_one_length_are_found(name):
+    unit = VECTORS / np.linalg.norm(VECTORS, axis=1, keepdims=True)
+    index = made(name, recall=0.99)
+    index.build(unit)
+    index.add(np.arange(500, 520), 3 * unit[:20])
+    every = np.concatenate([unit, 3 * unit[:20]])
+    truth = np.sort(QUERIES @ every.T, axis=1)[:, -10:]
+    assert (index.search(QUERIES, 10).scores >= truth[:, :1] - 1e-5).mean() > 0.95
+
+
 @pytest.mark.parametrize(("name", "options"), [("faiss", {"ef_search": 32}), ("usearch", {"expansion_search": 32})])
 def test_a_graph_of_uneven_vectors_is_made_with_the_lift_that_finds_most(name, options, tmp_path):
     rng = np.random.default_rng(0)

@@ -117,6 +117,14 @@ def test_a_foreign_file_under_a_fitting_hash_is_refused(component, tmp_path):
         (place / "manifest.json").write_bytes(manifest)
 
 
+def test_an_index_of_an_older_anyrec_is_refused(tmp_path):
+    place = make(measured=False).save(tmp_path / "index")
+    manifest = (place / "manifest.json").read_text()
+    (place / "manifest.json").write_text(manifest.replace("anyrec index 2", "anyrec index 1"))
+    with pytest.raises(ModelError, match="Run anyrec index again"):
+        Catalogue.load(place, REGISTRY)
+
+
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"format": "anyrec index 2"}', '{"format": 7}', "\xff"])
 def test_a_manifest_that_is_none_is_refused(text, tmp_path):
     place = make(measured=False).save(tmp_path / "index")

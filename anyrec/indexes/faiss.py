@@ -12,9 +12,9 @@ import numpy as np
 from pydantic import Field
 
 from anyrec.contracts import Params as Options
-from anyrec.retrieval.index import Found, Index, Lift
+from anyrec.retrieval.index import Found, Index
 from anyrec.retrieval.locality import side_by_side
-from anyrec.retrieval.measure import TRIED, best_lift, reaches, tune_width
+from anyrec.retrieval.measure import TRIED, Lift, best_lift, reaches, tune_width
 
 FILE, WIDTHS = "faiss.index", "width"
 SCALAR, CELLS, GRAPH = "sq8", ("ivf", "ivf_pq"), "hnsw"

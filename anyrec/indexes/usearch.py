@@ -12,11 +12,13 @@ from pydantic import Field
 
 from anyrec.contracts import Params as Options
 from anyrec.errors import Fault, MissingDependency, ModelError
-from anyrec.retrieval.index import Found, Index, Lift
-from anyrec.retrieval.measure import best_lift, tune_width
+from anyrec.retrieval.index import Found, Index
+from anyrec.retrieval.measure import Lift, best_lift, tune_width
 
 FILE, STATE = "graph.usearch", "usearch.json"
 NARROWEST, WIDEST = 10, 2048
+HEADROOM = 1.1
+"""An added value is clipped to the scale of the 8-bit graph up to this factor; beyond it, the graph is built again with a larger scale."""
 
 
 class Usearch(Index):
@@ -58,7 +60,7 @@ class Usearch(Index):
 
     def _build(self, vectors: np.ndarray, keys: np.ndarray) -> None:
         self._graph, self._scale = self._new(), float(np.abs(vectors).max()) or 1.0
-        self._add(keys, vectors)
+        self._insert(keys, vectors)
 
     def _tune(self) -> None:
         if self.params.expansion_search:
@@ -67,6 +69,13 @@ class Usearch(Index):
             tune_width(self, NARROWEST, WIDEST, self.params.recall)
 
     def _add(self, keys: np.ndarray, vectors: np.ndarray) -> None:
+        if self.params.dtype == "i8" and float(np.abs(vectors).max()) > HEADROOM * self._scale:
+            # Clipped to the old scale, the new vectors would rank below shorter ones.
+            self._rebuild()
+            return
+        self._insert(keys, vectors)
+
+    def _insert(self, keys: np.ndarray, vectors: np.ndarray) -> None:
         self._graph.add(keys.astype(np.uint64), self._kept(vectors, self._scale), threads=self.params.build_threads)
 
     def _remove(self, keys: np.ndarray) -> None:

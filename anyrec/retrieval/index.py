@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
 from anyrec.contracts import Params as Options
 from anyrec.retrieval.barred import Barred, by_row
@@ -17,15 +17,6 @@ from anyrec.retrieval.scan import best_rows
 from anyrec.retrieval.store import Store
 
 Metric = Literal["dot", "cosine"]
-Lift = Annotated[
-    float | None,
-    Field(
-        ge=0,
-        le=1,
-        description="Graphs by dot products: how much of what a vector lacks of the greatest length counts while its neighbours "
-        "are chosen; by default found by trying.",
-    ),
-]
 STATE = "state.json"
 FEW = 20_000
 """So many eligible rows are searched one by one rather than through the backend's filter: of a million it is a fiftieth, for which a graph

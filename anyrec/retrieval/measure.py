@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import time
 from functools import cache
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
 from anyrec.retrieval.index import LIFTED, Index
+from anyrec.retrieval.store import Store
 
+Lift = Annotated[
+    float | None,
+    Field(
+        ge=0,
+        le=1,
+        description="Graphs by dot products: how much of what a vector lacks of the greatest length counts while its neighbours "
+        "are chosen; by default found by trying.",
+    ),
+]
 AT = 10
 START = 3
 """Eighths: what most vectors want is near."""
@@ -46,19 +58,22 @@ def best_lift(index: Index, width: str) -> float:
     x·y - lift² (|x|² + |y|²) / 2. With no lift what is short is hardly joined to anything; with all of it the neighbours are those by
     distance, and few ways lead to the longest, which most queries ask for. width: the option that says how widely to search.
     """
-    count = min(max(LIFTED, len(index.store) // 10), SAMPLED)
+    count = min(len(index.store), max(LIFTED, len(index.store) // 10), SAMPLED)
     rows = np.random.default_rng(0).permutation(len(index.store))[:count]
     vectors = index.store.vectors[np.sort(rows)]
+    sample = Index(index.dim, index.metric)
+    sample.store, sample.examples = Store(vectors, np.arange(count)), index.examples
+    queries, kth = sample.held_out(TRIED)
+    _, hundredth = sample.truth_of(queries, WIDE * AT)
 
     @cache
     def found(eighths: int) -> float:
         given = {"lift": eighths / 8, width: max(AT, len(vectors) // NARROW)}
         trial = type(index)(index.dim, index.metric, index.params.model_copy(update=given))
-        trial.build(vectors, queries=index.examples)
-        queries, kth = trial.held_out(TRIED)
-        narrow = trial.recall_of(queries, kth)
+        trial.build(vectors)
+        narrow = trial.recall_of(queries, kth, AT)
         trial.width *= WIDE
-        return narrow + trial.recall_of(*trial.truth_of(queries, WIDE * AT), WIDE * AT)
+        return narrow + trial.recall_of(queries, hundredth, WIDE * AT)
 
     best = START
     for step in (1, -1):
