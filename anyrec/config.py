@@ -251,7 +251,9 @@ class PipelineConfig(Section):
     rank: RankConfig | None = Field(default=None, description="The ranker; null keeps the order of the first stage.")
     rerank: RerankConfig = Field(default_factory=lambda: RerankConfig())
     strict: bool = Field(
-        default=False, description="A stage that fails is an error; otherwise it is skipped with a warning."
+        default=False,
+        description="A source, ranker or reordering that fails refuses the request; otherwise it is skipped with a "
+        "warning. A filter that fails always refuses it.",
     )
 
 

@@ -22,9 +22,9 @@ from anyrec.windows import Batch, Windows
 
 
 class Params(BaseModel):
-    """Base of every component's options: unknown keys are refused, a value is checked when set."""
+    """Base of every component's options: unknown keys, NaN and infinite numbers are refused."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 @dataclass

@@ -236,7 +236,7 @@ def test_a_condition_is_asked_anew_of_another_catalogue_and_at_another_time():
         (
             {"item.continuous.price": {"lt": "cheap"}},
             "/where/item.continuous.price/lt",
-            "expected a number; found 'cheap'",
+            "expected a finite number; found 'cheap'",
         ),
         ({"item.categorical.kind": {"lt": "b"}}, "/where/item.categorical.kind/lt", "texts have no order"),
         ({"user.categorical.likes": {"eq": "a"}}, "/where/user.categorical.likes/eq", "contains or overlaps"),
@@ -288,5 +288,5 @@ def test_all_faults_of_form_are_reported_together_and_nesting_is_bounded():
 
 
 def test_a_value_of_the_moment_of_the_wrong_type_is_an_error_of_the_request():
-    with pytest.raises(InputError, match="expected a number; found 'late'"):
+    with pytest.raises(InputError, match="expected a finite number; found 'late'"):
         Condition({"item.continuous.price": {"lt": "context.limit"}}).holds(ask(ITEMS, context={"limit": "late"}))

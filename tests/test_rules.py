@@ -478,7 +478,12 @@ def test_a_pin_past_the_end_comes_last():
             "/user",
             "numbers are needed",
         ),
-        ("where", {"where": {"item.continuous.left": "x"}}, "/where/item.continuous.left/eq", "expected a number"),
+        (
+            "where",
+            {"where": {"item.continuous.left": "x"}},
+            "/where/item.continuous.left/eq",
+            "expected a finite number",
+        ),
         ("boost", {"where": {"item.a.b": 1}, "factor": 2}, "/where/item.a.b", "no feature 'item.a.b'"),
         ("freshness", {"feature": "item.continuous.left", "half_life_days": 1}, "/feature", "times are needed"),
         (
@@ -523,7 +528,7 @@ def test_options_that_do_not_fit_the_data_are_named(rule, options, where, said):
         ("diversity", {"method": "max_per_category"}, "feature goes with"),
         ("quota", {"feature": "item.a.b"}, "give at_least"),
         ("quota", {"feature": "item.a.b", "at_least": {"x": 3}, "at_most": {"x": 2}}, "more than at_most for x"),
-        ("explore", {"positions": [0]}, "from 1"),
+        ("explore", {"positions": [0]}, "/positions/0: .* greater than or equal to 1"),
         ("http", {"url": "file:///etc/passwd"}, "begins with http"),
     ],
 )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from anyrec.errors import Fault, did_you_mean
+from anyrec.pipeline.constants import is_constant, shown
 from anyrec.pipeline.features import SIDES
 
 MAX_DEPTH = 32
@@ -68,7 +69,10 @@ def read_condition(document: Any, where: str, depth: int, faults: list[Fault]) -
 EXAMPLE = 'Write, say, {"item.continuous.price": {"lt": 20}}.'
 
 
-def _member(key: str, value: Any, where: str, depth: int, faults: list[Fault]) -> list[Test | Group]:
+def _member(key: Any, value: Any, where: str, depth: int, faults: list[Fault]) -> list[Test | Group]:
+    if not isinstance(key, str):
+        faults.append(Fault(where, f"a member's name is a text; found {shown(key)}.", EXAMPLE, "bad condition"))
+        return []
     where = f"{where}/{escape(key)}"
     if key == "not":
         return [Group("not", (read_condition(value, where, depth + 1, faults),))]
@@ -91,10 +95,12 @@ def _member(key: str, value: Any, where: str, depth: int, faults: list[Fault]) -
 
 
 def _test(feature: str, operator: str, value: Any, where: str, faults: list[Fault]) -> Test | None:
-    where = f"{where}/{escape(operator)}"
+    where = f"{where}/{escape(str(operator))}"
     if operator not in OPERATORS:
         faults.append(
-            Fault(where, f"there is no operator '{operator}'.", did_you_mean(operator, OPERATORS), "unknown operator")
+            Fault(
+                where, f"there is no operator '{operator}'.", did_you_mean(str(operator), OPERATORS), "unknown operator"
+            )
         )
         return None
     expected = ""
@@ -107,7 +113,7 @@ def _test(feature: str, operator: str, value: Any, where: str, faults: list[Faul
     elif operator not in ("between", *SETS) and isinstance(value, list):
         expected = "one value"
     if expected:
-        faults.append(Fault(where, f"'{operator}' takes {expected}; found {value!r}.", "", "bad condition"))
+        faults.append(Fault(where, f"'{operator}' takes {expected}; found {shown(value)}.", "", "bad condition"))
         return None
     parts = value if operator == "between" and isinstance(value, list) else [value]
     operands = [_operand(part, where, operator in SETS, faults) for part in parts]
@@ -120,11 +126,10 @@ def _operand(value: Any, where: str, several: bool, faults: list[Fault]) -> Oper
     if isinstance(value, dict) and set(value) == {"value"}:
         value = value["value"]
     constants = value if several and isinstance(value, list) else [value]
-    if not constants or not all(isinstance(one, (str, int, float)) for one in constants):
-        mend = "Ask for missing values with is_null." if None in constants else ""
-        faults.append(
-            Fault(where, f"expected a text, a number, true or false; found {value!r}.", mend, "bad condition")
-        )
+    if not constants or not all(map(is_constant, constants)):
+        mend = "Test for missing values with is_null." if any(one is None for one in constants) else ""
+        what = f"expected a text, a finite number, true or false; found {shown(value)}."
+        faults.append(Fault(where, what, mend, "bad condition"))
     return Operand(where, None, tuple(constants))
 
 

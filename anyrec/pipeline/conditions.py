@@ -287,7 +287,7 @@ def _check_test(test: Test, types: dict[str, Type]) -> list[Fault]:
         return []
     found = [types[name] for name, _ in sides if name in types]
     if not found:
-        return []
+        return _check_order(test)
     what = _misfit(test, found)
     if what:
         return [Fault(test.where, f"{what}.", kind="wrong type")]
@@ -316,6 +316,18 @@ def _misfit(test: Test, found: list[Type]) -> str:
     return ""
 
 
+def _check_order(test: Test) -> list[Fault]:
+    """Faults of a test that names values of the moment alone, whose types only a request knows."""
+    constants = [value for one in test.operands for value in one.constants]
+    if test.operator not in (*ORDER, "between") or not constants:
+        return []
+    kind = kind_of(constants)
+    if kind != "flag":
+        return _check_constants(test, "number" if kind == "number" else "time")
+    what = f"true and false have no order: '{test.operator}' compares numbers and times."
+    return [Fault(test.where, what, kind="wrong type")]
+
+
 def _check_constants(test: Test, kind: Kind) -> list[Fault]:
     faults = []
     for operand in test.operands:
@@ -323,7 +335,6 @@ def _check_constants(test: Test, kind: Kind) -> list[Fault]:
             try:
                 constant_values(operand.constants, kind, 0)
             except Wrong as wrong:
-                faults.append(
-                    Fault(operand.where, f"{wrong}.", f"'{test.feature}' holds {PLURAL[kind]}.", "wrong type")
-                )
+                mend = f"'{test.feature}' is compared as {PLURAL[kind]}."
+                faults.append(Fault(operand.where, f"{wrong}.", mend, "wrong type"))
     return faults

@@ -98,14 +98,19 @@ def values_of(table: pa.Table, name: str, rows: int) -> Values:
     """A column as flat values. Temporal lists of numbers and times stand for their last value."""
     if name not in table.column_names or pa.types.is_null(table.schema.field(name).type):
         return Values("other", False, rows, np.empty(0, np.int64), np.empty(0))
-    column = table.column(name).combine_chunks()
+    column = _plain(table.column(name).combine_chunks())
     found = type_of(name, column.type)
+    if found == Type("other", False):  # Arrow cannot filter every such type, and only is_null is asked
+        owners = np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False))
+        return Values("other", False, rows, owners, np.zeros(len(owners)))
     values, owners = flat(column)
     if found.kind == "text":
         coded = values.cast(pa.string()).dictionary_encode()
         data, names = coded.indices.to_numpy(zero_copy_only=False).astype(np.int64), coded.dictionary
     else:
         data, names = _numbers(values, found.kind), None
+        if found.kind == "number" and np.isnan(data).any():  # NaN is a missing value
+            owners, data = owners[~np.isnan(data)], data[~np.isnan(data)]
     if found.many:
         order = np.lexsort((data, owners))
         owners, data = owners[order], data[order]
@@ -118,10 +123,23 @@ def values_of(table: pa.Table, name: str, rows: int) -> Values:
     return Values(found.kind, found.many, rows, owners.astype(np.int64), data, names)
 
 
+def _plain(column: pa.Array) -> pa.Array:
+    """Dictionary-encoded and viewed texts, also within lists, as the types that Arrow's functions take."""
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        inner = _plain_type(column.type.value_type)
+        return column if inner == column.type.value_type else column.cast(pa.large_list(inner))
+    return column.cast(_plain_type(column.type))
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return pa.large_string() if kind == pa.string_view() else kind
+
+
 def type_of(name: str, column: pa.DataType) -> Type:
-    """name: of a table's column."""
+    """Return what rules read in a column of this name and Arrow type; types without a rule are of kind `other`."""
     listed = pa.types.is_list(column) or pa.types.is_large_list(column)
-    value = column.value_type if listed else column
+    value = _plain_type(column.value_type if listed else column)
     if pa.types.is_integer(value) and (name.endswith("_id") or (listed and name.startswith("temporal."))):
         return Type("text", listed)  # ids
     kind: Kind = "other"
@@ -129,7 +147,7 @@ def type_of(name: str, column: pa.DataType) -> Type:
         kind = "text"
     elif pa.types.is_boolean(value):
         kind = "flag"
-    elif pa.types.is_integer(value) or pa.types.is_floating(value):
+    elif pa.types.is_integer(value) or pa.types.is_floating(value) or pa.types.is_decimal(value):
         kind = "number"
     elif pa.types.is_timestamp(value) or pa.types.is_date(value):
         kind = "time"
@@ -179,6 +197,8 @@ def wrong_value(where: str, what: str) -> InputError:
     return InputError(Fault(where, what, kind="wrong type"))
 
 
+MICROSECONDS = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3, "date32[day]": 86_400e6, "date64[ms]": 1e3}
+"""In one unit of an Arrow type of times."""
 PLURAL = {
     "number": "numbers",
     "text": "texts",
@@ -189,11 +209,11 @@ PLURAL = {
 
 
 def _numbers(values: pa.Array, kind: Kind) -> np.ndarray:
-    """(values,) float64; what rules cannot read becomes zeros."""
+    """(values,) float64, times as microseconds since 1970; what rules cannot read becomes zeros."""
     if kind == "time":
-        values = values.cast(pa.timestamp("us")) if pa.types.is_date(values.type) else values
-        zone = getattr(values.type, "tz", None)
-        values = values.cast(pa.timestamp("us", zone)).cast(pa.int64())
+        unit = values.type.unit if pa.types.is_timestamp(values.type) else str(values.type)
+        width = pa.int32() if unit == "date32[day]" else pa.int64()
+        return values.view(width).to_numpy(zero_copy_only=False) * MICROSECONDS[unit]  # float64: no date overflows
     elif kind == "other":
         return np.zeros(len(values))
     elif kind == "flag":

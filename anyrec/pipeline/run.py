@@ -13,7 +13,7 @@ import pyarrow as pa
 import torch
 
 from anyrec.config import PipelineConfig
-from anyrec.errors import AnyrecError, ConfigError, Fault
+from anyrec.errors import AnyrecError, ConfigError, Fault, InputError
 from anyrec.pipeline.lists import (
     Merged,
     best_of,
@@ -96,6 +96,11 @@ class Pipeline:
                 registry.params("interaction", config.rank.type, config.rank.options(), "/pipeline/rank")
             except ConfigError as error:
                 faults.extend(error.faults)
+        faults += [
+            Fault(f"/pipeline/rerank/rules/{n}/on_error", "a filter that fails cannot be skipped.", "Leave it out.")
+            for n, rule in enumerate(self.rules)
+            if rule is not None and type(rule).apply is Rule.apply and _on_error(rule) == "skip"
+        ]
         if faults:
             raise ConfigError(faults)
         self.ranker: Ranker | None = None
@@ -213,10 +218,19 @@ class Pipeline:
         return self._retrieve(request, 1, open_to(request, rankable), None)
 
     def _filter(self, request: Request, candidates: np.ndarray | None, trace: Trace | None, k: int) -> None:
-        """Sets what all rules and the request together let through."""
+        """Set `request.allowed` to what all filters and `candidates` let through.
+
+        Raises:
+            AnyrecError: a filter failed. A filter is never skipped, because skipping it lists what it should hide.
+        """
         masks = [] if candidates is None else [("candidates", candidates)]
         for name, rule in zip(self.rule_names, self.rules, strict=True):
-            made = self._attempt(request, f"filter '{name}'", None, lambda rule=rule: rule.allowed(request))
+            try:
+                made = rule.allowed(request)
+                if made is not None:
+                    made = _checked_mask(made, request)
+            except Exception as error:
+                raise _refusal(f"filter '{name}'", error) from error
             if made is not None:
                 masks.append((name, made))
         for _, mask in masks:
@@ -262,22 +276,45 @@ class Pipeline:
                 f"rule '{name}'",
                 before,
                 lambda rule=rule, lists=before: _checked(rule.apply(request, lists, k), request, shown),
+                refuse=_on_error(rule) == "refuse",
             )
             if trace is not None and lists is not before:
                 trace.ruled(name, before, lists, k)
         return lists
 
-    def _attempt(self, request: Request, stage: str, otherwise: T, program: Callable[[], T]) -> T:
-        """What the stage gives; where it fails `otherwise` and a warning, or with `strict` an error."""
+    def _attempt(
+        self, request: Request, stage: str, otherwise: T, program: Callable[[], T], *, refuse: bool = False
+    ) -> T:
+        """Return the stage's result; if it fails, `otherwise` and a warning, or with `strict` or `refuse` raise AnyrecError."""
         try:
             return program()
         except Exception as error:
-            if self.config.strict:
-                if isinstance(error, AnyrecError):
-                    raise
-                raise AnyrecError(f"the pipeline's {stage} failed ({type(error).__name__}: {error}).") from error
+            if self.config.strict or refuse:
+                raise _refusal(stage, error) from error
             request.warnings.append(f"The {stage} was skipped, since it failed ({type(error).__name__}: {error}).")
             return otherwise
+
+
+def _on_error(rule: Rule) -> str | None:
+    return getattr(rule.params, "on_error", None)  # a plugin's own options may lack it
+
+
+def _refusal(stage: str, error: Exception) -> AnyrecError:
+    """The error of a request that is refused because a stage failed; it names the stage."""
+    if isinstance(error, InputError):
+        faults = [replace(fault, where=f"{stage}: {fault.where}") for fault in error.faults]
+        return type(error)(faults, error.counts)
+    if isinstance(error, AnyrecError):
+        return type(error)(f"the pipeline's {stage}: {error}") if type(error) is AnyrecError else error
+    return AnyrecError(f"the pipeline's {stage} failed ({type(error).__name__}: {error}); nothing is listed.")
+
+
+def _checked_mask(mask: np.ndarray, request: Request) -> np.ndarray:
+    """The filter's mask. Raises ValueError if it is no bool array of (items,) or (users, items)."""
+    mask, items, users = np.asarray(mask), len(request.items), len(request.rows)
+    if mask.dtype != bool or mask.shape not in ((items,), (users, items)):
+        raise ValueError(f"its mask is {mask.dtype} {mask.shape}; expected bool ({items},) or ({users}, {items})")
+    return mask
 
 
 def as_table(request: Request, lists: Lists) -> pa.Table:

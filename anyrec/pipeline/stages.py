@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -81,7 +81,10 @@ class Source:
 
     class Params(Options):
         k: int | None = Field(
-            default=None, ge=1, description="Candidates of each user; by default as many as of all sources."
+            default=None,
+            ge=1,
+            le=1_000_000_000,
+            description="Candidates of each user; by default as many as of all sources.",
         )
 
     def __init__(self, params: BaseModel | None = None):
@@ -109,12 +112,18 @@ class Source:
 
 
 class Rule:
-    """Decides what may be listed (`allowed`), or in which order (`apply`), or both."""
+    """Decides what may be listed (`allowed`), or in which order (`apply`), or both.
+
+    If `allowed` fails, the request is refused: a filter is never skipped. If `apply` fails, `on_error` decides.
+    """
 
     type: ClassVar[str]
 
     class Params(Options):
-        pass
+        on_error: Literal["refuse", "skip"] | None = Field(
+            default=None,
+            description="If the rule fails at a request: refuse it, or skip the rule with a warning (the default; filters refuse).",
+        )
 
     def __init__(self, params: BaseModel | None = None):
         self.params: Any = params if params is not None else type(self).Params()
@@ -123,7 +132,10 @@ class Rule:
         """Raises ConfigError where an option does not fit the data, with every such fault, at a pointer from its own options."""
 
     def allowed(self, request: Request) -> np.ndarray | None:
-        """(items,) or (users, items) bool, asked before anything is retrieved; None where the rule bars nothing."""
+        """Return (items,) or (users, items) bool, True for what may be listed; None if the rule filters nothing.
+
+        It is called before anything is retrieved. An exception refuses the request.
+        """
         return None
 
     def apply(self, request: Request, lists: Lists, k: int) -> Lists:

@@ -8,10 +8,9 @@ import numpy as np
 import pyarrow.compute as pc
 from pydantic import BaseModel, Field, model_validator
 
-from anyrec.contracts import Params
 from anyrec.errors import Fault
 from anyrec.pipeline.constants import Wrong, constant_values, read_time
-from anyrec.pipeline.features import Features, Values, check_feature
+from anyrec.pipeline.features import Features, Values, check_feature, known_types
 from anyrec.pipeline.given import ItemFile, check_ids, raise_faults, rows_of_ids
 from anyrec.pipeline.stages import Request, Rule
 from anyrec.recommender import Recommender
@@ -25,7 +24,7 @@ class Availability(Rule):
 
     type = "availability"
 
-    class Params(Params):
+    class Params(Rule.Params):
         feature: str | None = Field(
             None, description="Item feature: available where true, where a number is above 0, or one of `values`."
         )
@@ -53,6 +52,9 @@ class Availability(Rule):
         def _names_something(self):
             if not (self.feature or self.items or self.file or self.since or self.until):
                 raise ValueError("give at least one of feature, items, file, since, until")
+            alone = [name for name in ("values", "missing") if getattr(self, name) and not self.feature]
+            if alone:
+                raise ValueError(f"{' and '.join(alone)} without feature has no effect: give the feature")
             return self
 
     def __init__(self, params: BaseModel | None = None):
@@ -64,6 +66,7 @@ class Availability(Rule):
         params = self.params
         kinds = ("text", "number", "flag") if params.values else ("number", "flag")
         faults = check_feature(recommender, params.feature, "/feature", "item", kinds)
+        faults += [] if faults else self._check_values(recommender)
         faults += check_ids(recommender, params.items, "/items/{}")
         faults += self.file.check("/file") if self.file else []
         for name in ("since", "until"):
@@ -76,6 +79,19 @@ class Availability(Rule):
                 except Wrong as wrong:
                     faults.append(Fault(f"/{name}", f"{wrong}.", "Or name an item feature.", "bad value"))
         raise_faults(faults)
+
+    def _check_values(self, recommender: Recommender) -> list[Fault]:
+        """A fault for each of `values` that is of another type than the feature."""
+        faults = []
+        kind = known_types(recommender)[self.params.feature].kind if self.params.values else None
+        for n, value in enumerate(self.params.values):
+            try:
+                constant_values((value,), kind, 0)
+            except Wrong as wrong:
+                faults.append(
+                    Fault(f"/values/{n}", f"{wrong}.", f"It is a value of '{self.params.feature}'.", "wrong type")
+                )
+        return faults
 
     def allowed(self, request: Request) -> np.ndarray:
         params = self.params

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from pydantic import BaseModel, Field, model_validator
 
-from anyrec.contracts import Params
 from anyrec.pipeline.conditions import Condition, Where, where_field
 from anyrec.pipeline.given import raise_faults
 from anyrec.pipeline.reorder import distinct_items, rescored
@@ -22,7 +21,7 @@ class Boost(Rule):
 
     type = "boost"
 
-    class Params(Params):
+    class Params(Rule.Params):
         where: Where = where_field("Which items, for which users, when.")
         factor: float | None = Field(None, gt=0, le=1e6, description="2 doubles the item's odds, 0.5 halves them.")
         add: float | None = Field(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from pydantic import BaseModel, Field
 
-from anyrec.contracts import Params
 from anyrec.pipeline.features import Features, Values, check_feature
 from anyrec.pipeline.given import raise_faults
 from anyrec.pipeline.reorder import chosen_first, codes_at, relevance
@@ -24,7 +23,7 @@ class Calibrate(Rule):
 
     type = "calibrate"
 
-    class Params(Params):
+    class Params(Rule.Params):
         feature: str = Field(description="Item feature with the category or categories.")
         weight: float = Field(0.5, ge=0, le=1, description="Of the user's mix against the scores.")
         alpha: float = Field(

@@ -7,7 +7,6 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, Field, model_validator
 
-from anyrec.contracts import Params
 from anyrec.pipeline.conditions import Condition
 from anyrec.pipeline.features import check_feature
 from anyrec.pipeline.given import raise_faults
@@ -20,7 +19,7 @@ class Demographic(Rule):
 
     type = "demographic"
 
-    class Params(Params):
+    class Params(Rule.Params):
         user: str = Field(description="User feature: the group or groups a user belongs to, or a number (an age).")
         item: str | None = Field(None, description="Item feature: the groups that the item is for.")
         min: str | None = Field(None, description="Item feature: the least number of the user that the item is for.")

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from pydantic import BaseModel, Field, model_validator
 
-from anyrec.contracts import Params
 from anyrec.errors import Fault
 from anyrec.pipeline.diverse import dpp, in_blocks, mmr
 from anyrec.pipeline.features import Features, check_feature
@@ -33,7 +32,7 @@ class Diversity(Rule):
 
     type = "diversity"
 
-    class Params(Params):
+    class Params(Rule.Params):
         method: Literal["max_per_category", "mmr", "dpp"] = Field(
             "mmr", description="What makes items alike, and how they are chosen."
         )

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, Field, model_validator
 
-from anyrec.contracts import Params
 from anyrec.errors import DataError, Fault
 from anyrec.pipeline.given import ItemFile, raise_faults
 from anyrec.pipeline.stages import Lists, Logged, Request, Rule
@@ -18,6 +17,10 @@ from anyrec.recommender import Recommender
 NODES = 128
 """Points of the quadrature of Thompson propensities: over pools of up to 20 items with up to 100,000 impressions they add up to 1 within
 5e-4, and within 1e-5 in half of them."""
+
+
+MOST_IMPRESSIONS = 10**12
+"""Of one item; a Beta distribution of larger parameters has no spread that float64 resolves."""
 
 
 class Explore(Rule):
@@ -31,24 +34,26 @@ class Explore(Rule):
 
     type = "explore"
 
-    class Params(Params):
+    class Params(Rule.Params):
         method: Literal["thompson", "epsilon_greedy"] = Field(
             "epsilon_greedy", description="How a slot's item is drawn."
         )
-        positions: list[int] = Field(min_length=1, max_length=100, description="The slots' positions, from 1.")
+        positions: list[Annotated[int, Field(ge=1, le=10_000)]] = Field(
+            min_length=1, max_length=100, description="The slots' positions, from 1."
+        )
         pool: int = Field(20, ge=2, le=1000, description="Candidates that a slot is drawn from.")
         epsilon: float = Field(0.1, ge=0, le=1, description="Probability of an even draw, for epsilon_greedy.")
         state: str | None = Field(
             None, description="File with item_id, impressions and clicks, for thompson; read again when it changes."
         )
-        prior_clicks: float = Field(1.0, gt=0, description="Clicks that each item is given beforehand.")
+        prior_clicks: float = Field(1.0, ge=1e-6, le=1e9, description="Clicks that each item is given beforehand.")
         prior_misses: float = Field(
-            1.0, gt=0, description="Impressions without a click that each item is given beforehand."
+            1.0, ge=1e-6, le=1e9, description="Impressions without a click that each item is given beforehand."
         )
 
         @model_validator(mode="after")
         def _positions_are_distinct(self):
-            if len(set(self.positions)) < len(self.positions) or min(self.positions) < 1:
+            if len(set(self.positions)) < len(self.positions):
                 raise ValueError("positions are distinct numbers from 1")
             if self.state is not None and self.method != "thompson":
                 raise ValueError("state is read by thompson alone")
@@ -118,17 +123,18 @@ def read_state(file: ItemFile, ids: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     table, where = file.table(), str(file.path)
     columns = {}
     for name in ("impressions", "clicks"):
-        if name not in table.column_names:
-            raise DataError(Fault(where, f"has no '{name}'.", "Give item_id, impressions and clicks.", "shape"))
+        if table.column_names.count(name) != 1:
+            raise DataError(
+                Fault(where, f"has no '{name}', or several.", "Give item_id, impressions and clicks.", "shape")
+            )
         try:
             columns[name] = pc.fill_null(table.column(name).cast(pa.float64()), 0.0).to_numpy()
         except pa.ArrowException:
             raise DataError(Fault(where, f"'{name}' are not all numbers.", kind="bad value")) from None
-    bad = np.flatnonzero(~((columns["clicks"] >= 0) & (columns["impressions"] >= columns["clicks"])))
+    clicks, seen = columns["clicks"], columns["impressions"]
+    bad = np.flatnonzero(~((clicks >= 0) & (seen >= clicks) & (seen <= MOST_IMPRESSIONS)))
     if len(bad):
-        what = (
-            f"clicks are from 0 to the impressions; found otherwise in {len(bad)} rows, the first being row {bad[0]}."
-        )
+        what = f"clicks are from 0 to the impressions, and these at most {MOST_IMPRESSIONS:,}; found otherwise in {len(bad)} rows, the first being row {bad[0]}."
         raise DataError(Fault(where, what, kind="bad value"))
     rows = file.rows(ids)
     known = rows >= 0

@@ -8,13 +8,15 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, Field
 
-from anyrec.contracts import Params
-from anyrec.pipeline.constants import DAY, SECOND
+from anyrec.pipeline.constants import DAY, MOST_DAYS, SECOND
 from anyrec.pipeline.features import Features, check_feature
 from anyrec.pipeline.given import raise_faults
 from anyrec.pipeline.reorder import rescored, values_at
 from anyrec.pipeline.stages import Lists, Request, Rule
 from anyrec.recommender import Recommender
+
+MOST_CHANGE = 1e6
+"""Standard deviations by which an age changes a score: float32 holds it, however far from now a number of the data is."""
 
 
 class Freshness(Rule):
@@ -26,9 +28,11 @@ class Freshness(Rule):
 
     type = "freshness"
 
-    class Params(Params):
+    class Params(Rule.Params):
         feature: str = Field(description="Item feature with the item's time; the last of several.")
-        half_life_days: float = Field(gt=0, description="An item so old is half as fresh as a new one.")
+        half_life_days: float = Field(
+            ge=1e-6, le=MOST_DAYS, description="An item so old is half as fresh as a new one."
+        )
         method: Literal["multiply", "add"] = Field("multiply", description="How freshness joins the score.")
         weight: float = Field(1.0, gt=0, le=1000, description="How much freshness counts beside the score.")
         unit: Literal["auto", "year", "unix"] = Field(
@@ -57,6 +61,7 @@ class Freshness(Rule):
         values = values_at(self.features.of(request, params.feature), lists)
         age = np.maximum(_ages(values, request.now, params.unit), 0) / params.half_life_days
         change = params.weight * (-age * np.log(2) if params.method == "multiply" else np.exp2(-age))
+        change = np.clip(change, -MOST_CHANGE, MOST_CHANGE)
         known = ~np.isnan(change)
         mean = np.where(known, change, 0).sum(1, keepdims=True) / np.maximum(known.sum(1, keepdims=True), 1)
         return rescored(lists, np.where(known, change, mean))

@@ -7,12 +7,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from anyrec.contracts import Params
 from anyrec.data.histories import history_column
 from anyrec.data.lists import flat
-from anyrec.errors import AnyrecError
-from anyrec.pipeline.constants import DAY
+from anyrec.errors import AnyrecError, Fault, did_you_mean
+from anyrec.pipeline.constants import DAY, MOST_DAYS, shown
+from anyrec.pipeline.given import raise_faults
 from anyrec.pipeline.stages import Request, Rule
+from anyrec.recommender import Recommender
+
+NO_EVENTS = "this model holds which items users had, but not of which type, when and how often."
 
 
 class History(Rule):
@@ -24,16 +27,35 @@ class History(Rule):
 
     type = "history"
 
-    class Params(Params):
+    class Params(Rule.Params):
         types: list[str] | None = Field(
             None, min_length=1, description="Types of interaction that count; by default all."
         )
-        within_days: float | None = Field(None, gt=0, description="Only interactions not older than this count.")
-        at_least: int = Field(1, ge=1, description="An item counts as had from so many such interactions on.")
+        within_days: float | None = Field(
+            None, gt=0, le=MOST_DAYS, description="Only interactions not older than this count."
+        )
+        at_least: int = Field(
+            1, ge=1, le=1_000_000_000, description="An item counts as had from so many such interactions on."
+        )
         only: bool = Field(
             False,
             description="List only what the user had, not only what they had not. Those the request leaves out stay out (exclude_seen).",
         )
+
+    def check(self, recommender: Recommender) -> None:
+        dataset, faults = recommender.dataset, []
+        if self._reads_events() and recommender.history is None and not len(dataset.interactions):
+            faults.append(
+                Fault("", NO_EVENTS, "Give the model its data again (with_data), or train with the rule.", "no data")
+            )
+        kinds = dataset.column("interaction_type")
+        if self.params.types is not None and len(dataset.interactions):
+            known = set() if kinds is None else set(kinds.unique().drop_null().to_pylist())
+            for n, name in enumerate(self.params.types):
+                if name not in known:
+                    what = f"no interaction has the type {shown(name)}."
+                    faults.append(Fault(f"/types/{n}", what, did_you_mean(name, known), "unknown type"))
+        raise_faults(faults)
 
     def allowed(self, request: Request) -> np.ndarray:
         """(users, items)"""
@@ -42,10 +64,14 @@ class History(Rule):
         had[users, items] = True
         return had if self.params.only else ~had
 
+    def _reads_events(self) -> bool:
+        params = self.params
+        return not (params.types is None and params.within_days is None and params.at_least == 1)
+
     def _had(self, request: Request) -> tuple[np.ndarray, np.ndarray]:
         """(pairs,) rows of the request, and of the items that count as had."""
         params = self.params
-        if params.types is None and params.within_days is None and params.at_least == 1:
+        if not self._reads_events():
             return request.seen
         events, users = flat(_events(request))
         items, times, kinds = (pc.struct_field(events, name) for name in ("item", "time", "kind"))
@@ -68,7 +94,7 @@ def _events(request: Request) -> pa.Array:
         return request.history
     recommender, dataset = request.recommender, request.recommender.dataset
     if not len(dataset.interactions):
-        raise AnyrecError("this model holds what users had, but not of which type, when and how often.")
+        raise AnyrecError(NO_EVENTS)
     from anyrec.data.labels import label_interactions
 
     labels = label_interactions(dataset, recommender.config.data)

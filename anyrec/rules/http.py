@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field, field_validator
 
-from anyrec.contracts import Params
 from anyrec.data.dataset import rows_of
 from anyrec.errors import AnyrecError
 from anyrec.pipeline.features import check_feature
@@ -35,7 +34,7 @@ class Http(Rule):
 
     type = "http"
 
-    class Params(Params):
+    class Params(Rule.Params):
         url: str = Field(description="Where to: http://127.0.0.1:8000/rerank.")
         timeout_seconds: float = Field(2.0, gt=0, le=600, description="For the whole answer to one post.")
         candidates: int = Field(50, ge=1, le=1000, description="Candidates sent, the first of each list.")
@@ -51,7 +50,8 @@ class Http(Rule):
         @classmethod
         def _is_http(cls, url: str) -> str:
             parts = urlsplit(url)
-            if parts.scheme not in ("http", "https") or not parts.hostname:
+            port_is_valid = parts.port is None or parts.port > 0  # the property raises ValueError beyond 65535
+            if parts.scheme not in ("http", "https") or not parts.hostname or not port_is_valid:
                 raise ValueError("expected an address that begins with http:// or https://")
             return url
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from pydantic import BaseModel, Field, field_validator
 
-from anyrec.contracts import Params
 from anyrec.pipeline.conditions import Condition, Where, where_field
 from anyrec.pipeline.given import check_ids, raise_faults, rows_of_ids
 from anyrec.pipeline.lists import open_to
@@ -33,7 +32,7 @@ class Pin(Rule):
 
     type = "pin"
 
-    class Params(Params):
+    class Params(Rule.Params):
         items: list[Pinned] = Field(min_length=1, max_length=100, description="Which items, where.")
 
         @field_validator("items")

@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, Field, model_validator
 
-from anyrec.contracts import Params
 from anyrec.errors import Fault, did_you_mean
 from anyrec.pipeline.condition_syntax import escape
 from anyrec.pipeline.features import Features, check_feature
@@ -30,7 +29,7 @@ class Quota(Rule):
 
     type = "quota"
 
-    class Params(Params):
+    class Params(Rule.Params):
         feature: str = Field(description="Item feature with the category or categories.")
         at_least: dict[str, Amount] = Field(default_factory=dict, description="Category to least amount.")
         at_most: dict[str, Amount] = Field(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from pydantic import BaseModel
 
-from anyrec.contracts import Params
 from anyrec.pipeline.conditions import Condition, Where, where_field
 from anyrec.pipeline.given import raise_faults
 from anyrec.pipeline.stages import Request, Rule
@@ -17,7 +16,7 @@ class WhereRule(Rule):
 
     type = "where"
 
-    class Params(Params):
+    class Params(Rule.Params):
         where: Where = where_field("What must hold of an item, the user and the moment.")
 
     def __init__(self, params: BaseModel | None = None):

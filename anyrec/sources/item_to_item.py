@@ -30,10 +30,10 @@ class ItemToItem(Source):
 
     class Params(Source.Params):
         by: Literal["together", "next", "vectors"] = Field("together", description="What makes items alike.")
-        latest: int = Field(10, ge=1, description="Latest items of the user whose neighbours are brought.")
-        neighbours: int = Field(100, ge=1, description="Most similar items kept for each item.")
-        half_life: float = Field(5.0, gt=0, description="Items since, after which one counts half.")
-        within: int = Field(3, ge=1, description="Interactions looked ahead (next).")
+        latest: int = Field(10, ge=1, le=100_000, description="Latest items of the user whose neighbours are brought.")
+        neighbours: int = Field(100, ge=1, le=100_000, description="Most similar items kept for each item.")
+        half_life: float = Field(5.0, gt=0, le=1e9, description="Items since, after which one counts half.")
+        within: int = Field(3, ge=1, le=1000, description="Interactions looked ahead (next).")
 
     def fit(self, recommender: Recommender, rows: np.ndarray) -> None:
         if self.params.by == "vectors":
@@ -93,6 +93,7 @@ def _strongest(counts: Any, k: int) -> tuple[np.ndarray, np.ndarray]:
     rows = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
     order = np.lexsort((counts.indices, -counts.data, rows))
     place = np.arange(len(rows)) - counts.indptr[rows]
+    k = min(k, counts.shape[1])
     near = place < k
     items = np.full((counts.shape[0], k), -1, np.int32)
     values = np.zeros(items.shape, np.float32)

@@ -11,6 +11,7 @@ from anyrec.data.dataset import NO_TIME
 from anyrec.data.labels import MICROSECONDS_A_DAY
 from anyrec.data.lists import flat
 from anyrec.errors import ConfigError, Fault, did_you_mean
+from anyrec.pipeline.constants import MOST_DAYS
 from anyrec.pipeline.lists import first_open, open_to
 from anyrec.pipeline.stages import Lists, Request, Source
 from anyrec.recommender import Recommender
@@ -23,13 +24,15 @@ class PopularitySource(Source):
 
     class Params(Source.Params):
         half_life_days: float | None = Field(
-            None, gt=0, description="An interaction this much older than the newest counts half."
+            None, ge=1e-6, le=MOST_DAYS, description="An interaction this much older than the newest counts half."
         )
         group: str | None = Field(
             None,
             description="A categorical user feature, as categorical.country: popular among users of the same value.",
         )
-        most_groups: int = Field(100, ge=1, description="Groups told apart, the largest; the rest get what all like.")
+        most_groups: int = Field(
+            100, ge=1, le=10_000, description="Groups told apart, the largest; the rest get what all like."
+        )
 
     def check(self, recommender: Recommender) -> None:
         features = [name for name in recommender.dataset.features("user") if name.startswith("categorical.")]
