@@ -4,7 +4,8 @@ AnyrecError              exit 1
 |-- InputError           exit 2, one or many faults reported together
 |   |-- DataError            a dataset that cannot be used as it stands
 |   |-- ConfigError          a config key, value or combination
-|   `-- ModelError           a model directory that is missing, foreign or damaged
+|   |-- ModelError           a model directory that is missing, foreign or damaged
+|   `-- OutputError          an output that cannot be written, or that another process is writing
 `-- MissingDependency    exit 3, names the install line
 """
 
@@ -80,6 +81,10 @@ class ConfigError(InputError):
 
 class ModelError(InputError):
     subject = "the model directory"
+
+
+class OutputError(InputError):
+    subject = "the output"
 
 
 class MissingDependency(AnyrecError):

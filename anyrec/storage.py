@@ -32,8 +32,9 @@ from anyrec.contracts import Context, Encoder, Head
 from anyrec.data.dataset import Dataset
 from anyrec.errors import Fault, ModelError
 from anyrec.evaluation.ranking import Pairs
-from anyrec.files import sha256_of
+from anyrec.files import atomic_folder, find_folder, sha256_of
 from anyrec.model import SIDES, Model, make_head, make_interaction, make_tower
+from anyrec.outputs import check_output
 from anyrec.plugins import Registry, discover
 
 if TYPE_CHECKING:
@@ -42,47 +43,67 @@ if TYPE_CHECKING:
 FORMAT = 1
 MANIFEST = "manifest.json"
 HISTORY = "history.arrow"
+CARD = "README.md"
 
 
 def save_model(recommender: Recommender, directory: Path) -> Path:
-    """Write the whole directory beside its place, sync it, then swap it in: a crash leaves the old one whole."""
+    """Write the model directory as one unit: a crash leaves the old model or the new one.
+
+    Raises:
+        ModelError: The directory holds something else.
+        OutputError: It cannot be written, or another process is writing it.
+    """
     from anyrec.pipeline.nearest_items import save_catalogue
 
     directory = directory.resolve()
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    if directory.exists() and any(directory.iterdir()) and not (directory / MANIFEST).exists():
-        raise ModelError(
-            Fault(
-                str(directory),
-                "this folder exists and is not a model.",
-                "Name another one, or empty it.",
-                "foreign folder",
-            )
-        )
-    temporary = directory.with_name(f".{directory.name}.writing-{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    (temporary / "preprocessing").mkdir(parents=True)
-    _write_parts(recommender, temporary)
-    files = sorted(path for path in temporary.rglob("*") if path.is_file())
-    manifest = {
-        "format": FORMAT,
-        "name": recommender.config.name,
-        "data": recommender.dataset.fingerprint(),
-        "root": str(Path(recommender.context.root).resolve()),
-        "roles": recommender.dataset.roles,
-        "counts": {"users": len(recommender.dataset.users), "items": len(recommender.dataset.items)},
-        "metrics": recommender.metrics,
-        "modules": _module_descriptions(recommender.registry),
-        "versions": versions(),
-        "files": {path.relative_to(temporary).as_posix(): sha256_of(path) for path in files},
-    }
-    (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
-    save_catalogue(recommender, temporary, model_id(temporary))
-    for path in [*files, temporary / MANIFEST]:
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-    _swap(temporary, directory)
+    check_model_output(directory)
+    with atomic_folder(directory, MANIFEST) as new:
+        (new / "preprocessing").mkdir()
+        _write_parts(recommender, new)
+        manifest = {
+            "format": FORMAT,
+            "name": recommender.config.name,
+            "data": recommender.dataset.fingerprint(),
+            "root": str(Path(recommender.context.root).resolve()),
+            "roles": recommender.dataset.roles,
+            "counts": {"users": len(recommender.dataset.users), "items": len(recommender.dataset.items)},
+            "metrics": recommender.metrics,
+            "modules": _module_descriptions(recommender.registry),
+            "versions": versions(),
+            "files": _hashes(new),
+        }
+        manifest["id"] = _id_of(manifest["files"], CARD)
+        _write_json(new / MANIFEST, manifest)
+        save_catalogue(recommender, new, manifest["id"])
     return directory
+
+
+def update_metrics(recommender: Recommender, directory: Path) -> None:
+    """Write the recommender's metrics into the manifest and the card of its saved model, as one unit.
+
+    All other files are linked, not copied, so the time does not grow with the model.
+    """
+    directory = directory.resolve()
+    with atomic_folder(directory, MANIFEST) as new:
+        for path in sorted(directory.rglob("*")):
+            place = new / path.relative_to(directory)
+            if path.is_dir():
+                place.mkdir()
+            elif place.name not in (CARD, MANIFEST):
+                _link(path, place)
+        _write_card(recommender, new)
+        manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
+        manifest["metrics"] = recommender.metrics
+        manifest["files"][CARD] = sha256_of(new / CARD)
+        _write_json(new / MANIFEST, manifest)
+
+
+def check_model_output(directory: Path) -> None:
+    """Raises OutputError if a model cannot be written to `directory`, and ModelError if something else is there."""
+    check_output(directory, "folder")
+    if directory.is_dir() and any(directory.iterdir()) and not (directory / MANIFEST).is_file():
+        what = "this folder exists and is not a model."
+        raise ModelError(Fault(str(directory), what, "Name another one, or empty it.", "foreign folder"))
 
 
 def load_model(path: Path, trust_plugins: bool, plugins: Sequence[str | Path]) -> Recommender:
@@ -93,7 +114,7 @@ def load_model(path: Path, trust_plugins: bool, plugins: Sequence[str | Path]) -
 
     directory = find_model(path)
     manifest = _checked_manifest(directory)
-    config = Config.model_validate_json((directory / "config.json").read_text())
+    config = Config.model_validate_json((directory / "config.json").read_text(encoding="utf-8"))
     registry = discover([*config.plugins, *plugins])
     if manifest["modules"]:
         _add_modules(registry, manifest["modules"], directory, trust_plugins)
@@ -134,15 +155,14 @@ def load_model(path: Path, trust_plugins: bool, plugins: Sequence[str | Path]) -
 def find_model(path: Path) -> Path:
     """The model directory that `path` names: itself, its `model` folder, or that of the run that wrote the file.
 
-    Where a crash struck between the two renames of a save, the finished copy beside is taken.
+    If a crash interrupted the replacement of a model, this is the finished copy beside its place.
     """
     path = path.resolve()
     for folder in [path, *path.parents][:3]:
         for place in (folder, folder / "model"):
-            if (place / MANIFEST).is_file():
-                return place
-            for whole in sorted(place.parent.glob(f".{place.name}.writing-*/{MANIFEST}")):
-                return whole.parent
+            found = find_folder(place, MANIFEST)
+            if found is not None:
+                return found
         if folder == path and path.is_dir() and path.name != "checkpoints":
             break
     state = "no model is here" if path.exists() else "there is no such path"
@@ -152,10 +172,9 @@ def find_model(path: Path) -> Path:
 
 
 def model_id(path: Path) -> str:
-    """Which model this is: a hash of the hashes of its files, its index and pipeline left out. path: as `find_model` takes it."""
-    files = json.loads((find_model(path) / MANIFEST).read_text())["files"]
-    own = {name: digest for name, digest in files.items() if not name.startswith(("index/", "pipeline/"))}
-    return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
+    """Identifies a model: a hash of the hashes of its files without its index, pipeline and card. path: as `find_model` takes it."""
+    manifest = json.loads((find_model(path) / MANIFEST).read_text(encoding="utf-8"))
+    return manifest.get("id") or _id_of(manifest["files"])  # models of older versions have no id of their own
 
 
 def versions() -> dict[str, str]:
@@ -170,13 +189,12 @@ def versions() -> dict[str, str]:
 
 
 def _write_parts(recommender: Recommender, folder: Path) -> None:
-    from anyrec.card import model_card
     from anyrec.known import TOKENS, VECTORS
     from anyrec.pipeline.fit import FOLDER as PIPELINE
     from anyrec.pipeline.fit import save_pipeline
 
     dataset = recommender.dataset
-    (folder / "config.json").write_text(recommender.config.model_dump_json(indent=1) + "\n")
+    (folder / "config.json").write_text(recommender.config.model_dump_json(indent=1) + "\n", encoding="utf-8")
     with recommender._inference():
         known = {side: recommender._known_rows(side) for side in SIDES}
         ranked = recommender.pipeline is not None and recommender.pipeline.ranker is not None
@@ -195,7 +213,7 @@ def _write_parts(recommender: Recommender, folder: Path) -> None:
     users = np.repeat(np.arange(len(dataset.users)), recommender.seen.counts())
     _write_table(folder / "seen.arrow", pa.table({"user": pa.array(users), "item": pa.array(recommender.seen.items)}))
     recommender.write_parts(folder)
-    (folder / "README.md").write_text(model_card(recommender))
+    _write_card(recommender, folder)
 
 
 def write_model(model: Model, folder: Path) -> None:
@@ -223,11 +241,11 @@ def write_model(model: Model, folder: Path) -> None:
         for index, (name, head) in enumerate(model.heads.items())
         if isinstance(head, Head)
     }
-    (folder / "preprocessing" / "state.json").write_text(json.dumps(parts, indent=1, sort_keys=True) + "\n")
+    _write_json(folder / "preprocessing" / "state.json", parts)
 
 
 def read_model(directory: Path, config: Config, registry: Registry, context: Context) -> Model:
-    parts = json.loads((directory / "preprocessing" / "state.json").read_text())
+    parts = json.loads((directory / "preprocessing" / "state.json").read_text(encoding="utf-8"))
     towers = {}
     for side in SIDES:
         encoders = {}
@@ -264,7 +282,7 @@ def read_model(directory: Path, config: Config, registry: Registry, context: Con
 
 def _checked_manifest(directory: Path) -> dict[str, Any]:
     try:
-        manifest = json.loads((directory / MANIFEST).read_text())
+        manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError):
         raise ModelError(
             Fault(f"{directory / MANIFEST}", "this manifest is not valid JSON.", "Train again.", "damaged")
@@ -351,10 +369,29 @@ def _read_table(path: Path) -> pa.Table:
         return pa.ipc.open_file(source).read_all().combine_chunks()
 
 
-def _swap(new: Path, place: Path) -> None:
-    old = place.with_name(f".{place.name}.old-{os.getpid()}")
-    shutil.rmtree(old, ignore_errors=True)
-    if place.exists():
-        place.rename(old)
-    new.rename(place)
-    shutil.rmtree(old, ignore_errors=True)
+def _hashes(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): sha256_of(path) for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+
+
+def _id_of(files: dict[str, str], *left_out: str) -> str:
+    own = {name: digest for name, digest in files.items() if not name.startswith(("index/", "pipeline/", *left_out))}
+    return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _write_card(recommender: Recommender, folder: Path) -> None:
+    from anyrec.card import model_card
+
+    (folder / CARD).write_text(model_card(recommender), encoding="utf-8")
+
+
+def _link(path: Path, place: Path) -> None:
+    try:
+        os.link(path, place)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(path, place)

@@ -14,7 +14,7 @@ import anyrec
 
 ROOT = Path(__file__).parent.parent
 ORDER = [
-    ("errors", "config", "ragged", "windows", "files", "progress", "memory", "parallel"),
+    ("errors", "config", "ragged", "windows", "files", "outputs", "progress", "memory", "parallel"),
     ("contracts", "plugins", "legacy", "schema", "load_config"),
     ("data", "vectors", "modules"),
     ("model", "graph", "scoring", "assemble"),

@@ -19,7 +19,8 @@ import pyarrow as pa
 from anyrec.config import Component
 from anyrec.data.dataset import rows_of
 from anyrec.errors import DataError, Fault, InputError, ModelError
-from anyrec.files import atomic_folder, atomic_write, find_folder, sha256_of
+from anyrec.files import atomic_folder, find_folder, sha256_of
+from anyrec.outputs import check_output
 from anyrec.plugins import Registry
 from anyrec.retrieval.index import Found, Index, Metric
 from anyrec.retrieval.measure import measure
@@ -112,11 +113,12 @@ class Catalogue:
         self.index.remove(rows[rows >= 0])
 
     def save(self, folder: str | Path) -> Path:
-        """Write the folder whole or not at all: a crash leaves the old one. Raises ModelError where something else is there."""
+        """Write the folder as one unit: a crash leaves the old index or the new one.
+
+        Raises ModelError if something else is there, OutputError if the folder cannot be written.
+        """
         place = Path(folder).resolve()
-        if place.exists() and any(place.iterdir()) and not (place / MANIFEST).exists():
-            fault = Fault(str(place), "this folder exists and is no index.", "Name another, or empty it.", "foreign")
-            raise ModelError(fault)
+        check_index_output(place)
         with atomic_folder(place, MANIFEST) as new:
             self.index.save(new)
             with (
@@ -135,8 +137,7 @@ class Catalogue:
                 "versions": _versions(),
                 "files": {p.relative_to(new).as_posix(): sha256_of(p) for p in sorted(new.rglob("*")) if p.is_file()},
             }
-            with atomic_write(new / MANIFEST) as temporary:
-                temporary.write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+            (new / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         return place
 
     @classmethod
@@ -171,11 +172,20 @@ class Catalogue:
         return catalogue
 
 
+def check_index_output(place: Path) -> None:
+    """Raises OutputError if an index cannot be written to `place`, and ModelError if something else is there."""
+    check_output(place, "folder")
+    if place.is_dir() and any(place.iterdir()) and not (place / MANIFEST).is_file():
+        raise ModelError(
+            Fault(str(place), "this folder exists and is no index.", "Name another, or empty it.", "foreign")
+        )
+
+
 def _checked(place: Path) -> dict[str, Any]:
     """The manifest, once every file is what it says."""
     again = "Run anyrec index again."
     try:
-        manifest = json.loads((place / MANIFEST).read_text())
+        manifest = json.loads((place / MANIFEST).read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError):
         raise ModelError(Fault(str(place / MANIFEST), "this is not valid JSON.", again, "damaged")) from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
