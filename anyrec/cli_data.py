@@ -22,7 +22,7 @@ def init(data: Annotated[Path, typer.Argument(help="The data.")]) -> None:
 
     config, reasons = suggest_config(read_dataset(data), data)
     for reason in reasons:
-        err.print(reason)
+        err.print(reason, markup=False)
     write(json.dumps(config, indent=2), None)
 
 
@@ -34,12 +34,14 @@ def validate(
     images: Annotated[bool, typer.Option(help="Open every image file as well.")] = True,
 ) -> None:
     """Check data for every fault, and say each with where it is and how to mend it."""
+    from anyrec.data.labels import check_weights
     from anyrec.data.read import read_dataset
     from anyrec.errors import DataError
     from anyrec.load_config import load_config
 
     settings, _ = load_config(config, with_overrides([], image_root, None, None))
     dataset = read_dataset(data, settings.data)
+    check_weights(dataset)
     if images:
         from anyrec.data.images import check_images
 
@@ -74,11 +76,14 @@ def doctor(
 ) -> None:
     """Say what is odd in the data: leaks, duplicates, drift, dead features, suspicious ids; and what to do about it."""
     from anyrec.data.doctor import examine
+    from anyrec.data.interpretation import interpretation
     from anyrec.data.read import read_dataset
     from anyrec.load_config import load_config
 
     settings, _ = load_config(config, with_overrides([], image_root, None, None))
-    findings = examine(read_dataset(data, settings.data), settings, images)
+    dataset = read_dataset(data, settings.data)
+    plain = [one for one in interpretation(dataset, settings.data) if one.level == "note"]
+    findings = [*examine(dataset, settings, images), *plain]
     for finding in findings:
         style = {"problem": "bold red", "warning": "yellow"}.get(finding.level)
         out.print(f"{finding.level}:", style=style, end=" ")

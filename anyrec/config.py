@@ -5,7 +5,7 @@ A component (`fusion`, `loss`, ...) is named by `type`; its other keys are that 
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -57,18 +57,22 @@ class DataConfig(Section):
         description="Temporal user feature (as prev_interactions) that lists the items a user had before all interactions given, "
         "oldest first; a record at inference brings its own history by it.",
     )
-    positive_types: dict[str, float] | None = Field(
+    positive_types: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] | None = Field(
         default=None,
-        description="Interaction types that count as positive, each with its weight; by default all, with weight 1.",
+        description="Interaction types that count as positive, each with its weight (0 or more; 0 does not count); "
+        "by default all, with weight 1.",
     )
     min_rating: float | None = Field(
         default=None, description="Ratings below this make an explicit negative; by default every rating is positive."
     )
     half_life_days: float | None = Field(
-        default=None, gt=0, description="A positive this much older than the newest weighs half."
+        default=None,
+        gt=0,
+        description="A training positive this many days older than the newest weighs half. A few timestamps far after all "
+        "others do not count as the newest.",
     )
     half_life_interactions: float | None = Field(
-        default=None, gt=0, description="A positive that its user followed with this many more weighs half."
+        default=None, gt=0, description="A training positive that its user followed with this many more weighs half."
     )
     drop_leaks: bool = Field(
         default=True, description="Drop item-id list features that give held-out interactions away."
@@ -171,13 +175,17 @@ class TrainingConfig(Section):
     )
     metric: str = Field(default="ndcg@10", description="Validation metric that picks the best epoch.")
     patience: int | None = Field(
-        default=5, ge=1, description="Stop after so many epochs without a better metric; null never stops."
+        default=5,
+        ge=1,
+        description="Stop after this many validations in a row without a better metric; null never stops.",
     )
     refit: bool = Field(
         default=False,
         description="Train once more on train and validation together, for the best number of epochs, before the test.",
     )
-    evaluate_every: int = Field(default=1, ge=1, description="Epochs between validations.")
+    evaluate_every: int = Field(
+        default=1, ge=1, description="Epochs between validations; the last epoch is always validated."
+    )
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, ...")
 
 

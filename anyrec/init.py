@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from anyrec.config import DataConfig
 from anyrec.data.dataset import Dataset
+from anyrec.data.interpretation import interpretation
 
 SHORTEST = 5
 """Mean interactions a user from which their order is learned."""
@@ -45,6 +47,9 @@ def suggest_config(dataset: Dataset, path: Path) -> tuple[dict[str, Any], list[s
     if roles:
         config.setdefault("data", {})["roles"] = roles
         reasons.append("temporal roles as inferred: check them")
+    for finding in interpretation(dataset, DataConfig()):
+        asked = "" if finding.level == "note" else "please check: "
+        reasons.append(f"{asked}{finding.text} {finding.advice}".rstrip())
     return config, reasons
 
 

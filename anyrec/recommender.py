@@ -22,7 +22,8 @@ from anyrec.data.histories import (
     history_features,
     with_history,
 )
-from anyrec.data.labels import Labels, fade, label_interactions
+from anyrec.data.interpretation import interpretation
+from anyrec.data.labels import Labels, label_interactions, training_weights
 from anyrec.data.leaks import drop_leaks
 from anyrec.data.split import Split, make_split
 from anyrec.errors import ConfigError, DataError, Fault, did_you_mean
@@ -101,9 +102,11 @@ class Recommender(Answers, Nearest):
         config = self.config
         dataset = dataset.sorted()
         labels = label_interactions(dataset, config.data)
+        meaning = interpretation(dataset, config.data)
         self.split, notes = make_split(dataset, config, labels.positive)
         dataset, leaks = drop_leaks(dataset, self.split, config.data)
         self.notes += [*dataset.notes, *notes, *leaks]
+        self.notes += [f"{one.text} {one.advice}" for one in meaning if one.level != "note"]
         if not labels.positive[self.split.train].any():
             raise DataError(Fault("/interactions", "no positive interaction is left to train on.", kind="no positives"))
         self.dataset = dataset
@@ -157,6 +160,7 @@ class Recommender(Answers, Nearest):
         from anyrec.training.samples import TrainingData, make_samples, make_stream
 
         torch.manual_seed(config.seed)
+        labels = training_weights(labels, dataset, split.train, config.data, self.notes)
         events, histories = None, history_features(config)
         if histories:
             if dataset.column("timestamp") is None:
@@ -167,7 +171,6 @@ class Recommender(Answers, Nearest):
         self.notes = list(dict.fromkeys([*self.notes, *self.context.warnings]))  # a refit says the same again
         self._known, self._before, self.catalogue = {}, {}, None
         self.directory = None  # what is kept there is of another model
-        labels = fade(labels, dataset, split.train, config.data.half_life_interactions)
         order = None if events is None else events.interactions
         samples = make_samples(dataset, split.train, labels, self.model.heads, order).to(self.device)
         stream = (

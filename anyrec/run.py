@@ -15,6 +15,7 @@ from rich.table import Table
 from anyrec.config import Config
 from anyrec.data.dataset import Dataset
 from anyrec.data.doctor import as_lines, examine
+from anyrec.data.interpretation import interpretation
 from anyrec.data.read import read_dataset
 from anyrec.data.split import save_split
 from anyrec.evaluation import sampled
@@ -45,7 +46,10 @@ def train_run(
     console.print(
         f"{len(dataset.users):,} users, {len(dataset.items):,} items, {len(dataset.interactions):,} interactions"
     )
-    for line in as_lines([one for one in examine(dataset, config, images=False) if one.level != "note"], SHOWN):
+    meaning = interpretation(dataset, config.data)
+    others = [one for one in examine(dataset, config, images=False) if one.level != "note" and one not in meaning]
+    printed = [*as_lines(meaning), *as_lines(others, SHOWN)]
+    for line in printed:
         console.print(line, markup=False)
     run_dir = Path(config.output_dir) / config.name
     recommender = make_recommender(config, registry)
@@ -61,6 +65,8 @@ def train_run(
 
     recommender.fit(dataset, run_dir=run_dir, resume=resume, report=report)
     for note in recommender.notes:
+        if f"warning: {note}" in printed:
+            continue
         console.print(f"note: {note}", markup=False, style="bold red" if note.startswith("LEAK") else None)
     if recommender.metrics:
         _print_metrics(_all_metrics(recommender), recommender.config, console)

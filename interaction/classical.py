@@ -14,6 +14,7 @@ from scipy import sparse
 from threadpoolctl import threadpool_limits
 
 from anyrec.contracts import Classical, History, Params
+from anyrec.data.labels import ages
 from anyrec.data.lists import flat, offsets_of
 from anyrec.errors import MissingDependency
 
@@ -50,10 +51,17 @@ class RecentPopularity(Popularity):
 
     def fit(self, history: History) -> None:
         days = np.zeros(len(history.items)) if history.days is None else history.days
-        age = days.max(initial=0.0) - days
-        half_life = self.params.half_life_days or max(float(np.ptp(days)) / 20 if len(days) else 0.0, 1e-9)
-        weights = np.bincount(history.items, 0.5 ** (age / half_life), minlength=history.matrix.shape[1])
+        half_life = self.params.half_life_days or _twentieth(days)
+        old = ages(days, half_life)[0]
+        weights = np.bincount(history.items, 0.5**old, minlength=history.matrix.shape[1])
         self.weights = weights.astype(np.float32)
+
+
+def _twentieth(days: np.ndarray) -> float:
+    """A twentieth of the time that the data span, times far after all others (`ages`) left out."""
+    span = max(float(np.ptp(days)) if len(days) else 0.0, 1e-6)
+    old, late = ages(days, span / 20)
+    return span / 20 if not late else max(float(old.max()) * span / 400, 1e-9)
 
 
 class EASE(Classical):

@@ -28,6 +28,7 @@ from anyrec.data.doctor_checks import (
     is_plain,
     is_present,
 )
+from anyrec.data.interpretation import interpretation
 from anyrec.data.labels import Labels, label_interactions
 from anyrec.data.leaks import PAIRS, leak_share
 from anyrec.data.split import Split, split_interactions
@@ -58,7 +59,7 @@ def examine(dataset: Dataset, config: Config | None = None, images: bool = True)
     dataset = _as_used(dataset.sorted(), config)
     if not len(dataset.interactions):
         return [Finding("problem", "no interactions", "There are no interactions.", "There is nothing to train on.")]
-    labels = label_interactions(dataset, config.data)
+    labels = label_interactions(dataset, config.data, checked=False)
     split, _ = split_interactions(dataset, config.split, config.seed, labels.positive)
     found = [
         *check_size(dataset),
@@ -66,6 +67,7 @@ def examine(dataset: Dataset, config: Config | None = None, images: bool = True)
         *check_activity(dataset),
         *check_repeats(dataset),
         *check_ids(dataset),
+        *(one for one in interpretation(dataset, config.data) if one.level != "note"),
         *check_values(dataset, labels),
         *check_times(dataset, labels, split),
         *check_features(dataset),

@@ -1,4 +1,4 @@
-"""What each interaction says: a positive of some weight, an explicit negative, or nothing."""
+"""The meaning of each interaction for training: a positive with a weight, an explicit negative, or neither."""
 
 from __future__ import annotations
 
@@ -9,17 +9,26 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from anyrec.config import DataConfig
-from anyrec.data.dataset import Dataset
+from anyrec.data.dataset import NO_TIME, Dataset
 from anyrec.data.split import position_from_end, time_order
+from anyrec.errors import DataError, Fault
 
 MICROSECONDS_A_DAY = 86_400_000_000
+OUTLIER_GAP = 10.0
+"""Half-lives: interactions that lie more than this after all others do not set the time from which ages are measured."""
+OUTLIER_SHARE = 0.01
+"""At most this fraction of the interactions, and always one, can be such outliers."""
+NEGLIGIBLE = 1e-6
+"""A positive with less than this fraction of the largest weight has no effect on what is learned."""
+ENOUGH, ENOUGH_SHARE = 100, 0.1
+"""Training needs this many positives whose weight is not negligible, or this fraction of all positives."""
 
 
 class Labels(NamedTuple):
-    """One row an interaction.
+    """One row per interaction.
 
     positive: (interactions,) bool. negative: (interactions,) bool, explicitly not liked.
-    weight: (interactions,) float32, of positives; 0 elsewhere.
+    weight: (interactions,) float64, of positives; 0 elsewhere. `training_weights` adds recency and scales it.
     """
 
     positive: np.ndarray
@@ -27,53 +36,141 @@ class Labels(NamedTuple):
     weight: np.ndarray
 
 
-def label_interactions(dataset: Dataset, config: DataConfig) -> Labels:
+def label_interactions(dataset: Dataset, config: DataConfig, *, checked: bool = True) -> Labels:
     """Read labels, ratings and types, in that order of precedence.
 
     A label of 0 is a negative and of 1 a positive, whatever else the row says. Without a label, a rating below
     `min_rating` is a negative; a type that `positive_types` leaves out is neither. The weight is the row's own
-    `weight` times its type's, halved for each `half_life_days` it is older than the newest interaction.
+    `weight` times the weight of its type; a row with a weight of 0 is neither positive nor negative by its type.
+
+    Args:
+        checked: Raise for weights below 0; if False, such rows are not positive.
+
+    Raises:
+        DataError: A weight is below 0 or not finite.
     """
+    if checked:
+        check_weights(dataset)
     rows = len(dataset.interactions)
     positive, negative = np.ones(rows, bool), np.zeros(rows, bool)
     weight = _numbers(dataset, "weight", 1.0)
+    weighs = weight > 0
     if config.positive_types is not None:
         types = dataset.column("interaction_type")
         names = list(config.positive_types)
         place = np.full(rows, -1) if types is None else _place(types, names)
         positive = place >= 0
-        weight *= np.append(np.array([config.positive_types[name] for name in names]), 0.0)[place]
+        of_type = np.append(np.array([config.positive_types[name] for name in names]), 0.0)[place]
+        label_decides = (_numbers(dataset, "label", -1.0) == 1) & ~positive
+        weighs &= (of_type > 0) | label_decides
+        with np.errstate(over="ignore", under="ignore"):
+            weight = np.where(label_decides, weight, weight * of_type)
     if config.min_rating is not None:
         low = _numbers(dataset, "rating", np.inf) < config.min_rating
         negative |= low & positive
         positive &= ~low
     label = _numbers(dataset, "label", -1.0)
-    if config.positive_types is not None:
-        weight[(label == 1) & ~positive] = 1.0
     positive, negative = (positive | (label == 1)) & (label != 0), (negative & (label != 1)) | (label == 0)
-    positive &= weight > 0
-    timestamps = dataset.column("timestamp")
-    if config.half_life_days is not None and timestamps is not None and timestamps.null_count < rows:
-        times = timestamps.cast(pa.int64())
-        age = (
-            pc.max(times).as_py() - pc.fill_null(times, pc.min(times)).to_numpy(zero_copy_only=False)
-        ) / MICROSECONDS_A_DAY
-        weight *= 0.5 ** (age / config.half_life_days)
-    return Labels(positive, negative, np.where(positive, weight, 0.0).astype(np.float32))
+    positive &= weighs
+    bounds = np.finfo(np.float64)
+    return Labels(positive, negative, np.where(positive, np.clip(weight, bounds.tiny, bounds.max), 0.0))
 
 
-def fade(labels: Labels, dataset: Dataset, train: np.ndarray, half_life: float | None) -> Labels:
-    """The labels with each training positive's weight halved for every `half_life` training positives that its user
-    had later. Without timestamps there is no later, and nothing changes."""
-    if half_life is None or dataset.column("timestamp") is None:
-        return labels
-    trains = np.zeros(len(labels.positive), bool)
-    trains[train] = True
-    order = time_order(dataset)
-    order = order[(trains & labels.positive)[order]]
-    weight = labels.weight.copy()
-    weight[order] *= (0.5 ** (position_from_end(dataset.user_rows[order]) / half_life)).astype(np.float32)
+def check_weights(dataset: Dataset) -> None:
+    """Raises DataError if a weight is below 0 or not finite."""
+    column = dataset.column("weight")
+    if column is None:
+        return
+    weight = _numbers(dataset, "weight", 1.0)
+    wrong = np.flatnonzero((weight < 0) | ~np.isfinite(weight))
+    if not len(wrong):
+        return
+    hint = "Give dislikes a label of 0 (or a rating and data.min_rating); leave out rows that do not count."
+    faults = [
+        Fault(f"/interactions/{row}/weight", f"a weight is 0 or more; found {weight[row]:g}.", hint, "bad weight")
+        for row in wrong[:20].tolist()
+    ]
+    raise DataError(faults, {"bad weight": len(wrong)})
+
+
+def training_weights(
+    labels: Labels, dataset: Dataset, train: np.ndarray, config: DataConfig, notes: list[str]
+) -> Labels:
+    """The labels with the weights that training uses: recency applied, and scaled to a mean of 1 over training positives.
+
+    A training positive weighs half for each `half_life_days` it is older than the newest training positive (see
+    `ages`), and half for each `half_life_interactions` training positives that its user had later. Without timestamps
+    neither applies.
+
+    Args:
+        train: (rows,) interactions of the training part.
+        notes: Gets a sentence if timestamps far after all others were set aside.
+
+    Raises:
+        DataError: Nearly all weights are negligible, so that nearly nothing would be learned.
+    """
+    rows = train[labels.positive[train]]
+    halvings, timed = np.zeros(len(rows)), dataset.column("timestamp") is not None
+    if config.half_life_days is not None and timed:
+        old, late = ages(dataset.times[rows], config.half_life_days * MICROSECONDS_A_DAY)
+        halvings += old
+        if late:
+            notes.append(
+                f"{late:,} of {len(rows):,} training positives lie more than {OUTLIER_GAP:g} times data.half_life_days "
+                "after all others: ages are measured from the newest of the others. Check these timestamps."
+            )
+    if config.half_life_interactions is not None and timed:
+        order = time_order(dataset, rows)
+        later = np.empty(len(dataset.interactions))
+        later[order] = position_from_end(dataset.user_rows[order])
+        halvings += later[rows] / config.half_life_interactions
+    weight = np.zeros(len(labels.weight))
+    if len(rows):
+        # In logarithms, so that neither a product of large weights nor a short half-life leaves the range of a double.
+        logs = np.log2(labels.weight[rows]) - halvings
+        relative = np.exp2(logs - logs.max())
+        _check_enough(relative, config)
+        weight[rows] = relative / relative.mean()
     return labels._replace(weight=weight)
+
+
+def ages(times: np.ndarray, half_life: float) -> tuple[np.ndarray, int]:
+    """The age of each interaction in half-lives, and the number of outliers after the time that ages are measured from.
+
+    Ages are measured from the newest time. A few times that lie far after all others (at most 1 in 100, and always
+    one, more than 10 half-lives later) are taken for mistakes: one timestamp in the wrong unit would otherwise give all
+    other interactions a weight of zero. They have age 0, and the newest of the others sets the reference.
+
+    Args:
+        times: (rows,) in the unit of `half_life`; NO_TIME where unknown, which counts as the oldest.
+    """
+    known = times != NO_TIME
+    if not known.any():
+        return np.zeros(len(times)), 0
+    values = times.astype(np.float64)
+    ordered = np.sort(values[known])
+    values[~known] = ordered[0]
+    most = max(1, int(len(ordered) * OUTLIER_SHARE)) if len(ordered) > 2 else 0
+    gaps = np.diff(ordered[len(ordered) - most - 1 :]) if most else np.empty(0)
+    far = np.flatnonzero(gaps > OUTLIER_GAP * half_life)
+    late = len(gaps) - int(far[0]) if len(far) else 0
+    return np.maximum(ordered[len(ordered) - late - 1] - values, 0.0) / half_life, late
+
+
+def _check_enough(relative: np.ndarray, config: DataConfig) -> None:
+    """relative: (positives,) weights over the largest one."""
+    counting = int((relative > NEGLIGIBLE).sum())
+    if counting >= min(ENOUGH, ENOUGH_SHARE * len(relative)):
+        return
+    keys = [name for name in ("half_life_days", "half_life_interactions") if getattr(config, name) is not None]
+    hint = "Check the timestamps and weights" + (
+        f", or raise {' and '.join(f'data.{k}' for k in keys)}." if keys else "."
+    )
+    what = (
+        f"the weights of {len(relative) - counting:,} of {len(relative):,} training positives are below a millionth of "
+        "the largest weight, so nearly nothing would be learned."
+    )
+    raise DataError(Fault("/interactions", what, hint, "weights near zero"))
 
 
 def _numbers(dataset: Dataset, name: str, default: float) -> np.ndarray:
@@ -81,7 +178,9 @@ def _numbers(dataset: Dataset, name: str, default: float) -> np.ndarray:
     column = dataset.column(name)
     if column is None:
         return np.full(len(dataset.interactions), default)
-    return pc.fill_null(column.cast(pa.float64()), default).to_numpy(zero_copy_only=False).copy()
+    values = pc.fill_null(column.cast(pa.float64()), default).to_numpy(zero_copy_only=False).copy()
+    values[np.isnan(values)] = default
+    return values
 
 
 def _place(values: pa.Array, names: list[str]) -> np.ndarray:

@@ -7,8 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from anyrec.data.dataset import NO_TIME
-from anyrec.data.labels import MICROSECONDS_A_DAY
+from anyrec.data.labels import MICROSECONDS_A_DAY, ages
 from anyrec.data.lists import flat
 from anyrec.errors import ConfigError, Fault, did_you_mean
 from anyrec.pipeline.constants import MOST_DAYS
@@ -75,11 +74,9 @@ class PopularitySource(Source):
         self.groups = names.split("\x00") if len(self.counts) > 1 else []
 
     def _weights(self, times: np.ndarray) -> np.ndarray:
-        if self.params.half_life_days is None or not (times != NO_TIME).any():
+        if self.params.half_life_days is None:
             return np.ones(len(times))
-        known = times != NO_TIME
-        age = (times.max() - np.where(known, times, times[known].min())) / MICROSECONDS_A_DAY
-        return 0.5 ** (age / self.params.half_life_days)
+        return 0.5 ** ages(times, self.params.half_life_days * MICROSECONDS_A_DAY)[0]
 
     def _largest(self, users: pa.Table) -> list[str]:
         """The values of the feature that most users have, by name where as many have them."""

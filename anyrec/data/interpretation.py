@@ -1,0 +1,181 @@
+"""How the interactions' types, ratings, labels and weights are understood, in sentences for `doctor`, `init` and `train`."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from anyrec.config import DataConfig
+from anyrec.data.dataset import Dataset
+from anyrec.data.doctor_checks import Finding, count
+from anyrec.data.labels import Labels, label_interactions
+from anyrec.errors import did_you_mean
+
+SHOWN_TYPES = 12
+OTHER_TYPES = "data.positive_types chooses which types count, and with what weight."
+NEGATIVE_TYPE = re.compile(
+    r"\b(no|not|never|dont|un(like|love|follow|subscribe|fav|save|star|bookmark|heart|install|pin|match|join|recommend)\w*"
+    r"|(down|neg)[ ]?vot\w*|thumbs?[ ]?down|swip\w*[ ]left|left[ ]swip\w*"
+    r"|(return|refund|dislik|remov|delet|skip|cancel|reject|hid|hate|block|report|complain|complaint|negativ|bad|dismiss|ignor"
+    r"|mut|bann?|spam|declin|abandon|bounc|churn|unhapp|dissatisf|downrat|drop|discard|exclud|quit|blacklist|blocklist)"
+    r"(e|y|ed|ping|ped|led|ling|ing|s|es|en|den|ion|lation|al|ment|ive)?)\b"
+)
+"""Words that name the opposite of liking. Names are split at capitals, digits, dots, dashes and underscores before."""
+
+
+def interpretation(dataset: Dataset, config: DataConfig) -> list[Finding]:
+    """What each interaction type, rating range, label and weight counts as under `config`.
+
+    Returns:
+        Findings of level "note" if the meaning is plain, "warning" if it is probably not what was meant, and "problem"
+        if training refuses it.
+    """
+    if not len(dataset.interactions):
+        return []
+    labels = label_interactions(dataset, config, checked=False)
+    return [
+        *_types(dataset, config, labels),
+        *_ratings(dataset, config),
+        *_labels(dataset),
+        *_weights(dataset),
+        *_both(dataset, labels),
+    ]
+
+
+def is_negative_name(name: str) -> bool:
+    """Whether an interaction type's name says that the user did not like or keep the item."""
+    spaced = re.sub(r"([a-z])([A-Z])", r"\1 \2", name)
+    return NEGATIVE_TYPE.search(re.sub(r"[^a-z]+", " ", spaced.lower().replace("'", ""))) is not None
+
+
+def _types(dataset: Dataset, config: DataConfig, labels: Labels) -> list[Finding]:
+    column = dataset.column("interaction_type")
+    chosen = config.positive_types
+    if column is None:
+        if chosen is None:
+            return []
+        text = "data.positive_types is set, and no interaction has a type, so that no interaction counts as positive by it."
+        return [Finding("warning", "types not used", text, "Leave it out, or give interactions a type.")]
+    counted = pc.value_counts(column.drop_null())
+    counts = dict(zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True))
+    names = sorted(counts, key=lambda name: (-counts[name], name))
+    weights = dict.fromkeys(names, 1.0) if chosen is None else chosen
+    liked = [name for name in names if weights.get(name, 0.0) > 0]
+    other = [name for name in names if name not in set(liked)]
+    parts = []
+    if liked:
+        parts.append(f"count as positive: {_listed(liked, counts, weights)}")
+    if other or (chosen is not None and column.null_count):
+        missing = [f"no type ({column.null_count:,})"] if column.null_count else []
+        parts.append(
+            f"count as neither positive nor negative: {', '.join([_listed(other, counts)] * bool(other) + missing)}"
+        )
+    elif column.null_count:
+        parts[-1:] = [f"{parts[-1]}, no type ({column.null_count:,})"] if parts else []
+    decided = " where no label or rating decides" if _has(dataset, "label") or config.min_rating is not None else ""
+    found = (
+        [Finding("note", "meaning of types", f"Interaction types that {'; that '.join(parts)}{decided}.", OTHER_TYPES)]
+        if parts
+        else []
+    )
+    odd = [name for name in liked if is_negative_name(name) and _is_positive(column, name, labels)]
+    if odd:
+        text = f"The interaction types {_listed(odd, counts)} count as positive (liked), though their names say the opposite."
+        if len(odd) == 1:
+            text = f"The interaction type {_listed(odd, counts)} counts as positive (liked), though its name says the opposite."
+        advice = "Name the types that mean liking in data.positive_types, and give dislikes a label of 0."
+        found.append(Finding("warning", "types that look negative", text, advice))
+    for name in sorted(set(chosen or ()) - set(names)):
+        text = f"data.positive_types names '{name}', which no interaction has."
+        found.append(Finding("warning", "types not found", text, did_you_mean(name, names)))
+    return found
+
+
+def _is_positive(types: pa.Array, name: str, labels: Labels) -> bool:
+    rows = pc.fill_null(pc.equal(types, name), False).to_numpy(zero_copy_only=False)
+    return bool(labels.positive[rows].any())
+
+
+def _listed(names: list[str], counts: dict[str, int], weights: dict[str, float] | None = None) -> str:
+    shown = []
+    for name in names[:SHOWN_TYPES]:
+        weight = "" if weights is None or weights[name] == 1 else f", weight {weights[name]:g}"
+        shown.append(f"'{name}' ({counts[name]:,}{weight})")
+    hidden = len(names) - len(shown)
+    return ", ".join(shown) + (f" and {hidden:,} more" if hidden > 0 else "")
+
+
+def _ratings(dataset: Dataset, config: DataConfig) -> list[Finding]:
+    values = _values(dataset, "rating")
+    if not len(values):
+        return []
+    low, high, least = values.min(), values.max(), config.min_rating
+    span = f"Ratings are from {low:g} to {high:g}"
+    if least is None:
+        text = f"{span} and are not read: without data.min_rating, every rating counts as positive."
+        below = (values < 0).mean()
+        if below:
+            text += f" {below:.0%} of them are below 0."
+        elif low == 0 and high == 1:
+            text += f" {(values == 0).mean():.0%} of them are 0."
+        level = "warning" if low < 0 or (low == 0 and high == 1) else "note"
+        advice = (
+            "Set data.min_rating to the lowest rating that means liking; lower ratings are then explicit negatives."
+        )
+        return [Finding(level, "ratings not read", text, advice)]
+    share = (values < least).mean()
+    text = f"{span}; those below data.min_rating ({least:g}) are explicit negatives: {share:.0%}."
+    if 0 < share < 1:
+        return [Finding("note", "meaning of ratings", text, "A label of the same row goes before its rating.")]
+    return [Finding("warning", "ratings on one side", text, "Check data.min_rating: it divides nothing.")]
+
+
+def _labels(dataset: Dataset) -> list[Finding]:
+    values = _values(dataset, "label")
+    if not len(values):
+        return []
+    text = f"Labels decide {count(len(values), 'interaction')}: {int((values == 1).sum()):,} are positive (1), "
+    text += f"{int((values == 0).sum()):,} explicit negatives (0)."
+    return [Finding("note", "meaning of labels", text, "A label goes before the type and the rating of its row.")]
+
+
+def _weights(dataset: Dataset) -> list[Finding]:
+    values = _values(dataset, "weight")
+    if not len(values):
+        return []
+    below, zero = int((values < 0).sum()), int((values == 0).sum())
+    text = f"Weights are from {values.min():g} to {values.max():g}"
+    if below:
+        text += f"; {below:,} of {len(values):,} are below 0, which is a fault: training refuses them."
+        advice = "Give dislikes a label of 0 (or a rating and data.min_rating); leave out rows that do not count."
+        return [Finding("problem", "negative weights", text, advice)]
+    not_learned = f"{count(zero, 'interaction')} with a weight of 0 {'is' if zero == 1 else 'are'} not learned from"
+    text += f"; {not_learned}." if zero else "."
+    return [Finding("note", "meaning of weights", text, "A positive counts in proportion to its weight.")]
+
+
+def _both(dataset: Dataset, labels: Labels) -> list[Finding]:
+    """Pairs that are both positive and explicitly negative."""
+    pairs = dataset.user_rows * len(dataset.items) + dataset.item_rows
+    both = len(np.intersect1d(pairs[labels.positive], pairs[labels.negative]))
+    if not both:
+        return []
+    text = f"{count(both, 'user-item pair')} {'has' if both == 1 else 'have'} positive and explicitly negative interactions."
+    advice = "Training counts such a pair as positive; leave out the rows that no longer hold."
+    return [Finding("note", "pairs with both labels", text, advice)]
+
+
+def _values(dataset: Dataset, name: str) -> np.ndarray:
+    """(known,) float64: the values of a numeric column of the interactions."""
+    column = dataset.column(name)
+    if column is None:
+        return np.empty(0)
+    values = column.drop_null().cast(pa.float64()).to_numpy(zero_copy_only=False)
+    return values[np.isfinite(values)]
+
+
+def _has(dataset: Dataset, name: str) -> bool:
+    return dataset.column(name) is not None
