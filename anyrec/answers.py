@@ -12,7 +12,7 @@ import pyarrow as pa
 from anyrec.config import PipelineConfig
 from anyrec.data.histories import history_column
 from anyrec.data.labels import label_interactions
-from anyrec.data.split import Split, hold_out_users
+from anyrec.data.split import Split, hold_out_users, latest_of_pairs
 from anyrec.evaluation.ranking import Pairs
 from anyrec.known import Known, Users
 from anyrec.plugins import Registry
@@ -125,6 +125,16 @@ class Answers(Known):
             return self.split
         both = np.setdiff1d(np.union1d(self.split.train, self.split.validation), self.held_for_ranker())
         return Split(both, np.empty(0, np.int64), self.split.test, self.split.protocol)
+
+    def positives_learned(self) -> np.ndarray:
+        """(pairs,) the training positives of the final model, one interaction for each user-item pair: the latest.
+
+        What sources, the ranker's item facts and the report's item counts learn from: no dislike counts, and a user who
+        repeats an interaction counts once.
+        """
+        rows = self.learned_from().train
+        positive = label_interactions(self.dataset, self.config.data).positive
+        return latest_of_pairs(self.dataset, rows[positive[rows]])
 
     def held_for_ranker(self) -> np.ndarray:
         """Interactions of the validation part that the final model did not learn from, which a ranker may."""

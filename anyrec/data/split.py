@@ -146,6 +146,13 @@ def time_order(dataset: Dataset, rows: np.ndarray | None = None) -> np.ndarray:
     return rows[np.lexsort((dataset.times[rows], dataset.user_rows[rows]))]
 
 
+def latest_of_pairs(dataset: Dataset, rows: np.ndarray) -> np.ndarray:
+    """The latest of the interactions `rows` of each user-item pair, in file order."""
+    order = time_order(dataset, rows)[::-1]
+    pairs = dataset.user_rows[order] * len(dataset.items) + dataset.item_rows[order]
+    return np.sort(order[np.unique(pairs, return_index=True)[1]])
+
+
 def _protocol(dataset: Dataset, config: SplitConfig) -> tuple[str, list[str]]:
     """The protocol to follow, and why it is another than was asked for."""
     timed, clock = dataset.column("timestamp") is not None, has_clock(dataset)

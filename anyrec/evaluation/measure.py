@@ -12,7 +12,6 @@ import pyarrow.compute as pc
 from scipy import sparse
 
 from anyrec.data.dataset import Dataset, Side
-from anyrec.data.labels import label_interactions
 from anyrec.data.lists import flat
 from anyrec.evaluation.held_out import HeldOut, rank_held_out, rankable_items
 from anyrec.evaluation.lists import Catalogue, list_metrics
@@ -68,8 +67,7 @@ def measure_ranking(ranking: Ranking, catalogue: Catalogue, ks: list[int], name:
 def catalogue_of(recommender: Recommender) -> Catalogue:
     """What the model learned from."""
     dataset, config = recommender.dataset, recommender.config
-    rows = recommender.learned_from().train
-    rows = rows[label_interactions(dataset, config.data).positive[rows]]
+    rows = recommender.positives_learned()
     history = Pairs.of(dataset.user_rows[rows], dataset.item_rows[rows], len(dataset.users))
     counts = np.bincount(history.items, minlength=len(dataset.items))
     name = category_feature(dataset, config.evaluation.category)

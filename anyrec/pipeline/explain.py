@@ -262,7 +262,7 @@ def _masked(columns: Columns, names: list[str], count: int, device: torch.device
 
 def _nearest(recommender: Recommender, row: int, items: np.ndarray, count: int = 2) -> list[tuple[str, ...]]:
     """For each item, the titles of what the user had that is nearest to it by the cosine of item vectors."""
-    had = recommender.seen.take(np.array([row]))[1] if row >= 0 else np.empty(0, np.int64)
+    had = _liked(recommender, row) if row >= 0 else np.empty(0, np.int64)
     if not len(had):
         return [()] * len(items)
     rows = torch.from_numpy(np.concatenate([items, had])).to(recommender.device)
@@ -275,6 +275,14 @@ def _nearest(recommender: Recommender, row: int, items: np.ndarray, count: int =
         tuple(title_of(recommender.dataset, int(had[at])) for at in mine if np.isfinite(alike[n, at]))
         for n, mine in enumerate(best)
     ]
+
+
+def _liked(recommender: Recommender, row: int) -> np.ndarray:
+    """(items,) distinct items that a known user had and did not dislike; all that they had if the model keeps no histories."""
+    if recommender.history is None:
+        return recommender.seen.take(np.array([row]))[1]
+    events = recommender.history[row]
+    return np.unique([] if not events.is_valid else pc.struct_field(events.values, "item").to_numpy()).astype(np.int64)
 
 
 def _shares(effects: np.ndarray) -> np.ndarray:

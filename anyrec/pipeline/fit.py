@@ -42,8 +42,9 @@ def fit_pipeline(recommender: Recommender, *, progress: bool = True) -> None:
     if recommender.history is None and recommender.split is not None:
         recommender.history = recommender._all_history()
     if recommender.split is not None:
+        positives = recommender.positives_learned()
         for source in pipeline.sources:
-            source.fit(recommender, recommender.learned_from().train)
+            source.fit(recommender, positives)
     recommender.pipeline = pipeline
     if config.rank is not None:
         torch.manual_seed(recommender.config.seed)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from anyrec.config import RankConfig
 from anyrec.contracts import Interaction
 from anyrec.data.dataset import NO_TIME
+from anyrec.data.labels import label_interactions
 from anyrec.errors import Fault, ModelError
 from anyrec.pipeline.requests import events_of_request
 from anyrec.pipeline.stages import Lists, Request
@@ -239,13 +240,15 @@ def signal_names(sources: list[str], facts: list[str]) -> list[str]:
 
 
 def item_facts(recommender: Recommender) -> dict[str, Tensor]:
-    """(items,) float32 each: the log of how many learned interactions an item has, and, where there are times, of how many days
-    before the last of them the first was."""
-    dataset, rows = recommender.dataset, recommender.learned_from().train
-    items = dataset.item_rows[rows]
+    """(items,) float32 each: the log of the number of users who have the item among the training positives, and, with
+    timestamps, the log of the days from the item's first training positive to the newest of all."""
+    dataset = recommender.dataset
     size = len(dataset.items)
-    facts = {"log popularity": np.log1p(np.bincount(items, minlength=size))}
-    times = dataset.times[rows]
+    counts = np.bincount(dataset.item_rows[recommender.positives_learned()], minlength=size)
+    facts = {"log popularity": np.log1p(counts)}
+    rows = recommender.learned_from().train
+    rows = rows[label_interactions(dataset, recommender.config.data).positive[rows]]
+    items, times = dataset.item_rows[rows], dataset.times[rows]
     known = times != NO_TIME
     if known.any():
         last = int(times[known].max())

@@ -122,6 +122,17 @@ def events_of_request(request: Request) -> tuple[np.ndarray, np.ndarray, np.ndar
     return owners.astype(np.int64), items, position_from_end(owners)
 
 
+def liked_pairs(request: Request) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct pairs of request row and item that the users had and did not dislike; all that they had if the model
+    keeps no histories."""
+    if request.history is None:
+        return request.seen
+    rows, items, _ = events_of_request(request)
+    width = len(request.items)
+    keys = np.unique(rows * width + items)
+    return keys // width, keys % width
+
+
 def _history(recommender: Recommender, records: pa.Table | None, rows: np.ndarray) -> pa.Array | None:
     if recommender.history is None:
         return None

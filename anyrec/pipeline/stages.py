@@ -94,7 +94,12 @@ class Source:
         """Raises ConfigError where an option does not fit the data, with every such fault, at a pointer from its own options."""
 
     def fit(self, recommender: Recommender, rows: np.ndarray) -> None:
-        """Learn what it needs. rows: interactions of `recommender.dataset`, those that the model learned from."""
+        """Learn what the source needs.
+
+        Args:
+            rows: (pairs,) interactions of `recommender.dataset`: the positives that the model learned from, one for each
+                user-item pair (its latest), in file order.
+        """
 
     def state(self) -> dict[str, np.ndarray]:
         """What `fit` learned, as named arrays."""

@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 from anyrec.pipeline.features import Features, Values, check_feature
 from anyrec.pipeline.given import raise_faults
 from anyrec.pipeline.reorder import chosen_first, codes_at, relevance
+from anyrec.pipeline.requests import liked_pairs
 from anyrec.pipeline.stages import Lists, Request, Rule
 from anyrec.recommender import Recommender
 
@@ -41,7 +42,7 @@ class Calibrate(Rule):
         values = self.features.of(request, self.params.feature)
         if values.names is None or not lists.items.size:
             return lists
-        own = own_mix(values, request.seen, len(lists.items))
+        own = own_mix(values, liked_pairs(request), len(lists.items))
         own, codes = _in_use(own, codes_at(values, lists))
         there, alpha = lists.items >= 0, self.params.alpha
         chosen = self._choose(codes, relevance(lists), there, own, min(k, lists.items.shape[1]))

@@ -11,7 +11,6 @@ from scipy import sparse
 from anyrec.classical import make_history
 from anyrec.config import Component
 from anyrec.contracts import Classical
-from anyrec.data.labels import label_interactions
 from anyrec.pipeline.lists import empty_lists, lists_of_ranks, open_to
 from anyrec.pipeline.requests import events_of_request
 from anyrec.pipeline.stages import Lists, Request, Source
@@ -34,9 +33,8 @@ class ClassicalSource(Source):
         self._make(recommender)
 
     def fit(self, recommender: Recommender, rows: np.ndarray) -> None:
-        positive = label_interactions(recommender.dataset, recommender.config.data).positive
         self.classical = self._make(recommender)
-        history = make_history(recommender.dataset, rows[positive[rows]], recommender.config.seed)
+        history = make_history(recommender.dataset, rows, recommender.config.seed)
         self.size = len(recommender.dataset.items)
         self.classical.fit(history)
 

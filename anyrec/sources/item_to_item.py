@@ -22,8 +22,8 @@ class ItemToItem(Source):
     """The neighbours of the user's latest items: by who had both, by what follows what, or by the cosine of item vectors.
 
     An item's score is the sum over the latest items of its likeness to each, halved for each `half_life` items since.
-    `together`: users who had both / sqrt(users of the one x users of the other). `next`: as often as the item came within the
-    next `within` of its user's interactions, the n-th counting 1/n, over the same root.
+    `together`: users who had both / sqrt(users of the one x users of the other). `next`: the number of users who had the item
+    within the next `within` items, the n-th counting 1/n, over the same root; a user's item counts where it was last had.
     """
 
     type = "item_to_item"
