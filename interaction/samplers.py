@@ -81,7 +81,11 @@ class Shared(Sampler):
 
 
 class InBatch(Sampler):
-    """The other positives of a block of the batch. Blocks keep the scores in the cache whatever the batch."""
+    """The other positives of a block of the batch. Blocks keep the scores in the cache whatever the batch.
+
+    A batch holds the training samples in random order, so a row of a block of b meets an item with n of all N samples
+    (b - 1) n / (N - 1) times on average: a pair that the data repeat counts as often as it is repeated.
+    """
 
     type = "in_batch"
 
@@ -90,14 +94,19 @@ class InBatch(Sampler):
 
     def __init__(self, *arguments: Any):
         super().__init__(*arguments)
-        self.weights = popular(self.positives, 1.0)
+        repeats = self.positives.repeats.double()
+        self.shares = (repeats / (repeats.sum() - 1).clamp(min=1)).float()
         self.group_size = self.params.block
+
+    def expected(self, items: Tensor, block: int) -> Tensor:
+        """How often each of `items` is expected among the other positives of a block; above 0, so that it has a log."""
+        return ((block - 1) * self.shares[items]).clamp(min=1e-9)
 
     def sample(self, users: Tensor, items: Tensor, ratio: int, generator: torch.Generator) -> Negatives:
         block = min(self.params.block, len(users))
         grouped = items.view(-1, block)
         valid = ~self.positives.contains(users, grouped)
-        return Negatives(grouped, valid, (block * self.weights[grouped]).log())
+        return Negatives(grouped, valid, self.expected(grouped, block).log())
 
 
 class Mixed(Sampler):
@@ -121,7 +130,7 @@ class Mixed(Sampler):
         candidates = torch.cat([near.items, drawn], 1)
         valid = ~self.positives.contains(users, drawn)
         # A candidate may come from either side: what counts is how often it is drawn in all.
-        expected = block * self.in_batch.weights[candidates] + self.params.uniform / self.positives.num_items
+        expected = self.in_batch.expected(candidates, block) + self.params.uniform / self.positives.num_items
         assert near.valid is not None
         return Negatives(candidates, torch.cat([near.valid, valid], 1), expected.log())
 

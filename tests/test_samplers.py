@@ -10,6 +10,7 @@ from scipy import stats
 from anyrec.data import positives as module
 from anyrec.data.positives import Positives
 from anyrec.plugins import discover
+from anyrec.training.loop import Batches
 
 REGISTRY = discover()
 NAMES = REGISTRY.names("sampler")
@@ -88,46 +89,44 @@ def test_popular_negatives_follow_the_power_of_their_count():
     assert stats.chisquare(counts, expected / expected.sum() * counts.sum()).pvalue > 1e-4
 
 
-@pytest.mark.parametrize("name", ["uniform", "popularity", "shared", "in_batch", "mixed"])
-def test_log_q_is_the_log_of_how_often_an_item_is_drawn(name):
+@pytest.mark.parametrize("skew", [1, 40])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("uniform", {}),
+        ("popularity", {"alpha": 1.0}),
+        ("shared", {"size": 12}),
+        ("shared", {"size": 12, "alpha": 0.5}),
+        ("in_batch", {"block": 8}),
+        ("in_batch", {"block": 2}),
+        ("mixed", {"block": 8, "uniform": 4}),
+    ],
+)
+def test_log_q_is_the_log_of_how_often_a_valid_negative_is_drawn_in_batches_of_training(name, options, skew):
+    """A Monte Carlo estimate over epochs of shuffled samples, in which some pairs are repeated `skew` times."""
     rng = np.random.default_rng(0)
-    users, items = (
-        torch.from_numpy(rng.integers(0, 40, 250)),
-        torch.from_numpy(np.minimum(rng.geometric(0.15, 250) - 1, 14)),
-    )
-    positives = Positives(users, items, 40, 15)
-    users, items = torch.div(positives.keys, 15, rounding_mode="floor"), positives.items
+    users = torch.from_numpy(rng.integers(0, 30, 60))
+    items = torch.from_numpy(np.minimum(rng.geometric(0.15, 60) - 1, 11))
+    times = torch.from_numpy(rng.choice([1, skew], 60, p=[0.8, 0.2]))
+    users, items = users.repeat_interleave(times), items.repeat_interleave(times)
+    positives = Positives(users, items, 30, 12)
     cls = REGISTRY.get("sampler", name)
-    sampler = cls(
-        positives,
-        cls.Params(
-            **({"block": 8} if name in ("in_batch", "mixed") else {"alpha": 1.0} if name == "popularity" else {})
-        ),
-    )
-    generator = torch.Generator().manual_seed(0)
-    counts, trials = np.zeros(15), 400
-    for _ in range(trials):
-        rows = torch.randint(len(users), (64,), generator=generator)
-        drawn = sampler.sample(users[rows], items[rows], 4, generator)
-        wide = drawn.items.repeat_interleave(64 // drawn.items.shape[0], 0)
-        counts += (
-            np.bincount(
-                wide.flatten().numpy(),
-                weights=(-drawn.log_q.repeat_interleave(64 // len(drawn.log_q), 0).expand_as(wide))
-                .exp()
-                .flatten()
-                .numpy(),
-                minlength=15,
-            )
-            / 64
-        )
-    shares = counts / trials
-    if name in (
-        "shared",
-        "in_batch",
-        "mixed",
-    ):  # each item, weighted by 1 / how often it is drawn, counts once a draw of the group
-        assert np.abs(shares - 1).max() < 0.25
-    else:  # own negatives: once for each row whose user lacks the item
-        lacking = 1 - positives.contains(users, torch.arange(15)).double().mean(0).numpy()
-        assert np.abs(shares - lacking).max() < 0.1
+    sampler = cls(positives, cls.Params(**options))
+    batches, generator = Batches(len(users), 64, sampler.group_size), torch.Generator().manual_seed(1)
+    drawn_as, rows, expected = np.zeros((30, 12)), np.zeros(30), np.zeros((30, 12))
+    for _ in range(1200 if skew == 1 else 250):
+        for batch in batches.epoch(generator):
+            who = users[batch.rows]
+            drawn = sampler.sample(who, items[batch.rows], 4, generator)
+            wide = drawn.items.repeat_interleave(len(who) // len(drawn.items), 0)
+            often = drawn.log_q.repeat_interleave(len(who) // len(drawn.log_q), 0).expand_as(wide).exp()
+            owner = who.unsqueeze(1).expand_as(wide)[drawn.valid].numpy()
+            places = owner, wide[drawn.valid].numpy()
+            np.add.at(drawn_as, places, 1)
+            expected[places] = often[drawn.valid].numpy()
+            np.add.at(rows, who.numpy(), 1)
+    seen = drawn_as > 400
+    assert seen.sum() > 30
+    ratio = (drawn_as / np.maximum(rows, 1)[:, None])[seen] / expected[seen]
+    assert abs(ratio.mean() - 1) < 0.02
+    assert np.abs(ratio - 1).max() < 0.3

@@ -14,7 +14,7 @@ class Positives:
     """The training positives of every user.
 
     items: (pairs,) each user's distinct item rows, ascending, users one after another; offsets: (users + 1,).
-    popularity: (items,) how many users have each item.
+    popularity: (items,) how many users have each item. repeats: (items,) how many of the given rows have each item.
     """
 
     def __init__(self, user_rows: Tensor, item_rows: Tensor, num_users: int, num_items: int):
@@ -27,6 +27,7 @@ class Positives:
         self.offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
         self.counts = counts
         self.popularity = torch.bincount(self.items, minlength=num_items)
+        self.repeats = torch.bincount(item_rows, minlength=num_items)
         # Item p_j, the j-th of a user, has p_j - j items before it that the user lacks; these keys are sorted too.
         place = torch.arange(len(self.items), device=self.items.device) - self.offsets[users]
         self._gaps = users * (num_items + 1) + self.items - place
