@@ -178,7 +178,8 @@ class FullSoftmax(Softmax):
         """
         share = torch.full_like(target, 1.0, dtype=torch.float32) if weight is None else weight
         share = share / share.sum().clamp(min=1e-12)
-        return CatalogueSoftmax.apply(users / self.temperature, items, target, barred, share)
+        # Gradients are summed in float32; products are still taken in bfloat16 under autocast.
+        return CatalogueSoftmax.apply(users.float() / self.temperature, items.float(), target, barred, share)
 
 
 CELLS_AT_A_TIME = {"cpu": 600_000, "cuda": 1 << 27}

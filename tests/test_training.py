@@ -16,11 +16,14 @@ from torch import nn
 
 from anyrec.config import OptimizerConfig, SchedulerConfig
 from anyrec.data.labels import label_interactions
+from anyrec.data.positives import Positives
 from anyrec.errors import AnyrecError, ConfigError, DataError, ModelError
 from anyrec.plugins import discover
 from anyrec.recommender import Recommender
 from anyrec.training.loop import Batches
 from anyrec.training.optimizers import Optimizer, choose_sparse_tables, learning_rate
+from anyrec.training.samples import make_samples
+from anyrec.training.stepper import Explicit
 
 LOSSES = discover().names("loss")
 SAMPLERS = [name for name in discover().names("sampler") if name != "labelled"]  # it draws none: test_rankers.py
@@ -114,6 +117,81 @@ def test_the_best_epoch_is_kept_and_patience_ends_the_run():
     assert len(measured) == result.best_epoch + 2 < 60
     assert max(measured) == result.best_metric == measured[result.best_epoch - 1]
     assert recommender.metrics["validation"]["ndcg@10"] == result.best_metric
+
+
+@pytest.mark.parametrize("every", [2, 3])
+def test_patience_counts_validations_and_not_the_epochs_between_them(every):
+    options = {"epochs": 90, "batch_size": 32, "patience": 2, "optimizer": {"learning_rate": 0.05}}
+    result = fit(training={**options, "evaluate_every": every}).result
+    validated = [entry["epoch"] for entry in result.history if "validation" in entry]
+    assert validated == list(range(every, len(result.history) + 1, every))
+    assert len(result.history) == result.best_epoch + 2 * every < 90
+
+
+def test_the_last_epoch_is_validated_even_if_it_is_no_multiple_of_evaluate_every():
+    history = fit(training=training(epochs=5, evaluate_every=3)).result.history
+    assert [entry["epoch"] for entry in history if "validation" in entry] == [3, 5]
+
+
+PAIRS = [(loss, SAMPLERS[n % len(SAMPLERS)]) for n, loss in enumerate(LOSSES)]
+
+
+@pytest.mark.parametrize("features", [{}, {"history": {"window": 4}}, {"history": {"window": 4, "mask_share": 0.3}}])
+def test_batches_without_a_positive_are_passed_over(features):
+    """Many views and few purchases: most windows of events hold no positive."""
+    data = small_dataset(users=30)
+    kinds = ["buy" if n % 47 == 0 else "view" for n in range(len(data.interactions))]
+    place = data.interactions.column_names.index("interaction_type")
+    data.interactions = data.interactions.set_column(place, "interaction_type", pa.array(kinds))
+    for loss, sampler in PAIRS:
+        recommender = fit(
+            data,
+            data={"positive_types": {"buy": 1}},
+            split={"protocol": "none"},
+            features={**features},
+            loss={"type": loss},
+            negatives={"type": sampler},
+            training=training(epochs=1, batch_size=4 if features else 64),
+        )
+        assert np.isfinite([entry["loss"] for entry in recommender.result.history]).all()
+        assert all(torch.isfinite(value).all() for value in recommender.model.state_dict().values())
+
+
+def test_weights_count_the_same_with_one_positive_a_step_as_with_many():
+    """Losses are means over the weights of a batch; a batch of one must not lose its weight by that."""
+    data = small_dataset(users=20)
+    kinds = np.array(data.interactions["interaction_type"].to_pylist())
+
+    def gap(types):
+        recommender = fit(
+            data,
+            data={"positive_types": types},
+            split={"protocol": "none"},
+            negatives={"type": "uniform"},
+            training=training(epochs=1, batch_size=1, optimizer={"learning_rate": 0.02}),
+        )
+        scores = np.array(recommender.score(data.interactions.select(["user_id", "item_id"]))["score"])
+        return scores[kinds == "buy"].mean() - scores[kinds == "view"].mean()
+
+    assert gap({"buy": 1.0, "view": 0.01}) > gap({"buy": 0.01, "view": 1.0}) + 0.5
+
+
+def test_no_explicit_negative_is_a_training_positive_of_its_user():
+    data = small_dataset()
+    labels = np.ones(len(data.interactions), np.int8)
+    labels[::3] = 0
+    both = pa.concat_tables([data.interactions, data.interactions])
+    data.interactions = both.append_column("label", pa.array(np.concatenate([labels, np.ones_like(labels)])))
+    read = label_interactions(data, Recommender.from_config(small_config()).config.data)
+    rows = np.arange(len(data.interactions))
+    samples = make_samples(data, rows, read, nn.ModuleDict())
+    assert read.negative.any() and not len(samples.negatives[0])
+    samples = make_samples(data, rows[:480], read, nn.ModuleDict())
+    assert len(samples.negatives[0]) == (labels == 0).sum()
+    positives = Positives(samples.users, samples.items, len(data.users), len(data.items))
+    drawn, there = Explicit(samples, len(data.users)).draw(samples.users, torch.Generator().manual_seed(0))
+    assert there.any()
+    assert not positives.contains(samples.users, drawn.unsqueeze(1))[there].any()
 
 
 def test_a_metric_that_validation_does_not_give_is_told():

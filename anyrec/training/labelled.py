@@ -46,6 +46,8 @@ class LabelledStepper(Stepper):
         positive = rows < self.positive_rows
         weight = None if self.weights is None else self.weights[rows]
         losses = self.objective(torch.where(positive, scores, -scores), scores.new_empty(len(rows), 0), None, weight)
+        if weight is not None:
+            losses = losses * weight.mean()
         penalty = model.user.fusion.take_penalty() + model.item.fusion.take_penalty()
         return losses + self._heads(rows[positive], users[positive], items[positive]) + penalty
 

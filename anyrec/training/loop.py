@@ -78,17 +78,19 @@ def train(
         while state.epoch < options.epochs and not _waited_enough(state, config):
             started = time.perf_counter()
             model.train()
-            total = torch.zeros((), device=device)
+            total, learned = torch.zeros((), device=device), 0
             with nothing_else_shared() if stepper.shares_all else nullcontext():
                 for batch in batches.epoch(generator):
                     rate = learning_rate(state.step, steps, options.scheduler, options.optimizer.learning_rate)
-                    total += _step(stepper, optimizer, batch, rate, options.gradient_clip)
                     state.step += 1
-                    if average is not None:
-                        average.update(state.step)
+                    if len(batch.rows):  # a window of events may hold no positive, and there is then nothing to learn
+                        total += _step(stepper, optimizer, batch, rate, options.gradient_clip)
+                        learned += 1
+                        if average is not None:
+                            average.update(state.step)
                     bar.advance()
             state.epoch += 1
-            entry = _entry(state, total, stepper.rows, batches.count, started, config, steps)
+            entry = _entry(state, total, stepper.rows, max(1, learned), started, config, steps)
             if validate is not None and (state.epoch % options.evaluate_every == 0 or state.epoch == options.epochs):
                 with average.in_place() if average is not None else nullcontext():
                     entry["validation"] = validate()
@@ -146,15 +148,17 @@ def _keep_best(
         raise ConfigError(
             Fault("/training/metric", f"validation gives no '{name}'.", f"It gives: {', '.join(metrics)}.")
         )
-    if state.best_metric is None or metrics[name] > state.best_metric:
+    if not math.isnan(metrics[name]) and (state.best_metric is None or metrics[name] > state.best_metric):
         state.best_metric, state.best_epoch = metrics[name], state.epoch
         return {key: value.detach().clone() for key, value in model.state_dict().items()}
     return best
 
 
 def _waited_enough(state: Progress, config: Config) -> bool:
+    """Whether `patience` validations in a row brought no better metric. Epochs that were not validated do not count."""
     patience = config.training.patience
-    return patience is not None and state.best_metric is not None and state.epoch - state.best_epoch >= patience
+    later = sum("validation" in entry for entry in state.history[state.best_epoch :])
+    return patience is not None and state.best_metric is not None and later >= patience
 
 
 def _entry(

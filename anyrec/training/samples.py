@@ -23,9 +23,9 @@ from anyrec.windows import Stream
 
 @dataclass(frozen=True)
 class Samples:
-    """users, items: (positives,) int64 rows; weights: (positives,) float32, or None where all are 1.
+    """users, items: (positives,) int64 rows; weights: (positives,) float32 with mean 1, or None if all are 1.
 
-    negatives: (users, items) int64 rows of explicit negatives. targets: each head's, one row a positive.
+    negatives: (users, items) int64 rows of explicit negatives; none is a training positive of the same user. targets: each head's, one row a positive.
     A pair that was repeated in the data is repeated here: it is learned as often as it happened.
     """
 
@@ -69,7 +69,9 @@ def make_samples(
     rows = rows[np.lexsort((items, users))]
     positive = rows if events is None else events[events >= 0]
     positive, negative = positive[labels.positive[positive]], rows[labels.negative[rows]]
-    weights = labels.weight[positive]
+    pairs = dataset.user_rows * len(dataset.items) + dataset.item_rows
+    negative = negative[~np.isin(pairs[negative], pairs[positive])]
+    weights = labels.weight[positive].astype(np.float32)
     targets = {}
     for name, head in heads.items():
         assert isinstance(head, Head)

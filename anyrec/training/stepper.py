@@ -45,7 +45,12 @@ class Stepper:
             self.sampler.group_size = 1
 
     def loss(self, batch: Batch) -> Tensor:
-        """The batch's mean loss, those of heads and fusions added."""
+        """The mean over the batch of weight * loss, the losses of heads and fusions added.
+
+        Weights have mean 1 over the whole training set. Losses divide by the batch's sum of weights, so the result is
+        multiplied by the batch's mean weight: a batch of light positives then moves the model less, and with one
+        positive a step weights count as they do with many.
+        """
         batch = self._in_groups(batch)
         samples, model, rows = self.data.samples, self.model, batch.rows
         users, items = samples.users[rows], samples.items[rows]
@@ -59,6 +64,8 @@ class Stepper:
                 main = self._over_catalogue(user_vectors, negative_vectors[0], users, items, weight)
             else:
                 main = self._over_sample(user_vectors, item_vectors, negative_vectors, drawn, users, weight)
+        if weight is not None:
+            main = main * weight.mean()
         penalty = model.user.fusion.take_penalty() + model.item.fusion.take_penalty()
         return main + self._heads(rows, user_vectors, item_vectors) + penalty
 
