@@ -289,6 +289,13 @@ class Config(Section):
         lt=1,
         description="Share of training examples whose own id is hidden, so that content speaks for ids never seen.",
     )
+    history_dropout: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Fraction of training examples whose user's history is hidden, so that the user's other features learn to "
+        "recommend to people without a history. No effect if users have no other features.",
+    )
     fusion: Component = Field(default_factory=lambda: Component(type="simple"))
     user: TowerConfig = Field(default_factory=lambda: TowerConfig())
     item: TowerConfig = Field(default_factory=lambda: TowerConfig())

@@ -66,6 +66,9 @@ def _sequence(config: dict[str, Any], reasons: list[str], dataset: Dataset, leng
     config["features"] = {"history": history, "identity": {"init_std": 0.02}}
     config["user"] = {"features": {"identity": None}}
     config["fusion"] = {"type": "residual"}
+    if dataset.features("user"):
+        config["history_dropout"] = 0.1
+        reasons.append("history_dropout 0.1: users have features, which should speak for people without a history")
     reasons.append(
         f"history by a transformer of {history['layers']} layers and a fading mean over the last {window} interactions, instead of user ids: users have "
         f"{lengths.mean():.0f} in the mean, with times"

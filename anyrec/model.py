@@ -37,11 +37,14 @@ class Tower(nn.Module):
         dim: int,
         id_dropout: float = 0.0,
         feature_dropout: float = 0.0,
+        history_dropout: float = 0.0,
     ):
-        """encoders: by feature name (`group.name`), sorted here. together: groups averaged into one vector.
-
-        id_dropout: share of training rows whose id is hidden; none where the id is all there is. feature_dropout: share of them from
-        which each other feature is hidden that is encoded here.
+        """Args:
+        encoders: By feature name (`group.name`), sorted here.
+        together: Groups that are averaged into one vector.
+        id_dropout: Fraction of training rows whose id is hidden; 0 if the id is the only feature.
+        feature_dropout: Fraction of training rows from which each feature other than id and history is hidden.
+        history_dropout: Fraction of training rows whose histories are all hidden; 0 if there are no other features.
         """
         super().__init__()
         self.features = sorted(encoders)
@@ -55,6 +58,7 @@ class Tower(nn.Module):
         self.dim = dim
         self.id_dropout = id_dropout if len(self.features) > 1 else 0.0
         self.feature_dropout = feature_dropout
+        self.history_dropout = history_dropout if len(self.features) > len(self.histories) else 0.0
         self.fusion: Fusion
 
     def prepare(self, table: pa.Table, side: Side) -> Columns:
@@ -74,6 +78,7 @@ class Tower(nn.Module):
         """
         vectors: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in self.token_names}
         distinct, place = (rows, None) if not given else torch.unique(rows, return_inverse=True)
+        given = self._some_hidden(given, rows) if given and self.training and self.history_dropout else given
         for name, token, encoder in zip(self.features, self.token_of, self.encoders, strict=True):
             if given and name in given:
                 vectors[token].append(given[name])
@@ -98,6 +103,12 @@ class Tower(nn.Module):
         if len(joined) == 1:
             return joined[0][0].unsqueeze(1), joined[0][1].unsqueeze(1)
         return torch.stack([vector for vector, _ in joined], 1), torch.stack([mask for _, mask in joined], 1)
+
+    def _some_hidden(self, given: Given, rows: Tensor) -> Given:
+        """`given` with all histories absent in a random fraction `history_dropout` of the rows: the other features of a user then
+        learn to recommend alone, as they must for new users."""
+        shown = torch.rand(rows.numel(), device=rows.device) >= self.history_dropout
+        return {name: (vectors, present & shown) for name, (vectors, present) in given.items()}
 
     def forward(self, columns: Columns, rows: Tensor, given: Given | None = None) -> Tensor:
         """`rows: (batch,)` of `columns` to vectors (batch, output_dim)."""
@@ -235,7 +246,8 @@ def make_tower(
         if isinstance(encoder, HistoryEncoder):
             encoder.item_dim = config.dim
         encoder.build()
-    tower = Tower(encoders, together, dim, config.id_dropout, getattr(config, side).feature_dropout)
+    dropouts = config.id_dropout, getattr(config, side).feature_dropout, config.history_dropout
+    tower = Tower(encoders, together, dim, *dropouts)
     _, fusion = config.tower(side)
     where = f"/{side}/fusion" if getattr(config, side).fusion else "/fusion"
     params = registry.params("fusion", fusion.type, fusion.options(), where)
