@@ -44,6 +44,11 @@ class DataConfig(Section):
         default=None, description="Folder that relative file names start from; by default the data file's own."
     )
     allow_urls: bool = Field(default=False, description="Allow images to be fetched from URLs.")
+    allow_outside_root: bool = Field(
+        default=False,
+        description="Allow records to name files outside `image_root`, by absolute paths, '..' or links; such a file counts "
+        "as missing otherwise.",
+    )
     unknown_ids: Literal["error", "drop", "keep"] = Field(
         default="error",
         description="Interactions whose user or item has no record: refuse, drop them, or keep with the id alone.",

@@ -33,6 +33,7 @@ class Context:
 
     root: folder that relative file names (images, audio) start from.
     allow_urls: whether a feature may name a URL to fetch.
+    allow_outside_root: whether a feature may name a file outside `root`.
     cache: folder for vectors that are costly to compute.
     seed: for any randomness in `fit`.
     items: the known items' records, which the rows of a history name; as the recommender that now prepares knows them.
@@ -41,6 +42,7 @@ class Context:
 
     root: Path = field(default_factory=Path)
     allow_urls: bool = False
+    allow_outside_root: bool = False
     strict: bool = False
     cache: Path | None = None
     seed: int = 0

@@ -113,6 +113,7 @@ class Recommender(Answers, Nearest):
         self.context = Context(
             root=Path(config.data.image_root) if config.data.image_root else dataset.root,
             allow_urls=config.data.allow_urls,
+            allow_outside_root=config.data.allow_outside_root,
             strict=config.data.strict,
             seed=config.seed,
             device=str(self.device),

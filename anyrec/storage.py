@@ -132,6 +132,7 @@ def load_model(path: Path, trust_plugins: bool, plugins: Sequence[str | Path]) -
     recommender.context = Context(
         root=recommender.dataset.root,
         allow_urls=config.data.allow_urls,
+        allow_outside_root=config.data.allow_outside_root,
         seed=config.seed,
         device=str(recommender.device),
         items=recommender.dataset.items,

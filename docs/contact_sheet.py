@@ -64,7 +64,7 @@ def poster(recommender: Recommender, row: int) -> Image.Image:
         file = value[0] if isinstance(value, list) and value else value
         try:
             if isinstance(file, str):
-                return open_image(file, recommender.context.root)
+                return open_image(file, recommender.context.root, side=HEIGHT)
         except ImageFault:
             continue
     return Image.new("RGB", (WIDTH, HEIGHT), "lightgrey")

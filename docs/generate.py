@@ -82,8 +82,8 @@ All faults are found in one pass and told together, at most 20 of a kind, the re
 | input | message |
 |---|---|"""
 IMAGES = """
-Images: missing, corrupt (truncated, not an image), too large (more than 64 million pixels, read from the header before decoding) and
-URLs are counted by kind, masked, and reported with the first example; under `"strict": true` they are errors.
+Images: missing, outside the image root, corrupt (truncated, of no listed format), too large (more than 64 million pixels, read from the
+header before decoding) and URLs are counted by kind, masked, and reported with the first example; under `"strict": true` they are errors.
 Features that no record has are left out, with a note. Interactions of unknown ids are errors; `data.unknown_ids` may drop or keep them.
 """
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +77,8 @@ class Torchvision(Encoder):
         if not self.params.frozen:
             return pixels(column, self.context, self.params.size)
         names, offsets = file_names(column)
-        vectors, readable = file_vectors(names, self.context, repr(self.params), self._embed)
+        make = partial(fit_square, size=self.params.size)
+        vectors, readable = file_vectors(names, self.context, repr(self.params), make, self.params.size, self._embed)
         if not len(vectors) and self.input_dim:
             vectors = torch.zeros(0, self.input_dim)
         return mean_of_readable(vectors, readable, offsets)
@@ -98,13 +101,14 @@ class Torchvision(Encoder):
                 module.eval()
         return values.mean(self.project(self.backbone(normalised(values.values)).flatten(1)))
 
-    def _embed(self, images: list[Image.Image]) -> Tensor:
+    def _embed(self, images: list[Tensor]) -> Tensor:
+        """images: (3, size, size) uint8 each -> (images, width)"""
         backbone, _ = make_backbone(self.params.model, self.params.weights, self.context.seed)
         backbone = backbone.eval().to(self.context.device)
         parts = []
         with torch.inference_mode(), progress_bar("embedding images", len(images)) as bar:
             for start in range(0, len(images), 32):
-                batch = torch.stack([fit_square(image, self.params.size) for image in images[start : start + 32]])
+                batch = torch.stack(images[start : start + 32])
                 parts.append(backbone(normalised(batch.to(self.context.device))).flatten(1).float().cpu())
                 bar.advance(len(batch))
         return torch.cat(parts)
@@ -119,7 +123,7 @@ def file_names(column: pa.Array) -> tuple[list[str], np.ndarray]:
 def pixels(column: pa.Array, context: Context, size: int) -> Ragged:
     """Each row's readable images as Ragged (images, 3, size, size) uint8."""
     names, offsets = file_names(column)
-    images, readable = load_images(names, context, lambda image: fit_square(image, size))
+    images, readable = load_images(names, context, partial(fit_square, size=size), size)
     values = torch.stack(images) if images else torch.zeros(0, 3, size, size, dtype=torch.uint8)
     counted = np.concatenate([[0], np.cumsum(readable)])
     return Ragged(values, torch.from_numpy(counted[offsets].astype(np.int64)))
@@ -144,14 +148,23 @@ def normalised(images: Tensor) -> Tensor:
     return (images.float() / 255 - mean) / deviation
 
 
-def file_vectors(names: list[str], context: Context, parameters: str, embed: Any) -> tuple[Tensor, np.ndarray]:
-    """Vectors of the readable files, in order, each distinct content embedded once, and (names,) which are readable."""
+def file_vectors(
+    names: list[str], context: Context, parameters: str, make: Callable[[Image.Image], Any], side: int, embed: Any
+) -> tuple[Tensor, np.ndarray]:
+    """Return the vectors of the readable files, in order, each distinct content embedded once, and (names,) which are readable.
+
+    Args:
+        parameters: All that decides an image's vector, for the cache.
+        make: From an opened image to what is kept of it until it is embedded: an array or tensor of a fixed small size.
+        side: The side in pixels that `make` resamples to.
+        embed: From a list of what `make` returned to their vectors `(images, width)`.
+    """
     distinct = list(dict.fromkeys(names))
     place = {name: index for index, name in enumerate(distinct)}
-    images, readable = load_images(distinct, context, lambda image: image)
+    images, readable = load_images(distinct, context, make, side)
     if not images:
         return torch.zeros(0, 0), np.zeros(len(names), bool)
-    keys = [digest_of(image.tobytes() + repr(image.size).encode()) for image in images]
+    keys = [digest_of(repr(image.shape).encode() + np.asarray(image).tobytes()) for image in images]
     vectors = cached_vectors(keys, parameters, lambda rows: embed([images[row] for row in rows]), context.cache)
     row = np.cumsum(readable) - 1
     places = np.fromiter((place[name] for name in names), np.int64, len(names))

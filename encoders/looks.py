@@ -41,7 +41,7 @@ class Looks(Encoder):
 
     def prepare(self, column: pa.Array) -> Prepared:
         names, offsets = file_names(column)
-        vectors, readable = file_vectors(names, self.context, f"looks {self.params!r}", self._embed)
+        vectors, readable = file_vectors(names, self.context, f"looks {self.params!r}", _square, SIZE, self._embed)
         if not len(vectors):
             vectors = torch.zeros(0, self.width)
         return mean_of_readable(vectors, readable, offsets)
@@ -50,9 +50,9 @@ class Looks(Encoder):
     def width(self) -> int:
         return self.params.cells**2 * (3 + DIRECTIONS) + HUES * LEVELS * LEVELS
 
-    def _embed(self, images: list[Image.Image]) -> Tensor:
-        """(images, width)"""
-        small = np.stack([np.asarray(image.resize((SIZE, SIZE), Image.Resampling.BOX)) for image in images])
+    def _embed(self, images: list[np.ndarray]) -> Tensor:
+        """images: (SIZE, SIZE, 3) uint8 each -> (images, width)"""
+        small = np.stack(images)
         parts = [self._describe(small[start : start + BATCH]) for start in range(0, len(small), BATCH)]
         return torch.from_numpy(np.concatenate(parts))
 
@@ -68,6 +68,11 @@ class Looks(Encoder):
             weight * part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-6) for weight, part in parts
         ]
         return np.concatenate(scaled, 1).astype(np.float32)
+
+
+def _square(image: Image.Image) -> np.ndarray:
+    """(SIZE, SIZE, 3) uint8"""
+    return np.asarray(image.resize((SIZE, SIZE), Image.Resampling.BOX))
 
 
 def layout(images: np.ndarray, cells: int) -> np.ndarray:

@@ -10,6 +10,8 @@ from torch import nn
 
 from anyrec import Encoder
 from anyrec.contracts import Params
+from anyrec.data.images import ImageFault as FileFault
+from anyrec.data.images import find_file
 from anyrec.ragged import Prepared
 
 
@@ -30,9 +32,10 @@ class Audio(Encoder):
             if name is None:
                 continue
             try:
-                values[row] = spectrum(self.context.root / name, self.params.bands, self.params.seconds)
+                file = find_file(name, self.context.root, self.context.allow_outside_root)
+                values[row] = spectrum(file, self.params.bands, self.params.seconds)
                 present[row] = True
-            except (OSError, EOFError, wave.Error, ValueError) as error:
+            except (OSError, EOFError, wave.Error, ValueError, FileFault) as error:
                 unreadable.append(f"'{name}' ({error})")
         if unreadable:
             self.context.warnings.append(

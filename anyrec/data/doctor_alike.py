@@ -18,6 +18,8 @@ MOST_TEXTS, MOST_IMAGES = 20_000, 5_000
 """So many items and image files are compared with each other; the work grows with their square."""
 SHORTEST_TEXT, LONGEST_TEXT = 40, 1_000
 """Characters. Of shorter texts a sequel's number is too large a part; longer ones are told apart by their beginning."""
+THUMBNAIL = 128
+"""Pixels to whose side a picture may be reduced before the thumbnail of 9 x 8 is made."""
 BUCKETS = 512
 """Dimensions that character 4-grams are hashed into; unrelated texts meet at a cosine of about 0.05."""
 ROWS_AT_A_TIME = 2_000
@@ -134,8 +136,9 @@ def check_images(dataset: Dataset, config: Config) -> list[Finding]:
         text = f"Only the first {MOST_IMAGES:,} of {len(names):,} image files of items were compared."
         found.append(Finding("note", "images in part", text, "Nothing is wrong; some pairs may have been overlooked."))
     root = Path(config.data.image_root) if config.data.image_root else dataset.root
+    outside = config.data.allow_outside_root
     with ThreadPoolExecutor(4) as pool:
-        pictures = list(pool.map(lambda name: _picture(name, root), names[:MOST_IMAGES].to_pylist()))
+        pictures = list(pool.map(lambda name: _picture(name, root, outside), names[:MOST_IMAGES].to_pylist()))
     contents = {picture[0]: picture[1] for picture in pictures if picture is not None}
     if not contents:
         return found
@@ -187,15 +190,15 @@ def _image_uses(dataset: Dataset) -> tuple[np.ndarray, np.ndarray, pa.Array]:
     return np.concatenate(owners), encoded.indices.to_numpy(), encoded.dictionary
 
 
-def _picture(name: str, root: Path) -> tuple[bytes, np.ndarray] | None:
-    """A file's sha256, and its picture as a thumbnail: (8, 9, 3) float32. None for a file that cannot be read."""
+def _picture(name: str, root: Path, allow_outside_root: bool) -> tuple[bytes, np.ndarray] | None:
+    """Return a file's sha256, and its picture as a thumbnail: (8, 9, 3) float32; None for a file that cannot be read."""
     from PIL import Image
 
-    from anyrec.data.images import ImageFault, open_image  # loads torch, which the other checks do without
+    from anyrec.data.images import ImageFault, find_file, open_image  # loads torch, which the other checks do without
 
     try:
-        image = open_image(name, root)
-        with open(root / name, "rb") as file:
+        image = open_image(name, root, allow_outside_root=allow_outside_root, side=THUMBNAIL)
+        with open(find_file(name, root, allow_outside_root), "rb") as file:
             digest = hashlib.file_digest(file, "sha256").digest()
     except (ImageFault, OSError):
         return None

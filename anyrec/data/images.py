@@ -1,87 +1,162 @@
-"""Opening anybody's image files safely: bounded, confined, any mode, upright; what cannot be read is told."""
+"""Opens image files of unknown origin: a few formats, confined to the image root, bounded in time and memory, any mode, upright."""
 
 from __future__ import annotations
 
 import io
-import urllib.request
-from collections.abc import Callable, Sequence
+import stat
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from anyrec.config import DataConfig
 from anyrec.contracts import Context
 from anyrec.data.dataset import Dataset
+from anyrec.data.fetch import FetchError, fetch
 from anyrec.errors import DataError, Fault
 
+T = Image.Transpose
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+"""What is opened. Pillow knows others, some through outside programs (PostScript starts Ghostscript), which no shop's pictures need."""
 MAX_PIXELS = 64_000_000
 MAX_BYTES = 32_000_000
 """Of an image fetched from a URL."""
+MAX_FILE_BYTES = 512_000_000
+"""Of a file: `MAX_PIXELS` without compression at 16 bits a channel are 384 MB."""
 FETCH_SECONDS = 20
+SIDE = 512
+"""By default a larger image is reduced to about twice this side, in pixels."""
+MARGIN = 2
+"""A reduced image has at least this many times the side that is needed, so that a resampling to that side stays good."""
+STRIP = 1 << 20
+"""Pixels converted at a time: 4 MB as RGBA, 8 MB as float64."""
+LARGE = 16_000_000
+"""Pixels from which on one image is decoded at a time, in all threads: 64 million pixels as RGB take 256 MB in Pillow."""
+TURNS = dict(
+    enumerate(
+        (T.FLIP_LEFT_RIGHT, T.ROTATE_180, T.FLIP_TOP_BOTTOM, T.TRANSPOSE, T.ROTATE_270, T.TRANSVERSE, T.ROTATE_90), 2
+    )
+)
+"""What brings an image of each EXIF orientation upright."""
+_large_one = Lock()
+_SHOWN = 100
+"""Letters of a name that a message shows."""
 
 
 class ImageFault(Exception):
-    """An image that cannot be used. `kind`: missing, corrupt, too large, or url."""
+    """An image that cannot be used. `kind`: a key of `KINDS`."""
 
     def __init__(self, kind: str, reason: str):
         super().__init__(reason)
         self.kind = kind
 
 
-def open_image(name: str, root: Path, *, allow_urls: bool = False, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The image as RGB, turned upright, on white where it is transparent, the first frame of an animation.
+KINDS = {
+    "missing": ("missing", "Put the file there, or name the folder with --image_root."),
+    "outside": (
+        "outside the image root",
+        "Name their folder with --image_root, or set data.allow_outside_root to true if you trust the data.",
+    ),
+    "corrupt": ("corrupt", "Replace the file."),
+    "too large": ("too large", "Make it smaller."),
+    "url": ("URLs, which are not allowed,", "Set data.allow_urls to true, or download it."),
+}
+"""Each kind of fault, as a note says it, and how to fix it."""
 
-    name: relative to `root`, an absolute path, or a URL where they are allowed. Raises ImageFault.
+
+def open_image(
+    name: str,
+    root: Path,
+    *,
+    allow_urls: bool = False,
+    allow_outside_root: bool = False,
+    side: int = SIDE,
+    max_pixels: int = MAX_PIXELS,
+) -> Image.Image:
+    """Open an image as RGB: upright, on white if it is transparent, the first frame of an animation.
+
+    Args:
+        name: A path relative to `root`, an absolute path within it, or a URL if `allow_urls`.
+        root: The image root. Files outside it are refused unless `allow_outside_root`, also through links.
+        side: The side in pixels that the caller will resample to. An image whose longer side is much more is reduced, by
+            averaging whole blocks of pixels, to no less than `MARGIN` times that.
+        max_pixels: Of the image as its header says, read before anything is decoded.
+
+    Raises:
+        ImageFault: the image cannot be used.
     """
-    source = _source(name, root, allow_urls)
+    source = _source(name, root, allow_urls, allow_outside_root)
     try:
-        with Image.open(source) as image:
-            if image.width * image.height > max_pixels:
+        with Image.open(source, formats=_formats()) as image:
+            pixels = image.width * image.height
+            if pixels > max_pixels:
                 raise ImageFault("too large", f"{image.width} x {image.height} pixels; {max_pixels:,} are allowed")
-            image.load()
-            return to_rgb(ImageOps.exif_transpose(image))
+            with _large_one if pixels > LARGE else nullcontext():
+                image.draft(None, (2 * MARGIN * side, 2 * MARGIN * side))  # JPEG alone: decoded at 1/2, 1/4 or 1/8
+                image.load()
+                turn = _orientation(image)
+                return _upright(_reduced(image, max(1, int(max(image.size) / (MARGIN * side)))), turn)
+    except ImageFault:
+        raise
     except Image.DecompressionBombError:
         raise ImageFault("too large", "it would unpack to far more pixels than are allowed") from None
     except FileNotFoundError:
         raise ImageFault("missing", "there is no such file") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, TypeError) as error:
+    except UnidentifiedImageError:
+        raise ImageFault("corrupt", f"it is no {', '.join(FORMATS)}") from None
+    except (
+        Exception
+    ) as error:  # decoders raise anything on damaged files: struct.error, zlib.error, KeyError, MemoryError, ...
         raise ImageFault("corrupt", str(error) or "it cannot be decoded") from None
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Any mode as 8-bit RGB: 16-bit and float scaled by their range, transparency laid on white."""
-    if image.mode.startswith(("I", "F")):
-        values = np.asarray(image, np.float64)
-        top = 65535.0 if image.mode.startswith("I;16") or values.max(initial=0) > 255 else 255.0
-        top = max(top, float(values.max(initial=0)))
-        return Image.fromarray(np.clip(values / top * 255, 0, 255).astype(np.uint8)).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        layered = image.convert("RGBA")
-        white = Image.new("RGBA", layered.size, "white")
-        return Image.alpha_composite(white, layered).convert("RGB")
-    return image.convert("RGB")
+def find_file(name: str, root: Path, allow_outside_root: bool = False) -> Path:
+    """Return the resolved path of a file that a record names, for any kind of feature.
+
+    Raises:
+        ImageFault: there is no such regular file, or it is outside `root`.
+    """
+    try:
+        path = (root / name).resolve()
+        if not allow_outside_root and not path.is_relative_to(root.resolve()):
+            raise ImageFault("outside", "it is not within the image root")
+        found = path.stat()
+    except (OSError, ValueError, RuntimeError):  # no such file, a name too long, NUL, half a surrogate, a loop of links
+        raise ImageFault("missing", "there is no such file") from None
+    if not stat.S_ISREG(found.st_mode):
+        raise ImageFault("missing", "it is not a regular file")
+    if found.st_size > MAX_FILE_BYTES:
+        raise ImageFault("too large", f"{found.st_size:,} bytes; {MAX_FILE_BYTES:,} are allowed")
+    return path
 
 
 def load_images(
-    names: Sequence[str], context: Context, make: Callable[[Image.Image], Any]
+    names: Sequence[str], context: Context, make: Callable[[Image.Image], Any], side: int = SIDE
 ) -> tuple[list[Any], np.ndarray]:
-    """`make(image)` of every readable file, and (names,) bool which those are.
+    """Return `make(image)` of every readable file, and (names,) bool which those are.
 
-    The rest are counted in one sentence a kind in `context.warnings`; under `context.strict` they raise DataError.
+    The rest are counted in one sentence for each kind in `context.warnings`. `side` is as for `open_image`.
+
+    Raises:
+        DataError: there are unreadable files and `context.strict` is set.
     """
     failed: dict[str, list[tuple[str, str]]] = {}
 
     def load(name: str) -> Any:
         try:
-            return make(open_image(name, context.root, allow_urls=context.allow_urls))
+            options = {"allow_urls": context.allow_urls, "allow_outside_root": context.allow_outside_root}
+            return make(open_image(name, context.root, side=side, **options))
         except ImageFault as fault:
             return fault
 
-    with ThreadPoolExecutor(4) as pool:
+    with _quiet(), ThreadPoolExecutor(4) as pool:
         results = list(pool.map(load, names))
     for name, result in zip(names, results, strict=True):
         if isinstance(result, ImageFault):
@@ -89,30 +164,29 @@ def load_images(
     if failed and context.strict:
         raise DataError(*_faults(failed))
     for kind, files in failed.items():
+        words, hint = KINDS[kind]
+        advice = f" {hint}" if kind == "outside" else ""
         context.warnings.append(
-            f"{len(files)} of {len(names)} images are {_WORDS[kind]} and count as absent; the first: '{files[0][0]}' ({files[0][1]})."
+            f"{len(files)} of {len(names)} images are {words} and count as absent; the first: '{_short(files[0][0])}' "
+            f"({files[0][1]}).{advice}"
         )
     readable = np.array([not isinstance(result, ImageFault) for result in results], bool)
     return [result for result in results if not isinstance(result, ImageFault)], readable
 
 
-_WORDS = {"missing": "missing", "corrupt": "corrupt", "too large": "too large", "url": "URLs, which are not allowed,"}
-
-
 def check_images(dataset: Dataset, options: DataConfig) -> tuple[list[Fault], dict[str, int]]:
-    """Every image of the dataset that cannot be used, at most 20 a kind, and how many of each kind there are."""
-    root = Path(options.image_root) if options.image_root else dataset.root
-    failed: dict[str, list[tuple[str, str]]] = {}
+    """Every image of the dataset that cannot be used, at most 20 of each kind, and how many of each kind there are."""
+    root, failed = Path(options.image_root) if options.image_root else dataset.root, {}
     names = sorted(image_names(dataset))
 
     def check(name: str) -> ImageFault | None:
         try:
-            open_image(name, root, allow_urls=options.allow_urls)
+            open_image(name, root, allow_urls=options.allow_urls, allow_outside_root=options.allow_outside_root)
         except ImageFault as fault:
             return fault
         return None
 
-    with ThreadPoolExecutor(4) as pool:
+    with _quiet(), ThreadPoolExecutor(4) as pool:
         for name, fault in zip(names, pool.map(check, names), strict=True):
             if fault is not None:
                 failed.setdefault(fault.kind, []).append((name, str(fault)))
@@ -132,35 +206,91 @@ def image_names(dataset: Dataset) -> set[str]:
 
 
 def _faults(failed: dict[str, list[tuple[str, str]]]) -> tuple[list[Fault], dict[str, int]]:
-    mend = {
-        "missing": "Put the file there, or name the folder with --image_root.",
-        "corrupt": "Replace the file.",
-        "too large": "Make it smaller.",
-        "url": "Set data.allow_urls to true, or download it.",
-    }
     faults = [
-        Fault(name, f"{reason}.", mend[kind], f"{kind} image")
+        Fault(_short(name), f"{reason}.", KINDS[kind][1], f"{kind} image")
         for kind, files in sorted(failed.items())
         for name, reason in files[:20]
     ]
     return faults, {f"{kind} image": len(files) for kind, files in sorted(failed.items())}
 
 
-def _source(name: str, root: Path, allow_urls: bool) -> Path | io.BytesIO:
-    if name.startswith(("http://", "https://")):
-        if not allow_urls:
-            raise ImageFault("url", "fetching from URLs is not allowed by the config")
-        try:
-            with urllib.request.urlopen(name, timeout=FETCH_SECONDS) as reply:
-                data = reply.read(MAX_BYTES + 1)
-        except (OSError, ValueError) as error:
-            raise ImageFault("missing", f"it cannot be fetched: {error}") from None
-        if len(data) > MAX_BYTES:
-            raise ImageFault("too large", f"more than {MAX_BYTES:,} bytes")
-        return io.BytesIO(data)
-    if "://" in name:
+def _short(name: str) -> str:
+    return name if len(name) <= _SHOWN else f"{name[:_SHOWN]}..."
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Pillow's warnings of odd metadata, which name no file."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _formats() -> list[str]:
+    """Those of `FORMATS` that this Pillow has; AVIF is optional."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+def _source(name: str, root: Path, allow_urls: bool, allow_outside_root: bool) -> Path | io.BytesIO:
+    scheme = name[:16].split(":", 1)[0].lower()
+    if scheme == "data" and ":" in name:
+        raise ImageFault("missing", "a data: URL is no file name")
+    if "://" not in name:
+        return find_file(name, root, allow_outside_root)
+    if scheme not in ("http", "https"):
         raise ImageFault("url", "only http and https URLs can be fetched")
-    path = root / name
-    if not path.is_file():
-        raise ImageFault("missing", "there is no such file")
-    return path
+    if not allow_urls:
+        raise ImageFault("url", "fetching from URLs is not allowed by the config")
+    try:
+        return io.BytesIO(fetch(name, MAX_BYTES, FETCH_SECONDS))
+    except FetchError as error:
+        raise ImageFault("missing", f"it cannot be fetched: {error}") from None
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation from 1 to 8; 1 if there is none or it cannot be read."""
+    try:
+        return int(image.getexif().get(0x0112, 1))
+    except Exception:  # damaged EXIF raises anything; the pixels are good all the same
+        return 1
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    return image.transpose(TURNS[orientation]) if orientation in TURNS else image
+
+
+def _reduced(image: Image.Image, factor: int) -> Image.Image:
+    """The image as RGB, each `factor` x `factor` pixels as their mean; converted strip by strip, so that memory is bounded."""
+    top = _top(image) if image.mode.startswith(("I", "F")) else 255.0
+    if image.width * image.height <= STRIP:
+        return _to_rgb(image, top).reduce(factor) if factor > 1 else _to_rgb(image, top)
+    small = Image.new("RGB", (-(-image.width // factor), -(-image.height // factor)))
+    height = max(1, STRIP // (image.width * factor)) * factor
+    for start in range(0, image.height, height):
+        strip = image.crop((0, start, image.width, min(start + height, image.height)))
+        made = _to_rgb(strip, top)
+        small.paste(made.reduce(factor) if factor > 1 else made, (0, start // factor))
+    return small
+
+
+def _to_rgb(image: Image.Image, top: float) -> Image.Image:
+    """Any mode as 8-bit RGB: 16-bit and float scaled from [0, top], transparency laid on white."""
+    if image.mode.startswith(("I", "F")):
+        values = np.nan_to_num(np.asarray(image, np.float64), posinf=top, neginf=0.0)
+        return Image.fromarray(np.clip(values / top * 255, 0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        layered = image.convert("RGBA")
+        white = Image.new("RGBA", layered.size, "white")
+        return Image.alpha_composite(white, layered).convert("RGB")
+    return image.convert("RGB")
+
+
+def _top(image: Image.Image) -> float:
+    """The value that becomes white: the format's greatest, 65,535 if there are values above 255, or the greatest finite one if it is more."""
+    greatest, rows = 0.0, max(1, STRIP // image.width)
+    for start in range(0, image.height, rows):
+        values = np.asarray(image.crop((0, start, image.width, min(start + rows, image.height))), np.float64)
+        greatest = max(greatest, float(values.max(initial=0.0, where=np.isfinite(values))))
+    least = 65535.0 if image.mode.startswith("I;16") or greatest > 255 else 255.0
+    return max(least, greatest)

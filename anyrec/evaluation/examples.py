@@ -120,22 +120,22 @@ def _item(recommender: Recommender, row: int, category: str | None, hit: bool) -
 
 def _picture(recommender: Recommender, row: int) -> str:
     """The item's first picture as a data URL; nothing where it has none that can be read."""
-    from PIL import Image, UnidentifiedImageError
+    from anyrec.data.images import ImageFault, open_image
 
     for name in recommender.dataset.features("item"):
         if not name.startswith("image."):
             continue
         value = recommender.dataset.items.column(name)[row].as_py()
         file = value[0] if isinstance(value, list) and value else value
-        if not isinstance(file, str) or "://" in file:
+        if not isinstance(file, str):
             continue
+        context, side = recommender.context, PICTURE * 2
         try:
-            with Image.open(recommender.context.root / file) as image:
-                small = image.convert("RGB")
-                small.thumbnail((PICTURE * 2, PICTURE * 2))
-                buffer = io.BytesIO()
-                small.save(buffer, "JPEG", quality=80)
-        except (OSError, ValueError, UnidentifiedImageError):
+            small = open_image(file, context.root, allow_outside_root=context.allow_outside_root, side=side)
+        except ImageFault:
             continue
+        small.thumbnail((side, side))
+        buffer = io.BytesIO()
+        small.save(buffer, "JPEG", quality=80)
         return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
     return ""

@@ -224,7 +224,8 @@ def _checked(recommender: Recommender, queries: Queries, space: str, personal: f
         faults.append(Fault("--text", "it is empty.", "Say what the items should be like.", "empty query"))
     if queries.image is not None:
         try:
-            open_image(queries.image, recommender.context.root, allow_urls=recommender.context.allow_urls)
+            context = recommender.context
+            open_image(queries.image, context.root, allow_urls=context.allow_urls, allow_outside_root=True)
         except ImageFault as fault:
             what = f"'{queries.image}' cannot be read: {fault}."
             faults.append(Fault("--image", what, "Give the file of a picture.", "unreadable query"))

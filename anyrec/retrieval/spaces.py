@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -66,6 +68,9 @@ class Space:
         parts = []
         for fields in self.parts:
             encoder, column = fields[0].encoder, pa.array([value])
+            if self.kind == "image":  # a file of the caller, not one that the data name
+                encoder = copy.copy(encoder)
+                encoder.context = replace(encoder.context, allow_outside_root=True, warnings=[])
             if self.kind == "text" and fields[0].name.startswith("image."):
                 parts.append(nn.functional.normalize(encoder.embed_texts([value]), dim=1))
             else:

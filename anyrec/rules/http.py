@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,6 +12,7 @@ import pyarrow as pa
 from pydantic import Field, field_validator
 
 from anyrec.data.dataset import rows_of
+from anyrec.deadline import Deadline
 from anyrec.errors import AnyrecError
 from anyrec.pipeline.features import check_feature
 from anyrec.pipeline.given import raise_faults
@@ -97,20 +97,32 @@ class Http(Rule):
 
     def _post(self, document: dict[str, Any]) -> Any:
         """The answer's JSON. Raises AnyrecError."""
-        parts, deadline = urlsplit(self.params.url), time.monotonic() + self.params.timeout_seconds
+        parts = urlsplit(self.params.url)
         make = HTTPSConnection if parts.scheme == "https" else HTTPConnection
         connection = make(parts.hostname or "", parts.port, timeout=self.params.timeout_seconds)
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        deadline = Deadline(self.params.timeout_seconds)
         try:
-            body = json.dumps(document, default=str).encode()
-            connection.request("POST", path, body, {"Content-Type": "application/json", "Accept": "application/json"})
-            answer = connection.getresponse()
-            if answer.status != 200:
-                raise AnyrecError(f"{self.params.url} answered with status {answer.status}, not 200")
-            return json.loads(self._body(connection, answer, deadline))
+            with deadline:
+                body = json.dumps(document, default=str).encode()
+                connection.connect()
+                deadline.watch(connection.sock)
+                connection.request(
+                    "POST", path, body, {"Content-Type": "application/json", "Accept": "application/json"}
+                )
+                answer = connection.getresponse()
+                if answer.status != 200:
+                    raise AnyrecError(f"{self.params.url} answered with status {answer.status}, not 200")
+                data = answer.read(MOST_BYTES + 1)
+                deadline.left()
+            if len(data) > MOST_BYTES:
+                raise AnyrecError(f"{self.params.url} answered with more than {MOST_BYTES >> 20} MB")
+            return json.loads(data)
         except TimeoutError:
             raise self._late() from None
         except (OSError, HTTPException) as error:
+            if deadline.over():
+                raise self._late() from None
             raise AnyrecError(f"{self.params.url} gave no answer ({type(error).__name__}: {error})") from None
         except ValueError as error:
             raise AnyrecError(f"{self.params.url} gave no JSON ({error})") from None
@@ -119,22 +131,6 @@ class Http(Rule):
 
     def _late(self) -> AnyrecError:
         return AnyrecError(f"{self.params.url} took more than {self.params.timeout_seconds} s")
-
-    def _body(self, connection: HTTPConnection, answer: Any, deadline: float) -> bytes:
-        parts, size = [], 0
-        while True:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise self._late()
-            if connection.sock is not None:
-                connection.sock.settimeout(left)
-            part = answer.read1(1 << 16)
-            if not part:
-                return b"".join(parts)
-            parts.append(part)
-            size += len(part)
-            if size > MOST_BYTES:
-                raise AnyrecError(f"{self.params.url} answered with more than {MOST_BYTES >> 20} MB")
 
     def _read(self, answer: Any, request: Request, rows: np.ndarray, chosen: np.ndarray) -> None:
         """The orders of an answer, as places, into `chosen: (users, sent)`. rows: (users, sent) what was sent."""
