@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pyarrow as pa
 
+from anyrec.arguments import checked_context, checked_k, checked_now, log
 from anyrec.config import PipelineConfig
 from anyrec.data.histories import history_column
 from anyrec.data.labels import label_interactions
@@ -29,7 +30,7 @@ class Answers(Known):
     registry: Registry
     seen: Pairs
     notes: list[str]
-    pipeline: Pipeline | None
+    pipeline: Pipeline | None  # type: ignore[assignment]
     """The stages between the model and a list; None where the model ranks the whole catalogue."""
     catalogue: Catalogue | None
     """The index of the items' vectors, made when it is first searched."""
@@ -45,25 +46,45 @@ class Answers(Known):
         candidates: Sequence[Any] | pa.Array | None = None,
         context: dict[str, Any] | None = None,
         now: int | None = None,
+        interactions: Any = None,
+        strict: bool | None = None,
     ) -> pa.Table:
-        """The k best items for each user: a table of user_id, item_id, score, rank (from 1).
+        """List the k best items of each user. Equal scores are ordered by item id.
 
-        users: ids known to the model, or records (a table or a Dataset with features; ids need not be known);
-            None for all known users. Unknown ids without a record raise DataError.
-        exclude_seen: leave out what the model's data say the user interacted with.
-        candidates: ids of the only items to rank. Fewer than k rows come back where fewer items are eligible.
-        context, now: as for `answer`; only a pipeline reads them. Ties are broken by the items' order of id.
+        Args:
+            users: Ids known to the model, or records, whose ids need not be known: dicts, a pandas, polars or Arrow table, a
+                Dataset, or a document of the data format. None for all known users.
+            k: Items for each user. Fewer come back if fewer are eligible.
+            exclude_seen: Leave out what the user interacted with, by the model's data and by the request.
+            candidates: Ids of the only items to rank.
+            context: As for `answer`; only a pipeline reads it.
+            now: As for `answer`; only a pipeline reads it.
+            interactions: What the users did up to now, a table or dicts (user_id, item_id, timestamp, ...). It extends what the
+                model knows of them. A document's or a Dataset's own interactions are read in the same way.
+            strict: Raise DataError for what the model cannot read, as unknown features. By default `data.strict` of the config;
+                if false, each is logged as a warning.
+
+        Returns:
+            user_id, item_id, score, rank (from 1).
+
+        Raises:
+            DataError: For unknown ids without a record, or records that cannot be read.
         """
+        records = self.read_records("user", users, interactions=interactions, strict=strict)
         if self.pipeline is not None:
             options = {"exclude_seen": exclude_seen, "candidates": candidates, "context": context, "now": now}
-            return self.answer(users, k, **options).table
+            answer = self.answer(records, k, **options)
+            log(users, answer.warnings)
+            return answer.table
+        k = checked_k(k)
         allowed = self._allowed(candidates)
         with self._inference():
-            ids, represented, known = self._represent("user", users)
-            exclude = self._seen_by(known) if exclude_seen else None
+            ids, represented, _ = self._represent("user", records)
+            exclude = self._had(records) if exclude_seen else None
             rows, items, scores, ranks = rank_rows(
                 self.model, represented, self._known_rows("item"), k, exclude, allowed
             )
+        log(users, records.context.warnings)
         return pa.table(
             {
                 "user_id": ids.take(pa.array(rows)),
@@ -83,13 +104,25 @@ class Answers(Known):
         context: dict[str, Any] | None = None,
         now: int | None = None,
         trace: bool = False,
+        interactions: Any = None,
+        strict: bool | None = None,
     ) -> Answer:
-        """As `recommend`, through the stages, with the time of each, warnings, and on request a trace of what befell the items.
+        """List as `recommend` does, with the time of each stage, warnings, and on request a trace of the items.
 
-        context: values of this moment that rules may read. now: microseconds since 1970, by default this moment.
-        Without a pipeline in the config there is one stage, the model.
+        Without a pipeline in the config there is one stage, the model. Arguments that are not listed are those of `recommend`.
+
+        Args:
+            context: Values of this moment that rules may read.
+            now: Microseconds since 1970; by default this moment.
+            trace: Record what each stage did with each item.
+
+        Returns:
+            The lists, and in `warnings` what the model could not read of the request.
         """
         from anyrec.pipeline.run import Pipeline
+
+        k, context, now = checked_k(k), checked_context(context), checked_now(now)
+        users = self.read_records("user", users, interactions=interactions, strict=strict)
 
         pipeline = self.pipeline or Pipeline(PipelineConfig(), self.registry)
         options = {"exclude_seen": exclude_seen, "context": context, "now": now, "trace": trace}
@@ -157,9 +190,3 @@ class Answers(Known):
         allowed = np.zeros(len(self.dataset.items), bool)
         allowed[self._rows_of_ids("item", candidates)] = True
         return allowed
-
-    def _seen_by(self, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(pairs,) rows of the request and the items each has seen."""
-        inside = np.flatnonzero(known >= 0)
-        rows, items = self.seen.take(known[inside])
-        return inside[rows], items

@@ -15,23 +15,25 @@ from safetensors.numpy import load_file, save_file
 from scipy import sparse
 from torch import Tensor, nn
 
+from anyrec.arguments import checked_k
 from anyrec.config import Config
 from anyrec.contracts import Classical, History
-from anyrec.data.dataset import Dataset, rows_of
+from anyrec.data.dataset import Dataset, Side
 from anyrec.data.labels import MICROSECONDS_A_DAY, Labels
-from anyrec.data.read import records_to_table
 from anyrec.data.split import Split
 from anyrec.errors import Fault, InputError
 from anyrec.evaluation.ranking import Pairs
-from anyrec.known import Users
 from anyrec.plugins import Registry
 from anyrec.recommender import Recommender
+from anyrec.records import Records
+from anyrec.request_reader import Users
 
 
 class ClassicalModel(nn.Module):
     """A classical model with the two-tower's way to a score: `represent` gives row numbers, `score` looks scores up.
 
-    A user without a history, or not known at all (row -1), is given the popular items.
+    A user without a history, or not known at all (row -1), is given the popular items. A request may bring a user's history:
+    `with_histories` puts it into what represents the user.
     """
 
     has_history = False
@@ -49,19 +51,55 @@ class ClassicalModel(nn.Module):
         return rows.unsqueeze(1)
 
     def score(self, users: Tensor, items: Tensor) -> Tensor:
-        """users: (batch, 1) rows, -1 unknown; items: (items, 1) or (batch, items, 1) rows -> (batch, items)."""
+        """users: (batch, 1 or more) as `represent` or `with_histories` gives them; items: (items, 1) or (batch, items, 1) rows
+        -> (batch, items)."""
         rows = users[:, 0].cpu().numpy()
         known = np.maximum(rows, 0)
-        history = self.matrix[known]
+        history = self.history_of(users)
         scores = np.asarray(self.classical.score(known, history), np.float32)
         if self.classical.personal:
-            scores[(rows < 0) | (np.diff(history.indptr) == 0)] = self.popularity
+            new = (rows < 0) & (not self.classical.by_history)
+            scores[new | (np.diff(history.indptr) == 0)] = self.popularity
         found, places = torch.from_numpy(scores), items[..., 0].cpu()
         if places.dim() == 2:
             return found.gather(1, places).to(users.device)
         if len(places) == found.shape[1] and bool((places == torch.arange(len(places))).all()):
             return found.to(users.device)
         return found.index_select(1, places).to(users.device)
+
+    def with_histories(self, rows: np.ndarray, owners: np.ndarray, items: np.ndarray, instead: np.ndarray) -> Tensor:
+        """(batch, 2 + most items) what represents users of whom a request tells a history.
+
+        Column 0: the row among the known, -1 for a new user. Column 1: whether the items after it stand in place of the known
+        history. Then the rows of the items, filled up with -1.
+
+        Args:
+            rows: (batch,) rows among the known users, -1 for a new one.
+            owners: (events,) rows of the batch, ascending.
+            items: (events,) rows of the items.
+            instead: (batch,) bool.
+        """
+        counts = np.bincount(owners, minlength=len(rows))
+        made = np.full((len(rows), 2 + int(counts.max(initial=0))), -1, np.int64)
+        made[:, 0], made[:, 1] = rows, instead
+        made[owners, 2 + np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)] = items
+        return torch.from_numpy(made)
+
+    def history_of(self, users: Tensor) -> Any:
+        """(batch, items) csr of what `represent` or `with_histories` gave, 1 for each distinct pair."""
+        given = users.cpu().numpy()
+        rows = given[:, 0]
+        known = self.matrix[np.maximum(rows, 0)]
+        instead = given[:, 1] == 1 if given.shape[1] > 1 else np.zeros(len(rows), bool)
+        if (instead | (rows < 0)).any():
+            known = (sparse.diags((~instead & (rows >= 0)).astype(np.float32)) @ known).tocsr()
+        owners, places = np.nonzero(given[:, 2:] >= 0)
+        if len(owners):
+            more = (np.ones(len(owners), np.float32), (owners, given[owners, 2 + places]))
+            known = (known + sparse.csr_matrix(more, known.shape)).tocsr()
+        known.eliminate_zeros()
+        known.data[:] = 1
+        return known
 
 
 class ClassicalRecommender(Recommender):
@@ -95,7 +133,7 @@ class ClassicalRecommender(Recommender):
 
     def similar(self, items: Any, k: int = 10) -> pa.Table:
         """The k items most like each of `items`, by the model's own notion: query_id, item_id, score, rank."""
-        rows = self._rows_of_ids("item", items)
+        k, rows = min(checked_k(k), len(self.dataset.items)), self._rows_of_ids("item", items)
         found = self.model.classical.similar(rows)
         if found is None:
             raise self._unable("no notion of similar items")
@@ -104,13 +142,12 @@ class ClassicalRecommender(Recommender):
         best = torch.sort(scores, dim=1, descending=True, stable=True)
         return self._similar_table(rows, best.indices, best.values, k)
 
-    def _embed(self, side: Any, records: Users) -> NoReturn:
+    def _embed(self, side: Any, source: Users, strict: bool | None = None) -> NoReturn:
         raise self._unable("no embeddings")
 
-    def add_items(self, items: Any) -> Recommender:
-        """Itself, where it was fitted on all of `items`. Raises InputError for others, which it cannot score."""
-        ids = (items.items if isinstance(items, Dataset) else items).column("item_id").combine_chunks()
-        if (rows_of(ids, self.dataset.ids("item")) < 0).any():
+    def _widened(self, records: Records) -> Recommender:
+        """Itself, if it was fitted on all of the items. Raises InputError for others, which it cannot score."""
+        if (records.rows < 0).any():
             raise self._unable(
                 "no way to score items that it was not fitted on", "Leave new items out, or train a two_tower."
             )
@@ -123,20 +160,34 @@ class ClassicalRecommender(Recommender):
         fault = Fault("model", f"'{self.model.classical.type}' has {what}.", mend, "unable")
         return InputError(fault)
 
-    def _represent(self, side: Any, records: Users) -> tuple[pa.Array, Tensor, np.ndarray]:
-        """As the two-tower's; of a record only the id counts, and an unknown user is given row -1."""
-        if isinstance(records, Dataset):
-            records = records.table(side)
-        if isinstance(records, list) and records and isinstance(records[0], dict):
-            records = records_to_table(records, side, self.dataset.roles)
-        if not isinstance(records, pa.Table):
-            return super()._represent(side, records)
-        table: pa.Table = records
-        ids = table.column(f"{side}_id").combine_chunks()
-        rows = rows_of(ids, self.dataset.ids(side))
+    def _represent(self, side: Any, source: Users) -> tuple[pa.Array, Tensor, np.ndarray]:
+        """As the two-tower's; of a record only the id and what the user did count, and an unknown user has row -1."""
+        records = self.read_records(side, source)
         if side == "item":
-            self._rows_of_ids("item", ids)
-        return ids, torch.from_numpy(rows).unsqueeze(1), rows
+            self._rows_of_ids("item", records.ids)
+        if records.brought is None or not self._reads_history():
+            return records.ids, torch.from_numpy(records.rows).unsqueeze(1), records.rows
+        events = records.brought.take(np.flatnonzero(records.brought.positive))
+        represented = self.model.with_histories(records.rows, events.owners, events.items, events.instead)
+        return records.ids, represented, records.rows
+
+    def _read_features(self, side: Side) -> list[str]:
+        return []
+
+    def _reads_history(self) -> bool:
+        return self.model.classical.by_history
+
+    def _unused(self, records: Records) -> list[Fault]:
+        """As the two-tower's; a model that gives everyone the same list reads no history by its nature."""
+        faults = super()._unused(records)
+        if not self.model.classical.personal and self.pipeline is None:
+            faults = [one for one in faults if one.kind == "unknown user"]
+        table = records.table
+        names = [] if table is None else [n for n in table.column_names if n in self.dataset.users.column_names][1:]
+        if names:
+            what = f"'{self.model.classical.type}' reads no features ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})."
+            faults.append(Fault("/user_data", what, "Train a two_tower for that.", "unused feature"))
+        return faults
 
     def write_parts(self, folder: Path) -> None:
         save_file(

@@ -6,7 +6,9 @@ and its contract's methods. Defining the class in a plugin folder is enough for 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -51,6 +53,19 @@ class Context:
     warnings: list[str] = field(default_factory=list)
 
 
+_OF_REQUEST: ContextVar[Context | None] = ContextVar("context of a request", default=None)
+
+
+@contextmanager
+def during_request(context: Context | None) -> Iterator[None]:
+    """Within the block, every encoder's `context` in this thread is `context`; None leaves the encoders' own."""
+    token = _OF_REQUEST.set(context)
+    try:
+        yield
+    finally:
+        _OF_REQUEST.reset(token)
+
+
 class Encoder(nn.Module):
     """Turns one feature's column into vectors.
 
@@ -77,6 +92,18 @@ class Encoder(nn.Module):
         self.output_dim = output_dim
         self.input_dim: int | None = None
         self.context = Context()
+
+    @property
+    def context(self) -> Context:
+        """The surroundings of what is prepared now: the request's own while one is prepared, else the model's.
+
+        A request is prepared in the thread that asks: read `self.context` there, before starting threads.
+        """
+        return _OF_REQUEST.get() or self._context
+
+    @context.setter
+    def context(self, value: Context) -> None:
+        self._context = value
 
     def fit(self, column: pa.Array) -> None:
         """Learn vocabularies and statistics from the training rows of `column: (rows,)`, nulls included."""

@@ -9,8 +9,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from anyrec.data.dataset import Dataset, Side
+from anyrec.arguments import checked_k
+from anyrec.data.dataset import Dataset, rows_of
+from anyrec.data.partial import read_request_file
+from anyrec.errors import DataError
 from anyrec.recommender import Recommender
+from anyrec.records import Records, before_interactions
 
 
 def infer(
@@ -23,39 +27,60 @@ def infer(
     context: dict[str, Any] | None = None,
     now: int | None = None,
     trace: bool = False,
+    strict: bool | None = None,
 ) -> dict[str, Any]:
-    """The result document for the users, items and interactions of `data`.
+    """Answer a request: the result document for the users, items and interactions of `data`.
 
-    Items of `data` that the model does not know join the ranking. `scores` holds the pairs named in the interactions of
-    `data`, or else each of its users with each of its items. With a pipeline, or a `trace`, the time of each stage and warnings
-    stand in it too. context, now, trace: as for `Recommender.answer`.
+    Items of `data` that the model does not know join the ranking. Its interactions extend what the model knows of each user, or
+    are a new user's history. `scores` holds the pairs that they name, or else each of its users with each of its items; a pair is
+    scored as it was before the request's interactions, which would give its outcome away. With a pipeline, or a `trace`, the time
+    of each stage and warnings stand in it too.
+
+    Args:
+        data: As `read_request` gives it.
+        top_k: Items for each user.
+        context, now, trace: As for `Recommender.answer`.
+        strict: Raise for what the model cannot read; by default `data.strict` of the config. If false it is named in `notes`.
+
+    Raises:
+        DataError: If strict, with all that the model cannot read.
     """
-    ranker = recommender.add_items(data) if len(data.items) else recommender
+    top_k, faults = checked_k(top_k), []
+    items = recommender.read_records("item", data, strict=strict, faults=faults) if len(data.items) else None
+    ranker = recommender if items is None else recommender._widened(items)
+    users = ranker.read_records("user", data, strict=strict, faults=faults)
+    if faults and users.context.strict:
+        raise DataError(faults)
     lists, more, events = None, {}, None
     options = {"exclude_seen": exclude_seen, "candidates": candidates}
-    if len(data.users) and (ranker.pipeline is not None or trace):
-        answer = ranker.answer(data, top_k, context=context, now=now, trace=trace, **options)
+    if len(users.ids) and (ranker.pipeline is not None or trace):
+        answer = ranker.answer(users, top_k, context=context, now=now, trace=trace, **options)
         lists, events = answer.table, answer.trace
         latency = {stage: round(value, 3) for stage, value in answer.latency.items()}
-        more = {"latency_ms": latency, "warnings": answer.warnings}
-    elif len(data.users):
-        lists = ranker.recommend(data, top_k, **options)
-    return {
+        warnings = [warning for warning in answer.warnings if warning not in users.context.warnings]
+        more = {"latency_ms": latency, "warnings": warnings}
+    elif len(users.ids):
+        lists = ranker.recommend(users, top_k, **options)
+    found = {
         "model": recommender.about(),
         "top_k": top_k,
-        "users": _users(_embedded(ranker, "user", data), lists, events),
+        "users": _users(_embedded(ranker, users), lists, events),
         **more,
-        "items": _embedded(recommender, "item", data),
-        "scores": _scores(ranker, data),
-        "notes": list(dict.fromkeys([*data.notes, *recommender.context.warnings])),
+        "items": [] if items is None else _embedded(recommender, items),
+        "scores": _scores(ranker, data, users),
     }
+    notes = [
+        *data.notes,
+        *map(str, faults),
+        *users.context.warnings,
+        *([] if items is None else items.context.warnings),
+    ]
+    return {**found, "notes": list(dict.fromkeys(notes))}
 
 
 def read_request(recommender: Recommender, path: Path) -> Dataset:
-    """The records of a file, with columns typed as the model knows them."""
-    from anyrec.data.read import read_partial
-
-    return read_partial(path, recommender.config.data, recommender.dataset.roles)
+    """The records of a file or folder, with columns typed as the model knows them."""
+    return read_request_file(path, recommender.dataset, recommender.config.data)
 
 
 def _users(found: list[dict[str, Any]], lists: pa.Table | None, events: pa.Table | None) -> list[dict[str, Any]]:
@@ -71,23 +96,31 @@ def _users(found: list[dict[str, Any]], lists: pa.Table | None, events: pa.Table
     return [{**entry, "recommendations": by_user[entry["user_id"]], **traced[entry["user_id"]]} for entry in found]
 
 
-def _embedded(recommender: Recommender, side: Side, data: Dataset) -> list[dict[str, Any]]:
-    """The ids of one side of the request, each with its vector where the model has vectors."""
-    if not recommender.has_vectors or not len(data.table(side)):
-        return pa.table({f"{side}_id": data.ids(side)}).to_pylist()
-    return (recommender.embed_users(data) if side == "user" else recommender.embed_items(data)).to_pylist()
+def _embedded(recommender: Recommender, records: Records) -> list[dict[str, Any]]:
+    """The ids of one side of the request, each with its vector if the model has vectors."""
+    side = records.side
+    if not recommender.has_vectors or not len(records.ids):
+        return pa.table({f"{side}_id": records.ids}).to_pylist()
+    return (recommender.embed_users(records) if side == "user" else recommender.embed_items(records)).to_pylist()
 
 
-def _scores(ranker: Recommender, data: Dataset) -> list[dict[str, Any]]:
-    if not len(data.users):
+def _scores(ranker: Recommender, data: Dataset, users: Records) -> list[dict[str, Any]]:
+    """The pairs of the request's interactions, or each of its users with each of its items."""
+    if not len(users.ids):
         return []
     if len(data.interactions):
-        users, items = data.user_rows, ranker._rows_of_ids("item", data.interactions.column("item_id"))
+        owners = rows_of(data.interactions.column("user_id"), users.ids)
+        items = rows_of(data.interactions.column("item_id"), ranker.dataset.ids("item"))
+        known = (owners >= 0) & (items >= 0)
+        owners, items = owners[known], items[known]
+        users = before_interactions(users)
     elif len(data.items):
         rows = ranker._rows_of_ids("item", data.ids("item"))
-        users, items = np.repeat(np.arange(len(data.users)), len(rows)), np.tile(rows, len(data.users))
+        owners, items = np.repeat(np.arange(len(users.ids)), len(rows)), np.tile(rows, len(users.ids))
     else:
         return []
-    scored = ranker.score_rows(data, users, items)
-    ids = data.ids("user").take(pa.array(users)), ranker.dataset.ids("item").take(pa.array(items))
+    if not len(owners):
+        return []
+    scored = ranker.score_rows(users, owners, items)
+    ids = users.ids.take(pa.array(owners)), ranker.dataset.ids("item").take(pa.array(items))
     return pa.table({"user_id": ids[0], "item_id": ids[1], **scored}).to_pylist()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from anyrec.config import Component, Config, Feature
-from anyrec.contracts import Context, Encoder, Fusion, Head, HistoryEncoder, Interaction
+from anyrec.contracts import Context, Encoder, Fusion, Head, HistoryEncoder, Interaction, during_request
 from anyrec.data.dataset import Dataset, Side
 from anyrec.data.histories import GROUP as HISTORY
 from anyrec.errors import ConfigError, Fault, did_you_mean
@@ -61,14 +61,19 @@ class Tower(nn.Module):
         self.history_dropout = history_dropout if len(self.features) > len(self.histories) else 0.0
         self.fusion: Fusion
 
-    def prepare(self, table: pa.Table, side: Side) -> Columns:
-        """Every feature's tensors for all rows of `table`; a feature the table lacks is absent in every row."""
+    def prepare(self, table: pa.Table, side: Side, context: Context | None = None) -> Columns:
+        """Every feature's tensors for all rows of `table`; a feature the table lacks is absent in every row.
+
+        Args:
+            context: Of the request that `table` came with; by default the model's own.
+        """
         columns = {}
         for name, encoder in zip(self.features, self.encoders, strict=True):
             source = f"{side}_id" if name == IDENTITY else name
             assert isinstance(encoder, Encoder)
             if source in table.column_names:
-                columns[name] = encoder.encode_column(table.column(source))
+                with during_request(context):
+                    columns[name] = encoder.encode_column(table.column(source))
         return columns
 
     def tokens(self, columns: Columns, rows: Tensor, given: Given | None = None) -> tuple[Tensor, Tensor]:

@@ -11,8 +11,11 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from anyrec.arguments import checked_k, checked_share, checked_text, log
+from anyrec.data.columns import show
 from anyrec.errors import Fault, InputError
 from anyrec.known import Known
+from anyrec.records import Records
 from anyrec.retrieval.index import Index
 from anyrec.retrieval.search import Queries, Search
 
@@ -38,6 +41,7 @@ class Nearest(Known):
         personal: float = 0.3,
         exclude_seen: bool = False,
         candidates: Sequence[Any] | pa.Array | None = None,
+        strict: bool | None = None,
     ) -> pa.Table:
         """The k items nearest to a text, a picture or both: item_id, score, rank (from 1).
 
@@ -46,17 +50,18 @@ class Nearest(Known):
         (docs/search.md). where: a condition (docs/rules.md). exclude_seen: leave out what the user had. candidates: ids of the only
         items to list. Raises InputError where the items have nothing to be searched by, for an empty text or an unreadable picture.
         """
-        if isinstance(image, Path) or (image is not None and Path(image).is_file()):
-            image = str(Path(image).resolve())
-        records = None if user is None else [self._nobody() | user if isinstance(user, dict) else user]
+        k, text, personal = checked_k(k), checked_text(text, "text"), checked_share(personal, "personal")
+        records = None if user is None else self.read_records("user", self._one_user(user), strict=strict)
         allowed = self._searchable(records, where, exclude_seen, candidates)
         liking = None
         if records is not None:
             with self._inference():
                 liking = self._represent("user", records)[1]
         found = self.searcher().find(
-            Queries(text, image), k, space=space, allowed=allowed, liking=liking, personal=personal
+            Queries(text, _picture(image)), k, space=space, allowed=allowed, liking=liking, personal=personal
         )
+        if records is not None:
+            log(user, records.context.warnings)
         return pa.table(
             {
                 "item_id": self.dataset.ids("item").take(pa.array(found.items)),
@@ -73,7 +78,7 @@ class Nearest(Known):
         return search
 
     def _searchable(
-        self, records: list[Any] | None, where: dict[str, Any] | None, exclude_seen: bool, candidates: Any
+        self, records: Records | None, where: dict[str, Any] | None, exclude_seen: bool, candidates: Any
     ) -> np.ndarray | None:
         """(items,) bool, None for all."""
         from anyrec.pipeline.requests import make_requests
@@ -86,19 +91,38 @@ class Nearest(Known):
             allowed[:] = False
             allowed[rows] = True
         if where is not None or exclude_seen:
-            request = next(make_requests(self, records or [self._nobody()]))  # type: ignore[arg-type]
+            request = next(make_requests(self, self._nobody_known() if records is None else records))  # type: ignore[arg-type]
             if where is not None:
                 allowed &= _holds(self, where, request, records is not None)
             if exclude_seen:
                 allowed[request.seen[1]] = False
         return None if allowed.all() else allowed
 
+    def _one_user(self, user: Any) -> Any:
+        """The user of a search as `read_records` takes it. Raises InputError unless it is one id or one record."""
+        if isinstance(user, dict):
+            document = set(user) & {"user_data", "interactions"}
+            return user if document else [self._nobody() | user]
+        if isinstance(user, bool) or not isinstance(user, (str, int, np.integer)):
+            raise InputError(Fault("user", f"expected an id or a record; found {show(user)}.", kind="option"))
+        return [user]
+
+    def _nobody_known(self) -> Records:
+        """A user of whom nothing is known, without a note that says so."""
+        return self.read_records("user", [self._nobody()], faults=[])
+
     def _nobody(self) -> dict[str, Any]:
         """The record of a user of whom nothing is known."""
         return {"user_id": -1 if pa.types.is_integer(self.dataset.ids("user").type) else "-"}
 
     def similar(self, items: Sequence[Any] | pa.Array, k: int = 10) -> pa.Table:
-        """The k items nearest to each of `items` by the cosine of item vectors: query_id, item_id, score, rank."""
+        """The k items nearest to each of `items` by the cosine of item vectors: query_id, item_id, score, rank.
+
+        Args:
+            items: Ids that the model knows.
+            k: Items for each; at most as many as there are others.
+        """
+        k = min(checked_k(k), len(self.dataset.items))
         rows = self._rows_of_ids("item", items)
         with self._inference():
             known = self._known_rows("item")
@@ -123,6 +147,19 @@ class Nearest(Known):
                 "rank": pa.array(np.tile(np.arange(1, k + 1), len(rows))),
             }
         )
+
+
+def _picture(image: Any) -> str | None:
+    """The picture of a query as a name: a file of the working directory by its full path. Raises InputError for what is none."""
+    if image is None:
+        return None
+    if not isinstance(image, (str, Path)):
+        raise InputError(Fault("image", f"expected the name of a file; found {show(image)}.", kind="option"))
+    try:
+        found = Path(image).is_file()
+    except (OSError, ValueError):
+        found = False
+    return str(Path(image).resolve()) if found else str(image)
 
 
 def _holds(recommender: Any, where: dict[str, Any], request: Any, personal: bool) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,10 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from anyrec.answers import Answers
+from anyrec.arguments import log
 from anyrec.assemble import assemble
-from anyrec.config import TWO_TOWER, Config
+from anyrec.config import TWO_TOWER, Config, DataConfig
 from anyrec.contracts import Context
-from anyrec.data.dataset import Dataset, Side, rows_of
+from anyrec.data.columns import show
+from anyrec.data.dataset import Dataset, Side
 from anyrec.data.histories import (
     history_column,
     history_features,
@@ -25,13 +28,17 @@ from anyrec.data.histories import (
 from anyrec.data.interpretation import interpretation
 from anyrec.data.labels import Labels, label_interactions, training_weights
 from anyrec.data.leaks import drop_leaks
+from anyrec.data.partial import is_table, of_other_type, type_name
+from anyrec.data.read import read_partial
 from anyrec.data.split import Split, make_split
+from anyrec.data.tables import as_arrow
 from anyrec.errors import ConfigError, DataError, Fault, did_you_mean
 from anyrec.evaluation.ranking import Pairs, ranking_metrics
 from anyrec.known import TOKENS, VECTORS, Users
 from anyrec.model import SIDES, Columns, Model, move_columns
 from anyrec.nearest import Nearest
 from anyrec.plugins import Registry, discover
+from anyrec.records import Records, joined
 from anyrec.scoring import ROWS_AT_A_TIME, vectors_for_histories
 
 if TYPE_CHECKING:
@@ -58,7 +65,7 @@ class Recommender(Answers, Nearest):
         """Hash of the data that a loaded model was trained on."""
         self.history = None
         self.pipeline, self.catalogue, self.widened = None, None, False
-        self._known, self._before = {}, {}
+        self._known, self._before, self._vocabulary = {}, {}, {}
 
     @classmethod
     def from_config(
@@ -170,7 +177,7 @@ class Recommender(Answers, Nearest):
             dataset = with_history(dataset, history_column(dataset, events), histories)
         self.model, self.columns = assemble(config, self.registry, dataset, split.train, self.context, self.notes)
         self.notes = list(dict.fromkeys([*self.notes, *self.context.warnings]))  # a refit says the same again
-        self._known, self._before, self.catalogue = {}, {}, None
+        self._known, self._before, self._vocabulary, self.catalogue = {}, {}, {}, None
         self.directory = None  # what is kept there is of another model
         order = None if events is None else events.interactions
         samples = make_samples(dataset, split.train, labels, self.model.heads, order).to(self.device)
@@ -187,14 +194,26 @@ class Recommender(Answers, Nearest):
             everything = self._events(np.arange(len(dataset.interactions)), labels)
             self.history = history_column(dataset, everything)
             self.columns["user"] = {**self.columns["user"], **self._prepare_history(self.history)}
+        self.model.eval()
 
-    def score(self, pairs: pa.Table) -> pa.Table:
-        """pairs: user_id and item_id, both known -> the same with `score` and each head's prediction beside."""
-        users = self._rows_of_ids("user", pairs.column("user_id"))
-        items = self._rows_of_ids("item", pairs.column("item_id"))
+    def score(self, pairs: Any) -> pa.Table:
+        """Score pairs of known users and items.
+
+        Args:
+            pairs: A pandas, polars or Arrow table, or a list of dicts, of user_id and item_id.
+
+        Returns:
+            The pairs, with `score` and each head's prediction beside.
+
+        Raises:
+            DataError: For ids that the model does not know.
+        """
+        table = pairs_of(pairs)
+        users = self._rows_of_ids("user", table.column("user_id"))
+        items = self._rows_of_ids("item", table.column("item_id"))
         for name, values in self.score_rows(None, users, items).items():
-            pairs = pairs.append_column(name, values)
-        return pairs
+            table = table.append_column(name, values)
+        return table
 
     def score_rows(self, users: Users, user_rows: np.ndarray, item_rows: np.ndarray) -> dict[str, pa.Array]:
         """`score` and each head's prediction for pairs of rows: of `users` (default the known), of the known items."""
@@ -209,18 +228,30 @@ class Recommender(Answers, Nearest):
                     found.setdefault(name, []).append(head(self.model.interaction.pair(u, i)))
         return {name: as_column(torch.cat(parts).cpu()) for name, parts in found.items()}
 
-    def embed_users(self, users: Users = None) -> pa.Table:
-        """user_id and `embedding` (fixed-size list of float32), for known ids or for records never seen."""
-        return self._embed("user", users)
+    def embed_users(self, users: Users = None, *, strict: bool | None = None) -> pa.Table:
+        """user_id and `embedding` (fixed-size list of float32), for known ids or for records never seen.
 
-    def embed_items(self, items: Users = None) -> pa.Table:
-        """item_id and `embedding` (fixed-size list of float32), for known ids or for records never seen."""
-        return self._embed("item", items)
+        Args:
+            users: As `recommend` takes them.
+            strict: As for `recommend`.
+        """
+        return self._embed("user", users, strict)
 
-    def _embed(self, side: Side, records: Users) -> pa.Table:
+    def embed_items(self, items: Users = None, *, strict: bool | None = None) -> pa.Table:
+        """item_id and `embedding` (fixed-size list of float32), for known ids or for records never seen.
+
+        Args:
+            items: In any form in which `recommend` takes users.
+            strict: As for `recommend`.
+        """
+        return self._embed("item", items, strict)
+
+    def _embed(self, side: Side, source: Users, strict: bool | None = None) -> pa.Table:
+        records = self.read_records(side, source, strict=strict)
         with self._inference():
             ids, represented, _ = self._represent(side, records)
             vectors = self._vectors(side, represented).cpu()
+        log(source, records.context.warnings)
         flat = pa.array(vectors.reshape(-1).numpy())
         return pa.table({f"{side}_id": ids, "embedding": pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])})
 
@@ -239,33 +270,51 @@ class Recommender(Answers, Nearest):
 
         return with_data(self, dataset)
 
-    def add_items(self, items: Any) -> Recommender:
-        """A recommender that also ranks the items of `items` (a table or a Dataset) that it did not know, from
-        their features, without retraining."""
-        table = items.items if isinstance(items, Dataset) else items
-        ids = table.column("item_id").combine_chunks()
-        unknown = rows_of(ids, self.dataset.ids("item")) < 0
-        wider = copy.copy(self)
+    def add_items(self, items: Any, *, strict: bool | None = None) -> Recommender:
+        """A recommender that also ranks items which this one does not know, by their features, without retraining.
+
+        Args:
+            items: Records in any form in which `recommend` takes users. Known ids keep their own record.
+            strict: As for `recommend`.
+
+        Raises:
+            DataError: For records that cannot be read, and ids of another type than the model's.
+        """
+        records = self.read_records("item", items, strict=strict)
+        wider = self._widened(records)
+        log(items, records.context.warnings)
+        return wider
+
+    def _widened(self, records: Records) -> Recommender:
+        """This recommender with the new items among `records`."""
+        wider, known = copy.copy(self), self.dataset
+        unknown = records.rows < 0
         if not unknown.any():
             return wider
-        new = table.filter(pa.array(unknown))
+        if of_other_type(records.ids, known.ids("item")):
+            kinds = type_name(known.ids("item")), show(records.ids[int(np.argmax(unknown))].as_py())
+            what = f"the ids of this model's items are {kinds[0]}; found {kinds[1]}."
+            raise DataError(Fault("/item_data/0/item_id", what, "Write all ids of one type.", "id type"))
+        assert records.table is not None
+        ids = records.ids.filter(pa.array(unknown)).cast(known.ids("item").type)
+        table = records.table.filter(pa.array(unknown))
+        table = table.set_column(table.column_names.index("item_id"), "item_id", ids)
+        new = replace(records, ids=ids, rows=records.rows[unknown], table=table)
         with self._inference():
-            _, represented, _ = self._represent(
-                "item", Dataset(self.dataset.users, new, self.dataset.interactions, _root(items))
-            )
+            _, represented, _ = self._represent("item", new)
             wider._known = {**self._known, "item": torch.cat([self._known_rows("item"), represented])}
             wider.widened = True
             if TOKENS["item"] in self._known:
                 wider._known[TOKENS["item"]] = torch.cat([self._known_tokens("item"), self._tokens("item", new)])
             vectors = self._item_vectors()
             if vectors is not None:
-                columns = move_columns(self.model.item.prepare(new, "item"), self.device)
+                columns = move_columns(self.model.item.prepare(table, "item", new.context), self.device)
                 more = vectors_for_histories(self.model, columns, represented)
                 assert more is not None
                 wider._known[VECTORS] = torch.cat([vectors, more])
-        known = self.dataset
-        added = pa.concat_tables([known.items, new], promote_options="permissive")
-        wider.dataset = Dataset(known.users, added, known.interactions, known.root, known.roles, known.notes)
+        wider.dataset = Dataset(
+            known.users, joined(known.items, table), known.interactions, known.root, known.roles, known.notes
+        )
         return wider
 
     def save(self, directory: str | Path) -> Path:
@@ -345,8 +394,20 @@ def as_column(values: Tensor) -> pa.Array:
     )
 
 
-def _root(records: Any) -> Path:
-    return records.root if isinstance(records, Dataset) else Path()
+def pairs_of(pairs: Any) -> pa.Table:
+    """A table or dicts with user_id and item_id, as Arrow. Raises DataError for anything else."""
+    if is_table(pairs):
+        table = as_arrow(pairs)
+    elif isinstance(pairs, list) and all(isinstance(one, dict) for one in pairs):
+        table = read_partial({"interactions": pairs}, DataConfig(), {}).interactions
+    else:
+        what = f"expected a table or a list of dicts; found {show(pairs)}."
+        raise DataError(Fault("pairs", what, "Give the columns user_id and item_id.", "shape"))
+    missing = [name for name in ("user_id", "item_id") if name not in table.column_names]
+    if missing:
+        what = f"the column {' and '.join(missing)} is missing; found {', '.join(table.column_names) or 'none'}."
+        raise DataError(Fault("pairs", what, "Give the columns user_id and item_id.", "shape"))
+    return table
 
 
 def _device(name: str) -> torch.device:

@@ -16,13 +16,13 @@ ROOT = Path(__file__).parent.parent
 ORDER = [
     ("errors", "config", "ragged", "windows", "files", "outputs", "deadline", "progress", "memory", "parallel"),
     ("contracts", "plugins", "legacy", "schema", "load_config"),
-    ("data", "vectors", "modules"),
+    ("data", "vectors", "modules", "records", "arguments"),
     ("model", "graph", "scoring", "assemble"),
     ("training", "evaluation"),
     ("retrieval",),
     ("pipeline",),
     ("testing", "testing_index"),
-    ("known", "answers", "nearest", "recommender", "storage", "card", "classical"),
+    ("request_reader", "known", "answers", "nearest", "recommender", "storage", "card", "classical"),
     ("inference", "run", "init", "describe", "demo"),
     ("cli", "cli_data", "cli_retrieval", "cli_search", "cli_options"),
 ]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from anyrec.config import Config
+from anyrec.config import Config, DataConfig
 from anyrec.data.dataset import NO_TIME, Dataset, rows_of
+from anyrec.data.labels import label_interactions
+from anyrec.data.lists import flat
 from anyrec.data.split import Split, time_order
 
 GROUP = "history"
@@ -19,6 +21,48 @@ DEFAULT = "events"
 EVENT = pa.struct([("item", pa.int64()), ("time", pa.int64()), ("kind", pa.string())])
 """One event. item: row in the items' table; time: microseconds since 1970, null where not known; kind: the interaction's type."""
 COLUMN = pa.list_(EVENT)
+
+
+HISTORY_NAMES = (
+    "prev_interactions",
+    "previous_interactions",
+    "past_interactions",
+    "interactions",
+    "history",
+    "bought",
+    "purchased",
+    "purchases",
+    "viewed",
+    "views",
+    "watched",
+    "clicked",
+    "played",
+    "listened",
+)
+"""Names of a user's list of item ids that is a history even if `data.history` names none."""
+
+
+class Brought(NamedTuple):
+    """What a request says that its users did, by user and then in order.
+
+    owners: (events,) rows of the request, ascending. items: (events,) rows of the items' table. times: (events,) microseconds since
+    1970, NO_TIME where none is given. kinds: (events,) string. positive, negative: (events,) bool, as training labels them.
+    listed: (events,) bool, whether it stands in a list of the record. instead: (rows,) bool, users whose own list stands in
+    place of what the model knows of them.
+    """
+
+    owners: np.ndarray
+    items: np.ndarray
+    times: np.ndarray
+    kinds: pa.Array
+    positive: np.ndarray
+    negative: np.ndarray
+    listed: np.ndarray
+    instead: np.ndarray
+
+    def take(self, chosen: np.ndarray) -> Brought:
+        parts = (self.owners[chosen], self.items[chosen], self.times[chosen], self.kinds.take(pa.array(chosen)))
+        return Brought(*parts, self.positive[chosen], self.negative[chosen], self.listed[chosen], self.instead)
 
 
 class Events(NamedTuple):
@@ -81,14 +125,91 @@ def history_column(dataset: Dataset, events: Events) -> pa.Array:
     return _column(cells, np.bincount(events.users, minlength=len(dataset.users)))
 
 
-def own_history(lists: pa.Array, item_ids: pa.Array) -> tuple[pa.Array, int]:
-    """The lists of item ids that records bring along, oldest first, as a history column; and how many ids were passed over,
-    because no such item is known."""
-    owners, items = _listed(lists, item_ids)
-    known = items >= 0
-    count = int(known.sum())
-    cells = [pa.array(items[known]), pa.nulls(count, pa.int64()), pa.nulls(count, pa.string())]
-    return _column(cells, np.bincount(owners[known], minlength=len(lists))), int((~known).sum())
+def events_brought(
+    data: Dataset, ids: pa.Array, item_ids: pa.Array, lists: pa.Array | None, config: DataConfig
+) -> tuple[Brought, np.ndarray]:
+    """What the users of a request did, by its interactions and by the list of item ids in each record.
+
+    A list comes before the interactions. Interactions are in order of time; those without a time come first.
+
+    Args:
+        ids: (rows,) the request's users.
+        item_ids: The items that the model knows.
+        lists: (rows,) each user's own list, oldest first; None if no record has one.
+
+    Returns:
+        The events, and (unknown,) the rows of `data.interactions` whose item the model does not know, -1 for an entry of a list.
+    """
+    labels = label_interactions(data, config)
+    owners, items = (
+        rows_of(data.interactions.column("user_id"), ids),
+        rows_of(data.interactions.column("item_id"), item_ids),
+    )
+    known = (owners >= 0) & (items >= 0)
+    unknown = np.flatnonzero((owners >= 0) & (items < 0))
+    order = np.lexsort((data.times, owners))
+    order = order[known[order]]
+    kinds = data.column("interaction_type")
+    kinds = pa.nulls(len(order), pa.string()) if kinds is None else kinds.cast(pa.string()).take(pa.array(order))
+    here = (labels.positive[order], labels.negative[order], np.zeros(len(order), bool))
+    parts = owners[order], items[order], data.times[order], kinds, *here
+    instead = np.zeros(len(ids), bool)
+    if lists is None:
+        return Brought(*parts, instead), unknown
+    instead = lists.is_valid().to_numpy(zero_copy_only=False)
+    rows, listed = _listed(lists, item_ids)
+    held = listed >= 0
+    unknown = np.concatenate([np.full(int((~held).sum()), -1), unknown])
+    rows, listed = rows[held], listed[held]
+    count = len(rows)
+    yes, no = np.ones(count, bool), np.zeros(count, bool)
+    own = rows, listed, np.full(count, NO_TIME), pa.nulls(count, pa.string()), yes, no, yes
+    joined: list[Any] = [
+        pa.concat_arrays([first, second]) if isinstance(first, pa.Array) else np.concatenate([first, second])
+        for first, second in zip(own, parts, strict=True)
+    ]
+    found = Brought(*joined, instead)  # type: ignore[call-arg]
+    return found.take(np.argsort(found.owners, kind="stable")), unknown
+
+
+def extended(known: pa.Array, brought: Brought) -> pa.Array:
+    """(rows,) list<EVENT> what the model knows of each user, and what the request adds to it, in order of time.
+
+    An event without a time comes after what is known. An event that is known already, of the same item and time, counts once;
+    without a time it is known if the user had the item. What a user disliked is left out, as in training.
+    """
+    events, owners = flat(known)
+    kept = ~brought.instead[owners]
+    events, owners = events.filter(pa.array(kept)), owners[kept]
+    items = pc.struct_field(events, "item").to_numpy(zero_copy_only=False).astype(np.int64)
+    times = pc.fill_null(pc.struct_field(events, "time"), NO_TIME).to_numpy(zero_copy_only=False).astype(np.int64)
+    kinds = pc.struct_field(events, "kind").cast(pa.string())
+    new = brought.take(np.flatnonzero(~brought.negative & ~_among(brought, owners, items, times)))
+    last = np.full(len(known), NO_TIME)
+    np.maximum.at(last, owners, times)
+    when = np.concatenate([times, np.where(new.times == NO_TIME, last[new.owners], new.times)])
+    everyone = np.concatenate([owners, new.owners])
+    order = np.lexsort((when, everyone))
+    moments = np.concatenate([times, new.times])[order]
+    cells = [
+        pa.array(np.concatenate([items, new.items])[order]),
+        pa.array(moments, mask=moments == NO_TIME),
+        pa.concat_arrays([kinds, new.kinds]).take(pa.array(order)),
+    ]
+    return _column(cells, np.bincount(everyone, minlength=len(known)))
+
+
+def _among(brought: Brought, owners: np.ndarray, items: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """(events,) bool: which of the request's events are among the known ones, of the same item and time or without a time."""
+    if not len(owners):
+        return np.zeros(len(brought.owners), bool)
+    width = max(int(items.max()), int(brought.items.max(initial=0))) + 1
+    keys, ours = owners * width + items, brought.owners * width + brought.items
+    timeless = np.isin(ours, keys) & (brought.times == NO_TIME)
+    pairs = np.unique(np.stack([keys, times]), axis=1)
+    both = np.concatenate([pairs, np.stack([ours, brought.times])], 1)
+    _, place = np.unique(both, axis=1, return_inverse=True)
+    return timeless | np.isin(place.ravel()[pairs.shape[1] :], place.ravel()[: pairs.shape[1]])
 
 
 def with_history(dataset: Dataset, column: pa.Array, names: list[str]) -> Dataset:

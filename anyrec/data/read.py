@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 
 from anyrec.config import DataConfig
 from anyrec.data.columns import Faults, Pointer, feature_column, id_column, number_column, show, time_column
-from anyrec.data.dataset import Dataset, Side
+from anyrec.data.dataset import Dataset, Side, rows_of
+from anyrec.data.histories import HISTORY_NAMES
 from anyrec.data.limits import apply_limits
 from anyrec.data.roles import apply_roles
 from anyrec.data.tables import is_table_folder, read_table_folder
@@ -94,10 +96,23 @@ def dataset_from_tables(
     return _finish(*checked, faults, notes, options, root)
 
 
-def read_partial(source: Any, options: DataConfig, roles: dict[str, str], root: Path | None = None) -> Dataset:
-    """Records for inference: any of the three parts, a list of users, or one user; ids may be unknown.
+def read_partial(
+    source: Any,
+    options: DataConfig,
+    roles: dict[str, str],
+    root: Path | None = None,
+    *,
+    item_ids: pa.Array | None = None,
+) -> Dataset:
+    """Read records for inference: any of the three parts, a list of users, or one user; ids may be unknown.
 
-    source: a file or the parsed JSON. roles: of the temporal features, as the model has them.
+    Args:
+        source: A JSON file, or parsed JSON.
+        roles: What each temporal feature holds, as the model has them.
+        item_ids: The items that the model knows, which lists of item ids name.
+
+    Raises:
+        DataError: With every fault.
     """
     if isinstance(source, (str, Path)):
         root = Path(source).parent
@@ -109,20 +124,101 @@ def read_partial(source: Any, options: DataConfig, roles: dict[str, str], root: 
     if not isinstance(source, dict):
         raise DataError(Fault("/", f"expected an object or a list of users; found {show(source)}.", kind="shape"))
     faults, notes = Faults(), []
-    document = {part: source.get(part) or [] for part in TOP}
-    unknown = [key for key in source if key not in TOP]
-    for key in unknown:
-        faults.add("unknown key", f"/{key}", "unknown key.", did_you_mean(key, TOP))
+    document: dict[str, list[Any]] = {}
+    for key in TOP:
+        value = source.get(key)
+        if value is not None and not isinstance(value, list):
+            faults.add("shape", f"/{key}", f"expected a list; found {show(value)}.")
+        document[key] = value if isinstance(value, list) else []
+    for key in source:
+        if key not in TOP:
+            faults.add("unknown key", f"/{show(key)[1:-1]}", "unknown key.", did_you_mean(str(key), TOP))
     tables = _document_tables(document, faults, notes)
+    return finish_partial(tables, faults, notes, options, roles, root or Path(), item_ids)
+
+
+def finish_partial(
+    tables: tuple[pa.Table, pa.Table, pa.Table],
+    faults: Faults,
+    notes: list[str],
+    options: DataConfig,
+    roles: dict[str, str],
+    root: Path,
+    item_ids: pa.Array | None = None,
+) -> Dataset:
+    """The checks that all forms of a request share. Raises DataError with every fault.
+
+    Without records of users, the request is about the users of its interactions.
+    """
+    owners = tables[2].column("user_id").combine_chunks()
+    if not len(tables[0]):
+        tables = (pa.table({"user_id": owners.unique().drop_null()}), *tables[1:])
+    check_owners(tables[0], tables[2], faults)
     check_tables(*tables, faults, options, partial=True)
     if faults:
         raise DataError(faults.shown, dict(faults.counts))
-    known = options.model_copy(update={"roles": {**roles, **options.roles}})
-    users, items, found = apply_roles(tables[0], tables[1], known, [], faults)
+    known = {**roles, **options.roles}
+    if item_ids is not None:
+        known = {**_history_roles(tables[0], known, options, item_ids), **known}
+    users, items, found = apply_roles(
+        tables[0], tables[1], options.model_copy(update={"roles": known}), [], faults, item_ids
+    )
     if faults:
         raise DataError(faults.shown, dict(faults.counts))
-    image_root = Path(options.image_root) if options.image_root else root or Path()
+    notes += _lost_ids(tables[0], users, found)
+    image_root = Path(options.image_root) if options.image_root else root
     return Dataset(users, items, tables[2], image_root, found, notes)
+
+
+def check_owners(users: pa.Table, interactions: pa.Table, faults: Faults) -> None:
+    """A fault for each interaction of a user that the request has no record of."""
+    owners, ids = interactions.column("user_id"), users.column("user_id").combine_chunks()
+    lost = np.flatnonzero((rows_of(owners, ids) < 0) & owners.is_valid().to_numpy())
+    faults.add_rows(
+        "unknown user",
+        lost,
+        lambda row: (
+            f"/interactions/{row}/user_id",
+            f"no record in user_data has the id {show(owners[row].as_py())}.",
+            "Add it to user_data; the id alone is enough.",
+        ),
+    )
+
+
+def no_records(part: str) -> pa.Table:
+    """An empty table of one part of a request: users, items or interactions."""
+    names = {"users": ["user_id"], "items": ["item_id"], "interactions": ["user_id", "item_id"]}[part]
+    return pa.table({name: pa.array([], pa.string()) for name in names})
+
+
+def _history_roles(users: pa.Table, roles: dict[str, str], options: DataConfig, item_ids: pa.Array) -> dict[str, str]:
+    """Lists that are plainly histories, by their name and the type of their values, hold item ids."""
+    if options.history is not None:
+        return {}
+    found = {}
+    for name in HISTORY_NAMES:
+        column = f"temporal.{name}"
+        if column in users.column_names and f"user.{name}" not in roles:
+            values = users.column(column).type.value_type
+            if pa.types.is_integer(values) == pa.types.is_integer(item_ids.type) and not pa.types.is_floating(values):
+                found[f"user.{name}"] = "items"
+    return found
+
+
+def _lost_ids(given: pa.Table, typed: pa.Table, roles: dict[str, str]) -> list[str]:
+    """Sentences on lists of item ids whose ids are of another type than the model's."""
+    notes = []
+    for name, role in roles.items():
+        column = f"temporal.{name.removeprefix('user.')}"
+        if not name.startswith("user.") or role != "items" or column not in given.column_names:
+            continue
+        before, after = (table.column(column).combine_chunks().flatten() for table in (given, typed))
+        lost = after.null_count - before.null_count
+        if lost > 0:
+            notes.append(
+                f"{lost:,} values of {column} are of another type than the model's item ids ({after.type}) and are not read."
+            )
+    return notes
 
 
 def records_to_table(records: list[dict[str, Any]], side: Side, roles: dict[str, str]) -> pa.Table:

@@ -16,10 +16,19 @@ EPOCHS = (1e8, 5e9)
 
 
 def apply_roles(
-    users: pa.Table, items: pa.Table, options: DataConfig, notes: list[str], faults: Faults
+    users: pa.Table,
+    items: pa.Table,
+    options: DataConfig,
+    notes: list[str],
+    faults: Faults,
+    item_ids: pa.Array | None = None,
 ) -> tuple[pa.Table, pa.Table, dict[str, str]]:
-    """Both tables with every temporal column typed by its role, and the roles as {"user.name": role}."""
-    item_ids = items.column("item_id").combine_chunks()
+    """Both tables with every temporal column typed by its role, and the roles as {"user.name": role}.
+
+    Args:
+        item_ids: The items that lists of ids name; by default those of `items`.
+    """
+    among: pa.Array = items.column("item_id").combine_chunks() if item_ids is None else item_ids
     tables, roles = {"user": users, "item": items}, {}
     for side in ("user", "item"):
         for place, column_name in enumerate(tables[side].column_names):
@@ -29,12 +38,12 @@ def apply_roles(
             column = tables[side].column(column_name).combine_chunks()
             role = "items" if name == f"user.{options.history}" else options.roles.get(name)
             if role is None:
-                role = infer_role(column, item_ids)
+                role = infer_role(column, among)
                 notes.append(
                     f"The temporal feature '{name}' is read as {role} (inferred; data.roles can say otherwise)."
                 )
             roles[name] = role
-            typed = _typed(column, role, item_ids.type, side, column_name, faults)
+            typed = _typed(column, role, among.type, side, column_name, faults)
             tables[side] = tables[side].set_column(place, column_name, typed)
     return tables["user"], tables["item"], {**options.roles, **roles}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,9 @@ def read_table_folder(path: Path) -> tuple[pa.Table, pa.Table, pa.Table]:
     """users, items and interactions of a folder. Raises DataError for a file that cannot be parsed."""
     files = {part: _file(path, part) for part in PARTS}
     csv_files = [file for file in files.values() if file is not None and file.suffix == ".csv"]
-    tables = [_read(file) for file in files.values() if file is not None]
+    tables = [read_part(file) for file in files.values() if file is not None]
     if csv_files:
-        tables = _whole_number_ids(tables)
+        tables = whole_number_ids(tables)
     return tables[0], tables[1], tables[2]
 
 
@@ -42,10 +43,17 @@ def as_arrow(table: Any) -> pa.Table:
     """A pandas, polars or Arrow table as Arrow."""
     if isinstance(table, pa.Table):
         return table
-    if hasattr(table, "to_arrow"):
-        return table.to_arrow()
-    if type(table).__module__.startswith("pandas"):
-        return pa.Table.from_pandas(table, preserve_index=False)
+    if isinstance(table, pa.RecordBatch):
+        return pa.Table.from_batches([table])
+    try:
+        if hasattr(table, "to_arrow"):
+            return table.to_arrow()
+        if type(table).__module__.startswith("pandas"):
+            return pa.Table.from_pandas(table, preserve_index=False)
+    except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
+        reason = "; ".join(str(part) for part in error.args) or type(error).__name__
+        what = f"the table's values cannot be read: {reason}."
+        raise DataError(Fault("/", what, "Give each column values of one type.", "mixed types")) from None
     raise DataError(
         Fault("/", f"expected a pandas, polars or Arrow table; found a {type(table).__name__}.", kind="shape")
     )
@@ -115,7 +123,8 @@ def _file(folder: Path, part: str) -> Path | None:
     return next((folder / (part + ending) for ending in ENDINGS if (folder / (part + ending)).is_file()), None)
 
 
-def _read(path: Path) -> pa.Table:
+def read_part(path: Path) -> pa.Table:
+    """The table of one file: Parquet, CSV or JSON Lines. Raises DataError if it cannot be parsed."""
     try:
         if path.suffix == ".parquet":
             return pyarrow.parquet.read_table(path)
@@ -201,9 +210,9 @@ def _read_lines(path: Path) -> pa.Table:
     return pa.table(columns)
 
 
-def _whole_number_ids(tables: list[pa.Table]) -> list[pa.Table]:
+def whole_number_ids(tables: list[pa.Table], keys: Sequence[str] = ("user_id", "item_id")) -> list[pa.Table]:
     """CSV knows no types: an id column is whole numbers where every id of it, in every file, is written as one."""
-    for key in ("user_id", "item_id"):
+    for key in keys:
         holders = [table for table in tables if key in table.column_names]
         whole = all(
             pc.all(pc.match_substring_regex(table.column(key).cast(pa.string()), r"^(0|-?[1-9]\d{0,17})$")).as_py()

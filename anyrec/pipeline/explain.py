@@ -14,6 +14,7 @@ from anyrec.data.dataset import Dataset, Side
 from anyrec.evaluation.examples import title_of
 from anyrec.model import IDENTITY, Columns, move_columns
 from anyrec.ragged import Prepared, select
+from anyrec.records import Records
 from anyrec.scoring import represent_rows, score_blocks
 
 if TYPE_CHECKING:
@@ -64,8 +65,8 @@ def explain(recommender: Recommender, users: Any, lists: pa.Table) -> list[Expla
     items, and each of the latest items of their histories. A classical model's features are its users' items. What a pipeline's own
     ranker and rules did is no part of it: their doings are in the trace.
     """
-    ids, table, rows = recommender._look_up("user", users)
-    place = {value: n for n, value in enumerate(ids.to_pylist())}
+    records = recommender.read_records("user", users)
+    place = {value: n for n, value in enumerate(records.ids.to_pylist())}
     found: dict[tuple[Any, Any], Explanation] = {}
     owners = lists.column("user_id").to_pylist()
     shown = recommender._rows_of_ids("item", lists.column("item_id"))
@@ -73,13 +74,13 @@ def explain(recommender: Recommender, users: Any, lists: pa.Table) -> list[Expla
     for n, owner in enumerate(owners):
         by_user.setdefault(owner, []).append(n)
     for owner, here in by_user.items():
-        n = place[owner]
+        part = records.slice(place[owner], 1)
         items = shown[here]
         with recommender._inference():
             if recommender.has_vectors:
-                made = _explain_towers(recommender, owner, None if table is None else table.slice(n, 1), rows[n], items)
+                made = _explain_towers(recommender, owner, part, items)
             else:
-                made = _explain_classical(recommender, owner, int(rows[n]), items)
+                made = _explain_classical(recommender, owner, part, items)
         found.update({(owner, one.item_id): one for one in made})
     item_ids = lists.column("item_id").to_pylist()
     return [found[key] for key in zip(owners, item_ids, strict=True)]
@@ -87,7 +88,9 @@ def explain(recommender: Recommender, users: Any, lists: pa.Table) -> list[Expla
 
 def explain_result(recommender: Recommender, data: Dataset, result: dict[str, Any]) -> None:
     """Add `explanation` to each recommendation of a result document (`anyrec.inference.infer`) that was made for `data`."""
-    ranker = recommender.add_items(data) if len(data.items) else recommender
+    ranker = recommender
+    if len(data.items):
+        ranker = recommender._widened(recommender.read_records("item", data, faults=[]))
     shown = [(entry["user_id"], one) for entry in result["users"] for one in entry["recommendations"]]
     if not shown:
         return
@@ -96,18 +99,18 @@ def explain_result(recommender: Recommender, data: Dataset, result: dict[str, An
         {"user_id": owners, "item_id": pa.array([one["item_id"] for _, one in shown], ranker.dataset.ids("item").type)}
     )
     rows = ranker._rows_of_ids("item", lists.column("item_id"))
-    for (_, one), row, found in zip(shown, rows, explain(ranker, data, lists), strict=True):
+    for (_, one), row, found in zip(
+        shown, rows, explain(ranker, ranker.read_records("user", data, faults=[]), lists), strict=True
+    ):
         reasons = [reason._asdict() for reason in found.reasons]
         title = title_of(ranker.dataset, int(row))
         one["explanation"] = {"title": title, "sentence": found.sentence, "reasons": reasons}
 
 
-def _explain_towers(
-    recommender: Recommender, owner: Any, record: pa.Table | None, row: int, items: np.ndarray
-) -> list[Explanation]:
-    """items: (shown,) rows. record: of the user, where one was given; row: of the user among the known, -1 for a new one."""
+def _explain_towers(recommender: Recommender, owner: Any, user: Records, items: np.ndarray) -> list[Explanation]:
+    """user: the one record; items: (shown,) rows."""
     model, table = recommender.model, recommender.dataset.items
-    record, history = _user_record(recommender, record, int(row))
+    record, history = _user_record(recommender, user)
     users, user_names, had = _user_variants(recommender, record, history)
     parts, item_names = _item_variants(recommender, items)
     shown = parts.view(1 + len(item_names), len(items), *parts.shape[1:])
@@ -127,7 +130,7 @@ def _explain_towers(
         *(("history", one, title_of(recommender.dataset, int(at))) for one, at in zip(history_ids, had, strict=True)),
     ]
     found = []
-    nearest = [()] * len(items) if model.has_history else _nearest(recommender, int(row), items)
+    nearest = [()] * len(items) if model.has_history else _nearest(recommender, _liked(recommender, user), items)
     for n, at in enumerate(items):
         mine = [*heads, *(("item", name, _told(table, "item", name, int(at))) for name in item_names)]
         reasons = [
@@ -139,18 +142,19 @@ def _explain_towers(
     return found
 
 
-def _explain_classical(recommender: Recommender, owner: Any, row: int, items: np.ndarray) -> list[Explanation]:
+def _explain_classical(recommender: Recommender, owner: Any, user: Records, items: np.ndarray) -> list[Explanation]:
     """What each item of the user's history adds, by taking it out; for a model that reads none, that it cannot be told."""
     model: Any = recommender.model
     classical, ids = model.classical, recommender.dataset.ids("item")
-    history = model.matrix[row] if row >= 0 else None
+    row = int(user.rows[0])
+    history = model.history_of(recommender._represent("user", user)[1])
     if not classical.personal:
         note = f"'{classical.type}' gives everyone the same list"
-    elif history is None or not history.nnz:
+    elif not history.nnz:
         note = "nothing is known of this user: these are the items that most people had"
     else:
         had = history.indices
-        effects = _without_each(classical, row, history, items, len(ids))
+        effects = _without_each(classical, max(row, 0), history, items, len(ids))
         if not np.abs(effects).max() > 0:
             note = f"'{classical.type}' keeps what it learned of a user and reads no history when it scores"
         else:
@@ -193,18 +197,13 @@ def _without_each(classical: Any, row: int, history: Any, items: np.ndarray, wid
     return effects
 
 
-def _user_record(recommender: Recommender, record: pa.Table | None, row: int) -> tuple[pa.Table, pa.Array | None]:
+def _user_record(recommender: Recommender, user: Records) -> tuple[pa.Table, pa.Array | None]:
     """The one user as the model reads it: the record that was given, or what is known where it holds nothing but an id."""
-    known = pa.array([row], mask=np.array([row < 0]))
-    bare = record is None or all(record.column(name).null_count for name in record.column_names if name != "user_id")
-    taken = recommender.dataset.users.take(known) if bare and row >= 0 else record
+    known = recommender.dataset.users.take(pa.array(user.rows, mask=user.rows < 0))
+    whole = user.table is None or (bool(user.bare[0]) and user.rows[0] >= 0)
+    taken = known if whole else user.table
     assert taken is not None
-    if not recommender.model.has_history:
-        return taken, None
-    if record is not None:
-        return taken, recommender._histories(record, np.array([row]))
-    assert recommender.history is not None
-    return taken, recommender.history.take(known)
+    return taken, recommender._histories(user) if recommender.model.has_history else None
 
 
 def _user_variants(
@@ -215,7 +214,7 @@ def _user_variants(
     Also the names of the features, and (had,) the items' rows, the latest first.
     """
     model = recommender.model
-    columns = move_columns(model.user.prepare(record, "user"), recommender.device)
+    columns = move_columns(model.user.prepare(record, "user", recommender.request_context()), recommender.device)
     names = [name for name in columns if name not in model.user.histories]
     had, events, owners = np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64)
     flat = None
@@ -242,7 +241,7 @@ def _item_variants(recommender: Recommender, items: np.ndarray) -> tuple[Tensor,
     """((1 + features) * items, ...) what the interaction reads of the items: whole, then without each feature in turn."""
     model = recommender.model
     table = recommender.dataset.items.take(pa.array(items))
-    columns = move_columns(model.item.prepare(table, "item"), recommender.device)
+    columns = move_columns(model.item.prepare(table, "item", recommender.request_context()), recommender.device)
     names = list(columns)
     made = _masked(columns, names, 1 + len(names), recommender.device, len(items))
     return represent_rows(model, "item", made, (1 + len(names)) * len(items)), names
@@ -260,9 +259,8 @@ def _masked(columns: Columns, names: list[str], count: int, device: torch.device
     }
 
 
-def _nearest(recommender: Recommender, row: int, items: np.ndarray, count: int = 2) -> list[tuple[str, ...]]:
-    """For each item, the titles of what the user had that is nearest to it by the cosine of item vectors."""
-    had = _liked(recommender, row) if row >= 0 else np.empty(0, np.int64)
+def _nearest(recommender: Recommender, had: np.ndarray, items: np.ndarray, count: int = 2) -> list[tuple[str, ...]]:
+    """For each item, the titles of what the user had that is nearest to it by the cosine of item vectors. had: item rows."""
     if not len(had):
         return [()] * len(items)
     rows = torch.from_numpy(np.concatenate([items, had])).to(recommender.device)
@@ -277,12 +275,12 @@ def _nearest(recommender: Recommender, row: int, items: np.ndarray, count: int =
     ]
 
 
-def _liked(recommender: Recommender, row: int) -> np.ndarray:
-    """(items,) distinct items that a known user had and did not dislike; all that they had if the model keeps no histories."""
+def _liked(recommender: Recommender, user: Records) -> np.ndarray:
+    """(items,) distinct items that one user had and did not dislike; all that they had if the model keeps no histories."""
     if recommender.history is None:
-        return recommender.seen.take(np.array([row]))[1]
-    events = recommender.history[row]
-    return np.unique([] if not events.is_valid else pc.struct_field(events.values, "item").to_numpy()).astype(np.int64)
+        return recommender._had(user)[1]
+    events = recommender._histories(user).flatten()
+    return np.unique(pc.struct_field(events, "item").to_numpy(zero_copy_only=False)).astype(np.int64)
 
 
 def _shares(effects: np.ndarray) -> np.ndarray:

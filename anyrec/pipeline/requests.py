@@ -14,6 +14,7 @@ from anyrec.data.lists import flat
 from anyrec.data.split import position_from_end
 from anyrec.evaluation.held_out import HeldOut
 from anyrec.pipeline.stages import Request
+from anyrec.records import completed
 from anyrec.scoring import represent_rows, token_rows
 
 if TYPE_CHECKING:
@@ -43,27 +44,26 @@ def make_requests(
     tokens: whether a ranker reads the users' feature vectors. The same seed and moment draw the same.
     """
     now = time.time_ns() // 1000 if now is None else now
+    records = recommender.read_records("user", users)
     with recommender._inference():
-        ids, represented, rows = recommender._represent("user", users)
-        vectors = recommender._tokens("user", users) if tokens else None
-    _, given, _ = recommender._look_up("user", users)
+        ids, represented, _ = recommender._represent("user", records)
+        vectors = recommender._tokens("user", records) if tokens else None
     size = block_size(recommender)
     for start in range(0, len(ids), size):
-        here = rows[start : start + size]
-        records = None if given is None else given.slice(start, size).combine_chunks()
-        history = _history(recommender, records, here)
-        seen = _seen(recommender, records, here, history)
+        part = records.slice(start, size)
+        seen = recommender._had(part)
         yield Request(
             recommender,
-            ids.slice(start, size),
-            _completed(recommender.dataset.users, records, here),
-            here,
+            part.ids,
+            completed(recommender.dataset.users, part.table, part.rows),
+            part.rows,
             represented[start : start + size],
             seen,
             dict(context or {}),
             now,
             np.random.default_rng([recommender.config.seed, now, start]),
-            history,
+            None if recommender.history is None else recommender._histories(part),
+            warnings=[] if start else list(records.context.warnings),
             exclude=seen if exclude_seen else None,
             tokens=None if vectors is None else vectors[start : start + size],
         )
@@ -131,58 +131,6 @@ def liked_pairs(request: Request) -> tuple[np.ndarray, np.ndarray]:
     width = len(request.items)
     keys = np.unique(rows * width + items)
     return keys // width, keys % width
-
-
-def _history(recommender: Recommender, records: pa.Table | None, rows: np.ndarray) -> pa.Array | None:
-    if recommender.history is None:
-        return None
-    if records is None:
-        return recommender.history.take(pa.array(rows))
-    return recommender._histories(records, rows)
-
-
-def _seen(
-    recommender: Recommender, records: pa.Table | None, rows: np.ndarray, history: pa.Array | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """What the data say each user had, and what a record says that came with a history of its own."""
-    seen = recommender._seen_by(rows)
-    name = f"temporal.{recommender.config.data.history}"
-    if records is None or history is None or name not in records.column_names:
-        return seen
-    events, owners = flat(history)
-    items = pc.struct_field(events, "item").to_numpy(zero_copy_only=False)
-    width = len(recommender.dataset.items)
-    keys = np.unique(np.concatenate([seen[0] * width + seen[1], owners * width + items]))
-    return keys // width, keys % width
-
-
-def _completed(known: pa.Table, records: pa.Table | None, rows: np.ndarray) -> pa.Table:
-    """The records, and where they say nothing, what is known of a known user."""
-    place = pa.array(rows, mask=rows < 0)
-    if records is None:
-        return known.take(place)
-    columns = {"user_id": records.column("user_id").combine_chunks()}
-    for name in dict.fromkeys([*known.column_names, *records.column_names]):
-        if name == "user_id":
-            continue
-        own = records.column(name).combine_chunks() if name in records.column_names else None
-        if name not in known.column_names:
-            columns[name] = own
-            continue
-        column = known.column(name).combine_chunks()
-        columns[name] = column.take(place) if own is None else _coalesce(own, column, place)
-    return pa.table(columns)
-
-
-def _coalesce(own: pa.Array, known: pa.Array, place: pa.Array) -> pa.Array:
-    """own: (rows,), and `known[place]` where it is null."""
-    if own.type != known.type:
-        try:
-            own = own.cast(known.type)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            return own
-    after = pa.array(np.arange(len(known), len(known) + len(own)))
-    return pa.concat_arrays([known, own]).take(pc.if_else(own.is_valid(), after, place))
 
 
 def _without(

@@ -104,6 +104,8 @@ def _alone(recommender: Recommender, table: pa.Table) -> np.ndarray:
     """(rows, dim) what the item tower makes of records with these features and no other, not even an id."""
     assert IDENTITY not in table.column_names
     with recommender._inference():
-        columns = move_columns(recommender.model.item.prepare(table, "item"), recommender.device)
+        columns = move_columns(
+            recommender.model.item.prepare(table, "item", recommender.request_context()), recommender.device
+        )
         made = represent_rows(recommender.model, "item", columns, len(table))
         return recommender._vectors("item", made).float().cpu().numpy()
