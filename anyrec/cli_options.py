@@ -16,7 +16,8 @@ from anyrec.errors import Fault, InputError
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 convert_app = typer.Typer(no_args_is_help=True)
 app.add_typer(convert_app, name="convert", help="Write a known data set in anyrec's format.")
-out, err = Console(highlight=False, soft_wrap=True), Console(stderr=True, highlight=False, soft_wrap=True)
+out = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+err = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 ConfigPath = Annotated[
     Path | None, typer.Option("--config", "--config_path", "--config-path", help="The config, JSON.")

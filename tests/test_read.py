@@ -244,16 +244,61 @@ def test_what_is_not_used_is_said(tmp_path):
 
 
 JUNK = st.sampled_from(
-    [None, 0, 1, -3, 2.5, True, "x", "", [], ["q", 1], {}, {"k": "v"}, {"k": [1]}, 10**30, [None], [[1]], "2024-01-01"]
+    [
+        None,
+        0,
+        1,
+        -3,
+        2.5,
+        True,
+        "x",
+        "",
+        [],
+        ["q", 1],
+        {},
+        {"k": "v"},
+        {"k": [1]},
+        10**30,
+        [None],
+        [[1]],
+        "2024-01-01",
+        1.0,
+        10**400,
+        -(2**63),
+        2**63,
+        2**64,
+        1e308,
+        -0.0,
+        1e11,
+        -62135596801,
+        "\ud800",
+        {"\ud800": 1},
+        {"a\n": "x"},
+        {"": 1},
+        "a\x00",
+        [[[[1]]]],
+        [[[[[1]]]]],
+        {"a": {"b": {"c": {"d": 1}}}},
+        {"a": {"b": {"c": {"d": {"e": 1}}}}},
+        "2024-02-30",
+        "20240517T1230",
+        "0001-01-01T00:00:00+01:00",
+        "9999-12-31T23:59:59Z",
+        "2024-05-17\n",
+        "12:30:00",
+        {"history": {"a": 1}},
+    ]
 )
 PATHS = [
     ("user_data",), ("user_data", 0), ("user_data", 0, "user_id"), ("user_data", 0, "categorical"), ("user_data", 0, "categorical", "job"),
     ("user_data", 0, "continuous", "age"), ("user_data", 0, "text", "bio"), ("user_data", 1, "temporal", "spend"), ("user_data", 1, "other"),
     ("item_data", 0, "audio"), ("item_data", 1, "image", "front"), ("item_data", 1, "item_id"), ("interactions", 0), ("interactions", 1, "label"),
     ("interactions", 0, "rating"), ("interactions", 0, "interaction_type"), ("interactions", 0, "timestamp"), ("interactions", 1, "context"),
-    ("extra",),
+    ("extra",), ("user_data", 0, "history"), ("user_data", 0, "a.b"), ("user_data", 0, ""), ("item_data", 1, "user_id"),
+    ("user_data", 0, "text", "a\x1f"), ("item_data", 0, "audio", "\udc00"), ("interactions", 0, "unused"), ("interactions", 1, "context", ""),
+    ("interactions", 1, "context", "device"), ("interactions", 0, "weight"),
 ]  # fmt: skip
-SEMANTIC = {"unknown id", "duplicate id", "mixed id types", "bad timestamp", "not finite", "empty data"}
+SEMANTIC = {"unknown id", "duplicate id", "mixed id types", "mixed values"}
 """What JSON Schema cannot say."""
 
 

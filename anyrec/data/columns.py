@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Callable, Sequence
-from datetime import datetime, timezone
 from itertools import chain
 from typing import Any
 
@@ -12,12 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from anyrec.errors import SHOWN_PER_KIND, Fault
+from anyrec.data.faults import Faults, show
+from anyrec.data.nested import NOT_TEXT, check_nested, is_text
+from anyrec.data.places import Pointer
+from anyrec.data.times import TIME, epochs, parse_times
 
-TIME = pa.timestamp("us", "UTC")
-ZONE = r"(Z|z|[+-]\d\d(:?\d\d)?)$"
-LATEST_SECOND = 1e11
-"""Epoch seconds past this (the year 5138) are taken for milliseconds by mistake."""
+__all__ = ["TIME", "Faults", "Pointer", "feature_column", "id_column", "number_column", "show", "time_column"]
 TEXT, NUMBER = {str}, {int, float}
 ALLOWED: dict[str, tuple[set[type], str]] = {
     "text": (TEXT, "a text or a list of texts"),
@@ -26,63 +25,50 @@ ALLOWED: dict[str, tuple[set[type], str]] = {
     "continuous": (NUMBER, "a number or a list of numbers"),
     "temporal": ({str, int, float}, "a number, a time or an id, or a list of one of them"),
 }
+RESERVED = ("history", "identity")
+"""Names of the groups that the config keeps for what users did and for ids themselves."""
+CONTROL = set(map(chr, range(32))) | {"\x7f"}
+TIME_HINT = "Write it as 2024-05-17T12:30:00Z or as seconds since 1970."
 
 
-class Faults:
-    """Collects faults: the first 20 of each kind, and how many there are of each."""
-
-    def __init__(self) -> None:
-        self.shown: list[Fault] = []
-        self.counts: Counter[str] = Counter()
-
-    def add(self, kind: str, where: str, what: str, mend: str = "") -> None:
-        self.counts[kind] += 1
-        if self.counts[kind] <= SHOWN_PER_KIND:
-            self.shown.append(Fault(where, what, mend, kind))
-
-    def add_rows(
-        self, kind: str, rows: Sequence[int] | np.ndarray, make: Callable[[int], tuple[str, str, str]]
-    ) -> None:
-        """`make(row)` gives where, what and mend; called for the rows that will be shown alone."""
-        if not len(rows):
-            return
-        room = max(0, SHOWN_PER_KIND - self.counts[kind])
-        self.counts[kind] += len(rows)
-        self.shown += [Fault(*make(int(row)), kind) for row in rows[:room]]
-
-    def __bool__(self) -> bool:
-        return bool(self.counts)
+def name_fault(group: str, name: str = "x") -> tuple[str, str] | None:
+    """What is wrong with the name of a group and of a feature, and how to fix it; None if nothing is."""
+    if group in RESERVED:
+        return (
+            f"the group name '{group}' is reserved.",
+            "Name the group after the plugin that reads it, or as 'temporal'.",
+        )
+    if not group or "." in group:
+        return f"a group's name is not empty and has no dot; found {show(group)}.", "Rename the group."
+    if not name:
+        return "a feature has an empty name.", "Name it."
+    if not is_text((group, name)) or CONTROL & set(group + name):
+        return (
+            f"the name {show(name if is_text((group,)) and not CONTROL & set(group) else group)} holds control characters or half characters.",
+            "Rename it.",
+        )
+    return None
 
 
-Pointer = Callable[[int], str]
-"""Row to JSON pointer."""
+def id_column(values: list[Any], pointer: Pointer, faults: Faults, missing_ok: bool = False) -> pa.Array:
+    """(rows,) int64 or string. Faults: missing, neither a text nor a whole number, of two kinds in one column, empty.
 
-
-def show(value: Any) -> str:
-    """A value, short, as it would stand in JSON."""
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def id_column(values: list[Any], pointer: Pointer, faults: Faults) -> pa.Array:
-    """(rows,) int64 or string. Faults: missing, of another kind than an id, of two kinds in one column, empty."""
+    missing_ok: None is left as null, for the caller to drop.
+    """
     kinds = set(map(type, values))
-    if kinds <= {int} or kinds <= {str}:
-        try:
-            column = pa.array(values, pa.int64() if kinds == {int} else pa.string())
-        except (pa.ArrowInvalid, OverflowError):
-            big = [row for row, value in enumerate(values) if not -(2**63) <= value < 2**63]
-            faults.add_rows(
-                "bad id",
-                big,
-                lambda row: (pointer(row), f"the id {values[row]} is past 64 bits.", "Write it as a text."),
-            )
-            return pa.array([None if row in set(big) else v for row, v in enumerate(values)], pa.int64())
-        if kinds == {str}:
-            empty = np.flatnonzero(pc.equal(pc.utf8_length(column), 0).to_numpy(zero_copy_only=False))
-            faults.add_rows("bad id", empty, lambda row: (pointer(row), "the id is an empty text.", "Give it an id."))
+    if float in kinds:  # 1.0 is the whole number 1
+        values = [int(v) if type(v) is float and v.is_integer() and abs(v) <= 2**63 else v for v in values]
+        kinds = set(map(type, values))
+    if missing_ok:
+        kinds -= {type(None)}
+    if kinds <= {int} and kinds:
+        return _whole_ids(values, pointer, faults)
+    if kinds <= {str}:
+        column = text_column(values, pointer, faults)
+        empty = np.flatnonzero(pc.fill_null(pc.equal(column, ""), False).to_numpy(zero_copy_only=False))
+        faults.add_rows("bad id", empty, lambda row: (pointer(row), "the id is an empty text.", "Give it an id."))
         return column
-    wrong = [row for row, value in enumerate(values) if type(value) not in (int, str)]
+    wrong = [row for row, v in enumerate(values) if type(v) not in (int, str) and not (missing_ok and v is None)]
     faults.add_rows(
         "bad id",
         wrong,
@@ -104,9 +90,31 @@ def id_column(values: list[Any], pointer: Pointer, faults: Faults) -> pa.Array:
             '1 and "1" are different ids: write all of one kind.',
         ),
     )
-    return pa.array(
-        [value if type(value) is common else None for value in values], pa.int64() if common is int else pa.string()
+    values = [value if type(value) is common else None for value in values]
+    return _whole_ids(values, pointer, faults) if common is int else text_column(values, pointer, faults)
+
+
+def _whole_ids(values: list[Any], pointer: Pointer, faults: Faults) -> pa.Array:
+    try:
+        return pa.array(values, pa.int64())
+    except (pa.ArrowInvalid, OverflowError):
+        big = {row for row, value in enumerate(values) if value is not None and not -(2**63) <= value < 2**63}
+    faults.add_rows(
+        "bad id",
+        sorted(big),
+        lambda row: (pointer(row), f"the id {show(values[row])} is past 64 bits.", "Write it as a text."),
     )
+    return pa.array([None if row in big else v for row, v in enumerate(values)], pa.int64())
+
+
+def text_column(values: list[Any], pointer: Pointer, faults: Faults) -> pa.Array:
+    """(rows,) string. values: texts and None. Fault: half of a surrogate pair."""
+    try:
+        return pa.array(values, pa.string())
+    except UnicodeEncodeError:
+        wrong = [row for row, value in enumerate(values) if value is not None and not is_text((value,))]
+    faults.add_rows(NOT_TEXT[0], wrong, lambda row: (pointer(row), *NOT_TEXT[1:]))
+    return pa.array(_without(values, wrong), pa.string())
 
 
 def number_column(values: list[Any], pointer: Pointer, faults: Faults, name: str) -> pa.Array:
@@ -118,12 +126,12 @@ def number_column(values: list[Any], pointer: Pointer, faults: Faults, name: str
         )
         values = _without(values, wrong)
     column = _floats(values)
-    _check_finite(column, pointer, faults)
+    check_finite(column, pointer, faults)
     return column
 
 
 def time_column(values: list[Any], pointer: Pointer, faults: Faults) -> pa.Array:
-    """(rows,) times, from ISO 8601 (UTC where no zone is given) or epoch seconds."""
+    """(rows,) times, from ISO 8601 (UTC where no zone is given) or epoch seconds, which may be mixed."""
     wrong = _wrong_rows(values, {str, int, float})
     if wrong:
         faults.add_rows(
@@ -132,44 +140,22 @@ def time_column(values: list[Any], pointer: Pointer, faults: Faults) -> pa.Array
             lambda row: (pointer(row), f"a timestamp is ISO 8601 or epoch seconds; found {show(values[row])}.", ""),
         )
         values = _without(values, wrong)
-    kinds = set(map(type, values)) - {type(None)}
-    mend = "Write it as 2024-05-17T12:30:00Z or as seconds since 1970."
-    if kinds <= {str}:
-        column, bad = parse_times(pa.array(values, pa.string()))
-    elif kinds <= NUMBER:
-        column, bad = _epochs(_floats(values))
-    else:
-        text, bad_text = parse_times(pa.array([v if type(v) is str else None for v in values], pa.string()))
-        number, bad_number = _epochs(_floats([v if type(v) is not str else None for v in values]))
-        column, bad = pc.coalesce(text, number), np.union1d(bad_text, bad_number).astype(np.int64)
-    faults.add_rows("bad timestamp", bad, lambda row: (pointer(row), f"{show(values[row])} is not a time.", mend))
+    column, bad = _times(values, pointer, faults)
+    faults.add_rows("bad timestamp", bad, lambda row: (pointer(row), f"{show(values[row])} is not a time.", TIME_HINT))
     return column
 
 
-def parse_times(texts: pa.Array) -> tuple[pa.Array, np.ndarray]:
-    """Times, and the rows that hold none."""
-    try:
-        return texts.cast(TIME), np.empty(0, np.int64)  # every one with its zone, as most files have them
-    except pa.ArrowInvalid:
-        pass
-    day_only = pc.fill_null(pc.equal(pc.utf8_length(texts), 10), False)
-    zoned = pc.or_kleene(day_only, pc.match_substring_regex(texts, "[T ].*" + ZONE))
-    spelled = pc.if_else(zoned, texts, pc.binary_join_element_wise(texts, "Z", ""))
-    spelled = pc.if_else(day_only, pc.binary_join_element_wise(texts, "T00:00:00Z", ""), spelled)
-    try:
-        return spelled.cast(TIME), np.empty(0, np.int64)
-    except pa.ArrowInvalid:
-        pass
-    found: list[datetime | None] = []
-    for text in texts.to_pylist():  # one of them is odd: only now is each looked at alone
-        try:
-            time = None if text is None else datetime.fromisoformat(text)
-            found.append(time if time is None or time.tzinfo else time.replace(tzinfo=timezone.utc))
-        except ValueError:
-            found.append(None)
-    column = pa.array(found, TIME)
-    bad = np.flatnonzero(pc.and_(column.is_null(), texts.is_valid()).to_numpy(zero_copy_only=False))
-    return column, bad
+def _times(values: list[Any], pointer: Pointer, faults: Faults) -> tuple[pa.Array, np.ndarray]:
+    """Times of texts and numbers, and the rows that hold none."""
+    kinds = set(map(type, values)) - {type(None)}
+    if kinds <= NUMBER and kinds:
+        return epochs(_floats(values))
+    texts = text_column([v if type(v) is str else None for v in values] if kinds - {str} else values, pointer, faults)
+    column, bad = parse_times(texts)
+    if kinds <= {str}:
+        return column, bad
+    numbers, bad_numbers = epochs(_floats([v if type(v) is not str else None for v in values]))
+    return pc.coalesce(column, numbers), np.union1d(bad, bad_numbers).astype(np.int64)
 
 
 def feature_column(group: str, values: list[Any], pointer: Pointer, faults: Faults) -> pa.Array:
@@ -194,43 +180,55 @@ def feature_column(group: str, values: list[Any], pointer: Pointer, faults: Faul
             lambda row: (pointer(row), f"a {group} feature is {expected}; found {show(values[row])}.", ""),
         )
         values = _without(values, wrong)
-    if group == "temporal" or listed:
-        values = [value if type(value) is list or value is None else [value] for value in values]
-        flat = list(chain.from_iterable(value for value in values if value is not None))
-        column = _flat(group, flat)
-        lengths = [0 if value is None else len(value) for value in values]
-        offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
-        mask = pa.array([value is None for value in values], pa.bool_())
-        column = pa.ListArray.from_arrays(offsets, column, mask=mask)
-    else:
-        column = _flat(group, values)
-    _check_finite(column, pointer, faults)
+    if group != "temporal" and not listed:
+        column = _flat(group, values, pointer, faults)
+        check_finite(column, pointer, faults)
+        return column
+    values = [value if type(value) is list or value is None else [value] for value in values]
+    flat = list(chain.from_iterable(value for value in values if value is not None))
+    lengths = np.array([0 if value is None else len(value) for value in values], np.int64)
+    owners = np.repeat(np.arange(len(values)), lengths)
+    column = _flat(group, flat, lambda place: pointer(int(owners[place])), faults)
+    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
+    mask = pa.array([value is None for value in values], pa.bool_())
+    column = pa.ListArray.from_arrays(offsets, column, mask=mask)
+    check_finite(column, pointer, faults)
     return column
 
 
-def _flat(group: str, values: list[Any]) -> pa.Array:
-    if group in ("text", "image"):
-        return pa.array(values, pa.string())
+def _flat(group: str, values: list[Any], pointer: Pointer, faults: Faults) -> pa.Array:
+    kinds = set(map(type, values)) - {type(None)}
+    if group in ("text", "image") or kinds <= {str}:
+        return text_column(values, pointer, faults) if group != "continuous" else pa.nulls(len(values), pa.float64())
     if group == "continuous":
         return _floats(values)
-    kinds = set(map(type, values)) - {type(None)}
-    if kinds <= {str}:
-        return pa.array(values, pa.string())
-    if group == "temporal":
-        if kinds <= {int}:
-            try:
-                return pa.array(values, pa.int64())
-            except (pa.ArrowInvalid, OverflowError):
-                return _floats(values)
-        return (
-            _floats(values)
-            if kinds <= NUMBER
-            else pa.array([None if v is None else str(v) for v in values], pa.string())
-        )
-    return pa.array([_category(value) for value in values], pa.string())
+    if group == "categorical":
+        if float in kinds:
+            odd = [row for row, value in enumerate(values) if type(value) is float and not math.isfinite(value)]
+            faults.add_rows("not finite", odd, lambda row: (pointer(row), *NOT_FINITE))
+            values = _without(values, odd)
+        return text_column(list(map(category, values)), pointer, faults)
+    if kinds <= {int}:
+        try:
+            return pa.array(values, pa.int64())
+        except (pa.ArrowInvalid, OverflowError):
+            return _floats(values)
+    if kinds <= NUMBER:
+        return _floats(values)
+    column, bad = _times(values, pointer, faults)
+    faults.add_rows(
+        "mixed values",
+        bad,
+        lambda row: (
+            pointer(row),
+            f"this feature holds texts and numbers, which must all be times; {show(values[row])} is none.",
+            "Write all of one kind.",
+        ),
+    )
+    return column
 
 
-def _category(value: Any) -> str | None:
+def category(value: Any) -> str | None:
     """Categories are texts: 2 and 2.0 are "2", true is "true"."""
     if value is None or type(value) is str:
         return value
@@ -240,23 +238,32 @@ def _category(value: Any) -> str | None:
 
 
 def _inferred(values: list[Any], pointer: Pointer, faults: Faults) -> pa.Array:
+    """(rows,) of the type that Arrow finds for the values; all of one feature's values must be of one type."""
+    from anyrec.data.arrow_types import plain
+
+    values = check_nested(values, pointer, faults)
     try:
-        return pa.array(values)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
-        common = Counter(map(type, (v for v in values if v is not None))).most_common(1)[0][0]
-        wrong = [row for row, value in enumerate(values) if value is not None and type(value) is not common]
-        if not wrong:
-            faults.add("bad value", pointer(0), f"this feature's values do not go together: {error}.")
-        faults.add_rows(
-            "bad value",
-            wrong,
-            lambda row: (
-                pointer(row),
-                f"most values here are of type {common.__name__}; found {show(values[row])}.",
-                "",
-            ),
-        )
-        return pa.nulls(len(values))
+        return plain(pa.array(values))[0]
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):
+        pass
+    kinds = Counter(map(type, (value for value in values if value is not None)))
+    if set(kinds) <= NUMBER:
+        return _floats(values)
+    common = kinds.most_common(1)[0][0]
+    wrong = [row for row, value in enumerate(values) if value is not None and type(value) is not common]
+    if not wrong:
+        what = "the lists or objects of this feature hold values of several types."
+        faults.add("mixed values", pointer(0), what, "Write all of one type.")
+    faults.add_rows(
+        "mixed values",
+        wrong,
+        lambda row: (
+            pointer(row),
+            f"most values here are of type {common.__name__}; found {show(values[row])}.",
+            "Write all of one type.",
+        ),
+    )
+    return pa.nulls(len(values), pa.string())
 
 
 def _floats(values: list[Any]) -> pa.Array:
@@ -273,15 +280,10 @@ def _float(value: Any) -> float:
         return float("inf")
 
 
-def _epochs(seconds: pa.Array) -> tuple[pa.Array, np.ndarray]:
-    values = pc.fill_null(seconds, 0.0).to_numpy(zero_copy_only=False)
-    bad = ~(np.abs(values) < LATEST_SECOND)
-    micro = np.round(np.where(bad, 0.0, values) * 1e6).astype(np.int64)
-    mask = bad | seconds.is_null().to_numpy(zero_copy_only=False)
-    return pa.array(micro, mask=mask).cast(pa.timestamp("us")).cast(TIME), np.flatnonzero(bad)
+NOT_FINITE = ("NaN and infinity are not data.", "Leave the value out, or write null.")
 
 
-def _check_finite(column: pa.Array, pointer: Pointer, faults: Faults) -> None:
+def check_finite(column: pa.Array, pointer: Pointer, faults: Faults) -> None:
     flat = column.flatten() if pa.types.is_list(column.type) else column
     if not pa.types.is_floating(flat.type):
         return
@@ -291,11 +293,7 @@ def _check_finite(column: pa.Array, pointer: Pointer, faults: Faults) -> None:
     rows = np.flatnonzero(odd)
     if pa.types.is_list(column.type):
         rows = np.unique(pc.list_parent_indices(column).to_numpy(zero_copy_only=False)[rows])
-    faults.add_rows(
-        "not finite",
-        rows,
-        lambda row: (pointer(row), "NaN and infinity are not data.", "Leave the value out, or write null."),
-    )
+    faults.add_rows("not finite", rows, lambda row: (pointer(row), *NOT_FINITE))
 
 
 def _wrong_rows(values: list[Any], allowed: set[type]) -> list[int]:

@@ -52,15 +52,32 @@ class Dataset:
         return read_dataset(path, options)
 
     @classmethod
-    def from_tables(cls, users: Any, items: Any, interactions: Any, options: DataConfig | None = None) -> Dataset:
-        """pandas, polars or Arrow tables, their feature columns named `group.name`. Raises DataError with every fault."""
+    def from_tables(
+        cls,
+        users: Any,
+        items: Any,
+        interactions: Any,
+        options: DataConfig | None = None,
+        root: str | Path | None = None,
+    ) -> Dataset:
+        """A dataset from pandas, polars or Arrow tables, their feature columns named `group.name`.
+
+        Args:
+            users: Table with `user_id`.
+            items: Table with `item_id`.
+            interactions: Table with `user_id`, `item_id` and any of `interaction_type`, `timestamp`, `weight`, `rating`,
+                `label` and `context.name`.
+            options: The config's `data` section.
+            root: Folder that relative image names start from; by default the working directory.
+
+        Raises:
+            DataError: With every fault found, by column and row.
+        """
         from anyrec.data.limits import apply_limits
         from anyrec.data.read import dataset_from_tables
-        from anyrec.data.tables import as_arrow
 
         options = options or DataConfig()
-        tables = [as_arrow(table) for table in (users, items, interactions)]
-        return apply_limits(dataset_from_tables(tables[0], tables[1], tables[2], options, Path()), options)
+        return apply_limits(dataset_from_tables(users, items, interactions, options, Path(root or "")), options)
 
     def table(self, side: Side) -> pa.Table:
         return self.users if side == "user" else self.items

@@ -12,9 +12,11 @@ import pyarrow as pa
 
 from anyrec.config import DataConfig
 from anyrec.data.columns import Faults, id_column, show
+from anyrec.data.containers import stem_and_kind
 from anyrec.data.dataset import Dataset, Side
+from anyrec.data.places import table_place
 from anyrec.data.read import TOP, check_owners, decode_any, finish_partial, no_records, read_bytes, read_partial
-from anyrec.data.tables import ENDINGS, PARTS, as_arrow, normalised, read_part, whole_number_ids
+from anyrec.data.tables import KINDS, PARTS, Part, Raw, finish_parts, of_frame, read_part
 from anyrec.errors import DataError, Fault
 
 FORMS = "ids, dicts, a pandas, polars or Arrow table, or a Dataset"
@@ -32,18 +34,16 @@ def read_request_file(path: Path, known: Dataset, options: DataConfig) -> Datase
     Raises:
         DataError: With every fault.
     """
+    faults, notes = Faults(), []
     if path.is_dir():
-        tables = {part: read_part(file) for part in PARTS if (file := _part_file(path, part)) is not None}
-        if not tables:
+        parts = {part: read_part(file, part, faults, notes)[1] for part, file in _part_files(path).items()}
+        if not parts:
             what = "this folder holds none of users, items and interactions."
             raise DataError(Fault(str(path), what, "Put users.csv (or .parquet, .jsonl) there.", "no data"))
-        return request_of_tables(tables, known, options, path, written=True)
-    if path.suffix in ENDINGS:
-        read_bytes(path)  # a missing or empty file is named as for JSON
-        table = read_part(path)
-        names = set(table.column_names)
-        part = "interactions" if {"user_id", "item_id"} <= names else "items" if "item_id" in names else "users"
-        return request_of_tables({part: table}, known, options, path.parent, written=True)
+        return _request_of_parts(parts, known, options, path, faults, notes)
+    if stem_and_kind(path)[1] in KINDS:
+        part, read = read_part(path, None, faults, notes)
+        return _request_of_parts({part: read}, known, options, path.parent, faults, notes)
     return request_of_document(decode_any(read_bytes(path), path), known, options, path.parent)
 
 
@@ -54,27 +54,21 @@ def request_of_document(document: Any, known: Dataset, options: DataConfig, root
     return read_partial(document, options, known.roles, root, item_ids=known.ids("item"))
 
 
-def request_of_tables(
-    tables: Mapping[str, pa.Table],
-    known: Dataset,
-    options: DataConfig,
-    root: Path,
-    *,
-    written: bool = False,
-) -> Dataset:
-    """Check Arrow tables by part (users, items, interactions).
+def request_of_tables(tables: Mapping[str, Any], known: Dataset, options: DataConfig, root: Path) -> Dataset:
+    """Check pandas, polars or Arrow tables by part (users, items, interactions)."""
+    parts: dict[str, Part | Raw] = {part: of_frame(table, part) for part, table in tables.items()}
+    return _request_of_parts(parts, known, options, root, Faults(), [])
 
-    Args:
-        written: The tables come from files. Ids written as whole numbers in a CSV file then take the model's id type.
-    """
-    faults, notes = Faults(), []
-    if written:
-        tables = _with_known_types(tables, known)
-    parts = [
-        normalised(tables[part], side, faults, notes) if part in tables else no_records(part)
-        for part, side in zip(PARTS, ("user", "item", ""), strict=True)
-    ]
-    return finish_partial((parts[0], parts[1], parts[2]), faults, notes, options, known.roles, root, known.ids("item"))
+
+def _request_of_parts(
+    parts: Mapping[str, Part | Raw], known: Dataset, options: DataConfig, root: Path, faults: Faults, notes: list[str]
+) -> Dataset:
+    """Ids in CSV files, which knows no types, take the types of the model's ids."""
+    made = finish_parts(parts, faults, notes, known_ids={"user_id": known.ids("user"), "item_id": known.ids("item")})
+    found = [made[part] if part in made else Part(no_records(part), table_place(part)) for part in PARTS]
+    tables = (found[0].table, found[1].table, found[2].table)
+    places = [part.place for part in found]
+    return finish_partial(tables, faults, notes, options, known.roles, root, known.ids("item"), places)
 
 
 def request_of(side: Side, source: Any, known: Dataset, options: DataConfig) -> Dataset | pa.Array:
@@ -94,7 +88,7 @@ def request_of(side: Side, source: Any, known: Dataset, options: DataConfig) -> 
     if isinstance(source, (pa.Array, pa.ChunkedArray)):
         return ids_of(side, source)
     if is_table(source):
-        return request_of_tables({f"{side}s": as_arrow(source)}, known, options, known.root)
+        return request_of_tables({f"{side}s": source}, known, options, known.root)
     if isinstance(source, (str, bytes)) or not isinstance(source, Iterable):
         what = f"expected {FORMS}; found {show(source)}."
         raise DataError(Fault(side + "s", what, f"Write [{show(source)}] for one id.", "shape"))
@@ -148,25 +142,19 @@ def _is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
-def _part_file(folder: Path, part: str) -> Path | None:
-    return next((folder / (part + ending) for ending in ENDINGS if (folder / (part + ending)).is_file()), None)
-
-
-def _with_known_types(tables: Mapping[str, pa.Table], known: Dataset) -> dict[str, pa.Table]:
-    """The tables with ids of whole numbers where the model's are; CSV knows no types."""
-    found = dict(tables)
-    for side in ("user", "item"):
-        if not pa.types.is_integer(known.ids(side).type):
-            continue
-        parts = [part for part, table in found.items() if f"{side}_id" in table.column_names]
-        found.update(zip(parts, whole_number_ids([found[part] for part in parts], [f"{side}_id"]), strict=True))
-    return found
+def _part_files(folder: Path) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for kind in reversed(KINDS):
+        found.update(
+            (stem_and_kind(file)[0], file) for file in sorted(folder.iterdir()) if stem_and_kind(file)[1] == kind
+        )
+    return {part: found[part] for part in PARTS if part in found}
 
 
 def with_interactions(data: Dataset, interactions: Any, known: Dataset, options: DataConfig) -> Dataset:
     """The request with interactions given apart, as a table or a list of dicts."""
     if is_table(interactions):
-        more = request_of_tables({"interactions": as_arrow(interactions)}, known, options, known.root)
+        more = request_of_tables({"interactions": interactions}, known, options, known.root)
     elif isinstance(interactions, (list, tuple)):
         more = request_of_document({"interactions": list(interactions)}, known, options, known.root)
     else:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from anyrec.config import DataConfig
-from anyrec.data.columns import TIME, Faults, parse_times, show
+from anyrec.data.columns import Faults, show
 from anyrec.data.dataset import rows_of
+from anyrec.data.places import Place, json_place
+from anyrec.data.times import TIME, clock_seconds, epochs, parse_times
 from anyrec.errors import did_you_mean
 
 EPOCHS = (1e8, 5e9)
@@ -21,29 +25,33 @@ def apply_roles(
     options: DataConfig,
     notes: list[str],
     faults: Faults,
+    places: Sequence[Place] | None = None,
     item_ids: pa.Array | None = None,
 ) -> tuple[pa.Table, pa.Table, dict[str, str]]:
     """Both tables with every temporal column typed by its role, and the roles as {"user.name": role}.
 
     Args:
+        places: Of the rows of users and items; by default those of a JSON document.
         item_ids: The items that lists of ids name; by default those of `items`.
     """
+    places = places or [json_place("user_data"), json_place("item_data")]
     among: pa.Array = items.column("item_id").combine_chunks() if item_ids is None else item_ids
     tables, roles = {"user": users, "item": items}, {}
-    for side in ("user", "item"):
+    for side, where in zip(("user", "item"), places[:2], strict=True):
         for place, column_name in enumerate(tables[side].column_names):
             if not column_name.startswith("temporal."):
                 continue
             name = f"{side}.{column_name.removeprefix('temporal.')}"
             column = tables[side].column(column_name).combine_chunks()
             role = "items" if name == f"user.{options.history}" else options.roles.get(name)
+            inferred = role is None
             if role is None:
                 role = infer_role(column, among)
                 notes.append(
                     f"The temporal feature '{name}' is read as {role} (inferred; data.roles can say otherwise)."
                 )
             roles[name] = role
-            typed = _typed(column, role, among.type, side, column_name, faults)
+            typed = _typed(column, role, among.type, where, column_name, faults, inferred)
             tables[side] = tables[side].set_column(place, column_name, typed)
     return tables["user"], tables["item"], {**options.roles, **roles}
 
@@ -61,7 +69,7 @@ def check_roles(options: DataConfig, names: list[str], faults: Faults) -> None:
 
 
 def infer_role(column: pa.Array, item_ids: pa.Array) -> str:
-    """Item ids where all values are ids of items; timestamps for times or epoch seconds; else numbers."""
+    """Item ids if all values are ids of items; timestamps for times or epoch seconds; else numbers, as times of day are."""
     values = column.flatten().drop_null()
     if pa.types.is_timestamp(values.type):
         return "timestamps"
@@ -70,6 +78,8 @@ def infer_role(column: pa.Array, item_ids: pa.Array) -> str:
     if (rows_of(values, item_ids) >= 0).all():
         return "items"
     if pa.types.is_string(values.type):
+        if clock_seconds(values) is not None:
+            return "numbers"
         _, bad = parse_times(values)
         return "timestamps" if len(bad) <= len(values) / 2 else "items"
     bounds = pc.min_max(values)
@@ -77,40 +87,57 @@ def infer_role(column: pa.Array, item_ids: pa.Array) -> str:
     return "timestamps" if inside else "numbers"
 
 
-def _typed(column: pa.Array, role: str, id_type: pa.DataType, side: str, name: str, faults: Faults) -> pa.Array:
-    """The list column with its values typed by `role`; what cannot be is a fault."""
+def _typed(
+    column: pa.Array, role: str, id_type: pa.DataType, place: Place, name: str, faults: Faults, inferred: bool
+) -> pa.Array:
+    """The list column with its values typed by `role`; a value that cannot be is a fault.
+
+    inferred: the role is that of most values, so that the others are of another kind.
+    """
     flat = column.flatten()
     parents = pc.list_parent_indices(column).to_numpy(zero_copy_only=False)
 
     def report(bad: np.ndarray) -> None:
+        kind = "bad timestamp" if role == "timestamps" else "bad value"
         faults.add_rows(
-            "bad timestamp" if role == "timestamps" else "bad value",
+            "mixed values" if inferred else kind,
             bad,
-            lambda place: (
-                f"/{side}_data/{parents[place]}/{name.replace('.', '/')}",
-                f"{show(flat[place].as_py())} is none of the {role} that this feature holds.",
-                "Mend the value, or declare the feature's role in data.roles.",
+            lambda value: (
+                place(int(parents[value]), name),
+                f"{show(flat[value].as_py())} is none of the {role} that this feature holds.",
+                "Correct the value, or declare the feature's role in data.roles.",
             ),
         )
 
     if role == "items":
         same = pa.types.is_string(flat.type) == pa.types.is_string(id_type)
-        values = flat.cast(id_type, safe=False) if same else pa.nulls(len(flat), id_type)
+        values = _ids(flat, id_type) if same else pa.nulls(len(flat), id_type)
     elif role == "numbers":
-        if pa.types.is_string(flat.type) or pa.types.is_timestamp(flat.type):
+        clock = clock_seconds(flat) if pa.types.is_string(flat.type) else None
+        if clock is not None:
+            values = clock
+        elif pa.types.is_string(flat.type) or pa.types.is_timestamp(flat.type):
             report(np.flatnonzero(flat.is_valid().to_numpy(zero_copy_only=False)))
             values = pa.nulls(len(flat), pa.float64())
         else:
-            values = flat.cast(pa.float64())
-    elif pa.types.is_string(flat.type):
-        values, bad = parse_times(flat)
-        report(bad)
+            values = flat.cast(pa.float64(), safe=False)
     elif pa.types.is_timestamp(flat.type):
         values = flat.cast(TIME)
     else:
-        micro = pc.round(pc.multiply(flat.cast(pa.float64()), 1e6)).cast(pa.int64())
-        values = micro.cast(pa.timestamp("us")).cast(TIME)
-    offsets = np.concatenate(
-        [[0], np.cumsum(pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False))]
-    )
-    return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), values, mask=column.is_null())
+        text = pa.types.is_string(flat.type)
+        values, bad = parse_times(flat) if text else epochs(flat.cast(pa.float64(), safe=False))
+        report(bad)
+    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), values, mask=column.is_null())
+
+
+def _ids(values: pa.Array, id_type: pa.DataType) -> pa.Array:
+    """Values in the ids' type; numbers that are no whole numbers of 64 bits, and times, are no id."""
+    if pa.types.is_floating(values.type):
+        numbers = pc.fill_null(values, 0.5).to_numpy(zero_copy_only=False)
+        whole = pa.array((numbers == np.floor(numbers)) & (np.abs(numbers) < 2**63))
+        return pc.if_else(whole, values, None).cast(id_type)
+    if pa.types.is_timestamp(values.type):
+        return pa.nulls(len(values), id_type)
+    return values.cast(id_type, safe=False)

@@ -1,92 +1,142 @@
-"""Tabular data: JSON Lines, CSV, Parquet, pandas, polars and Arrow tables, and writing a dataset as JSON."""
+"""Tables: folders of JSON Lines, CSV and Parquet, data frames and Arrow tables; and writing a dataset as JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv
 import pyarrow.parquet
 
-from anyrec.data.columns import TIME, Faults, _epochs, feature_column, parse_times, show
-from anyrec.data.dataset import Dataset
-from anyrec.errors import DataError, Fault, did_you_mean
+from anyrec.config import DataConfig
+from anyrec.data.arrow_types import UnreadableType, plain
+from anyrec.data.containers import read_bytes, stem_and_kind
+from anyrec.data.csv_file import IDS, read_csv, whole_number_ids
+from anyrec.data.dataset import Dataset, Side
+from anyrec.data.decode import decode_any, keys_in_text, keys_in_text_exactly, keys_of
+from anyrec.data.faults import Faults
+from anyrec.data.places import LinePlace, Place, table_place
+from anyrec.data.records import interaction_table, record_table
+from anyrec.data.table_columns import Columns, normalised
+from anyrec.errors import DataError, Fault
 from anyrec.files import atomic_write
 
 PARTS = ("users", "items", "interactions")
-ENDINGS = (".parquet", ".csv", ".jsonl", ".ndjson")
-FIELDS = ("user_id", "item_id", "interaction_type", "timestamp", "weight", "rating", "label")
-LIST_MARK = "[]"
-"""A CSV header that ends so holds several values a cell, separated by `|`."""
+KINDS = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")
+SIDES: dict[str, Side] = {"users": "user", "items": "item"}
 
 
-def is_table_folder(path: Path) -> bool:
-    return all(_file(path, part) is not None for part in PARTS)
+@dataclass
+class Part:
+    """One of the three tables: its columns in the types of `Dataset`, and where each row is."""
+
+    table: pa.Table
+    place: Place
 
 
-def read_table_folder(path: Path) -> tuple[pa.Table, pa.Table, pa.Table]:
-    """users, items and interactions of a folder. Raises DataError for a file that cannot be parsed."""
-    files = {part: _file(path, part) for part in PARTS}
-    csv_files = [file for file in files.values() if file is not None and file.suffix == ".csv"]
-    tables = [read_part(file) for file in files.values() if file is not None]
-    if csv_files:
-        tables = whole_number_ids(tables)
-    return tables[0], tables[1], tables[2]
+@dataclass
+class Raw:
+    """A table as it was read, its columns not yet in the types of `Dataset`."""
+
+    columns: Columns
+    rows: int
+    source: str
+    place: Place
+    is_csv: bool = False
+
+
+def read_table_folder(path: Path, options: DataConfig, faults: Faults, notes: list[str]) -> list[Part]:
+    """users, items and interactions of a folder. Raises DataError for a file that cannot be parsed or is missing.
+
+    Under `unknown_ids: keep` users and items may be missing.
+    """
+    optional = ("users", "items") if options.unknown_ids == "keep" else ()
+    files = _files(path, optional, notes)
+    missing_ok = options.unknown_ids == "drop"
+    read = {part: read_part(file, part, faults, notes, missing_ok)[1] for part, file in files.items()}
+    for part in set(SIDES) - set(read):
+        read[part] = Part(pa.table({f"{SIDES[part]}_id": pa.array([], pa.string())}), table_place(part))
+    made = finish_parts(read, faults, notes, missing_ok=missing_ok)
+    return [made[part] for part in PARTS]
+
+
+def dataframe_parts(
+    tables: tuple[Any, Any, Any], faults: Faults, notes: list[str], missing_ok: bool = False
+) -> list[Part]:
+    """pandas, polars or Arrow tables of users, items and interactions. Raises DataError for anything else."""
+    raw: dict[str, Part | Raw] = {part: of_frame(table, part) for part, table in zip(PARTS, tables, strict=True)}
+    made = finish_parts(raw, faults, notes, missing_ok=missing_ok)
+    return [made[part] for part in PARTS]
+
+
+def of_frame(table: Any, part: str) -> Raw:
+    """A pandas, polars or Arrow table. Raises DataError for anything else."""
+    columns, rows = as_columns(table, part)
+    return Raw(columns, rows, part, table_place(part))
 
 
 def as_arrow(table: Any) -> pa.Table:
-    """A pandas, polars or Arrow table as Arrow."""
-    if isinstance(table, pa.Table):
-        return table
-    if isinstance(table, pa.RecordBatch):
-        return pa.Table.from_batches([table])
+    """A pandas, polars or Arrow table as Arrow. Raises DataError, also for a column with values of several types."""
+    columns, _ = as_columns(table)
+    for name, column in columns:
+        if isinstance(column, list):
+            what = f"the column {name!r} has values of several types."
+            raise DataError(Fault("/", what, "Give each column values of one type.", "mixed types"))
+    return pa.Table.from_arrays([column for _, column in columns], [name for name, _ in columns])
+
+
+def as_columns(table: Any, part: str = "/") -> tuple[Columns, int]:
+    """The columns of a pandas, polars or Arrow table, and its number of rows. Raises DataError."""
+    if type(table).__module__.split(".")[0] == "pandas" and hasattr(table, "iloc") and hasattr(table, "columns"):
+        names = [str(name) for name in table.columns]
+        return [(name, _pandas_column(table.iloc[:, place])) for place, name in enumerate(names)], len(table)
+    if hasattr(table, "to_arrow"):
+        table = table.to_arrow()
+    elif not isinstance(table, pa.Table) and hasattr(table, "__arrow_c_stream__"):
+        table = pa.table(table)
+    elif isinstance(table, pa.RecordBatch):
+        table = pa.Table.from_batches([table])
+    if not isinstance(table, pa.Table):
+        what = f"expected a pandas, polars or Arrow table; found a {type(table).__name__}."
+        raise DataError(Fault(part, what, kind="shape"))
+    return _columns_of(table), len(table)
+
+
+def _columns_of(table: pa.Table) -> Columns:
+    return [(name, _whole(table.column(place))) for place, name in enumerate(table.column_names)]
+
+
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    """One array of a column's chunks."""
+    if column.num_chunks == 1:
+        return column.chunk(0)
     try:
-        if hasattr(table, "to_arrow"):
-            return table.to_arrow()
-        if type(table).__module__.startswith("pandas"):
-            return pa.Table.from_pandas(table, preserve_index=False)
-    except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
-        reason = "; ".join(str(part) for part in error.args) or type(error).__name__
-        what = f"the table's values cannot be read: {reason}."
-        raise DataError(Fault("/", what, "Give each column values of one type.", "mixed types")) from None
-    raise DataError(
-        Fault("/", f"expected a pandas, polars or Arrow table; found a {type(table).__name__}.", kind="shape")
+        return column.unify_dictionaries().combine_chunks()
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
+        return pa.concat_arrays([plain(chunk)[0] for chunk in column.chunks])
+
+
+def _pandas_column(series: Any) -> pa.Array | list[Any]:
+    """An Arrow array, or the Python values if they are of several types; missing values are null."""
+    try:
+        column = pa.array(series, from_pandas=True)
+        return _whole(column) if isinstance(column, pa.ChunkedArray) else column
+    except (pa.ArrowException, TypeError, ValueError, OverflowError, AttributeError):
+        return [_python_value(value) for value in series.tolist()]
+
+
+def _python_value(value: Any) -> Any:
+    if isinstance(value, (tuple, set, frozenset)):
+        return list(value)
+    if hasattr(value, "tolist"):  # NumPy arrays and scalars
+        return _python_value(value.tolist())
+    missing = (
+        value is None or type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, float) and value != value)
     )
-
-
-def normalised(table: pa.Table, side: str, faults: Faults, notes: list[str]) -> pa.Table:
-    """A table's columns in the types that `Dataset` documents. side: user, item, or "" for interactions."""
-    part = f"{side}s" if side else "interactions"
-    keys = [f"{side}_id"] if side else ["user_id", "item_id"]
-    columns: dict[str, pa.Array] = {}
-    for key in keys:
-        if key not in table.column_names:
-            faults.add("shape", f"{part}: {key}", "this column is missing.", did_you_mean(key, table.column_names))
-            columns[key] = pa.nulls(len(table), pa.string())
-        else:
-            columns[key] = _ids(table.column(key).combine_chunks(), f"{part}: {key}", faults)
-    for name in table.column_names:
-        if name in keys:
-            continue
-        column = _plain(table.column(name).combine_chunks())
-        group, dot, field = name.partition(".")
-        where = f"{part}: {name}"
-        if not side and name in FIELDS:
-            columns[name] = _field(name, column, where, faults)
-        elif not dot or not field:
-            notes.append(
-                f"The column '{name}' of {part} is not used: a feature's column is named group.name, as text.title."
-            )
-        elif column.null_count == len(column):
-            notes.append(f"The {side} feature '{name}' has a value in no record and is left out.")
-        else:
-            columns[name] = _feature(group, column, where, faults)
-    return pa.table(columns)
+    return None if missing else value
 
 
 def write_json(dataset: Dataset, path: Path) -> None:
@@ -119,218 +169,183 @@ def _nested(row: dict[str, Any]) -> dict[str, Any]:
     return record
 
 
-def _file(folder: Path, part: str) -> Path | None:
-    return next((folder / (part + ending) for ending in ENDINGS if (folder / (part + ending)).is_file()), None)
-
-
-def read_part(path: Path) -> pa.Table:
-    """The table of one file: Parquet, CSV or JSON Lines. Raises DataError if it cannot be parsed."""
+def _files(folder: Path, optional: tuple[str, ...], notes: list[str]) -> dict[str, Path]:
+    """The file of each part. Raises DataError that names the parts that are missing."""
+    found: dict[str, list[Path]] = {part: [] for part in PARTS}
     try:
-        if path.suffix == ".parquet":
-            return pyarrow.parquet.read_table(path)
-        if path.suffix == ".csv":
-            return _read_csv(path)
-        return _read_lines(path)
-    except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
-        raise DataError(Fault(str(path), f"cannot be read: {str(error).splitlines()[0]}.", kind="unreadable")) from None
+        inside = sorted(folder.iterdir())
+    except OSError as error:
+        raise DataError(Fault(str(folder), f"cannot be read: {error.strerror}.", kind="no file")) from None
+    for file in inside:
+        stem, kind = stem_and_kind(file)
+        if stem in found and kind in KINDS and file.is_file():
+            found[stem].append(file)
+    missing = [part for part in PARTS if not found[part] and part not in optional]
+    if missing:
+        raise _missing_parts(folder, missing, [part for part in PARTS if found[part]], inside)
+    chosen = {}
+    for part, files in found.items():
+        if files:
+            files.sort(key=lambda file: KINDS.index(stem_and_kind(file)[1]))
+            chosen[part] = files[0]
+            notes += [f"{file.name} is not used: {files[0].name} is read." for file in files[1:]]
+    return chosen
 
 
-def _read_csv(path: Path) -> pa.Table:
-    """Ids and texts stay as they are written; a header `name[]` makes lists of cells split at `|`."""
-    with path.open("rb") as file:
-        header = pyarrow.csv.read_csv(file, read_options=pyarrow.csv.ReadOptions(block_size=1 << 20)).column_names
-    kept = {
-        name: pa.string()
-        for name in header
-        if name.endswith(LIST_MARK)
-        or name.split(".")[0] in ("user_id", "item_id", "text", "image", "categorical", "interaction_type")
-    }
-    convert = pyarrow.csv.ConvertOptions(column_types=kept, strings_can_be_null=True, null_values=[""])
-    table = pyarrow.csv.read_csv(
-        path, convert_options=convert, parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True)
-    )
-    for place, name in enumerate(table.column_names):
-        if name.endswith(LIST_MARK):
-            column = pc.split_pattern(table.column(name), "|")
-            if name.startswith(("continuous.", "temporal.")):
-                column = _numbers_if_all(column)
-            table = table.set_column(place, name.removesuffix(LIST_MARK), column)
-    return table
+def _missing_parts(folder: Path, missing: list[str], there: list[str], inside: list[Path]) -> DataError:
+    hint = "Put " + ", ".join(f"{part}.csv (or .parquet, .jsonl)" for part in missing) + " there."
+    if "interactions" not in missing:
+        hint += " Set data.unknown_ids to 'keep' for data without them: their ids are taken from the interactions."
+    if not there:
+        names = ", ".join(file.name for file in inside[:5]) or "nothing"
+        what = f"this folder holds no users, items and interactions; found {names}."
+    else:
+        what = f"this folder has no {' and no '.join(missing)}; found {' and '.join(there)}."
+    return DataError(Fault(str(folder), what, hint, "no data"))
 
 
-def _numbers_if_all(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def read_part(
+    path: Path, part: str | None, faults: Faults, notes: list[str], missing_ok: bool = False
+) -> tuple[str, Part | Raw]:
+    """One file of a folder, and which part it is.
+
+    Args:
+        part: users, items or interactions; by default as the columns decide: interactions if there are user_id and
+            item_id, items if there is item_id, else users.
+        missing_ok: Interactions without a user or an item keep a null id, for the caller to drop.
+
+    Raises:
+        DataError: The file cannot be parsed.
+    """
+    kind = stem_and_kind(path)[1]
+    if kind in (".csv", ".tsv"):
+        columns, rows, place = read_csv(path, faults, notes)
+        return part or _part_of(name for name, _ in columns), Raw(columns, rows, path.name, place, is_csv=True)
+    if kind == ".parquet":
+        table = read_parquet(path)
+        raw = Raw(_columns_of(table), len(table), path.name, table_place(path.name))
+        return part or _part_of(table.column_names), raw
+    rows, place = read_lines(path, faults)
+    part = part or _part_of(name for row in rows if isinstance(row, dict) for name in row)
+    if part in SIDES:
+        return part, Part(record_table(rows, SIDES[part], place, faults, notes, flat=True), place)
+    return part, Part(interaction_table(rows, place, faults, notes, flat=True, missing_ok=missing_ok), place)
+
+
+def _part_of(names: Iterable[str]) -> str:
+    ids = {name for name in names if name in IDS}
+    return "interactions" if len(ids) == len(IDS) else "items" if "item_id" in ids else "users"
+
+
+def read_parquet(path: Path) -> pa.Table:
+    """A Parquet file's table. Raises DataError."""
     try:
-        return column.cast(pa.list_(pa.float64()))
-    except pa.ArrowInvalid:
-        return column
+        with pyarrow.parquet.ParquetFile(path) as file:
+            return file.read()
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(Fault(str(path), f"cannot be read as Parquet: {reason}.", kind="unreadable")) from None
 
 
-def _read_lines(path: Path) -> pa.Table:
-    """JSON Lines, its rows like the records of the JSON format."""
+def read_lines(path: Path, faults: Faults) -> tuple[list[Any], LinePlace]:
+    """The records of a JSON Lines file, like those of the JSON format, and the line of each."""
+    data = read_bytes(path)
+    place = LinePlace(path.name, data)
+    try:
+        rows = msgspec.json.Decoder().decode_lines(data)
+        keys = keys_of(rows)
+        if keys == keys_in_text(data) or keys == keys_in_text_exactly(data):
+            return rows, place
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        pass
     rows = []
-    decoder = msgspec.json.Decoder(dict[str, Any])
-    faults = Faults()
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            rows.append(decoder.decode(line))
-        except msgspec.MsgspecError:
-            faults.add("json", f"{path}:{number}", "this line is no JSON object.", "Each line holds one record.")
-    if faults:
-        raise DataError(faults.shown, dict(faults.counts))
-    flat = [
-        {
-            (f"{key}.{name}" if isinstance(value, dict) else key): inner
-            for key, value in row.items()
-            for name, inner in (value.items() if isinstance(value, dict) else [("", value)])
-        }
-        for row in rows
-    ]
-    names = list(dict.fromkeys(name for row in flat for name in row))
-    columns = {}
-    for name in names:
-        values = [row.get(name) for row in flat]
-        group = name.split(".")[0]
-        if "." in name and group != "context":
-            columns[name] = feature_column(group, values, lambda row, name=name: f"{path}:{row + 1}: {name}", faults)
-        else:
-            try:
-                columns[name] = pa.array(values)
-            except (pa.ArrowInvalid, pa.ArrowTypeError):
-                kinds = sorted({type(value).__name__ for value in values if value is not None})
-                faults.add(
-                    "mixed types",
-                    f"{path}: {name}",
-                    f"its values are of several types: {', '.join(kinds)}.",
-                    "Write all of one type.",
-                )
-    if faults:
-        raise DataError(faults.shown, dict(faults.counts))
-    return pa.table(columns)
+    for number, line in enumerate(data.split(b"\n"), 1):
+        if line.strip():
+            rows.append(_line(line, path, number, faults))
+    return rows, place
 
 
-def whole_number_ids(tables: list[pa.Table], keys: Sequence[str] = ("user_id", "item_id")) -> list[pa.Table]:
-    """CSV knows no types: an id column is whole numbers where every id of it, in every file, is written as one."""
-    for key in keys:
-        holders = [table for table in tables if key in table.column_names]
-        whole = all(
-            pc.all(pc.match_substring_regex(table.column(key).cast(pa.string()), r"^(0|-?[1-9]\d{0,17})$")).as_py()
-            is not False
-            for table in holders
-        )
-        if whole:
-            tables = [
-                t.set_column(t.column_names.index(key), key, t.column(key).cast(pa.int64()))
-                if key in t.column_names
-                else t
-                for t in tables
-            ]
-    return tables
-
-
-def _plain(column: pa.Array) -> pa.Array:
-    """Dictionary, large and view types as their plain ones."""
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        return _plain(column.dictionary_decode())
-    if pa.types.is_large_string(kind) or kind == pa.string_view():
-        return column.cast(pa.string())
-    if pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind):
-        values = _plain(column.flatten())
-        lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-        return pa.ListArray.from_arrays(pa.array(offsets), values, mask=column.is_null())
-    return column
-
-
-def _ids(column: pa.Array, where: str, faults: Faults) -> pa.Array:
-    column = _plain(column)
-    if pa.types.is_integer(column.type):
-        column = column.cast(pa.int64())
-    elif not pa.types.is_string(column.type):
-        faults.add("bad id", where, f"ids are texts or whole numbers; this column holds {column.type}.", "Convert it.")
-        return pa.nulls(len(column), pa.string())
-    missing = np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))
-    faults.add_rows("bad id", missing, lambda row: (f"{where}, row {row}", "the id is missing.", "Give it an id."))
-    return column
-
-
-def _field(name: str, column: pa.Array, where: str, faults: Faults) -> pa.Array:
-    kind = column.type
+def _line(line: bytes, path: Path, number: int, faults: Faults) -> Any:
+    where = f"{path.name} line {number}"
+    found = Faults()
     try:
-        if name == "interaction_type":
-            return column.cast(pa.string())
-        if name != "timestamp":
-            column = column.cast(pa.float64())
-            _finite(column, where, faults)
-            return pc.if_else(pc.fill_null(pc.is_finite(column), False), column, None)
-        if pa.types.is_timestamp(kind):
-            return (column if kind.tz else column.cast(pa.timestamp("us"))).cast(TIME)
-        if pa.types.is_date(kind):
-            return column.cast(pa.timestamp("us")).cast(TIME)
-        made, bad = parse_times(column) if pa.types.is_string(kind) else _epochs(column.cast(pa.float64()))
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        faults.add("bad value", where, f"cannot be read from a column of {kind}.", "Convert it.")
-        return pa.nulls(len(column), TIME if name == "timestamp" else pa.float64())
-    faults.add_rows(
-        "bad timestamp",
-        bad,
-        lambda row: (
-            f"{where}, row {row}",
-            f"{show(column[row].as_py())} is not a time.",
-            "Use ISO 8601 or epoch seconds.",
-        ),
-    )
+        value = decode_any(line, Path(path.name), found)
+    except DataError as error:
+        what = "this line is no JSON object"
+        reason = error.faults[0].what if error.faults[0].kind == "encoding" else f"{what}: {error.faults[0].what}"
+        faults.add(error.faults[0].kind, where, reason, "Each line holds one record.")
+        return {}
+    for fault in found.shown:
+        faults.add(fault.kind, f"{where}, {fault.where}", fault.what, fault.mend)
+    return value
+
+
+def finish_parts(
+    parts: Mapping[str, Part | Raw],
+    faults: Faults,
+    notes: list[str],
+    *,
+    missing_ok: bool = False,
+    known_ids: Mapping[str, pa.Array] | None = None,
+) -> dict[str, Part]:
+    """The parts in the types of `Dataset`.
+
+    Args:
+        known_ids: By `user_id` and `item_id`, the ids that a model knows, whose types ids in CSV files take.
+    """
+    known_ids = known_ids or {}
+    _type_csv_ids(parts, {key: [ids.type] for key, ids in known_ids.items()})
+    item_ids: Any = known_ids.get("item_id")
+    made: dict[str, Part] = {}
+    for part in ("items", "users", "interactions"):  # numerals of temporal columns may be item ids that are texts
+        found = parts.get(part)
+        if isinstance(found, Raw):
+            if item_ids is None and part == "items":
+                item_ids = next((column for name, column in found.columns if name == "item_id"), None)
+            found = _normalised(found, part, item_ids, faults, notes, missing_ok)
+        if found is not None:
+            if item_ids is None and part == "items":
+                item_ids = found.table.column("item_id").combine_chunks()
+            made[part] = found
     return made
 
 
-def _feature(group: str, column: pa.Array, where: str, faults: Faults) -> pa.Array:
-    """A feature's column in its group's type."""
-    inner = column.type.value_type if pa.types.is_list(column.type) else column.type
-    wanted = {"text": pa.string(), "image": pa.string(), "categorical": pa.string(), "continuous": pa.float64()}.get(
-        group
+def _normalised(raw: Raw, part: str, item_ids: Any, faults: Faults, notes: list[str], missing_ok: bool) -> Part:
+    among = item_ids if isinstance(item_ids, pa.StringArray) else None
+    table = normalised(
+        raw.columns,
+        raw.rows,
+        SIDES.get(part, ""),
+        raw.source,
+        raw.place,
+        faults,
+        notes,
+        missing_ok=missing_ok and part not in SIDES,
+        item_ids=among,
     )
-    if group == "temporal":
-        if pa.types.is_integer(inner):
-            wanted = pa.int64()
-        elif pa.types.is_timestamp(inner):
-            wanted = TIME
-        else:
-            wanted = pa.string() if pa.types.is_string(inner) else pa.float64()
-    if wanted is None:
-        return column
-    if group in ("text", "image") and not pa.types.is_string(inner):
-        faults.add(
-            "bad value",
-            where,
-            f"a {group} feature holds texts; this column holds {column.type}.",
-            "Convert it, or name another group.",
-        )
-        return pa.nulls(len(column), wanted)
+    return Part(table, raw.place)
+
+
+def _type_csv_ids(parts: Mapping[str, Part | Raw], known: dict[str, list[pa.DataType]]) -> None:
+    raw = [part for part in parts.values() if isinstance(part, Raw) and part.is_csv]
+    typed: dict[str, list[pa.DataType]] = {key: list(known.get(key, [])) for key in IDS}
+    for part in parts.values():
+        if isinstance(part, Part):
+            if len(part.table):
+                for key in IDS:
+                    typed[key] += [field.type for field in part.table.schema if field.name == key]
+        elif not part.is_csv:
+            for name, column in part.columns:
+                if name in IDS:
+                    typed[name].append(_plain_type(column))
+    for part, columns in zip(raw, whole_number_ids([part.columns for part in raw], typed), strict=True):
+        part.columns = columns
+
+
+def _plain_type(column: Any) -> pa.DataType:
+    if isinstance(column, list):
+        return pa.string()
     try:
-        column = column.cast(pa.list_(wanted) if pa.types.is_list(column.type) else wanted)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        faults.add(
-            "bad value",
-            where,
-            f"a {group} feature cannot be read from {column.type}.",
-            "Convert it, or name another group.",
-        )
-        return pa.nulls(len(column), wanted)
-    if group == "temporal" and not pa.types.is_list(column.type):
-        offsets = np.arange(len(column) + 1, dtype=np.int32)
-        column = pa.ListArray.from_arrays(pa.array(offsets), column, mask=column.is_null())
-    _finite(column, where, faults)
-    return column
-
-
-def _finite(column: pa.Array, where: str, faults: Faults) -> None:
-    """Report infinities; NaN is how pandas says missing, and the encoders take it so."""
-    flat = column.flatten() if pa.types.is_list(column.type) else column
-    if not pa.types.is_floating(flat.type):
-        return
-    infinite = np.flatnonzero(pc.fill_null(pc.is_inf(flat), False).to_numpy(zero_copy_only=False))
-    faults.add_rows(
-        "not finite", infinite, lambda row: (f"{where}, value {row}", "infinity is not data.", "Leave it out.")
-    )
+        return plain(column)[0].type
+    except UnreadableType:
+        return column.type

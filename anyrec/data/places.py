@@ -1,0 +1,75 @@
+"""Where a value stands in its source, as faults name it: a JSON pointer, a line of a file, or a row of a table."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+from functools import cached_property
+
+Pointer = Callable[[int], str]
+"""Row to the place of one column's value."""
+Place = Callable[[int, str], str]
+"""Row and column name (`user_id`, `text.title`) to the place of that value."""
+
+
+def json_place(part: str) -> Place:
+    """JSON pointers into one of a document's three lists."""
+
+    def place(row: int, column: str) -> str:
+        group, dot, name = column.partition(".")
+        keys = (group, name) if dot else (group,)
+        return f"/{part}/{row}" + "".join("/" + key.replace("~", "~0").replace("/", "~1") for key in keys if key)
+
+    return place
+
+
+def table_place(name: str) -> Place:
+    """Rows of a table, counted from 1; name: of the file or the part."""
+    return lambda row, column: f"{name} row {row + 1}" + (f", column '{column}'" if column else "")
+
+
+class LinePlace:
+    """Lines of a text file, found by a second pass when the first fault asks for one.
+
+    data: the whole file. separator: of a CSV file, whose first line is the header; empty for JSON Lines. width: the number
+    of cells of a CSV row; others are no rows.
+    """
+
+    def __init__(self, name: str, data: bytes, separator: str = "", width: int = 0):
+        self.name, self.data, self.separator, self.width = name, data, separator, width
+
+    def __call__(self, row: int, column: str) -> str:
+        line = self.lines[row] if row < len(self.lines) else row + 1
+        return f"{self.name} line {line}" + (f", column '{column}'" if column else "")
+
+    @cached_property
+    def lines(self) -> list[int]:
+        """The line on which each row begins."""
+        if not self.separator:
+            return [number for number, line in enumerate(self.data.split(b"\n"), 1) if line.strip()]
+        return [line for line, cells in self._csv_rows if cells == self.width]
+
+    @property
+    def ragged(self) -> list[tuple[int, int]]:
+        """Line and number of cells of each CSV row that has more or fewer than the header."""
+        return [(line, cells) for line, cells in self._csv_rows if cells != self.width]
+
+    @cached_property
+    def _csv_rows(self) -> list[tuple[int, int]]:
+        """Line and number of cells of each row but the header and empty lines."""
+        text = io.StringIO(self.data.decode("utf-8", "replace"), newline="")
+        reader = csv.reader(text, delimiter=self.separator)
+        rows, begins = [], 1
+        try:
+            for cells in reader:
+                if cells:
+                    rows.append((begins, len(cells)))
+                begins = reader.line_num + 1
+        except csv.Error:  # a cell longer than the csv module takes: rows after it are numbered without it
+            pass
+        return rows[1:]
+
+
+def column_of(place: Place, column: str) -> Pointer:
+    return lambda row: place(row, column)

@@ -1,0 +1,120 @@
+"""Texts and epoch seconds to times: one grammar, which `schemas/dataset.schema.json` repeats as a pattern."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+TIME = pa.timestamp("us", "UTC")
+EARLIEST_SECOND = -62_135_596_800
+"""0001-01-01T00:00:00Z: earlier times have no calendar date in Python."""
+LATEST_SECOND = 100_000_000_000
+"""Epoch seconds from here on (the year 5138) are taken for milliseconds by mistake."""
+_YEAR = "[0-9]{4}"
+_LEAP = "(?:[0-9]{2}(?:0[48]|[2468][048]|[13579][26])|(?:[02468][048]|[13579][26])00)"
+_DATE = (
+    f"(?:{_YEAR}-?(?:0[13578]|1[02])-?(?:0[1-9]|[12][0-9]|3[01])|{_YEAR}-?(?:0[469]|11)-?(?:0[1-9]|[12][0-9]|30)"
+    f"|{_YEAR}-?02-?(?:0[1-9]|1[0-9]|2[0-8])|{_LEAP}-?02-?29)"
+)
+_HOUR, _SIXTY = "(?:[01][0-9]|2[0-3])", "[0-5][0-9]"
+_CLOCK = f"[Tt ]{_HOUR}(?::?{_SIXTY}(?::?{_SIXTY}(?:[.,][0-9]{{1,9}})?)?)?(?:[Zz]|[+-]{_HOUR}(?::?{_SIXTY})?)?"
+ISO_8601 = f"{_DATE}(?:{_CLOCK})?"
+"""The texts that are times: ISO 8601 dates, with or without a time of day and a zone, of years that exist."""
+OUTSIDE = "0000|0001-?01-?01[^+]*[+]|9999-?12-?31[^-]*-"
+"""Beginnings of texts that fall before the year 1 or after the year 9999, in UTC if not by themselves."""
+_PARTS = (
+    "^(?P<date>[0-9]{4}-?[0-9]{2}-?[0-9]{2})(?:[Tt ](?P<hour>[0-9]{2}):?(?P<minute>[0-9]{2})?:?(?P<second>[0-9]{2})?"
+    "[.,]?(?P<fraction>[0-9]*)(?P<zone>.*))?$"
+)
+_BOUNDARY_DAYS = (EARLIEST_SECOND + 86_400, 253_402_300_800 - 86_400)
+
+
+def parse_times(texts: pa.Array) -> tuple[pa.Array, np.ndarray]:
+    """Times of ISO 8601 texts, in UTC where they name no zone; and the rows that hold none.
+
+    A file whose times all have a zone, or all have none, takes one cast; anything else is brought to one spelling first.
+    """
+    for spelled in (lambda: texts, lambda: pc.binary_join_element_wise(texts, "Z", "")):
+        try:
+            times = spelled().cast(TIME)
+        except pa.ArrowInvalid:
+            continue
+        return _within(texts, times)
+    good = pc.fill_null(pc.match_substring_regex(texts, f"^{ISO_8601}$"), False)
+    good = pc.and_(good, pc.invert(pc.fill_null(pc.match_substring_regex(texts, f"^(?:{OUTSIDE})"), False)))
+    bad = np.flatnonzero(pc.and_(texts.is_valid(), pc.invert(good)).to_numpy(zero_copy_only=False))
+    return _canonical(pc.if_else(good, texts, None)).cast(TIME), bad
+
+
+def _within(texts: pa.Array, times: pa.Array) -> tuple[pa.Array, np.ndarray]:
+    """The times without those outside the years 1 to 9999, and the rows of these."""
+    seconds = pc.min_max(times.cast(pa.int64()))
+    least, most = seconds["min"].as_py(), seconds["max"].as_py()
+    if least is None or (least >= _BOUNDARY_DAYS[0] * 1_000_000 and most < _BOUNDARY_DAYS[1] * 1_000_000):
+        return times, np.empty(0, np.int64)
+    outside = pc.fill_null(pc.match_substring_regex(texts, f"^(?:{OUTSIDE})"), False)
+    return pc.if_else(outside, None, times), np.flatnonzero(outside.to_numpy(zero_copy_only=False))
+
+
+def _canonical(texts: pa.Array) -> pa.Array:
+    """Texts of the grammar as YYYY-MM-DDTHH:MM:SS.ffffffZONE; digits past the microsecond are cut off."""
+    parts = pc.extract_regex(texts, _PARTS)
+    field = {name: pc.struct_field(parts, name) for name in ("date", "hour", "minute", "second", "fraction", "zone")}
+    digits = pc.replace_substring(field["date"], "-", "")
+    clock = [pc.if_else(pc.equal(field[name], ""), "00", field[name]) for name in ("hour", "minute", "second")]
+    fraction = pc.utf8_slice_codeunits(pc.utf8_rpad(field["fraction"], 6, "0"), 0, 6)
+    zone = pc.if_else(pc.is_in(field["zone"], value_set=pa.array(["", "z"])), "Z", field["zone"])
+    date = pc.binary_join_element_wise(
+        *(pc.utf8_slice_codeunits(digits, start, stop) for start, stop in ((0, 4), (4, 6), (6, 8))), "-"
+    )
+    seconds = pc.binary_join_element_wise(pc.binary_join_element_wise(*clock, ":"), fraction, ".")
+    return pc.binary_join_element_wise(date, "T", seconds, zone, "")
+
+
+def epochs(seconds: pa.Array) -> tuple[pa.Array, np.ndarray]:
+    """Times of seconds since 1970 (float64), and the rows that are outside the years 1 to 5138."""
+    values = pc.fill_null(seconds, 0.0).to_numpy(zero_copy_only=False)
+    bad = ~((values >= EARLIEST_SECOND) & (values < LATEST_SECOND))
+    micro = np.round(np.where(bad, 0.0, values) * 1e6).astype(np.int64)
+    mask = bad | seconds.is_null().to_numpy(zero_copy_only=False)
+    return pa.array(micro, mask=mask).cast(pa.timestamp("us")).cast(TIME), np.flatnonzero(bad)
+
+
+def typed_times(column: pa.Array) -> tuple[pa.Array, np.ndarray]:
+    """Dates and timestamps of any unit and zone as TIME, and the rows that are outside the years 1 to 9999."""
+    kind = column.type
+    if pa.types.is_date32(kind):
+        column, unit = column.cast(pa.int32()).cast(pa.int64()), 1 / 86_400
+    elif pa.types.is_date64(kind):
+        column, unit = column.cast(pa.int64()), 1_000
+    else:
+        column, unit = column.cast(pa.int64()), {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}[kind.unit]
+    values = pc.fill_null(column, 0).to_numpy(zero_copy_only=False)
+    last = 253_402_300_800
+    bad = (values < EARLIEST_SECOND * unit) | (values >= last * unit)
+    values = np.where(bad, 0, values)
+    micro = values * round(1_000_000 / unit) if unit <= 1_000_000 else values // round(unit / 1_000_000)
+    mask = bad | column.is_null().to_numpy(zero_copy_only=False)
+    return pa.array(micro, mask=mask).cast(pa.timestamp("us")).cast(TIME), np.flatnonzero(bad)
+
+
+def clock_seconds(texts: pa.Array) -> pa.Array | None:
+    """Seconds since midnight of texts that all are times of day (HH:MM, HH:MM:SS); None if one is not."""
+    if (
+        not len(texts)
+        or not pc.all(pc.match_substring_regex(texts, f"^{_HOUR}:{_SIXTY}(:{_SIXTY}([.][0-9]+)?)?$")).as_py()
+    ):
+        return None
+    parts = pc.extract_regex(texts, "^(?P<h>..):(?P<m>..):?(?P<s>.*)$")
+    seconds = pc.struct_field(parts, "s")
+    seconds = pc.if_else(pc.equal(seconds, ""), "0", seconds)
+    hours, minutes = (pc.struct_field(parts, name).cast(pa.float64()) for name in ("h", "m"))
+    return pc.add(pc.add(pc.multiply(hours, 3600.0), pc.multiply(minutes, 60.0)), seconds.cast(pa.float64()))
+
+
+def iso(time: dt.datetime) -> str:
+    """A time as a short text: the date alone at midnight UTC."""
+    return time.date().isoformat() if time.time() == dt.time() else time.isoformat().replace("+00:00", "Z")
