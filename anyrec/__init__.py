@@ -6,12 +6,7 @@ recommender = Recommender.from_config("cfg.json").fit(Dataset.read("data.json"))
 recommender.recommend(["user 1"], k=10)
 """
 
-import os
 from typing import TYPE_CHECKING, Any
-
-# torch then asks for huge pages of 2 MB: a tenth of a training step went into finding pages of 4 KB (benchmarks/RESULTS.md).
-# It looks once, when it makes its first tensor.
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 if TYPE_CHECKING:
     from anyrec.config import Config

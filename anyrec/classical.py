@@ -27,6 +27,7 @@ from anyrec.plugins import Registry
 from anyrec.recommender import Recommender
 from anyrec.records import Records
 from anyrec.request_reader import Users
+from anyrec.runtime import seeded
 
 
 class ClassicalModel(nn.Module):
@@ -116,7 +117,8 @@ class ClassicalRecommender(Recommender):
         classical = self._make()
         history = make_history(dataset, split.train[labels.positive[split.train]], config.seed)
         started = time.perf_counter()
-        classical.fit(history)
+        with seeded(config.seed):
+            classical.fit(history)
         self.fit_seconds = time.perf_counter() - started
         self.model = ClassicalModel(classical, history.matrix)
         self.columns = {"user": {}, "item": {}}

@@ -41,6 +41,7 @@ from anyrec.cli_options import (
 )
 from anyrec.errors import AnyrecError, Fault, InputError
 from anyrec.evaluation import sampled
+from anyrec.runtime import own_process
 
 NAMES = {"name", "output_dir", "seed", "plugins"}
 """Keys of a config that say nothing of the model."""
@@ -305,7 +306,8 @@ def _check_evaluate(
 
 
 def _run(program: Callable[[], Any]) -> None:
-    """Run, turning an error made on purpose into its message and exit code."""
+    """Run, turning an error made on purpose into its message and exit code. The process is the command's own."""
+    own_process()
     try:
         program()
     except AnyrecError as error:

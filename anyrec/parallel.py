@@ -79,26 +79,30 @@ def by_shares(
     """
     if len(shares) == 1:
         return run(shares[0], values)
-    return _Shares.apply(run, shares, values, *module.parameters())
+    return _Shares.apply(run, shares, module.training, values, *module.parameters())
 
 
 class _Shares(torch.autograd.Function):
     """Each share keeps a graph of its own; the gradients of all are added up in the order of the shares."""
 
     @staticmethod
-    def forward(ctx: Any, run: Any, shares: Sequence[Any], values: Tensor, *parameters: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, run: Any, shares: Sequence[Any], training: bool, values: Tensor, *parameters: Tensor
+    ) -> Tensor:
+        """training: whether anything is drawn at random; else torch's generator is left as it is."""
+
         def share(one: tuple[Any, int]) -> tuple[Tensor, Tensor]:
-            leaf = values.detach().requires_grad_(ctx.needs_input_grad[2])
+            leaf = values.detach().requires_grad_(ctx.needs_input_grad[3])
             with torch.enable_grad(), _seeded(one[1]):
                 return leaf, run(one[0], leaf)
 
-        seeds = torch.randint(2**62, (len(shares),)).tolist()
+        seeds = torch.randint(2**62, (len(shares),)).tolist() if training else [0] * len(shares)
         ctx.found, ctx.parameters = on_threads(share, list(zip(shares, seeds, strict=True))), parameters
         return torch.cat([result.detach() for _, result in ctx.found])
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        wanted = [place for place, needed in enumerate(ctx.needs_input_grad[2:]) if needed]
+        wanted = [place for place, needed in enumerate(ctx.needs_input_grad[3:]) if needed]
 
         def share(one: tuple[tuple[Tensor, Tensor], Tensor]) -> tuple[Tensor | None, ...]:
             (leaf, result), part = one
@@ -112,7 +116,7 @@ class _Shares(torch.autograd.Function):
         for place, of_shares in zip(wanted, zip(*found, strict=True), strict=True):
             there = [part for part in of_shares if part is not None]
             gradients[place] = reduce(torch.add, there) if there else None
-        return None, None, *gradients
+        return None, None, None, *gradients
 
 
 @contextmanager

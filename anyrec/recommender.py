@@ -39,6 +39,7 @@ from anyrec.model import SIDES, Columns, Model, move_columns
 from anyrec.nearest import Nearest
 from anyrec.plugins import Registry, discover
 from anyrec.records import Records, joined
+from anyrec.runtime import seeded, training_memory
 from anyrec.scoring import ROWS_AT_A_TIME, vectors_for_histories
 
 if TYPE_CHECKING:
@@ -164,10 +165,13 @@ class Recommender(Answers, Nearest):
 
     def _learn(self, dataset: Dataset, split: Split, labels: Labels, config: Config, **options: Any) -> None:
         """Fit the encoders on the split's training part, make the model and train it. options: as `train` takes them."""
+        with seeded(config.seed, self.device), training_memory():
+            self._fit_model(dataset, split, labels, config, **options)
+
+    def _fit_model(self, dataset: Dataset, split: Split, labels: Labels, config: Config, **options: Any) -> None:
         from anyrec.training.loop import train
         from anyrec.training.samples import TrainingData, make_samples, make_stream
 
-        torch.manual_seed(config.seed)
         labels = training_weights(labels, dataset, split.train, config.data, self.notes)
         events, histories = None, history_features(config)
         if histories:
@@ -333,7 +337,8 @@ class Recommender(Answers, Nearest):
         """
         from anyrec.storage import load_model
 
-        return load_model(Path(directory), trust_plugins, plugins)
+        with seeded(0):  # layers are made with random weights before the saved ones are read
+            return load_model(Path(directory), trust_plugins, plugins)
 
     def write_parts(self, folder: Path) -> None:
         """What this kind of model keeps in its directory, beside the records."""

@@ -14,7 +14,7 @@ import anyrec
 
 ROOT = Path(__file__).parent.parent
 ORDER = [
-    ("errors", "config", "ragged", "windows", "files", "outputs", "deadline", "progress", "memory", "parallel"),
+    ("errors", "config", "ragged", "windows", "files", "outputs", "deadline", "progress", "runtime", "parallel"),
     ("contracts", "plugins", "legacy", "schema", "load_config"),
     ("data", "vectors", "modules", "records", "arguments"),
     ("model", "graph", "scoring", "assemble"),

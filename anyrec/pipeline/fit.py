@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 from safetensors.numpy import load_file, save_file
 
 from anyrec.errors import Fault, ModelError
@@ -16,6 +15,7 @@ from anyrec.pipeline.ranker import load_ranker, make_ranker
 from anyrec.pipeline.requests import requests_before
 from anyrec.pipeline.run import Pipeline
 from anyrec.pipeline.train_ranker import train_ranker
+from anyrec.runtime import seeded
 
 if TYPE_CHECKING:
     from anyrec.recommender import Recommender
@@ -47,11 +47,11 @@ def fit_pipeline(recommender: Recommender, *, progress: bool = True) -> None:
             source.fit(recommender, positives)
     recommender.pipeline = pipeline
     if config.rank is not None:
-        torch.manual_seed(recommender.config.seed)
-        ranker = make_ranker(recommender, config.rank, pipeline.source_names, recommender.registry)
-        ranker.to(recommender.device)
-        rows = recommender.held_for_ranker()
-        recommender.notes += train_ranker(pipeline, ranker, recommender, rows, progress)
+        with seeded(recommender.config.seed, recommender.device):
+            ranker = make_ranker(recommender, config.rank, pipeline.source_names, recommender.registry)
+            ranker.to(recommender.device)
+            rows = recommender.held_for_ranker()
+            recommender.notes += train_ranker(pipeline, ranker, recommender, rows, progress)
         pipeline.ranker = ranker.eval()
 
 

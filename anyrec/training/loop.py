@@ -17,7 +17,6 @@ from torch import Tensor
 
 from anyrec.config import Config
 from anyrec.errors import AnyrecError, ConfigError, Fault
-from anyrec.memory import keep_freed_memory
 from anyrec.model import Model
 from anyrec.parallel import nothing_else_shared
 from anyrec.plugins import Registry
@@ -59,7 +58,6 @@ def train(
     run_dir: gets metrics.jsonl and checkpoints/; resume: go on from there, exactly as if never stopped.
     Raises ConfigError for a metric that validation does not give, AnyrecError when the loss is no longer finite.
     """
-    keep_freed_memory()
     options, samples = config.training, data.samples
     device = samples.users.device
     generator = torch.Generator(device).manual_seed(config.seed)

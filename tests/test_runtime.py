@@ -1,0 +1,86 @@
+"""The process is as it was: random generators, environment and allocator are given back."""
+
+import os
+import random
+import subprocess
+import sys
+
+import numpy as np
+import torch
+from small import small_config, small_dataset
+
+from anyrec.recommender import Recommender
+from anyrec.runtime import seeded
+
+FULL = {
+    "features": {"history": {"window": 8}},
+    "interaction": {"type": "dot"},
+    "pipeline": {"retrieve": {"sources": [{"type": "model"}, {"type": "popularity"}]}, "rank": {"type": "dot"}},
+}
+
+
+def states():
+    return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+
+
+def fit(**changes):
+    return Recommender.from_config(small_config(**changes)).fit(small_dataset(), progress=False)
+
+
+def test_fit_evaluate_recommend_save_and_load_leave_random_generators_as_they_were(tmp_path):
+    random.seed(3)
+    np.random.seed(3)
+    torch.manual_seed(3)
+    before = states()
+    recommender = fit(**FULL)
+    assert states() == before
+    recommender.evaluate("test")
+    recommender.evaluate_pipeline("test")
+    recommender.recommend(["u001"], k=3)
+    recommender.similar(["i001"], k=3)
+    recommender.save(tmp_path / "model")
+    Recommender.load(tmp_path / "model").recommend(["u001"], k=3)
+    assert states() == before
+    fit(model={"type": "ials"})
+    assert states() == before
+
+
+def test_the_same_seed_gives_the_same_model_whatever_the_callers_random_state():
+    torch.manual_seed(1)
+    one = fit().model.state_dict()
+    torch.manual_seed(2)
+    random.seed(2)
+    other = fit().model.state_dict()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_random_generators_are_given_back_after_an_error():
+    before = states()
+    try:
+        with seeded(5):
+            assert torch.get_rng_state().tolist() != before[2]
+            raise ValueError
+    except ValueError:
+        pass
+    assert states() == before
+
+
+def run(code, **environment):
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **environment}, check=True
+    )
+    return result.stdout.split()
+
+
+def test_importing_the_library_sets_no_environment_variable():
+    code = "import os; before = dict(os.environ); import anyrec, anyrec.recommender; print(before == dict(os.environ))"
+    assert run(code) == ["True"]
+
+
+def test_the_command_line_sets_up_its_process_and_one_switch_stops_it():
+    code = (
+        "import os; os.environ.pop('THP_MEM_ALLOC_ENABLE', None); from anyrec.runtime import own_process;"
+        "own_process(); print(os.environ.get('THP_MEM_ALLOC_ENABLE'))"
+    )
+    assert run(code) == ["1"]
+    assert run(code, ANYREC_PROCESS_SETTINGS="0") == ["None"]
