@@ -20,6 +20,7 @@ from anyrec.config import TWO_TOWER, Config, DataConfig
 from anyrec.contracts import Context
 from anyrec.data.columns import show
 from anyrec.data.dataset import Dataset, Side
+from anyrec.data.fingerprint import data_fingerprint
 from anyrec.data.histories import (
     history_column,
     history_features,
@@ -172,6 +173,9 @@ class Recommender(Answers, Nearest):
         from anyrec.training.loop import train
         from anyrec.training.samples import TrainingData, make_samples, make_stream
 
+        kept = options.get("run_dir") is not None
+        tables = data_fingerprint(dataset, split) if kept else None
+
         labels = training_weights(labels, dataset, split.train, config.data, self.notes)
         events, histories = None, history_features(config)
         if histories:
@@ -193,7 +197,7 @@ class Recommender(Answers, Nearest):
         sizes = len(dataset.users), len(dataset.items)
         data = TrainingData(self.columns["user"], self.columns["item"], samples, *sizes, stream)
         validate = (lambda: self.evaluate("validation")) if len(split.validation) else None
-        self.result = train(self.model, data, config, self.registry, validate=validate, **options)
+        self.result = train(self.model, data, config, self.registry, validate=validate, tables=tables, **options)
         if events is not None:
             everything = self._events(np.arange(len(dataset.interactions)), labels)
             self.history = history_column(dataset, everything)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,12 +15,14 @@ import torch
 from small import small_config, small_dataset
 from torch import nn
 
-from anyrec.config import OptimizerConfig, SchedulerConfig
+from anyrec.config import Config, DataConfig, OptimizerConfig, SchedulerConfig
+from anyrec.data.dataset import Dataset
 from anyrec.data.labels import label_interactions
 from anyrec.data.positives import Positives
 from anyrec.errors import AnyrecError, ConfigError, DataError, ModelError
 from anyrec.plugins import discover
 from anyrec.recommender import Recommender
+from anyrec.training.checkpoints import Progress, another_course
 from anyrec.training.loop import Batches
 from anyrec.training.optimizers import Optimizer, choose_sparse_tables, learning_rate
 from anyrec.training.samples import make_samples
@@ -108,6 +111,119 @@ def test_a_checkpoint_of_another_config_or_a_damaged_one_is_refused(tmp_path):
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(ModelError, match="cannot be read"):
         fit(training=training(), run_dir=tmp_path, resume=True)
+
+
+def changed(data, name, values):
+    """The data with another column of its interactions."""
+    other = small_dataset()
+    other.interactions = data.interactions
+    if name in other.interactions.column_names:
+        other.interactions = other.interactions.drop_columns([name])
+    other.interactions = other.interactions.append_column(name, pa.array(values))
+    return other
+
+
+def other_text(data):
+    other = small_dataset()
+    titles = other.items["text.title"].to_pylist()
+    place = other.items.column_names.index("text.title")
+    other.items = other.items.set_column(place, "text.title", pa.array(["a new title", *titles[1:]]))
+    return other
+
+
+ROWS = range(480)
+OTHERS = {
+    "ratings": (lambda data: changed(data, "rating", [float(n % 4) for n in ROWS]), {}, "the table of interactions"),
+    "weights": (lambda data: changed(data, "weight", [1.0 + n % 2 for n in ROWS]), {}, "weights of training positives"),
+    "labels": (lambda data: changed(data, "label", [n % 2 for n in ROWS]), {}, "explicit negatives"),
+    "a text of one item": (other_text, {}, "values of the item feature text.title"),
+    "a smaller vocabulary": (
+        lambda data: data,
+        {"features": {"text": {"buckets": 50}}},
+        r"config features.text.buckets",
+    ),
+    "another seed": (lambda data: data, {"seed": 1}, r"config seed \(0, now 1\)"),
+    "another metric": (lambda data: data, {"training": training(metric="mrr@10")}, "config training.metric"),
+    "a falling rate": (
+        lambda data: data,
+        {"training": training(scheduler={"type": "cosine"})},
+        "config training.scheduler.type",
+    ),
+    "fewer epochs": (lambda data: data, {"training": training(epochs=1)}, "past training.epochs"),
+}
+
+
+@pytest.fixture(scope="module")
+def run_of_three_epochs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    fit(training=training(epochs=3, optimizer={"learning_rate": 0.2}), run_dir=folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_run_of_other_data_or_settings_is_not_resumed_and_the_message_says_what_differs(
+    run_of_three_epochs, tmp_path, name
+):
+    make, changes, said = OTHERS[name]
+    options = {**training(epochs=5), **changes.get("training", {}), "optimizer": {"learning_rate": 0.2}}
+    shutil.copytree(run_of_three_epochs, tmp_path / "run")
+    with pytest.raises(ModelError, match=said):
+        fit(make(small_dataset()), tmp_path / "run", resume=True, **{**changes, "training": options})
+
+
+def test_a_run_that_a_smaller_patience_would_have_stopped_before_is_not_resumed(tmp_path):
+    history = [{"epoch": n, "validation": {"ndcg@10": value}} for n, value in enumerate([0.3, 0.2, 0.1, 0.4], 1)]
+    state = Progress(epoch=4, history=history)
+    assert not another_course(state, Config(training=training(epochs=9, patience=3)))
+    for patience, stops in ((1, 2), (2, 3)):
+        reason = another_course(state, Config(training=training(epochs=9, patience=patience)))
+        assert f"would have stopped the run at epoch {stops}" in reason
+
+
+def test_a_falling_learning_rate_is_not_resumed_with_more_epochs(tmp_path):
+    options = training(scheduler={"type": "linear"})
+    fit(training={**options, "epochs": 2}, run_dir=tmp_path)
+    with pytest.raises(ModelError, match=r"config training.epochs \(2, now 4\)"):
+        fit(training=options, run_dir=tmp_path, resume=True)
+
+
+def test_a_run_that_ended_between_validations_is_not_resumed_with_more_epochs(tmp_path):
+    fit(training=training(epochs=3, evaluate_every=2), run_dir=tmp_path)
+    with pytest.raises(ModelError, match="validated at epoch 3, its last then"):
+        fit(training=training(evaluate_every=2), run_dir=tmp_path, resume=True)
+
+
+def test_the_same_data_from_another_container_resume_a_run(tmp_path):
+    data = small_dataset()
+    whole = fit(data, training=training())
+    fit(data, tmp_path, training=training(epochs=2))
+    frames = [
+        pa.table(
+            {
+                name: column.dictionary_encode() if pa.types.is_string(column.type) and "." in name else column
+                for name, column in zip(table.column_names[::-1], table.columns[::-1], strict=True)
+            }
+        )
+        for table in (data.users, data.items, data.interactions)
+    ]
+    other = Dataset.from_tables(*frames, DataConfig(roles=data.roles))
+    assert same(whole, fit(other, tmp_path, resume=True, training=training()))
+
+
+def test_a_fresh_start_removes_the_checkpoints_of_an_older_run(tmp_path):
+    fit(training=training(epochs=2, refit=True), run_dir=tmp_path)
+    files = [tmp_path / "checkpoints" / "last.safetensors", tmp_path / "refit" / "checkpoints" / "last.safetensors"]
+    assert all(file.is_file() for file in files)
+
+    def stop(entry):
+        raise KeyboardInterrupt
+
+    recommender = Recommender.from_config(small_config(dim=8, training=training(epochs=2)))
+    with pytest.raises(KeyboardInterrupt):
+        recommender.fit(small_dataset(), run_dir=tmp_path, progress=False, report=stop)
+    assert not files[1].exists()
+    resumed = fit(dim=8, training=training(epochs=2), run_dir=tmp_path, resume=True)
+    assert same(resumed, fit(dim=8, training=training(epochs=2)))
 
 
 def test_the_best_epoch_is_kept_and_patience_ends_the_run():

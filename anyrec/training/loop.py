@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import time
@@ -22,9 +21,16 @@ from anyrec.parallel import nothing_else_shared
 from anyrec.plugins import Registry
 from anyrec.progress import progress_bar
 from anyrec.training.average import Average
-from anyrec.training.checkpoints import Progress, load_checkpoint, save_checkpoint
+from anyrec.training.checkpoints import (
+    FOLDER,
+    Progress,
+    clear_checkpoints,
+    load_checkpoint,
+    run_origin,
+    save_checkpoint,
+)
 from anyrec.training.optimizers import Optimizer, learning_rate
-from anyrec.training.samples import Samples, TrainingData
+from anyrec.training.samples import TrainingData
 from anyrec.training.stepper import Stepper, make_stepper
 from anyrec.windows import Batch
 
@@ -51,11 +57,13 @@ def train(
     resume: bool = False,
     progress: bool = True,
     report: Callable[[dict[str, Any]], None] | None = None,
+    tables: dict[str, str] | None = None,
 ) -> TrainingResult:
     """Train `model` in place and leave it with its best epoch's weights.
 
     validate: metrics of the model as it stands; without it the last epoch counts as the best.
-    run_dir: gets metrics.jsonl and checkpoints/; resume: go on from there, exactly as if never stopped.
+    run_dir: gets metrics.jsonl and checkpoints/; resume: go on from there, exactly as if never stopped. Without resume, an
+    older run's checkpoints are removed. tables: hashes of the data, which a checkpoint must agree with to be resumed.
     Raises ConfigError for a metric that validation does not give, AnyrecError when the loss is no longer finite.
     """
     options, samples = config.training, data.samples
@@ -65,11 +73,15 @@ def train(
     optimizer = Optimizer(model, options.optimizer)
     batches = data.stream or Batches(stepper.rows, options.batch_size, stepper.sampler.group_size)
     average = Average(model, options.average_epochs * batches.count) if options.average_epochs else None
-    state = Progress(config=_fingerprint(config, samples))
+    bf16 = not isinstance(stepper.precision, nullcontext)
+    origin = {} if run_dir is None else run_origin(model, data, config, tables or {}, bf16)
+    state = Progress(origin=origin)
     best: dict[str, Tensor] | None = None
-    folder = None if run_dir is None else run_dir / "checkpoints"
+    folder = None if run_dir is None else run_dir / FOLDER
+    if run_dir is not None and not resume:
+        clear_checkpoints(run_dir)
     if resume and folder is not None and (folder / CHECKPOINT).is_file():
-        state, best = load_checkpoint(folder / CHECKPOINT, model, optimizer, average, generator, state.config)
+        state, best = load_checkpoint(folder / CHECKPOINT, model, optimizer, average, generator, config, origin)
     steps = batches.count * options.epochs
     with progress_bar("training", steps, progress) as bar:
         bar.advance(state.step)
@@ -180,14 +192,3 @@ def _entry(
 def _write_log(path: Path, history: list[dict[str, Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(entry) + "\n" for entry in history))
-
-
-def _fingerprint(config: Config, samples: Samples) -> str:
-    """What must be the same for a run to be resumed: the config, but for its length, and the samples."""
-    settings = config.model_dump(
-        mode="json", exclude={"training": {"epochs", "patience"}, "name": True, "output_dir": True}
-    )
-    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    digest.update(samples.users.cpu().numpy().tobytes())
-    digest.update(samples.items.cpu().numpy().tobytes())
-    return digest.hexdigest()
