@@ -88,7 +88,7 @@ class EASE(Classical):
         self.weights = inverse.numpy()
 
     def score(self, rows: np.ndarray, matrix: Any) -> np.ndarray:
-        return matrix.toarray() @ self.weights  # histories are dense enough for one matrix product to win
+        return rows_times(matrix, self.weights)
 
     def similar(self, rows: np.ndarray) -> np.ndarray:
         return self.weights[rows]
@@ -98,6 +98,26 @@ class EASE(Classical):
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
         self.weights = state["weights"]
+
+
+def rows_times(matrix: Any, weights: np.ndarray) -> np.ndarray:
+    """Return `matrix @ weights`, (users, items) csr by (items, n), as float32.
+
+    The rows of `weights` of each user's items are added up (`embedding_bag`), which takes time for the entries of `matrix` alone: at
+    10,000 items and 100 of them for each user 0.5 s for 1,024 users, where the product of dense matrices takes 6.4 s. From a quarter
+    of all cells on the dense product is faster.
+    """
+    import torch
+
+    if 4 * matrix.nnz > matrix.shape[0] * matrix.shape[1]:
+        return matrix.toarray() @ weights
+    return torch.nn.functional.embedding_bag(
+        torch.from_numpy(matrix.indices),
+        torch.from_numpy(weights),
+        torch.from_numpy(matrix.indptr[:-1].astype(matrix.indices.dtype)),
+        mode="sum",
+        per_sample_weights=torch.from_numpy(matrix.data.astype(np.float32)),
+    ).numpy()
 
 
 class ItemKNN(Classical):

@@ -80,12 +80,15 @@ def first_open(order: np.ndarray, users: int, k: int, allowed: np.ndarray | None
 
     Only as much of the order is looked at as users need.
     """
-    if allowed is None or allowed.ndim == 1:
-        found = order if allowed is None else order[allowed[order]]
-        return np.tile(found[:k], (users, 1))
     length = min(len(order), 2 * k)
     while True:
         head = order[:length]
+        if allowed is None or allowed.ndim == 1:
+            found = head if allowed is None else head[allowed[head]]
+            if length == len(order) or len(found) >= k:
+                return np.tile(found[:k], (users, 1))
+            length = min(len(order), 2 * length)
+            continue
         shown = allowed[:, head]
         if length == len(order) or (shown.sum(1) >= k).all():
             lists = Lists(np.tile(head, (users, 1)), np.zeros(shown.shape, np.float32))

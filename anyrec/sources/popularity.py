@@ -47,31 +47,40 @@ class PopularitySource(Source):
         size = len(dataset.items)
         keys = np.concatenate([groups * size + items, items])  # the first row is of all users
         counts = np.bincount(keys, np.concatenate([weights, weights * (groups > 0)]), (len(self.groups) + 1) * size)
-        self.counts = counts.reshape(-1, size).astype(np.float32)
+        self._take(counts.reshape(-1, size).astype(np.float32))
 
     def retrieve(self, request: Request, k: int, allowed: np.ndarray | None) -> Lists:
         counts, size = self.counts, len(request.items)
         groups, shown = self._group_of(request.users), open_to(request, allowed)
         items = np.full((len(groups), min(k, size)), -1)
-        for group in np.unique(groups):
-            order = np.argsort(-counts[group], kind="stable")
-            order = np.concatenate([order, np.arange(counts.shape[1], size)])  # items that came later
+        for group in np.unique(groups).tolist():
+            order, later = self._order(group), np.arange(counts.shape[1], size, dtype=np.int32)
+            order = np.concatenate([order, later]) if len(later) else order  # items that came later are last
             mine = np.flatnonzero(groups == group)
             own = shown if shown is None or shown.ndim == 1 else shown[mine]
             found = first_open(order, len(mine), k, own)
             items[mine, : found.shape[1]] = found
-        wider = np.pad(counts, ((0, 0), (0, size - counts.shape[1])))
-        scores = np.where(items >= 0, wider[groups[:, None], np.maximum(items, 0)], -np.inf).astype(np.float32)
-        return Lists(items, scores)
+        known = (items >= 0) & (items < counts.shape[1])
+        scores = np.where(known, counts[groups[:, None], np.where(known, items, 0)], np.where(items >= 0, 0, -np.inf))
+        return Lists(items, scores.astype(np.float32))
 
     def state(self) -> dict[str, np.ndarray]:
         names = "\x00".join(self.groups).encode()
         return {"counts": self.counts, "groups": np.frombuffer(names, np.uint8).copy()}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
-        self.counts = state["counts"]
+        self._take(state["counts"])
         names = state["groups"].tobytes().decode()
         self.groups = names.split("\x00") if len(self.counts) > 1 else []
+
+    def _take(self, counts: np.ndarray) -> None:
+        self.counts, self._orders = counts, {}
+
+    def _order(self, group: int) -> np.ndarray:
+        """(items,) int32, the most popular of the group first, equal ones by row; sorted once, not for each block of users."""
+        if group not in self._orders:
+            self._orders[group] = np.argsort(-self.counts[group], kind="stable").astype(np.int32)
+        return self._orders[group]
 
     def _weights(self, times: np.ndarray) -> np.ndarray:
         if self.params.half_life_days is None:
