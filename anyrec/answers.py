@@ -139,7 +139,9 @@ class Answers(Known):
 
         given = pipeline.model_dump() if isinstance(pipeline, PipelineConfig) else pipeline
         other = copy.copy(self)
-        other.config = load_config({**self.config.model_dump(mode="json"), "pipeline": given})[0]
+        other.config = load_config({**self.config.model_dump(mode="json"), "pipeline": given}, registry=self.registry)[
+            0
+        ]
         other._known, other.notes, other.pipeline = dict(self._known), list(self.notes), None
         fit_pipeline(other, progress=progress)  # type: ignore[arg-type]
         return other

@@ -43,9 +43,6 @@ from anyrec.errors import AnyrecError, Fault, InputError
 from anyrec.evaluation import sampled
 from anyrec.runtime import own_process
 
-NAMES = {"name", "output_dir", "seed", "plugins"}
-"""Keys of a config that say nothing of the model."""
-
 
 @app.command()
 def train(
@@ -59,23 +56,29 @@ def train(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of all randomness.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
+    print_config: Annotated[
+        bool,
+        typer.Option(
+            "--print-config", "--print_config", help="Print the complete config for these data, and do not train."
+        ),
+    ] = False,
 ) -> None:
-    """Train a recommender, measure it, and save it. Where the config sets nothing, it is made to fit the data."""
+    """Train a recommender, measure it, and save it. What the config does not set is chosen to fit the data."""
     from anyrec.load_config import load_config
 
-    changes = with_overrides(overrides, image_root, output, seed)
-    settings, notes = load_config(config, changes)
-    dataset, bare = None, load_config(config)[0]
-    if bare.model_fields_set <= NAMES:
-        from anyrec.data.read import read_dataset
-        from anyrec.init import suggest_config
+    folders = [str(folder) for folder in plugins]
+    settings, notes = load_config(config, with_overrides(overrides, image_root, output, seed), plugins=folders)
+    if print_config:
+        from anyrec.run import complete_config
 
-        dataset = read_dataset(data, settings.data)
-        suggested, notes = suggest_config(dataset, data)
-        settings, _ = load_config({**suggested, **bare.model_dump(include=NAMES)}, changes)
+        complete, reasons = complete_config(settings, data, folders)
+        for line in [*notes, *reasons]:
+            err.print(f"config: {line}", markup=False)
+        write(json.dumps(complete.model_dump(mode="json"), indent=2, ensure_ascii=False), None)
+        return
     from anyrec.run import train_run
 
-    train_run(settings, data, [str(folder) for folder in plugins], notes, resume, out, dataset)
+    train_run(settings, data, folders, notes, resume, out)
 
 
 @app.command()

@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from anyrec.ragged import Prepared, Ragged, Values
@@ -24,9 +24,16 @@ from anyrec.windows import Batch, Windows
 
 
 class Params(BaseModel):
-    """Base of every component's options: unknown keys, NaN and infinite numbers are refused."""
+    """Base of every component's options: unknown keys are refused, values have exactly the declared type and are finite.
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    Give every number both bounds, so that no value exhausts the memory.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+Width = Annotated[int, Field(ge=1, le=16_384)]
+"""Of a layer, as an option."""
 
 
 @dataclass
@@ -297,7 +304,7 @@ class Head(nn.Module):
     """The interactions' column it learns: `interaction_type`, `rating`, `label`, ..."""
 
     class Params(Params):
-        weight: float = 1.0
+        weight: float = Field(default=1.0, ge=0, le=1e6)
 
     def __init__(self, dim: int, params: BaseModel | None = None):
         super().__init__()

@@ -20,6 +20,7 @@ from anyrec.run import report_run
 
 CONFIG: dict[str, Any] = {
     "name": "demo",
+    "defaults": "fixed",
     "dim": 64,
     "id_dropout": 0.5,
     "split": {"protocol": "cold_users"},

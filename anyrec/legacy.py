@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from anyrec.errors import ConfigError, Fault, did_you_mean
+from anyrec.plain import show
 
 SIDES = ("user", "item", "interaction")
 ATTENTION = {
@@ -79,6 +80,9 @@ def translate(document: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         section = new
         for part in parents:
             section = section.setdefault(part, {})
+            if not isinstance(section, dict):
+                faults.append(Fault(f"/{key}", f"it goes into '{place}', but '{part}' is {show(section)}."))
+                return
         section[last] = value
         notes.append(f"'{key}' became '{place}': {value!r}.")
 
@@ -89,7 +93,8 @@ def translate(document: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
             from anyrec.config import Config
 
             if key in Config.model_fields:
-                new[key] = {**new.get(key, {}), **value} if isinstance(value, dict) else value
+                old = new.get(key)
+                new[key] = {**old, **value} if isinstance(value, dict) and isinstance(old, dict) else value
             else:
                 faults.append(Fault(f"/{key}", "unknown key.", did_you_mean(key, KNOWN), "unknown key"))
     _fusions(document, put)
@@ -127,11 +132,11 @@ def _fusions(document: dict[str, Any], put: Callable[[str, str, Any], None]) -> 
 
 def _training(document: dict[str, Any], put: Callable[[str, str, Any], None], faults: list[Fault]) -> None:
     if "loss_type" in document:
-        if document["loss_type"] not in LOSSES:
+        if not isinstance(document["loss_type"], str) or document["loss_type"] not in LOSSES:
             faults.append(
                 Fault(
                     "/loss_type",
-                    f"unknown loss {document['loss_type']!r}.",
+                    f"unknown loss {show(document['loss_type'])}.",
                     did_you_mean(str(document["loss_type"]), LOSSES),
                 )
             )
@@ -146,8 +151,8 @@ def _training(document: dict[str, Any], put: Callable[[str, str, Any], None], fa
         put("scheduler_type", "training.scheduler.type", "constant" if name in (None, "none") else str(name).lower())
     if "train_split" in document:
         share = document["train_split"]
-        if not isinstance(share, (int, float)) or not 0 < share <= 1:
-            faults.append(Fault("/train_split", f"expected a share above 0 and up to 1; found {share!r}."))
+        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share <= 1:
+            faults.append(Fault("/train_split", f"expected a share above 0 and up to 1; found {show(share)}."))
         else:
             put("train_split", "split.protocol", "random")
             put("train_split", "split.validation", round((1 - share) / 2, 6))
@@ -162,7 +167,7 @@ def _encoder(
         put(key, f"features.{group}", None)
         return
     if not isinstance(options, dict):
-        faults.append(Fault(f"/{key}", f"expected an object or null; found {options!r}."))
+        faults.append(Fault(f"/{key}", f"expected an object or null; found {show(options)}."))
         return
     names = ENCODER_OPTIONS[group]
     if group == "text" and ({"model_name", "model"} & set(options)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,62 +9,85 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from anyrec.check_config import config_faults
 from anyrec.config import Config
 from anyrec.errors import ConfigError, Fault
 from anyrec.legacy import is_legacy, translate
-from anyrec.plugins import faults_of
+from anyrec.plain import parse_json, plain, read_config_file, show
+from anyrec.plugins import Registry, discover, faults_of
 
 
-def load_config(source: str | Path | dict[str, Any] | None, overrides: Sequence[str] = ()) -> tuple[Config, list[str]]:
-    """The config, and what the user should know of how it was read.
+def load_config(
+    source: str | Path | dict[str, Any] | None,
+    overrides: Sequence[str] = (),
+    *,
+    plugins: Sequence[str | Path] = (),
+    registry: Registry | None = None,
+    encoders_may_follow: bool = False,
+) -> tuple[Config, list[str]]:
+    """Read a config and check every key of it that can be checked without data.
 
-    source: a file, the parsed JSON, or None for the defaults. overrides: `key.of.section=value`, the value as JSON or
-    plain text. Raises ConfigError.
+    Args:
+        source: A file, the parsed JSON, or None for the defaults.
+        overrides: `key.of.section=value`, the value as JSON or plain text.
+        plugins: Folders of drop-in plugins beside those that the config names.
+        registry: The components to check against; by default those of `discover`.
+        encoders_may_follow: Accept the name of an encoder that the registry lacks, because one may be added before `fit`.
+
+    Returns:
+        The config, and sentences about how it was read.
+
+    Raises:
+        ConfigError: With every fault found.
     """
-    document = copy.deepcopy(source) if isinstance(source, dict) else {} if source is None else _read(Path(source))
+    document = source if isinstance(source, dict) else {} if source is None else read_config_file(Path(source))
+    document, faults = plain(document)
+    faults += [fault for override in overrides for fault in _set(document, override)]
+    if faults:
+        raise ConfigError(faults)
     notes: list[str] = []
     if is_legacy(document):
         document, notes = translate(document)
-    for override in overrides:
-        _set(document, override)
+        if "defaults" not in document:
+            document["defaults"] = "fixed"
+            notes.append(
+                "A config of the older style keeps the fixed defaults; 'defaults': 'fitted' fits them to the data."
+            )
     try:
-        return Config.model_validate(document), notes
+        config = Config.model_validate(document)
     except ValidationError as error:
         raise ConfigError(faults_of(error, Config)) from None
+    registry = registry or discover([*config.plugins, *plugins])
+    faults = config_faults(config, registry, encoders_may_follow)
+    if faults:
+        raise ConfigError(faults)
+    return config, notes
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(
-            Fault(str(path), "there is no such file.", "`anyrec init data.json > cfg.json` writes one.", "no file")
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(Fault(str(path), f"cannot be read: {error}.", kind="no file")) from None
-    except json.JSONDecodeError as error:
-        raise ConfigError(
-            Fault(f"{path}:{error.lineno}:{error.colno}", f"not valid JSON: {error.msg}.", kind="json")
-        ) from None
-    if not isinstance(document, dict):
-        raise ConfigError(
-            Fault(str(path), f"a config is a JSON object; found a {type(document).__name__}.", kind="json")
-        )
-    return document
-
-
-def _set(document: dict[str, Any], override: str) -> None:
+def _set(document: dict[str, Any], override: str) -> list[Fault]:
+    """Set one key of `document`; the faults of the override."""
     key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise ConfigError(Fault(f"--set {override}", "expected key=value, as in fusion.type=gated.", kind="override"))
+    where = f"--set {key}"
+    parts = key.split(".")
+    if not equals or not all(parts):
+        return [Fault(f"--set {override}", "expected key=value, as in fusion.type=gated.", kind="override")]
     try:
-        value = json.loads(text)
+        value = parse_json(text)
     except json.JSONDecodeError:
         value = text
-    *parents, last = key.split(".")
+    except (RecursionError, ValueError):
+        return [Fault(where, "the value is nested too deeply, or has thousands of digits.", kind="override")]
+    value, faults = plain(value)
+    if faults:
+        return [Fault(where, fault.what, fault.mend, fault.kind) for fault in faults]
     place = document
-    for part in parents:
-        if not isinstance(place.get(part), dict):
-            place[part] = {}
-        place = place[part]
-    place[last] = value
+    for number, part in enumerate(parts[:-1]):
+        inner = place.get(part)
+        if inner is None:
+            inner = place[part] = {}
+        elif not isinstance(inner, dict):
+            what = f"'{'.'.join(parts[: number + 1])}' is {show(inner)}, which has no keys."
+            return [Fault(where, what, "Set the whole value.", "override")]
+        place = inner
+    place[parts[-1]] = value
+    return []

@@ -11,10 +11,12 @@ import ast
 import hashlib
 import importlib
 import importlib.util
+import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ import pluggy
 from pydantic import BaseModel, ValidationError
 
 from anyrec.errors import ConfigError, Fault, did_you_mean
+from anyrec.plain import pointer, show
 
 hookspec = pluggy.HookspecMarker("anyrec")
 hookimpl = pluggy.HookimplMarker("anyrec")
@@ -184,10 +187,10 @@ class Registry:
         return plugin.load()
 
     def params(self, kind: str, name: str, options: dict[str, Any], where: str = "/") -> BaseModel:
-        """The component's options, checked; raises ConfigError with every bad one."""
+        """The component's options, read as strict JSON. Raises ConfigError with every bad one."""
         cls = self.get(kind, name, f"{where}/type")
         try:
-            return cls.Params(**options)
+            return cls.Params.model_validate_json(json.dumps(options, default=str))
         except ValidationError as error:
             raise ConfigError(faults_of(error, cls.Params, where)) from None
 
@@ -206,22 +209,27 @@ def discover(folders: Iterable[str | Path] = ()) -> Registry:
     `ANYREC_NO_PLUGINS=1` leaves all but the shelves out.
     """
     registry = Registry()
-    for shelf in FOLDERS:
-        folder = Path(__file__).parent / shelf
-        for plugin in read_folder(folder, f"anyrec.{shelf}"):
-            registry.add(plugin)
+    for plugin in _built_in():
+        registry.add(replace(plugin))
     if os.environ.get("ANYREC_NO_PLUGINS"):
         return registry
     _add_installed(registry)
     seen = set()
     for folder in [Path("plugins"), *map(Path, folders)]:
         resolved = folder.resolve()
-        if resolved in seen or not folder.is_dir():
+        if resolved in seen or not os.path.isdir(folder):
             continue
         seen.add(resolved)
         for plugin in read_folder(folder, None):
             registry.add(plugin)
     return registry
+
+
+@cache
+def _built_in() -> tuple[Plugin, ...]:
+    """The components of the shelves, read once a process."""
+    folder = Path(__file__).parent
+    return tuple(plugin for shelf in FOLDERS for plugin in read_folder(folder / shelf, f"anyrec.{shelf}"))
 
 
 def read_folder(folder: Path, package: str | None) -> list[Plugin]:
@@ -236,6 +244,10 @@ def read_folder(folder: Path, package: str | None) -> list[Plugin]:
             raise ConfigError(
                 Fault(f"{path}:{error.lineno}", f"this plugin is not valid Python: {error.msg}.", kind="broken plugin")
             ) from None
+        except (OSError, ValueError, RecursionError) as error:
+            raise ConfigError(
+                Fault(str(path), f"this plugin cannot be read: {error}.", "Remove it.", "broken plugin")
+            ) from None
         if package is None:
             _refuse_bare_shelves(tree, path)
         module = f"{package}.{path.stem}" if package else _module_name(path)
@@ -249,14 +261,14 @@ def faults_of(error: ValidationError, model: type[BaseModel], where: str = "") -
     """A pydantic error as faults, with a suggestion for each unknown key."""
     faults = []
     for item in error.errors():
-        pointer = where + "".join(f"/{part}" for part in item["loc"])
+        place = where + pointer(item["loc"])
         if item["type"] == "extra_forbidden":
             known = _fields_at(model, item["loc"][:-1])
-            faults.append(Fault(pointer, "unknown key.", did_you_mean(str(item["loc"][-1]), known), "unknown key"))
+            faults.append(Fault(place, "unknown key.", did_you_mean(str(item["loc"][-1]), known), "unknown key"))
         else:
             message = item["msg"].removeprefix("Value error, ")
-            shown = "" if isinstance(item["input"], dict) else f" (found {item['input']!r})"
-            faults.append(Fault(pointer or "/", f"{message}{shown}.", kind="bad value"))
+            shown = "" if isinstance(item["input"], dict) else f" (found {show(item['input'])})"
+            faults.append(Fault(place or "/", f"{message}{shown}.", kind="bad value"))
     return faults
 
 

@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from anyrec.answers import Answers
 from anyrec.arguments import log
 from anyrec.assemble import assemble
+from anyrec.check_config import config_faults
 from anyrec.config import TWO_TOWER, Config, DataConfig
 from anyrec.contracts import Context
+from anyrec.data.check import data_faults
 from anyrec.data.columns import show
 from anyrec.data.dataset import Dataset, Side
 from anyrec.data.fingerprint import data_fingerprint
@@ -33,6 +35,7 @@ from anyrec.data.partial import is_table, of_other_type, type_name
 from anyrec.data.read import read_partial
 from anyrec.data.split import Split, make_split
 from anyrec.data.tables import as_arrow
+from anyrec.defaults import resolve_config
 from anyrec.errors import ConfigError, DataError, Fault, did_you_mean
 from anyrec.evaluation.ranking import Pairs, ranking_metrics
 from anyrec.known import TOKENS, VECTORS, Users
@@ -52,6 +55,8 @@ class Recommender(Answers, Nearest):
 
     def __init__(self, config: Config, registry: Registry, notes: Sequence[str] = ()):
         self.config = config
+        """The complete config once fitted: what was set, and what was chosen to fit the data."""
+        self.requested = config
         self.registry = registry
         self.notes: list[str] = list(notes)
         self.device = _device(config.training.device)
@@ -76,7 +81,9 @@ class Recommender(Answers, Nearest):
         """A recommender yet to be fitted. Raises ConfigError with every bad key."""
         from anyrec.load_config import load_config
 
-        loaded, notes = (config, []) if isinstance(config, Config) else load_config(config)
+        if isinstance(config, Config):
+            return make_recommender(config, discover([*config.plugins, *plugins]))
+        loaded, notes = load_config(config, plugins=plugins, encoders_may_follow=True)
         return make_recommender(loaded, discover([*loaded.plugins, *plugins]), notes)
 
     def add_encoder(self, name: str, module: nn.Module) -> Recommender:
@@ -100,7 +107,7 @@ class Recommender(Answers, Nearest):
         progress: bool = True,
         report: Callable[[dict[str, Any]], None] | None = None,
     ) -> Recommender:
-        """Split, learn encoders and model on the training part, and measure on validation and test.
+        """Choose what the config leaves open, split, learn encoders and model on the training part, measure on validation and test.
 
         run_dir: where checkpoints and metrics.jsonl go; resume: go on from the last checkpoint there.
         report: called with each epoch's entry of metrics.jsonl.
@@ -108,7 +115,12 @@ class Recommender(Answers, Nearest):
         """
         from anyrec.pipeline.fit import check_pipeline, fit_pipeline
 
-        config = self.config
+        config, chosen = resolve_config(self.requested, dataset, self.registry)
+        faults = [*config_faults(config, self.registry), *data_faults(config, dataset)]
+        if faults:
+            raise ConfigError(faults)
+        self.config = config
+        self.notes += chosen
         dataset = dataset.sorted()
         labels = label_interactions(dataset, config.data)
         meaning = interpretation(dataset, config.data)

@@ -12,12 +12,16 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from anyrec.check_config import config_faults
 from anyrec.config import Config
+from anyrec.data.check import data_faults
 from anyrec.data.dataset import Dataset
 from anyrec.data.doctor import as_lines, examine
 from anyrec.data.interpretation import interpretation
 from anyrec.data.read import read_dataset
 from anyrec.data.split import save_split
+from anyrec.defaults import resolve_config
+from anyrec.errors import ConfigError
 from anyrec.evaluation import sampled
 from anyrec.files import atomic_write
 from anyrec.plugins import discover
@@ -38,11 +42,12 @@ def train_run(
     dataset: Dataset | None = None,
 ) -> Recommender:
     """Train on `data` (read already as `dataset`) and leave models/<name>/: config, environment, metrics, checkpoints, model."""
-    for note in notes:
-        console.print(f"config: {note}", markup=False)
     registry = discover([*config.plugins, *plugins])
     config = config.model_copy(update={"plugins": list(dict.fromkeys([*config.plugins, *plugins]))})
     dataset = dataset or read_data(data, config)
+    config, chosen = resolve_config(config, dataset, registry)
+    for note in [*notes, *chosen]:
+        console.print(f"config: {note}", markup=False)
     console.print(
         f"{len(dataset.users):,} users, {len(dataset.items):,} items, {len(dataset.interactions):,} interactions"
     )
@@ -71,7 +76,7 @@ def train_run(
     if recommender.metrics:
         _print_metrics(_all_metrics(recommender), recommender.config, console)
     place = recommender.save(run_dir / "model")
-    _write_json(run_dir / "config.json", config.model_dump(mode="json"))
+    _write_json(run_dir / "config.json", recommender.config.model_dump(mode="json"))
     _write_json(
         run_dir / "environment.json",
         {
@@ -101,6 +106,17 @@ def report_run(recommender: Recommender, run_dir: Path, console: Console) -> Non
     page = write_report(found, run_dir)
     console.print(verdict(found).replace("**", ""), markup=False)
     console.print(f"report: {page}")
+
+
+def complete_config(config: Config, data: Path, plugins: Sequence[str]) -> tuple[Config, list[str]]:
+    """The config that `train_run` would train by, checked against the data, and why keys were chosen. Raises ConfigError."""
+    registry = discover([*config.plugins, *plugins])
+    dataset = read_data(data, config)
+    complete, chosen = resolve_config(config, dataset, registry)
+    faults = [*config_faults(complete, registry), *data_faults(complete, dataset)]
+    if faults:
+        raise ConfigError(faults)
+    return complete, chosen
 
 
 def read_data(data: Path, config: Config) -> Dataset:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from anyrec.check_config import DEFAULTS, PLACES
 from anyrec.config import TWO_TOWER, Config
 from anyrec.plugins import Registry
 
 KINDS = ("encoder", "fusion", "interaction", "head", "loss", "sampler", "classical", "index", "source", "rule")
-PLACES = {"fusion": "fusion", "interaction": "interaction", "loss": "loss", "negatives": "sampler", "index": "index"}
 
 
 def config_schema(registry: Registry) -> dict[str, Any]:
@@ -23,18 +23,20 @@ def config_schema(registry: Registry) -> dict[str, Any]:
             branches.append({"$ref": f"#/$defs/{name}"})
         definitions[kind] = {"oneOf": branches}
     for place, kind in PLACES.items():
-        schema["properties"][place] = {"$ref": f"#/$defs/{kind}"}
+        schema["properties"][place] = _optional_type(definitions, place, kind)
     two_tower = {"type": "object", "properties": {"type": {"const": TWO_TOWER}}, "additionalProperties": False}
     schema["properties"]["model"] = {"oneOf": [two_tower, {"$ref": "#/$defs/classical"}]}
     schema["properties"]["heads"]["additionalProperties"] = {"$ref": "#/$defs/head"}
-    schema["properties"]["features"]["propertyNames"] = {"examples": registry.groups()}
     tower = definitions["TowerConfig"]["properties"]
-    tower["fusion"] = {"anyOf": [{"$ref": "#/$defs/fusion"}, {"type": "null"}]}
+    every = [_untyped(definitions[f"fusion:{name}"]) for name in registry.names("fusion")]
+    tower["fusion"] = {"anyOf": [{"$ref": "#/$defs/fusion"}, *every, {"type": "null"}]}
     definitions["RetrieveConfig"]["properties"]["sources"]["items"] = {"$ref": "#/$defs/source"}
     definitions["RerankConfig"]["properties"]["rules"]["items"] = {"$ref": "#/$defs/rule"}
     definitions["RankConfig"] = _rank(definitions)
-    definitions["Feature"] = _feature(registry, definitions["Feature"])
-    for unused in ("Component",):
+    features = _features(registry, definitions)
+    schema["properties"]["features"] |= features
+    tower["features"] |= features
+    for unused in [name for name in definitions if name.endswith("Choice")] + ["Component", "Feature"]:
         definitions.pop(unused, None)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": "anyrec/config.schema.json", **schema}
 
@@ -54,6 +56,21 @@ def _component(registry: Registry, kind: str, name: str, doc: str, definitions: 
     }
 
 
+def _untyped(component: dict[str, Any]) -> dict[str, Any]:
+    """The same without `type`, because the key has a default."""
+    return {
+        **component,
+        "properties": {name: value for name, value in component["properties"].items() if name != "type"},
+        "required": [name for name in component["required"] if name != "type"],
+    }
+
+
+def _optional_type(definitions: dict[str, Any], place: str, kind: str) -> dict[str, Any]:
+    """A component of the kind, or options of those that the key may mean where `type` is not set."""
+    defaults = [_untyped(definitions[f"{kind}:{name}"]) for name in DEFAULTS[place] if f"{kind}:{name}" in definitions]
+    return {"anyOf": [{"$ref": f"#/$defs/{kind}"}, *defaults]}
+
+
 def _rank(definitions: dict[str, Any]) -> dict[str, Any]:
     """An interaction with its own options, how many of its best are passed on, and how it learns."""
     passed_on = {name: definitions["RankConfig"]["properties"][name] for name in ("k", "training")}
@@ -61,24 +78,39 @@ def _rank(definitions: dict[str, Any]) -> dict[str, Any]:
     return {"oneOf": [{**branch, "properties": {**branch["properties"], **passed_on}} for branch in branches]}
 
 
-def _feature(registry: Registry, schema: dict[str, Any]) -> dict[str, Any]:
-    """One group's choice: an encoder's own options beside `fields` and `together`; without a type, the default's."""
-    options: dict[str, Any] = {}
-    for plugin in registry.plugins("encoder"):
-        for name, value in (
-            registry.get("encoder", plugin.type).Params.model_json_schema().get("properties", {}).items()
-        ):
-            options.setdefault(name, []).append(
-                {"description": f"Of '{plugin.type}': {value.get('description', '')}".rstrip(": ")}
-            )
-    properties = dict(schema["properties"])
-    properties["type"] = {
-        "enum": [*registry.names("encoder"), None],
-        "default": None,
-        "description": properties["type"]["description"],
+def _features(registry: Registry, definitions: dict[str, Any]) -> dict[str, Any]:
+    """By group: one of the encoders that read it, `fields` and `together` beside; without a type, any of them."""
+    shared = definitions["Feature"]["properties"]
+    groups: dict[str, Any] = {}
+    for group in registry.groups():
+        names = [plugin.type for plugin in registry.plugins("encoder") if plugin.group == group]
+        options = [definitions[f"encoder:{name}"] for name in names]
+        branches = [_choice(own, group, shared) for own in options]
+        branches += [_choice({**_untyped(own)}, group, shared) for own in options]
+        definitions[f"feature:{group}"] = {"anyOf": branches}
+        field = [_choice(own, "", {}) for own in options]
+        merged = {key: True for own in options for key in own["properties"] if key != "type"}
+        loose = {"type": "object", "properties": {**merged, "type": {"type": "null"}}, "additionalProperties": False}
+        definitions[f"field:{group}"] = {"anyOf": [*field, loose, {"type": "null"}]}
+        groups[group] = {"anyOf": [{"$ref": f"#/$defs/feature:{group}"}, {"type": "null"}]}
+    definitions["feature"] = {
+        "type": "object",
+        "properties": {name: shared[name] for name in ("type", "together")},
     }
-    properties |= {
-        name: {"description": " ".join(part["description"] for part in parts)}
-        for name, parts in sorted(options.items())
-    }
-    return {**schema, "properties": properties, "additionalProperties": False}
+    return {"properties": groups, "additionalProperties": {"anyOf": [{"$ref": "#/$defs/feature"}, {"type": "null"}]}}
+
+
+def _choice(component: dict[str, Any], group: str, shared: dict[str, Any]) -> dict[str, Any]:
+    """A component's schema for a place where `type` may also be null, with what every group has beside."""
+    properties = dict(component["properties"])
+    if "type" not in properties:
+        properties["type"] = {"type": "null"}
+    if group:
+        fields = {"type": "object", "additionalProperties": {"$ref": f"#/$defs/field:{group}"}}
+        properties |= {
+            "fields": {**fields, "description": shared["fields"]["description"]},
+            "together": shared["together"],
+        }
+    else:
+        properties |= {"fields": True, "together": True}
+    return {**component, "properties": properties}

@@ -23,6 +23,7 @@ def main():
     people, truth, _ = world.new_users(200, seed=1)
     place = {name: row for row, name in enumerate(world.dataset.items["item_id"].to_pylist())}
     config = {
+        "defaults": "fixed",
         "dim": 64,
         "id_dropout": 0.5,
         "features": {"image": None},

@@ -33,6 +33,7 @@ from anyrec.recommender import Recommender
 from anyrec.scoring import score_blocks
 
 BASE = {
+    "defaults": "fixed",
     "data": {"min_rating": 4},
     "features": {"text": None, "identity": {"init_std": 0.01}},
     "dim": 16,

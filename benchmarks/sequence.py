@@ -35,6 +35,7 @@ DATA = Path(os.environ.get("ANYREC_DATA", HERE / "../../shared/data"))
 WINDOW, BATCH, HELD_OUT = 100, 128, 2
 LINE = re.compile(r"^epoch \d+ seconds ([\d.]+)", re.MULTILINE)
 CONFIG = {
+    "defaults": "fixed",
     "dim": 64,
     "id_dropout": 0.0,
     "features": {

@@ -28,6 +28,7 @@ IDS = {
 
 def anyrec_run(dataset, name, epochs, **changes):
     config = {
+        "defaults": "fixed",
         **IDS,
         "dim": 64,
         "split": {"protocol": "leave_last_out"},

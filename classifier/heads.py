@@ -12,14 +12,16 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from anyrec.contracts import Head, Params
+from anyrec.contracts import Head, Params, Width
 from anyrec.ragged import Prepared
 
 
 class HeadParams(Params):
-    weight: float = Field(1.0, ge=0, description="Weight of this head's loss beside the match's.")
-    hidden_dims: list[int] = Field(default_factory=list, description="Widths of hidden layers; none is a linear head.")
-    dropout: float = Field(0.0, ge=0, lt=1)
+    weight: float = Field(1.0, ge=0, le=1e6, description="Weight of this head's loss beside the match's.")
+    hidden_dims: list[Width] = Field(
+        default_factory=list, max_length=16, description="Widths of hidden layers; none is a linear head."
+    )
+    dropout: float = Field(0.0, ge=0, le=0.99)
 
 
 class InteractionType(Head):

@@ -44,12 +44,18 @@ KINDS = {
 }
 START = """# The config
 
-One JSON object; every key is optional, and an unknown one is refused with the nearest known one. `anyrec init data.json`
-writes a config from the data, `anyrec schema` prints the JSON Schema for an editor, and the complete config is saved
-with each model and reruns alone. `--set section.key=value` changes a key from the command line.
+One JSON object; every key is optional, and an unknown one is refused with the nearest known one. A key of the model or its
+training that is not set is chosen to fit the data ([defaults.md](defaults.md)); the defaults listed below hold for it with
+`"defaults": "fixed"`. `anyrec train --print-config` prints the complete config for some data, `anyrec init data.json` a config
+for them, and `anyrec schema` the JSON Schema for an editor. The complete config is saved with each model and reruns alone.
+`--set section.key=value` changes a key from the command line; the value is JSON, or a text as it stands.
+
+Values are strict: a text is no number and `true` is no 1. The file is UTF-8; a key may occur once in an object. All faults are
+reported together, each with its JSON pointer, before anything is trained (exit code 2).
 
 A component (`fusion`, `interaction`, `loss`, `negatives`, a head, an encoder) is named by `type`; its other keys are that
-plugin's own options, listed below. Switching the fusion is one word: `--set fusion.type=attention`.
+plugin's own options, listed below. Switching the fusion is one word: `--set fusion.type=attention`. Options of `fusion`, `loss`,
+`negatives`, `interaction` and `index` may be set without `type`: they must be options of the component that is the default.
 
 ```json
 {

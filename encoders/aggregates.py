@@ -39,9 +39,9 @@ class Aggregates(HistoryEncoder):
     group = "history"
 
     class Params(Params):
-        top: int = Field(16, ge=1, description="Values of a categorical item feature that are counted apart.")
+        top: int = Field(16, ge=1, le=4096, description="Values of a categorical item feature that are counted apart.")
         half_life: float | None = Field(
-            None, gt=0, description="Interactions after which one weighs half; null weighs all alike."
+            None, ge=1e-3, le=1e9, description="Interactions after which one weighs half; null weighs all alike."
         )
         same_time: Literal["hidden", "ordered"] = Field(
             "hidden",

@@ -24,10 +24,14 @@ class Categorical(Encoder):
     type = "categorical"
 
     class Params(Params):
-        min_count: int = Field(1, ge=1, description="Categories in fewer training rows share the vector of the unseen.")
-        max_categories: int | None = Field(None, ge=1, description="Keep only the commonest; the rest are pooled.")
+        min_count: int = Field(
+            1, ge=1, le=10**9, description="Categories in fewer training rows share the vector of the unseen."
+        )
+        max_categories: int | None = Field(
+            None, ge=1, le=10**7, description="Keep only the commonest; the rest are pooled."
+        )
         hash_buckets: int | None = Field(
-            None, ge=1, description="Hash into so many vectors instead of learning a vocabulary."
+            None, ge=1, le=10**7, description="Hash into so many vectors instead of learning a vocabulary."
         )
 
     def fit(self, column: pa.Array) -> None:

@@ -26,8 +26,8 @@ class Continuous(Encoder):
 
     class Params(Params):
         encoding: Literal["linear", "periodic", "piecewise"] = "piecewise"
-        bins: int = Field(16, ge=2, description="Quantile bins of `piecewise`, sines of `periodic`.")
-        clip: float = Field(5.0, gt=0, description="Bound, in standard deviations.")
+        bins: int = Field(16, ge=2, le=1024, description="Quantile bins of `piecewise`, sines of `periodic`.")
+        clip: float = Field(5.0, ge=1e-3, le=1e6, description="Bound, in standard deviations.")
 
     def fit(self, column: pa.Array) -> None:
         self.width = list_width(column)

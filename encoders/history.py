@@ -37,11 +37,11 @@ class History(HistoryEncoder):
     class Params(Params):
         block: Literal["transformer", "bidirectional", "gru", "mean"] = "transformer"
         variant: Literal["ligr", "pre_norm"] = Field("ligr", description="Layers of the transformers: gated or plain.")
-        layers: int = Field(2, ge=1, description="Layers of the transformers and the gru.")
-        heads: int = Field(2, ge=1, description="Attention heads; must divide the feature dimension.")
-        hidden: int = Field(4, ge=1, description="Width of a transformer's perceptron, in feature dimensions.")
-        dropout: float = Field(0.2, ge=0, lt=1)
-        window: int = Field(100, ge=2, description="Interactions looked back on.")
+        layers: int = Field(2, ge=1, le=64, description="Layers of the transformers and the gru.")
+        heads: int = Field(2, ge=1, le=256, description="Attention heads; must divide the feature dimension.")
+        hidden: int = Field(4, ge=1, le=64, description="Width of a transformer's perceptron, in feature dimensions.")
+        dropout: float = Field(0.2, ge=0, le=0.99)
+        window: int = Field(100, ge=2, le=10_000, description="Interactions looked back on.")
         use_position: bool = Field(True, description="Add a vector for the place in the window (transformers).")
         use_gap: bool = Field(False, description="Add a vector for the time since the interaction before.")
         use_kind: bool = Field(False, description="Add a vector for the interaction's type.")
@@ -49,8 +49,8 @@ class History(HistoryEncoder):
             "hidden",
             description="What happened at the very time of a target: hidden from it, or known where it stands before it in the file.",
         )
-        mask_share: float = Field(0.2, gt=0, lt=1, description="Share hidden in training (bidirectional).")
-        half_life: float = Field(5.0, gt=0, description="Interactions after which one weighs half (mean).")
+        mask_share: float = Field(0.2, ge=0.01, le=0.99, description="Share hidden in training (bidirectional).")
+        half_life: float = Field(5.0, ge=1e-3, le=1e9, description="Interactions after which one weighs half (mean).")
 
     def __init__(self, *arguments: Any, **options: Any):
         super().__init__(*arguments, **options)

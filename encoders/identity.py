@@ -32,9 +32,9 @@ class Identity(Encoder):
 
     class Params(Params):
         sparse: bool = Field(False, description="Give this table sparse gradients whatever its size.")
-        dropout: float = Field(0.0, ge=0, lt=1, description="Share of each vector's values silenced in training.")
+        dropout: float = Field(0.0, ge=0, le=0.99, description="Share of each vector's values silenced in training.")
         init_std: float | None = Field(
-            None, gt=0, description="Spread of the first vectors; by default 1 / sqrt(dimension)."
+            None, ge=1e-6, le=1000, description="Spread of the first vectors; by default 1 / sqrt(dimension)."
         )
         graph_layers: int = Field(
             0,

@@ -31,7 +31,9 @@ class CNN(Encoder):
 
     class Params(Params):
         size: int = Field(32, ge=8, le=256, description="Images are fitted into a square of so many pixels.")
-        channels: int = Field(16, ge=8, multiple_of=8, description="Of the first layer; each next one doubles them.")
+        channels: int = Field(
+            16, ge=8, le=1024, multiple_of=8, description="Of the first layer; each next one doubles them."
+        )
 
     def prepare(self, column: pa.Array) -> Ragged:
         """Ragged (images, 3, size, size) uint8."""

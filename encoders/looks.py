@@ -35,9 +35,9 @@ class Looks(Encoder):
 
     class Params(Params):
         cells: int = Field(8, ge=1, le=16, description="Cells of the grid along each side.")
-        layout: float = Field(1.0, ge=0, description="Weight of the colours in place.")
-        histogram: float = Field(1.0, ge=0, description="Weight of the colours wherever they are.")
-        edges: float = Field(1.0, ge=0, description="Weight of the edges.")
+        layout: float = Field(1.0, ge=0, le=1000, description="Weight of the colours in place.")
+        histogram: float = Field(1.0, ge=0, le=1000, description="Weight of the colours wherever they are.")
+        edges: float = Field(1.0, ge=0, le=1000, description="Weight of the edges.")
 
     def prepare(self, column: pa.Array) -> Prepared:
         names, offsets = file_names(column)

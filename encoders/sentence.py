@@ -43,7 +43,7 @@ class Sentence(Encoder):
         model: str = Field("sentence-transformers/all-MiniLM-L6-v2", description="A model's name or folder.")
         frozen: bool = Field(True, description="Keep the model as it is and cache its vectors.")
         max_tokens: int | None = Field(
-            None, ge=1, description="Tokens read of each text; by default the model's own limit."
+            None, ge=1, le=100_000, description="Tokens read of each text; by default the model's own limit."
         )
 
     def fit(self, column: pa.Array) -> None:

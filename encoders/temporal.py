@@ -32,9 +32,11 @@ class Sequence(Encoder):
 
     class Params(Params):
         pooling: Literal["statistics", "gru", "transformer"] = "statistics"
-        max_length: int = Field(64, ge=1, description="Numbers read by `gru` and `transformer`: the last ones.")
-        hidden_dim: int = Field(32, ge=2, description="Width of `gru` and `transformer`.")
-        clip: float = Field(5.0, gt=0, description="Bound, in standard deviations.")
+        max_length: int = Field(
+            64, ge=1, le=10_000, description="Numbers read by `gru` and `transformer`: the last ones."
+        )
+        hidden_dim: int = Field(32, ge=2, le=4096, description="Width of `gru` and `transformer`.")
+        clip: float = Field(5.0, ge=1e-3, le=1e6, description="Bound, in standard deviations.")
 
     def fit(self, column: pa.Array) -> None:
         values = column.flatten().drop_null().cast(pa.float64()).to_numpy(zero_copy_only=False)

@@ -32,10 +32,10 @@ class Hashed(Encoder):
     group = "text"
 
     class Params(Params):
-        buckets: int = Field(1 << 18, ge=2, description="Values of the hash.")
+        buckets: int = Field(1 << 18, ge=2, le=1 << 24, description="Values of the hash.")
         ngrams: int = Field(2, ge=1, le=4, description="Longest run of words that counts as a term.")
-        min_count: int = Field(2, ge=1, description="Training rows that must use a term.")
-        max_words: int = Field(256, ge=1, description="Words read of each text.")
+        min_count: int = Field(2, ge=1, le=10**9, description="Training rows that must use a term.")
+        max_words: int = Field(256, ge=1, le=100_000, description="Words read of each text.")
 
     def fit(self, column: pa.Array) -> None:
         terms, offsets = self._terms(column)

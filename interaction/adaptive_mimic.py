@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from anyrec.contracts import Fusion, Params
+from anyrec.contracts import Fusion, Params, Width
 from anyrec.interaction.feature_fusion import perceptron, resize, start_as_sum
 
 GROUP = "identity"
@@ -32,11 +32,13 @@ class AdaptiveMimic(Fusion):
     type = "adaptive_mimic"
 
     class Params(Params):
-        mimic: float = Field(0.1, ge=0, description="Weight of the pull of content towards the id's vector.")
-        hidden_dims: list[int] = Field(
-            default_factory=lambda: [128], description="Widths of the hidden layers of the content's perceptron."
+        mimic: float = Field(0.1, ge=0, le=1e6, description="Weight of the pull of content towards the id's vector.")
+        hidden_dims: list[Width] = Field(
+            default_factory=lambda: [128],
+            max_length=16,
+            description="Widths of the hidden layers of the content's perceptron.",
         )
-        dropout: float = Field(0.1, ge=0, lt=1, description="Share of hidden values silenced in training.")
+        dropout: float = Field(0.1, ge=0, le=0.99, description="Share of hidden values silenced in training.")
         layer_norm: bool = Field(True, description="Normalise each hidden layer.")
 
     def __init__(self, *arguments: Any, **options: Any):

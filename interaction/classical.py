@@ -46,7 +46,7 @@ class RecentPopularity(Popularity):
 
     class Params(Params):
         half_life_days: float | None = Field(
-            None, gt=0, description="By default a twentieth of the time that the training data span."
+            None, ge=1e-6, le=1e6, description="By default a twentieth of the time that the training data span."
         )
 
     def fit(self, history: History) -> None:
@@ -75,7 +75,7 @@ class EASE(Classical):
     most_items = 20_000
 
     class Params(Params):
-        l2: float = Field(200.0, gt=0, description="Ridge penalty.")
+        l2: float = Field(200.0, ge=1e-6, le=1e9, description="Ridge penalty.")
 
     def fit(self, history: History) -> None:
         import torch
@@ -127,7 +127,7 @@ class ItemKNN(Classical):
     by_history = True
 
     class Params(Params):
-        neighbours: int = Field(100, ge=1, description="Most similar items kept for each item.")
+        neighbours: int = Field(100, ge=1, le=10**6, description="Most similar items kept for each item.")
 
     def fit(self, history: History) -> None:
         model = _fit_quietly("nearest_neighbours", "CosineRecommender", history, {"K": self.params.neighbours + 1})
@@ -178,10 +178,10 @@ class IALS(Factors):
     type = "ials"
 
     class Params(Params):
-        factors: int = Field(128, ge=1, description="Dimension of the vectors.")
-        regularization: float = Field(20.0, ge=0)
-        alpha: float = Field(1.0, gt=0, description="Confidence of an interaction.")
-        iterations: int = Field(15, ge=1)
+        factors: int = Field(128, ge=1, le=4096, description="Dimension of the vectors.")
+        regularization: float = Field(20.0, ge=0, le=1e6)
+        alpha: float = Field(1.0, ge=1e-6, le=1e6, description="Confidence of an interaction.")
+        iterations: int = Field(15, ge=1, le=10_000)
 
     def fit(self, history: History) -> None:
         self._keep(_fit_quietly("als", "AlternatingLeastSquares", history, self.params.model_dump()))
@@ -194,10 +194,10 @@ class BPRMF(Factors):
     baseline = False  # iALS is of the same kind, and better on little data
 
     class Params(Params):
-        factors: int = Field(64, ge=1, description="Dimension of the vectors.")
-        regularization: float = Field(0.01, ge=0)
-        learning_rate: float = Field(0.01, gt=0)
-        iterations: int = Field(100, ge=1)
+        factors: int = Field(64, ge=1, le=4096, description="Dimension of the vectors.")
+        regularization: float = Field(0.01, ge=0, le=1e6)
+        learning_rate: float = Field(0.01, ge=1e-10, le=1000)
+        iterations: int = Field(100, ge=1, le=10_000)
 
     def fit(self, history: History) -> None:
         self._keep(_fit_quietly("bpr", "BayesianPersonalizedRanking", history, self.params.model_dump()))
@@ -214,8 +214,8 @@ class ContentKNN(Classical):
     needs = ("content",)
 
     class Params(Params):
-        most_words: int = Field(50_000, ge=1, description="Words kept, the commonest first.")
-        dimension: int = Field(256, ge=1, description="Of the latent semantic vectors.")
+        most_words: int = Field(50_000, ge=1, le=10**7, description="Words kept, the commonest first.")
+        dimension: int = Field(256, ge=1, le=4096, description="Of the latent semantic vectors.")
 
     def fit(self, history: History) -> None:
         from sklearn.decomposition import TruncatedSVD

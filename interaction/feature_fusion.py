@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from anyrec.contracts import Fusion, Params
+from anyrec.contracts import Fusion, Params, Width
 from anyrec.errors import ConfigError, Fault
 
 OWN = {"identity", "history"}
@@ -24,10 +24,10 @@ class Simple(Fusion):
     type = "simple"
 
     class Params(Params):
-        hidden_dims: list[int] = Field(
-            default_factory=lambda: [128], description="Widths of the perceptron's hidden layers."
+        hidden_dims: list[Width] = Field(
+            default_factory=lambda: [128], max_length=16, description="Widths of the perceptron's hidden layers."
         )
-        dropout: float = Field(0.1, ge=0, lt=1, description="Share of hidden values silenced in training.")
+        dropout: float = Field(0.1, ge=0, le=0.99, description="Share of hidden values silenced in training.")
         layer_norm: bool = Field(True, description="Normalise each hidden layer.")
 
     def __init__(self, *arguments: Any, **options: Any):
@@ -86,7 +86,7 @@ class Residual(Fusion):
     type = "residual"
 
     class Params(Params):
-        start: float = Field(0.03, gt=0, le=1, description="What the other features are multiplied by at first.")
+        start: float = Field(0.03, ge=1e-6, le=1, description="What the other features are multiplied by at first.")
 
     def __init__(self, *arguments: Any, **options: Any):
         super().__init__(*arguments, **options)
@@ -147,7 +147,7 @@ class Bilinear(Fusion):
     type = "bilinear"
 
     class Params(Params):
-        rank: int = Field(32, ge=1, description="Dimension in which features are multiplied.")
+        rank: int = Field(32, ge=1, le=4096, description="Dimension in which features are multiplied.")
 
     def __init__(self, *arguments: Any, **options: Any):
         super().__init__(*arguments, **options)
@@ -169,9 +169,9 @@ class Attention(Fusion):
     type = "attention"
 
     class Params(Params):
-        num_layers: int = Field(1, ge=1, description="Transformer layers.")
-        num_heads: int = Field(4, ge=1, description="Attention heads; must divide the feature dimension.")
-        dropout: float = Field(0.1, ge=0, lt=1)
+        num_layers: int = Field(1, ge=1, le=64, description="Transformer layers.")
+        num_heads: int = Field(4, ge=1, le=256, description="Attention heads; must divide the feature dimension.")
+        dropout: float = Field(0.1, ge=0, le=0.99)
         use_cls_token: bool = Field(
             True, description="Read the result at a token of its own; else average the features."
         )

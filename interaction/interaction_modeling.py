@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from anyrec.contracts import Interaction, Params
+from anyrec.contracts import Interaction, Params, Width
 from anyrec.interaction.feature_fusion import check_heads, perceptron, transformer
 
 FEW = 4
@@ -34,7 +34,7 @@ class Cosine(Interaction):
     factorised = True
 
     class Params(Params):
-        temperature: float = Field(0.1, gt=0)
+        temperature: float = Field(0.1, ge=1e-4, le=1e4)
         learn_temperature: bool = Field(False, description="Train the temperature with the rest.")
 
     def __init__(self, *arguments: Any, **options: Any):
@@ -64,10 +64,10 @@ class MLP(Interaction):
     type = "mlp"
 
     class Params(Params):
-        hidden_dims: list[int] = Field(
-            default_factory=lambda: [64, 32], min_length=1, description="Widths of the hidden layers."
+        hidden_dims: list[Width] = Field(
+            default_factory=lambda: [64, 32], min_length=1, max_length=16, description="Widths of the hidden layers."
         )
-        dropout: float = Field(0.0, ge=0, lt=1)
+        dropout: float = Field(0.0, ge=0, le=0.99)
 
     def __init__(self, *arguments: Any, **options: Any):
         super().__init__(*arguments, **options)
@@ -96,9 +96,9 @@ class Attention(Interaction):
     reads = "tokens"
 
     class Params(Params):
-        num_layers: int = Field(1, ge=1, description="Transformer layers.")
-        num_heads: int = Field(4, ge=1, description="Attention heads; must divide the feature dimension.")
-        dropout: float = Field(0.0, ge=0, lt=1)
+        num_layers: int = Field(1, ge=1, le=64, description="Transformer layers.")
+        num_heads: int = Field(4, ge=1, le=256, description="Attention heads; must divide the feature dimension.")
+        dropout: float = Field(0.0, ge=0, le=0.99)
 
     def __init__(self, *arguments: Any, **options: Any):
         super().__init__(*arguments, **options)

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from anyrec.contracts import Interaction, Params
+from anyrec.contracts import Interaction, Params, Width
 from anyrec.interaction.interaction_modeling import dot
 
 
@@ -25,10 +25,13 @@ class Ranker(Interaction):
     reads = "tokens"
 
     class Params(Params):
-        hidden_dims: list[int] = Field(
-            default_factory=lambda: [64, 32], min_length=1, description="Widths of the perceptron's hidden layers."
+        hidden_dims: list[Width] = Field(
+            default_factory=lambda: [64, 32],
+            min_length=1,
+            max_length=16,
+            description="Widths of the perceptron's hidden layers.",
         )
-        dropout: float = Field(0.0, ge=0, lt=1, description="Share of hidden values silenced in training.")
+        dropout: float = Field(0.0, ge=0, le=0.99, description="Share of hidden values silenced in training.")
 
     def __init__(self, *arguments: Any, **options: Any):
         super().__init__(*arguments, **options)
@@ -52,8 +55,10 @@ class DCN(Ranker):
     type = "dcn"
 
     class Params(Ranker.Params):
-        cross_layers: int = Field(2, ge=1, description="Crosses one after another: products of up to one more feature.")
-        rank: int | None = Field(None, ge=1, description="Rank of each cross's matrix; by default full.")
+        cross_layers: int = Field(
+            2, ge=1, le=64, description="Crosses one after another: products of up to one more feature."
+        )
+        rank: int | None = Field(None, ge=1, le=4096, description="Rank of each cross's matrix; by default full.")
         structure: Literal["parallel", "stacked"] = Field(
             "parallel", description="The perceptron reads the features themselves, or what the crosses make of them."
         )

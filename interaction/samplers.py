@@ -29,7 +29,7 @@ class Popularity(Sampler):
 
     class Params(Params):
         alpha: float = Field(0.75, ge=0, le=2, description="Power of the item's count: 0 is even, 1 as popular.")
-        tries: int = Field(3, ge=0, description="Times a collision is drawn again by popularity.")
+        tries: int = Field(3, ge=0, le=100, description="Times a collision is drawn again by popularity.")
 
     def __init__(self, *arguments: Any):
         super().__init__(*arguments)
@@ -67,7 +67,7 @@ class Shared(Sampler):
     type = "shared"
 
     class Params(Params):
-        size: int = Field(256, ge=1, description="Negatives a batch.")
+        size: int = Field(256, ge=1, le=1_000_000, description="Negatives a batch.")
         alpha: float = Field(0.0, ge=0, le=2, description="Power of the item's count: 0 is even, 1 as popular.")
 
     def __init__(self, *arguments: Any):
@@ -90,7 +90,7 @@ class InBatch(Sampler):
     type = "in_batch"
 
     class Params(Params):
-        block: int = Field(256, ge=2, description="Positives that serve as each other's negatives.")
+        block: int = Field(256, ge=2, le=65_536, description="Positives that serve as each other's negatives.")
 
     def __init__(self, *arguments: Any):
         super().__init__(*arguments)
@@ -115,7 +115,7 @@ class Mixed(Sampler):
     type = "mixed"
 
     class Params(InBatch.Params):
-        uniform: int = Field(128, ge=1, description="Negatives drawn evenly for each block.")
+        uniform: int = Field(128, ge=1, le=100_000, description="Negatives drawn evenly for each block.")
 
     def __init__(self, *arguments: Any):
         super().__init__(*arguments)
@@ -142,7 +142,7 @@ class Hard(Sampler):
     keep_hardest = True
 
     class Params(Params):
-        pool: int = Field(32, ge=2, description="Candidates for each positive.")
+        pool: int = Field(32, ge=2, le=100_000, description="Candidates for each positive.")
 
     def sample(self, users: Tensor, items: Tensor, ratio: int, generator: torch.Generator) -> Negatives:
         drawn, possible = self.positives.draw_outside(users, max(self.params.pool, ratio), generator)

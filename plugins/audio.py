@@ -21,8 +21,8 @@ class Audio(Encoder):
     type = "audio"
 
     class Params(Params):
-        bands: int = Field(32, ge=4, description="Bands of the spectrum.")
-        seconds: float = Field(30.0, gt=0, description="Sound read of each file.")
+        bands: int = Field(32, ge=4, le=1024, description="Bands of the spectrum.")
+        seconds: float = Field(30.0, ge=0.01, le=3600, description="Sound read of each file.")
 
     def prepare(self, column: pa.Array) -> Prepared:
         """(rows,) file names, relative to the data file -> (rows, 2 * bands) float32."""

@@ -226,6 +226,7 @@ def shoppers(users=90, items=72, each=7, seed=0):
 
 def shop_config(features):
     return {
+        "defaults": "fixed",
         "dim": 16,
         "features": features,
         "user": {"features": {"identity": None}},

@@ -194,6 +194,7 @@ def walkers(users=120, items=24, each=14, seed=0):
 
 def order_config(**changes):
     return {
+        "defaults": "fixed",
         "dim": 16,
         "features": {"history": {"window": 8, "dropout": 0.0}},
         "user": {"features": {"identity": None}},

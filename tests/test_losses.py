@@ -122,6 +122,5 @@ def test_the_sampled_softmax_tends_to_the_full_one_as_negatives_grow():
 
 
 def test_an_unknown_part_of_a_combined_loss_is_named():
-    cls = REGISTRY.get("loss", "combined")
-    with pytest.raises(ConfigError, match="Did you mean 'bpr'"):
-        cls(cls.Params(parts={"bprr": 1.0}))
+    with pytest.raises(ConfigError, match=r"/loss/parts/bprr/.*'bpr'"):
+        REGISTRY.params("loss", "combined", {"parts": {"bprr": 1.0}}, "/loss")

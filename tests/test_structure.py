@@ -15,15 +15,16 @@ import anyrec
 ROOT = Path(__file__).parent.parent
 ORDER = [
     ("errors", "config", "ragged", "windows", "files", "outputs", "deadline", "progress", "runtime", "parallel"),
-    ("contracts", "plugins", "legacy", "schema", "load_config"),
+    ("contracts", "plain", "plugins", "legacy", "check_config", "schema", "load_config"),
     ("data", "vectors", "modules", "records", "arguments"),
+    ("init", "defaults"),
     ("model", "graph", "scoring", "assemble"),
     ("training", "evaluation"),
     ("retrieval",),
     ("pipeline",),
     ("testing", "testing_index"),
     ("request_reader", "known", "answers", "nearest", "recommender", "storage", "card", "classical"),
-    ("inference", "run", "init", "describe", "demo"),
+    ("inference", "run", "describe", "demo"),
     ("cli", "cli_data", "cli_retrieval", "cli_search", "cli_options"),
 ]
 SHELVES = ("encoders", "interaction", "classifier")

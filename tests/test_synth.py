@@ -100,6 +100,7 @@ def test_what_a_user_had_before_is_not_among_the_interactions():
 def fitted_lift(preference, groups, world, tmp_path):
     """ndcg@10 against the truth, for people never trained, of a model that sees `groups` alone; and that of popularity."""
     config = {
+        "defaults": "fixed",
         "dim": 32,
         "id_dropout": 0.5,
         "split": {"protocol": "none"},

@@ -20,7 +20,7 @@ from anyrec.data.histories import HISTORY_NAMES
 from anyrec.data.limits import apply_limits
 from anyrec.data.places import Place, json_place
 from anyrec.data.records import document_tables
-from anyrec.data.roles import apply_roles
+from anyrec.data.roles import apply_roles, check_roles
 from anyrec.data.tables import Part, dataframe_parts, read_table_folder
 from anyrec.data.validate import check_tables
 from anyrec.errors import DataError, Fault, did_you_mean
@@ -214,6 +214,7 @@ def _finish(parts: list[Part], faults: Faults, notes: list[str], options: DataCo
     users, items, interactions = check_tables(
         parts[0].table, parts[1].table, parts[2].table, faults, options, notes=notes, places=places
     )
+    check_roles(options, users, items, faults)
     users, items, roles = apply_roles(users, items, options, notes, faults, places)
     if faults:
         raise faults.error()

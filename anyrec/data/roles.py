@@ -56,13 +56,25 @@ def apply_roles(
     return tables["user"], tables["item"], {**options.roles, **roles}
 
 
-def check_roles(options: DataConfig, names: list[str], faults: Faults) -> None:
-    """Roles declared for features that the data lack."""
+def temporal_names(users: pa.Table, items: pa.Table) -> list[str]:
+    """The temporal features of both tables, as `data.roles` names them."""
+    tables = {"user": users, "item": items}
+    return [
+        f"{side}.{name.removeprefix('temporal.')}"
+        for side, table in tables.items()
+        for name in table.column_names
+        if name.startswith("temporal.")
+    ]
+
+
+def check_roles(options: DataConfig, users: pa.Table, items: pa.Table, faults: Faults) -> None:
+    """Add a fault for each role that is declared for a feature that the data lack."""
+    names = temporal_names(users, items)
     for name in options.roles:
         if name not in names:
             faults.add(
                 "unknown role",
-                f"data.roles.{name}",
+                f"/data/roles/{name}",
                 "the data have no such temporal feature.",
                 did_you_mean(name, names),
             )

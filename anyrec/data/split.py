@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from anyrec.config import Config, SplitConfig
 from anyrec.data.dataset import Dataset
-from anyrec.errors import DataError, Fault
+from anyrec.errors import ConfigError, DataError, Fault
 from anyrec.files import atomic_write
 
 PARTS = ("train", "validation", "test")
@@ -62,7 +62,10 @@ def split_interactions(
         validation, test, future = _global_time(dataset, eligible, config)
         train[future] = False
         if not train.any():
-            return split_interactions(dataset, config.model_copy(update={"protocol": "random"}), seed, eligible)
+            if config.protocol == "global_time":
+                raise ConfigError(_nothing_before(config))
+            random, more = split_interactions(dataset, config.model_copy(update={"protocol": "random"}), seed, eligible)
+            return random, ["A split by time would leave nothing to train on: the split is random.", *more]
     elif protocol == "random":
         validation, test = _random(dataset, eligible, config.validation, config.test, seed)
     elif protocol in ("cold_users", "cold_items"):
@@ -124,6 +127,16 @@ def load_split(path: Path, dataset: Dataset) -> Split:
         np.flatnonzero(pc.fill_null(pc.equal(parts, part), False).to_numpy(zero_copy_only=False)) for part in PARTS
     )
     return Split(train, validation, test, (table.schema.metadata or {}).get(b"protocol", b"random").decode())
+
+
+def _nothing_before(config: SplitConfig) -> Fault:
+    what = (
+        f"nothing happened before the latest {config.test + config.validation:.0%} of the interactions, which validate and test: "
+        "nothing is left to train on."
+    )
+    return Fault(
+        "/split/protocol", what, "Lower split.validation and split.test, or choose another protocol.", "empty split"
+    )
 
 
 def has_clock(dataset: Dataset) -> bool:

@@ -41,9 +41,12 @@ class Annoy(Index):
             description="More find more, and take memory; by default from size and recall.",
         )
         search_k: int | None = Field(
-            default=None, ge=1, description="Vectors looked at in a search for 10; by default from size and recall."
+            default=None,
+            ge=1,
+            le=2**31 - 1,
+            description="Vectors looked at in a search for 10; by default from size and recall.",
         )
-        recall: float = Field(default=0.95, gt=0, lt=1, description="What the two above are chosen for.")
+        recall: float = Field(default=0.95, ge=0.01, le=0.999, description="What the two above are chosen for.")
         seed: int = Field(default=0, ge=0, le=2**31 - 1)
 
     def _build(self, vectors: np.ndarray, keys: np.ndarray) -> None:

@@ -40,7 +40,10 @@ class Faiss(Index):
             description="flat: all, exactly; hnsw: a graph; ivf: cells; ivf_pq: cells, compressed; sq8: all, in 8 bits.",
         )
         recall: float = Field(
-            default=0.95, gt=0, le=1, description="Share of the true 10 nearest to reach where the width is not given."
+            default=0.95,
+            ge=0.01,
+            le=1,
+            description="Share of the true 10 nearest to reach where the width is not given.",
         )
         m: int | None = Field(
             default=None,

@@ -57,7 +57,7 @@ class Qdrant(Index):
         int8: bool = Field(default=False, description="Search among int8 copies of the vectors, held in memory.")
         on_disk: bool = Field(default=False, description="The server keeps the float32 vectors on disk.")
         batch_size: int = Field(default=1000, ge=1, le=100_000, description="Vectors sent at a time.")
-        timeout: int = Field(default=60, ge=1, description="Seconds to wait for an answer.")
+        timeout: int = Field(default=60, ge=1, le=86_400, description="Seconds to wait for an answer.")
 
     def _build(self, vectors: np.ndarray, keys: np.ndarray) -> None:
         from qdrant_client import models

@@ -46,9 +46,11 @@ class Usearch(Index):
             description="Candidates kept in a search (ef): more find more, slower; by default found by trying, for the recall.",
         )
         lift: Lift = None
-        recall: float = Field(default=0.95, gt=0, le=1, description="Share of the true 10 nearest to find, by trying.")
+        recall: float = Field(
+            default=0.95, ge=0.01, le=1, description="Share of the true 10 nearest to find, by trying."
+        )
         build_threads: int = Field(
-            default=1, ge=0, description="0 takes all cores; only 1 builds the same graph every time."
+            default=1, ge=0, le=4096, description="0 takes all cores; only 1 builds the same graph every time."
         )
 
     def __init__(self, *args: Any, **kwargs: Any):

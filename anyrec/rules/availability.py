@@ -31,7 +31,7 @@ class Availability(Rule):
         values: list[str | int | float | bool] = Field(
             default_factory=list, description="Values of the feature that mean available; needed where it holds texts."
         )
-        items: list[str | int] = Field(default_factory=list, description="Ids of items.")
+        items: list[str | int] = Field(default_factory=list, max_length=100_000, description="Ids of items.")
         file: str | None = Field(
             None, description="File of ids (.json, .jsonl, .csv, .parquet, .txt), read again when it changes."
         )

@@ -23,7 +23,7 @@ class Boost(Rule):
 
     class Params(Rule.Params):
         where: Where = where_field("Which items, for which users, when.")
-        factor: float | None = Field(None, gt=0, le=1e6, description="2 doubles the item's odds, 0.5 halves them.")
+        factor: float | None = Field(None, ge=1e-6, le=1e6, description="2 doubles the item's odds, 0.5 halves them.")
         add: float | None = Field(
             None, ge=-1e6, le=1e6, description="So many standard deviations of the user's candidates' scores are added."
         )

@@ -28,7 +28,10 @@ class Calibrate(Rule):
         feature: str = Field(description="Item feature with the category or categories.")
         weight: float = Field(0.5, ge=0, le=1, description="Of the user's mix against the scores.")
         alpha: float = Field(
-            0.01, gt=0, lt=1, description="Smoothing: how much of p is mixed into q, so that no logarithm is infinite."
+            0.01,
+            ge=1e-6,
+            le=0.99,
+            description="Smoothing: how much of p is mixed into q, so that no logarithm is infinite.",
         )
 
     def __init__(self, params: BaseModel | None = None):

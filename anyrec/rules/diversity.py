@@ -42,7 +42,9 @@ class Diversity(Rule):
         max: int = Field(
             3, ge=1, le=10_000, description="Items of one category among the first k, for max_per_category."
         )
-        relevance: float = Field(0.7, ge=0, lt=1, description="Weight of the score against diversity, for mmr and dpp.")
+        relevance: float = Field(
+            0.7, ge=0, le=0.99, description="Weight of the score against diversity, for mmr and dpp."
+        )
         missing: Literal["keep", "drop"] = Field(
             "keep", description="An item without a category: counts for none, or not listed."
         )

@@ -36,7 +36,7 @@ class Http(Rule):
 
     class Params(Rule.Params):
         url: str = Field(description="Where to: http://127.0.0.1:8000/rerank.")
-        timeout_seconds: float = Field(2.0, gt=0, le=600, description="For the whole answer to one post.")
+        timeout_seconds: float = Field(2.0, ge=0.001, le=600, description="For the whole answer to one post.")
         candidates: int = Field(50, ge=1, le=1000, description="Candidates sent, the first of each list.")
         users: int = Field(1, ge=1, le=1024, description="Users in one post.")
         user_features: list[str] | None = Field(

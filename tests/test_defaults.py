@@ -1,0 +1,218 @@
+"""Defaults fitted to the data apply to every key that is not set, one by one, wherever the config comes from."""
+
+import json
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small import call, small_dataset
+
+from anyrec.config import Config
+from anyrec.data.dataset import Dataset
+from anyrec.data.read import read_dataset
+from anyrec.defaults import merged, resolve_config
+from anyrec.errors import ConfigError
+from anyrec.load_config import load_config
+from anyrec.plugins import discover
+from anyrec.recommender import Recommender
+
+REGISTRY = discover()
+DATA = small_dataset()
+TIMELESS = Dataset(DATA.users, DATA.items, DATA.interactions.drop_columns(["timestamp"]), roles=DATA.roles)
+
+
+def resolved(document, data=DATA):
+    config, _ = load_config(document)
+    found, _ = resolve_config(config, data, REGISTRY)
+    return found
+
+
+def test_one_set_key_changes_that_key_alone():
+    nothing = resolved({}).model_dump()
+    one = resolved({"training": {"patience": 3}}).model_dump()
+    nothing["training"]["patience"] = 3
+    assert one == nothing
+    assert one["fusion"]["type"] == "residual" and one["features"]["history"]["window"]
+
+
+def test_python_and_the_command_line_train_the_same_model(tmp_path):
+    document = {"training": {"epochs": 1}, "split": {"protocol": "leave_last_out"}}
+    (tmp_path / "cfg.json").write_text(json.dumps(document))
+    code, _, message = call("train", "--data", write(tmp_path), "--config", tmp_path / "cfg.json", "--output", tmp_path)
+    assert code == 0, message
+    from_shell = Recommender.load(tmp_path / "model")
+    from_python = Recommender.from_config(document).fit(read_dataset(tmp_path / "data"), progress=False)
+    assert from_python.config.model_copy(update={"output_dir": "models"}) == from_shell.config.model_copy(
+        update={"output_dir": "models"}
+    )
+    assert "history.events" in from_python.model.user.features
+
+
+def test_the_saved_config_is_complete_and_reruns_alone_to_the_same_model(tmp_path):
+    fitted = Recommender.from_config({"training": {"epochs": 1}}).fit(DATA, progress=False)
+    fitted.save(tmp_path / "model")
+    saved = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert saved["defaults"] == "fixed" and saved["fusion"]["type"] == "residual"
+    again = Recommender.from_config(saved).fit(DATA, progress=False)
+    assert again.config == fitted.config
+    for one, other in zip(again.model.parameters(), fitted.model.parameters(), strict=True):
+        assert one.equal(other)
+
+
+def test_a_second_fit_chooses_anew_for_its_data():
+    recommender = Recommender.from_config({"training": {"epochs": 1}}).fit(DATA, progress=False)
+    assert "history" in recommender.config.features
+    assert "history" not in recommender.fit(TIMELESS, progress=False).config.features
+
+
+def test_fixed_defaults_leave_the_config_as_it_is():
+    config, _ = load_config({"defaults": "fixed", "dim": 8})
+    assert resolve_config(config, DATA, REGISTRY) == (config, [])
+
+
+def test_the_complete_config_is_printed_on_request(tmp_path):
+    code, out, message = call("train", "--data", write(tmp_path), "--set", "training.patience=3", "--print-config")
+    assert code == 0, message
+    printed = json.loads(out)
+    assert printed["training"]["patience"] == 3 and printed["fusion"]["type"] == "residual"
+    assert load_config(printed)[0].model_dump(mode="json") == printed
+    assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.parametrize(
+    ("document", "expected"),
+    [
+        ({"fusion": {"type": "gated"}}, {"fusion": "gated"}),
+        ({"fusion": {"start": 0.1}}, {"fusion": "residual"}),
+        ({"fusion": {"hidden_dims": [8]}}, {"fusion": "simple"}),
+        ({"loss": {"type": "bce"}}, {"loss": "bce", "negatives": "in_batch"}),
+        ({"loss": {"type": "softmax"}}, {"loss": "softmax", "negatives": "shared"}),
+        ({"loss": {"temperature": 2}}, {"loss": "full_softmax"}),
+        ({"negatives": {"type": "uniform"}}, {"loss": "softmax", "negatives": "uniform"}),
+        ({"negatives": {"size": 64}}, {"loss": "softmax", "negatives": "shared"}),
+        ({"negatives": {"block": 64}}, {"loss": "softmax", "negatives": "in_batch"}),
+        ({"interaction": {"type": "mlp"}}, {"loss": "softmax", "negatives": "in_batch"}),
+        ({"model": {"type": "ease"}}, {"fusion": "simple", "loss": "softmax"}),
+    ],
+    ids=str,
+)
+def test_a_chosen_component_stands_and_the_others_agree_with_it(document, expected):
+    found = resolved(document)
+    for key, name in expected.items():
+        assert getattr(found, key).type == name
+    for key, value in document.items():
+        assert set(value).issubset(getattr(found, key).model_dump())
+
+
+def test_without_a_history_the_choices_are_those_for_ids_without_order():
+    for document in (
+        {"features": {"history": None}},
+        {"user": {"features": {"history": None}}},
+        {"features": {"history": {"type": "aggregates"}}},
+        {"fusion": {"type": "identity"}},
+    ):
+        found = resolved(document)
+        assert "identity" not in found.user.features and found.training.average_epochs == 0
+        assert found.training.scheduler.type == "constant"
+    labelled = {"negatives": {"type": "labelled"}, "loss": {"type": "bce"}}
+    assert "history" not in resolved(labelled).features
+
+
+def test_options_of_a_history_join_those_that_are_chosen():
+    history = resolved({"features": {"history": {"block": "gru", "window": 10}}}).features["history"]
+    assert history.options()["window"] == 10 and history.options()["hidden"] == 2
+    assert history.fields["recent"].options() == {"block": "mean"}
+    both_sided = resolved({"features": {"history": {"block": "bidirectional"}}}).features["history"]
+    assert "recent" not in both_sided.fields  # it hides no interaction, and all features of one group must
+    own = resolved({"user": {"features": {"history": {"window": 7}}}})
+    assert own.user.features["history"].options()["window"] == 7 and "history" not in own.features
+    off = resolved({"features": {"history": {"fields": {"recent": None}}}}).features["history"]
+    assert off.fields == {"recent": None}
+
+
+def test_numbers_follow_those_that_are_set():
+    small, large = (resolved({"training": {"batch_size": size}}).training for size in (40, 400))
+    assert small.epochs <= large.epochs and (small.batch_size, large.batch_size) == (40, 400)
+    assert resolved({"evaluation": {"k": [3, 7]}}).training.metric == "ndcg@7"
+    assert resolved({"dim": 7}).features["history"].options()["heads"] == 1
+    assert resolved({"fusion": {"type": "attention", "num_heads": 64}}).dim == 64
+    sparse = resolved({"training": {"optimizer": {"sparse": True}}}).training.optimizer
+    assert sparse.weight_decay == 0 and sparse.learning_rate == 0.003
+    by_feature = resolved({"features": {"identity": {"sparse": True}}})
+    assert by_feature.training.optimizer.weight_decay == 0 and by_feature.features["identity"].options()["init_std"]
+    assert resolved({"training": {"optimizer": {"type": "sgd"}}}).training.optimizer.weight_decay == 0
+    assert resolved({"training": {"scheduler": {"type": "constant"}}}).training.scheduler.warmup == 0
+    assert resolved({"training": {"scheduler": {"warmup": 0.2}}}).training.scheduler.type == "linear"
+    graph = resolved({"features": {"identity": {"graph_layers": 1}}})
+    assert "identity" not in graph.user.features
+
+
+def test_a_model_that_disagrees_with_what_is_set_is_never_chosen_silently():
+    with pytest.raises(ConfigError, match="unknown key"):
+        Recommender.from_config({"fusion": {"start": 0.1, "hidden_dims": [4]}}).fit(DATA, progress=False)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 3) | st.sampled_from(["", "x"]),
+    lambda inner: st.dictionaries(st.sampled_from("abcd"), inner, max_size=3),
+    max_leaves=12,
+)
+
+
+def holds(document, other):
+    """Whether every key of `document` is in `other` with the same value, at any depth."""
+    return all(
+        key in other
+        and (holds(value, other[key]) if isinstance(value, dict) and value else other[key] == value or value == {})
+        for key, value in document.items()
+    )
+
+
+@given(
+    st.dictionaries(st.sampled_from("abcd"), JSON, max_size=4),
+    st.dictionaries(st.sampled_from("abcd"), JSON, max_size=4),
+)
+def test_what_is_set_always_stands_and_every_other_suggestion_is_taken(asked, suggested):
+    found = merged(asked, suggested)
+    assert holds(asked, found)
+    assert set(found) == set(asked) | set(suggested)
+    assert merged(found, suggested) == found
+
+
+SETTINGS = {
+    "dim": st.sampled_from([3, 8]),
+    "encoder_dim": st.sampled_from([4, 5, None]),
+    "fusion": st.sampled_from([{"type": name} for name in REGISTRY.names("fusion") if name != "identity"]),
+    "interaction": st.sampled_from([{"type": name} for name in ("dot", "cosine", "mlp")]),
+    "loss": st.sampled_from([{"type": name} for name in REGISTRY.names("loss")]),
+    "negatives": st.sampled_from([{"type": name} for name in REGISTRY.names("sampler") if name != "labelled"]),
+    "id_dropout": st.sampled_from([0.0, 0.5]),
+    "features": st.sampled_from(
+        [{"history": None}, {"history": {"block": "gru"}}, {"identity": {"sparse": True}}, {"text": None}]
+    ),
+    "user": st.sampled_from([{"features": {"identity": {"dropout": 0.1}}}, {"fusion": {"type": "sum"}}]),
+    "evaluation": st.sampled_from([{"k": [2]}, {"k": [1, 30]}]),
+}
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.fixed_dictionaries({}, optional=SETTINGS))
+def test_whatever_is_set_the_choices_beside_it_train(document):
+    """A user's choice is never broken by a suggestion."""
+    if document.get("fusion", {}).get("type") == "attention":
+        document.pop("dim", None), document.pop("encoder_dim", None)  # its four heads are the user's to divide
+    document = {**document, "training": {"epochs": 1}}
+    fitted = Recommender.from_config(document).fit(DATA, progress=False)
+    asked = Config.model_validate(document).model_dump(exclude_unset=True)
+    assert holds(asked, fitted.config.model_dump())
+
+
+def write(folder):
+    """The small data as a folder of tables."""
+    place = folder / "data"
+    if not place.exists():
+        place.mkdir()
+        for name in ("users", "items", "interactions"):
+            pq.write_table(getattr(DATA, name), place / f"{name}.parquet")
+    return place
