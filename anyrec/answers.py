@@ -76,7 +76,7 @@ class Answers(Known):
             answer = self.answer(records, k, **options)
             log(users, answer.warnings)
             return answer.table
-        k = checked_k(k)
+        k = checked_k(k, len(self.dataset.items))
         allowed = self._allowed(candidates)
         with self._inference():
             ids, represented, _ = self._represent("user", records)
@@ -121,7 +121,7 @@ class Answers(Known):
         """
         from anyrec.pipeline.run import Pipeline
 
-        k, context, now = checked_k(k), checked_context(context), checked_now(now)
+        k, context, now = checked_k(k, len(self.dataset.items)), checked_context(context), checked_now(now)
         users = self.read_records("user", users, interactions=interactions, strict=strict)
 
         pipeline = self.pipeline or Pipeline(PipelineConfig(), self.registry)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Sequence
+from numbers import Integral
 from typing import Any
 
 from anyrec.data.columns import show
@@ -14,8 +15,8 @@ MOMENTS = (-62_135_596_800_000_000, 253_402_300_799_999_999)
 """Microseconds since 1970 of the years 1 and 9999, the bounds of what a time can be."""
 
 
-def checked_k(k: Any) -> int:
-    """The number of items to list. Raises InputError unless it is a whole number of at least 1."""
+def checked_k(k: Any, most: int = 2**62) -> int:
+    """The number of items to list, `most` if it is larger. Raises InputError unless it is a whole number of at least 1."""
     try:
         whole = not isinstance(k, bool) and int(k) == k
     except (TypeError, ValueError, OverflowError):
@@ -24,14 +25,14 @@ def checked_k(k: Any) -> int:
         raise InputError(
             Fault("k", f"expected a whole number of at least 1; found {show(k)}.", "Give 10, say.", "option")
         )
-    return min(int(k), 2**62)
+    return min(int(k), most)
 
 
 def checked_now(now: Any) -> int | None:
     """A moment in microseconds since 1970, or None. Raises InputError outside the years 1 to 9999."""
     if now is None:
         return None
-    if isinstance(now, bool) or not hasattr(now, "__index__") or not MOMENTS[0] <= int(now) <= MOMENTS[1]:
+    if isinstance(now, bool) or not isinstance(now, Integral) or not MOMENTS[0] <= int(now) <= MOMENTS[1]:
         what = f"expected microseconds since 1970, of a year from 1 to 9999; found {show(now)}."
         raise InputError(Fault("now", what, "Give time.time_ns() // 1000, say.", "option"))
     return int(now)
@@ -58,17 +59,21 @@ def checked_context(context: Any) -> dict[str, Any]:
 
 
 def checked_choice(value: Any, choices: Sequence[str], where: str) -> str:
-    """One of the names that an option takes. Raises InputError for any other."""
+    """One of the names that an option takes. Raises InputError for any other. where: the option, with its noun last: --space."""
     if isinstance(value, str) and value in choices:
         return value
-    raise InputError(Fault(where, f"there is no {show(value)}.", did_you_mean(str(value)[:100], choices), "option"))
+    raise InputError(
+        Fault(
+            where, f"there is no {where.lstrip('-')} {show(value)}.", did_you_mean(str(value)[:100], choices), "option"
+        )
+    )
 
 
 def checked_share(value: Any, where: str) -> float:
     """A number from 0 to 1. Raises InputError for anything else."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not number or not 0 <= value <= 1:
-        raise InputError(Fault(where, f"{show(value)} is not a number from 0 to 1.", "Give a share.", "option"))
+        raise InputError(Fault(where, f"{show(value)} is not a number between 0 and 1.", "Give a share.", "option"))
     return float(value)
 
 

@@ -135,7 +135,7 @@ class ClassicalRecommender(Recommender):
 
     def similar(self, items: Any, k: int = 10) -> pa.Table:
         """The k items most like each of `items`, by the model's own notion: query_id, item_id, score, rank."""
-        k, rows = min(checked_k(k), len(self.dataset.items)), self._rows_of_ids("item", items)
+        k, rows = checked_k(k, len(self.dataset.items)), self._rows_of_ids("item", items)
         found = self.model.classical.similar(rows)
         if found is None:
             raise self._unable("no notion of similar items")

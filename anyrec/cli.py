@@ -28,6 +28,7 @@ from anyrec.cli_options import (
     Output,
     Overrides,
     PluginFolders,
+    Strict,
     TopK,
     Trust,
     app,
@@ -84,7 +85,13 @@ def train(
 @app.command()
 def recommend(
     data: Annotated[
-        Path | None, typer.Option("--data", "--data_path", "--data-path", help="The request: a JSON file, or a folder.")
+        Path | None,
+        typer.Option(
+            "--data",
+            "--data_path",
+            "--data-path",
+            help="The request: JSON, JSON Lines, CSV or Parquet, or a folder of them.",
+        ),
     ] = None,
     model_path: ModelPath = None,
     config: ConfigPath = None,
@@ -99,8 +106,9 @@ def recommend(
         bool, typer.Option("--include-seen", "--include_seen", help="Also list items the user already has.")
     ] = False,
     everyone: Annotated[
-        bool, typer.Option("--all", help="Lists for every known user, to the Parquet file of --output.")
+        bool, typer.Option("--all", help="Lists for every known user, to the file of --output.")
     ] = False,
+    strict: Strict = None,
     context: ContextValues = [],  # noqa: B006
     now: Now = None,
     trace: Annotated[bool, typer.Option("--trace", help="Tell of each item what befell it on its way.")] = False,
@@ -108,7 +116,10 @@ def recommend(
         bool, typer.Option("--explain", help="Print for people why each item is there; the JSON then goes to --output.")
     ] = False,
 ) -> None:
-    """Top-K lists, embeddings and scores for the users and items of a file, as JSON (also: inference.py)."""
+    """Top-K lists, embeddings and scores for the users and items of a file (also: inference.py).
+
+    The result is a JSON document; with an --output that ends in .csv, .parquet or .jsonl it is a table of the lists.
+    """
     _check_recommend(data, everyone, output, trace or explain)
     moment: dict[str, Any] = {"context": read_context(context), "now": read_now(now)}
     recommender = load(model_path, model_dir, model_name, config, plugins, trust_plugins)
@@ -128,7 +139,9 @@ def recommend(
     assert data is not None
     request = read_request(recommender, data)
     staged = explain and recommender.pipeline is not None
-    result = infer(recommender, request, top_k, exclude_seen=not include_seen, trace=trace or staged, **moment)
+    result = infer(
+        recommender, request, top_k, exclude_seen=not include_seen, trace=trace or staged, strict=strict, **moment
+    )
     if explain:
         from anyrec.pipeline.explain import explain_result
 
@@ -136,6 +149,15 @@ def recommend(
         cli_search.show_explained(result)
         if output is None:
             return
+    from anyrec.list_files import TABLES, write_table
+
+    if output is not None and output.suffix.lower() in TABLES:
+        from anyrec.inference import lists_of
+
+        for note in [*result["notes"], *result.get("warnings", [])]:
+            err.print(f"note: {note}", markup=False)
+        write_table(lists_of(recommender, request, result), output)
+        return
     write(json.dumps(result, indent=1, ensure_ascii=False), output)
 
 
@@ -148,6 +170,7 @@ def embed(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for users.parquet and items.parquet.")] = Path(
         "embeddings"
     ),
+    strict: Strict = None,
     model_dir: ModelDir = None,
     model_name: ModelName = None,
     trust_plugins: Trust = False,
@@ -161,7 +184,7 @@ def embed(
     request = None if data is None else read_request(recommender, data)
     output.mkdir(parents=True, exist_ok=True)
     for side, make in (("users", recommender.embed_users), ("items", recommender.embed_items)):
-        table = make(request)
+        table = make(request, strict=strict)
         pq.write_table(table, output / f"{side}.parquet")
         err.print(f"{len(table):,} {side} -> {output / side}.parquet")
 
@@ -272,6 +295,10 @@ def _check_recommend(data: Path | None, everyone: bool, output: Path | None, tra
     faults = [Fault(where, what, mend, "option") for wrong, where, what, mend in checks if wrong]
     if faults:
         raise InputError(faults)
+    if everyone and output is not None:
+        from anyrec.list_files import check_ending
+
+        check_ending(output)
 
 
 def _check_evaluate(

@@ -44,6 +44,13 @@ ContextValues = Annotated[
     list[str],
     typer.Option("--context", help="A value of this moment that rules may read, as country=fr; may be repeated."),
 ]
+Strict = Annotated[
+    bool | None,
+    typer.Option(
+        "--strict/--lenient",
+        help="Refuse a request that holds what the model cannot read, or name it in the notes; by default as data.strict.",
+    ),
+]
 Now = Annotated[str | None, typer.Option("--now", help="The moment, as 2026-11-21T12:00; by default this one.")]
 Trust = Annotated[
     bool, typer.Option("--trust-plugins", "--trust_plugins", help="Import modules that the model names by path.")

@@ -8,7 +8,20 @@ from typing import Annotated, Any
 
 import typer
 
-from anyrec.cli_options import ModelDir, ModelName, ModelPath, PluginFolders, TopK, Trust, app, err, load, out, write
+from anyrec.cli_options import (
+    ModelDir,
+    ModelName,
+    ModelPath,
+    PluginFolders,
+    Strict,
+    TopK,
+    Trust,
+    app,
+    err,
+    load,
+    out,
+    write,
+)
 from anyrec.errors import Fault, InputError
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -34,6 +47,7 @@ def search(
         str, typer.Option(help="Where to compare: auto, joint, text, image, looks or tower (docs/search.md).")
     ] = "auto",
     as_json: AsJson = False,
+    strict: Strict = None,
     model_dir: ModelDir = None,
     model_name: ModelName = None,
     plugins: PluginFolders = [],  # noqa: B006
@@ -51,6 +65,7 @@ def search(
         where=condition,
         personal=personal,
         exclude_seen=exclude_seen,
+        strict=strict,
     )
     if as_json:
         write(json.dumps(table.to_pylist(), indent=1, ensure_ascii=False), None)

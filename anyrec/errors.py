@@ -87,6 +87,14 @@ class OutputError(InputError):
     subject = "the output"
 
 
+class NotFitted(InputError):
+    subject = "the call"
+
+    def __init__(self) -> None:
+        fix = "Call fit(dataset) first, or Recommender.load(folder)."
+        super().__init__(Fault("model", "this recommender is not fitted.", fix, "not fitted"))
+
+
 class MissingDependency(AnyrecError):
     """An optional package is needed for what the config asks."""
 

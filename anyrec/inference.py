@@ -83,6 +83,18 @@ def read_request(recommender: Recommender, path: Path) -> Dataset:
     return read_request_file(path, recommender.dataset, recommender.config.data)
 
 
+def lists_of(recommender: Recommender, data: Dataset, result: dict[str, Any]) -> pa.Table:
+    """The lists of a result document as a table: user_id, item_id, score, rank."""
+    rows = [{"user_id": user["user_id"], **one} for user in result["users"] for one in user["recommendations"]]
+    kinds = {
+        "user_id": data.ids("user").type,
+        "item_id": recommender.dataset.ids("item").type,
+        "score": pa.float32(),
+        "rank": pa.int64(),
+    }
+    return pa.table({name: pa.array([row[name] for row in rows], kind) for name, kind in kinds.items()})
+
+
 def _users(found: list[dict[str, Any]], lists: pa.Table | None, events: pa.Table | None) -> list[dict[str, Any]]:
     if lists is None:
         return []

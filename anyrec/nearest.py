@@ -11,13 +11,13 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from anyrec.arguments import checked_k, checked_share, checked_text, log
+from anyrec.arguments import checked_choice, checked_k, checked_share, checked_text, log
 from anyrec.data.columns import show
 from anyrec.errors import Fault, InputError
 from anyrec.known import Known
 from anyrec.records import Records
 from anyrec.retrieval.index import Index
-from anyrec.retrieval.search import Queries, Search
+from anyrec.retrieval.search import SPACES, Queries, Search
 
 
 class Nearest(Known):
@@ -50,7 +50,12 @@ class Nearest(Known):
         (docs/search.md). where: a condition (docs/rules.md). exclude_seen: leave out what the user had. candidates: ids of the only
         items to list. Raises InputError where the items have nothing to be searched by, for an empty text or an unreadable picture.
         """
-        k, text, personal = checked_k(k), checked_text(text, "text"), checked_share(personal, "personal")
+        k, text, personal = (
+            checked_k(k, len(self.dataset.items)),
+            checked_text(text, "text"),
+            checked_share(personal, "personal"),
+        )
+        space = checked_choice(space, SPACES, "--space")
         records = None if user is None else self.read_records("user", self._one_user(user), strict=strict)
         allowed = self._searchable(records, where, exclude_seen, candidates)
         liking = None
@@ -122,7 +127,7 @@ class Nearest(Known):
             items: Ids that the model knows.
             k: Items for each; at most as many as there are others.
         """
-        k = min(checked_k(k), len(self.dataset.items))
+        k = checked_k(k, len(self.dataset.items))
         rows = self._rows_of_ids("item", items)
         with self._inference():
             known = self._known_rows("item")

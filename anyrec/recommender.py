@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from anyrec.answers import Answers
-from anyrec.arguments import log
+from anyrec.arguments import checked_choice, log
 from anyrec.assemble import assemble
 from anyrec.check_config import config_faults
 from anyrec.config import TWO_TOWER, Config, DataConfig
@@ -36,7 +36,7 @@ from anyrec.data.read import read_partial
 from anyrec.data.split import Split, make_split
 from anyrec.data.tables import as_arrow
 from anyrec.defaults import resolve_config
-from anyrec.errors import ConfigError, DataError, Fault, did_you_mean
+from anyrec.errors import ConfigError, DataError, Fault, NotFitted, did_you_mean
 from anyrec.evaluation.ranking import Pairs, ranking_metrics
 from anyrec.known import TOKENS, VECTORS, Users
 from anyrec.model import SIDES, Columns, Model, move_columns
@@ -73,6 +73,12 @@ class Recommender(Answers, Nearest):
         self.history = None
         self.pipeline, self.catalogue, self.widened = None, None, False
         self._known, self._before, self._vocabulary = {}, {}, {}
+
+    def __getattr__(self, name: str) -> Any:
+        """Called for attributes that are not set. Raises NotFitted for those that `fit` and `load` set."""
+        if name in ("model", "dataset", "seen"):
+            raise NotFitted
+        raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
 
     @classmethod
     def from_config(
@@ -282,6 +288,7 @@ class Recommender(Answers, Nearest):
         """
         from anyrec.evaluation.held_out import rank_held_out
 
+        checked_choice(split, ("validation", "test"), "split")
         return ranking_metrics(rank_held_out(self, split), self.config.evaluation.k)
 
     def with_data(self, dataset: Dataset) -> Recommender:

@@ -15,6 +15,7 @@ import anyrec
 ROOT = Path(__file__).parent.parent
 ORDER = [
     ("errors", "config", "ragged", "windows", "files", "outputs", "deadline", "progress", "runtime", "parallel"),
+    ("list_files",),
     ("contracts", "plain", "plugins", "legacy", "check_config", "schema", "load_config"),
     ("data", "vectors", "modules", "records", "arguments"),
     ("init", "defaults"),

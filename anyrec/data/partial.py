@@ -19,6 +19,8 @@ from anyrec.data.read import TOP, check_owners, decode_any, finish_partial, no_r
 from anyrec.data.tables import KINDS, PARTS, Part, Raw, finish_parts, of_frame, read_part
 from anyrec.errors import DataError, Fault
 
+DEEPEST = 5
+"""Levels of a document that hold keys of the data format: part, row, group, feature, value."""
 FORMS = "ids, dicts, a pandas, polars or Arrow table, or a Dataset"
 
 
@@ -51,7 +53,21 @@ def request_of_document(document: Any, known: Dataset, options: DataConfig, root
     """Check a parsed JSON request: the three parts, one user, or a list of users or of their ids."""
     if isinstance(document, list) and document and all(type(one) in (str, int) for one in document):
         document = [{"user_id": one} for one in document]
+    _check_keys(document, "")
     return read_partial(document, options, known.roles, root, item_ids=known.ids("item"))
+
+
+def _check_keys(document: Any, where: str, depth: int = 0) -> None:
+    """Raises DataError for a key that is no text, which Python allows and JSON does not. Looks as deep as a context's values."""
+    if isinstance(document, dict):
+        wrong = [key for key in document if not isinstance(key, str)]
+        if wrong:
+            raise DataError(Fault(where or "/", f"a key is a text; found {show(wrong[0])}.", kind="bad key"))
+    if depth < DEEPEST and isinstance(document, (dict, list)):
+        parts = document.items() if isinstance(document, dict) else enumerate(document)
+        for key, part in parts:
+            if type(part) in (dict, list):
+                _check_keys(part, f"{where}/{key}", depth + 1)
 
 
 def request_of_tables(tables: Mapping[str, Any], known: Dataset, options: DataConfig, root: Path) -> Dataset:
@@ -90,12 +106,16 @@ def request_of(side: Side, source: Any, known: Dataset, options: DataConfig) -> 
     if is_table(source):
         return request_of_tables({f"{side}s": source}, known, options, known.root)
     if isinstance(source, (str, bytes)) or not isinstance(source, Iterable):
-        what = f"expected {FORMS}; found {show(source)}."
-        raise DataError(Fault(side + "s", what, f"Write [{show(source)}] for one id.", "shape"))
+        raise _no_list(side, FORMS, source)
     values = list(source)
     if any(isinstance(one, dict) for one in values):
         return request_of_document({part: values}, known, options, known.root)
     return ids_of(side, source)
+
+
+def _no_list(side: Side, expected: str, found: Any) -> DataError:
+    what = f"expected {expected}; found {show(found)}."
+    return DataError(Fault(f"{side}s", what, f"Write [{show(found)}] for one id.", "shape"))
 
 
 def is_table(source: Any) -> bool:
@@ -114,6 +134,8 @@ def ids_of(side: Side, source: Any) -> pa.Array:
         if (pa.types.is_integer(source.type) or _is_text(source.type)) and not source.null_count:
             return source
         source = source.to_pylist()
+    if isinstance(source, (str, bytes, dict, Path)) or not isinstance(source, Iterable):
+        raise _no_list(side, "ids", source)
     values = [one.item() if isinstance(one, np.generic) else one for one in source]
     if not values:
         return pa.array([], pa.string())

@@ -1,4 +1,4 @@
-"""Lists for every known user, written block by block to Parquet."""
+"""Lists for every known user, written block by block to a file."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from anyrec.config import PipelineConfig
-from anyrec.files import atomic_write
+from anyrec.list_files import open_lists
 from anyrec.pipeline.run import Clock, Pipeline, as_table, no_table
 from anyrec.progress import progress_bar
 
@@ -30,7 +29,9 @@ def write_lists(
     now: int | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """The k best of every known user: user_id, item_id, score, rank. The file is whole or not there; memory is that of a block.
+    """Write the k best of every known user: user_id, item_id, score, rank. The file is whole or not there; memory is that of a block.
+
+    Its ending names the format: .parquet (also without one), .csv, .jsonl or .json.
 
     Gives `users`, `rows`, `latency_ms` of all users together by stage, and `warnings`.
     """
@@ -39,7 +40,7 @@ def write_lists(
     total = len(recommender.dataset.users)
     options = {"exclude_seen": exclude_seen, "context": context, "now": now}
     schema = no_table(recommender).schema
-    with atomic_write(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+    with open_lists(path, schema) as append:
         waiting: list[pa.Table] = []
         with progress_bar("lists", total, progress) as bar:
             for request, lists in pipeline.blocks(recommender, None, k, clock, **options):
@@ -47,9 +48,9 @@ def write_lists(
                 warnings += request.warnings
                 rows += len(waiting[-1])
                 if sum(map(len, waiting)) >= ROWS:
-                    writer.write_table(pa.concat_tables(waiting))
+                    append(pa.concat_tables(waiting))
                     waiting = []
                 bar.advance(len(request.rows))
-            writer.write_table(pa.concat_tables([no_table(recommender), *waiting]))
+            append(pa.concat_tables([no_table(recommender), *waiting]))
     warnings = list(dict.fromkeys(warnings))
     return {"users": total, "rows": rows, "latency_ms": clock.milliseconds(), "warnings": warnings}

@@ -61,7 +61,7 @@ def make_requests(
             seen,
             dict(context or {}),
             now,
-            np.random.default_rng([recommender.config.seed, now, start]),
+            np.random.default_rng([recommender.config.seed, now % 2**64, start]),
             None if recommender.history is None else recommender._histories(part),
             warnings=[] if start else list(records.context.warnings),
             exclude=seen if exclude_seen else None,
