@@ -10,36 +10,61 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from anyrec.cli_options import ConfigPath, ImageRoot, PluginFolders, app, convert_app, err, out, with_overrides, write
+from anyrec.cli_options import (
+    ConfigPath,
+    ImageRoot,
+    Overrides,
+    PluginFolders,
+    app,
+    convert_app,
+    err,
+    out,
+    with_overrides,
+    write,
+)
 from anyrec.errors import Fault, InputError
+
+DataArgument = Annotated[
+    Path, typer.Argument(help="The data: JSON, a folder of tables or of MovieLens, or - for JSON from standard input.")
+]
 
 
 @app.command()
-def init(data: Annotated[Path, typer.Argument(help="The data.")]) -> None:
-    """Print a sensible config for the data."""
+def init(
+    data: DataArgument,
+    config: ConfigPath = None,
+    overrides: Overrides = [],  # noqa: B006
+) -> None:
+    """Print a sensible config for the data. Of a given config, the data section is read by and kept."""
     from anyrec.data.read import read_dataset
     from anyrec.init import suggest_config
+    from anyrec.load_config import load_config
 
-    config, reasons = suggest_config(read_dataset(data), data)
+    settings, _ = load_config(config, overrides)
+    suggested, reasons = suggest_config(read_dataset(data, settings.data), data)
+    given = settings.data.model_dump(mode="json", exclude_unset=True)
+    if given:
+        suggested["data"] = {**suggested.get("data", {}), **given}
     for reason in reasons:
-        err.print(reason, markup=False)
-    write(json.dumps(config, indent=2), None)
+        err.print(reason)
+    write(json.dumps(suggested, indent=2), None)
 
 
 @app.command()
 def validate(
-    data: Annotated[Path, typer.Argument(help="The data.")],
+    data: DataArgument,
     config: ConfigPath = None,
+    overrides: Overrides = [],  # noqa: B006
     image_root: ImageRoot = None,
     images: Annotated[bool, typer.Option(help="Open every image file as well.")] = True,
 ) -> None:
-    """Check data for every fault, and say each with where it is and how to mend it."""
+    """Check data for every fault, and say each with where it is and how to correct it."""
     from anyrec.data.labels import check_weights
     from anyrec.data.read import read_dataset
     from anyrec.errors import DataError
     from anyrec.load_config import load_config
 
-    settings, _ = load_config(config, with_overrides([], image_root, None, None))
+    settings, _ = load_config(config, with_overrides(overrides, image_root, None, None))
     dataset = read_dataset(data, settings.data)
     check_weights(dataset)
     if images:
@@ -59,18 +84,28 @@ def validate(
 
 
 @app.command()
-def describe(data: Annotated[Path, typer.Argument(help="The data.")]) -> None:
-    """Counts, features and how full they are."""
+def describe(
+    data: DataArgument,
+    config: ConfigPath = None,
+    overrides: Overrides = [],  # noqa: B006
+) -> None:
+    """Counts of users, items and interactions, types, ratings and times, and how full each feature is."""
     from anyrec.data.read import read_dataset
     from anyrec.describe import describe_dataset
+    from anyrec.load_config import load_config
 
-    out.print(describe_dataset(read_dataset(data)))
+    settings, _ = load_config(config, overrides)
+    dataset = read_dataset(data, settings.data)
+    for note in dataset.notes:
+        err.print(f"note: {note}")
+    out.print(describe_dataset(dataset))
 
 
 @app.command()
 def doctor(
-    data: Annotated[Path, typer.Argument(help="The data.")],
+    data: DataArgument,
     config: ConfigPath = None,
+    overrides: Overrides = [],  # noqa: B006
     image_root: ImageRoot = None,
     images: Annotated[bool, typer.Option(help="Compare the images as well.")] = True,
 ) -> None:
@@ -80,14 +115,14 @@ def doctor(
     from anyrec.data.read import read_dataset
     from anyrec.load_config import load_config
 
-    settings, _ = load_config(config, with_overrides([], image_root, None, None))
+    settings, _ = load_config(config, with_overrides(overrides, image_root, None, None))
     dataset = read_dataset(data, settings.data)
     plain = [one for one in interpretation(dataset, settings.data) if one.level == "note"]
     findings = [*examine(dataset, settings, images), *plain]
     for finding in findings:
         style = {"problem": "bold red", "warning": "yellow"}.get(finding.level)
         out.print(f"{finding.level}:", style=style, end=" ")
-        out.print(f"{finding.text} {finding.advice}", markup=False)
+        out.print(f"{finding.text} {finding.advice}")
     if not any(finding.level != "note" for finding in findings):
         out.print("nothing to worry about.")
 
@@ -154,13 +189,16 @@ def movielens(
     source: Annotated[Path, typer.Argument(help="The unpacked folder.")],
     destination: Annotated[Path, typer.Argument(help="The JSON file to write.")],
 ) -> None:
-    """MovieLens 100K or 1M, GroupLens's own files or a Parquet copy."""
+    """MovieLens as GroupLens packs it (100K, 1M, 10M, 20M, 25M, 32M, latest), or a Parquet copy."""
     from anyrec.data.convert import convert_movielens, is_movielens
 
     if not is_movielens(source):
         raise InputError(
             Fault(
-                str(source), "this folder holds no MovieLens.", "Give the folder with u.data or ratings.dat.", "no data"
+                str(source),
+                "this folder holds no MovieLens.",
+                "Give the folder with u.data, ratings.dat or ratings.csv.",
+                "no data",
             )
         )
     dataset = convert_movielens(source, destination)

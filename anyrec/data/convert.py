@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv
 import pyarrow.parquet as pq
 
 from anyrec.data.columns import TIME
 from anyrec.data.dataset import Dataset
 from anyrec.data.tables import write_json
+from anyrec.errors import DataError, Fault
 
 FIRST_MINUTE = 1_000_000_000 // 60
 """Where the copy has no clock time, only an order, one minute a place from September 2001."""
@@ -44,8 +46,13 @@ def is_movielens(path: Path) -> bool:
     """Whether the folder holds MovieLens as GroupLens or a Parquet copy has it."""
     if (path / "u.data").is_file() or (path / "ratings.dat").is_file():
         return True
+    if (path / "ratings.csv").is_file() and (path / "movies.csv").is_file():
+        return True
     items = path / "items.parquet"
-    return items.is_file() and {"item_id", "title", "genres"} <= set(pq.read_schema(items).names)
+    try:
+        return items.is_file() and {"item_id", "title", "genres"} <= set(pq.read_schema(items).names)
+    except (pa.ArrowException, OSError):  # a damaged file: the reader of tables says so
+        return False
 
 
 def convert_movielens(source: Path, destination: Path) -> Dataset:
@@ -63,11 +70,23 @@ def convert_movielens(source: Path, destination: Path) -> Dataset:
 
 
 def movielens(source: Path) -> Dataset:
-    """The folder as a Dataset, posters relative to it."""
+    """The folder as a Dataset, posters relative to it. Raises DataError for files that are no MovieLens."""
+    try:
+        return _movielens(source)
+    except (OSError, ValueError, KeyError, IndexError, UnicodeDecodeError, pa.ArrowException) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        what = f"cannot be read as MovieLens: {reason}."
+        hint = "Unpack the archive again, or name the files users, items and interactions."
+        raise DataError(Fault(str(source), what, hint, "unreadable")) from None
+
+
+def _movielens(source: Path) -> Dataset:
     if (source / "u.data").is_file():
         users, items, interactions = _raw_100k(source)
     elif (source / "ratings.dat").is_file():
         users, items, interactions = _raw_1m(source)
+    elif (source / "ratings.csv").is_file():
+        return _since_2015(source)
     else:
         users, items, interactions = (
             pq.read_table(source / f"{part}.parquet") for part in ("users", "items", "interactions")
@@ -75,8 +94,28 @@ def movielens(source: Path) -> Dataset:
     return Dataset(_users(users), _items(items, source), _interactions(interactions), source)
 
 
+def _since_2015(source: Path) -> Dataset:
+    """ratings.csv and movies.csv, as latest, latest-small, 20M, 25M and 32M have them; users are known by id alone.
+
+    tags.csv is left out: tags carry no mark of which came before a held-out rating.
+    """
+    ratings = pyarrow.csv.read_csv(source / "ratings.csv").rename_columns({"userId": "user_id", "movieId": "item_id"})
+    cells = pyarrow.csv.ConvertOptions(column_types={"title": pa.string(), "genres": pa.string()})
+    movies = pyarrow.csv.read_csv(source / "movies.csv", convert_options=cells)
+    titles = pc.utf8_trim_whitespace(movies["title"])
+    genres = pc.if_else(pc.equal(movies["genres"], "(no genres listed)"), None, movies["genres"])
+    year = pc.struct_field(pc.extract_regex(titles, r"[(](?P<year>[0-9]{4})[^(]*[)]$"), "year")
+    items = pa.table({"item_id": movies["movieId"], "title": titles, "genres": genres, "year": year})
+    users = pa.table({"user_id": pc.unique(ratings["user_id"].cast(pa.int64()))})
+    unused = [name for name in ("tags.csv", "links.csv", "genome-scores.csv") if (source / name).is_file()]
+    notes = [f"Read as MovieLens: ratings.csv and movies.csv; not used: {', '.join(unused) or 'nothing'}."]
+    return Dataset(users, _items(items, source), _interactions(ratings), source, notes=notes)
+
+
 def _users(table: pa.Table) -> pa.Table:
     columns = {"user_id": table["user_id"].cast(pa.int64())}
+    if table.num_columns == 1:
+        return pa.table(columns)
     ages = table["age"].cast(pa.int64())
     if set(pc.unique(ages).to_pylist()) - set(AGES):
         columns["continuous.age"] = ages.cast(pa.float64())
@@ -175,9 +214,10 @@ def _raw_1m(source: Path) -> tuple[pa.Table, pa.Table, pa.Table]:
     def rows(name: str) -> list[list[str]]:
         return [line.split("::") for line in (source / name).read_text("latin-1").splitlines()]
 
-    users, movies, ratings = rows("users.dat"), rows("movies.dat"), np.array(rows("ratings.dat"), np.int64)
-    return (
-        pa.table(
+    movies, ratings = rows("movies.dat"), np.array(rows("ratings.dat"), np.float64)
+    if (source / "users.dat").is_file():
+        users = rows("users.dat")
+        people = pa.table(
             {
                 "user_id": [int(u[0]) for u in users],
                 "gender": [u[1] for u in users],
@@ -185,7 +225,11 @@ def _raw_1m(source: Path) -> tuple[pa.Table, pa.Table, pa.Table]:
                 "occupation": [u[3] for u in users],
                 "zip": [u[4] for u in users],
             }
-        ),
+        )
+    else:  # MovieLens 10M knows its users by id alone
+        people = pa.table({"user_id": np.unique(ratings[:, 0].astype(np.int64))})
+    return (
+        people,
         pa.table(
             {
                 "item_id": [int(m[0]) for m in movies],

@@ -50,26 +50,41 @@ FIELDS = Interaction.__struct_fields__
 
 @dataclass
 class Document:
-    """A dataset of the expected form: records as they are, interactions as one list of values a field."""
+    """A dataset of the expected form: records as they are, interactions as one list of values a field.
+
+    keys_left: keys that the text has beyond those of the document itself and of the fields of interactions. Records and
+    contexts have fewer if one of them is doubled.
+    """
 
     user_data: list[dict[str, Any]]
     item_data: list[dict[str, Any]]
     interactions: dict[str, list[Any]]
+    keys_left: int
 
 
 def decode(data: bytes, path: Path, faults: Faults) -> Any:
-    """A Document if the file is as expected, else the plain parsed JSON. Doubled keys are added to `faults`."""
+    """A Document if the file is as expected, else the plain parsed JSON, its doubled keys added to `faults`.
+
+    The doubled keys of a Document are found when its records are columns: `doubled_keys`.
+    """
     try:
         document = msgspec.json.decode(data, type=_Document)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         return decode_any(data, path, faults)
     rows, document.interactions = document.interactions, []
     interactions, keys = _by_field(rows)
-    del rows
-    keys += 3 + keys_of(document.user_data) + keys_of(document.item_data) + keys_of(interactions["context"])
-    if keys != keys_in_text(data) and keys != keys_in_text_exactly(data):
-        return _strictly(data, path, faults)
-    return Document(document.user_data, document.item_data, interactions)
+    return Document(document.user_data, document.item_data, interactions, keys_in_text(data) - keys - 3)
+
+
+def doubled_keys(data: bytes, path: Path, keys_left: int, keys: int, faults: Faults) -> None:
+    """Add the doubled keys of a Document's text to `faults`.
+
+    Args:
+        keys_left: The document's.
+        keys: Those that its records and contexts have.
+    """
+    if keys_in_text(data) - keys_left + keys != keys_in_text_exactly(data):
+        _strictly(data, path, faults)
 
 
 def decode_any(data: bytes, path: Path, faults: Faults | None = None) -> Any:

@@ -17,6 +17,23 @@ from anyrec.data.split import Split, has_clock, time_order
 SIDES: tuple[Side, ...] = ("user", "item")
 YEAR_1990 = dt.datetime(1990, 1, 1, tzinfo=dt.timezone.utc)
 ALIKE = 0.95
+CELLS_SHARE = 0.3
+"""Of fewer values it is not said that they look like lists."""
+SEPARATED = r"\S[|;]\s*\S"
+CELLS = (
+    (
+        r"(?s)^\s*\[.*\]\s*$",
+        "lists",
+        "Each spelling is one value: write several values as a list (in CSV, {name}[] with | between).",
+    ),
+    (r"(?s)^\s*[{].*[}]\s*$", "objects", "Each spelling is one value: take out what matters as features of its own."),
+    (
+        SEPARATED,
+        "several values with a separator",
+        "Each combination is one value: write several values as a list (in CSV, {name}[] with | between).",
+    ),
+)
+"""Patterns of values, what they look like, and what to do about it."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +51,7 @@ class Finding:
 
 
 def check_size(dataset: Dataset) -> list[Finding]:
-    filled = _distinct_pairs(dataset) / max(1, len(dataset.users) * len(dataset.items))
+    filled = filled_share(dataset)
     text = (
         f"{count(len(dataset.users), 'user')}, {count(len(dataset.items), 'item')} and "
         f"{count(len(dataset.interactions), 'interaction')}, which fill {filled:.2%} of all user-item pairs."
@@ -42,7 +59,13 @@ def check_size(dataset: Dataset) -> list[Finding]:
     return [Finding("note", "size", text, "The emptier the pairs, the more the model has to learn from features.")]
 
 
-def _distinct_pairs(dataset: Dataset) -> int:
+def filled_share(dataset: Dataset) -> float:
+    """The fraction of all user-item pairs that have an interaction."""
+    return distinct_pairs(dataset) / max(1, len(dataset.users) * len(dataset.items))
+
+
+def distinct_pairs(dataset: Dataset) -> int:
+    """How many user-item pairs have an interaction."""
     keys = np.sort(dataset.user_rows * len(dataset.items) + dataset.item_rows)  # twice as quick as np.unique
     return int((keys[1:] != keys[:-1]).sum()) + min(1, len(keys))
 
@@ -92,7 +115,7 @@ def check_activity(dataset: Dataset) -> list[Finding]:
 
 def check_repeats(dataset: Dataset) -> list[Finding]:
     """Rows of the same user, item, type and time; without times, of the same user and item."""
-    if _distinct_pairs(dataset) == len(dataset.interactions):
+    if distinct_pairs(dataset) == len(dataset.interactions):
         return []
     keys = {"user": pa.array(dataset.user_rows), "item": pa.array(dataset.item_rows)}
     timed = dataset.column("timestamp") is not None
@@ -238,6 +261,31 @@ def check_features(dataset: Dataset) -> list[Finding]:
                 text = f"The {side} feature '{name}' has the same value in all {present.sum():,} {side}s that have it."
                 found.append(Finding("note", "constant feature", text, "It tells nothing apart: leave it out."))
     return found
+
+
+def check_cells(dataset: Dataset) -> list[Finding]:
+    """Texts and categories that look like lists or objects written into one cell."""
+    found = []
+    for side in SIDES:
+        for name in dataset.features(side):
+            if not name.startswith(("categorical.", "text.")):
+                continue
+            flat, _ = flattened(dataset.table(side).column(name).combine_chunks())
+            values = flat.filter(pa.array(is_present(flat)))
+            for pattern, what, advice in CELLS:
+                if name.startswith("text.") and pattern == SEPARATED:
+                    continue
+                share = pc.mean(pc.match_substring_regex(values, pattern).cast(pa.float64())).as_py()
+                if share is not None and share > CELLS_SHARE:
+                    text = f"{share:.0%} of the values of the {side} feature '{name}' look like {what}, as '{_first(values, pattern)}'."
+                    found.append(Finding("warning", "lists in cells", text, advice.format(name=name)))
+                    break
+    return found
+
+
+def _first(values: pa.Array, pattern: str) -> str:
+    text = values.filter(pc.match_substring_regex(values, pattern))[0].as_py()
+    return text if len(text) <= 40 else text[:37] + "..."
 
 
 def is_present(column: pa.Array) -> np.ndarray:

@@ -17,9 +17,13 @@ _SHORT.maxlevel = 4
 
 
 class Faults:
-    """Collects faults: the first 20 of each kind, and how many there are of each."""
+    """Collects faults: the first 20 of each kind, and how many there are of each.
+
+    keys: JSON keys of the records and contexts that were read, counted for the search for doubled ones.
+    """
 
     def __init__(self) -> None:
+        self.keys = 0
         self.shown: list[Fault] = []
         self.counts: Counter[str] = Counter()
 

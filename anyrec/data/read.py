@@ -15,7 +15,7 @@ from anyrec.config import DataConfig
 from anyrec.data.columns import Faults, show
 from anyrec.data.containers import STDIN, read_bytes, refuse_one_table
 from anyrec.data.dataset import Dataset, Side, rows_of
-from anyrec.data.decode import Document, decode, decode_any
+from anyrec.data.decode import Document, decode, decode_any, doubled_keys
 from anyrec.data.histories import HISTORY_NAMES
 from anyrec.data.limits import apply_limits
 from anyrec.data.places import Place, json_place
@@ -55,9 +55,18 @@ def _tables_of(path: Path, options: DataConfig) -> Dataset:
         parts = read_table_folder(path, options, faults, notes)
         return _finish(parts, faults, notes, options, path)
     refuse_one_table(path)
-    document = decode(read_bytes(path), path, faults)
-    root = Path() if str(path) == STDIN else path.parent
-    return _from_document(document, root, options, faults)
+    data = read_bytes(path)
+    document = decode(data, path, faults)
+    is_stdin = str(path) == STDIN
+    if not is_stdin:
+        del data  # is read again if a key is doubled, which is seldom
+    if isinstance(document, Document):
+        left, tables = document.keys_left, document_tables(document, faults, notes, options.unknown_ids == "drop")
+        if faults.keys != left:
+            doubled_keys(data if is_stdin else read_bytes(path), path, left, faults.keys, faults)
+        parts = [Part(table, json_place(name)) for table, name in zip(tables, TOP, strict=True)]
+        return _finish(parts, faults, notes, options, Path() if is_stdin else path.parent)
+    return _from_document(document, path.parent, options, faults)
 
 
 def dataset_from_tables(users: Any, items: Any, interactions: Any, options: DataConfig, root: Path) -> Dataset:
@@ -202,8 +211,7 @@ def records_to_table(records: list[dict[str, Any]], side: Side, roles: dict[str,
 
 def _from_document(document: Any, root: Path, options: DataConfig, faults: Faults | None = None) -> Dataset:
     faults, notes = Faults() if faults is None else faults, []
-    if not isinstance(document, Document):
-        document = _checked_parts(document, faults)
+    document = _checked_parts(document, faults)
     tables = document_tables(document, faults, notes, options.unknown_ids == "drop")
     parts = [Part(table, json_place(name)) for table, name in zip(tables, TOP, strict=True)]
     return _finish(parts, faults, notes, options, root)

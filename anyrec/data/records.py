@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from anyrec.data.columns import (
+    ALLOWED,
     feature_column,
     id_column,
     name_fault,
@@ -16,7 +17,7 @@ from anyrec.data.columns import (
     time_column,
 )
 from anyrec.data.dataset import Side
-from anyrec.data.decode import FIELDS, Document
+from anyrec.data.decode import FIELDS, Document, keys_of
 from anyrec.data.faults import Faults, show
 from anyrec.data.nested import check_nested, is_text
 from anyrec.data.places import Place, column_of, json_place
@@ -53,6 +54,7 @@ def record_table(
     """(rows,) ids and one column a feature, `group.name`. flat: keys may be `group.name` as well, as in tables."""
     key = f"{side}_id"
     rows = _objects(rows, place, faults)
+    faults.keys += sum(map(len, rows))
     columns = {key: id_column(_values(rows, key), column_of(place, key), faults)}
     for group in _keys(rows, place, faults):
         if group == key:
@@ -81,6 +83,7 @@ def _features(values: list[Any], group: str, key: str, place: Place, faults: Fau
             ),
         )
     groups = [value if type(value) is dict else {} for value in values]
+    faults.keys += sum(map(len, groups))
     if len(wrong) == len(values):
         return {}
     fault = name_fault(group)
@@ -109,6 +112,8 @@ def _add_feature(
     elif first is None:
         notes.append(f"The {side} feature '{column}' has a value in no record and is left out.")
     else:
+        if group not in ALLOWED:
+            faults.keys += keys_of(values)
         columns[column] = feature_column(group, values, column_of(place, column), faults)
 
 
@@ -179,6 +184,7 @@ def _contexts(values: list[Any], place: Place, faults: Faults) -> dict[str, list
             lambda row: (place(row, "context"), f"expected an object; found {show(values[row])}.", ""),
         )
     rows = [value if type(value) is dict else {} for value in values]
+    faults.keys += sum(map(len, rows))
     return {f"context.{name}": _values(rows, name) for name in _keys(rows, place, faults, "context")}
 
 
