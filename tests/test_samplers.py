@@ -39,6 +39,17 @@ def test_membership_is_right_by_table_and_by_search(seed, dense):
     assert positives.popularity.tolist() == has.sum(0).tolist()
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.lists(st.integers(0, 8), max_size=20))
+def test_cells_are_filled_at_each_users_positives_and_nowhere_else(seed, chosen):
+    positives, has = world(seed)
+    users = torch.tensor(chosen, dtype=torch.int64)
+    cells = positives.fill(users, torch.full((len(chosen), 12), torch.nan), -5.0, 0.0)
+    assert torch.equal(cells, torch.from_numpy(np.where(has[chosen].reshape(-1, 12), -5.0, 0.0)).float())
+    valid = positives.fill(users, torch.empty(len(chosen), 12, dtype=torch.bool), False, True)
+    assert torch.equal(valid, torch.from_numpy(~has[chosen].reshape(-1, 12)))
+
+
 @pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10_000), dense=st.booleans())

@@ -18,7 +18,8 @@ from anyrec.training.samples import Samples, TrainingData
 from anyrec.windows import Batch, Windows
 
 TABLE_CELLS = 1 << 22
-"""What is barred is made once a step for each user where it fills no more than this: 16 MB. So it is where a history's positives come."""
+"""If the users of a step times the items are no more than this (16 MB), the mask is made once for each user and copied to the
+rows of their positives: the positives of a history come user by user."""
 
 
 class Stepper:
@@ -105,15 +106,17 @@ class Stepper:
         self, users: Tensor, items: Tensor, user_rows: Tensor, targets: Tensor, weight: Tensor | None
     ) -> Tensor:
         """users: (batch, dim); items: (items, dim)."""
-        every = torch.arange(self.data.num_items, device=targets.device).unsqueeze(0)
         distinct, place = torch.unique(user_rows, return_inverse=True)
-        few = len(distinct) * self.data.num_items <= TABLE_CELLS
-        table = self.positives.contains(distinct, every) * -BARRED if few else None
+        table = None
+        if len(distinct) * self.data.num_items <= TABLE_CELLS:
+            table = self.positives.fill(
+                distinct, users.new_empty(len(distinct), self.data.num_items, dtype=torch.float32), -BARRED, 0.0
+            )
 
         def barred(low: int, high: int, scores: Tensor) -> Tensor:
             if table is not None:
                 return torch.index_select(table, 0, place[low:high], out=scores)
-            return torch.mul(self.positives.contains(user_rows[low:high], every), -BARRED, out=scores)
+            return self.positives.fill(user_rows[low:high], scores, -BARRED, 0.0)
 
         left, right = self.model.interaction.user_vectors(users), self.model.interaction.item_vectors(items)
         return self.objective.over_catalogue(left, right, targets, barred, weight)  # type: ignore[operator]
@@ -145,7 +148,8 @@ class Stepper:
         if not self.objective.all_items:
             return self.sampler.sample(users, items, self.ratio, self.generator)
         every = torch.arange(self.data.num_items, device=users.device).unsqueeze(0)
-        return Negatives(every, ~self.positives.contains(users, every), None)
+        valid = torch.empty(len(users), self.data.num_items, dtype=torch.bool, device=users.device)
+        return Negatives(every, self.positives.fill(users, valid, False, True), None)
 
     def _users(self, users: Tensor, given: Given) -> Tensor:
         if given:
