@@ -7,7 +7,6 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from anyrec.evaluation.statistics import (
-    RESAMPLES,
     Comparison,
     bootstrap_means,
     compare_paired,
@@ -21,7 +20,6 @@ DRAWS = {
     "exponential": (lambda rng, shape: rng.exponential(2.0, shape), 2.0),
     "hits or not": (lambda rng, shape: (rng.random(shape) < 0.3).astype(float), 0.3),
 }
-LEAST_P = 2 / (RESAMPLES + 1)
 
 
 @pytest.mark.parametrize("kind", DRAWS)
@@ -107,18 +105,56 @@ def test_the_difference_is_of_the_same_users_and_turns_its_sign_with_the_sides(s
     back = compare_paired(other, {"mine": mine})["mine"]
     assert one.difference == pytest.approx((mine - other).mean()) and back.difference == pytest.approx(-one.difference)
     assert (back.low, back.high) == pytest.approx((-one.high, -one.low))
-    assert one.p == back.p and LEAST_P <= one.p <= 1
+    assert one.p == pytest.approx(back.p) and 2.0 ** (1 - users) <= one.p <= 1
     assert intervals({"gap": mine - other})["gap"][:3] == pytest.approx(one[:3])
 
 
-def test_what_is_always_better_is_sure_and_never_claimed_to_be_impossible():
+@pytest.mark.parametrize("users", [1, 3, 6, 50])
+def test_what_is_always_better_is_as_sure_as_a_test_that_flips_signs_can_be(users):
     rng = np.random.default_rng(0)
-    weak = rng.random(50)
+    weak = rng.random(users)
     better = compare_paired(weak + 0.01, {"weak": weak})["weak"]
     assert better.difference == pytest.approx(0.01) and better.low > 0
-    assert better.p == LEAST_P and better.sure
+    assert better.p == pytest.approx(2.0 ** (1 - users)) and better.sure is (users >= 6)
     same = compare_paired(weak, {"itself": weak})["itself"]
     assert same == Comparison(0.0, 0.0, 0.0, 1.0, 1.0) and not same.sure
+
+
+@pytest.mark.parametrize("comparisons", [60, 500])
+def test_a_clear_difference_is_significant_among_many_comparisons(comparisons):
+    rng = np.random.default_rng(5)
+    mine = rng.normal(0, 1, 300)
+    others = {str(n): mine + rng.normal(0, 1, 300) for n in range(comparisons - 1)}
+    found = compare_paired(mine, {"worse": mine - rng.normal(0.5, 1, 300), **others})
+    assert found["worse"].sure and found["worse"].corrected < 1e-6
+    assert sum(one.sure for one in found.values()) == 1
+
+
+def test_a_small_p_is_that_of_the_t_test_and_falls_as_the_difference_grows():
+    rng = np.random.default_rng(8)
+    mine, noise = rng.normal(size=400), rng.normal(0, 1, 400)
+    last = 1.0
+    for shift in (0.1, 0.13, 0.16, 0.2, 0.3, 0.5):
+        found = compare_paired(mine, {"other": mine - shift - noise})["other"].p
+        assert found < last
+        last = found
+        if found < 0.001:
+            expected = scipy.stats.ttest_rel(mine, mine - shift - noise).pvalue
+            assert found == pytest.approx(expected)
+
+
+def test_users_without_both_figures_are_left_out_of_that_comparison_alone():
+    rng = np.random.default_rng(2)
+    mine, other, part = rng.random(60), rng.random(60), rng.random(60)
+    part[::3] = np.nan
+    known = ~np.isnan(part)
+    found = compare_paired(mine, {"other": other, "part": part, "none": np.full(60, np.nan)}, seed=1)
+    alone = compare_paired(mine[known], {"part": part[known]}, seed=1)["part"]
+    assert found["part"][:4] == pytest.approx(alone[:4])
+    assert found["other"][:4] == pytest.approx(compare_paired(mine, {"other": other}, seed=1)["other"][:4])
+    assert np.isnan(found["none"]).all() and not found["none"].sure
+    two = compare_paired(mine, {"other": other, "part": part}, seed=1)
+    assert two["other"].corrected == found["other"].corrected  # nothing was tested, so nothing is corrected for
 
 
 def test_pairing_finds_what_the_spread_between_users_hides():
