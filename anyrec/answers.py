@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from anyrec.arguments import checked_context, checked_k, checked_now, log
 from anyrec.config import PipelineConfig
-from anyrec.data.histories import history_column
 from anyrec.data.labels import label_interactions
-from anyrec.data.split import Split, hold_out_users, latest_of_pairs
-from anyrec.evaluation.ranking import Pairs
+from anyrec.data.split import Part, Split, hold_out_users, latest_of_pairs
 from anyrec.known import Known, Users
 from anyrec.plugins import Registry
 from anyrec.scoring import rank_rows
@@ -28,7 +26,6 @@ class Answers(Known):
     """The part of `Recommender` that makes lists."""
 
     registry: Registry
-    seen: Pairs
     notes: list[str]
     pipeline: Pipeline | None  # type: ignore[assignment]
     """The stages between the model and a list; None where the model ranks the whole catalogue."""
@@ -146,7 +143,7 @@ class Answers(Known):
         fit_pipeline(other, progress=progress)  # type: ignore[arg-type]
         return other
 
-    def evaluate_pipeline(self, part: Literal["validation", "test"] = "test") -> dict[str, float]:
+    def evaluate_pipeline(self, part: Part = "test") -> dict[str, float]:
         """Ranking metrics of the lists that all stages give, by the rules of `evaluate`; what is not listed ranks nowhere."""
         from anyrec.pipeline.fit import measure_pipeline
 
@@ -180,11 +177,6 @@ class Answers(Known):
         if not self.config.training.refit:
             return self.split.validation
         return hold_out_users(self.dataset.user_rows, self.split.validation, rank.training.held_out, self.config.seed)
-
-    def _all_history(self) -> pa.Array:
-        """(users,) what each known user did, where the model itself reads no history."""
-        labels = label_interactions(self.dataset, self.config.data)
-        return history_column(self.dataset, self._events(np.arange(len(self.dataset.interactions)), labels))
 
     def _allowed(self, candidates: Sequence[Any] | pa.Array | None) -> np.ndarray | None:
         if candidates is None:

@@ -20,7 +20,7 @@ from anyrec.config import Config
 from anyrec.contracts import Classical, History
 from anyrec.data.dataset import Dataset, Side
 from anyrec.data.labels import MICROSECONDS_A_DAY, Labels
-from anyrec.data.split import Split
+from anyrec.data.split import Part, Split, part_of_each
 from anyrec.errors import Fault, InputError
 from anyrec.evaluation.ranking import Pairs
 from anyrec.plugins import Registry
@@ -39,11 +39,16 @@ class ClassicalModel(nn.Module):
 
     has_history = False
 
-    def __init__(self, classical: Classical, matrix: Any):
-        """matrix: (users, items) csr, the training history."""
+    def __init__(self, classical: Classical, matrix: Any, popularity: np.ndarray | None = None):
+        """
+        Args:
+            matrix: (users, items) csr, what each user had: in training, or all that is known if the model reads histories.
+            popularity: (items,) the number of training users of each item; by default counted in `matrix`.
+        """
         super().__init__()
         self.classical, self.matrix = classical, matrix
-        self.popularity = np.asarray(matrix.sum(0), np.float32).ravel()
+        counted = np.asarray(matrix.sum(0), np.float32).ravel() if popularity is None else popularity
+        self.popularity = counted.astype(np.float32)
         self.place = nn.Parameter(torch.empty(0))
         self.heads = nn.ModuleDict()
         self.interaction = SimpleNamespace(factorised=True, dim=1, reads="vectors")
@@ -112,6 +117,8 @@ class ClassicalRecommender(Recommender):
     def __init__(self, config: Config, registry: Registry, notes: Any = ()):
         super().__init__(config, registry, notes)
         self.device = torch.device("cpu")
+        self.matrix_parts: np.ndarray | None = None
+        """(pairs,) uint8, as `seen_parts`, of the entries of the model's matrix; None if it reads training alone."""
 
     def _learn(self, dataset: Dataset, split: Split, labels: Labels, config: Config, **options: Any) -> None:
         classical = self._make()
@@ -121,8 +128,30 @@ class ClassicalRecommender(Recommender):
             classical.fit(history)
         self.fit_seconds = time.perf_counter() - started
         self.model = ClassicalModel(classical, history.matrix)
+        if classical.by_history:
+            self._read_histories(labels)
         self.columns = {"user": {}, "item": {}}
         self._known = {}
+
+    def _read_histories(self, labels: Labels) -> None:
+        """Give a model that reads histories all positives of each user, also those after training, as it is served."""
+        dataset, rows = self.dataset, np.flatnonzero(labels.positive)
+        assert self.split is not None
+        parts = part_of_each(dataset, self.split, labels.positive)[rows]
+        pairs, self.matrix_parts = Pairs.by_part(
+            dataset.user_rows[rows], dataset.item_rows[rows], parts, len(dataset.users)
+        )
+        shape = (len(dataset.users), len(dataset.items))
+        self.model = ClassicalModel(self.model.classical, matrix_of(pairs, shape), self.model.popularity)
+
+    def before(self, part: Part | np.ndarray) -> ClassicalRecommender:
+        state = super().before(part)
+        matrix = self.model.matrix
+        if self.matrix_parts is not None:
+            earlier = ((1 << self._levels(part)) - 1)[np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))]
+            pairs = Pairs(matrix.indices, matrix.indptr).where(self.matrix_parts & earlier != 0)
+            state.model = ClassicalModel(self.model.classical, matrix_of(pairs, matrix.shape), self.model.popularity)
+        return state
 
     def _make(self) -> Classical:
         name = self.config.model.type
@@ -197,25 +226,32 @@ class ClassicalRecommender(Recommender):
             folder / "model.safetensors",
         )
         matrix = self.model.matrix
-        save_file({"columns": matrix.indices, "offsets": matrix.indptr}, folder / "history.safetensors")
+        arrays = {"columns": matrix.indices, "offsets": matrix.indptr, "popularity": self.model.popularity}
+        if self.matrix_parts is not None:
+            arrays["parts"] = self.matrix_parts
+        save_file(arrays, folder / "history.safetensors")
 
     def read_parts(self, folder: Path) -> None:
         classical = self._make()
         classical.restore(load_file(folder / "model.safetensors"))
         parts = load_file(folder / "history.safetensors")
         shape = (len(self.dataset.users), len(self.dataset.items))
-        ones = np.ones(len(parts["columns"]), np.float32)
-        self.model = ClassicalModel(classical, sparse.csr_matrix((ones, parts["columns"], parts["offsets"]), shape))
+        matrix = matrix_of(Pairs(parts["columns"], parts["offsets"]), shape)
+        self.model, self.matrix_parts = ClassicalModel(classical, matrix, parts.get("popularity")), parts.get("parts")
+
+
+def matrix_of(pairs: Pairs, shape: tuple[int, int]) -> Any:
+    """(users, items) csr_matrix of float32, 1 for each pair."""
+    ones = np.ones(len(pairs.items), np.float32)
+    return sparse.csr_matrix((ones, pairs.items.astype(np.int32), pairs.offsets.astype(np.int32)), shape)
 
 
 def make_history(dataset: Dataset, rows: np.ndarray, seed: int) -> History:
     """The history that the interactions `rows` make."""
     users, items = dataset.user_rows[rows], dataset.item_rows[rows]
     pairs = Pairs.of(users, items, len(dataset.users))
-    owners = np.repeat(np.arange(len(dataset.users)), pairs.counts())
-    shape = (len(dataset.users), len(dataset.items))
-    ones = np.ones(len(pairs.items), np.float32)
-    matrix = sparse.csr_matrix((ones, pairs.items.astype(np.int32), pairs.offsets.astype(np.int32)), shape)
+    owners = pairs.owners()
+    matrix = matrix_of(pairs, (len(dataset.users), len(dataset.items)))
     return History(matrix, owners, pairs.items, _last_days(dataset, rows, owners, pairs.items), dataset.items, seed)
 
 

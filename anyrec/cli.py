@@ -238,11 +238,25 @@ def evaluate(
 
         metrics = classify(recommender, part, threshold)  # type: ignore[arg-type]
     else:
-        metrics = recommender.evaluate(part)
+        metrics = measure_part(recommender, part)
     samples = recommender.config.evaluation.candidate_samples
     if not classification and samples is not None:
         err.print(sampled(samples))
     write(json.dumps(metrics, indent=1), None)
+
+
+def measure_part(recommender: Any, part: Any) -> dict[str, float]:
+    """The metrics of a part of the split; what to know of them goes to the terminal."""
+    from anyrec.evaluation.repeats import repeat_notes
+
+    if part == "validation" and recommender.refitted:
+        err.print(
+            "note: training.refit has trained this model on the validation part; these metrics were measured before that."
+        )
+        return recommender.evaluate(part)
+    for note in repeat_notes(recommender, part):
+        err.print(f"note: {note}", markup=False)
+    return recommender.evaluate(part)
 
 
 @app.command()

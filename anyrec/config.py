@@ -272,6 +272,12 @@ class EvaluationConfig(Section):
     candidates: Literal["all", "interacted"] = Field(
         default="all", description="Items ranked: the whole catalogue, or those that occur in an interaction."
     )
+    repeats: Literal["miss", "drop", "include_seen"] = Field(
+        default="miss",
+        description="Held-out items that their user had before. miss: lists leave out seen items, as served ones do, so such an "
+        "item is a miss (the default: figures are those of what is served). drop: measure only new items. include_seen: lists "
+        "contain seen items; serve with exclude_seen=False (--include-seen).",
+    )
     baselines: Literal["auto"] | Annotated[list[str], Field(max_length=100)] = Field(
         default="auto", description="Classical models to measure beside; auto: all that fit the data and the catalogue."
     )

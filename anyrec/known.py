@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -13,9 +14,19 @@ from torch import Tensor
 
 from anyrec.contracts import Context, during_request
 from anyrec.data.dataset import Side
-from anyrec.data.histories import Events, add_history, events_of, extended, history_column, known_before
-from anyrec.data.labels import Labels, label_interactions
-from anyrec.data.split import Split
+from anyrec.data.histories import (
+    Events,
+    add_history,
+    events_of,
+    extended,
+    history_before,
+    history_column,
+    parts_of_events,
+)
+from anyrec.data.labels import Labels
+from anyrec.data.split import PARTS, Part, Split, part_of_each
+from anyrec.errors import Fault, ModelError
+from anyrec.evaluation.ranking import Pairs
 from anyrec.model import Columns, move_columns
 from anyrec.records import Records, completed
 from anyrec.request_reader import RequestReader, Users
@@ -27,16 +38,27 @@ TOKENS: dict[Side, str] = {"user": "user_tokens", "item": "item_tokens"}
 """Among what is known: feature vectors, where a ranker reads them and the interaction does not."""
 
 
+T = TypeVar("T", bound="Known")
+
+
 class Known(RequestReader):
     """What `Recommender` fits, saves and loads, and how it looks at ids and records."""
 
     device: torch.device
     split: Split | None
     columns: dict[Side, Columns]
+    seen: Pairs
+    """Which items each known user had; `recommend` leaves them out by default."""
+    seen_parts: np.ndarray | None
+    """(pairs,) uint8: bit n is set if the pair of `seen` happened in part n of the split (`part_of_each`). None for a model
+    that an older version saved."""
     history: pa.Array | None
-    """What each known user did, where the model reads it: a row a user."""
+    """(users,) list<EVENT>: what each known user did, if the model or its pipeline reads it."""
+    history_parts: np.ndarray | None
+    """(events,) int8: the part of the split that each event of `history` happened in."""
     _known: dict[str, Tensor]
-    _before: dict[str, Columns]
+    _before: dict[str, tuple[pa.Array, Columns]]
+    """By part, the histories before it and the users' prepared features with them."""
 
     def _events(self, rows: np.ndarray, labels: Labels) -> Events:
         return events_of(self.dataset, rows, labels.negative, self.config.data.history)
@@ -52,22 +74,92 @@ class Known(RequestReader):
             found = {name: encoder.encode_column(history) for name, encoder in self.model.user.histories.items()}
         return move_columns(found, self.device)
 
-    def users_before(self, part: Literal["validation", "test"]) -> Columns:
-        """The users' features as they were before their first held-out interaction of one part of the split."""
-        if not self.model.has_history:
-            return self.columns["user"]
-        if part not in self._before:
-            self._before[part] = {**self.columns["user"], **self._prepare_history(self.history_before(part))}
-        return self._before[part]
+    def _remember(self, labels: Labels, events: bool) -> None:
+        """Keep which items each user had, and in which part of the split.
 
-    def history_before(self, part: Literal["validation", "test"]) -> pa.Array:
-        """(users,) what each user did before their first held-out interaction of one part of the split."""
+        Args:
+            events: also keep the histories, for a model or a pipeline that reads them.
+        """
         assert self.split is not None
-        labels = label_interactions(self.dataset, self.config.data)
-        known = self.split.train if part == "validation" else np.union1d(self.split.train, self.split.validation)
-        ordered = not self.model.has_history or self._ordered()
-        events = known_before(self.dataset, self.split, part, self._events(known, labels), ordered)
-        return history_column(self.dataset, events)
+        dataset = self.dataset
+        parts = part_of_each(dataset, self.split, labels.positive)
+        self.seen, self.seen_parts = Pairs.by_part(dataset.user_rows, dataset.item_rows, parts, len(dataset.users))
+        self._before = {}
+        if events:
+            everything = self._events(np.arange(len(dataset.interactions)), labels)
+            self.history = history_column(dataset, everything)
+            self.history_parts = parts_of_events(everything, parts)
+
+    def before(self: T, part: Part | np.ndarray) -> T:
+        """This recommender as it was before a part of the split; everything that is measured is measured on it.
+
+        Of each user it knows (`seen`, the history, the user vectors) what happened in earlier parts; its weights are the same.
+
+        Args:
+            part: `validation` or `test`, or (users,) the place in PARTS of a part of its own for each user, NOW for one of
+                whom everything is known.
+
+        Raises:
+            ModelError: if the model was saved by a version that did not save which part an interaction was in.
+        """
+        levels = self._levels(part)
+        state: T = copy.copy(self)
+        state.seen = self.seen_before(part)
+        state._known, state._before = dict(self._known), {}
+        if self.history is None:
+            return state
+        if not self.model.has_history:
+            state.history = self._history_before(levels)
+            return state
+        kept = self._before.get(part) if isinstance(part, str) else None
+        if kept is None:
+            history = self._history_before(levels)
+            kept = history, self._user_columns(history)
+            if isinstance(part, str):
+                self._before[part] = kept
+        state.history, state.columns = kept[0], {**self.columns, "user": kept[1]}
+        for name in ("user", TOKENS["user"]):
+            state._known.pop(name, None)
+        return state
+
+    def seen_before(self, part: Part | np.ndarray) -> Pairs:
+        """Which items each user had before a part of the split. part: as for `before`."""
+        if self.seen_parts is None:
+            what = "this model was saved by an older version, which did not save which interactions were held out."
+            raise ModelError(Fault("model", what, "Give its data as well (--data), or train it again.", "format"))
+        earlier = (1 << self._levels(part)) - 1
+        return self.seen.where(self.seen_parts & earlier[self.seen.owners()] != 0)
+
+    def _levels(self, part: Part | np.ndarray) -> np.ndarray:
+        """(users,) the place in PARTS that `part` stands for."""
+        return np.full(len(self.dataset.users), PARTS.index(part)) if isinstance(part, str) else part
+
+    def _history_before(self, levels: np.ndarray) -> pa.Array:
+        assert self.history is not None and self.history_parts is not None
+        encoders = self.model.user.histories.values() if self.model.has_history else ()
+        ordered = all(encoder.ordered for encoder in encoders)
+        return history_before(self.history, self.history_parts, levels, ordered)
+
+    def _user_columns(self, history: pa.Array) -> Columns:
+        """The known users' prepared features with `history: (users,)` in the place of their own."""
+        if self.columns.get("user"):
+            return {**self.columns["user"], **self._prepare_history(history)}
+        table = add_history(self.dataset.users, history, self.model.user.histories)
+        return move_columns(self.model.user.prepare(table, "user", self.request_context()), self.device)
+
+    def _users(self, rows: np.ndarray) -> Tensor:
+        """What the interaction reads of the known users `rows: (users,)`."""
+        if "user" in self._known:
+            return self._known["user"][torch.from_numpy(rows).to(self.device)]
+        return represent_rows(self.model, "user", self.columns.get("user", {}), 0, rows, self._item_vectors())
+
+    def _user_tokens(self, rows: np.ndarray) -> Tensor:
+        """(users, features, dim) the feature vectors of the known users `rows: (users,)`."""
+        if self.model.interaction.reads == "tokens":
+            return self._users(rows)
+        if TOKENS["user"] in self._known:
+            return self._known[TOKENS["user"]][torch.from_numpy(rows).to(self.device)]
+        return token_rows(self.model, "user", self.columns.get("user", {}), 0, rows, self._item_vectors())
 
     def _vectors(self, side: Side, representation: Tensor) -> Tensor:
         """One vector a row: in the dot-product space where the interaction has one, else as the tower made it."""

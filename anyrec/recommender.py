@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -33,7 +33,7 @@ from anyrec.data.labels import Labels, label_interactions, training_weights
 from anyrec.data.leaks import drop_leaks
 from anyrec.data.partial import is_table, of_other_type, type_name
 from anyrec.data.read import read_partial
-from anyrec.data.split import Split, make_split
+from anyrec.data.split import Part, Split, make_split
 from anyrec.data.tables import as_arrow
 from anyrec.defaults import resolve_config
 from anyrec.errors import ConfigError, DataError, Fault, NotFitted, did_you_mean
@@ -65,12 +65,14 @@ class Recommender(Answers, Nearest):
         self.split: Split | None = None
         self.columns: dict[Side, Columns] = {}
         self.seen: Pairs
+        self.seen_parts = None
         self.context = Context()
         self.result: TrainingResult | None = None
         self.metrics: dict[str, dict[str, float]] = {}
         self.fingerprint: str | None = None
         """Hash of the data that a loaded model was trained on."""
-        self.history = None
+        self.history, self.history_parts = None, None
+        self.refitted = False
         self.pipeline, self.catalogue, self.widened = None, None, False
         self._known, self._before, self._vocabulary = {}, {}, {}
 
@@ -146,18 +148,31 @@ class Recommender(Answers, Nearest):
             device=str(self.device),
             items=dataset.items,
         )
-        self.seen = Pairs.of(dataset.user_rows, dataset.item_rows, len(dataset.users))
+        self.history, self.history_parts, self.refitted = None, None, False
+        self._remember(labels, events=False)
         check_pipeline(self)
         options = {"resume": resume, "progress": progress, "report": report}
         self._learn(dataset, self.split, labels, config, run_dir=run_dir, **options)
         if len(self.split.validation):
-            self.metrics["validation"] = self.evaluate("validation")
+            self._keep_metrics("validation")
             if config.training.refit:
                 self._refit(dataset, labels, None if run_dir is None else run_dir / "refit", options)
+                self.refitted = True
         fit_pipeline(self, progress=progress)
         if len(self.split.test):
-            self.metrics["test"] = self.evaluate("test")
+            self._keep_metrics("test")
         return self
+
+    def _keep_metrics(self, part: Part) -> None:
+        """Measure a part; one without a target that can be measured has no metrics."""
+        from anyrec.evaluation.repeats import repeat_notes
+
+        metrics = self.evaluate(part)
+        if metrics:
+            self.metrics[part] = metrics
+        assert self.split is not None
+        if part == "test" or not len(self.split.test):
+            self.notes += repeat_notes(self, part)
 
     def _refit(self, dataset: Dataset, labels: Labels, run_dir: Path | None, options: dict[str, Any]) -> None:
         """Learn again, on what trained and what validated, for as many epochs as validation found best."""
@@ -177,7 +192,8 @@ class Recommender(Answers, Nearest):
     def fit_beside(self, config: Config) -> Recommender:
         """Another model, without the training loop, of exactly what this one learned from."""
         other = make_recommender(config, self.registry)
-        other.dataset, other.split, other.seen, other.context = self.dataset, self.split, self.seen, self.context
+        other.dataset, other.split, other.context = self.dataset, self.split, self.context
+        other.seen, other.seen_parts, other.refitted = self.seen, self.seen_parts, self.refitted
         labels = label_interactions(self.dataset, config.data)
         other._learn(self.dataset, self.learned_from(), labels, config)
         return other
@@ -188,6 +204,7 @@ class Recommender(Answers, Nearest):
             self._fit_model(dataset, split, labels, config, **options)
 
     def _fit_model(self, dataset: Dataset, split: Split, labels: Labels, config: Config, **options: Any) -> None:
+        from anyrec.evaluation.held_out import held_out
         from anyrec.training.loop import train
         from anyrec.training.samples import TrainingData, make_samples, make_stream
 
@@ -214,11 +231,14 @@ class Recommender(Answers, Nearest):
         )
         sizes = len(dataset.users), len(dataset.items)
         data = TrainingData(self.columns["user"], self.columns["item"], samples, *sizes, stream)
-        validate = (lambda: self.evaluate("validation")) if len(split.validation) else None
+        if events is not None:
+            self._remember(labels, events=True)
+        validate = None
+        if len(split.validation) and held_out(self, "validation").listable.any():
+            validate = lambda: self.evaluate("validation")  # noqa: E731
         self.result = train(self.model, data, config, self.registry, validate=validate, tables=tables, **options)
         if events is not None:
-            everything = self._events(np.arange(len(dataset.interactions)), labels)
-            self.history = history_column(dataset, everything)
+            assert self.history is not None
             self.columns["user"] = {**self.columns["user"], **self._prepare_history(self.history)}
         self.model.eval()
 
@@ -281,14 +301,21 @@ class Recommender(Answers, Nearest):
         flat = pa.array(vectors.reshape(-1).numpy())
         return pa.table({f"{side}_id": ids, "embedding": pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])})
 
-    def evaluate(self, split: Literal["validation", "test"] = "test") -> dict[str, float]:
-        """Ranking metrics of one part of the split, over the full catalogue less what each user trained on.
+    def evaluate(self, split: Part = "test") -> dict[str, float]:
+        """Ranking metrics of one part of the split, of the lists that `recommend` would have returned before it.
 
-        At test time the validation items are left out as well; the held-out item itself always stays rankable.
+        Each held-out item is ranked in the full catalogue without what its user had before (in training; at test time also in
+        validation). A held-out item that the user had before cannot be listed: by `evaluation.repeats` it counts as a miss.
+
+        Returns:
+            Means over users by metric. For a model that was refitted on the validation part, the validation metrics are those
+            measured before the refit: the refitted model has learned from that part.
         """
         from anyrec.evaluation.held_out import rank_held_out
 
         checked_choice(split, ("validation", "test"), "split")
+        if self.refitted and split == "validation":
+            return dict(self.metrics.get("validation", {}))
         return ranking_metrics(rank_held_out(self, split), self.config.evaluation.k)
 
     def with_data(self, dataset: Dataset) -> Recommender:

@@ -30,6 +30,7 @@ from safetensors.torch import load_file, save_file
 from anyrec.config import Config
 from anyrec.contracts import Context, Encoder, Head
 from anyrec.data.dataset import Dataset
+from anyrec.data.lists import flat, offsets_of
 from anyrec.errors import Fault, ModelError
 from anyrec.evaluation.ranking import Pairs
 from anyrec.files import atomic_folder, find_folder, sha256_of
@@ -139,12 +140,18 @@ def load_model(path: Path, trust_plugins: bool, plugins: Sequence[str | Path]) -
     )
     recommender.read_parts(directory)
     if (directory / HISTORY).is_file():
-        recommender.history = _read_table(directory / HISTORY).column("events").combine_chunks()
+        events = _read_table(directory / HISTORY)
+        recommender.history = events.column("events").combine_chunks()
+        if "parts" in events.column_names:
+            recommender.history_parts = flat(events.column("parts").combine_chunks())[0].to_numpy()
     recommender.metrics = manifest["metrics"]
+    recommender.refitted = config.training.refit and "validation" in manifest["metrics"]
     recommender.fingerprint = manifest["data"]
     recommender._known = dict(load_file(directory / "known.safetensors", device=str(recommender.device)).items())  # type: ignore[arg-type]
     counts = np.bincount(seen["user"].to_numpy(), minlength=len(recommender.dataset.users))
     recommender.seen = Pairs(seen["item"].to_numpy(), np.concatenate([[0], np.cumsum(counts)]))
+    if "parts" in seen.column_names:
+        recommender.seen_parts = seen["parts"].to_numpy()
     recommender.model.eval()
     recommender.pipeline = load_pipeline(recommender, directory / PIPELINE)
     if recommender.pipeline is not None:
@@ -206,15 +213,26 @@ def _write_parts(recommender: Recommender, folder: Path) -> None:
         known[VECTORS] = vectors
     save_file({name: rows.cpu().contiguous().clone() for name, rows in known.items()}, folder / "known.safetensors")
     if recommender.history is not None:
-        _write_table(folder / HISTORY, pa.table({"events": recommender.history}))
+        _write_table(folder / HISTORY, pa.table(_events_by_part(recommender.history, recommender.history_parts)))
     if recommender.pipeline is not None:
         save_pipeline(recommender.pipeline, folder / PIPELINE)
     _write_table(folder / "users.arrow", dataset.users)
     _write_table(folder / "items.arrow", dataset.items)
-    users = np.repeat(np.arange(len(dataset.users)), recommender.seen.counts())
-    _write_table(folder / "seen.arrow", pa.table({"user": pa.array(users), "item": pa.array(recommender.seen.items)}))
+    seen = {"user": pa.array(recommender.seen.owners()), "item": pa.array(recommender.seen.items)}
+    if recommender.seen_parts is not None:
+        seen["parts"] = pa.array(recommender.seen_parts)
+    _write_table(folder / "seen.arrow", pa.table(seen))
     recommender.write_parts(folder)
     _write_card(recommender, folder)
+
+
+def _events_by_part(history: pa.Array, parts: np.ndarray | None) -> dict[str, pa.Array]:
+    """The histories, and in lists of the same lengths the part of the split that each event happened in."""
+    if parts is None:
+        return {"events": history}
+    _, owners = flat(history)
+    offsets = pa.array(offsets_of(owners, len(history)).astype(np.int32))
+    return {"events": history, "parts": pa.ListArray.from_arrays(offsets, pa.array(parts))}
 
 
 def write_model(model: Model, folder: Path) -> None:

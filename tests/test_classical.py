@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pyarrow as pa
 import pytest
+from scipy import sparse
 from small import START, call, small_config, small_dataset
 
 from anyrec.data.dataset import Dataset
@@ -194,7 +195,7 @@ def test_ease_is_its_closed_form(l2, seed):
     )
     size = np.abs(weights).max()
     np.testing.assert_allclose(recommender.model.classical.weights, weights, rtol=0, atol=1e-5 * size)
-    np.testing.assert_allclose(scores(recommender), history @ weights, rtol=0, atol=1e-4 * size)
+    np.testing.assert_allclose(scores(recommender.before("validation")), history @ weights, rtol=0, atol=1e-4 * size)
     similar = recommender.similar(["i005"], 3)
     order = np.argsort(-np.where(np.arange(items) == 5, -np.inf, weights[5]), kind="stable")[:3]
     assert similar["item_id"].to_pylist() == [f"i{place:03d}" for place in order]
@@ -214,7 +215,8 @@ def cosines(history):
 def test_item_knn_adds_the_cosines_to_the_users_items():
     recommender = fit("item_knn", neighbours=40)
     history = matrix(recommender)
-    np.testing.assert_allclose(scores(recommender), history @ cosines(history), rtol=1e-5, atol=1e-6)
+    found = scores(recommender.before("validation"))
+    np.testing.assert_allclose(found, history @ cosines(history), rtol=1e-5, atol=1e-6)
 
 
 def test_item_knn_keeps_the_nearest_of_each_item():
@@ -279,7 +281,8 @@ def test_content_knn_is_the_cosine_of_what_items_say(dimension):
         weights = left[:, :4] * singular[:4]
         weights /= np.linalg.norm(weights, axis=1, keepdims=True)
     expected = matrix(recommender) @ weights @ weights.T
-    np.testing.assert_allclose(scores(recommender), expected, rtol=0, atol=1e-4 if dimension == 256 else 0.06)
+    found = scores(recommender.before("validation"))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 if dimension == 256 else 0.06)
 
 
 def test_a_category_is_one_word_apart_from_the_texts():
@@ -335,7 +338,21 @@ def test_recent_popularity_is_the_same_for_everybody_known_or_not():
 def test_a_user_all_of_whose_interactions_are_held_out_is_shown_the_popular_items():
     recommender = fit("ease", split={"protocol": "cold_users", "test": 0.2})
     cold = recommender.dataset.user_rows[recommender.split.test][0]
-    np.testing.assert_array_equal(scores(recommender)[cold], matrix(recommender).sum(0))
+    np.testing.assert_array_equal(scores(recommender.before("test"))[cold], matrix(recommender).sum(0))
+
+
+@pytest.mark.parametrize("name", ["ease", "item_knn", "content_knn"])
+def test_a_model_of_histories_reads_what_was_known_at_the_time_and_is_served_with_all_of_it(name):
+    recommender = fit(name)
+    for state, parts in (
+        (recommender.before("validation"), ("train",)),
+        (recommender.before("test"), ("train", "validation")),
+        (recommender, ("train", "validation", "test")),
+    ):
+        history = matrix(recommender, *parts)
+        np.testing.assert_array_equal(state.model.matrix.toarray(), history)
+        expected = recommender.model.classical.score(np.arange(60), sparse.csr_matrix(history.astype(np.float32)))
+        np.testing.assert_allclose(scores(state), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_a_record_without_an_id_is_told():
@@ -394,8 +411,8 @@ def test_refit_trains_on_validation_too(name):
     plain, again = fit(name), fit(name, training={"refit": True})
     assert plain.metrics["validation"] == again.metrics["validation"]  # measured before it was learned
     assert plain.metrics["test"] != again.metrics["test"]
-    np.testing.assert_array_equal(plain.model.matrix.toarray(), matrix(plain))
-    np.testing.assert_array_equal(again.model.matrix.toarray(), matrix(again, "train", "validation"))
+    np.testing.assert_array_equal(plain.before("validation").model.matrix.toarray(), matrix(plain))
+    np.testing.assert_array_equal(again.before("test").model.matrix.toarray(), matrix(again, "train", "validation"))
     if name == "popularity":
         np.testing.assert_array_equal(scores(plain)[0], matrix(plain).sum(0))
         np.testing.assert_array_equal(scores(again)[0], matrix(again, "train", "validation").sum(0))

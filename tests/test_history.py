@@ -326,7 +326,7 @@ def test_the_evaluation_hides_what_came_at_or_after_the_held_out_interactions():
     """Under a random split later interactions are in training, and still in nobody's history."""
     data = walkers()
     fitted = Recommender.from_config(order_config(split={"protocol": "random"})).fit(data, progress=False)
-    column = fitted.users_before("test")["history.events"].values["items"]
+    column = fitted.before("test").columns["user"]["history.events"].values["items"]
     first = np.full(120, 99)
     place = np.tile(np.arange(14), 120)
     np.minimum.at(first, fitted.dataset.user_rows[fitted.split.test], place[fitted.split.test])

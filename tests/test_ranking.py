@@ -15,11 +15,12 @@ def metrics_by_loop(scores, targets, exclude, rankable, k):
     """Each metric from its definition, one user and one item at a time."""
     found = {name: [] for name in ("ndcg", "recall", "precision", "hit_rate", "map", "mrr", "auc")}
     for user, wanted in targets.items():
-        ranks = []
-        for target in wanted:
+        ranks, left_out = [], exclude.get(user, ())
+        ranked = [target for target in wanted if target not in left_out]  # a list cannot contain the others
+        for target in ranked:
             rank = 1.0
             for item, score in enumerate(scores[user]):
-                shown = item in wanted or (rankable[item] and item not in exclude.get(user, ()))
+                shown = (item in wanted or rankable[item]) and item not in left_out
                 tie = (1.0 if item < target else 0.0) if item in wanted else 0.5  # held-out ones take successive places
                 if item != target and shown:
                     rank += 1.0 if score > scores[user][target] else tie if score == scores[user][target] else 0.0
@@ -35,12 +36,13 @@ def metrics_by_loop(scores, targets, exclude, rankable, k):
         others = [
             scores[user][item]
             for item in range(len(rankable))
-            if item not in wanted and rankable[item] and item not in exclude.get(user, ())
+            if item not in wanted and rankable[item] and item not in left_out
         ]
         orders = [
-            1.0 if scores[user][t] > other else 0.5 for t in wanted for other in others if scores[user][t] >= other
+            1.0 if scores[user][t] > other else 0.5 for t in ranked for other in others if scores[user][t] >= other
         ]
-        found["auc"].append(sum(orders) / (len(wanted) * len(others)))
+        if ranked:
+            found["auc"].append(sum(orders) / (len(ranked) * len(others)))
     return {name if name == "auc" else f"{name}@{k}": sum(v) / len(v) for name, v in found.items() if v}
 
 
@@ -78,10 +80,19 @@ def test_a_score_that_is_not_a_number_ranks_last():
     assert ranks.tolist() == [3.0]
 
 
-def test_a_held_out_item_stays_rankable_though_it_was_trained_on():
-    scores = torch.tensor([[3.0, 2.0, 1.0]])
-    pair = Pairs.of(np.array([0]), np.array([1]), 1)
-    ranks = rank_targets(lambda rows: scores.clone(), pair, pair).ranks
+@pytest.mark.parametrize("sample", [None, 1])
+def test_a_held_out_item_that_lists_leave_out_is_a_miss_whatever_its_score_and_the_cut_off(sample):
+    scores = torch.tensor([[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]])
+    targets = Pairs.of(np.array([0, 0, 1]), np.array([1, 2, 2]), 2)
+    found = rank_targets(lambda rows: scores.clone(), targets, Pairs.of(np.array([0]), np.array([2]), 2), sample=sample)
+    assert found.ranks.tolist() == [1.0, np.inf, 1.0] and 2 not in found.lists[0]
+    metrics = ranking_metrics(found, [5])
+    assert metrics["recall@5"] == 0.75 and metrics["hit_rate@5"] == 1.0 and metrics["auc"] == 1.0
+
+
+def test_a_held_out_item_stays_rankable_though_it_is_no_candidate():
+    scores, target = torch.tensor([[3.0, 2.0, 1.0]]), Pairs.of(np.array([0]), np.array([1]), 1)
+    ranks = rank_targets(lambda rows: scores.clone(), target, None, np.array([True, False, True])).ranks
     assert ranks.tolist() == [2.0]
 
 

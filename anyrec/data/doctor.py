@@ -32,10 +32,12 @@ from anyrec.data.doctor_checks import (
 from anyrec.data.interpretation import interpretation
 from anyrec.data.labels import Labels, label_interactions
 from anyrec.data.leaks import PAIRS, leak_share
-from anyrec.data.split import Split, split_interactions
+from anyrec.data.split import PARTS, Split, part_of_each, split_interactions
 
 LEVELS = ("problem", "warning", "note")
 FEWEST_TESTS = 50
+REPEATS = 0.05
+"""Share of repeated interactions, or of test pairs, from which metrics depend on how they are counted."""
 FEWEST_RECORDS = 30
 """Of fewer users or items with a feature, nothing is concluded."""
 LEAKS = 0.95
@@ -67,6 +69,7 @@ def examine(dataset: Dataset, config: Config | None = None, images: bool = True)
         *check_tail(dataset),
         *check_activity(dataset),
         *check_repeats(dataset),
+        *check_seen_before(dataset, labels, split, config.evaluation.repeats),
         *check_ids(dataset),
         *(one for one in interpretation(dataset, config.data) if one.level != "note"),
         *check_values(dataset, labels),
@@ -303,6 +306,30 @@ def check_split(dataset: Dataset, labels: Labels, split: Split) -> list[Finding]
             advice = "The metrics are of a model that knows what was popular later; set split.protocol to global_time."
             found.append(Finding("note", "training on the future", text, advice))
     return found
+
+
+def check_seen_before(dataset: Dataset, labels: Labels, split: Split, rule: str) -> list[Finding]:
+    """Positives of an item that their user had before, which lists leave out."""
+    keys = dataset.user_rows * len(dataset.items) + dataset.item_rows
+    positives = keys[labels.positive]
+    share = 1 - len(np.unique(positives)) / max(1, len(positives))
+    if not share:
+        return []
+    parts = part_of_each(dataset, split, labels.positive)
+    tested = np.unique(keys[split.test])
+    again = np.isin(tested, keys[parts < PARTS.index("test")]).mean() if len(tested) else 0.0
+    text = f"{'Most' if share > 0.5 else 'Some'} interactions ({share:.1%}) repeat an item that the user had before"
+    text += f", and so do {again:.1%} of the test pairs." if len(tested) else "."
+    if rule == "include_seen":
+        return [Finding("note", "repeats", text, "Serve with seen items (--include-seen): they are measured that way.")]
+    text += " Lists leave out seen items, so a repeated item is never served" + (
+        " and not measured (evaluation.repeats=drop)." if rule == "drop" else " and counts as a miss in the metrics."
+    )
+    advice = (
+        "If users should be shown items again, serve with seen items (--include-seen) and set evaluation.repeats to "
+        "include_seen; to measure new items alone, set it to drop."
+    )
+    return [Finding("warning" if max(share, again) >= REPEATS else "note", "repeats", text, advice)]
 
 
 def check_drift(dataset: Dataset, labels: Labels, split: Split) -> list[Finding]:

@@ -13,7 +13,7 @@ from anyrec.config import Config, DataConfig
 from anyrec.data.dataset import NO_TIME, Dataset, rows_of
 from anyrec.data.labels import label_interactions
 from anyrec.data.lists import flat
-from anyrec.data.split import Split, time_order
+from anyrec.data.split import time_order
 
 GROUP = "history"
 DEFAULT = "events"
@@ -224,19 +224,35 @@ def add_history(users: pa.Table, column: pa.Array, names: Iterable[str]) -> pa.T
     return users
 
 
-def known_before(dataset: Dataset, split: Split, part: str, events: Events, ordered: bool) -> Events:
-    """Of `events`, those that came before their user's first interaction of `part`; all for users with none there.
+def parts_of_events(events: Events, parts: np.ndarray) -> np.ndarray:
+    """(events,) int8: the part of each event's interaction, -1 for what a record listed, which came before all parts.
 
-    ordered: whether what happened at the same time counts as before where it stands before in the file.
+    Args:
+        parts: (interactions,) as `part_of_each` returns them.
     """
-    when = dataset.times
-    if ordered:
-        when = np.empty(len(dataset.interactions), np.int64)
-        when[time_order(dataset)] = np.arange(len(when))
-    rows = split.rows(part)
-    first = np.full(len(dataset.users), np.iinfo(np.int64).max)
-    np.minimum.at(first, dataset.user_rows[rows], when[rows])
-    return events.take((events.interactions < 0) | (when[events.interactions] < first[events.users]))
+    return np.where(events.interactions >= 0, parts[events.interactions], -1).astype(np.int8)
+
+
+def history_before(column: pa.Array, parts: np.ndarray, levels: np.ndarray, ordered: bool) -> pa.Array:
+    """The histories as they were before each user's first event of a part: (users,) list<EVENT>.
+
+    Only events of earlier parts are kept, and of those only what happened before the first event of the part in question.
+
+    Args:
+        column: (users,) list<EVENT>, complete.
+        parts: (events,) the part of each event, as `parts_of_events` returns them.
+        levels: (users,) the place in PARTS of the part that each user is looked at before, or NOW for the whole history.
+        ordered: whether an event at the same time counts as before if it stands before in the file.
+    """
+    events, owners = flat(column)
+    level = levels[owners]
+    times = pc.fill_null(pc.struct_field(events, "time"), NO_TIME).to_numpy(zero_copy_only=False)
+    when = np.arange(len(owners)) if ordered or not (times != NO_TIME).any() else times
+    first = np.full(len(column), np.iinfo(np.int64).max)
+    np.minimum.at(first, owners[parts == level], when[parts == level])
+    kept = (parts < level) & ((parts < 0) | (when < first[owners]))
+    counts = np.bincount(owners[kept], minlength=len(column))
+    return _lists(events.filter(pa.array(kept)), counts)
 
 
 def _listed(lists: pa.Array, item_ids: pa.Array) -> tuple[np.ndarray, np.ndarray]:
@@ -246,7 +262,10 @@ def _listed(lists: pa.Array, item_ids: pa.Array) -> tuple[np.ndarray, np.ndarray
 
 def _column(cells: list[pa.Array], counts: np.ndarray) -> pa.Array:
     """counts: (users,) events of each, in order."""
+    return _lists(pa.StructArray.from_arrays(cells, fields=list(EVENT)), counts)
+
+
+def _lists(events: pa.Array, counts: np.ndarray) -> pa.Array:
+    """Consecutive runs of `counts: (users,)` events as lists, null for a user with none."""
     offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
-    return pa.ListArray.from_arrays(
-        offsets, pa.StructArray.from_arrays(cells, fields=list(EVENT)), mask=pa.array(counts == 0)
-    )
+    return pa.ListArray.from_arrays(offsets, events, mask=pa.array(counts == 0))

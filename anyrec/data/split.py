@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,13 @@ from anyrec.data.dataset import Dataset
 from anyrec.errors import ConfigError, DataError, Fault
 from anyrec.files import atomic_write
 
+Part = Literal["validation", "test"]
+"""A held-out part."""
 PARTS = ("train", "validation", "test")
+NO_PART = len(PARTS)
+"""Stands for the part of an interaction that is in none."""
+NOW = NO_PART + 1
+"""Comes after every part: the moment at which everything in the data is known."""
 IDS = ("user_id", "item_id")
 
 
@@ -76,6 +83,28 @@ def split_interactions(
     train[validation] = train[test] = False
     split = Split(np.flatnonzero(train), validation, test, protocol)
     return split, notes + _warnings(dataset, split)
+
+
+def part_of_each(dataset: Dataset, split: Split, positive: np.ndarray) -> np.ndarray:
+    """(interactions,) int8: the place in PARTS of the part that each interaction happened in, NO_PART if in none.
+
+    The split leaves interactions that are no positives in training, whenever they happened. One that happened after a held-out
+    interaction of its user was not known before it, so it counts as of that part.
+
+    Args:
+        positive: (interactions,) bool.
+    """
+    parts = np.full(len(dataset.interactions), NO_PART, np.int8)
+    for place, part in enumerate(PARTS):
+        parts[split.rows(part)] = place
+    when = np.empty(len(parts), np.int64)
+    when[time_order(dataset)] = np.arange(len(parts))
+    for place in range(1, len(PARTS)):
+        rows = split.rows(PARTS[place])
+        first = np.full(len(dataset.users), np.iinfo(np.int64).max)
+        np.minimum.at(first, dataset.user_rows[rows], when[rows])
+        parts[~positive & (parts < place) & (when > first[dataset.user_rows])] = place
+    return parts
 
 
 def make_split(dataset: Dataset, config: Config, eligible: np.ndarray) -> tuple[Split, list[str]]:

@@ -8,9 +8,9 @@ import numpy as np
 
 from anyrec.data.dataset import Dataset
 from anyrec.data.labels import label_interactions
-from anyrec.data.split import PARTS, Split
+from anyrec.data.split import PARTS, Part, Split
 from anyrec.errors import DataError, Fault, ModelError
-from anyrec.evaluation.measure import Part
+from anyrec.evaluation.held_out import Repeats, refuse_refitted
 from anyrec.evaluation.ranking import Pairs
 
 if TYPE_CHECKING:
@@ -123,11 +123,20 @@ def finite(scores: np.ndarray) -> np.ndarray:
 def classify(recommender: Recommender, part: Part = "test", threshold: float | None = None) -> dict[str, Any]:
     """How well a threshold tells the part's positives from negatives, as JSON.
 
-    The pairs are those of `labelled_pairs`. threshold: by default the one with the best F1 on validation, whose pairs are
-    found in the same way. `negatives` says of which kind they are, `threshold_from` and `threshold_negatives` the same
-    of the threshold, `notes` what to beware of. Raises ModelError for a model without its data, DataError where the part,
-    or the validation part that a threshold is needed from, is empty.
+    The pairs are those of `labelled_pairs`, scored with what was known of their users before the part.
+
+    Args:
+        threshold: by default the one with the best F1 on validation, whose pairs are found in the same way.
+
+    Returns:
+        `negatives` says of which kind they are, `threshold_from` and `threshold_negatives` the same of the threshold,
+        `repeats` how pairs that the user had before were counted, `notes` what to beware of.
+
+    Raises:
+        ModelError: for a model without its data, or the validation part of a model that was refitted on it.
+        DataError: if the part, or the validation part that a threshold is needed from, is empty.
     """
+    refuse_refitted(recommender, part)
     pairs, notes = labelled_pairs(recommender, part), []
     chosen: dict[str, Any] = {"threshold_from": "given"}
     if threshold is None:
@@ -136,23 +145,45 @@ def classify(recommender: Recommender, part: Part = "test", threshold: float | N
             notes.append("The threshold was chosen on the very pairs that are measured: all but auc is too good.")
         if chosen["threshold_negatives"] != pairs.negatives:
             notes.append("The threshold was chosen among another kind of negatives than those that are measured.")
-    found = classification(pairs.labels, score_pairs(recommender, pairs.users, pairs.items), threshold)
-    return {"part": part, **found.as_dict(), "negatives": pairs.negatives, **chosen, "notes": notes}
+    state, repeats = recommender.before(part), recommender.config.evaluation.repeats
+    found = classify_pairs(state, pairs.users, pairs.items, pairs.labels, threshold, repeats)
+    return {"part": part, **found, "negatives": pairs.negatives, **chosen, "notes": notes}
+
+
+def classify_pairs(
+    state: Recommender, users: np.ndarray, items: np.ndarray, labels: np.ndarray, threshold: float, repeats: Repeats
+) -> dict[str, Any]:
+    """The figures of labelled pairs, and how many of them repeat what the user had before, as JSON.
+
+    users, items: (pairs,) rows. labels: (pairs,) bool. state: as `Recommender.before` returns it.
+    """
+    scores, repeated = score_pairs(state, users, items), state.seen.contains(users, items)
+    if repeats == "miss":  # a list that leaves out seen items cannot contain the pair
+        scores[repeated] = LOWEST
+    kept = ~repeated if repeats == "drop" else np.ones_like(repeated)
+    found = classification(labels[kept], scores[kept], threshold).as_dict()
+    counts = {"rule": repeats, "pairs": int(repeated.sum()), "positives": int((repeated & labels).sum())}
+    if repeated.any() and not repeated.all():
+        counts["without_them"] = classification(labels[~repeated], scores[~repeated], threshold).as_dict()
+    return {**found, "repeats": counts}
 
 
 def validation_threshold(recommender: Recommender) -> tuple[float, dict[str, Any], list[str]]:
     """The threshold with the best F1 on the validation part, where it is from, and what to beware of."""
-    pairs = labelled_pairs(recommender, "validation")
-    threshold = best_threshold(pairs.labels, score_pairs(recommender, pairs.users, pairs.items))
+    pairs, repeats = labelled_pairs(recommender, "validation"), recommender.config.evaluation.repeats
+    state = recommender.before("validation")
+    scores, repeated = score_pairs(state, pairs.users, pairs.items), state.seen.contains(pairs.users, pairs.items)
+    kept = ~repeated if repeats != "include_seen" and not repeated.all() else np.ones_like(repeated)
+    threshold = best_threshold(pairs.labels[kept], scores[kept])
     notes = []
-    if recommender.config.training.refit:
+    if recommender.refitted:
         notes.append("The threshold was chosen on validation, which training.refit learned from: it may be too high.")
     return threshold, {"threshold_from": "validation", "threshold_negatives": pairs.negatives}, notes
 
 
-def score_pairs(recommender: Recommender, users: np.ndarray, items: np.ndarray) -> np.ndarray:
-    """users, items: (pairs,) rows -> (pairs,) float64."""
-    return recommender.score_rows(None, users, items)["score"].to_numpy(zero_copy_only=False).astype(np.float64)
+def score_pairs(state: Recommender, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """users, items: (pairs,) rows -> (pairs,) float64 scores. state: as `Recommender.before` returns it."""
+    return state.score_rows(None, users, items)["score"].to_numpy(zero_copy_only=False).astype(np.float64)
 
 
 def labelled_pairs(recommender: Recommender, part: Part) -> Labelled:

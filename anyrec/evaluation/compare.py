@@ -18,7 +18,7 @@ from anyrec.data.dataset import rows_of
 from anyrec.errors import Fault, InputError
 from anyrec.evaluation.statistics import Comparison, Interval, compare_paired, intervals
 
-SAME = ("split", "part", "candidates", "candidate_samples")
+SAME = ("split", "part", "candidates", "candidate_samples", "repeats")
 """What two evaluations must have in common for their figures to compare."""
 SHOWN = ("ndcg", "recall", "precision", "hit_rate", "map", "mrr")
 NOT_SETTINGS = ("name", "output_dir")
@@ -142,6 +142,7 @@ def _read(folder: Path) -> Run:
         what = "this run has not been measured (it has no evaluation)."
         raise InputError(Fault(str(folder), what, "Run `anyrec report` first.", "no evaluation"))
     evaluation = _read_json(place / "evaluation.json")
+    evaluation.setdefault("repeats", None)  # of a version that ranked items that a user had before
     missing = [key for key in ("name", "metric", "users", *SAME) if key not in evaluation]
     if missing:
         what = f"it does not say its {', '.join(missing)}."

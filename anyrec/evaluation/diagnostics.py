@@ -128,8 +128,7 @@ def correlations(recommender: Recommender, whole: Measured, catalogue: Catalogue
     with recommender._inference():
         items = recommender._known_rows("item")
         for part in np.array_split(users, max(1, len(users) * len(dataset.items) >> 24)):
-            rows = torch.from_numpy(part).to(recommender.device)
-            scores = score_blocks(model, recommender._known_rows("user")[rows], items).float()
+            scores = score_blocks(model, recommender._users(part), items).float()
             spread = scores.std(1, keepdim=True).clamp(min=1e-9)
             total += ((scores - scores.mean(1, keepdim=True)) / spread).sum(0).double().cpu().numpy()
     trained = np.flatnonzero(catalogue.rankable)

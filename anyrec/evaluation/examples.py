@@ -10,9 +10,8 @@ import numpy as np
 
 from anyrec.data.dataset import Dataset
 from anyrec.data.labels import label_interactions
-from anyrec.data.split import time_order
-from anyrec.evaluation.held_out import known_rows
-from anyrec.evaluation.measure import Measured, Part, indicators
+from anyrec.data.split import PARTS, Part, part_of_each, time_order
+from anyrec.evaluation.measure import Measured, indicators
 
 if TYPE_CHECKING:
     from anyrec.recommender import Recommender
@@ -88,8 +87,8 @@ def _latest(recommender: Recommender, part: Part, users: np.ndarray) -> dict[int
     """The items that each user had before `part`, the latest first."""
     dataset, split = recommender.dataset, recommender.split
     assert split is not None
-    known = np.zeros(len(dataset.interactions), bool)
-    known[known_rows(split, part, label_interactions(dataset, recommender.config.data).positive)] = True
+    positive = label_interactions(dataset, recommender.config.data).positive
+    known = positive & (part_of_each(dataset, split, positive) < PARTS.index(part))
     order = time_order(dataset)
     order = order[(known & np.isin(dataset.user_rows, users))[order]][::-1]
     found = {}

@@ -9,19 +9,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import torch
-from torch import Tensor
 
 from anyrec.data.columns import Faults, id_column, show
 from anyrec.data.dataset import Dataset, Side, rows_of
 from anyrec.data.read import TOP, decode_any, read_bytes
+from anyrec.data.split import NOW
 from anyrec.errors import DataError, Fault, InputError
-from anyrec.evaluation.classification import best_threshold, classification, score_pairs, validation_threshold
-from anyrec.evaluation.held_out import HeldOut, rank_pairs, rankable_items
+from anyrec.evaluation.classification import best_threshold, classify_pairs, score_pairs, validation_threshold
+from anyrec.evaluation.held_out import HeldOut, apply_repeats, rank_state, rankable_items
 from anyrec.evaluation.lists import Catalogue, list_metrics
 from anyrec.evaluation.measure import category_feature, indicators
-from anyrec.evaluation.ranking import Pairs, Ranking, ranking_metrics
-from anyrec.scoring import score_blocks
+from anyrec.evaluation.ranking import Pairs, ranking_metrics
 
 if TYPE_CHECKING:
     from anyrec.recommender import Recommender
@@ -52,10 +50,12 @@ def evaluate_file(
 
     truth_path: `[[user, item, label], ...]`, labels 0 or 1, gives classification metrics; `{user: [items]}` gives ranking and
         list metrics over the whole catalogue.
-    exclude_path: `{user: [items]}`, items not to rank for a user; a true item stays in. For the second shape only.
-    threshold: for the first shape only; by default the best on the model's validation part, or, where the model comes without
+    exclude_path: `{user: [items]}`, items that lists leave out for a user; by default what the user had before. For the second
+        shape only. A true item among them is counted by `evaluation.repeats`.
+    threshold: for the first shape only; by default the best on the model's validation part, or, if the model comes without
         its data, the best on the file itself.
     skip_unknown: drop and count pairs of users or items that the model does not know, instead of refusing them.
+    Users are scored with what was known of them before the true pairs (`levels_before`).
     Ids match whatever their type: "12" is the model's 12. Raises DataError with every fault of both files, InputError for
     an option that the file's shape has no use for.
     """
@@ -82,34 +82,65 @@ def evaluate_file(
     return {**_ranking(recommender, truth, exclude), **skipped}
 
 
+def levels_before(recommender: Recommender, pairs: FilePairs) -> np.ndarray:
+    """(users,) the part of the split that each user is scored before, as `Recommender.before` takes it.
+
+    A file does not say when its pairs happened, so this is inferred from those that were held out: if the test part has them
+    all, users are scored before it; else if the validation part has them all, before that; else each user before the first part
+    that has one of the user's pairs. Users without a held-out pair are scored with everything that is known of them.
+    """
+    seen, masks = recommender.seen, recommender.seen_parts
+    recommender.seen_before("test")  # raises ModelError where the model does not say what was held out
+    assert masks is not None
+    place = seen.places(pairs.users, pairs.items)
+    parts = np.where(place >= 0, masks[np.maximum(place, 0)], 0) & ~np.uint8(1)
+    users, parts = pairs.users[parts > 0], parts[parts > 0]
+    levels = np.full(len(recommender.dataset.users), NOW)
+    for level in (2, 1):
+        if (parts >> level & 1).all():
+            levels[users] = level
+            return levels
+    np.minimum.at(levels, users, np.log2(parts & -parts.astype(np.int16)).astype(np.int64))
+    return levels
+
+
 def _classification(recommender: Recommender, truth: FilePairs, threshold: float | None) -> dict[str, Any]:
     assert truth.labels is not None
-    scores = score_pairs(recommender, truth.users, truth.items)
+    state, repeats = recommender.before(levels_before(recommender, truth)), recommender.config.evaluation.repeats
     chosen: dict[str, Any] = {"threshold_from": "given"}
     notes: list[str] = []
     if threshold is None and recommender.split is not None and len(recommender.split.validation):
         threshold, chosen, notes = validation_threshold(recommender)
     if threshold is None:
-        threshold, chosen = best_threshold(truth.labels, scores), {"threshold_from": "this file"}
+        scores, repeated = score_pairs(state, truth.users, truth.items), state.seen.contains(truth.users, truth.items)
+        kept = np.ones_like(repeated) if repeats == "include_seen" or repeated.all() else ~repeated
+        threshold, chosen = best_threshold(truth.labels[kept], scores[kept]), {"threshold_from": "this file"}
         notes = [
             "The threshold was chosen on the very pairs that are measured: all but auc is too good. Give one, or --data."
         ]
-    return {**classification(truth.labels, scores, threshold).as_dict(), **chosen, "notes": notes}
+    found = classify_pairs(state, truth.users, truth.items, truth.labels, threshold, repeats)
+    return {**found, **chosen, "notes": notes}
 
 
 def _ranking(recommender: Recommender, truth: FilePairs, exclude: FilePairs | None) -> dict[str, Any]:
-    """Means over users of the metrics of ranking.py and lists.py. What users had and how popular items are is taken from
-    all interactions that the model knows of."""
+    """Means over users of the metrics of ranking.py and lists.py. How popular items are is taken from all interactions that the
+    model knows of."""
     dataset, config, ks = recommender.dataset, recommender.config, recommender.config.evaluation.k
     counts = np.bincount(recommender.seen.items, minlength=len(dataset.items))
     targets = Pairs.of(truth.users, truth.items, len(dataset.users))
-    barred = None if exclude is None else Pairs.of(exclude.users, exclude.items, len(dataset.users))
-    held = HeldOut(targets, barred, rankable_items(recommender))
-    ranking = _rank(recommender, held)
+    state = recommender.before(levels_before(recommender, truth))
+    known = state.seen if exclude is None else Pairs.of(exclude.users, exclude.items, len(dataset.users))
+    held = HeldOut(targets, known, rankable_items(recommender))
+    repeated = int(held.repeated.sum())
+    held = apply_repeats(held, config.evaluation.repeats)
+    if exclude is not None:
+        held = held._replace(exclude_seen=True)
+    ranking = rank_state(state, held)
+    own = int(known.counts()[ranking.users].sum()) if held.exclude_seen else 0
     category = category_feature(dataset, config.evaluation.category)
     traits = None if category is None else indicators(dataset, "item", category)[0]
     known_users = int((recommender.seen.counts() > 0).sum())
-    catalogue = Catalogue(counts, known_users, held.rankable, traits, recommender.seen)
+    catalogue = Catalogue(counts, known_users, held.rankable, traits, state.seen)
     found: dict[str, Any] = ranking_metrics(ranking, ks)
     for name, value in list_metrics(ranking, catalogue, ks).items():
         if not np.isnan(value).all():
@@ -118,21 +149,13 @@ def _ranking(recommender: Recommender, truth: FilePairs, exclude: FilePairs | No
         **found,
         "users": len(ranking.users),
         "targets": len(ranking.targets),
-        "excluded": 0 if barred is None else len(barred.items),
+        "repeats": config.evaluation.repeats,
+        "repeated_targets": repeated,
+        "excluded": len(known.items) if exclude is not None else own,
+        "excluded_from": "history" if exclude is None else "file",
         "candidates": config.evaluation.candidates,
         "candidate_samples": config.evaluation.candidate_samples,
     }
-
-
-def _rank(recommender: Recommender, held: HeldOut) -> Ranking:
-    """As `rank_held_out`, but of what the model keeps of its users and items, so that it needs no data beside it."""
-    with recommender._inference():
-        users, items = recommender._known_rows("user"), recommender._known_rows("item")
-
-        def score(rows: np.ndarray) -> Tensor:
-            return score_blocks(recommender.model, users[torch.from_numpy(rows).to(users.device)], items)
-
-        return rank_pairs(recommender, held, score)
 
 
 def read_pairs(path: Path, dataset: Dataset, skip_unknown: bool, faults: Faults) -> FilePairs:

@@ -13,29 +13,54 @@ from torch import Tensor
 from anyrec.data.dataset import Dataset
 from anyrec.data.labels import label_interactions
 from anyrec.data.leaks import drop_leaks
-from anyrec.data.split import Split, make_split
+from anyrec.data.split import Part, make_split
 from anyrec.errors import DataError, Fault, ModelError
 from anyrec.evaluation.ranking import Pairs, Ranking, rank_targets
 from anyrec.model import SIDES, Model, move_columns
-from anyrec.scoring import represent_rows, score_blocks, vectors_for_histories
+from anyrec.scoring import score_blocks
 
 if TYPE_CHECKING:
     from anyrec.recommender import Recommender
 
 
+Repeats = Literal["miss", "drop", "include_seen"]
+
+
 class HeldOut(NamedTuple):
-    """What a part of the split asks of any model. targets: what each user is tested on; known: what they are not shown again
-    (None: nothing); rankable: (items,) bool."""
+    """What a part of the split asks of any model.
+
+    targets: what each user is tested on. known: what each user had before. rankable: (items,) bool.
+    exclude_seen: whether lists leave out `known`, so that a target among it cannot be listed.
+    """
 
     targets: Pairs
-    known: Pairs | None
+    known: Pairs
     rankable: np.ndarray
+    exclude_seen: bool = True
+
+    @property
+    def repeated(self) -> np.ndarray:
+        """(targets,) bool: targets that their user had before."""
+        return self.known.contains(self.targets.owners(), self.targets.items)
+
+    @property
+    def listable(self) -> np.ndarray:
+        """(targets,) bool: targets that a list can contain."""
+        repeated = self.repeated
+        return ~repeated if self.exclude_seen else np.ones_like(repeated)
 
 
-def held_out(recommender: Recommender, part: Literal["validation", "test"], users: np.ndarray | None = None) -> HeldOut:
-    """One part of the recommender's split; the same for every model beside it. users: the only user rows to test.
+def held_out(
+    recommender: Recommender, part: Part, users: np.ndarray | None = None, repeats: Repeats | None = None
+) -> HeldOut:
+    """One part of the recommender's split; the same for every model that is measured on it.
 
-    Raises ModelError for a model that was loaded without its data.
+    Args:
+        users: the only user rows to test.
+        repeats: what becomes of targets that their user had before; by default `evaluation.repeats`.
+
+    Raises:
+        ModelError: if the model was loaded without its data.
     """
     split, dataset = recommender.split, recommender.dataset
     if split is None:
@@ -44,13 +69,21 @@ def held_out(recommender: Recommender, part: Literal["validation", "test"], user
         )
         raise ModelError(fault)
     wanted = split.rows(part)
+    wanted = wanted[label_interactions(dataset, recommender.config.data).positive[wanted]]
     if users is not None:
         wanted = wanted[np.isin(dataset.user_rows[wanted], users)]
-    known = known_rows(split, part, label_interactions(dataset, recommender.config.data).positive)
-    targets, barred = (
-        Pairs.of(dataset.user_rows[r], dataset.item_rows[r], len(dataset.users)) for r in (wanted, known)
+    targets = Pairs.of(dataset.user_rows[wanted], dataset.item_rows[wanted], len(dataset.users))
+    known = recommender.seen_before(part)
+    return apply_repeats(
+        HeldOut(targets, known, rankable_items(recommender)), repeats or recommender.config.evaluation.repeats
     )
-    return HeldOut(targets, barred, rankable_items(recommender))
+
+
+def apply_repeats(held: HeldOut, repeats: Repeats) -> HeldOut:
+    """`miss`: lists leave out what was had before. `drop`: so do the targets. `include_seen`: neither."""
+    if repeats == "drop":
+        held = held._replace(targets=held.targets.where(~held.repeated))
+    return held._replace(exclude_seen=repeats != "include_seen")
 
 
 def rankable_items(recommender: Recommender) -> np.ndarray:
@@ -62,23 +95,18 @@ def rankable_items(recommender: Recommender) -> np.ndarray:
 
 
 def rank_held_out(
-    recommender: Recommender,
-    part: Literal["validation", "test"],
-    *,
-    length: int | None = None,
-    held: HeldOut | None = None,
+    recommender: Recommender, part: Part, *, length: int | None = None, held: HeldOut | None = None
 ) -> Ranking:
     """Where the model ranks one part of the split. held: that part, where it is at hand; length: as for `rank_pairs`."""
     held = held or held_out(recommender, part)
-    model, columns, users = recommender.model, recommender.columns["item"], recommender.users_before(part)
-    with recommender._inference():
-        items = represent_rows(model, "item", columns, len(recommender.dataset.items))
-        vectors = vectors_for_histories(model, columns, items)
+    return rank_state(recommender.before(part), held, length)
 
-        def score(rows: np.ndarray) -> Tensor:
-            return score_blocks(model, represent_rows(model, "user", users, 0, rows, vectors), items)
 
-        return rank_pairs(recommender, held, score, length)
+def rank_state(state: Recommender, held: HeldOut, length: int | None = None) -> Ranking:
+    """Where a recommender ranks the targets as it stands. state: as `Recommender.before` returns it."""
+    with state._inference():
+        items = state._known_rows("item")
+        return rank_pairs(state, held, lambda rows: score_blocks(state.model, state._users(rows), items), length)
 
 
 def rank_pairs(
@@ -88,7 +116,9 @@ def rank_pairs(
     config = recommender.config
     return rank_targets(
         score,
-        *held,
+        held.targets,
+        held.known if held.exclude_seen else None,
+        held.rankable,
         length=length or max(config.evaluation.k),
         batch_size=config.evaluation.batch_size,
         sample=config.evaluation.candidate_samples,
@@ -96,10 +126,20 @@ def rank_pairs(
     )
 
 
-def known_rows(split: Split, part: str, positive: np.ndarray) -> np.ndarray:
-    """The positives that are no longer to be recommended when `part` is ranked: at test time those of validation too."""
-    known = split.train if part == "validation" else np.concatenate([split.train, split.validation])
-    return known[positive[known]]
+def refuse_refitted(recommender: Recommender, part: Part) -> None:
+    """Raises ModelError for the validation part of a model that has learned from it."""
+    if part != "validation" or not recommender.refitted:
+        return
+    before = recommender.metrics.get("validation", {})
+    name = recommender.config.training.metric
+    measured = f" Before the refit, validation {name} was {before[name]:.4f}." if name in before else ""
+    fault = Fault(
+        "validation",
+        f"the refitted model (training.refit) has learned from the validation part.{measured}",
+        "Measure on the test part, or train with training.refit=false.",
+        "refitted",
+    )
+    raise ModelError(fault)
 
 
 def with_data(recommender: Recommender, dataset: Dataset) -> Recommender:
@@ -119,6 +159,7 @@ def with_data(recommender: Recommender, dataset: Dataset) -> Recommender:
             "other data",
         )
         raise DataError(fault)
+    fresh._remember(labels, events=recommender.history is not None)
     recommender.context.root = Path(config.data.image_root) if config.data.image_root else dataset.root
     if not isinstance(recommender.model, Model):
         fresh.columns = {"user": {}, "item": {}}

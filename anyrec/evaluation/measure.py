@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +13,7 @@ from scipy import sparse
 
 from anyrec.data.dataset import Dataset, Side
 from anyrec.data.lists import flat
+from anyrec.data.split import Part
 from anyrec.evaluation.held_out import HeldOut, rank_held_out, rankable_items
 from anyrec.evaluation.lists import Catalogue, list_metrics
 from anyrec.evaluation.ranking import Pairs, Ranking, metrics_by_user
@@ -20,7 +21,6 @@ from anyrec.evaluation.ranking import Pairs, Ranking, metrics_by_user
 if TYPE_CHECKING:
     from anyrec.recommender import Recommender
 
-Part = Literal["validation", "test"]
 FEWEST, MOST = 2, 200
 """Values of a feature that can tell groups of items apart."""
 

@@ -35,6 +35,20 @@ class Pairs:
         users = keys >> 32
         return Pairs(keys & 0xFFFFFFFF, np.searchsorted(users, np.arange(num_users + 1)))
 
+    @staticmethod
+    def by_part(
+        user_rows: np.ndarray, item_rows: np.ndarray, parts: np.ndarray, num_users: int
+    ) -> tuple[Pairs, np.ndarray]:
+        """Distinct pairs, and (pairs,) uint8 in which parts each occurs: bit n is set for part n.
+
+        parts: (rows,) int, the part of each row, from 0 to 7.
+        """
+        keys, place = np.unique(user_rows.astype(np.int64) << 32 | item_rows.astype(np.int64), return_inverse=True)
+        masks = np.zeros(len(keys), np.uint8)
+        for part in np.unique(parts):
+            masks[place[parts == part]] |= np.uint8(1 << part)
+        return Pairs(keys & 0xFFFFFFFF, np.searchsorted(keys >> 32, np.arange(num_users + 1))), masks
+
     def take(self, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """For `users: (batch,)`, the pairs as (position in the batch, item), both (pairs,)."""
         lengths = self.offsets[users + 1] - self.offsets[users]
@@ -46,13 +60,38 @@ class Pairs:
         """(users,) number of items of each user."""
         return np.diff(self.offsets)
 
+    def owners(self) -> np.ndarray:
+        """(pairs,) the user row of each pair, ascending."""
+        return np.repeat(np.arange(len(self.offsets) - 1), self.counts())
+
+    def keys(self) -> np.ndarray:
+        """(pairs,) int64, each pair as one number, ascending."""
+        return self.owners() << 32 | self.items.astype(np.int64)
+
+    def where(self, kept: np.ndarray) -> Pairs:
+        """The pairs for which `kept: (pairs,)` is true."""
+        return Pairs(self.items[kept], np.concatenate([[0], np.cumsum(kept)])[self.offsets])
+
+    def contains(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """(pairs,) bool: which of the pairs of rows `users: (pairs,)` and `items: (pairs,)` are among these."""
+        return self.places(users, items) >= 0
+
+    def places(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """(pairs,) where each pair of rows stands among these, -1 for one that is not here."""
+        mine, keys = self.keys(), users.astype(np.int64) << 32 | items.astype(np.int64)
+        if not len(mine):
+            return np.full(len(keys), -1)
+        place = np.minimum(np.searchsorted(mine, keys), len(mine) - 1)
+        return np.where(mine[place] == keys, place, -1)
+
 
 class Ranking(NamedTuple):
     """Where a model ranks what was held out, and what it would have shown instead.
 
     targets: (targets,) rows of users, ascending; items: (targets,) their held-out items; ranks: (targets,) from 1,
-    halves where scores tie, infinite where an item was not ranked. users: (users,) the rows of those with a target, ascending;
-    lists: (users, length) rows of the best items, best first, -1 past the end; candidates: (users,) how many were ranked.
+    halves where scores tie, infinite where an item was not ranked (a miss). users: (users,) the rows of those with a target,
+    ascending; lists: (users, length) rows of the best items, best first, -1 past the end; candidates: (users,) the number of
+    ranked items, 0 where only lists are known.
     """
 
     targets: np.ndarray
@@ -61,6 +100,13 @@ class Ranking(NamedTuple):
     users: np.ndarray
     lists: np.ndarray
     candidates: np.ndarray
+
+    def only(self, kept: np.ndarray) -> Ranking:
+        """The ranking of some of the held-out items. kept: (targets,) bool."""
+        users = np.unique(self.targets[kept])
+        place = np.searchsorted(self.users, users)
+        items, ranks = self.items[kept], self.ranks[kept]
+        return Ranking(self.targets[kept], items, ranks, users, self.lists[place], self.candidates[place])
 
 
 def rank_targets(
@@ -76,13 +122,17 @@ def rank_targets(
 ) -> Ranking:
     """Rank every held-out item among all items that its user may be shown, a block of users at a time.
 
-    score: rows of users (batch,) -> (batch, items) scores, which may be written over.
-    exclude: items left out for each user (what they trained on); a target always stays in.
-    rankable: (items,) bool, items that may be ranked at all. length: of the lists.
-    batch_size: of users, or fewer where the catalogue is large, so that memory stays bounded.
-    sample: rank against so many items drawn evenly for each user instead of all; such figures compare with no others.
-    Ties: an item that scores the same as the target counts half a place; in the lists the lower row comes first.
-    A score that is not a number ranks last.
+    Args:
+        score: rows of users (batch,) -> (batch, items) scores, which are overwritten.
+        exclude: pairs that lists leave out (what the user had before). A target among them is not ranked either: a list
+            cannot contain it, so its rank is infinite.
+        rankable: (items,) bool, the items that targets are ranked among; a target is always ranked if it is not excluded.
+        length: of the lists.
+        batch_size: users scored at a time; fewer if the catalogue is large, so that memory stays bounded.
+        sample: rank among this many items, drawn evenly for each user. Sampled metrics are not comparable with others.
+
+    An item that scores the same as the target counts half a place; in the lists the lower row comes first. A score that is
+    not a number ranks last.
     """
     users = np.flatnonzero(targets.counts())
     places, items = targets.take(users)
@@ -97,18 +147,19 @@ def rank_targets(
         low, high = np.searchsorted(places, [start, start + size])
         here = places[low:high] - start, items[low:high]
         rows, columns = (torch.from_numpy(part).to(scores.device) for part in here)
+        if exclude is not None:
+            scores[tuple(torch.from_numpy(part).to(scores.device) for part in exclude.take(batch))] = -torch.inf
         wanted = scores[rows, columns]
         if rankable is not None:
             scores[:, torch.from_numpy(~rankable).to(scores.device)] = -torch.inf
-        if exclude is not None:
-            scores[tuple(torch.from_numpy(part).to(scores.device) for part in exclude.take(batch))] = -torch.inf
         if sample is not None:
             _keep_sample(scores, sample, generator)
         scores[rows, columns] = wanted
         best, found = top_k(scores, min(length, scores.shape[1]))
         lists[start : start + size, : best.shape[1]] = torch.where(best > -torch.inf, found, -1).cpu().numpy()
         candidates[start : start + size] = _trues(scores > -torch.inf).cpu().numpy()
-        ranks[low:high] = _ranks(scores, rows, wanted).cpu().numpy()
+        found_ranks = _ranks(scores, rows, wanted)
+        ranks[low:high] = found_ranks.masked_fill(wanted == -torch.inf, torch.inf).cpu().numpy()
         start, size = start + size, max(1, min(batch_size, CELLS // scores.shape[1]))
     return Ranking(users[places], items, ranks, users, lists, candidates)
 
@@ -165,8 +216,9 @@ def metrics_by_user(ranking: Ranking, ks: Sequence[int]) -> dict[str, np.ndarray
     With m held-out items and those of rank <= k the hits: recall = hits / m; precision = hits / k; hit_rate = 1 if any
     hit; mrr = 1 / (best rank) if it is a hit; ndcg = sum of 1 / log2(rank + 1) over hits, divided by its greatest
     possible value (min(m, k) hits at the top); map = sum over hits of (hits at or above it / its rank), divided by
-    min(m, k). auc (no k): the share of (held-out item, other candidate) pairs in the right order, a tie counting half;
-    not a number where nothing but held-out items was ranked, or where the ranking came as lists.
+    min(m, k). A held-out item that was not ranked counts in m and is never a hit. auc (no k): the share of (ranked held-out
+    item, other candidate) pairs in the right order, a tie counting half; not a number if no held-out item was ranked, if
+    nothing else was, or if only lists are known.
     """
     if not len(ranking.users):
         return {}
@@ -193,10 +245,13 @@ def metrics_by_user(ranking: Ranking, ks: Sequence[int]) -> dict[str, np.ndarray
         found[f"hit_rate@{k}"] = (hits > 0).astype(float)
         found[f"map@{k}"] = total(np.where(hit, place / ranks, 0.0)) / top
         found[f"mrr@{k}"] = total(np.where(hit & (place == 1), 1 / ranks, 0.0))
-    # The places of held-out items above each other are no mistakes: m (m - 1) / 2 of them, however they tie.
-    wrong = total(ranks - 1) - count * (count - 1) / 2
+    # The places of ranked held-out items above each other are no mistakes: n (n - 1) / 2 of n, however they tie.
+    ranked = np.isfinite(ranks)
+    n = total(ranked.astype(float))
+    wrong = total(np.where(ranked, ranks - 1, 0.0)) - n * (n - 1) / 2
+    others = np.maximum(ranking.candidates - n, 0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        found["auc"] = np.where(np.isfinite(wrong), 1 - wrong / (count * (ranking.candidates - count)), np.nan)
+        found["auc"] = np.where(n * others > 0, 1 - wrong / (n * others), np.nan)
     return found
 
 

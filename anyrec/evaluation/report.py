@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from anyrec.data.dataset import Side
 from anyrec.data.doctor import Finding, examine
+from anyrec.data.split import Part
 from anyrec.evaluation.baselines import fit_baselines
 from anyrec.evaluation.diagnostics import (
     Alignment,
@@ -27,8 +28,9 @@ from anyrec.evaluation.diagnostics import (
 from anyrec.evaluation.examples import Example, examples
 from anyrec.evaluation.held_out import held_out
 from anyrec.evaluation.lists import Catalogue
-from anyrec.evaluation.measure import Measured, Part, catalogue_of, category_feature, measure
+from anyrec.evaluation.measure import Measured, catalogue_of, category_feature, measure
 from anyrec.evaluation.page import write_page
+from anyrec.evaluation.repeats import RepeatFigures, main_metric, measure_repeats
 from anyrec.evaluation.slices import Slice, slices
 from anyrec.evaluation.statistics import Comparison, Interval, compare_paired, intervals
 from anyrec.evaluation.worth import feature_worth
@@ -55,6 +57,7 @@ class Study:
     category: str | None
     intervals: dict[str, dict[str, Interval]]
     compared: dict[str, Comparison]
+    repeats: RepeatFigures | None
     slices: list[Slice]
     worth: dict[str, Comparison]
     correlations: list[Correlation]
@@ -77,10 +80,11 @@ def study(recommender: Recommender, progress: bool = True) -> Study | None:
     seconds: dict[str, float] = {}
     clock = Clock(seconds)
     catalogue, held = catalogue_of(recommender), held_out(recommender, part)
+    if not len(held.targets.items):
+        return None
     called = f"{config.name} (model)" if config.name in recommender.registry.names("classical") else config.name
     model = measure(recommender, part, catalogue, called, held)
-    wanted = config.training.metric
-    metric = wanted if "@" in wanted and wanted in model.by_user else f"ndcg@{max(config.evaluation.k)}"
+    metric = main_metric(recommender)
     clock.lap("measuring the model")
     fitted, notes = fit_baselines(recommender, progress)
     clock.lap("fitting the baselines")
@@ -92,13 +96,15 @@ def study(recommender: Recommender, progress: bool = True) -> Study | None:
         model.by_user[metric], {name: one.by_user[metric] for name, one in baselines.items()}, config.seed
     )
     clock.lap("bootstrap")
+    repeats = measure_repeats({called: recommender, **fitted}, part, metric)
+    clock.lap("repeated items")
     worth = feature_worth(recommender, part, model, metric)
     clock.lap("worth of features")
     data, category = recommender.dataset, category_feature(recommender.dataset, config.evaluation.category)
     vectors = embeddings(recommender)
     aligned = [one for side, each in vectors.items() for one in alignment(data, side, each)]
     cohesive = cohesion(data, vectors["item"], category) if vectors and category else None
-    correlated = correlations(recommender, model, catalogue)
+    correlated = correlations(recommender.before(part), model, catalogue)
     shown = examples(recommender, part, model, category)
     milliseconds = answer_times(recommender)
     clock.lap("vectors, correlations, examples")
@@ -119,6 +125,7 @@ def study(recommender: Recommender, progress: bool = True) -> Study | None:
         category=category,
         intervals=spans,
         compared=compared,
+        repeats=repeats,
         slices=parts,
         worth=worth,
         correlations=correlated,
@@ -190,6 +197,8 @@ def save_figures(found: Study, folder: Path) -> None:
         "split": split.name,
         "candidates": found.recommender.config.evaluation.candidates,
         "candidate_samples": found.recommender.config.evaluation.candidate_samples,
+        "repeats": found.recommender.config.evaluation.repeats,
+        "repeated_targets": None if found.repeats is None else found.repeats.as_dict(),
         "users": len(found.model.ranking.users),
         "metrics": {name: one.means() for name, one in {"model": found.model, **found.baselines}.items()},
         "compared": {name: one._asdict() for name, one in found.compared.items()},

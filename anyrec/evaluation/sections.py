@@ -24,6 +24,7 @@ def sections(study: Study, folder: Path) -> list[Section]:
     made = [
         _verdict(study, folder),
         _comparison(study),
+        _repeats(study),
         _training(study),
         _slices(study),
         _lists(study),
@@ -37,27 +38,32 @@ def sections(study: Study, folder: Path) -> list[Section]:
 
 
 def verdict(study: Study) -> str:
-    """The first paragraph: how good, against what, and whether it is worth using."""
+    """The first paragraph: how good, against what, and whether it is worth using. A baseline that is better comes first."""
     mine = study.intervals[study.model.name][study.metric]
     users = f"{mine.users:,} users"
     told = f"On held-out interactions of {users} the model reaches {study.metric} {_span(mine)}."
-    best = study.best_baseline
-    popular = study.compared.get("popularity")
-    if popular is not None and not _better(popular):
-        return (
-            f"{told} **The model learned nothing about who likes what, as far as {users} can tell: it is no better than "
-            f"showing everybody the same popular items**, which reaches "
-            f"{study.baselines['popularity'].mean(study.metric):.4f} ({_gap(popular)})."
-        )
+    best, popular = study.best_baseline, study.compared.get("popularity")
     if best is None:
         return f"{told} No baseline was measured, so there is nothing to say whether that is good."
-    gap = study.compared[best]
-    other = f"the best baseline, {best}, reaches {study.baselines[best].mean(study.metric):.4f}"
-    if _better(gap):
-        return f"{told} That is better than every baseline: {other} ({_gap(gap)})."
-    if gap.sure:
-        return f"{told} **A baseline is better: {other}** ({_gap(gap)})."
-    return f"{told} **A baseline is as good: {other}**, and the difference could be chance ({_gap(gap)})."
+    better = [name for name, gap in study.compared.items() if gap.sure and gap.difference < 0]
+    name = max(better, key=lambda one: study.baselines[one].mean(study.metric)) if better else best
+    gap = study.compared[name]
+    called = f"the best baseline, {name}," if name == best else name
+    reaches = f"{called} reaches {study.baselines[name].mean(study.metric):.4f}"
+    if better:
+        told += f" **A baseline is better: {reaches}** ({_gap(gap)})."
+    elif _better(gap):
+        return f"{told} That is better than every baseline: {reaches} ({_gap(gap)})."
+    elif name != "popularity":
+        told += f" **A baseline is as good: {reaches}**, and the difference could be chance ({_gap(gap)})."
+    if popular is None or _better(popular):
+        return told
+    value = study.baselines["popularity"].mean(study.metric)
+    figure = "" if better and name == "popularity" else f", which reaches {value:.4f} ({_gap(popular)})"
+    return (
+        f"{told} **The model learned nothing about who likes what, as far as {users} can tell: it is no better than "
+        f"showing everybody the same popular items**{figure}."
+    )
 
 
 def _verdict(study: Study, folder: Path) -> Section:
@@ -72,7 +78,11 @@ def _verdict(study: Study, folder: Path) -> Section:
     warnings = [note for note in recommender.notes if note.startswith("LEAK") or "future" in note or "unsure" in note]
     if recommender.config.evaluation.candidate_samples is not None:
         warnings.append(sampled(recommender.config.evaluation.candidate_samples))
-    warnings += [f"{one.text} {one.advice}" for one in study.findings if one.level == "problem"]
+    warnings += [
+        f"{one.text} {one.advice}"
+        for one in study.findings
+        if one.level == "problem" or (one.kind == "repeats" and one.level == "warning")
+    ]
     if warnings:
         blocks.append(Bullets([f"**Beware.** {line}" for line in dict.fromkeys(warnings)]))
     return Section("", blocks)
@@ -104,6 +114,39 @@ def _comparison(study: Study) -> Section:
 
 
 _ACCURACY = ("ndcg", "recall", "precision", "hit_rate", "map", "mrr")
+
+
+def _repeats(study: Study) -> Section:
+    """Metrics over items that users had before and over the others, apart."""
+    found = study.repeats
+    if found is None:
+        return Section("")
+    rule = {
+        "miss": "each such pair counts as a miss in every figure of this report",
+        "drop": "such pairs are left out of every figure of this report",
+        "include_seen": "the figures of this report are of lists that contain seen items",
+    }[found.rule]
+    blocks: list[Block] = [
+        Text(
+            f"{found.repeated:,} of the {found.pairs:,} held-out pairs ({found.share:.1%}) are items that the user had before. "
+            f"Served lists leave out seen items; {rule} (evaluation.repeats={found.rule})."
+        )
+    ]
+    header = ["", "without seen items: all pairs", "new pairs"]
+    if found.with_seen:
+        header += ["with seen items: all pairs", "new pairs", "repeated pairs"]
+    rows = []
+    for name, without in found.without_seen.items():
+        cells = [without.all, without.new, *found.with_seen.get(name, ())]
+        rows.append([name, *("" if value is None else f"{value:.4f}" for value in cells)])
+    blocks.append(Table(header, rows, f"{found.metric} of new and of repeated pairs.", marked=[0]))
+    if found.material and found.rule != "include_seen":
+        advice = (
+            "Where users take the same items again, lists without seen items cannot show what many of them take next. To serve "
+            "seen items: exclude_seen=False (--include-seen), measured with evaluation.repeats=include_seen."
+        )
+        blocks.append(Text(advice))
+    return Section("Items that users had before", blocks)
 
 
 def _training(study: Study) -> Section:
@@ -245,8 +288,11 @@ def _method(study: Study) -> Section:
     lines = [
         f"Split `{split.name}`: {len(split.train):,} interactions to train, {len(split.validation):,} to validate, "
         f"{len(split.test):,} to test; saved as split.parquet, and followed by every model here.",
-        f"Each held-out item was ranked among {among}, less what the same user had in {known}; an equal score counts half a place.",
-        "Intervals and p are of 2,000 paired bootstrap samples of users; p is corrected by Holm over the baselines (or features).",
+        f"Each held-out item was ranked among {among}"
+        + (f" without what the same user had in {known}" if config.evaluation.repeats != "include_seen" else "")
+        + "; an equal score counts half a place.",
+        "Intervals and p are of paired bootstrap samples of users (2,000 at least); p is corrected by Holm over the baselines "
+        "(or features).",
         f"{len(study.model.ranking.targets):,} held-out items of {len(study.model.ranking.users):,} users; seed {config.seed}.",
         "Seconds: " + ", ".join(f"{name} {value:.1f}" for name, value in study.seconds.items()) + ".",
     ]

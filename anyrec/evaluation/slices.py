@@ -48,24 +48,10 @@ def slices(dataset: Dataset, catalogue: Catalogue, models: list[Measured], metri
         if inside.any():
             figures = {}
             for model in models:
-                values = metrics_by_user(only(model.ranking, items[model.ranking.items]), [k])[metric]
+                values = metrics_by_user(model.ranking.only(items[model.ranking.items]), [k])[metric]
                 figures[model.name] = intervals({"": values})[""]
             found.append(Slice(kind, name, len(np.unique(ranking.targets[inside])), int(inside.sum()), figures))
     return found
-
-
-def only(ranking: Ranking, kept: np.ndarray) -> Ranking:
-    """The ranking of some of the held-out items: kept is (targets,) bool."""
-    users = np.unique(ranking.targets[kept])
-    place = np.searchsorted(ranking.users, users)
-    return Ranking(
-        ranking.targets[kept],
-        ranking.items[kept],
-        ranking.ranks[kept],
-        users,
-        ranking.lists[place],
-        ranking.candidates[place],
-    )
 
 
 def heat(counts: np.ndarray) -> np.ndarray:

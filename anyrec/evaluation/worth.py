@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from anyrec.data.dataset import Side
+from anyrec.data.split import Part
 from anyrec.evaluation.held_out import held_out, rank_pairs
-from anyrec.evaluation.measure import Measured, Part
+from anyrec.evaluation.measure import Measured
 from anyrec.evaluation.ranking import metrics_by_user
 from anyrec.evaluation.statistics import Comparison, compare_paired
 from anyrec.model import SIDES, Model, Tower
@@ -38,10 +39,10 @@ def feature_worth(recommender: Recommender, part: Part, whole: Measured, metric:
     rows = {"user": users, "item": np.arange(len(recommender.dataset.items))}
     k = int(metric.split("@")[1])
     full = whole.by_user[metric][np.searchsorted(whole.ranking.users, users)]
-    held = held_out(recommender, part, users)
+    held, state = held_out(recommender, part, users), recommender.before(part)
     without: dict[str, np.ndarray] = {}
     with recommender._inference():
-        tokens = {side: _tokens(recommender, part, side, rows[side]) for side in SIDES}
+        tokens = {side: _tokens(state, side, rows[side]) for side in SIDES}
         whole_vectors: dict[Side, Tensor] = {side: _vectors(model, side, tokens[side], None) for side in SIDES}
         for side in SIDES:
             for place, name in enumerate(model.tower(side).token_names):
@@ -51,10 +52,10 @@ def feature_worth(recommender: Recommender, part: Part, whole: Measured, metric:
     return compare_paired(full, without, recommender.config.seed)
 
 
-def _tokens(recommender: Recommender, part: Part, side: Side, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+def _tokens(recommender: Recommender, side: Side, rows: np.ndarray) -> tuple[Tensor, Tensor]:
     """Feature vectors (rows, features, dim) of the rows and their presence (rows, features)."""
     model, tower = recommender.model, recommender.model.tower(side)
-    columns = recommender.users_before(part) if side == "user" else recommender.columns[side]
+    columns = recommender.columns[side]
     pieces = torch.from_numpy(rows).to(recommender.device).split(ROWS_AT_A_TIME)
     if side == "user" and model.has_history:
         vectors = tower_vectors(model, recommender.columns["item"], len(recommender.dataset.items))

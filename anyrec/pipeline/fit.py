@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from anyrec.data.labels import label_interactions
+from anyrec.data.split import Part
 from anyrec.errors import Fault, ModelError
-from anyrec.evaluation.held_out import held_out
+from anyrec.evaluation.held_out import HeldOut, held_out, refuse_refitted
 from anyrec.evaluation.ranking import Ranking, ranking_metrics
 from anyrec.pipeline.ranker import load_ranker, make_ranker
 from anyrec.pipeline.requests import requests_before
@@ -39,8 +41,8 @@ def fit_pipeline(recommender: Recommender, *, progress: bool = True) -> None:
     if recommender.split is None and (config.rank is not None or any(_learns(one) for one in pipeline.sources)):
         what = "its sources and ranker learn from the data, and this model was loaded without them."
         raise ModelError(Fault("/pipeline", what, "Use with_data(dataset) first."))
-    if recommender.history is None and recommender.split is not None:
-        recommender.history = recommender._all_history()
+    if recommender.split is not None and (recommender.history is None or recommender.history_parts is None):
+        recommender._remember(label_interactions(recommender.dataset, recommender.config.data), events=True)
     if recommender.split is not None:
         positives = recommender.positives_learned()
         for source in pipeline.sources:
@@ -55,19 +57,20 @@ def fit_pipeline(recommender: Recommender, *, progress: bool = True) -> None:
         pipeline.ranker = ranker.eval()
 
 
-def measure_pipeline(recommender: Recommender, part: Literal["validation", "test"]) -> dict[str, float]:
+def measure_pipeline(recommender: Recommender, part: Part) -> dict[str, float]:
     """The metrics of the lists, at the config's k."""
     ks = recommender.config.evaluation.k
     metrics = ranking_metrics(rank_through(recommender, part, max(ks)), ks)
-    return {name: value for name, value in metrics.items() if name != "auc"}
+    return metrics
 
 
-def rank_through(recommender: Recommender, part: Literal["validation", "test"], k: int) -> Ranking:
-    """Where the k best of the whole pipeline have what was held out; infinite where they do not. Equal scores share their places
-    where no rule has moved them."""
+def rank_through(recommender: Recommender, part: Part, k: int, held: HeldOut | None = None) -> Ranking:
+    """The ranks of held-out items in the lists of k that the whole pipeline would have served; infinite for one not listed.
+    Equal scores share their places where no rule has moved them. held: that part, where it is at hand."""
+    refuse_refitted(recommender, part)
     pipeline = recommender.pipeline
     assert pipeline is not None
-    held = held_out(recommender, part)
+    held = held or held_out(recommender, part)
     rows, items = held.targets.take(np.flatnonzero(held.targets.counts()))
     ranks, users, start = np.full(len(items), np.inf), np.empty(0, np.int64), 0
     lists = np.full((int(rows.max(initial=-1)) + 1, k), -1)
@@ -77,7 +80,7 @@ def rank_through(recommender: Recommender, part: Literal["validation", "test"], 
         ranks[low:high] = _ranks(found.items, found.scores, rows[low:high] - start, items[low:high])
         lists[start : start + len(here), : found.items.shape[1]] = found.items
         users, start = np.append(users, here), start + len(here)
-    return Ranking(users[rows], items, ranks, users, lists, np.full(len(users), int(held.rankable.sum())))
+    return Ranking(users[rows], items, ranks, users, lists, np.zeros(len(users), np.int64))
 
 
 def save_pipeline(pipeline: Pipeline, folder: Path) -> None:

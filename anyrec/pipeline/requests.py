@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from anyrec.data.lists import flat
-from anyrec.data.split import position_from_end
+from anyrec.data.split import Part, position_from_end
 from anyrec.evaluation.held_out import HeldOut
+from anyrec.pipeline.nearest_items import catalogue_of
 from anyrec.pipeline.stages import Request
 from anyrec.records import completed
-from anyrec.scoring import represent_rows, token_rows
 
 if TYPE_CHECKING:
     from anyrec.recommender import Recommender
@@ -70,47 +70,49 @@ def make_requests(
 
 
 def requests_before(
-    recommender: Recommender,
-    part: Literal["validation", "test"],
-    held: HeldOut,
-    *,
-    tokens: bool = False,
+    recommender: Recommender, part: Part, held: HeldOut, *, tokens: bool = False
 ) -> Iterator[tuple[np.ndarray, Request]]:
-    """The users with something held out, as they were before it: (users,) their rows, and the request.
+    """The users with something held out, as they were before it: (users,) their rows, and the request that would have served them.
 
-    held: that part; each user's own targets stay rankable whatever they had before.
+    Args:
+        held: that part of the split.
+        tokens: whether a ranker reads the users' feature vectors.
     """
     rows = np.flatnonzero(held.targets.counts())
-    model, columns = recommender.model, recommender.users_before(part)
-    everything = recommender.history_before(part)
-    size = block_size(recommender)
+    state = recommender.before(part)
+    state.catalogue = catalogue_of(recommender)
+    now, size = _moment_before(recommender, part), block_size(recommender)
     for start in range(0, len(rows), size):
         here = rows[start : start + size]
-        with recommender._inference():
-            vectors = recommender._item_vectors()
-            represented = represent_rows(model, "user", columns, 0, here, vectors)
-            made = None
-            if tokens:
-                read = model.interaction.reads == "tokens"
-                made = represented if read else token_rows(model, "user", columns, 0, here, vectors)
-        seen = (np.empty(0, np.int64), np.empty(0, np.int64)) if held.known is None else held.known.take(here)
+        with state._inference():
+            represented = state._users(here)
+            made = state._user_tokens(here) if tokens else None
+        seen = state._seen_by(here)
         yield (
             here,
             Request(
-                recommender,
-                recommender.dataset.ids("user").take(pa.array(here)),
-                recommender.dataset.users.take(pa.array(here)),
+                state,
+                state.dataset.ids("user").take(pa.array(here)),
+                state.dataset.users.take(pa.array(here)),
                 here,
                 represented,
                 seen,
                 {},
-                int(recommender.dataset.times.max(initial=0)),
-                np.random.default_rng([recommender.config.seed, start]),
-                everything.take(pa.array(here)),
-                exclude=_without(seen, held.targets.take(here)),
+                now,
+                np.random.default_rng([recommender.config.seed, now, start]),
+                None if state.history is None else state.history.take(pa.array(here)),
+                exclude=seen if held.exclude_seen else None,
                 tokens=made,
             ),
         )
+
+
+def _moment_before(recommender: Recommender, part: Part) -> int:
+    """When the last interaction before a part happened, in microseconds since 1970; 0 where there are no times."""
+    split = recommender.split
+    assert split is not None
+    rows = split.train if part == "validation" else np.concatenate([split.train, split.validation])
+    return max(0, int(recommender.dataset.times[rows].max(initial=0)))
 
 
 def events_of_request(request: Request) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -131,12 +133,3 @@ def liked_pairs(request: Request) -> tuple[np.ndarray, np.ndarray]:
     width = len(request.items)
     keys = np.unique(rows * width + items)
     return keys // width, keys % width
-
-
-def _without(
-    pairs: tuple[np.ndarray, np.ndarray], others: tuple[np.ndarray, np.ndarray]
-) -> tuple[np.ndarray, np.ndarray]:
-    """The pairs less `others`."""
-    width = max(int(pairs[1].max(initial=0)), int(others[1].max(initial=0))) + 1
-    kept = ~np.isin(pairs[0] * width + pairs[1], others[0] * width + others[1])
-    return pairs[0][kept], pairs[1][kept]

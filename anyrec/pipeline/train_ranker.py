@@ -139,7 +139,8 @@ def _held(recommender: Recommender, rows: np.ndarray, most: int) -> HeldOut:
     rows = rows[label_interactions(dataset, recommender.config.data).positive[rows]]
     rows = rows[np.isin(dataset.user_rows[rows], users)]
     targets = Pairs.of(dataset.user_rows[rows], dataset.item_rows[rows], len(dataset.users))
-    return held._replace(targets=targets)
+    held = held._replace(targets=targets)
+    return held._replace(targets=targets.where(held.listable))
 
 
 def _widened(part: Tensor, width: int, name: str) -> Tensor:
