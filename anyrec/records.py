@@ -250,6 +250,6 @@ def _holds_ids(column: pa.Array) -> bool:
 
 
 def _listed(column: pa.Array) -> pa.Array:
-    """Each value as a list of one."""
-    offsets = pa.array(np.arange(len(column) + 1, dtype=np.int32))
-    return pa.ListArray.from_arrays(offsets, column, mask=column.is_null())
+    """Each value as a list of one; null stays null."""
+    offsets = np.concatenate([[0], np.cumsum(column.is_valid().to_numpy(zero_copy_only=False))]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), column.drop_null(), mask=column.is_null())

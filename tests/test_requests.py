@@ -1,5 +1,6 @@
 """Requests are read completely: histories they bring, what the model cannot read, and nothing shared between two of them."""
 
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,6 +10,7 @@ import pytest
 from small import small_config, small_dataset
 
 from anyrec import Recommender
+from anyrec.data.lists import flat
 from anyrec.data.partial import request_of_document
 from anyrec.errors import DataError, InputError
 from anyrec.inference import infer
@@ -119,7 +121,7 @@ def test_what_the_model_cannot_read_is_named_and_is_an_error_under_strict(models
     record, expected = UNREAD[name]
     result = ask(models["history"], {"user_data": [record]})
     text = "\n".join(result["notes"])
-    assert __import__("re").search(expected, text), text
+    assert re.search(expected, text), text
     with pytest.raises(DataError):
         ask(models["history"], {"user_data": [record]}, strict=True)
     with pytest.raises(DataError):
@@ -141,6 +143,18 @@ def test_one_record_written_as_a_list_does_not_hide_the_values_of_others(models)
     assert result["users"][0]["embedding"] == pytest.approx(result["users"][1]["embedding"], abs=1e-6)
     alone = ask(models["plain"], {"user_data": people[:1]})
     assert result["users"][0]["embedding"] == pytest.approx(alone["users"][0]["embedding"], abs=1e-6)
+
+
+def test_a_single_category_beside_a_record_without_any_is_read_as_a_list_of_one(models):
+    items = [{"item_id": "a", "categorical": {"tags": "nurse"}}, {"item_id": "b", "text": {"title": "Thing"}}]
+    found = ask(models["plain"], {"item_data": items})["items"]
+    alone = ask(models["plain"], {"item_data": [{"item_id": "a", "categorical": {"tags": ["nurse"]}}]})["items"]
+    assert found[0]["embedding"] == pytest.approx(alone[0]["embedding"], abs=1e-6)
+    masked = pa.ListArray.from_arrays(
+        pa.array([0, 1, 2], pa.int32()), pa.array(["x", "y"]), mask=pa.array([True, False])
+    )
+    values, owners = flat(masked)
+    assert values.to_pylist() == ["y"] and owners.tolist() == [1]
 
 
 def test_an_interaction_of_a_user_without_a_record_is_an_error_with_its_place(models):

@@ -10,7 +10,11 @@ import pyarrow.compute as pc
 def flat(column: pa.Array) -> tuple[pa.Array, np.ndarray]:
     """The values of a column, those of lists one after another, without nulls; and (values,) the row of each."""
     if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
-        values, owners = column.flatten(), pc.list_parent_indices(column).to_numpy(zero_copy_only=False)
+        lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
+        values, owners = (
+            column.flatten(),
+            np.repeat(np.arange(len(column)), lengths),
+        )  # as flatten: none under a null list
     else:
         values, owners = column, np.arange(len(column))
     if values.null_count:
