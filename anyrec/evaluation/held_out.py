@@ -160,12 +160,15 @@ def with_data(recommender: Recommender, dataset: Dataset) -> Recommender:
         )
         raise DataError(fault)
     fresh._remember(labels, events=recommender.history is not None)
-    recommender.context.root = Path(config.data.image_root) if config.data.image_root else dataset.root
-    if not isinstance(recommender.model, Model):
+    fresh.context = fresh.request_context(Path(config.data.image_root) if config.data.image_root else dataset.root)
+    model = recommender.model
+    if not isinstance(model, Model):
         fresh.columns = {"user": {}, "item": {}}
         return fresh
     fresh.columns = {
-        side: move_columns(recommender.model.tower(side).prepare(fresh.dataset.table(side), side), recommender.device)
+        side: move_columns(
+            model.tower(side).prepare(fresh.dataset.table(side), side, fresh.context), recommender.device
+        )
         for side in SIDES
     }
     return fresh
