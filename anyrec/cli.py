@@ -34,15 +34,17 @@ from anyrec.cli_options import (
     app,
     err,
     load,
+    model_place,
     out,
     read_context,
     read_now,
     with_overrides,
     write,
 )
-from anyrec.errors import AnyrecError, Fault, InputError
+from anyrec.cli_process import run_command as _run
+from anyrec.errors import Fault, InputError
 from anyrec.evaluation import sampled
-from anyrec.runtime import own_process
+from anyrec.outputs import check_output
 
 
 @app.command()
@@ -121,6 +123,8 @@ def recommend(
     The result is a JSON document; with an --output that ends in .csv, .parquet or .jsonl it is a table of the lists.
     """
     _check_recommend(data, everyone, output, trace or explain)
+    if output is not None:
+        check_output(output)
     moment: dict[str, Any] = {"context": read_context(context), "now": read_now(now)}
     recommender = load(model_path, model_dir, model_name, config, plugins, trust_plugins)
     if everyone and output is not None:
@@ -175,17 +179,27 @@ def embed(
     model_name: ModelName = None,
     trust_plugins: Trust = False,
 ) -> None:
-    """Write user and item embeddings as Parquet."""
+    """Write user and item embeddings as Parquet, both of one model, whose id is in the files' metadata."""
+    check_output(output, "inside")
     import pyarrow.parquet as pq
+
+    from anyrec.files import atomic_files
+    from anyrec.storage import model_id
 
     recommender = load(model_path, model_dir, model_name, None, [], trust_plugins)
     from anyrec.inference import read_request
 
     request = None if data is None else read_request(recommender, data)
-    output.mkdir(parents=True, exist_ok=True)
-    for side, make in (("users", recommender.embed_users), ("items", recommender.embed_items)):
-        table = make(request, strict=strict)
-        pq.write_table(table, output / f"{side}.parquet")
+    tables = {
+        "users": recommender.embed_users(request, strict=strict),
+        "items": recommender.embed_items(request, strict=strict),
+    }
+    with atomic_files(output, "embeddings") as new:
+        for side, table in tables.items():
+            pq.write_table(
+                table.replace_schema_metadata({"model": model_id(recommender.directory)}), new / f"{side}.parquet"
+            )
+    for side, table in tables.items():
         err.print(f"{len(table):,} {side} -> {output / side}.parquet")
 
 
@@ -290,11 +304,13 @@ def report(
     trust_plugins: Trust = False,
 ) -> None:
     """Measure a saved model beside its baselines and write report.md and report.html."""
-    recommender = load(model_path, model_dir, model_name, None, plugins, trust_plugins)
-    from anyrec.run import read_data, report_run
     from anyrec.storage import find_model
 
-    place = output or find_model(model_path or Path(model_dir or "", model_name or "")).parent
+    place = output or find_model(model_place(model_path, model_dir, model_name)).parent
+    check_output(place, "inside")
+    recommender = load(model_path, model_dir, model_name, None, plugins, trust_plugins)
+    from anyrec.run import read_data, report_run
+
     report_run(recommender.with_data(read_data(data, recommender.config)), place, out)
 
 
@@ -347,19 +363,6 @@ def _check_evaluate(
     faults = [Fault(where, what, mend, "option") for wrong, where, what, mend in checks if wrong]
     if faults:
         raise InputError(faults)
-
-
-def _run(program: Callable[[], Any]) -> None:
-    """Run, turning an error made on purpose into its message and exit code. The process is the command's own."""
-    own_process()
-    try:
-        program()
-    except AnyrecError as error:
-        err.print(str(error), markup=False)
-        raise SystemExit(error.exit_code) from None
-    except KeyboardInterrupt:
-        err.print("stopped; `--resume` goes on from the last finished epoch.")
-        raise SystemExit(1) from None
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ from anyrec.cli_options import (
     write,
 )
 from anyrec.errors import Fault, InputError
+from anyrec.outputs import check_output
 
 DataArgument = Annotated[
     Path, typer.Argument(help="The data: JSON, a folder of tables or of MovieLens, or - for JSON from standard input.")
@@ -179,6 +180,7 @@ def synth(
             raise InputError(
                 Fault("--preferences", f"there is no preference '{name}'.", did_you_mean(name, PREFERENCES), "option")
             )
+    check_output(path)
     world = generate(users=users, items=items, interactions=interactions, seed=seed, noise=noise, preferences=wanted)
     world.write(path, images=images)
     err.print(f"{users:,} users, {items:,} items, {len(world.dataset.interactions):,} interactions -> {path}")
@@ -201,6 +203,7 @@ def movielens(
                 "no data",
             )
         )
+    check_output(destination)
     dataset = convert_movielens(source, destination)
     err.print(
         f"{len(dataset.users):,} users, {len(dataset.items):,} items, {len(dataset.interactions):,} interactions -> {destination}"

@@ -97,6 +97,16 @@ def read_now(text: str | None) -> int | None:
     return (moment - datetime(1970, 1, 1, tzinfo=timezone.utc)) // timedelta(microseconds=1)
 
 
+def model_place(model_path: Path | None, model_dir: Path | None, model_name: str | None) -> Path:
+    """The path that names the model. Raises InputError if none does."""
+    if model_path is not None:
+        return model_path
+    if model_dir is None:
+        what = "no model was named."
+        raise InputError(Fault("--model_path", what, "Give --model_path, or --model_dir with --model_name.", "option"))
+    return model_dir / model_name if model_name else model_dir
+
+
 def load(
     model_path: Path | None,
     model_dir: Path | None,
@@ -105,17 +115,7 @@ def load(
     plugins: list[Path],
     trust: bool,
 ) -> Any:
-    if model_path is None:
-        if model_dir is None:
-            raise InputError(
-                Fault(
-                    "--model_path",
-                    "no model was named.",
-                    "Give --model_path, or --model_dir with --model_name.",
-                    "option",
-                )
-            )
-        model_path = model_dir / model_name if model_name else model_dir
+    model_path = model_place(model_path, model_dir, model_name)
     if config is not None:
         from anyrec.load_config import load_config
 
@@ -126,6 +126,7 @@ def load(
 
 
 def write(text: str, output: Path | None) -> None:
+    """Write text to a file, or to standard output. Raises OutputError if the file cannot be written."""
     if output is None:
         sys.stdout.write(text + "\n")
         return

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from anyrec.cli_options import ModelDir, ModelName, ModelPath, PluginFolders, Trust, app, err, load, out
+from anyrec.cli_options import ModelDir, ModelName, ModelPath, PluginFolders, Trust, app, err, load, model_place, out
 from anyrec.errors import ConfigError, Fault
 
 COLUMNS = {
@@ -39,23 +39,27 @@ def index(
 ) -> None:
     """Build an index over a model's items, measure it, and save it."""
     from anyrec.config import Component
-    from anyrec.retrieval.catalogue import Catalogue
+    from anyrec.files import exclusive
+    from anyrec.retrieval.catalogue import Catalogue, check_index_output
     from anyrec.retrieval.choose import choose
     from anyrec.storage import find_model, model_id
 
+    directory = find_model(model_place(model_path, model_dir, model_name))
+    place = output or directory.parent / "index"
+    check_index_output(place)
     recommender = load(model_path, model_dir, model_name, None, plugins, trust_plugins)
-    directory = find_model(model_path or Path(model_dir or "", model_name or ""))
     ids, items, users = vectors_of(recommender)
     about: dict[str, Any] = {"model": model_id(directory), "queries": users}
-    if recall is not None and kind is None and not options:
-        catalogue, tried = choose(recommender.registry, ids, items, recall, **about)
-    else:
-        component = Component(type=kind) if kind else recommender.config.index
-        chosen = {**component.options(), **({"recall": recall} if recall is not None else {}), **_options(options)}
-        component = Component(type=component.type, **chosen)
-        catalogue = Catalogue.build(component, recommender.registry, ids, items, **about)
-        tried = [(component, catalogue.figures)]
-    place = catalogue.save(output or directory.parent / "index")
+    with exclusive(place):
+        if recall is not None and kind is None and not options:
+            catalogue, tried = choose(recommender.registry, ids, items, recall, **about)
+        else:
+            component = Component(type=kind) if kind else recommender.config.index
+            chosen = {**component.options(), **({"recall": recall} if recall is not None else {}), **_options(options)}
+            component = Component(type=component.type, **chosen)
+            catalogue = Catalogue.build(component, recommender.registry, ids, items, **about)
+            tried = [(component, catalogue.figures)]
+        place = catalogue.save(place)
     _print(tried)
     names = " ".join(f"{key}={value}" for key, value in catalogue.component.options().items())
     if catalogue.missed:

@@ -15,8 +15,11 @@ from rich.table import Table
 
 from anyrec.config import Config
 from anyrec.data.synth import Synthetic, generate, trait_name
+from anyrec.files import atomic_write
+from anyrec.outputs import check_output
 from anyrec.recommender import Recommender
 from anyrec.run import report_run
+from anyrec.storage import check_model_output
 
 CONFIG: dict[str, Any] = {
     "name": "demo",
@@ -33,6 +36,8 @@ SHOWN, K = 8, 5
 def run_demo(folder: Path, console: Console) -> None:
     """Make data, train, recommend; write `report.html` and `report.md` into `folder`."""
     started = time.perf_counter()
+    check_output(folder, "inside")
+    check_model_output(folder / "model")
     world = generate(users=1000, items=120, interactions=16_000, seed=0, noise=0.1, root=folder)
     world.write(folder / "data.json")
     console.print(
@@ -156,13 +161,15 @@ def _write_report(folder: Path, rows: list[dict[str, Any]], scores: dict[str, fl
     metrics = recommender.metrics.get("test", {})
     told = f"On the interactions of people held out, a tenth of them random: ndcg@10 {metrics.get('ndcg@10', 0):.3f}, recall@10 {metrics.get('recall@10', 0):.3f}."
     lines.append(told)
-    (folder / "report.md").write_text("\n".join(lines) + "\n")
+    with atomic_write(folder / "report.md") as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     bars = "".join(
         f'<tr><td>{name}</td><td><i style="width:{value * 12:.1f}em"></i></td><td>{value:.3f}</td></tr>'
         for name, value in scores.items()
     )
     page = PAGE.format(summary=html.escape(_summary(scores)[0]), bars=bars, body="".join(body), told=html.escape(told))
-    (folder / "report.html").write_text(page)
+    with atomic_write(folder / "report.html") as temporary:
+        temporary.write_text(page, encoding="utf-8")
 
 
 def _card(folder: Path, item: dict[str, Any]) -> str:

@@ -114,7 +114,7 @@ def write_fault(error: Exception, path: Path) -> Fault | None:
     if number is None or not ours:
         return None
     cause, hint = CAUSES.get(number, (f"this cannot be written ({os.strerror(number)})", "Name another path."))
-    if number == errno.ENOSPC:
+    if number == errno.ENOSPC and not is_stream(path):
         cause += f" ({_free(path):,} bytes are free)"
     if number == errno.EFBIG:
         limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]

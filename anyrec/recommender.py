@@ -114,11 +114,13 @@ class Recommender(Answers, Nearest):
         resume: bool = False,
         progress: bool = True,
         report: Callable[[dict[str, Any]], None] | None = None,
+        trained: Callable[[], Any] | None = None,
     ) -> Recommender:
         """Choose what the config leaves open, split, learn encoders and model on the training part, measure on validation and test.
 
         run_dir: where checkpoints and metrics.jsonl go; resume: go on from the last checkpoint there.
-        report: called with each epoch's entry of metrics.jsonl.
+        report: called with each epoch's entry of metrics.jsonl. trained: called when the model is complete, before it is
+        measured, so that it can be saved first. A part that cannot be measured is a note, and has no metrics.
         Raises ConfigError for options that do not fit the data, DataError when nothing is left to train on.
         """
         from anyrec.pipeline.fit import check_pipeline, fit_pipeline
@@ -153,26 +155,35 @@ class Recommender(Answers, Nearest):
         check_pipeline(self)
         options = {"resume": resume, "progress": progress, "report": report}
         self._learn(dataset, self.split, labels, config, run_dir=run_dir, **options)
-        if len(self.split.validation):
+        self.metrics = {}
+        refit = config.training.refit and len(self.split.validation) > 0
+        if refit:
             self._keep_metrics("validation")
-            if config.training.refit:
-                self._refit(dataset, labels, None if run_dir is None else run_dir / "refit", options)
-                self.refitted = True
+            self._refit(dataset, labels, None if run_dir is None else run_dir / "refit", options)
+            self.refitted = True
         fit_pipeline(self, progress=progress)
-        if len(self.split.test):
-            self._keep_metrics("test")
+        if trained is not None:
+            trained()
+        if not refit:
+            self._keep_metrics("validation")
+        self._keep_metrics("test")
         return self
 
     def _keep_metrics(self, part: Part) -> None:
-        """Measure a part; one without a target that can be measured has no metrics."""
+        """Measure a part; one without a target that can be measured has no metrics, nor one whose measuring fails (a note)."""
         from anyrec.evaluation.repeats import repeat_notes
 
-        metrics = self.evaluate(part)
-        if metrics:
-            self.metrics[part] = metrics
         assert self.split is not None
-        if part == "test" or not len(self.split.test):
-            self.notes += repeat_notes(self, part)
+        if not len(self.split.rows(part)):
+            return
+        try:
+            metrics = self.evaluate(part)
+            if metrics:
+                self.metrics[part] = metrics
+            if part == "test" or not len(self.split.test):
+                self.notes += repeat_notes(self, part)
+        except Exception as error:
+            self.notes.append(f"The {part} part could not be measured ({type(error).__name__}: {error}).")
 
     def _refit(self, dataset: Dataset, labels: Labels, run_dir: Path | None, options: dict[str, Any]) -> None:
         """Learn again, on what trained and what validated, for as many epochs as validation found best."""

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from anyrec.errors import OutputError
 from anyrec.files import atomic_write
 
 
@@ -76,5 +77,5 @@ def _write(path: Path, keys: np.ndarray, rows: Tensor) -> None:
         with atomic_write(path) as temporary:
             integers = torch.from_numpy(np.ascontiguousarray(keys).view(np.int64).reshape(-1, 2).copy())
             save_file({"keys": integers, "rows": rows.contiguous()}, temporary)
-    except OSError:
+    except OutputError:
         return

@@ -138,7 +138,8 @@ def save_split(split: Split, dataset: Dataset, folder: Path) -> None:
     with atomic_write(folder / "split.parquet") as temporary:
         pq.write_table(table, temporary)
     with atomic_write(folder / "split.json") as temporary:
-        temporary.write_text(json.dumps({"name": split.name, "protocol": split.protocol, **counts}, indent=1) + "\n")
+        text = json.dumps({"name": split.name, "protocol": split.protocol, **counts}, indent=1) + "\n"
+        temporary.write_text(text, encoding="utf-8")
 
 
 def load_split(path: Path, dataset: Dataset) -> Split:

@@ -12,6 +12,7 @@ Each preference ties one thing about a user to one thing about an item, and each
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,9 @@ import pyarrow.compute as pc
 from anyrec.data.columns import TIME
 from anyrec.data.dataset import Dataset
 from anyrec.data.tables import write_json
+from anyrec.errors import Fault, OutputError
+from anyrec.files import atomic_files
+from anyrec.outputs import is_stream
 
 PREFERENCES = ("occupation", "location", "age", "bio", "price", "history")
 CATEGORIES = {
@@ -108,16 +112,24 @@ class Synthetic:
         return dataset, self.world.affinity(people), people
 
     def write(self, path: Path, images: bool = True) -> None:
-        """The JSON, and the items' PNG files in `images/` beside it."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        items = self.dataset.items
-        if images:
-            from anyrec.data.synth_draw import draw_items
+        """Write the JSON, and the items' PNG files in `images/` beside it, as one unit.
 
-            draw_items(self.world, path.parent / "images")
-        elif "image.views" in items.column_names:
-            items = items.drop_columns(["image.views"])
-        write_json(Dataset(self.dataset.users, items, self.dataset.interactions), path)
+        Raises OutputError if they cannot be written, or if `path` is a device or a pipe and there are images.
+        """
+        users, items, interactions = self.dataset.users, self.dataset.items, self.dataset.interactions
+        if not images:
+            kept = [name for name in items.column_names if name != "image.views"]
+            write_json(Dataset(users, items.select(kept), interactions), path)
+            return
+        from anyrec.data.synth_draw import draw_items
+
+        if is_stream(path):
+            what = "images cannot be written beside a device or a pipe."
+            raise OutputError(Fault(str(path), what, "Name a file, or use --no-images.", "output"))
+        path = Path(os.path.realpath(path))
+        with atomic_files(path.parent, path.name) as new:
+            draw_items(self.world, new / "images")
+            write_json(Dataset(users, items, interactions), new / path.name)
 
 
 def generate(

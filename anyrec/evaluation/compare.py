@@ -153,10 +153,24 @@ def _read(folder: Path) -> Run:
     except (OSError, KeyError, pa.ArrowInvalid) as error:
         what = f"this cannot be read ({error})."
         raise InputError(Fault(str(place / "users.parquet"), what, "Run `anyrec report` again.", "damaged")) from None
-    configs = [path for path in (folder / "config.json", folder / "model" / "config.json") if path.is_file()]
+    _check_model(folder, evaluation, users)
+    configs = [path for path in (folder / "model" / "config.json", folder / "config.json") if path.is_file()]
     if not configs:
         raise InputError(Fault(str(folder), "this run has no config.json.", "Copy the whole run folder.", "no config"))
     return Run(evaluation["name"], folder, evaluation, users, dict(_flat(_read_json(configs[0]))))
+
+
+def _check_model(folder: Path, evaluation: dict[str, Any], users: pa.Table) -> None:
+    """Raises InputError if the figures of means, of users, and the model that is in the folder are not of one model."""
+    manifest = folder / "model" / "manifest.json"
+    models = {
+        _read_json(manifest).get("id") if manifest.is_file() else None,
+        evaluation.get("model"),
+        (users.schema.metadata or {}).get(b"model", b"").decode() or None,
+    }
+    if len(models - {None}) > 1:
+        what = "its figures are of another model than the one that is here now."
+        raise InputError(Fault(str(folder), what, "Run `anyrec report` again.", "another model"))
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from anyrec.evaluation.examples import Example, Item
-from anyrec.files import atomic_write
 
 
 @dataclass
@@ -62,17 +61,15 @@ class Section:
 
 
 def write_page(title: str, sections: Sequence[Section], folder: Path) -> Path:
-    """report.md with figures/, and report.html; the path of the latter."""
+    """Write report.md with figures/, and report.html, into a folder that is made if it is missing; the path of report.html."""
     figures = folder / "figures"
-    figures.mkdir(parents=True, exist_ok=True)
     for block in (block for section in sections for block in section.blocks):
         if isinstance(block, Picture):
-            with atomic_write(figures / f"{block.name}.png") as temporary:
-                temporary.write_bytes(block.png)
-    with atomic_write(folder / "report.md") as temporary:
-        temporary.write_text(as_markdown(title, sections), encoding="utf-8")
-    with atomic_write(folder / "report.html") as temporary:
-        temporary.write_text(as_html(title, sections), encoding="utf-8")
+            figures.mkdir(parents=True, exist_ok=True)
+            (figures / f"{block.name}.png").write_bytes(block.png)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "report.md").write_text(as_markdown(title, sections), encoding="utf-8")
+    (folder / "report.html").write_text(as_html(title, sections), encoding="utf-8")
     return folder / "report.html"
 
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from anyrec.data.dataset import Side
 from anyrec.data.doctor import Finding, examine
-from anyrec.data.split import Part
+from anyrec.data.split import Part, save_split
 from anyrec.evaluation.baselines import fit_baselines
 from anyrec.evaluation.diagnostics import (
     Alignment,
@@ -30,11 +30,12 @@ from anyrec.evaluation.held_out import held_out
 from anyrec.evaluation.lists import Catalogue
 from anyrec.evaluation.measure import Measured, catalogue_of, category_feature, measure
 from anyrec.evaluation.page import write_page
+from anyrec.evaluation.record import FIGURES, FILES, FOLDER, REPORT, USERS, read_files, remove_files, write_files
 from anyrec.evaluation.repeats import RepeatFigures, main_metric, measure_repeats
 from anyrec.evaluation.slices import Slice, slices
 from anyrec.evaluation.statistics import Comparison, Interval, compare_paired, intervals
 from anyrec.evaluation.worth import feature_worth
-from anyrec.files import atomic_write
+from anyrec.files import atomic_files
 
 if TYPE_CHECKING:
     from anyrec.recommender import Recommender
@@ -168,21 +169,41 @@ def answer_times(recommender: Recommender) -> np.ndarray:
     return np.array(found[1:])
 
 
-def write_report(found: Study, folder: Path) -> Path:
-    """report.md, report.html, figures/, and evaluation/ with the figures of every user; the path of report.html."""
+def write_report(found: Study, folder: Path, model: str | None = None) -> Path:
+    """Write report.md, report.html, figures/, the split and evaluation/ with each user's figures, all as one unit.
+
+    Args:
+        found: What was measured.
+        folder: The run's folder. Files of its last report that the new one does not have are removed.
+        model: `anyrec.storage.model_id` of the measured model, kept in evaluation.json so that readers can refuse another model's.
+
+    Returns:
+        The path of report.html.
+    """
     from anyrec.evaluation.sections import sections
 
     started = time.perf_counter()
-    recommender = found.recommender
-    save_figures(found, folder / "evaluation")
-    if found.best_baseline is not None:
-        found.fitted[found.best_baseline].save(folder / "baselines" / found.best_baseline)
+    recommender, best, last = found.recommender, found.best_baseline, read_files(folder)
+    if best is not None:
+        found.fitted[best].save(folder / "baselines" / best)
     found.seconds["saving"] = time.perf_counter() - started
-    return write_page(f"{recommender.config.name}: how good is it?", sections(found, folder), folder)
+    with atomic_files(folder, REPORT) as new:
+        assert recommender.split is not None
+        save_split(recommender.split, recommender.dataset, new)
+        write_page(f"{recommender.config.name}: how good is it?", sections(found, folder), new)
+        names = [path.relative_to(new).as_posix() for path in sorted(new.rglob("*")) if path.is_file()]
+        save_figures(found, new / FOLDER, model)
+        names += [f"{FOLDER}/{USERS}", f"{FOLDER}/{FILES}"]
+        write_files(new, names, best)
+    remove_files(folder, last, names)
+    return folder / "report.html"
 
 
-def save_figures(found: Study, folder: Path) -> None:
-    """users.parquet: one row a tested user, `model.metric` columns; evaluation.json: means, split, comparisons."""
+def save_figures(found: Study, folder: Path, model: str | None = None) -> None:
+    """users.parquet: one row a tested user, `model.metric` columns; evaluation.json: means, split, comparisons.
+
+    Both carry the id of the model.
+    """
     ids = found.recommender.dataset.ids("user").take(pa.array(found.model.ranking.users))
     columns: dict[str, Any] = {"user_id": ids}
     for name, one in {"model": found.model, **found.baselines}.items():
@@ -190,6 +211,8 @@ def save_figures(found: Study, folder: Path) -> None:
         columns |= {f"{name}.{metric}": pa.array(values) for metric, values in kept.items()}
     split = found.recommender.split
     assert split is not None
+    folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns).replace_schema_metadata({"model": model or ""}), folder / USERS)
     summary = {
         "name": found.model.name,
         "part": found.part,
@@ -204,8 +227,6 @@ def save_figures(found: Study, folder: Path) -> None:
         "compared": {name: one._asdict() for name, one in found.compared.items()},
         "worth": {name: one._asdict() for name, one in found.worth.items()},
         "seconds": found.seconds,
+        "model": model,
     }
-    with atomic_write(folder / "users.parquet") as temporary:
-        pq.write_table(pa.table(columns), temporary)
-    with atomic_write(folder / "evaluation.json") as temporary:
-        temporary.write_text(json.dumps(summary, indent=1) + "\n")
+    (folder / FIGURES).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")

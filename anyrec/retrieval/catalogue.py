@@ -8,6 +8,7 @@ index/  manifest.json   type and options, dim, metric, the model's hash, figures
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,7 +20,7 @@ import pyarrow as pa
 from anyrec.config import Component
 from anyrec.data.dataset import rows_of
 from anyrec.errors import DataError, Fault, InputError, ModelError
-from anyrec.files import atomic_folder, find_folder, sha256_of
+from anyrec.files import atomic_folder, exclusive, find_folder, sha256_of
 from anyrec.outputs import check_output
 from anyrec.plugins import Registry
 from anyrec.retrieval.index import Found, Index, Metric
@@ -179,6 +180,17 @@ def check_index_output(place: Path) -> None:
         raise ModelError(
             Fault(str(place), "this folder exists and is no index.", "Name another, or empty it.", "foreign")
         )
+
+
+def remove_other_index(place: Path, model: str) -> None:
+    """Remove the index at `place` if it belongs to another model than `model`. What is not an index stays."""
+    try:
+        manifest = json.loads((place / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return
+    if isinstance(manifest, dict) and manifest.get("format") == FORMAT and manifest.get("model") != model:
+        with exclusive(place):
+            shutil.rmtree(place)
 
 
 def _checked(place: Path) -> dict[str, Any]:

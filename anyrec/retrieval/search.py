@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from anyrec.data.dataset import HashSink
 from anyrec.data.images import ImageFault, open_image
-from anyrec.errors import Fault, InputError, did_you_mean
+from anyrec.errors import Fault, InputError, OutputError, did_you_mean
 from anyrec.files import atomic_write
 from anyrec.retrieval.index import Index
 from anyrec.retrieval.projection import Projection, project
@@ -155,7 +155,7 @@ class Search:
         try:
             with atomic_write(path) as temporary:
                 save_file({"items": vectors, "identity": identity}, temporary)
-        except OSError:
+        except OutputError:
             pass  # a disk that cannot be written makes the next search slower, no more
         return vectors
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from anyrec.config import Config
 from anyrec.errors import AnyrecError, ConfigError, Fault
+from anyrec.files import atomic_write
 from anyrec.model import Model
 from anyrec.parallel import nothing_else_shared
 from anyrec.plugins import Registry
@@ -190,5 +191,5 @@ def _entry(
 
 
 def _write_log(path: Path, history: list[dict[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(entry) + "\n" for entry in history))
+    with atomic_write(path) as temporary:
+        temporary.write_text("".join(json.dumps(entry) + "\n" for entry in history), encoding="utf-8")

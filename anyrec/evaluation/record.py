@@ -1,0 +1,60 @@
+"""evaluation/ in a run's folder: which model was measured, and which files the report consists of."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+FOLDER, FIGURES, USERS, FILES = "evaluation", "evaluation.json", "users.parquet", "files.json"
+REPORT = "report"
+"""Name of the group of files that a report consists of."""
+OLDER = ("report.html", "report.md", "split.parquet", "split.json", f"{FOLDER}/{USERS}")
+"""Files of a report of an older version, which kept no list of them."""
+
+
+def write_files(run: Path, names: list[str], baseline: str | None) -> None:
+    """Keep the paths of the report's files below the run's folder, and the baseline that was saved with it."""
+    text = json.dumps({"files": names, "baseline": baseline}, indent=1) + "\n"
+    (run / FOLDER / FILES).write_text(text, encoding="utf-8")
+
+
+def read_files(run: Path) -> dict[str, Any]:
+    """What `write_files` wrote: empty if the run has no report, and without `files` in a report of an older version."""
+    return _read(run / FOLDER / FILES)
+
+
+def remove_files(run: Path, listed: dict[str, Any], kept: list[str]) -> None:
+    """Remove the files of the report that `listed` names, but not `kept`, and the folders that are then empty."""
+    names = listed.get("files", OLDER)
+    root = run.resolve()
+    for name in names if isinstance(names, (list, tuple)) else ():
+        path = (root / str(name)).resolve()
+        if name not in kept and path.is_relative_to(root) and path.is_file():
+            path.unlink()
+            if path.parent != root and not any(path.parent.iterdir()):
+                path.parent.rmdir()
+
+
+def remove_report(run: Path, model: str) -> None:
+    """Remove the report, the evaluation, the split and the baseline of a run that belong to another model than `model`."""
+    record, listed = _read(run / FOLDER / FIGURES), read_files(run)
+    if not record or record.get("model") == model:
+        return
+    (run / FOLDER / FIGURES).unlink()
+    remove_files(run, listed, [])
+    baselines = run / "baselines"
+    baseline = baselines / Path(str(listed.get("baseline"))).name
+    if (baseline / "manifest.json").is_file():
+        shutil.rmtree(baseline)
+        if not any(baselines.iterdir()):
+            baselines.rmdir()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
