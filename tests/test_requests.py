@@ -183,7 +183,10 @@ def test_requests_at_once_are_answered_as_one_by_one_and_leave_nothing_behind(mo
             lambda: model.search(text="nurse", user=f"u{n:03d}", k=3).to_pylist(),
         ]
 
-    model = make(features={"history": {"type": "aggregates"}}, pipeline={"retrieve": {"k": 20}})
+    rules = [{"type": "calibrate", "feature": "item.categorical.tags"}]
+    rules.append({"type": "boost", "where": {"item.continuous.price": {"lt": 40}}, "factor": 2})
+    stages = {"retrieve": {"k": 20}, "rerank": {"rules": rules}, "strict": True}
+    model = make(features={"history": {"type": "aggregates"}}, pipeline=stages)
     programs = [one for n in range(8) for one in calls(model, n)]
     alone = [program() for program in programs]
     kept = list(model.context.warnings)

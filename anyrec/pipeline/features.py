@@ -82,9 +82,10 @@ class Features:
         if side == "user":
             return values_of(request.users, column, len(request.rows))
         items = request.items
-        if self._made[0] is not items:
-            self._made = (items, {})
-        made = self._made[1]
+        table, made = self._made  # read once: another thread may ask for another table of items meanwhile
+        if table is not items:
+            made = {}
+            self._made = (items, made)
         if name not in made:
             made[name] = values_of(items, column, len(items))
         return made[name]

@@ -258,7 +258,7 @@ class Pipeline:
             with request.recommender._inference():
                 more = _own_best(request, k, shown, lacking)
             merged = _fill_up(merged, more, width, len(request.items))
-        if len(brought) == 1 and self.sources[0].scored and not lacking.any():
+        if len(brought) == 1 and self.sources[0].in_model_order(request) and not lacking.any():
             found = Candidates(Lists(merged.items, brought[0].scores[:, :width]), merged.places, merged.scores)
         else:
             found = _in_model_order(request, merged)

@@ -90,6 +90,10 @@ class Source:
     def __init__(self, params: BaseModel | None = None):
         self.params: Any = params if params is not None else type(self).Params()
 
+    def in_model_order(self, request: Request) -> bool:
+        """Whether the scores of what it brings for this request are the model's own."""
+        return self.scored
+
     def check(self, recommender: Recommender) -> None:
         """Raises ConfigError where an option does not fit the data, with every such fault, at a pointer from its own options."""
 

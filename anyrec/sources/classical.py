@@ -65,8 +65,9 @@ class ClassicalSource(Source):
         self.size = int(state["size"][0])
 
     def _restored(self, recommender: Recommender) -> None:
-        self.classical = self._make(recommender)
-        self.classical.restore(self.saved)
+        classical = self._make(recommender)
+        classical.restore(self.saved)
+        self.classical = classical  # last: another thread uses it as soon as it is there
 
     def _make(self, recommender: Recommender) -> Classical:
         model, registry, where = self.params.model, recommender.registry, "/pipeline/retrieve/sources/model"

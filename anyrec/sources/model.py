@@ -18,14 +18,15 @@ class ModelSource(Source):
 
     type = "model"
 
-    scored = True
-
     class Params(Source.Params):
         pass
 
+    def in_model_order(self, request: Request) -> bool:
+        """True if all items are scored; an index may order them by approximate scores."""
+        return catalogue_of(request.recommender) is None
+
     def retrieve(self, request: Request, k: int, allowed: np.ndarray | None) -> Lists:
         recommender, catalogue = request.recommender, catalogue_of(request.recommender)
-        self.scored = catalogue is None
         with recommender._inference():
             if catalogue is not None:
                 queries = recommender._vectors("user", request.represented).float().cpu().numpy()
