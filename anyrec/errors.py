@@ -50,6 +50,8 @@ class InputError(AnyrecError):
 
     exit_code = 2
     subject = "the input"
+    remarks: Sequence[str] = ()
+    """Further sentences for the message, about what is no fault but probably not meant."""
 
     def __init__(self, faults: Sequence[Fault] | Fault, counts: dict[str, int] | None = None):
         self.faults = [faults] if isinstance(faults, Fault) else list(faults)
@@ -68,6 +70,7 @@ class InputError(AnyrecError):
             hidden = count - min(shown[kind], SHOWN_PER_KIND)
             if hidden > 0:
                 lines.append(f"  ... and {hidden} more of kind '{kind}'")
+        lines += self.remarks
         return "\n".join(lines)
 
 

@@ -224,9 +224,22 @@ def _finish(parts: list[Part], faults: Faults, notes: list[str], options: DataCo
     )
     check_roles(options, users, items, faults)
     users, items, roles = apply_roles(users, items, options, notes, faults, places)
+    dataset = Dataset(users, items, interactions, root, roles, notes)
     if faults:
-        raise faults.error()
-    return Dataset(users, items, interactions, root, roles, notes)
+        raise _with_remarks(faults, dataset, options)
+    return dataset
+
+
+def _with_remarks(faults: Faults, dataset: Dataset, options: DataConfig) -> DataError:
+    """The error of the faults. If only weights are at fault, the message also says which types and ratings are probably
+    not understood as they were meant, since negative weights are often meant as dislikes."""
+    error = faults.error()
+    if set(faults.counts) == {"bad weight"}:
+        from anyrec.data.interpretation import interpretation
+
+        found = interpretation(dataset, options)
+        error.remarks = [f"{one.level}: {one.text} {one.advice}" for one in found if one.level == "warning"]
+    return error
 
 
 def _checked_parts(document: Any, faults: Faults) -> dict[str, list[Any]]:
