@@ -271,6 +271,8 @@ def check_cells(dataset: Dataset) -> list[Finding]:
             if not name.startswith(("categorical.", "text.")):
                 continue
             flat, _ = flattened(dataset.table(side).column(name).combine_chunks())
+            if not pa.types.is_string(flat.type):
+                continue
             values = flat.filter(pa.array(is_present(flat)))
             for pattern, what, advice in CELLS:
                 if name.startswith("text.") and pattern == SEPARATED:
