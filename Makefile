@@ -5,13 +5,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test lint format schema docs bench clean
+.PHONY: demo test fuzz lint format schema docs bench clean
 
 demo: $(VENV)/.ready
 	$(BIN)/anyrec demo
 
 test: $(VENV)/.ready-test
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+# Hostile input of every kind: N examples of each test with fresh seeds (make fuzz N=100000).
+N ?= 1000
+fuzz: $(VENV)/.ready-test
+	FUZZ_N=$(N) $(BIN)/python -m pytest -n auto --maxprocesses 4 tests/fuzz
 
 lint: $(VENV)/.ready-test
 	$(BIN)/ruff check .

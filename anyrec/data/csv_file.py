@@ -25,6 +25,8 @@ WHOLE = r"^(0|-?[1-9][0-9]{0,17})$"
 def read_csv(path: Path, faults: Faults, notes: list[str]) -> tuple[Columns, int, LinePlace]:
     """Columns of texts (lists of them where the header ends in `[]`), the number of rows, and where each row is."""
     data = read_bytes(path)
+    if not _is_utf8(data):  # before the parse, whose handler of ragged rows cannot be given other bytes
+        raise not_utf8(data, path)
     separator = separator_of(data, path)
     if separator != "," and stem_and_kind(path)[1] != ".tsv":
         notes.append(f"{path.name}: the file seems to be separated by {SEPARATORS[separator]} and is read so.")
@@ -47,6 +49,14 @@ def read_csv(path: Path, faults: Faults, notes: list[str]) -> tuple[Columns, int
         )
     columns = [_named(name, table.column(number).combine_chunks()) for number, name in enumerate(table.column_names)]
     return columns, len(table), place
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        pa.array([data], pa.large_binary()).cast(pa.large_string())
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 def separator_of(data: bytes, path: Path) -> str:
