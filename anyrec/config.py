@@ -6,14 +6,25 @@ no number, `true` is no number, and a number is finite. Every number has both bo
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 
 TWO_TOWER = "two_tower"
 MAX_DIM = 16_384
 MAX_ROWS = 10**12
-Metric = Annotated[str, Field(pattern=r"^(auc|(ndcg|recall|precision|hit_rate|map|mrr)@[1-9][0-9]{0,4})$")]
+RANKING_METRICS = ("ndcg", "recall", "precision", "hit_rate", "map", "mrr")
+METRIC = rf"^(auc|({'|'.join(RANKING_METRICS)})@[1-9][0-9]{{0,4}})$"
+
+
+def _known_metric(name: str) -> str:
+    if not re.fullmatch(METRIC, name):
+        raise ValueError(f"no such metric; use auc, or {', '.join(RANKING_METRICS)} with a cut-off, as ndcg@10")
+    return name
+
+
+Metric = Annotated[str, AfterValidator(_known_metric), WithJsonSchema({"type": "string", "pattern": METRIC})]
 CutOff = Annotated[int, Field(ge=1, le=10_000)]
 
 
