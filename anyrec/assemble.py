@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from anyrec.config import Config
+from anyrec.check_config import config_faults
+from anyrec.config import TWO_TOWER, Config
 from anyrec.contracts import Context, Head
+from anyrec.data.check import data_faults
 from anyrec.data.dataset import Dataset, Side
 from anyrec.errors import ConfigError, Fault
 from anyrec.graph import join_graph
@@ -22,8 +24,27 @@ from anyrec.model import (
     make_interaction,
     make_tower,
     move_columns,
+    unknown_choices,
 )
 from anyrec.plugins import Registry
+
+
+def check_with_data(config: Config, registry: Registry, dataset: Dataset) -> None:
+    """Check a resolved config against the data, before anything is learned. Raises ConfigError with every fault."""
+    faults = [*config_faults(config, registry), *data_faults(config, dataset)]
+    if config.model.type == TWO_TOWER:
+        for side in SIDES:
+            faults += unknown_choices(config.tower(side)[0], registry, dataset, side)
+        for name, component in config.heads.items():
+            target = getattr(registry.get("head", component.type), "target", None) if not faults else None
+            if target is not None and dataset.column(target) is None:
+                faults.append(_no_target(name, target))
+    if faults:
+        raise ConfigError(list(dict.fromkeys(faults)))
+
+
+def _no_target(head: str, target: str) -> Fault:
+    return Fault(f"/heads/{head}", f"no interaction has '{target}', which this head learns.", "Leave the head out.")
 
 
 def assemble(
@@ -67,8 +88,7 @@ def fit_heads(config: Config, registry: Registry, dataset: Dataset, train: np.nd
         head = make_head(config, registry, name, component, dim)
         column = dataset.column(head.target)
         if column is None:
-            what = f"no interaction has '{head.target}', which this head learns."
-            raise ConfigError(Fault(f"/heads/{name}", what, "Leave the head out."))
+            raise ConfigError(_no_target(name, head.target))
         head.fit(column.take(pa.array(train)))
         head.build()
         heads[name] = head

@@ -119,7 +119,9 @@ def load(
     if config is not None:
         from anyrec.load_config import load_config
 
-        load_config(config)  # the model carries its own config; one that is given is checked all the same
+        load_config(
+            config, plugins=plugins
+        )  # the model carries its own config; one that is given is checked all the same
     from anyrec.recommender import Recommender
 
     return Recommender.load(model_path, trust_plugins=trust, plugins=[str(folder) for folder in plugins])

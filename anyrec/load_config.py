@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -57,8 +58,15 @@ def load_config(
         config = Config.model_validate(document)
     except ValidationError as error:
         raise ConfigError(faults_of(error, Config)) from None
-    registry = registry or discover([*config.plugins, *plugins])
-    faults = config_faults(config, registry, encoders_may_follow)
+    faults = []
+    if registry is None:
+        faults = [
+            Fault(f"/plugins/{number}", f"there is no folder {show(folder)}.", "Give a folder of plugins.", "no folder")
+            for number, folder in enumerate(config.plugins)
+            if not os.path.isdir(folder)
+        ]
+        registry = discover([*config.plugins, *plugins])
+    faults += config_faults(config, registry, encoders_may_follow)
     if faults:
         raise ConfigError(faults)
     return config, notes

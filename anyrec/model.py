@@ -188,7 +188,7 @@ def make_encoders(
     What cannot be used is said in `notes`. Raises ConfigError with every bad option.
     """
     choices, _ = config.tower(side)
-    faults = _unknown_choices(choices, registry, dataset, side)
+    faults = unknown_choices(choices, registry, dataset, side)
     dim = config.encoder_dim or config.dim
     encoders: dict[str, Encoder] = {}
     for name in [IDENTITY, *dataset.features(side)]:
@@ -296,7 +296,7 @@ def _fits(registry: Registry, kind: str, role: str) -> bool:
     return all(plugin.role in ("", role) for plugin in registry.plugins("encoder") if plugin.type == kind) or not role
 
 
-def _unknown_choices(
+def unknown_choices(
     choices: dict[str, Feature | None], registry: Registry, dataset: Dataset, side: Side
 ) -> list[Fault]:
     """Faults for groups and fields that neither the data nor any encoder knows."""

@@ -15,11 +15,9 @@ from torch import Tensor, nn
 
 from anyrec.answers import Answers
 from anyrec.arguments import checked_choice, log
-from anyrec.assemble import assemble
-from anyrec.check_config import config_faults
+from anyrec.assemble import assemble, check_with_data
 from anyrec.config import TWO_TOWER, Config, DataConfig
 from anyrec.contracts import Context
-from anyrec.data.check import data_faults
 from anyrec.data.columns import show
 from anyrec.data.dataset import Dataset, Side
 from anyrec.data.fingerprint import data_fingerprint
@@ -126,9 +124,7 @@ class Recommender(Answers, Nearest):
         from anyrec.pipeline.fit import check_pipeline, fit_pipeline
 
         config, chosen = resolve_config(self.requested, dataset, self.registry)
-        faults = [*config_faults(config, self.registry), *data_faults(config, dataset)]
-        if faults:
-            raise ConfigError(faults)
+        check_with_data(config, self.registry, dataset)
         self.config = config
         self.notes += chosen
         dataset = dataset.sorted()

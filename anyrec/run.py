@@ -13,16 +13,15 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from anyrec.assemble import check_with_data
 from anyrec.card import metric_names
-from anyrec.check_config import config_faults
 from anyrec.config import Config
-from anyrec.data.check import data_faults
 from anyrec.data.dataset import Dataset
 from anyrec.data.doctor import as_lines, examine
 from anyrec.data.interpretation import interpretation
 from anyrec.data.read import read_dataset
 from anyrec.defaults import resolve_config
-from anyrec.errors import AnyrecError, ConfigError, Fault, OutputError
+from anyrec.errors import AnyrecError, Fault, OutputError
 from anyrec.evaluation import sampled
 from anyrec.evaluation.record import remove_report
 from anyrec.files import atomic_write, exclusive
@@ -192,9 +191,7 @@ def complete_config(config: Config, data: Path, plugins: Sequence[str]) -> tuple
     registry = discover([*config.plugins, *plugins])
     dataset = read_data(data, config)
     complete, chosen = resolve_config(config, dataset, registry)
-    faults = [*config_faults(complete, registry), *data_faults(complete, dataset)]
-    if faults:
-        raise ConfigError(faults)
+    check_with_data(complete, registry, dataset)
     return complete, chosen
 
 

@@ -70,6 +70,7 @@ WRONG = {
     "/training/optimizer/learning_rate": {"training": {"optimizer": {"learning_rate": float("nan")}}},
     "/seed": {"seed": 2**80},
     "/name": {"name": "a\x00b"},
+    "/plugins/0": {"plugins": ["no_such_folder"]},
 }
 
 
@@ -156,10 +157,20 @@ def test_what_the_data_lack_is_a_fault_before_training():
         ({"data": {"roles": {"user.nope": "items"}}}, "/data/roles/user.nope"),
         ({"data": {"roles": {"user.spending": "timestamps"}}}, "/data/roles/user.spending"),
         ({"evaluation": {"category": "categorical.nope"}}, "/evaluation/category"),
+        ({"features": {"audio_": {"together": True}}}, "/features/audio_"),
+        ({"data": {"max_users": 3}}, "/data/max_users"),
+        ({"data": {"min_item_interactions": 900}}, "/data/min_item_interactions"),
     ):
         with pytest.raises(ConfigError) as error:
             Recommender.from_config(document).fit(small_dataset(), progress=False)
         assert where in [fault.where for fault in error.value.faults]
+
+
+def test_a_head_without_its_target_is_a_fault_before_training():
+    data = small_dataset()
+    bare = Dataset(data.users, data.items, data.interactions.drop_columns(["rating"]), roles=data.roles)
+    with pytest.raises(ConfigError, match="/heads/stars: no interaction has 'rating'"):
+        Recommender.from_config({"heads": {"stars": {"type": "rating"}}}).fit(bare, progress=False)
 
 
 def test_a_split_by_time_that_leaves_nothing_is_a_fault_where_it_was_asked_for():

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from anyrec.config import Config
+import numpy as np
+
+from anyrec.config import MAX_ROWS, Config, DataConfig
 from anyrec.data.dataset import Dataset
 from anyrec.data.roles import temporal_names
 from anyrec.errors import Fault, did_you_mean
 
 
 def data_faults(config: Config, dataset: Dataset) -> list[Fault]:
-    """Roles and a category of features that the data lack, and roles other than those by which the data were read."""
-    faults = []
+    """Roles and a category of features that the data lack, and keys of `data` by which the data were not read."""
+    faults = _not_read_by(config.data, dataset)
     names = temporal_names(dataset.users, dataset.items)
     for name, role in config.data.roles.items():
         where = f"/data/roles/{name}"
@@ -27,3 +29,18 @@ def data_faults(config: Config, dataset: Dataset) -> list[Fault]:
             what = f"items have no categorical feature '{category}'."
             faults.append(Fault("/evaluation/category", what, did_you_mean(category, known), "unknown feature"))
     return faults
+
+
+def _not_read_by(options: DataConfig, dataset: Dataset) -> list[Fault]:
+    """Limits that the data exceed: they were read without them."""
+    counts = (np.bincount(rows) for rows in (dataset.user_rows, dataset.item_rows))
+    users, items = (int(found[found > 0].min(initial=MAX_ROWS)) for found in counts)
+    checks = {
+        "max_users": len(dataset.users) > (options.max_users or MAX_ROWS),
+        "max_items": len(dataset.items) > (options.max_items or MAX_ROWS),
+        "max_interactions": len(dataset.interactions) > (options.max_interactions or MAX_ROWS),
+        "min_user_interactions": users < options.min_user_interactions,
+        "min_item_interactions": items < options.min_item_interactions,
+    }
+    what, hint = "the data were read without this limit.", "Read them with it: Dataset.read(path, config.data)."
+    return [Fault(f"/data/{key}", what, hint, "not read by") for key, wrong in checks.items() if wrong]
