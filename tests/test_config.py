@@ -8,7 +8,7 @@ import socket
 import jsonschema
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small import START, call, small_dataset
 
@@ -242,7 +242,7 @@ NESTED = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_the_published_schema_accepts_whatever_is_accepted(data):
     document = {}
@@ -259,6 +259,7 @@ def test_the_published_schema_accepts_whatever_is_accepted(data):
     SCHEMA.validate(document)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["", "\x00", "é"]),

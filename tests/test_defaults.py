@@ -4,7 +4,7 @@ import json
 
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small import call, small_dataset
 
@@ -169,6 +169,7 @@ def holds(document, other):
     )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.dictionaries(st.sampled_from("abcd"), JSON, max_size=4),
     st.dictionaries(st.sampled_from("abcd"), JSON, max_size=4),
@@ -196,7 +197,7 @@ SETTINGS = {
 }
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.fixed_dictionaries({}, optional=SETTINGS))
 def test_whatever_is_set_the_choices_beside_it_train(document):
     """A user's choice is never broken by a suggestion."""
