@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from anyrec import cli_data, cli_retrieval, cli_search  # noqa: F401  their commands join the application
 from anyrec.cli_options import (
@@ -36,8 +34,8 @@ from anyrec.cli_options import (
     load,
     model_place,
     out,
-    read_context,
-    read_now,
+    print_tables,
+    read_moment,
     with_overrides,
     write,
 )
@@ -125,7 +123,7 @@ def recommend(
     _check_recommend(data, everyone, output, trace or explain)
     if output is not None:
         check_output(output)
-    moment: dict[str, Any] = {"context": read_context(context), "now": read_now(now)}
+    moment = read_moment(context, now)
     recommender = load(model_path, model_dir, model_name, config, plugins, trust_plugins)
     if everyone and output is not None:
         from anyrec.pipeline.batch import write_lists
@@ -290,7 +288,7 @@ def compare(
     if as_json:
         write(json.dumps(comparing.as_json(found), indent=1), None)
         return
-    Console(highlight=False, width=None if sys.stdout.isatty() else 200).print(*comparing.tables(found), sep="\n")
+    print_tables(*comparing.tables(found), width=200)
 
 
 @app.command()

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from anyrec.cli_options import (
     ConfigPath,
@@ -18,7 +16,9 @@ from anyrec.cli_options import (
     app,
     convert_app,
     err,
+    finite,
     out,
+    print_tables,
     with_overrides,
     write,
 )
@@ -28,6 +28,8 @@ from anyrec.outputs import check_output
 DataArgument = Annotated[
     Path, typer.Argument(help="The data: JSON, a folder of tables or of MovieLens, or - for JSON from standard input.")
 ]
+MOST_MADE = 100_000_000
+"""Records of a kind that `synth` makes: more do not fit the memory of one machine."""
 
 
 @app.command()
@@ -139,7 +141,7 @@ def plugins(folders: PluginFolders = []) -> None:  # noqa: B006
     for plugin in discover(folders).plugins():
         reads = plugin.group + (f" ({plugin.role})" if plugin.role else "")
         table.add_row(plugin.kind, plugin.type, reads, plugin.origin, plugin.doc)
-    Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
+    print_tables(table)
 
 
 @app.command()
@@ -162,11 +164,13 @@ def schema(
 @app.command()
 def synth(
     path: Annotated[Path, typer.Argument(help="The JSON file to write; images go beside it.")],
-    users: Annotated[int, typer.Option(min=1)] = 1000,
-    items: Annotated[int, typer.Option(min=1)] = 100,
-    interactions: Annotated[int, typer.Option(min=1)] = 13600,
-    seed: int = 0,
-    noise: Annotated[float, typer.Option(min=0, max=1, help="Share of interactions that are random.")] = 0.1,
+    users: Annotated[int, typer.Option(min=1, max=MOST_MADE)] = 1000,
+    items: Annotated[int, typer.Option(min=1, max=MOST_MADE)] = 100,
+    interactions: Annotated[int, typer.Option(min=1, max=MOST_MADE)] = 13600,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1)] = 0,
+    noise: Annotated[
+        float, typer.Option(min=0, max=1, callback=finite, help="Share of interactions that are random.")
+    ] = 0.1,
     preferences: Annotated[str, typer.Option(help="Planted preferences, by commas; 'all' or 'none'.")] = "all",
     images: Annotated[bool, typer.Option(help="Draw an image of each item.")] = True,
 ) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
+from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,8 +18,40 @@ from anyrec.errors import Fault, InputError
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 convert_app = typer.Typer(no_args_is_help=True)
 app.add_typer(convert_app, name="convert", help="Write a known data set in anyrec's format.")
-out = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
-err = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+
+def console(**options: Any) -> Console:
+    """A console that prints texts as they are: brackets in data are no markup, and `:smile:` is no emoji."""
+    return Console(highlight=False, markup=False, emoji=False, **options)
+
+
+out, err = console(soft_wrap=True), console(stderr=True, soft_wrap=True)
+
+
+def print_tables(*tables: Any, width: int = 160) -> None:
+    """Print tables to standard output, as wide as the terminal, or `width` letters if it is none."""
+    console(width=None if sys.stdout.isatty() else width).print(*tables, sep="\n")
+
+
+def finite(value: float | None) -> float | None:
+    """For options: refuses NaN and infinite numbers, which pass the bounds of an option."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a finite number.")
+    return value
+
+
+def check_arguments(arguments: Sequence[str]) -> None:
+    """Raises InputError for arguments that are not UTF-8 (half surrogates, as Python reads such bytes) or hold NUL."""
+    faults = [
+        Fault(
+            f"argument {n}", f"{argument!r:.60} is not UTF-8 text.", "Write it, or rename the file, in UTF-8.", "text"
+        )
+        for n, argument in enumerate(arguments, 1)
+        if "\0" in argument or any("\ud800" <= letter <= "\udfff" for letter in argument)
+    ]
+    if faults:
+        raise InputError(faults)
+
 
 ConfigPath = Annotated[
     Path | None, typer.Option("--config", "--config_path", "--config-path", help="The config, JSON.")
@@ -38,7 +72,7 @@ PluginFolders = Annotated[list[Path], typer.Option("--plugins", help="A folder o
 ImageRoot = Annotated[
     Path | None, typer.Option("--image-root", "--image_root", help="Folder that relative image paths start from.")
 ]
-TopK = Annotated[int, typer.Option("--top-k", "--top_k", min=1, help="Items to list for each user.")]
+TopK = Annotated[int, typer.Option("--top-k", "--top_k", min=1, max=1_000_000_000, help="Items to list for each user.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="File to write to; by default standard output.")]
 ContextValues = Annotated[
     list[str],
@@ -70,17 +104,48 @@ def with_overrides(overrides: list[str], image_root: Path | None, output: Path |
 
 
 def read_context(values: list[str]) -> dict[str, Any]:
-    """key=value pairs, each value as JSON where it is JSON, else as it stands. Raises InputError for one without a key."""
-    found = {}
+    """Read key=value pairs, each value as JSON if it is JSON, else as it stands.
+
+    Raises:
+        InputError: with every pair that has no key, names a key again, or holds NaN or an infinite number.
+    """
+    found, faults = {}, []
     for text in values:
         key, equals, value = text.partition("=")
         if not key or not equals:
-            raise InputError(Fault("--context", f"'{text}' is not key=value.", "Write country=fr, say.", "option"))
+            faults.append(Fault("--context", f"'{text:.60}' is not key=value.", "Write country=fr, say.", "option"))
+            continue
+        if key in found:
+            faults.append(Fault("--context", f"'{key:.60}' is given twice.", "Give a list: device=[1, 2].", "option"))
         try:
             found[key] = json.loads(value)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # no JSON, a number of thousands of digits, or nested too deep
             found[key] = value
+        if not _is_finite(found[key]):
+            faults.append(Fault("--context", f"the value of '{key:.60}' is not a finite number.", kind="option"))
+    if faults:
+        raise InputError(faults)
     return found
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return not isinstance(value, (int, float)) or math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def read_moment(context: list[str], now: str | None) -> dict[str, Any]:
+    """Read `--context` and `--now`. Raises InputError with the faults of both."""
+    moment, faults = {}, []
+    for name, read in (("context", lambda: read_context(context)), ("now", lambda: read_now(now))):
+        try:
+            moment[name] = read()
+        except InputError as error:
+            faults += error.faults
+    if faults:
+        raise InputError(faults)
+    return moment
 
 
 def read_now(text: str | None) -> int | None:
@@ -90,7 +155,7 @@ def read_now(text: str | None) -> int | None:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        fault = Fault("--now", f"'{text}' is not a time.", "Write it as 2026-11-21T12:00.", "option")
+        fault = Fault("--now", f"'{text:.60}' is not a time.", "Write it as 2026-11-21T12:00.", "option")
         raise InputError(fault) from None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=timezone.utc)

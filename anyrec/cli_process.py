@@ -18,7 +18,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from anyrec.cli_options import err
+from anyrec.cli_errors import DEBUG, internal_error
+from anyrec.cli_options import check_arguments, err
 from anyrec.errors import AnyrecError, OutputError
 from anyrec.runtime import own_process
 
@@ -42,6 +43,7 @@ def run_command(program: Callable[[], Any]) -> None:
     try:
         with _signals_stop():
             try:
+                check_arguments(sys.argv[1:])
                 program()
             finally:
                 sys.stdout.flush()
@@ -56,6 +58,10 @@ def run_command(program: Callable[[], Any]) -> None:
         if error.filename is None:
             _discard_standard_output()
         _end(str(_output_error(error)), OutputError.exit_code)
+    except Exception as error:
+        if os.environ.get(DEBUG):
+            raise
+        _end(internal_error(error, sys.argv), 1)
 
 
 def escape_what_the_terminal_cannot_show() -> None:

@@ -7,7 +7,19 @@ from typing import Annotated, Any
 
 import typer
 
-from anyrec.cli_options import ModelDir, ModelName, ModelPath, PluginFolders, Trust, app, err, load, model_place, out
+from anyrec.cli_options import (
+    ModelDir,
+    ModelName,
+    ModelPath,
+    PluginFolders,
+    Trust,
+    app,
+    err,
+    finite,
+    load,
+    model_place,
+    out,
+)
 from anyrec.errors import ConfigError, Fault
 
 COLUMNS = {
@@ -29,7 +41,9 @@ def index(
     options: Annotated[list[str], typer.Option("--set", help="Its option, as kind=ivf; may be repeated.")] = [],  # noqa: B006
     recall: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Recall to reach; without --type, by what is cheapest of all installed."),
+        typer.Option(
+            min=0, max=1, callback=finite, help="Recall to reach; without --type, by what is cheapest of all installed."
+        ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder to write to; by default `index` beside the model's.")

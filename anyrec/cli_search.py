@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import Annotated, Any
 
 import typer
@@ -18,8 +17,10 @@ from anyrec.cli_options import (
     Trust,
     app,
     err,
+    finite,
     load,
     out,
+    print_tables,
     write,
 )
 from anyrec.errors import Fault, InputError
@@ -36,7 +37,7 @@ def search(
     ] = None,
     model_path: ModelPath = None,
     top_k: TopK = 10,
-    personal: Annotated[float, typer.Option(help="Share that the user's liking makes up.")] = 0.3,
+    personal: Annotated[float, typer.Option(callback=finite, help="Share that the user's liking makes up.")] = 0.3,
     where: Annotated[
         str | None, typer.Option("--where", help="A condition on the items, JSON (docs/rules.md).")
     ] = None,
@@ -132,8 +133,6 @@ def _equal(column: Any, value: Any) -> Any:
 def _show(recommender: Any, table: Any, caption: str) -> None:
     """table: item_id, score, rank."""
     from rich import box
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
     from anyrec.evaluation.examples import title_of
@@ -141,7 +140,7 @@ def _show(recommender: Any, table: Any, caption: str) -> None:
 
     dataset = recommender.dataset
     category = category_feature(dataset, recommender.config.evaluation.category)
-    shown = Table(box=box.SIMPLE, title=escape(caption), title_justify="left")
+    shown = Table(box=box.SIMPLE, title=caption, title_justify="left")
     for name, justify in (("rank", "right"), ("item", "left"), ("title", "left"), ("", "left"), ("score", "right")):
         shown.add_column(name if name else (category or "").split(".")[-1], justify=justify)  # type: ignore[arg-type]
     rows = recommender._rows_of_ids("item", table.column("item_id"))
@@ -150,8 +149,8 @@ def _show(recommender: Any, table: Any, caption: str) -> None:
         about = ", ".join(value) if isinstance(value, list) else str(value or "")
         title = title_of(dataset, row)
         cells = (str(entry["rank"]), str(entry["item_id"]), title, about, f"{entry['score']:.3f}")
-        shown.add_row(*map(escape, cells))
-    Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(shown)
+        shown.add_row(*cells)
+    print_tables(shown)
 
 
 def _user(recommender: Any, given: str) -> Any:
@@ -174,7 +173,7 @@ def _ids(recommender: Any, side: str, given: list[str], option: str) -> Any:
 def _json(text: str, option: str) -> dict[str, Any]:
     try:
         found = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # thousands of digits are a ValueError
         raise InputError(Fault(option, f"this is not valid JSON: {error}.", kind="option")) from None
     if not isinstance(found, dict):
         raise InputError(Fault(option, "an object was expected.", kind="option"))

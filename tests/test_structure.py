@@ -26,7 +26,7 @@ ORDER = [
     ("testing", "testing_index"),
     ("request_reader", "known", "answers", "nearest", "recommender", "storage", "card", "classical"),
     ("inference", "run", "describe", "demo"),
-    ("cli", "cli_data", "cli_retrieval", "cli_search", "cli_options", "cli_process"),
+    ("cli", "cli_data", "cli_retrieval", "cli_search", "cli_options", "cli_process", "cli_errors"),
 ]
 SHELVES = ("encoders", "interaction", "classifier")
 INNER = ("indexes", "sources", "rules")
