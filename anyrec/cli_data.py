@@ -57,9 +57,9 @@ def init(
 def validate(
     data: DataArgument,
     config: ConfigPath = None,
-    overrides: Overrides = [],  # noqa: B006
     image_root: ImageRoot = None,
     images: Annotated[bool, typer.Option(help="Open every image file as well.")] = True,
+    overrides: Overrides = [],  # noqa: B006
 ) -> None:
     """Check data for every fault, and say each with where it is and how to correct it."""
     from anyrec.data.labels import check_weights
@@ -108,9 +108,9 @@ def describe(
 def doctor(
     data: DataArgument,
     config: ConfigPath = None,
-    overrides: Overrides = [],  # noqa: B006
     image_root: ImageRoot = None,
     images: Annotated[bool, typer.Option(help="Compare the images as well.")] = True,
+    overrides: Overrides = [],  # noqa: B006
 ) -> None:
     """Say what is odd in the data: leaks, duplicates, drift, dead features, suspicious ids; and what to do about it."""
     from anyrec.data.doctor import examine
