@@ -128,7 +128,7 @@ def _with_new_ids(table: pa.Table, side: str, ids: pa.ChunkedArray) -> pa.Table:
 
 def _checked_labels(interactions: pa.Table, faults: Faults, place: Place) -> pa.Table:
     column = interactions.column("label").combine_chunks().cast(pa.float64())
-    good = pc.fill_null(pc.is_in(column, value_set=pa.array([0.0, 1.0])), False)
+    good = pc.fill_null(pc.or_(pc.equal(column, 0.0), pc.equal(column, 1.0)), False)  # -0.0 equals 0.0
     wrong = np.flatnonzero(pc.and_(column.is_valid(), pc.invert(good)).to_numpy(zero_copy_only=False))
     faults.add_rows(
         "bad label",
