@@ -205,6 +205,10 @@ class ClassicalRecommender(Recommender):
     def _read_features(self, side: Side) -> list[str]:
         return []
 
+    @property
+    def reads_history(self) -> bool:
+        return self.model.classical.by_history
+
     def _reads_history(self) -> bool:
         return self.model.classical.by_history
 

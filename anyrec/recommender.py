@@ -409,6 +409,11 @@ class Recommender(Answers, Nearest):
 
         self.model = read_model(folder, self.config, self.registry, self.context).to(self.device)
 
+    @property
+    def reads_history(self) -> bool:
+        """Whether what a user does after training changes the user's scores without training again."""
+        return self.model.has_history
+
     has_vectors = True
     """Whether users and items have embeddings."""
 

@@ -13,6 +13,7 @@ from anyrec.config import Component
 from anyrec.data.dataset import Dataset
 from anyrec.data.labels import label_interactions
 from anyrec.data.split import NO_PART, PARTS, part_of_each, split_interactions
+from anyrec.errors import ModelError
 from anyrec.evaluation.classification import classify, labelled_pairs
 from anyrec.evaluation.files import evaluate_file
 from anyrec.evaluation.held_out import held_out
@@ -247,3 +248,40 @@ def test_where_no_validation_item_can_be_listed_all_epochs_are_trained():
         fitted = fit(data, training=training, split={"protocol": "leave_last_out"}, evaluation={"repeats": repeats})
         assert fitted.result.best_epoch == best and len(fitted.result.history) == 3
         assert fitted.metrics.get("test", {"ndcg@10": 0.0})["ndcg@10"] == 0.0
+
+
+def test_a_refitted_model_is_never_measured_on_the_validation_part_it_has_learned_from(tmp_path):
+    training = {"epochs": 1, "batch_size": 128, "patience": None}
+    plain = fit(model={"type": "ease"}, training=training)
+    fitted = fit(model={"type": "ease"}, training={**training, "refit": True})
+    loaded = Recommender.load(fitted.save(tmp_path / "model")).with_data(repeating())
+    for recommender in (fitted, loaded):
+        assert recommender.evaluate("validation") == pytest.approx(plain.metrics["validation"])
+        assert recommender.evaluate("test") != plain.metrics["test"]
+        measured = f"{plain.metrics['validation']['ndcg@10']:.4f}"
+        with pytest.raises(ModelError, match=f"has learned from the validation part.*{measured}"):
+            classify(recommender, "validation")
+
+
+@pytest.mark.parametrize("repeats", ["miss", "drop", "include_seen"])
+def test_training_notes_how_many_targets_repeat_and_the_metrics_of_both_kinds(repeats):
+    fitted = fit(model={"type": "recent_popularity"}, evaluation={"repeats": repeats})
+    held = held_out(fitted, "test", repeats="miss")
+    note = next(one for one in fitted.notes if "the user had before" in one)
+    assert f"{held.repeated.sum()} of {len(held.repeated)} held-out test pairs" in note and "include-seen" in note
+    figures = {}
+    for rule in ("miss", "drop", "include_seen"):
+        figures[rule] = with_repeats(fitted, rule).evaluate("test")["ndcg@10"]
+    assert (
+        f"Without seen items, ndcg@10 is {figures['miss']:.4f} over all pairs, {figures['drop']:.4f} over new" in note
+    )
+    assert f"With seen items, it is {figures['include_seen']:.4f} over all pairs" in note
+
+
+def test_the_doctor_says_that_interactions_repeat_and_that_lists_leave_seen_items_out():
+    from anyrec.data.doctor import examine
+
+    mostly = [one for one in examine(repeating(share=0.9)) if one.kind == "repeats"]
+    assert len(mostly) == 1 and mostly[0].level == "warning" and mostly[0].text.startswith("Most interactions")
+    assert "Lists leave out seen items" in mostly[0].text and "--include-seen" in mostly[0].advice
+    assert not [one for one in examine(small_dataset()) if one.kind == "repeats"]

@@ -625,7 +625,8 @@ def test_examples_show_what_was_held_out_as_hits_and_nothing_else(told):
         had = {titles[data.item_rows[row]] for row in mine if row in set(split.train) | set(split.validation)}
         assert [item.hit for item in one.shown] == [item.title in tested for item in one.shown]
         assert set(one.held_out) <= tested and not any(item.hit for item in one.history)
-        lists = found.recommender.recommend([person], 60, exclude_seen=False)["item_id"].to_pylist()
+        before = found.recommender.before("test")
+        lists = before.recommend([person], 60, exclude_seen=False)["item_id"].to_pylist()
         ranked = [titles[data.ids("item").to_pylist().index(item)] for item in lists]
         assert [item.title for item in one.shown] == [title for title in ranked if title not in had or title in tested][
             :6
@@ -868,3 +869,44 @@ def test_a_model_whose_lists_lack_every_category_is_reported_beside_one_whose_do
     assert category_feature(found.recommender.dataset) == "categorical.tags"
     assert "calibration@10" in found.model.by_user and "calibration@10" not in found.baselines["popularity"].by_user
     assert sections(found, tmp_path)
+
+
+def test_a_significantly_better_baseline_comes_first_and_popularity_after_it():
+    from types import SimpleNamespace
+
+    from anyrec.evaluation.statistics import Comparison, Interval
+
+    worse, same = Comparison(-0.1, -0.2, -0.05, 0.001, 0.002), Comparison(0.0, -0.01, 0.01, 0.9, 0.9)
+    means = {"recent_popularity": 0.41, "popularity": 0.31}
+    found = SimpleNamespace(
+        intervals={"m": {"ndcg@10": Interval(0.31, 0.3, 0.32, 99)}},
+        model=SimpleNamespace(name="m"),
+        metric="ndcg@10",
+        best_baseline="recent_popularity",
+        compared={"popularity": same, "recent_popularity": worse},
+        baselines={name: SimpleNamespace(mean=lambda _, value=value: value) for name, value in means.items()},
+    )
+    text = verdict(found)
+    assert text.index("A baseline is better: the best baseline, recent_popularity, reaches 0.4100") < text.index(
+        "learned nothing"
+    )
+    assert "same popular items**, which reaches 0.3100" in text
+    found.compared["popularity"] = Comparison(0.1, 0.05, 0.2, 0.001, 0.002)
+    assert "learned nothing" not in verdict(found)
+
+
+def test_repeated_targets_are_reported_apart_and_the_information_of_each_model_is_stated(tmp_path, undrawn):
+    from test_repeats import repeating
+
+    config = small_config(
+        model={"type": "ease"}, split={"protocol": "leave_last_out"}, evaluation={"baselines": ["popularity"]}
+    )
+    fitted = Recommender.from_config(config).fit(repeating(), progress=False)
+    found = study(fitted, progress=False)
+    assert (
+        found.repeats.material and set(found.repeats.with_seen) == {"ease", "popularity"}
+    ) or found.repeats.with_seen
+    text = (write_report(found, tmp_path).parent / "report.md").read_text()
+    assert "Items that users had before" in text and "cannot: they know the training interactions alone" in text
+    evaluation = json.loads((tmp_path / "evaluation" / "evaluation.json").read_text())
+    assert evaluation["repeats"] == "miss" and evaluation["repeated_targets"]["share"] == found.repeats.share

@@ -125,4 +125,4 @@ def _mean(ranking: Ranking, kept: np.ndarray, metric: str) -> float | None:
 
 
 def _shown(value: float | None) -> str:
-    return "not known (there are none)" if value is None else f"{value:.4f}"
+    return "undefined (there are none)" if value is None else f"{value:.4f}"

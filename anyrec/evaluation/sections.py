@@ -110,7 +110,25 @@ def _comparison(study: Study) -> Section:
     if len(others) > 1:
         table = [[f"@{k}", *(f"{study.model.mean(f'{name}@{k}'):.4f}" for name in _ACCURACY)] for k in others]
         blocks.append(Table(["model", *_ACCURACY], table, "The model at every cut-off."))
-    return Section("Against the baselines", [*blocks, *[Text(note) for note in study.notes]])
+    notes = [*study.notes, *_information(study)]
+    return Section("Against the baselines", [*blocks, *[Text(note) for note in notes]])
+
+
+def _information(study: Study) -> list[str]:
+    """Which models read the validation interactions at test time, and which know the training interactions alone."""
+    recommender = study.recommender
+    assert recommender.split is not None
+    if study.part != "test" or recommender.refitted or not len(recommender.split.validation):
+        return []
+    models = {study.model.name: recommender, **study.fitted}
+    reading = [name for name, one in models.items() if one.reads_history]
+    others = [name for name in models if name not in reading]
+    if not reading or not others:
+        return []
+    return [
+        f"At test time {', '.join(reading)} also read what each user did in the validation part, as they would in service. "
+        f"{', '.join(others)} cannot: they know the training interactions alone, which puts them at a disadvantage."
+    ]
 
 
 _ACCURACY = ("ndcg", "recall", "precision", "hit_rate", "map", "mrr")
