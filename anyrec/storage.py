@@ -90,7 +90,7 @@ def update_metrics(recommender: Recommender, directory: Path) -> None:
             place = new / path.relative_to(directory)
             if path.is_dir():
                 place.mkdir()
-            elif place.name not in (CARD, MANIFEST):
+            elif place not in (new / CARD, new / MANIFEST):
                 _link(path, place)
         _write_card(recommender, new)
         manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))

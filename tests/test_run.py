@@ -82,6 +82,13 @@ def test_the_model_is_saved_before_anything_is_measured(data, tmp_path, monkeypa
     assert manifest["id"] == model_id(tmp_path / "a")
 
 
+def test_a_model_with_an_index_and_a_pipeline_is_whole_after_its_metrics_are_added(data, tmp_path):
+    train(data, tmp_path, epochs=1, index={"type": "faiss", "kind": "flat"}, pipeline={"retrieve": {"k": 20}})
+    model = Recommender.load(tmp_path / "a")
+    assert set(model.metrics) == {"validation", "test"} and model.catalogue is not None
+    assert len(model.recommend(["u000"], 3)) == 3
+
+
 @pytest.mark.parametrize(
     ("what", "where"),
     [
