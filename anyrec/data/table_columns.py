@@ -229,6 +229,8 @@ def _numbers(column: pa.Array, wanted: str, at: At) -> pa.Array:
 def _feature(group: str, column: Any, at: At, item_ids: pa.Array | None) -> pa.Array:
     """A feature's column in its group's type."""
     if isinstance(column, list):
+        if group == "categorical":
+            column = _of_one_kind(column, at)
         return feature_column(group, column, at.pointer, at.faults)
     if group not in ("text", "image", "categorical", "continuous", "temporal"):
         column = _as_floats(column) if pa.types.is_uint64(column.type) else column
@@ -246,6 +248,28 @@ def _feature(group: str, column: Any, at: At, item_ids: pa.Array | None) -> pa.A
     return _as_lists(
         flat, pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False), column.is_null()
     )
+
+
+def _of_one_kind(values: list[Any], at: At) -> list[Any]:
+    """A data frame's categories, with a fault for each value that is a text where the first is a number, or the reverse: in a typed
+    table a mixture is a mistake of the program that made it, while JSON has one type for each value."""
+    first = next((value for value in values if isinstance(value, (str, int, float))), None)
+    wrong = [
+        row
+        for row, value in enumerate(values)
+        if isinstance(value, (str, int, float)) and isinstance(value, str) != isinstance(first, str)
+    ]
+    at.faults.add_rows(
+        "mixed values",
+        wrong,
+        lambda row: (
+            at.pointer(row),
+            f"this column mixes texts and numbers: the first value is {show(first)}, this one {show(values[row])}.",
+            "Convert the column, with astype(str) say.",
+        ),
+    )
+    dropped = set(wrong)
+    return [None if row in dropped else value for row, value in enumerate(values)]
 
 
 def _as_lists(values: pa.Array, lengths: np.ndarray, missing: pa.Array) -> pa.Array:
