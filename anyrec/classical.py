@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 from scipy import sparse
 from torch import Tensor, nn
 
@@ -27,6 +27,7 @@ from anyrec.plugins import Registry
 from anyrec.recommender import Recommender
 from anyrec.records import Records
 from anyrec.request_reader import Users
+from anyrec.restored import check_parts, damaged, read_arrays
 from anyrec.runtime import seeded
 
 
@@ -236,18 +237,38 @@ class ClassicalRecommender(Recommender):
         save_file(arrays, folder / "history.safetensors")
 
     def read_parts(self, folder: Path) -> None:
-        classical = self._make()
-        classical.restore(load_file(folder / "model.safetensors"))
-        parts = load_file(folder / "history.safetensors")
         shape = (len(self.dataset.users), len(self.dataset.items))
-        matrix = matrix_of(Pairs(parts["columns"], parts["offsets"]), shape)
-        self.model, self.matrix_parts = ClassicalModel(classical, matrix, parts.get("popularity")), parts.get("parts")
+        state, parts = read_arrays(folder / "model.safetensors"), read_arrays(folder / "history.safetensors")
+        classical = self._make()
+        with damaged(folder / "model.safetensors", f"what '{classical.type}' learned cannot be used"):
+            classical.restore(state)
+            check_classical(classical, *shape)
+        with damaged(folder / "history.safetensors", "this is not a history of the users"):
+            matrix = matrix_of(Pairs(parts["columns"], parts["offsets"]), shape)
+            matrix.check_format(full_check=True)
+            popularity, self.matrix_parts = parts.get("popularity"), parts.get("parts")
+            if popularity is not None and popularity.shape != shape[1:]:
+                raise ValueError(f"the popularity of {shape[1]} items was expected")
+            if self.matrix_parts is not None:
+                check_parts(self.matrix_parts, len(parts["columns"]))
+        self.model = ClassicalModel(classical, matrix, popularity)
+
+    def check_restored(self, folder: Path) -> None:
+        """There are no vectors to check: `read_parts` has checked the scores."""
 
 
 def matrix_of(pairs: Pairs, shape: tuple[int, int]) -> Any:
     """(users, items) csr_matrix of float32, 1 for each pair."""
     ones = np.ones(len(pairs.items), np.float32)
     return sparse.csr_matrix((ones, pairs.items.astype(np.int32), pairs.offsets.astype(np.int32)), shape)
+
+
+def check_classical(classical: Classical, users: int, items: int) -> None:
+    """Raises ValueError if a restored model does not score all items for the first and the last user."""
+    matrix = sparse.csr_matrix((np.ones(2, np.float32), ([0, 1], [0, items - 1])), (2, items))
+    scores = np.asarray(classical.score(np.array([0, users - 1]), matrix))
+    if scores.shape != (2, items) or scores.dtype.kind != "f" or np.isnan(scores).any():
+        raise ValueError(f"scores of {items} items were expected; found {scores.dtype} {scores.shape}")
 
 
 def make_history(dataset: Dataset, rows: np.ndarray, seed: int) -> History:

@@ -124,7 +124,7 @@ def recommend(
     if output is not None:
         check_output(output)
     moment = read_moment(context, now)
-    recommender = load(model_path, model_dir, model_name, config, plugins, trust_plugins)
+    recommender = load(model_path, model_dir, model_name, config, plugins, trust_plugins, image_root)
     if everyone and output is not None:
         from anyrec.pipeline.batch import write_lists
 
@@ -182,7 +182,6 @@ def embed(
     import pyarrow.parquet as pq
 
     from anyrec.files import atomic_files
-    from anyrec.storage import model_id
 
     recommender = load(model_path, model_dir, model_name, None, [], trust_plugins)
     from anyrec.inference import read_request
@@ -194,9 +193,7 @@ def embed(
     }
     with atomic_files(output, "embeddings") as new:
         for side, table in tables.items():
-            pq.write_table(
-                table.replace_schema_metadata({"model": model_id(recommender.directory)}), new / f"{side}.parquet"
-            )
+            pq.write_table(table.replace_schema_metadata({"model": recommender.model_id}), new / f"{side}.parquet")
     for side, table in tables.items():
         err.print(f"{len(table):,} {side} -> {output / side}.parquet")
 

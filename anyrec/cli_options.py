@@ -87,7 +87,12 @@ Strict = Annotated[
 ]
 Now = Annotated[str | None, typer.Option("--now", help="The moment, as 2026-11-21T12:00; by default this one.")]
 Trust = Annotated[
-    bool, typer.Option("--trust-plugins", "--trust_plugins", help="Import modules that the model names by path.")
+    bool,
+    typer.Option(
+        "--trust-plugins",
+        "--trust_plugins",
+        help="Allow what the model names outside its folder: plugins, modules, files, addresses (docs/security.md).",
+    ),
 ]
 
 
@@ -179,7 +184,9 @@ def load(
     config: Path | None,
     plugins: list[Path],
     trust: bool,
+    image_root: Path | None = None,
 ) -> Any:
+    """The model that the options name; what was left out of it is printed."""
     model_path = model_place(model_path, model_dir, model_name)
     if config is not None:
         from anyrec.load_config import load_config
@@ -189,7 +196,10 @@ def load(
         )  # the model carries its own config; one that is given is checked all the same
     from anyrec.recommender import Recommender
 
-    return Recommender.load(model_path, trust_plugins=trust, plugins=[str(folder) for folder in plugins])
+    recommender = Recommender.load(model_path, trust_plugins=trust, plugins=plugins, image_root=image_root)
+    for note in recommender.notes:
+        err.print(f"note: {note}", markup=False)
+    return recommender
 
 
 def write(text: str, output: Path | None) -> None:

@@ -56,14 +56,14 @@ def index(
     from anyrec.files import exclusive
     from anyrec.retrieval.catalogue import Catalogue, check_index_output
     from anyrec.retrieval.choose import choose
-    from anyrec.storage import find_model, model_id
+    from anyrec.storage import find_model
 
     directory = find_model(model_place(model_path, model_dir, model_name))
     place = output or directory.parent / "index"
     check_index_output(place)
     recommender = load(model_path, model_dir, model_name, None, plugins, trust_plugins)
     ids, items, users = vectors_of(recommender)
-    about: dict[str, Any] = {"model": model_id(directory), "queries": users}
+    about: dict[str, Any] = {"model": recommender.model_id, "queries": users}
     with exclusive(place):
         if recall is not None and kind is None and not options:
             catalogue, tried = choose(recommender.registry, ids, items, recall, **about)

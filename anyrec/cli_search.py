@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from anyrec.cli_options import (
+    ImageRoot,
     ModelDir,
     ModelName,
     ModelPath,
@@ -51,12 +52,13 @@ def search(
     strict: Strict = None,
     model_dir: ModelDir = None,
     model_name: ModelName = None,
+    image_root: ImageRoot = None,
     plugins: PluginFolders = [],  # noqa: B006
     trust_plugins: Trust = False,
 ) -> None:
     """Items by a text, a picture or both, perhaps for a user."""
     condition = None if where is None else _json(where, "--where")
-    recommender = load(model_path, model_dir, model_name, None, plugins, trust_plugins)
+    recommender = load(model_path, model_dir, model_name, None, plugins, trust_plugins, image_root)
     table = recommender.search(
         text=text,
         image=image,

@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
+
+from anyrec.outside import Outside
 
 TWO_TOWER = "two_tower"
 MAX_DIM = 16_384
@@ -84,11 +86,13 @@ class Feature(Component):
 
 class DataConfig(Section):
     strict: bool = Field(default=False, description="Treat missing and corrupt image files as errors.")
-    image_root: str | None = Field(
+    image_root: Annotated[str | None, Outside("a folder", "leave out")] = Field(
         default=None, description="Folder that relative file names start from; by default the data file's own."
     )
-    allow_urls: bool = Field(default=False, description="Allow images to be fetched from URLs.")
-    allow_outside_root: bool = Field(
+    allow_urls: Annotated[bool, Outside("addresses of images", "leave out")] = Field(
+        default=False, description="Allow images to be fetched from URLs."
+    )
+    allow_outside_root: Annotated[bool, Outside("files outside the image root", "leave out")] = Field(
         default=False,
         description="Allow records to name files outside `image_root`, by absolute paths, '..' or links; such a file counts "
         "as missing otherwise.",
@@ -164,7 +168,7 @@ class SplitConfig(Section):
     test: float = Field(
         default=0.1, ge=0, lt=1, description="Share of interactions (users, items) for test; not for leave_last."
     )
-    file: str | None = Field(
+    file: Annotated[str | None, Outside("a file", "check")] = Field(
         default=None, description="A split.parquet of another run, to be followed instead of all the above."
     )
     last_n: int = Field(
@@ -367,7 +371,7 @@ class Config(Section):
     name: str = Field(default="model", pattern=r"^[\w.-]+$", description="Name of the run and its folder.")
     output_dir: str = Field(default="models", description="Folder that run folders are made in.")
     seed: int = Field(default=0, ge=0, le=2**32 - 1)
-    plugins: list[str] = Field(
+    plugins: Annotated[list[str], Outside("a folder of plugins", "leave out")] = Field(
         default_factory=list, max_length=100, description="Folders of drop-in plugins, beside ./plugins."
     )
     defaults: Literal["fitted", "fixed"] = Field(
@@ -417,6 +421,15 @@ class Config(Section):
         default=None,
         description="Stages and rules between the model and a list; null ranks the whole catalogue by the model.",
     )
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_folder_name(cls, name: str) -> str:
+        if set(name) <= {"."} or len(name.encode()) > 200 or not name.isprintable():
+            raise ValueError(
+                "expected the name of a folder: letters, digits, _, - and ., at most 200 bytes, not only dots"
+            )
+        return name
 
     def tower(self, side: Literal["user", "item"]) -> tuple[dict[str, Feature | None], Component]:
         """The features and fusion of one side, its own choices laid over the shared ones."""

@@ -46,6 +46,10 @@ class Context:
     cache: folder for vectors that are costly to compute.
     seed: for any randomness in `fit`.
     items: the known items' records, which the rows of a history name; as the recommender that now prepares knows them.
+    trusted: False for a loaded model whose origin the user does not vouch for: what such a model names outside its own folder must not
+        be opened, and nothing may be downloaded for it.
+    open_files: False if the files that the known records name must not be opened: the model is not trusted, and nobody else has named
+        the folder they are in.
     warnings: sentences the encoder wants the user to read (say, how many images were unreadable).
     """
 
@@ -57,6 +61,8 @@ class Context:
     seed: int = 0
     device: str = "cpu"
     items: pa.Table | None = None
+    trusted: bool = True
+    open_files: bool = True
     warnings: list[str] = field(default_factory=list)
 
 
@@ -139,6 +145,10 @@ class Encoder(nn.Module):
     def embed_texts(self, texts: list[str]) -> Tensor:
         """(texts, dim) in the space of what `prepare` returns; called where `joint`."""
         raise NotImplementedError(f"encoder '{self.type}' has no embed_texts()")
+
+    def saved_params(self) -> dict[str, Any]:
+        """The options that a saved encoder is made with again, as JSON: without those that its state and weights replace."""
+        return self.params.model_dump(mode="json")
 
     def state(self) -> dict[str, Any]:
         """What `fit` learned, as JSON values and Arrow arrays, enough for `restore`."""

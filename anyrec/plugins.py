@@ -203,8 +203,8 @@ class Registry:
         return (exact or [plugin.type for plugin in fitting] or [None])[0]
 
 
-def discover(folders: Iterable[str | Path] = ()) -> Registry:
-    """Every component of the shelves, of installed packages, of `./plugins` and of `folders`.
+def discover(folders: Iterable[str | Path] = (), drop_in: bool = True) -> Registry:
+    """Every component of the shelves, of installed packages, of `./plugins` (if `drop_in`) and of `folders`.
 
     `ANYREC_NO_PLUGINS=1` leaves all but the shelves out.
     """
@@ -215,7 +215,7 @@ def discover(folders: Iterable[str | Path] = ()) -> Registry:
         return registry
     _add_installed(registry)
     seen = set()
-    for folder in [Path("plugins"), *map(Path, folders)]:
+    for folder in [*([Path("plugins")] if drop_in else []), *map(Path, folders)]:
         resolved = folder.resolve()
         if resolved in seen or not os.path.isdir(folder):
             continue

@@ -71,6 +71,8 @@ class Recommender(Answers, Nearest):
         """Hash of the data that a loaded model was trained on."""
         self.history, self.history_parts = None, None
         self.refitted = False
+        self.model_id = ""
+        """Of a loaded model, as `anyrec.storage.model_id` gives it."""
         self.pipeline, self.catalogue, self.widened = None, None, False
         self._known, self._before, self._vocabulary = {}, {}, {}
 
@@ -145,6 +147,7 @@ class Recommender(Answers, Nearest):
             seed=config.seed,
             device=str(self.device),
             items=dataset.items,
+            trusted=self.context.trusted,
         )
         self.history, self.history_parts, self.refitted = None, None, False
         self._remember(labels, events=False)
@@ -228,7 +231,7 @@ class Recommender(Answers, Nearest):
         self.model, self.columns = assemble(config, self.registry, dataset, split.train, self.context, self.notes)
         self.notes = list(dict.fromkeys([*self.notes, *self.context.warnings]))  # a refit says the same again
         self._known, self._before, self._vocabulary, self.catalogue = {}, {}, {}, None
-        self.directory = None  # what is kept there is of another model
+        self.directory, self.model_id = None, ""  # what is kept there is of another model
         order = None if events is None else events.interactions
         samples = make_samples(dataset, split.train, labels, self.model.heads, order).to(self.device)
         stream = (
@@ -386,16 +389,29 @@ class Recommender(Answers, Nearest):
 
     @classmethod
     def load(
-        cls, directory: str | Path, *, trust_plugins: bool = False, plugins: Sequence[str | Path] = ()
+        cls,
+        directory: str | Path,
+        *,
+        trust_plugins: bool = False,
+        plugins: Sequence[str | Path] = (),
+        image_root: str | Path | None = None,
     ) -> Recommender:
         """Read a model directory, or find the one that any file written by its training belongs to.
 
-        trust_plugins: also import modules given to `add_encoder`. Raises ModelError for what does not match its manifest.
+        Args:
+            directory: the model's folder, its run's folder, or a file in either.
+            trust_plugins: allow the model to name what is outside its folder: folders of plugins, modules given to `add_encoder`,
+                files and addresses of rules and indexes, paths of pretrained models, the folder of pictures (docs/security.md).
+            plugins: folders of plugins that the model may use, beside `./plugins`.
+            image_root: folder that relative names of pictures start from; by default the one of the training data.
+
+        Raises:
+            ModelError: if the directory is damaged, or needs trust that was not given; with every fault.
         """
-        from anyrec.storage import load_model
+        from anyrec.load_model import load_model
 
         with seeded(0):  # layers are made with random weights before the saved ones are read
-            return load_model(Path(directory), trust_plugins, plugins)
+            return load_model(Path(directory), trust_plugins, plugins, image_root)
 
     def write_parts(self, folder: Path) -> None:
         """What this kind of model keeps in its directory, beside the records."""
@@ -405,7 +421,7 @@ class Recommender(Answers, Nearest):
 
     def read_parts(self, folder: Path) -> None:
         """Take up again what `write_parts` wrote."""
-        from anyrec.storage import read_model
+        from anyrec.load_model import read_model
 
         self.model = read_model(folder, self.config, self.registry, self.context).to(self.device)
 
@@ -413,6 +429,12 @@ class Recommender(Answers, Nearest):
     def reads_history(self) -> bool:
         """Whether what a user does after training changes the user's scores without training again."""
         return self.model.has_history
+
+    def check_restored(self, folder: Path) -> None:
+        """Raises ModelError if the parts of a loaded model do not fit each other."""
+        from anyrec.load_model import check_vectors
+
+        check_vectors(self, folder)
 
     has_vectors = True
     """Whether users and items have embeddings."""

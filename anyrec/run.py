@@ -138,7 +138,7 @@ def report_run(recommender: Recommender, run_dir: Path, console: Console) -> Non
     if found is None:
         console.print("Nothing is held out from what the model learned, so there is no report.")
         return
-    model = None if recommender.directory is None else model_id(recommender.directory)
+    model = recommender.model_id or None  # as it was when it was loaded: its folder may hold another by now
     page = write_report(found, run_dir, model)
     console.print(verdict(found).replace("**", ""), markup=False)
     console.print(f"report: {page}", markup=False)
@@ -146,6 +146,7 @@ def report_run(recommender: Recommender, run_dir: Path, console: Console) -> Non
 
 def _save(recommender: Recommender, run_dir: Path) -> None:
     recommender.directory = recommender.save(run_dir / "model")
+    recommender.model_id = model_id(recommender.directory)
     _write_json(run_dir / "config.json", recommender.config.model_dump(mode="json"))
     environment = {
         "python": platform.python_version(),

@@ -1,4 +1,4 @@
-"""The model directory: what a fitted recommender leaves on disk, and how it comes back. No pickle in or out.
+"""The model directory: what a fitted recommender leaves on disk (`anyrec.load_model` reads it). No pickle in or out.
 
 model/  manifest.json       sha256 of each file below, hash of the data, versions
         config.json         complete; reruns alone
@@ -17,33 +17,32 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
-from anyrec.config import Config
-from anyrec.contracts import Context, Encoder, Head
-from anyrec.data.dataset import Dataset
+from anyrec.contracts import Encoder, Head
 from anyrec.data.lists import flat, offsets_of
 from anyrec.errors import Fault, ModelError
-from anyrec.evaluation.ranking import Pairs
 from anyrec.files import atomic_folder, find_folder, sha256_of
-from anyrec.model import SIDES, Model, make_head, make_interaction, make_tower
+from anyrec.manifest import MANIFEST, Manifest, is_inside
+from anyrec.model import SIDES, Model
 from anyrec.outputs import check_output
-from anyrec.plugins import Registry, discover
+from anyrec.plugins import Registry
+from anyrec.restored import AGAIN, damaged, read_table
 
 if TYPE_CHECKING:
     from anyrec.recommender import Recommender
 
 FORMAT = 1
-MANIFEST = "manifest.json"
 HISTORY = "history.arrow"
+STATE = "preprocessing/state.json"
+ELSEWHERE = ("index", "search")
+"""Folders within a model that its manifest does not list: the index has its own, the vectors for searching are a cache."""
 CARD = "README.md"
 
 
@@ -107,59 +106,6 @@ def check_model_output(directory: Path) -> None:
         raise ModelError(Fault(str(directory), what, "Name another one, or empty it.", "foreign folder"))
 
 
-def load_model(path: Path, trust_plugins: bool, plugins: Sequence[str | Path]) -> Recommender:
-    from anyrec.pipeline.fit import FOLDER as PIPELINE
-    from anyrec.pipeline.fit import load_pipeline
-    from anyrec.pipeline.nearest_items import load_catalogue
-    from anyrec.recommender import make_recommender
-
-    directory = find_model(path)
-    manifest = _checked_manifest(directory)
-    config = Config.model_validate_json((directory / "config.json").read_text(encoding="utf-8"))
-    registry = discover([*config.plugins, *plugins])
-    if manifest["modules"]:
-        _add_modules(registry, manifest["modules"], directory, trust_plugins)
-    recommender = make_recommender(
-        config.model_copy(update={"training": config.training.model_copy(update={"device": "auto"})}), registry
-    )
-    seen = _read_table(directory / "seen.arrow")
-    recommender.dataset = Dataset(
-        _read_table(directory / "users.arrow"),
-        _read_table(directory / "items.arrow"),
-        pa.table({"user_id": pa.array([], pa.string()), "item_id": pa.array([], pa.string())}),
-        Path(manifest["root"]),
-        manifest["roles"],
-    )
-    recommender.context = Context(
-        root=recommender.dataset.root,
-        allow_urls=config.data.allow_urls,
-        allow_outside_root=config.data.allow_outside_root,
-        seed=config.seed,
-        device=str(recommender.device),
-        items=recommender.dataset.items,
-    )
-    recommender.read_parts(directory)
-    if (directory / HISTORY).is_file():
-        events = _read_table(directory / HISTORY)
-        recommender.history = events.column("events").combine_chunks()
-        if "parts" in events.column_names:
-            recommender.history_parts = flat(events.column("parts").combine_chunks())[0].to_numpy()
-    recommender.metrics = manifest["metrics"]
-    recommender.refitted = config.training.refit and "validation" in manifest["metrics"]
-    recommender.fingerprint = manifest["data"]
-    recommender._known = dict(load_file(directory / "known.safetensors", device=str(recommender.device)).items())  # type: ignore[arg-type]
-    counts = np.bincount(seen["user"].to_numpy(), minlength=len(recommender.dataset.users))
-    recommender.seen = Pairs(seen["item"].to_numpy(), np.concatenate([[0], np.cumsum(counts)]))
-    if "parts" in seen.column_names:
-        recommender.seen_parts = seen["parts"].to_numpy()
-    recommender.model.eval()
-    recommender.pipeline = load_pipeline(recommender, directory / PIPELINE)
-    if recommender.pipeline is not None:
-        recommender.catalogue = load_catalogue(recommender, directory, model_id(directory))
-    recommender.directory = directory
-    return recommender
-
-
 def find_model(path: Path) -> Path:
     """The model directory that `path` names: itself, its `model` folder, or that of the run that wrote the file.
 
@@ -181,8 +127,13 @@ def find_model(path: Path) -> Path:
 
 def model_id(path: Path) -> str:
     """Identifies a model: a hash of the hashes of its files without its index, pipeline and card. path: as `find_model` takes it."""
-    manifest = json.loads((find_model(path) / MANIFEST).read_text(encoding="utf-8"))
-    return manifest.get("id") or _id_of(manifest["files"])  # models of older versions have no id of their own
+    with Manifest(find_model(path), AGAIN) as manifest, damaged(path):
+        return id_of(manifest.document)
+
+
+def id_of(manifest: dict[str, Any]) -> str:
+    """`model_id` of the model with this manifest, computed: what the manifest itself says is not relied on."""
+    return _id_of(manifest["files"], *([CARD] if "id" in manifest else []))  # older versions counted the card in
 
 
 def versions() -> dict[str, str]:
@@ -247,7 +198,7 @@ def write_model(model: Model, folder: Path) -> None:
         parts[side] = {
             name: {
                 "type": encoder.type,
-                "params": encoder.params.model_dump(mode="json"),
+                "params": encoder.saved_params(),
                 "input_dim": encoder.input_dim,
             }
             | {"state": _pack(encoder.state(), folder / "preprocessing", f"{side}-{index}")}
@@ -263,96 +214,9 @@ def write_model(model: Model, folder: Path) -> None:
     _write_json(folder / "preprocessing" / "state.json", parts)
 
 
-def read_model(directory: Path, config: Config, registry: Registry, context: Context) -> Model:
-    parts = json.loads((directory / "preprocessing" / "state.json").read_text(encoding="utf-8"))
-    towers = {}
-    for side in SIDES:
-        encoders = {}
-        for name, saved in parts[side].items():
-            params = registry.params("encoder", saved["type"], saved["params"], f"/features/{name}")
-            encoder: Encoder = registry.get("encoder", saved["type"], f"/features/{name}")(
-                params, config.encoder_dim or config.dim
-            )
-            encoder.context = context
-            encoder.input_dim = saved["input_dim"]
-            encoder.restore(_unpack(saved["state"], directory / "preprocessing"))
-            encoders[name] = encoder
-        towers[side] = make_tower(config, registry, encoders, parts[f"{side}_together"], side)
-    interaction = make_interaction(config, registry, towers["user"], towers["item"])
-    heads = {}
-    for name, component in sorted(config.heads.items()):
-        head = make_head(config, registry, name, component, interaction.pair_dim)
-        head.restore(_unpack(parts["heads"][name], directory / "preprocessing"))
-        head.build()
-        heads[name] = head
-    model = Model(towers["user"], towers["item"], interaction, heads)
-    try:
-        model.load_state_dict(load_file(directory / "model.safetensors"))
-    except (RuntimeError, SafetensorError) as error:
-        raise ModelError(
-            Fault(
-                str(directory),
-                f"the weights do not fit the components installed here: {error}.",
-                "Use the versions in manifest.json.",
-            )
-        ) from None
-    return model
-
-
-def _checked_manifest(directory: Path) -> dict[str, Any]:
-    try:
-        manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        raise ModelError(
-            Fault(f"{directory / MANIFEST}", "this manifest is not valid JSON.", "Train again.", "damaged")
-        ) from None
-    if manifest.get("format") != FORMAT:
-        raise ModelError(
-            Fault(
-                str(directory),
-                f"its format is {manifest.get('format')!r}; this version reads {FORMAT}.",
-                "Train again.",
-                "format",
-            )
-        )
-    faults = []
-    for name, digest in manifest["files"].items():
-        path = directory / name
-        if not path.is_file():
-            faults.append(
-                Fault(str(path), "this file is missing.", "Copy the whole directory, or train again.", "damaged")
-            )
-        elif sha256_of(path) != digest:
-            faults.append(
-                Fault(
-                    str(path), "this file is not the one that was saved.", "Copy it again, or train again.", "damaged"
-                )
-            )
-    if faults:
-        raise ModelError(faults)
-    return manifest
-
-
 def _module_descriptions(registry: Registry) -> dict[str, Any]:
     classes = [plugin.load() for plugin in registry.plugins("encoder") if plugin.origin.startswith("add_encoder(")]
     return {cls.type: cls.description for cls in classes}
-
-
-def _add_modules(registry: Registry, modules: dict[str, Any], directory: Path, trust: bool) -> None:
-    from anyrec.modules import encoder_of, rebuild
-
-    if not trust:
-        names = ", ".join(f"'{name}'" for name in modules)
-        raise ModelError(
-            Fault(
-                str(directory),
-                f"the encoder {names} is a module of the user's own, named by import path, which loading would run.",
-                "Load with trust_plugins=True (--trust-plugins) if you trust where the model comes from.",
-                "untrusted module",
-            )
-        )
-    for name, description in modules.items():
-        registry.add_class("encoder", encoder_of(name, rebuild(description)), f"add_encoder('{name}')")
 
 
 def _pack(state: dict[str, Any], folder: Path, stem: str) -> dict[str, Any]:
@@ -369,9 +233,13 @@ def _pack(state: dict[str, Any], folder: Path, stem: str) -> dict[str, Any]:
     return packed
 
 
-def _unpack(state: dict[str, Any], folder: Path) -> dict[str, Any]:
+def unpack(state: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """What `_pack` was given. Raises ModelError for a name of a file that is not within `folder`."""
+    for value in state.values():
+        if isinstance(value, dict) and set(value) == {"$arrow"} and not is_inside(value["$arrow"]):
+            raise ModelError(Fault(str(folder), f"{value['$arrow']!r} is not a file of this folder.", AGAIN, "damaged"))
     return {
-        key: _read_table(folder / value["$arrow"]).column("values").combine_chunks()
+        key: read_table(folder / value["$arrow"]).column("values").combine_chunks()
         if isinstance(value, dict) and set(value) == {"$arrow"}
         else value
         for key, value in state.items()
@@ -381,11 +249,6 @@ def _unpack(state: dict[str, Any], folder: Path) -> dict[str, Any]:
 def _write_table(path: Path, table: pa.Table) -> None:
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
-
-
-def _read_table(path: Path) -> pa.Table:
-    with pa.OSFile(str(path), "rb") as source:
-        return pa.ipc.open_file(source).read_all().combine_chunks()
 
 
 def _hashes(folder: Path) -> dict[str, str]:

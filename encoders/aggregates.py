@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from anyrec.contracts import HistoryEncoder, Params
 from anyrec.data.lists import flat, offsets_of
 from anyrec.encoders.categorical import Categorical
-from anyrec.encoders.continuous import Continuous
+from anyrec.encoders.continuous import Continuous, scaling_of
 from anyrec.encoders.history import items_of, moments_of
 from anyrec.ragged import Prepared, Ragged
 from anyrec.windows import Batch, Events
@@ -168,7 +168,8 @@ class Aggregates(HistoryEncoder):
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        self.timeless, self.mean, self.deviation = state["timeless"], state["mean"], state["deviation"]
+        self.timeless = bool(state["timeless"])
+        self.mean, self.deviation = scaling_of(state, len(state["mean"]))
         self.numbers, self.categories = {}, {}
         for name, learned in sorted(state["numbers"].items()):
             self.numbers[name] = Continuous(Continuous.Params(encoding="linear"))

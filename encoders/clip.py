@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
 import pyarrow as pa
 import torch
@@ -12,6 +14,7 @@ from torch import Tensor
 from anyrec.contracts import Encoder, Params
 from anyrec.encoders.image import file_names, file_vectors, mean_of_readable
 from anyrec.encoders.sentence import backbone
+from anyrec.outside import Outside, is_path
 from anyrec.ragged import Prepared
 
 SIDE = 448
@@ -26,7 +29,9 @@ class Clip(Encoder):
     joint = True
 
     class Params(Params):
-        model: str = Field("sentence-transformers/clip-ViT-B-32", description="A CLIP model's name or folder.")
+        model: Annotated[str, Outside("a folder of a pretrained model", names_something=is_path)] = Field(
+            "sentence-transformers/clip-ViT-B-32", description="A CLIP model's name or folder."
+        )
 
     def prepare(self, column: pa.Array) -> Prepared:
         names, offsets = file_names(column)
@@ -38,11 +43,12 @@ class Clip(Encoder):
         return mean_of_readable(vectors, readable, offsets)
 
     def _embed(self, images: list[np.ndarray]) -> Tensor:
-        model, pictures = backbone(self.params.model).to(self.context.device), [Image.fromarray(one) for one in images]
+        model = backbone(self.params.model, self.context).to(self.context.device)
+        pictures = [Image.fromarray(one) for one in images]
         return model.encode(pictures, batch_size=16, convert_to_tensor=True, show_progress_bar=False).float().cpu()
 
     def embed_texts(self, texts: list[str]) -> Tensor:
-        model = backbone(self.params.model).to(self.context.device)
+        model = backbone(self.params.model, self.context).to(self.context.device)
         return model.encode(texts, convert_to_tensor=True, show_progress_bar=False).float().cpu()
 
 

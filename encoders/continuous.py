@@ -80,12 +80,19 @@ class Continuous(Encoder):
         return {"width": self.width, "mean": self.mean, "deviation": self.deviation, "edges": self.edges}
 
     def restore(self, state: dict[str, Any]) -> None:
-        self.width, self.mean, self.deviation, self.edges = (
-            state["width"],
-            state["mean"],
-            state["deviation"],
-            state["edges"],
-        )
+        self.width, self.edges = int(state["width"]), state["edges"]
+        self.mean, self.deviation = scaling_of(state, self.width)
+        if len(self.edges) != self.width:
+            raise ValueError(f"edges of {len(self.edges)} numbers, not {self.width}")
+
+
+def scaling_of(state: dict[str, Any], width: int) -> tuple[list[float], list[float]]:
+    """`mean` and `deviation` of a restored state. Raises ValueError unless they are `width` finite numbers, deviations above 0."""
+    mean, deviation = (np.asarray(state[name], np.float64) for name in ("mean", "deviation"))
+    finite = np.isfinite(mean).all() and np.isfinite(deviation).all()
+    if mean.shape != (width,) or deviation.shape != (width,) or not finite or (deviation <= 0).any():
+        raise ValueError(f"mean and deviation of {width} finite numbers were expected")
+    return mean.tolist(), deviation.tolist()
 
 
 def list_width(column: pa.Array) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,9 +18,15 @@ from anyrec.contracts import Context, Encoder, Params
 from anyrec.data.images import load_images
 from anyrec.data.lists import flat, offsets_of
 from anyrec.errors import ConfigError, Fault
+from anyrec.outside import ALLOW, Outside
 from anyrec.progress import progress_bar
 from anyrec.ragged import Prepared, Ragged
 from anyrec.vectors import cached_vectors, digest_of
+
+
+def is_weights_file(weights: Any) -> bool:
+    """Whether pretrained weights are named by a file, not by a name of torchvision."""
+    return isinstance(weights, str) and Path(weights).suffix in (".pth", ".pt", ".safetensors")
 
 
 class CNN(Encoder):
@@ -69,11 +75,20 @@ class Torchvision(Encoder):
 
     class Params(Params):
         model: str = Field("resnet18", description="A name that torchvision.models.list_models() has.")
-        weights: str | None = Field(
+        weights: Annotated[str | None, Outside("a file of weights", names_something=is_weights_file)] = Field(
             "DEFAULT", description="Pretrained weights by name, a .pth or .safetensors file, or null for none."
         )
         frozen: bool = Field(True, description="Keep the backbone as it is and cache its vectors.")
         size: int = Field(224, ge=32, le=1024, description="Images are fitted into a square of so many pixels.")
+
+    restored = False
+
+    def saved_params(self) -> dict[str, Any]:
+        """A backbone that was trained with the rest is saved with the rest: the file it began with is not needed again."""
+        return {**super().saved_params(), **({} if self.params.frozen else {"weights": None})}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.restored = True
 
     def prepare(self, column: pa.Array) -> Prepared | Ragged:
         if not self.params.frozen:
@@ -89,7 +104,8 @@ class Torchvision(Encoder):
         if self.params.frozen:
             super().build()
         else:
-            self.backbone, width = make_backbone(self.params.model, self.params.weights, self.context.seed)
+            weights = None if self.restored else self.params.weights  # the saved weights replace them all
+            self.backbone, width = make_backbone(self.params.model, weights, self.context)
             self.project = nn.Linear(width, self.output_dim)
 
     def forward(self, values: Any) -> Tensor:
@@ -105,7 +121,7 @@ class Torchvision(Encoder):
 
     def _embed(self, images: list[Tensor]) -> Tensor:
         """images: (3, size, size) uint8 each -> (images, width)"""
-        backbone, _ = make_backbone(self.params.model, self.params.weights, self.context.seed)
+        backbone, _ = make_backbone(self.params.model, self.params.weights, self.context)
         backbone = backbone.eval().to(self.context.device)
         parts = []
         with torch.inference_mode(), progress_bar("embedding images", len(images)) as bar:
@@ -180,8 +196,11 @@ def mean_of_readable(vectors: Tensor, readable: np.ndarray, offsets: np.ndarray)
     return Prepared(ragged.mean(), ragged.lengths > 0)
 
 
-def make_backbone(name: str, weights: str | None, seed: int) -> tuple[nn.Module, int]:
-    """A torchvision model whose last linear layer is gone, and the width of what is left."""
+def make_backbone(name: str, weights: str | None, context: Context) -> tuple[nn.Module, int]:
+    """A torchvision model whose last linear layer is gone, and the width of what is left.
+
+    For a model that is not trusted nothing is downloaded and no file of weights is read.
+    """
     from torchvision import models
 
     if name not in models.list_models():
@@ -192,9 +211,12 @@ def make_backbone(name: str, weights: str | None, seed: int) -> tuple[nn.Module,
                 "/features/image/model", f"torchvision has no model '{name}'.", did_you_mean(name, models.list_models())
             )
         )
-    from_file = weights is not None and Path(weights).suffix in (".pth", ".pt", ".safetensors")
+    from_file = is_weights_file(weights)
+    if weights is not None and not context.trusted and (from_file or not _is_downloaded(name, weights)):
+        what = f"the weights '{weights}' of {name} are not in torchvision's cache on this machine."
+        raise ConfigError(Fault("/features/image/weights", what, ALLOW, "untrusted"))
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
+        torch.manual_seed(context.seed)
         try:
             model = models.get_model(name, weights=None if from_file else weights)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
@@ -217,6 +239,17 @@ def make_backbone(name: str, weights: str | None, seed: int) -> tuple[nn.Module,
     raise ConfigError(
         Fault("/features/image/model", f"'{name}' has no last linear layer to take off.", "Choose another model.")
     )
+
+
+def _is_downloaded(name: str, weights: str) -> bool:
+    """Whether torchvision has the weights of that name in its cache."""
+    from torchvision import models
+
+    try:
+        url = models.get_model_weights(name)[weights].url
+    except (KeyError, ValueError):
+        return True  # there are no such weights, which `get_model` says
+    return (Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]).is_file()
 
 
 def _load_weights(model: nn.Module, path: str) -> None:

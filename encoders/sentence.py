@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from functools import lru_cache
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,9 +14,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from anyrec.contracts import Encoder, Params
+from anyrec.contracts import Context, Encoder, Params
 from anyrec.data.lists import flat, offsets_of
 from anyrec.errors import ConfigError, Fault, MissingDependency
+from anyrec.outside import ALLOW, Outside, is_path
 from anyrec.progress import progress_bar
 from anyrec.ragged import Prepared, Ragged
 from anyrec.vectors import cached_vectors, digest_of
@@ -40,7 +41,9 @@ class Sentence(Encoder):
     group = "text"
 
     class Params(Params):
-        model: str = Field("sentence-transformers/all-MiniLM-L6-v2", description="A model's name or folder.")
+        model: Annotated[str, Outside("a folder of a pretrained model", names_something=is_path)] = Field(
+            "sentence-transformers/all-MiniLM-L6-v2", description="A model's name or folder."
+        )
         frozen: bool = Field(True, description="Keep the model as it is and cache its vectors.")
         max_tokens: int | None = Field(
             None, ge=1, le=100_000, description="Tokens read of each text; by default the model's own limit."
@@ -48,7 +51,7 @@ class Sentence(Encoder):
 
     def fit(self, column: pa.Array) -> None:
         if not self.params.frozen:
-            backbone(self.params.model)  # a model that cannot be had is told before anything is computed
+            backbone(self.params.model, self.context)  # a model that cannot be had is told before anything is computed
 
     def prepare(self, column: pa.Array) -> Prepared:
         texts, offsets = flatten_texts(column)
@@ -62,7 +65,7 @@ class Sentence(Encoder):
 
     def build(self) -> None:
         if not self.params.frozen:
-            self.backbone = copy.deepcopy(backbone(self.params.model)[0].auto_model).float()
+            self.backbone = copy.deepcopy(backbone(self.params.model, self.context)[0].auto_model).float()
             self.project = nn.Linear(self.backbone.config.hidden_size, self.output_dim)
         else:
             super().build()
@@ -81,16 +84,18 @@ class Sentence(Encoder):
     def _vectors(self, texts: pa.Array) -> Tensor:
         values = texts.to_pylist()
         if not values:
-            return torch.zeros(0, self.input_dim or backbone(self.params.model).get_embedding_dimension())
+            return torch.zeros(0, self.input_dim or backbone(self.params.model, self.context).get_embedding_dimension())
         keys = [digest_of(text.encode()) for text in values]
         name = f"sentence {self.params.model} {self.params.max_tokens} {fast_dtype(self.context.device)}"
         return cached_vectors(keys, name, lambda rows: self._embed([values[row] for row in rows]), self.context.cache)
 
     def _embed(self, texts: list[str]) -> Tensor:
-        return embed_texts(texts, backbone(self.params.model), self.params.max_tokens, self.context.device)
+        return embed_texts(
+            texts, backbone(self.params.model, self.context), self.params.max_tokens, self.context.device
+        )
 
     def _tokens(self, texts: list[str]) -> Ragged:
-        model = backbone(self.params.model)
+        model = backbone(self.params.model, self.context)
         limit = self.params.max_tokens or model.max_seq_length or 512
         ids = model.tokenizer(texts, truncation=True, max_length=limit)["input_ids"] if texts else []
         lengths = np.fromiter(map(len, ids), np.int64, len(ids))
@@ -123,22 +128,37 @@ def fast_dtype(device: str) -> torch.dtype:
     return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
 
 
+def backbone(name: str, context: Context) -> SentenceTransformer:
+    """A sentence-transformers model by published name or folder.
+
+    For a model that is not trusted nothing is downloaded and no folder is read: the backbone must be in this machine's own cache.
+
+    Raises:
+        ConfigError: if it cannot be loaded.
+        MissingDependency: if sentence-transformers is not installed.
+    """
+    if not context.trusted and is_path(name):
+        what = f"the model names the folder '{name}' of a pretrained model, outside its own folder."
+        raise ConfigError(Fault("/features/text/model", what, ALLOW, "untrusted"))
+    return _backbone(name, local_only=not context.trusted)
+
+
 @lru_cache(maxsize=2)
-def backbone(name: str) -> SentenceTransformer:
-    """The model by name or folder. Raises ConfigError where it cannot be had, MissingDependency without the library."""
+def _backbone(name: str, local_only: bool) -> SentenceTransformer:
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError:
         raise MissingDependency("sentence-transformers", "text", f"The text encoder 'sentence' ({name})") from None
     try:
-        return SentenceTransformer(name, device="cpu")
+        return SentenceTransformer(name, device="cpu", local_files_only=local_only)
     except Exception as error:
         reason = str(error).strip().split("\n")[0]
+        hint = "Give the folder of a model that is on this machine, or use the encoder 'hashed', which needs none."
         raise ConfigError(
             Fault(
                 "/features/text/model",
                 f"the sentence-transformers model '{name}' cannot be loaded: {reason[:200]}.",
-                "Give the folder of a model that is on this machine, or use the encoder 'hashed', which needs none.",
+                f"It is not downloaded for a model that is not trusted. {ALLOW}" if local_only else hint,
                 "no such model",
             )
         ) from None

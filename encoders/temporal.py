@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from anyrec.contracts import Encoder, Params
 from anyrec.data.lists import flat, offsets_of
+from anyrec.encoders.continuous import scaling_of
 from anyrec.ragged import Prepared, Ragged
 
 DAY = 86_400_000_000
@@ -96,7 +97,7 @@ class Sequence(Encoder):
         return {"mean": self.mean, "deviation": self.deviation}
 
     def restore(self, state: dict[str, Any]) -> None:
-        self.mean, self.deviation = state["mean"], state["deviation"]
+        (self.mean,), (self.deviation,) = scaling_of({name: [state[name]] for name in ("mean", "deviation")}, 1)
 
 
 class Timestamps(Encoder):
@@ -138,7 +139,7 @@ class Timestamps(Encoder):
         return {"newest": self.newest}
 
     def restore(self, state: dict[str, Any]) -> None:
-        self.newest = state["newest"]
+        self.newest = int(state["newest"])
 
 
 def finite_lists(column: pa.Array, as_time: bool = False) -> tuple[np.ndarray, np.ndarray]:

@@ -107,6 +107,11 @@ class Hashed(Encoder):
 
     def restore(self, state: dict[str, Any]) -> None:
         self.terms, self.idf = state["terms"], state["idf"]
+        terms, idf = (values.to_numpy(zero_copy_only=False) for values in (self.terms, self.idf))
+        if terms.shape != idf.shape or terms.dtype.kind not in "iu" or (np.diff(terms) <= 0).any():
+            raise ValueError("terms in ascending order, with a weight each, were expected")
+        if not np.isfinite(idf).all():
+            raise ValueError("a weight of a term is not finite")
 
 
 def split_words(column: pa.Array, most: int) -> tuple[pa.Array, np.ndarray]:

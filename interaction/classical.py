@@ -98,6 +98,8 @@ class EASE(Classical):
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
         self.weights = state["weights"]
+        if self.weights.ndim != 2 or len(set(self.weights.shape)) > 1:
+            raise ValueError(f"a square matrix was expected, not {self.weights.shape}")
 
 
 def rows_times(matrix: Any, weights: np.ndarray) -> np.ndarray:
@@ -288,4 +290,6 @@ def _pack(matrix: Any) -> dict[str, np.ndarray]:
 
 
 def _unpack(state: dict[str, np.ndarray]) -> Any:
-    return sparse.csr_matrix((state["values"], state["columns"], state["offsets"]), shape=tuple(state["shape"]))
+    matrix = sparse.csr_matrix((state["values"], state["columns"], state["offsets"]), shape=tuple(state["shape"]))
+    matrix.check_format(full_check=True)  # scipy's products trust the indices
+    return matrix

@@ -13,7 +13,7 @@ import pytest
 from small import small_config, small_dataset
 
 from anyrec.contracts import Context
-from anyrec.errors import ConfigError
+from anyrec.errors import ConfigError, ModelError
 from anyrec.plugins import discover, read_folder
 from anyrec.recommender import Recommender
 from anyrec.schema import config_schema
@@ -69,7 +69,10 @@ def test_a_file_dropped_in_a_folder_is_an_encoder_everywhere(tmp_path):
     kinds = dict(zip(recommender.model.user.features, recommender.model.user.encoders, strict=True))
     assert kinds["text.bio"].type == "length"
     place = recommender.save(tmp_path / "model")
-    assert Recommender.load(place).recommend(None, 3).equals(recommender.recommend(None, 3))
+    with pytest.raises(ModelError, match=r"no encoder 'length'.*\n.*were left out: .*--plugins"):
+        Recommender.load(place)
+    for options in ({"plugins": [tmp_path]}, {"trust_plugins": True}):
+        assert Recommender.load(place, **options).recommend(None, 3).equals(recommender.recommend(None, 3))
 
 
 def test_the_audio_drop_in_makes_audio_groups_work(sounds):

@@ -165,13 +165,13 @@ def test_a_loaded_model_keeps_its_spaces_beside_it_and_a_damaged_one_is_made_ane
     fitted.save(tmp_path / "model")
     expected = fitted.search(text="a shark", k=8)
     for damage in (None, b"", b"x" * 500):
-        loaded = Recommender.load(tmp_path / "model")
+        loaded = Recommender.load(tmp_path / "model", trust_plugins=True)
         assert loaded.search(text="a shark", k=8).equals(expected)
         kept = list((tmp_path / "model" / "search").glob("*.safetensors"))
         assert [path.name for path in kept] == ["text-text.safetensors"]
         if damage is not None:
             kept[0].write_bytes(damage)
-    again = Recommender.load(tmp_path / "model")
+    again = Recommender.load(tmp_path / "model", trust_plugins=True)
     again.searcher().place("text")
     from anyrec.retrieval import spaces
 
@@ -179,7 +179,7 @@ def test_a_loaded_model_keeps_its_spaces_beside_it_and_a_damaged_one_is_made_ane
         def items(self):
             raise AssertionError("computed a second time")
 
-    loaded, original = Recommender.load(tmp_path / "model"), spaces.Space.items
+    loaded, original = Recommender.load(tmp_path / "model", trust_plugins=True), spaces.Space.items
     spaces.Space.items = Refuses.items
     try:
         assert loaded.search(text="a shark", k=8).equals(expected)
@@ -207,7 +207,7 @@ def test_clip_holds_texts_and_pictures_in_one_space(tmp_path):
 
 def test_the_commands_show_titles_and_print_json(fitted, tmp_path):
     fitted.save(tmp_path / "model")
-    model = ("--model_path", tmp_path / "model")
+    model = ("--model_path", tmp_path / "model", "--trust-plugins")
     code, shown, _ = call("search", *model, "--text", "a shark", "--top_k", 2)
     assert code == 0 and "Deep Teeth" in shown and "Horror" in shown
     where = json.dumps({"item.categorical.genre": "Western"})

@@ -14,9 +14,23 @@ import anyrec
 
 ROOT = Path(__file__).parent.parent
 ORDER = [
-    ("errors", "config", "ragged", "windows", "files", "outputs", "deadline", "progress", "runtime", "parallel"),
+    (
+        "errors",
+        "outside",
+        "config",
+        "ragged",
+        "windows",
+        "files",
+        "outputs",
+        "manifest",
+        "restored",
+        "deadline",
+        "progress",
+        "runtime",
+        "parallel",
+    ),
     ("list_files",),
-    ("contracts", "plain", "plugins", "legacy", "check_config", "schema", "load_config"),
+    ("contracts", "plain", "plugins", "trust", "legacy", "check_config", "schema", "load_config"),
     ("data", "vectors", "modules", "records", "arguments"),
     ("init", "defaults"),
     ("model", "graph", "scoring", "assemble"),
@@ -24,7 +38,7 @@ ORDER = [
     ("retrieval",),
     ("pipeline",),
     ("testing", "testing_index"),
-    ("request_reader", "known", "answers", "nearest", "recommender", "storage", "card", "classical"),
+    ("request_reader", "known", "answers", "nearest", "recommender", "storage", "load_model", "card", "classical"),
     ("inference", "run", "describe", "demo"),
     ("cli", "cli_data", "cli_retrieval", "cli_search", "cli_options", "cli_process", "cli_errors"),
 ]

@@ -17,6 +17,7 @@ from anyrec.data.split import Part, make_split
 from anyrec.errors import DataError, Fault, ModelError
 from anyrec.evaluation.ranking import Pairs, Ranking, rank_targets
 from anyrec.model import SIDES, Model, move_columns
+from anyrec.outside import ALLOW
 from anyrec.scoring import score_blocks
 
 if TYPE_CHECKING:
@@ -148,6 +149,9 @@ def with_data(recommender: Recommender, dataset: Dataset) -> Recommender:
     config = recommender.config
     dataset = dataset.sorted()
     labels = label_interactions(dataset, config.data)
+    if config.split.file is not None and not recommender.context.trusted:
+        what = f"the model names the file of its split, outside its folder: {config.split.file!r}."
+        raise ModelError(Fault("/split/file", what, ALLOW, "untrusted"))
     fresh.split, notes = make_split(dataset, config, labels.positive)
     fresh.dataset, leaks = drop_leaks(dataset, fresh.split, config.data)
     fresh.notes = [*recommender.notes, *dataset.notes, *notes, *leaks]
@@ -161,6 +165,7 @@ def with_data(recommender: Recommender, dataset: Dataset) -> Recommender:
         raise DataError(fault)
     fresh._remember(labels, events=recommender.history is not None)
     fresh.context = fresh.request_context(Path(config.data.image_root) if config.data.image_root else dataset.root)
+    fresh.context.open_files = True  # the records are now the caller's
     model = recommender.model
     if not isinstance(model, Model):
         fresh.columns = {"user": {}, "item": {}}

@@ -8,13 +8,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
 
 from anyrec.contracts import Params as Options
 from anyrec.errors import ConfigError, Fault, InputError, MissingDependency, ModelError
+from anyrec.outside import Outside
 from anyrec.retrieval.index import Found, Index
 
 FILE = "qdrant.json"
@@ -36,12 +37,12 @@ class Qdrant(Index):
     can_remove = True
 
     class Params(Options):
-        url: str | None = Field(
+        url: Annotated[str | None, Outside("an address")] = Field(
             default=None,
             pattern=r"^https?://[^@\s]+$",
             description="The server, as http://localhost:6333; null searches within this process, for up to 20,000 items.",
         )
-        api_key_env: str | None = Field(
+        api_key_env: Annotated[str | None, Outside("an environment variable")] = Field(
             default=None, pattern=r"^\w+$", description="Environment variable that holds the server's API key."
         )
         collection: str = Field(

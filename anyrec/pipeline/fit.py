@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from anyrec.data.labels import label_interactions
 from anyrec.data.split import Part
@@ -17,6 +17,7 @@ from anyrec.pipeline.ranker import load_ranker, make_ranker
 from anyrec.pipeline.requests import requests_before
 from anyrec.pipeline.run import Pipeline
 from anyrec.pipeline.train_ranker import train_ranker
+from anyrec.restored import AGAIN, damaged, read_arrays
 from anyrec.runtime import seeded
 
 if TYPE_CHECKING:
@@ -95,17 +96,28 @@ def save_pipeline(pipeline: Pipeline, folder: Path) -> None:
 
 
 def load_pipeline(recommender: Recommender, folder: Path) -> Pipeline | None:
-    """What `save_pipeline` wrote; None where the config has no pipeline."""
+    """What `save_pipeline` wrote; None if the config has no pipeline.
+
+    Raises ModelError if a file is missing or damaged, or the config does not fit the model's records.
+    """
     config = recommender.config.pipeline
     if config is None:
         return None
-    pipeline = Pipeline(config, recommender.registry)
+    with damaged(folder, "the pipeline does not fit the model"):
+        pipeline = Pipeline(config, recommender.registry)
+        pipeline.check(recommender)
     for number, source in enumerate(pipeline.sources):
         path = folder / f"source-{number}.safetensors"
         if path.is_file():
-            source.restore(load_file(path))
+            state = read_arrays(path)
+            with damaged(path, f"what the source '{source.type}' learned cannot be used"):
+                source.restore(state)
+                source.check_restored(recommender)
+        elif _learns(source):
+            what = f"what the source '{source.type}' learned is missing."
+            raise ModelError(Fault(str(path), what, AGAIN, "damaged"))
     if config.rank is not None:
-        pipeline.ranker = load_ranker(folder, config.rank, recommender, recommender.registry)
+        pipeline.ranker = load_ranker(folder, config.rank, recommender, pipeline.source_names, recommender.registry)
     return pipeline
 
 

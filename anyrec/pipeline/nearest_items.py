@@ -45,9 +45,9 @@ def load_catalogue(recommender: Recommender, directory: Path, model: str) -> Cat
     Raises ModelError where that within is damaged or belongs to another model.
     """
     if (directory / FOLDER).exists():
-        return Catalogue.load(directory / FOLDER, recommender.registry, model)
+        return Catalogue.load(directory / FOLDER, recommender.registry, model, recommender.context.trusted)
     try:
-        found = Catalogue.load(directory.parent / FOLDER, recommender.registry, model)
+        found = Catalogue.load(directory.parent / FOLDER, recommender.registry, model, recommender.context.trusted)
     except ModelError:
         return None
     return found if found.ids.equals(recommender.dataset.ids("item")) else None

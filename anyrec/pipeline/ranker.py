@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from anyrec.config import RankConfig
 from anyrec.contracts import Interaction
 from anyrec.data.dataset import NO_TIME
 from anyrec.data.labels import label_interactions
-from anyrec.errors import Fault, ModelError
+from anyrec.manifest import read_object
 from anyrec.pipeline.requests import events_of_request
 from anyrec.pipeline.stages import Lists, Request
 from anyrec.plugins import Registry
+from anyrec.restored import AGAIN, bounded_by, damaged, read_tensors
 
 if TYPE_CHECKING:
     from anyrec.recommender import Recommender
@@ -191,25 +191,29 @@ def make_ranker(recommender: Recommender, config: RankConfig, sources: list[str]
     return ranker
 
 
-def load_ranker(folder: Path, config: RankConfig, recommender: Recommender, registry: Registry) -> Ranker:
-    try:
-        described, saved = json.loads((folder / FACTS).read_text()), load_file(folder / WEIGHTS)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise ModelError(
-            Fault(str(folder), f"the ranker cannot be read ({error}).", "Copy it again, or train again.", "damaged")
-        ) from None
+def load_ranker(
+    folder: Path, config: RankConfig, recommender: Recommender, sources: list[str], registry: Registry
+) -> Ranker:
+    """The ranker that `Ranker.save` wrote. sources: names of the pipeline's sources. Raises ModelError."""
+    described, saved = read_object(folder / FACTS, AGAIN), read_tensors(folder / WEIGHTS)
     model = recommender.model
     names = {side: list(model.tower(side).token_names) for side in ("user", "item")}
     if model.interaction.reads == "vectors":
         names = {side: [*own, "vector"] for side, own in names.items()}
-    ranker = _built(config, registry, tuple(described["dims"]), names, described["signals"])
     weights = {name.removeprefix("weights."): value for name, value in saved.items() if name.startswith("weights.")}
-    try:
+    hint = "Use the versions in manifest.json."
+    with damaged(folder / FACTS, "the ranker does not fit the model"):
+        dims = (model.user.dim, recommender.config.dim)
+        if tuple(described["dims"]) != dims or described["signals"] != signal_names(sources, list(described["facts"])):
+            raise ValueError(f"it was made for vectors of {described['dims']} and the signals {described['signals']}")
+        with bounded_by(folder / WEIGHTS):
+            ranker = _built(config, registry, dims, names, described["signals"])
+    with damaged(folder / WEIGHTS, "the ranker's weights do not fit the components installed here", hint):
         ranker.load_state_dict(weights)
-    except RuntimeError as error:
-        what = f"the ranker's weights do not fit the components installed here: {error}."
-        raise ModelError(Fault(str(folder), what, "Use the versions in manifest.json.", "damaged")) from None
-    ranker.facts = {name: saved[f"facts.{name}"] for name in described["facts"]}
+        ranker.facts = {name: saved[f"facts.{name}"] for name in described["facts"]}
+        for name, values in ranker.facts.items():
+            if values.dtype != torch.float32 or values.ndim != 1 or len(values) > len(recommender.dataset.items):
+                raise ValueError(f"'{name}' is {values.dtype} {tuple(values.shape)}")
     return ranker.to(recommender.device).eval()
 
 

@@ -112,6 +112,9 @@ class Source:
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """Take back what `state` returned."""
 
+    def check_restored(self, recommender: Recommender) -> None:
+        """Called after `restore`. Raises ValueError if what was restored does not fit the recommender's users and items."""
+
     def retrieve(self, request: Request, k: int, allowed: np.ndarray | None) -> Lists:
         """allowed: (items,) or (users, items) bool, what may be brought; None for all.
 

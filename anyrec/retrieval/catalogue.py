@@ -12,22 +12,29 @@ import shutil
 import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from anyrec.config import Component
 from anyrec.data.dataset import rows_of
-from anyrec.errors import DataError, Fault, InputError, ModelError
+from anyrec.errors import DataError, Fault, ModelError
 from anyrec.files import atomic_folder, exclusive, find_folder, sha256_of
+from anyrec.manifest import MANIFEST, Manifest, read_version
 from anyrec.outputs import check_output
+from anyrec.outside import ALLOW
 from anyrec.plugins import Registry
-from anyrec.retrieval.index import Found, Index, Metric
+from anyrec.restored import damaged, read_table
+from anyrec.retrieval.index import METRICS, Found, Index, Metric
 from anyrec.retrieval.measure import measure
+from anyrec.trust import declared
 
 FORMAT = "anyrec index 2"
-MANIFEST, IDS = "manifest.json", "ids.arrow"
+IDS = "ids.arrow"
+KINDS = {"index": dict, "dim": int, "metric": str, "model": str, "figures": dict}
+"""Keys of the manifest that are read, and the type of each."""
+AGAIN = "Run anyrec index again."
+MOST_DIM = 1 << 20
 QUERIES = 1000
 """Queries that an index is tuned on and measured with, half each."""
 SLACK = 0.01
@@ -142,34 +149,65 @@ class Catalogue:
         return place
 
     @classmethod
-    def load(cls, folder: str | Path, registry: Registry, model: str | None = None) -> Catalogue:
-        """model: whose index it must be (`anyrec.storage.model_id`); None takes any.
+    def load(cls, folder: str | Path, registry: Registry, model: str | None = None, trusted: bool = False) -> Catalogue:
+        """Read one whole version of an index, even if a writer replaces it meanwhile.
 
-        Every file is held against its sha256 before a library reads it. Raises ModelError for a folder that is missing, foreign, damaged
-        or another model's.
+        Args:
+            folder: as `save` was given it.
+            registry: the components that the caller allows.
+            model: the model it must belong to (`anyrec.storage.model_id`); None takes any.
+            trusted: allow the index to name what is outside its folder, as the address of a server.
+
+        Raises:
+            ModelError: if the folder is missing, foreign, damaged or another model's. Every file is compared with its sha256 before a
+                library reads it.
         """
-        place = find_folder(Path(folder).resolve(), MANIFEST)
-        if place is None:
-            fault = Fault(str(folder), f"no index is here (no {MANIFEST}).", "Run anyrec index.", "no index")
-            raise ModelError(fault)
-        manifest = _checked(place)
-        if model is not None and manifest["model"] != model:
-            fault = Fault(str(place), "this index belongs to another model.", "Run anyrec index again.", "foreign")
-            raise ModelError(fault)
-        try:
-            component = Component(**manifest["index"])
+
+        def find() -> Path:
+            place = find_folder(Path(folder).resolve(), MANIFEST)
+            if place is None:
+                fault = Fault(str(folder), f"no index is here (no {MANIFEST}).", "Run anyrec index.", "no index")
+                raise ModelError(fault)
+            return place
+
+        return read_version(find, AGAIN, lambda manifest: cls._read(manifest, registry, model, trusted))
+
+    @classmethod
+    def _read(cls, manifest: Manifest, registry: Registry, model: str | None, trusted: bool) -> Catalogue:
+        place, found = manifest.folder, manifest.document
+        if found.get("format") != FORMAT:
+            what = f"this is not an index that this version reads ('{FORMAT}')."
+            raise ModelError(Fault(str(place), what, AGAIN, "foreign"))
+        manifest.check(KINDS)
+        if model is not None and found["model"] != model:
+            raise ModelError(Fault(str(place), "this index belongs to another model.", AGAIN, "foreign"))
+        with damaged(place, "this index cannot be read", AGAIN):
+            component = Component.model_validate(found["index"])
             params = registry.params("index", component.type, component.options(), "/index")
-            index = registry.get("index", component.type, "/index/type")(manifest["dim"], manifest["metric"], params)
-            with pa.OSFile(str(place / IDS), "rb") as source:
-                ids = pa.ipc.open_file(source).read_all().column("id")
-            index.load(place)
-        except InputError as error:
-            raise ModelError(error.faults) from None
-        except (KeyError, TypeError, ValueError, OSError, RuntimeError, pa.ArrowInvalid) as error:
-            fault = Fault(str(place), f"this index cannot be read: {error}.", "Run anyrec index again.", "damaged")
-            raise ModelError(fault) from None
-        catalogue = cls(component, index, _whole(ids), manifest["model"])
-        catalogue.figures = manifest["figures"]
+            refused = [one for one in declared(params, registry, "/index") if one.outside.untrusted != "check"]
+            if refused and not trusted:
+                raise ModelError(
+                    [
+                        Fault(
+                            f"{place}{one.where}",
+                            f"the index names {one.outside.what}: {one.value!r}.",
+                            ALLOW,
+                            "untrusted",
+                        )
+                        for one in refused
+                    ]
+                )
+            if found["metric"] not in METRICS or not 0 < found["dim"] <= MOST_DIM:
+                raise ValueError(f"metric {found['metric']!r}, dim {found['dim']}")
+            if not all(isinstance(value, (int, float)) for value in found["figures"].values()):
+                raise ValueError("a figure is not a number")
+            index = registry.get("index", component.type, "/index/type")(found["dim"], found["metric"], params)
+            ids = _whole(read_table(place / IDS).column("id"))
+            if ids.null_count or len(ids.unique()) < len(ids):
+                raise ValueError("an id is null or there twice")
+            index.load(place, len(ids))
+        catalogue = cls(component, index, ids, found["model"])
+        catalogue.figures = found["figures"]
         return catalogue
 
 
@@ -191,34 +229,6 @@ def remove_other_index(place: Path, model: str) -> None:
     if isinstance(manifest, dict) and manifest.get("format") == FORMAT and manifest.get("model") != model:
         with exclusive(place):
             shutil.rmtree(place)
-
-
-def _checked(place: Path) -> dict[str, Any]:
-    """The manifest, once every file is what it says."""
-    again = "Run anyrec index again."
-    try:
-        manifest = json.loads((place / MANIFEST).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        raise ModelError(Fault(str(place / MANIFEST), "this is not valid JSON.", again, "damaged")) from None
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise ModelError(
-            Fault(str(place), f"this is not an index that this version reads ('{FORMAT}').", again, "foreign")
-        )
-    wanted = {"index": dict, "dim": int, "metric": str, "model": str, "figures": dict, "files": dict}
-    faults = [
-        Fault(f"{place / MANIFEST}#/{key}", "this is missing or of another kind.", again, "damaged")
-        for key, kind in wanted.items()
-        if not isinstance(manifest.get(key), kind)
-    ]
-    for name, digest in manifest["files"].items() if not faults else ():
-        path = place / name
-        if not path.resolve().is_relative_to(place.resolve()) or not path.is_file():
-            faults.append(Fault(str(path), "this file is missing.", again, "damaged"))
-        elif sha256_of(path) != digest:
-            faults.append(Fault(str(path), "this file is not the one that was saved.", again, "damaged"))
-    if faults:
-        raise ModelError(faults)
-    return manifest
 
 
 def _versions() -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import torch
@@ -14,9 +14,10 @@ from anyrec.contracts import Params as Options
 from anyrec.retrieval.barred import Barred, by_row
 from anyrec.retrieval.found import Found, checked_keys, checked_vectors, first_ask, ordered, put
 from anyrec.retrieval.scan import best_rows
-from anyrec.retrieval.store import Store
+from anyrec.retrieval.store import MOST_KEYS, Store
 
 Metric = Literal["dot", "cosine"]
+METRICS = get_args(Metric)
 STATE = "state.json"
 FEW = 20_000
 """So many eligible rows are searched one by one rather than through the backend's filter: of a million it is a fiftieth, for which a graph
@@ -172,12 +173,15 @@ class Index:
         if len(self.store):
             self._save(folder)
 
-    def load(self, folder: Path) -> None:
-        """Take up what `save` wrote."""
-        self.store = Store.load(folder)
+    def load(self, folder: Path, most_keys: int = MOST_KEYS) -> None:
+        """Restore what `save` wrote. Raises ValueError, among others, for files that do not fit each other and for keys past `most_keys`."""
+        self.store = Store.load(folder, most_keys)
+        self.store.check(self.dim)
         state = json.loads((folder / STATE).read_text())
-        self.longest, self.even = state["longest"], state["even"]
-        self.lift, self._lifted = state["lift"], state["lifted"]
+        self.longest, self.even = float(state["longest"]), bool(state["even"])
+        self.lift, self._lifted = float(state["lift"]), int(state["lifted"])
+        if not (0 <= self.longest < np.inf and 0 <= self.lift < np.inf):
+            raise ValueError(f"longest {self.longest}, lift {self.lift}")
         self._tuned = len(self.store)
         if len(self.store):
             self._load(folder)

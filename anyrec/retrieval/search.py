@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from anyrec.recommender import Recommender
 
 SPACES = ("auto", "joint", "text", "image", LOOKS, "tower")
-FOLDER, MANIFEST = "search", "manifest.json"
+FOLDER = "search"
 TOWER = {"text": 0.35, "image": 0.5}
 """Share of the tower's space beside another, in deviations of its cosines. On ML-1M, 600 posters left out of the regression: genres of
 the first 10 against the poster's own, by Jaccard, 0.21 by looks alone, 0.29 with the tower, 0.17 at random (docs/search.md)."""
@@ -142,13 +142,20 @@ class Search:
     def _kept(self, space: Space) -> np.ndarray:
         """The space's item vectors: those on disk, else made, and written where a disk takes them."""
         path = None if self.folder is None else self.folder / FOLDER / f"{space.name}-{space.kind}.safetensors"
-        if path is None:
+        if path is None or path.is_symlink() or (path.exists() and not path.is_file()):
             return space.items()
         identity = np.frombuffer(f"{self._model()} {space.identity}".encode(), np.uint8)
         try:
             kept = load_file(path)
-            if np.array_equal(kept["identity"], identity):
-                return kept["items"]
+            vectors, rows = kept["items"], len(self.recommender.dataset.items)
+            fits = (
+                vectors.dtype == np.float32
+                and vectors.ndim == 2
+                and len(vectors) == rows
+                and np.isfinite(vectors).all()
+            )
+            if fits and np.array_equal(kept["identity"], identity):
+                return vectors
         except (SafetensorError, KeyError, OSError, ValueError):
             pass  # not there, or damaged: made anew
         vectors = space.items()
@@ -161,8 +168,7 @@ class Search:
 
     def _model(self) -> str:
         """Changes with the saved model and with the items it knows."""
-        assert self.folder is not None
-        digest = hashlib.sha256((self.folder / MANIFEST).read_bytes())
+        digest = hashlib.sha256(self.recommender.model_id.encode())
         ids = self.recommender.dataset.items.select(["item_id"])
         with pa.ipc.new_stream(pa.PythonFile(HashSink(digest), mode="w"), ids.schema) as writer:
             writer.write_table(ids)

@@ -6,6 +6,7 @@ import copy
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from anyrec.contracts import Encoder
 from anyrec.data.lists import flat
 from anyrec.errors import Fault, InputError
 from anyrec.evaluation.measure import category_feature
+from anyrec.outside import ALLOW
 from anyrec.ragged import move, select
 
 if TYPE_CHECKING:
@@ -59,6 +61,12 @@ class Space:
 
     def items(self) -> np.ndarray:
         """(items, dim) float32, of unit length; zeros for an item that has nothing of this kind."""
+        for field in chain(*self.parts):
+            context = field.encoder.context
+            if field.name.startswith("image.") and not context.open_files:
+                what = "the pictures of this model's items are files outside its folder, which are not opened."
+                hint = f"Name their folder with image_root=... (--image_root). {ALLOW}"
+                raise InputError(Fault(f"--{self.kind}", what, hint, "untrusted"))
         parts = [sum(_unit_rows(field, field.column) * field.weight for field in part) for part in self.parts]
         joined = torch.cat([part for part in parts if isinstance(part, Tensor)], 1)
         return nn.functional.normalize(joined, dim=1).numpy()

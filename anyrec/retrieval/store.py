@@ -7,6 +7,9 @@ from pathlib import Path
 import numpy as np
 
 VECTORS, KEYS = "vectors.npy", "keys.npy"
+MOST_KEYS = 1 << 28
+"""Keys of a saved index are below it: the table from keys to rows then takes 2 GiB at most."""
+CHUNK = 1 << 22
 
 
 class Store:
@@ -82,10 +85,30 @@ class Store:
         np.save(folder / KEYS, self.keys)
 
     @classmethod
-    def load(cls, folder: Path) -> Store:
+    def load(cls, folder: Path, most_keys: int = MOST_KEYS) -> Store:
+        """What `save` wrote, keys below `most_keys`. Raises ValueError for arrays that are not a store's."""
         # mode "c": changes stay in memory; torch refuses arrays that it may not write to
-        vectors = np.load(folder / VECTORS, mmap_mode="c", allow_pickle=False)
-        return cls(vectors, np.load(folder / KEYS, allow_pickle=False))
+        vectors, keys = (np.load(folder / name, mmap_mode="c", allow_pickle=False) for name in (VECTORS, KEYS))
+        if (
+            vectors.dtype != np.float32
+            or vectors.ndim != 2
+            or keys.dtype != np.int64
+            or keys.shape != vectors.shape[:1]
+        ):
+            raise ValueError(f"vectors {vectors.dtype} {vectors.shape} and keys {keys.dtype} {keys.shape}")
+        alive = keys[keys >= 0]
+        if keys.min(initial=-1) < -1 or len(np.unique(alive)) < len(alive) or keys.max(initial=-1) >= most_keys:
+            raise ValueError("a key is negative, too large or there twice")
+        return cls(vectors, np.array(keys))
+
+    def check(self, dim: int) -> None:
+        """Raises ValueError if the vectors are not of `dim` finite numbers."""
+        if self.vectors.shape[1] != dim:
+            raise ValueError(f"vectors of {self.vectors.shape[1]} numbers, not {dim}")
+        if not all(
+            bool(np.isfinite(part).all()) for part in np.array_split(self.vectors, 1 + self.vectors.size // CHUNK)
+        ):
+            raise ValueError("a vector holds NaN or infinite numbers")
 
 
 def _grown(array: np.ndarray, room: int) -> np.ndarray:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import pyarrow.compute as pc
 from pydantic import BaseModel, Field, model_validator
 
 from anyrec.errors import Fault
+from anyrec.outside import Outside
 from anyrec.pipeline.constants import Wrong, constant_values, read_time
 from anyrec.pipeline.features import Features, Values, check_feature, known_types
 from anyrec.pipeline.given import ItemFile, check_ids, raise_faults, rows_of_ids
@@ -32,7 +33,7 @@ class Availability(Rule):
             default_factory=list, description="Values of the feature that mean available; needed where it holds texts."
         )
         items: list[str | int] = Field(default_factory=list, max_length=100_000, description="Ids of items.")
-        file: str | None = Field(
+        file: Annotated[str | None, Outside("a file")] = Field(
             None, description="File of ids (.json, .jsonl, .csv, .parquet, .txt), read again when it changes."
         )
         since: str | None = Field(

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, Field, model_validator
 
 from anyrec.errors import DataError, Fault
+from anyrec.outside import Outside
 from anyrec.pipeline.given import ItemFile, raise_faults
 from anyrec.pipeline.stages import Lists, Logged, Request, Rule
 from anyrec.recommender import Recommender
@@ -43,7 +44,7 @@ class Explore(Rule):
         )
         pool: int = Field(20, ge=2, le=1000, description="Candidates that a slot is drawn from.")
         epsilon: float = Field(0.1, ge=0, le=1, description="Probability of an even draw, for epsilon_greedy.")
-        state: str | None = Field(
+        state: Annotated[str | None, Outside("a file")] = Field(
             None, description="File with item_id, impressions and clicks, for thompson; read again when it changes."
         )
         prior_clicks: float = Field(1.0, ge=1e-6, le=1e9, description="Clicks that each item is given beforehand.")

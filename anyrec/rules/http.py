@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -14,6 +14,7 @@ from pydantic import Field, field_validator
 from anyrec.data.dataset import rows_of
 from anyrec.deadline import Deadline
 from anyrec.errors import AnyrecError
+from anyrec.outside import Outside
 from anyrec.pipeline.features import check_feature
 from anyrec.pipeline.given import raise_faults
 from anyrec.pipeline.reorder import chosen_first, distinct_items
@@ -35,7 +36,7 @@ class Http(Rule):
     type = "http"
 
     class Params(Rule.Params):
-        url: str = Field(description="Where to: http://127.0.0.1:8000/rerank.")
+        url: Annotated[str, Outside("an address")] = Field(description="Where to: http://127.0.0.1:8000/rerank.")
         timeout_seconds: float = Field(2.0, ge=0.001, le=600, description="For the whole answer to one post.")
         candidates: int = Field(50, ge=1, le=1000, description="Candidates sent, the first of each list.")
         users: int = Field(1, ge=1, le=1024, description="Users in one post.")

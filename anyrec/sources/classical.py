@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 from scipy import sparse
 
-from anyrec.classical import make_history
+from anyrec.classical import check_classical, make_history
 from anyrec.config import Component
 from anyrec.contracts import Classical
 from anyrec.pipeline.lists import empty_lists, lists_of_ranks, open_to
@@ -63,6 +63,13 @@ class ClassicalSource(Source):
     def restore(self, state: dict[str, np.ndarray]) -> None:
         self.saved = {name: values for name, values in state.items() if name != "size"}
         self.size = int(state["size"][0])
+
+    def check_restored(self, recommender: Recommender) -> None:
+        self._restored(recommender)
+        users, count = len(recommender.dataset.users), len(recommender.dataset.items)
+        if not 0 < self.size <= count:
+            raise ValueError(f"it was fitted on {self.size} items, of {count}")
+        check_classical(self.classical, users, self.size)
 
     def _restored(self, recommender: Recommender) -> None:
         classical = self._make(recommender)

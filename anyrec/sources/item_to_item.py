@@ -67,6 +67,14 @@ class ItemToItem(Source):
     def state(self) -> dict[str, np.ndarray]:
         return {"items": self.items, "likeness": self.likeness}
 
+    def check_restored(self, recommender: Recommender) -> None:
+        items, count = self.items, len(recommender.dataset.items)
+        fits = (
+            items.ndim == 2 and items.shape == self.likeness.shape and items.dtype.kind == "i" and len(items) <= count
+        )
+        if not fits or not -1 <= items.min(initial=-1) <= items.max(initial=-1) < count:
+            raise ValueError(f"neighbours of at most {count} items, by row, were expected")
+
     def restore(self, state: dict[str, np.ndarray]) -> None:
         self.items, self.likeness = state["items"], state["likeness"]
 

@@ -68,6 +68,15 @@ class PopularitySource(Source):
         names = "\x00".join(self.groups).encode()
         return {"counts": self.counts, "groups": np.frombuffer(names, np.uint8).copy()}
 
+    def check_restored(self, recommender: Recommender) -> None:
+        shape, count = self.counts.shape, len(recommender.dataset.items)
+        if self.groups and self.params.group is None:
+            raise ValueError("groups were saved, and the config names none")
+        if len(shape) != 2 or shape[0] != len(self.groups) + 1 or shape[1] > count or self.counts.dtype.kind != "f":
+            raise ValueError(
+                f"numbers of at most {count} items for each of {len(self.groups) + 1} groups were expected"
+            )
+
     def restore(self, state: dict[str, np.ndarray]) -> None:
         self._take(state["counts"])
         names = state["groups"].tobytes().decode()

@@ -18,7 +18,9 @@ from anyrec.config import Config
 from anyrec.data.fingerprint import hash_values
 from anyrec.errors import Fault, ModelError
 from anyrec.files import atomic_write
+from anyrec.manifest import digest_of_tensors
 from anyrec.model import Model
+from anyrec.restored import damaged
 from anyrec.training.average import Average
 from anyrec.training.optimizers import Optimizer
 from anyrec.training.samples import TrainingData
@@ -63,8 +65,9 @@ def save_checkpoint(
     if next(model.parameters()).is_cuda:
         tensors["random.cuda"] = torch.cuda.get_rng_state()
     copies = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
+    told = json.dumps(asdict(progress))
     with atomic_write(path) as temporary:
-        save_file(copies, temporary, metadata={"progress": json.dumps(asdict(progress))})
+        save_file(copies, temporary, metadata={"progress": told, "sha256": digest_of_tensors(copies, told)})
 
 
 def load_checkpoint(
@@ -84,9 +87,12 @@ def load_checkpoint(
     """
     try:
         with safe_open(path, "pt") as file:
-            progress = Progress(**json.loads(file.metadata()["progress"]))
+            saved = file.metadata()
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        if digest_of_tensors(tensors, saved["progress"]) != saved["sha256"]:
+            raise ValueError("its content is not what was saved")
+        progress = Progress(**json.loads(saved["progress"]))
+    except (SafetensorError, OSError, LookupError, TypeError, ValueError, RecursionError) as error:
         raise ModelError(
             Fault(str(path), f"this checkpoint cannot be read: {error}.", "Train without --resume.", "damaged")
         ) from None
@@ -99,14 +105,15 @@ def load_checkpoint(
         return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
     device = next(model.parameters()).device
-    model.load_state_dict(part("model."))
-    optimizer.load_tensors(part("optimizer."))
-    if average is not None:
-        average.load(part("average."))
-    generator.set_state(tensors["random.draws"])
-    torch.set_rng_state(tensors["random.torch"])
-    if "random.cuda" in tensors:
-        torch.cuda.set_rng_state(tensors["random.cuda"])
+    with damaged(path, "this checkpoint does not fit the model", "Train without --resume."):
+        model.load_state_dict(part("model."))
+        optimizer.load_tensors(part("optimizer."))
+        if average is not None:
+            average.load(part("average."))
+        generator.set_state(tensors["random.draws"])
+        torch.set_rng_state(tensors["random.torch"])
+        if "random.cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["random.cuda"])
     best = {name: value.to(device) for name, value in part("best.").items()}
     return progress, best or None
 
