@@ -7,7 +7,7 @@ from typing import Any
 
 from anyrec.config import TWO_TOWER, Config
 from anyrec.data.dataset import Dataset
-from anyrec.init import suggest_config
+from anyrec.init import known_roles, suggest_config
 from anyrec.plugins import Registry
 
 
@@ -23,7 +23,7 @@ def resolve_config(config: Config, dataset: Dataset, registry: Registry) -> tupl
     suggested, reasons = {}, []
     if config.model.type == TWO_TOWER:
         suggested, reasons = suggest_config(dataset, None, asked, registry)
-    suggested["data"] = {"roles": dict(sorted(dataset.roles.items()))}
+    suggested["data"] = {"roles": known_roles(dataset)}
     document = merged(merged(asked, suggested), _metric(config))
     return Config.model_validate({**document, "defaults": "fixed"}), reasons
 

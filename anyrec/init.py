@@ -13,6 +13,7 @@ from anyrec.check_config import DEFAULTS, PLACES
 from anyrec.config import MAX_DIM, Config, DataConfig
 from anyrec.data.dataset import Dataset
 from anyrec.data.interpretation import interpretation
+from anyrec.data.roles import temporal_names
 from anyrec.plugins import Registry
 
 SHORTEST = 5
@@ -75,7 +76,7 @@ def suggest_config(
             _take_options(config, place, asked, registry)
     if _sparse(asked) and "optimizer" in config["training"]:
         del config["training"]["optimizer"]["weight_decay"]
-    roles = dict(sorted(dataset.roles.items()))
+    roles = known_roles(dataset)
     if roles:
         config["data"] = {"roles": roles}
         reasons.append("temporal roles as inferred: check them")
@@ -83,6 +84,12 @@ def suggest_config(
         check = "" if finding.level == "note" else "please check: "
         reasons.append(f"{check}{finding.text} {finding.advice}".rstrip())
     return config, reasons
+
+
+def known_roles(dataset: Dataset) -> dict[str, str]:
+    """The roles of the temporal features that the data have."""
+    names = set(temporal_names(dataset.users, dataset.items))
+    return {name: role for name, role in sorted(dataset.roles.items()) if name in names}
 
 
 def _sequence(

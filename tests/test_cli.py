@@ -195,6 +195,8 @@ def test_a_fresh_run_resumes_and_seed_and_image_root_reach_the_config(tmp_path):
         "features.image=null",
         "--set",
         "dim=8",
+        "--set",
+        "training.scheduler.type=constant",
     )
     assert call(*base, "--set", "training.epochs=1")[0] == 0
     assert call(*base, "--set", "training.epochs=2", "--resume")[0] == 0

@@ -387,7 +387,10 @@ def test_a_new_item_may_be_listed(staged):
 def test_bad_pipelines_are_told_before_anything_is_trained():
     sources = [{"type": "popularity", "group": "categorical.jobs"}, {"type": "classical", "model": {"type": "easy"}}]
     config = small_config(pipeline={"retrieve": {"sources": sources}})
-    with pytest.raises(ConfigError, match=r"(?s)categorical\.job.*easy"):
+    with pytest.raises(ConfigError, match=r"sources/1/model/type.*easy"):
+        Recommender.from_config(config)
+    config = small_config(pipeline={"retrieve": {"sources": sources[:1]}})
+    with pytest.raises(ConfigError, match=r"sources/0/group.*categorical\.job"):
         Recommender.from_config(config).fit(small_dataset(), progress=False)
     unknown = {"rank": {"type": "nothing"}, "rerank": {"rules": [{"type": "no"}]}}
     with pytest.raises(ConfigError, match=r"(?s)/pipeline/rerank/rules/0.*/pipeline/rank"):

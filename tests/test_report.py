@@ -44,7 +44,8 @@ LAST = {"protocol": "leave_last_out"}
 def tower(**changes):
     """A two-tower for planted data that trains in half a second."""
     training = {"epochs": 8, "batch_size": 256, "patience": None, "optimizer": {"learning_rate": 0.01}}
-    return {"dim": 16, "features": {"temporal": None, "text": None}, "training": training, **changes}
+    features = {"temporal": None, "text": None}
+    return {"defaults": "fixed", "dim": 16, "features": features, "training": training, **changes}
 
 
 def classical(name, evaluation=None, split=LAST, **options):
