@@ -288,6 +288,28 @@ class Interaction(nn.Module):
         """
         raise NotImplementedError(f"interaction '{self.type}' has no score()")
 
+    def item_terms(self, items: Tensor) -> tuple[Tensor, ...]:
+        """Compute the part of the scores that depends on the items only, once for all requests (if `reads` is "tokens").
+
+        Args:
+            items: (..., features, dim), the first feature vectors of each item, in the order of `fields`; the others may depend on
+                the request.
+
+        Returns:
+            Tensors (..., width), one row for each item; by default the feature vectors themselves.
+        """
+        return (items.flatten(-2),)
+
+    def score_terms(self, users: Tensor, terms: Sequence[Tensor], rest: Tensor) -> Tensor:
+        """Match scores (batch, items), equal to those of `score` within rounding.
+
+        Args:
+            users: (batch, features, dim).
+            terms: What `item_terms` returned, (batch, items, width) each.
+            rest: (batch, items, features, dim), the items' feature vectors that `item_terms` was not given.
+        """
+        return self.score(users, torch.cat([terms[0].unflatten(-1, (-1, self.dim)), rest], 2))
+
     @property
     def pair_dim(self) -> int:
         """Width of what `pair` gives."""

@@ -41,6 +41,10 @@ class Ranker(Interaction):
     def pair(self, users: Tensor, items: Tensor) -> Tensor:
         return self.hidden(users, items.unsqueeze(1)).squeeze(1)
 
+    def columns(self, features: Tensor, first: int) -> slice:
+        """The columns of `features: (..., features, dim)` in all vectors end to end; first: the place of the first of them."""
+        return slice(first * self.dim, (first + features.shape[-2]) * self.dim)
+
     def hidden(self, users: Tensor, items: Tensor) -> Tensor:
         """users: (batch, features, dim); items: as for `score` -> (batch, items, pair_dim)."""
         raise NotImplementedError(f"ranker '{self.type}' has no hidden()")
@@ -77,34 +81,64 @@ class DCN(Ranker):
 
     def hidden(self, users: Tensor, items: Tensor) -> Tensor:
         flat = lay_flat(users, items)
-        crossed = self._crossed(flat, len(self.crosses))
+        crossed = self._crossed(join(flat), self.crosses[0](flat), len(self.crosses))
         return torch.cat([crossed, self.deep(*flat)], -1) if self.parallel else self.deep(crossed)
 
     def score(self, users: Tensor, items: Tensor) -> Tensor:
-        if not self.parallel:
-            return self.out(self.hidden(users, items)).squeeze(-1)
-        flat = lay_flat(users, items)
-        of_crosses, of_deep = self.out.weight.split([sum(self.widths), self.deep.width], 1)
-        deep = functional.linear(self.deep(*flat), of_deep, self.out.bias).squeeze(-1)
-        return self._cross_score(flat, of_crosses[0]) + deep
+        own = items if items.dim() == 4 else items.unsqueeze(0)
+        return self._score(self._terms(users.unsqueeze(1), 0), self.item_terms(own))
 
-    def _crossed(self, flat: list[Tensor], layers: int) -> Tensor:
-        """(batch, items, width) after so many crosses."""
-        start = crossed = join(flat)
-        for place, cross in enumerate(self.crosses[:layers]):
-            crossed = start * (cross(flat) if not place else cross([crossed])) + crossed
-        return crossed
+    def item_terms(self, items: Tensor) -> tuple[Tensor, ...]:
+        return self._terms(items, self.counts[0])
 
-    def _cross_score(self, flat: list[Tensor], weight: Tensor) -> Tensor:
-        """(batch, items): weight: (width,) times the last cross.
+    def score_terms(self, users: Tensor, terms: Sequence[Tensor], rest: Tensor) -> Tensor:
+        return self._score(
+            self._terms(users.unsqueeze(1), 0), terms, self._terms(rest, sum(self.counts) - rest.shape[2])
+        )
 
-        w (x0 * (W x + b) + x) = x (W' (w * x0) + w) + b (w * x0): read backwards, the last matrix meets x0 alone, and so each
+    def _terms(self, features: Tensor, first: int) -> tuple[Tensor, ...]:
+        """Features end to end, and their products with each matrix that reads all features: all that depends on them alone.
+
+        w (x0 * (W x + b) + x) = x (W' (w * x0) + w) + b (w * x0): read backwards, the last cross's matrix meets x0 alone, and so each
         user and item once instead of each pair (two crosses score 1.4 times quicker: benchmarks/rankers.py --speed).
+
+        Args:
+            features: (..., features, dim), of the user or the item.
+            first: The place of the first of them among all.
+
+        Returns:
+            x0 (..., columns), and of the products: with the first cross's matrix, if it is not the last; if `parallel`, with the last
+            cross's, backwards, with its bias, and with the perceptron's first layer.
         """
-        last = self.crosses[-1]
-        weighted = [part * own for part, own in zip(flat, weight.split(self.widths), strict=True)]
-        back, constant = last.backwards(weighted)  # type: ignore[operator]
-        return (self._crossed(flat, len(self.crosses) - 1) * (back + weight)).sum(-1) + constant
+        at, flat = self.columns(features, first), features.flatten(-2)
+        inner = [self.crosses[0].inner(flat, at)] if not self.parallel or len(self.crosses) > 1 else []  # type: ignore[operator]
+        if not self.parallel:
+            return (flat, *inner)
+        back, constant = self.crosses[-1].backwards(flat * self.out.weight[0, at], at)  # type: ignore[operator]
+        return (flat, back, constant, functional.linear(flat, self.deep.first.weight[:, at]), *inner)
+
+    def _score(self, *parts: Sequence[Tensor]) -> Tensor:
+        """(batch, items) from the `_terms` of the user and of the item, which may come in parts."""
+        flat, *terms = zip(*parts, strict=True)
+        start = join(flat)
+        if not self.parallel:
+            crossed = self._crossed(start, self.crosses[0].outer(reduce(add, terms[0])), len(self.crosses))  # type: ignore[operator]
+            return self.out(self.deep(crossed)).squeeze(-1)
+        back, constant, deep, *inner = (reduce(add, term) for term in terms)
+        of_crosses, of_deep = self.out.weight.split([sum(self.widths), self.deep.width], 1)
+        mapped = self.crosses[0].outer(inner[0]) if inner else start  # type: ignore[operator]
+        crossed = self._crossed(start, mapped, len(self.crosses) - 1)
+        cross = (crossed * (self.crosses[-1].onwards(back) + of_crosses[0])).sum(-1) + constant.squeeze(-1)  # type: ignore[operator]
+        return cross + functional.linear(self.deep.after(deep + self.deep.first.bias), of_deep, self.out.bias).squeeze(
+            -1
+        )
+
+    def _crossed(self, start: Tensor, mapped: Tensor, layers: int) -> Tensor:
+        """(batch, items, width) after so many crosses; mapped: W x0 + b of the first."""
+        crossed = start
+        for place, cross in enumerate(self.crosses[:layers]):
+            crossed = start * (cross([crossed]) if place else mapped) + crossed
+        return crossed
 
 
 class DeepFM(Ranker):
@@ -133,10 +167,31 @@ class DeepFM(Ranker):
         return torch.cat([self.deep(*lay_flat(users, items)), products], -1)
 
     def score(self, users: Tensor, items: Tensor) -> Tensor:
-        flat = lay_flat(users, items)
-        # |u + i|^2 = |u|^2 + |i|^2 + 2 u.i: of the pairs, only those between the sides need user and item together.
-        machine = pair_sums(users).sum(-1, keepdim=True) + pair_sums(items).sum(-1) + dot(users.sum(1), items.sum(-2))
-        return (linear_of(self.first, flat) + self.out(self.deep(*flat))).squeeze(-1) + machine
+        return self._score(users, self.item_terms(items))
+
+    def item_terms(self, items: Tensor) -> tuple[Tensor, ...]:
+        return self._terms(items, self.counts[0])
+
+    def score_terms(self, users: Tensor, terms: Sequence[Tensor], rest: Tensor) -> Tensor:
+        more = self._terms(rest, sum(self.counts) - rest.shape[2])
+        total, own, deep = map(add, terms, more)
+        return self._score(users, (total, own + (terms[0] * more[0]).sum(-1, keepdim=True), deep))
+
+    def _terms(self, features: Tensor, first: int) -> tuple[Tensor, ...]:
+        """Of features of the user or of the item: their sum (..., dim), first-order terms and products among them (..., 1), and product
+        with the perceptron's first layer. features: (..., features, dim); first: the place of the first of them among all."""
+        at, flat = self.columns(features, first), features.flatten(-2)
+        own = functional.linear(flat, self.first.weight[:, at]) + pair_sums(features).sum(-1, keepdim=True)
+        return features.sum(-2), own, functional.linear(flat, self.deep.first.weight[:, at])
+
+    def _score(self, users: Tensor, items: Sequence[Tensor]) -> Tensor:
+        """(batch, items); items: their `_terms`.
+
+        |u + i|^2 = |u|^2 + |i|^2 + 2 u.i: of the pairs of features, only those between the sides need user and item together.
+        """
+        user, (total, own, deep) = self._terms(users, 0), items
+        hidden = self.deep.after(user[2].unsqueeze(1) + deep + self.deep.first.bias)
+        return self.out(hidden).squeeze(-1) + user[1] + own.squeeze(-1) + self.first.bias + dot(user[0], total)
 
 
 class DLRM(Ranker):
@@ -181,12 +236,20 @@ class Cross(nn.Module):
         """parts: (..., widths) of x -> (..., width)."""
         return linear_of(self.up, parts) if self.down is None else self.up(linear_of(self.down, parts))
 
-    def backwards(self, parts: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """parts of y -> W' y (..., width), and b . y (...)."""
-        weight = self.up.weight
-        mapped = reduce(add, (part @ own for part, own in zip(parts, weight.split(sizes(parts)), strict=True)))
-        constant = reduce(add, (part @ own for part, own in zip(parts, self.up.bias.split(sizes(parts)), strict=True)))
-        return mapped if self.down is None else mapped @ self.down.weight, constant
+    def inner(self, part: Tensor, at: slice) -> Tensor:
+        """The product of the columns `at` of x, (..., columns), with the first matrix. `outer` makes W x + b of the sum of all."""
+        return functional.linear(part, (self.up if self.down is None else self.down).weight[:, at])
+
+    def outer(self, inner: Tensor) -> Tensor:
+        return inner + self.up.bias if self.down is None else self.up(inner)
+
+    def backwards(self, part: Tensor, at: slice) -> tuple[Tensor, Tensor]:
+        """part: (..., columns), the columns `at` of y -> their parts of W' y, before `onwards`, and of b . y (..., 1)."""
+        return part @ self.up.weight[at], part @ self.up.bias[at].unsqueeze(1)
+
+    def onwards(self, back: Tensor) -> Tensor:
+        """(..., width) W' y of the sum of what `backwards` made of its parts."""
+        return back if self.down is None else back @ self.down.weight
 
 
 class Deep(nn.Module):
@@ -202,7 +265,11 @@ class Deep(nn.Module):
 
     def forward(self, *parts: Tensor) -> Tensor:
         """parts: (batch or 1, items or 1, width) each -> (batch, items, last width)."""
-        hidden = self.dropout(linear_of(self.first, parts).relu())
+        return self.after(linear_of(self.first, parts))
+
+    def after(self, first: Tensor) -> Tensor:
+        """first: (..., width of the first layer), its output -> (..., last width)."""
+        hidden = self.dropout(first.relu())
         for layer in self.rest:
             hidden = self.dropout(layer(hidden).relu())
         return hidden

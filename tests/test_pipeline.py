@@ -1,12 +1,14 @@
 """The pipeline: sources merged, ranked and reranked, and the answer that says how it came about."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small import call, small_config, small_dataset
@@ -281,6 +283,37 @@ def test_a_ranker_learns_what_the_stages_signals_tell(plain):
 def test_any_interaction_ranks(plain, kind):
     config = {**STAGED, "rank": {"type": kind, "training": {"epochs": 1}}, "retrieve": {"k": 20}}
     assert len(plain.with_pipeline(config, progress=False).recommend(["u001"], 5)) == 5
+
+
+@pytest.mark.parametrize("kind", ["mlp", "dlrm", "dcn", "deepfm", "dot"])
+def test_a_ranker_scores_the_same_with_and_without_what_it_keeps_of_the_items(plain, kind, monkeypatch):
+    config = {**STAGED, "rank": {"type": kind, "training": {"epochs": 1}}, "retrieve": {"k": 20}}
+    made = plain.with_pipeline(config, progress=False)
+    ranker, users = made.pipeline.ranker, [f"u{n:03d}" for n in range(1, 9)]
+    with torch.no_grad():
+        ranker.gate.fill_(1.0)
+    monkeypatch.setattr("anyrec.pipeline.ranker.KEPT_BYTES", 0)
+    for_candidates = made.recommend(users, 10, now=1)
+    assert ranker._kept is None
+    monkeypatch.undo()
+    with ThreadPoolExecutor(8) as pool:
+        alone = list(pool.map(lambda user: made.recommend([user], 10, now=1), users))
+    assert ranker._kept is not None
+    assert same(pa.concat_tables(alone), for_candidates)
+    more = made.add_items([{"item_id": "new", "categorical": {"tags": ["nurse"]}}])
+    known = pa.array([f"i{n:03d}" for n in range(40)])
+    assert same(more.recommend(users, 10, now=1, candidates=known), made.recommend(users, 10, now=1, candidates=known))
+    assert "new" in more.recommend(users, 41, now=1, exclude_seen=False)["item_id"].to_pylist()
+
+
+def test_training_a_ranker_again_drops_what_it_kept_of_the_items(plain):
+    made = plain.with_pipeline({**STAGED, "rank": {"type": "dcn", "training": {"epochs": 1}}}, progress=False)
+    with torch.no_grad():
+        made.pipeline.ranker.gate.fill_(1.0)
+    made.recommend(["u001"])
+    assert made.pipeline.ranker._kept is not None
+    made.pipeline.ranker.train()
+    assert made.pipeline.ranker._kept is None
 
 
 def test_the_ranker_learns_only_from_what_the_model_did_not(plain):

@@ -92,6 +92,16 @@ def test_shared_items_score_as_each_users_own(name, options):
 
 
 @pytest.mark.parametrize(("name", "options"), VARIANTS, ids=str)
+def test_scores_from_terms_computed_once_for_the_items_equal_those_of_all_features(name, options):
+    ranker, users, items = make(name, options)
+    chosen = torch.tensor([[0, 3], [4, 4], [2, 1]])
+    terms = [term[chosen] for term in ranker.item_terms(items[:, :2])]
+    rest = torch.randn(3, 2, 1, 4, dtype=torch.float64)  # the last feature vector, of the pair
+    expected = ranker.score(users, torch.cat([items[chosen][:, :, :2], rest], 2))
+    assert torch.allclose(ranker.score_terms(users, terms, rest), expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(("name", "options"), VARIANTS, ids=str)
 def test_what_the_heads_read_is_of_the_pair_alone(name, options):
     ranker, users, items = make(name, options)
     pairs = ranker.pair(users, items[:3])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
 
 CELLS = 1 << 23
 """Numbers of candidates' vectors held at once: 32 MB of float32."""
+KEPT_BYTES = 256 << 20
+"""Most memory for what depends on the items only, kept between requests; of a larger catalogue it is computed for the candidates."""
+ALL = slice(None)
+_COMPUTING = threading.Lock()
 CLIP = 5.0
 """Bound on a signal, in standard deviations."""
 MICROSECONDS_A_DAY = 86_400_000_000
@@ -88,20 +94,47 @@ class Ranker(nn.Module):
             self.register_buffer(f"{side}_length", torch.ones(count, 1))
         self.facts: dict[str, Tensor] = {}
         """What the signals are made of: `popularity` (items,), `age` (items,)."""
+        self._kept: tuple[Tensor, list[Tensor], int] | None = None
+        """The known items' feature vectors, and what `_kept_terms` returns of them; None before the first request and in training."""
 
-    def forward(self, users: Tensor, items: Tensor, scores: Tensor, signals: Tensor) -> Tensor:
-        """users: (batch, features, dim); items: (batch, n, features, dim); scores: (batch, n) the model's; signals: (batch, n, signals),
-        as `signals` makes them -> (batch, n)."""
+    def train(self, mode: bool = True) -> Ranker:
+        if mode:
+            self._kept = None
+        return super().train(mode)
+
+    def forward(self, users: Tensor, terms: Sequence[Tensor], scores: Tensor, signals: Tensor) -> Tensor:
+        """Score candidates.
+
+        Args:
+            users: (batch, features, dim).
+            terms: `item_terms` of the candidates, (batch, n, width) each; they are not read if `idle`.
+            scores: (batch, n) the model's.
+            signals: (batch, n, signals), as `signals` makes them.
+
+        Returns:
+            (batch, n).
+        """
         told = self.standardised(signals)
         plain = self.scale.exp() * scores + told @ self.linear
         if self.idle:
             return plain
         token = self.signal(told)
         if self.reads == "tokens":
-            made = self.interaction.score(users, torch.cat([items, token.unsqueeze(2)], 2))
+            made = self.interaction.score_terms(users, terms, token.unsqueeze(2))
         else:
-            made = self.interaction.score(users[:, -1], items[:, :, -1] + token)
+            made = self.interaction.score(users[:, -1], terms[0] + token)
         return plain + self.gate * made
+
+    def item_terms(self, items: Tensor) -> tuple[Tensor, ...]:
+        """Compute what the scores need of items and what depends on the items only.
+
+        Args:
+            items: (..., features, dim), as `catalogue` returns them.
+
+        Returns:
+            Tensors (..., width).
+        """
+        return self.interaction.item_terms(items) if self.reads == "tokens" else (items[..., -1, :],)
 
     @property
     def idle(self) -> bool:
@@ -126,29 +159,57 @@ class Ranker(nn.Module):
         if not lists.items.size:
             return np.empty(lists.items.shape, np.float32)
         was = self.training
-        self.eval()
+        if was:
+            self.eval()
         with recommender._inference():
             users = self.users_of(request)
-            catalogue = self.catalogue(recommender)[:, :0] if self.idle else self.catalogue(recommender)
             signals = torch.from_numpy(self.signals(request, candidates)).to(users.device)
             items, scores = (torch.from_numpy(part).to(users.device) for part in (lists.items, lists.scores))
-            size = max(1, CELLS // (items.shape[1] * max(1, catalogue.shape[1]) * catalogue.shape[2]))
+            kept, width = ([], 1) if self.idle else self._kept_terms(recommender)
+            size = max(1, CELLS // (items.shape[1] * width))
             parts = [
-                self(u, catalogue[i.clamp(min=0)], s.clamp(min=torch.finfo(s.dtype).min), told)
+                self(u, self._terms_of(recommender, i.clamp(min=0), kept), s.clamp(min=torch.finfo(s.dtype).min), told)
                 for u, i, s, told in zip(*(part.split(size) for part in (users, items, scores, signals)), strict=True)
             ]
-        self.train(was)
+        if was:
+            self.train()
         return np.where(lists.items >= 0, torch.cat(parts).float().cpu().numpy(), -np.inf)
+
+    def _terms_of(self, recommender: Recommender, rows: Tensor, kept: list[Tensor] | None) -> list[Tensor]:
+        """`item_terms` of the items `rows: (batch, n)`, from those kept of all items if any are."""
+        if kept is not None:
+            return [term[rows] for term in kept]
+        distinct, places = rows.unique(return_inverse=True)
+        return [term[places] for term in self.item_terms(self.catalogue(recommender, distinct))]
+
+    def _kept_terms(self, recommender: Recommender) -> tuple[list[Tensor] | None, int]:
+        """`item_terms` of all items, computed at the first request, and how many numbers of one item they are.
+
+        None instead of the terms if they are larger than KEPT_BYTES, or if the recommender knows further items, of one request.
+        """
+        tokens, kept = recommender._known_tokens("item"), self._kept
+        if kept is not None and kept[0] is tokens:
+            return kept[1:]
+        width = sum(term.shape[1] for term in self.item_terms(self.catalogue(recommender, slice(0, 1))))
+        if recommender.widened or len(tokens) * width * tokens.element_size() > KEPT_BYTES:
+            return None, width
+        with _COMPUTING:
+            if self._kept is None or self._kept[0] is not tokens:
+                size = max(1, CELLS // width)
+                starts = range(0, len(tokens), size)
+                blocks = [self.item_terms(self.catalogue(recommender, slice(n, n + size))) for n in starts]
+                self._kept = tokens, [torch.cat(parts) for parts in zip(*blocks, strict=True)], width
+            return self._kept[1:]
 
     def users_of(self, request: Request) -> Tensor:
         assert request.tokens is not None
         final = request.represented if request.recommender.model.interaction.reads == "vectors" else None
         return self.laid("user", request.tokens, final)
 
-    def catalogue(self, recommender: Recommender) -> Tensor:
-        """(items, features, dim) what is read of every item."""
-        final = recommender._known_rows("item") if recommender.model.interaction.reads == "vectors" else None
-        return self.laid("item", recommender._known_tokens("item"), final)
+    def catalogue(self, recommender: Recommender, rows: Tensor | slice = ALL) -> Tensor:
+        """(rows, features, dim) what the interaction reads of the items `rows`."""
+        final = recommender._known_rows("item")[rows] if recommender.model.interaction.reads == "vectors" else None
+        return self.laid("item", recommender._known_tokens("item")[rows], final)
 
     def signals(self, request: Request, candidates: Candidates) -> np.ndarray:
         """(users, n, signals) float32, not yet standardised, in the order of `signal_names`."""

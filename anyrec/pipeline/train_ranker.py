@@ -237,7 +237,8 @@ def listwise(scores: Tensor, there: Tensor, positive: Tensor) -> Tensor:
 
 
 def _score(ranker: Ranker, lists: Taught, catalogue: Tensor) -> Tensor:
-    return ranker(lists.users, catalogue[lists.items.clamp(min=0)], lists.scores, lists.signals)
+    terms = () if ranker.idle else ranker.item_terms(catalogue[lists.items.clamp(min=0)])
+    return ranker(lists.users, terms, lists.scores, lists.signals)
 
 
 @torch.no_grad()
