@@ -83,8 +83,8 @@ def _read(
     parts = read_object(state, AGAIN) if state.is_file() else {}
     named: list[Named] = []
     if not trusted:
-        config, named = _restricted(config, parts, document, directory, plugins)
-    registry = discover([*config.plugins, *plugins], drop_in=trusted or not _is_within_run(directory))
+        config, named = _restricted(config, parts, document, manifest, plugins)
+    registry = discover([*config.plugins, *plugins], drop_in=trusted or not _is_within_run(manifest.place))
     try:
         with damaged(directory):
             _add_modules(registry, document["modules"])
@@ -99,16 +99,16 @@ def _read(
 
 
 def _restricted(
-    config: Config, parts: dict[str, Any], document: dict[str, Any], directory: Path, plugins: Iterable[str | Path]
+    config: Config, parts: dict[str, Any], document: dict[str, Any], manifest: Manifest, plugins: Iterable[str | Path]
 ) -> tuple[Config, list[Named]]:
     """The config of a model that is not trusted, and what was left out of it. Raises ModelError with everything that is refused."""
-    faults = []
+    faults, directory = [], manifest.folder
     if document["modules"]:
         names = ", ".join(f"'{name}'" for name in document["modules"])
         what = f"the encoder {names} is a module of the user's own, named by import path, which loading would run."
         faults.append(Fault(str(directory), what, ALLOW, "untrusted"))
     callers = ["plugins", *plugins]
-    registry = discover(plugins, drop_in=not _is_within_run(directory))
+    registry = discover(plugins, drop_in=not _is_within_run(manifest.place))
     config, refused, left_out = without_outside(config, registry, parts, callers)
     faults += [Fault(f"{directory}/config.json#{one.where}", one.what, one.mend, one.kind) for one in refused]
     if faults:
@@ -172,8 +172,8 @@ def _restore(
     recommender.pipeline = load_pipeline(recommender, directory / PIPELINE)
     recommender.model_id = id_of(document)
     if recommender.pipeline is not None:
-        recommender.catalogue = load_catalogue(recommender, directory, recommender.model_id)
-    recommender.directory = directory
+        recommender.catalogue = load_catalogue(recommender, directory, manifest.place.parent)
+    recommender.directory = manifest.place
     return recommender
 
 

@@ -6,12 +6,16 @@ replaces the folder meanwhile.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import stat
+import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
@@ -28,16 +32,24 @@ ATTEMPTS = 20
 """Times that a folder which is being replaced is read again."""
 PAUSE = 0.02
 """Seconds before it is read again: a replacement takes two renames."""
+AT_ONCE = 2
+"""Attempts to read the folder in place. A writer that is faster than the reader is then met with `_held_open`."""
+OPEN_FILES = Path("/proc/self/fd")
+"""Where Linux names the open files of this process."""
 STRAY = {".DS_Store", "Thumbs.db", "desktop.ini"}
 """Files that desktops write into every folder they show."""
 
 
-class Manifest:
-    """A parsed manifest. `document`: its JSON object."""
+_held: dict[Path, tuple[set[str], list[Fault]]] = {}
+"""Folders of `_held_open`, and what `files_below` found where their files are."""
 
-    def __init__(self, folder: Path, hint: str):
+
+class Manifest:
+    """A parsed manifest. `document`: its JSON object; `folder`: where its files are read; `place`: the folder that the user knows."""
+
+    def __init__(self, folder: Path, hint: str, place: Path | None = None):
         """Read and parse the manifest. hint: what to do about a damaged one. Raises ModelError."""
-        self.folder, self.hint = folder, hint
+        self.folder, self.hint, self.place = folder, hint, place or folder
         self._bytes, self._file = _read_open(folder / MANIFEST, hint)
         self.document: dict[str, Any] = {}
         try:
@@ -58,6 +70,8 @@ class Manifest:
     @property
     def is_current(self) -> bool:
         """Whether this manifest is still the one in the folder. Its open file keeps the inode from being used again."""
+        if self.folder in _held:
+            return True
         path = self.folder / MANIFEST
         try:
             return os.path.samestat(os.fstat(self._file), path.stat()) and path.read_bytes() == self._bytes
@@ -126,15 +140,20 @@ def read_version(
     """
     for attempt in range(attempts):
         last = attempt == attempts - 1
-        try:
-            manifest = Manifest(find(), hint)
-        except (ModelError, OSError):
-            if last or not _is_being_replaced(find):
-                raise
-            continue
-        with manifest:
+        with ExitStack() as stack:
+            try:
+                place = find()
+                folder = stack.enter_context(_held_open(place, hint)) if attempt >= AT_ONCE else place
+                manifest = stack.enter_context(Manifest(folder, hint, place))
+            except (ModelError, OSError):
+                if last or not _is_being_replaced(find):
+                    raise
+                continue
             try:
                 value = read(manifest)
+            except ModelError as error:
+                if last or manifest.is_current:
+                    raise _renamed(error, folder, place) from error.__cause__
             except Exception:
                 if last or manifest.is_current:
                     raise
@@ -144,6 +163,50 @@ def read_version(
         time.sleep(PAUSE)
     what = f"it was replaced {attempts} times while it was read."
     raise ModelError(Fault(str(find()), what, "Try again when the other program has finished.", "busy"))
+
+
+@contextmanager
+def _held_open(place: Path, hint: str) -> Iterator[Path]:
+    """A folder of links to the open files of `place`: they can be read until the block ends, even if `place` is replaced and removed.
+
+    Without `/proc` it is `place` itself.
+
+    Raises:
+        OSError: if `place` was replaced while its files were opened.
+    """
+    if not OPEN_FILES.is_dir():
+        yield place
+        return
+    with ExitStack() as stack:
+
+        def opened(path: Path, flags: int) -> int:
+            handle = os.open(path, flags | os.O_RDONLY | os.O_NONBLOCK)
+            stack.callback(os.close, handle)
+            return handle
+
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="anyrec-"))).resolve()
+        here = opened(place, os.O_DIRECTORY)
+        found, faults = files_below(place, hint)
+        for name in sorted(found):
+            link = folder / name
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(OPEN_FILES / str(opened(place / name, 0)))
+        if not os.path.samestat(os.fstat(here), place.stat()):
+            raise OSError(errno.ESTALE, "the folder was replaced", str(place))
+        _held[folder] = found, faults
+        try:
+            yield folder
+        finally:
+            del _held[folder]
+
+
+def _renamed(error: ModelError, folder: Path, place: Path) -> ModelError:
+    """The error with `place` instead of `folder` in its faults."""
+    here, there = str(folder), str(place)
+    faults = [
+        replace(one, where=one.where.replace(here, there), what=one.what.replace(here, there)) for one in error.faults
+    ]
+    return ModelError(faults, error.counts)
 
 
 def _is_being_replaced(find: Callable[[], Path]) -> bool:
@@ -168,6 +231,11 @@ def digest_of_tensors(tensors: Mapping[str, Any], text: str) -> str:
 
 def files_below(folder: Path, hint: str) -> tuple[set[str], list[Fault]]:
     """Names of the regular files below `folder`, and a fault for each entry that is not one."""
+    for held, (names, known) in list(_held.items()):
+        if folder.is_relative_to(held):
+            below = folder.relative_to(held)
+            inner = {PurePosixPath(name) for name in names if PurePosixPath(name).is_relative_to(below)}
+            return {name.relative_to(below).as_posix() for name in inner}, [] if below.parts else known
     found: set[str] = set()
     faults: list[Fault] = []
     root = folder.resolve()

@@ -145,11 +145,10 @@ def test_a_folder_that_bears_a_published_name_is_refused(model, tmp_path, monkey
     refused(model, "organisation/name")
 
 
-def test_nothing_is_downloaded_for_a_model_that_is_not_trusted(monkeypatch):
+def test_nothing_is_downloaded_for_a_model_that_is_not_trusted():
     from anyrec.encoders.image import make_backbone
     from anyrec.encoders.sentence import backbone
 
-    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     with pytest.raises(ConfigError, match="not downloaded for a model that is not trusted"):
         backbone("nobody/no-such-model", Context(trusted=False))
     with pytest.raises(ConfigError, match="cache on this machine"):
@@ -471,6 +470,18 @@ def test_an_index_that_names_a_server_or_lists_other_files_is_refused(tmp_path):
         (place / name).write_bytes(whole)
 
 
+def test_an_index_whose_files_are_those_of_another_type_is_refused(tmp_path):
+    vectors = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32)
+    options = {"type": "annoy"}
+    pytest.importorskip("annoy")
+    ids = pa.array([f"i{n}" for n in range(40)])
+    place = Catalogue.build(Component(**options), REGISTRY, ids, vectors, measured=False).save(tmp_path / "index")
+    manifest = json.loads((place / "manifest.json").read_text())
+    (place / "manifest.json").write_text(json.dumps({**manifest, "index": {"type": "exact"}}))
+    with pytest.raises(ModelError, match="cannot be read"):
+        Catalogue.load(place, REGISTRY)
+
+
 def test_any_flipped_bit_of_a_checkpoint_is_noticed(tmp_path):
     config = small_config(training={"epochs": 1, "batch_size": 64})
     Recommender.from_config(config).fit(small_dataset(), run_dir=tmp_path, progress=False)
@@ -487,7 +498,7 @@ def test_any_flipped_bit_of_a_checkpoint_is_noticed(tmp_path):
 # A writer beside a reader
 
 SWAPPER = """
-import shutil, sys, time
+import shutil, sys
 from pathlib import Path
 from anyrec.files import atomic_folder
 place, sources = Path(sys.argv[1]), [Path(one) for one in sys.argv[2:]]
@@ -496,7 +507,6 @@ while True:
     for source in sources:
         with atomic_folder(place, "manifest.json") as new:
             shutil.copytree(source, new, dirs_exist_ok=True)
-        time.sleep(0.3)
 """
 
 

@@ -39,15 +39,22 @@ def save_catalogue(recommender: Recommender, folder: Path, model: str) -> None:
         catalogue.save(folder / FOLDER)
 
 
-def load_catalogue(recommender: Recommender, directory: Path, model: str) -> Catalogue | None:
-    """The index within the model's folder, which must be this model's, or one beside it that is; None without any.
+def load_catalogue(recommender: Recommender, directory: Path, beside: Path) -> Catalogue | None:
+    """The index of a loaded model: the one within its folder, or one in the folder of its run that belongs to it; None without any.
 
-    Raises ModelError where that within is damaged or belongs to another model.
+    Args:
+        recommender: the model, with its `model_id`.
+        directory: the model's folder.
+        beside: the folder of its run.
+
+    Raises:
+        ModelError: if the index within the folder is damaged or belongs to another model.
     """
+    of_model = recommender.registry, recommender.model_id, recommender.context.trusted
     if (directory / FOLDER).exists():
-        return Catalogue.load(directory / FOLDER, recommender.registry, model, recommender.context.trusted)
+        return Catalogue.load(directory / FOLDER, *of_model)
     try:
-        found = Catalogue.load(directory.parent / FOLDER, recommender.registry, model, recommender.context.trusted)
+        found = Catalogue.load(beside / FOLDER, *of_model)
     except ModelError:
         return None
     return found if found.ids.equals(recommender.dataset.ids("item")) else None

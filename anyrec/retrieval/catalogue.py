@@ -206,6 +206,7 @@ class Catalogue:
             if ids.null_count or len(ids.unique()) < len(ids):
                 raise ValueError("an id is null or there twice")
             index.load(place, len(ids))
+            index.search(np.ones((1, index.dim), np.float32), 1)  # fails if the files are those of another type
         catalogue = cls(component, index, ids, found["model"])
         catalogue.figures = found["figures"]
         return catalogue
