@@ -337,6 +337,9 @@ def test_json_is_read_plain_packed_or_with_a_byte_order_mark(tmp_path, data, mon
         ("d.json", TEXT.replace("u1", "ü").encode("latin-1") + "é".encode("latin-1"), "it looks like Latin-1"),
         ("d.json", archive(), "a zip archive or a spreadsheet"),
         ("d.json", b"PAR1....", "a Parquet file"),
+        ("d.json", b"users.csv".ljust(257, b"\0") + b"ustar", "a tar archive"),
+        ("d.json", b"\x80\x04\x95pickled", "holds binary data"),
+        ("d.json", gzip.compress(gzip.compress(TEXT.encode())), "holds binary data"),
         ("d.json", b"\x1f\x8b\x08broken", "cannot be unpacked"),
         ("d.json", b"9" * 5000, "more than 4,300 digits"),
         ("d.json", b"[" * 100_000, "nested too deeply"),
@@ -417,9 +420,55 @@ def test_interactions_without_an_id_are_dropped_and_counted_on_request(tmp_path)
         "1 interactions were dropped: they have no user_id.",
         "1 interactions were dropped: they have no item_id.",
     } <= set(made.notes)
-    rows = [{"user_id": "u1", "item_id": 7}, {"user_id": None, "item_id": 7}, {"item_id": 7}]
+    rows = [
+        {"user_id": "u1", "item_id": 7},
+        {"user_id": None, "item_id": 7},
+        {"item_id": 7},
+        {"user_id": "", "item_id": 7},
+    ]
     (tmp_path / "d.json").write_text(json.dumps({**document(), "interactions": rows}))
     assert len(read_dataset(tmp_path / "d.json", DataConfig(unknown_ids="drop")).interactions) == 1
+    (tmp_path / "interactions.csv").unlink()
+    table = pa.table({"user_id": ["u1", "", None], "item_id": [7, 7, 7]})
+    pq.write_table(table, tmp_path / "interactions.parquet")
+    assert len(read_dataset(tmp_path, DataConfig(unknown_ids="drop")).interactions) == 1
+
+
+def test_interactions_alone_are_a_dataset_if_unknown_ids_are_kept(tmp_path):
+    (tmp_path / "d.json").write_text(json.dumps({"interactions": [{"user_id": "u1", "item_id": 7}]}))
+    assert "/user_data: expected a list; it is missing." in faults_of(tmp_path / "d.json")
+    assert len(read_dataset(tmp_path / "d.json", DataConfig(unknown_ids="keep")).items) == 1
+
+
+@pytest.mark.parametrize("end", ["", "9,c\n", '9,"c"\n'])
+def test_a_quoted_cell_that_is_not_closed_is_a_fault_and_swallows_no_rows(tmp_path, end):
+    folder(tmp_path, items_csv='item_id,text.t\n7,x\n8,"a\n10,b\n' + end)
+    assert "items.csv line 3: a cell that begins with a quote in this row does not end with one." in faults_of(tmp_path)
+
+
+def test_quotes_and_line_ends_inside_closed_cells_are_read(tmp_path):
+    folder(tmp_path, items_csv='item_id,text.t\r\n7,"a\r\nb ""c"" d"\r\n\r\n8,5" disk\r\n')
+    assert read_dataset(tmp_path, DataConfig()).items.column("text.t").to_pylist() == ['a\r\nb "c" d', '5" disk']
+
+
+def test_a_feature_may_be_flat_in_some_lines_and_nested_in_others(tmp_path):
+    lines = '{"item_id": 7, "continuous.p": 1}\n{"item_id": 8, "continuous": {"p": 2}}\n'
+    folder(tmp_path, items_jsonl=lines)
+    assert read_dataset(tmp_path, DataConfig()).items.column("continuous.p").to_pylist() == [1, 2]
+    folder(tmp_path, items_jsonl=lines + '{"item_id": 9, "continuous.p": 1, "continuous": {"p": 2}}\n')
+    assert "items.jsonl line 3, column 'continuous.p': this feature is given twice." in faults_of(tmp_path)
+
+
+@pytest.mark.parametrize("values", ["01/02/2024|", "Jan 2 2024|Jan 3 2024", "1|x|3"])
+def test_temporal_values_that_are_no_number_time_or_item_are_named(tmp_path, values):
+    folder(tmp_path, items_csv=f"item_id,temporal.released[]\n7,{values}\n8,\n")
+    notes = read_dataset(tmp_path, DataConfig()).notes
+    assert any("'item.released' has no effect" in note for note in notes)
+
+
+def test_a_table_with_an_ending_that_is_not_read_is_named(tmp_path):
+    folder(tmp_path, users_json="[]")
+    assert "users.json cannot be read as a table of a folder." in faults_of(tmp_path)
 
 
 # ----------------------------------------------------------------------------------------------------- MovieLens, commands

@@ -115,7 +115,7 @@ NEGATIVE = (
 )
 
 
-@pytest.mark.parametrize("name", [*NEGATIVE.split(), "don't like"])
+@pytest.mark.parametrize("name", [*NEGATIVE.split(), "don't like", "won't buy", "-1", "👎", "Retoure", "chargeback"])
 def test_names_that_say_the_opposite_of_liking_are_recognised(name):
     assert is_negative_name(name)
 

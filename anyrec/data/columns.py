@@ -53,9 +53,12 @@ def name_fault(group: str, name: str = "x") -> tuple[str, str] | None:
 def id_column(values: list[Any], pointer: Pointer, faults: Faults, missing_ok: bool = False) -> pa.Array:
     """(rows,) int64 or string. Faults: missing, neither a text nor a whole number, of two kinds in one column, empty.
 
-    missing_ok: None is left as null, for the caller to drop.
+    missing_ok: None and an empty text become null, for the caller to drop.
     """
     kinds = set(map(type, values))
+    if missing_ok and str in kinds:
+        values = [None if value == "" else value for value in values]
+        kinds = set(map(type, values))
     if float in kinds:  # 1.0 is the whole number 1
         values = [int(v) if type(v) is float and v.is_integer() and abs(v) <= 2**63 else v for v in values]
         kinds = set(map(type, values))

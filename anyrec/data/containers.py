@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import gzip
 import json
+import re
 import sys
 import zlib
 from pathlib import Path
@@ -28,6 +29,8 @@ BOMS = (
     (codecs.BOM_UTF16_LE, "UTF-16"),
     (codecs.BOM_UTF16_BE, "UTF-16"),
 )
+BINARY = re.compile(rb"[\x00-\x08\x0e-\x1a]")
+"""Bytes that no text file begins with."""
 ONE_TABLE = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 WANTED = "a folder of users, items and interactions is wanted"
 WANTED_HINT = "Put users, items and interactions (.csv, .jsonl or .parquet) into a folder and give the folder."
@@ -75,8 +78,12 @@ def as_utf8(data: bytes, path: Path) -> bytes:
     for start, name in BOMS:
         if data.startswith(start):
             raise _encoding_fault(path, name)
-    if b"\0" in data[:4]:
-        raise _encoding_fault(path, json.detect_encoding(data).upper())
+    if data[257:262] == b"ustar":
+        raise DataError(Fault(str(path), "this file is a tar archive, not JSON or CSV text.", "Unpack it.", "format"))
+    if b"\0" in data[:4] and (name := json.detect_encoding(data).upper()) != "UTF-8":
+        raise _encoding_fault(path, name)
+    if BINARY.search(data, 0, 512):
+        raise DataError(Fault(str(path), "this file holds binary data, not JSON or CSV text.", kind="format"))
     return data.removeprefix(codecs.BOM_UTF8)
 
 

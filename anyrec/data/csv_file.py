@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import io
+from collections import deque
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -37,6 +42,8 @@ def read_csv(path: Path, faults: Faults, notes: list[str]) -> tuple[Columns, int
             raise not_utf8(data, path) from None
         raise DataError(Fault(str(path), f"cannot be read: {str(error).splitlines()[0]}.", kind="unreadable")) from None
     place = LinePlace(path.name, data, separator, table.num_columns)
+    if len(table) + ragged + 1 < data.count(b"\n") and b'"' in data:  # a cell holds a line end, or a line is empty
+        _refuse_open_quotes(data, separator, path)
     if ragged:
         faults.add_rows(
             "ragged row",
@@ -57,6 +64,29 @@ def _is_utf8(data: bytes) -> bool:
     except pa.ArrowInvalid:
         return False
     return True
+
+
+def _refuse_open_quotes(data: bytes, separator: str, path: Path) -> None:
+    """Raise DataError if a quoted cell is not closed: Arrow reads all lines up to the next quote into that cell."""
+    before = csv.field_size_limit(len(data) + 1)
+    try:
+        deque(_strict_rows(data, separator), maxlen=0)
+        return
+    except csv.Error:
+        begins, reader = 1, _strict_rows(data, separator)
+        with suppress(csv.Error):
+            for _ in reader:
+                begins = reader.line_num + 1
+    finally:
+        csv.field_size_limit(before)
+    what = "a cell that begins with a quote in this row does not end with one."
+    hint = 'Close the quote, and write a quote inside a quoted cell twice ("").'
+    raise DataError(Fault(f"{path.name} line {begins}", what, hint, "open quote"))
+
+
+def _strict_rows(data: bytes, separator: str) -> Any:
+    text = io.TextIOWrapper(io.BytesIO(data), "utf-8", newline="")
+    return csv.reader(text, delimiter=separator, strict=True)
 
 
 def separator_of(data: bytes, path: Path) -> str:

@@ -22,7 +22,7 @@ CELLS_SHARE = 0.3
 SEPARATED = r"\S[|;]\s*\S"
 CELLS = (
     (
-        r"(?s)^\s*\[.*\]\s*$",
+        r"(?s)^\s*(\[.*\]|\(.*,.*\))\s*$",
         "lists",
         "Each spelling is one value: write several values as a list (in CSV, {name}[] with | between).",
     ),

@@ -17,12 +17,15 @@ from anyrec.errors import did_you_mean
 SHOWN_TYPES = 12
 OTHER_TYPES = "data.positive_types chooses which types count, and with what weight."
 NEGATIVE_TYPE = re.compile(
-    r"\b(no|not|never|dont|un(like|love|follow|subscribe|fav|save|star|bookmark|heart|install|pin|match|join|recommend)\w*"
+    r"\b(no|not|never|(do|does|did|wo|would|is|was)nt|(charge|pay|money) ?back|retour\w*|storno|storniert|voided"
+    r"|un(like|love|follow|subscribe|fav|save|star|bookmark|heart|install|pin|match|join|recommend)\w*"
     r"|(down|neg)[ ]?vot\w*|thumbs?[ ]?down|swip\w*[ ]left|left[ ]swip\w*"
     r"|(return|refund|dislik|remov|delet|skip|cancel|reject|hid|hate|block|report|complain|complaint|negativ|bad|dismiss|ignor"
     r"|mut|bann?|spam|declin|abandon|bounc|churn|unhapp|dissatisf|downrat|drop|discard|exclud|quit|blacklist|blocklist)"
     r"(e|y|ed|ping|ped|led|ling|ing|s|es|en|den|ion|lation|al|ment|ive)?)\b"
 )
+NEGATIVE_SIGNS = ("-1", "-", "👎", "❌")
+"""Types of these signs alone say the same."""
 """Words that name the opposite of liking. Names are split at capitals, digits, dots, dashes and underscores before."""
 
 
@@ -47,6 +50,8 @@ def interpretation(dataset: Dataset, config: DataConfig) -> list[Finding]:
 
 def is_negative_name(name: str) -> bool:
     """Whether an interaction type's name says that the user did not like or keep the item."""
+    if name.strip() in NEGATIVE_SIGNS:
+        return True
     spaced = re.sub(r"([a-z])([A-Z])", r"\1 \2", name)
     return NEGATIVE_TYPE.search(re.sub(r"[^a-z]+", " ", spaced.lower().replace("'", ""))) is not None
 

@@ -211,7 +211,7 @@ def records_to_table(records: list[dict[str, Any]], side: Side, roles: dict[str,
 
 def _from_document(document: Any, root: Path, options: DataConfig, faults: Faults | None = None) -> Dataset:
     faults, notes = Faults() if faults is None else faults, []
-    document = _checked_parts(document, faults)
+    document = _checked_parts(document, faults, options.unknown_ids == "keep")
     tables = document_tables(document, faults, notes, options.unknown_ids == "drop")
     parts = [Part(table, json_place(name)) for table, name in zip(tables, TOP, strict=True)]
     return _finish(parts, faults, notes, options, root)
@@ -242,8 +242,11 @@ def _with_remarks(faults: Faults, dataset: Dataset, options: DataConfig) -> Data
     return error
 
 
-def _checked_parts(document: Any, faults: Faults) -> dict[str, list[Any]]:
-    """The three lists, with faults for what is missing, misspelt or no list."""
+def _checked_parts(document: Any, faults: Faults, ids_suffice: bool) -> dict[str, list[Any]]:
+    """The three lists, with faults for what is missing, misspelt or no list.
+
+    ids_suffice: user_data and item_data may be missing.
+    """
     if not isinstance(document, dict):
         raise DataError(
             Fault("/", f"a dataset is an object with {', '.join(TOP)}; found {show(document)}.", kind="shape")
@@ -254,9 +257,10 @@ def _checked_parts(document: Any, faults: Faults) -> dict[str, list[Any]]:
     parts: dict[str, list[Any]] = {}
     for key in TOP:
         value = document.get(key)
-        if not isinstance(value, list):
+        if not isinstance(value, list) and not (ids_suffice and key not in document and key != "interactions"):
             found = "it is missing" if key not in document else f"found {show(value)}"
             faults.add("shape", f"/{key}", f"expected a list; {found}.")
+        if not isinstance(value, list):
             value = []
         parts[key] = value
     return parts

@@ -20,7 +20,7 @@ from anyrec.data.dataset import Side
 from anyrec.data.decode import FIELDS, Document, keys_of
 from anyrec.data.faults import Faults, show
 from anyrec.data.nested import check_nested, is_text
-from anyrec.data.places import Place, column_of, json_place
+from anyrec.data.places import Place, Pointer, column_of, json_place
 from anyrec.errors import did_you_mean
 
 GROUPS = ("image", "text", "categorical", "continuous", "temporal")
@@ -56,17 +56,33 @@ def record_table(
     rows = _objects(rows, place, faults)
     faults.keys += sum(map(len, rows))
     columns = {key: id_column(_values(rows, key), column_of(place, key), faults)}
-    for group in _keys(rows, place, faults):
-        if group == key:
+    keys = _keys(rows, place, faults)
+    flat_names = [name for name in keys if flat and "." in name]
+    for group in keys:
+        if group == key or (group in flat_names and group.partition(".")[0] in keys):
             continue
         values = _values(rows, group)
-        if flat and "." in group:
+        if group in flat_names:
             features = {group: values}
         else:
             features = _features(values, group, key, place, faults)
+            for name in flat_names:
+                if name.startswith(f"{group}."):
+                    features[name] = _merged(_values(rows, name), features.get(name), column_of(place, name), faults)
         for column, cells in features.items():
             _add_feature(columns, column, cells, side, place, faults, notes)
     return pa.table(columns)
+
+
+def _merged(given: list[Any], nested: list[Any] | None, pointer: Pointer, faults: Faults) -> list[Any]:
+    """The values of a feature that some records give as `group.name` and others within the group."""
+    if nested is None:
+        return given
+    both = [row for row, values in enumerate(zip(given, nested, strict=True)) if None not in values]
+    faults.add_rows(
+        "doubled key", both, lambda row: (pointer(row), "this feature is given twice.", "Keep one of them.")
+    )
+    return [inner if value is None else value for value, inner in zip(given, nested, strict=True)]
 
 
 def _features(values: list[Any], group: str, key: str, place: Place, faults: Faults) -> dict[str, list[Any]]:
@@ -107,8 +123,6 @@ def _add_feature(
     fault = name_fault(group, name)
     if fault:
         faults.add("bad name", place(first or 0, ""), *fault)
-    elif column in columns:
-        faults.add("doubled key", place(first or 0, column), "this feature is given twice.", "Keep one of them.")
     elif first is None:
         notes.append(f"The {side} feature '{column}' has a value in no record and is left out.")
     else:

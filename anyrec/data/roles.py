@@ -50,6 +50,8 @@ def apply_roles(
                 notes.append(
                     f"The temporal feature '{name}' is read as {role} (inferred; data.roles can say otherwise)."
                 )
+                if role == "items":
+                    notes += _no_item_named(name, column, among)
             roles[name] = role
             typed = _typed(column, role, among.type, where, column_name, faults, inferred)
             tables[side] = tables[side].set_column(place, column_name, typed)
@@ -97,6 +99,19 @@ def infer_role(column: pa.Array, item_ids: pa.Array) -> str:
     bounds = pc.min_max(values)
     inside = EPOCHS[0] <= bounds["min"].as_py() and bounds["max"].as_py() <= EPOCHS[1]
     return "timestamps" if inside else "numbers"
+
+
+def _no_item_named(name: str, column: pa.Array, item_ids: pa.Array) -> list[str]:
+    """A sentence if no value of a feature that is read as item ids is the id of an item: the feature then has no effect."""
+    values = column.flatten().drop_null()
+    if not len(item_ids) or (rows_of(values, item_ids) >= 0).any():
+        return []
+    odd = values.filter(pc.invert(pc.match_substring_regex(values, r"^[-+]?[0-9.]+$")))
+    first = (odd if len(odd) else values)[0].as_py()
+    return [
+        f"The temporal feature '{name}' has no effect: its values are neither numbers nor times, and none is the id of an "
+        f"item, as {show(first)}. Write times as 2024-05-17T12:30:00Z and numbers as 12.90."
+    ]
 
 
 def _typed(

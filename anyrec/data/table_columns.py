@@ -57,7 +57,7 @@ def normalised(
     """A table of the types that `Dataset` documents. side: user, item, or "" for interactions. source: the file's
     or the part's name.
 
-    missing_ok: interactions without a user or an item keep a null id, for the caller to drop. item_ids: the texts among
+    missing_ok: interactions whose user or item is missing or empty keep a null id, for the caller to drop. item_ids: the texts among
     which numerals of a temporal column are ids, not numbers.
     """
     part = f"{side}s" if side else "interactions"
@@ -140,6 +140,8 @@ def _ids(column: Any, at: At, missing_ok: bool) -> pa.Array:
             "bad id", at.where, f"ids are texts or whole numbers; this column holds {column.type}.", "Convert it."
         )
         return pa.array([""] * len(column), pa.string())
+    if missing_ok and pa.types.is_string(column.type):
+        column = pc.if_else(pc.equal(column, ""), None, column)
     if not missing_ok:
         missing = np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))
         at.faults.add_rows("bad id", missing, lambda row: (at.pointer(row), "the id is missing.", "Give it an id."))

@@ -201,6 +201,9 @@ def _missing_parts(folder: Path, missing: list[str], there: list[str], inside: l
         what = f"this folder holds no users, items and interactions; found {names}."
     else:
         what = f"this folder has no {' and no '.join(missing)}; found {' and '.join(there)}."
+    other = [file.name for file in inside if stem_and_kind(file)[0].lower() in missing]
+    if other and there:
+        what += f" {', '.join(other)} cannot be read as a table of a folder."
     return DataError(Fault(str(folder), what, hint, "no data"))
 
 
@@ -243,7 +246,7 @@ def read_parquet(path: Path) -> pa.Table:
         with pyarrow.parquet.ParquetFile(path) as file:
             return file.read()
     except (pa.ArrowException, OSError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise DataError(Fault(str(path), f"cannot be read as Parquet: {reason}.", kind="unreadable")) from None
 
 
