@@ -108,13 +108,13 @@ def recommend(
     everyone: Annotated[
         bool, typer.Option("--all", help="Lists for every known user, to the file of --output.")
     ] = False,
-    strict: Strict = None,
     context: ContextValues = [],  # noqa: B006
     now: Now = None,
     trace: Annotated[bool, typer.Option("--trace", help="Tell of each item what befell it on its way.")] = False,
     explain: Annotated[
         bool, typer.Option("--explain", help="Print for people why each item is there; the JSON then goes to --output.")
     ] = False,
+    strict: Strict = None,
 ) -> None:
     """Top-K lists, embeddings and scores for the users and items of a file (also: inference.py).
 
@@ -172,10 +172,10 @@ def embed(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for users.parquet and items.parquet.")] = Path(
         "embeddings"
     ),
-    strict: Strict = None,
     model_dir: ModelDir = None,
     model_name: ModelName = None,
     trust_plugins: Trust = False,
+    strict: Strict = None,
 ) -> None:
     """Write user and item embeddings as Parquet, both of one model, whose id is in the files' metadata."""
     check_output(output, "inside")

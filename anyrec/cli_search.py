@@ -49,12 +49,12 @@ def search(
         str, typer.Option(help="Where to compare: auto, joint, text, image, looks or tower (docs/search.md).")
     ] = "auto",
     as_json: AsJson = False,
-    strict: Strict = None,
     model_dir: ModelDir = None,
     model_name: ModelName = None,
-    image_root: ImageRoot = None,
     plugins: PluginFolders = [],  # noqa: B006
     trust_plugins: Trust = False,
+    strict: Strict = None,
+    image_root: ImageRoot = None,
 ) -> None:
     """Items by a text, a picture or both, perhaps for a user."""
     condition = None if where is None else _json(where, "--where")
