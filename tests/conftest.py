@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")  # float32 on every machine; tests/test_precision.py trains in bf16
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads that spin make a busy machine fifty times slower
 # Two threads, or one a worker where there are several; for the commands that tests start, too.
 os.environ["OMP_NUM_THREADS"] = str(max(1, 2 // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))

@@ -80,10 +80,11 @@ def test_the_scores_of_training_evaluation_and_inference_are_the_same(interactio
     rows = np.repeat(np.arange(10), len(items))
     served = lists.column("score").to_numpy()
     places = [int(name[1:]) for name in lists.column("item_id").to_pylist()]
-    size = np.maximum(1, np.abs(served))  # float32 holds seven digits: of a score of 10, the sixth decimal is its last
-    assert (np.abs(trained[rows, places] - served) / size).max() < 1e-6
+    size = np.maximum(1, np.abs(served))
+    rounding = 16 * np.finfo(np.float32).eps  # of a sum of 16 products, whose order differs between batch sizes
+    assert (np.abs(trained[rows, places] - served) / size).max() <= rounding
     scored = recommender.score(lists.select(["user_id", "item_id"])).column("score").to_numpy()
-    assert (np.abs(scored - served) / size).max() < 1e-6
+    assert (np.abs(scored - served) / size).max() <= rounding
 
 
 def test_a_batch_of_one_equals_a_batch_of_all():
