@@ -9,7 +9,8 @@ from numbers import Integral
 from typing import Any
 
 from anyrec.data.columns import show
-from anyrec.errors import Fault, InputError, did_you_mean
+from anyrec.data.dataset import Dataset
+from anyrec.errors import DataError, Fault, InputError, did_you_mean
 
 MOMENTS = (-62_135_596_800_000_000, 253_402_300_799_999_999)
 """Microseconds since 1970 of the years 1 and 9999, the bounds of what a time can be."""
@@ -26,6 +27,16 @@ def checked_k(k: Any, most: int = 2**62) -> int:
             Fault("k", f"expected a whole number of at least 1; found {show(k)}.", "Give 10, say.", "option")
         )
     return min(int(k), most)
+
+
+def checked_dataset(dataset: Any) -> Dataset:
+    """Raises DataError for anything but a Dataset."""
+    if isinstance(dataset, Dataset):
+        return dataset
+    hint = (
+        "Read a file or a folder by Dataset.read(path), and tables by Dataset.from_tables(users, items, interactions)."
+    )
+    raise DataError(Fault("dataset", f"expected a Dataset; found {show(dataset)}.", hint, "option"))
 
 
 def checked_now(now: Any) -> int | None:

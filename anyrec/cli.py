@@ -122,7 +122,10 @@ def recommend(
     """
     _check_recommend(data, everyone, output, trace or explain)
     if output is not None:
+        from anyrec.list_files import check_result_ending
+
         check_output(output)
+        check_result_ending(output)
     moment = read_moment(context, now)
     recommender = load(model_path, model_dir, model_name, config, plugins, trust_plugins, image_root)
     if everyone and output is not None:

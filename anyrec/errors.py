@@ -9,10 +9,13 @@ AnyrecError              exit 1
 `-- MissingDependency    exit 3, names the install line
 """
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
 
 SHOWN_PER_KIND = 20
 
@@ -107,10 +110,17 @@ class MissingDependency(AnyrecError):
         super().__init__(f"{purpose} needs the package '{package}': pip install 'anyrec[{extra}]'")
 
 
+def checked_path(value: Any, where: str, error: type[InputError] = InputError) -> Path:
+    """A path given in Python. Raises `error` for anything but a text or a path object. where: the argument's name."""
+    if isinstance(value, (str, os.PathLike)):
+        return Path(value)
+    raise error(Fault(where, f"expected a path; found {repr(value)[:60]}.", "Give a text or a pathlib.Path.", "option"))
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A sentence that suggests the nearest known names, or lists them all."""
     names = sorted(known)
     near = get_close_matches(name, names, n=2, cutoff=0.5)
     if near:
         return "Did you mean " + " or ".join(f"'{match}'" for match in near) + "?"
-    return "Known: " + ", ".join(names) + "."
+    return "Known: " + ", ".join(names) + "." if names else ""

@@ -18,6 +18,16 @@ TABLES = (".parquet", ".csv", ".jsonl", ".ndjson")
 JSON = ".json"
 
 
+OTHER_TABLES = (".tsv", ".xls", ".xlsx", ".ods", ".arrow", ".feather", ".orc", ".gz", ".bz2", ".xz", ".zst", ".zip")
+"""Endings of formats that are not written; a result document may have any other ending."""
+
+
+def check_result_ending(path: Path) -> None:
+    """Raises InputError if the ending names a format of tables that a result cannot be written in."""
+    if path.suffix.lower() in OTHER_TABLES:
+        check_ending(path)
+
+
 def check_ending(path: Path) -> None:
     """Raises InputError unless lists can be written to a file of this name. Without an ending it is Parquet."""
     if path.suffix.lower() not in ("", *TABLES, JSON):

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from anyrec.check_config import config_faults
 from anyrec.config import Config
-from anyrec.errors import ConfigError, Fault
+from anyrec.errors import ConfigError, Fault, checked_path
 from anyrec.legacy import is_legacy, translate
 from anyrec.plain import parse_json, plain, read_config_file, show
 from anyrec.plugins import Registry, discover, faults_of
@@ -41,7 +41,13 @@ def load_config(
     Raises:
         ConfigError: With every fault found.
     """
-    document = source if isinstance(source, dict) else {} if source is None else read_config_file(Path(source))
+    document = (
+        source
+        if isinstance(source, dict)
+        else {}
+        if source is None
+        else read_config_file(checked_path(source, "config", ConfigError))
+    )
     document, faults = plain(document)
     faults += [fault for override in overrides for fault in _set(document, override)]
     if faults:

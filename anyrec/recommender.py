@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from anyrec.answers import Answers
-from anyrec.arguments import checked_choice, log
+from anyrec.arguments import checked_choice, checked_dataset, log
 from anyrec.assemble import assemble, check_with_data
 from anyrec.config import TWO_TOWER, Config, DataConfig
 from anyrec.contracts import Context
@@ -34,7 +34,7 @@ from anyrec.data.read import read_partial
 from anyrec.data.split import Part, Split, make_split
 from anyrec.data.tables import as_arrow
 from anyrec.defaults import resolve_config
-from anyrec.errors import ConfigError, DataError, Fault, NotFitted, did_you_mean
+from anyrec.errors import ConfigError, DataError, Fault, ModelError, NotFitted, OutputError, checked_path, did_you_mean
 from anyrec.evaluation.ranking import Pairs, ranking_metrics
 from anyrec.known import TOKENS, VECTORS, Users
 from anyrec.model import SIDES, Columns, Model, move_columns
@@ -125,7 +125,7 @@ class Recommender(Answers, Nearest):
         """
         from anyrec.pipeline.fit import check_pipeline, fit_pipeline
 
-        config, chosen = resolve_config(self.requested, dataset, self.registry)
+        config, chosen = resolve_config(self.requested, checked_dataset(dataset), self.registry)
         check_with_data(config, self.registry, dataset)
         self.config = config
         self.notes += chosen
@@ -332,7 +332,7 @@ class Recommender(Answers, Nearest):
         """This model beside the data it was trained on, split again as it was, so that it can be evaluated."""
         from anyrec.evaluation.held_out import with_data
 
-        return with_data(self, dataset)
+        return with_data(self, checked_dataset(dataset))
 
     def add_items(self, items: Any, *, strict: bool | None = None) -> Recommender:
         """A recommender that also ranks items which this one does not know, by their features, without retraining.
@@ -385,7 +385,7 @@ class Recommender(Answers, Nearest):
         """Write the model directory, whole or not at all; no pickle in it."""
         from anyrec.storage import save_model
 
-        return save_model(self, Path(directory))
+        return save_model(self, checked_path(directory, "directory", OutputError))
 
     @classmethod
     def load(
@@ -411,7 +411,7 @@ class Recommender(Answers, Nearest):
         from anyrec.load_model import load_model
 
         with seeded(0):  # layers are made with random weights before the saved ones are read
-            return load_model(Path(directory), trust_plugins, plugins, image_root)
+            return load_model(checked_path(directory, "directory", ModelError), trust_plugins, plugins, image_root)
 
     def write_parts(self, folder: Path) -> None:
         """What this kind of model keeps in its directory, beside the records."""

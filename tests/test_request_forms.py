@@ -10,7 +10,7 @@ import pytest
 from small import call, small_config, small_dataset
 
 from anyrec import Dataset, Recommender
-from anyrec.errors import DataError
+from anyrec.errors import DataError, InputError
 
 
 def numbered():
@@ -92,6 +92,51 @@ def test_an_output_file_is_written_in_the_format_of_its_name(fitted, tmp_path, e
 def test_an_output_in_no_format_is_refused_before_any_work(fitted, tmp_path):
     code, _, error = call("recommend", "--model-path", fitted[1], "--all", "-o", tmp_path / "lists.xlsx")
     assert code == 2 and "lists are not written as '.xlsx'" in error
+
+
+@pytest.mark.parametrize("name", ["lists.xlsx", "lists.tsv", "lists.csv.gz"])
+def test_a_result_is_not_written_under_the_name_of_another_format(fitted, tmp_path, name):
+    (tmp_path / "ids.json").write_text("[1]")
+    request = ("recommend", "--model-path", fitted[1], "--data", tmp_path / "ids.json")
+    code, _, error = call(*request, "--output", tmp_path / name)
+    assert code == 2 and "are not written as" in error and not (tmp_path / name).exists()
+    assert call(*request, "--output", tmp_path / "lists.out")[0] == 0
+    assert json.loads((tmp_path / "lists.out").read_text())["users"]
+
+
+@pytest.mark.parametrize(
+    ("request_text", "message"),
+    [
+        ('{"users": [{"user_id": 1}]}', "/users: unknown key. Did you mean 'user_data'"),
+        ('[{"user_id": 1, "categorical.job": "nurse"}]', 'Write {"categorical": {"job": ...}}.'),
+    ],
+)
+def test_a_misspelt_request_says_how_to_write_it(fitted, tmp_path, request_text, message):
+    (tmp_path / "request.json").write_text(request_text)
+    code, _, error = call("recommend", "--model-path", fitted[1], "--data", tmp_path / "request.json")
+    assert code == 2 and message in error
+
+
+def test_ids_of_any_iterable_are_read(fitted):
+    wanted = fitted[0].recommend([1, 2], 3)
+    for ids in ((one for one in (1, 2)), iter([1, 2]), map(int, "12"), {1: 0, 2: 0}.keys(), range(1, 3)):
+        assert fitted[0].recommend(ids, 3).equals(wanted)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda model: model.fit("data.json"),
+        lambda model: model.with_data([1]),
+        lambda model: model.save(5),
+        lambda model: Recommender.load(None),
+        lambda model: Recommender.from_config([]),
+        lambda model: Dataset.read(None),
+    ],
+)
+def test_arguments_of_another_kind_are_input_errors(fitted, use):
+    with pytest.raises(InputError, match=r"expected a (path|Dataset); found .*\. (Give|Read) "):
+        use(fitted[0])
 
 
 def test_strict_refuses_on_the_command_line_what_is_otherwise_a_note(fitted, tmp_path):

@@ -44,6 +44,7 @@ def interpretation(dataset: Dataset, config: DataConfig) -> list[Finding]:
         *_ratings(dataset, config),
         *_labels(dataset),
         *_weights(dataset),
+        *_recency(dataset, config),
         *_both(dataset, labels),
     ]
 
@@ -114,10 +115,13 @@ def _listed(names: list[str], counts: dict[str, int], weights: dict[str, float] 
 
 
 def _ratings(dataset: Dataset, config: DataConfig) -> list[Finding]:
-    values = _values(dataset, "rating")
+    values, least = _values(dataset, "rating"), config.min_rating
     if not len(values):
-        return []
-    low, high, least = values.min(), values.max(), config.min_rating
+        if least is None:
+            return []
+        text = "data.min_rating is set, and no interaction has a rating, so that it has no effect."
+        return [Finding("warning", "ratings not found", text, "Leave it out, or give interactions a rating.")]
+    low, high = values.min(), values.max()
     span = f"Ratings are from {low:g} to {high:g}"
     if least is None:
         text = f"{span} and are not read: without data.min_rating, every rating counts as positive."
@@ -160,6 +164,16 @@ def _weights(dataset: Dataset) -> list[Finding]:
     not_learned = f"{count(zero, 'interaction')} with a weight of 0 {'is' if zero == 1 else 'are'} not learned from"
     text += f"; {not_learned}." if zero else "."
     return [Finding("note", "meaning of weights", text, "A positive counts in proportion to its weight.")]
+
+
+def _recency(dataset: Dataset, config: DataConfig) -> list[Finding]:
+    """Options that weigh by time, if there are no times."""
+    if _has(dataset, "timestamp"):
+        return []
+    names = [name for name in ("half_life_days", "half_life_interactions") if getattr(config, name) is not None]
+    text = "data.{} is set, and no interaction has a timestamp, so that it has no effect."
+    advice = "Leave it out, or give interactions a timestamp."
+    return [Finding("warning", "times not found", text.format(name), advice) for name in names]
 
 
 def _both(dataset: Dataset, labels: Labels) -> list[Finding]:

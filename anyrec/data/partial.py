@@ -110,7 +110,7 @@ def request_of(side: Side, source: Any, known: Dataset, options: DataConfig) -> 
     values = list(source)
     if any(isinstance(one, dict) for one in values):
         return request_of_document({part: values}, known, options, known.root)
-    return ids_of(side, source)
+    return ids_of(side, values)
 
 
 def _no_list(side: Side, expected: str, found: Any) -> DataError:

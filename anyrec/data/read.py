@@ -19,11 +19,11 @@ from anyrec.data.decode import Document, decode, decode_any, doubled_keys
 from anyrec.data.histories import HISTORY_NAMES
 from anyrec.data.limits import apply_limits
 from anyrec.data.places import Place, json_place
-from anyrec.data.records import document_tables
+from anyrec.data.records import GROUPS, document_tables
 from anyrec.data.roles import apply_roles, check_roles
 from anyrec.data.tables import Part, dataframe_parts, read_table_folder
 from anyrec.data.validate import check_tables
-from anyrec.errors import DataError, Fault, did_you_mean
+from anyrec.errors import DataError, Fault, checked_path, did_you_mean
 
 TOP = ("user_data", "item_data", "interactions")
 
@@ -36,7 +36,7 @@ def read_dataset(path: str | Path, options: DataConfig | None = None) -> Dataset
 
     Raises DataError with every fault found.
     """
-    path, options = Path(path), options or DataConfig()
+    path, options = checked_path(path, "path", DataError), options or DataConfig()
     with _no_garbage_collection():
         dataset = _tables_of(path, options)
     return apply_limits(dataset, options)
@@ -99,7 +99,7 @@ def read_partial(
         source = decode_any(read_bytes(Path(source)), Path(source))
     if isinstance(source, list):
         source = {"user_data": source}
-    elif isinstance(source, dict) and not set(source) & set(TOP):
+    elif isinstance(source, dict) and not set(source) & set(TOP) and (not source or set(source) & {"user_id", *GROUPS}):
         source = {"user_data": [source]}
     if not isinstance(source, dict):
         raise DataError(Fault("/", f"expected an object or a list of users; found {show(source)}.", kind="shape"))

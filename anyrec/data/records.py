@@ -88,6 +88,7 @@ def _merged(given: list[Any], nested: list[Any] | None, pointer: Pointer, faults
 def _features(values: list[Any], group: str, key: str, place: Place, faults: Faults) -> dict[str, list[Any]]:
     """The features of a group, by column name."""
     wrong = [row for row, value in enumerate(values) if value is not None and type(value) is not dict]
+    head, _, tail = group.partition(".")
     if wrong:
         faults.add_rows(
             "bad value",
@@ -95,7 +96,9 @@ def _features(values: list[Any], group: str, key: str, place: Place, faults: Fau
             lambda row: (
                 place(row, group),
                 f"a feature group is an object of named features; found {show(values[row])}.",
-                did_you_mean(group, [key, *GROUPS]),
+                f'Write {{"{head}": {{"{tail}": ...}}}}.'
+                if tail and head in GROUPS
+                else did_you_mean(group, [key, *GROUPS]),
             ),
         )
     groups = [value if type(value) is dict else {} for value in values]
