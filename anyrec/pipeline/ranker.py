@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn.functional import embedding
 
 from anyrec.config import RankConfig
 from anyrec.contracts import Interaction
@@ -178,9 +179,9 @@ class Ranker(nn.Module):
     def _terms_of(self, recommender: Recommender, rows: Tensor, kept: list[Tensor] | None) -> list[Tensor]:
         """`item_terms` of the items `rows: (batch, n)`, from those kept of all items if any are."""
         if kept is not None:
-            return [term[rows] for term in kept]
+            return [embedding(rows, term) for term in kept]  # a third of the time of term[rows]
         distinct, places = rows.unique(return_inverse=True)
-        return [term[places] for term in self.item_terms(self.catalogue(recommender, distinct))]
+        return [embedding(places, term) for term in self.item_terms(self.catalogue(recommender, distinct))]
 
     def _kept_terms(self, recommender: Recommender) -> tuple[list[Tensor] | None, int]:
         """`item_terms` of all items, computed at the first request, and how many numbers of one item they are.
