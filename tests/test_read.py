@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anyrec.config import DataConfig
-from anyrec.data.dataset import Dataset
+from anyrec.data.dataset import FEW, Dataset, rows_of
 from anyrec.data.read import read_dataset, read_partial, records_to_table
 from anyrec.data.tables import write_json
 from anyrec.errors import DataError
@@ -411,3 +411,18 @@ def test_a_request_may_be_one_record_a_list_or_a_document(tmp_path):
     assert records_to_table([record], "user", {"user.spend": "numbers"}).num_rows == 1
     with pytest.raises(DataError, match="Did you mean 'user_data'"):
         read_partial({"user_dat": [record], "item_data": []}, DataConfig(), {})
+
+
+IDS = [st.lists(st.integers(-9, 9)), st.lists(st.text("abé\U0001f600", max_size=2))]
+
+
+@given(st.one_of(*(st.tuples(ids, ids) for ids in IDS)), st.booleans())
+@settings(deadline=None)
+def test_a_few_ids_are_found_where_many_are(ids, ascending):
+    asked, known = ids[0], list(dict.fromkeys(ids[1]))
+    known = sorted(known) if ascending else known
+    kind = pa.string() if any(isinstance(one, str) for one in asked + known) else pa.int64()
+    among, expected = pa.array(known, kind), [known.index(one) if one in known else -1 for one in asked]
+    assert rows_of(pa.array(asked, kind), among).tolist() == expected
+    many = FEW + 1  # found by a hash table
+    assert rows_of(pa.array(asked * many, kind), among).tolist() == expected * many

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_left
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,8 @@ from anyrec.config import DataConfig
 Side = Literal["user", "item"]
 NO_TIME = np.iinfo(np.int64).min
 """Stands for a time that is not known: the earliest there can be."""
+FEW = 16
+"""Ids that `rows_of` finds one by one: a hash table of a million known ids takes 60 to 100 ms, bisection 0.01 ms an id."""
 
 
 @dataclass
@@ -157,8 +160,19 @@ def rows_of(ids: pa.ChunkedArray | pa.Array, among: pa.Array) -> np.ndarray:
         return np.empty(0, np.int64)
     if ids.type != among.type and not _same_kind(ids.type, among.type):
         return np.full(len(ids), -1, np.int64)
-    found = pc.index_in(ids.cast(among.type), value_set=among)
+    ids = ids.cast(among.type)
+    if len(ids) <= FEW and not ids.null_count and not among.null_count:
+        return np.array([_row_of(one, among) for one in ids.to_pylist()], np.int64)
+    found = pc.index_in(ids, value_set=among)
     return pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+
+
+def _row_of(value: Any, among: pa.Array) -> int:
+    """Where `value` stands in `among`, -1 if it does not. Found by bisection if `among` is sorted, as a dataset's ids are."""
+    place = bisect_left(range(len(among)), value, key=lambda row: among[row].as_py())
+    if place < len(among) and among[place].as_py() == value:
+        return place
+    return pc.index(among, pa.scalar(value, among.type)).as_py()
 
 
 def _same_kind(a: pa.DataType, b: pa.DataType) -> bool:

@@ -56,13 +56,13 @@ class Condition:
 
         items: (items,) the only rows to look at, in this order. Raises InputError for a value of the request of the wrong type.
         """
-        if self.lasting and items is None:  # of an unchanged catalogue, always the same
+        if self.lasting:  # of an unchanged catalogue, always the same
             table, found = self._found
             if table is not request.items or found is None:
                 found = self._holds(self.root, request, None)[0]
                 found.flags.writeable = False
                 self._found = request.items, found
-            return found
+            return found if items is None else found[items]
         rows = len(request.items) if items is None else len(items)
         found = self._holds(self.root, request, items)
         return np.broadcast_to(found, (len(request.rows) if self.names_user else 1, rows))[

@@ -19,7 +19,6 @@ from anyrec.contracts import Interaction
 from anyrec.data.dataset import NO_TIME
 from anyrec.data.labels import label_interactions
 from anyrec.manifest import read_object
-from anyrec.pipeline.requests import events_of_request
 from anyrec.pipeline.stages import Lists, Request
 from anyrec.plugins import Registry
 from anyrec.restored import AGAIN, bounded_by, damaged, read_tensors
@@ -326,5 +325,5 @@ def item_facts(recommender: Recommender) -> dict[str, Tensor]:
 
 def _events_each(request: Request) -> np.ndarray:
     """(users,) how much each user of the request did."""
-    owners, _, _ = events_of_request(request)
+    owners, _, _ = request.events
     return np.bincount(owners, minlength=len(request.rows))

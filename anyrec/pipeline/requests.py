@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from anyrec.data.lists import flat
-from anyrec.data.split import Part, position_from_end
+from anyrec.data.split import Part
 from anyrec.evaluation.held_out import HeldOut
 from anyrec.pipeline.nearest_items import catalogue_of
 from anyrec.pipeline.stages import Request
@@ -115,21 +113,12 @@ def _moment_before(recommender: Recommender, part: Part) -> int:
     return max(0, int(recommender.dataset.times[rows].max(initial=0)))
 
 
-def events_of_request(request: Request) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What the users of a request did: (events,) rows of the request, ascending, item rows, and how many came later, from 0."""
-    if request.history is None:
-        return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64)
-    events, owners = flat(request.history)
-    items = pc.struct_field(events, "item").to_numpy(zero_copy_only=False).astype(np.int64)
-    return owners.astype(np.int64), items, position_from_end(owners)
-
-
 def liked_pairs(request: Request) -> tuple[np.ndarray, np.ndarray]:
     """The distinct pairs of request row and item that the users had and did not dislike; all that they had if the model
     keeps no histories."""
     if request.history is None:
         return request.seen
-    rows, items, _ = events_of_request(request)
+    rows, items, _ = request.events
     width = len(request.items)
     keys = np.unique(rows * width + items)
     return keys // width, keys % width

@@ -270,6 +270,8 @@ class Pipeline:
         width = lists.items.shape[1] if self.config.rerank.k is None else max(self.config.rerank.k, k)
         lists = Lists(lists.items[:, :width], lists.scores[:, :width])
         for name, rule in zip(self.rule_names, self.rules, strict=True):
+            if type(rule).apply is Rule.apply:  # only a filter
+                continue
             before = lists
             lists = self._attempt(
                 request,

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import BaseModel, Field
 from torch import Tensor
 
 from anyrec.contracts import Params as Options
+from anyrec.data.lists import flat
+from anyrec.data.split import position_from_end
 
 if TYPE_CHECKING:
     from anyrec.recommender import Recommender
@@ -45,6 +49,15 @@ class Request:
     exclude: tuple[np.ndarray, np.ndarray] | None = None
     logged: list[Logged] = field(default_factory=list)
     tokens: Tensor | None = None
+
+    @cached_property
+    def events(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What the users did, from `history`: (events,) rows of the request, ascending, item rows, and how many came later, from 0."""
+        if self.history is None:
+            return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64)
+        events, owners = flat(self.history)
+        items = pc.struct_field(events, "item").to_numpy(zero_copy_only=False).astype(np.int64)
+        return owners.astype(np.int64), items, position_from_end(owners)
 
     @property
     def items(self) -> pa.Table:

@@ -12,7 +12,6 @@ from anyrec.classical import check_classical, make_history
 from anyrec.config import Component
 from anyrec.contracts import Classical
 from anyrec.pipeline.lists import empty_lists, lists_of_ranks, open_to
-from anyrec.pipeline.requests import events_of_request
 from anyrec.pipeline.stages import Lists, Request, Source
 from anyrec.recommender import Recommender
 
@@ -42,7 +41,7 @@ class ClassicalSource(Source):
         """A user's own history is what is known of it at this moment; models with a vector a user know it from training alone."""
         if getattr(self, "classical", None) is None:
             self._restored(request.recommender)
-        owners, items, _ = events_of_request(request)
+        owners, items, _ = request.events
         known = items < self.size
         matrix = sparse.csr_matrix(
             (np.ones(known.sum(), np.float32), (owners[known], items[known])), (len(request.rows), self.size)

@@ -8,7 +8,6 @@ import numpy as np
 from pydantic import Field
 
 from anyrec.pipeline.lists import is_open, lists_of_pairs, open_to
-from anyrec.pipeline.requests import events_of_request
 from anyrec.pipeline.stages import Lists, Request, Source
 
 
@@ -22,7 +21,7 @@ class HistorySource(Source):
 
     def retrieve(self, request: Request, k: int, allowed: np.ndarray | None) -> Lists:
         """An item's score: 1 / how many interactions ago it was last had, or how often it was."""
-        rows, items, ago = events_of_request(request)
+        rows, items, ago = request.events
         shown = is_open(items, open_to(request, allowed), rows)
         rows, items, ago = rows[shown], items[shown], ago[shown]
         if self.params.by == "frequency":

@@ -12,7 +12,6 @@ from torch import nn
 
 from anyrec.data.split import time_order
 from anyrec.pipeline.lists import is_open, lists_of_pairs, open_to
-from anyrec.pipeline.requests import events_of_request
 from anyrec.pipeline.stages import Lists, Request, Source
 from anyrec.recommender import Recommender
 from anyrec.scoring import CELLS_AT_A_TIME, top_k
@@ -54,7 +53,7 @@ class ItemToItem(Source):
         self.items, self.likeness = _strongest(counts.tocsr(), self.params.neighbours)
 
     def retrieve(self, request: Request, k: int, allowed: np.ndarray | None) -> Lists:
-        rows, latest, ago = events_of_request(request)
+        rows, latest, ago = request.events
         near = (ago < self.params.latest) & (latest < len(self.items))  # items that came later have no neighbours yet
         rows, latest, ago = rows[near], latest[near], ago[near]
         items = self.items[latest]
