@@ -1,4 +1,8 @@
-"""A disk cache of vectors that are costly to compute: one row for each distinct value under one set of parameters."""
+"""A disk cache of vectors that are costly to compute: one row for each distinct value under one set of parameters.
+
+New rows go into a file of their own, merged with those that are not larger: n values, come one by one, lie in about log2(n) files,
+and each is written again as many times at most.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,8 @@ from torch import Tensor
 
 from anyrec.errors import OutputError
 from anyrec.files import atomic_write
+
+KEY = "u8,u8"
 
 
 def cache_folder(given: Path | None = None) -> Path:
@@ -35,47 +41,66 @@ def cached_vectors(
 ) -> Tensor:
     """(keys, dim) float32: read where known, computed for the rest, and kept for the next time.
 
-    keys: 16-byte digests of the values. parameters: whatever else decides the result; another text, another file.
-    compute: places in `keys`, without repeats, -> their rows. A damaged cache file is made anew.
+    Args:
+        keys: 16-byte digests of the values.
+        parameters: Whatever else decides the result; another text, other files.
+        compute: Places in `keys`, without repeats, -> their rows. Also called for rows of a damaged file.
     """
-    path = cache_folder(folder) / f"{hashlib.sha256(parameters.encode()).hexdigest()[:24]}.safetensors"
-    wanted = np.frombuffer(b"".join(keys), np.uint64).reshape(-1, 2).copy().view("u8,u8").reshape(-1)
+    wanted = np.frombuffer(b"".join(keys), np.uint64).reshape(-1, 2).copy().view(KEY).reshape(-1)
     distinct, first, place = np.unique(wanted, return_index=True, return_inverse=True)
-    known_keys, known_rows = _read(path)
-    spot = np.searchsorted(known_keys, distinct) if len(known_keys) else np.zeros(len(distinct), np.int64)
-    found = np.zeros(len(distinct), bool)
-    if len(known_keys):
-        found = known_keys[np.minimum(spot, len(known_keys) - 1)] == distinct
-    if not found.all():
-        fresh = compute(first[~found].tolist()).float().cpu()
-        rows = fresh if known_rows is None else torch.cat([known_rows, fresh])
-        all_keys = np.concatenate([known_keys, distinct[~found]])
-        order = np.argsort(all_keys)
-        known_keys, known_rows = all_keys[order], rows[torch.from_numpy(order)]
-        _write(path, known_keys, known_rows)
-        spot = np.searchsorted(known_keys, distinct)
-    if known_rows is None:
+    name = hashlib.sha256(parameters.encode()).hexdigest()[:24]
+    kept = {path: _read(path) for path in sorted(cache_folder(folder).glob(f"{name}*.safetensors"))}
+    missing, places, parts = np.arange(len(distinct)), [], []
+    for known, rows in kept.values():
+        spot = np.searchsorted(known, distinct[missing])
+        found = np.append(known, np.zeros(1, KEY))[spot] == distinct[missing]
+        found &= spot < len(known)
+        if found.any():
+            places.append(missing[found])
+            parts.append(rows[torch.from_numpy(spot[found])])
+            missing = missing[~found]
+    if len(missing):
+        fresh = compute(first[missing].tolist()).float().cpu()
+        places.append(missing)
+        parts.append(fresh)
+        _add(cache_folder(folder), name, distinct[missing], fresh, kept)
+    if not parts:
         return torch.zeros(0, 0)
-    return known_rows[torch.from_numpy(spot[place])]
+    return torch.cat(parts)[torch.from_numpy(np.argsort(np.concatenate(places))[place])]
 
 
-def _read(path: Path) -> tuple[np.ndarray, Tensor | None]:
-    empty = np.empty(0, "u8,u8")
-    if not path.is_file():
-        return empty, None
+def _add(folder: Path, name: str, keys: np.ndarray, rows: Tensor, kept: dict[Path, tuple[np.ndarray, Tensor]]) -> None:
+    """Write new rows (keys ascending), merged with the files that are not larger. kept: what each file holds.
+
+    A cache that cannot be written (a full or read-only disk) is only slower.
+    """
+    merged = []
+    for path, (known, values) in sorted(kept.items(), key=lambda one: len(one[1][0])):
+        if len(known) > len(keys):
+            break
+        if len(known):
+            keys, unique = np.unique(np.concatenate([keys, known]), return_index=True)
+            rows = torch.cat([rows, values])[torch.from_numpy(unique)]
+        merged.append(path)
+    target = folder / f"{name}-{digest_of(keys.tobytes()).hex()}.safetensors"
+    try:
+        with atomic_write(target) as temporary:
+            integers = torch.from_numpy(keys.view(np.int64).reshape(-1, 2).copy())
+            save_file({"keys": integers, "rows": rows.contiguous()}, temporary)
+        for path in merged:
+            if path != target:
+                path.unlink(missing_ok=True)
+    except (OutputError, OSError):
+        return
+
+
+def _read(path: Path) -> tuple[np.ndarray, Tensor]:
+    """The keys of a file, ascending, and their rows; none if it is damaged or was just merged into another."""
     try:
         stored = load_file(path)
-        keys = stored["keys"].numpy().view(np.uint64).view("u8,u8").reshape(-1)
-        return (keys, stored["rows"]) if len(keys) == len(stored["rows"]) else (empty, None)
+        keys = stored["keys"].numpy().view(np.uint64).view(KEY).reshape(-1)
+        if len(keys) == len(stored["rows"]):
+            return keys, stored["rows"]
     except (SafetensorError, KeyError, OSError, ValueError):
-        return empty, None
-
-
-def _write(path: Path, keys: np.ndarray, rows: Tensor) -> None:
-    """A cache that cannot be written (a full or read-only disk) is only slower."""
-    try:
-        with atomic_write(path) as temporary:
-            integers = torch.from_numpy(np.ascontiguousarray(keys).view(np.int64).reshape(-1, 2).copy())
-            save_file({"keys": integers, "rows": rows.contiguous()}, temporary)
-    except OutputError:
-        return
+        pass
+    return np.empty(0, KEY), torch.zeros(0, 0)
