@@ -25,7 +25,7 @@ import pluggy
 from pydantic import BaseModel, ValidationError
 
 from anyrec.errors import ConfigError, Fault, did_you_mean
-from anyrec.plain import pointer, show
+from anyrec.plain import plain, pointer, show
 
 hookspec = pluggy.HookspecMarker("anyrec")
 hookimpl = pluggy.HookimplMarker("anyrec")
@@ -189,8 +189,12 @@ class Registry:
     def params(self, kind: str, name: str, options: dict[str, Any], where: str = "/") -> BaseModel:
         """The component's options, read as strict JSON. Raises ConfigError with every bad one."""
         cls = self.get(kind, name, f"{where}/type")
+        options, faults = plain(options)
+        if faults:
+            inside = where.rstrip("/")
+            raise ConfigError([replace(fault, where=inside + fault.where.rstrip("/")) for fault in faults])
         try:
-            return cls.Params.model_validate_json(json.dumps(options, default=str))
+            return cls.Params.model_validate_json(json.dumps(options))
         except ValidationError as error:
             raise ConfigError(faults_of(error, cls.Params, where)) from None
 
