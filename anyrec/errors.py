@@ -111,10 +111,23 @@ class MissingDependency(AnyrecError):
 
 
 def checked_path(value: Any, where: str, error: type[InputError] = InputError) -> Path:
-    """A path given in Python. Raises `error` for anything but a text or a path object. where: the argument's name."""
-    if isinstance(value, (str, os.PathLike)):
-        return Path(value)
-    raise error(Fault(where, f"expected a path; found {repr(value)[:60]}.", "Give a text or a pathlib.Path.", "option"))
+    """A path given in Python or on the command line, which may not exist. where: the argument's name.
+
+    Raises:
+        InputError: As `error`, for anything but a text or a path object, and for a path that the system does not take or
+            may not look at: too long, with a NUL character, inside a folder without permission.
+    """
+    if not isinstance(value, (str, os.PathLike)):
+        what = f"expected a path; found {repr(value)[:60]}."
+        raise error(Fault(where, what, "Give a text or a pathlib.Path.", "option"))
+    path = Path(value)
+    try:
+        path.is_dir()
+    except OSError as problem:
+        raise error(Fault(str(path), f"this path cannot be used: {problem.strerror}.", kind="no file")) from None
+    if "\0" in str(path):
+        raise error(Fault(repr(str(path)), "a path cannot hold a NUL character.", kind="no file"))
+    return path
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -1,6 +1,7 @@
 """A request in any form gives the same answer, and an output is what its name says."""
 
 import json
+from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
@@ -137,6 +138,15 @@ def test_ids_of_any_iterable_are_read(fitted):
 def test_arguments_of_another_kind_are_input_errors(fitted, use):
     with pytest.raises(InputError, match=r"expected a (path|Dataset); found .*\. (Give|Read) "):
         use(fitted[0])
+
+
+@pytest.mark.parametrize("path", ["x" * 300, "a\0b"])
+def test_paths_that_the_system_does_not_take_are_input_errors(fitted, path):
+    for use in (Dataset.read, Recommender.load, Recommender.from_config, fitted[0].save):
+        with pytest.raises(InputError):
+            use(path)
+    with pytest.raises(DataError):
+        fitted[0].recommend(Path(path))
 
 
 def test_strict_refuses_on_the_command_line_what_is_otherwise_a_note(fitted, tmp_path):

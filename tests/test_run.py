@@ -9,8 +9,11 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
+from typing import Any, cast
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
@@ -20,6 +23,7 @@ from anyrec.card import metric_names
 from anyrec.data.tables import write_json
 from anyrec.errors import InputError, ModelError, OutputError
 from anyrec.evaluation.compare import compare_runs
+from anyrec.evaluation.measure import Measured
 from anyrec.files import exclusive
 from anyrec.load_config import load_config
 from anyrec.recommender import Recommender
@@ -124,6 +128,12 @@ def test_a_metric_that_only_one_part_has_is_left_blank_in_the_card_and_the_table
         "map",
     ]
     assert metric_names({}) == []
+
+
+def test_the_mean_of_a_metric_that_no_user_has_is_not_a_number_and_no_warning():
+    measured = Measured("m", cast(Any, None), {"auc": np.full(2, np.nan), "mrr": np.array([1, np.nan])}, {}, 0.0)
+    with warnings.catch_warnings(action="error"):
+        assert np.isnan(measured.mean("auc")) and measured.mean("mrr") == 1
 
 
 def test_a_user_who_had_every_other_item_is_no_reason_to_lose_the_model(tmp_path):

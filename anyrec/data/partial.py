@@ -17,7 +17,7 @@ from anyrec.data.dataset import Dataset, Side
 from anyrec.data.places import table_place
 from anyrec.data.read import TOP, check_owners, decode_any, finish_partial, no_records, read_bytes, read_partial
 from anyrec.data.tables import KINDS, PARTS, Part, Raw, finish_parts, of_frame, read_part
-from anyrec.errors import DataError, Fault
+from anyrec.errors import DataError, Fault, checked_path
 
 DEEPEST = 5
 """Levels of a document that hold keys of the data format: part, row, group, feature, value."""
@@ -37,7 +37,7 @@ def read_request_file(path: Path, known: Dataset, options: DataConfig) -> Datase
         DataError: With every fault.
     """
     faults, notes = Faults(), []
-    if path.is_dir():
+    if checked_path(path, "path", DataError).is_dir():
         parts = {part: read_part(file, part, faults, notes)[1] for part, file in _part_files(path).items()}
         if not parts:
             what = "this folder holds none of users, items and interactions."

@@ -39,7 +39,10 @@ class Measured:
     seconds: float
 
     def mean(self, metric: str) -> float:
-        return self.overall[metric] if metric in self.overall else float(np.nanmean(self.by_user[metric]))
+        if metric in self.overall:
+            return self.overall[metric]
+        known = self.by_user[metric][~np.isnan(self.by_user[metric])]
+        return float(known.mean()) if len(known) else float("nan")
 
     def means(self) -> dict[str, float]:
         return {metric: self.mean(metric) for metric in [*self.by_user, *self.overall]}
