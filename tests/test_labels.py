@@ -149,13 +149,14 @@ def test_what_each_column_counts_as_is_said_in_sentences():
     assert all(one.text.endswith(".") and one.advice.endswith((".", "?")) for one in findings)
 
 
-def test_options_for_ratings_and_times_that_no_interaction_has_are_warned_about():
+def test_options_for_ratings_times_and_histories_that_the_data_lack_are_warned_about():
     dataset = small_dataset()
     dataset.interactions = dataset.interactions.drop_columns(["rating", "timestamp"])
-    config = DataConfig(min_rating=3, half_life_days=30)
+    config = DataConfig(min_rating=3, half_life_days=30, history="spendings")
     text = " ".join(f"{one.level}: {one.text}" for one in interpretation(dataset, config))
     assert "warning: data.min_rating is set, and no interaction has a rating, so that it has no effect." in text
     assert "warning: data.half_life_days is set, and no interaction has a timestamp, so that it has no effect." in text
+    assert "data.history names 'spendings', a temporal feature that no user has" in text
 
 
 def test_doctor_init_and_train_say_how_types_ratings_and_weights_are_understood(tmp_path):

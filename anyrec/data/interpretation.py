@@ -45,6 +45,7 @@ def interpretation(dataset: Dataset, config: DataConfig) -> list[Finding]:
         *_labels(dataset),
         *_weights(dataset),
         *_recency(dataset, config),
+        *_history(dataset, config),
         *_both(dataset, labels),
     ]
 
@@ -174,6 +175,16 @@ def _recency(dataset: Dataset, config: DataConfig) -> list[Finding]:
     text = "data.{} is set, and no interaction has a timestamp, so that it has no effect."
     advice = "Leave it out, or give interactions a timestamp."
     return [Finding("warning", "times not found", text.format(name), advice) for name in names]
+
+
+def _history(dataset: Dataset, config: DataConfig) -> list[Finding]:
+    """A feature that `data.history` names and no user has."""
+    names = [name.removeprefix("temporal.") for name in dataset.users.column_names if name.startswith("temporal.")]
+    if config.history is None or config.history in names:
+        return []
+    text = f"data.history names '{config.history}', a temporal feature that no user has: histories are the interactions of "
+    text += "the data, and only requests can give such a list."
+    return [Finding("warning", "history not found", text, did_you_mean(config.history, names))]
 
 
 def _both(dataset: Dataset, labels: Labels) -> list[Finding]:
