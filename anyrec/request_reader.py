@@ -144,7 +144,7 @@ class RequestReader:
         if len(unknown):
             row = int(unknown[0])
             where = f"/interactions/{row}/item_id" if row >= 0 else f"/user_data/*/{str(name).replace('.', '/')}"
-            what = f"{counted(len(unknown), 'item')} of the histories given are not known and were passed over"
+            what = f"the model does not know {counted(len(unknown), 'item')} of the given histories, left out"
             if row >= 0:
                 what += f"; the first is {show(data.interactions.column('item_id')[row].as_py())}"
             faults.append(Fault(where, what + ".", kind="unknown item"))

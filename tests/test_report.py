@@ -892,6 +892,8 @@ def test_a_significantly_better_baseline_comes_first_and_popularity_after_it():
         "learned nothing"
     )
     assert "same popular items**, which reaches 0.3100" in text
+    found.intervals["m"]["ndcg@10"] = Interval(0.31, 0.3, 0.32, 1)
+    assert "of 1 user the model" in verdict(found) and "learned nothing" not in verdict(found)
     found.compared["popularity"] = Comparison(0.1, 0.05, 0.2, 0.001, 0.002)
     assert "learned nothing" not in verdict(found)
 

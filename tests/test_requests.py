@@ -111,7 +111,7 @@ UNREAD = {
     "list": ({"user_id": "x", "continuous": {"age": [30, 31]}}, "/user_data/0/continuous/age: one value is expected"),
     "id type": ({"user_id": 5, "categorical": {"job": "nurse"}}, "ids of this model are texts; found 5"),
     "nobody": ({"user_id": "x"}, "the model does not know this user and the record holds nothing else"),
-    "unknown item": ({"user_id": "x", "temporal": {"prev_interactions": ["i001", "gone"]}}, "1 item of the histories"),
+    "unknown item": ({"user_id": "x", "temporal": {"prev_interactions": ["i001", "gone"]}}, "1 item of the given histories"),
     "other list": ({"user_id": "x", "temporal": {"wishes": ["i001"]}}, "if data.history names it"),
 }  # fmt: skip
 

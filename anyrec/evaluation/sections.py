@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 LEVELS = {"problem": "Problem", "warning": "Warning", "note": "Note"}
 CORRELATIONS, SLICE_FIGURES = 12, 3
+FEW = 20
+"""Users below which a difference from popularity that is not significant says nothing about the model."""
 
 
 def sections(study: Study, folder: Path) -> list[Section]:
@@ -40,7 +42,7 @@ def sections(study: Study, folder: Path) -> list[Section]:
 def verdict(study: Study) -> str:
     """The first paragraph: how good, against what, and whether it is worth using. A baseline that is better comes first."""
     mine = study.intervals[study.model.name][study.metric]
-    users = f"{mine.users:,} users"
+    users = f"{mine.users:,} user{'s' if mine.users != 1 else ''}"
     told = f"On held-out interactions of {users} the model reaches {study.metric} {_span(mine)}."
     best, popular = study.best_baseline, study.compared.get("popularity")
     if best is None:
@@ -60,6 +62,8 @@ def verdict(study: Study) -> str:
         return told
     value = study.baselines["popularity"].mean(study.metric)
     figure = "" if better and name == "popularity" else f", which reaches {value:.4f} ({_gap(popular)})"
+    if mine.users < FEW:
+        return f"{told} **That is too few users to tell the model from popularity**{figure}."
     return (
         f"{told} **The model learned nothing about who likes what, as far as {users} can tell: it is no better than "
         f"showing everybody the same popular items**{figure}."
