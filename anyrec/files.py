@@ -194,8 +194,13 @@ def _workspace(target: Path) -> Iterator[Path]:
         try:
             yield folder
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
-            os.close(handle)
+            try:
+                shutil.rmtree(folder, ignore_errors=True)
+            except BaseException:  # a signal that stops the process: nothing is left behind
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+            finally:
+                os.close(handle)
 
 
 def _new_workspace(target: Path) -> tuple[Path, int]:

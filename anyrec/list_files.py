@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pyarrow as pa
@@ -41,7 +43,8 @@ def open_lists(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], N
     ending = path.suffix.lower()
     with atomic_write(path) as temporary, ExitStack() as opened:
         if ending in ("", ".parquet"):
-            yield opened.enter_context(pyarrow.parquet.ParquetWriter(temporary, schema)).write_table
+            sink = opened.enter_context(_Counted(temporary))
+            yield opened.enter_context(pyarrow.parquet.ParquetWriter(sink, schema)).write_table
         elif ending == ".csv":
             yield opened.enter_context(pyarrow.csv.CSVWriter(temporary, schema)).write_table
         else:
@@ -57,6 +60,31 @@ def open_lists(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], N
             file.write(before)
             yield append
             file.write(after if count or ending == JSON else b"")
+
+
+class _Counted(io.RawIOBase):
+    """A file that counts what is written to it: Parquet needs its position, which a pipe does not have."""
+
+    def __init__(self, path: Path):
+        self.file, self.count = path.open("wb", buffering=0), 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        left = memoryview(data)
+        size = left.nbytes
+        while left.nbytes:
+            left = left[self.file.write(left) :]
+        self.count += size
+        return size
+
+    def tell(self) -> int:
+        return self.count
+
+    def close(self) -> None:
+        self.file.close()
+        super().close()
 
 
 def write_table(table: pa.Table, path: Path) -> None:

@@ -107,8 +107,8 @@ def write_fault(error: Exception, path: Path) -> Fault | None:
     number = error.errno if isinstance(error, OSError) else None
     if number is None:
         number = _number_in(str(error))
-    if number is None and isinstance(error, (OSError, RuntimeError)) and _free(path) < NEARLY_FULL:
-        number = errno.ENOSPC
+    if number is None and isinstance(error, (OSError, RuntimeError)) and not is_stream(path):
+        number = errno.ENOSPC if _free(path) < NEARLY_FULL else None
     named = error.filename if isinstance(error, OSError) else None
     ours = number in OF_WRITES if named is None else _belongs(named, path)
     if number is None or not ours:

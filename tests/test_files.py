@@ -13,6 +13,7 @@ import threading
 import time
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 from anyrec import files
 from anyrec.errors import OutputError
 from anyrec.files import atomic_files, atomic_folder, atomic_write, exclusive, find_folder
+from anyrec.list_files import write_table
 from anyrec.outputs import check_output, write_fault
 
 
@@ -178,6 +180,47 @@ def test_the_workspace_of_a_living_process_is_left_alone(tmp_path):
         write_file(tmp_path, "second")
         assert first.read_text() == "first"
     assert contents(tmp_path) == {"one.txt": "first"} and hidden(tmp_path) == []
+
+
+def test_a_signal_while_a_workspace_is_removed_leaves_nothing_behind(tmp_path, monkeypatch):
+    remove, stopped = files.shutil.rmtree, []
+
+    def interrupted(folder: Path, **options) -> None:
+        if not stopped:
+            stopped.append(folder)
+            raise KeyboardInterrupt
+        remove(folder, **options)
+
+    monkeypatch.setattr(files.shutil, "rmtree", interrupted)
+    for write in (write_file, write_files, write_folder):
+        stopped.clear()
+        with pytest.raises(KeyboardInterrupt):
+            write(tmp_path, "new")
+        assert stopped and hidden(tmp_path) == []
+    assert set(contents(tmp_path).values()) == {"new"}
+
+
+def test_an_error_of_a_stream_is_not_taken_for_a_full_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr("anyrec.outputs._free", lambda path: 0)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    assert write_fault(RuntimeError("no reason"), pipe) is None
+    fault = write_fault(RuntimeError("no reason"), tmp_path / "file")
+    assert fault is not None and "disk is full" in fault.what
+
+
+@pytest.mark.parametrize("ending", [".parquet", ".csv", ".jsonl", ".ndjson", ".json"])
+def test_lists_that_go_to_a_pipe_are_those_that_go_to_a_file(tmp_path, ending):
+    table = pa.table({"user_id": [f"u{n}" for n in range(50_000)], "score": pa.array(range(50_000), pa.float32())})
+    pipe, file = tmp_path / f"pipe{ending}", tmp_path / f"file{ending}"
+    os.mkfifo(pipe)
+    got: list[bytes] = []
+    reader = threading.Thread(target=lambda: got.append(pipe.read_bytes()))
+    reader.start()
+    write_table(table, pipe)
+    reader.join()
+    write_table(table, file)
+    assert got == [file.read_bytes()] and pipe.is_fifo()
 
 
 def test_links_are_followed_and_special_characters_and_long_names_work(tmp_path):
