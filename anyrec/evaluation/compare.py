@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from anyrec.data.dataset import rows_of
-from anyrec.errors import Fault, InputError
+from anyrec.errors import Fault, InputError, checked_path
 from anyrec.evaluation.statistics import Comparison, Interval, compare_paired, intervals
 
 SAME = ("split", "part", "candidates", "candidate_samples", "repeats")
@@ -108,7 +108,7 @@ def _measure(runs: list[Run], metric: str) -> list[RunFigures]:
 
 
 def _read_all(folders: Sequence[Path]) -> list[Run]:
-    places = [_run_folder(folder) for folder in folders]
+    places = [_run_folder(checked_path(folder, "runs")) for folder in folders]
     faults = []
     if len(folders) < 2:
         faults.append(Fault("runs", "there is nothing to compare with.", "Name two run folders or more.", "option"))

@@ -80,7 +80,10 @@ def test_a_command_ends_with_an_answer_or_a_message(place, data):
         result = CliRunner().invoke(cli.app, [*name, *(argument.replace("\0", "") for argument in arguments)], input="")
     finally:
         os.chdir(before)
-    if result.exception is not None and not isinstance(result.exception, (SystemExit, AnyrecError)):
+    of_a_file = (
+        isinstance(result.exception, OSError) and result.exception.filename
+    )  # a fault at the edge: tests/test_process.py
+    if result.exception is not None and not isinstance(result.exception, (SystemExit, AnyrecError)) and not of_a_file:
         raise result.exception
 
 
