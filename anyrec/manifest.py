@@ -24,6 +24,8 @@ from anyrec.files import sha256_of
 
 Value = TypeVar("Value")
 MANIFEST = "manifest.json"
+MODEL, INDEX = "config.json", "ids.arrow"
+"""The file that only a model has, and the file that only an index has."""
 MOST_BYTES = 64 << 20
 """Largest manifest or state file that is parsed, in bytes."""
 DEEPEST = 6
@@ -227,6 +229,11 @@ def digest_of_tensors(tensors: Mapping[str, Any], text: str) -> str:
         digest.update(f"\0{name}\0{values.dtype}{tuple(values.shape)}\0".encode())
         digest.update(values.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def holds(folder: Path, kind: str) -> bool:
+    """Whether `folder` has the manifest and the file of its kind (MODEL, INDEX); both may be damaged, as they may be replaced."""
+    return (folder / MANIFEST).is_file() and (folder / kind).is_file()
 
 
 def files_below(folder: Path, hint: str) -> tuple[set[str], list[Fault]]:

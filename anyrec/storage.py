@@ -29,7 +29,7 @@ from anyrec.contracts import Encoder, Head
 from anyrec.data.lists import flat, offsets_of
 from anyrec.errors import Fault, ModelError
 from anyrec.files import atomic_folder, find_folder, sha256_of
-from anyrec.manifest import MANIFEST, Manifest, is_inside
+from anyrec.manifest import MANIFEST, MODEL, Manifest, holds, is_inside
 from anyrec.model import SIDES, Model
 from anyrec.outputs import check_output
 from anyrec.plugins import Registry
@@ -101,7 +101,7 @@ def update_metrics(recommender: Recommender, directory: Path) -> None:
 def check_model_output(directory: Path) -> None:
     """Raises OutputError if a model cannot be written to `directory`, and ModelError if something else is there."""
     check_output(directory, "folder")
-    if directory.is_dir() and any(directory.iterdir()) and not (directory / MANIFEST).is_file():
+    if directory.is_dir() and any(directory.iterdir()) and not holds(directory, MODEL):
         what = "this folder exists and is not a model."
         raise ModelError(Fault(str(directory), what, "Name another one, or empty it.", "foreign folder"))
 

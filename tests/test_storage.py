@@ -8,14 +8,17 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 from small import small_config, small_dataset
 from torch import nn
 
+from anyrec.config import Component
 from anyrec.errors import ModelError
 from anyrec.recommender import Recommender
+from anyrec.retrieval.catalogue import Catalogue
 from anyrec.storage import find_model
 
 
@@ -65,6 +68,26 @@ def test_a_changed_missing_or_foreign_file_is_refused(saved, tmp_path):
     with pytest.raises(ModelError, match="is not a model"):
         recommender.save(other)
     assert (other / "me.jpg").exists()
+
+
+def test_an_index_does_not_replace_a_model_and_a_model_no_index(saved, tmp_path):
+    recommender, folder = saved[0], saved[0].save(tmp_path / "model")
+    registry, ids = recommender.registry, recommender.dataset.ids("item")
+    vectors = np.eye(len(ids), dtype=np.float32)
+    made = Catalogue.build(Component(type="exact"), registry, ids, vectors, model=recommender.model_id)
+    index, before = made.save(tmp_path / "index"), sorted(folder.rglob("*"))
+    foreign = tmp_path / "site"
+    foreign.mkdir()
+    (foreign / "manifest.json").write_text("{}")
+    for place in (folder, foreign):
+        with pytest.raises(ModelError, match="is not an index"):
+            made.save(place)
+    for place in (index, foreign):
+        with pytest.raises(ModelError, match="is not a model"):
+            recommender.save(place)
+    assert sorted(folder.rglob("*")) == before and Catalogue.load(index, registry).ids.equals(made.ids)
+    made.save(index)
+    recommender.save(folder)
 
 
 def test_nothing_in_the_directory_is_a_pickle(saved):

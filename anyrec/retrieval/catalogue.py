@@ -20,7 +20,7 @@ from anyrec.config import Component
 from anyrec.data.dataset import rows_of
 from anyrec.errors import DataError, Fault, ModelError
 from anyrec.files import atomic_folder, exclusive, find_folder, sha256_of
-from anyrec.manifest import MANIFEST, Manifest, read_version
+from anyrec.manifest import INDEX, MANIFEST, Manifest, holds, read_version
 from anyrec.outputs import check_output
 from anyrec.outside import ALLOW
 from anyrec.plugins import Registry
@@ -30,7 +30,6 @@ from anyrec.retrieval.measure import measure
 from anyrec.trust import declared
 
 FORMAT = "anyrec index 2"
-IDS = "ids.arrow"
 KINDS = {"index": dict, "dim": int, "metric": str, "model": str, "figures": dict}
 """Keys of the manifest that are read, and the type of each."""
 AGAIN = "Run anyrec index again."
@@ -130,7 +129,7 @@ class Catalogue:
         with atomic_folder(place, MANIFEST) as new:
             self.index.save(new)
             with (
-                pa.OSFile(str(new / IDS), "wb") as sink,
+                pa.OSFile(str(new / INDEX), "wb") as sink,
                 pa.ipc.new_file(sink, pa.schema([("id", self.ids.type)])) as to,
             ):
                 to.write_table(pa.table({"id": self.ids}))
@@ -202,7 +201,7 @@ class Catalogue:
             if not all(isinstance(value, (int, float)) for value in found["figures"].values()):
                 raise ValueError("a figure is not a number")
             index = registry.get("index", component.type, "/index/type")(found["dim"], found["metric"], params)
-            ids = _whole(read_table(place / IDS).column("id"))
+            ids = _whole(read_table(place / INDEX).column("id"))
             if ids.null_count or len(ids.unique()) < len(ids):
                 raise ValueError("an id is null or there twice")
             index.load(place, len(ids))
@@ -215,10 +214,9 @@ class Catalogue:
 def check_index_output(place: Path) -> None:
     """Raises OutputError if an index cannot be written to `place`, and ModelError if something else is there."""
     check_output(place, "folder")
-    if place.is_dir() and any(place.iterdir()) and not (place / MANIFEST).is_file():
-        raise ModelError(
-            Fault(str(place), "this folder exists and is no index.", "Name another, or empty it.", "foreign")
-        )
+    if place.is_dir() and any(place.iterdir()) and not holds(place, INDEX):
+        what = "this folder exists and is not an index."
+        raise ModelError(Fault(str(place), what, "Name another one, or empty it.", "foreign"))
 
 
 def remove_other_index(place: Path, model: str) -> None:
