@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import ValidationError
 
 from anyrec.config import Config
 from anyrec.contracts import Context, Encoder
@@ -24,7 +25,7 @@ from anyrec.known import TOKENS, VECTORS
 from anyrec.manifest import Manifest, read_object, read_version
 from anyrec.model import SIDES, Model, make_head, make_interaction, make_tower
 from anyrec.outside import ALLOW, Outside
-from anyrec.plugins import Registry, discover
+from anyrec.plugins import Registry, discover, faults_of
 from anyrec.restored import (
     AGAIN,
     bounded_by,
@@ -77,8 +78,7 @@ def _read(
         raise ModelError(Fault(str(directory), what, "Train again.", "format"))
     document = manifest.check(KINDS, ELSEWHERE)
     _check_details(document, directory)
-    with damaged(directory / "config.json"):
-        config = Config.model_validate(read_object(directory / "config.json", AGAIN))
+    config = _read_config(directory / "config.json")
     state = directory / STATE
     parts = read_object(state, AGAIN) if state.is_file() else {}
     named: list[Named] = []
@@ -96,6 +96,16 @@ def _read(
         what = f"the folders of plugins that the model names were left out: {', '.join(folders)}."
         hint = f"Name them with plugins=[...] (--plugins). {ALLOW}"
         raise ModelError([*error.faults, Fault(str(directory), what, hint, "untrusted")]) from None
+
+
+def _read_config(path: Path) -> Config:
+    """The model's config. Raises ModelError with every bad key."""
+    with damaged(path):
+        document = read_object(path, AGAIN)
+        try:
+            return Config.model_validate(document)
+        except ValidationError as error:
+            raise ModelError(faults_of(error, Config, f"{path}#")) from None
 
 
 def _restricted(

@@ -322,6 +322,14 @@ def config_cases():
     yield "a huge head", lambda c: c["heads"]["kind"].update(hidden_dims=[10**7, 10**7])
 
 
+def test_every_bad_key_of_the_config_is_named(model):
+    edit(model, "config.json", lambda config: config | {"dim": "large", "traning": {}})
+    with pytest.raises(
+        ModelError, match=r"(?s)config\.json#/dim.*config\.json#/traning: unknown key\. Did you mean 'training'"
+    ):
+        Recommender.load(model)
+
+
 @pytest.mark.parametrize(
     ("name", "change"),
     [
