@@ -253,6 +253,14 @@ def test_mixed_object_columns_of_pandas_are_data_errors():
 # --------------------------------------------------------------------------------------------------------------- CSV files
 
 
+@pytest.mark.parametrize("name", ["user_id", "item_id", "timestamp", "rating", "interaction_type"])
+def test_a_header_that_makes_a_list_of_a_single_value_is_refused(name, tmp_path):
+    header, cells = ["user_id", "item_id", "timestamp", "rating", "interaction_type"], ["1", "7", "5", "4", "buy"]
+    header[header.index(name)] += "[]"
+    folder(tmp_path, interactions_csv=",".join(header) + "\n" + ",".join(cells) + "\n")
+    assert name in faults_of(tmp_path)
+
+
 def test_values_that_are_no_numbers_are_named_by_line_and_value(tmp_path):
     folder(tmp_path, items_csv='item_id,text.t,continuous.price\n7,"two\nlines",3.5\n8,x,"12,90"\n')
     assert "items.csv line 4: '12,90' is not a number; the column 'continuous.price' holds numbers." in faults_of(

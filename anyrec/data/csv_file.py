@@ -168,9 +168,9 @@ def whole_number_ids(parts: list[Columns], typed: dict[str, list[pa.DataType]]) 
     """
     for key in IDS:
         texts = [column for columns in parts for name, column in columns if name == key]
-        known = typed.get(key, [])
+        known = [*typed.get(key, []), *(column.type for column in texts if pa.types.is_list(column.type))]
         if any(not pa.types.is_integer(kind) for kind in known):
-            continue
+            continue  # lists of ids, by a header as item_id[], are refused later
         if all(pc.all(pc.match_substring_regex(column, WHOLE)).as_py() is not False for column in texts):
             parts = [
                 [(name, column.cast(pa.int64()) if name == key else column) for name, column in columns]
