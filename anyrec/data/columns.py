@@ -117,7 +117,7 @@ def text_column(values: list[Any], pointer: Pointer, faults: Faults) -> pa.Array
     except UnicodeEncodeError:
         wrong = [row for row, value in enumerate(values) if value is not None and not is_text((value,))]
     faults.add_rows(NOT_TEXT[0], wrong, lambda row: (pointer(row), *NOT_TEXT[1:]))
-    return pa.array(_without(values, wrong), pa.string())
+    return pa.array(without(values, wrong), pa.string())
 
 
 def number_column(values: list[Any], pointer: Pointer, faults: Faults, name: str) -> pa.Array:
@@ -127,7 +127,7 @@ def number_column(values: list[Any], pointer: Pointer, faults: Faults, name: str
         faults.add_rows(
             "bad value", wrong, lambda row: (pointer(row), f"{name} is a number; found {show(values[row])}.", "")
         )
-        values = _without(values, wrong)
+        values = without(values, wrong)
     column = _floats(values)
     check_finite(column, pointer, faults)
     return column
@@ -142,7 +142,7 @@ def time_column(values: list[Any], pointer: Pointer, faults: Faults) -> pa.Array
             wrong,
             lambda row: (pointer(row), f"a timestamp is ISO 8601 or epoch seconds; found {show(values[row])}.", ""),
         )
-        values = _without(values, wrong)
+        values = without(values, wrong)
     column, bad = _times(values, pointer, faults)
     faults.add_rows("bad timestamp", bad, lambda row: (pointer(row), f"{show(values[row])} is not a time.", TIME_HINT))
     return column
@@ -182,7 +182,7 @@ def feature_column(group: str, values: list[Any], pointer: Pointer, faults: Faul
             sorted(wrong),
             lambda row: (pointer(row), f"a {group} feature is {expected}; found {show(values[row])}.", ""),
         )
-        values = _without(values, wrong)
+        values = without(values, wrong)
     if group != "temporal" and not listed:
         column = _flat(group, values, pointer, faults)
         check_finite(column, pointer, faults)
@@ -209,7 +209,7 @@ def _flat(group: str, values: list[Any], pointer: Pointer, faults: Faults) -> pa
         if float in kinds:
             odd = [row for row, value in enumerate(values) if type(value) is float and not math.isfinite(value)]
             faults.add_rows("not finite", odd, lambda row: (pointer(row), *NOT_FINITE))
-            values = _without(values, odd)
+            values = without(values, odd)
         return text_column(list(map(category, values)), pointer, faults)
     if kinds <= {int}:
         try:
@@ -305,7 +305,8 @@ def _wrong_rows(values: list[Any], allowed: set[type]) -> list[int]:
     return [row for row, value in enumerate(values) if value is not None and type(value) not in allowed]
 
 
-def _without(values: list[Any], rows: list[int]) -> list[Any]:
+def without(values: list[Any], rows: list[int]) -> list[Any]:
+    """The values with null in these rows."""
     out = list(values)
     for row in rows:
         out[row] = None

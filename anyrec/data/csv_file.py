@@ -37,9 +37,7 @@ def read_csv(path: Path, faults: Faults, notes: list[str]) -> tuple[Columns, int
         notes.append(f"{path.name}: the file seems to be separated by {SEPARATORS[separator]} and is read so.")
     try:
         table, ragged = _parse(data, separator)
-    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
-        if "utf8" in str(error).lower() or isinstance(error, UnicodeDecodeError):
-            raise not_utf8(data, path) from None
+    except (pa.ArrowException, OSError) as error:
         raise DataError(Fault(str(path), f"cannot be read: {str(error).splitlines()[0]}.", kind="unreadable")) from None
     place = LinePlace(path.name, data, separator, table.num_columns)
     if len(table) + ragged + 1 < data.count(b"\n") and b'"' in data:  # a cell holds a line end, or a line is empty

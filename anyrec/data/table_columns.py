@@ -20,6 +20,7 @@ from anyrec.data.columns import (
     name_fault,
     number_column,
     time_column,
+    without,
 )
 from anyrec.data.faults import Faults, show
 from anyrec.data.places import Place, Pointer, column_of
@@ -270,8 +271,7 @@ def _of_one_kind(values: list[Any], at: At) -> list[Any]:
             "Convert the column, with astype(str) say.",
         ),
     )
-    dropped = set(wrong)
-    return [None if row in dropped else value for row, value in enumerate(values)]
+    return without(values, wrong)
 
 
 def _as_lists(values: pa.Array, lengths: np.ndarray, missing: pa.Array) -> pa.Array:
