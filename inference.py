@@ -1,3 +1,3 @@
-from anyrec.cli import inference_main
+from anyrec.cli.app import inference_main
 
 inference_main()

@@ -1,3 +1,3 @@
-from anyrec.cli import train_main
+from anyrec.cli.app import train_main
 
 train_main()

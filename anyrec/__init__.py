@@ -9,11 +9,11 @@ recommender.recommend(["user 1"], k=10)
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from anyrec.config import Config
-    from anyrec.contracts import Classical, Encoder, Fusion, Head, Interaction, Loss, Sampler
+    from anyrec.core.config import Config
+    from anyrec.core.contracts import Classical, Encoder, Fusion, Head, Interaction, Loss, Sampler
+    from anyrec.core.discovery import hookimpl
     from anyrec.data.dataset import Dataset
-    from anyrec.pipeline.stages import Rule, Source
-    from anyrec.plugins import hookimpl
+    from anyrec.pipeline.contracts import Rule, Source
     from anyrec.recommender import Recommender
     from anyrec.retrieval.index import Index
 
@@ -36,14 +36,14 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Config": "config",
+    "Config": "core.config",
     "Dataset": "data.dataset",
     "Recommender": "recommender",
     "Index": "retrieval.index",
-    "Rule": "pipeline.stages",
-    "Source": "pipeline.stages",
-    "hookimpl": "plugins",
-    **dict.fromkeys(["Classical", "Encoder", "Fusion", "Head", "Interaction", "Loss", "Sampler"], "contracts"),
+    "Rule": "pipeline.contracts",
+    "Source": "pipeline.contracts",
+    "hookimpl": "core.discovery",
+    **dict.fromkeys(["Classical", "Encoder", "Fusion", "Head", "Interaction", "Loss", "Sampler"], "core.contracts"),
 }
 
 

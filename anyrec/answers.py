@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from anyrec.arguments import checked_context, checked_k, checked_now, log
-from anyrec.config import PipelineConfig
+from anyrec.core.config import PipelineConfig
+from anyrec.core.discovery import Registry
 from anyrec.data.labels import label_interactions
 from anyrec.data.split import Part, Split, hold_out_users, latest_of_pairs
-from anyrec.known import Known, Users
-from anyrec.plugins import Registry
-from anyrec.scoring import rank_rows
+from anyrec.model.arguments import checked_context, checked_k, checked_now, log
+from anyrec.model.fitted import Known, Users
+from anyrec.model.scoring import rank_rows
 
 if TYPE_CHECKING:
-    from anyrec.pipeline.run import Answer, Pipeline
-    from anyrec.retrieval.catalogue import Catalogue
+    from anyrec.pipeline.pipeline import Answer, Pipeline
+    from anyrec.retrieval.item_index import Catalogue
 
 
 class Answers(Known):
@@ -116,7 +116,7 @@ class Answers(Known):
         Returns:
             The lists, and in `warnings` what the model could not read of the request.
         """
-        from anyrec.pipeline.run import Pipeline
+        from anyrec.pipeline.pipeline import Pipeline
 
         k, context, now = checked_k(k, len(self.dataset.items)), checked_context(context), checked_now(now)
         users = self.read_records("user", users, interactions=interactions, strict=strict)
@@ -131,7 +131,7 @@ class Answers(Known):
         Sources and a ranker learn from the data, so those need a model just fitted, or one that was given it again (`with_data`).
         Raises ConfigError with every bad option, ModelError where data are needed and not there.
         """
-        from anyrec.load_config import load_config
+        from anyrec.core.load_config import load_config
         from anyrec.pipeline.fit import fit_pipeline
 
         given = pipeline.model_dump() if isinstance(pipeline, PipelineConfig) else pipeline

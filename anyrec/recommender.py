@@ -14,13 +14,25 @@ import torch
 from torch import Tensor, nn
 
 from anyrec.answers import Answers
-from anyrec.arguments import checked_choice, checked_dataset, log
-from anyrec.assemble import assemble, check_with_data
-from anyrec.config import TWO_TOWER, Config, DataConfig
-from anyrec.contracts import Context
-from anyrec.data.columns import show
+from anyrec.core.config import TWO_TOWER, Config, DataConfig
+from anyrec.core.contracts import Context
+from anyrec.core.discovery import Registry, discover
+from anyrec.core.errors import (
+    ConfigError,
+    DataError,
+    Fault,
+    ModelError,
+    NotFitted,
+    OutputError,
+    checked_path,
+    did_you_mean,
+)
+from anyrec.core.runtime import seeded, training_memory
 from anyrec.data.dataset import Dataset, Side
+from anyrec.data.defaults import resolve_config
 from anyrec.data.fingerprint import data_fingerprint
+from anyrec.data.formats.columns import show
+from anyrec.data.formats.tables import as_arrow
 from anyrec.data.histories import (
     history_column,
     history_features,
@@ -32,17 +44,14 @@ from anyrec.data.leaks import drop_leaks
 from anyrec.data.partial import is_table, of_other_type, type_name
 from anyrec.data.read import read_partial
 from anyrec.data.split import Part, Split, make_split
-from anyrec.data.tables import as_arrow
-from anyrec.defaults import resolve_config
-from anyrec.errors import ConfigError, DataError, Fault, ModelError, NotFitted, OutputError, checked_path, did_you_mean
 from anyrec.evaluation.ranking import Pairs, ranking_metrics
-from anyrec.known import TOKENS, VECTORS, Users
-from anyrec.model import SIDES, Columns, Model, move_columns
-from anyrec.nearest import Nearest
-from anyrec.plugins import Registry, discover
-from anyrec.records import Records, joined
-from anyrec.runtime import seeded, training_memory
-from anyrec.scoring import ROWS_AT_A_TIME, vectors_for_histories
+from anyrec.model.arguments import checked_choice, checked_dataset, log
+from anyrec.model.build import assemble, check_with_data
+from anyrec.model.fitted import TOKENS, VECTORS, Users
+from anyrec.model.records import Records, joined
+from anyrec.model.scoring import ROWS_AT_A_TIME, vectors_for_histories
+from anyrec.model.towers import SIDES, Columns, Model, move_columns
+from anyrec.pipeline.item_search import Nearest
 
 if TYPE_CHECKING:
     from anyrec.training.loop import TrainingResult
@@ -72,7 +81,7 @@ class Recommender(Answers, Nearest):
         self.history, self.history_parts = None, None
         self.refitted = False
         self.model_id = ""
-        """Of a loaded model, as `anyrec.storage.model_id` gives it."""
+        """Of a loaded model, as `anyrec.storage.model_directory.model_id` gives it."""
         self.pipeline, self.catalogue, self.widened = None, None, False
         self._known, self._before, self._vocabulary = {}, {}, {}
 
@@ -87,7 +96,7 @@ class Recommender(Answers, Nearest):
         cls, config: Config | dict[str, Any] | str | Path, plugins: Sequence[str | Path] = ()
     ) -> Recommender:
         """A recommender yet to be fitted. Raises ConfigError with every bad key."""
-        from anyrec.load_config import load_config
+        from anyrec.core.load_config import load_config
 
         if isinstance(config, Config):
             return make_recommender(config, discover([*config.plugins, *plugins]))
@@ -101,7 +110,7 @@ class Recommender(Answers, Nearest):
         with it names its class by import path, and loads only with `trust_plugins=True`.
         Raises ConfigError when the module cannot be saved that way.
         """
-        from anyrec.modules import encoder_of
+        from anyrec.model.custom_modules import encoder_of
 
         self.registry.add_class("encoder", encoder_of(name, module), f"add_encoder('{name}')")
         return self
@@ -383,7 +392,7 @@ class Recommender(Answers, Nearest):
 
     def save(self, directory: str | Path) -> Path:
         """Write the model directory, whole or not at all; no pickle in it."""
-        from anyrec.storage import save_model
+        from anyrec.storage.model_directory import save_model
 
         return save_model(self, checked_path(directory, "directory", OutputError))
 
@@ -408,20 +417,20 @@ class Recommender(Answers, Nearest):
         Raises:
             ModelError: if the directory is damaged, or needs trust that was not given; with every fault.
         """
-        from anyrec.load_model import load_model
+        from anyrec.storage.load_model import load_model
 
         with seeded(0):  # layers are made with random weights before the saved ones are read
             return load_model(checked_path(directory, "directory", ModelError), trust_plugins, plugins, image_root)
 
     def write_parts(self, folder: Path) -> None:
         """What this kind of model keeps in its directory, beside the records."""
-        from anyrec.storage import write_model
+        from anyrec.storage.model_directory import write_model
 
         write_model(self.model, folder)
 
     def read_parts(self, folder: Path) -> None:
         """Take up again what `write_parts` wrote."""
-        from anyrec.load_model import read_model
+        from anyrec.storage.load_model import read_model
 
         self.model = read_model(folder, self.config, self.registry, self.context).to(self.device)
 
@@ -432,7 +441,7 @@ class Recommender(Answers, Nearest):
 
     def check_restored(self, folder: Path) -> None:
         """Raises ModelError if the parts of a loaded model do not fit each other."""
-        from anyrec.load_model import check_vectors
+        from anyrec.storage.load_model import check_vectors
 
         check_vectors(self, folder)
 
@@ -462,7 +471,7 @@ def make_recommender(config: Config, registry: Registry, notes: Sequence[str] = 
             fault = Fault("/model", "two_tower takes no options here.", "Its options are keys of the config itself.")
             raise ConfigError(fault)
         return Recommender(config, registry, notes)
-    from anyrec.classical import ClassicalRecommender
+    from anyrec.model.classical import ClassicalRecommender
 
     known = [TWO_TOWER, *registry.names("classical")]
     if config.model.type not in known:

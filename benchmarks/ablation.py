@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from anyrec.core.discovery import discover
+from anyrec.core.load_config import load_config
 from anyrec.data.dataset import Dataset
 from anyrec.data.labels import label_interactions
 from anyrec.data.positives import Positives
 from anyrec.data.split import Split, position_from_end, save_split, split_interactions, time_order
-from anyrec.load_config import load_config
-from anyrec.plugins import discover
 from anyrec.recommender import Recommender
 
 ROOT = Path(__file__).parent.parent

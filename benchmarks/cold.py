@@ -30,12 +30,12 @@ import torch
 from p1 import minilm, read_source
 from scipy import sparse
 
-from anyrec.contracts import History
+from anyrec.core.contracts import History
+from anyrec.core.discovery import discover
+from anyrec.core.load_config import load_config
 from anyrec.data.dataset import Dataset, Side, rows_of
-from anyrec.data.lists import flat
+from anyrec.data.list_columns import flat
 from anyrec.data.split import time_order
-from anyrec.load_config import load_config
-from anyrec.plugins import discover
 from anyrec.recommender import Recommender
 
 HERE = Path(__file__).parent

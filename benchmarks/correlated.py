@@ -10,8 +10,8 @@ import time
 
 import numpy as np
 
-from anyrec.data.synth import PREFERENCES, generate
-from anyrec.demo import planted_ndcg
+from anyrec.cli.demo import planted_ndcg
+from anyrec.data.synthetic.generate import PREFERENCES, generate
 from anyrec.recommender import Recommender
 
 K = 10

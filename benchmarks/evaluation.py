@@ -27,7 +27,7 @@ from baselines import PROTOCOL, SETTINGS
 
 from anyrec.data.dataset import Dataset
 from anyrec.evaluation.held_out import rank_held_out
-from anyrec.evaluation.lists import list_metrics
+from anyrec.evaluation.list_metrics import list_metrics
 from anyrec.evaluation.measure import catalogue_of
 from anyrec.evaluation.ranking import Pairs, metrics_by_user, rank_targets
 from anyrec.recommender import Recommender

@@ -23,7 +23,7 @@ import faiss
 import numpy as np
 import torch
 
-from anyrec.plugins import discover
+from anyrec.core.discovery import discover
 from anyrec.retrieval.index import Index
 
 DIM, K = 128, 10

@@ -24,11 +24,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from anyrec.core.load_config import load_config
 from anyrec.data.dataset import Dataset
 from anyrec.data.labels import label_interactions
 from anyrec.data.split import Split, save_split, split_interactions
 from anyrec.evaluation.held_out import rank_held_out
-from anyrec.load_config import load_config
 from anyrec.recommender import Recommender
 
 ROOT = Path(__file__).parent.parent

@@ -20,14 +20,14 @@ from pathlib import Path
 
 import numpy as np
 
+from anyrec.core.load_config import load_config
 from anyrec.data.dataset import Dataset
 from anyrec.evaluation.held_out import rank_held_out
 from anyrec.evaluation.ranking import metrics_by_user
-from anyrec.load_config import load_config
-from anyrec.pipeline.batch import write_lists
 from anyrec.pipeline.fit import rank_through
 from anyrec.recommender import Recommender
-from anyrec.storage import MANIFEST
+from anyrec.serving.batch import write_lists
+from anyrec.storage.model_directory import MANIFEST
 
 ROOT = Path(__file__).parent.parent
 DATA = Path(os.environ.get("ANYREC_DATA", ROOT / "../shared/data"))
@@ -91,7 +91,7 @@ def compare(recommender, staged):
 
 def with_rules(staged, rules):
     """The same stages, sources and ranker, with other rules."""
-    from anyrec.pipeline.run import Pipeline
+    from anyrec.pipeline.pipeline import Pipeline
 
     rerank = staged.config.pipeline.rerank.model_validate({"k": 100, "rules": rules})
     made = Pipeline(staged.config.pipeline.model_copy(update={"rerank": rerank}), staged.registry)

@@ -23,14 +23,14 @@ import numpy as np
 import torch
 from p1 import DATA
 
+from anyrec.core.discovery import discover
+from anyrec.core.load_config import load_config
 from anyrec.data.dataset import Dataset
 from anyrec.data.labels import label_interactions
 from anyrec.data.split import Split, save_split
 from anyrec.evaluation.classification import auc, score_pairs
-from anyrec.load_config import load_config
-from anyrec.plugins import discover
+from anyrec.model.scoring import score_blocks
 from anyrec.recommender import Recommender
-from anyrec.scoring import score_blocks
 
 BASE = {
     "defaults": "fixed",

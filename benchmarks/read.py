@@ -30,7 +30,7 @@ def main():
     parser.add_argument("--users", type=int, default=90_000)
     parser.add_argument("--items", type=int, default=10_000)
     sizes = parser.parse_args()
-    from anyrec.data.synth import generate
+    from anyrec.data.synthetic.generate import generate
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "data.json"

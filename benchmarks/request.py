@@ -19,8 +19,8 @@ from pathlib import Path
 
 import torch
 
+from anyrec.core.load_config import load_config
 from anyrec.data.dataset import Dataset
-from anyrec.load_config import load_config
 from anyrec.recommender import Recommender
 
 DATA = Path(os.environ.get("ANYREC_DATA", Path(__file__).parent / "../../shared/data"))

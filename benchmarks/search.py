@@ -20,8 +20,8 @@ import numpy as np
 
 from anyrec.evaluation.measure import category_feature, indicators
 from anyrec.recommender import Recommender
-from anyrec.retrieval.projection import _ridge
-from anyrec.retrieval.search import TOWER, Search, _spread
+from anyrec.retrieval.semantic.projection import _ridge
+from anyrec.retrieval.semantic.search import TOWER, Search, _spread
 
 TITLES, POSTERS, K = 1000, 600, 10
 

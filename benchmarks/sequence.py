@@ -25,9 +25,9 @@ import pyarrow as pa
 import torch
 from torch.nn import functional
 
+from anyrec.core.discovery import discover
 from anyrec.data.dataset import Dataset
 from anyrec.data.split import position_from_end, time_order
-from anyrec.plugins import discover
 from anyrec.recommender import Recommender
 
 HERE = Path(__file__).parent

@@ -13,8 +13,8 @@ from pathlib import Path
 import pyarrow as pa
 import torch
 
-from anyrec.contracts import Context
-from anyrec.data.convert import movielens
+from anyrec.core.contracts import Context
+from anyrec.data.formats.movielens import movielens
 from anyrec.encoders.sentence import Sentence, embed_texts, fast_dtype
 
 DATA = Path(os.environ.get("ANYREC_DATA", Path(__file__).parent / "../../shared/data"))

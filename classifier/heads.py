@@ -12,8 +12,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from anyrec.contracts import Head, Params, Width
-from anyrec.ragged import Prepared
+from anyrec.core.contracts import Head, Params, Width
+from anyrec.core.ragged import Prepared
 
 
 class HeadParams(Params):

@@ -11,8 +11,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from anyrec.contracts import BARRED, Loss, Params
-from anyrec.parallel import on_threads, shares_of
+from anyrec.core.contracts import BARRED, Loss, Params
+from anyrec.core.parallel import on_threads, shares_of
 
 FAR = 70.0
 """So far below the largest score, a softmax share counts as zero: 4e-31."""

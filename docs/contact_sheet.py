@@ -14,9 +14,9 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from anyrec.data.images import ImageFault, open_image
-from anyrec.evaluation.examples import title_of
 from anyrec.evaluation.measure import category_feature
 from anyrec.recommender import Recommender
+from anyrec.report.examples import title_of
 
 WIDTH, HEIGHT, TEXT, GAP, COLUMNS = 150, 215, 50, 12, 5
 COLOURS = 128

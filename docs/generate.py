@@ -76,7 +76,7 @@ FEATURES = """In `features`, a group's other keys are options of its encoder; `f
 LEGACY = """## The older flat style
 
 Flat keys of the older style (`embedding_dim`, `loss_type`, `user_use_simple_fusion`, `text_encoder_config`, ...) are accepted
-and translated by `anyrec/legacy.py`; each translation is printed when training starts. `loss_type: contrastive` becomes
+and translated by `anyrec/core/legacy.py`; each translation is printed when training starts. `loss_type: contrastive` becomes
 InfoNCE over the batch; `*_use_simple_fusion: false` becomes `attention`; a null encoder config switches the modality off;
 `train_split` becomes a random split whose rest is shared by validation and test.
 """
@@ -95,8 +95,8 @@ Features that no record has are left out, with a note. Interactions of unknown i
 
 
 def config_page() -> str:
-    from anyrec import config
-    from anyrec.plugins import discover
+    from anyrec.core import config
+    from anyrec.core.discovery import discover
 
     parts = [START]
     for name, title in SECTIONS.items():
@@ -139,7 +139,7 @@ def errors_page() -> str:
 def _message(bad: Any) -> list[str]:
     from test_read import read
 
-    from anyrec.errors import DataError
+    from anyrec.core.errors import DataError
 
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -150,7 +150,7 @@ def _message(bad: Any) -> list[str]:
 
 
 def _default(field: Any) -> str:
-    from anyrec.config import Component
+    from anyrec.core.config import Component
 
     value = field.default_factory() if field.default_factory else field.default
     if value is PydanticUndefined:

@@ -15,9 +15,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from anyrec.config import PipelineConfig
+from anyrec.core.config import PipelineConfig
 from anyrec.data.dataset import Dataset
-from anyrec.pipeline.run import Pipeline
+from anyrec.pipeline.pipeline import Pipeline
 from anyrec.recommender import Recommender
 
 DOCS = Path(__file__).parent

@@ -12,13 +12,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from anyrec.contracts import HistoryEncoder, Params
-from anyrec.data.lists import flat, offsets_of
+from anyrec.core.contracts import HistoryEncoder, Params
+from anyrec.core.ragged import Prepared, Ragged
+from anyrec.core.windows import Batch, Events
+from anyrec.data.list_columns import flat, offsets_of
 from anyrec.encoders.categorical import Categorical
 from anyrec.encoders.continuous import Continuous, scaling_of
 from anyrec.encoders.history import items_of, moments_of
-from anyrec.ragged import Prepared, Ragged
-from anyrec.windows import Batch, Events
 
 BOUND = 5.0
 """Aggregates are bounded at so many deviations."""
@@ -81,7 +81,7 @@ class Aggregates(HistoryEncoder):
             self.deviation.append(deviation if deviation > 1e-9 else 1.0)
 
     def prepare(self, column: pa.Array) -> Prepared:
-        """column: list<EVENT> of `anyrec.data.histories`. Beside the values of `anyrec.windows.Events`:
+        """column: list<EVENT> of `anyrec.data.histories`. Beside the values of `anyrec.core.windows.Events`:
         `before`: (events, width) aggregates of what came before each; `known`: (events,) whether anything did;
         `now`: (users, width) aggregates of all."""
         events, owners = flat(column)

@@ -13,9 +13,9 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from anyrec.contracts import Encoder, Params
-from anyrec.data.lists import flat, offsets_of
-from anyrec.ragged import Ragged
+from anyrec.core.contracts import Encoder, Params
+from anyrec.core.ragged import Ragged
+from anyrec.data.list_columns import flat, offsets_of
 
 
 class Categorical(Encoder):

@@ -11,11 +11,11 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
-from anyrec.contracts import Encoder, Params
+from anyrec.core.contracts import Encoder, Params
+from anyrec.core.outside import Outside, is_path
+from anyrec.core.ragged import Prepared
 from anyrec.encoders.image import file_names, file_vectors, mean_of_readable
 from anyrec.encoders.sentence import backbone
-from anyrec.outside import Outside, is_path
-from anyrec.ragged import Prepared
 
 SIDE = 448
 """Images are kept with a shorter side of at most so many pixels: CLIP models read 224 to 336."""

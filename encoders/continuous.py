@@ -11,8 +11,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from anyrec.contracts import Encoder, Params
-from anyrec.ragged import Prepared
+from anyrec.core.contracts import Encoder, Params
+from anyrec.core.ragged import Prepared
 
 
 class Continuous(Encoder):

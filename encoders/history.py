@@ -11,13 +11,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from anyrec.contracts import HistoryEncoder, Params
-from anyrec.data.lists import flat, offsets_of
+from anyrec.core.contracts import HistoryEncoder, Params
+from anyrec.core.parallel import by_shares, shares_of
+from anyrec.core.ragged import Prepared, Ragged
+from anyrec.core.windows import Events, Windows, last_windows
+from anyrec.data.list_columns import flat, offsets_of
 from anyrec.encoders.sequence_blocks import BARRED, Dropout, FadingMean, Gated, PreNorm, Recurrent
 from anyrec.interaction.feature_fusion import check_heads
-from anyrec.parallel import by_shares, shares_of
-from anyrec.ragged import Prepared, Ragged
-from anyrec.windows import Events, Windows, last_windows
 
 MICROSECONDS = 1e6
 USERS_AT_A_TIME = 128

@@ -12,15 +12,15 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from anyrec.contracts import Encoder, Params
+from anyrec.core.contracts import Encoder, Params
+from anyrec.core.ragged import Prepared
 from anyrec.data.dataset import rows_of
-from anyrec.ragged import Prepared
 
 
 class Identity(Encoder):
     """One learned vector for each id seen in training; an unknown id is missing.
 
-    With `graph_layers` the vectors are passed along the graph of training positives (`anyrec.graph`, LightGCN), which the
+    With `graph_layers` the vectors are passed along the graph of training positives (`anyrec.model.graph`, LightGCN), which the
     frame joins to `propagate`. The weights that are saved hold the outcome: a loaded model needs no graph.
     """
 

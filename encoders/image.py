@@ -14,14 +14,14 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor, nn
 
-from anyrec.contracts import Context, Encoder, Params
+from anyrec.core.contracts import Context, Encoder, Params
+from anyrec.core.errors import ConfigError, Fault
+from anyrec.core.outside import ALLOW, Outside
+from anyrec.core.progress import progress_bar
+from anyrec.core.ragged import Prepared, Ragged
+from anyrec.core.vector_cache import cached_vectors, digest_of
 from anyrec.data.images import load_images
-from anyrec.data.lists import flat, offsets_of
-from anyrec.errors import ConfigError, Fault
-from anyrec.outside import ALLOW, Outside
-from anyrec.progress import progress_bar
-from anyrec.ragged import Prepared, Ragged
-from anyrec.vectors import cached_vectors, digest_of
+from anyrec.data.list_columns import flat, offsets_of
 
 
 def is_weights_file(weights: Any) -> bool:
@@ -204,7 +204,7 @@ def make_backbone(name: str, weights: str | None, context: Context) -> tuple[nn.
     from torchvision import models
 
     if name not in models.list_models():
-        from anyrec.errors import did_you_mean
+        from anyrec.core.errors import did_you_mean
 
         raise ConfigError(
             Fault(

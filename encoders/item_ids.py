@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from anyrec.contracts import Encoder
+from anyrec.core.contracts import Encoder
+from anyrec.core.ragged import Ragged
 from anyrec.data.dataset import rows_of
-from anyrec.data.lists import offsets_of
-from anyrec.ragged import Ragged
+from anyrec.data.list_columns import offsets_of
 
 
 class ItemIds(Encoder):

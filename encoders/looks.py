@@ -9,9 +9,9 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
-from anyrec.contracts import Encoder, Params
+from anyrec.core.contracts import Encoder, Params
+from anyrec.core.ragged import Prepared
 from anyrec.encoders.image import file_names, file_vectors, mean_of_readable
-from anyrec.ragged import Prepared
 
 SIZE = 64
 """Images are brought to a square of so many pixels."""

@@ -14,13 +14,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from anyrec.contracts import Context, Encoder, Params
-from anyrec.data.lists import flat, offsets_of
-from anyrec.errors import ConfigError, Fault, MissingDependency
-from anyrec.outside import ALLOW, Outside, is_path
-from anyrec.progress import progress_bar
-from anyrec.ragged import Prepared, Ragged
-from anyrec.vectors import cached_vectors, digest_of
+from anyrec.core.contracts import Context, Encoder, Params
+from anyrec.core.errors import ConfigError, Fault, MissingDependency
+from anyrec.core.outside import ALLOW, Outside, is_path
+from anyrec.core.progress import progress_bar
+from anyrec.core.ragged import Prepared, Ragged
+from anyrec.core.vector_cache import cached_vectors, digest_of
+from anyrec.data.list_columns import flat, offsets_of
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

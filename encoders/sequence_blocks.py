@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from anyrec.parallel import generator
+from anyrec.core.parallel import generator
 
 BARRED = -1e9
 STEPS = 256

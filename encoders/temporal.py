@@ -11,10 +11,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from anyrec.contracts import Encoder, Params
-from anyrec.data.lists import flat, offsets_of
+from anyrec.core.contracts import Encoder, Params
+from anyrec.core.ragged import Prepared, Ragged
+from anyrec.data.list_columns import flat, offsets_of
 from anyrec.encoders.continuous import scaling_of
-from anyrec.ragged import Prepared, Ragged
 
 DAY = 86_400_000_000
 """Microseconds."""

@@ -13,8 +13,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from anyrec.contracts import Encoder, Params
-from anyrec.ragged import Ragged
+from anyrec.core.contracts import Encoder, Params
+from anyrec.core.ragged import Ragged
 
 WORD_BREAK = r"[^\p{L}\p{N}]+"
 WITHOUT_SPACES = r"([\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}])"

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from anyrec.contracts import Fusion, Params, Width
+from anyrec.core.contracts import Fusion, Params, Width
 from anyrec.interaction.feature_fusion import perceptron, resize, start_as_sum
 
 GROUP = "identity"

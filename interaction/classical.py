@@ -13,10 +13,10 @@ from pydantic import Field
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 
-from anyrec.contracts import Classical, History, Params
+from anyrec.core.contracts import Classical, History, Params
+from anyrec.core.errors import MissingDependency
 from anyrec.data.labels import ages
-from anyrec.data.lists import flat, offsets_of
-from anyrec.errors import MissingDependency
+from anyrec.data.list_columns import flat, offsets_of
 
 
 class Popularity(Classical):

@@ -8,8 +8,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from anyrec.contracts import Fusion, Params, Width
-from anyrec.errors import ConfigError, Fault
+from anyrec.core.contracts import Fusion, Params, Width
+from anyrec.core.errors import ConfigError, Fault
 
 OWN = {"identity", "history"}
 """Groups that are learned of the record itself."""

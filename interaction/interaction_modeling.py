@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from anyrec.contracts import Interaction, Params, Width
+from anyrec.core.contracts import Interaction, Params, Width
 from anyrec.interaction.feature_fusion import check_heads, perceptron, transformer
 
 FEW = 4

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from anyrec.contracts import Negatives, Sampler
+from anyrec.core.contracts import Negatives, Sampler
 
 
 class Labelled(Sampler):
     """No negatives are drawn: the interactions with label 0, or a low rating, are learned beside the positives, each as often as it happened.
 
-    For losses of single scores: `bce` or `focal`. See anyrec/training/labelled.py.
+    For losses of single scores: `bce` or `focal`. See anyrec/training/labelled_objective.py.
     """
 
     type = "labelled"

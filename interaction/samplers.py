@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from anyrec.contracts import Negatives, Params, Sampler
+from anyrec.core.contracts import Negatives, Params, Sampler
 
 
 class Uniform(Sampler):

@@ -9,10 +9,10 @@ from pydantic import Field
 from torch import nn
 
 from anyrec import Encoder
-from anyrec.contracts import Params
+from anyrec.core.contracts import Params
+from anyrec.core.ragged import Prepared
 from anyrec.data.images import ImageFault as FileFault
 from anyrec.data.images import find_file
-from anyrec.ragged import Prepared
 
 
 class Audio(Encoder):

@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from anyrec.core.discovery import discover
 from anyrec.data.dataset import Dataset
-from anyrec.pipeline.stages import Lists, Request
-from anyrec.plugins import discover
+from anyrec.pipeline.contracts import Lists, Request
 
 NOW = int(dt.datetime(2024, 6, 1, tzinfo=dt.timezone.utc).timestamp() * 1_000_000)
 

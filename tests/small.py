@@ -7,9 +7,9 @@ import pyarrow as pa
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from anyrec import cli
+from anyrec.cli import app as cli
+from anyrec.core.errors import AnyrecError
 from anyrec.data.dataset import Dataset
-from anyrec.errors import AnyrecError
 
 JOBS = ["nurse", "pilot", "baker", "clerk"]
 START = dt.datetime(2024, 1, 1, tzinfo=dt.timezone.utc)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small import small_config, small_dataset
 
-from anyrec.plugins import discover
+from anyrec.core.discovery import discover
 from anyrec.recommender import Recommender
 from anyrec.testing import check_fusion
 

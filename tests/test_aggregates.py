@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small import START, rewritten_from_a_target_on, small_config, small_dataset
 
-from anyrec.contracts import Context
+from anyrec.core.contracts import Context
+from anyrec.core.discovery import discover
+from anyrec.core.errors import ConfigError
+from anyrec.core.windows import Stream
 from anyrec.data.dataset import Dataset
 from anyrec.data.histories import COLUMN, history_features
-from anyrec.errors import ConfigError
-from anyrec.plugins import discover
 from anyrec.recommender import Recommender
-from anyrec.windows import Stream
 
 REGISTRY = discover()
 NUMBER_OF_ITEMS = 30

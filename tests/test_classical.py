@@ -11,10 +11,10 @@ import pytest
 from scipy import sparse
 from small import START, call, small_config, small_dataset
 
+from anyrec.core.discovery import discover
+from anyrec.core.errors import ConfigError, DataError, InputError, MissingDependency
 from anyrec.data.dataset import Dataset
-from anyrec.errors import ConfigError, DataError, InputError, MissingDependency
 from anyrec.interaction.classical import item_words
-from anyrec.plugins import discover
 from anyrec.recommender import Recommender
 
 MODELS = discover().names("classical")
@@ -461,7 +461,7 @@ def test_a_model_whose_library_is_missing_is_told_with_its_install_line(name, no
 
 
 def test_a_baseline_whose_library_is_missing_is_left_out_with_a_sentence(no_implicit):
-    from anyrec.evaluation.baselines import fit_baselines
+    from anyrec.report.baselines import fit_baselines
 
     fitted, notes = fit_baselines(fit("popularity"), progress=False)
     assert set(fitted) == {"content_knn", "ease", "recent_popularity"}
@@ -474,7 +474,7 @@ def test_a_baseline_whose_library_is_missing_is_left_out_with_a_sentence(no_impl
 
 def test_the_command_line_trains_one_and_its_model_answers(tmp_path):
     data = tmp_path / "data.json"
-    from anyrec.data.tables import write_json
+    from anyrec.data.formats.tables import write_json
 
     write_json(small_dataset(), data)
     base = ("train", "--data", data, "--output", tmp_path, "--set", "evaluation.report=false")

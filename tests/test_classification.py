@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from sklearn import metrics
 from small import START, small_config, small_dataset
 
-from anyrec.config import Component
+from anyrec.core.config import Component
+from anyrec.core.errors import DataError, ModelError
 from anyrec.data.dataset import Dataset
 from anyrec.data.labels import label_interactions
-from anyrec.errors import DataError, ModelError
 from anyrec.evaluation.classification import (
     _random_negatives,
     auc,

@@ -168,7 +168,7 @@ def test_init_writes_a_config_that_trains(tmp_path):
 
 
 def test_validate_and_describe(tmp_path):
-    code, _, err = run("-m", "anyrec.cli", "--help")
+    code, _, err = run("-m", "anyrec.cli.app", "--help")
     assert code == 0
     code, out, _ = call("validate", SAMPLE)
     assert code == 0

@@ -7,8 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anyrec import cli, cli_data, cli_options, cli_search
-from anyrec.errors import InputError
+from anyrec.cli import app as cli
+from anyrec.cli import data as cli_data
+from anyrec.cli import options as cli_options
+from anyrec.cli import search as cli_search
+from anyrec.core.errors import InputError
 
 
 def run(monkeypatch, capsys, *arguments, environment=()):
@@ -28,7 +31,7 @@ def test_an_unexpected_error_is_one_line_that_names_the_command_and_its_tracebac
     monkeypatch.setattr(cli_data, "write", lambda *_: {}["gone"])
     code, out, err = run(monkeypatch, capsys, "schema", "result")
     assert code == 1 and not out and err.count("\n") == 1 and "Traceback" not in err
-    assert "anyrec schema failed by an error in the program: KeyError: 'gone' (anyrec/cli_data.py:" in err
+    assert "anyrec schema failed by an error in the program: KeyError: 'gone' (anyrec/cli/data.py:" in err
     assert "ANYREC_DEBUG=1 shows the traceback" in err
     monkeypatch.setenv("ANYREC_DEBUG", "1")
     with pytest.raises(KeyError):

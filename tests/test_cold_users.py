@@ -4,8 +4,8 @@ import pytest
 import torch
 from small import JOBS, small_config, small_dataset
 
-from anyrec.init import suggest_config
-from anyrec.plugins import discover
+from anyrec.core.discovery import discover
+from anyrec.data.suggest_config import suggest_config
 from anyrec.recommender import Recommender
 
 REGISTRY = discover()

@@ -8,11 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 from small import call, small_config, small_dataset
 
-from anyrec.errors import InputError
-from anyrec.evaluation.compare import as_json, compare_runs, tables
-from anyrec.evaluation.report import save_figures, study
+from anyrec.core.errors import InputError
 from anyrec.evaluation.statistics import compare_paired, intervals
 from anyrec.recommender import Recommender
+from anyrec.report.compare import as_json, compare_runs, tables
+from anyrec.report.study import save_figures, study
 
 
 def make_run(folder, name, **changes):

@@ -10,9 +10,9 @@ from asked import NOW, ask
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anyrec.errors import ConfigError, InputError
-from anyrec.pipeline.conditions import Condition
-from anyrec.pipeline.constants import read_time
+from anyrec.core.errors import ConfigError, InputError
+from anyrec.pipeline.conditions.conditions import Condition
+from anyrec.pipeline.conditions.constants import read_time
 
 TAGS = ["a", "b", "c", "d"]
 tag, tags = st.sampled_from(TAGS), st.none() | st.lists(st.sampled_from(TAGS), max_size=3)

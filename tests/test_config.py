@@ -12,14 +12,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small import START, call, small_dataset
 
-from anyrec.config import Config
+from anyrec.core.config import Config
+from anyrec.core.discovery import discover
+from anyrec.core.errors import ConfigError, DataError
+from anyrec.core.load_config import load_config
+from anyrec.core.schema import KINDS, config_schema
+from anyrec.core.strict_json import plain
 from anyrec.data.dataset import Dataset
-from anyrec.errors import ConfigError, DataError
-from anyrec.load_config import load_config
-from anyrec.plain import plain
-from anyrec.plugins import discover
 from anyrec.recommender import Recommender
-from anyrec.schema import KINDS, config_schema
 
 REGISTRY = discover()
 SCHEMA = jsonschema.Draft202012Validator(config_schema(REGISTRY))
@@ -174,7 +174,7 @@ def test_a_head_without_its_target_is_a_fault_before_training():
 
 
 def test_a_split_by_time_that_leaves_nothing_is_a_fault_where_it_was_asked_for():
-    from anyrec.config import SplitConfig
+    from anyrec.core.config import SplitConfig
     from anyrec.data.split import split_interactions
 
     data = small_dataset(users=4, each=2)
@@ -188,7 +188,7 @@ def test_a_split_by_time_that_leaves_nothing_is_a_fault_where_it_was_asked_for()
 
 
 def test_roles_of_features_that_a_file_lacks_are_faults(tmp_path):
-    from anyrec.config import DataConfig
+    from anyrec.core.config import DataConfig
     from anyrec.data.read import dataset_from_tables
 
     data = small_dataset()

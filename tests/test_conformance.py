@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from anyrec.contracts import Context, Encoder, Fusion
-from anyrec.plugins import discover
-from anyrec.ragged import Prepared
+from anyrec.core.contracts import Context, Encoder, Fusion
+from anyrec.core.discovery import discover
+from anyrec.core.ragged import Prepared
 from anyrec.testing import ConformanceError, check_encoder, check_fusion
 
 REGISTRY = discover()

@@ -19,12 +19,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from anyrec.cli import app
-from anyrec.config import DataConfig
+from anyrec.cli.app import app
+from anyrec.core.config import DataConfig
+from anyrec.core.errors import DataError
 from anyrec.data.dataset import Dataset
-from anyrec.data.decode import keys_in_text, keys_in_text_exactly, keys_of
+from anyrec.data.formats.decode import keys_in_text, keys_in_text_exactly, keys_of
 from anyrec.data.read import read_dataset
-from anyrec.errors import DataError
 
 USERS, ITEMS = "user_id\nu1\nu2\n", "item_id\n7\n8\n"
 INTERACTIONS = "user_id,item_id\nu1,7\nu2,8\n"

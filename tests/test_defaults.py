@@ -8,13 +8,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small import call, small_dataset
 
-from anyrec.config import Config
+from anyrec.core.config import Config
+from anyrec.core.discovery import discover
+from anyrec.core.errors import ConfigError
+from anyrec.core.load_config import load_config
 from anyrec.data.dataset import Dataset
+from anyrec.data.defaults import merged, resolve_config
 from anyrec.data.read import read_dataset
-from anyrec.defaults import merged, resolve_config
-from anyrec.errors import ConfigError
-from anyrec.load_config import load_config
-from anyrec.plugins import discover
 from anyrec.recommender import Recommender
 
 REGISTRY = discover()

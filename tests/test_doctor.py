@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 from small import START, small_dataset
 
-from anyrec.config import Config, DataConfig, SplitConfig
-from anyrec.data import doctor_alike
+from anyrec.core.config import Config, DataConfig, SplitConfig
 from anyrec.data.dataset import Dataset
-from anyrec.data.doctor import Finding, as_lines, check_split, examine, rank_correlation
+from anyrec.data.doctor import near_duplicates as doctor_alike
+from anyrec.data.doctor.examine import Finding, as_lines, check_split, examine, rank_correlation
 from anyrec.data.labels import label_interactions
 from anyrec.data.split import Split, split_interactions
 

@@ -10,9 +10,9 @@ import pytest
 from sklearn import metrics
 from small import call, small_config, small_dataset
 
+from anyrec.core.errors import DataError, InputError
 from anyrec.data.dataset import Dataset
-from anyrec.errors import DataError, InputError
-from anyrec.evaluation.files import evaluate_file
+from anyrec.evaluation.truth_files import evaluate_file
 from anyrec.recommender import Recommender
 
 

@@ -11,8 +11,8 @@ import torch
 from small import call, small_config, small_dataset
 
 from anyrec.data.dataset import Dataset
-from anyrec.pipeline.explain import explain
 from anyrec.recommender import Recommender
+from anyrec.serving.explain import explain
 
 
 @pytest.fixture(scope="module")

@@ -18,11 +18,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anyrec import files
-from anyrec.errors import OutputError
-from anyrec.files import atomic_files, atomic_folder, atomic_write, exclusive, find_folder
-from anyrec.list_files import write_table
-from anyrec.outputs import check_output, write_fault
+from anyrec.core import files
+from anyrec.core.errors import OutputError
+from anyrec.core.files import atomic_files, atomic_folder, atomic_write, exclusive, find_folder
+from anyrec.core.outputs import check_output, write_fault
+from anyrec.serving.list_files import write_table
 
 
 def write_file(root: Path, text: str) -> None:
@@ -201,7 +201,7 @@ def test_a_signal_while_a_workspace_is_removed_leaves_nothing_behind(tmp_path, m
 
 
 def test_an_error_of_a_stream_is_not_taken_for_a_full_disk(tmp_path, monkeypatch):
-    monkeypatch.setattr("anyrec.outputs._free", lambda path: 0)
+    monkeypatch.setattr("anyrec.core.outputs._free", lambda path: 0)
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     assert write_fault(RuntimeError("no reason"), pipe) is None
@@ -249,7 +249,7 @@ def test_a_device_or_a_pipe_is_written_to_and_never_replaced(tmp_path):
         path.write_text("through the pipe")
     reader.join()
     assert got == ["through the pipe"] and pipe.is_fifo()
-    program = "from pathlib import Path; from anyrec.files import atomic_write\nwith atomic_write(Path('/dev/stdout')) as p: p.write_text('here')"
+    program = "from pathlib import Path; from anyrec.core.files import atomic_write\nwith atomic_write(Path('/dev/stdout')) as p: p.write_text('here')"
     with (tmp_path / "out.txt").open("w") as out:
         subprocess.run([sys.executable, "-c", program], stdout=out, check=True)
     assert (tmp_path / "out.txt").read_text() == "here"
@@ -278,7 +278,7 @@ def test_every_file_has_the_permissions_that_the_umask_leaves(umask, tmp_path):
 
 def test_a_second_writer_is_refused_and_the_first_ones_process_named(tmp_path):
     program = (
-        "import sys, time; from pathlib import Path; from anyrec.files import exclusive\n"
+        "import sys, time; from pathlib import Path; from anyrec.core.files import exclusive\n"
         "with exclusive(Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"
     )
     holder = subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "run")], stdout=subprocess.PIPE, text=True)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from anyrec.plugins import discover
+from anyrec.core.discovery import discover
 from anyrec.retrieval import index as contract
 
 BACKENDS = {

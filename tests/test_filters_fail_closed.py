@@ -13,14 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small import small_config, small_dataset
 
-from anyrec.config import PipelineConfig
-from anyrec.errors import AnyrecError, ConfigError, DataError, InputError
-from anyrec.pipeline.conditions import Condition
-from anyrec.pipeline.features import known_types, values_of
-from anyrec.pipeline.given import ItemFile
-from anyrec.pipeline.run import Pipeline
-from anyrec.pipeline.stages import Rule
-from anyrec.plugins import discover
+from anyrec.core.config import PipelineConfig
+from anyrec.core.discovery import discover
+from anyrec.core.errors import AnyrecError, ConfigError, DataError, InputError
+from anyrec.pipeline.conditions.conditions import Condition
+from anyrec.pipeline.conditions.features import known_types, values_of
+from anyrec.pipeline.contracts import Rule
+from anyrec.pipeline.pipeline import Pipeline
+from anyrec.pipeline.reranking.item_files import ItemFile
 from anyrec.recommender import Recommender
 
 REGISTRY = discover()

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small import small_config, small_dataset
 
-from anyrec.contracts import Context
+from anyrec.core.contracts import Context
+from anyrec.core.discovery import discover
+from anyrec.core.errors import ConfigError
 from anyrec.data.dataset import Dataset
 from anyrec.data.labels import label_interactions
-from anyrec.errors import ConfigError
-from anyrec.graph import Graph
-from anyrec.plugins import discover
+from anyrec.model.graph import Graph
 from anyrec.recommender import Recommender
 from anyrec.testing import check_encoder
 

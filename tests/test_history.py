@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from small import START, call, rewritten_from_a_target_on, small_config, small_dataset
 from torch.nn import functional
 
-from anyrec.config import DataConfig
+from anyrec.core.config import DataConfig
+from anyrec.core.discovery import discover
+from anyrec.core.ragged import Ragged
+from anyrec.core.windows import Stream, last_windows
 from anyrec.data.dataset import Dataset
 from anyrec.data.read import read_partial
-from anyrec.inference import infer
-from anyrec.plugins import discover
-from anyrec.ragged import Ragged
 from anyrec.recommender import Recommender
-from anyrec.windows import Stream, last_windows
+from anyrec.serving.result import infer
 
 REGISTRY = discover()
 BLOCKS = ["transformer", "bidirectional", "gru", "mean"]

@@ -7,9 +7,9 @@ import pyarrow as pa
 import pytest
 from small import call, small_config, small_dataset
 
+from anyrec.core.errors import ConfigError, DataError
+from anyrec.data.checks.row_limits import apply_limits
 from anyrec.data.dataset import Dataset
-from anyrec.data.limits import apply_limits
-from anyrec.errors import ConfigError, DataError
 from anyrec.recommender import Recommender
 
 HISTORY = {"features": {"history": {"window": 5}}, "user": {"features": {"identity": None}}}
@@ -82,7 +82,7 @@ def test_single_labels_and_histories_do_not_go_together():
 def test_a_config_that_sets_nothing_is_made_to_fit_the_data(tmp_path, monkeypatch):
     """Who sets nothing gets the order where there is one."""
     data = small_dataset()
-    from anyrec import init
+    from anyrec.data import suggest_config as init
 
     suggested, reasons = init.suggest_config(data, tmp_path / "small.json")
     assert suggested["features"]["history"]["use_kind"] is True

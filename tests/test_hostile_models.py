@@ -17,17 +17,17 @@ from pydantic import Field
 from safetensors.torch import load, save_file
 from small import small_config, small_dataset
 
-from anyrec.config import Component, Config
-from anyrec.contracts import Context, Params
-from anyrec.errors import AnyrecError, ConfigError, InputError, ModelError
-from anyrec.files import sha256_of
-from anyrec.load_config import load_config
-from anyrec.outside import Outside
-from anyrec.plugins import discover
+from anyrec.core.config import Component, Config
+from anyrec.core.contracts import Context, Params
+from anyrec.core.discovery import discover
+from anyrec.core.errors import AnyrecError, ConfigError, InputError, ModelError
+from anyrec.core.files import sha256_of
+from anyrec.core.load_config import load_config
+from anyrec.core.outside import Outside
+from anyrec.core.trust import declared
 from anyrec.recommender import Recommender
-from anyrec.retrieval.catalogue import Catalogue
-from anyrec.storage import CARD, _id_of
-from anyrec.trust import declared
+from anyrec.retrieval.item_index import Catalogue
+from anyrec.storage.model_directory import CARD, _id_of
 
 PIPELINE = {
     "retrieve": {
@@ -94,7 +94,7 @@ def test_code_in_a_folder_that_the_config_names_is_not_run_unless_the_model_is_t
     mark = tmp_path / "run"
     for folder in (tmp_path / "evil", model.parent / "plugins"):
         folder.mkdir()
-        code = "from anyrec.pipeline.stages import Rule\nclass Evil(Rule):\n    '''Evil.'''\n    type = 'evil'\n"
+        code = "from anyrec.pipeline.contracts import Rule\nclass Evil(Rule):\n    '''Evil.'''\n    type = 'evil'\n"
         (folder / "evil.py").write_text(f"open({str(mark)!r}, 'w').close()\n{code}")
     edit(model, "config.json", lambda config: config.update(plugins=[str(tmp_path / "evil")]))
     loaded = Recommender.load(model)
@@ -508,7 +508,7 @@ def test_any_flipped_bit_of_a_checkpoint_is_noticed(tmp_path):
 SWAPPER = """
 import shutil, sys
 from pathlib import Path
-from anyrec.files import atomic_folder
+from anyrec.core.files import atomic_folder
 place, sources = Path(sys.argv[1]), [Path(one) for one in sys.argv[2:]]
 print("ready", flush=True)
 while True:

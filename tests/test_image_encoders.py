@@ -6,15 +6,15 @@ import pytest
 import torch
 from PIL import Image
 
-from anyrec.config import DataConfig
-from anyrec.contracts import Context
+from anyrec.core.config import DataConfig
+from anyrec.core.contracts import Context
+from anyrec.core.errors import ConfigError, DataError
+from anyrec.core.ragged import select
 from anyrec.data.dataset import Dataset
 from anyrec.data.images import ImageFault, check_images, open_image
 from anyrec.encoders.clip import Clip
 from anyrec.encoders.image import CNN, Torchvision
 from anyrec.encoders.looks import Looks
-from anyrec.errors import ConfigError, DataError
-from anyrec.ragged import select
 from anyrec.testing import check_encoder
 
 

@@ -18,12 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from anyrec.contracts import Context
+from anyrec.core.contracts import Context
 from anyrec.data import images
 from anyrec.data.dataset import Dataset
-from anyrec.data.fetch import FetchError, fetch
 from anyrec.data.images import FORMATS, ImageFault, load_images, open_image
-from anyrec.evaluation.examples import _picture as picture_of
+from anyrec.data.url_fetch import FetchError, fetch
+from anyrec.report.examples import _picture as picture_of
 
 ROOT = Path(__file__).parent.parent
 GRADIENT = np.stack(np.broadcast_arrays(np.arange(60)[None] * 4, np.arange(40)[:, None] * 6, 99), 2).astype(np.uint8)

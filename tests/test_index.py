@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anyrec.plugins import discover
-from anyrec.retrieval.locality import side_by_side
-from anyrec.retrieval.measure import tune_width
+from anyrec.core.discovery import discover
+from anyrec.retrieval.tuning import tune_width
+from anyrec.retrieval.vector_order import side_by_side
 from anyrec.testing import check_index
 
 FAISS = ("flat", "hnsw", "ivf", "ivf_pq", "sq8")

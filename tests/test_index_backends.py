@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from anyrec.errors import ConfigError, InputError, ModelError
-from anyrec.plugins import discover
+from anyrec.core.discovery import discover
+from anyrec.core.errors import ConfigError, InputError, ModelError
 from anyrec.testing import check_index
 
 PACKAGES = {"annoy": "annoy", "faiss": "faiss", "usearch": "usearch", "qdrant": "qdrant_client"}
@@ -140,7 +140,7 @@ def test_vectors_added_to_a_forest_are_found_before_it_is_built_anew():
 def test_the_filter_names_whichever_points_are_fewer(monkeypatch):
     index = made("qdrant")
     index.build(VECTORS)
-    monkeypatch.setattr("anyrec.indexes.qdrant.MOST_IDS", 50)
+    monkeypatch.setattr("anyrec.retrieval.indexes.qdrant.MOST_IDS", 50)
     few, most, half = np.zeros(500, bool), np.ones(500, bool), np.arange(500) % 2 == 0
     few[:20] = True
     most[:20] = False
@@ -165,7 +165,7 @@ def test_a_build_replaces_the_collection_behind_the_alias():
 
 
 def test_a_collection_that_somebody_else_made_is_left_alone():
-    from anyrec.indexes.qdrant import Qdrant
+    from anyrec.retrieval.indexes.qdrant import Qdrant
 
     index = made("qdrant", collection="theirs")
     index._open()

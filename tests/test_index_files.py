@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from anyrec.config import Component
-from anyrec.errors import ConfigError, DataError, ModelError
-from anyrec.plugins import discover
-from anyrec.retrieval.catalogue import Catalogue
+from anyrec.core.config import Component
+from anyrec.core.discovery import discover
+from anyrec.core.errors import ConfigError, DataError, ModelError
 from anyrec.retrieval.choose import choose
+from anyrec.retrieval.item_index import Catalogue
 
 REGISTRY = discover()
 KINDS = [
@@ -100,7 +100,7 @@ def test_damaged_files_are_refused_before_a_library_reads_them(component, tmp_pa
 
 @pytest.mark.parametrize("component", KINDS, ids=str)
 def test_a_foreign_file_under_a_fitting_hash_is_refused(component, tmp_path):
-    from anyrec.files import sha256_of
+    from anyrec.core.files import sha256_of
 
     place = make(component).save(tmp_path / "index")
     for path in sorted(place.iterdir()):
@@ -156,9 +156,9 @@ WRITER = """
 import os, sys
 import numpy as np, pyarrow as pa
 from pathlib import Path
-from anyrec.config import Component
-from anyrec.plugins import discover
-from anyrec.retrieval.catalogue import Catalogue
+from anyrec.core.config import Component
+from anyrec.core.discovery import discover
+from anyrec.retrieval.item_index import Catalogue
 
 place, registry = Path(sys.argv[1]), discover()
 ids = pa.array([f"i{n}" for n in range(50)])

@@ -4,11 +4,11 @@ import pyarrow as pa
 import pytest
 from small import small_config, small_dataset
 
-from anyrec.config import DataConfig
+from anyrec.core.config import DataConfig
+from anyrec.core.errors import DataError
 from anyrec.data.read import read_partial
-from anyrec.errors import DataError
-from anyrec.inference import infer
 from anyrec.recommender import Recommender
+from anyrec.serving.result import infer
 
 
 @pytest.fixture(scope="module")

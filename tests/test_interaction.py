@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from anyrec.plugins import discover
+from anyrec.core.discovery import discover
 
 REGISTRY = discover()
 NAMES = REGISTRY.names("interaction")

@@ -12,9 +12,9 @@ import torch
 from small import small_config, small_dataset
 
 from anyrec import recommender as facade
-from anyrec.errors import ConfigError
-from anyrec.model import IDENTITY
-from anyrec.plugins import discover
+from anyrec.core.discovery import discover
+from anyrec.core.errors import ConfigError
+from anyrec.model.towers import IDENTITY
 from anyrec.recommender import Recommender
 
 FUSIONS = [name for name in discover().names("fusion") if name != "identity"]

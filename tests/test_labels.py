@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small import call, small_config, small_dataset
 
-from anyrec.config import DataConfig
+from anyrec.core.config import DataConfig
+from anyrec.core.discovery import discover
+from anyrec.core.errors import DataError
 from anyrec.data.dataset import Dataset
 from anyrec.data.interpretation import interpretation, is_negative_name
 from anyrec.data.labels import label_interactions, training_weights
-from anyrec.errors import DataError
-from anyrec.pipeline.ranker import item_facts
-from anyrec.plugins import discover
+from anyrec.pipeline.ranking.ranker import item_facts
 from anyrec.recommender import Recommender
 
 YEAR = 365 * 86_400_000_000

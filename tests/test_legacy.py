@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from small import small_dataset
 
-from anyrec.config import Config
-from anyrec.errors import ConfigError
-from anyrec.legacy import KNOWN, is_legacy, translate
-from anyrec.load_config import load_config
+from anyrec.core.config import Config
+from anyrec.core.errors import ConfigError
+from anyrec.core.legacy import KNOWN, is_legacy, translate
+from anyrec.core.load_config import load_config
 from anyrec.recommender import Recommender
 
 ISSUED = {

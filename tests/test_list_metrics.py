@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from anyrec.evaluation.lists import Catalogue, gini, list_metrics
+from anyrec.evaluation.list_metrics import Catalogue, gini, list_metrics
 from anyrec.evaluation.ranking import Pairs, Ranking
 
 

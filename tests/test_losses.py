@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anyrec.errors import ConfigError
-from anyrec.plugins import discover
+from anyrec.core.discovery import discover
+from anyrec.core.errors import ConfigError
 
 REGISTRY = discover()
 

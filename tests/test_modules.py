@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from anyrec.errors import ConfigError
-from anyrec.modules import describe, encoder_of, numbers, rebuild
+from anyrec.core.errors import ConfigError
+from anyrec.model.custom_modules import describe, encoder_of, numbers, rebuild
 
 
 class TwoLayers(nn.Module):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from anyrec.parallel import by_shares, generator, nothing_else_shared, on_threads, shares_of
+from anyrec.core.parallel import by_shares, generator, nothing_else_shared, on_threads, shares_of
 
 
 @pytest.fixture(autouse=True)

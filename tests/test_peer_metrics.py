@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from anyrec.evaluation.lists import Catalogue, list_metrics
+from anyrec.evaluation.list_metrics import Catalogue, list_metrics
 from anyrec.evaluation.ranking import METRICS, Pairs, Ranking, metrics_by_user
 
 HERE = Path(__file__).parent

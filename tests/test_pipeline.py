@@ -13,15 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small import call, small_config, small_dataset
 
-from anyrec.config import DataConfig
+from anyrec.core.config import DataConfig
+from anyrec.core.errors import AnyrecError, ConfigError, ModelError
 from anyrec.data.read import read_partial
-from anyrec.errors import AnyrecError, ConfigError, ModelError
-from anyrec.inference import infer
-from anyrec.pipeline.batch import write_lists
-from anyrec.pipeline.lists import lists_of_pairs, merge
-from anyrec.pipeline.run import Pipeline
-from anyrec.pipeline.stages import Lists, Rule, Source
+from anyrec.pipeline.candidate_lists import lists_of_pairs, merge
+from anyrec.pipeline.contracts import Lists, Rule, Source
+from anyrec.pipeline.pipeline import Pipeline
 from anyrec.recommender import Recommender
+from anyrec.serving.batch import write_lists
+from anyrec.serving.result import infer
 
 SOURCES = [
     {"type": "model", "k": 20},
@@ -196,7 +196,7 @@ def test_pairs_are_added_alike_by_table_and_by_sorting(data):
     made = []
     with pytest.MonkeyPatch.context() as patch:
         for full in (0, 10**9):
-            patch.setattr("anyrec.pipeline.lists.FULL", full)
+            patch.setattr("anyrec.pipeline.candidate_lists.FULL", full)
             made.append(lists_of_pairs(rows, items, scores.astype(float), 4, k))
     table = np.zeros((4, 6))
     np.add.at(table, (rows, items), scores)
@@ -268,9 +268,9 @@ def test_a_ranker_learns_what_the_stages_signals_tell(plain):
         def retrieve(self, request, k, allowed):
             return Lists(wanted[request.rows][:, None], np.ones((len(request.rows), 1), np.float32))
 
-    from anyrec.config import RankConfig
-    from anyrec.pipeline.ranker import make_ranker
-    from anyrec.pipeline.train_ranker import train_ranker
+    from anyrec.core.config import RankConfig
+    from anyrec.pipeline.ranking.ranker import make_ranker
+    from anyrec.pipeline.ranking.train_ranker import train_ranker
 
     other = behind(plain, sources=[Oracle()], retrieve={"k": 40})
     other.pipeline.config.rank = RankConfig(type="dlrm", k=40)
@@ -292,7 +292,7 @@ def test_a_ranker_scores_the_same_with_and_without_what_it_keeps_of_the_items(pl
     ranker, users = made.pipeline.ranker, [f"u{n:03d}" for n in range(1, 9)]
     with torch.no_grad():
         ranker.gate.fill_(1.0)
-    monkeypatch.setattr("anyrec.pipeline.ranker.KEPT_BYTES", 0)
+    monkeypatch.setattr("anyrec.pipeline.ranking.ranker.KEPT_BYTES", 0)
     for_candidates = made.recommend(users, 10, now=1)
     assert ranker._kept is None
     monkeypatch.undo()
@@ -377,7 +377,7 @@ def test_a_trace_tells_what_happened(plain):
 
 def test_lists_of_all_users_in_a_file_are_those_of_each(staged, tmp_path, monkeypatch):
     monkeypatch.setattr("anyrec.pipeline.requests.MOST_USERS", 7)
-    monkeypatch.setattr("anyrec.pipeline.batch.ROWS", 100)
+    monkeypatch.setattr("anyrec.serving.batch.ROWS", 100)
     done = write_lists(staged, tmp_path / "lists.parquet", 6, progress=False)
     table = pq.read_table(tmp_path / "lists.parquet")
     assert done["users"] == 60 and done["rows"] == len(table) == 360

@@ -12,11 +12,11 @@ import pyarrow as pa
 import pytest
 from small import small_config, small_dataset
 
-from anyrec.contracts import Context
-from anyrec.errors import ConfigError, ModelError
-from anyrec.plugins import discover, read_folder
+from anyrec.core.contracts import Context
+from anyrec.core.discovery import discover, read_folder
+from anyrec.core.errors import ConfigError, ModelError
+from anyrec.core.schema import config_schema
 from anyrec.recommender import Recommender
-from anyrec.schema import config_schema
 from anyrec.testing import check_encoder
 
 ROOT = Path(__file__).parent.parent
@@ -170,7 +170,10 @@ def test_the_same_class_shipped_as_a_package_is_found(tmp_path):
         source,
     ]
     subprocess.run(list(map(str, pip)), check=True, capture_output=True)
-    program = "import sys; sys.path.insert(0, sys.argv[1]); from anyrec.plugins import discover; print([(p.type, p.origin) for p in discover().plugins('encoder')])"
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from anyrec.core.discovery import discover\n"
+        "print([(p.type, p.origin) for p in discover().plugins('encoder')])"
+    )
     done = subprocess.run(
         [sys.executable, "-c", program, str(tmp_path / "site")], capture_output=True, text=True, cwd=tmp_path
     )

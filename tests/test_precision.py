@@ -4,7 +4,7 @@ import pytest
 import torch
 from small import small_config, small_dataset
 
-from anyrec.plugins import discover
+from anyrec.core.discovery import discover
 from anyrec.recommender import Recommender
 
 HISTORY = {"features": {"history": {"window": 5, "layers": 1}}, "user": {"features": {"identity": None}}}

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anyrec import cli_process
-from anyrec.cli_process import Stopped, run_command
-from anyrec.errors import AnyrecError, Fault, InputError, MissingDependency
+from anyrec.cli import process as cli_process
+from anyrec.cli.process import Stopped, run_command
+from anyrec.core.errors import AnyrecError, Fault, InputError, MissingDependency
 
 
 def ended(program, capsys) -> tuple[int, str]:
@@ -98,7 +98,7 @@ def test_characters_that_an_encoding_lacks_are_printed_so_that_json_reads_them_b
 )
 def test_a_terminal_without_unicode_stops_no_command(environment, tmp_path):
     program = (
-        "from anyrec.cli_process import run_command; from anyrec.cli_options import out, err, write; from pathlib import Path\n"
+        "from anyrec.cli.process import run_command; from anyrec.cli.options import out, err, write; from pathlib import Path\n"
         "def program():\n"
         "    out.print('note: caf\\u00e9 [/b] \\u2026'); err.print('\\U0001f600')\n"
         "    write('[\"\\u00e9\\U0001f600\"]', None); write('[\"\\u00e9\"]', Path('file.json'))\n"
@@ -114,7 +114,7 @@ def test_a_terminal_without_unicode_stops_no_command(environment, tmp_path):
 
 
 def test_a_full_or_closed_standard_output_is_one_message_and_no_traceback():
-    program = "from anyrec.cli_process import run_command; run_command(lambda: print('x' * 100_000))"
+    program = "from anyrec.cli.process import run_command; run_command(lambda: print('x' * 100_000))"
     with open("/dev/full", "w") as full:
         done = subprocess.run([sys.executable, "-c", program], stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 2 and "/dev/stdout: the disk is full" in done.stderr and "Traceback" not in done.stderr

@@ -7,15 +7,15 @@ import torch
 from small import small_config, small_dataset
 from torch.nn import functional
 
+from anyrec.core.discovery import discover
+from anyrec.core.errors import ConfigError, DataError
+from anyrec.core.windows import Batch
 from anyrec.data.dataset import Dataset
 from anyrec.data.labels import label_interactions
-from anyrec.errors import ConfigError, DataError
 from anyrec.evaluation.classification import auc, score_pairs
-from anyrec.plugins import discover
 from anyrec.recommender import Recommender
 from anyrec.training.loop import make_stepper
 from anyrec.training.samples import TrainingData, make_samples
-from anyrec.windows import Batch
 
 REGISTRY = discover()
 FIELDS = (("id", "age"), ("id", "genres", "year"))

@@ -6,7 +6,7 @@ import torch
 
 from anyrec.evaluation import ranking
 from anyrec.evaluation.ranking import Pairs, _count_in_bulk, _count_row_by_row, rank_targets
-from anyrec.scoring import top_k
+from anyrec.model.scoring import top_k
 
 USERS, ITEMS = 70, 50
 

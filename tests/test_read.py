@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anyrec.config import DataConfig
+from anyrec.core.config import DataConfig
+from anyrec.core.errors import DataError
 from anyrec.data.dataset import FEW, Dataset, rows_of
+from anyrec.data.formats.tables import write_json
 from anyrec.data.read import read_dataset, read_partial, records_to_table
-from anyrec.data.tables import write_json
-from anyrec.errors import DataError
 
 SCHEMA = json.loads((Path(__file__).parent.parent / "schemas" / "dataset.schema.json").read_text())
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)

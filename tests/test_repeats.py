@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small import START, small_config, small_dataset
 
-from anyrec.config import Component
+from anyrec.core.config import Component
+from anyrec.core.errors import ModelError
 from anyrec.data.dataset import Dataset
 from anyrec.data.labels import label_interactions
 from anyrec.data.split import NO_PART, PARTS, part_of_each, split_interactions
-from anyrec.errors import ModelError
 from anyrec.evaluation.classification import classify, labelled_pairs
-from anyrec.evaluation.files import evaluate_file
 from anyrec.evaluation.held_out import held_out
+from anyrec.evaluation.truth_files import evaluate_file
 from anyrec.recommender import Recommender
 
 K = 10
@@ -279,7 +279,7 @@ def test_training_notes_how_many_targets_repeat_and_the_metrics_of_both_kinds(re
 
 
 def test_the_doctor_says_that_interactions_repeat_and_that_lists_leave_seen_items_out():
-    from anyrec.data.doctor import examine
+    from anyrec.data.doctor.examine import examine
 
     mostly = [one for one in examine(repeating(share=0.9)) if one.kind == "repeats"]
     assert len(mostly) == 1 and mostly[0].level == "warning" and mostly[0].text.startswith("Most interactions")

@@ -18,25 +18,25 @@ import scipy.stats
 from rich.console import Console
 from small import JOBS, call, small_config, small_dataset
 
-from anyrec.config import EvaluationConfig
+from anyrec.cli.run import report_run
+from anyrec.core.config import EvaluationConfig
+from anyrec.core.errors import ConfigError
 from anyrec.data.dataset import Dataset
-from anyrec.data.synth import generate
-from anyrec.data.tables import write_json
-from anyrec.errors import ConfigError
-from anyrec.evaluation import figures
-from anyrec.evaluation.baselines import fit_baselines
-from anyrec.evaluation.diagnostics import Embeddings, alignment, cohesion, correlations, norms
+from anyrec.data.formats.tables import write_json
+from anyrec.data.synthetic.generate import generate
 from anyrec.evaluation.held_out import rank_held_out
 from anyrec.evaluation.measure import catalogue_of, category_feature, measure
-from anyrec.evaluation.page import Gallery, Section, Text, as_html, as_markdown
 from anyrec.evaluation.ranking import metrics_by_user
-from anyrec.evaluation.report import save_figures, study, write_report
-from anyrec.evaluation.sections import sections, verdict
-from anyrec.evaluation.slices import slices
 from anyrec.evaluation.statistics import Interval, intervals
-from anyrec.evaluation.worth import feature_worth
 from anyrec.recommender import Recommender
-from anyrec.run import report_run
+from anyrec.report import figures
+from anyrec.report.baselines import fit_baselines
+from anyrec.report.diagnostics import Embeddings, alignment, cohesion, correlations, norms
+from anyrec.report.feature_importance import feature_worth
+from anyrec.report.page import Gallery, Section, Text, as_html, as_markdown
+from anyrec.report.sections import sections, verdict
+from anyrec.report.slices import slices
+from anyrec.report.study import save_figures, study, write_report
 
 LAST = {"protocol": "leave_last_out"}
 

@@ -11,7 +11,7 @@ import pytest
 from small import call, small_config, small_dataset
 
 from anyrec import Dataset, Recommender
-from anyrec.errors import DataError, InputError
+from anyrec.core.errors import DataError, InputError
 
 
 def numbered():

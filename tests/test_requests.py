@@ -10,10 +10,10 @@ import pytest
 from small import small_config, small_dataset
 
 from anyrec import Recommender
-from anyrec.data.lists import flat
+from anyrec.core.errors import DataError, InputError
+from anyrec.data.list_columns import flat
 from anyrec.data.partial import request_of_document
-from anyrec.errors import DataError, InputError
-from anyrec.inference import infer
+from anyrec.serving.result import infer
 
 HISTORY = ["i001", "i004", "i009"]
 EVENTS = [{"user_id": "new", "item_id": item, "timestamp": 1_700_000_000 + n} for n, item in enumerate(HISTORY)]

@@ -10,11 +10,11 @@ from asked import NOW, ask, lists_of, make, ranked, same_items
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from anyrec.core.errors import ConfigError
 from anyrec.data.histories import COLUMN
-from anyrec.errors import ConfigError
-from anyrec.pipeline.diverse import dpp, mmr
-from anyrec.pipeline.reorder import relevance
-from anyrec.rules.calibrate import divergence, mix_of, own_mix
+from anyrec.pipeline.reranking.diversity import dpp, mmr
+from anyrec.pipeline.reranking.reorder import relevance
+from anyrec.pipeline.rules.calibrate import divergence, mix_of, own_mix
 
 TIME = pa.timestamp("us", "UTC")
 UTC = dt.timezone.utc

@@ -11,9 +11,9 @@ import pytest
 from asked import ask, lists_of, make, registry
 from conftest import ROOT
 
-from anyrec.errors import AnyrecError
-from anyrec.pipeline.condition_syntax import GROUPS, OPERATORS
-from anyrec.pipeline.conditions import Condition
+from anyrec.core.errors import AnyrecError
+from anyrec.pipeline.conditions.conditions import Condition
+from anyrec.pipeline.conditions.syntax import GROUPS, OPERATORS
 
 sys.path.insert(0, str(ROOT / "docs"))
 import http_reranker

@@ -10,8 +10,8 @@ from asked import ask, make, ranked, same_items
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anyrec.errors import ConfigError
-from anyrec.rules.explore import chance_of_most
+from anyrec.core.errors import ConfigError
+from anyrec.pipeline.rules.explore import chance_of_most
 
 STATE = [
     {"item_id": "i0", "impressions": 1000, "clicks": 40},

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from asked import ask, lists_of, make
 
-from anyrec.errors import AnyrecError
+from anyrec.core.errors import AnyrecError
 
 ITEMS = {"text.title": ["one", "two", "three", None], "continuous.price": [4.0, 3.0, 2.0, 1.0]}
 USERS = {"user_id": ["u", "v"], "continuous.age": [20.0, None], "text.bio": ["a", "b"]}

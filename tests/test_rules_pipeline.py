@@ -6,9 +6,9 @@ import pytest
 from asked import NOW
 from small import small_config, small_dataset
 
-from anyrec.config import PipelineConfig
-from anyrec.errors import AnyrecError, ConfigError
-from anyrec.pipeline.run import Pipeline
+from anyrec.core.config import PipelineConfig
+from anyrec.core.errors import AnyrecError, ConfigError
+from anyrec.pipeline.pipeline import Pipeline
 from anyrec.recommender import Recommender
 
 CHEAP = {"type": "where", "where": {"item.continuous.price": {"lt": 45}}}

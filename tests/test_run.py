@@ -19,16 +19,16 @@ import pytest
 from rich.console import Console
 from small import call, small_dataset
 
-from anyrec.card import metric_names
-from anyrec.data.tables import write_json
-from anyrec.errors import InputError, ModelError, OutputError
-from anyrec.evaluation.compare import compare_runs
+from anyrec.cli.run import report_run, train_run
+from anyrec.core.errors import InputError, ModelError, OutputError
+from anyrec.core.files import exclusive
+from anyrec.core.load_config import load_config
+from anyrec.data.formats.tables import write_json
 from anyrec.evaluation.measure import Measured
-from anyrec.files import exclusive
-from anyrec.load_config import load_config
 from anyrec.recommender import Recommender
-from anyrec.run import report_run, train_run
-from anyrec.storage import model_id
+from anyrec.report.compare import compare_runs
+from anyrec.storage.model_card import metric_names
+from anyrec.storage.model_directory import model_id
 
 CONFIG = {
     "name": "a",
@@ -97,11 +97,11 @@ def test_a_model_with_an_index_and_a_pipeline_is_whole_after_its_metrics_are_add
     ("what", "where"),
     [
         ("the part is not measured", "anyrec.recommender.Recommender.evaluate"),
-        ("the metrics are not written", "anyrec.run.update_metrics"),
-        ("the report fails", "anyrec.run.report_run"),
-        ("the report's page fails", "anyrec.evaluation.report.write_page"),
-        ("a baseline cannot be saved", "anyrec.evaluation.report.atomic_files"),
-        ("older results are not removed", "anyrec.run.remove_report"),
+        ("the metrics are not written", "anyrec.cli.run.update_metrics"),
+        ("the report fails", "anyrec.cli.run.report_run"),
+        ("the report's page fails", "anyrec.report.study.write_page"),
+        ("a baseline cannot be saved", "anyrec.report.study.atomic_files"),
+        ("older results are not removed", "anyrec.cli.run.remove_report"),
     ],
 )
 @pytest.mark.parametrize("error", [KeyError("auc"), OSError(errno.ENOSPC, "No space left on device")])
@@ -173,7 +173,7 @@ def test_training_again_removes_what_belongs_to_the_model_before_and_nothing_els
 def test_the_same_model_trained_again_keeps_its_report(data, tmp_path, monkeypatch):
     train(data, tmp_path, report=True)
     before = below(tmp_path / "a")
-    monkeypatch.setattr("anyrec.run.report_run", lambda *a: None)
+    monkeypatch.setattr("anyrec.cli.run.report_run", lambda *a: None)
     train(data, tmp_path, report=True)
     assert below(tmp_path / "a") == before
 
@@ -209,11 +209,9 @@ def test_a_report_that_cannot_be_completed_leaves_the_last_one_whole(data, tmp_p
     run = tmp_path / "a"
     before = {name: (run / name).read_bytes() for name in below(run)}
     model = Recommender.load(run)
-    from anyrec.run import read_data
+    from anyrec.cli.run import read_data
 
-    monkeypatch.setattr(
-        "anyrec.evaluation.report.save_figures", raises(OSError(errno.ENOSPC, "No space left on device"))
-    )
+    monkeypatch.setattr("anyrec.report.study.save_figures", raises(OSError(errno.ENOSPC, "No space left on device")))
     with pytest.raises(OutputError, match="the disk is full"):
         report_run(model.with_data(read_data(data, model.config)), run, Console(file=io.StringIO()))
     after = {name: (run / name).read_bytes() for name in below(run)}

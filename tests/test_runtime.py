@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from small import small_config, small_dataset
 
+from anyrec.core.runtime import seeded
 from anyrec.recommender import Recommender
-from anyrec.runtime import seeded
 
 FULL = {
     "features": {"history": {"window": 8}},
@@ -79,7 +79,7 @@ def test_importing_the_library_sets_no_environment_variable():
 
 def test_the_command_line_sets_up_its_process_and_one_switch_stops_it():
     code = (
-        "import os; os.environ.pop('THP_MEM_ALLOC_ENABLE', None); from anyrec.runtime import own_process;"
+        "import os; os.environ.pop('THP_MEM_ALLOC_ENABLE', None); from anyrec.core.runtime import own_process;"
         "own_process(); print(os.environ.get('THP_MEM_ALLOC_ENABLE'))"
     )
     assert run(code) == ["1"]

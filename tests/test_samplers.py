@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from anyrec.core.discovery import discover
 from anyrec.data import positives as module
 from anyrec.data.positives import Positives
-from anyrec.plugins import discover
 from anyrec.training.loop import Batches
 
 REGISTRY = discover()

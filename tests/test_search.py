@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from small import call, small_config, small_dataset
 
+from anyrec.core.errors import ConfigError, DataError, InputError
 from anyrec.data.dataset import Dataset
-from anyrec.errors import ConfigError, DataError, InputError
 from anyrec.recommender import Recommender
 
 FILMS = [
@@ -173,7 +173,7 @@ def test_a_loaded_model_keeps_its_spaces_beside_it_and_a_damaged_one_is_made_ane
             kept[0].write_bytes(damage)
     again = Recommender.load(tmp_path / "model", trust_plugins=True)
     again.searcher().place("text")
-    from anyrec.retrieval import spaces
+    from anyrec.retrieval.semantic import spaces
 
     class Refuses(spaces.Space):
         def items(self):

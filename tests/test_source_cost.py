@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from anyrec.interaction.classical import rows_times
-from anyrec.pipeline.lists import first_open
-from anyrec.sources.popularity import PopularitySource
+from anyrec.pipeline.candidate_lists import first_open
+from anyrec.pipeline.sources.popularity import PopularitySource
 
 
 @settings(max_examples=60, deadline=None)

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anyrec.config import DataConfig, SplitConfig
+from anyrec.core.config import DataConfig, SplitConfig
+from anyrec.core.errors import DataError
 from anyrec.data.dataset import Dataset
 from anyrec.data.labels import label_interactions, training_weights
 from anyrec.data.leaks import drop_leaks, leak_share
 from anyrec.data.split import save_split, split_interactions
-from anyrec.errors import DataError
 
 
 def dataset(users, items, times=None, **columns):

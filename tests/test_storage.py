@@ -15,11 +15,11 @@ import torch
 from small import small_config, small_dataset
 from torch import nn
 
-from anyrec.config import Component
-from anyrec.errors import ModelError
+from anyrec.core.config import Component
+from anyrec.core.errors import ModelError
 from anyrec.recommender import Recommender
-from anyrec.retrieval.catalogue import Catalogue
-from anyrec.storage import find_model
+from anyrec.retrieval.item_index import Catalogue
+from anyrec.storage.model_directory import find_model
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from anyrec.cli.demo import planted_ndcg
 from anyrec.data.dataset import Dataset
-from anyrec.data.synth import PREFERENCES, generate
-from anyrec.demo import planted_ndcg
+from anyrec.data.synthetic.generate import PREFERENCES, generate
 from anyrec.recommender import Recommender
 
 ROOT = Path(__file__).parent.parent
@@ -34,7 +34,7 @@ def digest(folder):
 
 def test_the_same_seed_writes_the_same_bytes_under_any_hash_seed(tmp_path):
     program = (
-        "import sys; from pathlib import Path; from anyrec.data.synth import generate;"
+        "import sys; from pathlib import Path; from anyrec.data.synthetic.generate import generate;"
         "generate(users=20, items=12, interactions=200, seed=3).write(Path(sys.argv[1]) / 'd.json')"
     )
     for seed in ("1", "2"):

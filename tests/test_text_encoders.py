@@ -5,11 +5,11 @@ import pyarrow as pa
 import pytest
 import torch
 
-from anyrec.contracts import Context
+from anyrec.core.contracts import Context
+from anyrec.core.errors import ConfigError
+from anyrec.core.ragged import select
 from anyrec.encoders.sentence import Sentence, embed_texts
 from anyrec.encoders.text import Hashed, split_words
-from anyrec.errors import ConfigError
-from anyrec.ragged import select
 from anyrec.testing import check_encoder
 
 
@@ -109,7 +109,7 @@ def test_real_plots_carry_genre(ml_1m):
     """A linear model on the hashed terms of ML-1M's plots tells comedies from the rest better than chance."""
     from sklearn.linear_model import LogisticRegression
 
-    from anyrec.data.convert import movielens
+    from anyrec.data.formats.movielens import movielens
 
     items = movielens(ml_1m).items.slice(0, 1500)
     column = items["text.plot"].combine_chunks()

@@ -15,18 +15,18 @@ import torch
 from small import small_config, small_dataset
 from torch import nn
 
-from anyrec.config import Config, DataConfig, OptimizerConfig, SchedulerConfig
+from anyrec.core.config import Config, DataConfig, OptimizerConfig, SchedulerConfig
+from anyrec.core.discovery import discover
+from anyrec.core.errors import AnyrecError, ConfigError, DataError, ModelError
 from anyrec.data.dataset import Dataset
 from anyrec.data.labels import label_interactions
 from anyrec.data.positives import Positives
-from anyrec.errors import AnyrecError, ConfigError, DataError, ModelError
-from anyrec.plugins import discover
 from anyrec.recommender import Recommender
 from anyrec.training.checkpoints import Progress, another_course
 from anyrec.training.loop import Batches
+from anyrec.training.objective import Explicit
 from anyrec.training.optimizers import Optimizer, choose_sparse_tables, learning_rate
 from anyrec.training.samples import make_samples
-from anyrec.training.stepper import Explicit
 
 LOSSES = discover().names("loss")
 SAMPLERS = [name for name in discover().names("sampler") if name != "labelled"]  # it draws none: test_rankers.py

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anyrec.vectors import cached_vectors, digest_of
+from anyrec.core.vector_cache import cached_vectors, digest_of
 
 
 def vectors(values, folder, computed=None, parameters="model"):

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from anyrec.config import DataConfig
+from anyrec.core.config import DataConfig
 
 Side = Literal["user", "item"]
 NO_TIME = np.iinfo(np.int64).min
@@ -76,7 +76,7 @@ class Dataset:
         Raises:
             DataError: With every fault found, by column and row.
         """
-        from anyrec.data.limits import apply_limits
+        from anyrec.data.checks.row_limits import apply_limits
         from anyrec.data.read import dataset_from_tables
 
         options = options or DataConfig()

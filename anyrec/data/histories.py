@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from anyrec.config import Config, DataConfig
+from anyrec.core.config import Config, DataConfig
 from anyrec.data.dataset import NO_TIME, Dataset, rows_of
 from anyrec.data.labels import label_interactions
-from anyrec.data.lists import flat
+from anyrec.data.list_columns import flat
 from anyrec.data.split import time_order
 
 GROUP = "history"

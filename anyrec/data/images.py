@@ -16,11 +16,11 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image, UnidentifiedImageError
 
-from anyrec.config import DataConfig
-from anyrec.contracts import Context
+from anyrec.core.config import DataConfig
+from anyrec.core.contracts import Context
+from anyrec.core.errors import DataError, Fault
 from anyrec.data.dataset import Dataset
-from anyrec.data.fetch import FetchError, fetch
-from anyrec.errors import DataError, Fault
+from anyrec.data.url_fetch import FetchError, fetch
 
 T = Image.Transpose
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")

@@ -8,11 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from anyrec.config import DataConfig
+from anyrec.core.config import DataConfig
+from anyrec.core.errors import did_you_mean
 from anyrec.data.dataset import Dataset
-from anyrec.data.doctor_checks import Finding, count
+from anyrec.data.doctor.table_checks import Finding, count
 from anyrec.data.labels import Labels, label_interactions
-from anyrec.errors import did_you_mean
 
 SHOWN_TYPES = 12
 OTHER_TYPES = "data.positive_types chooses which types count, and with what weight."

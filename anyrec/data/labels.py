@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from anyrec.config import DataConfig
+from anyrec.core.config import DataConfig
+from anyrec.core.errors import DataError, Fault
 from anyrec.data.dataset import NO_TIME, Dataset
 from anyrec.data.split import position_from_end, time_order
-from anyrec.errors import DataError, Fault
 
 MICROSECONDS_A_DAY = 86_400_000_000
 OUTLIER_GAP = 10.0

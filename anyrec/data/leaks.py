@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from anyrec.config import DataConfig
+from anyrec.core.config import DataConfig
 from anyrec.data.dataset import Dataset, Side, rows_of
 from anyrec.data.split import Split
 

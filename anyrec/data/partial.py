@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from anyrec.config import DataConfig
-from anyrec.data.columns import Faults, id_column, show
-from anyrec.data.containers import stem_and_kind
+from anyrec.core.config import DataConfig
+from anyrec.core.errors import DataError, Fault, checked_path
 from anyrec.data.dataset import Dataset, Side
-from anyrec.data.places import table_place
+from anyrec.data.formats.columns import Faults, id_column, show
+from anyrec.data.formats.containers import stem_and_kind
+from anyrec.data.formats.places import table_place
+from anyrec.data.formats.tables import KINDS, PARTS, Part, Raw, finish_parts, of_frame, read_part
 from anyrec.data.read import TOP, check_owners, decode_any, finish_partial, no_records, read_bytes, read_partial
-from anyrec.data.tables import KINDS, PARTS, Part, Raw, finish_parts, of_frame, read_part
-from anyrec.errors import DataError, Fault, checked_path
 
 DEEPEST = 5
 """Levels of a document that hold keys of the data format: part, row, group, feature, value."""

@@ -11,19 +11,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from anyrec.config import DataConfig
-from anyrec.data.columns import Faults, show
-from anyrec.data.containers import STDIN, read_bytes, refuse_one_table
+from anyrec.core.config import DataConfig
+from anyrec.core.errors import DataError, Fault, checked_path, did_you_mean
+from anyrec.data.checks.row_limits import apply_limits
+from anyrec.data.checks.temporal_roles import apply_roles, check_roles
+from anyrec.data.checks.validate import check_tables
 from anyrec.data.dataset import Dataset, Side, rows_of
-from anyrec.data.decode import Document, decode, decode_any, doubled_keys
+from anyrec.data.formats.columns import Faults, show
+from anyrec.data.formats.containers import STDIN, read_bytes, refuse_one_table
+from anyrec.data.formats.decode import Document, decode, decode_any, doubled_keys
+from anyrec.data.formats.places import Place, json_place
+from anyrec.data.formats.records import GROUPS, document_tables
+from anyrec.data.formats.tables import Part, dataframe_parts, read_table_folder
 from anyrec.data.histories import HISTORY_NAMES
-from anyrec.data.limits import apply_limits
-from anyrec.data.places import Place, json_place
-from anyrec.data.records import GROUPS, document_tables
-from anyrec.data.roles import apply_roles, check_roles
-from anyrec.data.tables import Part, dataframe_parts, read_table_folder
-from anyrec.data.validate import check_tables
-from anyrec.errors import DataError, Fault, checked_path, did_you_mean
 
 TOP = ("user_data", "item_data", "interactions")
 
@@ -45,7 +45,7 @@ def read_dataset(path: str | Path, options: DataConfig | None = None) -> Dataset
 def _tables_of(path: Path, options: DataConfig) -> Dataset:
     faults, notes = Faults(), []
     if path.is_dir():
-        from anyrec.data.convert import is_movielens, movielens
+        from anyrec.data.formats.movielens import is_movielens, movielens
 
         if is_movielens(path):
             found = movielens(path)

@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from anyrec.config import Config, SplitConfig
+from anyrec.core.config import Config, SplitConfig
+from anyrec.core.errors import ConfigError, DataError, Fault
+from anyrec.core.files import atomic_write
 from anyrec.data.dataset import Dataset
-from anyrec.errors import ConfigError, DataError, Fault
-from anyrec.files import atomic_write
 
 Part = Literal["validation", "test"]
 """A held-out part."""

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from anyrec.core.errors import DataError, Fault, ModelError
 from anyrec.data.dataset import Dataset
 from anyrec.data.labels import label_interactions
 from anyrec.data.split import PARTS, Part, Split
-from anyrec.errors import DataError, Fault, ModelError
 from anyrec.evaluation.held_out import Repeats, refuse_refitted
 from anyrec.evaluation.ranking import Pairs
 

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 from torch import Tensor
 
+from anyrec.core.errors import DataError, Fault, ModelError
+from anyrec.core.outside import ALLOW
 from anyrec.data.dataset import Dataset
 from anyrec.data.labels import label_interactions
 from anyrec.data.leaks import drop_leaks
 from anyrec.data.split import Part, make_split
-from anyrec.errors import DataError, Fault, ModelError
 from anyrec.evaluation.ranking import Pairs, Ranking, rank_targets
-from anyrec.model import SIDES, Model, move_columns
-from anyrec.outside import ALLOW
-from anyrec.scoring import score_blocks
+from anyrec.model.scoring import score_blocks
+from anyrec.model.towers import SIDES, Model, move_columns
 
 if TYPE_CHECKING:
     from anyrec.recommender import Recommender

@@ -12,10 +12,10 @@ import pyarrow.compute as pc
 from scipy import sparse
 
 from anyrec.data.dataset import Dataset, Side
-from anyrec.data.lists import flat
+from anyrec.data.list_columns import flat
 from anyrec.data.split import Part
 from anyrec.evaluation.held_out import HeldOut, rank_held_out, rankable_items
-from anyrec.evaluation.lists import Catalogue, list_metrics
+from anyrec.evaluation.list_metrics import Catalogue, list_metrics
 from anyrec.evaluation.ranking import Pairs, Ranking, metrics_by_user
 
 if TYPE_CHECKING:

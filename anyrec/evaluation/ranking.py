@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anyrec.scoring import top_k
+from anyrec.model.scoring import top_k
 
 METRICS = ("ndcg", "recall", "precision", "hit_rate", "map", "mrr")
 LOWEST = torch.finfo(torch.float32).min

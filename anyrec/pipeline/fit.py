@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from safetensors.numpy import save_file
 
+from anyrec.core.errors import Fault, ModelError
+from anyrec.core.runtime import seeded
+from anyrec.core.saved_files import AGAIN, damaged, read_arrays
 from anyrec.data.labels import label_interactions
 from anyrec.data.split import Part
-from anyrec.errors import Fault, ModelError
 from anyrec.evaluation.held_out import HeldOut, held_out, refuse_refitted
 from anyrec.evaluation.ranking import Ranking, ranking_metrics
-from anyrec.pipeline.ranker import load_ranker, make_ranker
+from anyrec.pipeline.pipeline import Pipeline
+from anyrec.pipeline.ranking.ranker import load_ranker, make_ranker
+from anyrec.pipeline.ranking.train_ranker import train_ranker
 from anyrec.pipeline.requests import requests_before
-from anyrec.pipeline.run import Pipeline
-from anyrec.pipeline.train_ranker import train_ranker
-from anyrec.restored import AGAIN, damaged, read_arrays
-from anyrec.runtime import seeded
 
 if TYPE_CHECKING:
     from anyrec.recommender import Recommender
@@ -122,7 +122,7 @@ def load_pipeline(recommender: Recommender, folder: Path) -> Pipeline | None:
 
 
 def _learns(source: Any) -> bool:
-    from anyrec.pipeline.stages import Source
+    from anyrec.pipeline.contracts import Source
 
     return type(source).fit is not Source.fit
 

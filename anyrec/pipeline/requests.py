@@ -11,9 +11,9 @@ import pyarrow as pa
 
 from anyrec.data.split import Part
 from anyrec.evaluation.held_out import HeldOut
-from anyrec.pipeline.nearest_items import catalogue_of
-from anyrec.pipeline.stages import Request
-from anyrec.records import completed
+from anyrec.model.records import completed
+from anyrec.pipeline.contracts import Request
+from anyrec.retrieval.model_index import catalogue_of
 
 if TYPE_CHECKING:
     from anyrec.recommender import Recommender

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from anyrec.pipeline.lists import is_open
-from anyrec.pipeline.ranker import Candidates
-from anyrec.pipeline.stages import Lists, Request
+from anyrec.pipeline.candidate_lists import is_open
+from anyrec.pipeline.contracts import Lists, Request
+from anyrec.pipeline.ranking.ranker import Candidates
 
 if TYPE_CHECKING:
     from anyrec.recommender import Recommender

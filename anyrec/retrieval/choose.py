@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from anyrec.config import Component
-from anyrec.errors import ConfigError, Fault, MissingDependency
-from anyrec.plugins import Registry
-from anyrec.progress import progress_bar
-from anyrec.retrieval.catalogue import Catalogue
+from anyrec.core.config import Component
+from anyrec.core.discovery import Registry
+from anyrec.core.errors import ConfigError, Fault, MissingDependency
+from anyrec.core.progress import progress_bar
 from anyrec.retrieval.index import Metric
+from anyrec.retrieval.item_index import Catalogue
 
 AS_FAST = 0.9
 """Of those that answer at least so fast as the fastest, the smallest is taken."""

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from pydantic import BaseModel
 
-from anyrec.contracts import Params as Options
-from anyrec.retrieval.barred import Barred, by_row
-from anyrec.retrieval.found import Found, checked_keys, checked_vectors, first_ask, ordered, put
+from anyrec.core.contracts import Params as Options
+from anyrec.retrieval.exclusions import Barred, by_row
+from anyrec.retrieval.results import Found, checked_keys, checked_vectors, first_ask, ordered, put
 from anyrec.retrieval.scan import best_rows
 from anyrec.retrieval.store import MOST_KEYS, Store
 

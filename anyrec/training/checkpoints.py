@@ -14,16 +14,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from anyrec.config import Config
+from anyrec.core.config import Config
+from anyrec.core.errors import Fault, ModelError
+from anyrec.core.files import atomic_write
+from anyrec.core.manifest import digest_of_tensors
+from anyrec.core.saved_files import damaged
 from anyrec.data.fingerprint import hash_values
-from anyrec.errors import Fault, ModelError
-from anyrec.files import atomic_write
-from anyrec.manifest import digest_of_tensors
-from anyrec.model import Model
-from anyrec.restored import damaged
-from anyrec.training.average import Average
+from anyrec.model.towers import Model
 from anyrec.training.optimizers import Optimizer
 from anyrec.training.samples import TrainingData
+from anyrec.training.weight_average import Average
 
 FOLDER, REFIT = "checkpoints", "refit"
 """Folders of a run: of its checkpoints, and of the second training that `training.refit` adds."""

@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anyrec.config import Config
-from anyrec.errors import AnyrecError, ConfigError, Fault
-from anyrec.files import atomic_write
-from anyrec.model import Model
-from anyrec.parallel import nothing_else_shared
-from anyrec.plugins import Registry
-from anyrec.progress import progress_bar
-from anyrec.training.average import Average
+from anyrec.core.config import Config
+from anyrec.core.discovery import Registry
+from anyrec.core.errors import AnyrecError, ConfigError, Fault
+from anyrec.core.files import atomic_write
+from anyrec.core.parallel import nothing_else_shared
+from anyrec.core.progress import progress_bar
+from anyrec.core.windows import Batch
+from anyrec.model.towers import Model
 from anyrec.training.checkpoints import (
     FOLDER,
     Progress,
@@ -30,10 +30,10 @@ from anyrec.training.checkpoints import (
     run_origin,
     save_checkpoint,
 )
+from anyrec.training.objective import Stepper, make_stepper
 from anyrec.training.optimizers import Optimizer, learning_rate
 from anyrec.training.samples import TrainingData
-from anyrec.training.stepper import Stepper, make_stepper
-from anyrec.windows import Batch
+from anyrec.training.weight_average import Average
 
 CHECKPOINT = "last.safetensors"
 

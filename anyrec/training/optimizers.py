@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from anyrec.config import OptimizerConfig, SchedulerConfig
+from anyrec.core.config import OptimizerConfig, SchedulerConfig
 
 DENSE: dict[str, Any] = {
     "adam": torch.optim.Adam,

@@ -10,15 +10,15 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from anyrec.config import Config
-from anyrec.contracts import Head, HistoryEncoder
+from anyrec.core.config import Config
+from anyrec.core.contracts import Head, HistoryEncoder
+from anyrec.core.errors import ConfigError, Fault
+from anyrec.core.ragged import Prepared
+from anyrec.core.windows import Stream
 from anyrec.data.dataset import Dataset
 from anyrec.data.histories import Events
 from anyrec.data.labels import Labels
-from anyrec.errors import ConfigError, Fault
-from anyrec.model import Columns, Model
-from anyrec.ragged import Prepared
-from anyrec.windows import Stream
+from anyrec.model.towers import Columns, Model
 
 
 @dataclass(frozen=True)

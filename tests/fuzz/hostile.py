@@ -14,7 +14,7 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from anyrec.errors import AnyrecError
+from anyrec.core.errors import AnyrecError
 
 N = int(os.environ.get("FUZZ_N", "0"))
 _CHECKS = [

@@ -10,7 +10,7 @@ from hostile import N
 from small import small_config, small_dataset
 
 from anyrec import Recommender
-from anyrec.errors import AnyrecError, NotFitted
+from anyrec.core.errors import AnyrecError, NotFitted
 
 FIRST, CALLS = (random.randrange(2**40), N) if N else (0, 1500)
 

@@ -12,9 +12,9 @@ from small import small_config, small_dataset
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from anyrec import cli
-from anyrec.data.tables import write_json
-from anyrec.errors import AnyrecError
+from anyrec.cli import app as cli
+from anyrec.core.errors import AnyrecError
+from anyrec.data.formats.tables import write_json
 from anyrec.recommender import Recommender
 
 SLOW = {"demo", "train", "report"}

@@ -8,9 +8,9 @@ from hostile import FUZZ, encode, from_schema, mutated, mutated_bytes, refusal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anyrec.errors import ConfigError
-from anyrec.load_config import load_config
-from anyrec.plugins import discover
+from anyrec.core.discovery import discover
+from anyrec.core.errors import ConfigError
+from anyrec.core.load_config import load_config
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = json.loads((ROOT / "schemas" / "config.schema.json").read_text())

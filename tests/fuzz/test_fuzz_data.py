@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from anyrec.config import Config
-from anyrec.data.doctor import as_lines, examine
+from anyrec.core.config import Config
+from anyrec.core.errors import DataError
+from anyrec.data.describe import describe_dataset
+from anyrec.data.doctor.examine import as_lines, examine
 from anyrec.data.read import read_dataset
-from anyrec.describe import describe_dataset
-from anyrec.errors import DataError
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "schemas" / "dataset.schema.json").read_text())
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)

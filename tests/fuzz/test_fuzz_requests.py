@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from small import small_config, small_dataset
 
 from anyrec import Recommender
-from anyrec.inference import infer, read_request
+from anyrec.serving.result import infer, read_request
 
 REQUESTS = [
     {"user_data": [{"user_id": "u001"}, {"user_id": "new", "categorical": {"job": "nurse"}, "text": {"bio": "I sail"}}]},

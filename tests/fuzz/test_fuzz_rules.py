@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small import small_config, small_dataset
 
-from anyrec.errors import ConfigError
-from anyrec.load_config import load_config
-from anyrec.pipeline.run import Pipeline
+from anyrec.core.errors import ConfigError
+from anyrec.core.load_config import load_config
+from anyrec.pipeline.pipeline import Pipeline
 from anyrec.recommender import Recommender
 
 ROOT = Path(__file__).parents[2]

@@ -8,10 +8,10 @@ from hostile import FUZZ, TEXTS, mutated, mutated_bytes, refusal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anyrec.config import DataConfig
+from anyrec.core.config import DataConfig
+from anyrec.core.errors import DataError
 from anyrec.data.dataset import Dataset
 from anyrec.data.read import read_dataset
-from anyrec.errors import DataError
 
 NAMES = ["user_id", "item_id", "timestamp", "rating", "weight", "label", "interaction_type", "context.device", "context", "user.x",
          "categorical.job", "categorical.tags", "continuous.age", "text.title", "image.cover", "temporal.visits", "identity.id",

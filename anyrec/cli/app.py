@@ -1,0 +1,389 @@
+"""The command line: thin commands over the facade. No torch before a command needs it.
+
+Commands on data, configs and plugins are in cli_data, those that look for items in cli_search, shared options in cli_options.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from anyrec.cli import data as cli_data  # noqa: F401  their commands join the application
+from anyrec.cli import index as cli_retrieval  # noqa: F401  their commands join the application
+from anyrec.cli import search as cli_search
+from anyrec.cli.options import (
+    ConfigPath,
+    ContextValues,
+    DataPath,
+    ImageRoot,
+    ModelDir,
+    ModelName,
+    ModelPath,
+    Now,
+    Output,
+    Overrides,
+    PluginFolders,
+    Strict,
+    TopK,
+    Trust,
+    app,
+    err,
+    load,
+    model_place,
+    out,
+    print_tables,
+    read_moment,
+    with_overrides,
+    write,
+)
+from anyrec.cli.process import run_command as _run
+from anyrec.core.errors import Fault, InputError
+from anyrec.core.outputs import check_output
+from anyrec.evaluation import sampled
+
+
+@app.command()
+def train(
+    data: DataPath,
+    config: ConfigPath = None,
+    overrides: Overrides = [],  # noqa: B006
+    plugins: PluginFolders = [],  # noqa: B006
+    image_root: ImageRoot = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "--output_dir", "--output-dir", help="Folder of run folders.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of all randomness.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
+    print_config: Annotated[
+        bool,
+        typer.Option(
+            "--print-config", "--print_config", help="Print the complete config for these data, and do not train."
+        ),
+    ] = False,
+) -> None:
+    """Train a recommender, measure it, and save it. What the config does not set is chosen to fit the data."""
+    from anyrec.core.load_config import load_config
+
+    folders = [str(folder) for folder in plugins]
+    settings, notes = load_config(config, with_overrides(overrides, image_root, output, seed), plugins=folders)
+    if print_config:
+        from anyrec.cli.run import complete_config
+
+        complete, reasons = complete_config(settings, data, folders)
+        for line in [*notes, *reasons]:
+            err.print(f"config: {line}", markup=False)
+        write(json.dumps(complete.model_dump(mode="json"), indent=2, ensure_ascii=False), None)
+        return
+    from anyrec.cli.run import train_run
+
+    train_run(settings, data, folders, notes, resume, out)
+
+
+@app.command()
+def recommend(
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data",
+            "--data_path",
+            "--data-path",
+            help="The request: JSON, JSON Lines, CSV or Parquet, or a folder of them.",
+        ),
+    ] = None,
+    model_path: ModelPath = None,
+    config: ConfigPath = None,
+    top_k: TopK = 10,
+    output: Output = None,
+    model_dir: ModelDir = None,
+    model_name: ModelName = None,
+    image_root: ImageRoot = None,
+    plugins: PluginFolders = [],  # noqa: B006
+    trust_plugins: Trust = False,
+    include_seen: Annotated[
+        bool, typer.Option("--include-seen", "--include_seen", help="Also list items the user already has.")
+    ] = False,
+    everyone: Annotated[
+        bool, typer.Option("--all", help="Lists for every known user, to the file of --output.")
+    ] = False,
+    context: ContextValues = [],  # noqa: B006
+    now: Now = None,
+    trace: Annotated[bool, typer.Option("--trace", help="Tell of each item what befell it on its way.")] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Print for people why each item is there; the JSON then goes to --output.")
+    ] = False,
+    strict: Strict = None,
+) -> None:
+    """Top-K lists, embeddings and scores for the users and items of a file (also: inference.py).
+
+    The result is a JSON document; with an --output that ends in .csv, .parquet or .jsonl it is a table of the lists.
+    """
+    _check_recommend(data, everyone, output, trace or explain)
+    if output is not None:
+        from anyrec.serving.list_files import check_result_ending
+
+        check_output(output)
+        check_result_ending(output)
+    moment = read_moment(context, now)
+    recommender = load(model_path, model_dir, model_name, config, plugins, trust_plugins, image_root)
+    if everyone and output is not None:
+        from anyrec.serving.batch import write_lists
+
+        done = write_lists(recommender, output, top_k, exclude_seen=not include_seen, **moment)
+        for warning in done["warnings"]:
+            err.print(f"warning: {warning}", markup=False)
+        spent = ", ".join(f"{stage} {value / 1000:.1f} s" for stage, value in done["latency_ms"].items())
+        err.print(f"{done['users']:,} users, {done['rows']:,} rows -> {output} ({spent})", markup=False)
+        return
+    from anyrec.serving.result import infer, read_request
+
+    if image_root is not None:
+        recommender.config.data.image_root = str(image_root)
+    assert data is not None
+    request = read_request(recommender, data)
+    staged = explain and recommender.pipeline is not None
+    result = infer(
+        recommender, request, top_k, exclude_seen=not include_seen, trace=trace or staged, strict=strict, **moment
+    )
+    if explain:
+        from anyrec.serving.explain import explain_result
+
+        explain_result(recommender, request, result)
+        cli_search.show_explained(result)
+        if output is None:
+            return
+    from anyrec.serving.list_files import TABLES, write_table
+
+    if output is not None and output.suffix.lower() in TABLES:
+        from anyrec.serving.result import lists_of
+
+        for note in [*result["notes"], *result.get("warnings", [])]:
+            err.print(f"note: {note}", markup=False)
+        write_table(lists_of(recommender, request, result), output)
+        return
+    write(json.dumps(result, indent=1, ensure_ascii=False), output)
+
+
+@app.command()
+def embed(
+    model_path: ModelPath = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Records to embed; by default all that the model knows.")
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for users.parquet and items.parquet.")] = Path(
+        "embeddings"
+    ),
+    model_dir: ModelDir = None,
+    model_name: ModelName = None,
+    trust_plugins: Trust = False,
+    strict: Strict = None,
+) -> None:
+    """Write user and item embeddings as Parquet, both of one model, whose id is in the files' metadata."""
+    check_output(output, "inside")
+    import pyarrow.parquet as pq
+
+    from anyrec.core.files import atomic_files
+
+    recommender = load(model_path, model_dir, model_name, None, [], trust_plugins)
+    from anyrec.serving.result import read_request
+
+    request = None if data is None else read_request(recommender, data)
+    tables = {
+        "users": recommender.embed_users(request, strict=strict),
+        "items": recommender.embed_items(request, strict=strict),
+    }
+    with atomic_files(output, "embeddings") as new:
+        for side, table in tables.items():
+            pq.write_table(table.replace_schema_metadata({"model": recommender.model_id}), new / f"{side}.parquet")
+    for side, table in tables.items():
+        err.print(f"{len(table):,} {side} -> {output / side}.parquet")
+
+
+@app.command()
+def evaluate(
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data", "--data_path", "--data-path", help="The data it was trained on; not needed with --truth."
+        ),
+    ] = None,
+    model_path: ModelPath = None,
+    part: Annotated[str, typer.Option(help="validation or test.")] = "test",
+    truth: Annotated[
+        Path | None,
+        typer.Option("--truth", help="Measure on this JSON instead: [[user, item, label], ...] or {user: [items]}."),
+    ] = None,
+    exclude: Annotated[
+        Path | None,
+        typer.Option("--exclude", help="With --truth {user: [items]}: JSON of the same shape, not to be ranked."),
+    ] = None,
+    classification: Annotated[
+        bool, typer.Option("--classification", help="Accuracy, precision, recall, F1 and AUC of the held-out part.")
+    ] = False,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Score from which a pair is called positive; by default the best on validation."),
+    ] = None,
+    skip_unknown: Annotated[
+        bool, typer.Option("--skip-unknown", "--skip_unknown", help="Leave out and count what --truth names unknown.")
+    ] = False,
+    model_dir: ModelDir = None,
+    model_name: ModelName = None,
+    plugins: PluginFolders = [],  # noqa: B006
+    trust_plugins: Trust = False,
+) -> None:
+    """Measure a saved model on the held-out part of the data it was trained on, or on a file of true pairs."""
+    _check_evaluate(data, part, truth, exclude, classification, threshold, skip_unknown)
+    recommender = load(model_path, model_dir, model_name, None, plugins, trust_plugins)
+    if data is not None:
+        from anyrec.cli.run import read_data
+
+        recommender = recommender.with_data(read_data(data, recommender.config))
+    if truth is not None:
+        from anyrec.evaluation.truth_files import evaluate_file
+
+        metrics = evaluate_file(recommender, truth, exclude, threshold=threshold, skip_unknown=skip_unknown)
+    elif classification:
+        from anyrec.evaluation.classification import classify
+
+        metrics = classify(recommender, part, threshold)  # type: ignore[arg-type]
+    else:
+        metrics = measure_part(recommender, part)
+    samples = recommender.config.evaluation.candidate_samples
+    if not classification and samples is not None:
+        err.print(sampled(samples))
+    write(json.dumps(metrics, indent=1), None)
+
+
+def measure_part(recommender: Any, part: Any) -> dict[str, float]:
+    """The metrics of a part of the split; what to know of them goes to the terminal."""
+    from anyrec.evaluation.repeats import repeat_notes
+
+    if part == "validation" and recommender.refitted:
+        err.print(
+            "note: training.refit has trained this model on the validation part; these metrics were measured before that."
+        )
+        return recommender.evaluate(part)
+    for note in repeat_notes(recommender, part):
+        err.print(f"note: {note}", markup=False)
+    return recommender.evaluate(part)
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders that `anyrec report` has measured.")],
+    force: Annotated[
+        bool, typer.Option("--force", help="Compare what was measured in different ways all the same.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Runs side by side: figures with intervals, paired differences to the best, and what was set otherwise."""
+    from anyrec.report import compare as comparing
+
+    found = comparing.compare_runs(runs, force)
+    for warning in found.warnings:
+        err.print(f"warning: {warning}", markup=False)
+    if as_json:
+        write(json.dumps(comparing.as_json(found), indent=1), None)
+        return
+    print_tables(*comparing.tables(found), width=200)
+
+
+@app.command()
+def report(
+    data: DataPath,
+    model_path: ModelPath = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder; by default the run's own.")] = None,
+    model_dir: ModelDir = None,
+    model_name: ModelName = None,
+    plugins: PluginFolders = [],  # noqa: B006
+    trust_plugins: Trust = False,
+) -> None:
+    """Measure a saved model beside its baselines and write report.md and report.html."""
+    from anyrec.storage.model_directory import find_model
+
+    place = output or find_model(model_place(model_path, model_dir, model_name)).parent
+    check_output(place, "inside")
+    recommender = load(model_path, model_dir, model_name, None, plugins, trust_plugins)
+    from anyrec.cli.run import read_data, report_run
+
+    report_run(recommender.with_data(read_data(data, recommender.config)), place, out)
+
+
+def _check_recommend(data: Path | None, everyone: bool, output: Path | None, trace: bool) -> None:
+    """Options of `recommend` that do not go together, all of them told. Raises InputError."""
+    checks = [
+        (data is None and not everyone, "--data", "there is no request.", "Give --data, or --all for all known users."),
+        (data is not None and everyone, "--data", "it does not go with --all.", "Leave one of the two out."),
+        (everyone and output is None, "--output", "lists of all users go to a file.", "Give --output lists.parquet."),
+        (everyone and trace, "--trace, --explain", "it does not go with --all.", "Ask for single users by --data."),
+    ]
+    faults = [Fault(where, what, mend, "option") for wrong, where, what, mend in checks if wrong]
+    if faults:
+        raise InputError(faults)
+    if everyone and output is not None:
+        from anyrec.serving.list_files import check_ending
+
+        check_ending(output)
+
+
+def _check_evaluate(
+    data: Path | None,
+    part: str,
+    truth: Path | None,
+    exclude: Path | None,
+    classification: bool,
+    threshold: float | None,
+    skip_unknown: bool,
+) -> None:
+    """Options of `evaluate` that do not go together, all of them told. Raises InputError."""
+    checks = [
+        (part not in ("validation", "test"), "--part", f"'{part}' is no part of the split.", "Use validation or test."),
+        (data is None and truth is None, "--data", "there is nothing to measure on.", "Give --data, or --truth FILE."),
+        (truth is None and exclude is not None, "--exclude", "it goes with --truth alone.", "Give --truth as well."),
+        (truth is None and skip_unknown, "--skip-unknown", "it goes with --truth alone.", "Give --truth as well."),
+        (
+            truth is not None and classification,
+            "--classification",
+            "it is of the saved split, not of --truth.",
+            "Leave it out: a file of labelled pairs is measured that way by itself.",
+        ),
+        (
+            threshold is not None and truth is None and not classification,
+            "--threshold",
+            "ranking has no threshold.",
+            "Give --classification, or --truth with labels.",
+        ),
+        (threshold is not None and not math.isfinite(threshold), "--threshold", "it is not a number.", "Give a score."),
+    ]
+    faults = [Fault(where, what, mend, "option") for wrong, where, what, mend in checks if wrong]
+    if faults:
+        raise InputError(faults)
+
+
+def main() -> None:
+    _run(app)
+
+
+def _alone(command: Callable[..., Any]) -> None:
+    single = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    single.command()(command)
+    _run(single)
+
+
+def train_main() -> None:
+    """train.py"""
+    _alone(train)
+
+
+def inference_main() -> None:
+    """inference.py"""
+    _alone(recommend)
+
+
+if __name__ == "__main__":
+    main()

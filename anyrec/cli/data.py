@@ -1,0 +1,222 @@
+"""Commands on data, configs and plugins."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from anyrec.cli.options import (
+    ConfigPath,
+    ImageRoot,
+    Overrides,
+    PluginFolders,
+    app,
+    convert_app,
+    err,
+    finite,
+    out,
+    print_tables,
+    with_overrides,
+    write,
+)
+from anyrec.core.errors import Fault, InputError
+from anyrec.core.outputs import check_output
+
+DataArgument = Annotated[
+    Path, typer.Argument(help="The data: JSON, a folder of tables or of MovieLens, or - for JSON from standard input.")
+]
+MOST_MADE = 100_000_000
+"""Records of a kind that `synth` makes: more do not fit the memory of one machine."""
+
+
+@app.command()
+def init(
+    data: DataArgument,
+    config: ConfigPath = None,
+    overrides: Overrides = [],  # noqa: B006
+) -> None:
+    """Print a sensible config for the data. Of a given config, the data section is read by and kept."""
+    from anyrec.core.load_config import load_config
+    from anyrec.data.read import read_dataset
+    from anyrec.data.suggest_config import suggest_config
+
+    settings, _ = load_config(config, overrides)
+    suggested, reasons = suggest_config(read_dataset(data, settings.data), data)
+    given = settings.data.model_dump(mode="json", exclude_unset=True)
+    if given:
+        suggested["data"] = {**suggested.get("data", {}), **given}
+    for reason in reasons:
+        err.print(reason)
+    write(json.dumps(suggested, indent=2), None)
+
+
+@app.command()
+def validate(
+    data: DataArgument,
+    config: ConfigPath = None,
+    image_root: ImageRoot = None,
+    images: Annotated[bool, typer.Option(help="Open every image file as well.")] = True,
+    overrides: Overrides = [],  # noqa: B006
+) -> None:
+    """Check data for every fault, and say each with where it is and how to correct it."""
+    from anyrec.core.errors import DataError
+    from anyrec.core.load_config import load_config
+    from anyrec.data.labels import check_weights
+    from anyrec.data.read import read_dataset
+
+    settings, _ = load_config(config, with_overrides(overrides, image_root, None, None))
+    dataset = read_dataset(data, settings.data)
+    check_weights(dataset)
+    if images:
+        from anyrec.data.images import check_images
+
+        faults, counts = check_images(dataset, settings.data)
+        if faults and settings.data.strict:
+            raise DataError(faults, counts)
+        for kind, count in counts.items():
+            first = next(fault for fault in faults if fault.kind == kind)
+            err.print(f"warning: {count} of kind '{kind}', which count as absent; the first: {first}")
+    for note in dataset.notes:
+        err.print(f"note: {note}")
+    out.print(
+        f"valid: {len(dataset.users):,} users, {len(dataset.items):,} items, {len(dataset.interactions):,} interactions"
+    )
+
+
+@app.command()
+def describe(
+    data: DataArgument,
+    config: ConfigPath = None,
+    overrides: Overrides = [],  # noqa: B006
+) -> None:
+    """Counts of users, items and interactions, types, ratings and times, and how full each feature is."""
+    from anyrec.core.load_config import load_config
+    from anyrec.data.describe import describe_dataset
+    from anyrec.data.read import read_dataset
+
+    settings, _ = load_config(config, overrides)
+    dataset = read_dataset(data, settings.data)
+    for note in dataset.notes:
+        err.print(f"note: {note}")
+    out.print(describe_dataset(dataset))
+
+
+@app.command()
+def doctor(
+    data: DataArgument,
+    config: ConfigPath = None,
+    image_root: ImageRoot = None,
+    images: Annotated[bool, typer.Option(help="Compare the images as well.")] = True,
+    overrides: Overrides = [],  # noqa: B006
+) -> None:
+    """Say what is odd in the data: leaks, duplicates, drift, dead features, suspicious ids; and what to do about it."""
+    from anyrec.core.load_config import load_config
+    from anyrec.data.doctor.examine import examine
+    from anyrec.data.interpretation import interpretation
+    from anyrec.data.read import read_dataset
+
+    settings, _ = load_config(config, with_overrides(overrides, image_root, None, None))
+    dataset = read_dataset(data, settings.data)
+    plain = [one for one in interpretation(dataset, settings.data) if one.level == "note"]
+    findings = [*examine(dataset, settings, images), *plain]
+    for finding in findings:
+        style = {"problem": "bold red", "warning": "yellow"}.get(finding.level)
+        out.print(f"{finding.level}:", style=style, end=" ")
+        out.print(f"{finding.text} {finding.advice}")
+    if not any(finding.level != "note" for finding in findings):
+        out.print("nothing to worry about.")
+
+
+@app.command()
+def plugins(folders: PluginFolders = []) -> None:  # noqa: B006
+    """List every component, with its kind, what it reads and where it is from."""
+    from rich.table import Table
+
+    from anyrec.core.discovery import discover
+
+    table = Table("kind", "type", "reads", "from", "what it is", box=None, header_style="bold")
+    for plugin in discover(folders).plugins():
+        reads = plugin.group + (f" ({plugin.role})" if plugin.role else "")
+        table.add_row(plugin.kind, plugin.type, reads, plugin.origin, plugin.doc)
+    print_tables(table)
+
+
+@app.command()
+def schema(
+    which: Annotated[str, typer.Argument(help="config, dataset or result.")] = "config",
+    folders: PluginFolders = [],  # noqa: B006
+) -> None:
+    """Print a JSON Schema: of the config with all plugins' parameters, of the dataset, or of results."""
+    if which == "config":
+        from anyrec.core.discovery import discover
+        from anyrec.core.schema import config_schema
+
+        write(json.dumps(config_schema(discover(folders)), indent=2), None)
+    elif which in ("dataset", "result"):
+        write((Path(__file__).parent.parent / "schemas" / f"{which}.schema.json").read_text().rstrip(), None)
+    else:
+        raise InputError(Fault("schema", f"there is no schema '{which}'.", "Use config, dataset or result.", "option"))
+
+
+@app.command()
+def synth(
+    path: Annotated[Path, typer.Argument(help="The JSON file to write; images go beside it.")],
+    users: Annotated[int, typer.Option(min=1, max=MOST_MADE)] = 1000,
+    items: Annotated[int, typer.Option(min=1, max=MOST_MADE)] = 100,
+    interactions: Annotated[int, typer.Option(min=1, max=MOST_MADE)] = 13600,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1)] = 0,
+    noise: Annotated[
+        float, typer.Option(min=0, max=1, callback=finite, help="Share of interactions that are random.")
+    ] = 0.1,
+    preferences: Annotated[str, typer.Option(help="Planted preferences, by commas; 'all' or 'none'.")] = "all",
+    images: Annotated[bool, typer.Option(help="Draw an image of each item.")] = True,
+) -> None:
+    """Make data with planted preferences, so that a right model is known in advance."""
+    from anyrec.core.errors import did_you_mean
+    from anyrec.data.synthetic.generate import PREFERENCES, generate
+
+    wanted = PREFERENCES if preferences == "all" else () if preferences == "none" else tuple(preferences.split(","))
+    for name in wanted:
+        if name not in PREFERENCES:
+            raise InputError(
+                Fault("--preferences", f"there is no preference '{name}'.", did_you_mean(name, PREFERENCES), "option")
+            )
+    check_output(path)
+    world = generate(users=users, items=items, interactions=interactions, seed=seed, noise=noise, preferences=wanted)
+    world.write(path, images=images)
+    err.print(f"{users:,} users, {items:,} items, {len(world.dataset.interactions):,} interactions -> {path}")
+
+
+@convert_app.command()
+def movielens(
+    source: Annotated[Path, typer.Argument(help="The unpacked folder.")],
+    destination: Annotated[Path, typer.Argument(help="The JSON file to write.")],
+) -> None:
+    """MovieLens as GroupLens packs it (100K, 1M, 10M, 20M, 25M, 32M, latest), or a Parquet copy."""
+    from anyrec.data.formats.movielens import convert_movielens, is_movielens
+
+    if not is_movielens(source):
+        raise InputError(
+            Fault(
+                str(source),
+                "this folder holds no MovieLens.",
+                "Give the folder with u.data, ratings.dat or ratings.csv.",
+                "no data",
+            )
+        )
+    check_output(destination)
+    dataset = convert_movielens(source, destination)
+    err.print(
+        f"{len(dataset.users):,} users, {len(dataset.items):,} items, {len(dataset.interactions):,} interactions -> {destination}"
+    )
+
+
+@app.command()
+def demo(folder: Annotated[Path, typer.Option(help="Where the demo's files go.")] = Path("demo")) -> None:
+    """Make multi-modal data, train on it, and recommend to people never seen."""
+    from anyrec.cli.demo import run_demo
+
+    run_demo(folder, out)

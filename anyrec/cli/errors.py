@@ -1,0 +1,22 @@
+"""What the command line says of an error that nobody raised on purpose."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+DEBUG = "ANYREC_DEBUG"
+"""The environment variable that shows the traceback."""
+
+
+def internal_error(error: Exception, arguments: Sequence[str]) -> str:
+    """One line that names the command, the error and the place, and says how to see the traceback."""
+    package = Path(__file__).parent.parent
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if package in Path(frame.filename).parents]
+    place = f" ({Path(frames[-1].filename).relative_to(package.parent)}:{frames[-1].lineno})" if frames else ""
+    named = [argument for argument in arguments[1:2] if not argument.startswith("-")]
+    command = " ".join([Path(arguments[0]).name, *named])
+    message = " ".join(str(error).split())
+    what = f"{type(error).__name__}: {message[:200]}" if message else type(error).__name__
+    return f"{command} failed by an error in the program: {what}{place}. {DEBUG}=1 shows the traceback."

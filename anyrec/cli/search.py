@@ -1,0 +1,182 @@
+"""Commands that look for items: search, similar."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from anyrec.cli.options import (
+    ImageRoot,
+    ModelDir,
+    ModelName,
+    ModelPath,
+    PluginFolders,
+    Strict,
+    TopK,
+    Trust,
+    app,
+    err,
+    finite,
+    load,
+    out,
+    print_tables,
+    write,
+)
+from anyrec.core.errors import Fault, InputError
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+@app.command()
+def search(
+    text: Annotated[str | None, typer.Option("--text", help="What the items should be like, in words.")] = None,
+    image: Annotated[str | None, typer.Option("--image", help="A picture's file that they should be like.")] = None,
+    user: Annotated[
+        str | None, typer.Option("--user", help="For whom: an id, or a record as JSON. What they like then counts too.")
+    ] = None,
+    model_path: ModelPath = None,
+    top_k: TopK = 10,
+    personal: Annotated[float, typer.Option(callback=finite, help="Share that the user's liking makes up.")] = 0.3,
+    where: Annotated[
+        str | None, typer.Option("--where", help="A condition on the items, JSON (docs/rules.md).")
+    ] = None,
+    exclude_seen: Annotated[
+        bool, typer.Option("--exclude-seen", "--exclude_seen", help="Leave out what the user had.")
+    ] = False,
+    space: Annotated[
+        str, typer.Option(help="Where to compare: auto, joint, text, image, looks or tower (docs/search.md).")
+    ] = "auto",
+    as_json: AsJson = False,
+    model_dir: ModelDir = None,
+    model_name: ModelName = None,
+    plugins: PluginFolders = [],  # noqa: B006
+    trust_plugins: Trust = False,
+    strict: Strict = None,
+    image_root: ImageRoot = None,
+) -> None:
+    """Items by a text, a picture or both, perhaps for a user."""
+    condition = None if where is None else _json(where, "--where")
+    recommender = load(model_path, model_dir, model_name, None, plugins, trust_plugins, image_root)
+    table = recommender.search(
+        text=text,
+        image=image,
+        user=None if user is None else _user(recommender, user),
+        k=top_k,
+        space=space,
+        where=condition,
+        personal=personal,
+        exclude_seen=exclude_seen,
+        strict=strict,
+    )
+    if as_json:
+        write(json.dumps(table.to_pylist(), indent=1, ensure_ascii=False), None)
+        return
+    if not len(table):
+        err.print("no item is left after the filters.")
+        return
+    _show(recommender, table, ", ".join(recommender.searcher().places_of(text, image, space)))
+
+
+@app.command()
+def similar(
+    item: Annotated[list[str], typer.Option("--item", help="An item's id; may be repeated.")],
+    model_path: ModelPath = None,
+    top_k: TopK = 10,
+    as_json: AsJson = False,
+    model_dir: ModelDir = None,
+    model_name: ModelName = None,
+    trust_plugins: Trust = False,
+) -> None:
+    """The items most like the given ones."""
+    recommender = load(model_path, model_dir, model_name, None, [], trust_plugins)
+    ids = _ids(recommender, "item", item, "--item")
+    table = recommender.similar(ids, top_k)
+    if as_json:
+        write(json.dumps(table.to_pylist(), indent=1), None)
+        return
+    from anyrec.report.examples import title_of
+
+    rows = recommender._rows_of_ids("item", ids)
+    for query, row in zip(ids.to_pylist(), rows, strict=True):
+        like = table.filter(_equal(table.column("query_id"), query))
+        _show(recommender, like, f"like {title_of(recommender.dataset, int(row))} ({query})")
+
+
+def show_explained(result: dict[str, Any]) -> None:
+    """Print lists with their explanations for people. result: as `explain_result` leaves it."""
+    for entry in result["users"]:
+        out.print(f"{entry['user_id']}", markup=False, style="bold")
+        events: dict[Any, list[str]] = {}
+        for event in entry.get("trace", []):
+            events.setdefault(event["item_id"], []).append(_event(event))
+        for one in entry["recommendations"]:
+            told = one["explanation"]
+            out.print(f"{one['rank']:>4}  {told['title']} ({one['item_id']}, {one['score']:.3f})", markup=False)
+            out.print(f"      {told['sentence']}", markup=False)
+            if one["item_id"] in events:
+                out.print("      " + "; ".join(events[one["item_id"]]), markup=False)
+
+
+def _event(event: dict[str, Any]) -> str:
+    """One event of a trace in words."""
+    place = f" at {event['rank']}" if "rank" in event else ""
+    before = f" from {event['before']}" if "before" in event else ""
+    return f"{event['event']} {event['by']}{before}{place}"
+
+
+def _equal(column: Any, value: Any) -> Any:
+    import pyarrow.compute as pc
+
+    return pc.equal(column, value)
+
+
+def _show(recommender: Any, table: Any, caption: str) -> None:
+    """table: item_id, score, rank."""
+    from rich import box
+    from rich.table import Table
+
+    from anyrec.evaluation.measure import category_feature
+    from anyrec.report.examples import title_of
+
+    dataset = recommender.dataset
+    category = category_feature(dataset, recommender.config.evaluation.category)
+    shown = Table(box=box.SIMPLE, title=caption, title_justify="left")
+    for name, justify in (("rank", "right"), ("item", "left"), ("title", "left"), ("", "left"), ("score", "right")):
+        shown.add_column(name if name else (category or "").split(".")[-1], justify=justify)  # type: ignore[arg-type]
+    rows = recommender._rows_of_ids("item", table.column("item_id"))
+    for entry, row in zip(table.to_pylist(), rows.tolist(), strict=True):
+        value = None if category is None else dataset.items.column(category)[row].as_py()
+        about = ", ".join(value) if isinstance(value, list) else str(value or "")
+        title = title_of(dataset, row)
+        cells = (str(entry["rank"]), str(entry["item_id"]), title, about, f"{entry['score']:.3f}")
+        shown.add_row(*cells)
+    print_tables(shown)
+
+
+def _user(recommender: Any, given: str) -> Any:
+    """An id of the model's type, or a record."""
+    if given.lstrip().startswith("{"):
+        return _json(given, "--user")
+    return _ids(recommender, "user", [given], "--user")[0].as_py()
+
+
+def _ids(recommender: Any, side: str, given: list[str], option: str) -> Any:
+    import pyarrow as pa
+
+    kind = recommender.dataset.ids(side).type
+    try:
+        return pa.array(given).cast(kind)
+    except pa.ArrowInvalid:
+        raise InputError(Fault(option, f"the ids of this model are {kind}.", "Give such an id.", "bad id")) from None
+
+
+def _json(text: str, option: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:  # thousands of digits are a ValueError
+        raise InputError(Fault(option, f"this is not valid JSON: {error}.", kind="option")) from None
+    if not isinstance(found, dict):
+        raise InputError(Fault(option, "an object was expected.", kind="option"))
+    return found

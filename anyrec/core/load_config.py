@@ -1,0 +1,107 @@
+"""Reads a config: JSON, perhaps in the older flat style, with dotted overrides, every fault reported at once."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from anyrec.core.check_config import config_faults
+from anyrec.core.config import Config
+from anyrec.core.discovery import Registry, discover, faults_of
+from anyrec.core.errors import ConfigError, Fault, checked_path
+from anyrec.core.legacy import is_legacy, translate
+from anyrec.core.strict_json import parse_json, plain, read_config_file, show
+
+
+def load_config(
+    source: str | Path | dict[str, Any] | None,
+    overrides: Sequence[str] = (),
+    *,
+    plugins: Sequence[str | Path] = (),
+    registry: Registry | None = None,
+    encoders_may_follow: bool = False,
+) -> tuple[Config, list[str]]:
+    """Read a config and check every key of it that can be checked without data.
+
+    Args:
+        source: A file, the parsed JSON, or None for the defaults.
+        overrides: `key.of.section=value`, the value as JSON or plain text.
+        plugins: Folders of drop-in plugins beside those that the config names.
+        registry: The components to check against; by default those of `discover`.
+        encoders_may_follow: Accept the name of an encoder that the registry lacks, because one may be added before `fit`.
+
+    Returns:
+        The config, and sentences about how it was read.
+
+    Raises:
+        ConfigError: With every fault found.
+    """
+    document = (
+        source
+        if isinstance(source, dict)
+        else {}
+        if source is None
+        else read_config_file(checked_path(source, "config", ConfigError))
+    )
+    document, faults = plain(document)
+    faults += [fault for override in overrides for fault in _set(document, override)]
+    if faults:
+        raise ConfigError(faults)
+    notes: list[str] = []
+    if is_legacy(document):
+        document, notes = translate(document)
+        if "defaults" not in document:
+            document["defaults"] = "fixed"
+            notes.append(
+                "A config of the older style keeps the fixed defaults; 'defaults': 'fitted' fits them to the data."
+            )
+    try:
+        config = Config.model_validate(document)
+    except ValidationError as error:
+        raise ConfigError(faults_of(error, Config)) from None
+    faults = []
+    if registry is None:
+        faults = [
+            Fault(f"/plugins/{number}", f"there is no folder {show(folder)}.", "Give a folder of plugins.", "no folder")
+            for number, folder in enumerate(config.plugins)
+            if not os.path.isdir(folder)
+        ]
+        registry = discover([*config.plugins, *plugins])
+    faults += config_faults(config, registry, encoders_may_follow)
+    if faults:
+        raise ConfigError(faults)
+    return config, notes
+
+
+def _set(document: dict[str, Any], override: str) -> list[Fault]:
+    """Set one key of `document`; the faults of the override."""
+    key, equals, text = override.partition("=")
+    where = f"--set {key}"
+    parts = key.split(".")
+    if not equals or not all(parts):
+        return [Fault(f"--set {override}", "expected key=value, as in fusion.type=gated.", kind="override")]
+    try:
+        value = parse_json(text)
+    except json.JSONDecodeError:
+        value = text
+    except (RecursionError, ValueError):
+        return [Fault(where, "the value is nested too deeply, or has thousands of digits.", kind="override")]
+    value, faults = plain(value)
+    if faults:
+        return [Fault(where, fault.what, fault.mend, fault.kind) for fault in faults]
+    place = document
+    for number, part in enumerate(parts[:-1]):
+        inner = place.get(part)
+        if inner is None:
+            inner = place[part] = {}
+        elif not isinstance(inner, dict):
+            what = f"'{'.'.join(parts[: number + 1])}' is {show(inner)}, which has no keys."
+            return [Fault(where, what, "Set the whole value.", "override")]
+        place = inner
+    place[parts[-1]] = value
+    return []

@@ -1,0 +1,177 @@
+"""Strict JSON: the only way that a config comes in, from a file, an option or Python. Every value can be written again."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import stat
+from collections.abc import Iterable
+from pathlib import Path, PurePath
+from typing import Any
+
+from anyrec.core.errors import ConfigError, Fault
+
+LARGEST_FILE = 16 << 20
+"""Bytes of a config file."""
+MAX_DEPTH = 100
+MAX_TEXT = 100_000
+"""Characters of one text."""
+MAX_INTEGER = 2**63 - 1
+BAD_CHARACTER = re.compile("[\x00\ud800-\udfff]")
+
+
+def read_config_file(path: Path) -> dict[str, Any]:
+    """The JSON object in a UTF-8 file, with or without a byte order mark. Raises ConfigError."""
+    text = _text_of(path)
+    try:
+        document = parse_json(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(
+            Fault(f"{path}:{error.lineno}:{error.colno}", f"not valid JSON: {error.msg}.", kind="json")
+        ) from None
+    except (RecursionError, ValueError) as error:
+        raise ConfigError(Fault(str(path), f"not usable JSON: {_reason(error)}.", kind="json")) from None
+    if not isinstance(document, dict):
+        raise ConfigError(
+            Fault(str(path), f"a config is a JSON object; found a {type(document).__name__}.", kind="json")
+        )
+    return document
+
+
+class Repeated(dict[str, Any]):
+    """An object in which a key occurs more than once. keys: those."""
+
+    repeated: tuple[str, ...] = ()
+
+
+def parse_json(text: str) -> Any:
+    """`text` as JSON. An object with a repeated key becomes a `Repeated`, which `plain` reports.
+
+    Raises json.JSONDecodeError, RecursionError, or ValueError for an integer of more than 4,300 digits.
+    """
+    return json.loads(text, object_pairs_hook=_object)
+
+
+def plain(value: Any) -> tuple[Any, list[Fault]]:
+    """`value` as JSON values alone (dict, list, str, int, float, bool, None), and a fault for every part that has no such form.
+
+    Tuples become lists, numpy scalars numbers, paths text, and whole floats integers. A NaN, an infinity, an integer
+    beyond 64 bits, a NUL or half a surrogate in a text, a repeated key and nesting beyond 100 levels are faults.
+    """
+    faults: list[Fault] = []
+    return _plain(value, "", 0, faults), faults
+
+
+def pointer(parts: Iterable[Any]) -> str:
+    """A JSON pointer (RFC 6901)."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
+
+
+def show(value: Any, length: int = 80) -> str:
+    """`repr`, cut to about `length` characters."""
+    text = repr(value)
+    return text if len(text) <= length else f"{text[: length - 3]}..."
+
+
+def _plain(value: Any, where: str, depth: int, faults: list[Fault]) -> Any:
+    def fault(what: str, hint: str = "") -> None:
+        faults.append(Fault(where or "/", what, hint, "bad value"))
+
+    if depth > MAX_DEPTH:
+        fault(f"values are nested more than {MAX_DEPTH} levels deep.")
+        return None
+    if isinstance(value, PurePath):
+        value = str(value)
+    elif hasattr(value, "item") and getattr(value, "shape", None) == ():
+        value = value.item()
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        _check_text(value, fault)
+        return str(value)
+    if isinstance(value, int):
+        if abs(value) > MAX_INTEGER:
+            fault("an integer beyond 64 bits.", "Use a smaller number.")
+            return None
+        return int(value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            fault(f"{value} is no JSON number.", "Use a finite number, or null where the key allows it.")
+            return None
+        return int(value) if value.is_integer() and abs(value) < 2**53 else float(value)
+    if isinstance(value, dict):
+        return _plain_object(value, where, depth, faults)
+    if isinstance(value, (list, tuple)):
+        return [_plain(part, f"{where}/{place}", depth + 1, faults) for place, part in enumerate(value)]
+    fault(f"a {type(value).__name__} is no JSON value.", "Use objects, lists, texts, numbers, true, false and null.")
+    return None
+
+
+def _plain_object(value: dict[Any, Any], where: str, depth: int, faults: list[Fault]) -> dict[str, Any]:
+    for key in getattr(value, "repeated", ()):
+        faults.append(
+            Fault(where + pointer([key]), "this key occurs more than once.", "Keep one of them.", "repeated key")
+        )
+    found = {}
+    for key, part in value.items():
+        if not isinstance(key, str):
+            what = f"the key {show(key)} is a {type(key).__name__}."
+            faults.append(Fault(where or "/", what, "Keys are texts.", "bad value"))
+            continue
+        inside = where + pointer([key])
+        _check_text(
+            key, lambda what, hint, inside=inside: faults.append(Fault(_shown(inside), what, hint, "bad value"))
+        )
+        found[key] = _plain(part, inside, depth + 1, faults)
+    return found
+
+
+def _check_text(text: str, fault: Any) -> None:
+    if BAD_CHARACTER.search(text):
+        fault("a text with a NUL or half a surrogate pair.", "Leave that character out.")
+    elif len(text) > MAX_TEXT:
+        fault(f"a text of {len(text):,} characters; the most is {MAX_TEXT:,}.", "Shorten it.")
+
+
+def _shown(text: str) -> str:
+    """A pointer that can be printed whatever its keys are."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = Repeated(pairs)
+    if len(found) == len(pairs):
+        return dict(found)
+    seen: set[str] = set()
+    found.repeated = tuple(dict.fromkeys(key for key, _ in pairs if key in seen or seen.add(key)))
+    return found
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    return "an integer has thousands of digits" if "integer string" in str(error) else str(error)
+
+
+def _text_of(path: Path) -> str:
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            kind = "a folder" if stat.S_ISDIR(found.st_mode) else "not a regular file"
+            raise ConfigError(Fault(str(path), f"this is {kind}.", "Give a JSON file.", "no file"))
+        if found.st_size > LARGEST_FILE:
+            what = f"a file of {found.st_size:,} bytes is no config; the most is {LARGEST_FILE:,}."
+            raise ConfigError(Fault(str(path), what, "Give the config's file.", "no file"))
+        return path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise ConfigError(
+            Fault(
+                _shown(str(path)), "there is no such file.", "`anyrec init data.json > cfg.json` writes one.", "no file"
+            )
+        ) from None
+    except UnicodeDecodeError as error:
+        what = f"this file is not UTF-8: the byte at {error.start} cannot be read."
+        raise ConfigError(Fault(str(path), what, "Save it as UTF-8.", "encoding")) from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(Fault(_shown(str(path)), f"cannot be read: {error}.", kind="no file")) from None

@@ -1,0 +1,1 @@
+"""The data doctor: findings on the quality of a dataset."""

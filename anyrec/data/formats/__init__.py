@@ -1,0 +1,1 @@
+"""Files and Python values to checked Arrow tables: JSON, CSV, Parquet, Arrow, MovieLens."""

@@ -1,0 +1,60 @@
+"""Collecting faults: the first 20 of each kind, and how many there are of each."""
+
+from __future__ import annotations
+
+import reprlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from anyrec.core.errors import SHOWN_PER_KIND, DataError, Fault
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
+_SHORT.maxlevel = 4
+
+
+class Faults:
+    """Collects faults: the first 20 of each kind, and how many there are of each.
+
+    keys: JSON keys of the records and contexts that were read, counted for the search for doubled ones.
+    """
+
+    def __init__(self) -> None:
+        self.keys = 0
+        self.shown: list[Fault] = []
+        self.counts: Counter[str] = Counter()
+
+    def add(self, kind: str, where: str, what: str, mend: str = "") -> None:
+        self.counts[kind] += 1
+        if self.counts[kind] <= SHOWN_PER_KIND:
+            self.shown.append(Fault(where, what, mend, kind))
+
+    def add_rows(
+        self, kind: str, rows: Sequence[int] | np.ndarray, make: Callable[[int], tuple[str, str, str]]
+    ) -> None:
+        """`make(row)` returns where, what and how to fix it; it is called only for the rows that are shown."""
+        if not len(rows):
+            return
+        room = max(0, SHOWN_PER_KIND - self.counts[kind])
+        self.counts[kind] += len(rows)
+        self.shown += [Fault(*make(int(row)), kind) for row in rows[:room]]
+
+    def error(self) -> DataError:
+        return DataError(self.shown, dict(self.counts))
+
+    def __bool__(self) -> bool:
+        return bool(self.counts)
+
+
+def show(value: Any) -> str:
+    """A value, short, as Python writes it."""
+    if type(value) is int and value.bit_length() > 200:
+        return f"a whole number of {int(value.bit_length() * 0.30103) + 1} digits"
+    try:
+        text = _SHORT.repr(value)
+    except ValueError:  # holds a whole number too long to print
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,255 @@
+"""Choices fitted to the data, for every key that a config does not set. docs/defaults.md has the measurement behind each."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from anyrec.core.check_config import DEFAULTS, PLACES
+from anyrec.core.config import MAX_DIM, Config, DataConfig
+from anyrec.core.discovery import Registry
+from anyrec.data.checks.temporal_roles import temporal_names
+from anyrec.data.dataset import Dataset
+from anyrec.data.interpretation import interpretation
+
+SHORTEST = 5
+"""Mean interactions a user from which their order is learned."""
+STEPS = 1000
+"""Steps in which a sequence model learns a small data set."""
+MANY = 500_000
+"""Interactions from which four layers learn more than two."""
+LEAST_EPOCHS = {2: 10, 4: 14}
+"""By the number of layers."""
+WINDOWS = (20, 50, 100, 200)
+MOST_ITEMS = 20_000
+"""The catalogue up to which all items are compared with at each step."""
+
+
+def suggest_config(
+    dataset: Dataset, path: Path | None = None, asked: dict[str, Any] | None = None, registry: Registry | None = None
+) -> tuple[dict[str, Any], list[str]]:
+    """A config for the data, and why each choice was made.
+
+    Args:
+        dataset: The data.
+        path: The data's file, after which the run is named.
+        asked: The config document as the user wrote it. Choices agree with what it sets: epochs with its batch size,
+            negatives with its loss, no user history if it switches that off.
+        registry: The components; needed if `asked` names an interaction or a sampler.
+
+    Returns:
+        Only the suggestions, as JSON; `anyrec.data.defaults.merged` puts them under `asked`.
+    """
+    init, asked = asked is None, asked or {}
+    interactions, users, items = len(dataset.interactions), len(dataset.users), len(dataset.items)
+    groups = sorted({name.split(".")[0] for side in ("user", "item") for name in dataset.features(side)})
+    reasons = [f"groups found: {', '.join(groups) or 'none, so ids alone'}"]
+    config: dict[str, Any] = {}
+    if path is not None:
+        config["name"] = "".join(c if c.isalnum() or c in "_.-" else "_" for c in path.stem) or "model"
+    config["dim"] = _dim(asked, 32 if interactions < 20_000 else 64 if interactions < 5_000_000 else 128)
+    lengths = np.bincount(dataset.user_rows, minlength=users)
+    lengths = lengths[lengths > 0]
+    timed = dataset.column("timestamp") is not None
+    closed = _without_order(asked, registry)
+    if timed and len(lengths) and lengths.mean() >= SHORTEST and not closed:
+        _sequence(config, reasons, dataset, lengths, asked)
+    else:
+        _two_tower(
+            config,
+            reasons,
+            lengths,
+            closed or ("users have few interactions" if timed else "no interaction has a time"),
+        )
+    batch = _set(asked, "training", "batch_size") or config["training"]["batch_size"]
+    reasons.append(f"dim {_set(asked, 'dim') or config['dim']}, batch {batch}: {interactions:,} interactions")
+    _loss(config, reasons, items, asked, registry)
+    if users and interactions / users < SHORTEST and _set(asked, "id_dropout") is None:
+        config["id_dropout"] = 0.3
+        reasons.append("id_dropout 0.3: users have few interactions, so content should speak")
+    if registry is not None:
+        for place in ("fusion", "negatives"):
+            _take_options(config, place, asked, registry)
+    if _sparse(asked) and "optimizer" in config["training"]:
+        del config["training"]["optimizer"]["weight_decay"]
+    roles = known_roles(dataset)
+    if roles:
+        config["data"] = {"roles": roles}
+        reasons.append("temporal roles as inferred: check them")
+    for finding in interpretation(dataset, DataConfig()) if init else ():
+        check = "" if finding.level == "note" else "please check: "
+        reasons.append(f"{check}{finding.text} {finding.advice}".rstrip())
+    return config, reasons
+
+
+def known_roles(dataset: Dataset) -> dict[str, str]:
+    """The roles of the temporal features that the data have."""
+    names = set(temporal_names(dataset.users, dataset.items))
+    return {name: role for name, role in sorted(dataset.roles.items()) if name in names}
+
+
+def _sequence(
+    config: dict[str, Any], reasons: list[str], dataset: Dataset, lengths: np.ndarray, asked: dict[str, Any]
+) -> None:
+    """What users did before, by a causal transformer and by a fading mean, and no id of the user's own."""
+    own = _set(asked, "user", "features", "history")
+    wanted = own or _set(asked, "features", "history") or {}
+    longest = float(np.quantile(lengths, 0.75))
+    window = wanted.get("window") or next((size for size in WINDOWS if size >= min(longest, 100)), 100)
+    events = int(lengths.sum())
+    layers = wanted.get("layers") or (4 if events >= MANY else 2)
+    history: dict[str, Any] = {"type": "history", "window": window, "layers": layers, "hidden": 2}
+    if (_set(asked, "encoder_dim") or _set(asked, "dim") or config["dim"]) % 2:
+        history["heads"] = 1  # the fixed default, 2, would not divide it
+    types = dataset.column("interaction_type")
+    if types is not None and len(types.unique().drop_null()) > 1:
+        history["use_kind"] = True
+    if wanted.get("block", "transformer") in ("transformer", "gru"):
+        history["fields"] = {"recent": {"block": "mean"}}
+    config["features"] = {"identity": {"type": "identity", "init_std": 0.02}}
+    config["user"] = {"features": {}}
+    (config["features"] if own is None else config["user"]["features"])["history"] = history
+    if not (_set(asked, "features", "identity") or {}).get("graph_layers"):
+        config["user"]["features"]["identity"] = None
+    config["fusion"] = {"type": "residual"}
+    if dataset.features("user"):
+        config["history_dropout"] = 0.1
+    if "history_dropout" in config and _set(asked, "history_dropout") is None:
+        reasons.append("history_dropout 0.1: users have features, which should speak for people without a history")
+    block = wanted.get("block", "transformer")
+    name = f"a {block} of {layers} layers" if block != "mean" else "a fading mean"
+    besides = " and a fading mean" if "fields" in history else ""
+    reasons.append(
+        f"history by {name}{besides} over the last {window} interactions, instead of user ids: users have "
+        f"{lengths.mean():.0f} in the mean, with times"
+    )
+    batch = _set(asked, "training", "batch_size") or max(8 * window // 2, min(3200, events // 100))
+    least = LEAST_EPOCHS[4 if layers >= 4 else 2]
+    epochs = max(least, min(40, round(STEPS * batch / events)))
+    config["training"] = {
+        "epochs": epochs,
+        "batch_size": batch,
+        "average_epochs": 1,
+        "optimizer": {"type": "adamw", "learning_rate": 0.003, "weight_decay": 0.01},
+        "scheduler": {"type": "linear", "warmup": 0.05},
+    }
+    if _set(asked, "training", "epochs") is None:
+        reasons.append(f"{epochs} epochs at a falling rate; the weights' running average is kept")
+
+
+def _two_tower(config: dict[str, Any], reasons: list[str], lengths: np.ndarray, why: str) -> None:
+    """Ids and features without order."""
+    interactions = int(lengths.sum())
+    batch = 256 if interactions < 20_000 else 1024 if interactions < 500_000 else 4096
+    epochs = max(10, min(60, round(2_000_000 / max(1, interactions))))
+    config["training"] = {"epochs": epochs, "batch_size": min(batch, max(32, interactions // 20))}
+    reasons.append(f"no order to learn from: {why}")
+    reasons.append(f"up to {epochs} epochs, stopped when validation no longer improves")
+
+
+def _loss(
+    config: dict[str, Any], reasons: list[str], items: int, asked: dict[str, Any], registry: Registry | None
+) -> None:
+    """A loss over the whole catalogue if that is small, and what the user set allows it; else over sampled negatives."""
+    loss = _set(asked, "loss", "type")
+    if loss not in (None, "softmax"):
+        return
+    sequence = "user" in config
+    drawn = _set(asked, "negatives", "type") is not None or bool(_set(asked, "negatives"))
+    factorised = _is_factorised(asked, registry)
+    if loss is None and not drawn and factorised and items <= MOST_ITEMS:
+        config["loss"] = {"type": "full_softmax"}
+        reasons.append(f"full softmax: {items:,} items are few enough to compare with all of them")
+        return
+    why = f"{items:,} items are too many to compare with all" if items > MOST_ITEMS else "as the config sets it"
+    config["loss"] = {"type": "softmax"}
+    if sequence and factorised:
+        config["negatives"] = {"type": "shared", "size": 2048, "alpha": 0.5}
+    else:
+        config["negatives"] = {"type": "in_batch"}
+    named = _set(asked, "negatives", "type")
+    told = (
+        f"'{named}' negatives"
+        if named
+        else "2,048 negatives a step"
+        if sequence and factorised
+        else "in-batch negatives"
+    )
+    reasons.append(f"softmax over {told}: {why}")
+
+
+def _without_order(asked: dict[str, Any], registry: Registry | None) -> str:
+    """Why no history may be suggested beside what the user set; empty if it may."""
+    for place in (("user", "features"), ("features",)):
+        features = _set(asked, *place) or {}
+        if "history" in features:
+            choice = features["history"]
+            if choice is None:
+                return "the config switches histories off"
+            if choice.get("type") not in (None, "history"):
+                return f"the config reads histories by '{choice['type']}'"
+            break
+    if (_set(asked, "user", "fusion", "type") or _set(asked, "fusion", "type")) == "identity":
+        return "the fusion 'identity' takes one feature"
+    sampler = _set(asked, "negatives", "type")
+    if registry is not None and sampler and getattr(registry.get("sampler", sampler), "labelled", False):
+        return f"negatives '{sampler}' learn from single labels"
+    return ""
+
+
+def _take_options(config: dict[str, Any], place: str, asked: dict[str, Any], registry: Registry) -> None:
+    """Options set without a type decide between the component that was chosen and those that the key may mean otherwise."""
+    own = _set(asked, place)
+    if not own or own.get("type") is not None:
+        return
+    fixed = Config.model_fields[place].get_default(call_default_factory=True).type
+    chosen = config.get(place, {"type": fixed})
+    for name in dict.fromkeys([chosen["type"], *DEFAULTS[place]]):
+        if set(own) <= set(registry.get(PLACES[place], name).Params.model_fields):
+            config[place] = chosen if name == chosen["type"] else {"type": name}
+            return
+
+
+def _dim(asked: dict[str, Any], fitted: int) -> int:
+    """`fitted`, or the fixed default if a number of attention heads that the user set divides only that."""
+    fixed = Config.model_fields["dim"].default
+    broken = any(fitted % heads and not fixed % heads for heads in _heads(asked))
+    return min(MAX_DIM, fixed if broken else fitted)
+
+
+def _heads(document: Any) -> Iterator[int]:
+    """Numbers of attention heads anywhere in a document."""
+    for key, value in document.items() if isinstance(document, dict) else ():
+        if key in ("heads", "num_heads") and isinstance(value, int) and value > 0:
+            yield value
+        yield from _heads(value)
+
+
+def _is_factorised(asked: dict[str, Any], registry: Registry | None) -> bool:
+    """Whether scores are dot products, so that all items can be compared with at the cost of one matrix product."""
+    name = _set(asked, "interaction", "type")
+    return name is None or registry is None or bool(registry.get("interaction", name).factorised)
+
+
+def _sparse(asked: dict[str, Any]) -> bool:
+    """Whether the user asks for sparse gradients, which exclude weight decay."""
+    if _set(asked, "training", "optimizer", "sparse") is True:
+        return True
+    places = (("features",), ("user", "features"), ("item", "features"))
+    choices = [choice for place in places for choice in (_set(asked, *place) or {}).values() if choice]
+    own = [field for choice in choices for field in choice.get("fields", {}).values() if field]
+    return any(choice.get("sparse") is True for choice in [*choices, *own])
+
+
+def _set(asked: dict[str, Any], *path: str) -> Any:
+    """What the user set at a key, else None."""
+    found: Any = asked
+    for part in path:
+        if not isinstance(found, dict):
+            return None
+        found = found.get(part)
+    return copy.copy(found)

@@ -1,0 +1,267 @@
+"""A model measured on files of the older shapes: labelled pairs, or each user's true items."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from anyrec.core.errors import DataError, Fault, InputError
+from anyrec.data.dataset import Dataset, Side, rows_of
+from anyrec.data.formats.columns import Faults, id_column, show
+from anyrec.data.read import TOP, decode_any, read_bytes
+from anyrec.data.split import NOW
+from anyrec.evaluation.classification import best_threshold, classify_pairs, score_pairs, validation_threshold
+from anyrec.evaluation.held_out import HeldOut, apply_repeats, rank_state, rankable_items
+from anyrec.evaluation.list_metrics import Catalogue, list_metrics
+from anyrec.evaluation.measure import category_feature, indicators
+from anyrec.evaluation.ranking import Pairs, ranking_metrics
+
+if TYPE_CHECKING:
+    from anyrec.recommender import Recommender
+
+
+class FilePairs(NamedTuple):
+    """The pairs of a file whose user and item the model knows.
+
+    users, items: (pairs,) rows. labels: (pairs,) bool, or None where the file lists items by user. skipped: how many
+    users and items were unknown, as often as they are named, and how many pairs were dropped for it.
+    """
+
+    users: np.ndarray
+    items: np.ndarray
+    labels: np.ndarray | None
+    skipped: dict[str, int]
+
+
+def evaluate_file(
+    recommender: Recommender,
+    truth_path: str | Path,
+    exclude_path: str | Path | None = None,
+    *,
+    threshold: float | None = None,
+    skip_unknown: bool = False,
+) -> dict[str, Any]:
+    """Metrics of a model on a JSON file, as JSON.
+
+    truth_path: `[[user, item, label], ...]`, labels 0 or 1, gives classification metrics; `{user: [items]}` gives ranking and
+        list metrics over the whole catalogue.
+    exclude_path: `{user: [items]}`, items that lists leave out for a user; by default what the user had before. For the second
+        shape only. A true item among them is counted by `evaluation.repeats`.
+    threshold: for the first shape only; by default the best on the model's validation part, or, if the model comes without
+        its data, the best on the file itself.
+    skip_unknown: drop and count pairs of users or items that the model does not know, instead of refusing them.
+    Users are scored with what was known of them before the true pairs (`levels_before`).
+    Ids match whatever their type: "12" is the model's 12. Raises DataError with every fault of both files, InputError for
+    an option that the file's shape has no use for.
+    """
+    faults = Faults()
+    truth = read_pairs(Path(truth_path), recommender.dataset, skip_unknown, faults)
+    exclude = (
+        None if exclude_path is None else read_pairs(Path(exclude_path), recommender.dataset, skip_unknown, faults)
+    )
+    if exclude is not None and exclude.labels is not None:
+        faults.add("shape", f"{exclude_path}", "pairs with labels exclude nothing.", 'Give {"user": ["item", ...]}.')
+    if faults:
+        raise DataError(faults.shown, dict(faults.counts))
+    if not len(truth.users):
+        mend = "Give at least one user and item that the model knows."
+        raise DataError(Fault(str(truth_path), "there is nothing to measure.", mend, "no data"))
+    if truth.labels is not None:
+        if exclude is not None:
+            fault = Fault("--exclude", "labelled pairs are not ranked: nothing is excluded.", "Leave it out.", "option")
+            raise InputError(fault)
+        return {**_classification(recommender, truth, threshold), "skipped": truth.skipped}
+    if threshold is not None:
+        raise InputError(Fault("--threshold", "a file without labels has no use for it.", "Leave it out.", "option"))
+    skipped = {"skipped": truth.skipped} | ({} if exclude is None else {"skipped_exclude": exclude.skipped})
+    return {**_ranking(recommender, truth, exclude), **skipped}
+
+
+def levels_before(recommender: Recommender, pairs: FilePairs) -> np.ndarray:
+    """(users,) the part of the split that each user is scored before, as `Recommender.before` takes it.
+
+    A file does not say when its pairs happened, so this is inferred from those that were held out: if the test part has them
+    all, users are scored before it; else if the validation part has them all, before that; else each user before the first part
+    that has one of the user's pairs. Users without a held-out pair are scored with everything that is known of them.
+    """
+    seen, masks = recommender.seen, recommender.seen_parts
+    recommender.seen_before("test")  # raises ModelError where the model does not say what was held out
+    assert masks is not None
+    place = seen.places(pairs.users, pairs.items)
+    parts = np.where(place >= 0, masks[np.maximum(place, 0)], 0) & ~np.uint8(1)
+    users, parts = pairs.users[parts > 0], parts[parts > 0]
+    levels = np.full(len(recommender.dataset.users), NOW)
+    for level in (2, 1):
+        if (parts >> level & 1).all():
+            levels[users] = level
+            return levels
+    np.minimum.at(levels, users, np.log2(parts & -parts.astype(np.int16)).astype(np.int64))
+    return levels
+
+
+def _classification(recommender: Recommender, truth: FilePairs, threshold: float | None) -> dict[str, Any]:
+    assert truth.labels is not None
+    state, repeats = recommender.before(levels_before(recommender, truth)), recommender.config.evaluation.repeats
+    chosen: dict[str, Any] = {"threshold_from": "given"}
+    notes: list[str] = []
+    if threshold is None and recommender.split is not None and len(recommender.split.validation):
+        threshold, chosen, notes = validation_threshold(recommender)
+    if threshold is None:
+        scores, repeated = score_pairs(state, truth.users, truth.items), state.seen.contains(truth.users, truth.items)
+        kept = np.ones_like(repeated) if repeats == "include_seen" or repeated.all() else ~repeated
+        threshold, chosen = best_threshold(truth.labels[kept], scores[kept]), {"threshold_from": "this file"}
+        notes = [
+            "The threshold was chosen on the very pairs that are measured: all but auc is too good. Give one, or --data."
+        ]
+    found = classify_pairs(state, truth.users, truth.items, truth.labels, threshold, repeats)
+    return {**found, **chosen, "notes": notes}
+
+
+def _ranking(recommender: Recommender, truth: FilePairs, exclude: FilePairs | None) -> dict[str, Any]:
+    """Means over users of the metrics of ranking.py and lists.py. How popular items are is taken from all interactions that the
+    model knows of."""
+    dataset, config, ks = recommender.dataset, recommender.config, recommender.config.evaluation.k
+    counts = np.bincount(recommender.seen.items, minlength=len(dataset.items))
+    targets = Pairs.of(truth.users, truth.items, len(dataset.users))
+    state = recommender.before(levels_before(recommender, truth))
+    known = state.seen if exclude is None else Pairs.of(exclude.users, exclude.items, len(dataset.users))
+    held = HeldOut(targets, known, rankable_items(recommender))
+    repeated = int(held.repeated.sum())
+    held = apply_repeats(held, config.evaluation.repeats)
+    if exclude is not None:
+        held = held._replace(exclude_seen=True)
+    ranking = rank_state(state, held)
+    own = int(known.counts()[ranking.users].sum()) if held.exclude_seen else 0
+    category = category_feature(dataset, config.evaluation.category)
+    traits = None if category is None else indicators(dataset, "item", category)[0]
+    known_users = int((recommender.seen.counts() > 0).sum())
+    catalogue = Catalogue(counts, known_users, held.rankable, traits, state.seen)
+    found: dict[str, Any] = ranking_metrics(ranking, ks)
+    for name, value in list_metrics(ranking, catalogue, ks).items():
+        if not np.isnan(value).all():
+            found[name] = float(np.nanmean(value))
+    return {
+        **found,
+        "users": len(ranking.users),
+        "targets": len(ranking.targets),
+        "repeats": config.evaluation.repeats,
+        "repeated_targets": repeated,
+        "excluded": len(known.items) if exclude is not None else own,
+        "excluded_from": "history" if exclude is None else "file",
+        "candidates": config.evaluation.candidates,
+        "candidate_samples": config.evaluation.candidate_samples,
+    }
+
+
+def read_pairs(path: Path, dataset: Dataset, skip_unknown: bool, faults: Faults) -> FilePairs:
+    """The pairs of a file in either shape; its faults are added to `faults`. Raises DataError for what is no JSON."""
+    document = decode_any(read_bytes(path), path)
+    if isinstance(document, list):
+        return _labelled(document, path, dataset, skip_unknown, faults)
+    if isinstance(document, dict) and not set(document) & set(TOP):
+        return _listed(document, path, dataset, skip_unknown, faults)
+    mend = 'Give [[user, item, label], ...] or {"user": ["item", ...]}.'
+    if isinstance(document, dict):
+        faults.add(
+            "shape", str(path), "this is a data set, not pairs to measure on.", f"{mend} A data set goes with --data."
+        )
+    else:
+        faults.add("shape", str(path), f"expected a list or an object; found {show(document)}.", mend)
+    return _nothing()
+
+
+def _labelled(document: list[Any], path: Path, dataset: Dataset, skip_unknown: bool, faults: Faults) -> FilePairs:
+    """[[user, item, label], ...]"""
+    if not (set(map(type, document)) <= {list} and set(map(len, document)) <= {3}):
+        wrong = [row for row, value in enumerate(document) if type(value) is not list or len(value) != 3]
+        faults.add_rows(
+            "shape",
+            wrong,
+            lambda row: (f"{path}: /{row}", f"expected [user, item, label]; found {show(document[row])}.", ""),
+        )
+        return _nothing()
+    users, items, labels = map(list, zip(*document, strict=True)) if document else ([], [], [])
+    if not (set(map(type, labels)) <= {int, float, bool} and set(labels) <= {0, 1}):
+        wrong = [
+            row for row, value in enumerate(labels) if type(value) not in (int, float, bool) or value not in (0, 1)
+        ]
+        faults.add_rows(
+            "bad label",
+            wrong,
+            lambda row: (
+                f"{path}: /{row}/2",
+                f"a label is 0 or 1; found {show(labels[row])}.",
+                "Write 1 for a positive.",
+            ),
+        )
+        labels = [0] * len(document)
+    user_rows = _rows(users, "user", lambda row: f"{path}: /{row}/0", dataset, skip_unknown, faults)
+    item_rows = _rows(items, "item", lambda row: f"{path}: /{row}/1", dataset, skip_unknown, faults)
+    return _known(user_rows, item_rows, np.arange(len(users)), np.array(labels, bool))
+
+
+def _listed(document: dict[str, Any], path: Path, dataset: Dataset, skip_unknown: bool, faults: Faults) -> FilePairs:
+    """{user: [items]}"""
+    users = list(document)
+
+    def user_at(row: int) -> str:
+        return f"{path}: /" + users[row].replace("~", "~0").replace("/", "~1")
+
+    if not set(map(type, document.values())) <= {list}:
+        wrong = [row for row, user in enumerate(users) if type(document[user]) is not list]
+        faults.add_rows(
+            "shape",
+            wrong,
+            lambda row: (user_at(row), f"expected a list of item ids; found {show(document[users[row]])}.", ""),
+        )
+        return _nothing()
+    lengths = np.fromiter(map(len, document.values()), np.int64, len(users))
+    starts = np.cumsum(lengths) - lengths
+    owners = np.repeat(np.arange(len(users)), lengths)
+
+    def item_at(row: int) -> str:
+        return f"{user_at(owners[row])}/{row - starts[owners[row]]}"
+
+    items = list(chain.from_iterable(document.values()))
+    user_rows = _rows(users, "user", user_at, dataset, skip_unknown, faults)
+    return _known(user_rows, _rows(items, "item", item_at, dataset, skip_unknown, faults), owners, None)
+
+
+def _rows(
+    values: list[Any], side: Side, pointer: Callable[[int], str], dataset: Dataset, skip_unknown: bool, faults: Faults
+) -> np.ndarray:
+    """(values,) the row of each id in the model, -1 where it is unknown, which is a fault unless it may be skipped.
+
+    Ids are compared as texts, since the keys of a JSON object are always texts.
+    """
+    ids = id_column(values, pointer, faults)
+    rows = rows_of(ids.cast(pa.string()), dataset.ids(side).cast(pa.string()))
+    unknown = np.flatnonzero((rows < 0) & ids.is_valid().to_numpy(zero_copy_only=False))
+    if not skip_unknown:
+        mend = "Take it out, or leave out all such with --skip-unknown."
+        faults.add_rows(
+            "unknown id", unknown, lambda row: (pointer(row), f"the model knows no {side} {show(values[row])}.", mend)
+        )
+    return rows
+
+
+def _known(user_rows: np.ndarray, item_rows: np.ndarray, owners: np.ndarray, labels: np.ndarray | None) -> FilePairs:
+    """user_rows: (users named,); item_rows, owners: (pairs,), whose place among the users named each pair has."""
+    pair_users = user_rows[owners]
+    kept = (pair_users >= 0) & (item_rows >= 0)
+    skipped = {
+        "unknown_users": int((user_rows < 0).sum()),
+        "unknown_items": int((item_rows < 0).sum()),
+        "dropped_pairs": int((~kept).sum()),
+    }
+    return FilePairs(pair_users[kept], item_rows[kept], None if labels is None else labels[kept], skipped)
+
+
+def _nothing() -> FilePairs:
+    none = np.empty(0, np.int64)
+    return FilePairs(none, none, None, {})

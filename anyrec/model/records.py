@@ -1,0 +1,255 @@
+"""One side of a request as the model reads it: ids, features, what its users did, and what could not be read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from anyrec.core.contracts import Context
+from anyrec.core.errors import Fault
+from anyrec.data.dataset import Dataset, Side
+from anyrec.data.formats.columns import show
+from anyrec.data.histories import HISTORY_NAMES, Brought
+from anyrec.data.list_columns import flat
+
+NAMED = 3
+"""Categories that a note shows."""
+SUGGESTED = 10
+"""Known names that a note lists if none is similar."""
+
+
+@dataclass
+class Records:
+    """Users or items of one request, read once. Nothing in it is shared with another request.
+
+    ids: (rows,). rows: (rows,) each one's row among the known, -1 for a new one. table: the records in the model's types; None
+    if only ids were given. context: the folder and the warnings of this request. brought: what its users did, by the request.
+    everyone: whether these are all known records, in their order.
+    """
+
+    side: Side
+    ids: pa.Array
+    rows: np.ndarray
+    table: pa.Table | None
+    context: Context
+    brought: Brought | None = None
+    everyone: bool = False
+
+    def slice(self, start: int, length: int) -> Records:
+        """Records `start` to `start + length`, with the same surroundings."""
+        brought = self.brought
+        if brought is not None:
+            low, high = np.searchsorted(brought.owners, [start, start + length])
+            part = brought.take(np.arange(low, high))
+            brought = part._replace(owners=part.owners - start, instead=brought.instead[start : start + length])
+        table = None if self.table is None else self.table.slice(start, length).combine_chunks()
+        rows = self.rows[start : start + length]
+        return Records(self.side, self.ids.slice(start, length), rows, table, self.context, brought)
+
+    @property
+    def active(self) -> np.ndarray:
+        """(rows,) bool: users of whom the request says what they did."""
+        found = np.zeros(len(self.ids), bool)
+        if self.brought is not None:
+            found[self.brought.owners] = True
+            found |= self.brought.instead
+        return found
+
+    @property
+    def bare(self) -> np.ndarray:
+        """(rows,) bool: records that hold nothing but their id."""
+        bare = np.ones(len(self.ids), bool)
+        if self.table is not None:
+            for name in self.table.column_names:
+                if name != f"{self.side}_id":
+                    bare &= self.table.column(name).is_null().to_numpy()
+        return bare
+
+
+def before_interactions(records: Records) -> Records:
+    """The users without the request's interactions; lists that their records hold stay."""
+    brought = records.brought
+    if brought is None:
+        return records
+    return replace(records, brought=brought.take(np.flatnonzero(brought.listed)) if brought.instead.any() else None)
+
+
+def pointer(side: Side, row: int, name: str) -> str:
+    """Where a record's value stands in the JSON of a request."""
+    return f"/{side}_data/{row}/{name.replace('.', '/', 1)}"
+
+
+def counted(count: int, what: str) -> str:
+    """A number and its noun: 1 record, 2 records."""
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+
+
+def conformed(table: pa.Table, known: pa.Table, side: Side, faults: list[Fault]) -> pa.Table:
+    """The records' columns in the types of the model's own; what cannot be is left out and named in `faults`.
+
+    A list of one value stands for that value. Several texts, categories or images stay a list, which their encoders read.
+    """
+    for place, name in enumerate(table.column_names):
+        if name == f"{side}_id" or name not in known.column_names:
+            continue
+        column, wanted = table.column(name).combine_chunks(), known.schema.field(name).type
+        if column.type == wanted:
+            continue
+        table = table.set_column(place, name, _conformed(column, wanted, name, side, faults))
+    return table
+
+
+def _conformed(column: pa.Array, wanted: pa.DataType, name: str, side: Side, faults: list[Fault]) -> pa.Array:
+    if pa.types.is_list(column.type) and not pa.types.is_list(wanted):
+        lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
+        several = lengths > 1
+        if several.any() and name.split(".")[0] in ("text", "categorical", "image"):
+            return column
+        if several.any():
+            row = int(np.argmax(several))
+            what = (
+                f"one value is expected; found a list, {show(column[row].as_py())} "
+                f"({counted(int(several.sum()), 'record')}): not read."
+            )
+            faults.append(Fault(pointer(side, row, name), what, "Give one value.", "list"))
+        offsets = np.concatenate([[0], np.cumsum(lengths)])[:-1]
+        place = pa.array(np.minimum(offsets, max(0, int(lengths.sum()) - 1)), mask=lengths != 1)
+        values = column.flatten()
+        column = values.take(place) if len(values) else pa.nulls(len(column), values.type)
+    elif pa.types.is_list(wanted) and not pa.types.is_list(column.type):
+        column = _listed(column)
+    try:
+        return column.cast(wanted)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):
+        count = len(column) - column.null_count
+        row = int(np.argmax(column.is_valid().to_numpy(zero_copy_only=False)))
+        what = f"the model holds {wanted} here; found {column.type} ({counted(count, 'record')}): not read."
+        faults.append(Fault(pointer(side, row, name), what, kind="type"))
+        return pa.nulls(len(column), wanted)
+
+
+def unknown_features(table: pa.Table, known: Dataset, side: Side, also: set[str]) -> list[Fault]:
+    """A fault for each feature that the model does not know. also: columns that are read in another way."""
+    features = known.features(side)
+    groups = sorted({name.split(".")[0] for name in features})
+    faults = []
+    for name in table.column_names:
+        if name == f"{side}_id" or name in features or name in also:
+            continue
+        column = table.column(name).combine_chunks()
+        count = len(column) - column.null_count
+        if not count:
+            continue
+        row = int(np.argmax(column.is_valid().to_numpy(zero_copy_only=False)))
+        group, _, field = name.partition(".")
+        same = [one for one in features if one.split(".", 1)[1] == field]
+        if group not in groups and not same:
+            what, near = f"the model knows no feature group '{group}' of {side}s", suggestion(group, groups)
+        else:
+            what = f"the model knows no {side} feature '{name}'"
+            near = f"Did you mean '{same[0]}'?" if same else suggestion(name, features)
+        what += f" ({counted(count, 'record')}): not read."
+        if name.startswith("temporal.") and not same and _holds_ids(column):
+            near += (
+                f" A list of what the user did is read if data.history names it, or under a name as {HISTORY_NAMES[0]}."
+            )
+        faults.append(Fault(pointer(side, row, name), what, near, "unknown feature"))
+    return faults
+
+
+def unseen_categories(table: pa.Table, side: Side, names: list[str], vocabulary: dict[str, pa.Array]) -> list[Fault]:
+    """A fault for each categorical feature with values that no record of the model has.
+
+    Args:
+        names: The features that the model reads.
+        vocabulary: The categories of each.
+    """
+    faults = []
+    for name in names:
+        if name not in table.column_names or name not in vocabulary:
+            continue
+        values, owners = flat(table.column(name).combine_chunks())
+        seen = vocabulary[name]
+        new = pc.invert(pc.is_in(values.cast(seen.type), value_set=seen)).to_numpy(zero_copy_only=False)
+        if not new.any():
+            continue
+        distinct = values.filter(pa.array(new)).unique()
+        shown = ", ".join(f"'{one}'" for one in distinct.slice(0, NAMED).to_pylist())
+        more = f" and {len(distinct) - NAMED:,} more" if len(distinct) > NAMED else ""
+        row, records = int(owners[new][0]), len(np.unique(owners[new]))
+        noun = "the category" if len(distinct) == 1 else "the categories"
+        what = f"the model never saw {noun} {shown}{more} ({counted(records, 'record')})."
+        near = suggestion(str(distinct[0].as_py()), [str(one) for one in seen.to_pylist()])
+        faults.append(Fault(pointer(side, row, name), what, near, "unseen category"))
+    return faults
+
+
+def suggestion(name: str, known: list[str]) -> str:
+    """The known name that is most like `name`, or the first of all."""
+    folded = {one.lower(): one for one in known}
+    if name.lower() in folded:
+        return f"Did you mean '{folded[name.lower()]}'?"
+    near = get_close_matches(name[:100], known[:10_000], n=1, cutoff=0.5)
+    if near:
+        return f"Did you mean '{near[0]}'?"
+    if not known:
+        return "It knows none."
+    more = f", ... ({len(known):,} in all)" if len(known) > SUGGESTED else ""
+    return "Known: " + ", ".join(known[:SUGGESTED]) + more + "."
+
+
+def completed(known: pa.Table, records: pa.Table | None, rows: np.ndarray, key: str = "user_id") -> pa.Table:
+    """The records, completed by what is known of those with a row >= 0 where they hold nothing."""
+    place = pa.array(rows, mask=rows < 0)
+    if records is None:
+        return known.take(place)
+    columns = {key: records.column(key).combine_chunks()}
+    for name in dict.fromkeys([*known.column_names, *records.column_names]):
+        if name == key:
+            continue
+        own = records.column(name).combine_chunks() if name in records.column_names else None
+        if name not in known.column_names:
+            columns[name] = own
+            continue
+        column = known.column(name).combine_chunks()
+        columns[name] = column.take(place) if own is None else _coalesce(own, column, place)
+    return pa.table(columns)
+
+
+def joined(known: pa.Table, new: pa.Table) -> pa.Table:
+    """Both tables one after the other; a column that is a list in one of them is a list in both."""
+    for name in new.column_names:
+        if name in known.column_names and new.schema.field(name).type != known.schema.field(name).type:
+            mine = known.column(name).combine_chunks()
+            if pa.types.is_list(new.schema.field(name).type) and not pa.types.is_list(mine.type):
+                known = known.set_column(known.column_names.index(name), name, _listed(mine))
+    return pa.concat_tables([known, new], promote_options="permissive")
+
+
+def _coalesce(own: pa.Array, known: pa.Array, place: pa.Array) -> pa.Array:
+    """own: (rows,), and `known[place]` where it is null."""
+    if pa.types.is_list(own.type) and not pa.types.is_list(known.type):
+        known = _listed(known)
+    if own.type != known.type:
+        try:
+            own = own.cast(known.type)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):
+            return own
+    after = pa.array(np.arange(len(known), len(known) + len(own)))
+    return pa.concat_arrays([known, own]).take(pc.if_else(own.is_valid(), after, place))
+
+
+def _holds_ids(column: pa.Array) -> bool:
+    return pa.types.is_list(column.type) and (
+        pa.types.is_string(column.type.value_type) or pa.types.is_integer(column.type.value_type)
+    )
+
+
+def _listed(column: pa.Array) -> pa.Array:
+    """Each value as a list of one; null stays null."""
+    offsets = np.concatenate([[0], np.cumsum(column.is_valid().to_numpy(zero_copy_only=False))]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), column.drop_null(), mask=column.is_null())

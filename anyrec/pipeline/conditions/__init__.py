@@ -1,0 +1,1 @@
+"""The `where` conditions of rules: syntax, constants, features and their evaluation."""

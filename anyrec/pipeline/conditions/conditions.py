@@ -1,0 +1,349 @@
+"""The `where` language: conditions in JSON over features of items, users and the moment (docs/rules.md).
+
+    {"item.continuous.price": {"lt": 20}, "item.categorical.tags": {"overlaps": "user.categorical.interests"}}
+
+A comparison with a missing value is false, whatever the operator; only `is_null` asks for missing values.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import AfterValidator, Field
+from scipy import sparse
+
+from anyrec.core.errors import ConfigError, Fault, did_you_mean
+from anyrec.pipeline.conditions.constants import Wrong, constant_values, kind_of
+from anyrec.pipeline.conditions.features import (
+    PLURAL,
+    Features,
+    Kind,
+    Type,
+    Values,
+    known_types,
+    split_name,
+    wrong_value,
+)
+from anyrec.pipeline.conditions.syntax import ORDER, SETS, Group, Operand, Test, read_condition, tests_of
+
+if TYPE_CHECKING:
+    from anyrec.pipeline.contracts import Request
+    from anyrec.recommender import Recommender
+
+
+class Condition:
+    """A condition, read and ready to be asked."""
+
+    def __init__(self, document: dict[str, Any]):
+        """Raises ConfigError with every fault of its form, each at a pointer from the document's root."""
+        faults: list[Fault] = []
+        self.root = read_condition(document, "", 0, faults)
+        if faults:
+            raise ConfigError(faults)
+        self.tests = tests_of(self.root)
+        names = [
+            name for test in self.tests for name in (test.feature, *(one.feature for one in test.operands)) if name
+        ]
+        self.names_user = any(name.startswith("user.") for name in names)
+        constants = [value for test in self.tests for one in test.operands for value in one.constants]
+        moving = any(str(value).strip().startswith("now") for value in constants)
+        self.lasting = all(name.startswith("item.") for name in names) and not moving
+        self._found: tuple[pa.Table | None, np.ndarray | None] = (None, None)
+        self.features = Features()
+
+    def check(self, recommender: Recommender, where: str = "/where") -> list[Fault]:
+        """What does not fit the data: unknown features, values of the wrong type. where: of the document in the options."""
+        types = known_types(recommender)
+        faults = [fault for test in self.tests for fault in _check_test(test, types)]
+        return [Fault(where + fault.where, fault.what, fault.mend, fault.kind) for fault in faults]
+
+    def holds(self, request: Request, items: np.ndarray | None = None) -> np.ndarray:
+        """(items,) bool where no user feature is named, (users, items) bool where one is.
+
+        items: (items,) the only rows to look at, in this order. Raises InputError for a value of the request of the wrong type.
+        """
+        if self.lasting:  # of an unchanged catalogue, always the same
+            table, found = self._found
+            if table is not request.items or found is None:
+                found = self._holds(self.root, request, None)[0]
+                found.flags.writeable = False
+                self._found = request.items, found
+            return found if items is None else found[items]
+        rows = len(request.items) if items is None else len(items)
+        found = self._holds(self.root, request, items)
+        return np.broadcast_to(found, (len(request.rows) if self.names_user else 1, rows))[
+            slice(None) if self.names_user else 0
+        ]
+
+    def _holds(self, node: Test | Group, request: Request, items: np.ndarray | None) -> np.ndarray:
+        """Broadcasts to (users, items)."""
+        if isinstance(node, Test):
+            return _Comparison(node, request, items, self.features).result()
+        parts = [self._holds(part, request, items) for part in node.parts]
+        if node.how == "not":
+            return ~parts[0]
+        found = parts[0]
+        for part in parts[1:]:
+            found = found & part if node.how == "all" else found | part
+        return found
+
+
+def well_formed(document: dict[str, Any]) -> dict[str, Any]:
+    """For options: the document itself. Raises ValueError with every fault of its form."""
+    try:
+        Condition(document)
+    except ConfigError as error:
+        said = [
+            f"{fault.where or '/'}: {fault.what.rstrip('.')}" + (f" ({fault.mend.rstrip('.')})" if fault.mend else "")
+            for fault in error.faults
+        ]
+        raise ValueError("; ".join(said)) from None
+    return document
+
+
+Where = Annotated[dict[str, Any], AfterValidator(well_formed)]
+"""An option that holds a condition."""
+
+
+def where_field(description: str, default: Any = ...) -> Any:
+    return Field(default, description=f"{description} A condition (docs/rules.md).")
+
+
+class _Comparison:
+    """One test of one request. Each side is values of items, of users or (one row) of neither."""
+
+    def __init__(self, test: Test, request: Request, items: np.ndarray | None, features: Features):
+        self.test, self.request, self.items, self.features = test, request, items, features
+        self.kind: Kind | None = None
+
+    def result(self) -> np.ndarray:
+        """Broadcasts to (users, items)."""
+        test = self.test
+        self.kind = self._kind()
+        left = self._values(Operand(test.where, test.feature))
+        if test.operator == "is_null":
+            missing = test.operands[0].constants[0]
+            return self._place((left.counts == 0) if missing else (left.counts > 0), test.feature)
+        operator, operands = test.operator, test.operands
+        if operator == "between":
+            return self._compare("ge", left, operands[0]) & self._compare("le", left, operands[1])
+        if operator in SETS:
+            return self._sets(operator, left, operands[0])
+        return self._compare(operator, left, operands[0])
+
+    def _kind(self) -> Kind | None:
+        """As what the two sides are compared: what the column among them holds, else what the moment's value is."""
+        test = self.test
+        named = [test.feature, *(one.feature for one in test.operands if one.feature)]
+        for name in named:
+            if not name.startswith("context.") and (values := self.features.of(self.request, name)).kind != "other":
+                return values.kind
+        given = [value for name in named for value in self._given(name)]
+        kind = kind_of(given) if given else None
+        return "time" if kind == "text" and test.operator in (*ORDER, "between") else kind
+
+    def _given(self, name: str) -> tuple[Any, ...]:
+        """The values of the moment of that name."""
+        value = self.request.context.get(split_name(name)[1]) if name.startswith("context.") else None
+        return tuple(value) if isinstance(value, (list, tuple)) else () if value is None else (value,)
+
+    def _column(self, name: str) -> Values | None:
+        """None for the context's."""
+        if name.startswith("context."):
+            return None
+        values = self.features.of(self.request, name)
+        return values.take(self.items) if self.items is not None and name.startswith("item.") else values
+
+    def _values(self, operand: Operand) -> Values:
+        """The operand as values, those of the moment and constants read as what they are compared with."""
+        if operand.feature and (column := self._column(operand.feature)) is not None:
+            if self.test.operator != "is_null" and column.kind not in ("other", self.kind):
+                what = f"'{operand.feature}' holds {PLURAL[column.kind]} here, and is compared with {PLURAL[self.kind or 'other']}."
+                raise wrong_value(f"/{operand.feature}", what)
+            return column
+        constants = self._given(operand.feature) if operand.feature else operand.constants
+        try:
+            return constant_values(constants, self.kind, self.request.now)
+        except Wrong as wrong:
+            raise wrong_value(f"/{operand.feature or operand.where}", f"{wrong}.") from None
+
+    def _compare(self, operator: str, left: Values, operand: Operand) -> np.ndarray:
+        right = self._values(operand)
+        right = _same_names(left, right)
+        a, b = self._place(self._one(left), self.test.feature), self._place(self._one(right), operand.feature)
+        if operator == "eq":
+            return np.asarray(a == b)
+        if operator == "ne":
+            return (a != b) & ~np.isnan(a) & ~np.isnan(b)
+        return ORDER[operator](a, b)
+
+    def _one(self, values: Values) -> np.ndarray:
+        """(rows,) the one value of each."""
+        if values.many and len(values.owners) and values.counts.max() > 1:
+            raise wrong_value(
+                f"/{self.test.feature}", f"several values were given where '{self.test.operator}' compares one."
+            )
+        return values.single()
+
+    def _sets(self, operator: str, left: Values, operand: Operand) -> np.ndarray:
+        column = split_name(self.test.feature)[1]
+        if column.startswith("text.") and operator in ("contains", "overlaps"):
+            return self._place(_within_texts(operator, left, operand.constants), self.test.feature)
+        right = self._values(operand)
+        common = self._common(left, _same_names(left, right), operand.feature)
+        if operator == "contains":
+            wanted = self._place(right.counts, operand.feature)
+            return (common == wanted) & (wanted > 0)
+        if operator == "not_in":
+            return (
+                (common == 0)
+                & self._place(left.counts > 0, self.test.feature)
+                & self._place(right.counts > 0, operand.feature)
+            )
+        return common > 0
+
+    def _common(self, left: Values, right: Values, right_name: str | None) -> np.ndarray:
+        """How many values two records share, for all pairs of records of the two sides."""
+        sides = _side(self.test.feature), _side(right_name)
+        if sides[1] is None or sides[0] is None:
+            wide, narrow, name = (left, right, self.test.feature) if sides[1] is None else (right, left, right_name)
+            shared = _among(wide, narrow)
+            return self._place(np.bincount(wide.owners[shared], minlength=wide.rows), name)
+        mine, others, width = _codes(left, right)
+        if sides[0] == sides[1]:
+            shared = np.isin(left.owners * width + mine, right.owners * width + others)
+            return self._place(np.bincount(left.owners[shared], minlength=left.rows), self.test.feature)
+        a, b = _matrix(left, mine, width), _matrix(right, others, width)
+        users, items = (a, b) if sides[0] == "user" else (b, a)
+        return (users @ items.T).toarray()
+
+    def _place(self, array: np.ndarray, name: str | None) -> np.ndarray:
+        """(rows,) as (users, 1), (1, items) or (1, 1)."""
+        return array[:, None] if _side(name) == "user" else array[None, :]
+
+
+def _side(name: str | None) -> str | None:
+    """`item`, `user`, or None for constants and the moment."""
+    side = name.split(".", 1)[0] if name else None
+    return None if side == "context" else side
+
+
+def _matrix(values: Values, codes: np.ndarray, width: int) -> Any:
+    """(rows, width) of ones."""
+    offsets = np.searchsorted(values.owners, np.arange(values.rows + 1))
+    return sparse.csr_matrix((np.ones(len(codes), np.int32), codes, offsets), (values.rows, width))
+
+
+def _among(wide: Values, narrow: Values) -> np.ndarray:
+    """(values,) bool: which of the many values are among the few."""
+    if wide.names is None or narrow.names is None:
+        return np.isin(wide.data, narrow.data)
+    few = np.zeros(int(max(wide.data.max(initial=0), narrow.data.max(initial=0))) + 1, bool)
+    few[narrow.data] = True
+    return few[wide.data]
+
+
+def _codes(left: Values, right: Values) -> tuple[np.ndarray, np.ndarray, int]:
+    """Both sides' values as whole numbers below the third, the same for the same value."""
+    if left.names is not None and right.names is not None:
+        return left.data, right.data, int(max(left.data.max(initial=0), right.data.max(initial=0))) + 1
+    distinct, codes = np.unique(np.concatenate([left.data, right.data]), return_inverse=True)
+    return codes[: len(left.data)], codes[len(left.data) :], len(distinct)
+
+
+def _same_names(left: Values, right: Values) -> Values:
+    """The right values with texts by their place among the left's names, those past its end being texts that are not there."""
+    if left.names is None or right.names is None:
+        return right
+    place = pc.index_in(right.names, value_set=left.names)
+    own = pa.array(np.arange(len(right.names)) + len(left.names), pa.int64())
+    places = pc.coalesce(place.cast(pa.int64()), own).to_numpy(zero_copy_only=False)
+    return Values(right.kind, right.many, right.rows, right.owners, places[right.data.astype(np.int64)], left.names)
+
+
+def _within_texts(operator: str, texts: Values, parts: tuple[Any, ...]) -> np.ndarray:
+    """(rows,) whether all parts occur in a record's text (contains), or any (overlaps), in any case of letters."""
+    held = np.zeros((len(parts), texts.rows), bool)
+    if texts.names is not None:
+        for row, part in zip(held, parts, strict=True):
+            with_it = pc.match_substring(texts.names, str(part), ignore_case=True).to_numpy(zero_copy_only=False)
+            row[texts.owners[with_it[texts.data]]] = True
+    return np.asarray(held.all(0) if operator == "contains" else held.any(0))
+
+
+def _check_test(test: Test, types: dict[str, Type]) -> list[Fault]:
+    sides = [
+        (test.feature, test.where.rsplit("/", 1)[0]),
+        *((one.feature, one.where) for one in test.operands if one.feature),
+    ]
+    unknown = [(name, where) for name, where in sides if name not in types and not name.startswith("context.")]
+    if unknown:
+        mend = 'For a plain text write {"value": "…"}.'
+        suggest = {name: did_you_mean(name, [one for one in types if one[:5] == name[:5]]) for name, _ in unknown}
+        return [
+            Fault(
+                where,
+                f"the data has no feature '{name}'.",
+                suggest[name] + (f" {mend}" if name != test.feature else ""),
+                "unknown feature",
+            )
+            for name, where in unknown
+        ]
+    if test.operator == "is_null":
+        return []
+    found = [types[name] for name, _ in sides if name in types]
+    if not found:
+        return _check_order(test)
+    what = _misfit(test, found)
+    if what:
+        return [Fault(test.where, f"{what}.", kind="wrong type")]
+    return _check_constants(test, found[0].kind)
+
+
+def _misfit(test: Test, found: list[Type]) -> str:
+    """What is wrong with the types of the features that a test compares."""
+    operator, kind = test.operator, found[0].kind
+    if "other" in {one.kind for one in found}:
+        return f"'{test.feature}' holds what rules cannot read; only is_null can be asked"
+    if len({one.kind for one in found}) > 1:
+        return " cannot be compared with ".join(PLURAL[one.kind] for one in found)
+    if operator not in SETS and any(one.many for one in found):
+        return f"'{operator}' compares single values, and '{test.feature}' or its operand holds several: use contains or overlaps"
+    if operator in ("in", "not_in") and found[0].many and not test.feature.startswith("context."):
+        return f"'{test.feature}' holds several values: use overlaps"
+    if operator in (*ORDER, "between") and kind in ("text", "flag"):
+        return f"{PLURAL[kind]} have no order: '{operator}' compares numbers and times"
+    if (
+        test.feature.split(".")[1] == "text"
+        and operator in ("contains", "overlaps")
+        and any(one.feature for one in test.operands)
+    ):
+        return "what a text contains is given as a constant"
+    return ""
+
+
+def _check_order(test: Test) -> list[Fault]:
+    """Faults of a test that names values of the moment alone, whose types only a request knows."""
+    constants = [value for one in test.operands for value in one.constants]
+    if test.operator not in (*ORDER, "between") or not constants:
+        return []
+    kind = kind_of(constants)
+    if kind != "flag":
+        return _check_constants(test, "number" if kind == "number" else "time")
+    what = f"true and false have no order: '{test.operator}' compares numbers and times."
+    return [Fault(test.where, what, kind="wrong type")]
+
+
+def _check_constants(test: Test, kind: Kind) -> list[Fault]:
+    faults = []
+    for operand in test.operands:
+        if operand.feature is None:
+            try:
+                constant_values(operand.constants, kind, 0)
+            except Wrong as wrong:
+                mend = f"'{test.feature}' is compared as {PLURAL[kind]}."
+                faults.append(Fault(operand.where, f"{wrong}.", mend, "wrong type"))
+    return faults

@@ -1,0 +1,112 @@
+"""Constants of a condition, and values of the moment, read as what they are compared with; times, absolute and relative to now."""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from anyrec.pipeline.conditions.features import Kind, Values
+
+SECOND = 1_000_000
+DAY = 86_400 * SECOND
+UNITS = {"s": SECOND, "m": 60 * SECOND, "h": 3600 * SECOND, "d": DAY, "w": 7 * DAY}
+MOST_DAYS = 36_525_000
+"""100,000 years: the longest period, which 64 bits of microseconds hold with room to add to any date."""
+RELATIVE = re.compile(r"now(?:\s*([+-])\s*(\d+(?:\.\d+)?)\s*([smhdw]))?")
+
+
+class Wrong(ValueError):
+    """A constant of another type than what it is compared with."""
+
+
+def constant_values(constants: tuple[Any, ...], kind: Kind | None, now: int) -> Values:
+    """Values of one row. kind: of what they are compared with; their own where that is not known. Raises Wrong."""
+    kind = kind or kind_of(constants)
+    several = len(constants) > 1
+    if kind == "text":
+        names = pa.array(sorted({_as_text(value) for value in constants}), pa.string())
+        return Values(kind, several, 1, np.zeros(len(names), np.int64), np.arange(len(names)), names)
+    data = np.unique(np.array([_as_number(value, kind, now) for value in constants], np.float64))
+    return Values(kind, several, 1, np.zeros(len(data), np.int64), data)
+
+
+def kind_of(constants: Sequence[Any]) -> Kind:
+    kinds: set[Kind] = {
+        "flag" if isinstance(v, bool) else "number" if isinstance(v, (int, float)) else "text" for v in constants
+    }
+    return kinds.pop() if len(kinds) == 1 else "text"
+
+
+def read_time(text: str, now: int) -> int:
+    """Return microseconds since 1970 of `now`, `now-30d`, `now+12h` (s, m, h, d, w) or ISO 8601, UTC if it has no zone.
+
+    Raises:
+        Wrong: the text is no time, or the period is longer than `MOST_DAYS`.
+    """
+    relative = RELATIVE.fullmatch(text.strip())
+    if relative:
+        sign, amount, unit = relative.groups()
+        period = 0.0 if sign is None else float(amount) * UNITS[unit]
+        if period > MOST_DAYS * DAY:
+            raise Wrong(f"a period is at most {MOST_DAYS:,} days; found {shown(text)}")
+        return now + round(-period if sign == "-" else period)
+    try:
+        time = datetime.fromisoformat(text)
+        time = time if time.tzinfo else time.replace(tzinfo=timezone.utc)
+        return round((time - datetime(1970, 1, 1, tzinfo=timezone.utc)).total_seconds() * SECOND)
+    except ValueError:
+        raise Wrong(f"expected a time, as 2024-05-01T12:00:00Z or now-30d; found {shown(text)}") from None
+
+
+def is_constant(value: Any) -> bool:
+    """Whether a value is a text without half surrogates, true, false, or a number that is finite as a 64-bit float."""
+    if isinstance(value, str):
+        return value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value)
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, int) and abs(value) <= MOST_NUMBER
+
+
+MOST_NUMBER = int(sys.float_info.max)
+
+
+def shown(value: Any) -> str:
+    """A value as a message shows it, at most 80 characters; the type's name if it has no `repr` (deep or thousands of digits)."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):
+        return f"a {type(value).__name__}"
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _as_text(value: Any) -> str:
+    """Spelled as the data's categories and ids are: 2 and 2.0 as "2", true as "true"."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if not is_constant(value):
+        raise Wrong(f"expected a text; found {shown(value)}")
+    return str(value)
+
+
+def _as_number(value: Any, kind: Kind, now: int) -> float:
+    if kind == "time" and isinstance(value, str):
+        return read_time(value, now)
+    if kind == "flag" and isinstance(value, bool):
+        return float(value)
+    if kind == "number" and isinstance(value, (int, float)) and not isinstance(value, bool) and is_constant(value):
+        return float(value)
+    expected = {
+        "time": "a time, as 2024-05-01T12:00:00Z or now-30d",
+        "flag": "true or false",
+        "number": "a finite number",
+    }
+    raise Wrong(f"expected {expected.get(kind, 'nothing')}; found {shown(value)}")

@@ -1,0 +1,1 @@
+"""The ranker of a pipeline: its features, its training and its scores."""

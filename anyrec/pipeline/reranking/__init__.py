@@ -1,0 +1,1 @@
+"""What rules do with lists: reordering, quotas, diversity, item files."""

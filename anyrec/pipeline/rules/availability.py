@@ -1,0 +1,140 @@
+"""A filter by what can be had now: stock, listed ids, a window of time."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import numpy as np
+import pyarrow.compute as pc
+from pydantic import BaseModel, Field, model_validator
+
+from anyrec.core.errors import Fault
+from anyrec.core.outside import Outside
+from anyrec.pipeline.conditions.constants import Wrong, constant_values, read_time
+from anyrec.pipeline.conditions.features import Features, Values, check_feature, known_types
+from anyrec.pipeline.contracts import Request, Rule
+from anyrec.pipeline.reranking.item_files import ItemFile, check_ids, raise_faults, rows_of_ids
+from anyrec.recommender import Recommender
+
+
+class Availability(Rule):
+    """Lists only items that are available: by a feature, by listed ids, within a window of time.
+
+    An item is named where all that is given holds of it; with mode `never` the named ones are those that cannot be had.
+    """
+
+    type = "availability"
+
+    class Params(Rule.Params):
+        feature: str | None = Field(
+            None, description="Item feature: available where true, where a number is above 0, or one of `values`."
+        )
+        values: list[str | int | float | bool] = Field(
+            default_factory=list, description="Values of the feature that mean available; needed where it holds texts."
+        )
+        items: list[str | int] = Field(default_factory=list, max_length=100_000, description="Ids of items.")
+        file: Annotated[str | None, Outside("a file")] = Field(
+            None, description="File of ids (.json, .jsonl, .csv, .parquet, .txt), read again when it changes."
+        )
+        since: str | None = Field(
+            None, description="From when on: an item feature that holds times, or a time (2024-05-01, now-30d)."
+        )
+        until: str | None = Field(None, description="Until before when: as `since`.")
+        mode: Literal["only", "never"] = Field(
+            "only", description="Whether what is named is all that may be listed, or may not."
+        )
+        missing: Literal["keep", "drop"] | None = Field(
+            None,
+            description="An item without a value of `feature`; by default dropped with mode `only` and kept with `never`. "
+            "One without `since` or `until` has no such bound.",
+        )
+
+        @model_validator(mode="after")
+        def _names_something(self):
+            if not (self.feature or self.items or self.file or self.since or self.until):
+                raise ValueError("give at least one of feature, items, file, since, until")
+            alone = [name for name in ("values", "missing") if getattr(self, name) and not self.feature]
+            if alone:
+                raise ValueError(f"{' and '.join(alone)} without feature has no effect: give the feature")
+            return self
+
+    def __init__(self, params: BaseModel | None = None):
+        super().__init__(params)
+        self.features = Features()
+        self.file = ItemFile(self.params.file) if self.params.file else None
+
+    def check(self, recommender: Recommender) -> None:
+        params = self.params
+        kinds = ("text", "number", "flag") if params.values else ("number", "flag")
+        faults = check_feature(recommender, params.feature, "/feature", "item", kinds)
+        faults += [] if faults else self._check_values(recommender)
+        faults += check_ids(recommender, params.items, "/items/{}")
+        faults += self.file.check("/file") if self.file else []
+        for name in ("since", "until"):
+            bound = getattr(params, name)
+            if bound is not None and bound.startswith("item."):
+                faults += check_feature(recommender, bound, f"/{name}", "item", ("time",), many=False)
+            elif bound is not None:
+                try:
+                    read_time(bound, 0)
+                except Wrong as wrong:
+                    faults.append(Fault(f"/{name}", f"{wrong}.", "Or name an item feature.", "bad value"))
+        raise_faults(faults)
+
+    def _check_values(self, recommender: Recommender) -> list[Fault]:
+        """A fault for each of `values` that is of another type than the feature."""
+        faults = []
+        kind = known_types(recommender)[self.params.feature].kind if self.params.values else None
+        for n, value in enumerate(self.params.values):
+            try:
+                constant_values((value,), kind, 0)
+            except Wrong as wrong:
+                faults.append(
+                    Fault(f"/values/{n}", f"{wrong}.", f"It is a value of '{self.params.feature}'.", "wrong type")
+                )
+        return faults
+
+    def allowed(self, request: Request) -> np.ndarray:
+        params = self.params
+        named = np.ones(len(request.items), bool)
+        if params.items or self.file:
+            named &= self._listed(request)
+        since, until = self._bound(request, params.since), self._bound(request, params.until)
+        named &= ~np.asarray((since > request.now) | (until <= request.now))  # a bound that is missing (NaN) is none
+        if params.mode == "never":
+            return ~(named & self._has_value(request, params.missing == "drop"))
+        return named & self._has_value(request, params.missing == "keep")
+
+    def _listed(self, request: Request) -> np.ndarray:
+        ids = request.recommender.dataset.ids("item")
+        rows = [rows_of_ids(self.params.items, ids)] if self.params.items else []
+        rows += [self.file.rows(ids)] if self.file else []
+        rows = np.concatenate(rows)
+        listed = np.zeros(len(ids), bool)
+        listed[rows[rows >= 0]] = True
+        return listed
+
+    def _bound(self, request: Request, bound: str | None) -> np.ndarray | float:
+        if bound is None:
+            return np.nan
+        return self.features.of(request, bound).single() if bound.startswith("item.") else read_time(bound, request.now)
+
+    def _has_value(self, request: Request, missing: bool) -> np.ndarray:
+        """(items,) whether the feature has a value that is meant. missing: what an item without one counts as."""
+        if self.params.feature is None:
+            return np.ones(len(request.items), bool)
+        found = self.features.of(request, self.params.feature)
+        if self.params.values:
+            wanted = constant_values(tuple(self.params.values), found.kind, request.now)
+            data = wanted.data if found.names is None else _places(wanted, found)
+            good = np.isin(found.data, data)
+        else:
+            good = found.data > 0
+        has = np.zeros(found.rows, bool)
+        has[found.owners[good]] = True
+        return np.where(found.counts > 0, has, missing)
+
+
+def _places(wanted: Values, found: Values) -> np.ndarray:
+    """Places of the wanted texts among the names of the feature."""
+    return pc.index_in(wanted.names, value_set=found.names).drop_null().to_numpy(zero_copy_only=False)

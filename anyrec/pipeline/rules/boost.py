@@ -1,0 +1,53 @@
+"""Raises or lowers items for which a condition holds."""
+
+from __future__ import annotations
+
+import numpy as np
+from pydantic import BaseModel, Field, model_validator
+
+from anyrec.pipeline.conditions.conditions import Condition, Where, where_field
+from anyrec.pipeline.contracts import Lists, Request, Rule
+from anyrec.pipeline.reranking.item_files import raise_faults
+from anyrec.pipeline.reranking.reorder import distinct_items, rescored
+from anyrec.recommender import Recommender
+
+
+class Boost(Rule):
+    """Raises or lowers items for which a condition holds, by a factor or by standard deviations of the user's scores.
+
+    A factor multiplies an item's odds in the softmax of the standardised scores, so that its effect depends neither on the
+    scale of a model's scores nor on their sign.
+    """
+
+    type = "boost"
+
+    class Params(Rule.Params):
+        where: Where = where_field("Which items, for which users, when.")
+        factor: float | None = Field(None, ge=1e-6, le=1e6, description="2 doubles the item's odds, 0.5 halves them.")
+        add: float | None = Field(
+            None, ge=-1e6, le=1e6, description="So many standard deviations of the user's candidates' scores are added."
+        )
+
+        @model_validator(mode="after")
+        def _one_of_both(self):
+            if (self.factor is None) == (self.add is None):
+                raise ValueError("give either factor or add")
+            return self
+
+    def __init__(self, params: BaseModel | None = None):
+        super().__init__(params)
+        self.condition = Condition(self.params.where)
+
+    def check(self, recommender: Recommender) -> None:
+        raise_faults(self.condition.check(recommender))
+
+    def apply(self, request: Request, lists: Lists, k: int) -> Lists:
+        items, places = distinct_items(lists)
+        if not len(items):
+            return lists
+        holds = self.condition.holds(request, items)
+        met = holds[places] if holds.ndim == 1 else np.take_along_axis(holds, places, 1)
+        met &= lists.items >= 0
+        params = self.params
+        change = np.log(params.factor) if params.factor is not None else params.add
+        return rescored(lists, met * change) if met.any() else lists

@@ -1,0 +1,76 @@
+"""Raises items that are new."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, Field
+
+from anyrec.pipeline.conditions.constants import DAY, MOST_DAYS, SECOND
+from anyrec.pipeline.conditions.features import Features, check_feature
+from anyrec.pipeline.contracts import Lists, Request, Rule
+from anyrec.pipeline.reranking.item_files import raise_faults
+from anyrec.pipeline.reranking.reorder import rescored, values_at
+from anyrec.recommender import Recommender
+
+MOST_CHANGE = 1e6
+"""Standard deviations by which an age changes a score: float32 holds it, however far from now a number of the data is."""
+
+
+class Freshness(Rule):
+    """Raises items by their age: freshness f = 2^(-age / half_life_days), at most 1, for what is yet to come too.
+
+    `multiply` multiplies an item's odds in the softmax of the standardised scores by f^weight; `add` adds weight * f standard
+    deviations of the user's candidates' scores. Neither depends on the scale or sign of a model's scores.
+    """
+
+    type = "freshness"
+
+    class Params(Rule.Params):
+        feature: str = Field(description="Item feature with the item's time; the last of several.")
+        half_life_days: float = Field(
+            ge=1e-6, le=MOST_DAYS, description="An item so old is half as fresh as a new one."
+        )
+        method: Literal["multiply", "add"] = Field("multiply", description="How freshness joins the score.")
+        weight: float = Field(1.0, gt=0, le=1000, description="How much freshness counts beside the score.")
+        unit: Literal["auto", "year", "unix"] = Field(
+            "auto",
+            description="What a number means: a year (1994.5), or seconds since 1970; auto is for features that hold times.",
+        )
+        missing: Literal["keep", "drop"] = Field(
+            "keep",
+            description="An item without a time: treated as the user's candidates with one are on average, or not listed.",
+        )
+
+    def __init__(self, params: BaseModel | None = None):
+        super().__init__(params)
+        self.features = Features()
+
+    def check(self, recommender: Recommender) -> None:
+        kinds = ("time",) if self.params.unit == "auto" else ("number",)
+        faults = check_feature(recommender, self.params.feature, "/feature", "item", kinds, many=False)
+        raise_faults(faults)
+
+    def allowed(self, request: Request) -> np.ndarray | None:
+        return self.features.allowed(request, self.params.feature, self.params.missing)
+
+    def apply(self, request: Request, lists: Lists, k: int) -> Lists:
+        params = self.params
+        values = values_at(self.features.of(request, params.feature), lists)
+        age = np.maximum(_ages(values, request.now, params.unit), 0) / params.half_life_days
+        change = params.weight * (-age * np.log(2) if params.method == "multiply" else np.exp2(-age))
+        change = np.clip(change, -MOST_CHANGE, MOST_CHANGE)
+        known = ~np.isnan(change)
+        mean = np.where(known, change, 0).sum(1, keepdims=True) / np.maximum(known.sum(1, keepdims=True), 1)
+        return rescored(lists, np.where(known, change, mean))
+
+
+def _ages(values: np.ndarray, now: int, unit: str) -> np.ndarray:
+    """Ages in days; NaN stays."""
+    if unit == "year":
+        moment = datetime.fromtimestamp(now / SECOND, timezone.utc)
+        year = moment.year + (moment.timetuple().tm_yday - 1) / 365.25
+        return (year - values) * 365.25
+    return (now - values * (SECOND if unit == "unix" else 1)) / DAY

@@ -1,0 +1,30 @@
+"""A filter in the language of conditions."""
+
+from __future__ import annotations
+
+import numpy as np
+from pydantic import BaseModel
+
+from anyrec.pipeline.conditions.conditions import Condition, Where, where_field
+from anyrec.pipeline.contracts import Request, Rule
+from anyrec.pipeline.reranking.item_files import raise_faults
+from anyrec.recommender import Recommender
+
+
+class WhereRule(Rule):
+    """Lists only items for which a condition holds."""
+
+    type = "where"
+
+    class Params(Rule.Params):
+        where: Where = where_field("What must hold of an item, the user and the moment.")
+
+    def __init__(self, params: BaseModel | None = None):
+        super().__init__(params)
+        self.condition = Condition(self.params.where)
+
+    def check(self, recommender: Recommender) -> None:
+        raise_faults(self.condition.check(recommender))
+
+    def allowed(self, request: Request) -> np.ndarray:
+        return self.condition.holds(request)

@@ -1,0 +1,93 @@
+"""A classical model (EASE, item_knn, ials, ...) as a source, fitted on what the model learned from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+from scipy import sparse
+
+from anyrec.core.config import Component
+from anyrec.core.contracts import Classical
+from anyrec.model.classical import check_classical, make_history
+from anyrec.pipeline.candidate_lists import empty_lists, lists_of_ranks, open_to
+from anyrec.pipeline.contracts import Lists, Request, Source
+from anyrec.recommender import Recommender
+
+
+class ClassicalSource(Source):
+    """What a classical model ranks highest; those it cannot score, as users never seen, get nothing from it."""
+
+    type = "classical"
+
+    class Params(Source.Params):
+        model: Component = Field(
+            default_factory=lambda: Component(type="ease"),
+            description="The model by `type`, with its own options.",
+            json_schema_extra={"kind": "classical"},
+        )
+
+    def check(self, recommender: Recommender) -> None:
+        self._make(recommender)
+
+    def fit(self, recommender: Recommender, rows: np.ndarray) -> None:
+        self.classical = self._make(recommender)
+        history = make_history(recommender.dataset, rows, recommender.config.seed)
+        self.size = len(recommender.dataset.items)
+        self.classical.fit(history)
+
+    def retrieve(self, request: Request, k: int, allowed: np.ndarray | None) -> Lists:
+        """A user's own history is what is known of it at this moment; models with a vector a user know it from training alone."""
+        if getattr(self, "classical", None) is None:
+            self._restored(request.recommender)
+        owners, items, _ = request.events
+        known = items < self.size
+        matrix = sparse.csr_matrix(
+            (np.ones(known.sum(), np.float32), (owners[known], items[known])), (len(request.rows), self.size)
+        )
+        matrix.data[:] = 1
+        able = np.flatnonzero((np.diff(matrix.indptr) > 0) & (self.classical.by_history | (request.rows >= 0)))
+        if not len(able):
+            return empty_lists(len(request.rows))
+        scores = np.asarray(self.classical.score(request.rows[able], matrix[able]), np.float32)
+        shown = open_to(request, allowed)
+        if shown is not None:
+            scores = np.where((shown if shown.ndim == 1 else shown[able])[..., : self.size], scores, -np.inf)
+        return _best(scores, able, len(request.rows), k)
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {"size": np.array([self.size]), **self.classical.state()}
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        self.saved = {name: values for name, values in state.items() if name != "size"}
+        self.size = int(state["size"][0])
+
+    def check_restored(self, recommender: Recommender) -> None:
+        self._restored(recommender)
+        users, count = len(recommender.dataset.users), len(recommender.dataset.items)
+        if not 0 < self.size <= count:
+            raise ValueError(f"it was fitted on {self.size} items, of {count}")
+        check_classical(self.classical, users, self.size)
+
+    def _restored(self, recommender: Recommender) -> None:
+        classical = self._make(recommender)
+        classical.restore(self.saved)
+        self.classical = classical  # last: another thread uses it as soon as it is there
+
+    def _make(self, recommender: Recommender) -> Classical:
+        model, registry, where = self.params.model, recommender.registry, "/pipeline/retrieve/sources/model"
+        options: Any = registry.params("classical", model.type, model.options(), where)
+        made = registry.get("classical", model.type, f"{where}/type")(options)
+        return made
+
+
+def _best(scores: np.ndarray, users: np.ndarray, count: int, k: int) -> Lists:
+    """scores: (some, items) of the users in `users`, -inf where barred -> the k best of each, equal ones by item."""
+    import torch
+
+    from anyrec.model.scoring import top_k
+
+    values, places = top_k(torch.from_numpy(scores), min(k, scores.shape[1]))
+    rows, ranks = np.nonzero(values.numpy() > -np.inf)
+    return lists_of_ranks(users[rows], places.numpy()[rows, ranks], values.numpy()[rows, ranks], ranks + 1, count)

@@ -1,0 +1,38 @@
+"""The model's own ranking of the catalogue, through the index of the config where its scores are dot products."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from anyrec.model.scoring import rank_rows
+from anyrec.pipeline.candidate_lists import lists_of_ranks
+from anyrec.pipeline.contracts import Lists, Request, Source
+from anyrec.retrieval.model_index import catalogue_of
+
+
+class ModelSource(Source):
+    """What the model scores highest: by the index where users and items have vectors, else all items, block by block.
+
+    What an index finds is scored again by the model.
+    """
+
+    type = "model"
+
+    class Params(Source.Params):
+        pass
+
+    def in_model_order(self, request: Request) -> bool:
+        """True if all items are scored; an index may order them by approximate scores."""
+        return catalogue_of(request.recommender) is None
+
+    def retrieve(self, request: Request, k: int, allowed: np.ndarray | None) -> Lists:
+        recommender, catalogue = request.recommender, catalogue_of(request.recommender)
+        with recommender._inference():
+            if catalogue is not None:
+                queries = recommender._vectors("user", request.represented).float().cpu().numpy()
+                return Lists(*catalogue.search(queries, k, allowed, request.exclude))
+            found = rank_rows(
+                recommender.model, request.represented, recommender._known_rows("item"), k, request.exclude, allowed
+            )
+        rows, items, scores, ranks = found
+        return lists_of_ranks(rows, items, scores, ranks, len(request.rows))

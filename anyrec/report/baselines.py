@@ -1,0 +1,54 @@
+"""Classical models fitted on the same split and measured beside the model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from anyrec.core.config import Component, Config
+from anyrec.core.discovery import Registry
+from anyrec.core.errors import MissingDependency
+from anyrec.core.progress import progress_bar
+from anyrec.data.dataset import Dataset
+
+if TYPE_CHECKING:
+    from anyrec.recommender import Recommender
+
+
+def fit_baselines(recommender: Recommender, progress: bool = True) -> tuple[dict[str, Recommender], list[str]]:
+    """Each baseline by name, and why one is missing. They learn from exactly what the model learned from."""
+    names, notes = choose(recommender.dataset, recommender.config, recommender.registry)
+    fitted: dict[str, Recommender] = {}
+    with progress_bar("baselines", len(names), progress) as bar:
+        for name in names:
+            config = recommender.config.model_copy(update={"model": Component(type=name), "name": name})
+            try:
+                fitted[name] = recommender.fit_beside(config)
+            except MissingDependency as error:
+                notes.append(f"The baseline {name} is not measured: {error}.")
+            bar.advance()
+    return fitted, notes
+
+
+def choose(dataset: Dataset, config: Config, registry: Registry) -> tuple[list[str], list[str]]:
+    """Names of the classical models to fit, and why others are not."""
+    if config.evaluation.baselines != "auto":
+        for place, name in enumerate(config.evaluation.baselines):
+            registry.get("classical", name, f"/evaluation/baselines/{place}")
+        return list(config.evaluation.baselines), []
+    names, notes = [], []
+    timed = dataset.column("timestamp") is not None
+    content = any(name.split(".")[0] in ("text", "categorical") for name in dataset.features("item"))
+    for name in registry.names("classical"):
+        cls = registry.get("classical", name)
+        if not cls.baseline or name == config.model.type:
+            continue
+        if cls.most_items is not None and len(dataset.items) > cls.most_items:
+            notes.append(
+                f"The baseline {name} is not measured: it keeps a number for each pair of items, too many for "
+                f"{len(dataset.items):,} items (its bound is {cls.most_items:,}); evaluation.baselines can name it all the same."
+            )
+        elif ("timestamps" in cls.needs and not timed) or ("content" in cls.needs and not content):
+            continue
+        else:
+            names.append(name)
+    return names, notes

@@ -1,0 +1,233 @@
+"""A report as blocks, written once as Markdown and once as a single HTML page that needs no network."""
+
+from __future__ import annotations
+
+import html
+import itertools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from anyrec.report.examples import Example, Item
+
+
+@dataclass
+class Text:
+    """A paragraph; strong: to be noticed; `code` between backticks."""
+
+    text: str
+    strong: bool = False
+
+
+@dataclass
+class Bullets:
+    lines: Sequence[str]
+
+
+@dataclass
+class Table:
+    """rows: cells as text; the first column is the row's name. marked: rows to be noticed. prose: the last column is words."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str = ""
+    marked: Sequence[int] = ()
+    prose: bool = False
+
+
+@dataclass
+class Picture:
+    """svg: for the page, its text in the page's own colour. png: for Markdown. caption says what is to be seen."""
+
+    name: str
+    svg: str
+    png: bytes
+    caption: str
+
+
+@dataclass
+class Gallery:
+    people: Sequence[Example]
+
+
+Block = Text | Bullets | Table | Picture | Gallery
+
+
+@dataclass
+class Section:
+    title: str
+    blocks: list[Block] = field(default_factory=list)
+
+
+def write_page(title: str, sections: Sequence[Section], folder: Path) -> Path:
+    """Write report.md with figures/, and report.html, into a folder that is made if it is missing; the path of report.html."""
+    figures = folder / "figures"
+    for block in (block for section in sections for block in section.blocks):
+        if isinstance(block, Picture):
+            figures.mkdir(parents=True, exist_ok=True)
+            (figures / f"{block.name}.png").write_bytes(block.png)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "report.md").write_text(as_markdown(title, sections), encoding="utf-8")
+    (folder / "report.html").write_text(as_html(title, sections), encoding="utf-8")
+    return folder / "report.html"
+
+
+def as_markdown(title: str, sections: Sequence[Section]) -> str:
+    lines = [f"# {title}", ""]
+    for section in sections:
+        lines += [f"## {section.title}", ""] if section.title else []
+        for block in section.blocks:
+            lines += [*_markdown(block), ""]
+    return "\n".join(lines)
+
+
+def _markdown(block: Block) -> list[str]:
+    if isinstance(block, Text):
+        return [f"**{block.text}**" if block.strong else block.text]
+    if isinstance(block, Bullets):
+        return [f"- {line}" for line in block.lines]
+    if isinstance(block, Table):
+        rows = [[cell.replace("|", "\\|") for cell in row] for row in block.rows]
+        marked = [[f"**{cell}**" for cell in row] if n in block.marked else row for n, row in enumerate(rows)]
+        caption = [block.caption, ""] if block.caption else []
+        rule = "|" + "---|" * len(block.header)
+        return [*caption, _line(block.header), rule, *(_line(row) for row in marked)]
+    if isinstance(block, Picture):
+        return [f"![{block.caption}](figures/{block.name}.png)", "", block.caption]
+    return [line for person in block.people for line in _markdown_person(person)]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _markdown_person(one: Example) -> list[str]:
+    shown = "; ".join(f"**{item.title}** (hit)" if item.hit else item.title for item in one.shown)
+    return [
+        f"**{one.person}**",
+        "",
+        f"- had, latest first: {'; '.join(item.title for item in one.history) or 'nothing'}",
+        f"- is shown: {shown}",
+        f"- took, held out: {'; '.join(one.held_out)}",
+        *([] if one.likeness is None else [f"- {one.likeness:.0%} of the list is of a kind they had"]),
+        "",
+    ]
+
+
+def as_html(title: str, sections: Sequence[Section]) -> str:
+    body = []
+    for section in sections:
+        heading = f"<h2>{_text(section.title)}</h2>" if section.title else ""
+        body.append(f"<section>{heading}{_blocks(section.blocks)}</section>")
+    return PAGE.replace("{title}", html.escape(title)).replace("{body}", "\n".join(body))
+
+
+def _blocks(blocks: Sequence[Block]) -> str:
+    """Pictures, and tables, that follow one another stand side by side where there is room."""
+    parts = []
+    for kind, same in itertools.groupby(blocks, key=type):
+        inside = [_html(block) for block in same]
+        side_by_side = {Picture: "figures", Table: "tables"}.get(kind)
+        joined = "\n".join(inside)
+        parts.append(f'<div class="{side_by_side}">{joined}</div>' if side_by_side and len(inside) > 1 else joined)
+    return "\n".join(parts)
+
+
+def _html(block: Block) -> str:
+    if isinstance(block, Text):
+        return f'<p class="strong">{_text(block.text)}</p>' if block.strong else f"<p>{_text(block.text)}</p>"
+    if isinstance(block, Bullets):
+        return "<ul>" + "".join(f"<li>{_text(line)}</li>" for line in block.lines) + "</ul>"
+    if isinstance(block, Table):
+        head = "".join(f'<th scope="col">{_text(cell)}</th>' for cell in block.header)
+        rows = "".join(_row(row, number in block.marked) for number, row in enumerate(block.rows))
+        caption = f'<p class="caption">{_text(block.caption)}</p>' if block.caption else ""
+        style = ' class="prose"' if block.prose else ""
+        table = f"<table{style}><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+        return f'<div>{caption}<div class="scroll" tabindex="0">{table}</div></div>'
+    if isinstance(block, Picture):
+        svg = block.svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(block.caption)}" ', 1)
+        return f"<figure>{svg}<figcaption>{_text(block.caption)}</figcaption></figure>"
+    return "".join(_person(person) for person in block.people)
+
+
+def _row(cells: Sequence[str], marked: bool) -> str:
+    first, *rest = cells
+    inside = f'<th scope="row">{_text(first)}</th>' + "".join(f"<td>{_text(cell)}</td>" for cell in rest)
+    return f'<tr class="marked">{inside}</tr>' if marked else f"<tr>{inside}</tr>"
+
+
+def _person(one: Example) -> str:
+    likeness = "" if one.likeness is None else f" {one.likeness:.0%} of the list is of a kind they had."
+    took = html.escape("; ".join(one.held_out))
+    return (
+        f'<article><h3>{html.escape(one.person)}</h3><p class="lead">Had, latest first</p>{_cards(one.history)}'
+        f'<p class="lead">Is shown</p>{_cards(one.shown)}<p class="small">Took, held out: {took}.{likeness}</p></article>'
+    )
+
+
+def _cards(items: Sequence[Item]) -> str:
+    if not items:
+        return '<p class="small">nothing</p>'
+    return f'<ol class="cards">{"".join(_card(item) for item in items)}</ol>'
+
+
+def _card(item: Item) -> str:
+    picture = f'<img alt="" src="{item.picture}">' if item.picture else ""
+    mark = '<b class="hit">hit</b>' if item.hit else ""
+    about = f"<small>{html.escape(item.about)}</small>" if item.about else ""
+    return f"<li{' class=won' if item.hit else ''}>{picture}<span>{html.escape(item.title)}</span>{mark}{about}</li>"
+
+
+def _text(text: str) -> str:
+    """Escaped, with `code` and **bold** as HTML."""
+    escaped = re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text, quote=False))
+    return re.sub(r"\*\*([^*]+)\*\*", r"<b>\1</b>", escaped)
+
+
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="data:,"><title>{title}</title>
+<style>
+:root { color-scheme: light dark; --line: #8885; --soft: #8881; --mark: #2f7d5b; --quiet: #6b7280; }
+@media (prefers-color-scheme: dark) { :root { --mark: #57b28a; --quiet: #a0a7b4; } }
+* { box-sizing: border-box; }
+body { font: 16px/1.55 system-ui, -apple-system, "Segoe UI", sans-serif; max-width: 72rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
+h1 { font-size: 1.7rem; line-height: 1.2; margin: .5rem 0 1rem; overflow-wrap: anywhere; }
+h2 { font-size: 1.2rem; margin: 0 0 .5rem; }
+h3 { font-size: 1rem; margin: 0 0 .25rem; overflow-wrap: anywhere; }
+section { border-top: 1px solid var(--line); padding: 1.1rem 0 .3rem; }
+section:first-of-type { border-top: 0; padding-top: 0; }
+p { margin: .4rem 0 .7rem; max-width: 48rem; overflow-wrap: anywhere; }
+.strong { font-size: 1.08rem; border-left: 4px solid var(--mark); padding-left: .8rem; }
+ul { padding-left: 1.2rem; max-width: 48rem; overflow-wrap: anywhere; }
+.scroll { overflow-x: auto; margin: .3rem 0 1rem; }
+table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; }
+.caption { margin: .8rem 0 0; color: var(--quiet); font-size: .9rem; }
+th, td { padding: .25rem .55rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
+th:first-child { text-align: left; font-weight: normal; padding-left: 0; }
+thead th { font-weight: 600 !important; vertical-align: bottom; }
+.marked th, .marked td { font-weight: 600; background: var(--soft); }
+.prose td:last-child, .prose thead th:last-child { text-align: left; white-space: normal; min-width: 14rem; }
+.tables { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 31rem), 1fr)); gap: 0 2rem; align-items: start; }
+.tables > div { min-width: 0; }
+.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 25rem), 1fr)); gap: .5rem 2rem; align-items: start; }
+figure { margin: .5rem 0 1rem; min-width: 0; }
+figure > svg { width: 100%; max-width: 34rem; height: auto; display: block; }
+figcaption { font-size: .88rem; color: var(--quiet); max-width: 34rem; }
+code { background: var(--soft); padding: .05rem .3rem; border-radius: .25rem; font-size: .9em; overflow-wrap: anywhere; }
+article { border: 1px solid var(--line); border-radius: .6rem; padding: .8rem 1rem; margin: 0 0 1rem; }
+.lead { margin: .5rem 0 .2rem; color: var(--quiet); font-size: .88rem; }
+.small { font-size: .88rem; }
+.cards { list-style: none; display: flex; flex-wrap: wrap; gap: .6rem; margin: 0; padding: 0; }
+.cards li { width: 7.4rem; font-size: .85rem; line-height: 1.3; border: 1px solid var(--line); border-radius: .4rem; padding: .4rem; overflow-wrap: anywhere; }
+.cards .won { border: 2px solid var(--mark); }
+.cards img { width: 100%; height: 7rem; object-fit: contain; display: block; margin-bottom: .3rem; border-radius: .25rem; background: var(--soft); }
+.cards small { display: block; color: var(--quiet); }
+.hit { display: inline-block; background: var(--mark); color: Canvas; border-radius: .5rem; padding: 0 .4rem; margin-left: .3rem; font-size: .75rem; }
+</style></head><body>
+<h1>{title}</h1>
+{body}
+</body></html>
+"""

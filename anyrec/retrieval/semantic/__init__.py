@@ -1,0 +1,1 @@
+"""Search of items by text or image."""

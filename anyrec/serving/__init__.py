@@ -1,0 +1,1 @@
+"""Layer 7: answers to requests: single results, batches, explanations."""

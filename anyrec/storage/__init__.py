@@ -1,0 +1,1 @@
+"""Layer 5: the model directory and its card."""
