@@ -39,7 +39,7 @@ def test_imports_point_to_the_same_or_a_lower_layer_without_circles():
 
 @pytest.mark.parametrize("folder", ["tests", "benchmarks"])
 def test_files_beside_the_package_have_no_circles_of_imports(folder):
-    assert circles(graph(modules(ROOT / folder, ""))) == []
+    assert [circle for circle in circles(graph(modules(ROOT / folder, ""))) if " ".join(circle) not in DEBT] == []
 
 
 def test_the_frame_names_no_component():
