@@ -15,6 +15,12 @@ ROOT = Path(__file__).parent.parent
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--pin", action="store_true", help="write the behaviour that tests/test_pinned.py finds to its file"
+    )
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory):
     """Costly vectors are cached in a folder of the test run's own."""
