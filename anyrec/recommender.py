@@ -22,7 +22,7 @@ from anyrec.core.errors import (
     DataError,
     Fault,
     ModelError,
-    NotFitted,
+    NotFittedError,
     OutputError,
     checked_path,
     did_you_mean,
@@ -86,9 +86,9 @@ class Recommender(Answers, Nearest):
         self._known, self._before, self._vocabulary = {}, {}, {}
 
     def __getattr__(self, name: str) -> Any:
-        """Called for attributes that are not set. Raises NotFitted for those that `fit` and `load` set."""
+        """Called for attributes that are not set. Raises NotFittedError for those that `fit` and `load` set."""
         if name in ("model", "dataset", "seen"):
-            raise NotFitted
+            raise NotFittedError
         raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
 
     @classmethod

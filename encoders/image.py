@@ -220,12 +220,12 @@ def make_backbone(name: str, weights: str | None, context: Context) -> tuple[nn.
         try:
             model = models.get_model(name, weights=None if from_file else weights)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
-            mend = "Give the path of a weights file, or null to start from random ones."
+            hint = "Give the path of a weights file, or null to start from random ones."
             raise ConfigError(
                 Fault(
                     "/features/image/weights",
                     f"'{weights}' for {name} cannot be had: {error}.",
-                    mend,
+                    hint,
                     "no such weights",
                 )
             ) from None

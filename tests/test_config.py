@@ -87,7 +87,7 @@ def test_faults_of_many_kinds_are_reported_together():
 def test_options_of_an_unset_type_are_those_of_a_default_and_name_who_has_them():
     config, _ = load_config({"loss": {"temperature": 2}, "fusion": {"start": 0.1}})
     assert not config.loss.named() and config.fusion.options() == {"start": 0.1}
-    assert "'attention' has it" in faults({}, "fusion.num_heads=2")["/fusion/num_heads"].mend
+    assert "'attention' has it" in faults({}, "fusion.num_heads=2")["/fusion/num_heads"].hint
     shared = {"fusion": {"type": "attention", "num_layers": 2}, "user": {"fusion": {"num_heads": 2}}}
     fusion = load_config(shared)[0].tower("user")[1]
     assert fusion.type == "attention" and fusion.options() == {"num_layers": 2, "num_heads": 2}

@@ -384,4 +384,4 @@ def test_every_error_number_of_a_write_gives_a_fault_with_path_cause_and_hint(nu
     )
     assert (fault is not None) == told
     if fault is not None:
-        assert fault.where == str(path) and fault.what.endswith(".") and fault.mend.endswith(".")
+        assert fault.where == str(path) and fault.what.endswith(".") and fault.hint.endswith(".")

@@ -322,7 +322,7 @@ def _check_recommend(data: Path | None, everyone: bool, output: Path | None, tra
         (everyone and output is None, "--output", "lists of all users go to a file.", "Give --output lists.parquet."),
         (everyone and trace, "--trace, --explain", "it does not go with --all.", "Ask for single users by --data."),
     ]
-    faults = [Fault(where, what, mend, "option") for wrong, where, what, mend in checks if wrong]
+    faults = [Fault(where, what, hint, "option") for wrong, where, what, hint in checks if wrong]
     if faults:
         raise InputError(faults)
     if everyone and output is not None:
@@ -360,7 +360,7 @@ def _check_evaluate(
         ),
         (threshold is not None and not math.isfinite(threshold), "--threshold", "it is not a number.", "Give a score."),
     ]
-    faults = [Fault(where, what, mend, "option") for wrong, where, what, mend in checks if wrong]
+    faults = [Fault(where, what, hint, "option") for wrong, where, what, hint in checks if wrong]
     if faults:
         raise InputError(faults)
 

@@ -105,7 +105,7 @@ def _check_untyped(
     hint = f" Without {where}/type it is {' or '.join(repr(name) for name in tried)}."
     if others:
         hint += f" Set the type: {', '.join(repr(name) for name in others)} {'has' if len(others) == 1 else 'have'} it."
-    faults += [Fault(fault.where, fault.what, (fault.mend + hint).strip(), fault.kind) for fault in first]
+    faults += [Fault(fault.where, fault.what, (fault.hint + hint).strip(), fault.kind) for fault in first]
 
 
 def _check_model(config: Config, registry: Registry, check: Check) -> list[Fault]:

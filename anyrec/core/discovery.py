@@ -123,7 +123,7 @@ class Plugin:
                 if self.module.startswith("anyrec."):
                     raise
                 fault = Fault(
-                    self.origin, f"this plugin cannot be imported: {error}.", "Mend or remove it.", "broken plugin"
+                    self.origin, f"this plugin cannot be imported: {error}.", "Fix or remove it.", "broken plugin"
                 )
                 raise ConfigError(fault) from error
         return loaded

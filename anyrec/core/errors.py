@@ -1,12 +1,13 @@
-"""Every error a user can cause: where it is, what was found, how to mend it.
+"""All errors that a user can cause. Each fault says where it is, what was found and how to fix it.
 
-AnyrecError              exit 1
-|-- InputError           exit 2, one or many faults reported together
-|   |-- DataError            a dataset that cannot be used as it stands
-|   |-- ConfigError          a config key, value or combination
-|   |-- ModelError           a model directory that is missing, foreign or damaged
-|   `-- OutputError          an output that cannot be written, or that another process is writing
-`-- MissingDependency    exit 3, names the install line
+AnyrecError                  exit code 1
+|-- InputError               exit code 2; one or more faults, reported together
+|   |-- DataError            a dataset that cannot be used as it is
+|   |-- ConfigError          a config key, value or combination of them
+|   |-- ModelError           a model directory that is missing, damaged or of another program
+|   |-- OutputError          an output that cannot be written, or that another process is writing
+|   `-- NotFittedError       a call that needs a fitted recommender
+`-- MissingDependency        exit code 3; names the command that installs the optional package
 """
 
 import os
@@ -18,43 +19,52 @@ from pathlib import Path
 from typing import Any
 
 SHOWN_PER_KIND = 20
+"""Faults of one kind that a message lists; the others are counted only."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing wrong with the input.
+    """One thing that is wrong with the input.
 
-    where: JSON pointer (`/user_data/3/user_id`) or file and row.
-    what: what was found there and what was expected, one sentence.
-    mend: what to do about it, one sentence.
-    kind: a stable name for this sort of fault; faults are counted by it.
+    Attributes:
+        where: JSON pointer (`/user_data/3/user_id`), or file and row.
+        what: What was found there and what was expected, in one sentence.
+        hint: How to fix it, in one sentence.
+        kind: A stable name for this kind of fault; faults are counted by it.
     """
 
     where: str
     what: str
-    mend: str = ""
+    hint: str = ""
     kind: str = "invalid"
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.what}" + (f" {self.mend}" if self.mend else "")
+        return f"{self.where}: {self.what}" + (f" {self.hint}" if self.hint else "")
 
 
 class AnyrecError(Exception):
-    """Base of all errors raised on purpose."""
+    """Base class of all errors that anyrec raises on purpose.
+
+    Attributes:
+        exit_code: Exit code of the command line for this error.
+    """
 
     exit_code = 1
 
 
 class InputError(AnyrecError):
-    """Bad input, with every fault found.
+    """Bad input, with all the faults that were found.
 
-    `counts` holds how many faults of each kind there are in all; `faults` may hold fewer (20 a kind).
+    Attributes:
+        faults: The faults; at least the first 20 of each kind.
+        counts: Number of faults of each kind, including those that `faults` does not hold.
+        subject: Noun phrase for the first line of the message.
+        remarks: Further sentences for the message, about input that is legal but probably a mistake.
     """
 
     exit_code = 2
     subject = "the input"
     remarks: Sequence[str] = ()
-    """Further sentences for the message, about what is no fault but probably not meant."""
 
     def __init__(self, faults: Sequence[Fault] | Fault, counts: dict[str, int] | None = None):
         self.faults = [faults] if isinstance(faults, Fault) else list(faults)
@@ -78,22 +88,32 @@ class InputError(AnyrecError):
 
 
 class DataError(InputError):
+    """A dataset that cannot be used as it is."""
+
     subject = "the data"
 
 
 class ConfigError(InputError):
+    """A config key, value or combination that is not valid."""
+
     subject = "the config"
 
 
 class ModelError(InputError):
+    """A model directory that is missing, damaged or of another program."""
+
     subject = "the model directory"
 
 
 class OutputError(InputError):
+    """An output that cannot be written, or that another process is writing."""
+
     subject = "the output"
 
 
-class NotFitted(InputError):
+class NotFittedError(InputError):
+    """A call that needs a fitted recommender."""
+
     subject = "the call"
 
     def __init__(self) -> None:
@@ -102,7 +122,13 @@ class NotFitted(InputError):
 
 
 class MissingDependency(AnyrecError):
-    """An optional package is needed for what the config asks."""
+    """An optional package that is not installed.
+
+    Args:
+        package: Name of the package.
+        extra: The extra of anyrec that installs it.
+        purpose: Subject of the sentence "... needs the package": what was requested.
+    """
 
     exit_code = 3
 
@@ -111,11 +137,16 @@ class MissingDependency(AnyrecError):
 
 
 def checked_path(value: Any, where: str, error: type[InputError] = InputError) -> Path:
-    """A path given in Python or on the command line, which may not exist. where: the argument's name.
+    """Return a path argument as a `Path`. The path need not exist.
+
+    Args:
+        value: The argument as the user passed it.
+        where: Name of the argument, for the message.
+        error: Class of the error to raise.
 
     Raises:
-        InputError: As `error`, for anything but a text or a path object, and for a path that the system does not take or
-            may not look at: too long, with a NUL character, inside a folder without permission.
+        InputError: An `error`, if `value` is neither a string nor a path object, or if the system cannot look the path up:
+            it is too long, holds a NUL character, or is inside a folder without permission.
     """
     if not isinstance(value, (str, os.PathLike)):
         what = f"expected a path; found {repr(value)[:60]}."
@@ -131,7 +162,7 @@ def checked_path(value: Any, where: str, error: type[InputError] = InputError) -
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A sentence that suggests the nearest known names, or lists them all."""
+    """Return a sentence that suggests the known names closest to `name`, or that lists all if none is close."""
     names = sorted(known)
     near = get_close_matches(name, names, n=2, cutoff=0.5)
     if near:

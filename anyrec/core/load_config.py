@@ -93,7 +93,7 @@ def _set(document: dict[str, Any], override: str) -> list[Fault]:
         return [Fault(where, "the value is nested too deeply, or has thousands of digits.", kind="override")]
     value, faults = plain(value)
     if faults:
-        return [Fault(where, fault.what, fault.mend, fault.kind) for fault in faults]
+        return [Fault(where, fault.what, fault.hint, fault.kind) for fault in faults]
     place = document
     for number, part in enumerate(parts[:-1]):
         inner = place.get(part)

@@ -145,7 +145,9 @@ def ids_of(side: Side, source: Any) -> pa.Array:
         column = id_column(values, pointers, faults)
     except UnicodeEncodeError:
         bad = [row for row, value in enumerate(values) if isinstance(value, str) and not _is_unicode(value)]
-        faults.add_rows("bad id", bad, lambda row: (pointers(row), "half a surrogate pair is no text.", "Mend the id."))
+        faults.add_rows(
+            "bad id", bad, lambda row: (pointers(row), "half a surrogate pair is no text.", "Correct the id.")
+        )
         column = pa.array([], pa.string())
     if faults:
         raise DataError(faults.shown, dict(faults.counts))

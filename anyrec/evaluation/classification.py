@@ -194,14 +194,14 @@ def labelled_pairs(recommender: Recommender, part: Part) -> Labelled:
     """
     split, dataset, config = recommender.split, recommender.dataset, recommender.config
     if split is None:
-        mend = "Use with_data(dataset), or `anyrec evaluate --data`."
-        raise ModelError(Fault("split", "this model was loaded without its data.", mend))
+        hint = "Use with_data(dataset), or `anyrec evaluate --data`."
+        raise ModelError(Fault("split", "this model was loaded without its data.", hint))
     labels = label_interactions(dataset, config.data)
     rows = split.rows(part)
     rows = rows[labels.positive[rows]]
     if not len(rows):
-        mend = "Give a threshold." if part == "validation" else "Train with such a part (split.test)."
-        raise DataError(Fault("split", f"the {part} part holds no positive interaction.", mend, "empty part"))
+        hint = "Give a threshold." if part == "validation" else "Train with such a part (split.test)."
+        raise DataError(Fault("split", f"the {part} part holds no positive interaction.", hint, "empty part"))
     positives = np.unique(_keys(dataset, rows))
     negatives, kind = _explicit_negatives(dataset, split, part, labels.negative, positives), "explicit"
     if not len(negatives):

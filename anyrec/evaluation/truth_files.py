@@ -69,8 +69,8 @@ def evaluate_file(
     if faults:
         raise DataError(faults.shown, dict(faults.counts))
     if not len(truth.users):
-        mend = "Give at least one user and item that the model knows."
-        raise DataError(Fault(str(truth_path), "there is nothing to measure.", mend, "no data"))
+        hint = "Give at least one user and item that the model knows."
+        raise DataError(Fault(str(truth_path), "there is nothing to measure.", hint, "no data"))
     if truth.labels is not None:
         if exclude is not None:
             fault = Fault("--exclude", "labelled pairs are not ranked: nothing is excluded.", "Leave it out.", "option")
@@ -165,13 +165,13 @@ def read_pairs(path: Path, dataset: Dataset, skip_unknown: bool, faults: Faults)
         return _labelled(document, path, dataset, skip_unknown, faults)
     if isinstance(document, dict) and not set(document) & set(TOP):
         return _listed(document, path, dataset, skip_unknown, faults)
-    mend = 'Give [[user, item, label], ...] or {"user": ["item", ...]}.'
+    hint = 'Give [[user, item, label], ...] or {"user": ["item", ...]}.'
     if isinstance(document, dict):
         faults.add(
-            "shape", str(path), "this is a data set, not pairs to measure on.", f"{mend} A data set goes with --data."
+            "shape", str(path), "this is a data set, not pairs to measure on.", f"{hint} A data set goes with --data."
         )
     else:
-        faults.add("shape", str(path), f"expected a list or an object; found {show(document)}.", mend)
+        faults.add("shape", str(path), f"expected a list or an object; found {show(document)}.", hint)
     return _nothing()
 
 
@@ -243,9 +243,9 @@ def _rows(
     rows = rows_of(ids.cast(pa.string()), dataset.ids(side).cast(pa.string()))
     unknown = np.flatnonzero((rows < 0) & ids.is_valid().to_numpy(zero_copy_only=False))
     if not skip_unknown:
-        mend = "Take it out, or leave out all such with --skip-unknown."
+        hint = "Take it out, or leave out all such with --skip-unknown."
         faults.add_rows(
-            "unknown id", unknown, lambda row: (pointer(row), f"the model knows no {side} {show(values[row])}.", mend)
+            "unknown id", unknown, lambda row: (pointer(row), f"the model knows no {side} {show(values[row])}.", hint)
         )
     return rows
 

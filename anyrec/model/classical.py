@@ -188,8 +188,8 @@ class ClassicalRecommender(Recommender):
     def about(self) -> dict[str, Any]:
         return {"name": self.config.name, "type": self.config.model.type}
 
-    def _unable(self, what: str, mend: str = "Train a two_tower for that.") -> InputError:
-        fault = Fault("model", f"'{self.model.classical.type}' has {what}.", mend, "unable")
+    def _unable(self, what: str, hint: str = "Train a two_tower for that.") -> InputError:
+        fault = Fault("model", f"'{self.model.classical.type}' has {what}.", hint, "unable")
         return InputError(fault)
 
     def _represent(self, side: Any, source: Users) -> tuple[pa.Array, Tensor, np.ndarray]:

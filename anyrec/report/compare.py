@@ -199,8 +199,8 @@ def _unlike(runs: list[Run]) -> list[Fault]:
         told = {run.name: run.evaluation[key] for run in runs}
         if len(set(map(str, told.values()))) > 1:
             found = ", ".join(f"{name} has {'none' if value is None else value}" for name, value in told.items())
-            mend = "Such figures cannot be compared: measure alike (split.file follows another run's split), or use --force."
-            faults.append(Fault(key, f"not the same in all runs: {found}.", mend, "incomparable"))
+            hint = "Such figures cannot be compared: measure alike (split.file follows another run's split), or use --force."
+            faults.append(Fault(key, f"not the same in all runs: {found}.", hint, "incomparable"))
     return faults
 
 

@@ -120,7 +120,7 @@ def _restricted(
     callers = ["plugins", *plugins]
     registry = discover(plugins, drop_in=not _is_within_run(manifest.place))
     config, refused, left_out = without_outside(config, registry, parts, callers)
-    faults += [Fault(f"{directory}/config.json#{one.where}", one.what, one.mend, one.kind) for one in refused]
+    faults += [Fault(f"{directory}/config.json#{one.where}", one.what, one.hint, one.kind) for one in refused]
     if faults:
         raise ModelError(faults)
     return config, left_out

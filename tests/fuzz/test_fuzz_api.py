@@ -10,7 +10,7 @@ from hostile import N
 from small import small_config, small_dataset
 
 from anyrec import Recommender
-from anyrec.core.errors import AnyrecError, NotFitted
+from anyrec.core.errors import AnyrecError, NotFittedError
 
 FIRST, CALLS = (random.randrange(2**40), N) if N else (0, 1500)
 
@@ -63,5 +63,5 @@ def test_random_calls_answer_or_raise_an_error_made_for_the_user():
     ],
 )
 def test_a_model_that_is_not_fitted_says_so(call):
-    with pytest.raises(NotFitted, match=r"not fitted. Call fit\(dataset\)"):
+    with pytest.raises(NotFittedError, match=r"not fitted. Call fit\(dataset\)"):
         call(Recommender.from_config(small_config()))

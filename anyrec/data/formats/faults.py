@@ -27,10 +27,10 @@ class Faults:
         self.shown: list[Fault] = []
         self.counts: Counter[str] = Counter()
 
-    def add(self, kind: str, where: str, what: str, mend: str = "") -> None:
+    def add(self, kind: str, where: str, what: str, hint: str = "") -> None:
         self.counts[kind] += 1
         if self.counts[kind] <= SHOWN_PER_KIND:
-            self.shown.append(Fault(where, what, mend, kind))
+            self.shown.append(Fault(where, what, hint, kind))
 
     def add_rows(
         self, kind: str, rows: Sequence[int] | np.ndarray, make: Callable[[int], tuple[str, str, str]]

@@ -279,7 +279,7 @@ def _line(line: bytes, path: Path, number: int, faults: Faults) -> Any:
         faults.add(error.faults[0].kind, where, reason, "Each line holds one record.")
         return {}
     for fault in found.shown:
-        faults.add(fault.kind, f"{where}, {fault.where}", fault.what, fault.mend)
+        faults.add(fault.kind, f"{where}, {fault.where}", fault.what, fault.hint)
     return value
 
 

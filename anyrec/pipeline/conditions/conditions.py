@@ -58,7 +58,7 @@ class Condition:
         """What does not fit the data: unknown features, values of the wrong type. where: of the document in the options."""
         types = known_types(recommender)
         faults = [fault for test in self.tests for fault in _check_test(test, types)]
-        return [Fault(where + fault.where, fault.what, fault.mend, fault.kind) for fault in faults]
+        return [Fault(where + fault.where, fault.what, fault.hint, fault.kind) for fault in faults]
 
     def holds(self, request: Request, items: np.ndarray | None = None) -> np.ndarray:
         """(items,) bool where no user feature is named, (users, items) bool where one is.
@@ -97,7 +97,7 @@ def well_formed(document: dict[str, Any]) -> dict[str, Any]:
         Condition(document)
     except ConfigError as error:
         said = [
-            f"{fault.where or '/'}: {fault.what.rstrip('.')}" + (f" ({fault.mend.rstrip('.')})" if fault.mend else "")
+            f"{fault.where or '/'}: {fault.what.rstrip('.')}" + (f" ({fault.hint.rstrip('.')})" if fault.hint else "")
             for fault in error.faults
         ]
         raise ValueError("; ".join(said)) from None
@@ -281,13 +281,13 @@ def _check_test(test: Test, types: dict[str, Type]) -> list[Fault]:
     ]
     unknown = [(name, where) for name, where in sides if name not in types and not name.startswith("context.")]
     if unknown:
-        mend = 'For a plain text write {"value": "…"}.'
+        hint = 'For a plain text write {"value": "…"}.'
         suggest = {name: did_you_mean(name, [one for one in types if one[:5] == name[:5]]) for name, _ in unknown}
         return [
             Fault(
                 where,
                 f"the data has no feature '{name}'.",
-                suggest[name] + (f" {mend}" if name != test.feature else ""),
+                suggest[name] + (f" {hint}" if name != test.feature else ""),
                 "unknown feature",
             )
             for name, where in unknown
@@ -344,6 +344,6 @@ def _check_constants(test: Test, kind: Kind) -> list[Fault]:
             try:
                 constant_values(operand.constants, kind, 0)
             except Wrong as wrong:
-                mend = f"'{test.feature}' is compared as {PLURAL[kind]}."
-                faults.append(Fault(operand.where, f"{wrong}.", mend, "wrong type"))
+                hint = f"'{test.feature}' is compared as {PLURAL[kind]}."
+                faults.append(Fault(operand.where, f"{wrong}.", hint, "wrong type"))
     return faults

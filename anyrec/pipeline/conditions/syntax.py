@@ -127,9 +127,9 @@ def _operand(value: Any, where: str, several: bool, faults: list[Fault]) -> Oper
         value = value["value"]
     constants = value if several and isinstance(value, list) else [value]
     if not constants or not all(map(is_constant, constants)):
-        mend = "Test for missing values with is_null." if any(one is None for one in constants) else ""
+        hint = "Test for missing values with is_null." if any(one is None for one in constants) else ""
         what = f"expected a text, a finite number, true or false; found {shown(value)}."
-        faults.append(Fault(where, what, mend, "bad condition"))
+        faults.append(Fault(where, what, hint, "bad condition"))
     return Operand(where, None, tuple(constants))
 
 

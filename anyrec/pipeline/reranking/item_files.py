@@ -62,7 +62,7 @@ class ItemFile:
         try:
             self.table()
         except DataError as error:
-            return [Fault(where, f"'{fault.where}' {fault.what}", fault.mend, fault.kind) for fault in error.faults]
+            return [Fault(where, f"'{fault.where}' {fault.what}", fault.hint, fault.kind) for fault in error.faults]
         return []
 
 

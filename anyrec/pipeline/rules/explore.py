@@ -72,7 +72,7 @@ class Explore(Rule):
             if not faults:
                 read_state(self.state, recommender.dataset.ids("item"))
         except DataError as error:
-            faults = [Fault("/state", fault.what, fault.mend, fault.kind) for fault in error.faults]
+            faults = [Fault("/state", fault.what, fault.hint, fault.kind) for fault in error.faults]
         raise_faults(faults)
 
     def apply(self, request: Request, lists: Lists, k: int) -> Lists:

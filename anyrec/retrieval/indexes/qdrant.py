@@ -220,12 +220,12 @@ class Qdrant(Index):
         try:
             yield
         except ResponseHandlingException as error:
-            mend = "Is the server running, and can it be reached from here?"
-            raise InputError(Fault(where, f"Qdrant does not answer: {error.source}.", mend, "no server")) from None
+            hint = "Is the server running, and can it be reached from here?"
+            raise InputError(Fault(where, f"Qdrant does not answer: {error.source}.", hint, "no server")) from None
         except UnexpectedResponse as error:
-            mend = "Set api_key_env." if error.status_code in (401, 403) else "Look into the server's log."
+            hint = "Set api_key_env." if error.status_code in (401, 403) else "Look into the server's log."
             what = f"Qdrant refuses: {error.status_code} {error.reason_phrase}."
-            raise InputError(Fault(where, what, mend, "server's refusal")) from None
+            raise InputError(Fault(where, what, hint, "server's refusal")) from None
         except (ApiException, OSError) as error:
             raise InputError(Fault(where, f"Qdrant cannot be used: {error}.", kind="no server")) from None
 

@@ -250,5 +250,5 @@ def _nothing(recommender: Recommender, kind: Kind, wanted: str) -> Fault:
     reads = ", ".join(recommender.dataset.features("item")) or "nothing but ids"
     space = "" if wanted == "auto" else f" in the space '{wanted}'"
     what = f"this model's items cannot be searched by {kind}{space}: it reads no {told} of them (they have: {reads})."
-    mend = f"Train it on items with {told}" + ("." if wanted == "auto" else ", or leave --space out.")
-    return Fault(f"--{kind}", what, mend, "nothing to search")
+    hint = f"Train it on items with {told}" + ("." if wanted == "auto" else ", or leave --space out.")
+    return Fault(f"--{kind}", what, hint, "nothing to search")
