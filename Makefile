@@ -31,7 +31,7 @@ schema: $(VENV)/.ready
 	ANYREC_NO_PLUGINS=1 $(BIN)/anyrec schema config > schemas/config.schema.json
 
 docs: $(VENV)/.ready-test
-	$(BIN)/python docs/generate.py
+	$(BIN)/python scripts/generate_docs.py
 
 bench: $(VENV)/.ready-bench
 	$(BIN)/python benchmarks/read.py

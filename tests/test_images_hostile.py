@@ -138,7 +138,7 @@ def test_a_report_skips_pictures_that_cannot_be_used(root):
 
 
 def test_images_are_opened_in_one_place():
-    folders = ("anyrec", "docs", "plugins", "benchmarks", "encoders", "interaction", "classifier")
+    folders = ("anyrec", "scripts", "examples", "plugins", "benchmarks", "encoders", "interaction", "classifier")
     files = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
     opening = {path.name for path in files if "Image.open(" in path.read_text()}
     assert opening == {"images.py"}

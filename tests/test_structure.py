@@ -37,7 +37,7 @@ def test_imports_point_to_the_same_or_a_lower_layer_without_circles():
     assert set(wrong_edges()) <= set(DEBT)
 
 
-@pytest.mark.parametrize("folder", ["tests", "benchmarks"])
+@pytest.mark.parametrize("folder", ["tests", "benchmarks", "scripts", "examples"])
 def test_files_beside_the_package_have_no_circles_of_imports(folder):
     assert [circle for circle in circles(graph(modules(ROOT / folder, ""))) if " ".join(circle) not in DEBT] == []
 

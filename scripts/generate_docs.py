@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-DOCS = Path(__file__).parent
+DOCS = Path(__file__).parent.parent / "docs"
 SECTIONS = {
     "Config": "The config",
     "DataConfig": "data",

@@ -1,6 +1,6 @@
 """A reranker for the `http` rule that asks a chat model on this machine (an example: docs/rules.md).
 
-    python docs/http_reranker.py --port 8001 --chat http://127.0.0.1:8000/v1/chat/completions --model my-model
+    python examples/http_reranker.py --port 8001 --chat http://127.0.0.1:8000/v1/chat/completions --model my-model
 
 Takes what the rule posts, writes a prompt for each user, and gives back the order that the model answers with.
 """

@@ -1,4 +1,4 @@
-"""Runs each example of rules.md and writes what it shows, before and after: `python docs/rules_examples.py`.
+"""Runs each example of docs/rules.md and writes what it shows, before and after: `python scripts/rules_examples.py`.
 
 An example is a rule in a json block, and below it a comment with whom and what to show. Lists are those of EASE on
 `datasets/synthetic`, through the pipeline; a trained two-tower would differ from machine to machine.
@@ -20,7 +20,7 @@ from anyrec.data.dataset import Dataset
 from anyrec.pipeline.pipeline import Pipeline
 from anyrec.recommender import Recommender
 
-DOCS = Path(__file__).parent
+DOCS = Path(__file__).parent.parent / "docs"
 PAGE = DOCS / "rules.md"
 NOW = 1_735_689_600_000_000  # 2025-01-01
 EXAMPLE = re.compile(r"```json\n(\{\"type\".*?)\n```\n\n<!-- (\{.*?\}) -->\n(.*?)<!-- end -->", re.DOTALL)

@@ -1,7 +1,7 @@
 """A picture of search results: posters with titles beneath. Needs the folder of the model's pictures.
 
-    python docs/contact_sheet.py --model_path MODEL --text "space adventure with robots" --output sheets/text.png
-    python docs/contact_sheet.py --model_path MODEL --image posters/260.jpg --output sheets/poster.png
+    python scripts/contact_sheet.py --model_path MODEL --text "space adventure with robots" --output sheets/text.png
+    python scripts/contact_sheet.py --model_path MODEL --image posters/260.jpg --output sheets/poster.png
 
 Also prints the titles as a Markdown table. Posters that may not be redistributed stay out of the repository: git ignores `sheets/`.
 """
