@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from anyrec.core.contracts import BARRED, Loss, Params
+from anyrec.core.contracts import MASK_VALUE, Loss, Params
 from anyrec.core.parallel import on_threads, shares_of
 
 FAR = 70.0
@@ -20,8 +20,8 @@ FAR = 70.0
 SMALLEST = 1e-37
 """Shares of a softmax are taken for no smaller when their log is."""
 
-Barred = Callable[[int, int, Tensor], object]
-"""(low, high, scores): sets scores (high - low, items) to -BARRED for what must not count in those rows, else to 0."""
+FillMask = Callable[[int, int, Tensor], object]
+"""(low, high, scores): sets scores (high - low, items) to -MASK_VALUE for what must not count in those rows, else to 0."""
 
 
 class BCE(Loss):
@@ -139,7 +139,7 @@ class ClosedSoftmax(torch.autograd.Function):
         if valid is None:
             shares = negative.clone()
         else:
-            shares = negative.sub((~valid).to(negative.dtype), alpha=BARRED)
+            shares = negative.sub((~valid).to(negative.dtype), alpha=MASK_VALUE)
         highest = torch.maximum(shares.amax(1), positive) if shares.shape[1] else positive
         # Exponentials of huge negative numbers take a slow path; these are too small to count beside the largest, 1.
         shares.sub_(highest.unsqueeze(1)).clamp_(min=-FAR).exp_()
@@ -169,17 +169,17 @@ class FullSoftmax(Softmax):
     all_items = True
 
     def over_catalogue(
-        self, users: Tensor, items: Tensor, target: Tensor, barred: Barred, weight: Tensor | None
+        self, users: Tensor, items: Tensor, target: Tensor, fill_mask: FillMask, weight: Tensor | None
     ) -> Tensor:
         """The same loss where scores are dot products, block by block: (batch, items) scores are never kept.
 
         users: (batch, dim); items: (items, dim); target: (batch,) rows of `items`; weight: (batch,).
-        barred: for what must not count; the target always does.
+        fill_mask: Masks the items that are no negatives; it may mask the target, which counts all the same.
         """
         share = torch.full_like(target, 1.0, dtype=torch.float32) if weight is None else weight
         share = share / share.sum().clamp(min=1e-12)
         # Gradients are summed in float32; products are still taken in bfloat16 under autocast.
-        return CatalogueSoftmax.apply(users.float() / self.temperature, items.float(), target, barred, share)
+        return CatalogueSoftmax.apply(users.float() / self.temperature, items.float(), target, fill_mask, share)
 
 
 CELLS_AT_A_TIME = {"cpu": 600_000, "cuda": 1 << 27}
@@ -191,7 +191,7 @@ class CatalogueSoftmax(torch.autograd.Function):
     pass over its scores, which are then still in the cache. benchmarks/sequence.py --parts compares it with autograd's."""
 
     @staticmethod
-    def forward(ctx: Any, users: Tensor, items: Tensor, target: Tensor, barred: Barred, share: Tensor) -> Tensor:
+    def forward(ctx: Any, users: Tensor, items: Tensor, target: Tensor, fill_mask: FillMask, share: Tensor) -> Tensor:
         wanted, weighed = items[target], users * share[:, None]
         positive, own = (users * wanted).sum(1, keepdim=True), share.new_empty(len(users), 1)
         to_users, place = torch.empty_like(users), target[:, None]
@@ -206,7 +206,7 @@ class CatalogueSoftmax(torch.autograd.Function):
                 here = slice(low, min(low + rows, parts[part].stop))
                 block, column = users[here], place[here]
                 scores = kept[part, : len(block)]
-                barred(here.start, here.stop, scores)
+                fill_mask(here.start, here.stop, scores)
                 add_products(scores, block, items).scatter_(1, column, positive[here])
                 torch.softmax(scores, 1, out=scores)
                 torch.gather(scores, 1, column, out=own[here])

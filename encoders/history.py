@@ -16,7 +16,7 @@ from anyrec.core.parallel import by_shares, shares_of
 from anyrec.core.ragged import Prepared, Ragged
 from anyrec.core.windows import Events, Windows, last_windows
 from anyrec.data.list_columns import flat, offsets_of
-from anyrec.encoders.sequence_blocks import BARRED, Dropout, FadingMean, Gated, PreNorm, Recurrent
+from anyrec.encoders.sequence_blocks import MASK_VALUE, Dropout, FadingMean, Gated, PreNorm, Recurrent
 from anyrec.interaction.feature_fusion import check_heads
 
 MICROSECONDS = 1e6
@@ -125,7 +125,7 @@ class History(HistoryEncoder):
             states = self.mean(tokens, windows.visible(causal=True), windows.items >= 0)
         else:
             visible = windows.visible(causal=self.params.block == "transformer").unsqueeze(1)
-            bias = torch.zeros(visible.shape, device=tokens.device).masked_fill_(~visible, BARRED)
+            bias = torch.zeros(visible.shape, device=tokens.device).masked_fill_(~visible, MASK_VALUE)
             *lower, top = self.layers
             for layer in lower:
                 tokens = layer(tokens, bias)

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from anyrec.core.parallel import generator
 
-BARRED = -1e9
+MASK_VALUE = -1e9
 STEPS = 256
 POOL = 2
 """Masks are cut out of so many times the values of the largest."""

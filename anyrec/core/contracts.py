@@ -453,7 +453,7 @@ class Classical:
         raise NotImplementedError(f"model '{self.type}' has no restore()")
 
 
-BARRED = 1e30
+MASK_VALUE = 1e30
 """Taken from the score of what must not count."""
 
 

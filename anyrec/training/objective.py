@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from anyrec.core.config import Config
-from anyrec.core.contracts import BARRED, Loss, Negatives, Sampler
+from anyrec.core.contracts import MASK_VALUE, Loss, Negatives, Sampler
 from anyrec.core.discovery import Registry
 from anyrec.core.windows import Batch, Windows
 from anyrec.data.positives import Positives
@@ -110,16 +110,16 @@ class Stepper:
         table = None
         if len(distinct) * self.data.num_items <= TABLE_CELLS:
             table = self.positives.fill(
-                distinct, users.new_empty(len(distinct), self.data.num_items, dtype=torch.float32), -BARRED, 0.0
+                distinct, users.new_empty(len(distinct), self.data.num_items, dtype=torch.float32), -MASK_VALUE, 0.0
             )
 
-        def barred(low: int, high: int, scores: Tensor) -> Tensor:
+        def fill_mask(low: int, high: int, scores: Tensor) -> Tensor:
             if table is not None:
                 return torch.index_select(table, 0, place[low:high], out=scores)
-            return self.positives.fill(user_rows[low:high], scores, -BARRED, 0.0)
+            return self.positives.fill(user_rows[low:high], scores, -MASK_VALUE, 0.0)
 
         left, right = self.model.interaction.user_vectors(users), self.model.interaction.item_vectors(items)
-        return self.objective.over_catalogue(left, right, targets, barred, weight)  # type: ignore[operator]
+        return self.objective.over_catalogue(left, right, targets, fill_mask, weight)  # type: ignore[operator]
 
     def _over_sample(
         self,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from anyrec.pipeline.pipeline import Pipeline
     from anyrec.recommender import Recommender
 
-BARRED = torch.finfo(torch.float32).min
+MASK_VALUE = torch.finfo(torch.float32).min
 FEW = 2_000
 """Up to so many lists, every user is kept once and the rest taught anew: what few kept users say is chance."""
 CUT = 10
@@ -232,7 +232,7 @@ def listwise(scores: Tensor, there: Tensor, positive: Tensor) -> Tensor:
 
     scores: (lists, n); there: (lists, n) bool; positive: (lists, n) bool, of which each list has one at least.
     """
-    others = scores.masked_fill(~there | positive, BARRED).logsumexp(1, keepdim=True)
+    others = scores.masked_fill(~there | positive, MASK_VALUE).logsumexp(1, keepdim=True)
     return functional.softplus(others - scores)[positive].mean()
 
 
