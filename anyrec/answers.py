@@ -19,7 +19,7 @@ from anyrec.model.scoring import rank_rows
 
 if TYPE_CHECKING:
     from anyrec.pipeline.pipeline import Answer, Pipeline
-    from anyrec.retrieval.item_index import Catalogue
+    from anyrec.retrieval.item_index import ItemIndex
 
 
 class Answers(Known):
@@ -29,7 +29,7 @@ class Answers(Known):
     notes: list[str]
     pipeline: Pipeline | None  # type: ignore[assignment]
     """The stages between the model and a list; None where the model ranks the whole catalogue."""
-    catalogue: Catalogue | None
+    catalogue: ItemIndex | None
     """The index of the items' vectors, made when it is first searched."""
     widened: bool
     """Whether it knows items beside those that the model was fitted or saved with."""

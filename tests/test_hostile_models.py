@@ -26,7 +26,7 @@ from anyrec.core.load_config import load_config
 from anyrec.core.outside import Outside
 from anyrec.core.trust import declared
 from anyrec.recommender import Recommender
-from anyrec.retrieval.item_index import Catalogue
+from anyrec.retrieval.item_index import ItemIndex
 from anyrec.storage.model_directory import CARD, _id_of
 
 PIPELINE = {
@@ -443,7 +443,7 @@ def test_a_classical_model_with_indices_out_of_range_is_refused(tmp_path):
 def test_an_index_that_names_a_server_or_lists_other_files_is_refused(tmp_path):
     ids = pa.array([f"i{n}" for n in range(40)])
     vectors = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32)
-    place = Catalogue.build(Component(type="exact"), REGISTRY, ids, vectors, measured=False).save(tmp_path / "index")
+    place = ItemIndex.build(Component(type="exact"), REGISTRY, ids, vectors, measured=False).save(tmp_path / "index")
     manifest = json.loads((place / "manifest.json").read_text())
     for change in (
         {"index": {"type": "qdrant", "url": "http://127.0.0.1:9"}},
@@ -462,7 +462,7 @@ def test_an_index_that_names_a_server_or_lists_other_files_is_refused(tmp_path):
     ):
         (place / "manifest.json").write_text(json.dumps({**manifest, **change}))
         with pytest.raises(ModelError):
-            Catalogue.load(place, REGISTRY)
+            ItemIndex.load(place, REGISTRY)
     keys = np.load(place / "keys.npy")
     for name, values in {
         "keys.npy": [keys + 1, keys * 0, keys - 2, keys.astype(np.int32), keys[:-1], np.full(40, 1 << 40)],
@@ -474,7 +474,7 @@ def test_an_index_that_names_a_server_or_lists_other_files_is_refused(tmp_path):
             files = {**manifest["files"], name: sha256_of(place / name)}
             (place / "manifest.json").write_text(json.dumps({**manifest, "files": files}))
             with pytest.raises(ModelError):
-                Catalogue.load(place, REGISTRY)
+                ItemIndex.load(place, REGISTRY)
         (place / name).write_bytes(whole)
 
 
@@ -483,11 +483,11 @@ def test_an_index_whose_files_are_those_of_another_type_is_refused(tmp_path):
     options = {"type": "annoy"}
     pytest.importorskip("annoy")
     ids = pa.array([f"i{n}" for n in range(40)])
-    place = Catalogue.build(Component(**options), REGISTRY, ids, vectors, measured=False).save(tmp_path / "index")
+    place = ItemIndex.build(Component(**options), REGISTRY, ids, vectors, measured=False).save(tmp_path / "index")
     manifest = json.loads((place / "manifest.json").read_text())
     (place / "manifest.json").write_text(json.dumps({**manifest, "index": {"type": "exact"}}))
     with pytest.raises(ModelError, match="cannot be read"):
-        Catalogue.load(place, REGISTRY)
+        ItemIndex.load(place, REGISTRY)
 
 
 def test_any_flipped_bit_of_a_checkpoint_is_noticed(tmp_path):
@@ -553,11 +553,11 @@ def test_a_reader_gets_one_whole_version_of_an_index_while_a_writer_replaces_it(
     sources = []
     for dim in (4, 8):
         vectors = np.full((50, dim), dim, np.float32)
-        made = Catalogue.build(Component(type="exact"), REGISTRY, ids, vectors, model=str(dim), measured=False)
+        made = ItemIndex.build(Component(type="exact"), REGISTRY, ids, vectors, model=str(dim), measured=False)
         sources.append(made.save(tmp_path / f"index{dim}"))
 
     def read(place):
-        found = Catalogue.load(place, REGISTRY)
+        found = ItemIndex.load(place, REGISTRY)
         assert found.model == str(found.index.dim) and (found.index.store.vectors == found.index.dim).all()
         return found.model
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from anyrec.core.discovery import discover
 from anyrec.retrieval.tuning import tune_width
-from anyrec.retrieval.vector_order import side_by_side
+from anyrec.retrieval.vector_order import proximity_order
 from anyrec.testing import check_index
 
 FAISS = ("flat", "hnsw", "ivf", "ivf_pq", "sq8")
@@ -57,8 +57,8 @@ def test_side_by_side_is_an_order_in_which_what_is_near_stands_near():
     vectors = (rng.normal(size=(4, 12)) * 5)[cluster].astype(np.float32) + rng.normal(size=(6000, 12)).astype(
         np.float32
     )
-    order = side_by_side(vectors)
+    order = proximity_order(vectors)
     assert (np.sort(order) == np.arange(6000)).all()
     apart = (np.diff(cluster[order]) != 0).mean()
     assert apart < (np.diff(cluster) != 0).mean() / 3
-    assert (side_by_side(vectors[:100]) == np.arange(100)).all()  # few: they lie together as they are
+    assert (proximity_order(vectors[:100]) == np.arange(100)).all()  # few: they lie together as they are

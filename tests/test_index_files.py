@@ -16,7 +16,7 @@ from anyrec.core.config import Component
 from anyrec.core.discovery import discover
 from anyrec.core.errors import ConfigError, DataError, ModelError
 from anyrec.retrieval.choose import choose
-from anyrec.retrieval.item_index import Catalogue
+from anyrec.retrieval.item_index import ItemIndex
 
 REGISTRY = discover()
 KINDS = [
@@ -30,16 +30,16 @@ def some(rows: int = 400, dim: int = 8, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(rows, dim)).astype(np.float32)
 
 
-def make(component: Component = KINDS[0], rows: int = 400, **options) -> Catalogue:
+def make(component: Component = KINDS[0], rows: int = 400, **options) -> ItemIndex:
     ids = pa.array([f"i{n}" for n in range(rows)])
-    return Catalogue.build(component, REGISTRY, ids, some(rows), model="mine", **options)
+    return ItemIndex.build(component, REGISTRY, ids, some(rows), model="mine", **options)
 
 
 @pytest.mark.parametrize("component", KINDS, ids=str)
 def test_a_saved_index_comes_back_with_its_ids_and_figures(component, tmp_path):
     made = make(component)
     place = made.save(tmp_path / "index")
-    again = Catalogue.load(place, REGISTRY, "mine")
+    again = ItemIndex.load(place, REGISTRY, "mine")
     for old, new in zip(made.search(some(5, seed=1), 7), again.search(some(5, seed=1), 7), strict=True):
         np.testing.assert_array_equal(old, new)
     assert again.ids.equals(made.ids)
@@ -63,7 +63,7 @@ def test_items_are_added_replaced_and_removed_by_id(tmp_path):
     index.remove(pa.array(["i5", "nobody"]))
     assert len(index) == 400
     index.save(tmp_path / "index")
-    for one in (index, Catalogue.load(tmp_path / "index", REGISTRY)):
+    for one in (index, ItemIndex.load(tmp_path / "index", REGISTRY)):
         found = one.search(np.ones((1, 8), np.float32), 400).keys[0]
         names = one.ids.take(pa.array(found)).to_pylist()
         assert names[0] == "new"
@@ -79,7 +79,7 @@ def test_items_are_added_replaced_and_removed_by_id(tmp_path):
 def test_another_models_index_is_refused(tmp_path):
     place = make().save(tmp_path / "index")
     with pytest.raises(ModelError, match="another model"):
-        Catalogue.load(place, REGISTRY, "another")
+        ItemIndex.load(place, REGISTRY, "another")
 
 
 @pytest.mark.parametrize("component", KINDS, ids=str)
@@ -90,12 +90,12 @@ def test_damaged_files_are_refused_before_a_library_reads_them(component, tmp_pa
         for bad in (b"", whole[: len(whole) // 2], os.urandom(len(whole)), whole + b"\0", b"{}", b"[]"):
             path.write_bytes(bad)
             with pytest.raises(ModelError):
-                Catalogue.load(place, REGISTRY)
+                ItemIndex.load(place, REGISTRY)
         path.unlink()
         with pytest.raises(ModelError):
-            Catalogue.load(place, REGISTRY)
+            ItemIndex.load(place, REGISTRY)
         path.write_bytes(whole)
-    Catalogue.load(place, REGISTRY)
+    ItemIndex.load(place, REGISTRY)
 
 
 @pytest.mark.parametrize("component", KINDS, ids=str)
@@ -112,7 +112,7 @@ def test_a_foreign_file_under_a_fitting_hash_is_refused(component, tmp_path):
         told["files"][path.name] = sha256_of(path)
         (place / "manifest.json").write_text(json.dumps(told))
         with pytest.raises(ModelError):
-            Catalogue.load(place, REGISTRY)
+            ItemIndex.load(place, REGISTRY)
         path.write_bytes(whole)
         (place / "manifest.json").write_bytes(manifest)
 
@@ -122,7 +122,7 @@ def test_an_index_of_an_older_anyrec_is_refused(tmp_path):
     manifest = (place / "manifest.json").read_text()
     (place / "manifest.json").write_text(manifest.replace("anyrec index 2", "anyrec index 1"))
     with pytest.raises(ModelError, match="Run anyrec index again"):
-        Catalogue.load(place, REGISTRY)
+        ItemIndex.load(place, REGISTRY)
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"format": "anyrec index 2"}', '{"format": 7}', "\xff"])
@@ -130,7 +130,7 @@ def test_a_manifest_that_is_none_is_refused(text, tmp_path):
     place = make(measured=False).save(tmp_path / "index")
     (place / "manifest.json").write_text(text, encoding="latin-1")
     with pytest.raises(ModelError):
-        Catalogue.load(place, REGISTRY)
+        ItemIndex.load(place, REGISTRY)
 
 
 def test_a_file_outside_the_folder_is_refused(tmp_path):
@@ -140,7 +140,7 @@ def test_a_file_outside_the_folder_is_refused(tmp_path):
     manifest["files"]["../outside"] = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
     (place / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ModelError):
-        Catalogue.load(place, REGISTRY)
+        ItemIndex.load(place, REGISTRY)
 
 
 def test_a_folder_that_is_no_index_is_not_written_over(tmp_path):
@@ -148,7 +148,7 @@ def test_a_folder_that_is_no_index_is_not_written_over(tmp_path):
     with pytest.raises(ModelError):
         make(measured=False).save(tmp_path)
     with pytest.raises(ModelError):
-        Catalogue.load(tmp_path / "nowhere", REGISTRY)
+        ItemIndex.load(tmp_path / "nowhere", REGISTRY)
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
@@ -158,12 +158,12 @@ import numpy as np, pyarrow as pa
 from pathlib import Path
 from anyrec.core.config import Component
 from anyrec.core.discovery import discover
-from anyrec.retrieval.item_index import Catalogue
+from anyrec.retrieval.item_index import ItemIndex
 
 place, registry = Path(sys.argv[1]), discover()
 ids = pa.array([f"i{n}" for n in range(50)])
 old, new = (
-    Catalogue.build(Component(type="exact"), registry, ids, np.full((50, 4), value, np.float32), measured=False) for value in (1, 2)
+    ItemIndex.build(Component(type="exact"), registry, ids, np.full((50, 4), value, np.float32), measured=False) for value in (1, 2)
 )
 old.save(place)
 at, count = 0, 0
@@ -185,7 +185,7 @@ while status:
         os._exit(0)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     step, at = at, 0
-    found = Catalogue.load(place, registry)
+    found = ItemIndex.load(place, registry)
     states.add(float(found.index.store.vectors.min()))
     assert found.index.store.vectors.min() == found.index.store.vectors.max(), step
     at = step

@@ -18,7 +18,7 @@ from torch import nn
 from anyrec.core.config import Component
 from anyrec.core.errors import ModelError
 from anyrec.recommender import Recommender
-from anyrec.retrieval.item_index import Catalogue
+from anyrec.retrieval.item_index import ItemIndex
 from anyrec.storage.model_directory import find_model
 
 
@@ -74,7 +74,7 @@ def test_an_index_does_not_replace_a_model_and_a_model_no_index(saved, tmp_path)
     recommender, folder = saved[0], saved[0].save(tmp_path / "model")
     registry, ids = recommender.registry, recommender.dataset.ids("item")
     vectors = np.eye(len(ids), dtype=np.float32)
-    made = Catalogue.build(Component(type="exact"), registry, ids, vectors, model=recommender.model_id)
+    made = ItemIndex.build(Component(type="exact"), registry, ids, vectors, model=recommender.model_id)
     index, before = made.save(tmp_path / "index"), sorted(folder.rglob("*"))
     foreign = tmp_path / "site"
     foreign.mkdir()
@@ -85,7 +85,7 @@ def test_an_index_does_not_replace_a_model_and_a_model_no_index(saved, tmp_path)
     for place in (index, foreign):
         with pytest.raises(ModelError, match="is not a model"):
             recommender.save(place)
-    assert sorted(folder.rglob("*")) == before and Catalogue.load(index, registry).ids.equals(made.ids)
+    assert sorted(folder.rglob("*")) == before and ItemIndex.load(index, registry).ids.equals(made.ids)
     made.save(index)
     recommender.save(folder)
 

@@ -55,7 +55,7 @@ def index(
     from anyrec.core.config import Component
     from anyrec.core.files import exclusive
     from anyrec.retrieval.choose import choose
-    from anyrec.retrieval.item_index import Catalogue, check_index_output
+    from anyrec.retrieval.item_index import ItemIndex, check_index_output
     from anyrec.storage.model_directory import find_model
 
     directory = find_model(model_place(model_path, model_dir, model_name))
@@ -71,7 +71,7 @@ def index(
             component = Component(type=kind) if kind else recommender.config.index
             chosen = {**component.options(), **({"recall": recall} if recall is not None else {}), **_options(options)}
             component = Component(type=component.type, **chosen)
-            catalogue = Catalogue.build(component, recommender.registry, ids, items, **about)
+            catalogue = ItemIndex.build(component, recommender.registry, ids, items, **about)
             tried = [(component, catalogue.figures)]
         place = catalogue.save(place)
     _print(tried)

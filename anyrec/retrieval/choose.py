@@ -12,7 +12,7 @@ from anyrec.core.discovery import Registry
 from anyrec.core.errors import ConfigError, Fault, MissingDependency
 from anyrec.core.progress import progress_bar
 from anyrec.retrieval.index import Metric
-from anyrec.retrieval.item_index import Catalogue
+from anyrec.retrieval.item_index import ItemIndex
 
 AS_FAST = 0.9
 """Of those that answer at least so fast as the fastest, the smallest is taken."""
@@ -38,19 +38,19 @@ def choose(
     model: str = "",
     queries: np.ndarray | None = None,
     shown: bool = True,
-) -> tuple[Catalogue, list[tuple[Component, dict[str, float]]]]:
+) -> tuple[ItemIndex, list[tuple[Component, dict[str, float]]]]:
     """The chosen one, and every one with its figures. Fast is measured by queries one at a time; what is not installed is passed over.
 
     Raises ConfigError where none reaches the recall.
     """
     tried: list[tuple[Component, dict[str, float]]] = []
-    best: Catalogue | None = None
+    best: ItemIndex | None = None
     components = candidates(registry, recall)
     with progress_bar("trying indexes", len(components), shown) as bar:
         for component in components:
             bar.advance(0, f"trying {component.type} {component.options().get('kind', '')}")
             try:
-                found = Catalogue.build(component, registry, ids, vectors, metric=metric, model=model, queries=queries)
+                found = ItemIndex.build(component, registry, ids, vectors, metric=metric, model=model, queries=queries)
             except MissingDependency:
                 continue
             finally:

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from anyrec.core.contracts import Params as Options
 from anyrec.retrieval.exclusions import Barred, by_row
-from anyrec.retrieval.results import Found, checked_keys, checked_vectors, first_ask, ordered, put
+from anyrec.retrieval.results import SearchResult, checked_keys, checked_vectors, first_ask, ordered, put
 from anyrec.retrieval.scan import best_rows
 from anyrec.retrieval.store import MOST_KEYS, Store
 
@@ -118,7 +118,7 @@ class Index:
         k: int,
         allowed: np.ndarray | None = None,
         exclude: tuple[np.ndarray, np.ndarray] | None = None,
-    ) -> Found:
+    ) -> SearchResult:
         """queries: (queries, dim) float32.
 
         allowed: (keys,) or (queries, keys) bool, what may be found; keys past its end may not. exclude: (pairs,) query rows, ascending,
@@ -136,7 +136,7 @@ class Index:
             own = allowed if allowed is not None and allowed.ndim == 2 else None
             barred = Barred(self.store, len(queries), own, exclude, shared)
             self._search(queries, shared, eligible, barred, keys, scores)
-        return Found(keys, scores)
+        return SearchResult(keys, scores)
 
     def held_out(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """At most `count` of the examples, as `truth_of` gives them. Where there are none, sums of two of the vectors: a vector
@@ -212,7 +212,7 @@ class Index:
         """Called where `can_remove`."""
         raise NotImplementedError
 
-    def _nearest(self, queries: np.ndarray, k: int, allowed: np.ndarray | None) -> Found:
+    def _nearest(self, queries: np.ndarray, k: int, allowed: np.ndarray | None) -> SearchResult:
         """Its best effort: (queries, any number) in any order, -1 where it found fewer, no key twice in a row. More than k are welcome
         where its scores are not exact: the best k of them by float32 are taken.
 
@@ -304,7 +304,7 @@ class Index:
         """How many rows the backend may bring back."""
         return self.store.count if self.can_remove else len(self.store)
 
-    def _one(self, query: np.ndarray, k: int) -> Found | None:
+    def _one(self, query: np.ndarray, k: int) -> SearchResult | None:
         """What `_search` finds where nothing is denied to a single query, in a quarter of its calls; None where the backend found fewer."""
         rows, scores = self._nearest(self._inner_queries(query), k, None)
         if rows.shape[1] < k or rows.min() < 0:
@@ -312,9 +312,9 @@ class Index:
         scores = scores[0] if self.exact_scores else self._scores(query, rows)[0]
         keys = self.store.keys[rows[0]]
         if len(keys) == k and (scores[1:] < scores[:-1]).all():
-            return Found(keys[None], scores[None])
+            return SearchResult(keys[None], scores[None])
         order = np.lexsort((keys, -scores))[:k]
-        return Found(keys[order][None], scores[order][None])
+        return SearchResult(keys[order][None], scores[order][None])
 
     def _search(
         self,

@@ -26,7 +26,7 @@ from anyrec.core.outside import ALLOW
 from anyrec.core.saved_files import damaged, read_table
 from anyrec.core.trust import declared
 from anyrec.data.dataset import rows_of
-from anyrec.retrieval.index import METRICS, Found, Index, Metric
+from anyrec.retrieval.index import METRICS, Index, Metric, SearchResult
 from anyrec.retrieval.tuning import measure
 
 FORMAT = "anyrec index 2"
@@ -40,7 +40,7 @@ SLACK = 0.01
 """So little below the recall asked for is chance."""
 
 
-class Catalogue:
+class ItemIndex:
     """Finds item ids by vector. Keys are rows of `ids`; a removed item keeps its row."""
 
     def __init__(self, component: Component, index: Index, ids: pa.Array, model: str = ""):
@@ -59,7 +59,7 @@ class Catalogue:
         model: str = "",
         queries: np.ndarray | None = None,
         measured: bool = True,
-    ) -> Catalogue:
+    ) -> ItemIndex:
         """ids: (items,) distinct; vectors: (items, dim) float32, kept; queries: (any, dim) users' vectors, by default some items'.
 
         component: the index and its options, as `index` in the config. model: `anyrec.storage.model_directory.model_id` of whose vectors they are.
@@ -96,7 +96,7 @@ class Catalogue:
         k: int,
         allowed: np.ndarray | None = None,
         exclude: tuple[np.ndarray, np.ndarray] | None = None,
-    ) -> Found:
+    ) -> SearchResult:
         """As `Index.search`: keys, and what `allowed` and `exclude` name, are rows of `ids`."""
         return self.index.search(queries, k, allowed, exclude)
 
@@ -148,7 +148,7 @@ class Catalogue:
         return place
 
     @classmethod
-    def load(cls, folder: str | Path, registry: Registry, model: str | None = None, trusted: bool = False) -> Catalogue:
+    def load(cls, folder: str | Path, registry: Registry, model: str | None = None, trusted: bool = False) -> ItemIndex:
         """Read one whole version of an index, even if a writer replaces it meanwhile.
 
         Args:
@@ -172,7 +172,7 @@ class Catalogue:
         return read_version(find, AGAIN, lambda manifest: cls._read(manifest, registry, model, trusted))
 
     @classmethod
-    def _read(cls, manifest: Manifest, registry: Registry, model: str | None, trusted: bool) -> Catalogue:
+    def _read(cls, manifest: Manifest, registry: Registry, model: str | None, trusted: bool) -> ItemIndex:
         place, found = manifest.folder, manifest.document
         if found.get("format") != FORMAT:
             what = f"this is not an index that this version reads ('{FORMAT}')."

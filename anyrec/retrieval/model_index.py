@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anyrec.core.errors import ModelError
-from anyrec.retrieval.item_index import Catalogue
+from anyrec.retrieval.item_index import ItemIndex
 
 if TYPE_CHECKING:
     from anyrec.recommender import Recommender
@@ -16,7 +16,7 @@ SMALL = 20_000
 """Items up to which all are scored at once where exact search is asked for: one matrix product, and no copy of the vectors."""
 
 
-def catalogue_of(recommender: Recommender) -> Catalogue | None:
+def catalogue_of(recommender: Recommender) -> ItemIndex | None:
     """The index of `index` in the config over the items' vectors; None where all items are to be scored: where the score is no dot
     product, where items were added since, or where they are few and the search exact."""
     exact = recommender.config.index.type == "exact"
@@ -39,7 +39,7 @@ def save_catalogue(recommender: Recommender, folder: Path, model: str) -> None:
         catalogue.save(folder / FOLDER)
 
 
-def load_catalogue(recommender: Recommender, directory: Path, beside: Path) -> Catalogue | None:
+def load_catalogue(recommender: Recommender, directory: Path, beside: Path) -> ItemIndex | None:
     """The index of a loaded model: the one within its folder, or one in the folder of its run that belongs to it; None without any.
 
     Args:
@@ -52,19 +52,19 @@ def load_catalogue(recommender: Recommender, directory: Path, beside: Path) -> C
     """
     of_model = recommender.registry, recommender.model_id, recommender.context.trusted
     if (directory / FOLDER).exists():
-        return Catalogue.load(directory / FOLDER, *of_model)
+        return ItemIndex.load(directory / FOLDER, *of_model)
     try:
-        found = Catalogue.load(beside / FOLDER, *of_model)
+        found = ItemIndex.load(beside / FOLDER, *of_model)
     except ModelError:
         return None
     return found if found.ids.equals(recommender.dataset.ids("item")) else None
 
 
-def _built(recommender: Recommender) -> Catalogue:
+def _built(recommender: Recommender) -> ItemIndex:
     with recommender._inference():
         vectors, users = (
             recommender._vectors(side, recommender._known_rows(side)).float().cpu().numpy() for side in ("item", "user")
         )
     ids = recommender.dataset.ids("item")
     index = recommender.config.index
-    return Catalogue.build(index, recommender.registry, ids, vectors, queries=users, measured=False)
+    return ItemIndex.build(index, recommender.registry, ids, vectors, queries=users, measured=False)

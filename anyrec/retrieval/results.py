@@ -10,7 +10,7 @@ import numpy as np
 from anyrec.core.errors import DataError, Fault
 
 
-class Found(NamedTuple):
+class SearchResult(NamedTuple):
     """keys: (queries, k) int64, best first, equal scores by key, -1 past the end; scores: (queries, k) float32, -inf there."""
 
     keys: np.ndarray

@@ -10,7 +10,7 @@ ROUNDS, LEARNED_FROM = 6, 64
 """Of k-means, and rows a cell that it learns from: the order need only be rough."""
 
 
-def side_by_side(vectors: np.ndarray) -> np.ndarray:
+def proximity_order(vectors: np.ndarray) -> np.ndarray:
     """vectors: (rows, dim) float32 -> (rows,) the rows, cell by cell of k-means, cells along the direction in which they differ most.
 
     A walk through a graph of neighbours then stays within a few pages: of a million vectors it is twice as fast, and the graph is

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from anyrec.core.errors import DataError
-from anyrec.retrieval.index import Found, Index, Metric
+from anyrec.retrieval.index import Index, Metric, SearchResult
 from anyrec.testing.errors import ConformanceError
 
 ROWS, DIM, QUERIES = 600, 12, 20
@@ -121,7 +121,7 @@ class _Known:
             faults.append(f"{where}: recall {share:.3f}, below {self.recall}.")
 
 
-def _faults_of(found: Found, scores: np.ndarray) -> list[str]:
+def _faults_of(found: SearchResult, scores: np.ndarray) -> list[str]:
     """scores: (queries, keys), -inf for what must not be found."""
     faults = []
     there = found.keys >= 0

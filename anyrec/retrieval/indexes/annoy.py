@@ -12,7 +12,7 @@ from pydantic import Field
 
 from anyrec.core.contracts import Params as Options
 from anyrec.core.errors import Fault, MissingDependency, ModelError
-from anyrec.retrieval.index import Found, Index
+from anyrec.retrieval.index import Index, SearchResult
 from anyrec.retrieval.scan import best_rows
 
 FILE = "trees.annoy"
@@ -61,7 +61,7 @@ class Annoy(Index):
         if len(self.store) - self._built > max(TAIL, self._built // 10):
             self._rebuild()
 
-    def _nearest(self, queries: np.ndarray, k: int, allowed: np.ndarray | None) -> Found:
+    def _nearest(self, queries: np.ndarray, k: int, allowed: np.ndarray | None) -> SearchResult:
         wanted = min(k, self._built)
         look = self._look(wanted)
         found = [self._forest.get_nns_by_vector(query, wanted, look) for query in queries.tolist()]
@@ -72,7 +72,7 @@ class Annoy(Index):
             tail = torch.from_numpy(self.store.vectors[self._built :])
             rows, _ = best_rows(tail, torch.from_numpy(np.ascontiguousarray(queries[:, : self.dim])), k)
             keys = np.concatenate([keys, rows.numpy() + self._built], axis=1)
-        return Found(keys, np.zeros(keys.shape, np.float32))
+        return SearchResult(keys, np.zeros(keys.shape, np.float32))
 
     def _save(self, folder: Path) -> None:
         self._forest.save(str(folder / FILE))

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from anyrec.core.contracts import Params as Options
-from anyrec.retrieval.index import Found, Index
+from anyrec.retrieval.index import Index, SearchResult
 from anyrec.retrieval.scan import best_rows
 
 ROWS_AT_A_TIME = 1 << 16
@@ -50,11 +50,11 @@ class Exact(Index):
         else:
             self._vectors = torch.cat([self._vectors, self._encoded(vectors)])
 
-    def _nearest(self, queries: np.ndarray, k: int, allowed: np.ndarray | None) -> Found:
+    def _nearest(self, queries: np.ndarray, k: int, allowed: np.ndarray | None) -> SearchResult:
         wide = k if self._precision == "float32" else k * self.params.oversample
         ready = torch.from_numpy(queries).to(self._device)
         rows, scores = best_rows(self._vectors, ready.bfloat16() if self._precision == "bf16" else ready, wide)
-        return Found(rows.cpu().numpy(), scores.cpu().numpy())
+        return SearchResult(rows.cpu().numpy(), scores.cpu().numpy())
 
     def _save(self, folder: Path) -> None:
         if self._precision == "int8":

@@ -12,9 +12,9 @@ import numpy as np
 from pydantic import Field
 
 from anyrec.core.contracts import Params as Options
-from anyrec.retrieval.index import Found, Index
+from anyrec.retrieval.index import Index, SearchResult
 from anyrec.retrieval.tuning import TRIED, Lift, best_lift, reaches, tune_width
-from anyrec.retrieval.vector_order import side_by_side
+from anyrec.retrieval.vector_order import proximity_order
 
 FILE, WIDTHS = "faiss.index", "width"
 SCALAR, CELLS, GRAPH = "sq8", ("ivf", "ivf_pq"), "hnsw"
@@ -88,7 +88,7 @@ class Faiss(Index):
     def _build(self, vectors: np.ndarray, keys: np.ndarray) -> None:
         self._index = self._made(vectors)
         if self.params.kind == GRAPH:
-            order = side_by_side(vectors)
+            order = proximity_order(vectors)
             self._index.add_with_ids(vectors[order], order)
         else:
             self._index.add(vectors)
@@ -117,7 +117,7 @@ class Faiss(Index):
 
         self._index.remove_ids(faiss.IDSelectorBatch(keys))
 
-    def _nearest(self, queries: np.ndarray, k: int, allowed: np.ndarray | None) -> Found:
+    def _nearest(self, queries: np.ndarray, k: int, allowed: np.ndarray | None) -> SearchResult:
         import faiss
 
         wide = k if self.exact_scores else min(len(self.store), k * self.oversample)
@@ -129,7 +129,7 @@ class Faiss(Index):
         self._index.search_c(
             len(queries), faiss.swig_ptr(queries), wide, faiss.swig_ptr(scores), faiss.swig_ptr(keys), params
         )
-        return Found(keys, scores)
+        return SearchResult(keys, scores)
 
     def _save(self, folder: Path) -> None:
         import faiss

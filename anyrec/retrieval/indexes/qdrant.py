@@ -16,7 +16,7 @@ from pydantic import Field
 from anyrec.core.contracts import Params as Options
 from anyrec.core.errors import ConfigError, Fault, InputError, MissingDependency, ModelError
 from anyrec.core.outside import Outside
-from anyrec.retrieval.index import Found, Index
+from anyrec.retrieval.index import Index, SearchResult
 
 FILE = "qdrant.json"
 MOST_IDS = 20_000
@@ -100,7 +100,7 @@ class Qdrant(Index):
             self._client.delete(self._name, points_selector=keys.tolist(), wait=True)
             self._changed(b"remove", keys)
 
-    def _nearest(self, queries: np.ndarray, k: int, allowed: np.ndarray | None) -> Found:
+    def _nearest(self, queries: np.ndarray, k: int, allowed: np.ndarray | None) -> SearchResult:
         from qdrant_client import models
 
         only, width = self._filter(allowed), k
@@ -121,7 +121,7 @@ class Qdrant(Index):
         keys[keys >= len(self.store)] = -1  # added by another process meanwhile
         if allowed is not None and only is None:
             keys[(keys >= 0) & ~allowed[keys]] = -1
-        return Found(keys, scores)
+        return SearchResult(keys, scores)
 
     def _save(self, folder: Path) -> None:
         """Only where the vectors are: the server keeps them."""

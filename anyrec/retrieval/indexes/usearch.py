@@ -12,7 +12,7 @@ from pydantic import Field
 
 from anyrec.core.contracts import Params as Options
 from anyrec.core.errors import Fault, MissingDependency, ModelError
-from anyrec.retrieval.index import Found, Index
+from anyrec.retrieval.index import Index, SearchResult
 from anyrec.retrieval.tuning import Lift, best_lift, tune_width
 
 FILE, STATE = "graph.usearch", "usearch.json"
@@ -83,17 +83,17 @@ class Usearch(Index):
     def _remove(self, keys: np.ndarray) -> None:
         self._graph.remove(keys.astype(np.uint64))
 
-    def _nearest(self, queries: np.ndarray, k: int, allowed: np.ndarray | None) -> Found:
+    def _nearest(self, queries: np.ndarray, k: int, allowed: np.ndarray | None) -> SearchResult:
         if self.params.dtype == "i8":  # order among near equals is lost in 8 bits: the float32 scores choose
             k = min(max(k + k // 2, self.width), len(self._graph))
             queries = self._kept(queries, np.abs(queries).max(1, keepdims=True))
         self._graph.expansion_search = max(self.width, k + k // 2)
         if len(queries) == 1:
             one = self._graph.search(queries[0], k, threads=1)
-            return Found(one.keys.astype(np.int64)[None], one.distances[None])
+            return SearchResult(one.keys.astype(np.int64)[None], one.distances[None])
         found = self._graph.search(queries, k, threads=torch.get_num_threads())
         past = np.arange(found.keys.shape[1]) >= found.counts[:, None]
-        return Found(np.where(past, -1, found.keys.astype(np.int64)), found.distances)
+        return SearchResult(np.where(past, -1, found.keys.astype(np.int64)), found.distances)
 
     def _save(self, folder: Path) -> None:
         self._graph.save(str(folder / FILE))
