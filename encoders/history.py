@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from anyrec.core.contracts import HistoryEncoder, Params
 from anyrec.core.parallel import by_shares, shares_of
 from anyrec.core.ragged import Prepared, Ragged
-from anyrec.core.windows import Events, Windows, last_windows
+from anyrec.core.windows import Events, PackedSequences, last_windows
 from anyrec.data.list_columns import flat, offsets_of
 from anyrec.encoders.sequence_blocks import MASK_VALUE, Dropout, FadingMean, Gated, PreNorm, Recurrent
 from anyrec.interaction.feature_fusion import check_heads
@@ -104,20 +104,20 @@ class History(HistoryEncoder):
                 self.position = nn.Embedding(params.window, dim)
                 nn.init.normal_(self.position.weight, std=0.02)
 
-    def states(self, windows: Windows, items: Tensor, read: Tensor | None = None) -> Tensor:
+    def states(self, windows: PackedSequences, items: Tensor, read: Tensor | None = None) -> Tensor:
         """windows: (rows, length); items: (items, item_dim) -> (rows, length, output_dim), the user before each next interaction;
         or, of one column a row, `read: (rows,)`, alone: (rows, output_dim)."""
         if read is not None or not self.by_shares or not torch.is_grad_enabled():
             return self._states(windows, items, read)
         shares = [
-            Windows(*(part[rows.start : rows.stop] for part in windows))
+            PackedSequences(*(part[rows.start : rows.stop] for part in windows))
             for rows in shares_of(len(windows.items), items.device)
         ]
         if len(shares) > 1:
             self.dropout.ready(shares[0].items.numel() * self.output_dim)
         return by_shares(self, self._states, shares, items)
 
-    def _states(self, windows: Windows, items: Tensor, read: Tensor | None = None) -> Tensor:
+    def _states(self, windows: PackedSequences, items: Tensor, read: Tensor | None = None) -> Tensor:
         tokens = self.dropout(self._tokens(windows, items))
         if self.params.block == "gru":
             states = self.recurrent(tokens, windows.first)
@@ -133,7 +133,7 @@ class History(HistoryEncoder):
             return self.norm(states if read is None else states.squeeze(1))
         return self.norm(states if read is None else states[torch.arange(len(read), device=read.device), read])
 
-    def _tokens(self, windows: Windows, items: Tensor) -> Tensor:
+    def _tokens(self, windows: PackedSequences, items: Tensor) -> Tensor:
         """(rows, length, output_dim)"""
         there = (windows.items >= 0).unsqueeze(-1)
         tokens = torch.where(there, self.resize(items)[windows.items.clamp(min=0)], self.nothing)

@@ -13,7 +13,7 @@ from small import START, rewritten_from_a_target_on, small_config, small_dataset
 from anyrec.core.contracts import Context
 from anyrec.core.discovery import discover
 from anyrec.core.errors import ConfigError
-from anyrec.core.windows import Stream
+from anyrec.core.windows import SequencePacker
 from anyrec.data.dataset import Dataset
 from anyrec.data.histories import COLUMN, history_features
 from anyrec.recommender import Recommender
@@ -121,14 +121,14 @@ def test_the_aggregates_are_those_of_a_plain_loop(users, half_life, top, same_ti
 
 
 def read_by_stream(encoder, column, length, seed=0):
-    """(events, width) what is read before each event in one epoch of the stream; nan where nothing came before."""
+    """(events, width) what is read before each event in one epoch; nan where nothing came before."""
     values = encoder.encode_column(column).values
     count = len(values["items"].values)
     encoder.project = torch.nn.Identity()  # whose last bit does not hang on the batch
     found = torch.full((count, len(encoder.mean)), torch.nan)
-    stream = Stream(values, torch.arange(count), length, 3 * length, encoder.ordered)
+    packer = SequencePacker(values, torch.arange(count), length, 3 * length, encoder.ordered)
     with torch.no_grad():
-        for batch in stream.epoch(torch.Generator().manual_seed(seed)):
+        for batch in packer.epoch(torch.Generator().manual_seed(seed)):
             vectors, known = encoder.before(batch, values, torch.zeros(NUMBER_OF_ITEMS, 8))
             found[batch.rows] = torch.where(known.unsqueeze(1), vectors, torch.nan)
     return found
@@ -137,7 +137,7 @@ def read_by_stream(encoder, column, length, seed=0):
 @settings(deadline=None, max_examples=60)
 @given(histories, st.data())
 def test_what_happens_at_or_after_a_target_changes_no_bit_of_its_aggregates(users, data):
-    """Of the user or of any other, wherever the stream is cut, with ties in time hidden or in the order of the file."""
+    """Of the user or of any other, wherever the rows are cut, with ties in time hidden or in the order of the file."""
     same_time = data.draw(st.sampled_from(["hidden", "ordered"]))
     encoder = fitted(users, half_life=data.draw(st.sampled_from([None, 2.0])), same_time=same_time)
     user, place, changed = rewritten_from_a_target_on(users, data, same_time)

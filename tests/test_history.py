@@ -15,7 +15,7 @@ from torch.nn import functional
 from anyrec.core.config import DataConfig
 from anyrec.core.discovery import discover
 from anyrec.core.ragged import Ragged
-from anyrec.core.windows import Stream, last_windows
+from anyrec.core.windows import SequencePacker, last_windows
 from anyrec.data.dataset import Dataset
 from anyrec.data.read import read_partial
 from anyrec.recommender import Recommender
@@ -45,14 +45,14 @@ def events_of(*users):
 
 
 def positions(encoder, column, length, ordered, seed=0):
-    """(events, DIM) the user's vector before each event, by one epoch of the stream; nan where nothing is known of the user."""
+    """(events, DIM) the user's vector before each event, by one epoch; nan where nothing is known of the user."""
     values = encoder.encode_column(column).values
     count = len(values["items"].values)
-    stream = Stream(values, torch.arange(count), length, 3 * length, ordered)
+    packer = SequencePacker(values, torch.arange(count), length, 3 * length, ordered)
     items = torch.randn(30, DIM, generator=torch.Generator().manual_seed(1))
     found = torch.full((count, DIM), torch.nan)
     with torch.no_grad():
-        for batch in stream.epoch(torch.Generator().manual_seed(seed)):
+        for batch in packer.epoch(torch.Generator().manual_seed(seed)):
             states = encoder.states(batch.windows, items).flatten(0, 1)[batch.read.clamp(min=0)]
             found[batch.rows] = torch.where(batch.read.unsqueeze(1) >= 0, states, torch.nan)
     return found
@@ -101,7 +101,7 @@ def test_the_stream_sees_at_each_event_what_prediction_would_see(block):
             break
     known = torch.tensor([len(user) > 0 for user in every])
     whole = torch.isclose(found[known], expected[known], atol=1e-5).all(1)
-    assert whole.float().mean() > 0.6  # the one user whom the roll of the stream cuts sees less
+    assert whole.float().mean() > 0.6  # the one user whom the start of the first row cuts sees less
     assert whole[-7:].all() or whole[:4].all()
 
 
@@ -112,14 +112,14 @@ def test_an_epoch_predicts_every_event_without_padding(users, length, seed):
     encoder.fit(events_of(*users))
     values = encoder.encode_column(events_of(*users)).values
     count = len(values["items"].values)
-    stream = Stream(values, torch.arange(count), length, 2 * length, True)
-    seen = torch.cat([batch.rows for batch in stream.epoch(torch.Generator().manual_seed(seed))])
+    packer = SequencePacker(values, torch.arange(count), length, 2 * length, True)
+    seen = torch.cat([batch.rows for batch in packer.epoch(torch.Generator().manual_seed(seed))])
     assert set(seen.tolist()) == set(range(count))
-    assert len(seen) == stream.rows * stream.length < count + stream.length
+    assert len(seen) == packer.rows * packer.length < count + packer.length
     owner = values["items"].row_of_value()
-    for batch in stream.epoch(torch.Generator().manual_seed(seed)):
+    for batch in packer.epoch(torch.Generator().manual_seed(seed)):
         windows, events = batch.windows, batch.rows.view(batch.windows.items.shape)
-        before = torch.where(stream.starts[events], -1, values["items"].values[(events - 1).clamp(min=0)])
+        before = torch.where(packer.starts[events], -1, values["items"].values[(events - 1).clamp(min=0)])
         assert torch.equal(windows.items, before)
         seen_by = windows.visible(causal=True).nonzero()
         row, looking, looked = seen_by.T
@@ -132,8 +132,8 @@ def test_a_hidden_interaction_is_not_among_its_own_tokens():
     column = events_of([(n, n) for n in range(25)], [(n, n) for n in range(7)])
     encoder.fit(column)
     values = encoder.encode_column(column).values
-    stream = Stream(values, torch.arange(32), 6, 12, True, mask_share=0.4)
-    for batch in stream.epoch(torch.Generator().manual_seed(0)):
+    packer = SequencePacker(values, torch.arange(32), 6, 12, True, mask_share=0.4)
+    for batch in packer.epoch(torch.Generator().manual_seed(0)):
         assert (batch.windows.items.flatten()[batch.read] == -1).all()
         assert (batch.windows.items == -1).sum() == len(batch.rows)
 

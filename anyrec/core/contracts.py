@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from anyrec.core.ragged import Prepared, Ragged, Values
-from anyrec.core.windows import Batch, Windows
+from anyrec.core.windows import Batch, PackedSequences
 
 
 class Params(BaseModel):
@@ -191,7 +191,7 @@ class HistoryEncoder(Encoder):
     by_shares: bool = False
     """Whether `states` shares its rows out to threads itself, by `anyrec.core.parallel`."""
 
-    def states(self, windows: Windows, items: Tensor) -> Tensor:
+    def states(self, windows: PackedSequences, items: Tensor) -> Tensor:
         """windows: (rows, length); items: (items, item_dim) -> (rows, length, output_dim), the user as it was at each token."""
         raise NotImplementedError(f"encoder '{self.type}' has no states()")
 

@@ -1,5 +1,8 @@
-"""Interactions in time order as what reads history is given them: a stream packed without padding to learn from, and each
-user's last ones to predict from."""
+"""Interactions in time order, as sequence models read them.
+
+`SequencePacker` packs the events of all users into rows without padding, for training. `last_windows` gathers the
+last events of each user, for inference.
+"""
 
 from __future__ import annotations
 
@@ -13,16 +16,26 @@ from torch import Tensor
 from anyrec.core.ragged import Ragged
 
 Events = Mapping[str, Ragged]
-"""A user a row, oldest event first. `items`: rows of the item tower; `gaps`: log(1 + seconds) since the event before, 0 for the
-first; `kinds`: place of the interaction's type among those known, 0 for none; `moments`: place of the first event at the same time."""
+"""One row for each user, oldest event first.
+
+items: int64 rows of the item table.
+gaps: float32, log(1 + seconds) since the user's previous event; 0 for the first event.
+kinds: int64 index of the interaction's type, from 1; 0 for an unknown type or none.
+moments: int64 position, within the user's events, of the first event with the same time.
+"""
 
 
-class Windows(NamedTuple):
-    """Tokens in rows, users side by side.
+class PackedSequences(NamedTuple):
+    """Rows of tokens; a row can hold the sequences of several users, end to end, without padding.
 
-    items: (rows, length) int64, the item of each token; -1 where there is none: before a user's first event, or hidden.
-    gaps: (rows, length) float32 and kinds: (rows, length) int64 of the token's event, 0 where there is none.
-    first: (rows, length) int64, the column at which the run of the token's user begins.
+    A run is a stretch of columns of one row that belongs to one user.
+
+    Attributes:
+        items: (rows, length) int64, the item of each token; -1 for a token without an item: the start token of a
+            user, or an item that is hidden for training.
+        gaps: (rows, length) float32, the gap of the token's event (see `Events`); 0 for a token without an item.
+        kinds: (rows, length) int64, the kind of the token's event (see `Events`); 0 for a token without an item.
+        first: (rows, length) int64, the column at which the run of each token begins.
     """
 
     items: Tensor
@@ -31,31 +44,45 @@ class Windows(NamedTuple):
     first: Tensor
 
     def visible(self, causal: bool) -> Tensor:
-        """(rows, length, length) bool: whether a token (second dimension) may look at another (third)."""
+        """Return the attention mask.
+
+        Args:
+            causal: Restrict each token to itself and the tokens before it.
+
+        Returns:
+            (rows, length, length) bool. True if the token of the second dimension can attend to that of the third.
+            Tokens attend only within their own run.
+        """
         same = self.first.unsqueeze(2) == self.first.unsqueeze(1)
         return same.tril() if causal else same
 
 
 class Batch(NamedTuple):
-    """What one step learns from.
+    """The positives of one training step.
 
-    rows: (positives,) of the samples. windows: what their users did, where something reads it.
-    read: (positives,) int64 the token, among all of `windows`, that stands for each positive; -1 where nothing is known.
-    events: (positives,) int64 which of all the events each is.
+    Attributes:
+        rows: (positives,) int64 rows of the training samples.
+        windows: The tokens of the positives' users, if a feature reads histories.
+        read: (positives,) int64, for each positive the token whose state represents the user before it: an index into
+            the flattened `windows`, or -1 if the user has no visible event before it.
+        events: (positives,) int64 index of each positive among all events.
     """
 
     rows: Tensor
-    windows: Windows | None = None
+    windows: PackedSequences | None = None
     read: Tensor | None = None
     events: Tensor | None = None
 
 
-class Stream:
-    """All training events end to end, cut into rows of `length` tokens at other places each epoch.
+class SequencePacker:
+    """Packs all training events, end to end, into rows of `length` tokens.
 
-    Nothing is padded, and every event is learned once an epoch. A token holds the event before the one it predicts, so
-    that a position sees what came before it, back to the row's start; with `mask_share` it holds its own event, or
-    nothing for that share, which are then predicted from both sides. Users come in a new order each epoch.
+    Each event occurs once in an epoch, except the few that occur again to fill the last row. Each epoch shuffles the
+    users and cuts the rows at other places.
+
+    By default (next-item prediction) the token of an event holds the event before it, so the state at that token has
+    seen only what came before the target, back to the start of the row. With `mask_share` (masked prediction,
+    BERT4Rec) a token holds its own event; this share of the tokens is hidden, and the hidden events are the targets.
     """
 
     def __init__(
@@ -67,9 +94,16 @@ class Stream:
         ordered: bool,
         mask_share: float | None = None,
     ):
-        """samples: (events,) row of the sample that each event is, -1 for none. batch_size: tokens a step.
-
-        ordered: whether an event may see those of the same time that stand before it; else it sees what came before all of them.
+        """
+        Args:
+            events: The events of all users.
+            samples: (events,) int64, the row of the training sample that each event is; -1 for an event that is not a
+                target.
+            length: Tokens in a row.
+            batch_size: Tokens in a step, rounded down to whole rows.
+            ordered: Whether a target's user state includes events of the same time that precede it in the file. If
+                not, it includes only events of earlier times.
+            mask_share: Fraction of tokens to hide; None for next-item prediction.
         """
         items = events["items"]
         self.samples, self.mask_share, self.offsets = samples, mask_share, items.offsets
@@ -82,6 +116,8 @@ class Stream:
         self.starts[items.offsets[:-1][items.lengths > 0]] = True
         self.tokens = [events[name].values for name in ("items", "gaps", "kinds")]
         if mask_share is None:
+            # Shift by one: the token of an event holds the event before it, or the start token if it is the user's
+            # first.
             blank = (-1, 0, 0)
             self.tokens = [
                 torch.where(self.starts, none, values.roll(1)) for values, none in zip(self.tokens, blank, strict=True)
@@ -91,16 +127,21 @@ class Stream:
         self.before = (
             torch.zeros_like(here) if ordered or mask_share is not None else here - begin - events["moments"].values
         )
-        """(events,) how many events of the same time stand before each."""
+        """(events,) the number of preceding events of the same time, which the target must not see."""
 
     def epoch(self, generator: torch.Generator) -> Iterator[Batch]:
+        """Yield the batches of one epoch, the rows in random order."""
         order = self._order(generator)
         rows = torch.randperm(self.rows, generator=generator, device=order.device)
         for part in rows.split(self.rows_a_step):
             yield self._batch(order[part], generator)
 
     def _order(self, generator: torch.Generator) -> Tensor:
-        """(rows, length) events: users in a new order, rolled so that rows are cut elsewhere; the first fill up the last row."""
+        """Return (rows, length) int64, the event of each token.
+
+        The users are shuffled and laid end to end in a ring. The first row starts at a random place of the ring, and
+        the last row wraps around to the events of the first.
+        """
         device = self.samples.device
         users = torch.randperm(len(self.offsets) - 1, generator=generator, device=device)
         order = Ragged(torch.arange(self.events, device=device), self.offsets).select(users).values
@@ -109,8 +150,12 @@ class Stream:
         return order[cells].view(self.rows, self.length)
 
     def _batch(self, events: Tensor, generator: torch.Generator) -> Batch:
-        """events: (rows, length)."""
+        """
+        Args:
+            events: (rows, length) int64, the event of each token.
+        """
         column = torch.arange(self.length, device=events.device).expand_as(events)
+        # A run begins at a user's first event, at the start of a row, and where the ring closes within a row.
         begins = self.starts[events]
         begins[:, 1:] |= events[:, 1:] != events[:, :-1] + 1
         begins[:, 0] = True
@@ -118,6 +163,8 @@ class Stream:
         items, gaps, kinds = (values[events] for values in self.tokens)
         learned = self.samples[events] >= 0
         if self.mask_share is None:
+            # Events of the target's own time are skipped: its state is read further left, at the token of the first
+            # of them.
             read = column - self.before[events]
             read = torch.where(read >= first, read, -1)
             read = torch.where((read >= 0) & (items.gather(1, read.clamp(min=0)) >= 0), read, -1)
@@ -131,13 +178,25 @@ class Stream:
             learned, read = learned & hidden, column
         base = torch.arange(len(events), device=events.device).unsqueeze(1) * self.length
         read = torch.where(read >= 0, read + base, -1)
-        windows = Windows(items, gaps, kinds, first)
+        windows = PackedSequences(items, gaps, kinds, first)
         return Batch(self.samples[events][learned], windows, read[learned], events[learned])
 
 
-def last_windows(events: Events, length: int, masked: bool) -> tuple[Windows, Tensor]:
-    """Each user's last events for the prediction of the next: the windows, a user a row, filled up at the right, and
-    (rows,) the column to read. As in the stream, a token stands before the first event; or, `masked`, a hidden one after the last."""
+def last_windows(events: Events, length: int, masked: bool) -> tuple[PackedSequences, Tensor]:
+    """Gather each user's last events, to predict the next one.
+
+    As in training, a token without an item precedes a user's first event (if it fits), or, if `masked`, follows the
+    last one.
+
+    Args:
+        events: The events of the users.
+        length: Tokens in a row, at most.
+        masked: Whether the model predicts masked items.
+
+    Returns:
+        The tokens, one row for each user, padded on the right; and (rows,) int64, the column whose state represents
+        the user now.
+    """
     items = events["items"]
     known = items.lengths
     tokens = (known + 1).clamp(max=length)
@@ -154,5 +213,5 @@ def last_windows(events: Events, length: int, masked: bool) -> tuple[Windows, Te
             return torch.full(cells.shape, blank, dtype=values.dtype, device=values.device)
         return torch.where(there, values[cells], blank)
 
-    first = torch.where(real, 0, column)  # what fills a row up is alone, and so sees itself and is seen by none
-    return Windows(gather("items", -1), gather("gaps", 0), gather("kinds", 0), first), tokens - 1
+    first = torch.where(real, 0, column)  # each padding token is a run of its own, so no real token attends to it
+    return PackedSequences(gather("items", -1), gather("gaps", 0), gather("kinds", 0), first), tokens - 1

@@ -61,7 +61,7 @@ def _check(data: TrainingData, config: Config, losses: tuple[str, ...]) -> None:
                 f"Use {' or '.join(repr(name) for name in losses)}, or let negatives be drawn (negatives.type=uniform).",
             )
         )
-    if data.stream is not None:
+    if data.packer is not None:
         raise ConfigError(
             Fault(
                 "/features/history",

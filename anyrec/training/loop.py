@@ -72,7 +72,7 @@ def train(
     generator = torch.Generator(device).manual_seed(config.seed)
     stepper = make_stepper(model, data, config, registry, generator)
     optimizer = Optimizer(model, options.optimizer)
-    batches = data.stream or Batches(stepper.rows, options.batch_size, stepper.sampler.group_size)
+    batches = data.packer or Batches(stepper.rows, options.batch_size, stepper.sampler.group_size)
     average = Average(model, options.average_epochs * batches.count) if options.average_epochs else None
     bf16 = not isinstance(stepper.precision, nullcontext)
     origin = {} if run_dir is None else run_origin(model, data, config, tables or {}, bf16)

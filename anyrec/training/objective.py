@@ -12,7 +12,7 @@ from torch import Tensor
 from anyrec.core.config import Config
 from anyrec.core.contracts import MASK_VALUE, Loss, Negatives, Sampler
 from anyrec.core.discovery import Registry
-from anyrec.core.windows import Batch, Windows
+from anyrec.core.windows import Batch, PackedSequences
 from anyrec.data.positives import Positives
 from anyrec.model.towers import IDENTITY, Columns, Given, Model, Tower
 from anyrec.training.samples import Samples, TrainingData
@@ -179,7 +179,7 @@ class Stepper:
         negatives = vectors[negative].view(*drawn.items.shape, *vectors.shape[1:])
         return vectors[positive], negatives, self._histories(batch, windows, vectors, distinct)
 
-    def _histories(self, batch: Batch, windows: Windows | None, vectors: Tensor, rows: Tensor) -> Given:
+    def _histories(self, batch: Batch, windows: PackedSequences | None, vectors: Tensor, rows: Tensor) -> Given:
         """windows: its items are places in `rows`, the rows of `vectors`."""
         if windows is None:
             return {}

@@ -14,7 +14,7 @@ from anyrec.core.config import Config
 from anyrec.core.contracts import Head, HistoryEncoder
 from anyrec.core.errors import ConfigError, Fault
 from anyrec.core.ragged import Prepared
-from anyrec.core.windows import Stream
+from anyrec.core.windows import SequencePacker
 from anyrec.data.dataset import Dataset
 from anyrec.data.histories import Events
 from anyrec.data.labels import Labels
@@ -58,7 +58,7 @@ class TrainingData:
     samples: Samples
     num_users: int
     num_items: int
-    stream: Stream | None = None
+    packer: SequencePacker | None = None
 
 
 def make_samples(
@@ -91,7 +91,9 @@ WINDOW = 100
 """Length of the stream's rows where nothing reads them."""
 
 
-def make_stream(model: Model, users: Columns, events: Events, labels: Labels, config: Config, ordered: bool) -> Stream:
+def make_stream(
+    model: Model, users: Columns, events: Events, labels: Labels, config: Config, ordered: bool
+) -> SequencePacker:
     """The training events as windows, as the encoders that read windows want them.
 
     users: prepared columns, the histories of `events` among them. Raises ConfigError where encoders want different ones.
@@ -106,7 +108,7 @@ def make_stream(model: Model, users: Columns, events: Events, labels: Labels, co
     positive = (events.interactions >= 0) & labels.positive[events.interactions]
     samples = torch.from_numpy(np.where(positive, np.cumsum(positive) - 1, -1)).to(values["items"].offsets.device)
     length = encoder.window or WINDOW
-    return Stream(values, samples, length, config.training.batch_size, ordered, encoder.mask_share)
+    return SequencePacker(values, samples, length, config.training.batch_size, ordered, encoder.mask_share)
 
 
 def _agree(encoders: dict[str, HistoryEncoder], option: str, wanted: dict[str, Any]) -> None:
