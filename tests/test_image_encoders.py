@@ -1,20 +1,26 @@
 """Images: every odd file is read or told of, and the encoders keep their contract."""
 
+import json
+
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
+from small import small_config, small_dataset
 
 from anyrec.core.config import DataConfig
 from anyrec.core.contracts import Context
 from anyrec.core.errors import ConfigError, DataError
+from anyrec.core.files import sha256_of
+from anyrec.core.load_config import load_config
 from anyrec.core.ragged import select
 from anyrec.data.dataset import Dataset
 from anyrec.data.images import ImageFault, check_images, open_image
 from anyrec.encoders.clip import Clip
 from anyrec.encoders.image import CNN, Torchvision
-from anyrec.encoders.looks import Looks
+from anyrec.encoders.visual_descriptor import VisualDescriptor
+from anyrec.recommender import Recommender
 from anyrec.testing import check_encoder
 
 
@@ -195,7 +201,7 @@ def _tiny_tokenizer():
     return CLIPTokenizer(vocab=vocabulary, merges=[])
 
 
-def test_looks_tell_colours_and_edges_apart_and_nothing_of_it_is_trained(tmp_path):
+def test_visual_descriptors_separate_images_by_colour_and_by_edge_direction(tmp_path):
     stripes = np.tile(np.array([[0] * 8 + [255] * 8], np.uint8), (64, 4))
     pictures = {
         "red": np.full((64, 64, 3), (200, 20, 20), np.uint8),
@@ -207,11 +213,44 @@ def test_looks_tell_colours_and_edges_apart_and_nothing_of_it_is_trained(tmp_pat
     for name, values in pictures.items():
         Image.fromarray(values).save(tmp_path / f"{name}.png")
     column = pa.array([f"{name}.png" for name in pictures] + [None, "none.png", "red.png"])
-    encoder = Looks(Looks.Params(), 8)
+    encoder = VisualDescriptor(VisualDescriptor.Params(), 8)
     encoder.context = Context(root=tmp_path, cache=tmp_path / "cache")
     values, present = encoder.encode_column(column)
     assert present.tolist() == [True] * 5 + [False, False, True]
     red, darkish, blue, upright, level = torch.nn.functional.normalize(values[:5], dim=1)
     assert red @ darkish > red @ blue and upright @ level < 0.9
     assert torch.equal(values[0], values[7])
-    check_encoder(Looks, column, {}, Context(root=tmp_path, cache=tmp_path / "cache"))
+    check_encoder(VisualDescriptor, column, {}, Context(root=tmp_path, cache=tmp_path / "cache"))
+
+
+def test_the_encoder_name_looks_still_works_and_one_note_says_what_it_is_called_now():
+    for document in (
+        {"features": {"image": {"type": "looks"}}},
+        {"item": {"features": {"image": {"type": "looks"}}}},
+        {"features": {"image": {"fields": {"poster": {"type": "looks", "cells": 4}}}}, "defaults": "fixed"},
+    ):
+        config, notes = load_config(document)
+        assert sum("'looks' is now called 'visual_descriptor'" in note for note in notes) == 1
+        assert "looks" not in config.model_dump_json()
+    assert load_config({"features": {"image": {"type": "visual_descriptor"}}})[1] == []
+
+
+def test_a_model_saved_with_the_encoder_name_looks_loads_and_gives_the_same_lists(folder, tmp_path):
+    data = small_dataset(users=30, items=20, each=5)
+    pictures = pa.array([["rgb.png", "grey.png", "turned.jpg", "palette.png"][n % 4] for n in range(20)])
+    items = data.items.append_column("image.cover", pictures)
+    data = Dataset(data.users, items, data.interactions, folder, data.roles)
+    config = small_config(features={"image": {"type": "visual_descriptor", "cells": 2}})
+    fitted = Recommender.from_config(config).fit(data, progress=False)
+    saved = fitted.save(tmp_path / "model")
+    manifest = json.loads((saved / "manifest.json").read_text(encoding="utf-8"))
+    renamed = 0
+    for name in manifest["files"]:
+        if name.endswith(".json"):
+            text = (saved / name).read_text(encoding="utf-8")
+            renamed += '"visual_descriptor"' in text
+            (saved / name).write_text(text.replace('"visual_descriptor"', '"looks"'), encoding="utf-8")
+            manifest["files"][name] = sha256_of(saved / name)
+    (saved / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    assert renamed == 2  # the config and the fitted encoders
+    assert Recommender.load(saved).recommend(None, 5).equals(fitted.recommend(None, 5))

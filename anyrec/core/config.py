@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
 from anyrec.core.outside import Outside
+from anyrec.core.renamed import present_name
 
 TWO_TOWER = "two_tower"
 MAX_DIM = 16_384
@@ -82,6 +83,12 @@ class Feature(Component):
         default_factory=dict, description="Other choices for single features by name; null leaves that feature out."
     )
     together: bool = Field(default=False, description="Average the group's features into one vector before the fusion.")
+
+    @field_validator("type")
+    @classmethod
+    def _present_name(cls, name: str | None) -> str | None:
+        """Accept an encoder's name of an earlier version."""
+        return name and present_name("encoder", name)
 
 
 class DataConfig(Section):

@@ -25,6 +25,7 @@ import pluggy
 from pydantic import BaseModel, ValidationError
 
 from anyrec.core.errors import ConfigError, Fault, did_you_mean
+from anyrec.core.renamed import present_name
 from anyrec.core.strict_json import plain, pointer, show
 
 hookspec = pluggy.HookspecMarker("anyrec")
@@ -179,7 +180,7 @@ class Registry:
 
     def get(self, kind: str, name: str, where: str = "/") -> type[Any]:
         """The class; raises ConfigError at `where` (a JSON pointer into the config) for an unknown name."""
-        plugin = self._plugins.get((kind, name))
+        plugin = self._plugins.get((kind, present_name(kind, name)))
         if plugin is None:
             raise ConfigError(
                 Fault(where, f"there is no {kind} '{name}'.", did_you_mean(name, self.names(kind)), "unknown plugin")

@@ -15,6 +15,7 @@ from anyrec.core.config import Config
 from anyrec.core.discovery import Registry, discover, faults_of
 from anyrec.core.errors import ConfigError, Fault, checked_path
 from anyrec.core.legacy import is_legacy, translate
+from anyrec.core.renamed import renamed_encoders
 from anyrec.core.strict_json import parse_json, plain, read_config_file, show
 
 
@@ -60,6 +61,7 @@ def load_config(
             notes.append(
                 "A config of the older style keeps the fixed defaults; 'defaults': 'fitted' fits them to the data."
             )
+    notes += renamed_encoders(document)
     try:
         config = Config.model_validate(document)
     except ValidationError as error:
