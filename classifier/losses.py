@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import torch
@@ -11,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from anyrec.core.contracts import MASK_VALUE, Loss, Params
+from anyrec.core.contracts import MASK_VALUE, FillMask, Loss, Params
 from anyrec.core.parallel import on_threads, shares_of
 
 FAR = 70.0
@@ -19,9 +18,6 @@ FAR = 70.0
 
 SMALLEST = 1e-37
 """Shares of a softmax are taken for no smaller when their log is."""
-
-FillMask = Callable[[int, int, Tensor], object]
-"""(low, high, scores): sets scores (high - low, items) to -MASK_VALUE for what must not count in those rows, else to 0."""
 
 
 class BCE(Loss):
@@ -56,8 +52,6 @@ class GBCE(Loss):
     """
 
     type = "gbce"
-    num_items: int = 0
-    """Size of the catalogue, set by the frame."""
 
     class Params(Params):
         t: float = Field(0.75, ge=0, le=1, description="Calibration.")
@@ -167,6 +161,7 @@ class FullSoftmax(Softmax):
     type = "full_softmax"
     corrected = False
     all_items = True
+    blockwise = True
 
     def over_catalogue(
         self, users: Tensor, items: Tensor, target: Tensor, fill_mask: FillMask, weight: Tensor | None
@@ -261,19 +256,12 @@ class Combined(Loss):
         known = {cls.type: cls for cls in (BCE, Focal, GBCE, BPR, Triplet, Contrastive, Softmax, InfoNCE)}
         self.parts = nn.ModuleDict({name: known[name]() for name in self.params.parts})
 
-    @property
-    def num_items(self) -> int:
-        return 0
-
-    @num_items.setter
-    def num_items(self, count: int) -> None:
-        for part in self.parts.values():
-            part.num_items = count  # type: ignore[assignment]
-
     def forward(self, positive: Tensor, negative: Tensor, valid: Tensor | None, weight: Tensor | None) -> Tensor:
-        losses = [
-            self.params.parts[name] * part(positive, negative, valid, weight) for name, part in self.parts.items()
-        ]
+        losses = []
+        for name, part in self.parts.items():
+            assert isinstance(part, Loss)
+            part.num_items = self.num_items
+            losses.append(self.params.parts[name] * part(positive, negative, valid, weight))
         return torch.stack(losses).sum()
 
 

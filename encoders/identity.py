@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from pydantic import Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -48,6 +48,14 @@ class Identity(Encoder):
             if self.sparse and self.graph_layers:
                 raise ValueError("sparse cannot go with graph_layers (each step moves every vector); leave one out")
             return self
+
+    @property
+    def graph_layers(self) -> int:
+        return self.params.graph_layers
+
+    @classmethod
+    def wants_sparse_gradients(cls, params: BaseModel) -> bool:
+        return isinstance(params, Identity.Params) and params.sparse
 
     def fit(self, column: pa.Array) -> None:
         self.vocabulary = column.drop_null().unique().sort()

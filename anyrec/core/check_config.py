@@ -153,7 +153,7 @@ def _check_features(
                 faults.append(Fault(f"{where}/type", what, f"Use one of {', '.join(fitting)}.", "wrong group"))
                 continue
         params = check("encoder", name, options, where)
-        if getattr(params, "sparse", False):
+        if params is not None and registry.get("encoder", name).wants_sparse_gradients(params):
             sparse.append(f"{where}/sparse")
     return sparse
 
@@ -212,7 +212,7 @@ def _combinations(config: Config, registry: Registry, sparse: list[str]) -> list
         what = f"'{training.metric}' is not measured: evaluation.k is {config.evaluation.k}."
         faults.append(Fault("/training/metric", what, "Use one of those k, or add this one there.", "combination"))
     if config.negatives.named() and config.negatives.type in registry.names("sampler"):
-        losses = getattr(registry.get("sampler", config.negatives.type), "losses", None)
+        losses = registry.get("sampler", config.negatives.type).losses
         if losses is not None and config.loss.type not in losses:
             what = f"'{config.loss.type}' compares a positive with negatives, and negatives.type={config.negatives.type} draws none."
             hint = f"Use {' or '.join(repr(name) for name in losses)}, or another sampler (negatives.type=uniform)."

@@ -196,7 +196,7 @@ def _without_order(asked: dict[str, Any], registry: Registry | None) -> str:
     if (_set(asked, "user", "fusion", "type") or _set(asked, "fusion", "type")) == "identity":
         return "the fusion 'identity' takes one feature"
     sampler = _set(asked, "negatives", "type")
-    if registry is not None and sampler and getattr(registry.get("sampler", sampler), "labelled", False):
+    if registry is not None and sampler and registry.get("sampler", sampler).labelled:
         return f"negatives '{sampler}' learn from single labels"
     return ""
 

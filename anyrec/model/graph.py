@@ -138,7 +138,7 @@ def _identity(tower: Tower) -> Any:
 
 def _layers(tower: Tower) -> int | None:
     encoder = _identity(tower)
-    return None if encoder is None else getattr(encoder.params, "graph_layers", 0)
+    return None if encoder is None else encoder.graph_layers
 
 
 def _normalised(pairs: tuple[np.ndarray, np.ndarray], users: int, items: int) -> tuple[Tensor, Tensor, Tensor]:

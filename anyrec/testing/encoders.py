@@ -120,8 +120,9 @@ def check_fusion(cls: type[Fusion], params: BaseModel | None = None, features: i
 
 
 def _example(cls: type[Encoder]) -> pa.Array:
-    if hasattr(cls, "example"):
-        return cls.example()  # type: ignore[attr-defined]
+    example = cls.example()
+    if example is not None:
+        return example
     kind = cls.role or cls.group or cls.type
     if kind not in EXAMPLES:
         raise ConformanceError(f"{cls.__name__}: give check_encoder a column, or the class a classmethod example().")

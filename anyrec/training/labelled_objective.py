@@ -26,7 +26,7 @@ class LabelledStepper(Stepper):
         self, model: Model, data: TrainingData, config: Config, registry: Registry, generator: torch.Generator
     ):
         super().__init__(model, data, config, registry, generator)
-        _check(data, config, self.sampler.losses)  # type: ignore[attr-defined]
+        _check(data, config, self.sampler.losses)
         samples = data.samples
         self.explicit = None
         self.positive_rows = len(samples.users)
@@ -52,8 +52,8 @@ class LabelledStepper(Stepper):
         return losses + self._heads(rows[positive], users[positive], items[positive]) + penalty
 
 
-def _check(data: TrainingData, config: Config, losses: tuple[str, ...]) -> None:
-    if config.loss.type not in losses:
+def _check(data: TrainingData, config: Config, losses: tuple[str, ...] | None) -> None:
+    if losses is not None and config.loss.type not in losses:
         raise ConfigError(
             Fault(
                 "/loss/type",

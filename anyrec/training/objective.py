@@ -32,7 +32,7 @@ class Stepper:
         self.ratio = config.negative_ratio
         params = registry.params("loss", config.loss.type, config.loss.options(), "/loss")
         self.objective: Loss = registry.get("loss", config.loss.type)(params)
-        self.objective.num_items = data.num_items  # type: ignore[assignment]
+        self.objective.num_items = data.num_items
         samples = data.samples
         self.rows = len(samples.users)
         self.positives = Positives(samples.users, samples.items, data.num_users, data.num_items)
@@ -87,7 +87,7 @@ class Stepper:
             self.objective.all_items
             and self.model.interaction.factorised
             and self.explicit is None
-            and hasattr(self.objective, "over_catalogue")
+            and self.objective.blockwise
         )
 
     @property
@@ -119,7 +119,7 @@ class Stepper:
             return self.positives.fill(user_rows[low:high], scores, -MASK_VALUE, 0.0)
 
         left, right = self.model.interaction.user_vectors(users), self.model.interaction.item_vectors(items)
-        return self.objective.over_catalogue(left, right, targets, fill_mask, weight)  # type: ignore[operator]
+        return self.objective.over_catalogue(left, right, targets, fill_mask, weight)
 
     def _over_sample(
         self,
@@ -135,7 +135,7 @@ class Stepper:
         negative = score_groups(self.model, users, negatives).float()
         if self.explicit is not None:
             negative, drawn = self._with_explicit(negative, drawn, user_rows, users)
-        if drawn.valid is not None and getattr(self.sampler, "keep_hardest", False):
+        if drawn.valid is not None and self.sampler.keep_hardest:
             negative, drawn = _hardest(negative, drawn, self.ratio)
         if self.objective.temperature != 1.0:
             positive, negative = positive / self.objective.temperature, negative / self.objective.temperature
@@ -222,7 +222,7 @@ def make_stepper(model: Model, data: TrainingData, config: Config, registry: Reg
     """The stepper that the config's negatives need."""
     from anyrec.training.labelled_objective import LabelledStepper
 
-    labelled = getattr(registry.get("sampler", config.negatives.type), "labelled", False)
+    labelled = registry.get("sampler", config.negatives.type).labelled
     return (LabelledStepper if labelled else Stepper)(model, data, config, registry, generator)
 
 

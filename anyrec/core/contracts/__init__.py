@@ -1,0 +1,49 @@
+"""The base class of each kind of component that models and training use.
+
+A component is a class with a `type` (its name in a config), a nested pydantic `Params` (its options) and the methods of
+its base class. Discovery finds every such class in a plugin folder; it need not be registered.
+
+- `params`: `Params`, the base class of options.
+- `encoders`: `Encoder` and `HistoryEncoder`, which turn a column into vectors, and their `Context`.
+- `towers`: `Fusion` (feature vectors to one vector) and `Interaction` (two vectors to a score).
+- `objectives`: `Loss`, `Sampler` of negatives and `Head` (further predictions).
+- `classical`: `Classical`, models that are fitted without the training loop.
+
+The contracts of vector indexes, candidate sources and rules are in the layers that use them: `anyrec.retrieval.index` and
+`anyrec.pipeline.contracts`.
+"""
+
+from anyrec.core.contracts.classical import Classical, History
+from anyrec.core.contracts.encoders import Context, Encoder, HistoryEncoder, during_request
+from anyrec.core.contracts.objectives import (
+    MASK_VALUE,
+    FillMask,
+    Head,
+    Loss,
+    Negatives,
+    Sampler,
+    TrainingPositives,
+)
+from anyrec.core.contracts.params import Params, Width
+from anyrec.core.contracts.towers import Fields, Fusion, Interaction
+
+__all__ = [
+    "MASK_VALUE",
+    "Classical",
+    "Context",
+    "Encoder",
+    "Fields",
+    "FillMask",
+    "Fusion",
+    "Head",
+    "History",
+    "HistoryEncoder",
+    "Interaction",
+    "Loss",
+    "Negatives",
+    "Params",
+    "Sampler",
+    "TrainingPositives",
+    "Width",
+    "during_request",
+]

@@ -1,0 +1,118 @@
+"""Classical models: fitted at once on the interaction matrix, without the training loop."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from pydantic import BaseModel
+
+from anyrec.core.contracts.params import Params
+
+
+class History(NamedTuple):
+    """The training positives, as a classical model reads them.
+
+    Attributes:
+        matrix: (users, items) `scipy.sparse.csr_matrix` of float32, 1 for each distinct pair.
+        users: (pairs,) user rows of the distinct pairs, sorted by user, then item.
+        items: (pairs,) item rows of the same pairs.
+        days: (pairs,) float64, time of the latest interaction of each pair, in days; None without timestamps.
+        item_table: The items' features, one row for each item.
+        seed: Seed for any randomness.
+    """
+
+    matrix: Any  # scipy has no type stubs
+    users: np.ndarray
+    items: np.ndarray
+    days: np.ndarray | None
+    item_table: pa.Table
+    seed: int
+
+
+class Classical:
+    """A model of the interaction matrix that is fitted at once, without the training loop.
+
+    Args:
+        params: The options; by default those of `Params()`.
+
+    Attributes:
+        type: Name of the model in a config (`model.type`).
+        needs: What the data must have: "timestamps", "content" (texts or categories of items).
+        personal: Whether the scores depend on the user. Users without a history then get the most popular items instead.
+        by_history: Whether `score` reads only the user's own history, so that it scores users who were not in training.
+        baseline: Whether the report measures it as a baseline by default.
+        most_items: Number of items above which it is not fitted as a baseline by default; None for no limit.
+
+    Example:
+        class Recent(Classical):
+            type = "recent"
+            needs = ("timestamps",)
+            personal = False
+
+            def fit(self, history):
+                self.latest = np.full(history.matrix.shape[1], -np.inf, np.float32)
+                np.maximum.at(self.latest, history.items, history.days.astype(np.float32))
+
+            def score(self, rows, matrix):
+                return np.tile(self.latest, (len(rows), 1))
+
+            def state(self):
+                return {"latest": self.latest}
+
+            def restore(self, state):
+                self.latest = state["latest"]
+    """
+
+    type: ClassVar[str]
+    needs: ClassVar[tuple[str, ...]] = ()
+    personal: ClassVar[bool] = True
+    by_history: ClassVar[bool] = False
+    baseline: ClassVar[bool] = True
+    most_items: ClassVar[int | None] = None
+
+    class Params(Params):
+        pass
+
+    def __init__(self, params: BaseModel | None = None):
+        self.params: Any = params if params is not None else type(self).Params()  # each subclass has its own Params
+
+    def fit(self, history: History) -> None:
+        """Learn from the training positives.
+
+        Raises:
+            MissingDependency: A library that the model needs is not installed.
+        """
+        raise NotImplementedError(f"model '{self.type}' has no fit()")
+
+    def score(self, rows: np.ndarray, matrix: Any) -> np.ndarray:
+        """Score all items for some users.
+
+        Args:
+            rows: (batch,) user rows; -1 for a user who was not in training (only if `by_history`).
+            matrix: (batch, items) `scipy.sparse.csr_matrix`, the users' own histories.
+
+        Returns:
+            (batch, items) float32.
+        """
+        raise NotImplementedError(f"model '{self.type}' has no score()")
+
+    def similar(self, rows: np.ndarray) -> np.ndarray | None:
+        """Compute the similarity of all items to some items.
+
+        Args:
+            rows: (batch,) item rows.
+
+        Returns:
+            (batch, items) similarities; None if the model has no item similarity.
+        """
+        return None
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return what `fit` learned, as named arrays."""
+        raise NotImplementedError(f"model '{self.type}' has no state()")
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Take back what `state` returned."""
+        raise NotImplementedError(f"model '{self.type}' has no restore()")

@@ -1,0 +1,298 @@
+"""Encoders: one feature's column to vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pyarrow as pa
+import torch
+from pydantic import BaseModel
+from torch import Tensor, nn
+
+from anyrec.core.contracts.params import Params
+from anyrec.core.ragged import Prepared, Ragged, Values
+from anyrec.core.windows import Batch, PackedSequences
+
+
+@dataclass
+class Context:
+    """Settings of the run that an encoder may need.
+
+    Attributes:
+        root: Folder that relative file names (images, audio) start from.
+        allow_urls: Whether a feature may name a URL to fetch.
+        allow_outside_root: Whether a feature may name a file outside `root`.
+        strict: Whether unreadable files are errors instead of missing values.
+        cache: Folder for vectors that are expensive to compute; None for the default folder.
+        seed: Seed for any randomness in `fit`.
+        device: Name of the torch device that `prepare` may compute on.
+        items: Records of the items that the recommender knows, which the rows of a history refer to.
+        trusted: False for a loaded model whose origin the user does not trust. An encoder must then neither open a file
+            that the model names outside its own folder nor download anything.
+        open_files: False if the files that the known records name must not be opened: the model is not trusted, and the
+            caller has not named the folder of these files.
+        warnings: Sentences for the user, which encoders append to, for example the number of unreadable images.
+    """
+
+    root: Path = field(default_factory=Path)
+    allow_urls: bool = False
+    allow_outside_root: bool = False
+    strict: bool = False
+    cache: Path | None = None
+    seed: int = 0
+    device: str = "cpu"
+    items: pa.Table | None = None
+    trusted: bool = True
+    open_files: bool = True
+    warnings: list[str] = field(default_factory=list)
+
+
+_REQUEST_CONTEXT: ContextVar[Context | None] = ContextVar("context of a request", default=None)
+
+
+@contextmanager
+def during_request(context: Context | None) -> Iterator[None]:
+    """Replace every encoder's `context` in this thread within the block.
+
+    Args:
+        context: The context of the request; None keeps the encoders' own.
+    """
+    token = _REQUEST_CONTEXT.set(context)
+    try:
+        yield
+    finally:
+        _REQUEST_CONTEXT.reset(token)
+
+
+class Encoder(nn.Module):
+    """Turns one feature's column into vectors.
+
+    The frame calls `fit` with the training rows, `prepare` once with all rows, `build`, and then `forward` in every step
+    with rows of the prepared values. A saved encoder is made again with `restore` and `build`.
+
+    A missing value needs no treatment in `forward`: the fusion replaces the output for an absent row by a learned vector.
+    The output and its gradient must be finite all the same.
+
+    Args:
+        params: The options; by default those of `Params()`.
+        output_dim: Dimension of the vectors that `forward` returns.
+
+    Attributes:
+        type: Name of the encoder in a config.
+        group: Feature group that it reads (`text`, `image`, ...); by default its `type`.
+        role: Within the group `temporal`: `numbers`, `timestamps` or `items`.
+        joint: True if `prepare` returns vectors of a space that also holds texts, as with CLIP; `embed_texts` then embeds
+            texts in this space.
+        params: The options.
+        output_dim: Dimension of the vectors that `forward` returns.
+        input_dim: Last dimension of the prepared values if they are a float tensor, set before `build`; else None.
+
+    Example:
+        class Length(Encoder):
+            type = "length"
+            group = "text"
+
+            def prepare(self, column):
+                lengths = pc.fill_null(pc.utf8_length(column), 0)
+                return torch.log1p(torch.tensor(lengths.to_pylist()).float()).unsqueeze(1)
+    """
+
+    type: ClassVar[str]
+    group: ClassVar[str] = ""
+    role: ClassVar[str] = ""
+    joint: ClassVar[bool] = False
+
+    class Params(Params):
+        pass
+
+    def __init__(self, params: BaseModel | None = None, output_dim: int = 64):
+        super().__init__()
+        self.params: Any = params if params is not None else type(self).Params()  # each subclass has its own Params
+        self.output_dim = output_dim
+        self.input_dim: int | None = None
+        self.context = Context()
+
+    @property
+    def context(self) -> Context:
+        """The settings for what is prepared now: those of the request during a request, else those of the model.
+
+        A request is prepared in the thread of its caller. Read `self.context` there, before starting threads.
+        """
+        return _REQUEST_CONTEXT.get() or self._context
+
+    @context.setter
+    def context(self, value: Context) -> None:
+        self._context = value
+
+    @property
+    def graph_layers(self) -> int:
+        """Times that the vectors are propagated along the graph of training positives (LightGCN); 0 for none.
+
+        The frame reads it of the encoder of ids, which must be the same on both sides.
+        """
+        return 0
+
+    @classmethod
+    def wants_sparse_gradients(cls, params: BaseModel) -> bool:
+        """Whether an encoder with these options has a table with sparse gradients.
+
+        Optimizer options that need dense gradients are then refused.
+        """
+        return False
+
+    @classmethod
+    def example(cls) -> pa.Array | None:
+        """Return a column for the conformance kit: at least 8 rows, one of them null.
+
+        None (the default) takes the kit's example for the encoder's group.
+        """
+        return None
+
+    def fit(self, column: pa.Array) -> None:
+        """Learn vocabularies and statistics.
+
+        Args:
+            column: (rows,) the training rows, nulls included.
+        """
+
+    def prepare(self, column: pa.Array) -> Values | Prepared:
+        """Convert a column to tensors. The result for a row must not depend on the other rows.
+
+        Args:
+            column: (rows,)
+
+        Returns:
+            A Tensor, a Ragged, or a dict of them, with one row for each record. Return `Prepared(values, present)` if
+            more values are missing than the column's nulls (unreadable files, unknown ids).
+        """
+        raise NotImplementedError(f"encoder '{self.type}' has no prepare()")
+
+    def build(self) -> None:
+        """Create all layers. Called once, after `fit` or `restore`, before the optimizer exists.
+
+        By default creates `self.project`, a linear layer from `input_dim` to `output_dim`.
+        """
+        if self.input_dim is not None:
+            self.project = nn.Linear(self.input_dim, self.output_dim)
+
+    def forward(self, values: Any) -> Tensor:
+        """Compute the feature vectors.
+
+        Args:
+            values: (batch, ...) rows of what `prepare` returned.
+
+        Returns:
+            (batch, output_dim) float.
+        """
+        return self.project(values)
+
+    def embed_texts(self, texts: list[str]) -> Tensor:
+        """Embed texts in the space of the prepared vectors. Called only if `joint`.
+
+        Returns:
+            (texts, dim) float32.
+        """
+        raise NotImplementedError(f"encoder '{self.type}' has no embed_texts()")
+
+    def saved_params(self) -> dict[str, Any]:
+        """Return the options that a saved encoder is made with again, as JSON values.
+
+        Leave out options that `state` and the weights replace.
+        """
+        return self.params.model_dump(mode="json")
+
+    def state(self) -> dict[str, Any]:
+        """Return what `fit` learned, as JSON values and Arrow arrays, complete enough for `restore`."""
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take back what `state` returned."""
+
+    def encode_column(self, column: pa.Array | pa.ChunkedArray) -> Prepared:
+        """Call `prepare`, derive the presence mask if the encoder returns none, and set `input_dim`.
+
+        Args:
+            column: (rows,)
+
+        Returns:
+            The values with the mask (rows,). Without a mask of the encoder's own, the column's nulls and empty lists are
+            absent.
+        """
+        if isinstance(column, pa.ChunkedArray):
+            column = column.combine_chunks()
+        made = self.prepare(column)
+        if not isinstance(made, Prepared):
+            present = torch.from_numpy(column.is_valid().to_numpy(zero_copy_only=False).copy())
+            if isinstance(made, Ragged):
+                present &= made.lengths > 0
+            made = Prepared(made, present)
+        values = made.values
+        if isinstance(values, Tensor) and values.is_floating_point() and values.dim() > 1:
+            self.input_dim = values.shape[-1]
+        return made
+
+
+class HistoryEncoder(Encoder):
+    """Encodes a user's past interactions with the vectors of the item tower. The vector changes with every interaction.
+
+    `prepare` receives lists of `anyrec.data.histories.EVENT` and returns `anyrec.core.windows.Events`.
+
+    Attributes:
+        window: Number of latest interactions that the encoder reads; None if it reads no windows and has no `states`.
+        ordered: Whether interactions at the same time as a target, but earlier in the file, belong to its history.
+        mask_share: Fraction of interactions that are hidden in training and predicted from both sides; None if each
+            interaction is predicted from those before it.
+        item_dim: Dimension of the item tower's vectors; the frame sets it before `build`.
+        by_shares: Whether `states` distributes its rows over threads itself, with `anyrec.core.parallel`.
+    """
+
+    group = "history"
+    window: int | None
+    ordered: bool
+    mask_share: float | None
+    item_dim: int
+    by_shares: bool = False
+
+    def states(self, windows: PackedSequences, items: Tensor) -> Tensor:
+        """Compute the user's vector at each token.
+
+        Args:
+            windows: (rows, length) tokens.
+            items: (items, item_dim) vectors that `windows.items` indexes.
+
+        Returns:
+            (rows, length, output_dim).
+        """
+        raise NotImplementedError(f"encoder '{self.type}' has no states()")
+
+    def before(self, batch: Batch, values: Any, items: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the users' vectors before each of the batch's positives.
+
+        Args:
+            batch: The positives of a training step.
+            values: What `prepare` returned, all rows.
+            items: (items, item_dim) vectors that `batch.windows` indexes.
+
+        Returns:
+            (positives, output_dim) vectors, and (positives,) bool, False if the user has no earlier interaction.
+        """
+        assert batch.windows is not None and batch.read is not None
+        states = self.states(batch.windows, items).flatten(0, 1)
+        return states[batch.read.clamp(min=0)], batch.read >= 0
+
+    def forward(self, values: Any, items: Tensor | None = None) -> Tensor:
+        """Compute the users' vectors after all their interactions.
+
+        Args:
+            values: The prepared histories of a batch of users.
+            items: (items, item_dim) vectors of the items that the histories refer to.
+
+        Returns:
+            (batch, output_dim).
+        """
+        raise NotImplementedError(f"encoder '{self.type}' has no forward()")

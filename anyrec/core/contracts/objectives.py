@@ -1,0 +1,298 @@
+"""What training optimises: losses, samplers of negatives, and heads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import pyarrow as pa
+import torch
+from pydantic import BaseModel, Field
+from torch import Tensor, nn
+
+from anyrec.core.contracts.params import Params
+from anyrec.core.ragged import Prepared
+
+MASK_VALUE = 1e30
+"""Subtracted from the score of an item that must not count as a negative."""
+
+FillMask = Callable[[int, int, Tensor], object]
+"""(low, high, scores): sets `scores: (high - low, items)` to -MASK_VALUE for items that must not count in the rows `low`
+to `high` of a batch, and to 0 elsewhere."""
+
+
+class Head(nn.Module):
+    """Predicts something else than the match score (the interaction type, a rating) for a user-item pair.
+
+    Args:
+        dim: Last dimension of the input, the `pair_dim` of the interaction.
+        params: The options; by default those of `Params()`. `weight` is the weight of the head's loss.
+
+    Attributes:
+        type: Name of the head in a config.
+        target: Column of the interactions that it learns: `interaction_type`, `rating`, `label`, ...
+
+    Example:
+        class Liked(Head):
+            type = "liked"
+            target = "label"
+
+            def build(self):
+                self.layer = nn.Linear(self.dim, 1)
+
+            def targets(self, column):
+                present = torch.tensor(column.is_valid().to_pylist())
+                return Prepared(torch.tensor(column.fill_null(0).to_pylist()).float(), present)
+
+            def forward(self, pair):
+                return self.layer(pair).squeeze(-1)
+
+            def loss(self, prediction, target):
+                return functional.binary_cross_entropy_with_logits(prediction, target, reduction="none")
+    """
+
+    type: ClassVar[str]
+    target: ClassVar[str]
+
+    class Params(Params):
+        weight: float = Field(default=1.0, ge=0, le=1e6)
+
+    def __init__(self, dim: int, params: BaseModel | None = None):
+        super().__init__()
+        self.dim = dim
+        self.params: Any = params if params is not None else type(self).Params()  # each subclass has its own Params
+
+    def fit(self, column: pa.Array) -> None:
+        """Learn the classes or the scale.
+
+        Args:
+            column: (rows,) the target of the training interactions, nulls included.
+        """
+
+    def build(self) -> None:
+        """Create all layers. Called once, after `fit` or `restore`."""
+
+    def targets(self, column: pa.Array) -> Prepared:
+        """Convert the target column to a tensor, with a mask of the interactions that have a target.
+
+        Args:
+            column: (rows,) the target of the interactions.
+        """
+        raise NotImplementedError(f"head '{self.type}' has no targets()")
+
+    def forward(self, pair: Tensor) -> Tensor:
+        """Predict.
+
+        Args:
+            pair: (batch, dim), what `Interaction.pair` returned.
+
+        Returns:
+            (batch, ...).
+        """
+        raise NotImplementedError(f"head '{self.type}' has no forward()")
+
+    def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Compute the loss of each pair.
+
+        Args:
+            prediction: (batch, ...), what `forward` returned.
+            target: (batch,).
+
+        Returns:
+            (batch,).
+        """
+        raise NotImplementedError(f"head '{self.type}' has no loss()")
+
+    def state(self) -> dict[str, Any]:
+        """Return what `fit` learned, as JSON values and Arrow arrays."""
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take back what `state` returned."""
+
+
+class Loss(nn.Module):
+    """Compares the scores of positives with those of their negatives.
+
+    Args:
+        params: The options; by default those of `Params()`.
+
+    Attributes:
+        type: Name of the loss in a config.
+        corrected: True if the negatives' scores need the logQ correction: the log of how often each item is expected to be
+            drawn is subtracted from its score.
+        all_items: True if the negatives are all other items (full softmax) instead of a sample.
+        blockwise: True if the loss implements `over_catalogue`.
+        temperature: Scores are divided by it, before the correction.
+        num_items: Number of items; the frame sets it before training.
+
+    Example:
+        class Hinge(Loss):
+            type = "hinge"
+
+            def forward(self, positive, negative, valid, weight):
+                gaps = (1 - positive.unsqueeze(1) + negative).relu()
+                losses = (gaps if valid is None else gaps * valid).sum(1)
+                return losses.mean() if weight is None else (losses * weight).sum() / weight.sum()
+    """
+
+    type: ClassVar[str]
+    corrected: ClassVar[bool] = False
+    all_items: ClassVar[bool] = False
+    blockwise: ClassVar[bool] = False
+    temperature: float = 1.0
+    num_items: int = 0
+
+    class Params(Params):
+        pass
+
+    def __init__(self, params: BaseModel | None = None):
+        super().__init__()
+        self.params: Any = params if params is not None else type(self).Params()  # each subclass has its own Params
+
+    def forward(self, positive: Tensor, negative: Tensor, valid: Tensor | None, weight: Tensor | None) -> Tensor:
+        """Compute the weighted mean loss: sum(weight * loss) / sum(weight).
+
+        Args:
+            positive: (batch,) scores.
+            negative: (batch, negatives) scores.
+            valid: (batch, negatives) bool, False for a negative that must not count. None: all count.
+            weight: (batch,) weight of each positive. None: all 1.
+
+        Returns:
+            A scalar. A row without a valid negative adds zero (ranking losses) or its positive term only (pointwise
+            losses).
+        """
+        raise NotImplementedError(f"loss '{self.type}' has no forward()")
+
+    def over_catalogue(
+        self, users: Tensor, items: Tensor, target: Tensor, fill_mask: FillMask, weight: Tensor | None
+    ) -> Tensor:
+        """Compute the loss over all items in blocks, so that the (batch, items) scores are never stored.
+
+        Called instead of `forward` if `all_items` and `blockwise` are true and the scores are dot products.
+
+        Args:
+            users: (batch, dim).
+            items: (items, dim), all items.
+            target: (batch,) rows of the positives in `items`.
+            fill_mask: Masks the items that are no negatives. It may mask the target, which counts all the same.
+            weight: (batch,) weight of each positive. None: all 1.
+
+        Returns:
+            A scalar, as of `forward`.
+        """
+        raise NotImplementedError(f"loss '{self.type}' has no over_catalogue()")
+
+
+class Negatives(NamedTuple):
+    """The negatives of a batch.
+
+    Attributes:
+        items: (groups, negatives) int64 item rows. The batch is cut into `groups` equal runs, and each run shares its
+            negatives. With 1 group all positives share them; with as many groups as positives each has its own.
+        valid: (batch, negatives) bool; False if the item is a positive of that user. None: all are valid.
+        log_q: (groups or batch, negatives), or 1 for either dimension: log of the expected number of times that an item is
+            drawn. Subtracting it from the score makes the sum of exponentials over the negatives an unbiased estimate of
+            the sum over all items. The positive needs no correction, since it is always present (Khrylchenko et al.,
+            Correcting the LogQ Correction, 2025).
+    """
+
+    items: Tensor
+    valid: Tensor | None
+    log_q: Tensor | None
+
+
+class TrainingPositives(Protocol):
+    """The training positives, as a sampler sees them (`anyrec.data.positives.Positives`).
+
+    Attributes:
+        num_users: Number of users.
+        num_items: Number of items.
+        items: (pairs,) int64 distinct item rows of each user, ascending, users one after another.
+        offsets: (users + 1,) int64; the items of user u are `items[offsets[u]:offsets[u + 1]]`.
+        counts: (users,) int64 number of distinct items of each user.
+        popularity: (items,) int64 number of users that have each item.
+        repeats: (items,) int64 number of training interactions with each item.
+    """
+
+    num_users: int
+    num_items: int
+    items: Tensor
+    offsets: Tensor
+    counts: Tensor
+    popularity: Tensor
+    repeats: Tensor
+
+    def contains(self, users: Tensor, items: Tensor) -> Tensor:
+        """Whether each user has each item.
+
+        Args:
+            users: (batch,).
+            items: (n,) for all users, (batch, n), or (groups, n), each group for an equal run of the users.
+
+        Returns:
+            (batch, n) bool.
+        """
+        ...
+
+    def draw_outside(self, users: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draw items that the users do not have, uniformly and with replacement.
+
+        Args:
+            users: (batch,).
+            count: Items for each user.
+            generator: Source of the random numbers.
+
+        Returns:
+            (batch, count) item rows, and (batch, 1) bool, False for a user who has all items.
+        """
+        ...
+
+
+class Sampler:
+    """Draws negatives for a whole batch at once, on the device.
+
+    Args:
+        positives: The training positives.
+        params: The options; by default those of `Params()`.
+
+    Attributes:
+        type: Name of the sampler in a config (`negatives.type`).
+        group_size: Batches come in multiples of it.
+        keep_hardest: True if training keeps only the drawn negatives with the highest scores, `negative_ratio` of them.
+        labelled: True if no negatives are drawn, because interactions with a label of 0 are learned as samples of their own.
+        losses: Names of the losses that the sampler can be combined with; None for all.
+
+    Example:
+        class Newest(Sampler):
+            type = "newest"
+
+            def sample(self, users, items, ratio, generator):
+                drawn = torch.arange(self.positives.num_items - ratio, self.positives.num_items, device=users.device)
+                return Negatives(drawn.unsqueeze(0), ~self.positives.contains(users, drawn), None)
+    """
+
+    type: ClassVar[str]
+    group_size: int = 1
+    keep_hardest: ClassVar[bool] = False
+    labelled: ClassVar[bool] = False
+    losses: ClassVar[tuple[str, ...] | None] = None
+
+    class Params(Params):
+        pass
+
+    def __init__(self, positives: TrainingPositives, params: BaseModel | None = None):
+        self.positives = positives
+        self.params: Any = params if params is not None else type(self).Params()  # each subclass has its own Params
+
+    def sample(self, users: Tensor, items: Tensor, ratio: int, generator: torch.Generator) -> Negatives:
+        """Draw the negatives of a batch.
+
+        Args:
+            users: (batch,) user rows of the positives.
+            items: (batch,) item rows of the positives.
+            ratio: Requested number of negatives for each positive.
+            generator: Source of the random numbers, on the device of `users`.
+        """
+        raise NotImplementedError(f"sampler '{self.type}' has no sample()")

@@ -1,0 +1,25 @@
+"""The base class of every component's options."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Params(BaseModel):
+    """Base class of a component's options.
+
+    Unknown keys are refused. Values must have exactly the declared type (`"3"` is not an integer), and numbers must be
+    finite. Give every number both bounds, so that no value can exhaust the memory.
+
+    Example:
+        class Params(Params):
+            bands: int = Field(32, ge=4, le=1024, description="Frequency bands of the spectrum.")
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+Width = Annotated[int, Field(ge=1, le=16_384)]
+"""Type of an option that is the number of units of a layer."""
