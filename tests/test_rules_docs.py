@@ -15,7 +15,8 @@ from anyrec.core.errors import AnyrecError
 from anyrec.pipeline.conditions.conditions import Condition
 from anyrec.pipeline.conditions.syntax import GROUPS, OPERATORS
 
-sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "examples")]
+sys.path.insert(0, str(ROOT / "scripts"))
+sys.path.insert(0, str(ROOT / "examples"))
 import http_reranker
 import rules_examples
 
