@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from anyrec.core.config import Config
     from anyrec.core.contracts import Classical, Encoder, Fusion, Head, Interaction, Loss, Sampler
-    from anyrec.core.discovery import hookimpl
+    from anyrec.core.hooks import hookimpl
     from anyrec.data.dataset import Dataset
     from anyrec.pipeline.contracts import Rule, Source
     from anyrec.recommender import Recommender
@@ -42,7 +42,7 @@ _HOMES = {
     "Index": "retrieval.index",
     "Rule": "pipeline.contracts",
     "Source": "pipeline.contracts",
-    "hookimpl": "core.discovery",
+    "hookimpl": "core.hooks",
     **dict.fromkeys(["Classical", "Encoder", "Fusion", "Head", "Interaction", "Loss", "Sampler"], "core.contracts"),
 }
 

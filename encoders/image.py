@@ -33,6 +33,7 @@ class CNN(Encoder):
     """A small convolutional net, trained from scratch with the rest. Several images: the mean of their vectors."""
 
     type = "cnn"
+    preferred = True
     group = "image"
 
     class Params(Params):

@@ -29,6 +29,7 @@ class Hashed(Encoder):
     """
 
     type = "hashed"
+    preferred = True
     group = "text"
 
     class Params(Params):

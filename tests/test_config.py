@@ -15,8 +15,9 @@ from small import START, call, small_dataset
 from anyrec.core.config import Config
 from anyrec.core.discovery import discover
 from anyrec.core.errors import ConfigError, DataError
+from anyrec.core.hooks import HOOKS
 from anyrec.core.load_config import load_config
-from anyrec.core.schema import KINDS, config_schema
+from anyrec.core.schema import config_schema
 from anyrec.core.strict_json import plain
 from anyrec.data.dataset import Dataset
 from anyrec.recommender import Recommender
@@ -216,7 +217,7 @@ FREE = ("availability", "pin", "explore", "http", "history/properties/types")
 
 def test_every_number_of_the_config_has_both_bounds():
     models = {"config": Config}
-    models |= {f"{kind}:{name}": REGISTRY.get(kind, name).Params for kind in KINDS for name in REGISTRY.names(kind)}
+    models |= {f"{kind}:{name}": REGISTRY.get(kind, name).Params for kind in HOOKS for name in REGISTRY.names(kind)}
     for name, model in models.items():
         for where, schema in numbers(model.model_json_schema(), name):
             if any(part in where for part in FREE):

@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 import wave
+from importlib import metadata
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ from small import small_config, small_dataset
 from anyrec.core.contracts import Context
 from anyrec.core.discovery import discover, read_folder
 from anyrec.core.errors import ConfigError, ModelError
+from anyrec.core.load_config import load_config
 from anyrec.core.schema import config_schema
 from anyrec.recommender import Recommender
 from anyrec.testing import check_encoder
@@ -115,13 +117,61 @@ def test_two_components_of_one_name_are_refused_naming_both(tmp_path):
     assert "mine.py" in str(error.value) and "encoders/text.py" in str(error.value)
 
 
-def test_a_broken_drop_in_is_told_by_file_and_harms_only_who_asks_for_it(tmp_path):
+@pytest.fixture
+def broken(tmp_path):
+    """A folder with a plugin that works and one that is not valid Python."""
+    (tmp_path / "length.py").write_text(LENGTH)
     (tmp_path / "broken.py").write_text("class Half(Encoder:\n")
-    with pytest.raises(ConfigError, match=r"broken.py:1: this plugin is not valid Python"):
-        discover([tmp_path])
+    return tmp_path
+
+
+def test_a_broken_drop_in_is_a_warning_and_the_other_components_can_be_used(broken, caplog):
+    registry = discover([broken])
+    assert "length" in registry.names("encoder")
+    assert [fault.where for fault in registry.broken] == [f"{broken}/broken.py:1"]
+    assert [record.getMessage() for record in caplog.records] == [str(registry.broken[0])]
+    discover([broken])
+    assert len(caplog.records) == 1, "the warning is given once"
+    config = small_config(features={"text": {"type": "length"}}, plugins=[str(broken)])
+    Recommender.from_config(config).fit(small_dataset(), progress=False)
+
+
+@pytest.mark.parametrize(
+    ("config", "where"),
+    [
+        ({"features": {"text": {"type": "half"}}}, "/features/text/type"),
+        ({"fusion": {"type": "half"}}, "/fusion/type"),
+        ({"model": {"type": "half"}}, "/model/type"),
+        ({"evaluation": {"baselines": ["half"]}}, "/evaluation/baselines/0"),
+    ],
+)
+def test_naming_a_component_that_is_not_there_shows_the_broken_file(broken, config, where):
+    with pytest.raises(ConfigError) as error:
+        load_config({**config, "plugins": [str(broken)]})
+    assert [fault.where for fault in error.value.faults] == [where, f"{broken}/broken.py:1"]
+    assert "this plugin is not valid Python" in str(error.value)
+
+
+def test_commands_report_a_broken_drop_in_and_fail_only_if_they_need_it(broken):
+    def run(*arguments):
+        program = "import sys; from anyrec.cli.app import main; sys.argv = ['anyrec', *sys.argv[1:]]; main()"
+        return subprocess.run(
+            [sys.executable, "-c", program, *map(str, arguments)], capture_output=True, text=True, cwd=ROOT
+        )
+
+    listed = run("plugins", "--plugins", broken)
+    assert listed.returncode == 2 and listed.stderr.count("this plugin is not valid Python") == 1
+    assert "length" in listed.stdout and "hashed" in listed.stdout
+    schema = run("schema", "--plugins", broken)
+    assert schema.returncode == 0 and "encoder:length" in json.loads(schema.stdout)["$defs"]
+    assert schema.stderr.count("this plugin is not valid Python") == 1
+    assert run("--help").stderr == ""
+
+
+def test_a_drop_in_that_cannot_be_imported_fails_only_if_it_is_used(tmp_path):
     (tmp_path / "broken.py").write_text("import nothing_of_this_name\n" + LENGTH)
     registry = discover([tmp_path])
-    assert "length" in registry.names("encoder")
+    assert "length" in registry.names("encoder") and not registry.broken
     with pytest.raises(ConfigError, match="nothing_of_this_name"):
         registry.get("encoder", "length")
 
@@ -130,8 +180,38 @@ def test_a_drop_in_that_imports_a_shelf_by_its_bare_name_is_refused(tmp_path):
     (tmp_path / "bare.py").write_text(
         LENGTH.replace("from anyrec import Encoder", "from anyrec import Encoder\nfrom encoders.text import Hashed")
     )
+    registry = discover([tmp_path], warn=False)
+    assert "import 'anyrec.encoders'" in str(registry.broken[0])
     with pytest.raises(ConfigError, match=r"import 'anyrec.encoders'"):
-        discover([tmp_path])
+        registry.get("encoder", "length")
+
+
+@pytest.mark.parametrize(
+    ("module", "reason"),
+    [
+        ("import nothing_of_this_name", "nothing_of_this_name"),
+        ("from anyrec import hookimpl\n@hookimpl\ndef anyrec_encoder(): return []", "anyrec_encoder"),
+        ("from anyrec import hookimpl\n@hookimpl\ndef anyrec_rules(): return [int]", "has no attribute 'type'"),
+    ],
+)
+def test_an_installed_package_that_fails_is_reported_by_name(tmp_path, monkeypatch, module, reason):
+    (tmp_path / "faulty_plugin.py").write_text(module)
+    point = metadata.EntryPoint("faulty", "faulty_plugin", "anyrec")
+    monkeypatch.setattr("anyrec.core.hooks.entry_points", lambda group: [point])
+    monkeypatch.syspath_prepend(tmp_path)
+    registry = discover(warn=False)
+    sys.modules.pop("faulty_plugin", None)
+    (fault,) = registry.broken
+    assert "faulty_plugin" in str(fault) and reason in fault.what
+
+
+def test_a_preferred_encoder_is_the_default_of_its_group(tmp_path):
+    assert discover().encoder_for("text") == "hashed"
+    (tmp_path / "length.py").write_text(
+        LENGTH.replace("group = ", "preferred = True\n    group = ").replace("text", "note")
+    )
+    (tmp_path / "other.py").write_text(LENGTH.replace('"length"', '"note"').replace('"text"', '"note"'))
+    assert discover([tmp_path]).encoder_for("note") == "length"
 
 
 def test_plugins_can_be_switched_off(tmp_path, monkeypatch):
@@ -145,7 +225,7 @@ def test_classes_without_a_type_and_private_ones_are_no_components(tmp_path):
         LENGTH
         + "\nclass Base(Encoder):\n    pass\n\nclass _Hidden(Length):\n    type = 'hidden'\n\nclass Longer(Length):\n    type = 'longer'\n"
     )
-    assert [(p.type, p.group) for p in read_folder(tmp_path, None)] == [("length", "text"), ("longer", "text")]
+    assert [(p.type, p.group) for p in read_folder(tmp_path).plugins] == [("length", "text"), ("longer", "text")]
 
 
 def test_the_same_class_shipped_as_a_package_is_found(tmp_path):

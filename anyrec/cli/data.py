@@ -138,10 +138,13 @@ def plugins(folders: PluginFolders = []) -> None:  # noqa: B006
     from anyrec.core.discovery import discover
 
     table = Table("kind", "type", "reads", "from", "what it is", box=None, header_style="bold")
-    for plugin in discover(folders).plugins():
+    registry = discover(folders, warn=False)
+    for plugin in registry.plugins():
         reads = plugin.group + (f" ({plugin.role})" if plugin.role else "")
         table.add_row(plugin.kind, plugin.type, reads, plugin.origin, plugin.doc)
     print_tables(table)
+    if registry.broken:
+        raise InputError(registry.broken)
 
 
 @app.command()

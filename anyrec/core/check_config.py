@@ -8,8 +8,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from anyrec.core.config import TWO_TOWER, Component, Config, Feature
-from anyrec.core.discovery import Registry
 from anyrec.core.errors import ConfigError, Fault, did_you_mean
+from anyrec.core.registry import Registry
 from anyrec.core.strict_json import pointer
 
 Check = Callable[..., BaseModel | None]
@@ -117,7 +117,8 @@ def _check_model(config: Config, registry: Registry, check: Check) -> list[Fault
             )
     elif config.model.type not in registry.names("classical"):
         hint = did_you_mean(config.model.type, [TWO_TOWER, *registry.names("classical")])
-        faults.append(Fault("/model/type", f"there is no model '{config.model.type}'.", hint, "unknown plugin"))
+        what = f"there is no model '{config.model.type}'."
+        faults += [Fault("/model/type", what, hint, "unknown plugin"), *registry.broken]
     else:
         check("classical", config.model.type, config.model.options(), "/model")
     if config.evaluation.baselines != "auto":
@@ -125,7 +126,7 @@ def _check_model(config: Config, registry: Registry, check: Check) -> list[Fault
             if name not in registry.names("classical"):
                 hint = did_you_mean(name, registry.names("classical"))
                 what = f"there is no classical model '{name}'."
-                faults.append(Fault(f"/evaluation/baselines/{place}", what, hint, "unknown plugin"))
+                faults += [Fault(f"/evaluation/baselines/{place}", what, hint, "unknown plugin"), *registry.broken]
     return faults
 
 

@@ -12,9 +12,11 @@ from pydantic import ValidationError
 
 from anyrec.core.check_config import config_faults
 from anyrec.core.config import Config
-from anyrec.core.discovery import Registry, discover, faults_of
+from anyrec.core.discovery import discover
 from anyrec.core.errors import ConfigError, Fault, checked_path
 from anyrec.core.legacy import is_legacy, translate
+from anyrec.core.param_faults import faults_of
+from anyrec.core.registry import Registry
 from anyrec.core.renamed import renamed_encoders
 from anyrec.core.strict_json import parse_json, plain, read_config_file, show
 

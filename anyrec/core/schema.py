@@ -6,16 +6,15 @@ from typing import Any
 
 from anyrec.core.check_config import DEFAULTS, PLACES
 from anyrec.core.config import TWO_TOWER, Config
-from anyrec.core.discovery import Registry
-
-KINDS = ("encoder", "fusion", "interaction", "head", "loss", "sampler", "classical", "index", "source", "rule")
+from anyrec.core.hooks import HOOKS
+from anyrec.core.registry import Registry
 
 
 def config_schema(registry: Registry) -> dict[str, Any]:
     """Draft 2020-12. Each component is one of its kind's plugins, told apart by `type`."""
     schema = Config.model_json_schema()
     definitions = schema["$defs"]
-    for kind in KINDS:
+    for kind in HOOKS:
         branches = []
         for plugin in registry.plugins(kind):
             name = f"{kind}:{plugin.type}"

@@ -15,9 +15,9 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import AnyUrl, BaseModel
 
 from anyrec.core.config import Component, Config
-from anyrec.core.discovery import Registry
 from anyrec.core.errors import ConfigError, Fault
 from anyrec.core.outside import ALLOW, Outside
+from anyrec.core.registry import Registry
 
 COMPONENTS = {
     "model": "classical",

@@ -16,10 +16,11 @@ from pydantic import ValidationError
 
 from anyrec.core.config import Config
 from anyrec.core.contracts import Context, Encoder
-from anyrec.core.discovery import Registry, discover, faults_of
+from anyrec.core.discovery import Registry, discover
 from anyrec.core.errors import Fault, ModelError
 from anyrec.core.manifest import Manifest, read_object, read_version
 from anyrec.core.outside import ALLOW, Outside
+from anyrec.core.param_faults import faults_of
 from anyrec.core.saved_files import (
     AGAIN,
     bounded_by,

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from anyrec.core.config import Config
-from anyrec.core.discovery import Registry
 from anyrec.core.errors import ConfigError, DataError, Fault
+from anyrec.core.registry import Registry
 from anyrec.core.windows import Batch
 from anyrec.model.towers import Model
 from anyrec.training.objective import Stepper, encode

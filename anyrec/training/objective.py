@@ -11,7 +11,7 @@ from torch import Tensor
 
 from anyrec.core.config import Config
 from anyrec.core.contracts import MASK_VALUE, Loss, Negatives, Sampler
-from anyrec.core.discovery import Registry
+from anyrec.core.registry import Registry
 from anyrec.core.windows import Batch, PackedSequences
 from anyrec.data.positives import Positives
 from anyrec.model.towers import IDENTITY, Columns, Given, Model, Tower

@@ -86,6 +86,8 @@ class Encoder(nn.Module):
         type: Name of the encoder in a config.
         group: Feature group that it reads (`text`, `image`, ...); by default its `type`.
         role: Within the group `temporal`: `numbers`, `timestamps` or `items`.
+        preferred: True for the encoder that its group gets if the config names none. Else it is an encoder whose type is the
+            name of the group.
         joint: True if `prepare` returns vectors of a space that also holds texts, as with CLIP; `embed_texts` then embeds
             texts in this space.
         params: The options.
@@ -105,6 +107,7 @@ class Encoder(nn.Module):
     type: ClassVar[str]
     group: ClassVar[str] = ""
     role: ClassVar[str] = ""
+    preferred: ClassVar[bool] = False
     joint: ClassVar[bool] = False
 
     class Params(Params):
