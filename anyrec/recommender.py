@@ -32,7 +32,7 @@ from anyrec.data.dataset import Dataset, Side
 from anyrec.data.defaults import resolve_config
 from anyrec.data.fingerprint import data_fingerprint
 from anyrec.data.formats.columns import show
-from anyrec.data.formats.tables import as_arrow
+from anyrec.data.formats.frames import as_arrow
 from anyrec.data.histories import (
     history_column,
     history_features,
@@ -41,8 +41,7 @@ from anyrec.data.histories import (
 from anyrec.data.interpretation import interpretation
 from anyrec.data.labels import Labels, label_interactions, training_weights
 from anyrec.data.leaks import drop_leaks
-from anyrec.data.partial import is_table, of_other_type, type_name
-from anyrec.data.read import read_partial
+from anyrec.data.partial import is_table, of_other_type, read_partial, type_name
 from anyrec.data.split import Part, Split, make_split
 from anyrec.evaluation.ranking import Pairs, ranking_metrics
 from anyrec.model.arguments import checked_choice, checked_dataset, log

@@ -33,7 +33,8 @@ from scipy import sparse
 from anyrec.core.contracts import History
 from anyrec.core.discovery import discover
 from anyrec.core.load_config import load_config
-from anyrec.data.dataset import Dataset, Side, rows_of
+from anyrec.data.dataset import Dataset
+from anyrec.data.ids import Side, rows_of
 from anyrec.data.list_columns import flat
 from anyrec.data.split import time_order
 from anyrec.recommender import Recommender

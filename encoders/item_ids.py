@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from anyrec.core.contracts import Encoder
 from anyrec.core.ragged import Ragged
-from anyrec.data.dataset import rows_of
+from anyrec.data.ids import rows_of
 from anyrec.data.list_columns import offsets_of
 
 

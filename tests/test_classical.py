@@ -474,7 +474,7 @@ def test_a_baseline_whose_library_is_missing_is_left_out_with_a_sentence(no_impl
 
 def test_the_command_line_trains_one_and_its_model_answers(tmp_path):
     data = tmp_path / "data.json"
-    from anyrec.data.formats.tables import write_json
+    from anyrec.data.formats.write_json import write_json
 
     write_json(small_dataset(), data)
     base = ("train", "--data", data, "--output", tmp_path, "--set", "evaluation.report=false")

@@ -190,11 +190,11 @@ def test_a_split_by_time_that_leaves_nothing_is_a_fault_where_it_was_asked_for()
 
 def test_roles_of_features_that_a_file_lacks_are_faults(tmp_path):
     from anyrec.core.config import DataConfig
-    from anyrec.data.read import dataset_from_tables
+    from anyrec.data.dataset import Dataset
 
     data = small_dataset()
     with pytest.raises(DataError, match=r"user.spend.*Did you mean 'user.spending'"):
-        dataset_from_tables(
+        Dataset.from_tables(
             data.users, data.items, data.interactions, DataConfig(roles={"user.spend": "numbers"}), tmp_path
         )
 

@@ -24,7 +24,6 @@ from anyrec.core.config import DataConfig
 from anyrec.core.errors import DataError
 from anyrec.data.dataset import Dataset
 from anyrec.data.formats.decode import keys_in_text, keys_in_text_exactly, keys_of
-from anyrec.data.read import read_dataset
 
 USERS, ITEMS = "user_id\nu1\nu2\n", "item_id\n7\n8\n"
 INTERACTIONS = "user_id,item_id\nu1,7\nu2,8\n"
@@ -45,7 +44,7 @@ def folder(path, **files):
 
 def faults_of(path, options=None):
     with pytest.raises(DataError) as error:
-        read_dataset(path, options)
+        Dataset.read(path, options)
     return str(error.value)
 
 
@@ -110,7 +109,7 @@ def written(path, tables, kind):
     if kind == "json":
         keys = {"users": "user_data", "items": "item_data", "interactions": "interactions"}
         (path / "d.json").write_text(json.dumps({keys[part]: list(map(nested, rows)) for part, rows in flat.items()}))
-        return read_dataset(path / "d.json")
+        return Dataset.read(path / "d.json")
     frames = {part: pd.DataFrame(table.to_pylist(), columns=table.column_names) for part, table in tables.items()}
     if kind == "pandas":
         return Dataset.from_tables(*frames.values())
@@ -135,7 +134,7 @@ def written(path, tables, kind):
             (path / f"{part}.jsonl").write_text("\r\n".join(map(json.dumps, flat[part])))
         else:
             (path / f"{part}.ndjson").write_text("\n\n".join(json.dumps(nested(row)) for row in flat[part]))
-    return read_dataset(path)
+    return Dataset.read(path)
 
 
 KINDS = ["json", "jsonl", "ndjson", "csv", "csv.gz", "parquet", "pandas", "polars", "arrow"]
@@ -218,7 +217,7 @@ def test_ids_of_unsigned_columns_past_64_bits_are_refused_as_in_json(tmp_path):
 @pytest.mark.parametrize("gap", ["", "2024-02-02"])
 def test_dates_are_timestamps_in_every_container(tmp_path, gap):
     folder(tmp_path, items_csv=f"item_id,temporal.released\n7,2024-01-01\n8,{gap}\n")
-    assert read_dataset(tmp_path).roles == {"item.released": "timestamps"}
+    assert Dataset.read(tmp_path).roles == {"item.released": "timestamps"}
     dates = [datetime.date(2024, 1, 1), datetime.date.fromisoformat(gap) if gap else None]
     users, interactions = pd.DataFrame({"user_id": [1]}), pd.DataFrame({"user_id": [1], "item_id": [7]})
     for items in (
@@ -232,7 +231,7 @@ def test_dates_are_timestamps_in_every_container(tmp_path, gap):
 
 def test_times_of_day_are_seconds_since_midnight(tmp_path):
     folder(tmp_path, items_csv="item_id,temporal.at\n7,12:30:00\n8,\n")
-    assert read_dataset(tmp_path).items["temporal.at"].to_pylist() == [[45_000.0], None]
+    assert Dataset.read(tmp_path).items["temporal.at"].to_pylist() == [[45_000.0], None]
 
 
 def test_mixed_object_columns_of_pandas_are_data_errors():
@@ -276,7 +275,7 @@ def test_a_doubled_column_is_named(tmp_path):
 @pytest.mark.parametrize(("separator", "name"), [(";", "';'"), ("\t", "tabs"), ("|", "'|'")])
 def test_other_separators_are_read_and_named(tmp_path, separator, name):
     folder(tmp_path, users_csv=f"user_id{separator}categorical.x\nu1{separator}a\nu2{separator}b\n")
-    made = read_dataset(tmp_path)
+    made = Dataset.read(tmp_path)
     assert made.users["categorical.x"].to_pylist() == ["a", "b"]
     assert any(f"users.csv: the file seems to be separated by {name}" in note for note in made.notes)
 
@@ -289,21 +288,21 @@ def test_rows_with_too_many_cells_are_named_by_line(tmp_path):
 @pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
 def test_any_line_end_will_do(tmp_path, ending):
     folder(tmp_path, users_csv=f"user_id,text.t{ending}u1,a{ending}u2,b{ending}")
-    assert read_dataset(tmp_path).users["text.t"].to_pylist() == ["a", "b"]
+    assert Dataset.read(tmp_path).users["text.t"].to_pylist() == ["a", "b"]
 
 
 def test_ids_of_csv_files_take_the_type_that_other_files_give_them(tmp_path):
     folder(tmp_path, items_jsonl='{"item_id": "7"}\n{"item_id": "8"}\n')
-    assert read_dataset(tmp_path).interactions["item_id"].to_pylist() == ["7", "8"]
+    assert Dataset.read(tmp_path).interactions["item_id"].to_pylist() == ["7", "8"]
 
 
 def test_numerals_of_a_csv_list_are_item_ids_if_all_of_them_are(tmp_path):
     users = "user_id,temporal.had[]\nu1,7|8\nu2,\n"
     folder(tmp_path, users_csv=users)
-    made = read_dataset(tmp_path)
+    made = Dataset.read(tmp_path)
     assert made.roles == {"user.had": "items"} and made.users["temporal.had"].to_pylist() == [[7, 8], None]
     folder(tmp_path, users_csv=users, items_csv="item_id\n7\n8\n009\n")
-    assert read_dataset(tmp_path).users["temporal.had"].to_pylist() == [["7", "8"], None]
+    assert Dataset.read(tmp_path).users["temporal.had"].to_pylist() == [["7", "8"], None]
 
 
 # -------------------------------------------------------------------------------------------------------------- containers
@@ -331,9 +330,9 @@ TEXT = json.dumps(document())
 )
 def test_json_is_read_plain_packed_or_with_a_byte_order_mark(tmp_path, data, monkeypatch):
     (tmp_path / "d.json").write_bytes(data)
-    assert len(read_dataset(tmp_path / "d.json").users) == 2
+    assert len(Dataset.read(tmp_path / "d.json").users) == 2
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
-    assert len(read_dataset("-").users) == 2
+    assert len(Dataset.read("-").users) == 2
 
 
 @pytest.mark.parametrize(
@@ -370,7 +369,7 @@ def test_tables_are_read_packed_and_with_a_byte_order_mark(tmp_path):
         users_csv_gz=gzip.compress(USERS.encode()),
         items_jsonl=b'\xef\xbb\xbf{"item_id": 7}\n\n{"item_id": 8}',
     )
-    assert len(read_dataset(tmp_path).users) == 2
+    assert len(Dataset.read(tmp_path).users) == 2
 
 
 def test_the_encoding_of_a_csv_file_is_named_with_the_line(tmp_path):
@@ -383,10 +382,10 @@ def test_a_folder_names_the_part_that_it_lacks(tmp_path):
     folder(tmp_path, users_csv=None)
     (tmp_path / "users.csv").unlink(missing_ok=True)
     assert "this folder has no users; found items and interactions." in faults_of(tmp_path)
-    made = read_dataset(tmp_path, DataConfig(unknown_ids="keep"))
+    made = Dataset.read(tmp_path, DataConfig(unknown_ids="keep"))
     assert made.users["user_id"].to_pylist() == ["u1", "u2"]
     (tmp_path / "items.csv").unlink()
-    assert len(read_dataset(tmp_path, DataConfig(unknown_ids="keep")).items) == 2
+    assert len(Dataset.read(tmp_path, DataConfig(unknown_ids="keep")).items) == 2
 
 
 # ------------------------------------------------------------------------------------------------- doubled keys, missing ids
@@ -426,7 +425,7 @@ def test_keys_are_counted_in_text_as_in_values(value, separators):
 def test_interactions_without_an_id_are_dropped_and_counted_on_request(tmp_path):
     folder(tmp_path, interactions_csv="user_id,item_id\nu1,7\n,8\nu2,\n")
     assert "interactions.csv line 3, column 'user_id': the id is missing" in faults_of(tmp_path)
-    made = read_dataset(tmp_path, DataConfig(unknown_ids="drop"))
+    made = Dataset.read(tmp_path, DataConfig(unknown_ids="drop"))
     assert len(made.interactions) == 1
     assert {
         "1 interactions were dropped: they have no user_id.",
@@ -439,17 +438,17 @@ def test_interactions_without_an_id_are_dropped_and_counted_on_request(tmp_path)
         {"user_id": "", "item_id": 7},
     ]
     (tmp_path / "d.json").write_text(json.dumps({**document(), "interactions": rows}))
-    assert len(read_dataset(tmp_path / "d.json", DataConfig(unknown_ids="drop")).interactions) == 1
+    assert len(Dataset.read(tmp_path / "d.json", DataConfig(unknown_ids="drop")).interactions) == 1
     (tmp_path / "interactions.csv").unlink()
     table = pa.table({"user_id": ["u1", "", None], "item_id": [7, 7, 7]})
     pq.write_table(table, tmp_path / "interactions.parquet")
-    assert len(read_dataset(tmp_path, DataConfig(unknown_ids="drop")).interactions) == 1
+    assert len(Dataset.read(tmp_path, DataConfig(unknown_ids="drop")).interactions) == 1
 
 
 def test_interactions_alone_are_a_dataset_if_unknown_ids_are_kept(tmp_path):
     (tmp_path / "d.json").write_text(json.dumps({"interactions": [{"user_id": "u1", "item_id": 7}]}))
     assert "/user_data: expected a list; it is missing." in faults_of(tmp_path / "d.json")
-    assert len(read_dataset(tmp_path / "d.json", DataConfig(unknown_ids="keep")).items) == 1
+    assert len(Dataset.read(tmp_path / "d.json", DataConfig(unknown_ids="keep")).items) == 1
 
 
 @pytest.mark.parametrize("end", ["", "9,c\n", '9,"c"\n'])
@@ -460,13 +459,13 @@ def test_a_quoted_cell_that_is_not_closed_is_a_fault_and_swallows_no_rows(tmp_pa
 
 def test_quotes_and_line_ends_inside_closed_cells_are_read(tmp_path):
     folder(tmp_path, items_csv='item_id,text.t\r\n7,"a\r\nb ""c"" d"\r\n\r\n8,5" disk\r\n')
-    assert read_dataset(tmp_path, DataConfig()).items.column("text.t").to_pylist() == ['a\r\nb "c" d', '5" disk']
+    assert Dataset.read(tmp_path, DataConfig()).items.column("text.t").to_pylist() == ['a\r\nb "c" d', '5" disk']
 
 
 def test_a_feature_may_be_flat_in_some_lines_and_nested_in_others(tmp_path):
     lines = '{"item_id": 7, "continuous.p": 1}\n{"item_id": 8, "continuous": {"p": 2}}\n'
     folder(tmp_path, items_jsonl=lines)
-    assert read_dataset(tmp_path, DataConfig()).items.column("continuous.p").to_pylist() == [1, 2]
+    assert Dataset.read(tmp_path, DataConfig()).items.column("continuous.p").to_pylist() == [1, 2]
     folder(tmp_path, items_jsonl=lines + '{"item_id": 9, "continuous.p": 1, "continuous": {"p": 2}}\n')
     assert "items.jsonl line 3, column 'continuous.p': this feature is given twice." in faults_of(tmp_path)
 
@@ -474,7 +473,7 @@ def test_a_feature_may_be_flat_in_some_lines_and_nested_in_others(tmp_path):
 @pytest.mark.parametrize("values", ["01/02/2024|", "Jan 2 2024|Jan 3 2024", "1|x|3"])
 def test_temporal_values_that_are_no_number_time_or_item_are_named(tmp_path, values):
     folder(tmp_path, items_csv=f"item_id,temporal.released[]\n7,{values}\n8,\n")
-    notes = read_dataset(tmp_path, DataConfig()).notes
+    notes = Dataset.read(tmp_path, DataConfig()).notes
     assert any("'item.released' has no effect" in note for note in notes)
 
 
@@ -494,7 +493,7 @@ def movielens(path):
 
 
 def test_movielens_as_given_out_since_2015_is_read_and_converted(tmp_path):
-    made = read_dataset(movielens(tmp_path))
+    made = Dataset.read(movielens(tmp_path))
     assert made.items.to_pylist() == [
         {
             "item_id": 5,
@@ -507,7 +506,7 @@ def test_movielens_as_given_out_since_2015_is_read_and_converted(tmp_path):
     assert made.interactions["rating"].to_pylist() == [4.5, 3.0] and any("tags.csv" in note for note in made.notes)
     code, output = run("convert", "movielens", tmp_path, tmp_path / "o.json")
     assert code == 0 and "2 users, 2 items, 2 interactions" in output
-    assert read_dataset(tmp_path / "o.json").interactions.to_pylist() == made.interactions.to_pylist()
+    assert Dataset.read(tmp_path / "o.json").interactions.to_pylist() == made.interactions.to_pylist()
     (tmp_path / "movies.csv").write_text("movieId\n5\n")
     assert "cannot be read as MovieLens" in faults_of(tmp_path)
 

@@ -14,7 +14,6 @@ from anyrec.core.errors import ConfigError
 from anyrec.core.load_config import load_config
 from anyrec.data.dataset import Dataset
 from anyrec.data.defaults import merged, resolve_config
-from anyrec.data.read import read_dataset
 from anyrec.recommender import Recommender
 
 REGISTRY = discover()
@@ -42,7 +41,7 @@ def test_python_and_the_command_line_train_the_same_model(tmp_path):
     code, _, message = call("train", "--data", write(tmp_path), "--config", tmp_path / "cfg.json", "--output", tmp_path)
     assert code == 0, message
     from_shell = Recommender.load(tmp_path / "model")
-    from_python = Recommender.from_config(document).fit(read_dataset(tmp_path / "data"), progress=False)
+    from_python = Recommender.from_config(document).fit(Dataset.read(tmp_path / "data"), progress=False)
     assert from_python.config.model_copy(update={"output_dir": "models"}) == from_shell.config.model_copy(
         update={"output_dir": "models"}
     )

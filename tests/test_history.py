@@ -17,7 +17,7 @@ from anyrec.core.discovery import discover
 from anyrec.core.ragged import Ragged
 from anyrec.core.windows import SequencePacker, last_windows
 from anyrec.data.dataset import Dataset
-from anyrec.data.read import read_partial
+from anyrec.data.partial import read_partial
 from anyrec.recommender import Recommender
 from anyrec.serving.result import infer
 

@@ -6,7 +6,7 @@ from small import small_config, small_dataset
 
 from anyrec.core.config import DataConfig
 from anyrec.core.errors import DataError
-from anyrec.data.read import read_partial
+from anyrec.data.partial import read_partial
 from anyrec.recommender import Recommender
 from anyrec.serving.result import infer
 

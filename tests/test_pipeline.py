@@ -15,7 +15,7 @@ from small import call, small_config, small_dataset
 
 from anyrec.core.config import DataConfig
 from anyrec.core.errors import AnyrecError, ConfigError, ModelError
-from anyrec.data.read import read_partial
+from anyrec.data.partial import read_partial
 from anyrec.pipeline.candidate_lists import lists_of_pairs, merge
 from anyrec.pipeline.contracts import Lists, Rule, Source
 from anyrec.pipeline.pipeline import Pipeline

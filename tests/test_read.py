@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from anyrec.core.config import DataConfig
 from anyrec.core.errors import DataError
-from anyrec.data.dataset import FEW, Dataset, rows_of
-from anyrec.data.formats.tables import write_json
-from anyrec.data.read import read_dataset, read_partial, records_to_table
+from anyrec.data.dataset import Dataset
+from anyrec.data.formats.write_json import write_json
+from anyrec.data.ids import FEW, rows_of
+from anyrec.data.partial import read_partial
 
 SCHEMA = json.loads((Path(__file__).parent.parent / "schemas" / "dataset.schema.json").read_text())
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
@@ -69,7 +70,7 @@ def document(**changes):
 def read(folder, content, options=None):
     path = folder / "data.json"
     path.write_text(content if isinstance(content, str) else json.dumps(content))
-    return read_dataset(path, options)
+    return Dataset.read(path, options)
 
 
 def test_every_group_arrives_as_documented(tmp_path):
@@ -220,10 +221,10 @@ def test_a_broken_file_is_told_where_it_breaks(tmp_path, text, what):
     with pytest.raises(DataError, match=what):
         read(tmp_path, text)
     with pytest.raises(DataError, match="no such file"):
-        read_dataset(tmp_path / "nowhere.json")
+        Dataset.read(tmp_path / "nowhere.json")
     (tmp_path / "latin.json").write_bytes('{"user_data": "é"}'.encode("latin-1"))
     with pytest.raises(DataError, match="not UTF-8"):
-        read_dataset(tmp_path / "latin.json")
+        Dataset.read(tmp_path / "latin.json")
 
 
 @pytest.mark.parametrize(("choice", "users", "interactions"), [("drop", 2, 2), ("keep", 3, 3)])
@@ -381,7 +382,7 @@ def test_faults_in_tables_are_told_by_column_and_row(tmp_path):
 def test_writing_and_reading_again_changes_nothing(tmp_path):
     first = read(tmp_path, document())
     write_json(first, tmp_path / "again.json")
-    second = read_dataset(tmp_path / "again.json")
+    second = Dataset.read(tmp_path / "again.json")
     for part in ("users", "items", "interactions"):
         assert getattr(first, part).equals(getattr(second, part))
 
@@ -408,7 +409,6 @@ def test_a_request_may_be_one_record_a_list_or_a_document(tmp_path):
     for source in (record, [record], {"user_data": [record]}):
         made = read_partial(source, DataConfig(), {"user.spend": "numbers"})
         assert made.users.to_pylist() == [{"user_id": "q", "temporal.spend": [3.0]}]
-    assert records_to_table([record], "user", {"user.spend": "numbers"}).num_rows == 1
     with pytest.raises(DataError, match="Did you mean 'user_data'"):
         read_partial({"user_dat": [record], "item_data": []}, DataConfig(), {})
 

@@ -22,7 +22,7 @@ from anyrec.cli.run import report_run
 from anyrec.core.config import EvaluationConfig
 from anyrec.core.errors import ConfigError
 from anyrec.data.dataset import Dataset
-from anyrec.data.formats.tables import write_json
+from anyrec.data.formats.write_json import write_json
 from anyrec.data.synthetic.generate import generate
 from anyrec.evaluation.held_out import rank_held_out
 from anyrec.evaluation.measure import catalogue_of, category_feature, measure

@@ -23,7 +23,7 @@ from anyrec.cli.run import report_run, train_run
 from anyrec.core.errors import InputError, ModelError, OutputError
 from anyrec.core.files import exclusive
 from anyrec.core.load_config import load_config
-from anyrec.data.formats.tables import write_json
+from anyrec.data.formats.write_json import write_json
 from anyrec.evaluation.measure import Measured
 from anyrec.recommender import Recommender
 from anyrec.report.compare import compare_runs

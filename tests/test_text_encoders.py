@@ -109,9 +109,9 @@ def test_real_plots_carry_genre(ml_1m):
     """A linear model on the hashed terms of ML-1M's plots tells comedies from the rest better than chance."""
     from sklearn.linear_model import LogisticRegression
 
-    from anyrec.data.formats.movielens import movielens
+    from anyrec.data.formats.movielens import read_movielens
 
-    items = movielens(ml_1m).items.slice(0, 1500)
+    items = read_movielens(ml_1m).items.slice(0, 1500)
     column = items["text.plot"].combine_chunks()
     encoder, prepared = fitted(column.slice(0, 1000))
     prepared = encoder.encode_column(column)

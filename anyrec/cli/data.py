@@ -40,11 +40,11 @@ def init(
 ) -> None:
     """Print a sensible config for the data. Of a given config, the data section is read by and kept."""
     from anyrec.core.load_config import load_config
-    from anyrec.data.read import read_dataset
+    from anyrec.data.dataset import Dataset
     from anyrec.data.suggest_config import suggest_config
 
     settings, _ = load_config(config, overrides)
-    suggested, reasons = suggest_config(read_dataset(data, settings.data), data)
+    suggested, reasons = suggest_config(Dataset.read(data, settings.data), data)
     given = settings.data.model_dump(mode="json", exclude_unset=True)
     if given:
         suggested["data"] = {**suggested.get("data", {}), **given}
@@ -64,11 +64,11 @@ def validate(
     """Check data for every fault, and say each with where it is and how to correct it."""
     from anyrec.core.errors import DataError
     from anyrec.core.load_config import load_config
+    from anyrec.data.dataset import Dataset
     from anyrec.data.labels import check_weights
-    from anyrec.data.read import read_dataset
 
     settings, _ = load_config(config, with_overrides(overrides, image_root, None, None))
-    dataset = read_dataset(data, settings.data)
+    dataset = Dataset.read(data, settings.data)
     check_weights(dataset)
     if images:
         from anyrec.data.images import check_images
@@ -94,11 +94,11 @@ def describe(
 ) -> None:
     """Counts of users, items and interactions, types, ratings and times, and how full each feature is."""
     from anyrec.core.load_config import load_config
+    from anyrec.data.dataset import Dataset
     from anyrec.data.describe import describe_dataset
-    from anyrec.data.read import read_dataset
 
     settings, _ = load_config(config, overrides)
-    dataset = read_dataset(data, settings.data)
+    dataset = Dataset.read(data, settings.data)
     for note in dataset.notes:
         err.print(f"note: {note}")
     out.print(describe_dataset(dataset))
@@ -114,12 +114,12 @@ def doctor(
 ) -> None:
     """Say what is odd in the data: leaks, duplicates, drift, dead features, suspicious ids; and what to do about it."""
     from anyrec.core.load_config import load_config
+    from anyrec.data.dataset import Dataset
     from anyrec.data.doctor.examine import examine
     from anyrec.data.interpretation import interpretation
-    from anyrec.data.read import read_dataset
 
     settings, _ = load_config(config, with_overrides(overrides, image_root, None, None))
-    dataset = read_dataset(data, settings.data)
+    dataset = Dataset.read(data, settings.data)
     plain = [one for one in interpretation(dataset, settings.data) if one.level == "note"]
     findings = [*examine(dataset, settings, images), *plain]
     for finding in findings:

@@ -17,7 +17,8 @@ from anyrec.cli.run import report_run
 from anyrec.core.config import Config
 from anyrec.core.files import atomic_write
 from anyrec.core.outputs import check_output
-from anyrec.data.synthetic.generate import Synthetic, generate, trait_name
+from anyrec.data.synthetic.generate import Synthetic, generate
+from anyrec.data.synthetic.world import trait_name
 from anyrec.recommender import Recommender
 from anyrec.storage.model_directory import check_model_output
 

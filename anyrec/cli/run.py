@@ -22,7 +22,6 @@ from anyrec.data.dataset import Dataset
 from anyrec.data.defaults import resolve_config
 from anyrec.data.doctor.examine import as_lines, examine
 from anyrec.data.interpretation import interpretation
-from anyrec.data.read import read_dataset
 from anyrec.evaluation import sampled
 from anyrec.model.build import check_with_data
 from anyrec.recommender import Recommender, make_recommender
@@ -197,7 +196,7 @@ def complete_config(config: Config, data: Path, plugins: Sequence[str]) -> tuple
 
 
 def read_data(data: Path, config: Config) -> Dataset:
-    return read_dataset(data, config.data)
+    return Dataset.read(data, config.data)
 
 
 def _print_lines(lines: Sequence[str], console: Console) -> None:

@@ -9,8 +9,9 @@ from rich.console import Group
 from rich.table import Table
 
 from anyrec.data.dataset import Dataset
-from anyrec.data.doctor.table_checks import SIDES, distinct_pairs, filled_share, is_plain, is_present
+from anyrec.data.doctor.table_checks import distinct_pairs, filled_share, is_plain, is_present
 from anyrec.data.formats.times import iso
+from anyrec.data.ids import SIDES
 
 SHOWN_TYPES = 6
 

@@ -1,21 +1,20 @@
-"""Hashes of what data hold, the same for the same values whatever container they came in."""
+"""Hashes of a dataset and its split, by part, so that a resumed or repeated run is known to see the same data."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from typing import Any
-
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from anyrec.data.dataset import Dataset, HashSink
+from anyrec.data.dataset import Dataset
+from anyrec.data.hashing import hash_table, hash_values
 from anyrec.data.split import Split
 
 
 def data_fingerprint(dataset: Dataset, split: Split) -> dict[str, str]:
-    """sha256 by part: each table of the dataset, and what is held out for validation and test."""
+    """Return the sha256 of each table of the dataset, and of what is held out for validation and test.
+
+    Returns:
+        Hashes under `users`, `items`, `interactions` and `split`.
+    """
     found = {
         "users": hash_table(dataset.users),
         "items": hash_table(dataset.items),
@@ -23,98 +22,3 @@ def data_fingerprint(dataset: Dataset, split: Split) -> dict[str, str]:
     }
     parts = [pa.array(rows) for rows in (split.train, split.validation, split.test)]
     return {**found, "split": hash_values(parts)}
-
-
-def hash_table(table: pa.Table) -> str:
-    """sha256 of the columns' names and values; their order, their chunks and what lies under nulls do not count."""
-    return hash_values({name: table.column(name) for name in table.column_names})
-
-
-def hash_values(value: Any) -> str:
-    """sha256 of Arrow arrays, numpy arrays, tensors and JSON values, nested in dicts, lists and tuples."""
-    digest = hashlib.sha256()
-    _feed(value, digest)
-    return digest.hexdigest()
-
-
-def _feed(value: Any, digest: Any) -> None:
-    if isinstance(value, pa.ChunkedArray):
-        value = value.combine_chunks()
-    if isinstance(value, pa.Array):
-        _feed_array(value, digest)
-    elif isinstance(value, dict):
-        for name in sorted(value, key=str):
-            digest.update(f"key {name!r} ".encode())
-            _feed(value[name], digest)
-    elif isinstance(value, (list, tuple)) and any(not isinstance(one, (str, int, float, type(None))) for one in value):
-        digest.update(f"list {len(value)} ".encode())
-        for one in value:
-            _feed(one, digest)
-    elif hasattr(value, "detach"):  # a tensor; torch is not imported for data without any
-        cells = value.detach().cpu().contiguous()
-        digest.update(f"tensor {cells.dtype} {tuple(cells.shape)} ".encode())
-        if cells.numel():
-            digest.update(memoryview(cells.flatten().view(_bytes_type()).numpy()))
-    elif isinstance(value, np.ndarray):
-        digest.update(f"array {value.dtype} {value.shape} ".encode())
-        digest.update(np.ascontiguousarray(value).data)
-    else:
-        digest.update(json.dumps(value, sort_keys=True, default=str).encode() + b" ")
-
-
-def _bytes_type() -> Any:
-    import torch
-
-    return torch.uint8
-
-
-def _feed_array(array: pa.Array, digest: Any) -> None:
-    kind = array.type
-    if pa.types.is_dictionary(kind):
-        return _feed_array(array.dictionary_decode(), digest)
-    if isinstance(array, pa.ExtensionArray):
-        return _feed_array(array.storage, digest)
-    valid = array.is_valid().to_numpy(zero_copy_only=False)
-    digest.update(f"column {_family(kind)} {len(array)} ".encode() + np.packbits(valid).tobytes())
-    if pa.types.is_struct(kind):
-        for field, part in zip(kind, array.flatten(), strict=True):
-            digest.update(field.name.encode() + b" ")
-            _feed_array(part, digest)
-    elif pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        lengths = pc.fill_null(pc.list_value_length(array).cast(pa.int64()), 0)
-        digest.update(lengths.to_numpy(zero_copy_only=False).data)
-        _feed_array(array.flatten(), digest)
-    elif _family(kind) in ("text", "bytes"):
-        present = array.drop_null().cast(pa.large_binary())
-        digest.update(pc.binary_length(present).to_numpy(zero_copy_only=False).astype(np.int64).data)
-        if len(present):
-            offsets = np.frombuffer(present.buffers()[1], np.int64, len(present) + 1, present.offset * 8)
-            digest.update(memoryview(present.buffers()[2] or b"")[offsets[0] : offsets[-1]])
-    elif _family(kind) in ("int64", "float64", "bool"):
-        present = array.drop_null().cast(_family(kind)).to_numpy(zero_copy_only=False)
-        digest.update(np.ascontiguousarray(present).data)
-    elif pa.types.is_timestamp(kind):
-        present = array.drop_null().cast(pa.timestamp("us", kind.tz), safe=False).cast(pa.int64())
-        digest.update(np.ascontiguousarray(present.to_numpy(zero_copy_only=False)).data)
-    else:
-        with pa.ipc.new_stream(pa.PythonFile(HashSink(digest), mode="w"), pa.schema([("values", kind)])) as writer:
-            writer.write_table(pa.table({"values": array.drop_null()}))
-
-
-def _family(kind: pa.DataType) -> str:
-    """One name for types that hold the same values: a Parquet file's dictionary of texts is text."""
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        return "text"
-    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        return "bytes"
-    if pa.types.is_integer(kind) and kind != pa.uint64():
-        return "int64"
-    if pa.types.is_float32(kind) or pa.types.is_float64(kind):
-        return "float64"
-    if pa.types.is_boolean(kind):
-        return "bool"
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        return "list"
-    if pa.types.is_timestamp(kind):
-        return "time"
-    return "struct" if pa.types.is_struct(kind) else str(kind)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from anyrec.core.config import Config, DataConfig
-from anyrec.data.dataset import NO_TIME, Dataset, rows_of
+from anyrec.data.ids import NO_TIME, rows_of
 from anyrec.data.labels import label_interactions
 from anyrec.data.list_columns import flat
-from anyrec.data.split import time_order
+from anyrec.data.order import time_order
+from anyrec.data.tables import Tables
+
+T = TypeVar("T", bound=Tables)
 
 GROUP = "history"
 DEFAULT = "events"
@@ -87,7 +91,7 @@ def history_features(config: Config) -> list[str]:
     return [f"{GROUP}.{name}" for name in names if choice.fields.get(name, choice) is not None]
 
 
-def events_of(dataset: Dataset, rows: np.ndarray, negative: np.ndarray, brought: str | None) -> Events:
+def events_of(dataset: Tables, rows: np.ndarray, negative: np.ndarray, brought: str | None) -> Events:
     """The interactions `rows` in order; ties in time keep file order. What a user was seen to dislike is left out.
 
     negative: (interactions,) bool, as `label_interactions` gives it. brought: name of the users' temporal feature (`data.history`)
@@ -108,7 +112,7 @@ def events_of(dataset: Dataset, rows: np.ndarray, negative: np.ndarray, brought:
     return joined.take(np.argsort(joined.users, kind="stable"))
 
 
-def history_column(dataset: Dataset, events: Events) -> pa.Array:
+def history_column(dataset: Tables, events: Events) -> pa.Array:
     """(users,) list<EVENT>, oldest first; null for a user with no event."""
     rows = events.interactions
     times = (
@@ -126,7 +130,7 @@ def history_column(dataset: Dataset, events: Events) -> pa.Array:
 
 
 def events_brought(
-    data: Dataset, ids: pa.Array, item_ids: pa.Array, lists: pa.Array | None, config: DataConfig
+    data: Tables, ids: pa.Array, item_ids: pa.Array, lists: pa.Array | None, config: DataConfig
 ) -> tuple[Brought, np.ndarray]:
     """What the users of a request did, by its interactions and by the list of item ids in each record.
 
@@ -212,10 +216,9 @@ def _among(brought: Brought, owners: np.ndarray, items: np.ndarray, times: np.nd
     return timeless | np.isin(place.ravel()[pairs.shape[1] :], place.ravel()[: pairs.shape[1]])
 
 
-def with_history(dataset: Dataset, column: pa.Array, names: list[str]) -> Dataset:
-    """The dataset with the histories among its users' features, once for each of `names`."""
-    users = add_history(dataset.users, column, names)
-    return Dataset(users, dataset.items, dataset.interactions, dataset.root, dataset.roles, dataset.notes)
+def with_history(dataset: T, column: pa.Array, names: Iterable[str]) -> T:
+    """Return the dataset with the histories among its users' features, once for each of `names`."""
+    return replace(dataset, users=add_history(dataset.users, column, names))
 
 
 def add_history(users: pa.Table, column: pa.Array, names: Iterable[str]) -> pa.Table:

@@ -10,9 +10,9 @@ import pyarrow.compute as pc
 
 from anyrec.core.config import DataConfig
 from anyrec.core.errors import did_you_mean
-from anyrec.data.dataset import Dataset
-from anyrec.data.doctor.table_checks import Finding, count
+from anyrec.data.findings import Finding, count
 from anyrec.data.labels import Labels, label_interactions
+from anyrec.data.tables import Tables
 
 SHOWN_TYPES = 12
 OTHER_TYPES = "data.positive_types chooses which types count, and with what weight."
@@ -29,7 +29,7 @@ NEGATIVE_SIGNS = ("-1", "-", "👎", "❌")
 """Words that name the opposite of liking. Names are split at capitals, digits, dots, dashes and underscores before."""
 
 
-def interpretation(dataset: Dataset, config: DataConfig) -> list[Finding]:
+def interpretation(dataset: Tables, config: DataConfig) -> list[Finding]:
     """What each interaction type, rating range, label and weight counts as under `config`.
 
     Returns:
@@ -58,7 +58,7 @@ def is_negative_name(name: str) -> bool:
     return NEGATIVE_TYPE.search(re.sub(r"[^a-z]+", " ", spaced.lower().replace("'", ""))) is not None
 
 
-def _types(dataset: Dataset, config: DataConfig, labels: Labels) -> list[Finding]:
+def _types(dataset: Tables, config: DataConfig, labels: Labels) -> list[Finding]:
     column = dataset.column("interaction_type")
     chosen = config.positive_types
     if column is None:
@@ -115,7 +115,7 @@ def _listed(names: list[str], counts: dict[str, int], weights: dict[str, float] 
     return ", ".join(shown) + (f" and {hidden:,} more" if hidden > 0 else "")
 
 
-def _ratings(dataset: Dataset, config: DataConfig) -> list[Finding]:
+def _ratings(dataset: Tables, config: DataConfig) -> list[Finding]:
     values, least = _values(dataset, "rating"), config.min_rating
     if not len(values):
         if least is None:
@@ -143,7 +143,7 @@ def _ratings(dataset: Dataset, config: DataConfig) -> list[Finding]:
     return [Finding("warning", "ratings on one side", text, "Check data.min_rating: it divides nothing.")]
 
 
-def _labels(dataset: Dataset) -> list[Finding]:
+def _labels(dataset: Tables) -> list[Finding]:
     values = _values(dataset, "label")
     if not len(values):
         return []
@@ -152,7 +152,7 @@ def _labels(dataset: Dataset) -> list[Finding]:
     return [Finding("note", "meaning of labels", text, "A label goes before the type and the rating of its row.")]
 
 
-def _weights(dataset: Dataset) -> list[Finding]:
+def _weights(dataset: Tables) -> list[Finding]:
     values = _values(dataset, "weight")
     if not len(values):
         return []
@@ -167,7 +167,7 @@ def _weights(dataset: Dataset) -> list[Finding]:
     return [Finding("note", "meaning of weights", text, "A positive counts in proportion to its weight.")]
 
 
-def _recency(dataset: Dataset, config: DataConfig) -> list[Finding]:
+def _recency(dataset: Tables, config: DataConfig) -> list[Finding]:
     """Options that weigh by time, if there are no times."""
     if _has(dataset, "timestamp"):
         return []
@@ -177,7 +177,7 @@ def _recency(dataset: Dataset, config: DataConfig) -> list[Finding]:
     return [Finding("warning", "times not found", text.format(name), advice) for name in names]
 
 
-def _history(dataset: Dataset, config: DataConfig) -> list[Finding]:
+def _history(dataset: Tables, config: DataConfig) -> list[Finding]:
     """A feature that `data.history` names and no user has."""
     names = [name.removeprefix("temporal.") for name in dataset.users.column_names if name.startswith("temporal.")]
     if config.history is None or config.history in names:
@@ -187,7 +187,7 @@ def _history(dataset: Dataset, config: DataConfig) -> list[Finding]:
     return [Finding("warning", "history not found", text, did_you_mean(config.history, names))]
 
 
-def _both(dataset: Dataset, labels: Labels) -> list[Finding]:
+def _both(dataset: Tables, labels: Labels) -> list[Finding]:
     """Pairs that are both positive and explicitly negative."""
     pairs = dataset.user_rows * len(dataset.items) + dataset.item_rows
     both = len(np.intersect1d(pairs[labels.positive], pairs[labels.negative]))
@@ -198,7 +198,7 @@ def _both(dataset: Dataset, labels: Labels) -> list[Finding]:
     return [Finding("note", "pairs with both labels", text, advice)]
 
 
-def _values(dataset: Dataset, name: str) -> np.ndarray:
+def _values(dataset: Tables, name: str) -> np.ndarray:
     """(known,) float64: the values of a numeric column of the interactions."""
     column = dataset.column(name)
     if column is None:
@@ -207,5 +207,5 @@ def _values(dataset: Dataset, name: str) -> np.ndarray:
     return values[np.isfinite(values)]
 
 
-def _has(dataset: Dataset, name: str) -> bool:
+def _has(dataset: Tables, name: str) -> bool:
     return dataset.column(name) is not None

@@ -10,8 +10,9 @@ import pyarrow.compute as pc
 
 from anyrec.core.config import DataConfig
 from anyrec.core.errors import DataError, Fault
-from anyrec.data.dataset import NO_TIME, Dataset
-from anyrec.data.split import position_from_end, time_order
+from anyrec.data.ids import NO_TIME
+from anyrec.data.order import position_from_end, time_order
+from anyrec.data.tables import Tables
 
 MICROSECONDS_A_DAY = 86_400_000_000
 OUTLIER_GAP = 10.0
@@ -36,7 +37,7 @@ class Labels(NamedTuple):
     weight: np.ndarray
 
 
-def label_interactions(dataset: Dataset, config: DataConfig, *, checked: bool = True) -> Labels:
+def label_interactions(dataset: Tables, config: DataConfig, *, checked: bool = True) -> Labels:
     """Read labels, ratings and types, in that order of precedence.
 
     A label of 0 is a negative and of 1 a positive, whatever else the row says. Without a label, a rating below
@@ -76,7 +77,7 @@ def label_interactions(dataset: Dataset, config: DataConfig, *, checked: bool = 
     return Labels(positive, negative, np.where(positive, np.clip(weight, bounds.tiny, bounds.max), 0.0))
 
 
-def check_weights(dataset: Dataset) -> None:
+def check_weights(dataset: Tables) -> None:
     """Raises DataError if a weight is below 0 or not finite."""
     column = dataset.column("weight")
     if column is None:
@@ -94,7 +95,7 @@ def check_weights(dataset: Dataset) -> None:
 
 
 def training_weights(
-    labels: Labels, dataset: Dataset, train: np.ndarray, config: DataConfig, notes: list[str]
+    labels: Labels, dataset: Tables, train: np.ndarray, config: DataConfig, notes: list[str]
 ) -> Labels:
     """The labels with the weights that training uses: recency applied, and scaled to a mean of 1 over training positives.
 
@@ -173,7 +174,7 @@ def _check_enough(relative: np.ndarray, config: DataConfig) -> None:
     raise DataError(Fault("/interactions", what, hint, "weights near zero"))
 
 
-def _numbers(dataset: Dataset, name: str, default: float) -> np.ndarray:
+def _numbers(dataset: Tables, name: str, default: float) -> np.ndarray:
     """(interactions,) float64: a column's values, `default` where it has none."""
     column = dataset.column(name)
     if column is None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from anyrec.core.config import DataConfig
-from anyrec.data.dataset import Dataset, Side, rows_of
+from anyrec.data.dataset import Dataset
+from anyrec.data.ids import Side, rows_of
 from anyrec.data.split import Split
 
 PAIRS: tuple[tuple[Side, Side], ...] = (("user", "item"), ("item", "user"))
@@ -36,9 +39,7 @@ def drop_leaks(dataset: Dataset, split: Split, config: DataConfig) -> tuple[Data
             warnings.append(warning)
     if not warnings:
         return dataset, []
-    return Dataset(
-        tables["user"], tables["item"], dataset.interactions, dataset.root, dataset.roles, dataset.notes
-    ), warnings
+    return replace(dataset, users=tables["user"], items=tables["item"]), warnings
 
 
 def leak_share(dataset: Dataset, side: Side, other: Side, name: str, held_out: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""Records of a request, in any form, as a Dataset: a file or folder, a JSON document, dicts, ids, or a table."""
+"""The records of a request, in any form, as a Dataset: a file or folder, a JSON document, dicts, ids, or a table."""
 
 from __future__ import annotations
 
@@ -11,13 +11,19 @@ import numpy as np
 import pyarrow as pa
 
 from anyrec.core.config import DataConfig
-from anyrec.core.errors import DataError, Fault, checked_path
-from anyrec.data.dataset import Dataset, Side
-from anyrec.data.formats.columns import Faults, id_column, show
-from anyrec.data.formats.containers import stem_and_kind
-from anyrec.data.formats.places import table_place
-from anyrec.data.formats.tables import KINDS, PARTS, Part, Raw, finish_parts, of_frame, read_part
-from anyrec.data.read import TOP, check_owners, decode_any, finish_partial, no_records, read_bytes, read_partial
+from anyrec.core.errors import DataError, Fault, checked_path, did_you_mean
+from anyrec.data.checks.request_tables import check_owners, check_request_tables
+from anyrec.data.dataset import Dataset
+from anyrec.data.formats.columns import id_column
+from anyrec.data.formats.containers import read_bytes, stem_and_kind
+from anyrec.data.formats.decode import TOP, decode_any
+from anyrec.data.formats.faults import Faults, show
+from anyrec.data.formats.frames import is_table, of_frame
+from anyrec.data.formats.parts import PARTS, Part, Raw, finish_parts, no_records
+from anyrec.data.formats.places import Place, table_place
+from anyrec.data.formats.records import GROUPS, document_tables
+from anyrec.data.formats.table_files import KINDS, part_files, read_part
+from anyrec.data.ids import Side
 
 DEEPEST = 5
 """Levels of a document that hold keys of the data format: part, row, group, feature, value."""
@@ -27,18 +33,21 @@ FORMS = "ids, dicts, a pandas, polars or Arrow table, or a Dataset"
 def read_request_file(path: Path, known: Dataset, options: DataConfig) -> Dataset:
     """Read the request at `path`: JSON, JSON Lines, CSV, Parquet, or a folder of users, items and interactions.
 
-    A table's columns decide what it holds: interactions if it has both user_id and item_id, else users or items.
-    A folder may lack any of its three files.
+    The columns of a single table decide what it holds: interactions if it has both user_id and item_id, otherwise users or
+    items. A folder may lack any of its three files.
 
     Args:
-        known: The records that the model knows: their id types and temporal roles are those of the request.
+        path: The file or folder.
+        known: The records of the model. Ids and temporal features of the request take their types and roles.
+        options: The config's `data` section.
 
     Raises:
         DataError: With every fault.
     """
     faults, notes = Faults(), []
     if checked_path(path, "path", DataError).is_dir():
-        parts = {part: read_part(file, part, faults, notes)[1] for part, file in _part_files(path).items()}
+        files = part_files(path, notes, optional=PARTS)
+        parts = {part: read_part(file, part, faults, notes)[1] for part, file in files.items()}
         if not parts:
             what = "this folder holds none of users, items and interactions."
             raise DataError(Fault(str(path), what, "Put users.csv (or .parquet, .jsonl) there.", "no data"))
@@ -47,6 +56,63 @@ def read_request_file(path: Path, known: Dataset, options: DataConfig) -> Datase
         part, read = read_part(path, None, faults, notes)
         return _request_of_parts({part: read}, known, options, path.parent, faults, notes)
     return request_of_document(decode_any(read_bytes(path), path), known, options, path.parent)
+
+
+def read_partial(
+    source: Any,
+    options: DataConfig,
+    roles: dict[str, str],
+    root: Path | None = None,
+    *,
+    item_ids: pa.Array | None = None,
+) -> Dataset:
+    """Read records for inference: any of the three parts, a list of users, or one user. Ids may be unknown.
+
+    Args:
+        source: A JSON file, or parsed JSON.
+        options: The config's `data` section.
+        roles: What each temporal feature of the model holds.
+        root: Folder that relative file names start from; by default that of the file.
+        item_ids: The items of the model, which lists of item ids refer to.
+
+    Raises:
+        DataError: With every fault.
+    """
+    if isinstance(source, (str, Path)):
+        root = Path(source).parent
+        source = decode_any(read_bytes(Path(source)), Path(source))
+    if isinstance(source, list):
+        source = {"user_data": source}
+    elif isinstance(source, dict) and not set(source) & set(TOP) and (not source or set(source) & {"user_id", *GROUPS}):
+        source = {"user_data": [source]}
+    if not isinstance(source, dict):
+        raise DataError(Fault("/", f"expected an object or a list of users; found {show(source)}.", kind="shape"))
+    faults, notes = Faults(), []
+    document: dict[str, list[Any]] = {}
+    for key in TOP:
+        value = source.get(key)
+        if value is not None and not isinstance(value, list):
+            faults.add("shape", f"/{key}", f"expected a list; found {show(value)}.")
+        document[key] = value if isinstance(value, list) else []
+    for key in source:
+        if key not in TOP:
+            faults.add("unknown key", f"/{show(key)[1:-1]}", "unknown key.", did_you_mean(str(key), TOP))
+    tables = document_tables(document, faults, notes)
+    return _dataset(tables, faults, notes, options, roles, root or Path(), item_ids)
+
+
+def _dataset(
+    tables: tuple[pa.Table, pa.Table, pa.Table],
+    faults: Faults,
+    notes: list[str],
+    options: DataConfig,
+    roles: dict[str, str],
+    root: Path,
+    item_ids: pa.Array | None,
+    places: list[Place] | None = None,
+) -> Dataset:
+    checked = check_request_tables(tables, faults, notes, options, roles, root, item_ids, places)
+    return Dataset(checked.users, checked.items, checked.interactions, checked.root, checked.roles, checked.notes)
 
 
 def request_of_document(document: Any, known: Dataset, options: DataConfig, root: Path | None = None) -> Dataset:
@@ -84,7 +150,7 @@ def _request_of_parts(
     found = [made[part] if part in made else Part(no_records(part), table_place(part)) for part in PARTS]
     tables = (found[0].table, found[1].table, found[2].table)
     places = [part.place for part in found]
-    return finish_partial(tables, faults, notes, options, known.roles, root, known.ids("item"), places)
+    return _dataset(tables, faults, notes, options, known.roles, root, known.ids("item"), places)
 
 
 def request_of(side: Side, source: Any, known: Dataset, options: DataConfig) -> Dataset | pa.Array:
@@ -118,16 +184,16 @@ def _no_list(side: Side, expected: str, found: Any) -> DataError:
     return DataError(Fault(f"{side}s", what, f"Write [{show(found)}] for one id.", "shape"))
 
 
-def is_table(source: Any) -> bool:
-    """Whether `source` is a pandas, polars or Arrow table."""
-    if isinstance(source, (pa.Table, pa.RecordBatch)):
-        return True
-    return hasattr(source, "columns") and (hasattr(source, "to_arrow") or type(source).__module__.startswith("pandas"))
-
-
 def ids_of(side: Side, source: Any) -> pa.Array:
-    """Ids as an int64 or string array. Raises DataError for what is no id, with its place."""
-    where = f"{side}s"
+    """Return ids as an int64 or string array.
+
+    Args:
+        side: What they identify, for messages.
+        source: An Arrow or numpy array, or a list.
+
+    Raises:
+        DataError: For each value that is not an id, with its position.
+    """
     if isinstance(source, pa.ChunkedArray):
         source = source.combine_chunks()
     if isinstance(source, pa.Array):
@@ -140,39 +206,13 @@ def ids_of(side: Side, source: Any) -> pa.Array:
     if not values:
         return pa.array([], pa.string())
     faults = Faults()
-    pointers = lambda row: f"{where}[{row}]"  # noqa: E731
-    try:
-        column = id_column(values, pointers, faults)
-    except UnicodeEncodeError:
-        bad = [row for row, value in enumerate(values) if isinstance(value, str) and not _is_unicode(value)]
-        faults.add_rows(
-            "bad id", bad, lambda row: (pointers(row), "half a surrogate pair is no text.", "Correct the id.")
-        )
-        column = pa.array([], pa.string())
-    if faults:
-        raise DataError(faults.shown, dict(faults.counts))
+    column = id_column(values, lambda row: f"{side}s[{row}]", faults)
+    faults.raise_any()
     return column
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind)
-
-
-def _part_files(folder: Path) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for kind in reversed(KINDS):
-        found.update(
-            (stem_and_kind(file)[0], file) for file in sorted(folder.iterdir()) if stem_and_kind(file)[1] == kind
-        )
-    return {part: found[part] for part in PARTS if part in found}
 
 
 def with_interactions(data: Dataset, interactions: Any, known: Dataset, options: DataConfig) -> Dataset:
@@ -187,8 +227,7 @@ def with_interactions(data: Dataset, interactions: Any, known: Dataset, options:
     parts = [data.interactions] if len(data.interactions) else []
     faults = Faults()
     check_owners(data.users, more.interactions, faults)
-    if faults:
-        raise DataError(faults.shown, dict(faults.counts))
+    faults.raise_any()
     joined = pa.concat_tables([*parts, more.interactions], promote_options="permissive")
     return replace(data, interactions=joined, notes=[*data.notes, *more.notes])
 

@@ -17,6 +17,8 @@ from anyrec.core.config import Config, SplitConfig
 from anyrec.core.errors import ConfigError, DataError, Fault
 from anyrec.core.files import atomic_write
 from anyrec.data.dataset import Dataset
+from anyrec.data.ids import ID_COLUMNS
+from anyrec.data.order import has_clock, position_from_end, time_order
 
 Part = Literal["validation", "test"]
 """A held-out part."""
@@ -25,7 +27,6 @@ NO_PART = len(PARTS)
 """Stands for the part of an interaction that is in none."""
 NOW = NO_PART + 1
 """Comes after every part: the moment at which everything in the data is known."""
-IDS = ("user_id", "item_id")
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ def load_split(path: Path, dataset: Dataset) -> Split:
     except (OSError, KeyError, pa.ArrowInvalid) as error:
         fault = Fault(str(path), f"this is no split ({error}).", "Give the split.parquet of a run.", "bad split")
         raise DataError(fault) from None
-    if not all(table[key].combine_chunks().equals(dataset.interactions[key].combine_chunks()) for key in IDS):
+    if not all(table[key].combine_chunks().equals(dataset.interactions[key].combine_chunks()) for key in ID_COLUMNS):
         fault = Fault(str(path), "this split is of another data set.", "Split anew, or give its data.", "bad split")
         raise DataError(fault)
     train, validation, test = (
@@ -167,26 +168,6 @@ def _nothing_before(config: SplitConfig) -> Fault:
     return Fault(
         "/split/protocol", what, "Lower split.validation and split.test, or choose another protocol.", "empty split"
     )
-
-
-def has_clock(dataset: Dataset) -> bool:
-    """Whether timestamps are moments that compare between users, and not each user's own count from one fixed date."""
-    timestamps = dataset.column("timestamp")
-    if timestamps is None or timestamps.null_count == len(timestamps):
-        return False
-    order = time_order(dataset)
-    order = order[timestamps.is_valid().to_numpy(zero_copy_only=False)[order]]
-    times, users = timestamps.cast(pa.int64()).take(pa.array(order)).to_numpy(), dataset.user_rows[order]
-    first = times[np.append(True, users[1:] != users[:-1])]
-    return bool(times.min() < times.max() and (len(first) < 3 or (first == times.min()).mean() < 0.5))
-
-
-def time_order(dataset: Dataset, rows: np.ndarray | None = None) -> np.ndarray:
-    """The interactions `rows`, by default all, by user, then time; ties keep file order; those without a time come first."""
-    if rows is None:
-        return np.lexsort((dataset.times, dataset.user_rows))
-    rows = np.sort(rows)
-    return rows[np.lexsort((dataset.times[rows], dataset.user_rows[rows]))]
 
 
 def latest_of_pairs(dataset: Dataset, rows: np.ndarray) -> np.ndarray:
@@ -300,11 +281,3 @@ def _random(
     candidates = shuffled[~last]
     tests, validations = round(len(order) * test), round(len(order) * validation)
     return np.sort(candidates[tests : tests + validations]), np.sort(candidates[:tests])
-
-
-def position_from_end(groups: np.ndarray) -> np.ndarray:
-    """groups: (rows,) sorted; how many rows of the same group follow each."""
-    if not len(groups):
-        return np.empty(0, np.int64)
-    last = np.flatnonzero(np.append(groups[1:] != groups[:-1], True))
-    return last[np.searchsorted(last, np.arange(len(groups)))] - np.arange(len(groups))

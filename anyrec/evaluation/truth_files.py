@@ -13,7 +13,8 @@ import pyarrow as pa
 from anyrec.core.errors import DataError, Fault, InputError
 from anyrec.data.dataset import Dataset, Side, rows_of
 from anyrec.data.formats.columns import Faults, id_column, show
-from anyrec.data.read import TOP, decode_any, read_bytes
+from anyrec.data.formats.containers import read_bytes
+from anyrec.data.formats.decode import TOP, decode_any
 from anyrec.data.split import NOW
 from anyrec.evaluation.classification import best_threshold, classify_pairs, score_pairs, validation_threshold
 from anyrec.evaluation.held_out import HeldOut, apply_repeats, rank_state, rankable_items

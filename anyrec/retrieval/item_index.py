@@ -25,7 +25,7 @@ from anyrec.core.outputs import check_output
 from anyrec.core.outside import ALLOW
 from anyrec.core.saved_files import damaged, read_table
 from anyrec.core.trust import declared
-from anyrec.data.dataset import rows_of
+from anyrec.data.ids import rows_of
 from anyrec.retrieval.index import METRICS, Index, Metric, SearchResult
 from anyrec.retrieval.tuning import measure
 

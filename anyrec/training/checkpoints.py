@@ -19,7 +19,7 @@ from anyrec.core.errors import Fault, ModelError
 from anyrec.core.files import atomic_write
 from anyrec.core.manifest import digest_of_tensors
 from anyrec.core.saved_files import damaged
-from anyrec.data.fingerprint import hash_values
+from anyrec.data.hashing import hash_values
 from anyrec.model.towers import Model
 from anyrec.training.optimizers import Optimizer
 from anyrec.training.samples import TrainingData

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from anyrec.cli import app as cli
 from anyrec.core.errors import AnyrecError
-from anyrec.data.formats.tables import write_json
+from anyrec.data.formats.write_json import write_json
 from anyrec.recommender import Recommender
 
 SLOW = {"demo", "train", "report"}

@@ -11,9 +11,9 @@ from rich.console import Console
 
 from anyrec.core.config import Config
 from anyrec.core.errors import DataError
+from anyrec.data.dataset import Dataset
 from anyrec.data.describe import describe_dataset
 from anyrec.data.doctor.examine import as_lines, examine
-from anyrec.data.read import read_dataset
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "schemas" / "dataset.schema.json").read_text())
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
@@ -76,7 +76,7 @@ def schema_refuses(data: bytes) -> str:
 def test_a_document_is_refused_or_keeps_to_the_schema(data, tmp_path):
     path = tmp_path / "data.json"
     path.write_bytes(data)
-    error = refusal(lambda: read_dataset(path))
+    error = refusal(lambda: Dataset.read(path))
     if error is None:
         assert not schema_refuses(data)
     else:
@@ -89,7 +89,7 @@ def test_what_is_read_can_be_described_and_examined(data, tmp_path):
     path = tmp_path / "data.json"
     path.write_bytes(data)
     try:
-        dataset = read_dataset(path)
+        dataset = Dataset.read(path)
     except DataError:
         return
     with open("/dev/null", "w", encoding="utf-8") as nowhere:
@@ -110,6 +110,6 @@ def test_a_bad_value_is_reported_at_its_place(place, row, value, data, tmp_path)
     document[place][row][key] = value
     path = tmp_path / "data.json"
     path.write_bytes(encode(document))
-    error = refusal(lambda: read_dataset(path))
+    error = refusal(lambda: Dataset.read(path))
     if error is not None:
         assert any(part in str(error) for part in (f"/{place}/{row}/{key}", f"/{place}", "data.json", "/interactions"))

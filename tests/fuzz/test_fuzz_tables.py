@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from anyrec.core.config import DataConfig
 from anyrec.core.errors import DataError
 from anyrec.data.dataset import Dataset
-from anyrec.data.read import read_dataset
 
 NAMES = ["user_id", "item_id", "timestamp", "rating", "weight", "label", "interaction_type", "context.device", "context", "user.x",
          "categorical.job", "categorical.tags", "continuous.age", "text.title", "image.cover", "temporal.visits", "identity.id",
@@ -71,7 +70,7 @@ def test_a_parquet_folder_gives_what_its_tables_give(parts, tmp_path):
         except (pa.ArrowException, ValueError):  # not every Arrow type has a Parquet form
             return
     read, given_directly = [], []
-    refused = refusal(lambda: read.append(read_dataset(tmp_path)))
+    refused = refusal(lambda: read.append(Dataset.read(tmp_path)))
     assert refused is None or isinstance(refused, DataError)
     directly = refusal(lambda: given_directly.append(Dataset.from_tables(*parts)))
     assert (refused is None) == (directly is None)
@@ -101,7 +100,7 @@ def test_a_folder_of_damaged_text_files_is_read_or_refused(data, files, tmp_path
         if data.draw(st.booleans()):
             spoilt = spoilt.replace(data.draw(st.sampled_from([",", "\n", "i1", '"', "1"])), piece, 1)
         (tmp_path / name).write_bytes(data.draw(mutated_bytes(st.just(spoilt.encode()))))
-    error = refusal(lambda: read_dataset(tmp_path))
+    error = refusal(lambda: Dataset.read(tmp_path))
     for name in files:
         (tmp_path / name).unlink()
     assert error is None or isinstance(error, DataError)

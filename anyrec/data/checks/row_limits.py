@@ -1,50 +1,68 @@
-"""Row limits, and fewest interactions a user and an item must have, repeated until stable."""
+"""Limits on the number of rows, and on how many interactions a user and an item must have."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 
 from anyrec.core.config import DataConfig
 from anyrec.core.errors import DataError, Fault
-from anyrec.data.dataset import Dataset
+from anyrec.data.tables import Tables
 
 
-def apply_limits(dataset: Dataset, options: DataConfig) -> Dataset:
-    """The dataset within the options' bounds, with what was dropped said in its notes. Raises DataError if nothing is left."""
-    users, items = dataset.users[: options.max_users], dataset.items[: options.max_items]
-    kept = (dataset.user_rows < len(users)) & (dataset.item_rows < len(items))
-    notes = list(dataset.notes)
+def apply_limits(tables: Tables, options: DataConfig) -> Tables:
+    """Cut tables to the limits of the options, and note what was dropped.
+
+    `max_users`, `max_items` and `max_interactions` keep the first rows. `min_user_interactions` and
+    `min_item_interactions` are applied until no user and no item has fewer.
+
+    Raises:
+        DataError: If no interaction is left.
+    """
+    if not _has_limits(options):
+        return tables
+    users, items = tables.users[: options.max_users], tables.items[: options.max_items]
+    kept = (tables.user_rows < len(users)) & (tables.item_rows < len(items))
+    notes = list(tables.notes)
     if not kept.all():
         notes.append(f"{int((~kept).sum()):,} interactions were dropped: their user or item is past the row limits.")
     if options.max_interactions is not None and kept.sum() > options.max_interactions:
         kept[np.flatnonzero(kept)[options.max_interactions :]] = False
         notes.append(f"Only the first {options.max_interactions:,} interactions are kept (data.max_interactions).")
     core = k_core(
-        dataset.user_rows, dataset.item_rows, kept, options.min_user_interactions, options.min_item_interactions
+        tables.user_rows, tables.item_rows, kept, options.min_user_interactions, options.min_item_interactions
     )
     if core.sum() < kept.sum():
         notes.append(f"{int(kept.sum() - core.sum()):,} interactions were dropped: too few for their user or item.")
     if len(core) and not core.any():
-        raise DataError(
-            Fault(
-                "data",
-                "the limits of the config leave no interaction.",
-                "Lower data.min_user_interactions and its like.",
-                "empty data",
-            )
-        )
+        what, hint = "the limits of the config leave no interaction.", "Lower data.min_user_interactions and its like."
+        raise DataError(Fault("data", what, hint, "empty data"))
     if options.min_user_interactions:
-        users = _with_interactions(users, dataset.user_rows[core])
+        users = _with_interactions(users, tables.user_rows[core])
     if options.min_item_interactions:
-        items = _with_interactions(items, dataset.item_rows[core])
-    if core.all() and len(users) == len(dataset.users) and len(items) == len(dataset.items):
-        return dataset
-    return Dataset(users, items, dataset.interactions.filter(pa.array(core)), dataset.root, dataset.roles, notes)
+        items = _with_interactions(items, tables.item_rows[core])
+    if core.all() and len(users) == len(tables.users) and len(items) == len(tables.items):
+        return tables
+    return replace(
+        tables, users=users, items=items, interactions=tables.interactions.filter(pa.array(core)), notes=notes
+    )
 
 
 def k_core(users: np.ndarray, items: np.ndarray, kept: np.ndarray, min_user: int, min_item: int) -> np.ndarray:
-    """(interactions,) bool: those of `kept` whose user and item have enough of them, and still do without the others."""
+    """Drop interactions of users and items that have too few, until all that are left have enough.
+
+    Args:
+        users: (interactions,) User rows.
+        items: (interactions,) Item rows.
+        kept: (interactions,) bool, the interactions to choose from.
+        min_user: The fewest interactions of a user.
+        min_item: The fewest interactions of an item.
+
+    Returns:
+        (interactions,) bool.
+    """
     kept = kept.copy()
     while True:
         few = np.zeros_like(kept)
@@ -55,5 +73,13 @@ def k_core(users: np.ndarray, items: np.ndarray, kept: np.ndarray, min_user: int
         kept &= ~few
 
 
+def _has_limits(options: DataConfig) -> bool:
+    most = (options.max_users, options.max_items, options.max_interactions)
+    return any(limit is not None for limit in most) or bool(
+        options.min_user_interactions or options.min_item_interactions
+    )
+
+
 def _with_interactions(table: pa.Table, rows: np.ndarray) -> pa.Table:
+    """Return the given rows of a table, each once."""
     return table.take(pa.array(np.unique(rows)))

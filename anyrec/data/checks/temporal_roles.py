@@ -10,10 +10,10 @@ import pyarrow.compute as pc
 
 from anyrec.core.config import DataConfig
 from anyrec.core.errors import did_you_mean
-from anyrec.data.dataset import rows_of
-from anyrec.data.formats.columns import Faults, show
+from anyrec.data.formats.faults import Faults, show
 from anyrec.data.formats.places import Place, json_place
 from anyrec.data.formats.times import TIME, clock_seconds, epochs, parse_times
+from anyrec.data.ids import rows_of
 
 EPOCHS = (1e8, 5e9)
 """Whole numbers between these, 1973 to 2128, are taken for epoch seconds."""

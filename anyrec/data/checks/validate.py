@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from anyrec.core.config import DataConfig
-from anyrec.data.dataset import rows_of
-from anyrec.data.formats.columns import Faults, show
+from anyrec.data.formats.faults import Faults, show
 from anyrec.data.formats.places import Place, json_place
+from anyrec.data.ids import rows_of
 
 
 def check_tables(

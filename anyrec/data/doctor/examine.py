@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 
 from anyrec.core.config import Config
-from anyrec.data.dataset import NO_TIME, Dataset, Side
+from anyrec.data.dataset import Dataset
 from anyrec.data.doctor.near_duplicates import check_images, check_texts
 from anyrec.data.doctor.table_checks import (
-    SIDES,
-    Finding,
     check_activity,
     check_cells,
     check_features,
@@ -24,11 +23,12 @@ from anyrec.data.doctor.table_checks import (
     check_times,
     check_values,
     clock_fault,
-    count,
     flattened,
     is_plain,
     is_present,
 )
+from anyrec.data.findings import Finding, count
+from anyrec.data.ids import NO_TIME, SIDES, Side
 from anyrec.data.interpretation import interpretation
 from anyrec.data.labels import Labels, label_interactions
 from anyrec.data.leaks import PAIRS, leak_share
@@ -108,7 +108,7 @@ def _as_used(dataset: Dataset, config: Config) -> Dataset:
             ):
                 off.append(name)
         tables[side] = dataset.table(side).drop_columns(off)
-    return Dataset(tables["user"], tables["item"], dataset.interactions, dataset.root, dataset.roles, dataset.notes)
+    return replace(dataset, users=tables["user"], items=tables["item"])
 
 
 def check_lists(dataset: Dataset, split: Split, config: Config) -> list[Finding]:
@@ -159,7 +159,7 @@ def check_counted(dataset: Dataset, split: Split) -> list[Finding]:
 
 def _outcomes(dataset: Dataset, side: Side, chosen: np.ndarray) -> dict[str, np.ndarray]:
     """What the chosen interactions make of each record, by name: (records,) how many it has, their mean values."""
-    rows, size = rows_of_side(dataset, side)[chosen], len(dataset.table(side))
+    rows, size = dataset.rows(side)[chosen], len(dataset.table(side))
     outcomes = {"number of interactions": np.bincount(rows, minlength=size).astype(np.float64)}
     for name in ("rating", "label"):
         column = dataset.column(name)
@@ -175,11 +175,6 @@ def _follows(numbers: np.ndarray, whole: np.ndarray, training: np.ndarray) -> fl
     """How closely numbers go with an outcome; 0 where training alone explains them better."""
     closely, known = abs(rank_correlation(numbers, whole)), abs(rank_correlation(numbers, training))
     return 0.0 if known > max(closely, LEAKS) else closely
-
-
-def rows_of_side(dataset: Dataset, side: Side) -> np.ndarray:
-    """(interactions,) the row of each interaction's user or item."""
-    return dataset.user_rows if side == "user" else dataset.item_rows
 
 
 def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
@@ -204,7 +199,7 @@ def check_answers(dataset: Dataset, labels: Labels, config: Config) -> list[Find
     found = []
     explicit = _explicit(dataset, config) & (labels.positive | labels.negative)
     for side in SIDES:
-        rows, size = rows_of_side(dataset, side), len(dataset.table(side))
+        rows, size = dataset.rows(side), len(dataset.table(side))
         good = np.bincount(rows[explicit & labels.positive], minlength=size).astype(np.float64)
         bad = np.bincount(rows[explicit & labels.negative], minlength=size).astype(np.float64)
         if min((good > 0).sum(), (bad > 0).sum()) < 10 or min(good.sum(), bad.sum()) < 50:
@@ -289,7 +284,7 @@ def check_split(dataset: Dataset, labels: Labels, split: Split) -> list[Finding]
     if not len(train) or not len(test):
         return found
     for side in SIDES:
-        rows = rows_of_side(dataset, side)
+        rows = dataset.rows(side)
         new = np.isin(rows[test], rows[train], invert=True).mean()
         if new > 0.05 and split.protocol != f"cold_{side}s":
             whose = "of a user" if side == "user" else "with an item"

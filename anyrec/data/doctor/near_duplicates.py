@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 
 from anyrec.core.config import Config
 from anyrec.data.dataset import Dataset
-from anyrec.data.doctor.table_checks import ALIKE, Finding, count, flattened, is_plain, show_id
+from anyrec.data.doctor.table_checks import ALIKE, flattened, is_plain, show_id
+from anyrec.data.findings import Finding, count
 
 MOST_TEXTS, MOST_IMAGES = 20_000, 5_000
 """So many items and image files are compared with each other; the work grows with their square."""

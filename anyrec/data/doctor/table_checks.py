@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from anyrec.data.dataset import NO_TIME, Dataset, Side
+from anyrec.data.dataset import Dataset
+from anyrec.data.findings import Finding, count
+from anyrec.data.ids import NO_TIME, SIDES, Side
 from anyrec.data.labels import Labels
-from anyrec.data.split import Split, has_clock, time_order
+from anyrec.data.order import has_clock, time_order
+from anyrec.data.split import Split
 
-SIDES: tuple[Side, ...] = ("user", "item")
 YEAR_1990 = dt.datetime(1990, 1, 1, tzinfo=dt.timezone.utc)
 ALIKE = 0.95
 CELLS_SHARE = 0.3
@@ -34,20 +34,6 @@ CELLS = (
     ),
 )
 """Patterns of values, what they look like, and what to do about it."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing worth knowing about a dataset.
-
-    level: problem (the results would be wrong), warning (they may be), note (good to know).
-    kind: a stable name for this sort of finding. text: what was found, with its figure. advice: what to do about it.
-    """
-
-    level: Literal["problem", "warning", "note"]
-    kind: str
-    text: str
-    advice: str
 
 
 def check_size(dataset: Dataset) -> list[Finding]:
@@ -321,11 +307,6 @@ def flattened(column: pa.Array) -> tuple[pa.Array, np.ndarray]:
     if pa.types.is_list(column.type):
         return column.flatten(), pc.list_parent_indices(column).to_numpy(zero_copy_only=False)
     return column, np.arange(len(column))
-
-
-def count(number: int, name: str) -> str:
-    """As '1 user', '2,000 users'."""
-    return f"{number:,} {name}" + ("" if number == 1 else "s")
 
 
 def show_id(dataset: Dataset, side: Side, row: int) -> str:

@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from anyrec.data.formats.arrow_types import plain
 from anyrec.data.formats.faults import Faults, show
 from anyrec.data.formats.nested import NOT_TEXT, check_nested, is_text
 from anyrec.data.formats.places import Pointer
-from anyrec.data.formats.times import TIME, epochs, parse_times
+from anyrec.data.formats.times import epochs, parse_times
 
-__all__ = ["TIME", "Faults", "Pointer", "feature_column", "id_column", "number_column", "show", "time_column"]
 TEXT, NUMBER = {str}, {int, float}
 ALLOWED: dict[str, tuple[set[type], str]] = {
     "text": (TEXT, "a text or a list of texts"),
@@ -242,8 +242,6 @@ def category(value: Any) -> str | None:
 
 def _inferred(values: list[Any], pointer: Pointer, faults: Faults) -> pa.Array:
     """(rows,) of the type that Arrow finds for the values; all of one feature's values must be of one type."""
-    from anyrec.data.formats.arrow_types import plain
-
     values = check_nested(values, pointer, faults)
     try:
         return plain(pa.array(values))[0]

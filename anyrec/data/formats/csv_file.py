@@ -19,8 +19,8 @@ from anyrec.data.formats.containers import not_utf8, read_bytes, stem_and_kind
 from anyrec.data.formats.faults import Faults
 from anyrec.data.formats.places import LinePlace
 from anyrec.data.formats.table_columns import FIELDS, NUMBER, Columns
+from anyrec.data.ids import ID_COLUMNS
 
-IDS = ("user_id", "item_id")
 LIST_MARK = "[]"
 """A CSV header that ends so holds several values a cell, separated by `|`."""
 SEPARATORS = {",": "','", "\t": "tabs", ";": "';'", "|": "'|'"}
@@ -91,7 +91,7 @@ def separator_of(data: bytes, path: Path) -> str:
     """The separator by which the header names an id; else the most frequent one in it."""
     header = data[:65_536].split(b"\n", 1)[0].split(b"\r", 1)[0].decode("utf-8", "replace")
     for separator in SEPARATORS:
-        if set(IDS) & {name.strip().strip('"') for name in header.split(separator)} and separator in header:
+        if set(ID_COLUMNS) & {name.strip().strip('"') for name in header.split(separator)} and separator in header:
             return separator
     return max(SEPARATORS, key=header.count) if any(mark in header for mark in SEPARATORS) else ","
 
@@ -137,7 +137,7 @@ def _named(name: str, texts: pa.Array) -> tuple[str, pa.Array]:
         name = name.removesuffix(LIST_MARK)
         column = pc.split_pattern(texts, "|")
     group = name.split(".")[0]
-    if name in (*IDS, *FIELDS) or group in ALLOWED:
+    if name in (*ID_COLUMNS, *FIELDS) or group in ALLOWED:
         return name, column
     if pa.types.is_list(column.type):
         typed = _typed(column.flatten())
@@ -164,7 +164,7 @@ def whole_number_ids(parts: list[Columns], typed: dict[str, list[pa.DataType]]) 
 
     typed: the types of `user_id` and `item_id` in files that know types.
     """
-    for key in IDS:
+    for key in ID_COLUMNS:
         texts = [column for columns in parts for name, column in columns if name == key]
         known = [*typed.get(key, []), *(column.type for column in texts if pa.types.is_list(column.type))]
         if any(not pa.types.is_integer(kind) for kind in known):

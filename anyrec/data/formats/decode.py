@@ -18,6 +18,8 @@ from anyrec.data.formats.containers import WANTED, WANTED_HINT, not_utf8
 from anyrec.data.formats.faults import Faults
 from anyrec.data.formats.nested import inside, objects_and_lists
 
+TOP = ("user_data", "item_data", "interactions")
+"""The keys of a document: its three lists."""
 LONGEST_NUMBER = 4300
 """Digits that Python reads of a whole number."""
 CHUNK = 1 << 24

@@ -43,7 +43,13 @@ class Faults:
         self.shown += [Fault(*make(int(row)), kind) for row in rows[:room]]
 
     def error(self) -> DataError:
+        """Return the error that reports all faults found so far."""
         return DataError(self.shown, dict(self.counts))
+
+    def raise_any(self) -> None:
+        """Raise a DataError with every fault if there is one."""
+        if self:
+            raise self.error()
 
     def __bool__(self) -> bool:
         return bool(self.counts)

@@ -12,9 +12,9 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from anyrec.core.errors import DataError, Fault
-from anyrec.data.dataset import Dataset
-from anyrec.data.formats.columns import TIME
-from anyrec.data.formats.tables import write_json
+from anyrec.data.formats.times import TIME
+from anyrec.data.formats.write_json import write_json
+from anyrec.data.tables import Tables
 
 FIRST_MINUTE = 1_000_000_000 // 60
 """Where the copy has no clock time, only an order, one minute a place from September 2001."""
@@ -55,22 +55,29 @@ def is_movielens(path: Path) -> bool:
         return False
 
 
-def convert_movielens(source: Path, destination: Path) -> Dataset:
-    """Read a MovieLens folder and write it as one JSON file, image paths relative to that file."""
-    dataset = movielens(source)
+def convert_movielens(source: Path, destination: Path) -> Tables:
+    """Read a MovieLens folder and write it as one JSON file, with image paths relative to that file.
+
+    Returns:
+        What was read.
+
+    Raises:
+        DataError: If the folder cannot be read as MovieLens.
+    """
+    dataset = read_movielens(source)
     if "image.poster" in dataset.items.column_names:
         prefix = os.path.relpath(source.resolve(), destination.resolve().parent)
         posters = pc.binary_join_element_wise(prefix, dataset.items.column("image.poster"), "/")
         place = dataset.items.column_names.index("image.poster")
         moved = dataset.items.set_column(place, "image.poster", posters)
-        write_json(Dataset(dataset.users, moved, dataset.interactions), destination)
+        write_json(Tables(dataset.users, moved, dataset.interactions), destination)
     else:
         write_json(dataset, destination)
     return dataset
 
 
-def movielens(source: Path) -> Dataset:
-    """The folder as a Dataset, posters relative to it. Raises DataError for files that are no MovieLens."""
+def read_movielens(source: Path) -> Tables:
+    """Read a MovieLens folder; posters are relative to it. Raises DataError for files that are not MovieLens."""
     try:
         return _movielens(source)
     except (OSError, ValueError, KeyError, IndexError, UnicodeDecodeError, pa.ArrowException) as error:
@@ -80,7 +87,7 @@ def movielens(source: Path) -> Dataset:
         raise DataError(Fault(str(source), what, hint, "unreadable")) from None
 
 
-def _movielens(source: Path) -> Dataset:
+def _movielens(source: Path) -> Tables:
     if (source / "u.data").is_file():
         users, items, interactions = _raw_100k(source)
     elif (source / "ratings.dat").is_file():
@@ -91,13 +98,13 @@ def _movielens(source: Path) -> Dataset:
         users, items, interactions = (
             pq.read_table(source / f"{part}.parquet") for part in ("users", "items", "interactions")
         )
-    return Dataset(_users(users), _items(items, source), _interactions(interactions), source)
+    return Tables(_users(users), _items(items, source), _interactions(interactions), source)
 
 
-def _since_2015(source: Path) -> Dataset:
-    """ratings.csv and movies.csv, as latest, latest-small, 20M, 25M and 32M have them; users are known by id alone.
+def _since_2015(source: Path) -> Tables:
+    """Read ratings.csv and movies.csv, as latest, latest-small, 20M, 25M and 32M have them; users have no features.
 
-    tags.csv is left out: tags carry no mark of which came before a held-out rating.
+    tags.csv is left out: nothing shows which tags came before a held-out rating.
     """
     ratings = pyarrow.csv.read_csv(source / "ratings.csv").rename_columns({"userId": "user_id", "movieId": "item_id"})
     cells = pyarrow.csv.ConvertOptions(column_types={"title": pa.string(), "genres": pa.string()})
@@ -109,7 +116,7 @@ def _since_2015(source: Path) -> Dataset:
     users = pa.table({"user_id": pc.unique(ratings["user_id"].cast(pa.int64()))})
     unused = [name for name in ("tags.csv", "links.csv", "genome-scores.csv") if (source / name).is_file()]
     notes = [f"Read as MovieLens: ratings.csv and movies.csv; not used: {', '.join(unused) or 'nothing'}."]
-    return Dataset(users, _items(items, source), _interactions(ratings), source, notes=notes)
+    return Tables(users, _items(items, source), _interactions(ratings), source, notes=notes)
 
 
 def _users(table: pa.Table) -> pa.Table:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-if TYPE_CHECKING:
-    from anyrec.data.synthetic.generate import World
+from anyrec.data.synthetic.world import CATEGORIES, STYLES, World
 
 SIZE, SCALE = 64, 4
 PALETTES = {
@@ -23,8 +21,6 @@ PALETTES = {
 
 def draw_items(world: World, folder: Path) -> None:
     """`<n>_front.png` and `<n>_back.png` of every item, the same bytes for the same seed."""
-    from anyrec.data.synthetic.generate import CATEGORIES, STYLES
-
     folder.mkdir(parents=True, exist_ok=True)
     categories = list(CATEGORIES)
     for number, (category, style) in enumerate(zip(world.traits["category"], world.traits["style"], strict=True)):

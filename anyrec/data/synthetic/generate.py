@@ -26,68 +26,29 @@ from anyrec.core.errors import Fault, OutputError
 from anyrec.core.files import atomic_files
 from anyrec.core.outputs import is_stream
 from anyrec.data.dataset import Dataset
-from anyrec.data.formats.columns import TIME
-from anyrec.data.formats.tables import write_json
+from anyrec.data.formats.times import TIME
+from anyrec.data.formats.write_json import write_json
+from anyrec.data.synthetic.draw import draw_items
+from anyrec.data.synthetic.world import (
+    AGES,
+    CATEGORIES,
+    NOUNS,
+    PREFERENCES,
+    SERIES,
+    THEMES,
+    WEATHERS,
+    World,
+    draw_people,
+    draw_traits,
+    item_ids,
+)
 
-PREFERENCES = ("occupation", "location", "age", "bio", "price", "history")
-CATEGORIES = {
-    "health": ("nurse", "doctor"),
-    "tools": ("carpenter", "mechanic"),
-    "books": ("teacher", "librarian"),
-    "kitchen": ("chef", "baker"),
-    "music": ("musician", "dancer"),
-    "tech": ("engineer", "analyst"),
-}
-NOUNS = {"health": "kit", "tools": "set", "books": "volume", "kitchen": "pan", "music": "record", "tech": "gadget"}
-WEATHERS = {
-    "rain": ("Bergen", "Seattle", "Glasgow"),
-    "sun": ("Athens", "Tucson", "Perth"),
-    "snow": ("Tromso", "Sapporo", "Quebec"),
-    "wind": ("Wellington", "Chicago", "Punta Arenas"),
-}
-STYLES = ("neon", "pastel", "earthy", "monochrome")
-AGES = ((18, 30), (30, 45), (45, 60), (60, 80))
-"""Half-open; each band prefers the style of its place."""
-THEMES = {
-    "ocean": ("surfing at dawn", "sailing small boats", "listening to the tide", "coral", "lagoon", "harbour"),
-    "space": ("watching the stars", "building rockets", "waiting for eclipses", "nebula", "orbit", "comet"),
-    "forest": ("hiking under trees", "looking for mushrooms", "sleeping in tents", "moss", "cedar", "fern"),
-    "city": ("night walks downtown", "rooftop concerts", "riding the metro", "neon sign", "boulevard", "skyline"),
-    "desert": ("driving dusty roads", "climbing dunes", "collecting cactuses", "sandstone", "oasis", "mesa"),
-}
-SERIES = 8
 STRENGTH = 4.0
 """How much more likely, in powers of e, an item is for matching one planted preference."""
 MOST_CANDIDATES = 2000
 """With more items than this, each block of users chooses among so many of them, drawn evenly."""
 START = np.datetime64("2023-01-01", "us").astype(np.int64)
 TWO_YEARS = 730 * 86_400_000_000
-
-
-@dataclass
-class World:
-    """Items and their hidden traits, and what was planted."""
-
-    seed: int
-    preferences: tuple[str, ...]
-    traits: dict[str, np.ndarray]
-    """(items,) each: category, weather, style, theme, series as numbers, price as a share of the range."""
-
-    def affinity(self, people: dict[str, np.ndarray], rows: np.ndarray | slice = slice(None)) -> np.ndarray:
-        """(people, items) float32: how many planted preferences an item meets, the price by closeness."""
-        total = np.zeros((len(people["category"][rows]), len(self.traits["category"])), np.float32)
-        for name, trait in (
-            ("occupation", "category"),
-            ("location", "weather"),
-            ("age", "style"),
-            ("bio", "theme"),
-            ("history", "series"),
-        ):
-            if name in self.preferences:
-                total += people[trait][rows][:, None] == self.traits[trait][None, :]
-        if "price" in self.preferences:
-            total += np.maximum(0, 1 - 4 * np.abs(people["price"][rows][:, None] - self.traits["price"][None, :]))
-        return total
 
 
 @dataclass
@@ -105,7 +66,7 @@ class Synthetic:
     def new_users(self, count: int, seed: int) -> tuple[Dataset, np.ndarray, dict[str, np.ndarray]]:
         """People of the same world never seen before: their records, their (people, items) affinity, their tastes."""
         rng = np.random.default_rng([self.world.seed, 7, seed])
-        people = _people(count, rng)
+        people = draw_people(count, rng)
         users = _user_table(people, self.world, rng, 0.0, [f"new{n}" for n in range(count)])
         empty = self.dataset.interactions.slice(0, 0)
         dataset = Dataset(users, self.dataset.items.slice(0, 0), empty, self.dataset.root, self.dataset.roles)
@@ -121,8 +82,6 @@ class Synthetic:
             kept = [name for name in items.column_names if name != "image.views"]
             write_json(Dataset(users, items.select(kept), interactions), path)
             return
-        from anyrec.data.synthetic.draw import draw_items
-
         if is_stream(path):
             what = "images cannot be written beside a device or a pipe."
             raise OutputError(Fault(str(path), what, "Name a file, or use --no-images.", "output"))
@@ -149,8 +108,8 @@ def generate(
     interactions: about so many in all; fewer where the users have too few items to choose from.
     """
     rng = np.random.default_rng([seed, 1])
-    world = World(seed, tuple(p for p in PREFERENCES if p in preferences), _traits(items, rng))
-    people = _people(users, rng)
+    world = World(seed, tuple(p for p in PREFERENCES if p in preferences), draw_traits(items, rng))
+    people = draw_people(users, rng)
     user_ids = [f"user{n}" for n in range(users)]
     user_table = _user_table(people, world, rng, missing, user_ids)
     item_table = _item_table(world, rng, missing)
@@ -162,41 +121,6 @@ def generate(
         "item.price_history": "numbers",
     }
     return Synthetic(Dataset(user_table, item_table, table, root or Path(), roles), world, people)
-
-
-def trait_name(trait: str, value: int) -> str:
-    """What a number in `traits` or `people` stands for."""
-    names = {"category": list(CATEGORIES), "weather": list(WEATHERS), "style": list(STYLES), "theme": list(THEMES)}
-    return names[trait][value]
-
-
-def item_ids(count: int) -> list[str]:
-    return [f"item{n}" for n in range(count)]
-
-
-def _traits(items: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    def even(kinds: int) -> np.ndarray:
-        return rng.permutation(np.arange(items) % kinds)
-
-    return {
-        "category": even(len(CATEGORIES)),
-        "weather": even(len(WEATHERS)),
-        "style": even(len(STYLES)),
-        "theme": even(len(THEMES)),
-        "series": even(SERIES),
-        "price": rng.random(items),
-    }
-
-
-def _people(count: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    return {
-        "category": rng.integers(0, len(CATEGORIES), count),
-        "weather": rng.integers(0, len(WEATHERS), count),
-        "style": rng.integers(0, len(STYLES), count),
-        "theme": rng.integers(0, len(THEMES), count),
-        "series": rng.integers(0, SERIES, count),
-        "price": rng.random(count),
-    }
 
 
 def _user_table(

@@ -1,0 +1,54 @@
+"""The interactions in order of time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from anyrec.data.tables import Tables
+
+
+def time_order(dataset: Tables, rows: np.ndarray | None = None) -> np.ndarray:
+    """Sort interactions by user, then by time. File order breaks ties; interactions without a time come first.
+
+    Args:
+        dataset: The data.
+        rows: (rows,) The interactions to sort; all of them by default.
+
+    Returns:
+        (rows,) int64, the rows of the interactions table in that order.
+    """
+    if rows is None:
+        return np.lexsort((dataset.times, dataset.user_rows))
+    rows = np.sort(rows)
+    return rows[np.lexsort((dataset.times[rows], dataset.user_rows[rows]))]
+
+
+def position_from_end(groups: np.ndarray) -> np.ndarray:
+    """Count how many rows of the same group follow each row.
+
+    Args:
+        groups: (rows,) Sorted group numbers, such as the users of interactions in `time_order`.
+
+    Returns:
+        (rows,) int64, 0 for the last row of a group.
+    """
+    if not len(groups):
+        return np.empty(0, np.int64)
+    last = np.flatnonzero(np.append(groups[1:] != groups[:-1], True))
+    return last[np.searchsorted(last, np.arange(len(groups)))] - np.arange(len(groups))
+
+
+def has_clock(dataset: Tables) -> bool:
+    """Return whether timestamps compare between users, and are not each user's own count from one fixed date.
+
+    If half of the users (of three or more) begin at the earliest time of all, the times are such counts.
+    """
+    timestamps = dataset.column("timestamp")
+    if timestamps is None or timestamps.null_count == len(timestamps):
+        return False
+    order = time_order(dataset)
+    order = order[timestamps.is_valid().to_numpy(zero_copy_only=False)[order]]
+    times, users = timestamps.cast(pa.int64()).take(pa.array(order)).to_numpy(), dataset.user_rows[order]
+    first = times[np.append(True, users[1:] != users[:-1])]
+    return bool(times.min() < times.max() and (len(first) < 3 or (first == times.min()).mean() < 0.5))

@@ -1,0 +1,96 @@
+"""The tables of a dataset as Arrow columns: users, items and interactions. No later stage handles a dict per row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from anyrec.data.hashing import hash_stream
+from anyrec.data.ids import NO_TIME, Side, rows_of
+
+
+@dataclass
+class Tables:
+    """Users, items and interactions in the types that every later stage expects.
+
+    The formats build these tables, the checks validate them, and `anyrec.data.dataset.Dataset` is their public form.
+
+    Column types by group: text: string or list<string>; categorical: string or list<string>; continuous: float64
+    (or list<float64>); image: string or list<string>; temporal: list<float64> (numbers), list<timestamp[us, UTC]>
+    (timestamps) or list<id type> (items); any other group: as Arrow infers it.
+
+    Attributes:
+        users: `user_id` (int64 or string) and one column for each feature, named `group.name` (`text.title`).
+        items: The same with `item_id`.
+        interactions: `user_id`, `item_id`, and, each with nulls if absent: `interaction_type` (string), `timestamp`
+            (timestamp[us, UTC]), `weight`, `rating` (float64), `label` (int8, 0 or 1), `context.*`. An optional column
+            without any value is left out of the table.
+        root: The folder that relative file names start from.
+        roles: What each temporal feature holds: {"user.history": "numbers" | "timestamps" | "items"}.
+        notes: Sentences about the data that the user should read: what was inferred, dropped or ignored.
+    """
+
+    users: pa.Table
+    items: pa.Table
+    interactions: pa.Table
+    root: Path = field(default_factory=Path)
+    roles: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def table(self, side: Side) -> pa.Table:
+        """Return the table of one side."""
+        return self.users if side == "user" else self.items
+
+    def ids(self, side: Side) -> pa.Array:
+        """Return (rows,) the ids of one side, in row order."""
+        return self.table(side).column(f"{side}_id").combine_chunks()
+
+    def features(self, side: Side) -> list[str]:
+        """Return the names of one side's feature columns (`group.name`), sorted."""
+        return sorted(name for name in self.table(side).column_names if name != f"{side}_id")
+
+    @cached_property
+    def user_rows(self) -> np.ndarray:
+        """(interactions,) int64: the row in `users` of each interaction's user."""
+        return rows_of(self.interactions.column("user_id"), self.ids("user"))
+
+    @cached_property
+    def item_rows(self) -> np.ndarray:
+        """(interactions,) int64: the row in `items` of each interaction's item."""
+        return rows_of(self.interactions.column("item_id"), self.ids("item"))
+
+    @cached_property
+    def times(self) -> np.ndarray:
+        """(interactions,) int64 microseconds since 1970; NO_TIME if an interaction has no timestamp."""
+        column = self.column("timestamp")
+        if column is None:
+            return np.full(len(self.interactions), NO_TIME)
+        return pc.fill_null(column.cast(pa.int64()), NO_TIME).to_numpy(zero_copy_only=False)
+
+    def rows(self, side: Side) -> np.ndarray:
+        """Return (interactions,) int64, the row of each interaction's user or item."""
+        return self.user_rows if side == "user" else self.item_rows
+
+    def column(self, name: str) -> pa.Array | None:
+        """Return a column of the interactions, or None if no interaction has it."""
+        if name not in self.interactions.column_names:
+            return None
+        return self.interactions.column(name).combine_chunks()
+
+    def sorted(self) -> Self:
+        """Return the tables with users and items in the order of their ids, which makes results independent of file order.
+
+        Interactions stay in file order, which breaks ties in time.
+        """
+        users, items = self.users.sort_by("user_id").combine_chunks(), self.items.sort_by("item_id").combine_chunks()
+        return replace(self, users=users, items=items)
+
+    def fingerprint(self) -> str:
+        """Return the sha256 of the content of the three tables."""
+        return hash_stream(self.users, self.items, self.interactions)
