@@ -1,5 +1,16 @@
-"""The shelf of encoders: one file a kind of feature, each turning a column into vectors.
+"""The built-in encoders, each turning one column of features into vectors. One file for each kind of data:
 
-identity (ids), categorical, continuous, text (hashed n-grams), sentence (a language model), image (cnn, torchvision),
-clip, temporal (number sequences, timestamps), history (lists of item ids).
+identity: the record's own id, as a learned vector; optionally propagated over the interaction graph (LightGCN).
+categorical: one category or several, as learned vectors.
+continuous: numbers, standardised; linear, periodic or piecewise linear.
+text: texts as hashed words and word pairs.
+sentence: texts by a sentence-transformers model.
+image: images by a small convolutional network or a torchvision backbone.
+clip: images by the image half of a CLIP model.
+visual_descriptor: images by colours and edges, without training.
+temporal: sequences of numbers, and timestamps.
+item_ids: lists of item ids, without order.
+history: a user's past interactions, by a sequence model.
+aggregates: a user's past interactions, as running means and frequencies.
+sequence_blocks: the layers of `history`.
 """

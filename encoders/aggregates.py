@@ -30,9 +30,9 @@ class Aggregates(HistoryEncoder):
     """What a user's earlier items have in common: how many, the means of their numbers, the shares of their categories.
 
     In numbers: log(1 + count); of each continuous item feature the share of items that have it and the mean over those,
-    standardised; of each categorical one the share of items with each of its `top` commonest values, and with any other.
-    All standardised by the training histories, then projected. `{"history": {"fields": {"totals": {"type": "aggregates"}}}}`
-    sets it beside the sequence.
+    standardised; of each categorical one the share of items with each of its `top` commonest values, and with any
+    other. All standardised by the training histories, then projected. `{"history": {"fields": {"totals": {"type":
+    "aggregates"}}}}` sets it beside the sequence.
     """
 
     type = "aggregates"
@@ -189,8 +189,8 @@ class Aggregates(HistoryEncoder):
 class _Sums:
     """Sums over each user's events so far, one that is `k` events old weighing decay ** k.
 
-    By doubling: with each pass a sum reaches back twice as far. Nothing of another user or of a later event is ever added and
-    taken off again, so that a sum does not depend on them in its last bit either.
+    By doubling: with each pass a sum reaches back twice as far. Nothing of another user or of a later event is ever
+    added and taken off again, so that a sum does not depend on them in its last bit either.
     """
 
     def __init__(self, places: np.ndarray, decay: float):

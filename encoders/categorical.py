@@ -1,4 +1,4 @@
-"""Categories, one or several a record."""
+"""Categories, one or several for each record."""
 
 from __future__ import annotations
 
@@ -19,31 +19,54 @@ from anyrec.data.list_columns import flat, offsets_of
 
 
 class Categorical(Encoder):
-    """The mean of a learned vector for each category; rare and unseen ones share one."""
+    """The mean of a learned vector for each category; rare and unseen categories share one vector.
+
+    References:
+        Weinberger et al., Feature Hashing for Large Scale Multitask Learning, 2009 (`hash_buckets`).
+    """
 
     type = "categorical"
 
     class Params(Params):
         min_count: int = Field(
-            1, ge=1, le=10**9, description="Categories in fewer training rows share the vector of the unseen."
+            1,
+            ge=1,
+            le=10**9,
+            description="Categories of fewer training rows than this share the vector of unseen categories.",
         )
         max_categories: int | None = Field(
-            None, ge=1, le=10**7, description="Keep only the commonest; the rest are pooled."
+            None,
+            ge=1,
+            le=10**7,
+            description="Most categories with a vector of their own, the most frequent first; null for no limit.",
         )
         hash_buckets: int | None = Field(
-            None, ge=1, le=10**7, description="Hash into so many vectors instead of learning a vocabulary."
+            None,
+            ge=1,
+            le=10**7,
+            description="Hash categories into this many vectors; null to learn a vocabulary instead.",
         )
 
     def fit(self, column: pa.Array) -> None:
+        """Learn the vocabulary: categories by descending count, ties by name, then sorted by name."""
         values, _ = flatten(column)
         counts = pc.value_counts(values.drop_null())
         names, count = counts.field("values"), counts.field("counts").to_numpy()
-        order = np.lexsort((np.argsort(np.argsort(names.to_numpy(zero_copy_only=False))), -count))
+        by_name = np.argsort(np.argsort(names.to_numpy(zero_copy_only=False)))
+        order = np.lexsort((by_name, -count))
         order = order[count[order] >= self.params.min_count][: self.params.max_categories]
         self.vocabulary = pa.array([], pa.string()) if self.params.hash_buckets else names.take(pa.array(order)).sort()
 
     def prepare(self, column: pa.Array) -> Ragged:
-        """Ragged places in the table: 0 for the unseen, or the hash bucket."""
+        """Look up the categories of each record.
+
+        Args:
+            column: (records,) strings, or lists of them.
+
+        Returns:
+            The rows of the embedding table for each record, int64: the hash bucket, or the place in the vocabulary from
+            1, with 0 for a category that is not in it.
+        """
         values, offsets = flatten(column)
         if self.params.hash_buckets:
             distinct = values.dictionary_encode()
@@ -55,11 +78,19 @@ class Categorical(Encoder):
         return Ragged(torch.from_numpy(places), torch.from_numpy(offsets))
 
     def build(self) -> None:
+        """Create the embedding table, with vectors of about unit length."""
         self.table = nn.Embedding(self.params.hash_buckets or len(self.vocabulary) + 1, self.output_dim)
         nn.init.normal_(self.table.weight, std=self.output_dim**-0.5)
 
     def forward(self, values: Ragged) -> Tensor:
-        """values: rows of table places -> (batch, output_dim), the mean of each row's vectors."""
+        """Average the vectors of each record's categories.
+
+        Args:
+            values: Rows of the embedding table for each of `batch` records.
+
+        Returns:
+            (batch, output_dim).
+        """
         return functional.embedding_bag(
             values.values, self.table.weight, values.offsets[:-1], mode="mean", sparse=self.table.sparse
         )
@@ -72,6 +103,14 @@ class Categorical(Encoder):
 
 
 def flatten(column: pa.Array) -> tuple[pa.Array, np.ndarray]:
-    """Strings or lists of strings as (values,) without nulls and (rows + 1,) int64 offsets; a null row is empty."""
+    """Lay the categories of all records end to end.
+
+    Args:
+        column: (records,) strings, or lists of them. Nulls are left out.
+
+    Returns:
+        (values,) strings, and (records + 1,) int64 offsets: the categories of record i are
+        `values[offsets[i]:offsets[i + 1]]`.
+    """
     values, owners = flat(column)
     return values.cast(pa.string()), offsets_of(owners, len(column))

@@ -1,4 +1,4 @@
-"""Images by the image half of a CLIP model, through sentence-transformers: frozen, with cached vectors."""
+"""Images by the image half of a frozen CLIP model, through sentence-transformers. Vectors are cached."""
 
 from __future__ import annotations
 
@@ -18,11 +18,19 @@ from anyrec.encoders.image import file_names, file_vectors, mean_of_readable
 from anyrec.encoders.sentence import backbone
 
 SIDE = 448
-"""Images are kept with a shorter side of at most so many pixels: CLIP models read 224 to 336."""
+"""Images are reduced to a shorter side of at most this many pixels; CLIP models read 224 to 336."""
+LONGEST = 4
+"""Images are cropped to at most this ratio of the longer to the shorter side; CLIP reads the middle square."""
+BATCH = 16
+"""Images in a forward pass."""
 
 
 class Clip(Encoder):
-    """CLIP's image vector (Radford et al., 2021), projected. Several images: the mean of their vectors."""
+    """The image vector of a CLIP model, projected. Several images: the mean of their vectors.
+
+    References:
+        Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021.
+    """
 
     type = "clip"
     group = "image"
@@ -30,32 +38,48 @@ class Clip(Encoder):
 
     class Params(Params):
         model: Annotated[str, Outside("a folder of a pretrained model", names_something=is_path)] = Field(
-            "sentence-transformers/clip-ViT-B-32", description="A CLIP model's name or folder."
+            "sentence-transformers/clip-ViT-B-32", description="Name or folder of a CLIP model."
         )
 
     def prepare(self, column: pa.Array) -> Prepared:
+        """Embed the readable images of each record, and average.
+
+        Args:
+            column: (records,) file names, or lists of them.
+
+        Returns:
+            (records, width) float32. A record without a readable image is absent.
+        """
         names, offsets = file_names(column)
         vectors, readable = file_vectors(
-            names, self.context, f"clip {self.params.model}", _square, 2 * SIDE, self._embed
+            names, self.context, f"clip {self.params.model}", _reduced, 2 * SIDE, self._embed
         )
         if not len(vectors) and self.input_dim:
             vectors = torch.zeros(0, self.input_dim)
         return mean_of_readable(vectors, readable, offsets)
 
-    def _embed(self, images: list[np.ndarray]) -> Tensor:
-        model = backbone(self.params.model, self.context).to(self.context.device)
-        pictures = [Image.fromarray(one) for one in images]
-        return model.encode(pictures, batch_size=16, convert_to_tensor=True, show_progress_bar=False).float().cpu()
-
     def embed_texts(self, texts: list[str]) -> Tensor:
+        """Return (texts, width) float32, vectors that can be compared with those of images."""
         model = backbone(self.params.model, self.context).to(self.context.device)
         return model.encode(texts, convert_to_tensor=True, show_progress_bar=False).float().cpu()
 
+    def _embed(self, images: list[np.ndarray]) -> Tensor:
+        """
+        Args:
+            images: (height, width, 3) uint8 each.
 
-def _square(image: Image.Image) -> np.ndarray:
-    """(height, width, 3) uint8: at most 4 times as long as wide, and the shorter side at most SIDE. CLIP reads the middle square."""
+        Returns:
+            (images, width) float32.
+        """
+        model = backbone(self.params.model, self.context).to(self.context.device)
+        pictures = [Image.fromarray(one) for one in images]
+        return model.encode(pictures, batch_size=BATCH, convert_to_tensor=True, show_progress_bar=False).float().cpu()
+
+
+def _reduced(image: Image.Image) -> np.ndarray:
+    """Return (height, width, 3) uint8: the image cropped to `LONGEST` and reduced to `SIDE`."""
     width, height = image.size
-    long = 4 * min(width, height)
+    long = LONGEST * min(width, height)
     left, top = max(0, width - long) // 2, max(0, height - long) // 2
     image = image.crop((left, top, width - left, height - top))
     scale = SIDE / min(image.size)

@@ -1,4 +1,4 @@
-"""Numbers: standardised by the training rows, then linear, periodic or piecewise linear."""
+"""Numbers, standardised by the training rows, then encoded linearly, by sines or by quantile bins."""
 
 from __future__ import annotations
 
@@ -16,20 +16,36 @@ from anyrec.core.ragged import Prepared
 
 
 class Continuous(Encoder):
-    """A number, or a list of as many numbers in each record, standardised by training mean and deviation.
+    """A number, or a list with as many numbers in each record, standardised by the mean and deviation in training.
 
-    `periodic` and `piecewise` follow Gorishniy et al., On Embeddings for Numerical Features (2022): sines of learned
-    frequencies, and positions within training quantiles. Values are bounded at `clip` deviations.
+    `linear` projects the standardised numbers. `periodic` adds sines and cosines of learned frequencies. `piecewise`
+    adds, for each quantile bin of the training data, the fraction of it that lies below the number.
+
+    References:
+        Gorishniy et al., On Embeddings for Numerical Features in Tabular Deep Learning, 2022. Unlike the paper, the
+        standardised number itself is always among the inputs, and one linear layer projects all numbers of a list.
     """
 
     type = "continuous"
+    starts: Tensor
+    """(width, bins) the lower edges of the bins of `piecewise`."""
+    widths: Tensor
+    """(width, bins) their widths."""
 
     class Params(Params):
-        encoding: Literal["linear", "periodic", "piecewise"] = "piecewise"
-        bins: int = Field(16, ge=2, le=1024, description="Quantile bins of `piecewise`, sines of `periodic`.")
-        clip: float = Field(5.0, ge=1e-3, le=1e6, description="Bound, in standard deviations.")
+        encoding: Literal["linear", "periodic", "piecewise"] = Field(
+            "piecewise", description="How a standardised number becomes a vector."
+        )
+        bins: int = Field(16, ge=2, le=1024, description="Quantile bins of `piecewise`, frequencies of `periodic`.")
+        clip: float = Field(
+            5.0, ge=1e-3, le=1e6, description="Numbers are limited to this many standard deviations from the mean."
+        )
 
     def fit(self, column: pa.Array) -> None:
+        """Learn the mean, the standard deviation and the quantiles of each number.
+
+        A deviation that is only rounding error (a constant feature) counts as 1.
+        """
         self.width = list_width(column)
         values, present = numbers(column, self.width)
         known = values[present]
@@ -42,12 +58,21 @@ class Continuous(Encoder):
         self.edges = np.quantile(scaled, np.linspace(0, 1, self.params.bins + 1), axis=0).T.tolist()
 
     def prepare(self, column: pa.Array) -> Prepared:
-        """(rows, width) standardised, bounded; rows with a value missing or not finite are absent."""
+        """Standardise and limit the numbers.
+
+        Args:
+            column: (records,) numbers, or lists of them.
+
+        Returns:
+            (records, width) float32. A record is absent if a number is missing or not finite, or if its list has
+            another length than `width`.
+        """
         values, present = numbers(column, self.width)
         scaled = np.where(present[:, None], self._scale(np.where(present[:, None], values, 0.0)), 0.0)
         return Prepared(torch.from_numpy(scaled.astype(np.float32)), torch.from_numpy(present))
 
     def build(self) -> None:
+        """Create the projection, and the frequencies or bins."""
         width, bins = self.width, self.params.bins
         if self.params.encoding == "periodic":
             self.frequencies = nn.Parameter(torch.randn(width, bins))
@@ -55,18 +80,25 @@ class Continuous(Encoder):
         elif self.params.encoding == "piecewise":
             edges = torch.tensor(self.edges, dtype=torch.float32)
             self.register_buffer("starts", edges[:, :-1].contiguous(), persistent=False)
+            # Equal quantiles make a bin of width 0; the minimum turns it into a step.
             self.register_buffer("widths", (edges[:, 1:] - edges[:, :-1]).clamp(min=1e-6), persistent=False)
             self.project = nn.Linear(width * (bins + 1), self.output_dim)
         else:
             self.project = nn.Linear(width, self.output_dim)
 
     def forward(self, values: Tensor) -> Tensor:
-        """values: (batch, width) -> (batch, output_dim)."""
+        """
+        Args:
+            values: (batch, width) standardised numbers.
+
+        Returns:
+            (batch, output_dim).
+        """
         if self.params.encoding == "periodic":
-            angle = 2 * torch.pi * values.unsqueeze(-1) * self.frequencies
+            angle = 2 * torch.pi * values.unsqueeze(-1) * self.frequencies  # (batch, width, bins)
             parts = torch.cat([values.unsqueeze(-1), angle.sin(), angle.cos()], -1)
         elif self.params.encoding == "piecewise":
-            filled = ((values.unsqueeze(-1) - self.starts) / self.widths).clamp(0, 1)
+            filled = ((values.unsqueeze(-1) - self.starts) / self.widths).clamp(0, 1)  # (batch, width, bins)
             parts = torch.cat([values.unsqueeze(-1), filled], -1)
         else:
             return self.project(values)
@@ -87,7 +119,11 @@ class Continuous(Encoder):
 
 
 def scaling_of(state: dict[str, Any], width: int) -> tuple[list[float], list[float]]:
-    """`mean` and `deviation` of a restored state. Raises ValueError unless they are `width` finite numbers, deviations above 0."""
+    """Return `mean` and `deviation` of a saved state.
+
+    Raises:
+        ValueError: If either is not `width` finite numbers, or a deviation is not above 0.
+    """
     mean, deviation = (np.asarray(state[name], np.float64) for name in ("mean", "deviation"))
     finite = np.isfinite(mean).all() and np.isfinite(deviation).all()
     if mean.shape != (width,) or deviation.shape != (width,) or not finite or (deviation <= 0).any():
@@ -96,7 +132,7 @@ def scaling_of(state: dict[str, Any], width: int) -> tuple[list[float], list[flo
 
 
 def list_width(column: pa.Array) -> int:
-    """Numbers a record: 1, or the commonest length of its lists."""
+    """Return how many numbers a record has: 1, or the most frequent length of the column's lists."""
     if not pa.types.is_list(column.type):
         return 1
     lengths = pc.list_value_length(column).drop_null()
@@ -104,7 +140,16 @@ def list_width(column: pa.Array) -> int:
 
 
 def numbers(column: pa.Array, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """(rows, width) float64 and (rows,) which hold `width` finite numbers; the others are zeros."""
+    """Read a column of numbers or of lists of numbers.
+
+    Args:
+        column: (records,).
+        width: Numbers that a record must have.
+
+    Returns:
+        (records, width) float64, zeros for the other records; and (records,) bool, which records have `width` finite
+        numbers.
+    """
     rows = len(column)
     values = np.zeros((rows, width))
     if pa.types.is_list(column.type):

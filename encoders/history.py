@@ -27,8 +27,9 @@ USERS_AT_A_TIME = 128
 class History(HistoryEncoder):
     """The state of a sequence model after the user's last `window` interactions: the user's vector before the next one.
 
-    `transformer` sees what came before (SASRec, Kang and McAuley, 2018) and learns all positions at once; `bidirectional` sees
-    both sides and predicts what is hidden (BERT4Rec, Sun et al., 2019); `gru` (GRU4Rec); `mean` fades with age.
+    `transformer` sees what came before (SASRec, Kang and McAuley, 2018) and learns all positions at once;
+    `bidirectional` sees both sides and predicts what is hidden (BERT4Rec, Sun et al., 2019); `gru` (GRU4Rec); `mean`
+    fades with age.
     """
 
     type = "history"
@@ -105,7 +106,8 @@ class History(HistoryEncoder):
                 nn.init.normal_(self.position.weight, std=0.02)
 
     def states(self, windows: PackedSequences, items: Tensor, read: Tensor | None = None) -> Tensor:
-        """windows: (rows, length); items: (items, item_dim) -> (rows, length, output_dim), the user before each next interaction;
+        """windows: (rows, length); items: (items, item_dim) -> (rows, length, output_dim), the user before each next
+        interaction;
         or, of one column a row, `read: (rows,)`, alone: (rows, output_dim)."""
         if read is not None or not self.by_shares or not torch.is_grad_enabled():
             return self._states(windows, items, read)

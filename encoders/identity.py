@@ -20,33 +20,44 @@ from anyrec.data.ids import rows_of
 class Identity(Encoder):
     """One learned vector for each id seen in training; an unknown id is missing.
 
-    With `graph_layers` the vectors are passed along the graph of training positives (`anyrec.model.graph`, LightGCN), which the
-    frame joins to `propagate`. The weights that are saved hold the outcome: a loaded model needs no graph.
+    With `graph_layers` the vectors are propagated over the graph of training positives (`anyrec.model.graph`), which
+    the frame connects by setting `propagate`. The saved weights include the propagated vectors, so a loaded model
+    needs no graph.
+
+    References:
+        He et al., LightGCN, 2020 (`graph_layers`).
     """
 
     type = "identity"
     propagate: Callable[[], Tensor] | None = None
-    """() -> (ids, output_dim)"""
+    """Returns the propagated vectors, (ids, output_dim); None if no graph is connected."""
     start: nn.Parameter
+    """(ids, output_dim) the vectors before propagation, if `graph_layers` is set."""
     propagated: Tensor
+    """(ids, output_dim) the propagated vectors when the weights were last saved, if `graph_layers` is set."""
 
     class Params(Params):
-        sparse: bool = Field(False, description="Give this table sparse gradients whatever its size.")
-        dropout: float = Field(0.0, ge=0, le=0.99, description="Share of each vector's values silenced in training.")
+        sparse: bool = Field(False, description="Use sparse gradients for this table, whatever its size.")
+        dropout: float = Field(
+            0.0, ge=0, le=0.99, description="Fraction of each vector's values set to zero in training."
+        )
         init_std: float | None = Field(
-            None, ge=1e-6, le=1000, description="Spread of the first vectors; by default 1 / sqrt(dimension)."
+            None,
+            ge=1e-6,
+            le=1000,
+            description="Standard deviation of the initial vectors; null for 1 / sqrt(dimension): unit length.",
         )
         graph_layers: int = Field(
             0,
             ge=0,
             le=8,
-            description="Times that vectors are passed along the graph of training positives; the same for both sides.",
+            description="Propagation steps over the graph of training positives (LightGCN); one value for both sides.",
         )
 
         @model_validator(mode="after")
-        def _a_graph_is_dense(self) -> Identity.Params:
+        def _propagation_is_dense(self) -> Identity.Params:
             if self.sparse and self.graph_layers:
-                raise ValueError("sparse cannot go with graph_layers (each step moves every vector); leave one out")
+                raise ValueError("sparse cannot go with graph_layers (each step changes every vector); leave one out")
             return self
 
     @property
@@ -58,13 +69,16 @@ class Identity(Encoder):
         return isinstance(params, Identity.Params) and params.sparse
 
     def fit(self, column: pa.Array) -> None:
+        """Learn the ids, in ascending order."""
         self.vocabulary = column.drop_null().unique().sort()
 
     def prepare(self, column: pa.Array) -> Prepared:
+        """Return (records,) int64 rows of the vocabulary; a record with an unknown id is absent."""
         rows = rows_of(column, self.vocabulary)
         return Prepared(torch.from_numpy(np.maximum(rows, 0)), torch.from_numpy(rows >= 0))
 
     def build(self) -> None:
+        """Create the vectors."""
         rows, std = max(1, len(self.vocabulary)), self.params.init_std or self.output_dim**-0.5
         if self.params.graph_layers:
             self.start = nn.Parameter(torch.empty(rows, self.output_dim).normal_(std=std))
@@ -74,17 +88,24 @@ class Identity(Encoder):
         nn.init.normal_(self.table.weight, std=std)
 
     def forward(self, values: Tensor) -> Tensor:
-        """values: (batch,) rows of the vocabulary -> (batch, output_dim)."""
-        vectors = functional.embedding(values, self._passed()) if self.params.graph_layers else self.table(values)
+        """
+        Args:
+            values: (batch,) int64 rows of the vocabulary.
+
+        Returns:
+            (batch, output_dim).
+        """
+        vectors = functional.embedding(values, self._vectors()) if self.params.graph_layers else self.table(values)
         return functional.dropout(vectors, self.params.dropout, self.training)
 
-    def _passed(self) -> Tensor:
-        """(ids, output_dim) what the graph makes of the vectors; without one, what was saved of it."""
+    def _vectors(self) -> Tensor:
+        """Return (ids, output_dim), the propagated vectors: from the graph if one is connected, else the saved ones."""
         if self.propagate is not None:
             return self.propagate()
         return self.start if self.training else self.propagated
 
     def _save_to_state_dict(self, *arguments: Any) -> None:
+        """Update `propagated` before torch saves it."""
         if self.propagate is not None:
             with torch.no_grad():
                 self.propagated.copy_(self.propagate())

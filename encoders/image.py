@@ -1,11 +1,11 @@
-"""Images by a small convolutional net of our own, or by any torchvision backbone."""
+"""Images by a small convolutional network, or by a torchvision backbone."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from anyrec.core.contracts import Context, Encoder, Params
-from anyrec.core.errors import ConfigError, Fault
+from anyrec.core.errors import ConfigError, Fault, did_you_mean
 from anyrec.core.outside import ALLOW, Outside
 from anyrec.core.progress import progress_bar
 from anyrec.core.ragged import Prepared, Ragged
@@ -23,40 +23,63 @@ from anyrec.core.vector_cache import cached_vectors, digest_of
 from anyrec.data.images import load_images
 from anyrec.data.list_columns import flat, offsets_of
 
+Pixels = TypeVar("Pixels", Tensor, np.ndarray)
+"""An image as an array or tensor."""
+BATCH = 32
+"""Images in a forward pass of a frozen backbone."""
 
-def is_weights_file(weights: Any) -> bool:
-    """Whether pretrained weights are named by a file, not by a name of torchvision."""
+
+def is_weights_file(weights: object) -> bool:
+    """Return whether pretrained weights are given as a file, not as a name that torchvision knows."""
     return isinstance(weights, str) and Path(weights).suffix in (".pth", ".pt", ".safetensors")
 
 
 class CNN(Encoder):
-    """A small convolutional net, trained from scratch with the rest. Several images: the mean of their vectors."""
+    """A small convolutional network, trained from scratch. Several images: the mean of their vectors.
+
+    Three convolutions of stride 2, each with group normalisation, then mean and maximum over all positions.
+    """
 
     type = "cnn"
     preferred = True
     group = "image"
 
     class Params(Params):
-        size: int = Field(32, ge=8, le=256, description="Images are fitted into a square of so many pixels.")
+        size: int = Field(32, ge=8, le=256, description="Side in pixels of the square that images are fitted into.")
         channels: int = Field(
-            16, ge=8, le=1024, multiple_of=8, description="Of the first layer; each next one doubles them."
+            16,
+            ge=8,
+            le=1024,
+            multiple_of=8,
+            description="Channels of the first of three layers; each doubles the last.",
         )
 
     def prepare(self, column: pa.Array) -> Ragged:
-        """Ragged (images, 3, size, size) uint8."""
+        """Return the readable images of each record, (images, 3, size, size) uint8.
+
+        Args:
+            column: (records,) file names, or lists of them.
+        """
         return pixels(column, self.context, self.params.size)
 
     def build(self) -> None:
+        """Create the layers."""
         width = self.params.channels
         layers: list[nn.Module] = []
         for before, after in ((3, width), (width, 2 * width), (2 * width, 4 * width)):
-            # Group, not batch, normalisation: one image alone must give what it gives among a thousand.
+            # Group normalisation, not batch normalisation: a vector must not depend on the other images of the batch.
             layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.GroupNorm(4, after), nn.ReLU()]
         self.layers = nn.Sequential(*layers)
         self.project = nn.Linear(8 * width, self.output_dim)
 
     def forward(self, values: Ragged) -> Tensor:
-        """values: rows of images -> (batch, output_dim)."""
+        """
+        Args:
+            values: The images of each of `batch` records, (images, 3, size, size) uint8.
+
+        Returns:
+            (batch, output_dim); a record without an image has a zero vector.
+        """
         if not len(values.values):
             return self.project.bias.new_zeros(values.rows, self.output_dim)
         maps = self.layers(values.values.to(self.project.weight.dtype) / 127.5 - 1)
@@ -67,31 +90,43 @@ class CNN(Encoder):
 class Torchvision(Encoder):
     """A torchvision backbone without its classifier. Several images: the mean of their vectors.
 
-    `frozen` runs each distinct file through it once and caches the vectors on disk; otherwise it is trained with the
-    rest, its batch normalisation kept at its running statistics so that a batch of one equals a batch of many.
+    If `frozen`, each distinct image runs through the backbone once, and its vector is cached on disk. Otherwise the
+    backbone is trained with the rest of the model. Its batch normalisation then keeps its running statistics, so that a
+    vector does not depend on the other images of the batch.
     """
 
     type = "torchvision"
     group = "image"
 
     class Params(Params):
-        model: str = Field("resnet18", description="A name that torchvision.models.list_models() has.")
+        model: str = Field("resnet18", description="Name of a model in torchvision.models.list_models().")
         weights: Annotated[str | None, Outside("a file of weights", names_something=is_weights_file)] = Field(
-            "DEFAULT", description="Pretrained weights by name, a .pth or .safetensors file, or null for none."
+            "DEFAULT",
+            description="Pretrained weights: a name, a .pth or .safetensors file, or null for random weights.",
         )
-        frozen: bool = Field(True, description="Keep the backbone as it is and cache its vectors.")
-        size: int = Field(224, ge=32, le=1024, description="Images are fitted into a square of so many pixels.")
+        frozen: bool = Field(True, description="Do not train the backbone, and cache its vectors.")
+        size: int = Field(224, ge=32, le=1024, description="Side in pixels of the square that images are fitted into.")
 
     restored = False
+    """True for an encoder of a saved model, whose weights replace those that `weights` names."""
 
     def saved_params(self) -> dict[str, Any]:
-        """A backbone that was trained with the rest is saved with the rest: the file it began with is not needed again."""
+        """Return the options, without the file of weights if the trained backbone is saved with the model."""
         return {**super().saved_params(), **({} if self.params.frozen else {"weights": None})}
 
     def restore(self, state: dict[str, Any]) -> None:
         self.restored = True
 
     def prepare(self, column: pa.Array) -> Prepared | Ragged:
+        """Read, and if `frozen` embed, the readable images of each record.
+
+        Args:
+            column: (records,) file names, or lists of them.
+
+        Returns:
+            If `frozen`, the mean vectors (records, width) float32; otherwise the images of each record, (images, 3,
+            size, size) uint8. A record without a readable image is absent.
+        """
         if not self.params.frozen:
             return pixels(column, self.context, self.params.size)
         names, offsets = file_names(column)
@@ -102,45 +137,58 @@ class Torchvision(Encoder):
         return mean_of_readable(vectors, readable, offsets)
 
     def build(self) -> None:
+        """Create the projection, and the backbone if it is trained."""
         if self.params.frozen:
             super().build()
         else:
-            weights = None if self.restored else self.params.weights  # the saved weights replace them all
+            weights = None if self.restored else self.params.weights
             self.backbone, width = make_backbone(self.params.model, weights, self.context)
             self.project = nn.Linear(width, self.output_dim)
 
-    def forward(self, values: Any) -> Tensor:
-        """Vectors (batch, width), or rows of images -> (batch, output_dim)."""
-        if self.params.frozen:
+    def forward(self, values: Tensor | Ragged) -> Tensor:
+        """
+        Args:
+            values: Vectors (batch, width), or the images of each of `batch` records, (images, 3, size, size) uint8.
+
+        Returns:
+            (batch, output_dim); a record without an image has a zero vector.
+        """
+        if isinstance(values, Tensor):
             return self.project(values)
         if not len(values.values):
             return self.project.bias.new_zeros(values.rows, self.output_dim)
         for module in self.backbone.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
                 module.eval()
         return values.mean(self.project(self.backbone(normalised(values.values)).flatten(1)))
 
     def _embed(self, images: list[Tensor]) -> Tensor:
-        """images: (3, size, size) uint8 each -> (images, width)"""
+        """
+        Args:
+            images: (3, size, size) uint8 each.
+
+        Returns:
+            (images, width) float32.
+        """
         backbone, _ = make_backbone(self.params.model, self.params.weights, self.context)
         backbone = backbone.eval().to(self.context.device)
         parts = []
         with torch.inference_mode(), progress_bar("embedding images", len(images)) as bar:
-            for start in range(0, len(images), 32):
-                batch = torch.stack(images[start : start + 32])
+            for start in range(0, len(images), BATCH):
+                batch = torch.stack(images[start : start + BATCH])
                 parts.append(backbone(normalised(batch.to(self.context.device))).flatten(1).float().cpu())
                 bar.advance(len(batch))
         return torch.cat(parts)
 
 
 def file_names(column: pa.Array) -> tuple[list[str], np.ndarray]:
-    """File names of every row, and (rows + 1,) offsets."""
+    """Return the file names of all records, and (records + 1,) int64 offsets."""
     names, owners = flat(column)
     return names.to_pylist(), offsets_of(owners, len(column))
 
 
 def pixels(column: pa.Array, context: Context, size: int) -> Ragged:
-    """Each row's readable images as Ragged (images, 3, size, size) uint8."""
+    """Return the readable images of each record, (images, 3, size, size) uint8."""
     names, offsets = file_names(column)
     images, readable = load_images(names, context, partial(fit_square, size=size), size)
     values = torch.stack(images) if images else torch.zeros(0, 3, size, size, dtype=torch.uint8)
@@ -149,7 +197,7 @@ def pixels(column: pa.Array, context: Context, size: int) -> Ragged:
 
 
 def fit_square(image: Image.Image, size: int) -> Tensor:
-    """(3, size, size) uint8: the image shrunk to fit, its proportions kept, on the colour of its mean."""
+    """Return (3, size, size) uint8: the image resampled to fit, its proportions kept, on its mean colour."""
     scale = size / max(image.size)
     width, height = max(1, round(image.width * scale)), max(1, round(image.height * scale))
     small = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0))
@@ -161,22 +209,40 @@ def fit_square(image: Image.Image, size: int) -> Tensor:
 
 
 def normalised(images: Tensor) -> Tensor:
-    """(images, 3, size, size) uint8 -> float with the mean and deviation of ImageNet, as torchvision's weights expect."""
+    """Standardise images by the statistics of ImageNet, as torchvision's weights expect.
+
+    Args:
+        images: (images, 3, size, size) uint8.
+
+    Returns:
+        The same shape, float32.
+    """
     mean = torch.tensor([0.485, 0.456, 0.406], device=images.device).view(1, 3, 1, 1)
     deviation = torch.tensor([0.229, 0.224, 0.225], device=images.device).view(1, 3, 1, 1)
     return (images.float() / 255 - mean) / deviation
 
 
 def file_vectors(
-    names: list[str], context: Context, parameters: str, make: Callable[[Image.Image], Any], side: int, embed: Any
+    names: list[str],
+    context: Context,
+    parameters: str,
+    make: Callable[[Image.Image], Pixels],
+    side: int,
+    embed: Callable[[list[Pixels]], Tensor],
 ) -> tuple[Tensor, np.ndarray]:
-    """Return the vectors of the readable files, in order, each distinct content embedded once, and (names,) which are readable.
+    """Embed image files, each distinct content once, through the vector cache.
 
     Args:
-        parameters: All that decides an image's vector, for the cache.
-        make: From an opened image to what is kept of it until it is embedded: an array or tensor of a fixed small size.
-        side: The side in pixels that `make` resamples to.
-        embed: From a list of what `make` returned to their vectors `(images, width)`.
+        names: File names; repeats are allowed.
+        context: Where files and cached vectors are.
+        parameters: Everything that an image's vector depends on, as the key of the cache.
+        make: Reduces an opened image to an array or tensor of a small fixed size, which stays in memory until it is
+            embedded.
+        side: Side in pixels that `make` resamples to.
+        embed: Turns a list of what `make` returned into (images, width) vectors.
+
+    Returns:
+        (readable files, width) float32, in the order of `names`; and (names,) bool, which files are readable.
     """
     distinct = list(dict.fromkeys(names))
     place = {name: index for index, name in enumerate(distinct)}
@@ -191,22 +257,29 @@ def file_vectors(
 
 
 def mean_of_readable(vectors: Tensor, readable: np.ndarray, offsets: np.ndarray) -> Prepared:
-    """The mean of each row's vectors; absent where none of its files is readable."""
+    """Average the vectors of each record's readable files; a record without one is absent.
+
+    Args:
+        vectors: (readable files, width).
+        readable: (files,) bool.
+        offsets: (records + 1,) of the files of each record.
+    """
     counted = torch.from_numpy(np.concatenate([[0], np.cumsum(readable)])[offsets].astype(np.int64))
     ragged = Ragged(vectors, counted)
     return Prepared(ragged.mean(), ragged.lengths > 0)
 
 
 def make_backbone(name: str, weights: str | None, context: Context) -> tuple[nn.Module, int]:
-    """A torchvision model whose last linear layer is gone, and the width of what is left.
+    """Return a torchvision model without its last linear layer, and the dimension of its output.
 
-    For a model that is not trusted nothing is downloaded and no file of weights is read.
+    For a model that is not trusted nothing is downloaded, and no file of weights is read.
+
+    Raises:
+        ConfigError: If there is no such model, or its weights cannot be loaded.
     """
     from torchvision import models
 
     if name not in models.list_models():
-        from anyrec.core.errors import did_you_mean
-
         raise ConfigError(
             Fault(
                 "/features/image/model", f"torchvision has no model '{name}'.", did_you_mean(name, models.list_models())
@@ -216,20 +289,14 @@ def make_backbone(name: str, weights: str | None, context: Context) -> tuple[nn.
     if weights is not None and not context.trusted and (from_file or not _is_downloaded(name, weights)):
         what = f"the weights '{weights}' of {name} are not in torchvision's cache on this machine."
         raise ConfigError(Fault("/features/image/weights", what, ALLOW, "untrusted"))
-    with torch.random.fork_rng():
+    with torch.random.fork_rng():  # the weights depend on the seed only, not on what was drawn before
         torch.manual_seed(context.seed)
         try:
             model = models.get_model(name, weights=None if from_file else weights)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
-            hint = "Give the path of a weights file, or null to start from random ones."
-            raise ConfigError(
-                Fault(
-                    "/features/image/weights",
-                    f"'{weights}' for {name} cannot be had: {error}.",
-                    hint,
-                    "no such weights",
-                )
-            ) from None
+            what = f"the weights '{weights}' of {name} cannot be loaded: {error}."
+            hint = "Give the path of a weights file, or null to start from random weights."
+            raise ConfigError(Fault("/features/image/weights", what, hint, "no such weights")) from None
     if from_file:
         _load_weights(model, str(weights))
     for parent in reversed(list(model.modules())):
@@ -238,22 +305,27 @@ def make_backbone(name: str, weights: str | None, context: Context) -> tuple[nn.
                 setattr(parent, child, nn.Identity())
                 return model, layer.in_features
     raise ConfigError(
-        Fault("/features/image/model", f"'{name}' has no last linear layer to take off.", "Choose another model.")
+        Fault(
+            "/features/image/model",
+            f"'{name}' has no last linear layer that could be removed.",
+            "Choose another model.",
+        )
     )
 
 
 def _is_downloaded(name: str, weights: str) -> bool:
-    """Whether torchvision has the weights of that name in its cache."""
+    """Return whether the weights are in torchvision's cache."""
     from torchvision import models
 
     try:
         url = models.get_model_weights(name)[weights].url
     except (KeyError, ValueError):
-        return True  # there are no such weights, which `get_model` says
+        return True  # there are no such weights; `get_model` raises the error
     return (Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]).is_file()
 
 
 def _load_weights(model: nn.Module, path: str) -> None:
+    """Load weights from a .pth, .pt or .safetensors file. Raises ConfigError if they do not fit."""
     try:
         if path.endswith(".safetensors"):
             from safetensors.torch import load_file

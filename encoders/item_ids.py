@@ -1,4 +1,4 @@
-"""Lists of item ids that a record brings along, without their order: the mean of a vector learned for each."""
+"""Lists of item ids in a record, such as favourites: the mean of a learned vector for each, without their order."""
 
 from __future__ import annotations
 
@@ -17,27 +17,40 @@ from anyrec.data.list_columns import offsets_of
 
 
 class ItemIds(Encoder):
-    """The mean of a learned vector for each item id of the list; ids never seen in training are passed over."""
+    """The mean of a learned vector for each item id in the list; ids not seen in training are ignored."""
 
     type = "item_ids"
     group = "temporal"
     role = "items"
 
     def fit(self, column: pa.Array) -> None:
+        """Learn the ids, in ascending order."""
         self.vocabulary = column.flatten().drop_null().unique().sort()
 
     def prepare(self, column: pa.Array) -> Ragged:
+        """Return the rows of the vocabulary for each record, int64.
+
+        Args:
+            column: (records,) lists of ids.
+        """
         places = rows_of(column.flatten(), self.vocabulary)
         known = places >= 0
         owners = pc.list_parent_indices(column).to_numpy(zero_copy_only=False)[known]
         return Ragged(torch.from_numpy(places[known]), torch.from_numpy(offsets_of(owners, len(column))))
 
     def build(self) -> None:
+        """Create the embedding table, with vectors of about unit length."""
         self.table = nn.Embedding(max(1, len(self.vocabulary)), self.output_dim)
         nn.init.normal_(self.table.weight, std=self.output_dim**-0.5)
 
     def forward(self, values: Ragged) -> Tensor:
-        """values: rows of vocabulary places -> (batch, output_dim)."""
+        """
+        Args:
+            values: Rows of the vocabulary for each of `batch` records.
+
+        Returns:
+            (batch, output_dim).
+        """
         return functional.embedding_bag(
             values.values, self.table.weight, values.offsets[:-1], mode="mean", sparse=self.table.sparse
         )

@@ -1,4 +1,4 @@
-"""Text by a sentence-transformers model: frozen with cached vectors, or fine-tuned with the rest."""
+"""Texts by a sentence-transformers model: frozen with cached vectors, or fine-tuned with the rest of the model."""
 
 from __future__ import annotations
 
@@ -26,15 +26,20 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 BATCH = 8
-"""Texts a forward pass: measured best on two cores once texts are sorted by length (benchmarks/text_vectors.py)."""
+"""Texts in a forward pass. Fastest on two cores once texts are sorted by length (benchmarks/text_vectors.py)."""
+TOKENS = 512
+"""Tokens read from each text if neither the options nor the model set a limit: that of BERT."""
 
 
 class Sentence(Encoder):
     """The vector of a sentence-transformers model, projected.
 
-    `frozen` embeds each distinct text once, in bf16 where the processor multiplies it natively, and caches the vectors
-    on disk. Otherwise the backbone is part of the model: trained, saved and loaded with it.
-    Several texts of one record: the mean of their vectors.
+    If `frozen`, each distinct text is embedded once, in bf16 if the processor has instructions for it, and its vector
+    is cached on disk. Otherwise the backbone is part of the model: it is trained, saved and loaded with it. Several
+    texts of a record: the mean of their vectors if `frozen`, otherwise the texts are joined.
+
+    References:
+        Reimers and Gurevych, Sentence-BERT, 2019.
     """
 
     type = "sentence"
@@ -42,18 +47,28 @@ class Sentence(Encoder):
 
     class Params(Params):
         model: Annotated[str, Outside("a folder of a pretrained model", names_something=is_path)] = Field(
-            "sentence-transformers/all-MiniLM-L6-v2", description="A model's name or folder."
+            "sentence-transformers/all-MiniLM-L6-v2", description="Name or folder of a sentence-transformers model."
         )
-        frozen: bool = Field(True, description="Keep the model as it is and cache its vectors.")
+        frozen: bool = Field(True, description="Do not train the model, and cache its vectors.")
         max_tokens: int | None = Field(
-            None, ge=1, le=100_000, description="Tokens read of each text; by default the model's own limit."
+            None, ge=1, le=100_000, description="Tokens read from each text; null for the model's own limit."
         )
 
     def fit(self, column: pa.Array) -> None:
+        """Load the model if it is to be trained, so that one that cannot be loaded is an error before any training."""
         if not self.params.frozen:
-            backbone(self.params.model, self.context)  # a model that cannot be had is told before anything is computed
+            backbone(self.params.model, self.context)
 
     def prepare(self, column: pa.Array) -> Prepared:
+        """Embed or tokenise the texts.
+
+        Args:
+            column: (records,) texts, or lists of texts. Empty texts are left out.
+
+        Returns:
+            If `frozen`, the mean vectors (records, width) float32; otherwise the token ids of each record, int64. A
+            record without a text is absent.
+        """
         texts, offsets = flatten_texts(column)
         present = torch.from_numpy(np.diff(offsets) > 0)
         if self.params.frozen:
@@ -64,27 +79,38 @@ class Sentence(Encoder):
         return Prepared(self._tokens(texts.to_pylist()), present)
 
     def build(self) -> None:
+        """Create the projection, and the backbone if it is trained."""
         if not self.params.frozen:
-            self.backbone = copy.deepcopy(backbone(self.params.model, self.context)[0].auto_model).float()
-            self.project = nn.Linear(self.backbone.config.hidden_size, self.output_dim)
+            model: Any = copy.deepcopy(backbone(self.params.model, self.context)[0].auto_model).float()
+            self.backbone: nn.Module = model
+            self.project = nn.Linear(model.config.hidden_size, self.output_dim)
         else:
             super().build()
 
-    def forward(self, values: Any) -> Tensor:
-        """Vectors (batch, width), or rows of token ids -> (batch, output_dim)."""
-        if self.params.frozen:
+    def forward(self, values: Tensor | Ragged) -> Tensor:
+        """
+        Args:
+            values: Vectors (batch, width), or the token ids of each of `batch` records.
+
+        Returns:
+            (batch, output_dim).
+        """
+        if isinstance(values, Tensor):
             return self.project(values)
-        tokens, mask = values.pad()
+        tokens, mask = values.pad()  # (batch, longest)
         if not tokens.shape[1]:
             return self.project(self.project.weight.new_zeros(values.rows, self.project.in_features))
-        mask[:, 0] = True
+        mask[:, 0] = True  # a record without a token keeps one: a softmax over none is NaN
         states = self.backbone(input_ids=tokens, attention_mask=mask.long()).last_hidden_state
+        # (batch, longest, hidden) -> (batch, hidden), the mean over the tokens
         return self.project((states * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True))
 
     def _vectors(self, texts: pa.Array) -> Tensor:
+        """Return (texts, width) float32 vectors, through the cache."""
         values = texts.to_pylist()
         if not values:
-            return torch.zeros(0, self.input_dim or backbone(self.params.model, self.context).get_embedding_dimension())
+            width = self.input_dim or backbone(self.params.model, self.context).get_embedding_dimension()
+            return torch.zeros(0, width or 0)
         keys = [digest_of(text.encode()) for text in values]
         name = f"sentence {self.params.model} {self.params.max_tokens} {fast_dtype(self.context.device)}"
         return cached_vectors(keys, name, lambda rows: self._embed([values[row] for row in rows]), self.context.cache)
@@ -95,8 +121,9 @@ class Sentence(Encoder):
         )
 
     def _tokens(self, texts: list[str]) -> Ragged:
+        """Return the token ids of each text, int64."""
         model = backbone(self.params.model, self.context)
-        limit = self.params.max_tokens or model.max_seq_length or 512
+        limit = self.params.max_tokens or model.max_seq_length or TOKENS
         ids = model.tokenizer(texts, truncation=True, max_length=limit)["input_ids"] if texts else []
         lengths = np.fromiter(map(len, ids), np.int64, len(ids))
         flat = np.concatenate([np.array(row, np.int64) for row in ids]) if ids else np.empty(0, np.int64)
@@ -104,10 +131,20 @@ class Sentence(Encoder):
 
 
 def embed_texts(texts: list[str], model: SentenceTransformer, max_tokens: int | None, device: str) -> Tensor:
-    """(texts, dim) float32. Texts of like length go together, so that little is spent on padding."""
+    """Embed texts. Batches are made of texts of similar length, so that there is little padding.
+
+    Args:
+        texts: At least one text.
+        model: The model, which is moved to the device and its fastest type.
+        max_tokens: Tokens read from each text; None for the model's own limit.
+        device: As torch names it.
+
+    Returns:
+        (texts, width) float32, in the order of `texts`.
+    """
     dtype = fast_dtype(device)
     model = model.to(device=device, dtype=dtype).eval()
-    limit = max_tokens or model.max_seq_length or 512
+    limit = max_tokens or model.max_seq_length or TOKENS
     ids = model.tokenizer(texts, truncation=True, max_length=limit)["input_ids"]
     order = np.argsort([len(row) for row in ids], kind="stable")
     vectors: list[Tensor] = []
@@ -122,20 +159,21 @@ def embed_texts(texts: list[str], model: SentenceTransformer, max_tokens: int | 
 
 
 def fast_dtype(device: str) -> torch.dtype:
-    """bf16 where its products are native, else float32."""
+    """Return bf16 if the device has instructions for its matrix products, else float32."""
     if device.startswith("cuda"):
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
 
 
 def backbone(name: str, context: Context) -> SentenceTransformer:
-    """A sentence-transformers model by published name or folder.
+    """Return a sentence-transformers model by its published name or its folder. The last two are kept in memory.
 
-    For a model that is not trusted nothing is downloaded and no folder is read: the backbone must be in this machine's own cache.
+    If the recommender's model is not trusted, nothing is downloaded and no folder is read: the backbone must be in the
+    cache of this machine.
 
     Raises:
-        ConfigError: if it cannot be loaded.
-        MissingDependency: if sentence-transformers is not installed.
+        ConfigError: If it cannot be loaded.
+        MissingDependency: If sentence-transformers is not installed.
     """
     if not context.trusted and is_path(name):
         what = f"the model names the folder '{name}' of a pretrained model, outside its own folder."
@@ -153,7 +191,7 @@ def _backbone(name: str, local_only: bool) -> SentenceTransformer:
         return SentenceTransformer(name, device="cpu", local_files_only=local_only)
     except Exception as error:
         reason = str(error).strip().split("\n")[0]
-        hint = "Give the folder of a model that is on this machine, or use the encoder 'hashed', which needs none."
+        hint = "Give the folder of a model that is on this machine, or use the encoder 'hashed', which needs no model."
         raise ConfigError(
             Fault(
                 "/features/text/model",
@@ -165,11 +203,16 @@ def _backbone(name: str, local_only: bool) -> SentenceTransformer:
 
 
 def flatten_texts(column: pa.Array) -> tuple[pa.Array, np.ndarray]:
-    """Strings or lists of strings, less the empty: (texts,) and (rows + 1,) int64 offsets."""
+    """Lay the texts of all records end to end, without empty texts.
+
+    Returns:
+        (texts,) strings, and (records + 1,) int64 offsets.
+    """
     texts, owners = flat(column)
     full = pc.greater(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0)
     return texts.filter(full), offsets_of(owners[full.to_numpy(zero_copy_only=False)], len(column))
 
 
 def _joined(texts: list[str], offsets: np.ndarray) -> list[str]:
+    """Return one text for each record: its texts with a space between them."""
     return [" ".join(texts[start:end]) for start, end in pairwise(offsets)]

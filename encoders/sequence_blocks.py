@@ -20,8 +20,8 @@ POOL = 2
 class Dropout(nn.Module):
     """Silences a share of the values in training, to the nearest 1/256, and scales up the rest.
 
-    On a processor random numbers cost more than the layers between: a pool of them is made once an epoch, and each mask is cut
-    out of it at a random place. One instance is shared by all layers.
+    On a processor random numbers cost more than the layers between: a pool of them is made once an epoch, and each
+    mask is cut out of it at a random place. One instance is shared by all layers.
     """
 
     def __init__(self, share: float):

@@ -1,4 +1,4 @@
-"""Things that have an order in time: sequences of numbers, and timestamps."""
+"""Sequences of numbers, and timestamps."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ from anyrec.data.list_columns import flat, offsets_of
 from anyrec.encoders.continuous import scaling_of
 
 DAY = 86_400_000_000
-"""Microseconds."""
+"""Microseconds in a day."""
+YEAR = 365.2425
+"""Days in a year, on average."""
 
 
 class Sequence(Encoder):
     """A sequence of numbers of any length, oldest first, standardised by the training values.
 
-    `statistics` pools it to mean, deviation, least, greatest, first, last, slope and log length; `gru` and
-    `transformer` read the last `max_length` numbers in order.
+    `statistics` summarises it by mean, standard deviation, minimum, maximum, first, last, slope and log length. `gru`
+    and `transformer` read the last `max_length` numbers in order.
     """
 
     type = "sequence"
@@ -32,14 +34,19 @@ class Sequence(Encoder):
     role = "numbers"
 
     class Params(Params):
-        pooling: Literal["statistics", "gru", "transformer"] = "statistics"
-        max_length: int = Field(
-            64, ge=1, le=10_000, description="Numbers read by `gru` and `transformer`: the last ones."
+        pooling: Literal["statistics", "gru", "transformer"] = Field(
+            "statistics", description="How the sequence becomes one vector."
         )
-        hidden_dim: int = Field(32, ge=2, le=4096, description="Width of `gru` and `transformer`.")
-        clip: float = Field(5.0, ge=1e-3, le=1e6, description="Bound, in standard deviations.")
+        max_length: int = Field(
+            64, ge=1, le=10_000, description="Numbers that `gru` and `transformer` read, the last ones of the sequence."
+        )
+        hidden_dim: int = Field(32, ge=2, le=4096, description="Hidden dimension of `gru` and `transformer`.")
+        clip: float = Field(
+            5.0, ge=1e-3, le=1e6, description="Numbers are limited to this many standard deviations from the mean."
+        )
 
     def fit(self, column: pa.Array) -> None:
+        """Learn the mean and the standard deviation of all finite numbers; a constant has the deviation 1."""
         values = column.flatten().drop_null().cast(pa.float64()).to_numpy(zero_copy_only=False)
         values = values[np.isfinite(values)]
         self.mean = float(values.mean()) if len(values) else 0.0
@@ -47,6 +54,15 @@ class Sequence(Encoder):
         self.deviation = deviation if deviation > 1e-12 * (1 + abs(self.mean)) else 1.0
 
     def prepare(self, column: pa.Array) -> Ragged | Prepared:
+        """Standardise the numbers.
+
+        Args:
+            column: (records,) lists of numbers. Numbers that are not finite are left out.
+
+        Returns:
+            The statistics, (records, 8) float32; or, for `gru` and `transformer`, the last numbers of each record,
+            float32. A record without a number is absent.
+        """
         values, offsets = finite_lists(column)
         scaled = np.clip((values - self.mean) / self.deviation, -self.params.clip, self.params.clip)
         if self.params.pooling == "statistics":
@@ -61,6 +77,7 @@ class Sequence(Encoder):
         )
 
     def build(self) -> None:
+        """Create the sequence model, if there is one, and the projection."""
         width = self.params.hidden_dim
         if self.params.pooling == "gru":
             self.reader = nn.GRU(1, width, batch_first=True)
@@ -72,23 +89,30 @@ class Sequence(Encoder):
             )
         self.project = nn.Linear(8 if self.params.pooling == "statistics" else width, self.output_dim)
 
-    def forward(self, values: Any) -> Tensor:
-        """Statistics (batch, 8), or rows of numbers -> (batch, output_dim)."""
-        if self.params.pooling == "statistics":
+    def forward(self, values: Tensor | Ragged) -> Tensor:
+        """
+        Args:
+            values: Statistics (batch, 8), or the numbers of each of `batch` records.
+
+        Returns:
+            (batch, output_dim).
+        """
+        if isinstance(values, Tensor):
             return self.project(values)
         if not values.rows or not len(values.values):
             return self.project(self.project.weight.new_zeros(values.rows, self.params.hidden_dim))
         lengths = values.lengths
-        padded, mask = values.pad()
+        padded, mask = values.pad()  # (batch, longest)
         last = (lengths - 1).clamp(min=0)
         if self.params.pooling == "gru":
             states, _ = self.reader(padded.unsqueeze(-1))
             pooled = states[torch.arange(values.rows, device=last.device), last] * (lengths > 0).unsqueeze(1)
         else:
+            # Positions count from the end, so that the newest number always has the same one.
             from_end = (last.unsqueeze(1) - torch.arange(padded.shape[1], device=last.device)).clamp(min=0)
             lifted = self.lift(padded.unsqueeze(-1)) + self.positions[from_end]
             hidden = ~mask
-            hidden[:, 0] &= lengths > 0  # an empty row keeps one place, or attention would have nothing to look at
+            hidden[:, 0] &= lengths > 0  # an empty row keeps one token: a softmax over none is NaN
             states = self.reader(lifted, src_key_padding_mask=hidden)
             pooled = (states * mask.unsqueeze(-1)).sum(1) / lengths.clamp(min=1).unsqueeze(1)
         return self.project(pooled)
@@ -101,18 +125,29 @@ class Sequence(Encoder):
 
 
 class Timestamps(Encoder):
-    """Points in time, oldest first: hour, weekday and season of the last and on average; recency, span, gaps, count."""
+    """Timestamps, oldest first: time of day, weekday and season, last and on average; recency, span, gap, count."""
 
     type = "timestamps"
     group = "temporal"
     role = "timestamps"
 
     def fit(self, column: pa.Array) -> None:
+        """Learn the newest time of the training rows."""
         values = column.flatten().drop_null().cast(pa.int64())
         self.newest = pc.max(values).as_py() or 0
 
     def prepare(self, column: pa.Array) -> Prepared:
-        """(rows, 16) float32; recency is counted from the newest time of the training rows."""
+        """Summarise the timestamps of each record.
+
+        Args:
+            column: (records,) lists of timestamps.
+
+        Returns:
+            (records, 16) float32: sine and cosine of the mean and of the last time of day, weekday and day of the year
+            (12); signed log days between the last time and the newest time in training; log days from first to last;
+            log days of the mean gap; log count. The divisors bring all of them to about the same scale. A record
+            without a timestamp is absent.
+        """
         times, offsets = finite_lists(column, as_time=True)
         lengths = np.diff(offsets)
         rows, filled = len(lengths), lengths > 0
@@ -143,7 +178,15 @@ class Timestamps(Encoder):
 
 
 def finite_lists(column: pa.Array, as_time: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers or times (as microseconds) of lists, as (values,) float64 and (rows + 1,) offsets; what is not finite is left out."""
+    """Lay the numbers of all records end to end, without those that are not finite.
+
+    Args:
+        column: (records,) lists of numbers or timestamps.
+        as_time: Whether they are timestamps.
+
+    Returns:
+        (values,) float64, timestamps in microseconds since 1970; and (records + 1,) int64 offsets.
+    """
     numbers, owners = flat(column)
     values = (
         (numbers.cast(pa.int64()) if as_time else numbers).cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
@@ -153,7 +196,15 @@ def finite_lists(column: pa.Array, as_time: bool = False) -> tuple[np.ndarray, n
 
 
 def _statistics(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """(rows, 8) float32 statistics of ragged `values`; zeros for empty rows."""
+    """Summarise each sequence.
+
+    Args:
+        values: (values,) numbers of all sequences, end to end.
+        offsets: (rows + 1,).
+
+    Returns:
+        (rows, 8) float32; zeros for an empty sequence.
+    """
     lengths = np.diff(offsets)
     rows, filled = len(lengths), lengths > 0
     found = np.zeros((rows, 8), np.float32)
@@ -163,6 +214,7 @@ def _statistics(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     length, owner = lengths[filled], np.repeat(np.arange(filled.sum()), lengths[filled])
     mean = np.add.reduceat(values, starts) / length
     centred = values - mean[owner]
+    # The slope of a least-squares line over the positions, counted from their middle.
     place = np.arange(len(values)) - starts[owner] - (length[owner] - 1) / 2
     spread = np.maximum(np.add.reduceat(place**2, starts), 1e-9)
     found[filled] = np.column_stack(
@@ -181,6 +233,9 @@ def _statistics(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 
 
 def _circles(times: np.ndarray) -> np.ndarray:
-    """(times, 6): hour, weekday and day of the year as sine and cosine."""
-    turns = np.stack([times / DAY, (times / DAY + 3) / 7, times / DAY / 365.2425], 1) * 2 * np.pi
+    """Return (times, 6), time of day, weekday and day of the year as sines (first three) and cosines.
+
+    1970-01-01 was a Thursday, so 3 days are added for weeks to begin on Monday.
+    """
+    turns = np.stack([times / DAY, (times / DAY + 3) / 7, times / DAY / YEAR], 1) * 2 * np.pi
     return np.concatenate([np.sin(turns), np.cos(turns)], 1)

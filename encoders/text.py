@@ -1,4 +1,4 @@
-"""Text as a bag of hashed words and word pairs, trained with the model: needs no download."""
+"""Texts as bags of hashed words and word pairs. Trained with the model; nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -17,15 +17,23 @@ from anyrec.core.contracts import Encoder, Params
 from anyrec.core.ragged import Ragged
 
 WORD_BREAK = r"[^\p{L}\p{N}]+"
+"""What separates words: everything but letters and digits."""
 WITHOUT_SPACES = r"([\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}])"
-"""Scripts written without spaces: each character counts as a word."""
+"""Characters of scripts that are written without spaces; each counts as a word."""
+CHAIN, MIX = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)
+"""Odd multipliers that spread the bits of a hash over 64 bits: of the golden ratio, and of xxHash64."""
 
 
 class Hashed(Encoder):
-    """Learned vectors of a text's words and word pairs, summed by inverse document frequency, at unit length of weights.
+    """The sum of learned vectors of a text's words and word pairs, weighted by inverse document frequency.
 
-    Terms are hashed (Weinberger et al., Feature Hashing, 2009) to `buckets`; only buckets that at least `min_count`
-    training rows use get a vector, since a vector that was never trained says nothing.
+    The sum is divided by the Euclidean length of the weights, so that long and short texts have the same scale. Terms
+    are hashed into `buckets`. Only buckets that at least `min_count` training rows use have a vector, because a vector
+    that was never trained is noise.
+
+    References:
+        Weinberger et al., Feature Hashing for Large Scale Multitask Learning, 2009. Unlike the paper, terms have no
+        random sign.
     """
 
     type = "hashed"
@@ -33,12 +41,20 @@ class Hashed(Encoder):
     group = "text"
 
     class Params(Params):
-        buckets: int = Field(1 << 18, ge=2, le=1 << 24, description="Values of the hash.")
-        ngrams: int = Field(2, ge=1, le=4, description="Longest run of words that counts as a term.")
-        min_count: int = Field(2, ge=1, le=10**9, description="Training rows that must use a term.")
-        max_words: int = Field(256, ge=1, le=100_000, description="Words read of each text.")
+        buckets: int = Field(
+            1 << 18,
+            ge=2,
+            le=1 << 24,
+            description="Buckets that terms are hashed into; few collisions up to about this many distinct terms.",
+        )
+        ngrams: int = Field(2, ge=1, le=4, description="Most words in a term: 2 for words and word pairs.")
+        min_count: int = Field(
+            2, ge=1, le=10**9, description="Training rows that must contain a term for it to have a vector."
+        )
+        max_words: int = Field(256, ge=1, le=100_000, description="Words read from each text; the rest is ignored.")
 
     def fit(self, column: pa.Array) -> None:
+        """Learn which buckets are in use, and their inverse document frequencies."""
         terms, offsets = self._terms(column)
         rows = np.repeat(np.arange(len(column)), np.diff(offsets))
         pairs = np.unique(rows * np.int64(self.params.buckets) + terms)
@@ -48,7 +64,11 @@ class Hashed(Encoder):
         self.idf = pa.array(np.log((1 + len(column)) / (1 + count[kept])) + 0.1)
 
     def prepare(self, column: pa.Array) -> Ragged:
-        """Ragged places in the table of terms; a text without a known term is absent."""
+        """Return the rows of the embedding table for each record, int64; a text without a known term is absent.
+
+        Args:
+            column: (records,) texts, or lists of texts.
+        """
         terms, offsets = self._terms(column)
         known = self.terms.to_numpy()
         place = np.searchsorted(known, terms)
@@ -57,6 +77,7 @@ class Hashed(Encoder):
         return Ragged(torch.from_numpy(place[found]), torch.from_numpy(counted[offsets]))
 
     def build(self) -> None:
+        """Create the embedding table, with vectors of about unit length."""
         self.table = nn.Embedding(max(1, len(self.terms)), self.output_dim)
         nn.init.normal_(self.table.weight, std=self.output_dim**-0.5)
         idf = torch.from_numpy(self.idf.to_numpy().astype(np.float32)) if len(self.idf) else torch.ones(1)
@@ -64,7 +85,13 @@ class Hashed(Encoder):
         self.weights: Tensor
 
     def forward(self, values: Ragged) -> Tensor:
-        """values: rows of term places -> (batch, output_dim)."""
+        """
+        Args:
+            values: Rows of the embedding table for each of `batch` texts.
+
+        Returns:
+            (batch, output_dim).
+        """
         weights = self.weights[values.values]
         bag = functional.embedding_bag(
             values.values,
@@ -74,14 +101,20 @@ class Hashed(Encoder):
             per_sample_weights=weights,
             sparse=self.table.sparse,
         )
-        with torch.no_grad():
+        with torch.no_grad():  # (batch, 1) sum of the squared weights of each text
             square = functional.embedding_bag(
                 values.values, self.weights.square().unsqueeze(1), values.offsets[:-1], mode="sum"
             )
         return bag / square.clamp(min=1e-6).sqrt()
 
     def _terms(self, column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-        """Hashes of all terms, row by row: (terms,) int64 and (rows + 1,) offsets."""
+        """Hash all terms of each record.
+
+        A term of n words has the hash h_n = (h_(n-1) * CHAIN) xor crc32(word n), computed for all positions at once.
+
+        Returns:
+            (terms,) int64 buckets, record by record, and (records + 1,) int64 offsets.
+        """
         words, offsets = split_words(column, self.params.max_words)
         distinct = words.dictionary_encode()
         names = distinct.dictionary.cast(pa.binary()).to_pylist()
@@ -92,11 +125,12 @@ class Hashed(Encoder):
         owner = np.repeat(np.arange(len(lengths)), lengths)
         runs, owners, chain = [hashes], [owner], hashes
         for extra in range(1, self.params.ngrams):
-            chain = (chain[:-1] * np.uint64(0x9E3779B97F4A7C15)) ^ hashes[extra:] if len(chain) else chain
-            inside = to_end[: len(chain)] > extra
+            chain = (chain[:-1] * CHAIN) ^ hashes[extra:] if len(chain) else chain
+            inside = to_end[: len(chain)] > extra  # a term ends within its own record
             runs.append(chain[inside])
             owners.append(owner[: len(chain)][inside])
-        mixed = np.concatenate(runs) * np.uint64(0xC2B2AE3D27D4EB4F)
+        # The high bits of the product depend on all bits of the hash; the low ones do not.
+        mixed = np.concatenate(runs) * MIX
         terms = ((mixed >> np.uint64(29)) % np.uint64(self.params.buckets)).astype(np.int64)
         rows = np.concatenate(owners)
         order = np.argsort(rows, kind="stable")
@@ -116,7 +150,15 @@ class Hashed(Encoder):
 
 
 def split_words(column: pa.Array, most: int) -> tuple[pa.Array, np.ndarray]:
-    """Lower-case words of each row's text or texts, at most `most`: (words,) strings and (rows + 1,) offsets."""
+    """Split texts into lower-case words.
+
+    Args:
+        column: (records,) texts, or lists of texts, which are joined.
+        most: Words kept of each record, the first ones.
+
+    Returns:
+        (words,) strings, record by record, and (records + 1,) int64 offsets.
+    """
     if pa.types.is_list(column.type):
         column = pc.binary_join(column, " ")
     text = pc.utf8_lower(pc.fill_null(column, "")).cast(pa.string())

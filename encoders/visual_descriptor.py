@@ -1,4 +1,4 @@
-"""Images as fixed descriptors: colour layout, colour histogram and edge directions. Nothing is downloaded or trained."""
+"""Images as fixed descriptors of colours and edges. Nothing is downloaded or trained."""
 
 from __future__ import annotations
 
