@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from anyrec.core.errors import ConfigError, Fault, did_you_mean
 from anyrec.core.param_faults import faults_of
+from anyrec.core.renamed import present_name
 from anyrec.core.strict_json import plain
 
 
@@ -143,7 +144,7 @@ class Registry:
         Raises:
             ConfigError: There is no such component, or it cannot be imported.
         """
-        plugin = self._plugins.get((kind, name))
+        plugin = self._plugins.get((kind, present_name(kind, name)))
         if plugin is None:
             raise ConfigError(self.unknown(kind, name, where))
         return plugin.load()
