@@ -21,6 +21,7 @@ from anyrec.cli.options import (
     out,
 )
 from anyrec.core.errors import ConfigError, Fault
+from anyrec.core.strict_json import UnusableJson, json_or_text, split_pair
 
 COLUMNS = {
     "recall@10": "recall@10",
@@ -102,17 +103,16 @@ def vectors_of(recommender: Any) -> tuple[Any, Any, Any]:
 
 
 def _options(options: list[str]) -> dict[str, Any]:
-    import json
-
+    """Read `name=value` pairs, each value as JSON if it is JSON. Raises ConfigError for anything else."""
     found = {}
     for option in options:
-        name, equals, value = option.partition("=")
-        if not equals:
+        pair = split_pair(option)
+        if pair is None:
             raise ConfigError(Fault(f"--set {option}", "an option is set as name=value.", kind="option"))
         try:
-            found[name] = json.loads(value)
-        except json.JSONDecodeError:
-            found[name] = value
+            found[pair[0]] = json_or_text(pair[1])
+        except UnusableJson as error:
+            raise ConfigError(Fault(f"--set {pair[0]}", str(error), kind="option")) from None
     return found
 
 

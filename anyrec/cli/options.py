@@ -6,7 +6,6 @@ import json
 import math
 import sys
 from collections.abc import Sequence
-from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +13,8 @@ import typer
 from rich.console import Console
 
 from anyrec.core.errors import Fault, InputError
+from anyrec.core.strict_json import UnusableJson, json_or_text, split_pair
+from anyrec.core.values import is_unicode
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 convert_app = typer.Typer(no_args_is_help=True)
@@ -47,7 +48,7 @@ def check_arguments(arguments: Sequence[str]) -> None:
             f"argument {n}", f"{argument!r:.60} is not UTF-8 text.", "Write it, or rename the file, in UTF-8.", "text"
         )
         for n, argument in enumerate(arguments, 1)
-        if "\0" in argument or any("\ud800" <= letter <= "\udfff" for letter in argument)
+        if "\0" in argument or not is_unicode(argument)
     ]
     if faults:
         raise InputError(faults)
@@ -116,15 +117,16 @@ def read_context(values: list[str]) -> dict[str, Any]:
     """
     found, faults = {}, []
     for text in values:
-        key, equals, value = text.partition("=")
-        if not key or not equals:
+        pair = split_pair(text)
+        if pair is None:
             faults.append(Fault("--context", f"'{text:.60}' is not key=value.", "Write country=fr, say.", "option"))
             continue
+        key, value = pair
         if key in found:
             faults.append(Fault("--context", f"'{key:.60}' is given twice.", "Give a list: device=[1, 2].", "option"))
         try:
-            found[key] = json.loads(value)
-        except (ValueError, RecursionError):  # no JSON, a number of thousands of digits, or nested too deep
+            found[key] = json_or_text(value)
+        except UnusableJson:
             found[key] = value
         if not _is_finite(found[key]):
             faults.append(Fault("--context", f"the value of '{key:.60}' is not a finite number.", kind="option"))
@@ -157,14 +159,12 @@ def read_now(text: str | None) -> int | None:
     """Microseconds since 1970 of an ISO 8601 time, which is UTC unless it says otherwise. Raises InputError for anything else."""
     if text is None:
         return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        fault = Fault("--now", f"'{text:.60}' is not a time.", "Write it as 2026-11-21T12:00.", "option")
-        raise InputError(fault) from None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=timezone.utc)
-    return (moment - datetime(1970, 1, 1, tzinfo=timezone.utc)) // timedelta(microseconds=1)
+    from anyrec.data.formats.times import parse_time  # loads Arrow, which `--help` does not need
+
+    moment = parse_time(text)
+    if moment is None:
+        raise InputError(Fault("--now", f"'{text:.60}' is not a time.", "Write it as 2026-11-21T12:00.", "option"))
+    return moment
 
 
 def model_place(model_path: Path | None, model_dir: Path | None, model_name: str | None) -> Path:

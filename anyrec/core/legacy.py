@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from anyrec.core.errors import ConfigError, Fault, did_you_mean
-from anyrec.core.strict_json import show
+from anyrec.core.values import show
 
 SIDES = ("user", "item", "interaction")
 ATTENTION = {

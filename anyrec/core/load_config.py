@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +17,8 @@ from anyrec.core.legacy import is_legacy, translate
 from anyrec.core.param_faults import faults_of
 from anyrec.core.registry import Registry
 from anyrec.core.renamed import renamed_encoders
-from anyrec.core.strict_json import parse_json, plain, read_config_file, show
+from anyrec.core.strict_json import UnusableJson, json_or_text, plain, read_config_file, split_pair
+from anyrec.core.values import show
 
 
 def load_config(
@@ -84,17 +84,15 @@ def load_config(
 
 def _set(document: dict[str, Any], override: str) -> list[Fault]:
     """Set one key of `document`; the faults of the override."""
-    key, equals, text = override.partition("=")
-    where = f"--set {key}"
-    parts = key.split(".")
-    if not equals or not all(parts):
+    pair = split_pair(override)
+    parts = pair[0].split(".") if pair else [""]
+    if pair is None or not all(parts):
         return [Fault(f"--set {override}", "expected key=value, as in fusion.type=gated.", kind="override")]
+    where = f"--set {pair[0]}"
     try:
-        value = parse_json(text)
-    except json.JSONDecodeError:
-        value = text
-    except (RecursionError, ValueError):
-        return [Fault(where, "the value is nested too deeply, or has thousands of digits.", kind="override")]
+        value = json_or_text(pair[1])
+    except UnusableJson as error:
+        return [Fault(where, str(error), kind="override")]
     value, faults = plain(value)
     if faults:
         return [Fault(where, fault.what, fault.hint, fault.kind) for fault in faults]

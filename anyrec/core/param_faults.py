@@ -8,7 +8,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from anyrec.core.errors import Fault, did_you_mean
-from anyrec.core.strict_json import pointer, show
+from anyrec.core.strict_json import pointer
+from anyrec.core.values import show
 
 
 def faults_of(error: ValidationError, model: type[BaseModel], where: str = "") -> list[Fault]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import stat
 from collections.abc import Iterable
 from pathlib import Path, PurePath
 from typing import Any
 
 from anyrec.core.errors import ConfigError, Fault
+from anyrec.core.values import is_unicode, show
 
 LARGEST_FILE = 16 << 20
 """Bytes of a config file."""
@@ -18,7 +18,6 @@ MAX_DEPTH = 100
 MAX_TEXT = 100_000
 """Characters of one text."""
 MAX_INTEGER = 2**63 - 1
-BAD_CHARACTER = re.compile("[\x00\ud800-\udfff]")
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
@@ -45,6 +44,10 @@ class Repeated(dict[str, Any]):
     repeated: tuple[str, ...] = ()
 
 
+class UnusableJson(ValueError):
+    """JSON that is nested too deeply or holds a number of thousands of digits. The message says so."""
+
+
 def parse_json(text: str) -> Any:
     """`text` as JSON. An object with a repeated key becomes a `Repeated`, which `plain` reports.
 
@@ -68,10 +71,24 @@ def pointer(parts: Iterable[Any]) -> str:
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
 
 
-def show(value: Any, length: int = 80) -> str:
-    """`repr`, cut to about `length` characters."""
-    text = repr(value)
-    return text if len(text) <= length else f"{text[: length - 3]}..."
+def split_pair(text: str) -> tuple[str, str] | None:
+    """Split `key=value` at the first `=`. Return None if there is no `=` or no key."""
+    key, equals, value = text.partition("=")
+    return (key, value) if key and equals else None
+
+
+def json_or_text(text: str) -> Any:
+    """Parse the value of an option: JSON if it is JSON, otherwise the text itself.
+
+    Raises:
+        UnusableJson: If the JSON cannot be used.
+    """
+    try:
+        return parse_json(text)
+    except json.JSONDecodeError:
+        return text
+    except (RecursionError, ValueError):
+        raise UnusableJson("the value is nested too deeply, or has thousands of digits.") from None
 
 
 def _plain(value: Any, where: str, depth: int, faults: list[Fault]) -> Any:
@@ -128,7 +145,7 @@ def _plain_object(value: dict[Any, Any], where: str, depth: int, faults: list[Fa
 
 
 def _check_text(text: str, fault: Any) -> None:
-    if BAD_CHARACTER.search(text):
+    if "\0" in text or not is_unicode(text):
         fault("a text with a NUL or half a surrogate pair.", "Leave that character out.")
     elif len(text) > MAX_TEXT:
         fault(f"a text of {len(text):,} characters; the most is {MAX_TEXT:,}.", "Shorten it.")

@@ -12,12 +12,13 @@ import pyarrow as pa
 
 from anyrec.core.config import DataConfig
 from anyrec.core.errors import DataError, Fault, checked_path, did_you_mean
+from anyrec.core.values import show
 from anyrec.data.checks.request_tables import check_owners, check_request_tables
 from anyrec.data.dataset import Dataset
 from anyrec.data.formats.columns import id_column
 from anyrec.data.formats.containers import read_bytes, stem_and_kind
 from anyrec.data.formats.decode import TOP, decode_any
-from anyrec.data.formats.faults import Faults, show
+from anyrec.data.formats.faults import Faults
 from anyrec.data.formats.frames import is_table, of_frame
 from anyrec.data.formats.parts import PARTS, Part, Raw, finish_parts, no_records
 from anyrec.data.formats.places import Place, table_place

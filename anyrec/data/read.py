@@ -10,12 +10,13 @@ from typing import Any
 
 from anyrec.core.config import DataConfig
 from anyrec.core.errors import DataError, Fault, checked_path, did_you_mean
+from anyrec.core.values import show
 from anyrec.data.checks.row_limits import apply_limits
-from anyrec.data.checks.temporal_roles import apply_roles, check_roles
+from anyrec.data.checks.temporal_roles import apply_roles, unknown_roles
 from anyrec.data.checks.validate import check_tables
 from anyrec.data.formats.containers import STDIN, read_bytes, refuse_one_table
 from anyrec.data.formats.decode import TOP, Document, decode, doubled_keys
-from anyrec.data.formats.faults import Faults, show
+from anyrec.data.formats.faults import Faults
 from anyrec.data.formats.frames import dataframe_parts
 from anyrec.data.formats.movielens import is_movielens, read_movielens
 from anyrec.data.formats.parts import Part
@@ -104,7 +105,7 @@ def _finish(parts: list[Part], faults: Faults, notes: list[str], options: DataCo
     users, items, interactions = check_tables(
         parts[0].table, parts[1].table, parts[2].table, faults, options, notes=notes, places=places
     )
-    check_roles(options, users, items, faults)
+    faults.add_all(unknown_roles(options.roles, users, items))
     users, items, roles = apply_roles(users, items, options, notes, faults, places)
     tables = Tables(users, items, interactions, root, roles, notes)
     if faults:

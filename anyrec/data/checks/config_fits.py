@@ -1,4 +1,4 @@
-"""Keys of a config that name something of the data, checked against a dataset before anything is trained."""
+"""Checks that a config and a dataset fit together."""
 
 from __future__ import annotations
 
@@ -6,22 +6,23 @@ import numpy as np
 
 from anyrec.core.config import MAX_ROWS, Config, DataConfig
 from anyrec.core.errors import Fault, did_you_mean
-from anyrec.data.checks.temporal_roles import temporal_names
-from anyrec.data.dataset import Dataset
+from anyrec.data.checks.temporal_roles import unknown_roles
+from anyrec.data.tables import Tables
 
 
-def data_faults(config: Config, dataset: Dataset) -> list[Fault]:
-    """Roles and a category of features that the data lack, and keys of `data` by which the data were not read."""
-    faults = _not_read_by(config.data, dataset)
-    names = temporal_names(dataset.users, dataset.items)
+def data_faults(config: Config, dataset: Tables) -> list[Fault]:
+    """Check a config against a dataset before anything is trained.
+
+    Returns:
+        Faults for roles and an evaluation category of features that the data lack, and for keys of the config's `data` section
+        that the data were not read by.
+    """
+    faults = [*_not_read_by(config.data, dataset), *unknown_roles(config.data.roles, dataset.users, dataset.items)]
     for name, role in config.data.roles.items():
-        where = f"/data/roles/{name}"
-        if name not in names:
-            what = "the data have no such temporal feature."
-            faults.append(Fault(where, what, did_you_mean(name, names), "unknown role"))
-        elif dataset.roles.get(name, role) != role:
+        if dataset.roles.get(name, role) != role:
             what = f"the data were read with '{name}' as {dataset.roles[name]}, not as {role}."
-            faults.append(Fault(where, what, "Read them with it: Dataset.read(path, config.data).", "other role"))
+            hint = "Read them with it: Dataset.read(path, config.data)."
+            faults.append(Fault(f"/data/roles/{name}", what, hint, "other role"))
     category = config.evaluation.category
     if category is not None:
         known = [name for name in dataset.features("item") if name.startswith("categorical.")]
@@ -31,8 +32,8 @@ def data_faults(config: Config, dataset: Dataset) -> list[Fault]:
     return faults
 
 
-def _not_read_by(options: DataConfig, dataset: Dataset) -> list[Fault]:
-    """Limits that the data exceed: they were read without them."""
+def _not_read_by(options: DataConfig, dataset: Tables) -> list[Fault]:
+    """Return a fault for each limit that the data exceed, which shows that they were read without it."""
     counts = (np.bincount(rows) for rows in (dataset.user_rows, dataset.item_rows))
     users, items = (int(found[found > 0].min(initial=MAX_ROWS)) for found in counts)
     checks = {

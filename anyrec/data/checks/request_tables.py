@@ -9,9 +9,10 @@ import numpy as np
 import pyarrow as pa
 
 from anyrec.core.config import DataConfig
+from anyrec.core.values import show
 from anyrec.data.checks.temporal_roles import apply_roles
 from anyrec.data.checks.validate import check_tables
-from anyrec.data.formats.faults import Faults, show
+from anyrec.data.formats.faults import Faults
 from anyrec.data.formats.places import Place, json_place
 from anyrec.data.histories import HISTORY_NAMES
 from anyrec.data.ids import rows_of

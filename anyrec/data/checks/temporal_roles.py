@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from anyrec.core.config import DataConfig
-from anyrec.core.errors import did_you_mean
-from anyrec.data.formats.faults import Faults, show
+from anyrec.core.errors import Fault, did_you_mean
+from anyrec.core.values import show
+from anyrec.data.formats.faults import Faults
 from anyrec.data.formats.places import Place, json_place
 from anyrec.data.formats.times import TIME, clock_seconds, epochs, parse_times
 from anyrec.data.ids import rows_of
@@ -69,17 +70,15 @@ def temporal_names(users: pa.Table, items: pa.Table) -> list[str]:
     ]
 
 
-def check_roles(options: DataConfig, users: pa.Table, items: pa.Table, faults: Faults) -> None:
-    """Add a fault for each role that is declared for a feature that the data lack."""
+def unknown_roles(roles: dict[str, str], users: pa.Table, items: pa.Table) -> list[Fault]:
+    """Return a fault for each role that is declared for a feature that the data lack."""
     names = temporal_names(users, items)
-    for name in options.roles:
-        if name not in names:
-            faults.add(
-                "unknown role",
-                f"/data/roles/{name}",
-                "the data have no such temporal feature.",
-                did_you_mean(name, names),
-            )
+    what = "the data have no such temporal feature."
+    return [
+        Fault(f"/data/roles/{name}", what, did_you_mean(name, names), "unknown role")
+        for name in roles
+        if name not in names
+    ]
 
 
 def infer_role(column: pa.Array, item_ids: pa.Array) -> str:

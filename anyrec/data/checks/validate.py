@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from anyrec.core.config import DataConfig
-from anyrec.data.formats.faults import Faults, show
+from anyrec.core.values import show
+from anyrec.data.formats.faults import Faults
 from anyrec.data.formats.places import Place, json_place
 from anyrec.data.ids import rows_of
 

@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from anyrec.core.values import show
 from anyrec.data.formats.arrow_types import plain
-from anyrec.data.formats.faults import Faults, show
+from anyrec.data.formats.faults import Faults
 from anyrec.data.formats.nested import NOT_TEXT, check_nested, is_text
 from anyrec.data.formats.places import Pointer
 from anyrec.data.formats.times import epochs, parse_times

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import reprlib
 from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
 from anyrec.core.errors import SHOWN_PER_KIND, DataError, Fault
-
-_SHORT = reprlib.Repr()
-_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
-_SHORT.maxlevel = 4
 
 
 class Faults:
@@ -42,6 +36,11 @@ class Faults:
         self.counts[kind] += len(rows)
         self.shown += [Fault(*make(int(row)), kind) for row in rows[:room]]
 
+    def add_all(self, faults: Iterable[Fault]) -> None:
+        """Add faults that were made elsewhere."""
+        for fault in faults:
+            self.add(fault.kind, fault.where, fault.what, fault.hint)
+
     def error(self) -> DataError:
         """Return the error that reports all faults found so far."""
         return DataError(self.shown, dict(self.counts))
@@ -53,14 +52,3 @@ class Faults:
 
     def __bool__(self) -> bool:
         return bool(self.counts)
-
-
-def show(value: Any) -> str:
-    """A value, short, as Python writes it."""
-    if type(value) is int and value.bit_length() > 200:
-        return f"a whole number of {int(value.bit_length() * 0.30103) + 1} digits"
-    try:
-        text = _SHORT.repr(value)
-    except ValueError:  # holds a whole number too long to print
-        text = f"a {type(value).__name__}"
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from itertools import chain
 from typing import Any
 
+from anyrec.core.values import is_unicode
 from anyrec.data.formats.faults import Faults
 from anyrec.data.formats.places import Pointer
 
@@ -62,12 +63,11 @@ NOT_TEXT = ("encoding", "this text holds half a surrogate pair, which is no char
 
 
 def is_text(texts: Iterable[str]) -> bool:
-    """Whether all texts can be written as UTF-8."""
+    """Return whether all of these are texts that can be written as UTF-8."""
     try:
-        "".join(texts).encode()
-    except (UnicodeEncodeError, TypeError):  # TypeError: a key of a Python mapping that is no text
+        return is_unicode("".join(texts))
+    except TypeError:  # a key of a Python mapping may be of any type
         return False
-    return True
 
 
 def _is_finite(value: float) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from anyrec.core.errors import did_you_mean
+from anyrec.core.values import show
 from anyrec.data.formats.columns import (
     ALLOWED,
     feature_column,
@@ -18,7 +19,7 @@ from anyrec.data.formats.columns import (
     time_column,
 )
 from anyrec.data.formats.decode import FIELDS, Document, keys_of
-from anyrec.data.formats.faults import Faults, show
+from anyrec.data.formats.faults import Faults
 from anyrec.data.formats.nested import check_nested, is_text
 from anyrec.data.formats.places import Place, Pointer, column_of, json_place
 from anyrec.data.ids import Side

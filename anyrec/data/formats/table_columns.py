@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from anyrec.core.errors import did_you_mean
+from anyrec.core.values import show
 from anyrec.data.formats.arrow_types import UnreadableType, plain
 from anyrec.data.formats.columns import (
     NOT_FINITE,
@@ -23,7 +24,7 @@ from anyrec.data.formats.columns import (
     time_column,
     without,
 )
-from anyrec.data.formats.faults import Faults, show
+from anyrec.data.formats.faults import Faults
 from anyrec.data.formats.places import Place, Pointer, column_of
 from anyrec.data.formats.times import TIME, epochs, iso, parse_times
 

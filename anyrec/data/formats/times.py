@@ -8,6 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from anyrec.core.values import is_unicode
+
 TIME = pa.timestamp("us", "UTC")
 EARLIEST_SECOND = -62_135_596_800
 """0001-01-01T00:00:00Z: earlier times have no calendar date in Python."""
@@ -47,6 +49,14 @@ def parse_times(texts: pa.Array) -> tuple[pa.Array, np.ndarray]:
     good = pc.and_(good, pc.invert(pc.fill_null(pc.match_substring_regex(texts, f"^(?:{OUTSIDE})"), False)))
     bad = np.flatnonzero(pc.and_(texts.is_valid(), pc.invert(good)).to_numpy(zero_copy_only=False))
     return _canonical(pc.if_else(good, texts, None)).cast(TIME), bad
+
+
+def parse_time(text: str) -> int | None:
+    """Return the microseconds since 1970 of one ISO 8601 text, UTC if it names no zone; None if it is not a time."""
+    if not is_unicode(text):
+        return None
+    times, bad = parse_times(pa.array([text]))
+    return None if len(bad) else times.cast(pa.int64())[0].as_py()
 
 
 def _within(texts: pa.Array, times: pa.Array) -> tuple[pa.Array, np.ndarray]:
