@@ -176,7 +176,9 @@ class Answers(Known):
             return np.empty(0, np.int64)
         if not self.config.training.refit:
             return self.split.validation
-        return hold_out_users(self.dataset.user_rows, self.split.validation, rank.training.held_out, self.config.seed)
+        return hold_out_users(
+            self.dataset.user_rows, self.split.validation, rank.training.holdout_fraction, self.config.seed
+        )
 
     def _allowed(self, candidates: Sequence[Any] | pa.Array | None) -> np.ndarray | None:
         if candidates is None:

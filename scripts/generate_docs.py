@@ -71,7 +71,7 @@ plugin's own options, listed below. Switching the fusion is one word: `--set fus
 ```
 """
 FEATURES = """In `features`, a group's other keys are options of its encoder; `fields` gives single features another encoder or null;
-`together` averages the group's features into one vector before the fusion.
+`pool_group` averages the group's features into one vector before the fusion.
 """
 LEGACY = """## The older flat style
 

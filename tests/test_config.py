@@ -158,7 +158,7 @@ def test_what_the_data_lack_is_a_fault_before_training():
         ({"data": {"roles": {"user.nope": "items"}}}, "/data/roles/user.nope"),
         ({"data": {"roles": {"user.spending": "timestamps"}}}, "/data/roles/user.spending"),
         ({"evaluation": {"category": "categorical.nope"}}, "/evaluation/category"),
-        ({"features": {"audio_": {"together": True}}}, "/features/audio_"),
+        ({"features": {"audio_": {"pool_group": True}}}, "/features/audio_"),
         ({"data": {"max_users": 3}}, "/data/max_users"),
         ({"data": {"min_item_interactions": 900}}, "/data/min_item_interactions"),
     ):
@@ -229,7 +229,7 @@ def test_every_number_of_the_config_has_both_bounds():
                 assert {"maximum", "exclusiveMaximum"} & set(schema), where
 
 
-KEYS = ["type", "k", "fields", "together", "block", "fusion", "features", "history", "text", "dropout", "nope"]
+KEYS = ["type", "k", "fields", "pool_group", "block", "fusion", "features", "history", "text", "dropout", "nope"]
 VALUES = st.one_of(
     st.none(),
     st.booleans(),

@@ -7,6 +7,7 @@ import pytest
 from small import small_dataset
 
 from anyrec.core.config import Config
+from anyrec.core.discovery import discover
 from anyrec.core.errors import ConfigError
 from anyrec.core.legacy import KNOWN, is_legacy, translate
 from anyrec.core.load_config import load_config
@@ -132,6 +133,61 @@ def test_a_complete_config_reads_back_to_itself():
         {"fusion": {"type": "attention", "num_heads": 2}, "features": {"text": {"type": "hashed", "buckets": 99}}}
     )
     assert Config.model_validate(json.loads(config.model_dump_json())) == config
+
+
+def test_former_names_of_keys_still_work_and_are_noted_once():
+    ranker = {"type": "dcn", "training": {"kept": 0.3, "held_out": 0.4}}
+    config, notes = load_config(
+        {
+            "features": {"text": {"together": True}, "categorical": {"together": True}},
+            "pipeline": {"rank": ranker},
+        }
+    )
+    assert config.features["text"].pool_group and config.features["text"].options() == {}
+    assert config.pipeline.rank.training.validation_fraction == 0.3
+    assert config.pipeline.rank.training.holdout_fraction == 0.4
+    assert sorted(notes) == [
+        f"'{old}' is now called '{new}'. The old name will be removed; change it in your config."
+        for old, new in (("held_out", "holdout_fraction"), ("kept", "validation_fraction"), ("together", "pool_group"))
+    ]
+    assert load_config(config.model_dump(mode="json"))[1] == []
+
+
+def test_a_key_under_both_names_is_refused():
+    with pytest.raises(ConfigError, match="'together' is the former name of 'pool_group', which is also set"):
+        load_config({"features": {"text": {"together": True, "pool_group": True}}})
+
+
+def test_former_names_of_a_component_s_options_still_work(tmp_path):
+    (tmp_path / "length.py").write_text(
+        """
+from pydantic import Field
+from anyrec import Encoder
+from anyrec.core.contracts import Params
+
+class Length(Encoder):
+    type = "length"
+    group = "text"
+
+    class Params(Params):
+        renamed = {"size": "dimension"}
+        dimension: int = Field(1, ge=1, le=9)
+"""
+    )
+
+    def read(**options):
+        document = {"features": {"text": {"type": "length", **options}}, "plugins": [str(tmp_path)]}
+        return load_config(document, registry=discover([tmp_path]))
+
+    assert read(size=3)[1] == [
+        "'size' is now called 'dimension'. The old name will be removed; change it in your config."
+    ]
+    assert read(dimension=3)[1] == []
+    with pytest.raises(ConfigError, match="/features/text: 'size' is the former name of 'dimension'"):
+        read(size=3, dimension=3)
+    with pytest.raises(ConfigError, match="/features/text/dimension"):
+        read(size=30)
+    assert discover([tmp_path]).params("encoder", "length", {"size": 3}).dimension == 3
 
 
 def test_the_issue_s_list_is_known():

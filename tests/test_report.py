@@ -495,7 +495,7 @@ def test_masking_a_feature_equals_leaving_its_column_empty(interaction):
 
 
 def test_features_averaged_into_one_are_masked_as_one():
-    features = {"categorical": {"type": "categorical", "together": True}, "text": None, "temporal": None}
+    features = {"categorical": {"type": "categorical", "pool_group": True}, "text": None, "temporal": None}
     data = planted("occupation")
     recommender = fit(tower(features=features, training={"epochs": 1}), data)
     worth = feature_worth(recommender, "test", measure(recommender, "test", catalogue_of(recommender), ""), "ndcg@10")

@@ -7,12 +7,13 @@ no number, `true` is no number, and a number is finite. Every number has both bo
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
 from anyrec.core.outside import Outside
-from anyrec.core.renamed import present_name
+from anyrec.core.renamed import current_names, present_name
 
 TWO_TOWER = "two_tower"
 MAX_DIM = 16_384
@@ -31,12 +32,25 @@ Metric = Annotated[str, AfterValidator(_known_metric), WithJsonSchema({"type": "
 CutOff = Annotated[int, Field(ge=1, le=10_000)]
 
 
-class Section(BaseModel):
+class Keys(BaseModel):
+    """Base class of config objects, of which some keys were renamed. The former names still work."""
+
+    renamed: ClassVar[Mapping[str, str]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_former_names(cls, values: Any) -> Any:
+        return current_names(values, cls.renamed) if cls.renamed and isinstance(values, dict) else values
+
+
+class Section(Keys):
+    """A part of the config with fixed keys."""
+
     model_config = ConfigDict(extra="forbid", validate_default=True, strict=True, allow_inf_nan=False)
 
 
-class Component(BaseModel):
-    """A plugin by name, with its own options beside."""
+class Component(Keys):
+    """A plugin by name, with its own options as further keys."""
 
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
 
@@ -78,11 +92,14 @@ class IndexChoice(Component):
 class Feature(Component):
     """How the features of one group are encoded. Other keys are the encoder's own options."""
 
+    renamed = {"together": "pool_group"}
     type: str | None = Field(default=None, description="The encoder; by default the group's first choice.")  # type: ignore[assignment]
     fields: dict[str, Feature | None] = Field(
         default_factory=dict, description="Other choices for single features by name; null leaves that feature out."
     )
-    together: bool = Field(default=False, description="Average the group's features into one vector before the fusion.")
+    pool_group: bool = Field(
+        default=False, description="Average the group's features into one vector before the fusion."
+    )
 
     @field_validator("type")
     @classmethod
@@ -327,25 +344,33 @@ class RetrieveConfig(Section):
 
 
 class RankTrainingConfig(Section):
-    """How the ranker learns, from positives that the model did not learn from."""
+    """How the ranker is trained, on positives that the model was not trained on."""
 
+    renamed = {"kept": "validation_fraction", "held_out": "holdout_fraction"}
     epochs: int = Field(default=10, ge=1, le=100_000)
     batch_size: int = Field(default=32, ge=1, le=65_536, description="Lists a step.")
     learning_rate: float = Field(default=0.001, ge=1e-10, le=1000)
     weight_decay: float = Field(default=0.01, ge=0, le=1000)
     patience: int = Field(
-        default=2, ge=1, le=100_000, description="Stop after so many epochs without a lower loss on the kept part."
+        default=2,
+        ge=1,
+        le=100_000,
+        description="Stop after this many epochs in a row without a lower loss on the validation users.",
     )
-    kept: float = Field(
-        default=0.2, ge=0.001, le=0.99, description="Share of the users kept for stopping and for the verdict."
-    )
-    users: int = Field(default=10_000, ge=2, le=10**9, description="Learn from the lists of so many users at most.")
-    candidates: int = Field(default=200, ge=2, le=100_000, description="Learn from the first so many of each list.")
-    held_out: float = Field(
+    validation_fraction: float = Field(
         default=0.2,
         ge=0.001,
         le=0.99,
-        description="Share of the users whose last positive the model is not given, where else it would have learned from all.",
+        description="Fraction of users that decide when to stop and whether the ranker is better than the model's order.",
+    )
+    users: int = Field(default=10_000, ge=2, le=10**9, description="Train on the lists of at most this many users.")
+    candidates: int = Field(default=200, ge=2, le=100_000, description="Train on the first candidates of each list.")
+    holdout_fraction: float = Field(
+        default=0.2,
+        ge=0.001,
+        le=0.99,
+        description="Fraction of users whose last positive is withheld from the model to train the ranker, if the model would "
+        "otherwise be trained on all positives (no validation part, or `training.refit`).",
     )
 
 

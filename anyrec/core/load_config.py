@@ -16,7 +16,7 @@ from anyrec.core.errors import ConfigError, Fault, checked_path
 from anyrec.core.legacy import is_legacy, translate
 from anyrec.core.param_faults import faults_of
 from anyrec.core.registry import Registry
-from anyrec.core.renamed import renamed_encoders
+from anyrec.core.renamed import noting_former_names
 from anyrec.core.strict_json import UnusableJson, json_or_text, plain, read_config_file, split_pair
 from anyrec.core.values import show
 
@@ -63,23 +63,23 @@ def load_config(
             notes.append(
                 "A config of the older style keeps the fixed defaults; 'defaults': 'fitted' fits them to the data."
             )
-    notes += renamed_encoders(document)
-    try:
-        config = Config.model_validate(document)
-    except ValidationError as error:
-        raise ConfigError(faults_of(error, Config)) from None
-    faults = []
-    if registry is None:
-        faults = [
-            Fault(f"/plugins/{number}", f"there is no folder {show(folder)}.", "Give a folder of plugins.", "no folder")
-            for number, folder in enumerate(config.plugins)
-            if not os.path.isdir(folder)
-        ]
-        registry = discover([*config.plugins, *plugins])
-    faults += config_faults(config, registry, encoders_may_follow)
+    with noting_former_names() as renamed:
+        try:
+            config = Config.model_validate(document)
+        except ValidationError as error:
+            raise ConfigError(faults_of(error, Config)) from None
+        faults = []
+        if registry is None:
+            faults = [
+                Fault(f"/plugins/{n}", f"there is no folder {show(folder)}.", "Give a folder of plugins.", "no folder")
+                for n, folder in enumerate(config.plugins)
+                if not os.path.isdir(folder)
+            ]
+            registry = discover([*config.plugins, *plugins])
+        faults += config_faults(config, registry, encoders_may_follow)
     if faults:
         raise ConfigError(faults)
-    return config, notes
+    return config, notes + renamed
 
 
 def _set(document: dict[str, Any], override: str) -> list[Fault]:

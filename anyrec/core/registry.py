@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from anyrec.core.errors import ConfigError, Fault, did_you_mean
 from anyrec.core.param_faults import faults_of
-from anyrec.core.renamed import present_name
+from anyrec.core.renamed import current_names, present_name
 from anyrec.core.strict_json import plain
 
 
@@ -180,6 +180,10 @@ class Registry:
         if faults:
             inside = where.rstrip("/")
             raise ConfigError([replace(fault, where=inside + fault.where.rstrip("/")) for fault in faults])
+        try:
+            options = current_names(options, cls.Params.renamed)
+        except ValueError as error:
+            raise ConfigError(Fault(where, f"{error}.", kind="bad value")) from None
         try:
             return cls.Params.model_validate_json(json.dumps(options))
         except ValidationError as error:

@@ -1,43 +1,68 @@
-"""Names of components in earlier versions. They still work, in configs and in saved models."""
+"""Former names of components, of config keys and of components' options.
+
+They still work, in configs and in saved models. Reading a config notes each one that it uses (`noting_former_names`); loading
+a saved model does not, since its user did not write it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 RENAMED = {("encoder", "looks"): "visual_descriptor"}
-"""By kind of component and earlier name: the present name."""
+"""The current name of each renamed component, by its kind and former name."""
+
+_notes: ContextVar[list[str] | None] = ContextVar("notes about former names", default=None)
+
+
+@contextmanager
+def noting_former_names() -> Iterator[list[str]]:
+    """Collect one sentence for each former name that is used within the block, in this thread."""
+    notes: list[str] = []
+    token = _notes.set(notes)
+    try:
+        yield notes
+    finally:
+        _notes.reset(token)
 
 
 def present_name(kind: str, name: str) -> str:
-    """Return the present name of a component, which is `name` itself if it was never renamed."""
-    return RENAMED.get((kind, name), name)
+    """Return the current name of a component, which is `name` itself if it was never renamed."""
+    current = RENAMED.get((kind, name))
+    if current is None:
+        return name
+    _note(f"The {kind} '{name}'", current)
+    return current
 
 
-def renamed_encoders(document: dict[str, Any]) -> list[str]:
-    """Return one sentence about each earlier encoder name that a config uses.
+def current_names(values: Mapping[str, Any], renamed: Mapping[str, str]) -> dict[str, Any]:
+    """Replace former names of keys by the current ones.
 
     Args:
-        document: The config as parsed JSON. Values of other types than expected are ignored.
+        values: Values by key.
+        renamed: The current name of each former name.
+
+    Returns:
+        The values by current key.
+
+    Raises:
+        ValueError: A key is set under both names.
     """
-    names = dict.fromkeys(
-        name
-        for section in (document, document.get("user"), document.get("item"))
-        for choice in _choices(section)
-        if isinstance(name := choice.get("type"), str) and ("encoder", name) in RENAMED
-    )
-    return [
-        f"The encoder '{name}' is now called '{present_name('encoder', name)}'. The old name will be removed; "
-        "change it in your config."
-        for name in names
-    ]
+    found = dict(values)
+    for old, new in renamed.items():
+        if old not in found:
+            continue
+        if new in found:
+            raise ValueError(f"'{old}' is the former name of '{new}', which is also set; remove '{old}'")
+        found[new] = found.pop(old)
+        _note(f"'{old}'", new)
+    return found
 
 
-def _choices(section: object) -> Iterator[dict[str, Any]]:
-    """Yield the choices of all feature groups of a section, and of the single features within them."""
-    features = section.get("features") if isinstance(section, dict) else None
-    for choice in features.values() if isinstance(features, dict) else ():
-        if isinstance(choice, dict):
-            yield choice
-            fields = choice.get("fields")
-            yield from (own for own in fields.values() if isinstance(own, dict)) if isinstance(fields, dict) else ()
+def _note(what: str, current: str) -> None:
+    notes = _notes.get()
+    note = f"{what} is now called '{current}'. The old name will be removed; change it in your config."
+    if notes is not None and note not in notes:
+        notes.append(note)

@@ -78,7 +78,7 @@ def _rank(definitions: dict[str, Any]) -> dict[str, Any]:
 
 
 def _features(registry: Registry, definitions: dict[str, Any]) -> dict[str, Any]:
-    """By group: one of the encoders that read it, `fields` and `together` beside; without a type, any of them."""
+    """By group: one of the encoders that read it, `fields` and `pool_group` beside; without a type, any of them."""
     shared = definitions["Feature"]["properties"]
     groups: dict[str, Any] = {}
     for group in registry.groups():
@@ -94,7 +94,7 @@ def _features(registry: Registry, definitions: dict[str, Any]) -> dict[str, Any]
         groups[group] = {"anyOf": [{"$ref": f"#/$defs/feature:{group}"}, {"type": "null"}]}
     definitions["feature"] = {
         "type": "object",
-        "properties": {name: shared[name] for name in ("type", "together")},
+        "properties": {name: shared[name] for name in ("type", "pool_group")},
     }
     return {"properties": groups, "additionalProperties": {"anyOf": [{"$ref": "#/$defs/feature"}, {"type": "null"}]}}
 
@@ -108,8 +108,8 @@ def _choice(component: dict[str, Any], group: str, shared: dict[str, Any]) -> di
         fields = {"type": "object", "additionalProperties": {"$ref": f"#/$defs/field:{group}"}}
         properties |= {
             "fields": {**fields, "description": shared["fields"]["description"]},
-            "together": shared["together"],
+            "pool_group": shared["pool_group"],
         }
     else:
-        properties |= {"fields": True, "together": True}
+        properties |= {"fields": True, "pool_group": True}
     return {**component, "properties": properties}

@@ -114,7 +114,7 @@ def make_split(dataset: Dataset, config: Config, eligible: np.ndarray) -> tuple[
     rank = config.pipeline.rank if config.pipeline else None
     if rank is None or len(split.validation):
         return split, notes
-    share = rank.training.held_out
+    share = rank.training.holdout_fraction
     last = _last_of_some(dataset, split.train[eligible[split.train]], share, config.seed)
     note = f"Nothing validates: the last positives of {share:.0%} of the users do, so that the ranker learns from what the model did not."
     return Split(np.setdiff1d(split.train, last), last, split.test, split.protocol), [*notes, note]

@@ -227,7 +227,7 @@ def make_encoders(
         )
     if faults:
         raise ConfigError(list(dict.fromkeys(faults)))
-    together = [group for group, choice in choices.items() if choice is not None and choice.together]
+    together = [group for group, choice in choices.items() if choice is not None and choice.pool_group]
     return encoders, together
 
 

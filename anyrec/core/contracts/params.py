@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -13,12 +14,17 @@ class Params(BaseModel):
     Unknown keys are refused. Values must have exactly the declared type (`"3"` is not an integer), and numbers must be
     finite. Give every number both bounds, so that no value can exhaust the memory.
 
+    Attributes:
+        renamed: The current name of each option that was renamed. The former name still works.
+
     Example:
         class Params(Params):
+            renamed = {"channels": "bands"}
             bands: int = Field(32, ge=4, le=1024, description="Frequency bands of the spectrum.")
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+    renamed: ClassVar[Mapping[str, str]] = {}
 
 
 Width = Annotated[int, Field(ge=1, le=16_384)]

@@ -68,7 +68,7 @@ def train_ranker(
     _standardise(ranker, lists)
     first, catalogue = _copy(ranker), _catalogue(ranker, recommender)
     order = torch.randperm(len(lists.users), generator=torch.Generator().manual_seed(seed)).to(lists.users.device)
-    folds = [part for part in order.tensor_split(max(2, round(1 / options.kept))) if len(part)]
+    folds = [part for part in order.tensor_split(max(2, round(1 / options.validation_fraction))) if len(part)]
     tested = folds if len(order) <= FEW else folds[:1]
     before, after, epochs = [], [], []
     with progress_bar("ranker", len(tested) * options.epochs, progress) as bar:
