@@ -1,4 +1,4 @@
-"""What a user's items up to now have in common: running means of numbers and shares of categories, never of what comes later."""
+"""Aggregates of a user's past interactions: running means of item numbers, and frequencies of item categories."""
 
 from __future__ import annotations
 
@@ -9,69 +9,85 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from pydantic import Field
+from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
 from anyrec.core.contracts import HistoryEncoder, Params
 from anyrec.core.ragged import Prepared, Ragged
-from anyrec.core.windows import Batch, Events
+from anyrec.core.windows import Batch
 from anyrec.data.list_columns import flat, offsets_of
 from anyrec.encoders.categorical import Categorical
 from anyrec.encoders.continuous import Continuous, scaling_of
-from anyrec.encoders.history import items_of, moments_of
+from anyrec.encoders.history import History, items_of, moments_of
 
 BOUND = 5.0
-"""Aggregates are bounded at so many deviations."""
-FORGOTTEN = 2.0**-60
-"""A weight that no longer changes a float64 sum."""
+"""Aggregates are limited to this many standard deviations from the mean."""
+NEGLIGIBLE = 2.0**-60
+"""A weight below this does not change a float64 sum of numbers of similar size."""
 
 
 class Aggregates(HistoryEncoder):
-    """What a user's earlier items have in common: how many, the means of their numbers, the shares of their categories.
+    """Aggregates of a user's earlier items: how many, the means of their numbers, the frequencies of their categories.
 
-    In numbers: log(1 + count); of each continuous item feature the share of items that have it and the mean over those,
-    standardised; of each categorical one the share of items with each of its `top` commonest values, and with any
-    other. All standardised by the training histories, then projected. `{"history": {"fields": {"totals": {"type":
-    "aggregates"}}}}` sets it beside the sequence.
+    The aggregates are log(1 + count); for each continuous item feature, the fraction of items that have it and their
+    mean; for each categorical item feature, the fraction of items with each of the `top` most frequent values, and with
+    any other. They are standardised by the training histories and projected.
+
+    Example:
+        {"features": {"history": {"fields": {"totals": {"type": "aggregates"}}}}} adds them to the sequence model.
     """
 
     type = "aggregates"
     group = "history"
 
     class Params(Params):
-        top: int = Field(16, ge=1, le=4096, description="Values of a categorical item feature that are counted apart.")
+        top: int = Field(
+            16, ge=1, le=4096, description="Most frequent values of a categorical item feature that are counted."
+        )
         half_life: float | None = Field(
-            None, ge=1e-3, le=1e9, description="Interactions after which one weighs half; null weighs all alike."
+            None,
+            ge=1e-3,
+            le=1e9,
+            description="Interactions after which the weight of one is halved; null for equal weights.",
         )
         same_time: Literal["hidden", "ordered"] = Field(
             "hidden",
-            description="What happened at the very time of a target: hidden from it, or known where it stands before it in the file.",
+            description="Interactions at the time of the target: hidden, or visible if they precede it in the file.",
         )
 
-    def __init__(self, *arguments: Any, **options: Any):
-        super().__init__(*arguments, **options)
+    def __init__(self, params: BaseModel | None = None, output_dim: int = 64):
+        super().__init__(params, output_dim)
         self.window = None
         self.ordered = self.params.same_time == "ordered"
         self.mask_share = None
 
+    @classmethod
+    def example(cls) -> pa.Array:
+        """Return a column for the conformance kit."""
+        return History.example()
+
     def fit(self, column: pa.Array) -> None:
-        """Learns from the items that occur in `column`, whose features are `context.items`, each counted once."""
+        """Learn the scaling of the aggregates, from the items that occur in the histories, each counted once.
+
+        Args:
+            column: (users,) lists of `anyrec.data.histories.EVENT`, oldest first. They refer to `context.items`.
+        """
         events, owners = flat(column)
         self.timeless = pc.struct_field(events, "time").null_count == len(events)
         items, offsets = items_of(events), offsets_of(owners, len(column))
-        table = self._table(items)[0]
+        table = self._item_features(items)[0]
         self.numbers, self.categories = {}, {}
         for name in sorted(table.column_names):
             values = table.column(name).combine_chunks()
             if name.startswith("continuous."):
-                self.numbers[name] = Continuous(Continuous.Params(encoding="linear"))
+                self.numbers[name] = _linear()
                 self.numbers[name].fit(values)
             elif name.startswith("categorical."):
-                self.categories[name] = Categorical(Categorical.Params(max_categories=self.params.top))
+                self.categories[name] = _frequent(self.params.top)
                 self.categories[name].fit(values)
         if not self.numbers and not self.categories:
             self.context.warnings.append(
-                "No item has a continuous or categorical feature: the aggregates of a history are its length alone."
+                "No item has a continuous or categorical feature: the only aggregate of a history is its length."
             )
         self.mean, self.deviation = [], []
         for aggregate in self._aggregates(items, offsets):
@@ -81,16 +97,26 @@ class Aggregates(HistoryEncoder):
             self.deviation.append(deviation if deviation > 1e-9 else 1.0)
 
     def prepare(self, column: pa.Array) -> Prepared:
-        """column: list<EVENT> of `anyrec.data.histories`. Beside the values of `anyrec.core.windows.Events`:
-        `before`: (events, width) aggregates of what came before each; `known`: (events,) whether anything did;
-        `now`: (users, width) aggregates of all."""
+        """Compute the aggregates before each event, and after all of them.
+
+        Args:
+            column: (users,) lists of `anyrec.data.histories.EVENT`, oldest first.
+
+        Returns:
+            `anyrec.core.windows.Events`, with these values besides. A user without an event is absent.
+
+            before: (events, width) float32 aggregates of what came before each event.
+            known: (events,) bool, whether anything came before it.
+            now: (users, width) float32 aggregates of all events.
+        """
         events, owners = flat(column)
         offsets = offsets_of(owners, len(column))
         items, count, lengths = items_of(events), int(offsets[-1]), np.diff(offsets)
         begins = np.repeat(offsets[:-1], lengths)
         moments = moments_of(pc.struct_field(events, "time"), offsets)
-        seen = np.arange(count) - begins if self.ordered or self.timeless else moments
-        known, previous = seen > 0, np.maximum(begins + seen - 1, 0)
+        # Visible events before each one: all that precede it, or only those of earlier times.
+        visible = np.arange(count) - begins if self.ordered or self.timeless else moments
+        known, previous = visible > 0, np.maximum(begins + visible - 1, 0)
         there, last = lengths > 0, np.maximum(offsets[1:] - 1, 0)
         before = np.zeros((count, len(self.mean)), np.float32)
         now = np.zeros((len(column), len(self.mean)), np.float32)
@@ -108,34 +134,61 @@ class Aggregates(HistoryEncoder):
             "before": before,
             "known": known,
         }
-        ragged = {name: Ragged(torch.from_numpy(part), starts) for name, part in values.items()}
-        return Prepared({**ragged, "now": torch.from_numpy(now)}, torch.from_numpy(there))  # type: ignore[arg-type]
+        prepared: dict[str, Tensor | Ragged] = {
+            name: Ragged(torch.from_numpy(part), starts) for name, part in values.items()
+        }
+        prepared["now"] = torch.from_numpy(now)
+        return Prepared(prepared, torch.from_numpy(there))
 
     def build(self) -> None:
+        """Create the projection."""
         self.project = nn.Linear(len(self.mean), self.output_dim)
 
     def before(self, batch: Batch, values: Any, items: Tensor) -> tuple[Tensor, Tensor]:
-        """(positives, output_dim) the aggregates before each positive, and where there was anything before it."""
+        """Project the aggregates before each of the batch's positives.
+
+        Args:
+            batch: The positives of a training step.
+            values: What `prepare` returned, all rows.
+            items: Not used.
+
+        Returns:
+            (positives, output_dim), and (positives,) bool, whether anything came before.
+        """
         assert batch.events is not None
         return self.project(values["before"].values[batch.events]), values["known"].values[batch.events]
 
-    def forward(self, values: Events, items: Tensor | None = None) -> Tensor:
-        """values: histories of a batch of users -> (batch, output_dim), the aggregates of all they did."""
-        assert items is not None  # only where a user is read as they are now: what trains goes through `before`
+    def forward(self, values: Any, items: Tensor | None = None) -> Tensor:
+        """Project the aggregates of all events of a batch of users. Training uses `before` instead.
+
+        Args:
+            values: What `prepare` returned, the rows of the batch.
+            items: Not used.
+
+        Returns:
+            (batch, output_dim).
+        """
         return self.project(values["now"])
 
     def _aggregates(self, items: np.ndarray, offsets: np.ndarray) -> Iterator[np.ndarray]:
-        """One aggregate after another, each (events,) float64: of the user's events up to and with each event.
+        """Yield the aggregates one after another, each over the user's events up to and including each event.
 
-        One at a time, so that only float32 is kept of them all. items: (events,) rows of `context.items`.
+        One at a time, so that the float64 values of only one of them are in memory.
+
+        Args:
+            items: (events,) rows of `context.items`.
+            offsets: (users + 1,) of the events of each user.
+
+        Yields:
+            (events,) float64.
         """
         lengths = np.diff(offsets)
         places = np.arange(len(items)) - np.repeat(offsets[:-1], lengths)
         decay = 1.0 if self.params.half_life is None else 0.5 ** (1 / self.params.half_life)
-        sums = _Sums(places, decay)
+        sums = _RunningSums(places, decay)
         yield np.log1p(places + 1.0)
         weights = sums.of(np.ones(len(items)))
-        table, place = self._table(items)
+        table, place = self._item_features(items)
         for name, encoder in self.numbers.items():
             values, present = encoder.prepare(_column(table, name))
             having = sums.of(present.numpy().astype(np.float64)[place])
@@ -151,8 +204,8 @@ class Aggregates(HistoryEncoder):
                 having[owners[codes == code]] = 1.0
                 yield sums.of(having[place]) / weights
 
-    def _table(self, items: np.ndarray) -> tuple[pa.Table, np.ndarray]:
-        """The features read of the distinct `items: (events,)`, and (events,) the row there of each."""
+    def _item_features(self, items: np.ndarray) -> tuple[pa.Table, np.ndarray]:
+        """Return the features of the distinct `items: (events,)`, and (events,) int64, the row there of each."""
         assert self.context.items is not None
         names = [name for name in self.context.items.column_names if name.startswith(("continuous.", "categorical."))]
         rows, place = np.unique(items, return_inverse=True)
@@ -172,46 +225,53 @@ class Aggregates(HistoryEncoder):
         self.mean, self.deviation = scaling_of(state, len(state["mean"]))
         self.numbers, self.categories = {}, {}
         for name, learned in sorted(state["numbers"].items()):
-            self.numbers[name] = Continuous(Continuous.Params(encoding="linear"))
+            self.numbers[name] = _linear()
             self.numbers[name].restore(learned)
         for name, values in sorted(state["categories"].items()):
-            self.categories[name] = Categorical(Categorical.Params(max_categories=self.params.top))
+            self.categories[name] = _frequent(self.params.top)
             self.categories[name].restore({"vocabulary": pa.array(values, pa.string())})
 
-    @classmethod
-    def example(cls) -> pa.Array:
-        """A column for the conformance kit."""
-        from anyrec.encoders.history import History
 
-        return History.example()
+class _RunningSums:
+    """Sums over each user's events so far, in which an event that is `k` events old has the weight decay ** k.
 
+    The sums are made by doubling: each pass adds the sum that ends where the present one begins, so that the sums cover
+    1, 2, 4, 8, ... events. Unlike a difference of cumulative sums, no event of another user or of a later time is ever
+    added and subtracted again. A sum is therefore bit-identical whatever those events are.
 
-class _Sums:
-    """Sums over each user's events so far, one that is `k` events old weighing decay ** k.
-
-    By doubling: with each pass a sum reaches back twice as far. Nothing of another user or of a later event is ever
-    added and taken off again, so that a sum does not depend on them in its last bit either.
+    Args:
+        places: (events,) position of each event among its user's, from 0.
+        decay: Weight of the previous event relative to the present one.
     """
 
     def __init__(self, places: np.ndarray, decay: float):
-        """places: (events,) of each event among its user's, from 0."""
         longest = int(places.max()) + 1 if len(places) else 0
         self.passes: list[tuple[int, np.ndarray]] = []
-        reach, weight = 1, decay
-        while reach < longest and weight > FORGOTTEN:
-            self.passes.append((reach, np.where(places[reach:] >= reach, weight, 0.0)))
-            reach, weight = 2 * reach, weight * weight
+        covered, weight = 1, decay
+        while covered < longest and weight > NEGLIGIBLE:
+            self.passes.append((covered, np.where(places[covered:] >= covered, weight, 0.0)))
+            covered, weight = 2 * covered, weight * weight
 
     def of(self, values: np.ndarray) -> np.ndarray:
-        """values: (events,) float64 -> (events,) float64."""
+        """Return the running sums, (events,) float64, of `values: (events,) float64`."""
         total = values.copy()
-        for reach, weights in self.passes:
-            total[reach:] += total[:-reach] * weights
+        for covered, weights in self.passes:
+            total[covered:] += total[:-covered] * weights
         return total
 
 
+def _linear() -> Continuous:
+    """Return the encoder that standardises an item's numbers."""
+    return Continuous(Continuous.Params.model_validate({"encoding": "linear"}))
+
+
+def _frequent(top: int) -> Categorical:
+    """Return the encoder that finds the `top` most frequent categories of items."""
+    return Categorical(Categorical.Params.model_validate({"max_categories": top}))
+
+
 def _column(table: pa.Table, name: str) -> pa.Array:
-    """A feature; nulls where the table lacks it."""
+    """Return a feature of the items, which is null for all of them if the table has no such column."""
     if name not in table.column_names:
         return pa.nulls(len(table), pa.float64() if name.startswith("continuous.") else pa.string())
     return table.column(name).combine_chunks()

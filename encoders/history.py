@@ -1,4 +1,7 @@
-"""What a user did before, as a sequence of vectors looked up in the item tower, so that content speaks for new items."""
+"""A user's past interactions, read by a sequence model.
+
+Each interaction is represented by its item's vector in the item tower, so new items are represented by their content.
+"""
 
 from __future__ import annotations
 
@@ -8,63 +11,96 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from pydantic import Field
+from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
 from anyrec.core.contracts import HistoryEncoder, Params
 from anyrec.core.parallel import by_shares, shares_of
 from anyrec.core.ragged import Prepared, Ragged
 from anyrec.core.windows import Events, PackedSequences, last_windows
+from anyrec.data.histories import COLUMN
 from anyrec.data.list_columns import flat, offsets_of
-from anyrec.encoders.sequence_blocks import MASK_VALUE, Dropout, FadingMean, Gated, PreNorm, Recurrent
+from anyrec.encoders.sequence_blocks import HIDDEN_BIAS, DecayedMean, Dropout, LiGR, PreNorm, Recurrent
 from anyrec.interaction.feature_fusion import check_heads
 
 MICROSECONDS = 1e6
+"""Microseconds in a second."""
 USERS_AT_A_TIME = 128
-"""Histories read at once, of about the same length: what is filled up stays small."""
+"""Users encoded at once at inference. They have histories of similar length, so there is little padding."""
 
 
 class History(HistoryEncoder):
-    """The state of a sequence model after the user's last `window` interactions: the user's vector before the next one.
+    """The state of a sequence model after the user's last `window` interactions, which predicts the next one.
 
-    `transformer` sees what came before (SASRec, Kang and McAuley, 2018) and learns all positions at once;
-    `bidirectional` sees both sides and predicts what is hidden (BERT4Rec, Sun et al., 2019); `gru` (GRU4Rec); `mean`
-    fades with age.
+    `transformer` attends to earlier interactions only, so one pass trains on every position (SASRec). `bidirectional`
+    attends to both sides and predicts hidden interactions (BERT4Rec). `gru` is a recurrent network (GRU4Rec). `mean` is
+    a mean whose weights decay with the number of interactions since.
+
+    References:
+        Kang and McAuley, Self-Attentive Sequential Recommendation, 2018. Unlike SASRec, the loss, the negatives and by
+        default the layers (`ligr`) are those of the config, and sequences are packed without padding.
+        Sun et al., BERT4Rec, 2019.
+        Hidasi et al., Session-based Recommendations with Recurrent Neural Networks, 2016.
     """
 
     type = "history"
     group = "history"
 
     class Params(Params):
-        block: Literal["transformer", "bidirectional", "gru", "mean"] = "transformer"
-        variant: Literal["ligr", "pre_norm"] = Field("ligr", description="Layers of the transformers: gated or plain.")
+        block: Literal["transformer", "bidirectional", "gru", "mean"] = Field(
+            "transformer", description="The sequence model."
+        )
+        variant: Literal["ligr", "pre_norm"] = Field(
+            "ligr", description="Layers of the transformers: with gated residuals and SwiGLU, or plain."
+        )
         layers: int = Field(2, ge=1, le=64, description="Layers of the transformers and the gru.")
         heads: int = Field(2, ge=1, le=256, description="Attention heads; must divide the feature dimension.")
-        hidden: int = Field(4, ge=1, le=64, description="Width of a transformer's perceptron, in feature dimensions.")
-        dropout: float = Field(0.2, ge=0, le=0.99)
-        window: int = Field(100, ge=2, le=10_000, description="Interactions looked back on.")
-        use_position: bool = Field(True, description="Add a vector for the place in the window (transformers).")
-        use_gap: bool = Field(False, description="Add a vector for the time since the interaction before.")
-        use_kind: bool = Field(False, description="Add a vector for the interaction's type.")
+        hidden: int = Field(
+            4, ge=1, le=64, description="Hidden units of a transformer's perceptron, as a multiple of the dimension."
+        )
+        dropout: float = Field(0.2, ge=0, le=0.99, description="Fraction of values set to zero in training.")
+        window: int = Field(100, ge=2, le=10_000, description="Latest interactions that are read.")
+        use_position: bool = Field(True, description="Add a learned vector for the position (transformers).")
+        use_gap: bool = Field(False, description="Add a vector for the time since the previous interaction.")
+        use_kind: bool = Field(False, description="Add a learned vector for the type of interaction.")
         same_time: Literal["hidden", "ordered"] = Field(
             "hidden",
-            description="What happened at the very time of a target: hidden from it, or known where it stands before it in the file.",
+            description="Interactions at the time of the target: hidden, or visible if they precede it in the file.",
         )
-        mask_share: float = Field(0.2, ge=0.01, le=0.99, description="Share hidden in training (bidirectional).")
-        half_life: float = Field(5.0, ge=1e-3, le=1e9, description="Interactions after which one weighs half (mean).")
+        mask_share: float = Field(
+            0.2, ge=0.01, le=0.99, description="Fraction of interactions hidden in training (bidirectional)."
+        )
+        half_life: float = Field(
+            5.0, ge=1e-3, le=1e9, description="Interactions after which the weight of one is halved (mean)."
+        )
 
-    def __init__(self, *arguments: Any, **options: Any):
-        super().__init__(*arguments, **options)
+    def __init__(self, params: BaseModel | None = None, output_dim: int = 64):
+        super().__init__(params, output_dim)
         self.window = self.params.window
         self.ordered = self.params.same_time == "ordered"
         self.mask_share = self.params.mask_share if self.params.block == "bidirectional" else None
-        self.by_shares = self.params.block != "gru"  # torch's GRU draws its dropout from one generator for all threads
+        # torch's GRU draws its dropout from one generator for all threads, so its result would depend on their timing.
+        self.by_shares = self.params.block != "gru"
+
+    @classmethod
+    def example(cls) -> pa.Array:
+        """Return a column for the conformance kit."""
+        event = [{"item": k % 7, "time": 1_000_000 * k * k, "kind": ("view", "buy", None)[k % 3]} for k in range(9)]
+        return pa.array([None if n % 7 == 3 else event[: n % 5 + 1] for n in range(40)], COLUMN)
 
     def fit(self, column: pa.Array) -> None:
+        """Learn the types of interaction, in ascending order."""
         self.kinds = pc.struct_field(column.flatten(), "kind").drop_null().unique().sort().cast(pa.string())
 
     def prepare(self, column: pa.Array) -> Prepared:
-        """column: list<EVENT> of `anyrec.data.histories`."""
+        """Convert the events of each user to tensors.
+
+        Args:
+            column: (users,) lists of `anyrec.data.histories.EVENT`, oldest first.
+
+        Returns:
+            `anyrec.core.windows.Events`. A user without an event is absent.
+        """
         events, owners = flat(column)
         offsets = offsets_of(owners, len(column))
         times = pc.struct_field(events, "time")
@@ -82,22 +118,24 @@ class History(HistoryEncoder):
         )
 
     def build(self) -> None:
+        """Create the layers."""
         params, dim = self.params, self.output_dim
         self.resize = nn.Identity() if self.item_dim == dim else nn.Linear(self.item_dim, dim, bias=False)
-        self.nothing = nn.Parameter(torch.randn(dim) * 0.02)
+        self.nothing = nn.Parameter(torch.randn(dim) * 0.02)  # the vector of a token without an item
         self.dropout = Dropout(params.dropout)
         self.norm = nn.LayerNorm(dim)
         if params.use_gap:
             self.gap = nn.Linear(1, dim)
         if params.use_kind:
             self.kind = nn.Embedding(len(self.kinds) + 1, dim, padding_idx=0)
+        self.position: nn.Embedding | None = None
         if params.block == "gru":
             self.recurrent = Recurrent(dim, params.layers, params.dropout)
         elif params.block == "mean":
-            self.mean = FadingMean(dim, params.half_life)
+            self.mean = DecayedMean(dim, params.half_life)
         else:
             check_heads(dim, params.heads, "/features/history/heads")
-            layer = Gated if params.variant == "ligr" else PreNorm
+            layer = LiGR if params.variant == "ligr" else PreNorm
             self.layers = nn.ModuleList(
                 layer(dim, params.heads, params.hidden * dim, self.dropout) for _ in range(params.layers)
             )
@@ -106,9 +144,18 @@ class History(HistoryEncoder):
                 nn.init.normal_(self.position.weight, std=0.02)
 
     def states(self, windows: PackedSequences, items: Tensor, read: Tensor | None = None) -> Tensor:
-        """windows: (rows, length); items: (items, item_dim) -> (rows, length, output_dim), the user before each next
-        interaction;
-        or, of one column a row, `read: (rows,)`, alone: (rows, output_dim)."""
+        """Compute the user's vector at each token, or at one token of each row.
+
+        In training, the rows are distributed over threads, each of which builds the graph of its share.
+
+        Args:
+            windows: (rows, length) tokens.
+            items: (items, item_dim) vectors that `windows.items` indexes.
+            read: (rows,) int64, the only column of each row to compute; None for all columns.
+
+        Returns:
+            (rows, length, output_dim), or with `read` (rows, output_dim).
+        """
         if read is not None or not self.by_shares or not torch.is_grad_enabled():
             return self._states(windows, items, read)
         shares = [
@@ -116,41 +163,20 @@ class History(HistoryEncoder):
             for rows in shares_of(len(windows.items), items.device)
         ]
         if len(shares) > 1:
+            # The first share is the largest. Its size decides that of the pool, which all threads use.
             self.dropout.ready(shares[0].items.numel() * self.output_dim)
         return by_shares(self, self._states, shares, items)
 
-    def _states(self, windows: PackedSequences, items: Tensor, read: Tensor | None = None) -> Tensor:
-        tokens = self.dropout(self._tokens(windows, items))
-        if self.params.block == "gru":
-            states = self.recurrent(tokens, windows.first)
-        elif self.params.block == "mean":
-            states = self.mean(tokens, windows.visible(causal=True), windows.items >= 0)
-        else:
-            visible = windows.visible(causal=self.params.block == "transformer").unsqueeze(1)
-            bias = torch.zeros(visible.shape, device=tokens.device).masked_fill_(~visible, MASK_VALUE)
-            *lower, top = self.layers
-            for layer in lower:
-                tokens = layer(tokens, bias)
-            states = top(tokens, bias, read)
-            return self.norm(states if read is None else states.squeeze(1))
-        return self.norm(states if read is None else states[torch.arange(len(read), device=read.device), read])
-
-    def _tokens(self, windows: PackedSequences, items: Tensor) -> Tensor:
-        """(rows, length, output_dim)"""
-        there = (windows.items >= 0).unsqueeze(-1)
-        tokens = torch.where(there, self.resize(items)[windows.items.clamp(min=0)], self.nothing)
-        tokens = tokens * self.output_dim**0.5
-        if self.params.use_gap:
-            tokens = tokens + self.gap(windows.gaps.unsqueeze(-1) / 10)
-        if self.params.use_kind:
-            tokens = tokens + self.kind(windows.kinds)
-        if hasattr(self, "position"):
-            column = torch.arange(tokens.shape[1], device=tokens.device)
-            tokens = tokens + self.position(column - windows.first)
-        return tokens
-
     def forward(self, values: Events, items: Tensor | None = None) -> Tensor:
-        """values: histories of a batch of users; items: (items, item_dim) -> (batch, output_dim)."""
+        """Compute the users' vectors after all their interactions.
+
+        Args:
+            values: The events of a batch of users.
+            items: (items, item_dim) vectors of the items that the events refer to.
+
+        Returns:
+            (batch, output_dim).
+        """
         assert items is not None
         lengths = values["items"].lengths
         order = torch.argsort(lengths, stable=True)
@@ -162,39 +188,58 @@ class History(HistoryEncoder):
         found = torch.cat(parts) if parts else items.new_empty(0, self.output_dim)
         return torch.empty_like(found).index_copy(0, order, found)
 
+    def _states(self, windows: PackedSequences, items: Tensor, read: Tensor | None = None) -> Tensor:
+        """Compute the states on this thread. Arguments and result as of `states`."""
+        tokens = self.dropout(self._tokens(windows, items))
+        if self.params.block == "gru":
+            states = self.recurrent(tokens, windows.first)
+        elif self.params.block == "mean":
+            states = self.mean(tokens, windows.visible(causal=True), windows.items >= 0)
+        else:
+            visible = windows.visible(causal=self.params.block == "transformer").unsqueeze(1)
+            bias = torch.zeros(visible.shape, device=tokens.device).masked_fill_(~visible, HIDDEN_BIAS)
+            *lower, top = self.layers
+            for layer in lower:
+                tokens = layer(tokens, bias)
+            states = top(tokens, bias, read)  # only the last layer can be restricted to the columns that are read
+            return self.norm(states if read is None else states.squeeze(1))
+        if read is not None:
+            states = states[torch.arange(len(read), device=read.device), read]
+        return self.norm(states)
+
+    def _tokens(self, windows: PackedSequences, items: Tensor) -> Tensor:
+        """Return (rows, length, output_dim), the input of the sequence model."""
+        there = (windows.items >= 0).unsqueeze(-1)
+        tokens = torch.where(there, self.resize(items)[windows.items.clamp(min=0)], self.nothing)
+        tokens = tokens * self.output_dim**0.5  # as in SASRec: item vectors are small beside position vectors otherwise
+        if self.params.use_gap:
+            tokens = tokens + self.gap(windows.gaps.unsqueeze(-1) / 10)  # log seconds: 10 is about six hours
+        if self.params.use_kind:
+            tokens = tokens + self.kind(windows.kinds)
+        if self.position is not None:
+            column = torch.arange(tokens.shape[1], device=tokens.device)
+            tokens = tokens + self.position(column - windows.first)
+        return tokens
+
     def state(self) -> dict[str, Any]:
         return {"kinds": self.kinds}
 
     def restore(self, state: dict[str, Any]) -> None:
         self.kinds = state["kinds"]
 
-    @classmethod
-    def example(cls) -> pa.Array:
-        """A column for the conformance kit."""
-        from anyrec.data.histories import COLUMN
-
-        event = [{"item": k % 7, "time": 1_000_000 * k * k, "kind": ("view", "buy", None)[k % 3]} for k in range(9)]
-        return pa.array([None if n % 7 == 3 else event[: n % 5 + 1] for n in range(40)], COLUMN)
-
 
 def items_of(events: pa.Array) -> np.ndarray:
-    """(events,) int64 rows of the items' table."""
+    """Return (events,) int64, the row of each event's item in the table of items."""
     return pc.struct_field(events, "item").to_numpy(zero_copy_only=False).astype(np.int64)
 
 
-def _gaps(times: pa.Array, offsets: np.ndarray) -> np.ndarray:
-    """(events,) float32 log(1 + seconds) since the user's event before; 0 for the first and where a time is not known."""
-    moments = pc.fill_null(times, 0).to_numpy(zero_copy_only=False)
-    known = times.is_valid().to_numpy(zero_copy_only=False)
-    gaps = np.zeros(len(moments))
-    if len(moments):
-        gaps[1:] = np.where(known[1:] & known[:-1], moments[1:] - moments[:-1], 0) / MICROSECONDS
-        gaps[offsets[:-1][np.diff(offsets) > 0]] = 0
-    return np.log1p(np.maximum(gaps, 0)).astype(np.float32)
-
-
 def moments_of(times: pa.Array, offsets: np.ndarray) -> np.ndarray:
-    """(events,) int64 the place, within the user's events, of the first at the same time."""
+    """Return (events,) int64: the position, within the user's events, of the first event with the same time.
+
+    Args:
+        times: (events,) microseconds, user by user, oldest first; unknown times count as one time.
+        offsets: (users + 1,) of the events of each user.
+    """
     count = int(offsets[-1])
     moments = pc.fill_null(times, -1).to_numpy(zero_copy_only=False)
     begins = np.zeros(count, bool)
@@ -203,3 +248,16 @@ def moments_of(times: pa.Array, offsets: np.ndarray) -> np.ndarray:
         begins[offsets[:-1][np.diff(offsets) > 0]] = True
     first = np.maximum.accumulate(np.where(begins, np.arange(count), 0)) if count else np.empty(0, np.int64)
     return (first - np.repeat(offsets[:-1], np.diff(offsets))).astype(np.int64)
+
+
+def _gaps(times: pa.Array, offsets: np.ndarray) -> np.ndarray:
+    """Return (events,) float32, log(1 + seconds) since the user's previous event; 0 if either has no time, or no event
+    precedes it.
+    """
+    moments = pc.fill_null(times, 0).to_numpy(zero_copy_only=False)
+    known = times.is_valid().to_numpy(zero_copy_only=False)
+    gaps = np.zeros(len(moments))
+    if len(moments):
+        gaps[1:] = np.where(known[1:] & known[:-1], moments[1:] - moments[:-1], 0) / MICROSECONDS
+        gaps[offsets[:-1][np.diff(offsets) > 0]] = 0
+    return np.log1p(np.maximum(gaps, 0)).astype(np.float32)

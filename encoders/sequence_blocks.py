@@ -1,6 +1,6 @@
-"""The layers that read runs of tokens: transformer blocks, a recurrent one, a fading mean.
+"""The layers of sequence models: transformer layers, a recurrent layer and a decayed mean.
 
-All take tokens `(rows, length, dim)` and `visible: (rows, length, length)` bool, which token may look at which.
+All take tokens `(rows, length, dim)` of packed sequences (`anyrec.core.windows.PackedSequences`).
 """
 
 from __future__ import annotations
@@ -11,17 +11,23 @@ from torch.nn import functional
 
 from anyrec.core.parallel import generator
 
-MASK_VALUE = -1e9
+HIDDEN_BIAS = -1e9
+"""Added to the attention score of a token that must not be attended to. Finite, since rows of only -inf give NaN."""
 STEPS = 256
+"""Values of a random byte; the dropout rate is rounded to a multiple of 1/256."""
 POOL = 2
-"""Masks are cut out of so many times the values of the largest."""
+"""Size of the pool of random numbers, in multiples of the largest mask."""
 
 
 class Dropout(nn.Module):
-    """Silences a share of the values in training, to the nearest 1/256, and scales up the rest.
+    """Dropout at a rate rounded to a multiple of 1/256, with masks cut from a pool of random numbers.
 
-    On a processor random numbers cost more than the layers between: a pool of them is made once an epoch, and each
-    mask is cut out of it at a random place. One instance is shared by all layers.
+    On a CPU, drawing random numbers takes more time than the layers between. A pool of them is drawn once an epoch, and
+    each mask is a slice of it from a random place. Masks of the same epoch are therefore not independent. One
+    instance is shared by all layers, and so is its pool.
+
+    Args:
+        share: Fraction of the values to set to zero in training. The others are scaled up to keep the mean.
     """
 
     def __init__(self, share: float):
@@ -30,16 +36,24 @@ class Dropout(nn.Module):
         self.pools: dict[torch.dtype, Tensor] = {}
 
     def train(self, mode: bool = True) -> Dropout:
+        """Set the mode, and drop the pool: each epoch draws a new one."""
         self.pools = {}
         return super().train(mode)
 
     def ready(self, count: int) -> None:
-        """Makes the pool for up to `count` values at a time, where it is not yet made: before threads that would each make one."""
+        """Draw the pool, if there is none that is large enough.
+
+        Call it before starting threads; otherwise each of them would draw its own.
+
+        Args:
+            count: Values of the largest mask.
+        """
         pool = self.pools.get(torch.float32)
         if self.training and self.below and (pool is None or len(pool) < POOL * count):
             self.pools = {torch.float32: self._pool(POOL * count)}
 
     def forward(self, values: Tensor) -> Tensor:
+        """Return `values` with some of them set to zero, in training; otherwise `values`."""
         if not self.training or not self.below:
             return values
         if values.is_cuda:
@@ -53,14 +67,19 @@ class Dropout(nn.Module):
         return values * pool[start : start + count].view_as(values)
 
     def _pool(self, count: int) -> Tensor:
-        """(count,) 0, or what makes up for the zeros; eight of them from one draw."""
+        """Return (count,) float32: 0, or the factor that keeps the mean. One draw of 64 bits gives eight of them."""
         words = torch.empty((count + 7) // 8, dtype=torch.int64).random_(-(2**63), None)
         keep = words.view(torch.uint8)[:count] >= self.below
         return keep * (STEPS / (STEPS - self.below))
 
 
-class Attention(nn.Module):
-    """Multi-head self-attention."""
+class SelfAttention(nn.Module):
+    """Multi-head self-attention.
+
+    Args:
+        dim: Dimension of the tokens.
+        heads: Attention heads; must divide `dim`.
+    """
 
     def __init__(self, dim: int, heads: int):
         super().__init__()
@@ -69,39 +88,74 @@ class Attention(nn.Module):
         self.out = nn.Linear(dim, dim)
 
     def forward(self, tokens: Tensor, bias: Tensor) -> Tensor:
-        """tokens: (rows, length, dim); bias: (rows, 1, length, length), added to the scores."""
+        """Attend from all tokens.
+
+        Args:
+            tokens: (rows, length, dim).
+            bias: (rows, 1, length, length), added to the attention scores.
+
+        Returns:
+            (rows, length, dim).
+        """
         rows, length, dim = tokens.shape
         split = self.project(tokens).view(rows, length, 3, self.heads, dim // self.heads)
-        query, key, value = split.permute(2, 0, 3, 1, 4)
+        query, key, value = split.permute(2, 0, 3, 1, 4)  # each (rows, heads, length, dim / heads)
         mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query.dtype))
         return self.out(mixed.transpose(1, 2).reshape(rows, length, dim))
 
     def at(self, tokens: Tensor, bias: Tensor, place: Tensor) -> Tensor:
-        """The same for one token a row: place (rows,); bias (rows, 1, 1, length) -> (rows, 1, dim)."""
+        """Attend from one token of each row only, which inference needs.
+
+        Args:
+            tokens: (rows, length, dim).
+            bias: (rows, 1, 1, length), added to the attention scores.
+            place: (rows,) int64, the column of the token.
+
+        Returns:
+            (rows, 1, dim).
+        """
         rows, length, dim = tokens.shape
         weight, shift = self.project.weight, self.project.bias
         query = functional.linear(tokens[torch.arange(rows, device=place.device), place], weight[:dim], shift[:dim])
         split = functional.linear(tokens, weight[dim:], shift[dim:]).view(
             rows, length, 2, self.heads, dim // self.heads
         )
-        key, value = split.permute(2, 0, 3, 1, 4)
+        key, value = split.permute(2, 0, 3, 1, 4)  # each (rows, heads, length, dim / heads)
         query = query.view(rows, self.heads, 1, dim // self.heads)
         mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query.dtype))
         return self.out(mixed.reshape(rows, 1, dim))
 
 
 class PreNorm(nn.Module):
-    """Attention and a two-layer perceptron, each normalised before and added (Xiong et al., 2020)."""
+    """A transformer layer that normalises the input of attention and of the perceptron.
+
+    Args:
+        dim: Dimension of the tokens.
+        heads: Attention heads; must divide `dim`.
+        hidden: Hidden units of the perceptron.
+        dropout: Applied to the outputs of attention and perceptron.
+
+    References:
+        Xiong et al., On Layer Normalization in the Transformer Architecture, 2020.
+    """
 
     def __init__(self, dim: int, heads: int, hidden: int, dropout: Dropout):
         super().__init__()
         self.norms = nn.ModuleList([nn.LayerNorm(dim), nn.LayerNorm(dim)])
-        self.attention = Attention(dim, heads)
+        self.attention = SelfAttention(dim, heads)
         self.wide, self.narrow = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
         self.dropout = dropout
 
     def forward(self, tokens: Tensor, bias: Tensor, place: Tensor | None = None) -> Tensor:
-        """place: (rows,) the one token a row that is wanted, by default all."""
+        """
+        Args:
+            tokens: (rows, length, dim).
+            bias: (rows, 1, length, length), added to the attention scores.
+            place: (rows,) int64, the column of the one token of each row to compute; None for all tokens.
+
+        Returns:
+            (rows, length, dim), or with `place` (rows, 1, dim).
+        """
         normed = self.norms[0](tokens)
         if place is None:
             mixed = self.attention(normed, bias)
@@ -112,14 +166,28 @@ class PreNorm(nn.Module):
         return self.join(tokens, mixed)
 
     def join(self, tokens: Tensor, mixed: Tensor) -> Tensor:
+        """Add the output of attention, then that of the perceptron.
+
+        Args:
+            tokens: (rows, length, dim), the input of the layer.
+            mixed: (rows, length, dim), the output of attention.
+
+        Returns:
+            (rows, length, dim).
+        """
         tokens = tokens + self.dropout(mixed)
         hidden = functional.gelu(self.wide(self.norms[1](tokens)))
         return tokens + self.dropout(self.narrow(hidden))
 
 
-class Gated(PreNorm):
-    """LiGR: what is added passes a gate made from what it is added to, and the perceptron is SwiGLU
-    (eSASRec, arXiv 2508.06450, after LiGR, arXiv 2502.03417)."""
+class LiGR(PreNorm):
+    """A transformer layer with gated residuals and a SwiGLU perceptron.
+
+    What attention and perceptron add is multiplied by a gate, the sigmoid of a linear map of what it is added to.
+
+    References:
+        eSASRec, arXiv 2508.06450, after LiGR, arXiv 2502.03417.
+    """
 
     def __init__(self, dim: int, heads: int, hidden: int, dropout: Dropout):
         super().__init__(dim, heads, hidden, dropout)
@@ -128,6 +196,7 @@ class Gated(PreNorm):
         self.gates = nn.ModuleList([nn.Linear(dim, dim), nn.Linear(dim, dim)])
 
     def join(self, tokens: Tensor, mixed: Tensor) -> Tensor:
+        """Add the gated outputs of attention and perceptron. Shapes as of `PreNorm.join`."""
         tokens = tokens + self.gates[0](tokens).sigmoid() * self.dropout(mixed)
         normed = self.norms[1](tokens)
         hidden = functional.silu(self.gate(normed)) * self.wide(normed)
@@ -135,29 +204,53 @@ class Gated(PreNorm):
 
 
 class Recurrent(nn.Module):
-    """A gated recurrent unit over each run by itself (GRU4Rec, Hidasi et al., 2016)."""
+    """A gated recurrent unit over each run of a packed row.
+
+    Args:
+        dim: Dimension of the tokens and of the hidden state.
+        layers: Layers.
+        dropout: Dropout rate between layers.
+
+    References:
+        Hidasi et al., Session-based Recommendations with Recurrent Neural Networks (GRU4Rec), 2016.
+    """
 
     def __init__(self, dim: int, layers: int, dropout: float):
         super().__init__()
         self.gru = nn.GRU(dim, dim, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
 
     def forward(self, tokens: Tensor, first: Tensor) -> Tensor:
-        """first: (rows, length), the column at which each token's run begins."""
+        """
+        Args:
+            tokens: (rows, length, dim).
+            first: (rows, length) int64, the column at which the run of each token begins.
+
+        Returns:
+            (rows, length, dim).
+        """
         column = torch.arange(tokens.shape[1], device=first.device).expand_as(first)
         place = column - first
+        # Unpack: one padded row for each run, (runs, longest run, dim).
         run = (place == 0).flatten().cumsum(0) - 1
         lengths = torch.bincount(run)
         padded = tokens.new_zeros(len(lengths), int(lengths.max()), tokens.shape[2])
         cells = (run, place.flatten())
         padded = padded.index_put(cells, tokens.flatten(0, 1))
-        # Runs of one length are side by side, so that the steps past a run's end are not taken.
+        # torch's packed sequences skip the steps after the end of a run.
         packed = nn.utils.rnn.pack_padded_sequence(padded, lengths.cpu(), batch_first=True, enforce_sorted=False)
         states, _ = nn.utils.rnn.pad_packed_sequence(self.gru(packed)[0], batch_first=True)
         return states[cells].view_as(tokens)
 
 
-class FadingMean(nn.Module):
-    """The mean of the tokens so far, each weighing half as much for every `half_life` that came after it."""
+class DecayedMean(nn.Module):
+    """A linear map of the weighted mean of the tokens so far; weights decay exponentially with the tokens since.
+
+    The map starts as the identity.
+
+    Args:
+        dim: Dimension of the tokens.
+        half_life: Tokens after which the weight of a token is halved.
+    """
 
     def __init__(self, dim: int, half_life: float):
         super().__init__()
@@ -167,9 +260,17 @@ class FadingMean(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, tokens: Tensor, visible: Tensor, there: Tensor) -> Tensor:
-        """visible: (rows, length, length); there: (rows, length), tokens that hold an event."""
+        """
+        Args:
+            tokens: (rows, length, dim).
+            visible: (rows, length, length) bool, whether a token (second dimension) can see another (third).
+            there: (rows, length) bool, whether a token holds an item. Others have no weight.
+
+        Returns:
+            (rows, length, dim); the map of zero if no token has a weight.
+        """
         column = torch.arange(tokens.shape[1], device=tokens.device)
-        age = (column.unsqueeze(1) - column).clamp(min=0)
-        weights = (0.5 ** (age / self.half_life)) * (visible & there.unsqueeze(1))
+        recency_decay = 0.5 ** ((column.unsqueeze(1) - column).clamp(min=0) / self.half_life)  # (length, length)
+        weights = recency_decay * (visible & there.unsqueeze(1))  # (rows, length, length)
         weights = weights / weights.sum(2, keepdim=True).clamp(min=1e-12)
         return self.out(weights.to(tokens.dtype) @ tokens)

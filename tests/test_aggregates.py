@@ -183,14 +183,14 @@ def test_without_any_time_the_order_of_the_file_counts():
     assert encoder.encode_column(events_of(*users)).values["known"].values.tolist() == [False, True, True]
 
 
-def test_items_without_numbers_and_categories_leave_the_length_and_it_is_said():
+def test_without_numbers_and_categories_of_items_the_length_is_the_only_aggregate():
     encoder = encoder_of(ITEMS.select(["item_id", "text.title"]))
     column = events_of([(1, 1), (2, 2)], [])
     encoder.fit(column)
     prepared = encoder.encode_column(column)
     assert prepared.values["now"].shape == (2, 1)
     assert prepared.present.tolist() == [True, False]
-    assert any("length alone" in warning for warning in encoder.context.warnings)
+    assert any("the only aggregate of a history is its length" in warning for warning in encoder.context.warnings)
 
 
 def shoppers(users=90, items=72, each=7, seed=0):
