@@ -1,56 +1,108 @@
-"""anyrec: a recommender trained on anybody's data.
+"""anyrec: trains a recommender on users, items and interactions with any mix of features.
 
-from anyrec import Dataset, Recommender
+Example:
+    from anyrec import Dataset, Recommender
 
-recommender = Recommender.from_config("cfg.json").fit(Dataset.read("data.json"))
-recommender.recommend(["user 1"], k=10)
+    recommender = Recommender.from_config("cfg.json").fit(Dataset.read("data.json"))
+    recommender.recommend(["user 1"], k=10)
+
+What this module exports is the public API: the recommender and its data, and what plugins are made of
+(docs/plugins.md). Everything else may change.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from anyrec.core.config import Config
-    from anyrec.core.contracts import Classical, Encoder, Fusion, Head, Interaction, Loss, Sampler
+    from anyrec.core.contracts import (
+        Classical,
+        Context,
+        Encoder,
+        Fusion,
+        Head,
+        HistoryEncoder,
+        Interaction,
+        Loss,
+        Negatives,
+        Params,
+        Sampler,
+    )
+    from anyrec.core.errors import AnyrecError, NotFittedError
     from anyrec.core.hooks import hookimpl
+    from anyrec.core.ragged import Prepared, Ragged
     from anyrec.data.dataset import Dataset
-    from anyrec.pipeline.contracts import Rule, Source
+    from anyrec.pipeline.contracts import Lists, Request, Rule, Source
     from anyrec.recommender import Recommender
     from anyrec.retrieval.index import Index
+    from anyrec.retrieval.results import SearchResult
 
 __version__ = "0.1.0"
 __all__ = [
+    "AnyrecError",
     "Classical",
     "Config",
+    "Context",
     "Dataset",
     "Encoder",
     "Fusion",
     "Head",
+    "HistoryEncoder",
     "Index",
     "Interaction",
+    "Lists",
     "Loss",
+    "Negatives",
+    "NotFittedError",
+    "Params",
+    "Prepared",
+    "Ragged",
     "Recommender",
+    "Request",
     "Rule",
     "Sampler",
+    "SearchResult",
     "Source",
     "hookimpl",
 ]
 
 _HOMES = {
+    "AnyrecError": "core.errors",
+    "Classical": "core.contracts",
     "Config": "core.config",
+    "Context": "core.contracts",
     "Dataset": "data.dataset",
-    "Recommender": "recommender",
+    "Encoder": "core.contracts",
+    "Fusion": "core.contracts",
+    "Head": "core.contracts",
+    "HistoryEncoder": "core.contracts",
     "Index": "retrieval.index",
+    "Interaction": "core.contracts",
+    "Lists": "pipeline.contracts",
+    "Loss": "core.contracts",
+    "Negatives": "core.contracts",
+    "NotFittedError": "core.errors",
+    "Params": "core.contracts",
+    "Prepared": "core.ragged",
+    "Ragged": "core.ragged",
+    "Recommender": "recommender",
+    "Request": "pipeline.contracts",
     "Rule": "pipeline.contracts",
+    "Sampler": "core.contracts",
+    "SearchResult": "retrieval.results",
     "Source": "pipeline.contracts",
     "hookimpl": "core.hooks",
-    **dict.fromkeys(["Classical", "Encoder", "Fusion", "Head", "Interaction", "Loss", "Sampler"], "core.contracts"),
 }
 
 
 def __getattr__(name: str) -> Any:
-    """Each name is imported when first used, so that `import anyrec` costs nothing."""
+    """Import an exported name when it is first used, so that `import anyrec` loads nothing heavy."""
     if name not in _HOMES:
         raise AttributeError(f"module 'anyrec' has no attribute {name!r}")
-    from importlib import import_module
+    value = getattr(import_module(f"anyrec.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
 
-    return getattr(import_module(f"anyrec.{_HOMES[name]}"), name)
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

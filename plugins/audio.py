@@ -1,6 +1,7 @@
-"""A drop-in encoder: WAV files by their spectrogram, in pure NumPy. Having this file here is enough."""
+"""A drop-in encoder of WAV files by their spectrum, in pure NumPy. anyrec finds it because it is in this folder."""
 
 import wave
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -8,24 +9,31 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from anyrec import Encoder
-from anyrec.core.contracts import Params
-from anyrec.core.ragged import Prepared
-from anyrec.data.images import ImageFault as FileFault
-from anyrec.data.images import find_file
+from anyrec import Encoder, Params, Prepared
+from anyrec.data.images import ImageFault, find_file
+
+WINDOW = 1024
+"""Samples in a frame of the spectrogram."""
 
 
 class Audio(Encoder):
-    """A sound by the mean and deviation of its log spectrum in bands an octave's fraction wide."""
+    """Encodes a sound by the mean and standard deviation over time of its log energy in frequency bands."""
 
     type = "audio"
 
     class Params(Params):
-        bands: int = Field(32, ge=4, le=1024, description="Bands of the spectrum.")
-        seconds: float = Field(30.0, ge=0.01, le=3600, description="Sound read of each file.")
+        bands: int = Field(32, ge=4, le=1024, description="Frequency bands, equally wide on a logarithmic scale.")
+        seconds: float = Field(30.0, ge=0.01, le=3600, description="Seconds read from the start of each file.")
 
     def prepare(self, column: pa.Array) -> Prepared:
-        """(rows,) file names, relative to the data file -> (rows, 2 * bands) float32."""
+        """Read the files.
+
+        Args:
+            column: (rows,) file names, relative to the data file.
+
+        Returns:
+            (rows, 2 * bands) float32, and the mask of the files that could be read.
+        """
         values, present = np.zeros((len(column), 2 * self.params.bands), np.float32), np.zeros(len(column), bool)
         unreadable = []
         for row, name in enumerate(column.to_pylist()):
@@ -35,7 +43,7 @@ class Audio(Encoder):
                 file = find_file(name, self.context.root, self.context.allow_outside_root)
                 values[row] = spectrum(file, self.params.bands, self.params.seconds)
                 present[row] = True
-            except (OSError, EOFError, wave.Error, ValueError, FileFault) as error:
+            except (OSError, EOFError, wave.Error, ValueError, ImageFault) as error:
                 unreadable.append(f"'{name}' ({error})")
         if unreadable:
             self.context.warnings.append(
@@ -51,13 +59,22 @@ class Audio(Encoder):
         return self.layers(values)
 
 
-def spectrum(path, bands: int, seconds: float) -> np.ndarray:
-    """(2 * bands,) mean and deviation over time of the log energy in each band."""
+def spectrum(path: Path, bands: int, seconds: float) -> np.ndarray:
+    """Compute the log energy in each band.
+
+    Args:
+        path: A WAV file.
+        bands: Number of bands.
+        seconds: Seconds to read.
+
+    Returns:
+        (2 * bands,) float32, the means over time, then the standard deviations.
+    """
     samples, rate = read_wav(path, seconds)
-    window = 1024
-    padded = np.pad(samples, (0, max(0, window - len(samples))))
-    frames = np.lib.stride_tricks.sliding_window_view(padded, window)[:: window // 2] * np.hanning(window)
-    energy = np.abs(np.fft.rfft(frames, axis=1)) ** 2
+    padded = np.pad(samples, (0, max(0, WINDOW - len(samples))))
+    frames = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[:: WINDOW // 2] * np.hanning(WINDOW)
+    energy = np.abs(np.fft.rfft(frames, axis=1)) ** 2  # (frames, WINDOW // 2 + 1)
+    # Edges of the bands from 50 Hz to half the sampling rate, as positions among the frequencies; each band has at least one.
     edges = np.geomspace(50, rate / 2, bands + 1) / (rate / 2) * (energy.shape[1] - 1)
     cumulative = np.concatenate([np.zeros((len(energy), 1)), np.cumsum(energy, 1)], 1)
     low, high = np.floor(edges[:-1]).astype(int), np.ceil(edges[1:]).astype(int) + 1
@@ -65,8 +82,16 @@ def spectrum(path, bands: int, seconds: float) -> np.ndarray:
     return np.concatenate([levels.mean(0), levels.std(0)]).astype(np.float32)
 
 
-def read_wav(path, seconds: float) -> tuple[np.ndarray, int]:
-    """Samples in -1 to 1, channels averaged, and the sampling rate. 8, 16, 24 and 32 bit PCM."""
+def read_wav(path: Path, seconds: float) -> tuple[np.ndarray, int]:
+    """Read a WAV file of 8, 16, 24 or 32 bit PCM.
+
+    Args:
+        path: The file.
+        seconds: Seconds to read.
+
+    Returns:
+        (samples,) float64 in -1 to 1, the mean of the channels; and the sampling rate in Hz.
+    """
     with wave.open(str(path), "rb") as file:
         rate, width, channels = file.getframerate(), file.getsampwidth(), file.getnchannels()
         data = np.frombuffer(file.readframes(int(rate * seconds)), np.uint8)
@@ -74,7 +99,7 @@ def read_wav(path, seconds: float) -> tuple[np.ndarray, int]:
         raise ValueError("it holds no sound")
     if width == 1:
         samples = data.astype(np.float64) / 127.5 - 1
-    else:
+    else:  # the bytes become the upper ones of a 32 bit integer
         wide = np.zeros((len(data) // width, 4), np.uint8)
         wide[:, 4 - width :] = data.reshape(-1, width)
         samples = wide.view("<i4").ravel() / 2.0**31
