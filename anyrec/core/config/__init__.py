@@ -1,0 +1,66 @@
+"""The config: every key with its bounds and its default.
+
+Each key is optional, and unknown keys are refused. A component (`fusion`, `loss`, ...) is named by `type`; its other keys are the
+component's own `Params`. Values are strict: `"3"` is not a number, `true` is not 1, and numbers are finite. Every number has
+both bounds, so that no value can exhaust the memory.
+
+- `keys`: base classes, the choice of a component, the choice of a feature's encoder, and the towers.
+- `data`: reading and splitting the data.
+- `training`: training, its optimizer, and evaluation.
+- `pipeline`: retrieval, ranking and reranking.
+- `config`: the whole config.
+"""
+
+from anyrec.core.config.config import Config
+from anyrec.core.config.data import DataConfig, SplitConfig
+from anyrec.core.config.keys import (
+    MAX_DIM,
+    MAX_ROWS,
+    TWO_TOWER,
+    Component,
+    Feature,
+    FusionChoice,
+    IndexChoice,
+    InteractionChoice,
+    LossChoice,
+    ModelChoice,
+    NegativesChoice,
+    Section,
+    TowerConfig,
+)
+from anyrec.core.config.pipeline import (
+    PipelineConfig,
+    RankConfig,
+    RankTrainingConfig,
+    RerankConfig,
+    RetrieveConfig,
+)
+from anyrec.core.config.training import EvaluationConfig, OptimizerConfig, SchedulerConfig, TrainingConfig
+
+__all__ = [
+    "MAX_DIM",
+    "MAX_ROWS",
+    "TWO_TOWER",
+    "Component",
+    "Config",
+    "DataConfig",
+    "EvaluationConfig",
+    "Feature",
+    "FusionChoice",
+    "IndexChoice",
+    "InteractionChoice",
+    "LossChoice",
+    "ModelChoice",
+    "NegativesChoice",
+    "OptimizerConfig",
+    "PipelineConfig",
+    "RankConfig",
+    "RankTrainingConfig",
+    "RerankConfig",
+    "RetrieveConfig",
+    "SchedulerConfig",
+    "Section",
+    "SplitConfig",
+    "TowerConfig",
+    "TrainingConfig",
+]

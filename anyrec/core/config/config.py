@@ -1,0 +1,117 @@
+"""The whole config."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from anyrec.core.config.data import DataConfig, SplitConfig
+from anyrec.core.config.keys import (
+    MAX_DIM,
+    Component,
+    Feature,
+    FusionChoice,
+    IndexChoice,
+    InteractionChoice,
+    LossChoice,
+    ModelChoice,
+    NegativesChoice,
+    Section,
+    TowerConfig,
+)
+from anyrec.core.config.pipeline import PipelineConfig
+from anyrec.core.config.training import EvaluationConfig, TrainingConfig
+from anyrec.core.outside import Outside
+
+
+class Config(Section):
+    """Everything that determines a training run, except the data.
+
+    Example:
+        config = Config(dim=32, features={"text": Feature(type="sentence")})
+        recommender = Recommender.from_config(config).fit(dataset)
+    """
+
+    name: str = Field(default="model", pattern=r"^[\w.-]+$", description="Name of the run and of its folder.")
+    output_dir: str = Field(default="models", description="Folder in which run folders are created.")
+    seed: int = Field(default=0, ge=0, le=2**32 - 1, description="Seed of all randomness.")
+    plugins: Annotated[list[str], Outside("a folder of plugins", "leave out")] = Field(
+        default_factory=list, max_length=100, description="Folders of drop-in plugins, in addition to ./plugins."
+    )
+    defaults: Literal["fitted", "fixed"] = Field(
+        default="fitted",
+        description="fitted: each key of the model and its training that is not set is chosen to fit the data "
+        "(docs/defaults.md), and the complete config is saved with the model. fixed: such keys have the defaults listed here.",
+    )
+    data: DataConfig = Field(default_factory=lambda: DataConfig())
+    split: SplitConfig = Field(default_factory=lambda: SplitConfig())
+    model: ModelChoice = Field(
+        default_factory=lambda: ModelChoice(),
+        description="`two_tower`, which the keys below describe, or the name of a classical model.",
+    )
+    dim: int = Field(default=64, ge=1, le=MAX_DIM, description="Dimension of the user and item vectors.")
+    encoder_dim: int | None = Field(
+        default=None, ge=1, le=MAX_DIM, description="Dimension of each feature's vector; by default `dim`."
+    )
+    features: dict[str, Feature | None] = Field(
+        default_factory=dict, description="Encoder of each feature group; null leaves the group out."
+    )
+    id_dropout: float = Field(
+        default=0.1,
+        ge=0,
+        le=0.99,
+        description="Fraction of training examples in which the record's own id is masked, so that the other features learn to "
+        "represent unseen ids.",
+    )
+    history_dropout: float = Field(
+        default=0.0,
+        ge=0,
+        le=0.99,
+        description="Fraction of training examples in which the user's history is masked, so that the user's other features "
+        "learn to recommend to users without a history. No effect if users have no other features.",
+    )
+    fusion: FusionChoice = Field(
+        default_factory=lambda: FusionChoice(), description="How feature vectors become the vector of a user or item."
+    )
+    user: TowerConfig = Field(default_factory=lambda: TowerConfig(), description="Choices for the user tower only.")
+    item: TowerConfig = Field(default_factory=lambda: TowerConfig(), description="Choices for the item tower only.")
+    interaction: InteractionChoice = Field(
+        default_factory=lambda: InteractionChoice(), description="Score of a user vector and an item vector."
+    )
+    heads: dict[str, Component] = Field(
+        default_factory=dict, description="Further predictions for user-item pairs, by name."
+    )
+    loss: LossChoice = Field(default_factory=lambda: LossChoice(), description="Training loss.")
+    negatives: NegativesChoice = Field(
+        default_factory=lambda: NegativesChoice(), description="Sampler of the negatives that the loss compares with."
+    )
+    negative_ratio: int = Field(default=4, ge=1, le=100_000, description="Negatives for each positive.")
+    explicit_negatives: bool = Field(
+        default=True,
+        description="Also use explicit negatives (label 0, or a rating below `data.min_rating`) in training.",
+    )
+    training: TrainingConfig = Field(default_factory=lambda: TrainingConfig())
+    evaluation: EvaluationConfig = Field(default_factory=lambda: EvaluationConfig())
+    index: IndexChoice = Field(default_factory=lambda: IndexChoice(), description="Index that finds the nearest items.")
+    pipeline: PipelineConfig | None = Field(
+        default=None,
+        description="Stages and rules between the model and a list; null ranks the whole catalogue by the model's score.",
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_folder_name(cls, name: str) -> str:
+        if set(name) <= {"."} or len(name.encode()) > 200 or not name.isprintable():
+            raise ValueError(
+                "expected the name of a folder: letters, digits, _, - and ., at most 200 bytes, not only dots"
+            )
+        return name
+
+    def tower(self, side: Literal["user", "item"]) -> tuple[dict[str, Feature | None], Component]:
+        """Return the encoders by feature group and the fusion of one side, its own choices merged into the shared ones."""
+        own = self.user if side == "user" else self.item
+        fusion = own.fusion or self.fusion
+        if not fusion.named() and fusion is not self.fusion:
+            fusion = FusionChoice(**{"type": self.fusion.type, **self.fusion.options(), **fusion.options()})
+        return {**self.features, **own.features}, fusion

@@ -1,0 +1,156 @@
+"""Config of training and evaluation."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
+
+from anyrec.core.config.keys import MAX_ROWS, Section
+
+RANKING_METRICS = ("ndcg", "recall", "precision", "hit_rate", "map", "mrr")
+METRIC = rf"^(auc|({'|'.join(RANKING_METRICS)})@[1-9][0-9]{{0,4}})$"
+
+
+def _known_metric(name: str) -> str:
+    if not re.fullmatch(METRIC, name):
+        raise ValueError(
+            f"no such metric; use auc, or {', '.join(RANKING_METRICS)} with a cut-off, for example ndcg@10"
+        )
+    return name
+
+
+Metric = Annotated[str, AfterValidator(_known_metric), WithJsonSchema({"type": "string", "pattern": METRIC})]
+"""Name of a metric, with its cut-off if it has one."""
+CutOff = Annotated[int, Field(ge=1, le=10_000)]
+"""Length of a list that is measured."""
+
+
+class OptimizerConfig(Section):
+    """The optimizer."""
+
+    type: Literal["adam", "adamw", "sgd", "adagrad"] = Field(default="adamw", description="Algorithm.")
+    learning_rate: float = Field(
+        default=0.003, ge=1e-10, le=1000, description="Learning rate at the schedule's highest point."
+    )
+    weight_decay: float = Field(
+        default=0.0, ge=0, le=1000, description="Weight decay; decoupled from the gradient with adamw."
+    )
+    sparse: bool | Literal["auto"] = Field(
+        default="auto",
+        description="Sparse gradients and SparseAdam for id tables. auto: for tables of `sparse_rows` rows or more.",
+    )
+    sparse_rows: int = Field(
+        default=200_000,
+        ge=1,
+        le=MAX_ROWS,
+        description="Number of rows from which on `sparse: auto` applies to a table.",
+    )
+    max_norm: float | None = Field(
+        default=None, ge=1e-6, le=1e6, description="Maximum norm of id vectors. Not with sparse gradients."
+    )
+
+    @model_validator(mode="after")
+    def _sparse_is_legal(self) -> OptimizerConfig:
+        if self.sparse is True and self.weight_decay > 0:
+            raise ValueError(
+                "sparse: true cannot go with weight_decay (a sparse step would decay only the rows it touches); set one of them to 0/false"
+            )
+        if self.sparse is True and self.max_norm is not None:
+            raise ValueError("sparse: true cannot go with max_norm (renormalising writes dense rows); drop one of them")
+        return self
+
+
+class SchedulerConfig(Section):
+    """The schedule of the learning rate."""
+
+    type: Literal["constant", "cosine", "linear"] = Field(
+        default="constant", description="Shape after the warm-up; cosine and linear fall to zero at the last step."
+    )
+    warmup: float = Field(
+        default=0.0, ge=0, le=0.99, description="Fraction of all steps in which the learning rate rises linearly."
+    )
+
+
+class TrainingConfig(Section):
+    """The training loop."""
+
+    epochs: int = Field(default=20, ge=1, le=100_000, description="Maximum number of passes over the training part.")
+    batch_size: int = Field(default=1024, ge=1, le=1 << 22, description="Positive interactions in each step.")
+    optimizer: OptimizerConfig = Field(default_factory=lambda: OptimizerConfig())
+    scheduler: SchedulerConfig = Field(default_factory=lambda: SchedulerConfig())
+    average_epochs: float = Field(
+        default=0.0,
+        ge=0,
+        le=10_000,
+        description="Validate and keep a running average of the weights over about this many epochs; 0 uses the latest weights.",
+    )
+    gradient_clip: float | None = Field(
+        default=None, ge=1e-9, le=1e9, description="Maximum norm of the gradient of all parameters."
+    )
+    precision: Literal["auto", "float32", "bf16"] = Field(
+        default="auto", description="auto: bf16 if the processor multiplies it natively, else float32."
+    )
+    metric: Metric = Field(
+        default="ndcg@10",
+        description="Validation metric that selects the best epoch. Its cut-off must be one of `evaluation.k`.",
+    )
+    patience: int | None = Field(
+        default=5,
+        ge=1,
+        le=100_000,
+        description="Stop after this many validations in a row without a better metric; null never stops early.",
+    )
+    refit: bool = Field(
+        default=False,
+        description="After training, train again on the training and validation parts for the best number of epochs, before the "
+        "test.",
+    )
+    evaluate_every: int = Field(
+        default=1, ge=1, le=100_000, description="Epochs between validations; the last epoch is always validated."
+    )
+    device: str = Field(
+        default="auto",
+        pattern=r"^(auto|cpu|(cuda|mps|xpu)(:[0-9]{1,3})?)$",
+        description="auto, cpu, cuda, cuda:1, mps or xpu. auto: a GPU if there is one.",
+    )
+
+
+class EvaluationConfig(Section):
+    """The evaluation and its report."""
+
+    k: list[CutOff] = Field(
+        default_factory=lambda: [5, 10, 20],
+        min_length=1,
+        max_length=100,
+        description="Cut-offs of the ranking metrics.",
+    )
+    batch_size: int = Field(default=1024, ge=1, le=1 << 20, description="Users scored at a time.")
+    candidates: Literal["all", "interacted"] = Field(
+        default="all",
+        description="Items that are ranked. all: the catalogue. interacted: items that occur in an interaction.",
+    )
+    repeats: Literal["miss", "drop", "include_seen"] = Field(
+        default="miss",
+        description="Held-out items that their user had before. miss: lists leave out seen items, like served lists, so such an "
+        "item is a miss. drop: only new items are measured. include_seen: lists contain seen items; serve with "
+        "exclude_seen=False (--include-seen).",
+    )
+    baselines: Literal["auto"] | Annotated[list[str], Field(max_length=100)] = Field(
+        default="auto",
+        description="Classical models that are measured for comparison. auto: all that the data and the size of the catalogue "
+        "allow.",
+    )
+    report: bool = Field(default=True, description="Write report.md and report.html after training.")
+    category: str | None = Field(
+        default=None,
+        description="Item feature (for example categorical.genre) used as the category in the report; chosen automatically by "
+        "default.",
+    )
+    candidate_samples: int | None = Field(
+        default=None,
+        ge=1,
+        le=10**9,
+        description="Rank against this many sampled items. Sampled metrics are not comparable with full-ranking metrics.",
+    )
