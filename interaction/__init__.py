@@ -1,1 +1,11 @@
-"""The shelf between encoders and heads: fusions, user-item interactions, negative samplers."""
+"""The built-in components between the encoders and the loss.
+
+feature_fusion: fusions, which join the feature vectors of a user or item into one vector.
+adaptive_mimic: the fusion that gates between a record's id and its content.
+interaction_modeling: interactions, which score a user against an item: dot, cosine, mlp, attention.
+rankers: interactions over the feature vectors of both sides: DCN-v2, DeepFM, DLRM.
+ranker_layers: the layers of the rankers.
+samplers: samplers of negatives.
+labelled: the sampler for training on explicit negatives only.
+classical: models of the interaction matrix without training loop, also used as baselines.
+"""

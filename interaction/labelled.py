@@ -1,4 +1,4 @@
-"""The choice to draw no negatives: only what the data itself calls a negative is one."""
+"""The sampler that draws no negatives, for training on the explicit negatives of the data."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from anyrec.core.contracts import Negatives, Sampler
 
 
 class Labelled(Sampler):
-    """No negatives are drawn: the interactions with label 0, or a low rating, are learned beside the positives, each as often as it happened.
+    """Draws no negatives. Interactions with label 0 or a low rating are learned as samples, as often as they occur.
 
-    For losses of single scores: `bce` or `focal`. See anyrec/training/labelled_objective.py.
+    It is for losses of single scores, `bce` or `focal`: `anyrec.training.labelled_objective` applies them.
     """
 
     type = "labelled"

@@ -1,25 +1,32 @@
-"""Rankers over the feature vectors of both sides at once: DCN-v2, DeepFM, DLRM. What is the user's alone is computed once for all items."""
+"""Rankers over the feature vectors of both sides: DCN-v2, DeepFM and DLRM.
+
+They score one user against many items. Linear maps of all features are therefore split into the user's part, which is
+computed once, and the item's part, which `item_terms` computes once for all requests. The rest is computed for each
+pair.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import reduce
 from operator import add
-from typing import Any, Literal
+from typing import Literal, cast
 
 import torch
-from pydantic import Field
+from pydantic import BaseModel, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from anyrec.core.contracts import Interaction, Params, Width
+from anyrec.core.contracts import Fields, Interaction, Params, Width
 from anyrec.interaction.interaction_modeling import dot
+from anyrec.interaction.ranker_layers import Cross, Deep, join, lay_flat, pair_sums, products, total
 
 
 class Ranker(Interaction):
-    """What the three share: users (batch, features, dim) and items (items or batch x items, features, dim) laid flat.
+    """Base class of the three rankers. Subclasses implement `hidden`, the vector of each pair that the heads read.
 
-    Subclasses give `hidden`, what the heads read of each pair.
+    Attributes:
+        counts: Number of features of the user and of the item.
+        widths: Dimension of their concatenated features.
     """
 
     reads = "tokens"
@@ -29,12 +36,12 @@ class Ranker(Interaction):
             default_factory=lambda: [64, 32],
             min_length=1,
             max_length=16,
-            description="Widths of the perceptron's hidden layers.",
+            description="Units of the perceptron's hidden layers.",
         )
-        dropout: float = Field(0.0, ge=0, le=0.99, description="Share of hidden values silenced in training.")
+        dropout: float = Field(0.0, ge=0, le=0.99, description="Fraction of hidden values set to zero in training.")
 
-    def __init__(self, *arguments: Any, **options: Any):
-        super().__init__(*arguments, **options)
+    def __init__(self, dim: int, params: BaseModel | None = None, fields: Fields = ((), ())):
+        super().__init__(dim, params, fields)
         self.counts = [len(names) for names in self.fields]
         self.widths = [count * self.dim for count in self.counts]
 
@@ -42,38 +49,61 @@ class Ranker(Interaction):
         return self.hidden(users, items.unsqueeze(1)).squeeze(1)
 
     def columns(self, features: Tensor, first: int) -> slice:
-        """The columns of `features: (..., features, dim)` in all vectors end to end; first: the place of the first of them."""
+        """Return the columns that `features` have in the concatenation of all features.
+
+        Args:
+            features: (..., features, dim), neighbouring features.
+            first: Index of the first of them among all features.
+        """
         return slice(first * self.dim, (first + features.shape[-2]) * self.dim)
 
     def hidden(self, users: Tensor, items: Tensor) -> Tensor:
-        """users: (batch, features, dim); items: as for `score` -> (batch, items, pair_dim)."""
+        """Compute the vectors of all pairs.
+
+        Args:
+            users: (batch, features, dim).
+            items: (items, features, dim) shared by all users, or (batch, items, features, dim), each user's own.
+
+        Returns:
+            (batch, items, pair_dim).
+        """
         raise NotImplementedError(f"ranker '{self.type}' has no hidden()")
 
 
 class DCN(Ranker):
-    """DCN-v2 (Wang et al., 2021): crosses x' = x0 * (W x + b) + x of all features, and a perceptron beside or after them.
+    """DCN-v2: crosses x' = x0 * (W x + b) + x of all features, and a perceptron in parallel or after them.
 
-    x0 is the vectors of all features end to end. `rank` makes W the product of two thin matrices, as in their equation 3.
+    x0 is the concatenation of all feature vectors. With `rank`, W is the product of two thin matrices.
+
+    References:
+        Wang et al., DCN V2: Improved Deep & Cross Network, 2021 (`rank`: its equation 3).
     """
 
     type = "dcn"
 
     class Params(Ranker.Params):
         cross_layers: int = Field(
-            2, ge=1, le=64, description="Crosses one after another: products of up to one more feature."
+            2, ge=1, le=64, description="Cross layers; n of them give products of up to n + 1 features."
         )
-        rank: int | None = Field(None, ge=1, le=4096, description="Rank of each cross's matrix; by default full.")
+        rank: int | None = Field(
+            None, ge=1, le=4096, description="Rank of the matrix of each cross; null for full rank."
+        )
         structure: Literal["parallel", "stacked"] = Field(
-            "parallel", description="The perceptron reads the features themselves, or what the crosses make of them."
+            "parallel",
+            description="The perceptron reads the features (parallel) or the output of the crosses (stacked).",
         )
 
-    def __init__(self, *arguments: Any, **options: Any):
-        super().__init__(*arguments, **options)
+    def __init__(self, dim: int, params: BaseModel | None = None, fields: Fields = ((), ())):
+        super().__init__(dim, params, fields)
         width = sum(self.widths)
         self.crosses = nn.ModuleList(Cross(width, self.params.rank) for _ in range(self.params.cross_layers))
         self.parallel = self.params.structure == "parallel"
         self.deep = Deep(self.widths if self.parallel else [width], self.params.hidden_dims, self.params.dropout)
         self.out = nn.Linear(self.pair_dim, 1)
+
+    def cross(self, place: int) -> Cross:
+        """Return a cross by its index."""
+        return cast(Cross, self.crosses[place])
 
     @property
     def pair_dim(self) -> int:
@@ -97,47 +127,66 @@ class DCN(Ranker):
         )
 
     def _terms(self, features: Tensor, first: int) -> tuple[Tensor, ...]:
-        """Features end to end, and their products with each matrix that reads all features: all that depends on them alone.
+        """Compute everything that depends on these features only.
 
-        w (x0 * (W x + b) + x) = x (W' (w * x0) + w) + b (w * x0): read backwards, the last cross's matrix meets x0 alone, and so each
-        user and item once instead of each pair (two crosses score 1.4 times quicker: benchmarks/rankers.py --speed).
+        Let w be the output weights. Then w . (x0 * (W x + b) + x) = x . (W' (w * x0) + w) + b . (w * x0). On the right,
+        the matrix of the last cross is applied to w * x0, so once for each user and item instead of once for each pair.
+        Two crosses score 1.4 times faster (benchmarks/rankers.py --speed).
 
         Args:
             features: (..., features, dim), of the user or the item.
-            first: The place of the first of them among all.
+            first: Index of the first of them among all features.
 
         Returns:
-            x0 (..., columns), and of the products: with the first cross's matrix, if it is not the last; if `parallel`, with the last
-            cross's, backwards, with its bias, and with the perceptron's first layer.
+            Their concatenation x0, (..., columns). If `parallel`: W' (w * x0) and b . (w * x0) of the last cross, and
+            the product of x0 with the first layer of the perceptron. The product of x0 with the first cross's matrix,
+            unless that is the last cross too.
         """
         at, flat = self.columns(features, first), features.flatten(-2)
-        inner = [self.crosses[0].inner(flat, at)] if not self.parallel or len(self.crosses) > 1 else []  # type: ignore[operator]
+        inner = [self.cross(0).inner(flat, at)] if not self.parallel or len(self.crosses) > 1 else []
         if not self.parallel:
             return (flat, *inner)
-        back, constant = self.crosses[-1].backwards(flat * self.out.weight[0, at], at)  # type: ignore[operator]
+        back, constant = self.cross(-1).backwards(flat * self.out.weight[0, at], at)
         return (flat, back, constant, functional.linear(flat, self.deep.first.weight[:, at]), *inner)
 
     def _score(self, user: Sequence[Tensor], *items: Sequence[Tensor]) -> Tensor:
-        """(batch, items) from the `_terms` of the user and of the item, which may come in parts.
+        """Compute match scores from terms.
 
-        At a request most time goes into writing (items, width) numbers: biases are added to the user's part, which is one row.
+        Most of the time of a request goes into writing (items, width) numbers. Biases are therefore added to the user's
+        part, which is a single row.
+
+        Args:
+            user: The `_terms` of the user's features.
+            *items: The `_terms` of the item's features; several for terms of several parts of the features.
+
+        Returns:
+            (batch, items).
         """
         start = join([user[0], *(part[0] for part in items)])
         terms = list(zip(*(part[1:] for part in items), strict=True))
-        first, deep_first = self.crosses[0], self.deep.first
+        first, deep_first = self.cross(0), self.deep.first
         if not self.parallel:
-            mapped = first.outer(total(user[1], terms[0]))  # type: ignore[operator]
+            mapped = first.outer(total(user[1], terms[0]))
             return self.out(self.deep(self._crossed(start, mapped, len(self.crosses)))).squeeze(-1)
         of_crosses, of_deep = self.out.weight.split([sum(self.widths), self.deep.width], 1)
         deep = self.deep.after(total(user[3] + deep_first.bias, terms[2]))
-        mapped = first.outer(total(user[4], terms[3])) if len(terms) > 3 else start  # type: ignore[operator]
+        mapped = first.outer(total(user[4], terms[3])) if len(terms) > 3 else start
         crossed = self._crossed(start, mapped, len(self.crosses) - 1)
-        back = self.crosses[-1].onwards(user[1], terms[0], of_crosses[0])  # type: ignore[operator]
+        back = self.cross(-1).onwards(user[1], terms[0], of_crosses[0])
         cross = (crossed * back).sum(-1) + total(user[2], terms[1]).squeeze(-1)
         return cross + functional.linear(deep, of_deep, self.out.bias).squeeze(-1)
 
     def _crossed(self, start: Tensor, mapped: Tensor, layers: int) -> Tensor:
-        """(batch, items, width) after so many crosses; mapped: W x0 + b of the first."""
+        """Apply crosses.
+
+        Args:
+            start: (batch, items, width), x0.
+            mapped: (batch, items, width), W x0 + b of the first cross.
+            layers: Number of crosses to apply.
+
+        Returns:
+            (batch, items, width).
+        """
         crossed = start
         for place, cross in enumerate(self.crosses[:layers]):
             crossed = torch.addcmul(crossed, start, cross([crossed]) if place else mapped)
@@ -145,16 +194,21 @@ class DCN(Ranker):
 
 
 class DeepFM(Ranker):
-    """DeepFM (Guo et al., 2017): a factorisation machine and a perceptron over the same feature vectors, added.
+    """DeepFM: the sum of a factorisation machine and a perceptron over the same feature vectors.
 
-    First-order terms + the sum of v_f . v_g over all pairs of features + the perceptron. A feature's first-order weight is
-    read from its vector, linearly, where the paper learns one more number for each id: so any encoder's output will do.
+    The score is the first-order terms, plus v_f . v_g over all pairs of features f, g, plus the output of the
+    perceptron.
+
+    References:
+        Guo et al., DeepFM: A Factorization-Machine based Neural Network for CTR Prediction, 2017. The paper learns one
+        number for each id as its first-order term. Here it is a linear map of the feature's vector, so that the
+        features can come from any encoder.
     """
 
     type = "deepfm"
 
-    def __init__(self, *arguments: Any, **options: Any):
-        super().__init__(*arguments, **options)
+    def __init__(self, dim: int, params: BaseModel | None = None, fields: Fields = ((), ())):
+        super().__init__(dim, params, fields)
         self.first = nn.Linear(sum(self.widths), 1)
         self.deep = Deep(self.widths, self.params.hidden_dims, self.params.dropout)
         self.out = nn.Linear(self.deep.width, 1, bias=False)
@@ -164,7 +218,7 @@ class DeepFM(Ranker):
         return self.deep.width + self.dim
 
     def hidden(self, users: Tensor, items: Tensor) -> Tensor:
-        """The perceptron's last layer and the sums of products of which the machine is the total."""
+        """Return the perceptron's last layer, and the elementwise products whose sum is the second-order term."""
         own = items if items.dim() == 4 else items.unsqueeze(0)
         products = pair_sums(users).unsqueeze(1) + pair_sums(own) + users.sum(1).unsqueeze(1) * own.sum(-2)
         return torch.cat([self.deep(*lay_flat(users, items)), products], -1)
@@ -177,37 +231,56 @@ class DeepFM(Ranker):
 
     def score_terms(self, users: Tensor, terms: Sequence[Tensor], rest: Tensor) -> Tensor:
         more = self._terms(rest, sum(self.counts) - rest.shape[2])
-        total, own, deep = map(add, terms, more)
-        return self._score(users, (total, own + (terms[0] * more[0]).sum(-1, keepdim=True), deep))
+        summed, own, deep = map(add, terms, more)
+        between = (terms[0] * more[0]).sum(-1, keepdim=True)  # products between the two parts of the item's features
+        return self._score(users, (summed, own + between, deep))
 
     def _terms(self, features: Tensor, first: int) -> tuple[Tensor, ...]:
-        """Of features of the user or of the item: their sum (..., dim), first-order terms and products among them (..., 1), and product
-        with the perceptron's first layer. features: (..., features, dim); first: the place of the first of them among all."""
+        """Compute everything that depends on these features only.
+
+        Args:
+            features: (..., features, dim), of the user or the item.
+            first: Index of the first of them among all features.
+
+        Returns:
+            Their sum, (..., dim); their first-order terms and the products among them, (..., 1); and their product with
+            the first layer of the perceptron.
+        """
         at, flat = self.columns(features, first), features.flatten(-2)
         own = functional.linear(flat, self.first.weight[:, at]) + pair_sums(features).sum(-1, keepdim=True)
         return features.sum(-2), own, functional.linear(flat, self.deep.first.weight[:, at])
 
     def _score(self, users: Tensor, items: Sequence[Tensor]) -> Tensor:
-        """(batch, items); items: their `_terms`.
+        """Compute match scores.
 
-        |u + i|^2 = |u|^2 + |i|^2 + 2 u.i: of the pairs of features, only those between the sides need user and item together.
+        The sum over all pairs of features is the sum over pairs on the user's side, plus that on the item's side, plus
+        the dot product of the sums of both sides. Only the last needs user and item together.
+
+        Args:
+            users: (batch, features, dim).
+            items: The `_terms` of the items.
+
+        Returns:
+            (batch, items).
         """
-        user, (total, own, deep) = self._terms(users, 0), items
+        user, (summed, own, deep) = self._terms(users, 0), items
         hidden = self.deep.after(user[2].unsqueeze(1) + deep + self.deep.first.bias)
-        return self.out(hidden).squeeze(-1) + user[1] + own.squeeze(-1) + self.first.bias + dot(user[0], total)
+        return self.out(hidden).squeeze(-1) + user[1] + own.squeeze(-1) + self.first.bias + dot(user[0], summed)
 
 
 class DLRM(Ranker):
-    """DLRM (Naumov et al., 2019): the dot product of each two features, beside their vectors, into a perceptron.
+    """DLRM: a perceptron over the feature vectors and the dot product of each pair of features.
 
-    The paper joins the products with the one vector of all dense features; here with the vectors of all features, as each
-    encoder made them. A feature's product with itself is left out.
+    References:
+        Naumov et al., Deep Learning Recommendation Model for Personalization and Recommendation Systems, 2019. The
+        paper concatenates the products with the single vector of all dense features. Here they are concatenated with
+        the vectors of all features. A feature is not multiplied by itself.
     """
 
     type = "dlrm"
 
-    def __init__(self, *arguments: Any, **options: Any):
-        super().__init__(*arguments, **options)
+    def __init__(self, dim: int, params: BaseModel | None = None, fields: Fields = ((), ())):
+        super().__init__(dim, params, fields)
         of_user, of_item = self.counts
         user, item = (width + count * (count - 1) // 2 for width, count in zip(self.widths, self.counts, strict=True))
         self.deep = Deep([user, item, of_user * of_item], self.params.hidden_dims, self.params.dropout)
@@ -225,97 +298,3 @@ class DLRM(Ranker):
 
     def score(self, users: Tensor, items: Tensor) -> Tensor:
         return self.out(self.hidden(users, items)).squeeze(-1)
-
-
-class Cross(nn.Module):
-    """The linear map W x + b of one cross, of full rank or as up(down(x))."""
-
-    def __init__(self, width: int, rank: int | None):
-        super().__init__()
-        self.down = None if rank is None else nn.Linear(width, rank, bias=False)
-        self.up = nn.Linear(rank or width, width)
-
-    def forward(self, parts: list[Tensor]) -> Tensor:
-        """parts: (..., widths) of x -> (..., width)."""
-        return linear_of(self.up, parts) if self.down is None else self.up(linear_of(self.down, parts))
-
-    def inner(self, part: Tensor, at: slice) -> Tensor:
-        """The product of the columns `at` of x, (..., columns), with the first matrix. `outer` makes W x + b of the sum of all."""
-        return functional.linear(part, (self.up if self.down is None else self.down).weight[:, at])
-
-    def outer(self, inner: Tensor) -> Tensor:
-        """(..., width) W x + b from the sum of what `inner` returned of the parts of x."""
-        return inner + self.up.bias if self.down is None else self.up(inner)
-
-    def backwards(self, part: Tensor, at: slice) -> tuple[Tensor, Tensor]:
-        """part: (..., columns), the columns `at` of y -> their parts of W' y, before `onwards`, and of b . y (..., 1)."""
-        return part @ self.up.weight[at], part @ self.up.bias[at].unsqueeze(1)
-
-    def onwards(self, user: Tensor, items: Sequence[Tensor], plus: Tensor) -> Tensor:
-        """(batch, items, width) W' y + plus from what `backwards` returned of the parts of y."""
-        if self.down is None:
-            return total(user + plus, items)
-        return total(user, items) @ self.down.weight + plus
-
-
-class Deep(nn.Module):
-    """A perceptron without its output layer, over parts of which some are the user's, some the item's, some the pair's."""
-
-    def __init__(self, widths: Sequence[int], hidden: list[int], dropout: float):
-        super().__init__()
-        first, *rest = hidden
-        self.first = nn.Linear(sum(widths), first)
-        self.rest = nn.ModuleList(nn.Linear(size, out) for size, out in zip(hidden[:-1], rest, strict=True))
-        self.dropout = nn.Dropout(dropout)
-        self.width = hidden[-1]
-
-    def forward(self, *parts: Tensor) -> Tensor:
-        """parts: (batch or 1, items or 1, width) each -> (batch, items, last width)."""
-        return self.after(linear_of(self.first, parts))
-
-    def after(self, first: Tensor) -> Tensor:
-        """first: (..., width of the first layer), its output -> (..., last width)."""
-        hidden = self.dropout(first.relu())
-        for layer in self.rest:
-            hidden = self.dropout(layer(hidden).relu())
-        return hidden
-
-
-def lay_flat(users: Tensor, items: Tensor) -> list[Tensor]:
-    """Feature vectors end to end: (batch, 1, width) of users, (1 or batch, items, width) of items."""
-    return [users.flatten(1).unsqueeze(1), (items if items.dim() == 4 else items.unsqueeze(0)).flatten(2)]
-
-
-def join(parts: list[Tensor]) -> Tensor:
-    """Parts (batch or 1, items or 1, width) side by side for each pair."""
-    shape = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
-    return torch.cat([part.expand(*shape, -1) for part in parts], -1)
-
-
-def total(user: Tensor, items: Sequence[Tensor]) -> Tensor:
-    """user: (batch, 1, width); items: parts (1 or batch, items, width) -> their sum for each pair."""
-    found = reduce(add, items)
-    return found + user if len(items) == 1 or len(user) > len(found) else found.add_(user)
-
-
-def linear_of(layer: nn.Linear, parts: Sequence[Tensor]) -> Tensor:
-    """`layer` of the parts side by side, each met by its own columns before they are broadcast to pairs."""
-    weights = layer.weight.split(sizes(parts), 1)
-    mapped = reduce(add, (functional.linear(part, weight) for part, weight in zip(parts, weights, strict=True)))
-    return mapped if layer.bias is None else mapped + layer.bias
-
-
-def sizes(parts: Sequence[Tensor]) -> list[int]:
-    return [part.shape[-1] for part in parts]
-
-
-def pair_sums(features: Tensor) -> Tensor:
-    """features: (..., features, dim) -> (..., dim), the sum of v_f * v_g over all pairs, in time linear in the features."""
-    return (features.sum(-2).square() - features.square().sum(-2)) / 2
-
-
-def products(features: Tensor) -> Tensor:
-    """features: (..., features, dim) -> (..., pairs), the dot product of each two, upper triangle row by row."""
-    count = features.shape[-2]
-    first, second = torch.triu_indices(count, count, 1, device=features.device)
-    return (features @ features.transpose(-1, -2))[..., first, second]

@@ -1,46 +1,54 @@
-"""Where negatives come from. None is ever among the user's training positives: such a candidate is marked not valid."""
+"""Samplers of negatives.
+
+No negative is among the user's training positives: a sampler draws again, or marks such a candidate as not valid. Each
+returns the log of the expected number of draws of every candidate, for losses with the logQ correction.
+"""
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from pydantic import Field
+from pydantic import BaseModel, Field
 from torch import Tensor
 
-from anyrec.core.contracts import Negatives, Params, Sampler
+from anyrec.core.contracts import Negatives, Params, Sampler, TrainingPositives
 
 
 class Uniform(Sampler):
-    """Each positive's own negatives, drawn evenly from all that its user lacks."""
+    """Negatives of each positive, drawn uniformly from the items that its user has not interacted with."""
 
     type = "uniform"
 
     def sample(self, users: Tensor, items: Tensor, ratio: int, generator: torch.Generator) -> Negatives:
         drawn, possible = self.positives.draw_outside(users, ratio, generator)
-        lacking = (self.positives.num_items - self.positives.counts[users]).clamp(min=1).unsqueeze(1)
-        return Negatives(drawn, possible.expand_as(drawn), (ratio / lacking).log())
+        others = (self.positives.num_items - self.positives.counts[users]).clamp(min=1).unsqueeze(1)
+        return Negatives(drawn, possible.expand_as(drawn), (ratio / others).log())
 
 
-class Popularity(Sampler):
-    """Each positive's own negatives, drawn by popularity; a collision is drawn again, at last evenly from what is lacking."""
+class PopularitySampler(Sampler):
+    """Negatives of each positive, drawn by popularity from the items that its user has not interacted with.
+
+    A positive of the user is drawn again by popularity, up to `tries` times, and then uniformly.
+    """
 
     type = "popularity"
 
     class Params(Params):
-        alpha: float = Field(0.75, ge=0, le=2, description="Power of the item's count: 0 is even, 1 as popular.")
-        tries: int = Field(3, ge=0, le=100, description="Times a collision is drawn again by popularity.")
+        alpha: float = Field(
+            0.75, ge=0, le=2, description="Exponent of an item's popularity: 0 is uniform, 1 proportional."
+        )
+        tries: int = Field(
+            3, ge=0, le=100, description="Times that a positive of the user is drawn again by popularity."
+        )
 
-    def __init__(self, *arguments: Any):
-        super().__init__(*arguments)
-        positives = self.positives
+    def __init__(self, positives: TrainingPositives, params: BaseModel | None = None):
+        super().__init__(positives, params)
         self.weights = popular(positives, self.params.alpha)
         owners = torch.repeat_interleave(
             torch.arange(positives.num_users, device=self.weights.device), positives.counts
         )
-        had = self.weights.new_zeros(positives.num_users).index_add(0, owners, self.weights[positives.items])
-        self.lacking = (1 - had).clamp(min=1e-6)
-        """(users,) the probability that a draw by popularity is no positive of the user."""
+        history = self.weights.new_zeros(positives.num_users).index_add(0, owners, self.weights[positives.items])
+        self.outside = (1 - history).clamp(min=1e-6)
+        """(users,) the probability that a draw by popularity is not a positive of the user."""
 
     def sample(self, users: Tensor, items: Tensor, ratio: int, generator: torch.Generator) -> Negatives:
         drawn = draw(self.weights, len(users) * ratio, generator).view(len(users), ratio)
@@ -54,24 +62,26 @@ class Popularity(Sampler):
         return Negatives(drawn, possible.expand_as(drawn), (ratio * self._probability(users, drawn)).log())
 
     def _probability(self, users: Tensor, drawn: Tensor) -> Tensor:
-        """(batch, ratio) of being drawn: by popularity in one of the tries, else evenly."""
-        lacking = self.lacking[users].unsqueeze(1)
-        never = (1 - lacking) ** (self.params.tries + 1)
+        """Return (batch, ratio), the probability of each drawn item, by popularity in one of the tries or uniformly."""
+        outside = self.outside[users].unsqueeze(1)
+        never = (1 - outside) ** (self.params.tries + 1)
         count = (self.positives.num_items - self.positives.counts[users]).clamp(min=1).unsqueeze(1)
-        return (1 - never) * self.weights[drawn] / lacking + never / count
+        return (1 - never) * self.weights[drawn] / outside + never / count
 
 
 class Shared(Sampler):
-    """Negatives shared by the whole batch, drawn evenly or by popularity. `ratio` does not matter: `size` does."""
+    """Negatives shared by the whole batch, drawn uniformly or by popularity. Their number is `size`, not the ratio."""
 
     type = "shared"
 
     class Params(Params):
-        size: int = Field(256, ge=1, le=1_000_000, description="Negatives a batch.")
-        alpha: float = Field(0.0, ge=0, le=2, description="Power of the item's count: 0 is even, 1 as popular.")
+        size: int = Field(256, ge=1, le=1_000_000, description="Negatives of a batch.")
+        alpha: float = Field(
+            0.0, ge=0, le=2, description="Exponent of an item's popularity: 0 is uniform, 1 proportional."
+        )
 
-    def __init__(self, *arguments: Any):
-        super().__init__(*arguments)
+    def __init__(self, positives: TrainingPositives, params: BaseModel | None = None):
+        super().__init__(positives, params)
         self.weights = popular(self.positives, self.params.alpha)
 
     def sample(self, users: Tensor, items: Tensor, ratio: int, generator: torch.Generator) -> Negatives:
@@ -81,25 +91,28 @@ class Shared(Sampler):
 
 
 class InBatch(Sampler):
-    """The other positives of a block of the batch. Blocks keep the scores in the cache whatever the batch.
+    """The other positives of the same block of the batch. Small blocks keep the scores in the processor's cache.
 
-    A batch holds the training samples in random order, so a row of a block of b meets an item with n of all N samples
-    (b - 1) n / (N - 1) times on average: a pair that the data repeat counts as often as it is repeated.
+    A batch holds the training samples in random order. In a block of b, a row therefore meets an item that occurs n
+    times in all N samples (b - 1) n / (N - 1) times on average. Repeated interactions count as often as they occur.
     """
 
     type = "in_batch"
 
     class Params(Params):
-        block: int = Field(256, ge=2, le=65_536, description="Positives that serve as each other's negatives.")
+        block: int = Field(256, ge=2, le=65_536, description="Positives that are each other's negatives.")
 
-    def __init__(self, *arguments: Any):
-        super().__init__(*arguments)
+    def __init__(self, positives: TrainingPositives, params: BaseModel | None = None):
+        super().__init__(positives, params)
         repeats = self.positives.repeats.double()
         self.shares = (repeats / (repeats.sum() - 1).clamp(min=1)).float()
         self.group_size = self.params.block
 
     def expected(self, items: Tensor, block: int) -> Tensor:
-        """How often each of `items` is expected among the other positives of a block; above 0, so that it has a log."""
+        """Return the expected number of times that each of `items` is among the other positives of a block.
+
+        It is above 0, so that it has a log.
+        """
         return ((block - 1) * self.shares[items]).clamp(min=1e-9)
 
     def sample(self, users: Tensor, items: Tensor, ratio: int, generator: torch.Generator) -> Negatives:
@@ -110,15 +123,19 @@ class InBatch(Sampler):
 
 
 class Mixed(Sampler):
-    """In-batch negatives and as many drawn evenly (Yang et al., Mixed Negative Sampling, 2020)."""
+    """In-batch negatives, and others drawn uniformly.
+
+    References:
+        Yang et al., Mixed Negative Sampling for Learning Two-tower Neural Networks in Recommendations, 2020.
+    """
 
     type = "mixed"
 
     class Params(InBatch.Params):
-        uniform: int = Field(128, ge=1, le=100_000, description="Negatives drawn evenly for each block.")
+        uniform: int = Field(128, ge=1, le=100_000, description="Negatives of each block that are drawn uniformly.")
 
-    def __init__(self, *arguments: Any):
-        super().__init__(*arguments)
+    def __init__(self, positives: TrainingPositives, params: BaseModel | None = None):
+        super().__init__(positives, params)
         self.in_batch = InBatch(self.positives, self.params)
         self.group_size = self.params.block
 
@@ -129,34 +146,47 @@ class Mixed(Sampler):
         drawn = torch.randint(self.positives.num_items, size, generator=generator, device=users.device)
         candidates = torch.cat([near.items, drawn], 1)
         valid = ~self.positives.contains(users, drawn)
-        # A candidate may come from either side: what counts is how often it is drawn in all.
+        # A candidate can come from either source, so its expected number of draws is the sum of both.
         expected = self.in_batch.expected(candidates, block) + self.params.uniform / self.positives.num_items
         assert near.valid is not None
         return Negatives(candidates, torch.cat([near.valid, valid], 1), expected.log())
 
 
 class Hard(Sampler):
-    """Each positive's own negatives: of a pool drawn evenly from what its user lacks, those the model scores highest."""
+    """Negatives of each positive: from a pool drawn uniformly, the items with the highest scores.
+
+    The pool holds items that the user has not interacted with. The logQ correction is not applied, since the expected
+    number of draws depends on the scores.
+    """
 
     type = "hard"
     keep_hardest = True
 
     class Params(Params):
-        pool: int = Field(32, ge=2, le=100_000, description="Candidates for each positive.")
+        pool: int = Field(32, ge=2, le=100_000, description="Candidates of each positive.")
 
     def sample(self, users: Tensor, items: Tensor, ratio: int, generator: torch.Generator) -> Negatives:
         drawn, possible = self.positives.draw_outside(users, max(self.params.pool, ratio), generator)
         return Negatives(drawn, possible.expand_as(drawn), None)
 
 
-def popular(positives: Any, alpha: float) -> Tensor:
-    """(items,) float32 probabilities by the power of the training count, one added so that none is zero."""
+def popular(positives: TrainingPositives, alpha: float) -> Tensor:
+    """Return (items,) float32 probabilities, proportional to (number of users + 0.001) ** alpha: none is zero."""
     weights = (positives.popularity.double() + 1e-3) ** alpha
     return (weights / weights.sum()).float()
 
 
 def draw(weights: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """(count,) items by probability, with replacement."""
+    """Draw item rows with replacement.
+
+    Args:
+        weights: (items,) probabilities.
+        count: Number of draws.
+        generator: Source of the random numbers.
+
+    Returns:
+        (count,) int64.
+    """
     edges = weights.double().cumsum(0)
     draws = torch.rand(count, generator=generator, device=weights.device, dtype=torch.float64) * edges[-1]
     return torch.searchsorted(edges, draws, right=True).clamp(max=len(weights) - 1)

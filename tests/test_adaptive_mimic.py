@@ -36,7 +36,7 @@ def test_without_an_id_the_output_depends_on_content_alone(out, seed):
     present[:, 1], present[:, 0] = False, True
     fusion = make(out=out).eval()
     before = fusion(features, present)
-    assert torch.equal(before, fusion._speak(fusion.fill(features, present)[:, [0, 2]]))
+    assert torch.equal(before, fusion.content_vector(fusion.fill(features, present)[:, [0, 2]]))
     with torch.no_grad():
         for value in (fusion.missing[1], fusion.gate.weight, fusion.gate.bias):
             value.add_(7.0)
@@ -59,7 +59,7 @@ def test_with_both_each_value_lies_between_that_of_the_id_and_that_of_the_conten
     features, _ = draw(seed)
     present = torch.ones(6, 3, dtype=torch.bool)
     fusion = make().eval()
-    output, e, c = fusion(features, present), features[:, 1], fusion._speak(features[:, [0, 2]])
+    output, e, c = fusion(features, present), features[:, 1], fusion.content_vector(features[:, [0, 2]])
     assert (output >= torch.minimum(e, c) - 1e-5).all()
     assert (output <= torch.maximum(e, c) + 1e-5).all()
     assert not torch.allclose(output, e)
@@ -95,7 +95,7 @@ def test_the_penalty_counts_only_rows_that_have_both_id_and_content():
     features, present = draw(3, rows=50)
     both = present[:, 1] & present[:, [0, 2]].any(1)
     fusion(features, present)
-    e, c = features[both][:, 1], fusion._speak(fusion.fill(features, present)[both][:, [0, 2]])
+    e, c = features[both][:, 1], fusion.content_vector(fusion.fill(features, present)[both][:, [0, 2]])
     cosines = (c * e).sum(1) / (c.norm(dim=1) * e.norm(dim=1))
     assert torch.isclose(fusion.take_penalty(), 2 * (1 - cosines.mean()))
     fusion(features, torch.zeros_like(present))
@@ -136,7 +136,7 @@ def test_training_adds_the_penalty_to_the_loss():
         with torch.no_grad():
             features, present = tower.tokens(columns, torch.arange(len(recommender.dataset.items)))
             fusion = tower.fusion
-            e, c = features[:, fusion.id], fusion._speak(fusion.fill(features, present)[:, fusion.content])
+            e, c = features[:, fusion.id], fusion.content_vector(fusion.fill(features, present)[:, fusion.content])
         return float(torch.cosine_similarity(c, e)[present[:, fusion.id]].mean())
 
     plain, pulled = fit(0.0), fit(5.0)
