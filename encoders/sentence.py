@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from anyrec.core.contracts import Context, Encoder, Params
 from anyrec.core.errors import ConfigError, Fault, MissingDependency
+from anyrec.core.hardware import multiplies_bf16
 from anyrec.core.outside import ALLOW, Outside, is_path
 from anyrec.core.progress import progress_bar
 from anyrec.core.ragged import Prepared, Ragged
@@ -160,9 +161,7 @@ def embed_texts(texts: list[str], model: SentenceTransformer, max_tokens: int | 
 
 def fast_dtype(device: str) -> torch.dtype:
     """Return bf16 if the device has instructions for its matrix products, else float32."""
-    if device.startswith("cuda"):
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
+    return torch.bfloat16 if multiplies_bf16(torch.device(device)) else torch.float32
 
 
 def backbone(name: str, context: Context) -> SentenceTransformer:

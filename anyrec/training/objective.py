@@ -11,6 +11,7 @@ from torch import Tensor
 
 from anyrec.core.config import Config
 from anyrec.core.contracts import MASK_VALUE, Loss, Negatives, Sampler
+from anyrec.core.hardware import multiplies_bf16
 from anyrec.core.registry import Registry
 from anyrec.core.windows import Batch, PackedSequences
 from anyrec.data.positives import Positives
@@ -281,10 +282,5 @@ def _hardest(negative: Tensor, drawn: Negatives, ratio: int) -> tuple[Tensor, Ne
 
 def _autocast(config: Config, device: torch.device) -> Any:
     """bf16 where it is asked for, or, under auto, where the processor multiplies it natively."""
-    native = (
-        torch.cuda.is_bf16_supported(including_emulation=False)
-        if device.type == "cuda"
-        else torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    )
-    wanted = config.training.precision == "bf16" or (config.training.precision == "auto" and native)
+    wanted = config.training.precision == "bf16" or (config.training.precision == "auto" and multiplies_bf16(device))
     return torch.autocast(device.type, torch.bfloat16) if wanted else nullcontext()
