@@ -1,12 +1,17 @@
-"""Indexes against what else can be had, in one run: exact search, faiss through us, HNSW, 8 bits, filters.
+"""Compare the indexes with other libraries in one run: exact search, faiss, HNSW, 8 bits, filters.
 
-    python benchmarks/indexes.py [--rows 1000000] [--queries 1000] [--vectors clustered,uniform] [--only exact,through,hnsw,lift,memory,filter]
-                                 [--graphs faiss,usearch] [--hnswlib PYTHON]
+    python benchmarks/indexes.py [--rows 1000000] [--queries 1000] [--vectors clustered,uniform]
+        [--only exact,through,hnsw,norm_weight,memory,filter] [--graphs faiss,usearch] [--hnswlib PYTHON]
 
-128 dimensions, k 10, dot products. Clustered: a thousand centres of unequal size and spread, and directions of unequal weight, as trained
-vectors have; unit: the same, all of length one; uniform: every component at random, the worst case; clustered-lognormal and
-uniform-lognormal: each vector besides drawn out or shortened at random. Every time is the best of three, taken in turn, so that what
-else the machine does strikes all alike. --hnswlib: a Python that has hnswlib and numpy, to hold HNSW against.
+128 dimensions, k 10, dot products. Kinds of vectors:
+
+- clustered: a thousand centres of unequal size and spread, and directions of unequal weight, as trained vectors have;
+- unit: the same, all of norm 1;
+- uniform: each component at random, the worst case;
+- clustered-lognormal, uniform-lognormal: each vector multiplied by a log-normal number.
+
+Each time is the best of three. The ways that are compared take turns, so that other load on the machine affects all of them.
+--hnswlib: a Python that has hnswlib and numpy, to compare HNSW with.
 """
 
 import argparse
@@ -25,10 +30,11 @@ import torch
 
 from anyrec.core.discovery import discover
 from anyrec.retrieval.index import Index
+from anyrec.retrieval.recall import TrueNearest, recall, true_nearest
 
 DIM, K = 128, 10
 WIDTHS = np.unique(np.geomspace(10, 2048, 90).round().astype(int)).tolist()
-"""Widths of search that graphs are compared at: of each the least that reaches the recall, to 6%; the last where none does."""
+"""Search widths that graphs are compared at: for each the smallest that reaches the recall, to 6%, or the last if none does."""
 HNSWLIB = """
 import bisect, json, sys, time
 import hnswlib, numpy as np
@@ -59,6 +65,7 @@ print(json.dumps({"build": build, "rate": len(queries) / best, "recall": float(r
 
 
 def make(kind: str, rows: int, queries: int) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors (rows, DIM) and queries (queries, DIM) of a kind."""
     rng = np.random.default_rng(0)
     if kind.endswith("-lognormal"):
         vectors, asked = make(kind.removesuffix("-lognormal"), rows, queries)
@@ -81,7 +88,7 @@ def make(kind: str, rows: int, queries: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def in_turn(ways: dict[str, Callable[[], Any]], times: int = 3) -> dict[str, float]:
-    """The least seconds of each."""
+    """The shortest time of each way, in seconds."""
     best = dict.fromkeys(ways, float("inf"))
     for _ in range(times):
         for name, way in ways.items():
@@ -92,6 +99,7 @@ def in_turn(ways: dict[str, Callable[[], Any]], times: int = 3) -> dict[str, flo
 
 
 def built(name: str, vectors: np.ndarray, queries: np.ndarray | None = None, **params: Any) -> tuple[Index, float]:
+    """An index of the vectors, and the seconds that its build took."""
     registry = discover()
     index = registry.get("index", name)(vectors.shape[1], "dot", registry.params("index", name, params))
     start = time.perf_counter()
@@ -100,11 +108,13 @@ def built(name: str, vectors: np.ndarray, queries: np.ndarray | None = None, **p
 
 
 def alone(index: Index, queries: np.ndarray) -> None:
+    """Search for the queries one at a time."""
     for row in range(len(queries)):
         index.search(queries[row : row + 1], K)
 
 
 def exact(vectors: np.ndarray, queries: np.ndarray) -> None:
+    """Exact search by NumPy, torch, faiss and the index `exact`, all queries at once."""
     table, asked = torch.from_numpy(vectors), torch.from_numpy(queries)
     flat = faiss.IndexFlatIP(DIM)
     flat.add(vectors)
@@ -138,14 +148,14 @@ def exact(vectors: np.ndarray, queries: np.ndarray) -> None:
 
 
 def through(vectors: np.ndarray, queries: np.ndarray) -> None:
+    """faiss called by the index against faiss called directly, with the same structure and parameters."""
     for kind in ("flat", "hnsw", "ivf", "ivf_pq", "sq8"):
         index: Any = built("faiss", vectors, queries[::2], kind=kind)[0]
-        wide = K if index.exact_scores else K * index.oversample
-        params, made = index._search_params(wide, None), index._inner_queries(queries)
+        count = K if index.exact_scores else K * index.oversample
+        library, params = by_faiss(index, kind, vectors, count)
+        padded = index.norms.pad(queries)
         ways = {
-            "alone": lambda index=index, made=made, wide=wide, params=params: index._index.search(
-                made, wide, params=params
-            ),
+            "alone": lambda lib=library, own=padded, n=count, p=params: lib.search(own, n, params=p),
             "ours": lambda index=index: index.search(queries, K),
         }
         seconds = in_turn(ways, 7)
@@ -155,66 +165,92 @@ def through(vectors: np.ndarray, queries: np.ndarray) -> None:
         )
 
 
+def by_faiss(index: Any, kind: str, vectors: np.ndarray, count: int) -> tuple[Any, Any]:
+    """The structure of an index as faiss itself reads it, and the parameters of a search for `count`."""
+    make: Any = faiss  # its stubs lack the keyword arguments
+    if kind == "flat":
+        library = faiss.IndexFlatIP(DIM)
+        library.add(vectors)
+        return library, None
+    with tempfile.TemporaryDirectory() as folder:
+        index.save(Path(folder))
+        library: Any = faiss.read_index(f"{folder}/faiss.index")
+    if kind == "hnsw":
+        return library, make.SearchParametersHNSW(efSearch=max(index.search_width, count), bounded_queue=False)
+    if kind == "sq8":
+        return library, None
+    cells = max(index.search_width, -(-4 * count * library.nlist // library.ntotal))
+    return library, make.SearchParametersIVF(nprobe=min(library.nlist, cells))
+
+
 def hnsw(vectors: np.ndarray, queries: np.ndarray, graphs: list[str], python: str | None) -> None:
-    """At recall 0.95, one query at a time; and the time to build."""
+    """Graphs at recall 0.95, one query at a time; and the time to build them."""
     whole = built("exact", vectors)[0]
     test = queries[1::2]
-    few, kth = whole.truth_of(test, K)
+    truth = true_nearest(whole, test)
     rate = len(test[:50]) / in_turn({"exact": lambda: alone(whole, test[:50])})["exact"]
     print(f"  exact, one at a time {rate:,.0f} a second")
     options = {"faiss": {"kind": "hnsw", "m": 16, "ef_construction": 100}, "usearch": {}}
     for name in graphs:
         index, seconds = built(name, vectors, queries[::2], recall=0.95, **options[name])
-        found = index.width
-        wide = WIDTHS[bisect_left(WIDTHS[:-1], 0.95, key=lambda width, index=index: _recall(index, width, few, kth))]
+        found = index.search_width
+        wide = WIDTHS[bisect_left(WIDTHS[:-1], 0.95, key=lambda width, index=index: recall_at(index, width, truth))]
         for width, how in ((found, "found at build"), (wide, "by the rule of hnswlib's")):
-            recall = _recall(index, width, few, kth)
+            reached = recall_at(index, width, truth)
             one = len(test) / in_turn({name: lambda index=index: alone(index, test)})[name]
             print(
-                f"  {name:8} {one:10,.0f} a second, {one / rate:6.1f} times exact, recall {recall:.3f} (width {width}, {how}), "
+                f"  {name:8} {one:10,.0f} a second, {one / rate:6.1f} times exact, recall {reached:.3f} (width {width}, {how}), "
                 f"built in {seconds:,.1f} s"
             )
     if python:
-        with tempfile.TemporaryDirectory() as folder:
-            for name, array in (("vectors", vectors), ("queries", few), ("kth", kth)):
-                np.save(Path(folder) / name, array)
-            command = [python, "-c", HNSWLIB, folder, str(torch.get_num_threads()), "0.95", json.dumps(WIDTHS)]
-            told = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        by_hnswlib(python, vectors, truth, rate)
+
+
+def by_hnswlib(python: str, vectors: np.ndarray, truth: TrueNearest, rate: float) -> None:
+    """The same by hnswlib in another Python. rate: exact searches a second."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, array in (("vectors", vectors), ("queries", truth.queries), ("kth", truth.kth_scores)):
+            np.save(Path(folder) / name, array)
+        command = [python, "-c", HNSWLIB, folder, str(torch.get_num_threads()), "0.95", json.dumps(WIDTHS)]
+        found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    print(
+        f"  hnswlib  {found['rate']:10,.0f} a second, {found['rate'] / rate:6.1f} times exact, recall {found['recall']:.3f} "
+        f"(ef {found['ef']}), built in {found['build']:,.1f} s"
+    )
+
+
+def norm_weight(vectors: np.ndarray, queries: np.ndarray) -> None:
+    """What a graph finds with each norm weight; the last is the one found by trying."""
+    truth = true_nearest(built("exact", vectors)[0], queries[1::2])
+    for weight in (0, 0.25, 0.5, 1, None):
+        index, seconds = built("faiss", vectors, queries[::2], kind="hnsw", norm_weight=weight, ef_search=64)
+        found = " / ".join(f"{recall_at(index, width, truth):.3f}" for width in (64, 256, 1024))
         print(
-            f"  hnswlib  {told['rate']:10,.0f} a second, {told['rate'] / rate:6.1f} times exact, recall {told['recall']:.3f} (ef {told['ef']}), "
-            f"built in {told['build']:,.1f} s"
+            f"  norm weight {index.norm_weight:.3f}: recall {found} at widths 64 / 256 / 1,024, built in {seconds:,.1f} s",
+            flush=True,
         )
 
 
-def lift(vectors: np.ndarray, queries: np.ndarray) -> None:
-    """What a graph finds with each share of the missing length; the last is the one found by trying."""
-    few, kth = built("exact", vectors)[0].truth_of(queries[1::2], K)
-    for share in (0, 0.25, 0.5, 1, None):
-        index, seconds = built("faiss", vectors, queries[::2], kind="hnsw", lift=share, ef_search=64)
-        found = " / ".join(f"{_recall(index, width, few, kth):.3f}" for width in (64, 256, 1024))
-        print(
-            f"  lift {index.lift:.3f}: recall {found} at widths 64 / 256 / 1,024, built in {seconds:,.1f} s", flush=True
-        )
-
-
-def _recall(index: Index, width: int, queries: np.ndarray, kth: np.ndarray) -> float:
-    """With that width, which is left so."""
-    index.width = width
-    return index.recall_of(queries, kth)
+def recall_at(index: Index, width: int, truth: TrueNearest) -> float:
+    """The recall at a search width, which the index keeps."""
+    index.search_width = width
+    return recall(index, truth)
 
 
 def memory(vectors: np.ndarray, queries: np.ndarray) -> None:
+    """Size and recall of the compressed kinds."""
     whole = built("exact", vectors, precision="float32")[0]
-    truth = whole.truth_of(queries, K)
+    truth = true_nearest(whole, queries)
     for name, params in (("exact", {"precision": "int8"}), ("faiss", {"kind": "sq8"}), ("faiss", {"kind": "ivf_pq"})):
         index, seconds = built(name, vectors, queries[::2], **params)
-        share, recall = index.bytes / whole.bytes, index.recall_of(*truth)
+        share, found = index.bytes / whole.bytes, recall(index, truth)
         print(
-            f"  {name} {params}: {share:.3f} of float32's memory, recall@10 {recall:.4f} after rescoring, built in {seconds:,.1f} s"
+            f"  {name} {params}: {share:.3f} of float32's memory, recall@10 {found:.4f} after rescoring, built in {seconds:,.1f} s"
         )
 
 
 def filtered(vectors: np.ndarray, queries: np.ndarray) -> None:
+    """Recall and speed if 10%, 1% and 0.01% of the vectors are eligible."""
     rng = np.random.default_rng(1)
     whole = built("exact", vectors)[0]
     kinds = [("exact", {}), *(("faiss", {"kind": kind}) for kind in ("flat", "hnsw", "ivf", "ivf_pq", "sq8"))]
@@ -228,11 +264,11 @@ def filtered(vectors: np.ndarray, queries: np.ndarray) -> None:
             found = index.search(queries, K, allowed)
             rate = len(queries) / (time.perf_counter() - start)
             there = best.keys >= 0
-            recall = (found.scores >= best.scores[:, -1:] - 1e-4)[there].mean()
+            reached = (found.scores >= best.scores[:, -1:] - 1e-4)[there].mean()
             complete = ((found.keys >= 0) == there).all()
             text = " ".join([name, *params.values()])
             print(
-                f"  {text:12} {share:7.2%} eligible: recall@10 {recall:.4f}, k always there: {complete}, {rate:,.0f} a second"
+                f"  {text:12} {share:7.2%} eligible: recall@10 {reached:.4f}, k always there: {complete}, {rate:,.0f} a second"
             )
 
 
@@ -245,7 +281,7 @@ def main() -> None:
     parser.add_argument("--graphs", default="faiss,usearch")
     parser.add_argument("--hnswlib")
     options = parser.parse_args()
-    parts = {"exact": exact, "through": through, "lift": lift, "memory": memory, "filter": filtered}
+    parts = {"exact": exact, "through": through, "norm_weight": norm_weight, "memory": memory, "filter": filtered}
     for kind in options.vectors.split(","):
         vectors, queries = make(kind, options.rows, options.queries)
         for part in options.only.split(","):

@@ -1,4 +1,4 @@
-"""Whatever is filtered, removed, added or excluded: min(k, eligible) distinct eligible keys come back, best first, with true scores."""
+"""With any filter, exclusion, addition and removal, a search returns min(k, eligible) distinct keys, best first, with true scores."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from anyrec.core.discovery import discover
-from anyrec.retrieval import index as contract
+from anyrec.retrieval import filtered_search
 
 BACKENDS = {
     "exact": ("exact", {}, None),
@@ -27,7 +27,7 @@ BACKENDS = {
 }
 DIM = 8
 MANY = {"qdrant": 600}
-"""Rows of the big index; Qdrant's stand-in for tests goes through them one by one."""
+"""Rows of the big index, by default 10,000; Qdrant's stand-in within the process compares them one by one."""
 few_examples = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -40,9 +40,9 @@ def name(request):
 
 
 @pytest.fixture
-def no_shortcut(monkeypatch):
-    """Let the backend itself search among few eligible ones too."""
-    monkeypatch.setattr(contract, "FEW", 20)
+def no_scan(monkeypatch):
+    """Let the backend search among few eligible rows too."""
+    monkeypatch.setattr(filtered_search, "SCAN_ROWS", 20)
 
 
 @cache
@@ -57,7 +57,7 @@ def made(name, metric):
 
 
 def drawn(rows, seed):
-    """Vectors in clusters, of unequal length, some of them zero or alike."""
+    """Vectors in clusters, of unequal norm, some of them zero or equal."""
     rng = np.random.default_rng(seed)
     centres = rng.normal(size=(20, DIM))
     vectors = centres[rng.integers(0, 20, rows)] + 0.4 * rng.normal(size=(rows, DIM))
@@ -96,23 +96,23 @@ def _unit(vectors):
 
 
 def checked(index, twin, queries, k, allowed=None, exclude=None):
-    """Search and hold what came back against the twin. Returns the share of the truly best that was found."""
+    """Compare the result of a search with the twin. Returns the fraction of the truly best that was found."""
     found = index.search(queries, k, allowed, exclude)
     keys, scores = twin.scores(queries)
     assert found.keys.shape == found.scores.shape == (len(queries), k)
     denied = set() if exclude is None else set(zip(exclude[0].tolist(), exclude[1].tolist(), strict=True))
     shares = []
-    for row, (got, told) in enumerate(zip(found.keys, found.scores, strict=True)):
+    for row, (got, values) in enumerate(zip(found.keys, found.scores, strict=True)):
         mask = None if allowed is None else allowed if allowed.ndim == 1 else allowed[row]
         free = np.array([mask is None or (key < len(mask) and bool(mask[key])) for key in keys], bool)
         free &= np.array([(row, key) not in denied for key in keys.tolist()], bool)
         wanted = min(k, int(free.sum()))
-        assert (got[wanted:] == -1).all() and (told[wanted:] == -np.inf).all()
-        got, told = got[:wanted], told[:wanted]
+        assert (got[wanted:] == -1).all() and (values[wanted:] == -np.inf).all()
+        got, values = got[:wanted], values[:wanted]
         assert len(set(got.tolist())) == wanted and np.isin(got, keys[free]).all()
         true = scores[row][np.searchsorted(keys, got)]
-        np.testing.assert_allclose(told, true, atol=1e-4 * max(1, np.abs(scores[row]).max(initial=0)))
-        assert (np.diff(told) <= 0).all()
+        np.testing.assert_allclose(values, true, atol=1e-4 * max(1, np.abs(scores[row]).max(initial=0)))
+        assert (np.diff(values) <= 0).all()
         if wanted:
             bound = np.sort(scores[row][free])[-wanted]
             shares.append((true >= bound - 1e-6).mean())
@@ -127,7 +127,9 @@ def big(name, metric):
     rng = np.random.default_rng(5)
     keys = np.sort(rng.choice(2 * rows, rows, replace=False))
     vectors = drawn(rows, 1)
-    index.build(vectors, keys, queries=np.concatenate([drawn(200, 3), drawn(200, 4)]) + 0.1)  # like those asked below
+    index.build(
+        vectors, keys, queries=np.concatenate([drawn(200, 3), drawn(200, 4)]) + 0.1
+    )  # like those searched for below
     twin.set(keys, vectors)
     gone = rng.choice(keys, rows // 10, replace=False)
     index.remove(gone)
@@ -143,7 +145,7 @@ def big(name, metric):
 @pytest.mark.parametrize("metric", ["dot", "cosine"])
 @given(data=st.data())
 @few_examples
-def test_at_any_selectivity_k_eligible_ones_come_back(name, metric, no_shortcut, data):
+def test_k_eligible_keys_come_back_at_any_selectivity(name, metric, no_scan, data):
     index, twin = big(name, metric)
     last = max(twin.vectors) + 1
     share = 10 ** data.draw(st.floats(-4, 0), label="log of the share that is eligible")
@@ -159,7 +161,7 @@ def test_at_any_selectivity_k_eligible_ones_come_back(name, metric, no_shortcut,
 
 @given(data=st.data())
 @few_examples
-def test_additions_and_removals_in_between_are_seen_at_once(name, no_shortcut, data):
+def test_additions_and_removals_show_in_the_next_search(name, no_scan, data):
     metric = data.draw(st.sampled_from(["dot", "cosine"]))
     rows = data.draw(st.integers(1, 150))
     index, twin = made(name, metric), Twin(metric)
@@ -182,14 +184,14 @@ def test_additions_and_removals_in_between_are_seen_at_once(name, no_shortcut, d
 
 
 @pytest.mark.parametrize("metric", ["dot", "cosine"])
-def test_one_in_a_hundred_eligible_is_found_at_full_recall(name, metric):
+def test_recall_is_full_if_one_row_in_a_hundred_is_eligible(name, metric):
     index, twin = big(name, metric)
     allowed = np.random.default_rng(0).random(max(twin.vectors) + 1) < 0.01
     assert checked(index, twin, drawn(30, 3) + 0.1, 10, allowed) >= 0.99
 
 
 @pytest.mark.parametrize("metric", ["dot", "cosine"])
-def test_the_backends_own_filter_finds_nearly_as_many(name, metric, no_shortcut):
+def test_the_filter_of_the_backend_finds_nearly_as_many_as_a_scan(name, metric, no_scan):
     index, twin = big(name, metric)
     allowed = np.random.default_rng(0).random(max(twin.vectors) + 1) < 0.3
     assert checked(index, twin, drawn(30, 3) + 0.1, 10, allowed) >= 0.8

@@ -1,4 +1,4 @@
-"""What is special to annoy, usearch and Qdrant; and that each keeps the contract of an index."""
+"""annoy, usearch and Qdrant keep the contract of an index; what only single backends do."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from anyrec.core.discovery import discover
 from anyrec.core.errors import ConfigError, InputError, ModelError
+from anyrec.retrieval.recall import recall, true_nearest
 from anyrec.testing import check_index
 
 PACKAGES = {"annoy": "annoy", "faiss": "faiss", "usearch": "usearch", "qdrant": "qdrant_client"}
@@ -48,24 +49,24 @@ def test_int8_takes_less_memory_than_float32_and_still_finds_the_same():
     assert np.mean(same) > 0.95
 
 
-def test_what_is_coarsely_compressed_is_scored_again_as_often_as_the_recall_takes(tmp_path):
+def test_compressed_vectors_are_scored_again_in_float32_as_often_as_the_recall_needs(tmp_path):
     many = np.random.default_rng(0).normal(size=(12_000, 16)).astype(np.float32)
     coarse = {"kind": "ivf_pq", "m": 2, "nlist": 20}
-    few, found = made("faiss", oversample=4, **coarse), made("faiss", **coarse)
-    few.build(many)
-    found.build(many)
-    queries = few.truth_of(np.random.default_rng(2).normal(size=(200, 16)).astype(np.float32))
-    assert few.recall_of(*queries) < 0.6 and found.recall_of(*queries) > 0.9
-    found.save(tmp_path)
-    again = made("faiss", **coarse)
-    again.load(tmp_path)
-    assert again.recall_of(*queries) == found.recall_of(*queries)
+    fixed, tuned = made("faiss", oversample=4, **coarse), made("faiss", **coarse)
+    fixed.build(many)
+    tuned.build(many)
+    truth = true_nearest(fixed, np.random.default_rng(2).normal(size=(200, 16)).astype(np.float32))
+    assert recall(fixed, truth) < 0.6 and recall(tuned, truth) > 0.9
+    tuned.save(tmp_path)
+    loaded = made("faiss", **coarse)
+    loaded.load(tmp_path)
+    assert recall(loaded, truth) == recall(tuned, truth)
 
 
 @pytest.mark.parametrize(
     ("name", "options", "more"), [("annoy", {}, 20), ("faiss", {"kind": "hnsw"}, 501), ("usearch", {}, 501)]
 )
-def test_vectors_of_one_length_need_no_more_dimensions_until_others_come(name, options, more, tmp_path):
+def test_vectors_of_equal_norm_get_no_additional_dimension_until_others_are_added(name, options, more, tmp_path):
     unit = VECTORS / np.linalg.norm(VECTORS, axis=1, keepdims=True)
     others = unit[np.arange(more) % 500] * np.linspace(1.5, 3, more, dtype=np.float32)[:, None]
     index = made(name, recall=0.99, **options)
@@ -83,7 +84,7 @@ def test_vectors_of_one_length_need_no_more_dimensions_until_others_come(name, o
 
 
 @pytest.mark.parametrize("name", ["annoy", "faiss", "usearch"])
-def test_a_few_longer_vectors_added_to_those_of_one_length_are_found(name):
+def test_a_few_longer_vectors_added_to_vectors_of_equal_norm_are_found(name):
     unit = VECTORS / np.linalg.norm(VECTORS, axis=1, keepdims=True)
     index = made(name, recall=0.99)
     index.build(unit)
@@ -94,23 +95,23 @@ def test_a_few_longer_vectors_added_to_those_of_one_length_are_found(name):
 
 
 @pytest.mark.parametrize(("name", "options"), [("faiss", {"ef_search": 32}), ("usearch", {"expansion_search": 32})])
-def test_a_graph_of_uneven_vectors_is_made_with_the_lift_that_finds_most(name, options, tmp_path):
+def test_a_graph_of_vectors_of_unequal_norm_uses_the_norm_weight_that_finds_most(name, options, tmp_path):
     rng = np.random.default_rng(0)
     many = rng.normal(size=(5000, 16)).astype(np.float32) * rng.lognormal(0, 0.5, (5000, 1)).astype(np.float32)
     queries = rng.normal(size=(300, 16)).astype(np.float32)
 
-    def recall(**more):
+    def built(**more):
         index = made(name, **options, **more)
         index.build(many)
-        return index, index.recall_of(*index.truth_of(queries))
+        return index, recall(index, true_nearest(index, queries))
 
-    index, found = recall()
-    assert 0 < index.lift < 1 and index.inner_dim == 17
-    assert found > recall(lift=1)[1] + 0.1 and found > recall(lift=0)[1] - 0.02
+    index, found = built()
+    assert 0 < index.norm_weight < 1 and index.inner_dim == 17
+    assert found > built(norm_weight=1)[1] + 0.1 and found > built(norm_weight=0)[1] - 0.02
     index.save(tmp_path)
-    again = made(name, **options)
-    again.load(tmp_path)
-    assert again.lift == index.lift and again.recall_of(*again.truth_of(queries)) == found
+    loaded = made(name, **options)
+    loaded.load(tmp_path)
+    assert loaded.norm_weight == index.norm_weight and recall(loaded, true_nearest(loaded, queries)) == found
 
 
 @pytest.mark.parametrize(
@@ -120,7 +121,7 @@ def test_a_graph_of_uneven_vectors_is_made_with_the_lift_that_finds_most(name, o
         ("annoy", "trees.annoy", b"x" * 33),
     ],
 )
-def test_a_file_that_is_not_the_librarys_is_refused(name, file, content, tmp_path):
+def test_a_file_that_the_library_did_not_write_is_refused(name, file, content, tmp_path):
     index = made(name)
     index.build(VECTORS)
     index.save(tmp_path)
@@ -129,7 +130,7 @@ def test_a_file_that_is_not_the_librarys_is_refused(name, file, content, tmp_pat
         made(name).load(tmp_path)
 
 
-def test_vectors_added_to_a_forest_are_found_before_it_is_built_anew():
+def test_vectors_added_to_a_forest_are_found_before_it_is_built_again():
     index = made("annoy", "cosine")
     index.build(VECTORS)
     index.add(np.array([900]), QUERIES[:1])
@@ -137,10 +138,10 @@ def test_vectors_added_to_a_forest_are_found_before_it_is_built_anew():
     assert index.search(QUERIES[:1], 1).keys[0, 0] == 900
 
 
-def test_the_filter_names_whichever_points_are_fewer(monkeypatch):
+def test_a_filter_names_the_allowed_points_or_the_excluded_ones_if_they_are_fewer(monkeypatch):
     index = made("qdrant")
     index.build(VECTORS)
-    monkeypatch.setattr("anyrec.retrieval.indexes.qdrant.MOST_IDS", 50)
+    monkeypatch.setattr("anyrec.retrieval.indexes.qdrant.MAX_IDS", 50)
     few, most, half = np.zeros(500, bool), np.ones(500, bool), np.arange(500) % 2 == 0
     few[:20] = True
     most[:20] = False
@@ -164,7 +165,7 @@ def test_a_build_replaces_the_collection_behind_the_alias():
     assert index._standing() == (index._state, 401)
 
 
-def test_a_collection_that_somebody_else_made_is_left_alone():
+def test_a_collection_that_was_created_elsewhere_is_refused_and_kept():
     from anyrec.retrieval.indexes.qdrant import Qdrant
 
     index = made("qdrant", collection="theirs")
@@ -179,13 +180,13 @@ def test_a_collection_that_somebody_else_made_is_left_alone():
     assert isinstance(index, Qdrant) and client.collection_exists("theirs")
 
 
-def test_a_server_that_does_not_answer_is_named():
+def test_the_error_names_a_server_that_does_not_answer():
     index = made("qdrant", url="http://127.0.0.1:9", timeout=2)
     with pytest.raises(InputError, match=r"http://127.0.0.1:9: Qdrant does not answer"):
         index.build(VECTORS)
 
 
-def test_a_key_is_read_from_the_environment_and_from_nowhere_else(monkeypatch):
+def test_an_api_key_is_read_only_from_the_environment(monkeypatch):
     monkeypatch.delenv("SHOP_KEY", raising=False)
     index = made("qdrant", url="https://127.0.0.1:9", api_key_env="SHOP_KEY")
     with pytest.raises(ConfigError, match="SHOP_KEY is not set"):

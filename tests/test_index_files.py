@@ -1,9 +1,13 @@
-"""An index of item ids on disk: whole or absent, whose it is, and what it measured."""
+"""An index of item ids on disk: whole or absent, the model it belongs to, and what was measured.
+
+`tests/saved_indexes/` has indexes written in format 2, and what they found then. They are never written again.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,10 +19,12 @@ import pytest
 from anyrec.core.config import Component
 from anyrec.core.discovery import discover
 from anyrec.core.errors import ConfigError, DataError, ModelError
+from anyrec.core.load_config import load_config
 from anyrec.retrieval.choose import choose
 from anyrec.retrieval.item_index import ItemIndex
 
 REGISTRY = discover()
+SAVED = Path(__file__).parent / "saved_indexes"
 KINDS = [
     Component(type="exact"),
     Component(type="exact", precision="int8"),
@@ -48,7 +54,7 @@ def test_a_saved_index_comes_back_with_its_ids_and_figures(component, tmp_path):
     assert json.loads((place / "manifest.json").read_text())["counts"] == {"items": 400, "rows": 400}
 
 
-def test_a_recall_that_was_not_reached_is_said():
+def test_a_recall_that_was_not_reached_is_reported():
     assert make(Component(type="faiss", kind="hnsw")).missed is None
     narrow = make(Component(type="faiss", kind="ivf", nlist=10, nprobe=1, recall=0.99))
     assert (
@@ -76,7 +82,7 @@ def test_items_are_added_replaced_and_removed_by_id(tmp_path):
         index.add(pa.array([1, 2]), some(2))
 
 
-def test_another_models_index_is_refused(tmp_path):
+def test_an_index_of_another_model_is_refused(tmp_path):
     place = make().save(tmp_path / "index")
     with pytest.raises(ModelError, match="another model"):
         ItemIndex.load(place, REGISTRY, "another")
@@ -99,7 +105,7 @@ def test_damaged_files_are_refused_before_a_library_reads_them(component, tmp_pa
 
 
 @pytest.mark.parametrize("component", KINDS, ids=str)
-def test_a_foreign_file_under_a_fitting_hash_is_refused(component, tmp_path):
+def test_a_file_of_other_content_is_refused_even_if_the_manifest_has_its_hash(component, tmp_path):
     from anyrec.core.files import sha256_of
 
     place = make(component).save(tmp_path / "index")
@@ -108,25 +114,39 @@ def test_a_foreign_file_under_a_fitting_hash_is_refused(component, tmp_path):
         if path.name == "manifest.json" or not whole:
             continue
         path.write_bytes(b"not what you think")
-        told = json.loads(manifest)
-        told["files"][path.name] = sha256_of(path)
-        (place / "manifest.json").write_text(json.dumps(told))
+        document = json.loads(manifest)
+        document["files"][path.name] = sha256_of(path)
+        (place / "manifest.json").write_text(json.dumps(document))
         with pytest.raises(ModelError):
             ItemIndex.load(place, REGISTRY)
         path.write_bytes(whole)
         (place / "manifest.json").write_bytes(manifest)
 
 
-def test_an_index_of_an_older_anyrec_is_refused(tmp_path):
+@pytest.mark.parametrize("name", ["faiss_hnsw", "ivf", "usearch"])
+def test_an_index_of_format_2_finds_what_it_found_when_it_was_saved(name, tmp_path):
+    pytest.importorskip("usearch" if name == "usearch" else "faiss")
+    found_then = json.loads((SAVED / "expected.json").read_text())
+    expected, queries = found_then[name], np.array(found_then["queries"], np.float32)
+    index = ItemIndex.load(shutil.copytree(SAVED / name, tmp_path / "former"), REGISTRY, "a model")
+    for one in (index, ItemIndex.load(index.save(tmp_path / "present"), REGISTRY, "a model")):
+        found = one.search(queries, 10)
+        assert [one.ids.take(pa.array(keys)).to_pylist() for keys in found.keys] == expected["items"]
+        np.testing.assert_allclose(found.scores, expected["scores"], rtol=1e-5)
+        assert one.index.norm_weight == expected["norm_weight"]
+        assert one.index.search_width == expected["search_width"]
+
+
+def test_an_index_of_an_unreadable_format_is_refused(tmp_path):
     place = make(measured=False).save(tmp_path / "index")
     manifest = (place / "manifest.json").read_text()
-    (place / "manifest.json").write_text(manifest.replace("anyrec index 2", "anyrec index 1"))
+    (place / "manifest.json").write_text(manifest.replace("anyrec index 3", "anyrec index 1"))
     with pytest.raises(ModelError, match="Run anyrec index again"):
         ItemIndex.load(place, REGISTRY)
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"format": "anyrec index 2"}', '{"format": 7}', "\xff"])
-def test_a_manifest_that_is_none_is_refused(text, tmp_path):
+@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"format": "anyrec index 3"}', '{"format": 7}', "\xff"])
+def test_a_file_that_is_no_manifest_is_refused(text, tmp_path):
     place = make(measured=False).save(tmp_path / "index")
     (place / "manifest.json").write_text(text, encoding="latin-1")
     with pytest.raises(ModelError):
@@ -143,7 +163,7 @@ def test_a_file_outside_the_folder_is_refused(tmp_path):
         ItemIndex.load(place, REGISTRY)
 
 
-def test_a_folder_that_is_no_index_is_not_written_over(tmp_path):
+def test_a_folder_that_is_no_index_is_not_overwritten(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(ModelError):
         make(measured=False).save(tmp_path)
@@ -195,17 +215,17 @@ print(last, sorted(states), os.listdir(place.parent))
 """
 
 
-def test_a_writer_killed_at_any_moment_leaves_an_index_whole(tmp_path):
-    """Killed before each of its file operations in turn, until one gets through; what is there is the old one or the new."""
+def test_a_writer_killed_at_any_moment_leaves_the_old_index_or_the_new_one(tmp_path):
+    """The writer is killed before its first file operation, then before its second, and so on, until it finishes."""
     command = [sys.executable, "-W", "ignore", "-c", WRITER, str(tmp_path / "index")]
     done = subprocess.run(command, cwd=Path(__file__).parent.parent, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    steps, told = done.stdout.split(" ", 1)
+    steps, states = done.stdout.split(" ", 1)
     assert int(steps) > 20
-    assert told.strip() == "[1.0, 2.0] ['index']", "a later save clears away what the killed ones left"
+    assert states.strip() == "[1.0, 2.0] ['index']", "a later save removes what the killed ones left"
 
 
-def test_the_cheapest_that_reaches_the_recall_is_chosen():
+def test_the_cheapest_index_that_reaches_the_recall_is_chosen():
     vectors = some(2000)
     best, tried = choose(REGISTRY, pa.array(range(2000)), vectors, 0.99, shown=False)
     assert best.figures["recall@10"] >= 0.99
@@ -216,3 +236,14 @@ def test_an_unknown_index_or_option_is_refused():
     for component in (Component(type="exakt"), Component(type="faiss", kind="tree"), Component(type="faiss", colour=1)):
         with pytest.raises(ConfigError):
             make(component)
+
+
+def test_an_option_works_by_its_former_name_with_one_note():
+    index = {"type": "faiss", "lift": 0.25}
+    config, notes = load_config({"index": index})
+    assert len([note for note in notes if "'lift' is now called 'norm_weight'" in note]) == 1
+    params = REGISTRY.params("index", config.index.type, config.index.options())
+    assert params == REGISTRY.params("index", "faiss", {"norm_weight": 0.25})
+    assert load_config({"index": {"type": "faiss", "norm_weight": 0.25}})[1] == []
+    with pytest.raises(ConfigError, match="'lift' is the former name of 'norm_weight'"):
+        load_config({"index": {**index, "norm_weight": 0.5}})

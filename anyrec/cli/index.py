@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,6 +23,9 @@ from anyrec.cli.options import (
 from anyrec.core.errors import ConfigError, Fault
 from anyrec.core.strict_json import UnusableJson, json_or_text, split_pair
 
+if TYPE_CHECKING:
+    from anyrec.retrieval.choose import Trial
+
 COLUMNS = {
     "recall@10": "recall@10",
     "queries_per_second": "alone /s",
@@ -30,7 +33,7 @@ COLUMNS = {
     "bytes": "bytes",
     "build_seconds": "build s",
 }
-"""Figures of an index and their headings: queries a second asked one at a time, and all at once."""
+"""Figures of an index and their headings; `alone`: queries searched one at a time, `batch`: all at once."""
 
 
 @app.command()
@@ -38,24 +41,33 @@ def index(
     model_path: ModelPath = None,
     model_dir: ModelDir = None,
     model_name: ModelName = None,
-    kind: Annotated[str | None, typer.Option("--type", help="The index; by default the config's.")] = None,
-    options: Annotated[list[str], typer.Option("--set", help="Its option, as kind=ivf; may be repeated.")] = [],  # noqa: B006
+    kind: Annotated[
+        str | None, typer.Option("--type", help="Type of the index; by default that of the config.")
+    ] = None,
+    options: Annotated[
+        list[str], typer.Option("--set", help="Option of the index, as kind=ivf; may be repeated.")
+    ] = [],  # noqa: B006
     recall: Annotated[
         float | None,
         typer.Option(
-            min=0, max=1, callback=finite, help="Recall to reach; without --type, by what is cheapest of all installed."
+            min=0,
+            max=1,
+            callback=finite,
+            help="Recall to reach; without --type and --set, by the cheapest index that is installed.",
         ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder to write to; by default `index` beside the model's.")
+        Path | None,
+        typer.Option("--output", "-o", help="Folder to write; by default `index` next to the model's folder."),
     ] = None,
     plugins: PluginFolders = [],  # noqa: B006
     trust_plugins: Trust = False,
 ) -> None:
-    """Build an index over a model's items, measure it, and save it."""
+    """Build an index of a model's items, measure it, and save it."""
     from anyrec.core.config import Component
     from anyrec.core.files import exclusive
-    from anyrec.retrieval.choose import choose
+    from anyrec.core.renamed import noting_former_names
+    from anyrec.retrieval.choose import Trial, choose
     from anyrec.retrieval.item_index import ItemIndex, check_index_output
     from anyrec.storage.model_directory import find_model
 
@@ -65,21 +77,24 @@ def index(
     recommender = load(model_path, model_dir, model_name, None, plugins, trust_plugins)
     ids, items, users = vectors_of(recommender)
     about: dict[str, Any] = {"model": recommender.model_id, "queries": users}
-    with exclusive(place):
+    with exclusive(place), noting_former_names() as renamed:
         if recall is not None and kind is None and not options:
-            catalogue, tried = choose(recommender.registry, ids, items, recall, **about)
+            item_index, tried = choose(recommender.registry, ids, items, recall, **about)
         else:
             component = Component(type=kind) if kind else recommender.config.index
             chosen = {**component.options(), **({"recall": recall} if recall is not None else {}), **_options(options)}
             component = Component(type=component.type, **chosen)
-            catalogue = ItemIndex.build(component, recommender.registry, ids, items, **about)
-            tried = [(component, catalogue.figures)]
-        place = catalogue.save(place)
+            item_index = ItemIndex.build(component, recommender.registry, ids, items, **about)
+            tried = [Trial(component, item_index.figures)]
+        place = item_index.save(place)
+    for note in renamed:
+        err.print(f"note: {note}", markup=False)
     _print(tried)
-    names = " ".join(f"{key}={value}" for key, value in catalogue.component.options().items())
-    if catalogue.missed:
-        err.print(f"warning: {catalogue.missed}", markup=False)
-    out.print(f"{catalogue.component.type} {names}".strip() + f", {len(catalogue):,} items -> {place}", markup=False)
+    if item_index.missed:
+        err.print(f"warning: {item_index.missed}", markup=False)
+    options_used = " ".join(f"{key}={value}" for key, value in item_index.component.options().items())
+    name = f"{item_index.component.type} {options_used}".strip()
+    out.print(f"{name}, {len(item_index):,} items -> {place}", markup=False)
 
 
 def vectors_of(recommender: Any) -> tuple[Any, Any, Any]:
@@ -116,12 +131,13 @@ def _options(options: list[str]) -> dict[str, Any]:
     return found
 
 
-def _print(tried: list[tuple[Any, dict[str, float]]]) -> None:
+def _print(tried: list[Trial]) -> None:
+    """Print one line of figures for each index that was tried."""
     from rich.table import Table
 
     table = Table("index", *COLUMNS.values(), box=None, header_style="bold")
     for component, figures in tried:
-        told = [str(value) for key, value in component.options().items() if key != "recall"]
-        name = " ".join([component.type, *told])
+        values = [str(value) for key, value in component.options().items() if key != "recall"]
+        name = " ".join([component.type, *values])
         table.add_row(name, *(f"{figures[key]:,}" if key in figures else "" for key in COLUMNS))
     out.print(table)

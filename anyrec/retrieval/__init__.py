@@ -1,4 +1,20 @@
-"""From vectors to the nearest: index (the contract), catalogue (item ids, files, measured figures), choose (by asked recall), search.
+"""Layer 3, nearest vectors: indexes with one contract, filters that leave k results, and search by text or image.
 
-The indexes themselves are in `anyrec/indexes`, found like any plugin.
+inputs           checks of keys and vectors
+results          SearchResult and the order of its entries
+store            the float32 vectors of an index and their keys
+exclusions       what single queries must not find
+scan             exact search, block by block
+filtered_search  min(k, eligible) results with any filter and any backend
+inner_product    one more dimension for dot products of vectors of unequal norm
+index            Index, the contract that a backend implements
+recall           the fraction of the truly nearest that a search finds
+tuning           search width and norm weight by trying
+benchmark        recall, size and queries per second
+vector_order     near vectors at near addresses
+item_index       an index of item ids, as one folder
+choose           the cheapest index that reaches a recall
+model_index      the index of a model's items
+indexes/         backends: exact, faiss, annoy, usearch, qdrant
+semantic/        items by a text or an image
 """

@@ -1,25 +1,32 @@
-"""Picks the index that reaches an asked recall most cheaply, by building and measuring each that is installed."""
+"""Choice of the cheapest index that reaches a recall, by building and measuring every kind that is installed."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from anyrec.core.config import Component
-from anyrec.core.discovery import Registry
 from anyrec.core.errors import ConfigError, Fault, MissingDependency
 from anyrec.core.progress import progress_bar
-from anyrec.retrieval.index import Metric
+from anyrec.core.registry import Registry
+from anyrec.retrieval.inputs import Metric
 from anyrec.retrieval.item_index import ItemIndex
 
 AS_FAST = 0.9
-"""Of those that answer at least so fast as the fastest, the smallest is taken."""
+"""An index with at least this fraction of the queries per second of another is as fast; the smaller one is then cheaper."""
+
+
+class Trial(NamedTuple):
+    """An index that was tried, and its figures (`anyrec.retrieval.benchmark.measure`)."""
+
+    component: Component
+    figures: dict[str, float]
 
 
 def candidates(registry: Registry, recall: float) -> list[Component]:
-    """Every index with each of the options it wishes to be tried with, and the recall where it takes one."""
+    """Return every index with each of the options that it is to be tried with (`Index.trials`), and the recall if it has such an option."""
     found = []
     for name in registry.names("index"):
         cls = registry.get("index", name)
@@ -38,12 +45,28 @@ def choose(
     model: str = "",
     queries: np.ndarray | None = None,
     shown: bool = True,
-) -> tuple[ItemIndex, list[tuple[Component, dict[str, float]]]]:
-    """The chosen one, and every one with its figures. Fast is measured by queries one at a time; what is not installed is passed over.
+) -> tuple[ItemIndex, list[Trial]]:
+    """Build and measure every index that is installed, and return the cheapest that reaches the recall.
 
-    Raises ConfigError where none reaches the recall.
+    The cheapest is the fastest for queries one at a time, or the smallest of those that are as fast.
+
+    Args:
+        registry: The components to choose from.
+        ids: (items,) distinct ids.
+        vectors: (items, dim) float32, kept.
+        recall: The recall@10 to reach.
+        metric: What the score of an item is.
+        model: The hash of the model that the vectors belong to.
+        queries: (users, dim) vectors of users; by default vectors of items.
+        shown: Whether to show a progress bar.
+
+    Returns:
+        The chosen index, and all that were tried.
+
+    Raises:
+        ConfigError: If no index reaches the recall.
     """
-    tried: list[tuple[Component, dict[str, float]]] = []
+    tried: list[Trial] = []
     best: ItemIndex | None = None
     components = candidates(registry, recall)
     with progress_bar("trying indexes", len(components), shown) as bar:
@@ -55,14 +78,13 @@ def choose(
                 continue
             finally:
                 bar.advance()
-            tried.append((component, found.figures))
-            if found.figures.get("recall@10", 1.0) >= recall and (
-                best is None or _cheaper(found.figures, best.figures)
-            ):
+            tried.append(Trial(component, found.figures))
+            reached = found.figures.get("recall@10", 1.0) >= recall
+            if reached and (best is None or _cheaper(found.figures, best.figures)):
                 best = found
     if best is None:
-        reached = max((figures["recall@10"] for _, figures in tried), default=0.0)
-        raise ConfigError(Fault("--recall", f"no index reaches {recall}; the best reaches {reached}.", kind="recall"))
+        most = max((trial.figures["recall@10"] for trial in tried), default=0.0)
+        raise ConfigError(Fault("--recall", f"no index reaches {recall}; the best reaches {most}.", kind="recall"))
     return best, tried
 
 

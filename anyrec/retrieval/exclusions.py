@@ -1,4 +1,4 @@
-"""What single queries of a search may not find: their own masks, and pairs of query and key."""
+"""Masks of what the single queries of a search must not find."""
 
 from __future__ import annotations
 
@@ -6,67 +6,114 @@ import numpy as np
 
 from anyrec.retrieval.store import Store
 
+Pairs = tuple[np.ndarray, np.ndarray]
+"""(pairs,) rows of queries, ascending, and (pairs,) keys: a key that this query must not find."""
 
-class Barred:
-    """Rows of the store that are denied to one query or another, beside what is denied to all."""
+
+class ExclusionMask:
+    """The rows of the store that only some queries of a search must not find.
+
+    Rows that no query may find are not part of it: they are filtered once for all queries.
+
+    Attributes:
+        empty: Whether nothing is excluded for a single query.
+        pair_counts: (queries,) the number of rows that an excluded pair takes from each query.
+    """
 
     def __init__(
         self,
         store: Store,
         queries: int,
-        allowed: np.ndarray | None,
-        exclude: tuple[np.ndarray, np.ndarray] | None,
-        shared: np.ndarray | None,
+        allowed: np.ndarray | None = None,
+        exclude: Pairs | None = None,
+        shared: np.ndarray | None = None,
     ):
-        """allowed: (queries, keys) bool; exclude: (pairs,) queries and keys; shared: (rows,) bool, what some query may find."""
+        """Translate keys into rows of the store.
+
+        Args:
+            store: The rows and their keys.
+            queries: The number of queries.
+            allowed: (queries, keys) bool, the keys that each query may find; None if the queries have no masks of their own.
+            exclude: Pairs of a query and a key that it must not find.
+            shared: (rows,) bool, the rows that at least one query may find; None if any may be found. Pairs of other rows are
+                dropped, so that `pair_counts` counts nothing twice.
+        """
         self._rows = len(store)
-        self._own = None if allowed is None else by_row(store, allowed)
+        self._own = None if allowed is None else mask_of_rows(store, allowed)
         self._pairs = np.empty(0, np.int64)
-        self.single = np.zeros(queries, np.int64)
-        """(queries,) how many of the rows that a query might find are denied to it by a pair."""
+        self.pair_counts = np.zeros(queries, np.int64)
         if exclude is not None and len(exclude[0]):
-            which, rows = np.asarray(exclude[0]), store.rows_of(np.asarray(exclude[1]))
-            kept = rows >= 0
+            query, row = np.asarray(exclude[0]), store.rows_of(np.asarray(exclude[1]))
+            eligible = row >= 0
             if shared is not None:
-                kept &= shared[rows]
+                eligible &= shared[row]
             if self._own is not None:
-                kept &= self._own[which, rows]
-            self._pairs = np.unique(which[kept] * self._rows + rows[kept])
-            self.single = np.bincount(self._pairs // self._rows, minlength=queries)
-        self.nothing = self._own is None and not len(self._pairs)
+                eligible &= self._own[query, row]
+            # One number for each pair, sorted: a pair is then found by bisection, without a table of (queries, rows).
+            self._pairs = np.unique(query[eligible] * self._rows + row[eligible])
+            self.pair_counts = np.bincount(self._pairs // self._rows, minlength=queries)
+        self.empty = self._own is None and not len(self._pairs)
 
-    def left(self, eligible: int) -> np.ndarray:
-        """(queries,) how many rows each may find, of `eligible` that are not denied to all."""
-        return (np.full(len(self.single), eligible) if self._own is None else self._own.sum(1)) - self.single
+    def eligible_counts(self, shared: int) -> np.ndarray:
+        """Return how many rows each query may find: (queries,).
 
-    def bars(self, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """queries: (n,); rows: (n, any), -1 for none -> same shape, bool."""
-        out = np.zeros(rows.shape, bool) if self._own is None else ~self._own[queries[:, None], rows]
+        Args:
+            shared: The number of rows that at least one query may find.
+        """
+        return (np.full(len(self.pair_counts), shared) if self._own is None else self._own.sum(1)) - self.pair_counts
+
+    def excludes(self, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Return which of the rows found for each query are excluded.
+
+        Args:
+            queries: (n,) rows of queries.
+            rows: (n, width) rows of the store found for each of them; -1 for none.
+
+        Returns:
+            (n, width) bool; arbitrary where the row is -1.
+        """
+        excluded = np.zeros(rows.shape, bool) if self._own is None else ~self._own[queries[:, None], rows]
         if len(self._pairs):
             code = queries[:, None] * self._rows + rows
             place = np.minimum(np.searchsorted(self._pairs, code), len(self._pairs) - 1)
-            out |= self._pairs[place] == code
-        return out
+            excluded |= self._pairs[place] == code
+        return excluded
 
-    def mask(self, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """queries: (n,), ascending; rows: (m,) -> (n, m) bool, what each may find."""
-        free = np.ones((len(queries), len(rows)), bool) if self._own is None else self._own[np.ix_(queries, rows)]
+    def allowed(self, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Return which rows each query may find.
+
+        Args:
+            queries: (n,) rows of queries, ascending.
+            rows: (m,) rows of the store.
+
+        Returns:
+            (n, m) bool.
+        """
+        allowed = np.ones((len(queries), len(rows)), bool) if self._own is None else self._own[np.ix_(queries, rows)]
         if len(self._pairs):
-            column = np.full(self._rows, -1)
-            column[rows] = np.arange(len(rows))
-            which, where = np.divmod(self._pairs, self._rows)
-            line = np.minimum(np.searchsorted(queries, which), len(queries) - 1)
-            here = (queries[line] == which) & (column[where] >= 0)
-            free[line[here], column[where[here]]] = False
-        return free
+            column_of = np.full(self._rows, -1)
+            column_of[rows] = np.arange(len(rows))
+            query, row = np.divmod(self._pairs, self._rows)
+            line = np.minimum(np.searchsorted(queries, query), len(queries) - 1)
+            asked = (queries[line] == query) & (column_of[row] >= 0)
+            allowed[line[asked], column_of[row[asked]]] = False
+        return allowed
 
 
-def by_row(store: Store, allowed: np.ndarray) -> np.ndarray:
-    """(keys,) or (queries, keys) bool -> (rows,) or (queries, rows), false for keys past the end and rows that are gone."""
+def mask_of_rows(store: Store, allowed: np.ndarray) -> np.ndarray:
+    """Translate a mask of keys into a mask of rows.
+
+    Args:
+        store: The rows and their keys.
+        allowed: (keys,) or (queries, keys) bool.
+
+    Returns:
+        (rows,) or (queries, rows) bool; False for removed rows and for keys past the end of `allowed`.
+    """
     keys = store.keys
     inside = (keys >= 0) & (keys < allowed.shape[-1])
     if store.in_order and inside.all():
         return allowed[..., : len(store)]
-    found = np.zeros((*allowed.shape[:-1], len(store)), bool)
-    found[..., inside] = allowed[..., keys[inside]]
-    return found
+    rows = np.zeros((*allowed.shape[:-1], len(store)), bool)
+    rows[..., inside] = allowed[..., keys[inside]]
+    return rows

@@ -1,8 +1,8 @@
-"""An index of items by id, as one folder: what it was made of, which model it belongs to, what it measured.
+"""An index of items by id, as one folder that is whole or absent.
 
-index/  manifest.json   type and options, dim, metric, the model's hash, figures, sha256 of each file below, versions
-        ids.arrow       the item ids; the index's keys are rows of it
-        vectors.npy keys.npy state.json and the backend's own files
+index/  manifest.json   index type and options, dim, metric, the model's hash, figures, versions, sha256 of each file below
+        ids.arrow       the item ids; the keys of the index are rows of it
+        vectors.npy keys.npy state.json and the files of the backend
 """
 
 from __future__ import annotations
@@ -15,33 +15,52 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from pydantic import BaseModel
 
 from anyrec.core.config import Component
-from anyrec.core.discovery import Registry
 from anyrec.core.errors import DataError, Fault, ModelError
 from anyrec.core.files import atomic_folder, exclusive, find_folder, sha256_of
 from anyrec.core.manifest import INDEX, MANIFEST, Manifest, holds, read_version
 from anyrec.core.outputs import check_output
 from anyrec.core.outside import ALLOW
+from anyrec.core.registry import Registry
 from anyrec.core.saved_files import damaged, read_table
 from anyrec.core.trust import declared
 from anyrec.data.ids import rows_of
-from anyrec.retrieval.index import METRICS, Index, Metric, SearchResult
-from anyrec.retrieval.tuning import measure
+from anyrec.retrieval.benchmark import measure
+from anyrec.retrieval.exclusions import Pairs
+from anyrec.retrieval.index import Index
+from anyrec.retrieval.inputs import METRICS, Metric
+from anyrec.retrieval.results import SearchResult
 
-FORMAT = "anyrec index 2"
+FORMAT = "anyrec index 3"
+READABLE = ("anyrec index 2", FORMAT)
+"""Format 2 named the values of state.json and the options of graphs differently; both names are read."""
 KINDS = {"index": dict, "dim": int, "metric": str, "model": str, "figures": dict}
-"""Keys of the manifest that are read, and the type of each."""
+"""The keys of the manifest that are read, and the type of each."""
 AGAIN = "Run anyrec index again."
-MOST_DIM = 1 << 20
+MAX_DIM = 1 << 20
+"""The largest dimension of a saved index."""
 QUERIES = 1000
-"""Queries that an index is tuned on and measured with, half each."""
-SLACK = 0.01
-"""So little below the recall asked for is chance."""
+"""Queries that an index is tuned and measured with, half for each."""
+CHANCE = 0.01
+"""A recall up to this much below the target may be chance."""
+PACKAGES = ("anyrec", "numpy", "torch", "faiss-cpu", "faiss-gpu", "annoy", "usearch", "qdrant-client")
+"""Packages whose versions the manifest records."""
 
 
 class ItemIndex:
-    """Finds item ids by vector. Keys are rows of `ids`; a removed item keeps its row."""
+    """Finds item ids by vector.
+
+    The keys of the index are rows of `ids`. A removed item keeps its row.
+
+    Attributes:
+        component: The type and options of the index, as `index` in the config.
+        index: The vectors.
+        ids: (rows,) the item ids.
+        model: The hash of the model that the vectors belong to; empty for none.
+        figures: What was measured after the build (`anyrec.retrieval.benchmark.measure`); empty if nothing was.
+    """
 
     def __init__(self, component: Component, index: Index, ids: pa.Array, model: str = ""):
         self.component, self.index, self.ids, self.model = component, index, ids, model
@@ -60,53 +79,74 @@ class ItemIndex:
         queries: np.ndarray | None = None,
         measured: bool = True,
     ) -> ItemIndex:
-        """ids: (items,) distinct; vectors: (items, dim) float32, kept; queries: (any, dim) users' vectors, by default some items'.
+        """Build an index of items.
 
-        component: the index and its options, as `index` in the config. model: `anyrec.storage.model_directory.model_id` of whose vectors they are.
-        Raises ConfigError for an unknown index or a bad option, MissingDependency, and DataError for vectors not finite.
+        Args:
+            component: The type and options of the index.
+            registry: The components to choose from.
+            ids: (items,) distinct ids.
+            vectors: (items, dim) float32. The array is kept, and must not be changed by the caller.
+            metric: What the score of an item is.
+            model: The hash of the model (`anyrec.storage.model_directory.model_id`).
+            queries: (users, dim) vectors of users to tune and measure the index with; by default vectors of items.
+            measured: Whether to measure the index after the build.
+
+        Raises:
+            ConfigError: If the type or an option is unknown.
+            MissingDependency: If the library of the index is not installed.
+            DataError: If a number is not finite, or if there is not one id for each vector.
         """
         params = registry.params("index", component.type, component.options(), "/index")
         index = registry.get("index", component.type, "/index/type")(vectors.shape[1], metric, params)
         if len(ids) != len(vectors):
-            raise DataError(Fault("ids", f"{len(ids)} ids for {len(vectors)} vectors.", "Give one each.", "shape"))
+            raise DataError(Fault("ids", f"{len(ids)} ids for {len(vectors)} vectors.", "Give one for each.", "shape"))
         rng = np.random.default_rng(0)
         pool = vectors if queries is None else queries
         examples = pool[np.sort(rng.permutation(len(pool))[:QUERIES])]
         start = time.perf_counter()
         index.build(vectors, queries=examples[::2])
-        catalogue = cls(component, index, _whole(ids), model)
+        built = cls(component, index, _one_array(ids), model)
         if measured:
-            catalogue.figures = measure(index, examples[1::2], time.perf_counter() - start)
-        return catalogue
+            built.figures = measure(index, examples[1::2], time.perf_counter() - start)
+        return built
 
     @property
     def missed(self) -> str | None:
-        """A sentence for the user where the recall asked for was not reached."""
+        """A sentence for the user if the recall requested was not reached, else None."""
         asked, found = getattr(self.index.params, "recall", None), self.figures.get("recall@10")
-        if asked is None or found is None or found >= asked - SLACK:
+        if asked is None or found is None or found >= asked - CHANCE:
             return None
-        return f"it finds {found} of the 10 nearest, not the {asked} asked for. `anyrec index --recall {asked}` takes one that does; 'exact' misses none."
+        return (
+            f"it finds {found} of the 10 nearest, not the {asked} requested. `anyrec index --recall {asked}` chooses an index that "
+            "does; 'exact' misses none."
+        )
 
     def __len__(self) -> int:
+        """The number of items, without removed ones."""
         return self.index.store.count
 
     def search(
-        self,
-        queries: np.ndarray,
-        k: int,
-        allowed: np.ndarray | None = None,
-        exclude: tuple[np.ndarray, np.ndarray] | None = None,
+        self, queries: np.ndarray, k: int, allowed: np.ndarray | None = None, exclude: Pairs | None = None
     ) -> SearchResult:
-        """As `Index.search`: keys, and what `allowed` and `exclude` name, are rows of `ids`."""
+        """Find the k nearest items of each query, as `Index.search`; all keys are rows of `ids`."""
         return self.index.search(queries, k, allowed, exclude)
 
     def add(self, ids: pa.Array, vectors: np.ndarray) -> None:
-        """An id that is there gets the new vector. Raises DataError for an id given twice, or of another type."""
-        ids = _whole(ids)
+        """Add items; an id that the index has gets the new vector.
+
+        Args:
+            ids: (n,) distinct ids.
+            vectors: (n, dim).
+
+        Raises:
+            DataError: If an id is null, occurs twice or is of another type than those of the index.
+        """
+        ids = _one_array(ids)
         if len(ids.unique()) < len(ids) or ids.null_count:
-            raise DataError(Fault("ids", "an id is null or given twice.", "Give distinct ones.", "ids"))
+            raise DataError(Fault("ids", "an id is null or given twice.", "Give distinct ids.", "ids"))
         if ids.type != self.ids.type and pa.types.is_integer(ids.type) != pa.types.is_integer(self.ids.type):
-            raise DataError(Fault("ids", f"these are of type {ids.type}, those there of {self.ids.type}.", kind="ids"))
+            what = f"these ids are of type {ids.type}, those of the index of {self.ids.type}."
+            raise DataError(Fault("ids", what, kind="ids"))
         rows = rows_of(ids, self.ids)
         new = np.flatnonzero(rows < 0)
         grown = pa.concat_arrays([self.ids, ids.take(pa.array(new)).cast(self.ids.type)])
@@ -115,24 +155,27 @@ class ItemIndex:
         self.ids = grown
 
     def remove(self, ids: pa.Array) -> None:
-        """Ids that are not there are passed over."""
-        rows = rows_of(_whole(ids), self.ids)
+        """Remove items: (n,). Ids that the index does not have are ignored."""
+        rows = rows_of(_one_array(ids), self.ids)
         self.index.remove(rows[rows >= 0])
 
     def save(self, folder: str | Path) -> Path:
         """Write the folder as one unit: a crash leaves the old index or the new one.
 
-        Raises ModelError if something else is there, OutputError if the folder cannot be written.
+        Returns:
+            The absolute path of the folder.
+
+        Raises:
+            ModelError: If something else is at this place.
+            OutputError: If the folder cannot be written.
         """
         place = Path(folder).resolve()
         check_index_output(place)
         with atomic_folder(place, MANIFEST) as new:
             self.index.save(new)
-            with (
-                pa.OSFile(str(new / INDEX), "wb") as sink,
-                pa.ipc.new_file(sink, pa.schema([("id", self.ids.type)])) as to,
-            ):
-                to.write_table(pa.table({"id": self.ids}))
+            schema = pa.schema([("id", self.ids.type)])
+            with pa.OSFile(str(new / INDEX), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+                writer.write_table(pa.table({"id": self.ids}))
             manifest = {
                 "format": FORMAT,
                 "index": self.component.model_dump(mode="json"),
@@ -152,14 +195,14 @@ class ItemIndex:
         """Read one whole version of an index, even if a writer replaces it meanwhile.
 
         Args:
-            folder: as `save` was given it.
-            registry: the components that the caller allows.
-            model: the model it must belong to (`anyrec.storage.model_directory.model_id`); None takes any.
-            trusted: allow the index to name what is outside its folder, as the address of a server.
+            folder: The folder, as `save` was given it.
+            registry: The components that the caller allows.
+            model: The hash of the model that the index must belong to; None accepts any.
+            trusted: Whether the index may name something outside its folder, as the address of a server.
 
         Raises:
-            ModelError: if the folder is missing, foreign, damaged or another model's. Every file is compared with its sha256 before a
-                library reads it.
+            ModelError: If the folder is missing, damaged, of another kind or of another model. Every file is compared with its
+                sha256 before a library reads it.
         """
 
         def find() -> Path:
@@ -173,46 +216,41 @@ class ItemIndex:
 
     @classmethod
     def _read(cls, manifest: Manifest, registry: Registry, model: str | None, trusted: bool) -> ItemIndex:
-        place, found = manifest.folder, manifest.document
-        if found.get("format") != FORMAT:
+        place, document = manifest.folder, manifest.document
+        if document.get("format") not in READABLE:
             what = f"this is not an index that this version reads ('{FORMAT}')."
             raise ModelError(Fault(str(place), what, AGAIN, "foreign"))
         manifest.check(KINDS)
-        if model is not None and found["model"] != model:
+        if model is not None and document["model"] != model:
             raise ModelError(Fault(str(place), "this index belongs to another model.", AGAIN, "foreign"))
         with damaged(place, "this index cannot be read", AGAIN):
-            component = Component.model_validate(found["index"])
+            component = Component.model_validate(document["index"])
             params = registry.params("index", component.type, component.options(), "/index")
-            refused = [one for one in declared(params, registry, "/index") if one.outside.untrusted != "check"]
-            if refused and not trusted:
-                raise ModelError(
-                    [
-                        Fault(
-                            f"{place}{one.where}",
-                            f"the index names {one.outside.what}: {one.value!r}.",
-                            ALLOW,
-                            "untrusted",
-                        )
-                        for one in refused
-                    ]
-                )
-            if found["metric"] not in METRICS or not 0 < found["dim"] <= MOST_DIM:
-                raise ValueError(f"metric {found['metric']!r}, dim {found['dim']}")
-            if not all(isinstance(value, (int, float)) for value in found["figures"].values()):
+            if not trusted:
+                _refuse_outside(params, registry, place)
+            dim, metric, figures = document["dim"], document["metric"], document["figures"]
+            if metric not in METRICS or not 0 < dim <= MAX_DIM:
+                raise ValueError(f"metric {metric!r}, dim {dim}")
+            if not all(isinstance(value, (int, float)) for value in figures.values()):
                 raise ValueError("a figure is not a number")
-            index = registry.get("index", component.type, "/index/type")(found["dim"], found["metric"], params)
-            ids = _whole(read_table(place / INDEX).column("id"))
+            index: Index = registry.get("index", component.type, "/index/type")(dim, metric, params)
+            ids = _one_array(read_table(place / INDEX).column("id"))
             if ids.null_count or len(ids.unique()) < len(ids):
-                raise ValueError("an id is null or there twice")
+                raise ValueError("an id is null or occurs twice")
             index.load(place, len(ids))
-            index.search(np.ones((1, index.dim), np.float32), 1)  # fails if the files are those of another type
-        catalogue = cls(component, index, ids, found["model"])
-        catalogue.figures = found["figures"]
-        return catalogue
+            index.search(np.ones((1, dim), np.float32), 1)  # fails if the files are those of another type
+        loaded = cls(component, index, ids, document["model"])
+        loaded.figures = figures
+        return loaded
 
 
 def check_index_output(place: Path) -> None:
-    """Raises OutputError if an index cannot be written to `place`, and ModelError if something else is there."""
+    """Check that an index can be written to a folder.
+
+    Raises:
+        OutputError: If the folder cannot be written.
+        ModelError: If something else is at this place.
+    """
     check_output(place, "folder")
     if place.is_dir() and any(place.iterdir()) and not holds(place, INDEX):
         what = "this folder exists and is not an index."
@@ -220,20 +258,32 @@ def check_index_output(place: Path) -> None:
 
 
 def remove_other_index(place: Path, model: str) -> None:
-    """Remove the index at `place` if it belongs to another model than `model`. What is not an index stays."""
+    """Remove the index at `place` if it belongs to another model than `model`. Anything that is not an index stays."""
     try:
         manifest = json.loads((place / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return
-    if isinstance(manifest, dict) and manifest.get("format") == FORMAT and manifest.get("model") != model:
+    if isinstance(manifest, dict) and manifest.get("format") in READABLE and manifest.get("model") != model:
         with exclusive(place):
             shutil.rmtree(place)
 
 
+def _refuse_outside(params: BaseModel, registry: Registry, place: Path) -> None:
+    """Raise ModelError if the options name something outside the folder that only a trusted index may name."""
+    refused = [one for one in declared(params, registry, "/index") if one.outside.untrusted != "check"]
+    if refused:
+        raise ModelError(
+            [
+                Fault(f"{place}{one.where}", f"the index names {one.outside.what}: {one.value!r}.", ALLOW, "untrusted")
+                for one in refused
+            ]
+        )
+
+
 def _versions() -> dict[str, str]:
-    """Of the package, and of what an index may be made with."""
+    """The installed versions of PACKAGES."""
     found = {}
-    for package in ("anyrec", "numpy", "torch", "faiss-cpu", "faiss-gpu", "annoy", "usearch", "qdrant-client"):
+    for package in PACKAGES:
         try:
             found[package] = version(package)
         except PackageNotFoundError:
@@ -241,5 +291,5 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _whole(ids: pa.Array | pa.ChunkedArray) -> pa.Array:
+def _one_array(ids: pa.Array | pa.ChunkedArray) -> pa.Array:
     return ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids

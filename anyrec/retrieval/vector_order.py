@@ -1,30 +1,37 @@
-"""An order of vectors for memory: what is near in space lies near in it."""
+"""An order of vectors in memory in which vectors near each other in space have near addresses."""
 
 from __future__ import annotations
 
 import numpy as np
 
-ROWS_A_CELL, CELLS = 1000, 1024
-"""Rows that lie together, and the most cells they are split into: half a megabyte each for a million rows of 128 numbers."""
-ROUNDS, LEARNED_FROM = 6, 64
-"""Of k-means, and rows a cell that it learns from: the order need only be rough."""
+ROWS_PER_CELL, MAX_CELLS = 1000, 1024
+"""Vectors of one cell, and the most cells: for a million vectors of 128 dimensions a cell is half a megabyte."""
+ROUNDS, TRAIN_ROWS_PER_CELL = 6, 64
+"""Rounds of k-means, and vectors that it learns each centroid from: a rough order is enough."""
 
 
 def proximity_order(vectors: np.ndarray) -> np.ndarray:
-    """vectors: (rows, dim) float32 -> (rows,) the rows, cell by cell of k-means, cells along the direction in which they differ most.
+    """Order vectors by their cell of k-means, and the cells along their first principal axis.
 
-    A walk through a graph of neighbours then stays within a few pages: of a million vectors it is twice as fast, and the graph is
-    built faster (benchmarks/RESULTS.md).
+    A walk through a graph of neighbours then stays within few pages of memory. With a million vectors of norm 1, the same graph
+    answers 7,099 instead of 3,543 searches a second, and is built in 229 to 243 instead of 338 s (benchmarks/RESULTS.md).
+
+    Args:
+        vectors: (rows, dim) float32.
+
+    Returns:
+        (rows,) the rows in their new order; unchanged for fewer than two cells' worth of vectors.
     """
     import faiss
 
-    cells = min(CELLS, len(vectors) // ROWS_A_CELL)
+    cells = min(MAX_CELLS, len(vectors) // ROWS_PER_CELL)
     if cells < 2:
         return np.arange(len(vectors))
-    means = faiss.Kmeans(vectors.shape[1], cells, niter=ROUNDS, max_points_per_centroid=LEARNED_FROM, seed=0)
+    means = faiss.Kmeans(vectors.shape[1], cells, niter=ROUNDS, max_points_per_centroid=TRAIN_ROWS_PER_CELL, seed=0)
     means.train(vectors)
-    cell = means.index.search(vectors, 1)[1][:, 0]
-    centroids = means.index.reconstruct_n(0, cells)
+    cell = means.index.search(vectors, 1)[1][:, 0]  # (rows,)
+    centroids = means.index.reconstruct_n(0, cells)  # (cells, dim)
     centred = centroids - centroids.mean(0)
-    along = centred @ np.linalg.svd(centred, full_matrices=False)[2][0]
-    return np.argsort(np.argsort(np.argsort(along))[cell], kind="stable")
+    along = centred @ np.linalg.svd(centred, full_matrices=False)[2][0]  # (cells,) coordinates on the principal axis
+    rank = np.argsort(np.argsort(along))
+    return np.argsort(rank[cell], kind="stable")

@@ -1,4 +1,4 @@
-"""A Qdrant server, for catalogues that outgrow one machine: vectors are sent there, queries are answered there."""
+"""A Qdrant server, for item sets that outgrow one machine: the server stores the vectors and answers the queries."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from pydantic import Field
@@ -16,20 +16,25 @@ from pydantic import Field
 from anyrec.core.contracts import Params as Options
 from anyrec.core.errors import ConfigError, Fault, InputError, MissingDependency, ModelError
 from anyrec.core.outside import Outside
-from anyrec.retrieval.index import Index, SearchResult
+from anyrec.retrieval.index import Index
+from anyrec.retrieval.results import SearchResult
+
+if TYPE_CHECKING:
+    from qdrant_client import QdrantClient, models
 
 FILE = "qdrant.json"
-MOST_IDS = 20_000
-"""A filter names at most so many points, sent with each query: 150 KB; beyond it more is asked for than is needed."""
+MAX_IDS = 20_000
+"""The most points that a filter names, 150 KB with each query. Beyond it the search asks for more than it needs."""
 QUERIES = 64
+"""Queries of one request to the server."""
 
 
 class Qdrant(Index):
-    """Ask a Qdrant server, or without `url` its small stand-in within this process.
+    """Search on a Qdrant server, or without `url` in its client's small stand-in within this process.
 
-    Every build fills a collection of its own, named `collection-<hash of the vectors>`; then the alias `collection` is moved to it and the
-    one it stood for is dropped: who searches meanwhile never sees half of it. Needs Qdrant 1.16 or newer. Nothing is kept in Qdrant's own
-    local files, which are pickles.
+    Each build fills a collection of its own, named `collection-<hash of the vectors>`. Then the alias `collection` is moved to it, and
+    the collection that it stood for is deleted, so that no search sees half of either. Needs Qdrant 1.16 or newer. Qdrant's own local
+    files are not used, because they are pickles.
     """
 
     type = "qdrant"
@@ -37,6 +42,8 @@ class Qdrant(Index):
     can_remove = True
 
     class Params(Options):
+        """Options of the index `qdrant`."""
+
         url: Annotated[str | None, Outside("an address")] = Field(
             default=None,
             pattern=r"^https?://[^@\s]+$",
@@ -50,81 +57,77 @@ class Qdrant(Index):
         )
         connectivity: int = Field(default=16, ge=2, le=512, description="Neighbours of each vector in the graph (m).")
         expansion_add: int = Field(
-            default=100, ge=4, le=10_000, description="Candidates kept while a vector is put in (ef_construct)."
+            default=100, ge=4, le=10_000, description="Candidates kept while a vector is added (ef_construct)."
         )
         expansion_search: int = Field(
-            default=128, ge=1, le=100_000, description="Candidates kept in a search (hnsw_ef): more find more, slower."
+            default=128,
+            ge=1,
+            le=100_000,
+            description="Candidates kept in a search (hnsw_ef): more find more and take longer.",
         )
-        int8: bool = Field(default=False, description="Search among int8 copies of the vectors, held in memory.")
+        int8: bool = Field(default=False, description="Search int8 copies of the vectors, which are kept in memory.")
         on_disk: bool = Field(default=False, description="The server keeps the float32 vectors on disk.")
-        batch_size: int = Field(default=1000, ge=1, le=100_000, description="Vectors sent at a time.")
+        batch_size: int = Field(default=1000, ge=1, le=100_000, description="Vectors of one upload request.")
         timeout: int = Field(default=60, ge=1, le=86_400, description="Seconds to wait for an answer.")
 
-    def _build(self, vectors: np.ndarray, keys: np.ndarray) -> None:
-        from qdrant_client import models
+    params: Params
+    _client: QdrantClient
+    _name: str
+    """The collection."""
+    _state: str
+    """A hash of the options, the vectors and all changes since the build. The server stores it with the collection."""
 
+    def _build(self, vectors: np.ndarray, rows: np.ndarray) -> None:
         self._open()
         self._state = _hash(json.dumps(self.params.model_dump(exclude={"url", "api_key_env"})).encode(), vectors)
         self._name = f"{self.params.collection}-{self._state}"
-        with self._told():
-            old = self._behind_alias()
+        with self._server_errors():
+            former = self._behind_alias()
             if self._standing() == (self._state, len(vectors)):
                 return
             self._client.delete_collection(self._name)
-            self._client.create_collection(
-                self._name,
-                vectors_config=models.VectorParams(
-                    size=self.inner_dim, distance=models.Distance.DOT, on_disk=self.params.on_disk
-                ),
-                hnsw_config=models.HnswConfigDiff(m=self.params.connectivity, ef_construct=self.params.expansion_add),
-                quantization_config=models.ScalarQuantization(
-                    scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8, always_ram=True)
-                )
-                if self.params.int8
-                else None,
-            )
-            self._upload(keys, vectors)
+            self._create_collection()
+            self._upload(rows, vectors)
             self._client.update_collection(self._name, metadata={"state": self._state})
-            move = models.CreateAlias(collection_name=self._name, alias_name=self.params.collection)
-            self._client.update_collection_aliases([models.CreateAliasOperation(create_alias=move)])
-            if old and old != self._name:
-                self._client.delete_collection(old)
+            self._move_alias()
+            if former and former != self._name:
+                self._client.delete_collection(former)
 
-    def _add(self, keys: np.ndarray, vectors: np.ndarray) -> None:
-        with self._told():
-            self._upload(keys, vectors)
-            self._changed(b"add", keys, vectors)
+    def _add(self, rows: np.ndarray, vectors: np.ndarray) -> None:
+        with self._server_errors():
+            self._upload(rows, vectors)
+            self._record_change(b"add", rows, vectors)
 
-    def _remove(self, keys: np.ndarray) -> None:
-        with self._told():
-            self._client.delete(self._name, points_selector=keys.tolist(), wait=True)
-            self._changed(b"remove", keys)
+    def _remove(self, rows: np.ndarray) -> None:
+        with self._server_errors():
+            self._client.delete(self._name, points_selector=rows.tolist(), wait=True)
+            self._record_change(b"remove", rows)
 
     def _nearest(self, queries: np.ndarray, k: int, allowed: np.ndarray | None) -> SearchResult:
         from qdrant_client import models
 
         only, width = self._filter(allowed), k
         if allowed is not None and only is None:
+            # Too many points to name: ask for as many as hold k allowed ones on average, a fifth more and a few for chance.
             width = min(self.store.count, int(1.2 * k * self.store.count / allowed.sum()) + 16)
         search = models.SearchParams(hnsw_ef=max(self.params.expansion_search, width)) if self.params.url else None
-        keys = np.full((len(queries), width), -1)
-        scores = np.full((len(queries), width), -np.inf, np.float32)
+        rows, scores = SearchResult.empty(len(queries), width)
         for start in range(0, len(queries), QUERIES):
             part = queries[start : start + QUERIES].tolist()
             asked = [models.QueryRequest(query=query, limit=width, filter=only, params=search) for query in part]
-            with self._told():
+            with self._server_errors():
                 answers = self._client.query_batch_points(self._name, asked)
-            for row, answer in enumerate(answers, start):
+            for line, answer in enumerate(answers, start):
                 found = [(int(point.id), point.score) for point in answer.points]
-                keys[row, : len(found)] = [key for key, _ in found]
-                scores[row, : len(found)] = [score for _, score in found]
-        keys[keys >= len(self.store)] = -1  # added by another process meanwhile
+                rows[line, : len(found)] = [row for row, _ in found]
+                scores[line, : len(found)] = [score for _, score in found]
+        rows[rows >= len(self.store)] = -1  # added by another process meanwhile
         if allowed is not None and only is None:
-            keys[(keys >= 0) & ~allowed[keys]] = -1
-        return SearchResult(keys, scores)
+            rows[(rows >= 0) & ~allowed[rows]] = -1
+        return SearchResult(rows, scores)
 
     def _save(self, folder: Path) -> None:
-        """Only where the vectors are: the server keeps them."""
+        """Write only the name of the collection: the server keeps the vectors."""
         (folder / FILE).write_text(json.dumps({"collection": self._name, "state": self._state}) + "\n")
 
     def _load(self, folder: Path) -> None:
@@ -138,22 +141,20 @@ class Qdrant(Index):
         saved = json.loads((folder / FILE).read_text())
         self._open()
         self._name, self._state = saved["collection"], saved["state"]
-        with self._told():
+        with self._server_errors():
             standing = self._standing()
         if standing != (self._state, self.store.count):
-            what = "is not there" if standing is None else "holds other vectors than this index"
-            raise ModelError(
-                Fault(
-                    self.params.url, f"the collection '{self._name}' {what}.", "Build the index anew.", "foreign index"
-                )
-            )
+            what = "does not exist" if standing is None else "holds other vectors than this index"
+            fault = f"the collection '{self._name}' {what}."
+            raise ModelError(Fault(self.params.url, fault, "Build the index again.", "foreign index"))
 
     def _bytes(self) -> int:
-        """On the server, about: a number takes one byte or four, a neighbour four."""
+        """An estimate of the memory on the server: one byte or four for a number, four for a neighbour."""
         numbers = self.inner_dim * (1 if self.params.int8 else 4)
         return self.store.count * (numbers + 8 * self.params.connectivity)
 
     def _open(self) -> None:
+        """Connect to the server, or create the stand-in."""
         try:
             from qdrant_client import QdrantClient
         except ImportError:
@@ -167,53 +168,78 @@ class Qdrant(Index):
             if not key:
                 what = f"the environment variable {self.params.api_key_env} is not set."
                 raise ConfigError(Fault("/index/api_key_env", what, "Set it to the server's API key.", "missing key"))
-        with self._told():
+        with self._server_errors():
             self._client = QdrantClient(
                 url=self.params.url, api_key=key, timeout=self.params.timeout, check_compatibility=False
             )
 
+    def _create_collection(self) -> None:
+        from qdrant_client import models
+
+        size, int8 = self.inner_dim, None
+        if self.params.int8:
+            scalar = models.ScalarQuantizationConfig(type=models.ScalarType.INT8, always_ram=True)
+            int8 = models.ScalarQuantization(scalar=scalar)
+        self._client.create_collection(
+            self._name,
+            vectors_config=models.VectorParams(size=size, distance=models.Distance.DOT, on_disk=self.params.on_disk),
+            hnsw_config=models.HnswConfigDiff(m=self.params.connectivity, ef_construct=self.params.expansion_add),
+            quantization_config=int8,
+        )
+
     def _behind_alias(self) -> str | None:
-        """The collection that the alias stands for. Raises ConfigError where the name is that of something of another's."""
+        """Return the collection that the alias stands for; None if the alias does not exist.
+
+        Raises:
+            ConfigError: If the name belongs to a collection, or to an alias, that was not created here.
+        """
         name = self.params.collection
         aliases = {alias.alias_name: alias.collection_name for alias in self._client.get_aliases().aliases}
-        old = aliases.get(name)
-        taken = old is None and self._client.collection_exists(name)
-        if taken or (old is not None and not old.startswith(f"{name}-")):
-            what = f"'{name}' is there already and was not made here."
+        former = aliases.get(name)
+        taken = former is None and self._client.collection_exists(name)
+        if taken or (former is not None and not former.startswith(f"{name}-")):
+            what = f"'{name}' exists already and was not created here."
             raise ConfigError(Fault("/index/collection", what, "Choose another name.", "foreign collection"))
-        return old
+        return former
+
+    def _move_alias(self) -> None:
+        from qdrant_client import models
+
+        move = models.CreateAlias(collection_name=self._name, alias_name=self.params.collection)
+        self._client.update_collection_aliases([models.CreateAliasOperation(create_alias=move)])
 
     def _standing(self) -> tuple[str | None, int] | None:
-        """The state and the number of vectors of the collection; None where there is none."""
+        """The state and the number of vectors of the collection; None if it does not exist."""
         if not self._client.collection_exists(self._name):
             return None
         metadata = self._client.get_collection(self._name).config.metadata or {}
         return metadata.get("state"), self._client.count(self._name, exact=True).count
 
-    def _upload(self, keys: np.ndarray, vectors: np.ndarray) -> None:
-        ids = keys.tolist()
+    def _upload(self, rows: np.ndarray, vectors: np.ndarray) -> None:
+        ids = rows.tolist()
         self._client.upload_collection(self._name, vectors, ids=ids, batch_size=self.params.batch_size, wait=True)
 
-    def _changed(self, what: bytes, *arrays: np.ndarray) -> None:
+    def _record_change(self, what: bytes, *arrays: np.ndarray) -> None:
         self._state = _hash(self._state.encode() + what, *arrays)
         self._client.update_collection(self._name, metadata={"state": self._state})
 
-    def _filter(self, allowed: np.ndarray | None) -> Any:
-        """By whichever is fewer, the points allowed or those barred; None where both are too many to name."""
+    def _filter(self, allowed: np.ndarray | None) -> models.Filter | None:
+        """Return a filter that names the allowed points, or the excluded ones if those are too many; None if both are."""
         from qdrant_client import models
 
         if allowed is None:
             return None
-        may, barred = np.flatnonzero(allowed), np.flatnonzero(~allowed & (self.store.keys >= 0))
-        points: Any = (may if len(may) <= MOST_IDS else barred).tolist()
-        if len(points) > MOST_IDS:
-            return None
-        named = models.HasIdCondition(has_id=points)
-        return models.Filter(must=named) if len(may) <= MOST_IDS else models.Filter(must_not=named)
+        points = np.flatnonzero(allowed)
+        if len(points) <= MAX_IDS:
+            return models.Filter(must=models.HasIdCondition(has_id=[*points.tolist()]))
+        points = np.flatnonzero(~allowed & (self.store.keys >= 0))
+        if len(points) <= MAX_IDS:
+            return models.Filter(must_not=models.HasIdCondition(has_id=[*points.tolist()]))
+        return None
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
-        """What goes wrong with the server, as an InputError."""
+    def _server_errors(self) -> Iterator[None]:
+        """Raise errors of the server and of the connection as InputError."""
         from qdrant_client.http.exceptions import ApiException, ResponseHandlingException, UnexpectedResponse
 
         where = self.params.url or "qdrant"
