@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import json
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
@@ -188,6 +189,11 @@ class Registry:
             return cls.Params.model_validate_json(json.dumps(options))
         except ValidationError as error:
             raise ConfigError(faults_of(error, cls.Params, where)) from None
+
+    def has_options(self, kind: str, name: str, options: Iterable[str]) -> bool:
+        """Return True if a component has options of these names."""
+        params = self.get(kind, name).Params
+        return all(params.renamed.get(option, option) in params.model_fields for option in options)
 
     def encoder_for(self, group: str, role: str = "") -> str | None:
         """The name of a group's default encoder.

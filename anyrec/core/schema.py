@@ -1,17 +1,24 @@
-"""The config's JSON Schema: the pydantic models, with every plugin's own parameters in their place."""
+"""The JSON Schema of a config: that of the pydantic models, with the options of every component inserted."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from anyrec.core.check_config import DEFAULTS, PLACES
 from anyrec.core.config import TWO_TOWER, Config
+from anyrec.core.config.components import DEFAULT_CHOICES, KIND_OF_KEY
 from anyrec.core.hooks import HOOKS
 from anyrec.core.registry import Registry
 
+OF_A_GROUP = ("fields", "pool_group")
+"""Keys of a feature group besides its encoder's options."""
+
 
 def config_schema(registry: Registry) -> dict[str, Any]:
-    """Draft 2020-12. Each component is one of its kind's plugins, told apart by `type`."""
+    """Return the schema (draft 2020-12). Each component is one of the components of its kind, distinguished by `type`.
+
+    Args:
+        registry: The components.
+    """
     schema = Config.model_json_schema()
     definitions = schema["$defs"]
     for kind in HOOKS:
@@ -21,14 +28,14 @@ def config_schema(registry: Registry) -> dict[str, Any]:
             definitions[name] = _component(registry, kind, plugin.type, plugin.doc, definitions)
             branches.append({"$ref": f"#/$defs/{name}"})
         definitions[kind] = {"oneOf": branches}
-    for place, kind in PLACES.items():
-        schema["properties"][place] = _optional_type(definitions, place, kind)
+    for key, kind in KIND_OF_KEY.items():
+        schema["properties"][key] = _optional_type(definitions, key, kind)
     two_tower = {"type": "object", "properties": {"type": {"const": TWO_TOWER}}, "additionalProperties": False}
     schema["properties"]["model"] = {"oneOf": [two_tower, {"$ref": "#/$defs/classical"}]}
     schema["properties"]["heads"]["additionalProperties"] = {"$ref": "#/$defs/head"}
     tower = definitions["TowerConfig"]["properties"]
-    every = [_untyped(definitions[f"fusion:{name}"]) for name in registry.names("fusion")]
-    tower["fusion"] = {"anyOf": [{"$ref": "#/$defs/fusion"}, *every, {"type": "null"}]}
+    untyped = [_without_type(definitions[f"fusion:{name}"]) for name in registry.names("fusion")]
+    tower["fusion"] = {"anyOf": [{"$ref": "#/$defs/fusion"}, *untyped, {"type": "null"}]}
     definitions["RetrieveConfig"]["properties"]["sources"]["items"] = {"$ref": "#/$defs/source"}
     definitions["RerankConfig"]["properties"]["rules"]["items"] = {"$ref": "#/$defs/rule"}
     definitions["RankConfig"] = _rank(definitions)
@@ -41,11 +48,13 @@ def config_schema(registry: Registry) -> dict[str, Any]:
 
 
 def _component(registry: Registry, kind: str, name: str, doc: str, definitions: dict[str, Any]) -> dict[str, Any]:
+    """The schema of one component: its `type` and its options. Definitions that the options refer to are added."""
     params = registry.get(kind, name).Params.model_json_schema(ref_template="#/$defs/{model}")
     definitions.update(params.pop("$defs", {}))
-    for option, told in params.get("properties", {}).items():
-        if "kind" in told:  # an option that is itself a component
-            params["properties"][option] = {"$ref": f"#/$defs/{told['kind']}", "description": told["description"]}
+    for option, schema in params.get("properties", {}).items():
+        if "kind" in schema:  # an option that is itself a component
+            reference = {"$ref": f"#/$defs/{schema['kind']}", "description": schema["description"]}
+            params["properties"][option] = reference
     return {
         "type": "object",
         "description": doc,
@@ -55,8 +64,8 @@ def _component(registry: Registry, kind: str, name: str, doc: str, definitions: 
     }
 
 
-def _untyped(component: dict[str, Any]) -> dict[str, Any]:
-    """The same without `type`, because the key has a default."""
+def _without_type(component: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a component whose `type` is left out, because the key has a default."""
     return {
         **component,
         "properties": {name: value for name, value in component["properties"].items() if name != "type"},
@@ -64,52 +73,48 @@ def _untyped(component: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _optional_type(definitions: dict[str, Any], place: str, kind: str) -> dict[str, Any]:
-    """A component of the kind, or options of those that the key may mean where `type` is not set."""
-    defaults = [_untyped(definitions[f"{kind}:{name}"]) for name in DEFAULTS[place] if f"{kind}:{name}" in definitions]
-    return {"anyOf": [{"$ref": f"#/$defs/{kind}"}, *defaults]}
+def _optional_type(definitions: dict[str, Any], key: str, kind: str) -> dict[str, Any]:
+    """A component of the kind, or only options of a component that the key can stand for without `type`."""
+    names = [f"{kind}:{name}" for name in DEFAULT_CHOICES[key]]
+    untyped = [_without_type(definitions[name]) for name in names if name in definitions]
+    return {"anyOf": [{"$ref": f"#/$defs/{kind}"}, *untyped]}
 
 
 def _rank(definitions: dict[str, Any]) -> dict[str, Any]:
-    """An interaction with its own options, how many of its best are passed on, and how it learns."""
-    passed_on = {name: definitions["RankConfig"]["properties"][name] for name in ("k", "training")}
+    """A ranker: an interaction with its options, and the keys of `RankConfig`."""
+    own = {name: definitions["RankConfig"]["properties"][name] for name in ("k", "training")}
     branches = [definitions[part["$ref"].rsplit("/", 1)[1]] for part in definitions["interaction"]["oneOf"]]
-    return {"oneOf": [{**branch, "properties": {**branch["properties"], **passed_on}} for branch in branches]}
+    return {"oneOf": [{**branch, "properties": {**branch["properties"], **own}} for branch in branches]}
 
 
 def _features(registry: Registry, definitions: dict[str, Any]) -> dict[str, Any]:
-    """By group: one of the encoders that read it, `fields` and `pool_group` beside; without a type, any of them."""
+    """The schema of `features`: for each group any of the encoders that read it, with or without `type`."""
     shared = definitions["Feature"]["properties"]
     groups: dict[str, Any] = {}
     for group in registry.groups():
         names = [plugin.type for plugin in registry.plugins("encoder") if plugin.group == group]
-        options = [definitions[f"encoder:{name}"] for name in names]
-        branches = [_choice(own, group, shared) for own in options]
-        branches += [_choice({**_untyped(own)}, group, shared) for own in options]
+        encoders = [definitions[f"encoder:{name}"] for name in names]
+        branches = [_group_choice(one, group, shared) for one in encoders]
+        branches += [_group_choice(_without_type(one), group, shared) for one in encoders]
         definitions[f"feature:{group}"] = {"anyOf": branches}
-        field = [_choice(own, "", {}) for own in options]
-        merged = {key: True for own in options for key in own["properties"] if key != "type"}
-        loose = {"type": "object", "properties": {**merged, "type": {"type": "null"}}, "additionalProperties": False}
-        definitions[f"field:{group}"] = {"anyOf": [*field, loose, {"type": "null"}]}
+        fields = [_field_choice(one) for one in encoders]
+        options = {key: True for one in encoders for key in one["properties"] if key != "type"}
+        untyped = {"type": "object", "properties": {**options, "type": {"type": "null"}}, "additionalProperties": False}
+        definitions[f"field:{group}"] = {"anyOf": [*fields, untyped, {"type": "null"}]}
         groups[group] = {"anyOf": [{"$ref": f"#/$defs/feature:{group}"}, {"type": "null"}]}
-    definitions["feature"] = {
-        "type": "object",
-        "properties": {name: shared[name] for name in ("type", "pool_group")},
-    }
+    definitions["feature"] = {"type": "object", "properties": {name: shared[name] for name in ("type", "pool_group")}}
     return {"properties": groups, "additionalProperties": {"anyOf": [{"$ref": "#/$defs/feature"}, {"type": "null"}]}}
 
 
-def _choice(component: dict[str, Any], group: str, shared: dict[str, Any]) -> dict[str, Any]:
-    """A component's schema for a place where `type` may also be null, with what every group has beside."""
-    properties = dict(component["properties"])
-    if "type" not in properties:
-        properties["type"] = {"type": "null"}
-    if group:
-        fields = {"type": "object", "additionalProperties": {"$ref": f"#/$defs/field:{group}"}}
-        properties |= {
-            "fields": {**fields, "description": shared["fields"]["description"]},
-            "pool_group": shared["pool_group"],
-        }
-    else:
-        properties |= {"fields": True, "pool_group": True}
+def _group_choice(component: dict[str, Any], group: str, shared: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a group's encoder: its options, a `type` that may be null, and the keys that every group has."""
+    fields = {"type": "object", "additionalProperties": {"$ref": f"#/$defs/field:{group}"}}
+    properties = {"type": {"type": "null"}, **component["properties"]}
+    properties["fields"] = {**fields, "description": shared["fields"]["description"]}
+    properties["pool_group"] = shared["pool_group"]
     return {**component, "properties": properties}
+
+
+def _field_choice(component: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a single feature's encoder. The keys of a group are accepted and have no effect."""
+    return {**component, "properties": {**component["properties"], **dict.fromkeys(OF_A_GROUP, True)}}

@@ -1,7 +1,7 @@
-"""What a model's config may name outside the model's own folder, and what happens to it if the model is not trusted.
+"""What a model's config names outside the model's own folder, and what happens to it if the model is not trusted.
 
-A field of the config or of a component's `Params` declares with `Outside` that its value names a file, a folder, an address or code. A
-loaded model is data from anybody: such a value is left out or refused unless the caller trusts the model.
+A field of the config or of a component's `Params` declares with `Outside` that its value names a file, a folder, an address or
+code. A loaded model can come from anyone. Such a value is removed, or the model refused, unless the caller trusts the model.
 """
 
 from __future__ import annotations
@@ -15,23 +15,21 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import AnyUrl, BaseModel
 
 from anyrec.core.config import Component, Config
+from anyrec.core.config.components import components
 from anyrec.core.errors import ConfigError, Fault
 from anyrec.core.outside import ALLOW, Outside
 from anyrec.core.registry import Registry
 
-COMPONENTS = {
-    "model": "classical",
-    "interaction": "interaction",
-    "loss": "loss",
-    "negatives": "sampler",
-    "index": "index",
-}
-"""Keys of the config with one component each, and its kind; `two_tower` is not a component."""
-
 
 @dataclass(frozen=True)
 class Named:
-    """A value that names something outside the model's folder. where: JSON pointer into the config."""
+    """A value that names something outside the model's folder.
+
+    Attributes:
+        where: JSON pointer into the config.
+        value: The value, as text.
+        outside: The declaration of the field.
+    """
 
     where: str
     value: str
@@ -41,17 +39,18 @@ class Named:
 def without_outside(
     config: Config, registry: Registry, parts: dict[str, Any], plugins: Iterable[str | Path] = ()
 ) -> tuple[Config, list[Fault], list[Named]]:
-    """The config of a model that is not trusted, without what it names outside its folder.
+    """Remove from the config of a model that is not trusted what it names outside its folder.
 
     Args:
-        config: the config in the model's folder.
-        registry: the components that the caller allows.
-        parts: the fitted encoders of each side, as in `preprocessing/state.json`: {"user": {feature: {"type", "params"}}, "item": ...}.
-        plugins: folders of plugins that the caller names.
+        config: The config in the model's folder.
+        registry: The components that the caller allows.
+        parts: The fitted encoders of each side, as in `preprocessing/state.json`: {"user": {feature: {"type", "params"}},
+            "item": ...}.
+        plugins: Folders of plugins that the caller names.
 
     Returns:
-        The config with the default in place of each value that is left out, a fault for each value that is refused, and the values that
-        were left out.
+        The config with the default in place of each value that is left out, a fault for each value that is refused, and the
+        values that were left out.
     """
     allowed = {Path(folder).resolve() for folder in plugins}
     found = [*_in_config(config, registry), *_in_parts(parts, registry)]
@@ -67,7 +66,7 @@ def without_outside(
     document = config.model_dump(mode="json")
     for one in left_out:
         place: Any = document
-        *parents, last = one.where.strip("/").split("/")
+        *parents, last = (part.replace("~1", "/").replace("~0", "~") for part in one.where[1:].split("/"))
         for part in parents:
             place = place[int(part)] if isinstance(place, list) else place[part]
         place.pop(last, None)
@@ -75,30 +74,40 @@ def without_outside(
 
 
 def note_of(left_out: Sequence[Named]) -> str:
-    """What was left out of a model that is not trusted, and how to allow it, in a sentence for the user."""
+    """Return a sentence for the user: what was left out of a model that is not trusted, and how to allow it."""
     listed = ", ".join(f"{one.where[1:].replace('/', '.')} ({one.value})" for one in left_out)
     return f"Left out, because the model is not trusted: {listed}. {ALLOW}"
 
 
 def _in_config(config: Config, registry: Registry) -> Iterator[Named]:
-    """Every value of a config that names something outside the model's folder."""
+    """Yield the values of a config that name something outside the model's folder."""
     yield from declared(config, registry, "")
-    yield from _components(config, registry)
+    yield from _of(registry, "classical", config.model.type, config.model.options(), "/model")
+    for place in components(config):
+        yield from _of(registry, place.kind, place.merged.type, place.merged.options(), place.where)
 
 
 def _in_parts(parts: dict[str, Any], registry: Registry) -> Iterator[Named]:
-    """The same for the fitted encoders, whose options a loaded model takes from its state."""
+    """Yield such values among the options of the fitted encoders, which a loaded model takes from its state."""
     for side in ("user", "item"):
         encoders = parts.get(side)
         for name, saved in encoders.items() if isinstance(encoders, dict) else ():
             if isinstance(saved, dict) and isinstance(saved.get("params"), dict):
                 for one in _of(registry, "encoder", saved.get("type"), saved["params"], f"/features/{name}"):
-                    refused = one.outside.untrusted == "leave out"  # fitted without it, an encoder would differ
+                    refused = (
+                        one.outside.untrusted == "leave out"
+                    )  # without it, the encoder would not be the fitted one
                     yield replace(one, outside=replace(one.outside, untrusted="refuse")) if refused else one
 
 
 def declared(values: BaseModel, registry: Registry, where: str) -> Iterator[Named]:
-    """The values of a pydantic object that are declared with `Outside`, or are paths or URLs by type."""
+    """Yield the values of a pydantic object that are declared with `Outside`, or whose type is a path or a URL.
+
+    Args:
+        values: The config, a section of it, or the options of a component.
+        registry: The components, for options that are themselves components.
+        where: JSON pointer to the object.
+    """
     for name, field in type(values).model_fields.items():
         value, pointer = getattr(values, name), f"{where}/{name}"
         outside = next((one for one in field.metadata if isinstance(one, Outside)), None)
@@ -117,28 +126,11 @@ def declared(values: BaseModel, registry: Registry, where: str) -> Iterator[Name
                 yield from declared(one, registry, place)
 
 
-def _components(config: Config, registry: Registry) -> Iterator[Named]:
-    for key, kind in COMPONENTS.items():
-        component: Component = getattr(config, key)
-        yield from _of(registry, kind, component.type, component.options(), f"/{key}")
-    for where, choice in (("", config), ("/user", config.user), ("/item", config.item)):
-        if choice.fusion is not None:
-            yield from _of(registry, "fusion", choice.fusion.type, choice.fusion.options(), f"{where}/fusion")
-    for name, head in config.heads.items():
-        yield from _of(registry, "head", head.type, head.options(), f"/heads/{name}")
-    if config.pipeline is None:
-        return
-    for number, source in enumerate(config.pipeline.retrieve.sources):
-        yield from _of(registry, "source", source.type, source.options(), f"/pipeline/retrieve/sources/{number}")
-    for number, rule in enumerate(config.pipeline.rerank.rules):
-        yield from _of(registry, "rule", rule.type, rule.options(), f"/pipeline/rerank/rules/{number}")
-    rank = config.pipeline.rank
-    if rank is not None:
-        yield from _of(registry, "interaction", rank.type, rank.options(), "/pipeline/rank")
-
-
 def _of(registry: Registry, kind: str, name: Any, options: dict[str, Any], where: str) -> Iterator[Named]:
-    """What a component's options name. An unknown component or a bad option is left to whoever makes the component."""
+    """Yield such values among a component's options.
+
+    An unknown component or a bad option yields nothing: it is an error when the component is made.
+    """
     if not isinstance(name, str) or name not in registry.names(kind):
         return
     try:
@@ -149,6 +141,7 @@ def _of(registry: Registry, kind: str, name: Any, options: dict[str, Any], where
 
 
 def _is_location(annotation: Any) -> bool:
+    """Return True for the type of a path or URL, also within a union, list or tuple."""
     if get_origin(annotation) in (Union, types.UnionType, list, tuple):
         return any(_is_location(one) for one in get_args(annotation))
     return isinstance(annotation, type) and issubclass(annotation, (Path, AnyUrl))

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from anyrec.core.check_config import DEFAULTS, PLACES
 from anyrec.core.config import MAX_DIM, Config, DataConfig
+from anyrec.core.config.components import DEFAULT_CHOICES, KIND_OF_KEY
 from anyrec.core.discovery import Registry
 from anyrec.data.checks.temporal_roles import temporal_names
 from anyrec.data.dataset import Dataset
@@ -208,8 +208,8 @@ def _take_options(config: dict[str, Any], place: str, asked: dict[str, Any], reg
         return
     fixed = Config.model_fields[place].get_default(call_default_factory=True).type
     chosen = config.get(place, {"type": fixed})
-    for name in dict.fromkeys([chosen["type"], *DEFAULTS[place]]):
-        if set(own) <= set(registry.get(PLACES[place], name).Params.model_fields):
+    for name in dict.fromkeys([chosen["type"], *DEFAULT_CHOICES[place]]):
+        if registry.has_options(KIND_OF_KEY[place], name, own):
             config[place] = chosen if name == chosen["type"] else {"type": name}
             return
 
