@@ -8,8 +8,11 @@ Example:
 
 What this module exports is the public API: the recommender and its data, and what plugins are made of
 (docs/plugins.md). Everything else may change.
+
+Warnings about requests are logged to the logger `anyrec`, which prints nothing unless the program configures logging.
 """
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -93,6 +96,8 @@ _HOMES = {
     "Source": "pipeline.contracts",
     "hookimpl": "core.hooks",
 }
+
+logging.getLogger("anyrec").addHandler(logging.NullHandler())  # silent until the program configures logging
 
 
 def __getattr__(name: str) -> Any:

@@ -1,6 +1,7 @@
-"""The command line: thin commands over the facade. No torch before a command needs it.
+"""The commands that train, evaluate and apply a model, and the entry points of the command line.
 
-Commands on data, configs and plugins are in cli_data, those that look for items in cli_search, shared options in cli_options.
+Commands on data, configs and plugins are in `data.py`, item search in `search.py`, indexes in `index.py`, shared options in
+`options.py`. Each command is a thin layer over the facade. Torch is imported by the commands that need it, not at start-up.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from anyrec.cli.options import (
     app,
     err,
     load,
+    log,
     model_place,
     out,
     print_tables,
@@ -42,6 +44,7 @@ from anyrec.cli.options import (
     write,
 )
 from anyrec.cli.process import run_command as _run
+from anyrec.cli.terminal import Application, ResultsOnly, is_quiet
 from anyrec.core.errors import Fault, InputError
 from anyrec.core.outputs import check_output
 from anyrec.evaluation import sampled
@@ -51,22 +54,28 @@ from anyrec.evaluation import sampled
 def train(
     data: DataPath,
     config: ConfigPath = None,
-    overrides: Overrides = [],  # noqa: B006
-    plugins: PluginFolders = [],  # noqa: B006
+    overrides: Overrides = [],
+    plugins: PluginFolders = [],
     image_root: ImageRoot = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "--output_dir", "--output-dir", help="Folder of run folders.")
+        Path | None,
+        typer.Option("--output", "--output_dir", "--output-dir", help="Folder for run folders; by default `models`."),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of all randomness.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
+    seed: Annotated[int | None, typer.Option(help="Seed of all random numbers.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint of this run.")] = False,
     print_config: Annotated[
         bool,
         typer.Option(
-            "--print-config", "--print_config", help="Print the complete config for these data, and do not train."
+            "--print-config",
+            "--print_config",
+            help="Print the complete config for this data and exit without training.",
         ),
     ] = False,
 ) -> None:
-    """Train a recommender, measure it, and save it. What the config does not set is chosen to fit the data."""
+    """Train a recommender, save it, evaluate it and write a report.
+
+    Config keys that are not set are chosen to fit the data.
+    """
     from anyrec.core.load_config import load_config
 
     folders = [str(folder) for folder in plugins]
@@ -75,13 +84,13 @@ def train(
         from anyrec.cli.run import complete_config
 
         complete, reasons = complete_config(settings, data, folders)
-        for line in [*notes, *reasons]:
+        for line in [] if is_quiet() else [*notes, *reasons]:
             err.print(f"config: {line}", markup=False)
         write(json.dumps(complete.model_dump(mode="json"), indent=2, ensure_ascii=False), None)
         return
     from anyrec.cli.run import train_run
 
-    train_run(settings, data, folders, notes, resume, out)
+    train_run(settings, data, folders, notes, resume, ResultsOnly() if is_quiet() else out)
 
 
 @app.command()
@@ -92,7 +101,7 @@ def recommend(
             "--data",
             "--data_path",
             "--data-path",
-            help="The request: JSON, JSON Lines, CSV or Parquet, or a folder of them.",
+            help="The request: a JSON, JSON Lines, CSV or Parquet file, or a folder of them.",
         ),
     ] = None,
     model_path: ModelPath = None,
@@ -102,25 +111,31 @@ def recommend(
     model_dir: ModelDir = None,
     model_name: ModelName = None,
     image_root: ImageRoot = None,
-    plugins: PluginFolders = [],  # noqa: B006
+    plugins: PluginFolders = [],
     trust_plugins: Trust = False,
     include_seen: Annotated[
-        bool, typer.Option("--include-seen", "--include_seen", help="Also list items the user already has.")
+        bool,
+        typer.Option("--include-seen", "--include_seen", help="Also list items that the user interacted with before."),
     ] = False,
     everyone: Annotated[
-        bool, typer.Option("--all", help="Lists for every known user, to the file of --output.")
+        bool, typer.Option("--all", help="List items for every known user, and write them to --output.")
     ] = False,
-    context: ContextValues = [],  # noqa: B006
+    context: ContextValues = [],
     now: Now = None,
-    trace: Annotated[bool, typer.Option("--trace", help="Tell of each item what befell it on its way.")] = False,
+    trace: Annotated[bool, typer.Option("--trace", help="Report what each stage and rule did with each item.")] = False,
     explain: Annotated[
-        bool, typer.Option("--explain", help="Print for people why each item is there; the JSON then goes to --output.")
+        bool,
+        typer.Option(
+            "--explain",
+            help="Print the lists with the reasons for each item. The JSON result is written only to --output.",
+        ),
     ] = False,
     strict: Strict = None,
 ) -> None:
-    """Top-K lists, embeddings and scores for the users and items of a file (also: inference.py).
+    """Write top-K lists, embeddings and scores for the users and items of a request.
 
-    The result is a JSON document; with an --output that ends in .csv, .parquet or .jsonl it is a table of the lists.
+    The result is a JSON document. If --output ends in .csv, .parquet or .jsonl, it is a table of the lists. `inference.py` is
+    the same command.
     """
     _check_recommend(data, everyone, output, trace or explain)
     if output is not None:
@@ -135,7 +150,7 @@ def recommend(
 
         done = write_lists(recommender, output, top_k, exclude_seen=not include_seen, **moment)
         for warning in done["warnings"]:
-            err.print(f"warning: {warning}", markup=False)
+            log.warning(warning)
         spent = ", ".join(f"{stage} {value / 1000:.1f} s" for stage, value in done["latency_ms"].items())
         err.print(f"{done['users']:,} users, {done['rows']:,} rows -> {output} ({spent})", markup=False)
         return
@@ -162,7 +177,7 @@ def recommend(
         from anyrec.serving.result import lists_of
 
         for note in [*result["notes"], *result.get("warnings", [])]:
-            err.print(f"note: {note}", markup=False)
+            log.info(note)
         write_table(lists_of(recommender, request, result), output)
         return
     write(json.dumps(result, indent=1, ensure_ascii=False), output)
@@ -172,17 +187,17 @@ def recommend(
 def embed(
     model_path: ModelPath = None,
     data: Annotated[
-        Path | None, typer.Option("--data", help="Records to embed; by default all that the model knows.")
+        Path | None, typer.Option("--data", help="Records to embed; by default all users and items of the model.")
     ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for users.parquet and items.parquet.")] = Path(
-        "embeddings"
-    ),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder to write users.parquet and items.parquet to.")
+    ] = Path("embeddings"),
     model_dir: ModelDir = None,
     model_name: ModelName = None,
     trust_plugins: Trust = False,
     strict: Strict = None,
 ) -> None:
-    """Write user and item embeddings as Parquet, both of one model, whose id is in the files' metadata."""
+    """Write user and item embeddings as Parquet files. Both files carry the model's id in their metadata."""
     check_output(output, "inside")
     import pyarrow.parquet as pq
 
@@ -208,35 +223,47 @@ def evaluate(
     data: Annotated[
         Path | None,
         typer.Option(
-            "--data", "--data_path", "--data-path", help="The data it was trained on; not needed with --truth."
+            "--data",
+            "--data_path",
+            "--data-path",
+            help="The data that the model was trained on; not needed with --truth.",
         ),
     ] = None,
     model_path: ModelPath = None,
-    part: Annotated[str, typer.Option(help="validation or test.")] = "test",
+    part: Annotated[str, typer.Option(help="Part of the split to evaluate: validation or test.")] = "test",
     truth: Annotated[
         Path | None,
-        typer.Option("--truth", help="Measure on this JSON instead: [[user, item, label], ...] or {user: [items]}."),
+        typer.Option(
+            "--truth", help="Evaluate on this JSON file instead: [[user, item, label], ...] or {user: [items]}."
+        ),
     ] = None,
     exclude: Annotated[
         Path | None,
-        typer.Option("--exclude", help="With --truth {user: [items]}: JSON of the same shape, not to be ranked."),
+        typer.Option(
+            "--exclude",
+            help="For --truth {user: [items]}: a JSON file of the same form, with items that are not ranked.",
+        ),
     ] = None,
     classification: Annotated[
-        bool, typer.Option("--classification", help="Accuracy, precision, recall, F1 and AUC of the held-out part.")
+        bool,
+        typer.Option("--classification", help="Report accuracy, precision, recall, F1 and AUC of the held-out part."),
     ] = False,
     threshold: Annotated[
         float | None,
-        typer.Option(help="Score from which a pair is called positive; by default the best on validation."),
+        typer.Option(
+            help="Score from which a pair counts as positive; by default the one with the best F1 on the validation part."
+        ),
     ] = None,
     skip_unknown: Annotated[
-        bool, typer.Option("--skip-unknown", "--skip_unknown", help="Leave out and count what --truth names unknown.")
+        bool,
+        typer.Option("--skip-unknown", "--skip_unknown", help="Leave out unknown ids of --truth and report how many."),
     ] = False,
     model_dir: ModelDir = None,
     model_name: ModelName = None,
-    plugins: PluginFolders = [],  # noqa: B006
+    plugins: PluginFolders = [],
     trust_plugins: Trust = False,
 ) -> None:
-    """Measure a saved model on the held-out part of the data it was trained on, or on a file of true pairs."""
+    """Evaluate a saved model on the held-out part of its data, or on a file of true pairs."""
     _check_evaluate(data, part, truth, exclude, classification, threshold, skip_unknown)
     recommender = load(model_path, model_dir, model_name, None, plugins, trust_plugins)
     if data is not None:
@@ -260,33 +287,33 @@ def evaluate(
 
 
 def measure_part(recommender: Any, part: Any) -> dict[str, float]:
-    """The metrics of a part of the split; what to know of them goes to the terminal."""
+    """Return the metrics of a part of the split, and log the notes that belong to them."""
     from anyrec.evaluation.repeats import repeat_notes
 
     if part == "validation" and recommender.refitted:
-        err.print(
-            "note: training.refit has trained this model on the validation part; these metrics were measured before that."
+        log.info(
+            "training.refit has trained this model on the validation part; these metrics were measured before that."
         )
         return recommender.evaluate(part)
     for note in repeat_notes(recommender, part):
-        err.print(f"note: {note}", markup=False)
+        log.info(note)
     return recommender.evaluate(part)
 
 
 @app.command()
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders that `anyrec report` has measured.")],
+    runs: Annotated[list[Path], typer.Argument(help="Run folders with a report.")],
     force: Annotated[
-        bool, typer.Option("--force", help="Compare what was measured in different ways all the same.")
+        bool, typer.Option("--force", help="Compare runs even if they were measured in different ways.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
-    """Runs side by side: figures with intervals, paired differences to the best, and what was set otherwise."""
+    """Compare runs: metrics with confidence intervals, paired differences to the best run, and differing settings."""
     from anyrec.report import compare as comparing
 
     found = comparing.compare_runs(runs, force)
     for warning in found.warnings:
-        err.print(f"warning: {warning}", markup=False)
+        log.warning(warning)
     if as_json:
         write(json.dumps(comparing.as_json(found), indent=1), None)
         return
@@ -297,13 +324,15 @@ def compare(
 def report(
     data: DataPath,
     model_path: ModelPath = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder; by default the run's own.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder to write to; by default the run's folder.")
+    ] = None,
     model_dir: ModelDir = None,
     model_name: ModelName = None,
-    plugins: PluginFolders = [],  # noqa: B006
+    plugins: PluginFolders = [],
     trust_plugins: Trust = False,
 ) -> None:
-    """Measure a saved model beside its baselines and write report.md and report.html."""
+    """Evaluate a saved model and the classical models on the same split, and write report.md and report.html."""
     from anyrec.storage.model_directory import find_model
 
     place = output or find_model(model_place(model_path, model_dir, model_name)).parent
@@ -315,12 +344,22 @@ def report(
 
 
 def _check_recommend(data: Path | None, everyone: bool, output: Path | None, trace: bool) -> None:
-    """Options of `recommend` that do not go together, all of them told. Raises InputError."""
+    """Check combinations of options of `recommend`. Raises InputError with all that do not go together."""
     checks = [
         (data is None and not everyone, "--data", "there is no request.", "Give --data, or --all for all known users."),
-        (data is not None and everyone, "--data", "it does not go with --all.", "Leave one of the two out."),
-        (everyone and output is None, "--output", "lists of all users go to a file.", "Give --output lists.parquet."),
-        (everyone and trace, "--trace, --explain", "it does not go with --all.", "Ask for single users by --data."),
+        (data is not None and everyone, "--data", "it cannot be combined with --all.", "Remove one of the two."),
+        (
+            everyone and output is None,
+            "--output",
+            "lists of all users are written to a file.",
+            "Give --output lists.parquet.",
+        ),
+        (
+            everyone and trace,
+            "--trace, --explain",
+            "it cannot be combined with --all.",
+            "Request single users with --data.",
+        ),
     ]
     faults = [Fault(where, what, hint, "option") for wrong, where, what, hint in checks if wrong]
     if faults:
@@ -340,16 +379,21 @@ def _check_evaluate(
     threshold: float | None,
     skip_unknown: bool,
 ) -> None:
-    """Options of `evaluate` that do not go together, all of them told. Raises InputError."""
+    """Check combinations of options of `evaluate`. Raises InputError with all that do not go together."""
     checks = [
-        (part not in ("validation", "test"), "--part", f"'{part}' is no part of the split.", "Use validation or test."),
-        (data is None and truth is None, "--data", "there is nothing to measure on.", "Give --data, or --truth FILE."),
-        (truth is None and exclude is not None, "--exclude", "it goes with --truth alone.", "Give --truth as well."),
-        (truth is None and skip_unknown, "--skip-unknown", "it goes with --truth alone.", "Give --truth as well."),
+        (
+            part not in ("validation", "test"),
+            "--part",
+            f"'{part}' is not a part of the split.",
+            "Use validation or test.",
+        ),
+        (data is None and truth is None, "--data", "there is nothing to evaluate on.", "Give --data, or --truth FILE."),
+        (truth is None and exclude is not None, "--exclude", "it needs --truth.", "Give --truth as well."),
+        (truth is None and skip_unknown, "--skip-unknown", "it needs --truth.", "Give --truth as well."),
         (
             truth is not None and classification,
             "--classification",
-            "it is of the saved split, not of --truth.",
+            "it is for the saved split, not for --truth.",
             "Leave it out: a file of labelled pairs is measured that way by itself.",
         ),
         (
@@ -358,7 +402,12 @@ def _check_evaluate(
             "ranking has no threshold.",
             "Give --classification, or --truth with labels.",
         ),
-        (threshold is not None and not math.isfinite(threshold), "--threshold", "it is not a number.", "Give a score."),
+        (
+            threshold is not None and not math.isfinite(threshold),
+            "--threshold",
+            "it is not a finite number.",
+            "Give a score.",
+        ),
     ]
     faults = [Fault(where, what, hint, "option") for wrong, where, what, hint in checks if wrong]
     if faults:
@@ -366,23 +415,25 @@ def _check_evaluate(
 
 
 def main() -> None:
+    """Run the command line `anyrec`."""
     _run(app)
 
 
-def _alone(command: Callable[..., Any]) -> None:
-    single = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    single.command()(command)
-    _run(single)
-
-
 def train_main() -> None:
-    """train.py"""
-    _alone(train)
+    """Run `train.py`: the command `train` alone."""
+    _run_alone(train)
 
 
 def inference_main() -> None:
-    """inference.py"""
-    _alone(recommend)
+    """Run `inference.py`: the command `recommend` alone."""
+    _run_alone(recommend)
+
+
+def _run_alone(command: Callable[..., Any]) -> None:
+    """Run one command as a program of its own."""
+    single = Application(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    single.command()(command)
+    _run(single)
 
 
 if __name__ == "__main__":

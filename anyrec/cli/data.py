@@ -36,7 +36,7 @@ MOST_MADE = 100_000_000
 def init(
     data: DataArgument,
     config: ConfigPath = None,
-    overrides: Overrides = [],  # noqa: B006
+    overrides: Overrides = [],
 ) -> None:
     """Print a sensible config for the data. Of a given config, the data section is read by and kept."""
     from anyrec.core.load_config import load_config
@@ -59,7 +59,7 @@ def validate(
     config: ConfigPath = None,
     image_root: ImageRoot = None,
     images: Annotated[bool, typer.Option(help="Open every image file as well.")] = True,
-    overrides: Overrides = [],  # noqa: B006
+    overrides: Overrides = [],
 ) -> None:
     """Check data for every fault, and say each with where it is and how to correct it."""
     from anyrec.core.errors import DataError
@@ -90,7 +90,7 @@ def validate(
 def describe(
     data: DataArgument,
     config: ConfigPath = None,
-    overrides: Overrides = [],  # noqa: B006
+    overrides: Overrides = [],
 ) -> None:
     """Counts of users, items and interactions, types, ratings and times, and how full each feature is."""
     from anyrec.core.load_config import load_config
@@ -110,7 +110,7 @@ def doctor(
     config: ConfigPath = None,
     image_root: ImageRoot = None,
     images: Annotated[bool, typer.Option(help="Compare the images as well.")] = True,
-    overrides: Overrides = [],  # noqa: B006
+    overrides: Overrides = [],
 ) -> None:
     """Say what is odd in the data: leaks, duplicates, drift, dead features, suspicious ids; and what to do about it."""
     from anyrec.core.load_config import load_config
@@ -131,7 +131,7 @@ def doctor(
 
 
 @app.command()
-def plugins(folders: PluginFolders = []) -> None:  # noqa: B006
+def plugins(folders: PluginFolders = []) -> None:
     """List every component, with its kind, what it reads and where it is from."""
     from rich.table import Table
 
@@ -150,7 +150,7 @@ def plugins(folders: PluginFolders = []) -> None:  # noqa: B006
 @app.command()
 def schema(
     which: Annotated[str, typer.Argument(help="config, dataset or result.")] = "config",
-    folders: PluginFolders = [],  # noqa: B006
+    folders: PluginFolders = [],
 ) -> None:
     """Print a JSON Schema: of the config with all plugins' parameters, of the dataset, or of results."""
     if which == "config":

@@ -1,4 +1,4 @@
-"""What the command line says of an error that nobody raised on purpose."""
+"""The message for an unexpected error."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 DEBUG = "ANYREC_DEBUG"
-"""The environment variable that shows the traceback."""
+"""Environment variable that shows the traceback."""
 
 
 def internal_error(error: Exception, arguments: Sequence[str]) -> str:
-    """One line that names the command, the error and the place, and says how to see the traceback."""
+    """Return one line with the command, the error and its place in the code, and how to see the traceback.
+
+    Args:
+        error: The exception.
+        arguments: The command line, program name first.
+    """
     package = Path(__file__).parent.parent
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if package in Path(frame.filename).parents]
     place = f" ({Path(frames[-1].filename).relative_to(package.parent)}:{frames[-1].lineno})" if frames else ""

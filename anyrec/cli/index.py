@@ -46,7 +46,7 @@ def index(
     ] = None,
     options: Annotated[
         list[str], typer.Option("--set", help="Option of the index, as kind=ivf; may be repeated.")
-    ] = [],  # noqa: B006
+    ] = [],
     recall: Annotated[
         float | None,
         typer.Option(
@@ -60,7 +60,7 @@ def index(
         Path | None,
         typer.Option("--output", "-o", help="Folder to write; by default `index` next to the model's folder."),
     ] = None,
-    plugins: PluginFolders = [],  # noqa: B006
+    plugins: PluginFolders = [],
     trust_plugins: Trust = False,
 ) -> None:
     """Build an index of a model's items, measure it, and save it."""

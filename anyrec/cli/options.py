@@ -1,48 +1,64 @@
-"""What the commands share: the application, options, and how a model is loaded and a result written."""
+"""What the commands share: the application, its options, loading of a model and writing of a result."""
 
 from __future__ import annotations
 
 import json
 import math
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
+from anyrec.cli.terminal import Application, console, err, log, out, print_tables
 from anyrec.core.errors import Fault, InputError
 from anyrec.core.strict_json import UnusableJson, json_or_text, split_pair
 from anyrec.core.values import is_unicode
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-convert_app = typer.Typer(no_args_is_help=True)
-app.add_typer(convert_app, name="convert", help="Write a known data set in anyrec's format.")
+if TYPE_CHECKING:
+    from anyrec.recommender import Recommender
+
+__all__ = ["console", "err", "log", "out", "print_tables"]
+
+app = Application(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+convert_app = Application(no_args_is_help=True)
+app.add_typer(convert_app, name="convert", help="Convert a published data set to anyrec's data format.")
 
 
-def console(**options: Any) -> Console:
-    """A console that prints texts as they are: brackets in data are no markup, and `:smile:` is no emoji."""
-    return Console(highlight=False, markup=False, emoji=False, **options)
+def _print_version(wanted: bool) -> None:
+    """Print the version and end the process, for the option `--version`."""
+    if wanted:
+        from anyrec import __version__
+
+        out.print(f"anyrec {__version__}")
+        raise typer.Exit
 
 
-out, err = console(soft_wrap=True), console(stderr=True, soft_wrap=True)
+Version = Annotated[
+    bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
+]
 
 
-def print_tables(*tables: Any, width: int = 160) -> None:
-    """Print tables to standard output, as wide as the terminal, or `width` letters if it is none."""
-    console(width=None if sys.stdout.isatty() else width).print(*tables, sep="\n")
+@app.callback()
+def common_options(version: Version = False) -> None:
+    """Train, evaluate and serve recommenders from users, items and interactions with any mix of features."""
 
 
 def finite(value: float | None) -> float | None:
-    """For options: refuses NaN and infinite numbers, which pass the bounds of an option."""
+    """Check the value of an option: NaN and infinite numbers pass an option's bounds, but are errors here."""
     if value is not None and not math.isfinite(value):
         raise typer.BadParameter(f"{value} is not a finite number.")
     return value
 
 
 def check_arguments(arguments: Sequence[str]) -> None:
-    """Raises InputError for arguments that are not UTF-8 (half surrogates, as Python reads such bytes) or hold NUL."""
+    """Check the texts of the command line.
+
+    Raises:
+        InputError: For arguments that are not UTF-8 (Python reads such bytes as half surrogates) or contain NUL.
+    """
     faults = [
         Fault(
             f"argument {n}", f"{argument!r:.60} is not UTF-8 text.", "Write it, or rename the file, in UTF-8.", "text"
@@ -55,49 +71,71 @@ def check_arguments(arguments: Sequence[str]) -> None:
 
 
 ConfigPath = Annotated[
-    Path | None, typer.Option("--config", "--config_path", "--config-path", help="The config, JSON.")
+    Path | None, typer.Option("--config", "--config_path", "--config-path", help="The config, a JSON file.")
 ]
 DataPath = Annotated[
-    Path, typer.Option("--data", "--data_path", "--data-path", help="The data: a JSON file, or a folder.")
+    Path, typer.Option("--data", "--data_path", "--data-path", help="The data: a JSON file, or a folder of tables.")
 ]
 ModelPath = Annotated[
     Path | None,
-    typer.Option("--model-path", "--model_path", help="The model's folder, or any file its training wrote."),
+    typer.Option("--model-path", "--model_path", help="The run's folder, the model's folder, or any file in them."),
 ]
 ModelDir = Annotated[
-    Path | None, typer.Option("--model-dir", "--model_dir", help="Folder of run folders; with --model_name.")
+    Path | None,
+    typer.Option("--model-dir", "--model_dir", help="Folder of run folders; use it together with --model-name."),
 ]
-ModelName = Annotated[str | None, typer.Option("--model-name", "--model_name", help="Name of the run in --model_dir.")]
-Overrides = Annotated[list[str], typer.Option("--set", help="A config value, as fusion.type=gated; may be repeated.")]
-PluginFolders = Annotated[list[Path], typer.Option("--plugins", help="A folder of drop-in plugins; may be repeated.")]
+ModelName = Annotated[
+    str | None, typer.Option("--model-name", "--model_name", help="Name of the run in the folder --model-dir.")
+]
+Overrides = Annotated[
+    list[str],
+    typer.Option("--set", help="Set a config value, for example fusion.type=gated. Can be repeated."),
+]
+PluginFolders = Annotated[list[Path], typer.Option("--plugins", help="A folder of plugin files. Can be repeated.")]
 ImageRoot = Annotated[
-    Path | None, typer.Option("--image-root", "--image_root", help="Folder that relative image paths start from.")
+    Path | None,
+    typer.Option("--image-root", "--image_root", help="Folder for relative image paths; by default the data file's."),
 ]
-TopK = Annotated[int, typer.Option("--top-k", "--top_k", min=1, max=1_000_000_000, help="Items to list for each user.")]
-Output = Annotated[Path | None, typer.Option("--output", "-o", help="File to write to; by default standard output.")]
+TopK = Annotated[
+    int, typer.Option("--top-k", "--top_k", min=1, max=1_000_000_000, help="Number of items to list for each user.")
+]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="File to write; by default standard output.")]
 ContextValues = Annotated[
     list[str],
-    typer.Option("--context", help="A value of this moment that rules may read, as country=fr; may be repeated."),
+    typer.Option("--context", help="A value that rules can read, for example country=fr. Can be repeated."),
 ]
 Strict = Annotated[
     bool | None,
     typer.Option(
         "--strict/--lenient",
-        help="Refuse a request that holds what the model cannot read, or name it in the notes; by default as data.strict.",
+        help="Refuse a request with values that the model cannot read, or report them as notes; by default as "
+        "data.strict in the config says.",
     ),
 ]
-Now = Annotated[str | None, typer.Option("--now", help="The moment, as 2026-11-21T12:00; by default this one.")]
+Now = Annotated[
+    str | None,
+    typer.Option("--now", help="Time of the request, for example 2026-11-21T12:00; by default the current time."),
+]
 Trust = Annotated[
     bool,
     typer.Option(
         "--trust-plugins",
         "--trust_plugins",
-        help="Allow what the model names outside its folder: plugins, modules, files, addresses (docs/security.md).",
+        help="Allow the model to use what its config names outside its folder: plugins, modules, files and addresses "
+        "(docs/security.md).",
     ),
 ]
 
 
 def with_overrides(overrides: list[str], image_root: Path | None, output: Path | None, seed: int | None) -> list[str]:
+    """Return the config overrides that the options mean, as `key=value` texts.
+
+    Args:
+        overrides: Values of `--set`. They come first, so that the other options take precedence.
+        image_root: Value for `data.image_root`.
+        output: Value for `output_dir`.
+        seed: Value for `seed`.
+    """
     named = {"data.image_root": image_root, "output_dir": output, "seed": seed}
     return [
         *overrides,
@@ -110,16 +148,16 @@ def with_overrides(overrides: list[str], image_root: Path | None, output: Path |
 
 
 def read_context(values: list[str]) -> dict[str, Any]:
-    """Read key=value pairs, each value as JSON if it is JSON, else as it stands.
+    """Parse `key=value` pairs. A value is parsed as JSON if it is JSON, and is a text otherwise.
 
     Raises:
-        InputError: with every pair that has no key, names a key again, or holds NaN or an infinite number.
+        InputError: For pairs without a key, repeated keys, and values that are NaN or infinite; all in one error.
     """
     found, faults = {}, []
     for text in values:
         pair = split_pair(text)
         if pair is None:
-            faults.append(Fault("--context", f"'{text:.60}' is not key=value.", "Write country=fr, say.", "option"))
+            faults.append(Fault("--context", f"'{text:.60}' is not key=value.", "Write it like country=fr.", "option"))
             continue
         key, value = pair
         if key in found:
@@ -143,7 +181,14 @@ def _is_finite(value: Any) -> bool:
 
 
 def read_moment(context: list[str], now: str | None) -> dict[str, Any]:
-    """Read `--context` and `--now`. Raises InputError with the faults of both."""
+    """Parse `--context` and `--now`.
+
+    Returns:
+        `context`, the values by name, and `now`, microseconds since 1970 or None: keyword arguments of `answer`.
+
+    Raises:
+        InputError: With the faults of both options.
+    """
     moment, faults = {}, []
     for name, read in (("context", lambda: read_context(context)), ("now", lambda: read_now(now))):
         try:
@@ -156,7 +201,14 @@ def read_moment(context: list[str], now: str | None) -> dict[str, Any]:
 
 
 def read_now(text: str | None) -> int | None:
-    """Microseconds since 1970 of an ISO 8601 time, which is UTC unless it says otherwise. Raises InputError for anything else."""
+    """Parse an ISO 8601 time; UTC if it has no zone.
+
+    Returns:
+        Microseconds since 1970, or None for no text.
+
+    Raises:
+        InputError: If the text is not a time.
+    """
     if text is None:
         return None
     from anyrec.data.formats.times import parse_time  # loads Arrow, which `--help` does not need
@@ -168,7 +220,11 @@ def read_now(text: str | None) -> int | None:
 
 
 def model_place(model_path: Path | None, model_dir: Path | None, model_name: str | None) -> Path:
-    """The path that names the model. Raises InputError if none does."""
+    """Return the path of the model.
+
+    Raises:
+        InputError: If neither `--model-path` nor `--model-dir` is given.
+    """
     if model_path is not None:
         return model_path
     if model_dir is None:
@@ -185,25 +241,39 @@ def load(
     plugins: list[Path],
     trust: bool,
     image_root: Path | None = None,
-) -> Any:
-    """The model that the options name; what was left out of it is printed."""
+) -> Recommender:
+    """Load the model that the options name, and log its notes.
+
+    Args:
+        model_path: Folder of the run or of the model, or a file in one of them.
+        model_dir: Folder of run folders.
+        model_name: Name of the run in `model_dir`.
+        config: A config file. The model has its own config; this file is only checked for errors.
+        plugins: Folders of plugin files.
+        trust: Allow what the model names outside its folder.
+        image_root: Folder for relative image paths.
+    """
     model_path = model_place(model_path, model_dir, model_name)
     if config is not None:
         from anyrec.core.load_config import load_config
 
-        load_config(
-            config, plugins=plugins
-        )  # the model carries its own config; one that is given is checked all the same
-    from anyrec.recommender import Recommender
+        load_config(config, plugins=plugins)
+    from anyrec.recommender import Recommender  # loads torch
 
+    started = time.perf_counter()
     recommender = Recommender.load(model_path, trust_plugins=trust, plugins=plugins, image_root=image_root)
+    log.debug("loaded %s in %.1f s", model_path, time.perf_counter() - started)
     for note in recommender.notes:
-        err.print(f"note: {note}", markup=False)
+        log.info(note)
     return recommender
 
 
 def write(text: str, output: Path | None) -> None:
-    """Write text to a file, or to standard output. Raises OutputError if the file cannot be written."""
+    """Write a text to a file, or to standard output if `output` is None.
+
+    Raises:
+        OutputError: If the file cannot be written.
+    """
     if output is None:
         sys.stdout.write(text + "\n")
         return

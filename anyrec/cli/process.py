@@ -1,6 +1,6 @@
-"""How a command ends: errors, signals and the terminal's encoding become messages and exit codes.
+"""Runs a command as a process: turns errors and signals into messages and exit codes, and handles terminal encodings.
 
-0 done; 1 an error; 2 bad input; 3 a package is missing; 128 + N stopped by signal N (130 SIGINT, 143 SIGTERM).
+Exit codes: 0 success; 1 an error; 2 bad input; 3 a missing package; 128 + N stopped by signal N (130 SIGINT, 143 SIGTERM).
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from anyrec.core.runtime import own_process
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SAME = 1.0
-"""Seconds in which a further signal is taken for the same request: it may go to a process and to its group."""
+"""Seconds within which a second signal counts as a repetition: a terminal sends it to the process and to its group."""
 
 
 class Stopped(BaseException):
-    """A signal asks the process to end. Not an Exception, so that nothing on the way takes it for a failure."""
+    """A signal requests the end of the process. Not a subclass of Exception, so `except Exception` does not catch it."""
 
     def __init__(self, number: int):
         super().__init__(number)
@@ -37,7 +37,14 @@ class Stopped(BaseException):
 
 
 def run_command(program: Callable[[], Any]) -> None:
-    """Run a command, to which the whole process belongs. Raises SystemExit with its exit code unless it ends without an error."""
+    """Run a command that has the process to itself: its settings, signals and standard streams.
+
+    Args:
+        program: Called without arguments.
+
+    Raises:
+        SystemExit: With the exit code, unless the command ends without an error.
+    """
     own_process()
     escape_what_the_terminal_cannot_show()
     try:
@@ -65,7 +72,7 @@ def run_command(program: Callable[[], Any]) -> None:
 
 
 def escape_what_the_terminal_cannot_show() -> None:
-    r"""Print characters that the encoding of standard output lacks as \uXXXX, which JSON reads as the character."""
+    r"""Print characters that the terminal's encoding does not have as \uXXXX, which is valid in JSON strings."""
     codecs.register_error("anyrec.escape", _escaped)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -81,7 +88,7 @@ def _escaped(error: UnicodeError) -> tuple[str, int]:
 
 @contextmanager
 def _signals_stop() -> Iterator[None]:
-    """Raise Stopped at a signal, so that files being written are removed. Signals that are ignored (nohup) stay ignored."""
+    """Raise Stopped at a signal, so that unfinished files are removed. Signals that are ignored (nohup) stay ignored."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -105,7 +112,7 @@ def _signals_stop() -> Iterator[None]:
 
 
 def _output_error(error: OSError) -> AnyrecError:
-    """The fault that an error of the system means: of standard output, if it names no file."""
+    """Return the OutputError for an error of the operating system. If it names no file, it is about standard output."""
     from anyrec.core.errors import Fault
     from anyrec.core.outputs import write_fault
 
@@ -115,12 +122,12 @@ def _output_error(error: OSError) -> AnyrecError:
 
 
 def _discard_standard_output() -> None:
-    """Nothing more can be written to it: what is left in its buffer would fail again at the end of the process."""
+    """Redirect standard output to the null device: flushing its buffer at the end of the process would fail again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _notes(error: BaseException) -> list[str]:
-    """What was added to an error on its way: what the user can do next."""
+    """Return the notes added to an error with `add_note`: what the user can do next."""
     return getattr(error, "__notes__", [])
 
 

@@ -1,4 +1,4 @@
-"""Commands that look for items: search, similar."""
+"""The commands that search items: `search` and `similar`; and printing of explained lists."""
 
 from __future__ import annotations
 
@@ -31,32 +31,35 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 
 @app.command()
 def search(
-    text: Annotated[str | None, typer.Option("--text", help="What the items should be like, in words.")] = None,
-    image: Annotated[str | None, typer.Option("--image", help="A picture's file that they should be like.")] = None,
+    text: Annotated[str | None, typer.Option("--text", help="Words that describe the items.")] = None,
+    image: Annotated[str | None, typer.Option("--image", help="An image file that the items should look like.")] = None,
     user: Annotated[
-        str | None, typer.Option("--user", help="For whom: an id, or a record as JSON. What they like then counts too.")
+        str | None, typer.Option("--user", help="A user id, or a user record as JSON, to personalise the results for.")
     ] = None,
     model_path: ModelPath = None,
     top_k: TopK = 10,
-    personal: Annotated[float, typer.Option(callback=finite, help="Share that the user's liking makes up.")] = 0.3,
+    personal: Annotated[
+        float, typer.Option(callback=finite, help="Weight of the user's preferences, from 0 to 1.")
+    ] = 0.3,
     where: Annotated[
-        str | None, typer.Option("--where", help="A condition on the items, JSON (docs/rules.md).")
+        str | None, typer.Option("--where", help="A condition that items must meet, as JSON (docs/rules.md).")
     ] = None,
     exclude_seen: Annotated[
-        bool, typer.Option("--exclude-seen", "--exclude_seen", help="Leave out what the user had.")
+        bool, typer.Option("--exclude-seen", "--exclude_seen", help="Leave out items that the user interacted with.")
     ] = False,
     space: Annotated[
-        str, typer.Option(help="Where to compare: auto, joint, text, image, looks or tower (docs/search.md).")
+        str,
+        typer.Option(help="Vector space of the comparison: auto, joint, text, image, looks or tower (docs/search.md)."),
     ] = "auto",
     as_json: AsJson = False,
     model_dir: ModelDir = None,
     model_name: ModelName = None,
-    plugins: PluginFolders = [],  # noqa: B006
+    plugins: PluginFolders = [],
     trust_plugins: Trust = False,
     strict: Strict = None,
     image_root: ImageRoot = None,
 ) -> None:
-    """Items by a text, a picture or both, perhaps for a user."""
+    """Search items by a text, an image or both, with or without a user."""
     condition = None if where is None else _json(where, "--where")
     recommender = load(model_path, model_dir, model_name, None, plugins, trust_plugins, image_root)
     table = recommender.search(
@@ -81,7 +84,7 @@ def search(
 
 @app.command()
 def similar(
-    item: Annotated[list[str], typer.Option("--item", help="An item's id; may be repeated.")],
+    item: Annotated[list[str], typer.Option("--item", help="An item id. Can be repeated.")],
     model_path: ModelPath = None,
     top_k: TopK = 10,
     as_json: AsJson = False,
@@ -89,7 +92,7 @@ def similar(
     model_name: ModelName = None,
     trust_plugins: Trust = False,
 ) -> None:
-    """The items most like the given ones."""
+    """List the items most similar to the given items."""
     recommender = load(model_path, model_dir, model_name, None, [], trust_plugins)
     ids = _ids(recommender, "item", item, "--item")
     table = recommender.similar(ids, top_k)
@@ -105,7 +108,11 @@ def similar(
 
 
 def show_explained(result: dict[str, Any]) -> None:
-    """Print lists with their explanations for people. result: as `explain_result` leaves it."""
+    """Print lists with their explanations.
+
+    Args:
+        result: A result document to which `explain_result` has added the explanations.
+    """
     for entry in result["users"]:
         out.print(f"{entry['user_id']}", markup=False, style="bold")
         events: dict[Any, list[str]] = {}
@@ -120,7 +127,7 @@ def show_explained(result: dict[str, Any]) -> None:
 
 
 def _event(event: dict[str, Any]) -> str:
-    """One event of a trace in words."""
+    """Return one event of a trace as a text."""
     place = f" at {event['rank']}" if "rank" in event else ""
     before = f" from {event['before']}" if "before" in event else ""
     return f"{event['event']} {event['by']}{before}{place}"
@@ -133,7 +140,13 @@ def _equal(column: Any, value: Any) -> Any:
 
 
 def _show(recommender: Any, table: Any, caption: str) -> None:
-    """table: item_id, score, rank."""
+    """Print a table of items with titles and categories.
+
+    Args:
+        recommender: The model that knows the items.
+        table: `item_id`, `score` and `rank`.
+        caption: Title of the table.
+    """
     from rich import box
     from rich.table import Table
 
@@ -156,7 +169,7 @@ def _show(recommender: Any, table: Any, caption: str) -> None:
 
 
 def _user(recommender: Any, given: str) -> Any:
-    """An id of the model's type, or a record."""
+    """Parse `--user`: a record if it is a JSON object, otherwise an id of the model's type."""
     if given.lstrip().startswith("{"):
         return _json(given, "--user")
     return _ids(recommender, "user", [given], "--user")[0].as_py()
@@ -169,7 +182,9 @@ def _ids(recommender: Any, side: str, given: list[str], option: str) -> Any:
     try:
         return pa.array(given).cast(kind)
     except pa.ArrowInvalid:
-        raise InputError(Fault(option, f"the ids of this model are {kind}.", "Give such an id.", "bad id")) from None
+        raise InputError(
+            Fault(option, f"the ids of this model are {kind}.", "Give an id of this type.", "bad id")
+        ) from None
 
 
 def _json(text: str, option: str) -> dict[str, Any]:
@@ -178,5 +193,5 @@ def _json(text: str, option: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:  # thousands of digits are a ValueError
         raise InputError(Fault(option, f"this is not valid JSON: {error}.", kind="option")) from None
     if not isinstance(found, dict):
-        raise InputError(Fault(option, "an object was expected.", kind="option"))
+        raise InputError(Fault(option, "a JSON object was expected.", kind="option"))
     return found

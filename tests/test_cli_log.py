@@ -1,0 +1,122 @@
+"""What a command prints besides its results: notes, warnings, steps; versions; and that the library is silent."""
+
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+from small import call, small_config, small_dataset
+
+import anyrec
+from anyrec.cli import app as cli
+from anyrec.cli.terminal import log, terminal_log
+from anyrec.recommender import Recommender
+
+LENIENT = {"user_data": [{"user_id": "u000", "categorical": {"gruop": "a"}}]}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("saved")
+    fitted = Recommender.from_config(small_config(model={"type": "popularity"})).fit(small_dataset(), progress=False)
+    fitted.save(folder / "model")
+    (folder / "request.json").write_text(json.dumps(LENIENT))
+    return folder
+
+
+def recommend(saved, *options):
+    return call(
+        "recommend",
+        "--model-path",
+        saved / "model",
+        "--data",
+        saved / "request.json",
+        "--output",
+        saved / "l.csv",
+        *options,
+    )
+
+
+def test_quiet_prints_no_notes_and_verbose_also_prints_steps(saved):
+    code, _, usual = recommend(saved)
+    assert code == 0 and "note: /user_data/0/categorical/gruop" in usual and "loaded" not in usual
+    assert recommend(saved, "--quiet")[2] == recommend(saved, "-q")[2] == ""
+    code, _, steps = recommend(saved, "-v")
+    assert code == 0 and re.search(r"anyrec: loaded .*model in \d", steps) and "anyrec: finished after" in steps
+    assert usual in steps
+
+
+def test_the_log_is_as_it_was_after_a_command(saved):
+    before = log.level, list(log.handlers)
+    recommend(saved, "--quiet")
+    assert (log.level, log.handlers) == before
+    with pytest.raises(ValueError), terminal_log(verbose=True):
+        raise ValueError
+    assert (log.level, log.handlers) == before
+
+
+def test_quiet_training_prints_where_the_model_is(tmp_path):
+    from anyrec.data.formats.write_json import write_json
+
+    write_json(small_dataset(), tmp_path / "data.json")
+    config = tmp_path / "cfg.json"
+    config.write_text(json.dumps(small_config(model={"type": "popularity"})))
+    code, out, err = call("train", "--data", tmp_path / "data.json", "--config", config, "--output", tmp_path, "-q")
+    assert (code, err) == (0, "")
+    assert [line.split(":")[0] for line in out.splitlines()] == ["saved", "report"]
+
+
+def test_the_library_logs_warnings_and_prints_nothing(saved, caplog):
+    program = f"""
+from anyrec import Recommender
+Recommender.load({str(saved / "model")!r}).recommend({LENIENT["user_data"]!r}, 2)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    with caplog.at_level(logging.WARNING, "anyrec"):
+        Recommender.load(saved / "model").recommend(LENIENT["user_data"], 2)
+    assert [record.name for record in caplog.records] == ["anyrec"] and "gruop" in caplog.text
+
+
+def test_every_command_has_help_verbosity_and_unchanged_parameters():
+    import inspect
+
+    for command in cli.app.registered_commands:
+        code, out, _ = call(command.callback.__name__, "--help")
+        assert code == 0 and "--verbose" in out and "--quiet" in out
+        assert not {"verbose", "quiet"} & set(inspect.signature(inspect.unwrap(command.callback)).parameters)
+    assert not {"verbose", "quiet"} & set(inspect.signature(cli.train).parameters)
+
+
+def test_the_version_is_that_of_the_package_and_completion_is_offered():
+    assert call("--version") == (0, f"anyrec {anyrec.__version__}\n", "")
+    assert "--install-completion" in call("--help")[1]
+
+
+def test_the_package_says_that_it_has_types():
+    assert (ROOT / "anyrec" / "py.typed").is_file()
+    assert "anyrec = py.typed" in (ROOT / "setup.cfg").read_text()
+
+
+def test_the_shell_completes_commands_and_options():
+    program = "import sys; from anyrec.cli.app import main; sys.argv = ['anyrec']; main()"
+
+    def completed(words):
+        environment = {
+            **os.environ,
+            "_ANYREC_COMPLETE": "complete_bash",
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(words.count(" ")),
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, env=environment
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout.split()
+
+    assert completed("anyrec tr") == ["train"]
+    assert {"--top-k", "--trace", "--trust-plugins"} <= set(completed("anyrec recommend --t"))
