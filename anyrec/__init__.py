@@ -16,6 +16,8 @@ import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from anyrec.core.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from anyrec.core.config import Config
     from anyrec.core.contracts import (
@@ -40,7 +42,6 @@ if TYPE_CHECKING:
     from anyrec.retrieval.index import Index
     from anyrec.retrieval.results import SearchResult
 
-__version__ = "0.1.0"
 __all__ = [
     "AnyrecError",
     "Classical",

@@ -16,6 +16,7 @@ from anyrec.cli.terminal import Application, console, err, log, out, print_table
 from anyrec.core.errors import Fault, InputError
 from anyrec.core.strict_json import UnusableJson, json_or_text, split_pair
 from anyrec.core.values import is_unicode
+from anyrec.core.version import __version__
 
 if TYPE_CHECKING:
     from anyrec.recommender import Recommender
@@ -30,8 +31,6 @@ app.add_typer(convert_app, name="convert", help="Convert a published data set to
 def _print_version(wanted: bool) -> None:
     """Print the version and end the process, for the option `--version`."""
     if wanted:
-        from anyrec import __version__
-
         out.print(f"anyrec {__version__}")
         raise typer.Exit
 
