@@ -11,8 +11,11 @@ from small import START, small_dataset
 
 from anyrec.core.config import Config, DataConfig, SplitConfig
 from anyrec.data.dataset import Dataset
-from anyrec.data.doctor import near_duplicates as doctor_alike
-from anyrec.data.doctor.examine import Finding, as_lines, check_split, examine, rank_correlation
+from anyrec.data.doctor import near_duplicates
+from anyrec.data.doctor.examine import as_lines, examine
+from anyrec.data.doctor.leak_checks import rank_correlation
+from anyrec.data.doctor.split_checks import check_split
+from anyrec.data.findings import Finding
 from anyrec.data.labels import label_interactions
 from anyrec.data.split import Split, split_interactions
 
@@ -321,12 +324,12 @@ def test_equal_texts_are_counted_whatever_their_case_and_punctuation():
 
 
 def test_nearly_equal_texts_are_found_over_all_blocks(monkeypatch):
-    monkeypatch.setattr(doctor_alike, "ROWS_AT_A_TIME", 16)
+    monkeypatch.setattr(near_duplicates, "ROWS_AT_A_TIME", 16)
     data, texts = clean(), sentences(ITEMS, words=30)
     texts[35] = texts[2][:-1] + "x"
     finding = only(with_feature(data, "item", "text.plot", texts), "similar texts")
     assert "2 items" in finding.text and "item 'i002' and item 'i035'" in finding.text
-    monkeypatch.setattr(doctor_alike, "MOST_TEXTS", 30)
+    monkeypatch.setattr(near_duplicates, "MOST_TEXTS", 30)
     found = examine(with_feature(data, "item", "text.plot", texts))
     assert "first 30 of 40" in next(f.text for f in found if f.kind == "texts in part")
     assert "similar texts" not in [f.kind for f in found]
@@ -389,7 +392,7 @@ def test_two_views_of_one_item_and_flat_pictures_are_not_told(tmp_path):
 
 
 def test_only_so_many_images_are_opened_and_it_is_said(tmp_path, monkeypatch):
-    monkeypatch.setattr(doctor_alike, "MOST_IMAGES", 5)
+    monkeypatch.setattr(near_duplicates, "MOST_IMAGES", 5)
     names = pictures(tmp_path)
     data = with_images(tmp_path, [*names[:20], "4.png", "11.png", *names[22:]])
     assert "first 5 of 13 image files" in only(data, "images in part").text

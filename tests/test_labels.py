@@ -154,8 +154,8 @@ def test_options_for_ratings_times_and_histories_that_the_data_lack_are_warned_a
     dataset.interactions = dataset.interactions.drop_columns(["rating", "timestamp"])
     config = DataConfig(min_rating=3, half_life_days=30, history="spendings")
     text = " ".join(f"{one.level}: {one.text}" for one in interpretation(dataset, config))
-    assert "warning: data.min_rating is set, and no interaction has a rating, so that it has no effect." in text
-    assert "warning: data.half_life_days is set, and no interaction has a timestamp, so that it has no effect." in text
+    assert "warning: data.min_rating is set, but no interaction has a rating, so it has no effect." in text
+    assert "warning: data.half_life_days is set, but no interaction has a timestamp, so it has no effect." in text
     assert "data.history names 'spendings', a temporal feature that no user has" in text
 
 

@@ -1,5 +1,30 @@
-"""From files to labelled, split columns.
+"""From files to a labelled and split dataset.
 
-read (any format in) -> columns (values to Arrow, every fault found) -> validate (ids, duplicates) -> roles (what a temporal
-list holds) -> limits -> dataset; then labels, split, leaks, positives. Beside them: images, convert, synth.
+The order of the modules is the order of the data's way; each imports only from those before it.
+
+ids: ids and where they stand in a table.
+hashing: hashes of values.
+list_columns: columns of lists.
+tables: users, items and interactions as Arrow columns.
+order: the interactions in order of time.
+formats: files, data frames and Python values to tables.
+labels: what each interaction means for training.
+findings: what the doctor and the interpretation report.
+interpretation: how types, ratings, labels and weights are understood.
+histories: what each user did before, as a feature.
+checks: checks of tables as a whole.
+read: any supported file or folder to checked tables.
+dataset: the public form of these tables.
+partial: the records of a request.
+split: which interactions train, validate and test.
+fingerprint: hashes of a dataset and its split.
+leaks: features that reveal held-out interactions.
+positives: who has which item in training.
+images: image files of unknown origin.
+url_fetch: one file over HTTP.
+describe: counts of a dataset for the terminal.
+suggest_config: a config fitted to the data.
+defaults: the keys that a config does not set.
+doctor: what is odd in a dataset.
+synthetic: data with planted preferences.
 """

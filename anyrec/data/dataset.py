@@ -52,8 +52,8 @@ class Dataset(Tables):
         Args:
             users: Table with `user_id`.
             items: Table with `item_id`.
-            interactions: Table with `user_id`, `item_id` and any of `interaction_type`, `timestamp`, `weight`, `rating`,
-                `label` and `context.name`.
+            interactions: Table with `user_id`, `item_id` and any of `interaction_type`, `timestamp`, `weight`,
+                `rating`, `label` and `context.name`.
             options: The config's `data` section.
             root: Folder that relative image names start from; by default the working directory.
 

@@ -1,4 +1,4 @@
-"""Defaults fitted to the data: what a config does not set is chosen by `anyrec.data.suggest_config`, key by key; what it sets stays."""
+"""Defaults fitted to the data: `anyrec.data.suggest_config` chooses the keys that a config does not set."""
 
 from __future__ import annotations
 
@@ -12,10 +12,19 @@ from anyrec.data.suggest_config import known_roles, suggest_config
 
 
 def resolve_config(config: Config, dataset: Dataset, registry: Registry) -> tuple[Config, list[str]]:
-    """The complete config for `dataset`, which sets `defaults: fixed` and so reruns alone, and why keys were chosen.
+    """Complete a config for a dataset.
 
     A key that `config` sets is never changed. Options that are suggested for a component are left out if the config
-    names another `type`. With `defaults: fixed` the config comes back as it is.
+    names another `type`. With `defaults: fixed` the config is returned as it is.
+
+    Args:
+        config: The config.
+        dataset: The data.
+        registry: The components.
+
+    Returns:
+        The complete config, which sets `defaults: fixed` and therefore gives the same run by itself; and the reasons
+        for the choices.
     """
     if config.defaults == "fixed":
         return config, []
@@ -29,9 +38,9 @@ def resolve_config(config: Config, dataset: Dataset, registry: Registry) -> tupl
 
 
 def merged(asked: dict[str, Any], suggested: dict[str, Any]) -> dict[str, Any]:
-    """`asked`, with every key of `suggested` that it does not set, at any depth.
+    """Return `asked` with every key of `suggested` that it does not set, at any depth.
 
-    Where `asked` names a `type` that is not the suggested one, what is suggested beside that type is left out.
+    If `asked` names a `type` other than the suggested one, what is suggested next to that type is left out.
     """
     found = copy.deepcopy(asked)
     for key, value in suggested.items():
@@ -43,11 +52,12 @@ def merged(asked: dict[str, Any], suggested: dict[str, Any]) -> dict[str, Any]:
 
 
 def same_type(asked: dict[str, Any], suggested: dict[str, Any]) -> bool:
+    """Return whether a choice names no `type`, or the suggested one."""
     return asked.get("type") in (None, suggested.get("type"))
 
 
 def _metric(config: Config) -> dict[str, Any]:
-    """ndcg at that cut-off of `evaluation.k` that is nearest to the fixed default's, if the metric is not set."""
+    """Return ndcg at the cut-off of `evaluation.k` nearest to the fixed default's, if the metric is not set."""
     if "metric" in config.training.model_fields_set:
         return {}
     nearest = min(config.evaluation.k, key=lambda k: abs(k - 10))

@@ -1,4 +1,4 @@
-"""Counts of a dataset, its interactions and its features, and how full they are, for a person."""
+"""Counts of a dataset, its interactions and its features, and how complete they are, as tables for the terminal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHOWN_TYPES = 6
 
 
 def describe_dataset(dataset: Dataset) -> Group:
-    """Tables of counts and of features. Every figure is counted as the data doctor counts it."""
+    """Return tables of counts and of features. Every figure is counted as the data doctor counts it."""
     counts = Table(box=None, show_header=False)
     for name, text in described_counts(dataset):
         counts.add_row(name, text)
@@ -33,7 +33,7 @@ def describe_dataset(dataset: Dataset) -> Group:
 
 
 def described_counts(dataset: Dataset) -> list[tuple[str, str]]:
-    """Names and texts of the rows on users, items and interactions."""
+    """Return the names and texts of the rows on users, items and interactions."""
     rows, pairs = len(dataset.interactions), distinct_pairs(dataset)
     repeats = f"; {rows - pairs:,} repeat a pair" if rows > pairs else ""
     found = [
@@ -66,7 +66,7 @@ def described_counts(dataset: Dataset) -> list[tuple[str, str]]:
 
 
 def _counted(column: pa.Array) -> str:
-    """The most frequent values, each with its count."""
+    """Return the most frequent values, each with its count."""
     counted = pc.value_counts(column.drop_null())
     counts = dict(zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True))
     names = sorted(counts, key=lambda name: (-counts[name], name))
@@ -75,11 +75,12 @@ def _counted(column: pa.Array) -> str:
 
 
 def _missing(column: pa.Array) -> str:
+    """Return how many rows have no value, as a part of a sentence; empty if all have one."""
     return f"; {column.null_count:,} without" if column.null_count else ""
 
 
 def _content(column: pa.Array) -> str:
-    """What the present values of a feature are: the range of numbers, or how many distinct values there are."""
+    """Return what the present values of a feature are: the range of numbers, or the number of distinct values."""
     listed = pa.types.is_list(column.type)
     flat = (column.flatten() if listed else column).drop_null()
     several = "several of " if listed else ""

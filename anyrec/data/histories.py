@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from anyrec.core.config import Config, DataConfig
 from anyrec.data.ids import NO_TIME, rows_of
 from anyrec.data.labels import label_interactions
-from anyrec.data.list_columns import flat
+from anyrec.data.list_columns import as_lists, flat
 from anyrec.data.order import time_order
 from anyrec.data.tables import Tables
 
@@ -21,9 +21,9 @@ T = TypeVar("T", bound=Tables)
 
 GROUP = "history"
 DEFAULT = "events"
-"""The feature of the group that is there unasked; a config may name more under `fields`."""
+"""The feature that the group always has; a config may name more under `fields`."""
 EVENT = pa.struct([("item", pa.int64()), ("time", pa.int64()), ("kind", pa.string())])
-"""One event. item: row in the items' table; time: microseconds since 1970, null where not known; kind: the interaction's type."""
+"""One event. item: row in the items' table; time: microseconds since 1970 or null; kind: the interaction's type."""
 COLUMN = pa.list_(EVENT)
 
 
@@ -43,16 +43,21 @@ HISTORY_NAMES = (
     "played",
     "listened",
 )
-"""Names of a user's list of item ids that is a history even if `data.history` names none."""
+"""Features with these names are histories if they hold item ids and `data.history` names no other feature."""
 
 
 class Brought(NamedTuple):
     """What a request says that its users did, by user and then in order.
 
-    owners: (events,) rows of the request, ascending. items: (events,) rows of the items' table. times: (events,) microseconds since
-    1970, NO_TIME where none is given. kinds: (events,) string. positive, negative: (events,) bool, as training labels them.
-    listed: (events,) bool, whether it stands in a list of the record. instead: (rows,) bool, users whose own list stands in
-    place of what the model knows of them.
+    Attributes:
+        owners: (events,) Rows of the request, ascending.
+        items: (events,) Rows of the items' table.
+        times: (events,) Microseconds since 1970; NO_TIME if unknown.
+        kinds: (events,) string, the types of the interactions.
+        positive: (events,) bool, as training labels them.
+        negative: (events,) bool, as training labels them.
+        listed: (events,) bool, whether the event is from a list in the user's record.
+        instead: (rows,) bool, users whose own list replaces what the model knows of them.
     """
 
     owners: np.ndarray
@@ -65,25 +70,34 @@ class Brought(NamedTuple):
     instead: np.ndarray
 
     def take(self, chosen: np.ndarray) -> Brought:
+        """Return the events at the positions `chosen: (chosen,)`."""
         parts = (self.owners[chosen], self.items[chosen], self.times[chosen], self.kinds.take(pa.array(chosen)))
         return Brought(*parts, self.positive[chosen], self.negative[chosen], self.listed[chosen], self.instead)
 
 
 class Events(NamedTuple):
-    """What users did, by user and then time. users, items: (events,) rows; interactions: (events,) rows, -1 for what a record
-    brought along."""
+    """What users did, by user and then by time.
+
+    Attributes:
+        users: (events,) Rows of the users' table.
+        items: (events,) Rows of the items' table.
+        interactions: (events,) Rows of the interactions; -1 for an event from a list in a user's record.
+    """
 
     users: np.ndarray
     items: np.ndarray
     interactions: np.ndarray
 
     def take(self, chosen: np.ndarray) -> Events:
+        """Return the events at the positions `chosen: (chosen,)`."""
         return Events(self.users[chosen], self.items[chosen], self.interactions[chosen])
 
 
 def history_features(config: Config) -> list[str]:
-    """The features made of what users did before that the config asks for (`history.events`): none without the group;
-    with it `events`, and whatever `fields` names beside, less those that are null there."""
+    """Return the history features that a config asks for (`history.events`).
+
+    Without the group there are none; with it there are `events` and those that `fields` names, except those set to null.
+    """
     choice = config.tower("user")[0].get(GROUP)
     if choice is None:
         return []
@@ -92,10 +106,13 @@ def history_features(config: Config) -> list[str]:
 
 
 def events_of(dataset: Tables, rows: np.ndarray, negative: np.ndarray, brought: str | None) -> Events:
-    """The interactions `rows` in order; ties in time keep file order. What a user was seen to dislike is left out.
+    """Return interactions as events, in order of time; ties keep file order. Dislikes are left out.
 
-    negative: (interactions,) bool, as `label_interactions` gives it. brought: name of the users' temporal feature (`data.history`)
-    that lists what they had before all these.
+    Args:
+        dataset: The data.
+        rows: (rows,) The interactions.
+        negative: (interactions,) bool, as `label_interactions` returns it.
+        brought: The users' temporal feature (`data.history`) that lists what they had before all interactions.
     """
     wanted = np.zeros(len(dataset.interactions), bool)
     wanted[rows] = True
@@ -107,17 +124,17 @@ def events_of(dataset: Tables, rows: np.ndarray, negative: np.ndarray, brought: 
         return events
     users, items = _listed(dataset.users.column(name).combine_chunks(), dataset.ids("item"))
     known = items >= 0
-    parts = (np.concatenate(pair) for pair in zip((users[known], items[known], np.full(known.sum(), -1)), events))  # noqa: B905
-    joined = Events(*parts)
+    listed = Events(users[known], items[known], np.full(known.sum(), -1))
+    joined = Events(*(np.concatenate(pair) for pair in zip(listed, events, strict=True)))
     return joined.take(np.argsort(joined.users, kind="stable"))
 
 
 def history_column(dataset: Tables, events: Events) -> pa.Array:
-    """(users,) list<EVENT>, oldest first; null for a user with no event."""
+    """Return (users,) list<EVENT>, oldest first; null for a user without events."""
     rows = events.interactions
-    times = (
-        np.where(rows >= 0, dataset.times[rows], NO_TIME) if len(dataset.interactions) else np.full(len(rows), NO_TIME)
-    )
+    times = np.full(len(rows), NO_TIME)
+    if len(dataset.interactions):
+        times = np.where(rows >= 0, dataset.times[rows], NO_TIME)
     kinds = dataset.column("interaction_type")
     cells = [
         pa.array(events.items),
@@ -132,17 +149,20 @@ def history_column(dataset: Tables, events: Events) -> pa.Array:
 def events_brought(
     data: Tables, ids: pa.Array, item_ids: pa.Array, lists: pa.Array | None, config: DataConfig
 ) -> tuple[Brought, np.ndarray]:
-    """What the users of a request did, by its interactions and by the list of item ids in each record.
+    """Return what the users of a request did, by its interactions and by the list of item ids in each record.
 
     A list comes before the interactions. Interactions are in order of time; those without a time come first.
 
     Args:
-        ids: (rows,) the request's users.
-        item_ids: The items that the model knows.
-        lists: (rows,) each user's own list, oldest first; None if no record has one.
+        data: The request.
+        ids: (rows,) The request's users.
+        item_ids: The items of the model.
+        lists: (rows,) Each user's own list, oldest first; None if no record has one.
+        config: The config's `data` section.
 
     Returns:
-        The events, and (unknown,) the rows of `data.interactions` whose item the model does not know, -1 for an entry of a list.
+        The events, and (unknown,) the rows of `data.interactions` whose item the model does not know, -1 for an entry of
+        a list.
     """
     labels = label_interactions(data, config)
     owners, items = (
@@ -177,10 +197,17 @@ def events_brought(
 
 
 def extended(known: pa.Array, brought: Brought) -> pa.Array:
-    """(rows,) list<EVENT> what the model knows of each user, and what the request adds to it, in order of time.
+    """Add the events of a request to what the model knows of each user, in order of time.
 
-    An event without a time comes after what is known. An event that is known already, of the same item and time, counts once;
-    without a time it is known if the user had the item. What a user disliked is left out, as in training.
+    An event without a time comes after what is known. An event that is known already, of the same item and time, counts
+    once; without a time it is known if the user had the item. Dislikes are left out, as in training.
+
+    Args:
+        known: (rows,) list<EVENT>.
+        brought: The events of the request.
+
+    Returns:
+        (rows,) list<EVENT>.
     """
     events, owners = flat(known)
     kept = ~brought.instead[owners]
@@ -204,7 +231,14 @@ def extended(known: pa.Array, brought: Brought) -> pa.Array:
 
 
 def _among(brought: Brought, owners: np.ndarray, items: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """(events,) bool: which of the request's events are among the known ones, of the same item and time or without a time."""
+    """Return (events,) bool, which events of a request are known: of the same item and time, or of the same item without a time.
+
+    Args:
+        brought: The events of the request.
+        owners: (known,) Rows of the request.
+        items: (known,) Rows of the items' table.
+        times: (known,) Microseconds since 1970.
+    """
     if not len(owners):
         return np.zeros(len(brought.owners), bool)
     width = max(int(items.max()), int(brought.items.max(initial=0))) + 1
@@ -222,30 +256,38 @@ def with_history(dataset: T, column: pa.Array, names: Iterable[str]) -> T:
 
 
 def add_history(users: pa.Table, column: pa.Array, names: Iterable[str]) -> pa.Table:
+    """Return the users with the histories as features, once for each of `names`."""
     for name in names:
         users = users.append_column(name, column)
     return users
 
 
 def parts_of_events(events: Events, parts: np.ndarray) -> np.ndarray:
-    """(events,) int8: the part of each event's interaction, -1 for what a record listed, which came before all parts.
+    """Return the part of the split that each event happened in.
 
     Args:
-        parts: (interactions,) as `part_of_each` returns them.
+        events: The events.
+        parts: (interactions,) As `part_of_each` returns them.
+
+    Returns:
+        (events,) int8; -1 for events from lists in records, which came before all parts.
     """
     return np.where(events.interactions >= 0, parts[events.interactions], -1).astype(np.int8)
 
 
 def history_before(column: pa.Array, parts: np.ndarray, levels: np.ndarray, ordered: bool) -> pa.Array:
-    """The histories as they were before each user's first event of a part: (users,) list<EVENT>.
+    """Return the histories as they were before each user's first event of a part.
 
     Only events of earlier parts are kept, and of those only what happened before the first event of the part in question.
 
     Args:
         column: (users,) list<EVENT>, complete.
-        parts: (events,) the part of each event, as `parts_of_events` returns them.
-        levels: (users,) the place in PARTS of the part that each user is looked at before, or NOW for the whole history.
-        ordered: whether an event at the same time counts as before if it stands before in the file.
+        parts: (events,) The part of each event, as `parts_of_events` returns them.
+        levels: (users,) The position in PARTS of the part before which each user is seen, or NOW for the whole history.
+        ordered: Whether an event at the same time counts as before if it stands before in the file.
+
+    Returns:
+        (users,) list<EVENT>.
     """
     events, owners = flat(column)
     level = levels[owners]
@@ -259,16 +301,15 @@ def history_before(column: pa.Array, parts: np.ndarray, levels: np.ndarray, orde
 
 
 def _listed(lists: pa.Array, item_ids: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-    """(values,) row of the list, and of the item, -1 for an id that is not known."""
+    """Return (values,) the row of each value's list, and the row of its item, -1 for an unknown id."""
     return pc.list_parent_indices(lists).to_numpy(zero_copy_only=False), rows_of(lists.flatten(), item_ids)
 
 
 def _column(cells: list[pa.Array], counts: np.ndarray) -> pa.Array:
-    """counts: (users,) events of each, in order."""
+    """Return events as lists. counts: (users,) the number of events of each user, in order."""
     return _lists(pa.StructArray.from_arrays(cells, fields=list(EVENT)), counts)
 
 
 def _lists(events: pa.Array, counts: np.ndarray) -> pa.Array:
-    """Consecutive runs of `counts: (users,)` events as lists, null for a user with none."""
-    offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
-    return pa.ListArray.from_arrays(offsets, events, mask=pa.array(counts == 0))
+    """Return consecutive runs of `counts: (users,)` events as lists; null for a user without events."""
+    return as_lists(events, counts, pa.array(counts == 0))

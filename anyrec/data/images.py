@@ -1,4 +1,4 @@
-"""Opens image files of unknown origin: a few formats, confined to the image root, bounded in time and memory, any mode, upright."""
+"""Opens image files of unknown origin: few formats, inside the image root, bounded in time and memory, upright."""
 
 from __future__ import annotations
 
@@ -10,48 +10,52 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import pyarrow as pa
 from PIL import Image, UnidentifiedImageError
 
 from anyrec.core.config import DataConfig
-from anyrec.core.contracts import Context
 from anyrec.core.errors import DataError, Fault
 from anyrec.data.dataset import Dataset
 from anyrec.data.url_fetch import FetchError, fetch
 
+if TYPE_CHECKING:  # the contracts load torch
+    from anyrec.core.contracts import Context
+
+Made = TypeVar("Made")
 T = Image.Transpose
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
-"""What is opened. Pillow knows others, some through outside programs (PostScript starts Ghostscript), which no shop's pictures need."""
+"""Formats that are opened. Pillow reads more, some by starting other programs (Ghostscript for PostScript)."""
 MAX_PIXELS = 64_000_000
+"""The most pixels of an image."""
 MAX_BYTES = 32_000_000
-"""Of an image fetched from a URL."""
+"""The most bytes of an image that is fetched from a URL."""
 MAX_FILE_BYTES = 512_000_000
-"""Of a file: `MAX_PIXELS` without compression at 16 bits a channel are 384 MB."""
+"""The most bytes of a file: `MAX_PIXELS` without compression at 16 bits a channel are 384 MB."""
 FETCH_SECONDS = 20
 SIDE = 512
-"""By default a larger image is reduced to about twice this side, in pixels."""
+"""The side in pixels that callers resample to by default; a larger image is reduced to about twice this side."""
 MARGIN = 2
-"""A reduced image has at least this many times the side that is needed, so that a resampling to that side stays good."""
+"""A reduced image has at least this many times the needed side, so that resampling to that side loses little."""
 STRIP = 1 << 20
-"""Pixels converted at a time: 4 MB as RGBA, 8 MB as float64."""
+"""Pixels that are converted at a time: 4 MB as RGBA, 8 MB as float64."""
 LARGE = 16_000_000
-"""Pixels from which on one image is decoded at a time, in all threads: 64 million pixels as RGB take 256 MB in Pillow."""
+"""Images of more pixels are decoded one at a time in all threads: 64 million pixels as RGB take 256 MB in Pillow."""
 TURNS = dict(
     enumerate(
         (T.FLIP_LEFT_RIGHT, T.ROTATE_180, T.FLIP_TOP_BOTTOM, T.TRANSPOSE, T.ROTATE_270, T.TRANSVERSE, T.ROTATE_90), 2
     )
 )
-"""What brings an image of each EXIF orientation upright."""
+"""The transposition that turns an image of each EXIF orientation upright."""
 _large_one = Lock()
 _SHOWN = 100
-"""Letters of a name that a message shows."""
+"""Characters of a name that a message shows."""
 
 
 class ImageFault(Exception):
-    """An image that cannot be used. `kind`: a key of `KINDS`."""
+    """An image cannot be used. `kind` is a key of `KINDS`."""
 
     def __init__(self, kind: str, reason: str):
         super().__init__(reason)
@@ -68,7 +72,7 @@ KINDS = {
     "too large": ("too large", "Make it smaller."),
     "url": ("URLs, which are not allowed,", "Set data.allow_urls to true, or download it."),
 }
-"""Each kind of fault, as a note says it, and how to fix it."""
+"""Each kind of fault in the words of a note, and how to fix it."""
 
 
 def open_image(
@@ -85,12 +89,14 @@ def open_image(
     Args:
         name: A path relative to `root`, an absolute path within it, or a URL if `allow_urls`.
         root: The image root. Files outside it are refused unless `allow_outside_root`, also through links.
-        side: The side in pixels that the caller will resample to. An image whose longer side is much more is reduced, by
-            averaging whole blocks of pixels, to no less than `MARGIN` times that.
-        max_pixels: Of the image as its header says, read before anything is decoded.
+        allow_urls: Fetch images from http and https URLs.
+        allow_outside_root: Open files outside the image root.
+        side: The side in pixels that the caller will resample to. An image whose longer side is much more is reduced to
+            no less than `MARGIN` times that, by averaging whole blocks of pixels.
+        max_pixels: The most pixels. The image's header says how many there are, before anything is decoded.
 
     Raises:
-        ImageFault: the image cannot be used.
+        ImageFault: If the image cannot be used.
     """
     source = _source(name, root, allow_urls, allow_outside_root)
     try:
@@ -111,17 +117,20 @@ def open_image(
         raise ImageFault("missing", "there is no such file") from None
     except UnidentifiedImageError:
         raise ImageFault("corrupt", f"it is no {', '.join(FORMATS)}") from None
-    except (
-        Exception
-    ) as error:  # decoders raise anything on damaged files: struct.error, zlib.error, KeyError, MemoryError, ...
+    except Exception as error:  # decoders raise anything on damaged files: zlib.error, KeyError, MemoryError, ...
         raise ImageFault("corrupt", str(error) or "it cannot be decoded") from None
 
 
 def find_file(name: str, root: Path, allow_outside_root: bool = False) -> Path:
     """Return the resolved path of a file that a record names, for any kind of feature.
 
+    Args:
+        name: A path relative to `root`, or an absolute one.
+        root: The folder that the file must be in.
+        allow_outside_root: Accept files elsewhere.
+
     Raises:
-        ImageFault: there is no such regular file, or it is outside `root`.
+        ImageFault: If there is no such regular file, or it is outside `root`.
     """
     try:
         path = (root / name).resolve()
@@ -138,21 +147,36 @@ def find_file(name: str, root: Path, allow_outside_root: bool = False) -> Path:
 
 
 def load_images(
-    names: Sequence[str], context: Context, make: Callable[[Image.Image], Any], side: int = SIDE
-) -> tuple[list[Any], np.ndarray]:
-    """Return `make(image)` of every readable file, and (names,) bool which those are.
+    names: Sequence[str], context: Context, make: Callable[[Image.Image], Made], side: int = SIDE
+) -> tuple[list[Made], np.ndarray]:
+    """Open images and make something of each.
 
-    The rest are counted in one sentence for each kind in `context.warnings`. `side` is as for `open_image`.
+    Unreadable files are counted in `context.warnings`, in one sentence for each kind of fault.
+
+    Args:
+        names: (names,) The images, as `open_image` takes them.
+        context: The image root and what is allowed.
+        make: Called with each image.
+        side: The side in pixels that `make` resamples to.
+
+    Returns:
+        What `make` returned for the readable files, and (names,) bool, which files these are.
 
     Raises:
-        DataError: there are unreadable files and `context.strict` is set.
+        DataError: If there are unreadable files and `context.strict` is set.
     """
     failed: dict[str, list[tuple[str, str]]] = {}
 
-    def load(name: str) -> Any:
+    def load(name: str) -> Made | ImageFault:
         try:
-            options = {"allow_urls": context.allow_urls, "allow_outside_root": context.allow_outside_root}
-            return make(open_image(name, context.root, side=side, **options))
+            image = open_image(
+                name,
+                context.root,
+                allow_urls=context.allow_urls,
+                allow_outside_root=context.allow_outside_root,
+                side=side,
+            )
+            return make(image)
         except ImageFault as fault:
             return fault
 
@@ -175,7 +199,11 @@ def load_images(
 
 
 def check_images(dataset: Dataset, options: DataConfig) -> tuple[list[Fault], dict[str, int]]:
-    """Every image of the dataset that cannot be used, at most 20 of each kind, and how many of each kind there are."""
+    """Open every image of a dataset.
+
+    Returns:
+        Faults of images that cannot be used, at most 20 of each kind, and the number of each kind.
+    """
     root, failed = Path(options.image_root) if options.image_root else dataset.root, {}
     names = sorted(image_names(dataset))
 
@@ -194,7 +222,7 @@ def check_images(dataset: Dataset, options: DataConfig) -> tuple[list[Fault], di
 
 
 def image_names(dataset: Dataset) -> set[str]:
-    """Every distinct image the records name."""
+    """Return every distinct image that the records name."""
     found: set[str] = set()
     for table in (dataset.users, dataset.items):
         for name in table.column_names:
@@ -220,14 +248,14 @@ def _short(name: str) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Pillow's warnings of odd metadata, which name no file."""
+    """Silence Pillow's warnings of odd metadata, which name no file."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def _formats() -> list[str]:
-    """Those of `FORMATS` that this Pillow has; AVIF is optional."""
+    """Return the formats that this Pillow opens; AVIF is optional."""
     Image.init()
     return [name for name in FORMATS if name in Image.OPEN]
 
@@ -249,10 +277,10 @@ def _source(name: str, root: Path, allow_urls: bool, allow_outside_root: bool) -
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation from 1 to 8; 1 if there is none or it cannot be read."""
+    """Return the EXIF orientation from 1 to 8; 1 if there is none or it cannot be read."""
     try:
         return int(image.getexif().get(0x0112, 1))
-    except Exception:  # damaged EXIF raises anything; the pixels are good all the same
+    except Exception:  # damaged EXIF raises anything, while the pixels may be good
         return 1
 
 
@@ -261,7 +289,10 @@ def _upright(image: Image.Image, orientation: int) -> Image.Image:
 
 
 def _reduced(image: Image.Image, factor: int) -> Image.Image:
-    """The image as RGB, each `factor` x `factor` pixels as their mean; converted strip by strip, so that memory is bounded."""
+    """Return the image as RGB, with each block of `factor` x `factor` pixels as their mean.
+
+    It is converted strip by strip, which bounds memory.
+    """
     top = _top(image) if image.mode.startswith(("I", "F")) else 255.0
     if image.width * image.height <= STRIP:
         return _to_rgb(image, top).reduce(factor) if factor > 1 else _to_rgb(image, top)
@@ -275,7 +306,7 @@ def _reduced(image: Image.Image, factor: int) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image, top: float) -> Image.Image:
-    """Any mode as 8-bit RGB: 16-bit and float scaled from [0, top], transparency laid on white."""
+    """Return an image of any mode as 8-bit RGB: 16-bit and float scaled from [0, top], transparency on white."""
     if image.mode.startswith(("I", "F")):
         values = np.nan_to_num(np.asarray(image, np.float64), posinf=top, neginf=0.0)
         return Image.fromarray(np.clip(values / top * 255, 0, 255).astype(np.uint8)).convert("RGB")
@@ -287,7 +318,11 @@ def _to_rgb(image: Image.Image, top: float) -> Image.Image:
 
 
 def _top(image: Image.Image) -> float:
-    """The value that becomes white: the format's greatest, 65,535 if there are values above 255, or the greatest finite one if it is more."""
+    """Return the value that becomes white.
+
+    It is the greatest value of the format, 65,535 if there are values above 255, or the greatest finite value if that
+    is more.
+    """
     greatest, rows = 0.0, max(1, STRIP // image.width)
     for start in range(0, image.height, rows):
         values = np.asarray(image.crop((0, start, image.width, min(start + rows, image.height))), np.float64)

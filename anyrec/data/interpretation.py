@@ -1,4 +1,4 @@
-"""How the interactions' types, ratings, labels and weights are understood, in sentences for `doctor`, `init` and `train`."""
+"""How interaction types, ratings, labels and weights are interpreted, in sentences for `doctor`, `init` and `train`."""
 
 from __future__ import annotations
 
@@ -24,13 +24,17 @@ NEGATIVE_TYPE = re.compile(
     r"|mut|bann?|spam|declin|abandon|bounc|churn|unhapp|dissatisf|downrat|drop|discard|exclud|quit|blacklist|blocklist)"
     r"(e|y|ed|ping|ped|led|ling|ing|s|es|en|den|ion|lation|al|ment|ive)?)\b"
 )
+"""Words that say the opposite of liking."""
 NEGATIVE_SIGNS = ("-1", "-", "👎", "❌")
-"""Types of these signs alone say the same."""
-"""Words that name the opposite of liking. Names are split at capitals, digits, dots, dashes and underscores before."""
+"""Types that consist of one of these signs say the opposite of liking too."""
 
 
 def interpretation(dataset: Tables, config: DataConfig) -> list[Finding]:
-    """What each interaction type, rating range, label and weight counts as under `config`.
+    """Report what each interaction type, rating range, label and weight counts as.
+
+    Args:
+        dataset: The data.
+        config: The config's `data` section.
 
     Returns:
         Findings of level "note" if the meaning is plain, "warning" if it is probably not what was meant, and "problem"
@@ -51,7 +55,10 @@ def interpretation(dataset: Tables, config: DataConfig) -> list[Finding]:
 
 
 def is_negative_name(name: str) -> bool:
-    """Whether an interaction type's name says that the user did not like or keep the item."""
+    """Return whether the name of an interaction type says that the user did not like or keep the item.
+
+    Names are split at capitals, digits, dots, dashes and underscores.
+    """
     if name.strip() in NEGATIVE_SIGNS:
         return True
     spaced = re.sub(r"([a-z])([A-Z])", r"\1 \2", name)
@@ -59,40 +66,26 @@ def is_negative_name(name: str) -> bool:
 
 
 def _types(dataset: Tables, config: DataConfig, labels: Labels) -> list[Finding]:
+    """Report how each interaction type counts, and types that are probably misunderstood."""
     column = dataset.column("interaction_type")
     chosen = config.positive_types
     if column is None:
         if chosen is None:
             return []
-        text = "data.positive_types is set, and no interaction has a type, so that no interaction counts as positive by it."
+        text = "data.positive_types is set, but no interaction has a type, so no interaction counts as positive by it."
         return [Finding("warning", "types not used", text, "Leave it out, or give interactions a type.")]
     counted = pc.value_counts(column.drop_null())
     counts = dict(zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True))
     names = sorted(counts, key=lambda name: (-counts[name], name))
     weights = dict.fromkeys(names, 1.0) if chosen is None else chosen
     liked = [name for name in names if weights.get(name, 0.0) > 0]
-    other = [name for name in names if name not in set(liked)]
-    parts = []
-    if liked:
-        parts.append(f"count as positive: {_listed(liked, counts, weights)}")
-    if other or (chosen is not None and column.null_count):
-        missing = [f"no type ({column.null_count:,})"] if column.null_count else []
-        parts.append(
-            f"count as neither positive nor negative: {', '.join([_listed(other, counts)] * bool(other) + missing)}"
-        )
-    elif column.null_count:
-        parts[-1:] = [f"{parts[-1]}, no type ({column.null_count:,})"] if parts else []
-    decided = " where no label or rating decides" if _has(dataset, "label") or config.min_rating is not None else ""
-    found = (
-        [Finding("note", "meaning of types", f"Interaction types that {'; that '.join(parts)}{decided}.", OTHER_TYPES)]
-        if parts
-        else []
-    )
+    found = _meaning_of_types(dataset, config, counts, names, liked, column.null_count)
     odd = [name for name in liked if is_negative_name(name) and _is_positive(column, name, labels)]
     if odd:
-        text = f"The interaction types {_listed(odd, counts)} count as positive (liked), though their names say the opposite."
-        if len(odd) == 1:
-            text = f"The interaction type {_listed(odd, counts)} counts as positive (liked), though its name says the opposite."
+        subject, says = ("type", "counts as positive (liked), though its name says")
+        if len(odd) > 1:
+            subject, says = ("types", "count as positive (liked), though their names say")
+        text = f"The interaction {subject} {_listed(odd, counts)} {says} the opposite."
         advice = "Name the types that mean liking in data.positive_types, and give dislikes a label of 0."
         found.append(Finding("warning", "types that look negative", text, advice))
     for name in sorted(set(chosen or ()) - set(names)):
@@ -101,12 +94,47 @@ def _types(dataset: Tables, config: DataConfig, labels: Labels) -> list[Finding]
     return found
 
 
+def _meaning_of_types(
+    dataset: Tables, config: DataConfig, counts: dict[str, int], names: list[str], liked: list[str], untyped: int
+) -> list[Finding]:
+    """Report in one sentence which types count as positive, and which as neither positive nor negative.
+
+    Args:
+        dataset: The data.
+        config: The config's `data` section.
+        counts: The number of interactions of each type.
+        names: The types, most frequent first.
+        liked: Those of them that count as positive.
+        untyped: The number of interactions without a type.
+    """
+    chosen = config.positive_types
+    weights = dict.fromkeys(names, 1.0) if chosen is None else chosen
+    other = [name for name in names if name not in set(liked)]
+    parts = []
+    if liked:
+        parts.append(f"count as positive: {_listed(liked, counts, weights)}")
+    if other or (chosen is not None and untyped):
+        missing = [f"no type ({untyped:,})"] if untyped else []
+        listed = [_listed(other, counts)] if other else []
+        parts.append(f"count as neither positive nor negative: {', '.join(listed + missing)}")
+    elif untyped and parts:
+        parts[-1] += f", no type ({untyped:,})"
+    if not parts:
+        return []
+    decided = " where no label or rating decides" if _has(dataset, "label") or config.min_rating is not None else ""
+    return [
+        Finding("note", "meaning of types", f"Interaction types that {'; that '.join(parts)}{decided}.", OTHER_TYPES)
+    ]
+
+
 def _is_positive(types: pa.Array, name: str, labels: Labels) -> bool:
+    """Return whether an interaction of this type is positive."""
     rows = pc.fill_null(pc.equal(types, name), False).to_numpy(zero_copy_only=False)
     return bool(labels.positive[rows].any())
 
 
 def _listed(names: list[str], counts: dict[str, int], weights: dict[str, float] | None = None) -> str:
+    """Return the names with their counts and weights, at most SHOWN_TYPES of them."""
     shown = []
     for name in names[:SHOWN_TYPES]:
         weight = "" if weights is None or weights[name] == 1 else f", weight {weights[name]:g}"
@@ -116,11 +144,12 @@ def _listed(names: list[str], counts: dict[str, int], weights: dict[str, float] 
 
 
 def _ratings(dataset: Tables, config: DataConfig) -> list[Finding]:
+    """Report how ratings count."""
     values, least = _values(dataset, "rating"), config.min_rating
     if not len(values):
         if least is None:
             return []
-        text = "data.min_rating is set, and no interaction has a rating, so that it has no effect."
+        text = "data.min_rating is set, but no interaction has a rating, so it has no effect."
         return [Finding("warning", "ratings not found", text, "Leave it out, or give interactions a rating.")]
     low, high = values.min(), values.max()
     span = f"Ratings are from {low:g} to {high:g}"
@@ -139,20 +168,26 @@ def _ratings(dataset: Tables, config: DataConfig) -> list[Finding]:
     share = (values < least).mean()
     text = f"{span}; those below data.min_rating ({least:g}) are explicit negatives: {share:.0%}."
     if 0 < share < 1:
-        return [Finding("note", "meaning of ratings", text, "A label of the same row goes before its rating.")]
+        return [
+            Finding("note", "meaning of ratings", text, "A label of the same row takes precedence over its rating.")
+        ]
     return [Finding("warning", "ratings on one side", text, "Check data.min_rating: it divides nothing.")]
 
 
 def _labels(dataset: Tables) -> list[Finding]:
+    """Report how labels count."""
     values = _values(dataset, "label")
     if not len(values):
         return []
     text = f"Labels decide {count(len(values), 'interaction')}: {int((values == 1).sum()):,} are positive (1), "
     text += f"{int((values == 0).sum()):,} explicit negatives (0)."
-    return [Finding("note", "meaning of labels", text, "A label goes before the type and the rating of its row.")]
+    return [
+        Finding("note", "meaning of labels", text, "A label takes precedence over the type and the rating of its row.")
+    ]
 
 
 def _weights(dataset: Tables) -> list[Finding]:
+    """Report how weights count."""
     values = _values(dataset, "weight")
     if not len(values):
         return []
@@ -168,27 +203,27 @@ def _weights(dataset: Tables) -> list[Finding]:
 
 
 def _recency(dataset: Tables, config: DataConfig) -> list[Finding]:
-    """Options that weigh by time, if there are no times."""
+    """Report options that weight by time, if there are no times."""
     if _has(dataset, "timestamp"):
         return []
     names = [name for name in ("half_life_days", "half_life_interactions") if getattr(config, name) is not None]
-    text = "data.{} is set, and no interaction has a timestamp, so that it has no effect."
+    text = "data.{} is set, but no interaction has a timestamp, so it has no effect."
     advice = "Leave it out, or give interactions a timestamp."
     return [Finding("warning", "times not found", text.format(name), advice) for name in names]
 
 
 def _history(dataset: Tables, config: DataConfig) -> list[Finding]:
-    """A feature that `data.history` names and no user has."""
+    """Report a feature that `data.history` names and no user has."""
     names = [name.removeprefix("temporal.") for name in dataset.users.column_names if name.startswith("temporal.")]
     if config.history is None or config.history in names:
         return []
-    text = f"data.history names '{config.history}', a temporal feature that no user has: histories are the interactions of "
-    text += "the data, and only requests can give such a list."
+    text = f"data.history names '{config.history}', a temporal feature that no user has: histories are the interactions"
+    text += " of the data, and only requests can give such a list."
     return [Finding("warning", "history not found", text, did_you_mean(config.history, names))]
 
 
 def _both(dataset: Tables, labels: Labels) -> list[Finding]:
-    """Pairs that are both positive and explicitly negative."""
+    """Report pairs that are both positive and explicitly negative."""
     pairs = dataset.user_rows * len(dataset.items) + dataset.item_rows
     both = len(np.intersect1d(pairs[labels.positive], pairs[labels.negative]))
     if not both:
@@ -199,7 +234,7 @@ def _both(dataset: Tables, labels: Labels) -> list[Finding]:
 
 
 def _values(dataset: Tables, name: str) -> np.ndarray:
-    """(known,) float64: the values of a numeric column of the interactions."""
+    """Return (known,) float64, the values of a numeric column of the interactions."""
     column = dataset.column(name)
     if column is None:
         return np.empty(0)

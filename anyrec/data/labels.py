@@ -16,7 +16,7 @@ from anyrec.data.tables import Tables
 
 MICROSECONDS_A_DAY = 86_400_000_000
 OUTLIER_GAP = 10.0
-"""Half-lives: interactions that lie more than this after all others do not set the time from which ages are measured."""
+"""Interactions this many half-lives after all others do not set the time that ages are measured from."""
 OUTLIER_SHARE = 0.01
 """At most this fraction of the interactions, and always one, can be such outliers."""
 NEGLIGIBLE = 1e-6
@@ -26,10 +26,12 @@ ENOUGH, ENOUGH_SHARE = 100, 0.1
 
 
 class Labels(NamedTuple):
-    """One row per interaction.
+    """What each interaction means for training.
 
-    positive: (interactions,) bool. negative: (interactions,) bool, explicitly not liked.
-    weight: (interactions,) float64, of positives; 0 elsewhere. `training_weights` adds recency and scales it.
+    Attributes:
+        positive: (interactions,) bool.
+        negative: (interactions,) bool, explicitly not liked.
+        weight: (interactions,) float64, of positives; 0 elsewhere. `training_weights` adds recency and scales it.
     """
 
     positive: np.ndarray
@@ -38,17 +40,19 @@ class Labels(NamedTuple):
 
 
 def label_interactions(dataset: Tables, config: DataConfig, *, checked: bool = True) -> Labels:
-    """Read labels, ratings and types, in that order of precedence.
+    """Label interactions by their labels, ratings and types, in that order of precedence.
 
     A label of 0 is a negative and of 1 a positive, whatever else the row says. Without a label, a rating below
     `min_rating` is a negative; a type that `positive_types` leaves out is neither. The weight is the row's own
     `weight` times the weight of its type; a row with a weight of 0 is neither positive nor negative by its type.
 
     Args:
+        dataset: The data.
+        config: The config's `data` section.
         checked: Raise for weights below 0; if False, such rows are not positive.
 
     Raises:
-        DataError: A weight is below 0 or not finite.
+        DataError: If a weight is below 0 or not finite.
     """
     if checked:
         check_weights(dataset)
@@ -78,7 +82,7 @@ def label_interactions(dataset: Tables, config: DataConfig, *, checked: bool = T
 
 
 def check_weights(dataset: Tables) -> None:
-    """Raises DataError if a weight is below 0 or not finite."""
+    """Raise DataError if a weight is below 0 or not finite."""
     column = dataset.column("weight")
     if column is None:
         return
@@ -97,18 +101,21 @@ def check_weights(dataset: Tables) -> None:
 def training_weights(
     labels: Labels, dataset: Tables, train: np.ndarray, config: DataConfig, notes: list[str]
 ) -> Labels:
-    """The labels with the weights that training uses: recency applied, and scaled to a mean of 1 over training positives.
+    """Return the labels with the weights that training uses: with recency, and with a mean of 1.
 
     A training positive weighs half for each `half_life_days` it is older than the newest training positive (see
     `ages`), and half for each `half_life_interactions` training positives that its user had later. Without timestamps
-    neither applies.
+    neither applies. Weights are scaled to a mean of 1 over training positives.
 
     Args:
-        train: (rows,) interactions of the training part.
+        labels: As `label_interactions` returns them.
+        dataset: The data.
+        train: (rows,) Interactions of the training part.
+        config: The config's `data` section.
         notes: Gets a sentence if timestamps far after all others were set aside.
 
     Raises:
-        DataError: Nearly all weights are negligible, so that nearly nothing would be learned.
+        DataError: If nearly all weights are negligible, so that nearly nothing would be learned.
     """
     rows = train[labels.positive[train]]
     halvings, timed = np.zeros(len(rows)), dataset.column("timestamp") is not None
@@ -136,14 +143,18 @@ def training_weights(
 
 
 def ages(times: np.ndarray, half_life: float) -> tuple[np.ndarray, int]:
-    """The age of each interaction in half-lives, and the number of outliers after the time that ages are measured from.
+    """Return the age of each interaction in half-lives, and the number of outliers.
 
     Ages are measured from the newest time. A few times that lie far after all others (at most 1 in 100, and always
-    one, more than 10 half-lives later) are taken for mistakes: one timestamp in the wrong unit would otherwise give all
-    other interactions a weight of zero. They have age 0, and the newest of the others sets the reference.
+    one, more than 10 half-lives later) are taken for mistakes: one timestamp in the wrong unit would otherwise give
+    all other interactions a weight of zero. They have age 0, and the newest of the others sets the reference.
 
     Args:
-        times: (rows,) in the unit of `half_life`; NO_TIME where unknown, which counts as the oldest.
+        times: (rows,) In the unit of `half_life`; NO_TIME if unknown, which counts as the oldest.
+        half_life: The half-life.
+
+    Returns:
+        (rows,) float64, and the number of outliers after the time that ages are measured from.
     """
     known = times != NO_TIME
     if not known.any():
@@ -159,7 +170,7 @@ def ages(times: np.ndarray, half_life: float) -> tuple[np.ndarray, int]:
 
 
 def _check_enough(relative: np.ndarray, config: DataConfig) -> None:
-    """relative: (positives,) weights over the largest one."""
+    """Raise DataError if too few weights count. relative: (positives,) weights over the largest weight."""
     counting = int((relative > NEGLIGIBLE).sum())
     if counting >= min(ENOUGH, ENOUGH_SHARE * len(relative)):
         return
@@ -175,7 +186,7 @@ def _check_enough(relative: np.ndarray, config: DataConfig) -> None:
 
 
 def _numbers(dataset: Tables, name: str, default: float) -> np.ndarray:
-    """(interactions,) float64: a column's values, `default` where it has none."""
+    """Return (interactions,) float64, the values of a column; `default` if a row has none."""
     column = dataset.column(name)
     if column is None:
         return np.full(len(dataset.interactions), default)
@@ -185,5 +196,5 @@ def _numbers(dataset: Tables, name: str, default: float) -> np.ndarray:
 
 
 def _place(values: pa.Array, names: list[str]) -> np.ndarray:
-    """(rows,) where each value stands in `names`; -1 where it does not."""
+    """Return (rows,) the position of each value in `names`; -1 if it is not there."""
     return pc.fill_null(pc.index_in(values, value_set=pa.array(names, values.type)), -1).to_numpy(zero_copy_only=False)

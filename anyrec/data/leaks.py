@@ -1,4 +1,4 @@
-"""Features of users and items that give held-out interactions away."""
+"""Features of users and items that reveal held-out interactions."""
 
 from __future__ import annotations
 
@@ -17,10 +17,18 @@ PAIRS: tuple[tuple[Side, Side], ...] = (("user", "item"), ("item", "user"))
 
 
 def drop_leaks(dataset: Dataset, split: Split, config: DataConfig) -> tuple[Dataset, list[str]]:
-    """The dataset without the id lists that name held-out items, and a warning for every leak found.
+    """Drop lists of ids that name held-out items.
 
-    A feature leaks when it names the held-out partner in more than `leak_share` of the held-out pairs: a list of ids
-    by holding the id, a text by containing the partner's title or id as a word. Lists are dropped under `drop_leaks`.
+    A feature leaks if it names the held-out partner in more than `leak_share` of the held-out pairs: a list of ids by
+    containing the id, a text by containing the partner's title or id of four or more characters. Lists are dropped if `drop_leaks` is set.
+
+    Args:
+        dataset: The data.
+        split: What is held out.
+        config: The config's `data` section.
+
+    Returns:
+        The dataset without the lists, and a warning for every leak.
     """
     held_out = np.concatenate([split.validation, split.test])
     warnings: list[str] = []
@@ -30,12 +38,13 @@ def drop_leaks(dataset: Dataset, split: Split, config: DataConfig) -> tuple[Data
             share = leak_share(dataset, side, other, name, held_out)
             if share <= config.leak_share:
                 continue
-            warning = f"LEAK: the {side} feature '{name}' names the held-out {other} in {share:.0%} of the held-out interactions"
+            warning = f"LEAK: the {side} feature '{name}' names the held-out {other} in {share:.0%}"
+            warning += " of the held-out interactions"
             if config.drop_leaks and not name.startswith("text."):
                 tables[side] = tables[side].drop_columns([name])
                 warning += "; it is dropped ('drop_leaks': false keeps it)."
             else:
-                warning += ": the metrics below flatter the model."
+                warning += ": the metrics below are too high."
             warnings.append(warning)
     if not warnings:
         return dataset, []
@@ -43,7 +52,15 @@ def drop_leaks(dataset: Dataset, split: Split, config: DataConfig) -> tuple[Data
 
 
 def leak_share(dataset: Dataset, side: Side, other: Side, name: str, held_out: np.ndarray) -> float:
-    """Share of held-out interactions whose partner the feature `name` of `side` gives away."""
+    """Return the fraction of held-out interactions whose partner a feature reveals.
+
+    Args:
+        dataset: The data.
+        side: The side that has the feature.
+        other: The side of the partners.
+        name: The column of the feature.
+        held_out: (rows,) Interactions.
+    """
     column = dataset.table(side).column(name).combine_chunks()
     if not len(held_out):
         return 0.0
@@ -63,17 +80,18 @@ def leak_share(dataset: Dataset, side: Side, other: Side, name: str, held_out: n
 
 
 def _may_be_ids(values: pa.DataType, ids: pa.DataType) -> bool:
+    """Return whether values of one type can be ids of another: both whole numbers, or both texts."""
     return (pa.types.is_integer(values) and pa.types.is_integer(ids)) or (
         pa.types.is_string(values) and pa.types.is_string(ids)
     )
 
 
 SAMPLE = 2000
-"""Texts are looked into for so many held-out pairs, evenly spaced: a substring search has no vectorised form."""
+"""Held-out pairs, evenly spaced, whose texts are searched: a substring search has no vectorised form."""
 
 
 def _text_share(dataset: Dataset, other: Side, column: pa.Array, owners: np.ndarray, partners: np.ndarray) -> float:
-    """Share of a sample of pairs whose owner's text contains the partner's id or title."""
+    """Return the fraction of a sample of pairs whose owner's text contains the partner's id or title."""
     if pa.types.is_list(column.type):
         column = pc.binary_join(column, "\n")
     chosen = np.linspace(0, len(owners) - 1, min(SAMPLE, len(owners))).astype(np.int64)
@@ -86,7 +104,7 @@ def _text_share(dataset: Dataset, other: Side, column: pa.Array, owners: np.ndar
 
 
 def _names(dataset: Dataset, side: Side) -> list[pa.Array]:
-    """What a record may be called by: its id and its title or name."""
+    """Return the columns that a text may call a record by: its id, and its title or name."""
     table = dataset.table(side)
     columns = [dataset.ids(side).cast(pa.string())]
     for name in ("text.title", "text.name"):

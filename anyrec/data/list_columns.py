@@ -1,4 +1,4 @@
-"""Columns of lists as flat values and the rows they belong to."""
+"""Columns of lists: their values one after another, and the rows that the values belong to."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ import pyarrow.compute as pc
 
 
 def flat(column: pa.Array) -> tuple[pa.Array, np.ndarray]:
-    """The values of a column, those of lists one after another, without nulls; and (values,) the row of each."""
-    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
-        lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
-        values, owners = (
-            column.flatten(),
-            np.repeat(np.arange(len(column)), lengths),
-        )  # as flatten: none under a null list
+    """Flatten a column of lists or of single values.
+
+    Args:
+        column: (rows,) Lists or single values.
+
+    Returns:
+        (values,) the values without nulls, those of lists one after another; and (values,) int64, the row of each.
+    """
+    if is_list(column.type):
+        values, owners = column.flatten(), np.repeat(np.arange(len(column)), lengths_of(column))
     else:
         values, owners = column, np.arange(len(column))
     if values.null_count:
@@ -23,6 +26,39 @@ def flat(column: pa.Array) -> tuple[pa.Array, np.ndarray]:
     return values, owners
 
 
+def is_list(kind: pa.DataType) -> bool:
+    """Return whether a type is one of lists."""
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind)
+
+
+def lengths_of(column: pa.Array) -> np.ndarray:
+    """Return (rows,) the length of each list, 0 for a null: `flatten` drops what lies under nulls."""
+    return pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
+
+
+def as_lists(values: pa.Array, lengths: np.ndarray, missing: pa.Array) -> pa.Array:
+    """Group values into lists.
+
+    Args:
+        values: (values,) Any type.
+        lengths: (rows,) How many of the values each list takes, in order.
+        missing: (rows,) bool, the rows that are null.
+
+    Returns:
+        (rows,) list<type of the values>.
+    """
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), values, mask=missing)
+
+
 def offsets_of(owners: np.ndarray, rows: int) -> np.ndarray:
-    """(rows + 1,) int64 offsets of values whose rows, ascending, are `owners: (values,)`."""
+    """Return the offsets of values that belong to ascending rows.
+
+    Args:
+        owners: (values,) The row of each value, ascending.
+        rows: The number of rows.
+
+    Returns:
+        (rows + 1,) int64: the values of row r are those from offset r to offset r + 1.
+    """
     return np.searchsorted(owners, np.arange(rows + 1)).astype(np.int64)

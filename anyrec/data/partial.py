@@ -34,8 +34,8 @@ FORMS = "ids, dicts, a pandas, polars or Arrow table, or a Dataset"
 def read_request_file(path: Path, known: Dataset, options: DataConfig) -> Dataset:
     """Read the request at `path`: JSON, JSON Lines, CSV, Parquet, or a folder of users, items and interactions.
 
-    The columns of a single table decide what it holds: interactions if it has both user_id and item_id, otherwise users or
-    items. A folder may lack any of its three files.
+    The columns of a single table decide what it holds: interactions if it has both user_id and item_id, otherwise users
+    or items. A folder may lack any of its three files.
 
     Args:
         path: The file or folder.
@@ -117,7 +117,17 @@ def _dataset(
 
 
 def request_of_document(document: Any, known: Dataset, options: DataConfig, root: Path | None = None) -> Dataset:
-    """Check a parsed JSON request: the three parts, one user, or a list of users or of their ids."""
+    """Check a parsed JSON request: the three parts, one user, or a list of users or of their ids.
+
+    Args:
+        document: Parsed JSON.
+        known: The records of the model.
+        options: The config's `data` section.
+        root: Folder that relative file names start from.
+
+    Raises:
+        DataError: With every fault.
+    """
     if isinstance(document, list) and document and all(type(one) in (str, int) for one in document):
         document = [{"user_id": one} for one in document]
     _check_keys(document, "")
@@ -125,7 +135,10 @@ def request_of_document(document: Any, known: Dataset, options: DataConfig, root
 
 
 def _check_keys(document: Any, where: str, depth: int = 0) -> None:
-    """Raises DataError for a key that is no text, which Python allows and JSON does not. Looks as deep as a context's values."""
+    """Raise DataError for a key that is no text, which Python allows and JSON does not.
+
+    It looks as deep as the values of a context.
+    """
     if isinstance(document, dict):
         wrong = [key for key in document if not isinstance(key, str)]
         if wrong:
@@ -138,7 +151,7 @@ def _check_keys(document: Any, where: str, depth: int = 0) -> None:
 
 
 def request_of_tables(tables: Mapping[str, Any], known: Dataset, options: DataConfig, root: Path) -> Dataset:
-    """Check pandas, polars or Arrow tables by part (users, items, interactions)."""
+    """Check pandas, polars or Arrow tables by part (users, items, interactions). Raises DataError."""
     parts: dict[str, Part | Raw] = {part: of_frame(table, part) for part, table in tables.items()}
     return _request_of_parts(parts, known, options, root, Faults(), [])
 
@@ -146,7 +159,7 @@ def request_of_tables(tables: Mapping[str, Any], known: Dataset, options: DataCo
 def _request_of_parts(
     parts: Mapping[str, Part | Raw], known: Dataset, options: DataConfig, root: Path, faults: Faults, notes: list[str]
 ) -> Dataset:
-    """Ids in CSV files, which knows no types, take the types of the model's ids."""
+    """Check parts of a request. Ids in CSV files, which have no types, take the types of the model's ids."""
     made = finish_parts(parts, faults, notes, known_ids={"user_id": known.ids("user"), "item_id": known.ids("item")})
     found = [made[part] if part in made else Part(no_records(part), table_place(part)) for part in PARTS]
     tables = (found[0].table, found[1].table, found[2].table)
@@ -155,10 +168,19 @@ def _request_of_parts(
 
 
 def request_of(side: Side, source: Any, known: Dataset, options: DataConfig) -> Dataset | pa.Array:
-    """Read users or items given in Python: ids as an array, or records as a Dataset.
+    """Read users or items given in Python.
+
+    Args:
+        side: Whose records these are.
+        source: Ids, dicts, a table, a document, a Dataset, or the path of a file.
+        known: The records of the model.
+        options: The config's `data` section.
+
+    Returns:
+        Ids as an array, or records as a Dataset.
 
     Raises:
-        DataError: If `source` is none of the forms that the message lists.
+        DataError: If `source` has none of these forms, or its records have faults.
     """
     if isinstance(source, Dataset):
         return source
@@ -217,7 +239,11 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def with_interactions(data: Dataset, interactions: Any, known: Dataset, options: DataConfig) -> Dataset:
-    """The request with interactions given apart, as a table or a list of dicts."""
+    """Return the request with further interactions, from a table or a list of dicts.
+
+    Raises:
+        DataError: If they have faults, or belong to users without a record in the request.
+    """
     if is_table(interactions):
         more = request_of_tables({"interactions": interactions}, known, options, known.root)
     elif isinstance(interactions, (list, tuple)):
@@ -234,10 +260,10 @@ def with_interactions(data: Dataset, interactions: Any, known: Dataset, options:
 
 
 def of_other_type(ids: pa.Array, known: pa.Array) -> bool:
-    """Whether ids are texts where the model's are whole numbers, or the other way round."""
+    """Return whether ids are texts while the model's are whole numbers, or the other way round."""
     return bool(len(ids)) and pa.types.is_integer(ids.type) != pa.types.is_integer(known.type)
 
 
 def type_name(ids: pa.Array) -> str:
-    """The type of ids in words."""
+    """Return the type of ids in words."""
     return "whole numbers" if pa.types.is_integer(ids.type) else "texts"

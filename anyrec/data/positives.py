@@ -1,4 +1,4 @@
-"""Who has what in training: look-ups and exact draws of what a user does not have, vectorised on the device."""
+"""The training positives: look-ups, and exact draws of items that a user does not have, vectorised on the device."""
 
 from __future__ import annotations
 
@@ -6,19 +6,30 @@ import torch
 from torch import Tensor
 
 FEW = 4
+"""Users are looked up once each if there are this many times fewer of them than rows."""
 TABLE_BYTES = 256 << 20
-"""Up to so many bytes, membership is a table of one bit each, user by user: ten times quicker than a search."""
+"""Up to this many bytes, membership is a table of one bit for each user and item, ten times faster than a search."""
 
 
 class Positives:
     """The training positives of every user.
 
-    items: (pairs,) each user's distinct item rows, ascending, users one after another; offsets: (users + 1,).
-    popularity: (items,) how many users have each item. repeats: (items,) how many of the given rows have each item.
+    Attributes:
+        items: (pairs,) Each user's distinct item rows, ascending, users one after another.
+        offsets: (users + 1,) Where each user's items begin.
+        counts: (users,) How many items each user has.
+        popularity: (items,) How many users have each item.
+        repeats: (items,) How many of the given rows have each item.
     """
 
     def __init__(self, user_rows: Tensor, item_rows: Tensor, num_users: int, num_items: int):
-        """user_rows, item_rows: (positives,) int64; repeated pairs count once."""
+        """
+        Args:
+            user_rows: (positives,) int64.
+            item_rows: (positives,) int64; repeated pairs count once.
+            num_users: The number of users.
+            num_items: The number of items.
+        """
         self.num_users, self.num_items = num_users, num_items
         self.keys = torch.unique(user_rows * num_items + item_rows)
         users = torch.div(self.keys, num_items, rounding_mode="floor")
@@ -28,7 +39,7 @@ class Positives:
         self.counts = counts
         self.popularity = torch.bincount(self.items, minlength=num_items)
         self.repeats = torch.bincount(item_rows, minlength=num_items)
-        # Item p_j, the j-th of a user, has p_j - j items before it that the user lacks; these keys are sorted too.
+        # Before item p_j, the j-th of a user, are p_j - j items that the user does not have; these keys are sorted too.
         place = torch.arange(len(self.items), device=self.items.device) - self.offsets[users]
         self._gaps = users * (num_items + 1) + self.items - place
         self._row_bytes = (num_items + 7) // 8
@@ -38,8 +49,16 @@ class Positives:
             self._bits = empty.index_add_(0, users * self._row_bytes + (self.items >> 3), _bit(self.items))
 
     def contains(self, users: Tensor, items: Tensor) -> Tensor:
-        """Whether each user has each item: users (batch,); items (n,), (batch, n), or (groups, n), each group's shared by an
-        equal run of the users -> (batch, n) bool."""
+        """Return which users have which items.
+
+        Args:
+            users: (batch,) User rows.
+            items: (n,) for all users, (batch, n) for each user, or (groups, n), each group's shared by an equal run of the
+                users.
+
+        Returns:
+            (batch, n) bool.
+        """
         if items.dim() == 1:
             distinct, place = torch.unique(users, return_inverse=True)
             if len(distinct) * FEW < len(users):  # positives of a history come user by user
@@ -47,7 +66,7 @@ class Positives:
             items = items.unsqueeze(0)
         users, items = users.view(len(items), -1, 1), items.unsqueeze(1)
         if self._bits is not None:
-            # 32-bit keys are a third quicker to gather by, and the table eight times more likely to be in the cache.
+            # Gathering by 32-bit keys takes a third less time, and the table of bits is eight times likelier in the cache.
             keys = users.int() * self._row_bytes + (items >> 3).int()
             bytes_ = self._bits.index_select(0, keys.flatten()).view(keys.shape)
             return bytes_.bitwise_and_(_bit(items)).ne(0).flatten(0, 1)
@@ -58,27 +77,45 @@ class Positives:
         return (self.keys[place] == keys).flatten(0, 1)
 
     def fill(self, users: Tensor, cells: Tensor, value: float | bool, elsewhere: float | bool) -> Tensor:
-        """Set `cells: (batch, items)`, contiguous, to `value` at each user's positives and to `elsewhere` at all other items.
+        """Set cells to one value at each user's positives and to another at all other items.
 
-        Each cell is written once and each positive once more, whatever the number of users; no membership is looked up.
-        30 x 20,000 cells of 150,000 users: 0.08 ms, by `contains` (too many users for its table of bits) 88 ms.
+        Each cell is written once and each positive once more, whatever the number of users; nothing is looked up. 30 x
+        20,000 cells of 150,000 users take 0.08 ms; `contains`, with too many users for its table of bits, takes 88 ms.
+
+        Args:
+            users: (batch,) User rows.
+            cells: (batch, items) Contiguous; changed in place.
+            value: The value at positives.
+            elsewhere: The value at other items.
+
+        Returns:
+            `cells`.
         """
         counts = self.counts.index_select(0, users)
         ends = counts.cumsum(0)
         total = int(ends[-1]) if len(users) else 0
         row = torch.arange(len(users), device=users.device).repeat_interleave(counts, output_size=total)
-        first = self.offsets.index_select(0, users) - ends + counts  # of the user's items, less the rows before
+        first = (
+            self.offsets.index_select(0, users) - ends + counts
+        )  # (batch,) of the user's items, minus the rows before
         place = torch.arange(total, device=users.device) + first.index_select(0, row)
         here = self.items.index_select(0, place) + row * cells.shape[1]
         cells.fill_(elsewhere).view(-1).index_fill_(0, here, value)
         return cells
 
     def draw_outside(self, users: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """(batch, count) items drawn uniformly, with replacement, from those each user lacks; and (batch, 1) bool
-        which users lack any.
+        """Draw items uniformly, with replacement, from those that each user does not have.
 
-        A draw from all items that hits what the user has is drawn again by rank among what is lacking, which is exact
-        for users who have almost everything.
+        A draw that hits what the user has is repeated by rank among the other items, which is exact for users who have
+        almost everything.
+
+        Args:
+            users: (batch,) User rows.
+            count: The number of draws for each user.
+            generator: Source of random numbers.
+
+        Returns:
+            (batch, count) item rows, and (batch, 1) bool, which users have any item left to draw.
         """
         possible = (self.counts[users] < self.num_items).unsqueeze(1)
         size = (len(users), count)
@@ -88,7 +125,7 @@ class Positives:
         return drawn, possible
 
     def _draw_by_rank(self, users: Tensor, generator: torch.Generator) -> Tensor:
-        """(draws,) an item that each user lacks, evenly; any item for a user who lacks none."""
+        """Return (draws,) an item that each user does not have, uniformly; any item for a user who has all."""
         lacking = self.num_items - self.counts[users]
         draws = torch.rand(len(users), generator=generator, device=users.device, dtype=torch.float64)
         rank = torch.minimum((draws * lacking).long(), (lacking - 1).clamp(min=0))
@@ -98,5 +135,5 @@ class Positives:
 
 
 def _bit(items: Tensor) -> Tensor:
-    """Each item's bit in its byte, as uint8."""
+    """Return each item's bit in its byte, as uint8."""
     return (1 << (items & 7)).to(torch.uint8)

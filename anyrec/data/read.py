@@ -116,8 +116,8 @@ def _finish(parts: list[Part], faults: Faults, notes: list[str], options: DataCo
 def _with_remarks(faults: Faults, tables: Tables, options: DataConfig) -> DataError:
     """Return the error of the faults.
 
-    If only weights are at fault, the message also names types and ratings that are probably misunderstood, since negative
-    weights are often meant as dislikes.
+    If only weights are at fault, the message also names types and ratings that are probably misunderstood, since
+    negative weights are often meant as dislikes.
     """
     error = faults.error()
     if set(faults.counts) == {"bad weight"}:

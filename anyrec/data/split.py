@@ -24,14 +24,23 @@ Part = Literal["validation", "test"]
 """A held-out part."""
 PARTS = ("train", "validation", "test")
 NO_PART = len(PARTS)
-"""Stands for the part of an interaction that is in none."""
+"""Stands for an interaction that is in no part."""
 NOW = NO_PART + 1
-"""Comes after every part: the moment at which everything in the data is known."""
+"""The moment after every part, when everything in the data is known."""
+FEWEST_TESTED = 50
+"""With fewer tested users, metrics are too uncertain to choose a model by."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Rows of the interactions table, each sorted: (train,), (validation,), (test,) int64."""
+    """Which interactions train, validate and test.
+
+    Attributes:
+        train: (train,) int64, rows of the interactions table, ascending.
+        validation: (validation,) int64, ascending.
+        test: (test,) int64, ascending.
+        protocol: How the parts were chosen.
+    """
 
     train: np.ndarray
     validation: np.ndarray
@@ -39,11 +48,12 @@ class Split:
     protocol: str
 
     def rows(self, name: str) -> np.ndarray:
+        """Return the rows of one of the `PARTS`."""
         return getattr(self, name)
 
     @property
     def name(self) -> str:
-        """The protocol with a hash of the rows of each part: two models compare where their splits' names agree."""
+        """The protocol with a hash of the rows of each part. Metrics of two models compare if these names are equal."""
         digest = hashlib.sha256()
         for part in (self.train, self.validation, self.test):
             digest.update(len(part).to_bytes(8, "little") + part.astype("<i8").tobytes())
@@ -53,10 +63,21 @@ class Split:
 def split_interactions(
     dataset: Dataset, config: SplitConfig, seed: int, eligible: np.ndarray | None = None
 ) -> tuple[Split, list[str]]:
-    """The split, and what the user should know of it.
+    """Split the interactions.
 
-    eligible: (interactions,) bool, those that may be held out (positives); the others stay in training, unless they
-    happened after the moment at which a split by time cuts: then they are in no part.
+    Args:
+        dataset: The data.
+        config: The config's `split` section.
+        seed: Seed of the protocols that draw.
+        eligible: (interactions,) bool, those that may be held out (positives). The others stay in training, unless they
+            happened after the moment at which a split by time cuts: then they are in no part.
+
+    Returns:
+        The split, and what the user should know of it.
+
+    Raises:
+        ConfigError: If a split by time leaves nothing to train on.
+        DataError: If the file of a saved split does not fit the data.
     """
     if config.file is not None:
         return load_split(Path(config.file), dataset), []
@@ -77,23 +98,27 @@ def split_interactions(
     elif protocol == "random":
         validation, test = _random(dataset, eligible, config.validation, config.test, seed)
     elif protocol in ("cold_users", "cold_items"):
-        rows = dataset.user_rows if protocol == "cold_users" else dataset.item_rows
+        rows = dataset.rows("user" if protocol == "cold_users" else "item")
         validation, test = _cold(rows, eligible, config.validation, config.test, seed)
-        cold = np.union1d(rows[validation], rows[test])
-        train[np.isin(rows, cold)] = False
+        train[np.isin(rows, np.union1d(rows[validation], rows[test]))] = False
     train[validation] = train[test] = False
     split = Split(np.flatnonzero(train), validation, test, protocol)
     return split, notes + _warnings(dataset, split)
 
 
 def part_of_each(dataset: Dataset, split: Split, positive: np.ndarray) -> np.ndarray:
-    """(interactions,) int8: the place in PARTS of the part that each interaction happened in, NO_PART if in none.
+    """Return the part that each interaction happened in.
 
-    The split leaves interactions that are no positives in training, whenever they happened. One that happened after a held-out
-    interaction of its user was not known before it, so it counts as of that part.
+    The split leaves interactions that are not positives in training, whenever they happened. One that happened after a
+    held-out interaction of its user was not known before it, so it counts as of that part.
 
     Args:
+        dataset: The data.
+        split: Its split.
         positive: (interactions,) bool.
+
+    Returns:
+        (interactions,) int8, the position in PARTS; NO_PART for an interaction in no part.
     """
     parts = np.full(len(dataset.interactions), NO_PART, np.int8)
     for place, part in enumerate(PARTS):
@@ -109,26 +134,52 @@ def part_of_each(dataset: Dataset, split: Split, positive: np.ndarray) -> np.nda
 
 
 def make_split(dataset: Dataset, config: Config, eligible: np.ndarray) -> tuple[Split, list[str]]:
-    """The config's split. Where nothing validates and a ranker is to be taught, the last positives of some users do."""
+    """Return the split of a config.
+
+    If nothing validates and there is a ranker to train, the last positives of some users validate.
+
+    Args:
+        dataset: The data.
+        config: The whole config.
+        eligible: (interactions,) bool, those that may be held out.
+
+    Returns:
+        The split, and what the user should know of it.
+    """
     split, notes = split_interactions(dataset, config.split, config.seed, eligible)
     rank = config.pipeline.rank if config.pipeline else None
     if rank is None or len(split.validation):
         return split, notes
     share = rank.training.holdout_fraction
     last = _last_of_some(dataset, split.train[eligible[split.train]], share, config.seed)
-    note = f"Nothing validates: the last positives of {share:.0%} of the users do, so that the ranker learns from what the model did not."
+    note = f"Nothing validates: the last positives of {share:.0%} of the users do, so that the ranker learns from"
+    note += " interactions that the model does not see."
     return Split(np.setdiff1d(split.train, last), last, split.test, split.protocol), [*notes, note]
 
 
 def hold_out_users(user_rows: np.ndarray, rows: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """Those of the interactions `rows` that are of a share of their users, drawn by the seed."""
+    """Draw a fraction of the users, and return their interactions.
+
+    Args:
+        user_rows: (interactions,) The user of each interaction.
+        rows: (rows,) The interactions to choose from.
+        share: The fraction of their users to draw, at least one user.
+        seed: Seed of the draw.
+
+    Returns:
+        (drawn,) those of `rows` that are of the drawn users.
+    """
     users = np.unique(user_rows[rows])
     drawn = users[np.random.default_rng(seed).permutation(len(users))[: max(1, round(share * len(users)))]]
     return rows[np.isin(user_rows[rows], drawn)]
 
 
 def save_split(split: Split, dataset: Dataset, folder: Path) -> None:
-    """Write split.parquet, user_id, item_id and part of every interaction in the data's order, and split.json about it."""
+    """Write a split as split.parquet and split.json.
+
+    split.parquet has user_id, item_id and part of every interaction in the order of the data; split.json has the
+    name, the protocol and the counts.
+    """
     parts = np.full(len(dataset.interactions), -1)
     for place, part in enumerate(PARTS):
         parts[split.rows(part)] = place
@@ -144,7 +195,11 @@ def save_split(split: Split, dataset: Dataset, folder: Path) -> None:
 
 
 def load_split(path: Path, dataset: Dataset) -> Split:
-    """A split that `save_split` wrote. Raises DataError where it is of other interactions, or no split."""
+    """Read a split that `save_split` wrote.
+
+    Raises:
+        DataError: If the file is no split, or is one of other interactions.
+    """
     try:
         table = pq.read_table(path)
         parts = table["part"].combine_chunks()
@@ -152,8 +207,8 @@ def load_split(path: Path, dataset: Dataset) -> Split:
         fault = Fault(str(path), f"this is no split ({error}).", "Give the split.parquet of a run.", "bad split")
         raise DataError(fault) from None
     if not all(table[key].combine_chunks().equals(dataset.interactions[key].combine_chunks()) for key in ID_COLUMNS):
-        fault = Fault(str(path), "this split is of another data set.", "Split anew, or give its data.", "bad split")
-        raise DataError(fault)
+        what, hint = "this split is of another data set.", "Split the data again, or give the data of this split."
+        raise DataError(Fault(str(path), what, hint, "bad split"))
     train, validation, test = (
         np.flatnonzero(pc.fill_null(pc.equal(parts, part), False).to_numpy(zero_copy_only=False)) for part in PARTS
     )
@@ -162,8 +217,8 @@ def load_split(path: Path, dataset: Dataset) -> Split:
 
 def _nothing_before(config: SplitConfig) -> Fault:
     what = (
-        f"nothing happened before the latest {config.test + config.validation:.0%} of the interactions, which validate and test: "
-        "nothing is left to train on."
+        f"nothing happened before the latest {config.test + config.validation:.0%} of the interactions, which validate "
+        "and test: nothing is left to train on."
     )
     return Fault(
         "/split/protocol", what, "Lower split.validation and split.test, or choose another protocol.", "empty split"
@@ -171,14 +226,14 @@ def _nothing_before(config: SplitConfig) -> Fault:
 
 
 def latest_of_pairs(dataset: Dataset, rows: np.ndarray) -> np.ndarray:
-    """The latest of the interactions `rows` of each user-item pair, in file order."""
+    """Return the latest of the interactions `rows` of each user-item pair, in file order."""
     order = time_order(dataset, rows)[::-1]
     pairs = dataset.user_rows[order] * len(dataset.items) + dataset.item_rows[order]
     return np.sort(order[np.unique(pairs, return_index=True)[1]])
 
 
 def _protocol(dataset: Dataset, config: SplitConfig) -> tuple[str, list[str]]:
-    """The protocol to follow, and why it is another than was asked for."""
+    """Return the protocol to follow, and why it differs from the config's."""
     timed, clock = dataset.column("timestamp") is not None, has_clock(dataset)
     if config.protocol == "auto":
         if clock:
@@ -198,23 +253,26 @@ def _protocol(dataset: Dataset, config: SplitConfig) -> tuple[str, list[str]]:
 
 
 def _warnings(dataset: Dataset, split: Split) -> list[str]:
-    """What makes the figures of this split look better than a live system's, or unsure."""
+    """Return what makes the metrics of this split too high for a live system, or uncertain."""
     notes = []
     if split.protocol in ("leave_last_out", "leave_last_n", "random") and len(split.test) and has_clock(dataset):
         times = dataset.times
         later = float((times[split.train] > np.median(times[split.test])).mean())
         if later >= 0.01:
             notes.append(
-                f"The split is by user, and {later:.0%} of the training interactions happened after the typical held-out "
-                "one: the model learns from the future, which a live system cannot. split.protocol=global_time does not."
+                f"The split is by user, and {later:.0%} of the training interactions happened after the typical "
+                "held-out one: the model learns from the future, which a live system cannot. "
+                "split.protocol=global_time avoids this."
             )
-    if split.protocol != "none" and len(np.unique(dataset.user_rows[split.test])) < 50:
-        notes.append("Fewer than 50 users are tested: the figures are too unsure to choose a model by.")
+    if split.protocol != "none" and len(np.unique(dataset.user_rows[split.test])) < FEWEST_TESTED:
+        notes.append(
+            f"Fewer than {FEWEST_TESTED} users are tested: the metrics are too uncertain to choose a model by."
+        )
     return notes
 
 
 def _leave_last(dataset: Dataset, eligible: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Each user's last n interactions test; the n before validate where at least one more is left to train on."""
+    """Each user's last n interactions test; the n before validate if at least one more is left to train on."""
     order = time_order(dataset)
     order = order[eligible[order]]
     users = dataset.user_rows[order]
@@ -228,9 +286,12 @@ def _leave_last(dataset: Dataset, eligible: np.ndarray, n: int) -> tuple[np.ndar
 def _global_time(
     dataset: Dataset, eligible: np.ndarray, config: SplitConfig
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The latest share tests, the share before it validates, whoever the users are; and all from the first cut on.
+    """The latest fraction tests and the fraction before it validates, whoever the users are.
 
     What happened at the same moment is on the same side of a cut; what has no time counts as the earliest.
+
+    Returns:
+        The rows that validate, the rows that test, and all rows from the first cut on.
     """
     times = dataset.times
     ordered = np.sort(times[eligible])
@@ -242,7 +303,7 @@ def _global_time(
 
 
 def _last_of_some(dataset: Dataset, rows: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """The last of the interactions `rows` of a share of those users who have two or more."""
+    """Return the last of the interactions `rows` of a fraction of the users who have two or more."""
     order = time_order(dataset, rows)
     users = dataset.user_rows[order]
     last = order[(position_from_end(users) == 0) & (np.bincount(users, minlength=len(dataset.users))[users] > 1)]
@@ -252,7 +313,7 @@ def _last_of_some(dataset: Dataset, rows: np.ndarray, share: float, seed: int) -
 def _cold(
     rows: np.ndarray, eligible: np.ndarray, validation: float, test: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """All interactions of a share of the users (or items) at random, so that nothing of them is trained on."""
+    """Hold out all interactions of a random fraction of the users (or items), so that none of them is in training."""
     known = np.unique(rows[eligible])
     shuffled = known[np.random.default_rng(seed).permutation(len(known))]
     tests, validations = round(len(known) * test), round(len(known) * validation)
@@ -264,7 +325,7 @@ def _cold(
 def _random(
     dataset: Dataset, eligible: np.ndarray, validation: float, test: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Shares of all interactions at random; every user keeps at least one to train on.
+    """Hold out random fractions of all interactions; every user keeps at least one to train on.
 
     Drawn over interactions in the order of user, item and time, so that the file's order does not matter.
     """

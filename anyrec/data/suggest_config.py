@@ -1,4 +1,4 @@
-"""Choices fitted to the data, for every key that a config does not set. docs/defaults.md has the measurement behind each."""
+"""A config fitted to the data: a value for every key that is not set. docs/defaults.md has the measurements."""
 
 from __future__ import annotations
 
@@ -17,32 +17,33 @@ from anyrec.data.dataset import Dataset
 from anyrec.data.interpretation import interpretation
 
 SHORTEST = 5
-"""Mean interactions a user from which their order is learned."""
+"""The mean number of interactions of a user from which their order is learned."""
 STEPS = 1000
-"""Steps in which a sequence model learns a small data set."""
+"""The steps in which a sequence model learns a small data set."""
 MANY = 500_000
-"""Interactions from which four layers learn more than two."""
+"""The number of interactions from which four layers learn more than two."""
 LEAST_EPOCHS = {2: 10, 4: 14}
-"""By the number of layers."""
+"""The fewest epochs, by the number of layers."""
 WINDOWS = (20, 50, 100, 200)
+"""Lengths of histories to choose from, in events."""
 MOST_ITEMS = 20_000
-"""The catalogue up to which all items are compared with at each step."""
+"""The most items for a loss that compares with the whole catalogue at each step."""
 
 
 def suggest_config(
     dataset: Dataset, path: Path | None = None, asked: dict[str, Any] | None = None, registry: Registry | None = None
 ) -> tuple[dict[str, Any], list[str]]:
-    """A config for the data, and why each choice was made.
+    """Suggest a config for a dataset.
 
     Args:
         dataset: The data.
         path: The data's file, after which the run is named.
-        asked: The config document as the user wrote it. Choices agree with what it sets: epochs with its batch size,
-            negatives with its loss, no user history if it switches that off.
+        asked: The config document as the user wrote it. Suggestions agree with what it sets: epochs with its batch
+            size, negatives with its loss, no user history if it switches that off.
         registry: The components; needed if `asked` names an interaction or a sampler.
 
     Returns:
-        Only the suggestions, as JSON; `anyrec.data.defaults.merged` puts them under `asked`.
+        Only the suggestions, as JSON, and why each was made. `anyrec.data.defaults.merged` puts them under `asked`.
     """
     init, asked = asked is None, asked or {}
     interactions, users, items = len(dataset.interactions), len(dataset.users), len(dataset.items)
@@ -70,7 +71,7 @@ def suggest_config(
     _loss(config, reasons, items, asked, registry)
     if users and interactions / users < SHORTEST and _set(asked, "id_dropout") is None:
         config["id_dropout"] = 0.3
-        reasons.append("id_dropout 0.3: users have few interactions, so content should speak")
+        reasons.append("id_dropout 0.3: users have few interactions, so features matter more than ids")
     if registry is not None:
         for place in ("fusion", "negatives"):
             _take_options(config, place, asked, registry)
@@ -87,7 +88,7 @@ def suggest_config(
 
 
 def known_roles(dataset: Dataset) -> dict[str, str]:
-    """The roles of the temporal features that the data have."""
+    """Return the roles of the temporal features that the data have."""
     names = set(temporal_names(dataset.users, dataset.items))
     return {name: role for name, role in sorted(dataset.roles.items()) if name in names}
 
@@ -95,7 +96,7 @@ def known_roles(dataset: Dataset) -> dict[str, str]:
 def _sequence(
     config: dict[str, Any], reasons: list[str], dataset: Dataset, lengths: np.ndarray, asked: dict[str, Any]
 ) -> None:
-    """What users did before, by a causal transformer and by a fading mean, and no id of the user's own."""
+    """Suggest a causal transformer and a recency-weighted mean over what users did, instead of user ids."""
     own = _set(asked, "user", "features", "history")
     wanted = own or _set(asked, "features", "history") or {}
     longest = float(np.quantile(lengths, 0.75))
@@ -119,13 +120,13 @@ def _sequence(
     if dataset.features("user"):
         config["history_dropout"] = 0.1
     if "history_dropout" in config and _set(asked, "history_dropout") is None:
-        reasons.append("history_dropout 0.1: users have features, which should speak for people without a history")
+        reasons.append("history_dropout 0.1: users have features, which the model needs for people without a history")
     block = wanted.get("block", "transformer")
-    name = f"a {block} of {layers} layers" if block != "mean" else "a fading mean"
-    besides = " and a fading mean" if "fields" in history else ""
+    name = f"a {block} of {layers} layers" if block != "mean" else "a recency-weighted mean"
+    besides = " and a recency-weighted mean" if "fields" in history else ""
     reasons.append(
         f"history by {name}{besides} over the last {window} interactions, instead of user ids: users have "
-        f"{lengths.mean():.0f} in the mean, with times"
+        f"{lengths.mean():.0f} on average, with times"
     )
     batch = _set(asked, "training", "batch_size") or max(8 * window // 2, min(3200, events // 100))
     least = LEAST_EPOCHS[4 if layers >= 4 else 2]
@@ -138,11 +139,11 @@ def _sequence(
         "scheduler": {"type": "linear", "warmup": 0.05},
     }
     if _set(asked, "training", "epochs") is None:
-        reasons.append(f"{epochs} epochs at a falling rate; the weights' running average is kept")
+        reasons.append(f"{epochs} epochs with a falling learning rate; the running average of the weights is kept")
 
 
 def _two_tower(config: dict[str, Any], reasons: list[str], lengths: np.ndarray, why: str) -> None:
-    """Ids and features without order."""
+    """Suggest ids and features without order."""
     interactions = int(lengths.sum())
     batch = 256 if interactions < 20_000 else 1024 if interactions < 500_000 else 4096
     epochs = max(10, min(60, round(2_000_000 / max(1, interactions))))
@@ -154,7 +155,10 @@ def _two_tower(config: dict[str, Any], reasons: list[str], lengths: np.ndarray, 
 def _loss(
     config: dict[str, Any], reasons: list[str], items: int, asked: dict[str, Any], registry: Registry | None
 ) -> None:
-    """A loss over the whole catalogue if that is small, and what the user set allows it; else over sampled negatives."""
+    """Suggest a loss over the whole catalogue, or over sampled negatives.
+
+    The former needs a small catalogue and a config that allows it.
+    """
     loss = _set(asked, "loss", "type")
     if loss not in (None, "softmax"):
         return
@@ -172,18 +176,18 @@ def _loss(
     else:
         config["negatives"] = {"type": "in_batch"}
     named = _set(asked, "negatives", "type")
-    told = (
+    drawn_by = (
         f"'{named}' negatives"
         if named
         else "2,048 negatives a step"
         if sequence and factorised
         else "in-batch negatives"
     )
-    reasons.append(f"softmax over {told}: {why}")
+    reasons.append(f"softmax over {drawn_by}: {why}")
 
 
 def _without_order(asked: dict[str, Any], registry: Registry | None) -> str:
-    """Why no history may be suggested beside what the user set; empty if it may."""
+    """Return why no history may be suggested with what the user set; empty if it may."""
     for place in (("user", "features"), ("features",)):
         features = _set(asked, *place) or {}
         if "history" in features:
@@ -202,7 +206,7 @@ def _without_order(asked: dict[str, Any], registry: Registry | None) -> str:
 
 
 def _take_options(config: dict[str, Any], place: str, asked: dict[str, Any], registry: Registry) -> None:
-    """Options set without a type decide between the component that was chosen and those that the key may mean otherwise."""
+    """Choose the component whose options the user set, if the config names no type."""
     own = _set(asked, place)
     if not own or own.get("type") is not None:
         return
@@ -215,14 +219,14 @@ def _take_options(config: dict[str, Any], place: str, asked: dict[str, Any], reg
 
 
 def _dim(asked: dict[str, Any], fitted: int) -> int:
-    """`fitted`, or the fixed default if a number of attention heads that the user set divides only that."""
+    """Return `fitted`, or the fixed default if a number of attention heads that the user set divides only that."""
     fixed = Config.model_fields["dim"].default
     broken = any(fitted % heads and not fixed % heads for heads in _heads(asked))
     return min(MAX_DIM, fixed if broken else fitted)
 
 
 def _heads(document: Any) -> Iterator[int]:
-    """Numbers of attention heads anywhere in a document."""
+    """Yield the numbers of attention heads anywhere in a document."""
     for key, value in document.items() if isinstance(document, dict) else ():
         if key in ("heads", "num_heads") and isinstance(value, int) and value > 0:
             yield value
@@ -230,13 +234,13 @@ def _heads(document: Any) -> Iterator[int]:
 
 
 def _is_factorised(asked: dict[str, Any], registry: Registry | None) -> bool:
-    """Whether scores are dot products, so that all items can be compared with at the cost of one matrix product."""
+    """Return whether scores are dot products, so that one matrix product compares with all items."""
     name = _set(asked, "interaction", "type")
     return name is None or registry is None or bool(registry.get("interaction", name).factorised)
 
 
 def _sparse(asked: dict[str, Any]) -> bool:
-    """Whether the user asks for sparse gradients, which exclude weight decay."""
+    """Return whether the user asks for sparse gradients, which exclude weight decay."""
     if _set(asked, "training", "optimizer", "sparse") is True:
         return True
     places = (("features",), ("user", "features"), ("item", "features"))
@@ -246,7 +250,7 @@ def _sparse(asked: dict[str, Any]) -> bool:
 
 
 def _set(asked: dict[str, Any], *path: str) -> Any:
-    """What the user set at a key, else None."""
+    """Return what the user set at a key, otherwise None."""
     found: Any = asked
     for part in path:
         if not isinstance(found, dict):

@@ -84,9 +84,10 @@ class Tables:
         return self.interactions.column(name).combine_chunks()
 
     def sorted(self) -> Self:
-        """Return the tables with users and items in the order of their ids, which makes results independent of file order.
+        """Return the tables with users and items in the order of their ids.
 
-        Interactions stay in file order, which breaks ties in time.
+        The order of records in the file then changes no result. Interactions stay in file order, which breaks ties in
+        time.
         """
         users, items = self.users.sort_by("user_id").combine_chunks(), self.items.sort_by("item_id").combine_chunks()
         return replace(self, users=users, items=items)

@@ -1,10 +1,9 @@
-"""Fetching one file over HTTP: a total deadline, few redirects, a bounded answer."""
+"""Fetches one file over HTTP with a total time limit, few redirects and a size limit."""
 
 from __future__ import annotations
 
 import urllib.request
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
-from typing import Any
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 
 from anyrec.core.deadline import Deadline
 
@@ -12,19 +11,19 @@ MOST_REDIRECTS = 5
 
 
 class FetchError(Exception):
-    """The file cannot be fetched; the message says why."""
+    """The file cannot be fetched. The message says why."""
 
 
 def fetch(url: str, most_bytes: int, seconds: float) -> bytes:
     """Return the body of an http or https URL.
 
     Args:
-        url: Redirects are followed `MOST_REDIRECTS` times, to http and https only. Proxies of the environment are used.
+        url: Up to `MOST_REDIRECTS` redirects are followed, to http and https only. Proxies of the environment are used.
         most_bytes: The largest body.
-        seconds: The limit for the whole conversation, redirects included.
+        seconds: The limit for the whole transfer, redirects included.
 
     Raises:
-        FetchError: no answer in time, a malformed one, an error status, or a body that is larger.
+        FetchError: If there is no answer in time, the answer is malformed or an error, or the body is larger.
     """
     with Deadline(seconds) as deadline:
         try:
@@ -51,9 +50,9 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 
 def _opener(deadline: Deadline) -> urllib.request.OpenerDirector:
-    """An opener of http and https alone, whose connections the deadline ends."""
+    """Return an opener of http and https alone, whose connections end at the deadline."""
 
-    def watched(kind: type[HTTPConnection]) -> Any:
+    def watched(kind: type[HTTPConnection]) -> type[HTTPConnection]:
         class Connection(kind):
             def connect(self) -> None:
                 self.timeout = deadline.left()
@@ -63,11 +62,11 @@ def _opener(deadline: Deadline) -> urllib.request.OpenerDirector:
         return Connection
 
     class Plain(urllib.request.HTTPHandler):
-        def http_open(self, req: Any) -> Any:
+        def http_open(self, req: urllib.request.Request) -> HTTPResponse:
             return self.do_open(watched(HTTPConnection), req)
 
     class Secure(urllib.request.HTTPSHandler):
-        def https_open(self, req: Any) -> Any:
+        def https_open(self, req: urllib.request.Request) -> HTTPResponse:
             return self.do_open(watched(HTTPSConnection), req)
 
     opener = urllib.request.OpenerDirector()

@@ -14,8 +14,8 @@ def data_faults(config: Config, dataset: Tables) -> list[Fault]:
     """Check a config against a dataset before anything is trained.
 
     Returns:
-        Faults for roles and an evaluation category of features that the data lack, and for keys of the config's `data` section
-        that the data were not read by.
+        Faults for roles and an evaluation category of features that the data lack, and for keys of the config's `data`
+        section that the data were not read by.
     """
     faults = [*_not_read_by(config.data, dataset), *unknown_roles(config.data.roles, dataset.users, dataset.items)]
     for name, role in config.data.roles.items():

@@ -117,6 +117,7 @@ def _lost_ids(given: pa.Table, typed: pa.Table, roles: dict[str, str]) -> list[s
         lost = after.null_count - before.null_count
         if lost > 0:
             notes.append(
-                f"{lost:,} values of {column} are of another type than the model's item ids ({after.type}) and are not read."
+                f"{lost:,} values of {column} are not read: they are of another type than the model's item ids "
+                f"({after.type})."
             )
     return notes

@@ -1,8 +1,8 @@
-"""What a temporal feature holds: numbers, timestamps or item ids. Declared in the config, or inferred and said."""
+"""The role of a temporal feature: numbers, timestamps or item ids. It is declared in the config or inferred."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -15,9 +15,11 @@ from anyrec.data.formats.faults import Faults
 from anyrec.data.formats.places import Place, json_place
 from anyrec.data.formats.times import TIME, clock_seconds, epochs, parse_times
 from anyrec.data.ids import rows_of
+from anyrec.data.list_columns import as_lists, lengths_of
 
+NOTHING = np.empty(0, np.int64)
 EPOCHS = (1e8, 5e9)
-"""Whole numbers between these, 1973 to 2128, are taken for epoch seconds."""
+"""Whole numbers in this range (1973 to 2128) are read as epoch seconds."""
 
 
 def apply_roles(
@@ -29,11 +31,19 @@ def apply_roles(
     places: Sequence[Place] | None = None,
     item_ids: pa.Array | None = None,
 ) -> tuple[pa.Table, pa.Table, dict[str, str]]:
-    """Both tables with every temporal column typed by its role, and the roles as {"user.name": role}.
+    """Type every temporal column by its role.
 
     Args:
-        places: Of the rows of users and items; by default those of a JSON document.
-        item_ids: The items that lists of ids name; by default those of `items`.
+        users: Table of users.
+        items: Table of items.
+        options: The config's `data` section; `roles` and `history` declare roles.
+        notes: Gets a sentence for each role that is inferred.
+        faults: Gets a fault for each value that does not fit its role.
+        places: Where the rows of users and items are in their source; by default in a JSON document.
+        item_ids: The items that lists of ids refer to; by default those of `items`.
+
+    Returns:
+        Both tables, and all roles, those declared for absent features included, as {"user.name": role}.
     """
     places = places or [json_place("user_data"), json_place("item_data")]
     among: pa.Array = items.column("item_id").combine_chunks() if item_ids is None else item_ids
@@ -60,7 +70,7 @@ def apply_roles(
 
 
 def temporal_names(users: pa.Table, items: pa.Table) -> list[str]:
-    """The temporal features of both tables, as `data.roles` names them."""
+    """Return the temporal features of both tables, as `data.roles` names them (`user.history`)."""
     tables = {"user": users, "item": items}
     return [
         f"{side}.{name.removeprefix('temporal.')}"
@@ -70,8 +80,8 @@ def temporal_names(users: pa.Table, items: pa.Table) -> list[str]:
     ]
 
 
-def unknown_roles(roles: dict[str, str], users: pa.Table, items: pa.Table) -> list[Fault]:
-    """Return a fault for each role that is declared for a feature that the data lack."""
+def unknown_roles(roles: Iterable[str], users: pa.Table, items: pa.Table) -> list[Fault]:
+    """Return a fault for each declared role (`user.history`) whose feature the data lack."""
     names = temporal_names(users, items)
     what = "the data have no such temporal feature."
     return [
@@ -82,7 +92,16 @@ def unknown_roles(roles: dict[str, str], users: pa.Table, items: pa.Table) -> li
 
 
 def infer_role(column: pa.Array, item_ids: pa.Array) -> str:
-    """Item ids if all values are ids of items; timestamps for times or epoch seconds; else numbers, as times of day are."""
+    """Infer what a temporal feature holds.
+
+    Args:
+        column: (rows,) Lists of values.
+        item_ids: The ids of the items.
+
+    Returns:
+        "items" if all values are ids of items; "timestamps" for times or epoch seconds; otherwise "numbers", which
+        include times of day (as seconds since midnight).
+    """
     values = column.flatten().drop_null()
     if pa.types.is_timestamp(values.type):
         return "timestamps"
@@ -101,32 +120,46 @@ def infer_role(column: pa.Array, item_ids: pa.Array) -> str:
 
 
 def _no_item_named(name: str, column: pa.Array, item_ids: pa.Array) -> list[str]:
-    """A sentence if no value of a feature that is read as item ids is the id of an item: the feature then has no effect."""
+    """Return a warning if no value of a feature that is read as item ids is the id of an item.
+
+    Such a feature has no effect.
+    """
     values = column.flatten().drop_null()
     if not len(item_ids) or (rows_of(values, item_ids) >= 0).any():
         return []
     odd = values.filter(pc.invert(pc.match_substring_regex(values, r"^[-+]?[0-9.]+$")))
     first = (odd if len(odd) else values)[0].as_py()
     return [
-        f"The temporal feature '{name}' has no effect: its values are neither numbers nor times, and none is the id of an "
-        f"item, as {show(first)}. Write times as 2024-05-17T12:30:00Z and numbers as 12.90."
+        f"The temporal feature '{name}' has no effect: its values are neither numbers nor times, and none is the id of "
+        f"an item, for example {show(first)}. Write times as 2024-05-17T12:30:00Z and numbers as 12.90."
     ]
 
 
 def _typed(
     column: pa.Array, role: str, id_type: pa.DataType, place: Place, name: str, faults: Faults, inferred: bool
 ) -> pa.Array:
-    """The list column with its values typed by `role`; a value that cannot be is a fault.
+    """Return the list column with its values typed by `role`; a value that cannot be typed is a fault.
 
-    inferred: the role is that of most values, so that the others are of another kind.
+    Args:
+        column: (rows,) Lists of values.
+        role: What the feature holds.
+        id_type: The type of item ids.
+        place: Where each row is in its source.
+        name: The name of the column.
+        faults: Gets the faults.
+        inferred: Whether the role is inferred from most of the values, which makes the other values a mixture.
     """
     flat = column.flatten()
-    parents = pc.list_parent_indices(column).to_numpy(zero_copy_only=False)
-
-    def report(bad: np.ndarray) -> None:
-        kind = "bad timestamp" if role == "timestamps" else "bad value"
+    if role == "items":
+        same = pa.types.is_string(flat.type) == pa.types.is_string(id_type)
+        values, bad = _ids(flat, id_type) if same else pa.nulls(len(flat), id_type), NOTHING
+    else:
+        values, bad = _numbers(flat) if role == "numbers" else _timestamps(flat)
+    if len(bad):
+        kind = "mixed values" if inferred else "bad timestamp" if role == "timestamps" else "bad value"
+        parents = pc.list_parent_indices(column).to_numpy(zero_copy_only=False)
         faults.add_rows(
-            "mixed values" if inferred else kind,
+            kind,
             bad,
             lambda value: (
                 place(int(parents[value]), name),
@@ -134,32 +167,30 @@ def _typed(
                 "Correct the value, or declare the feature's role in data.roles.",
             ),
         )
+    return as_lists(values, lengths_of(column), column.is_null())
 
-    if role == "items":
-        same = pa.types.is_string(flat.type) == pa.types.is_string(id_type)
-        values = _ids(flat, id_type) if same else pa.nulls(len(flat), id_type)
-    elif role == "numbers":
-        clock = clock_seconds(flat) if pa.types.is_string(flat.type) else None
-        if clock is not None:
-            values = clock
-        elif pa.types.is_string(flat.type) or pa.types.is_timestamp(flat.type):
-            report(np.flatnonzero(flat.is_valid().to_numpy(zero_copy_only=False)))
-            values = pa.nulls(len(flat), pa.float64())
-        else:
-            values = flat.cast(pa.float64(), safe=False)
-    elif pa.types.is_timestamp(flat.type):
-        values = flat.cast(TIME)
-    else:
-        text = pa.types.is_string(flat.type)
-        values, bad = parse_times(flat) if text else epochs(flat.cast(pa.float64(), safe=False))
-        report(bad)
-    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), values, mask=column.is_null())
+
+def _numbers(values: pa.Array) -> tuple[pa.Array, np.ndarray]:
+    """Return float64 values, times of day as seconds since midnight, and the positions of what is no number."""
+    clock = clock_seconds(values) if pa.types.is_string(values.type) else None
+    if clock is not None:
+        return clock, NOTHING
+    if pa.types.is_string(values.type) or pa.types.is_timestamp(values.type):
+        return pa.nulls(len(values), pa.float64()), np.flatnonzero(values.is_valid().to_numpy(zero_copy_only=False))
+    return values.cast(pa.float64(), safe=False), NOTHING
+
+
+def _timestamps(values: pa.Array) -> tuple[pa.Array, np.ndarray]:
+    """Return times, and the positions of values that are no times."""
+    if pa.types.is_timestamp(values.type):
+        return values.cast(TIME), NOTHING
+    if pa.types.is_string(values.type):
+        return parse_times(values)
+    return epochs(values.cast(pa.float64(), safe=False))
 
 
 def _ids(values: pa.Array, id_type: pa.DataType) -> pa.Array:
-    """Values in the ids' type; numbers that are no whole numbers of 64 bits, and times, are no id."""
+    """Return values in the type of the ids. Numbers that are not whole or exceed 64 bits, and times, become null."""
     if pa.types.is_floating(values.type):
         numbers = pc.fill_null(values, 0.5).to_numpy(zero_copy_only=False)
         whole = pa.array((numbers == np.floor(numbers)) & (np.abs(numbers) < 2**63))

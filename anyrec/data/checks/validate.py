@@ -1,4 +1,4 @@
-"""What only the whole data can show: duplicate ids, ids that no record has, empty parts."""
+"""Checks that need the whole data: duplicate ids, ids without a record, empty parts, labels, weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from anyrec.core.config import DataConfig
 from anyrec.core.values import show
 from anyrec.data.formats.faults import Faults
 from anyrec.data.formats.places import Place, json_place
-from anyrec.data.ids import rows_of
+from anyrec.data.ids import ID_COLUMNS, SIDES, Side, rows_of
 
 
 def check_tables(
@@ -26,62 +26,98 @@ def check_tables(
     notes: list[str] | None = None,
     places: Sequence[Place] | None = None,
 ) -> tuple[pa.Table, pa.Table, pa.Table]:
-    """The tables, interactions of unknown ids dropped or given records if the options say so; faults are added.
+    """Check users, items and interactions as a whole.
 
-    partial: records for inference, where parts may be empty and ids unknown. places: of the rows of users, items and
-    interactions, by default those of a JSON document.
+    Interactions with unknown ids are faults; under `options.unknown_ids` they are dropped, or their ids get records.
+
+    Args:
+        users: Table with `user_id`.
+        items: Table with `item_id`.
+        interactions: Table with `user_id` and `item_id`.
+        faults: Gets what is wrong.
+        options: The config's `data` section.
+        partial: Whether these are records for inference, where parts may be empty and ids unknown.
+        notes: Gets sentences on what was dropped or added.
+        places: Where the rows of the three tables are in their source; by default in a JSON document.
+
+    Returns:
+        The three tables.
     """
     notes = [] if notes is None else notes
     places = places or [json_place(part) for part in ("user_data", "item_data", "interactions")]
-    where = {"user": places[0], "item": places[1], "": places[2]}
     if "label" in interactions.column_names:
-        interactions = _checked_labels(interactions, faults, where[""])
+        interactions = _checked_labels(interactions, faults, places[2])
     if "weight" in interactions.column_names:
-        _check_weights(interactions, faults, where[""])
-    tables = {"user": users, "item": items}
-    for side, table in tables.items():
-        _check_duplicates(table.column(f"{side}_id"), side, faults, where[side])
-        if not partial and not len(table) and options.unknown_ids != "keep":
-            faults.add(
-                "empty data", f"/{side}_data", f"there is no {side}.", "Add records, or set data.unknown_ids to 'keep'."
-            )
-    if not partial and not len(interactions):
-        faults.add(
-            "empty data", "/interactions", "there is no interaction.", "Add some: a recommender learns from them."
-        )
+        _check_weights(interactions, faults, places[2])
+    tables: dict[Side, pa.Table] = {"user": users, "item": items}
+    for side, place in zip(SIDES, places[:2], strict=True):
+        _check_duplicates(tables[side].column(f"{side}_id"), side, faults, place)
     if partial:
         return users, items, interactions
+    _check_empty(tables, interactions, faults, options)
+    known = _with_records(tables, interactions, faults, options, notes, places[2])
+    if options.unknown_ids == "drop" and len(interactions) and not known.any():
+        what = "every interaction was dropped: none has a user and an item with a record."
+        hint = "Check that ids are written in the same way in all parts."
+        faults.add("empty data", "data.unknown_ids", what, hint)
+    return tables["user"], tables["item"], interactions if known.all() else interactions.filter(pa.array(known))
+
+
+def _with_records(
+    tables: dict[Side, pa.Table],
+    interactions: pa.Table,
+    faults: Faults,
+    options: DataConfig,
+    notes: list[str],
+    place: Place,
+) -> np.ndarray:
+    """Return (interactions,) bool, which interactions are kept as `options.unknown_ids` says.
+
+    Under "keep", records of unknown ids are added to `tables`. Under "error", unknown ids are faults.
+    """
     known = np.ones(len(interactions), bool)
     if options.unknown_ids == "drop":
-        for side in ("user", "item"):
-            absent = interactions.column(f"{side}_id").is_null().to_numpy()
-            if absent.any():
-                notes.append(f"{int(absent.sum()):,} interactions were dropped: they have no {side}_id.")
-                known &= ~absent
-    for side in ("user", "item"):
-        column = interactions.column(f"{side}_id")
-        missing = (
-            rows_of(column, tables[side].column(f"{side}_id").combine_chunks()) < 0
-        ) & column.is_valid().to_numpy()
+        known &= _with_ids(interactions, notes)
+    for side in SIDES:
+        column, ids = interactions.column(f"{side}_id"), tables[side].column(f"{side}_id")
+        missing = (rows_of(column, ids.combine_chunks()) < 0) & column.is_valid().to_numpy()
         if not missing.any():
             continue
         if options.unknown_ids == "keep":
-            tables[side] = _with_new_ids(tables[side], side, column.filter(pa.array(missing)))
-            notes.append(
-                f"{side.capitalize()}s without a record: {len(pc.unique(column.filter(pa.array(missing)))):,} are known by id alone."
-            )
+            new = pc.unique(column.filter(pa.array(missing)))
+            tables[side] = _with_new_ids(tables[side], side, new)
+            notes.append(f"{side.capitalize()}s without a record: {len(new):,} are known by id alone.")
         elif options.unknown_ids == "drop":
             known &= ~missing
             notes.append(f"{int(missing.sum()):,} interactions were dropped: no record has their {side}_id.")
         else:
-            _add_unknown(column, tables[side].column(f"{side}_id"), np.flatnonzero(missing), side, faults, where[""])
-    if options.unknown_ids == "drop" and len(interactions) and not known.any():
-        what = "every interaction was dropped: none has a user and an item with a record."
-        faults.add("empty data", "data.unknown_ids", what, "See that ids are written in the same way everywhere.")
-    return tables["user"], tables["item"], interactions if known.all() else interactions.filter(pa.array(known))
+            _add_unknown(column, ids, np.flatnonzero(missing), side, faults, place)
+    return known
 
 
-def _check_duplicates(ids: pa.ChunkedArray, side: str, faults: Faults, place: Place) -> None:
+def _check_empty(tables: dict[Side, pa.Table], interactions: pa.Table, faults: Faults, options: DataConfig) -> None:
+    for side, table in tables.items():
+        if not len(table) and options.unknown_ids != "keep":
+            hint = "Add records, or set data.unknown_ids to 'keep'."
+            faults.add("empty data", f"/{side}_data", f"there is no {side}.", hint)
+    if not len(interactions):
+        hint = "Add some: a recommender learns from them."
+        faults.add("empty data", "/interactions", "there is no interaction.", hint)
+
+
+def _with_ids(interactions: pa.Table, notes: list[str]) -> np.ndarray:
+    """Return (interactions,) bool, which interactions have both ids, and note how many have not."""
+    known = np.ones(len(interactions), bool)
+    for key in ID_COLUMNS:
+        absent = interactions.column(key).is_null().to_numpy()
+        if absent.any():
+            notes.append(f"{int(absent.sum()):,} interactions were dropped: they have no {key}.")
+            known &= ~absent
+    return known
+
+
+def _check_duplicates(ids: pa.ChunkedArray, side: Side, faults: Faults, place: Place) -> None:
+    """Add a fault for each id that an earlier record has."""
     if len(pc.unique(ids)) == len(ids):
         return
     places = pc.index_in(ids, value_set=pc.unique(ids)).to_numpy()
@@ -100,15 +136,14 @@ def _check_duplicates(ids: pa.ChunkedArray, side: str, faults: Faults, place: Pl
 
 
 def _add_unknown(
-    column: pa.ChunkedArray, ids: pa.ChunkedArray, rows: np.ndarray, side: str, faults: Faults, place: Place
+    column: pa.ChunkedArray, ids: pa.ChunkedArray, rows: np.ndarray, side: Side, faults: Faults, place: Place
 ) -> None:
-    other_type = column.type != ids.type and len(ids)
-    names = {True: "whole numbers", False: "texts"}
-    hint = (
-        f"Ids are {names[pa.types.is_integer(column.type)]} here and {names[pa.types.is_integer(ids.type)]} in the {side} records: write both in the same way."
-        if other_type
-        else "Add its record, correct the id, or set data.unknown_ids to 'drop' or 'keep'."
-    )
+    """Add a fault for each of the interactions `rows`, whose ids in `column` no record has among `ids`."""
+    hint = "Add its record, correct the id, or set data.unknown_ids to 'drop' or 'keep'."
+    if column.type != ids.type and len(ids):
+        names = {True: "whole numbers", False: "texts"}
+        here, there = names[pa.types.is_integer(column.type)], names[pa.types.is_integer(ids.type)]
+        hint = f"Ids are {here} here and {there} in the {side} records: write both in the same way."
     faults.add_rows(
         "unknown id",
         rows,
@@ -120,14 +155,14 @@ def _add_unknown(
     )
 
 
-def _with_new_ids(table: pa.Table, side: str, ids: pa.ChunkedArray) -> pa.Table:
-    key = f"{side}_id"
-    if not len(table):
-        return pa.table({key: pc.unique(ids)})
-    return pa.concat_tables([table, pa.table({key: pc.unique(ids)})], promote_options="permissive")
+def _with_new_ids(table: pa.Table, side: Side, ids: pa.Array) -> pa.Table:
+    """Return the table with a record for each of the ids, which has no features."""
+    new = pa.table({f"{side}_id": ids})
+    return pa.concat_tables([table, new], promote_options="permissive") if len(table) else new
 
 
 def _checked_labels(interactions: pa.Table, faults: Faults, place: Place) -> pa.Table:
+    """Return the interactions with labels as int8; a label other than 0 and 1 is a fault."""
     column = interactions.column("label").combine_chunks().cast(pa.float64())
     good = pc.fill_null(pc.or_(pc.equal(column, 0.0), pc.equal(column, 1.0)), False)  # -0.0 equals 0.0
     wrong = np.flatnonzero(pc.and_(column.is_valid(), pc.invert(good)).to_numpy(zero_copy_only=False))
@@ -145,6 +180,7 @@ def _checked_labels(interactions: pa.Table, faults: Faults, place: Place) -> pa.
 
 
 def _check_weights(interactions: pa.Table, faults: Faults, place: Place) -> None:
+    """Add a fault for each weight below 0."""
     weights = interactions.column("weight")
     wrong = np.flatnonzero(pc.fill_null(pc.less(weights, 0.0), False).to_numpy())
     faults.add_rows(

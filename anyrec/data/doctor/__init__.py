@@ -1,1 +1,9 @@
-"""The data doctor: findings on the quality of a dataset."""
+"""The data doctor: findings about a dataset before a model is trained on it.
+
+table_checks: what the tables show as they are.
+value_codes: the values of a feature as codes.
+near_duplicates: items with the same text or image, or nearly the same.
+leak_checks: features that reveal the outcome.
+split_checks: whether the split allows conclusions.
+examine: all findings together.
+"""

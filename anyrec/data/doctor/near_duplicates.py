@@ -1,4 +1,4 @@
-"""What the data doctor sees of items that are alike: the same text or image, or nearly."""
+"""Items with the same text or image, or nearly the same."""
 
 from __future__ import annotations
 
@@ -9,25 +9,32 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from PIL import Image
 
 from anyrec.core.config import Config
 from anyrec.data.dataset import Dataset
-from anyrec.data.doctor.table_checks import ALIKE, flattened, is_plain, show_id
+from anyrec.data.doctor.table_checks import flattened, is_plain, show_id
 from anyrec.data.findings import Finding, count
+from anyrec.data.images import ImageFault, find_file, open_image
 
 MOST_TEXTS, MOST_IMAGES = 20_000, 5_000
-"""So many items and image files are compared with each other; the work grows with their square."""
+"""The most items and image files that are compared: the work grows with the square of their number."""
 SHORTEST_TEXT, LONGEST_TEXT = 40, 1_000
-"""Characters. Of shorter texts a sequel's number is too large a part; longer ones are told apart by their beginning."""
+"""Characters. A sequel's number is too large a part of shorter texts; longer texts are compared by their beginning."""
 THUMBNAIL = 128
-"""Pixels to whose side a picture may be reduced before the thumbnail of 9 x 8 is made."""
+"""The side in pixels that an image may be reduced to before the thumbnail of 9 x 8 is made."""
+SIMILAR_TEXTS = 0.95
+"""The least cosine of the 4-grams of texts that are nearly equal."""
 BUCKETS = 512
-"""Dimensions that character 4-grams are hashed into; unrelated texts meet at a cosine of about 0.05."""
+"""Dimensions that character 4-grams are hashed into; unrelated texts have a cosine of about 0.05."""
 ROWS_AT_A_TIME = 2_000
 
 
 def check_texts(dataset: Dataset) -> list[Finding]:
-    """Items whose texts, all taken together, are equal or nearly so; case, spaces and punctuation aside."""
+    """Report items whose texts are equal or similar.
+
+    All texts of an item are compared together; case, spaces and punctuation do not count.
+    """
     texts = _item_texts(dataset)
     if texts is None:
         return []
@@ -50,10 +57,10 @@ def check_texts(dataset: Dataset) -> list[Finding]:
     long = pc.greater_equal(pc.utf8_length(texts), SHORTEST_TEXT).to_numpy(zero_copy_only=False)
     rows = rows[long[rows]]
     if len(rows) > MOST_TEXTS:
-        text = f"Only the first {MOST_TEXTS:,} of {len(rows):,} different texts were compared for being nearly equal."
-        found.append(Finding("note", "texts in part", text, "Nothing is wrong; some pairs may have been overlooked."))
+        text = f"Only the first {MOST_TEXTS:,} of {len(rows):,} different texts were compared with each other."
+        found.append(Finding("note", "texts in part", text, "Some pairs of similar texts may not have been found."))
     vectors = _four_grams(texts.take(pa.array(rows[:MOST_TEXTS])))
-    near, pair = _alike([vectors], [ALIKE], np.arange(len(vectors)))
+    near, pair = _similar_rows([vectors], [SIMILAR_TEXTS], np.arange(len(vectors)))
     if near.any():
         where = _pair(dataset, rows[pair[0]], rows[pair[1]])
         text = f"{count(int(near.sum()), 'item')} have a text that is nearly another item's, as {where}."
@@ -63,7 +70,16 @@ def check_texts(dataset: Dataset) -> list[Finding]:
 
 
 def _with_features(dataset: Dataset, rows: np.ndarray, codes: np.ndarray) -> np.ndarray | None:
-    """(rows,) codes that also differ where the items' categories or numbers do; None without any."""
+    """Refine codes of equal texts, so that items with equal codes also have the same categories and numbers.
+
+    Args:
+        dataset: The data.
+        rows: (rows,) Items.
+        codes: (rows,) Equal for equal texts.
+
+    Returns:
+        (rows,) codes; None if the items have no such features.
+    """
     found = None
     for name in dataset.features("item"):
         column = dataset.items.column(name).combine_chunks().take(pa.array(rows))
@@ -77,12 +93,12 @@ def _with_features(dataset: Dataset, rows: np.ndarray, codes: np.ndarray) -> np.
 
 
 def _joined(column: pa.Array) -> pa.Array:
-    """(rows,) each list of texts as one; an absent text would make all of its list absent, and is taken for empty."""
+    """Return (rows,) each list of texts as one text. An absent text counts as empty."""
     return pc.binary_join(pa.ListArray.from_arrays(column.offsets, pc.fill_null(column.values, "")), "\n")
 
 
 def _item_texts(dataset: Dataset) -> pa.Array | None:
-    """(items,) all text features of each item in one, lower case, letters and digits alone; None without any."""
+    """Return (items,) the text features of each item as one text, letters and digits only; None without any."""
     columns = []
     for name in dataset.features("item"):
         column = dataset.items.column(name).combine_chunks()
@@ -95,7 +111,11 @@ def _item_texts(dataset: Dataset) -> pa.Array | None:
 
 
 def _four_grams(texts: pa.Array) -> np.ndarray:
-    """(texts, BUCKETS) float32 of length 1: runs of four bytes, hashed with a sign so that collisions cancel."""
+    """Hash runs of four bytes of each text, with a sign that lets collisions cancel.
+
+    Returns:
+        (texts, BUCKETS) float32 of length 1.
+    """
     texts = pc.utf8_slice_codeunits(texts, 0, LONGEST_TEXT)
     vectors = np.zeros((len(texts), BUCKETS), np.float32)
     for start in range(0, len(texts), ROWS_AT_A_TIME):
@@ -111,9 +131,19 @@ def _four_grams(texts: pa.Array) -> np.ndarray:
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
 
 
-def _alike(spaces: list[np.ndarray], least: list[float], owners: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
-    """(rows,) bool, which rows have another owner's row whose dot product with theirs reaches `least` in every space;
-    and the first such pair."""
+def _similar_rows(
+    spaces: list[np.ndarray], least: list[float], owners: np.ndarray
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """Find rows whose dot product with another owner's row reaches a bound in every space.
+
+    Args:
+        spaces: (rows, dim) Vectors, one array for each space.
+        least: The bound in each space.
+        owners: (rows,) Rows of one owner are not compared with each other.
+
+    Returns:
+        (rows,) bool, the rows found; and the first pair.
+    """
     rows = len(spaces[0])
     near, pair = np.zeros(rows, bool), (0, 0)
     for start in range(0, rows, ROWS_AT_A_TIME):
@@ -130,12 +160,12 @@ def _alike(spaces: list[np.ndarray], least: list[float], owners: np.ndarray) -> 
 
 
 def check_images(dataset: Dataset, config: Config) -> list[Finding]:
-    """Items that show the same picture: the same bytes, or the same as a thumbnail. Unreadable files are skipped."""
+    """Report items with the same image, byte by byte or as a thumbnail. Unreadable files are skipped."""
     owners, files, names = _image_uses(dataset)
     found = []
     if len(names) > MOST_IMAGES:
         text = f"Only the first {MOST_IMAGES:,} of {len(names):,} image files of items were compared."
-        found.append(Finding("note", "images in part", text, "Nothing is wrong; some pairs may have been overlooked."))
+        found.append(Finding("note", "images in part", text, "Some pairs of equal images may not have been found."))
     root = Path(config.data.image_root) if config.data.image_root else dataset.root
     outside = config.data.allow_outside_root
     with ThreadPoolExecutor(4) as pool:
@@ -162,7 +192,15 @@ def check_images(dataset: Dataset, config: Config) -> list[Finding]:
 
 
 def _similar_images(dataset: Dataset, thumbnails: np.ndarray, owners: np.ndarray) -> list[Finding]:
-    """thumbnails: (files, 8, 9, 3); owners: (files,) the item of each. Flat pictures are all alike, and left out."""
+    """Report items whose images look like another item's.
+
+    Images of nearly one colour are left out, since all of them look the same.
+
+    Args:
+        dataset: The data.
+        thumbnails: (files, 8, 9, 3) float32.
+        owners: (files,) The item of each file.
+    """
     rich = thumbnails.std((1, 2, 3)) >= 8
     thumbnails, owners = thumbnails[rich], owners[rich]
     steps = np.diff(thumbnails.mean(3), axis=2).reshape(len(owners), 64)
@@ -170,7 +208,7 @@ def _similar_images(dataset: Dataset, thumbnails: np.ndarray, owners: np.ndarray
     colours = colours - colours.mean(1, keepdims=True)
     colours /= np.linalg.norm(colours, axis=1, keepdims=True)
     # Of the 64 signs of a difference hash, two may differ: their product is then 60.
-    near, pair = _alike([np.where(steps > 0, 1.0, -1.0).astype(np.float32), colours], [60, 0.995], owners)
+    near, pair = _similar_rows([np.where(steps > 0, 1.0, -1.0).astype(np.float32), colours], [60, 0.995], owners)
     if not near.any():
         return []
     where = _pair(dataset, owners[pair[0]], owners[pair[1]])
@@ -179,7 +217,11 @@ def _similar_images(dataset: Dataset, thumbnails: np.ndarray, owners: np.ndarray
 
 
 def _image_uses(dataset: Dataset) -> tuple[np.ndarray, np.ndarray, pa.Array]:
-    """(uses,) item rows, (uses,) places in the names, and the distinct names of the items' image files."""
+    """Return the uses of image files by items.
+
+    Returns:
+        (uses,) item rows, (uses,) positions in the names, and the distinct names.
+    """
     owners, names = [np.empty(0, np.int64)], [pa.array([], pa.string())]
     for feature in dataset.features("item"):
         if feature.startswith("image."):
@@ -192,11 +234,7 @@ def _image_uses(dataset: Dataset) -> tuple[np.ndarray, np.ndarray, pa.Array]:
 
 
 def _picture(name: str, root: Path, allow_outside_root: bool) -> tuple[bytes, np.ndarray] | None:
-    """Return a file's sha256, and its picture as a thumbnail: (8, 9, 3) float32; None for a file that cannot be read."""
-    from PIL import Image
-
-    from anyrec.data.images import ImageFault, find_file, open_image  # loads torch, which the other checks do without
-
+    """Return a file's sha256 and its thumbnail, (8, 9, 3) float32; None for a file that cannot be read."""
     try:
         image = open_image(name, root, allow_outside_root=allow_outside_root, side=THUMBNAIL)
         with open(find_file(name, root, allow_outside_root), "rb") as file:
@@ -207,4 +245,5 @@ def _picture(name: str, root: Path, allow_outside_root: bool) -> tuple[bytes, np
 
 
 def _pair(dataset: Dataset, one: int, other: int) -> str:
+    """Return two items by their ids."""
     return f"{show_id(dataset, 'item', one)} and {show_id(dataset, 'item', other)}"

@@ -1,4 +1,4 @@
-"""What the data doctor sees in the tables as they stand: counts, ids, values, times, features."""
+"""Findings that the tables show as they are: counts, ids, values, times, features."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from anyrec.data.order import has_clock, time_order
 from anyrec.data.split import Split
 
 YEAR_1990 = dt.datetime(1990, 1, 1, tzinfo=dt.timezone.utc)
-ALIKE = 0.95
+EQUAL_GAPS = 0.95
+"""The fraction of equal gaps between a user's interactions from which the times are made up."""
 CELLS_SHARE = 0.3
-"""Of fewer values it is not said that they look like lists."""
+"""The fraction of values that must look like lists for a finding."""
 SEPARATED = r"\S[|;]\s*\S"
 CELLS = (
     (
@@ -37,6 +38,7 @@ CELLS = (
 
 
 def check_size(dataset: Dataset) -> list[Finding]:
+    """Report the number of users, items and interactions."""
     filled = filled_share(dataset)
     text = (
         f"{count(len(dataset.users), 'user')}, {count(len(dataset.items), 'item')} and "
@@ -46,18 +48,18 @@ def check_size(dataset: Dataset) -> list[Finding]:
 
 
 def filled_share(dataset: Dataset) -> float:
-    """The fraction of all user-item pairs that have an interaction."""
+    """Return the fraction of all user-item pairs that have an interaction."""
     return distinct_pairs(dataset) / max(1, len(dataset.users) * len(dataset.items))
 
 
 def distinct_pairs(dataset: Dataset) -> int:
-    """How many user-item pairs have an interaction."""
+    """Return the number of user-item pairs that have an interaction."""
     keys = np.sort(dataset.user_rows * len(dataset.items) + dataset.item_rows)  # twice as quick as np.unique
     return int((keys[1:] != keys[:-1]).sum()) + min(1, len(keys))
 
 
 def check_tail(dataset: Dataset) -> list[Finding]:
-    """How uneven the items' shares of the interactions are."""
+    """Report how unevenly the interactions are spread over the items."""
     each = np.sort(np.bincount(dataset.item_rows, minlength=len(dataset.items)))
     items, total = len(each), each.sum()
     gini = (items + 1 - 2 * each.cumsum().sum() / total) / items
@@ -72,7 +74,7 @@ def check_tail(dataset: Dataset) -> list[Finding]:
 
 
 def check_activity(dataset: Dataset) -> list[Finding]:
-    """Records without interactions, users with one, users with far too many."""
+    """Report records without interactions, users with one interaction, and users with extremely many."""
     found = []
     users = np.bincount(dataset.user_rows, minlength=len(dataset.users))
     for side, each in (("user", users), ("item", np.bincount(dataset.item_rows, minlength=len(dataset.items)))):
@@ -100,7 +102,7 @@ def check_activity(dataset: Dataset) -> list[Finding]:
 
 
 def check_repeats(dataset: Dataset) -> list[Finding]:
-    """Rows of the same user, item, type and time; without times, of the same user and item."""
+    """Report rows with the same user, item, type and time; without times, with the same user and item."""
     if distinct_pairs(dataset) == len(dataset.interactions):
         return []
     keys = {"user": pa.array(dataset.user_rows), "item": pa.array(dataset.item_rows)}
@@ -120,12 +122,12 @@ def check_repeats(dataset: Dataset) -> list[Finding]:
         text = f"{share} repeat another row's user, item and time."
         advice = "Remove the copies, or the model is trained and tested on the same rows twice."
         return [Finding("warning", "duplicate interactions", text, advice)]
-    text = f"{share} repeat another row's user and item, and without times a copy cannot be told from a return."
+    text = f"{share} repeat another row's user and item; without times, copies and returns look the same."
     return [Finding("note", "repeated pairs", text, "Give interactions a timestamp, or remove the copies.")]
 
 
 def check_ids(dataset: Dataset) -> list[Finding]:
-    """Ids that a spreadsheet or a data frame has turned into floats."""
+    """Report ids that a spreadsheet or a data frame has turned into floats."""
     found = []
     for side in SIDES:
         ids = dataset.ids(side)
@@ -147,7 +149,7 @@ def check_ids(dataset: Dataset) -> list[Finding]:
 
 
 def check_values(dataset: Dataset, labels: Labels) -> list[Finding]:
-    """Columns of the interactions that say the same everywhere; nothing to learn from."""
+    """Report columns of the interactions that have the same value everywhere, and data without positives."""
     found = []
     rows = len(dataset.interactions)
     if not labels.positive.any():
@@ -155,8 +157,8 @@ def check_values(dataset: Dataset, labels: Labels) -> list[Finding]:
         advice = "Check the labels, data.min_rating and data.positive_types: there is nothing to train on."
         found.append(Finding("problem", "no positives", text, advice))
     for name, advice in (
-        ("interaction_type", "The type tells nothing apart; data.positive_types is of no use here."),
-        ("rating", "The rating tells nothing apart; data.min_rating and a rating head are of no use here."),
+        ("interaction_type", "The type carries no information; data.positive_types has no use here."),
+        ("rating", "The rating carries no information; data.min_rating and a rating head have no use here."),
         ("label", "Without both labels there are no explicit negatives; leave the label out."),
     ):
         column = dataset.column(name)
@@ -169,7 +171,7 @@ def check_values(dataset: Dataset, labels: Labels) -> list[Finding]:
 
 
 def check_times(dataset: Dataset, labels: Labels, split: Split) -> list[Finding]:
-    """Times that cannot be, that are no clock times, or that leave the order open."""
+    """Report times that are impossible, are not clock times, or leave the order open."""
     column = dataset.column("timestamp")
     if column is None or column.null_count == len(column):
         return []
@@ -199,7 +201,7 @@ def check_times(dataset: Dataset, labels: Labels, split: Split) -> list[Finding]
 
 
 def _ties(dataset: Dataset, labels: Labels, split: Split) -> list[Finding]:
-    """Users whose first test interaction has the time of the one before, where the order decides what tests."""
+    """Report users whose first test interaction has the time of the one before, so that the file's order decides."""
     if not split.protocol.startswith("leave_last") or not len(split.test):
         return []
     tests = np.zeros(len(dataset.interactions), bool)
@@ -217,18 +219,18 @@ def _ties(dataset: Dataset, labels: Labels, split: Split) -> list[Finding]:
 
 
 def clock_fault(dataset: Dataset) -> str | None:
-    """Why the timestamps cannot be dates, as a sentence; None where they can."""
+    """Return why the timestamps cannot be dates, as a sentence; None if they can."""
     order = time_order(dataset)
     users, times = dataset.user_rows[order], dataset.times[order]
     gaps = np.diff(times)[(users[1:] == users[:-1]) & (times[:-1] != NO_TIME)]
     step = int(np.median(gaps)) if len(gaps) >= 100 else 0
-    if step > 0 and (gaps == step).mean() > ALIKE:
+    if step > 0 and (gaps == step).mean() > EQUAL_GAPS:
         return f"Each user's interactions follow each other at intervals of exactly {step / 1e6:g} seconds."
     return None if has_clock(dataset) else "Most users begin at the very same moment."
 
 
 def check_features(dataset: Dataset) -> list[Finding]:
-    """Features that hardly any record has, that many lack, or that are the same everywhere."""
+    """Report features that nearly all records lack, that many lack, or that have the same value everywhere."""
     found = []
     for side in SIDES:
         rows = len(dataset.table(side))
@@ -245,12 +247,12 @@ def check_features(dataset: Dataset) -> list[Finding]:
                 found.append(Finding("note", "missing values", text, "See whether the source can fill it."))
             if present.sum() > 1 and is_constant(column.filter(pa.array(present))):
                 text = f"The {side} feature '{name}' has the same value in all {present.sum():,} {side}s that have it."
-                found.append(Finding("note", "constant feature", text, "It tells nothing apart: leave it out."))
+                found.append(Finding("note", "constant feature", text, "It carries no information: leave it out."))
     return found
 
 
 def check_cells(dataset: Dataset) -> list[Finding]:
-    """Texts and categories that look like lists or objects written into one cell."""
+    """Report texts and categories that look like lists or objects in one cell."""
     found = []
     for side in SIDES:
         for name in dataset.features(side):
@@ -265,7 +267,8 @@ def check_cells(dataset: Dataset) -> list[Finding]:
                     continue
                 share = pc.mean(pc.match_substring_regex(values, pattern).cast(pa.float64())).as_py()
                 if share is not None and share > CELLS_SHARE:
-                    text = f"{share:.0%} of the values of the {side} feature '{name}' look like {what}, as '{_first(values, pattern)}'."
+                    text = f"{share:.0%} of the values of the {side} feature '{name}' look like {what}, "
+                    text += f"as '{_first(values, pattern)}'."
                     found.append(Finding("warning", "lists in cells", text, advice.format(name=name)))
                     break
     return found
@@ -277,7 +280,7 @@ def _first(values: pa.Array, pattern: str) -> str:
 
 
 def is_present(column: pa.Array) -> np.ndarray:
-    """(rows,) bool: neither null, NaN, blank, nor an empty list."""
+    """Return (rows,) bool, which values are neither null, NaN, blank, nor an empty list."""
     if pa.types.is_list(column.type):
         present = pc.greater(pc.list_value_length(column), 0)
     elif pa.types.is_string(column.type):
@@ -288,7 +291,11 @@ def is_present(column: pa.Array) -> np.ndarray:
 
 
 def is_constant(values: pa.Array) -> bool:
-    """values: at least one, none missing. False for types whose values cannot be compared."""
+    """Return whether all values are equal.
+
+    Args:
+        values: (values,) At least one, none missing. Types that cannot be compared count as not constant.
+    """
     if pa.types.is_list(values.type) and is_plain(values.type.value_type):
         if len(pc.list_value_length(values).unique()) > 1:
             return False
@@ -298,16 +305,17 @@ def is_constant(values: pa.Array) -> bool:
 
 
 def is_plain(kind: pa.DataType) -> bool:
-    """Whether Arrow can compare values of this type."""
+    """Return whether Arrow can compare values of this type."""
     return pa.types.is_primitive(kind) or pa.types.is_string(kind)
 
 
 def flattened(column: pa.Array) -> tuple[pa.Array, np.ndarray]:
-    """All values of a column, those of lists one after another, and (values,) the row of each."""
+    """Return all values of a column, those of lists one after another, and (values,) the row of each."""
     if pa.types.is_list(column.type):
         return column.flatten(), pc.list_parent_indices(column).to_numpy(zero_copy_only=False)
     return column, np.arange(len(column))
 
 
 def show_id(dataset: Dataset, side: Side, row: int) -> str:
+    """Return a record as a message names it: its side and its id."""
     return f"{side} {dataset.ids(side)[int(row)].as_py()!r}"

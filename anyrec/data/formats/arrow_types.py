@@ -1,28 +1,43 @@
-"""Any Arrow type as one of the few that the engine knows: bool, int64, float64, string, TIME, lists and structs of them."""
+"""Any Arrow type as one that the engine uses: bool, int64, float64, string, TIME, lists and structs of them."""
 
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from anyrec.data.formats.times import typed_times
+from anyrec.data.list_columns import as_lists, lengths_of
 
+Test = Callable[[pa.DataType], bool]
+Conversion = Callable[[pa.Array], tuple[pa.Array, np.ndarray]]
 NOTHING = np.empty(0, np.int64)
 
 
 class UnreadableType(Exception):
-    """A column of a type that is no text, number, time, list or object. Its message is the type and why."""
+    """A column is of a type that is no text, number, time, list or object.
+
+    The message names the type and the reason.
+    """
 
 
 def plain(column: pa.Array) -> tuple[pa.Array, np.ndarray]:
-    """The column in a type that the engine knows, and the rows that hold a time outside the calendar.
+    """Convert a column to a type that the engine uses.
 
-    Whole numbers past 64 bits stay uint64, so that ids can be refused and numbers become floats. NaN in a column of floats
-    is how data frames write a missing value: it becomes null. Raises UnreadableType.
+    Whole numbers beyond 64 bits stay uint64, so that ids can be refused while numbers become floats. NaN in a column of
+    floats becomes null, since data frames write missing values as NaN.
+
+    Args:
+        column: (rows,) Any type.
+
+    Returns:
+        The column, and the rows that hold a time outside the years 1 to 9999.
+
+    Raises:
+        UnreadableType: If there is no such conversion.
     """
     kind = column.type
     if isinstance(column, pa.ExtensionArray):
@@ -62,7 +77,7 @@ def _bytes(column: pa.Array) -> tuple[pa.Array, np.ndarray]:
 
 
 def _uuid(column: pa.Array) -> tuple[pa.Array, np.ndarray]:
-    """UUIDs as their usual text, from 16 bytes each."""
+    """Write UUIDs, 16 bytes each, in their usual form with dashes."""
     raw = b"".join(column.fill_null(bytes(16)).to_pylist()).hex()
     texts = pa.array(np.frombuffer(raw.encode(), "S32").astype(str) if raw else [], pa.string())
     ends = (0, 8, 12, 16, 20, 32)
@@ -92,22 +107,21 @@ def _decimal(column: pa.Array) -> tuple[pa.Array, np.ndarray]:
 
 
 def _clock(column: pa.Array) -> tuple[pa.Array, np.ndarray]:
-    """Times of day as texts, HH:MM:SS."""
+    """Write times of day as HH:MM:SS."""
     return column.cast(pa.string()), NOTHING
 
 
 def _duration(column: pa.Array) -> tuple[pa.Array, np.ndarray]:
-    """Durations as seconds."""
+    """Convert durations to seconds."""
     unit = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}[column.type.unit]
     return pc.divide(column.cast(pa.int64()).cast(pa.float64(), safe=False), unit), NOTHING
 
 
 def _list(column: pa.Array) -> tuple[pa.Array, np.ndarray]:
     values, bad = plain(column.flatten())
-    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    made = pa.ListArray.from_arrays(pa.array(offsets), values, mask=column.is_null())
-    return made, np.searchsorted(offsets, bad, side="right") - 1 if len(bad) else bad
+    lengths = lengths_of(column)
+    owners = np.searchsorted(np.cumsum(lengths), bad, side="right") if len(bad) else bad
+    return as_lists(values, lengths, column.is_null()), owners
 
 
 def _map(column: pa.Array) -> tuple[pa.Array, np.ndarray]:
@@ -124,7 +138,7 @@ def _struct(column: pa.Array) -> tuple[pa.Array, np.ndarray]:
     return made, np.unique(np.concatenate([part[1] for part in parts]))
 
 
-_CONVERSIONS: list[tuple[Any, Any]] = [
+_CONVERSIONS: list[tuple[Test, Conversion]] = [
     (pa.types.is_null, _null),
     (pa.types.is_string, _same),
     (pa.types.is_boolean, _same),

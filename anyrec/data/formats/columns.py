@@ -1,4 +1,4 @@
-"""Python values to Arrow columns, at C speed, with every value that does not belong reported by row."""
+"""Python values to Arrow columns, vectorised. Every value of a wrong type is reported by row."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from anyrec.data.formats.faults import Faults
 from anyrec.data.formats.nested import NOT_TEXT, check_nested, is_text
 from anyrec.data.formats.places import Pointer
 from anyrec.data.formats.times import epochs, parse_times
+from anyrec.data.list_columns import as_lists
 
 TEXT, NUMBER = {str}, {int, float}
 ALLOWED: dict[str, tuple[set[type], str]] = {
@@ -27,13 +28,17 @@ ALLOWED: dict[str, tuple[set[type], str]] = {
     "temporal": ({str, int, float}, "a number, a time or an id, or a list of one of them"),
 }
 RESERVED = ("history", "identity")
-"""Names of the groups that the config keeps for what users did and for ids themselves."""
+"""Group names that the config uses for the history of users and for ids."""
 CONTROL = set(map(chr, range(32))) | {"\x7f"}
 TIME_HINT = "Write it as 2024-05-17T12:30:00Z or as seconds since 1970."
 
 
 def name_fault(group: str, name: str = "x") -> tuple[str, str] | None:
-    """What is wrong with the name of a group and of a feature, and how to fix it; None if nothing is."""
+    """Check the name of a group and of a feature.
+
+    Returns:
+        What is wrong and how to fix it; None if both names are valid.
+    """
     if group in RESERVED:
         return (
             f"the group name '{group}' is reserved.",
@@ -44,17 +49,25 @@ def name_fault(group: str, name: str = "x") -> tuple[str, str] | None:
     if not name:
         return "a feature has an empty name.", "Name it."
     if not is_text((group, name)) or CONTROL & set(group + name):
-        return (
-            f"the name {show(name if is_text((group,)) and not CONTROL & set(group) else group)} holds control characters or half characters.",
-            "Rename it.",
-        )
+        shown = name if is_text((group,)) and not CONTROL & set(group) else group
+        return f"the name {show(shown)} holds control characters or half characters.", "Rename it."
     return None
 
 
 def id_column(values: list[Any], pointer: Pointer, faults: Faults, missing_ok: bool = False) -> pa.Array:
-    """(rows,) int64 or string. Faults: missing, neither a text nor a whole number, of two kinds in one column, empty.
+    """Convert ids to int64 or string.
 
-    missing_ok: None and an empty text become null, for the caller to drop.
+    Faults are ids that are missing, empty, neither a text nor a whole number, or of another type than most of the
+    column.
+
+    Args:
+        values: (rows,) Python values.
+        pointer: Where each row's id is in its source.
+        faults: Gets the faults.
+        missing_ok: Turn None and empty texts into null, which the caller drops, instead of a fault.
+
+    Returns:
+        (rows,) int64 or string.
     """
     kinds = set(map(type, values))
     if missing_ok and str in kinds:
@@ -112,7 +125,7 @@ def _whole_ids(values: list[Any], pointer: Pointer, faults: Faults) -> pa.Array:
 
 
 def text_column(values: list[Any], pointer: Pointer, faults: Faults) -> pa.Array:
-    """(rows,) string. values: texts and None. Fault: half of a surrogate pair."""
+    """Return (rows,) string from texts and None. Half of a surrogate pair is a fault."""
     try:
         return pa.array(values, pa.string())
     except UnicodeEncodeError:
@@ -122,7 +135,7 @@ def text_column(values: list[Any], pointer: Pointer, faults: Faults) -> pa.Array
 
 
 def number_column(values: list[Any], pointer: Pointer, faults: Faults, name: str) -> pa.Array:
-    """(rows,) float64 with nulls. Faults: not a number, not finite."""
+    """Return (rows,) float64 with nulls. A value that is not a number, or not finite, is a fault."""
     wrong = _wrong_rows(values, NUMBER)
     if wrong:
         faults.add_rows(
@@ -135,7 +148,7 @@ def number_column(values: list[Any], pointer: Pointer, faults: Faults, name: str
 
 
 def time_column(values: list[Any], pointer: Pointer, faults: Faults) -> pa.Array:
-    """(rows,) times, from ISO 8601 (UTC where no zone is given) or epoch seconds, which may be mixed."""
+    """Return (rows,) times of ISO 8601 texts (UTC without a zone) and epoch seconds, which may be mixed."""
     wrong = _wrong_rows(values, {str, int, float})
     if wrong:
         faults.add_rows(
@@ -150,7 +163,7 @@ def time_column(values: list[Any], pointer: Pointer, faults: Faults) -> pa.Array
 
 
 def _times(values: list[Any], pointer: Pointer, faults: Faults) -> tuple[pa.Array, np.ndarray]:
-    """Times of texts and numbers, and the rows that hold none."""
+    """Return the times of texts and numbers, and the rows of values that are no times."""
     kinds = set(map(type, values)) - {type(None)}
     if kinds <= NUMBER and kinds:
         return epochs(_floats(values))
@@ -163,20 +176,19 @@ def _times(values: list[Any], pointer: Pointer, faults: Faults) -> tuple[pa.Arra
 
 
 def feature_column(group: str, values: list[Any], pointer: Pointer, faults: Faults) -> pa.Array:
-    """(rows,) of the type that `Dataset` documents for the group; temporal ones still await their role."""
+    """Return (rows,) values of a feature in the type of its group; the role of a temporal feature is applied later.
+
+    Args:
+        group: The group of the feature.
+        values: (rows,) Python values, None if a row has none.
+        pointer: Where each row's value is in its source.
+        faults: Gets a fault for each value of another type.
+    """
     if group not in ALLOWED:
         return _inferred(values, pointer, faults)
     kinds, expected = ALLOWED[group]
     listed = list in set(map(type, values))
-    wrong = _wrong_rows(values, kinds | {list})
-    if listed:
-        inner = set(map(type, chain.from_iterable(value for value in values if type(value) is list)))
-        if not inner <= kinds | {type(None)}:
-            wrong += [
-                row
-                for row, value in enumerate(values)
-                if type(value) is list and not set(map(type, value)) <= kinds | {type(None)}
-            ]
+    wrong = _wrong_rows(values, kinds | {list}) + (_wrong_lists(values, kinds) if listed else [])
     if wrong:
         faults.add_rows(
             "bad value",
@@ -184,23 +196,38 @@ def feature_column(group: str, values: list[Any], pointer: Pointer, faults: Faul
             lambda row: (pointer(row), f"a {group} feature is {expected}; found {show(values[row])}.", ""),
         )
         values = without(values, wrong)
-    if group != "temporal" and not listed:
+    if group == "temporal" or listed:
+        column = _list_column(group, values, pointer, faults)
+    else:
         column = _flat(group, values, pointer, faults)
-        check_finite(column, pointer, faults)
-        return column
+    check_finite(column, pointer, faults)
+    return column
+
+
+def _wrong_lists(values: list[Any], kinds: set[type]) -> list[int]:
+    """Return the rows of lists that hold a value of a type other than `kinds`."""
+    inner = set(map(type, chain.from_iterable(value for value in values if type(value) is list)))
+    if inner <= kinds | {type(None)}:
+        return []
+    return [
+        row
+        for row, value in enumerate(values)
+        if type(value) is list and not set(map(type, value)) <= kinds | {type(None)}
+    ]
+
+
+def _list_column(group: str, values: list[Any], pointer: Pointer, faults: Faults) -> pa.Array:
+    """Return lists; a single value becomes a list of one."""
     values = [value if type(value) is list or value is None else [value] for value in values]
     flat = list(chain.from_iterable(value for value in values if value is not None))
     lengths = np.array([0 if value is None else len(value) for value in values], np.int64)
     owners = np.repeat(np.arange(len(values)), lengths)
     column = _flat(group, flat, lambda place: pointer(int(owners[place])), faults)
-    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
-    mask = pa.array([value is None for value in values], pa.bool_())
-    column = pa.ListArray.from_arrays(offsets, column, mask=mask)
-    check_finite(column, pointer, faults)
-    return column
+    return as_lists(column, lengths, pa.array([value is None for value in values], pa.bool_()))
 
 
 def _flat(group: str, values: list[Any], pointer: Pointer, faults: Faults) -> pa.Array:
+    """Return single values in the type of their group."""
     kinds = set(map(type, values)) - {type(None)}
     if group in ("text", "image") or kinds <= {str}:
         return text_column(values, pointer, faults) if group != "continuous" else pa.nulls(len(values), pa.float64())
@@ -225,7 +252,7 @@ def _flat(group: str, values: list[Any], pointer: Pointer, faults: Faults) -> pa
         bad,
         lambda row: (
             pointer(row),
-            f"this feature holds texts and numbers, which must all be times; {show(values[row])} is none.",
+            f"this feature holds texts and numbers, which must all be times; {show(values[row])} is not a time.",
             "Write all of one kind.",
         ),
     )
@@ -233,7 +260,7 @@ def _flat(group: str, values: list[Any], pointer: Pointer, faults: Faults) -> pa
 
 
 def category(value: Any) -> str | None:
-    """Categories are texts: 2 and 2.0 are "2", true is "true"."""
+    """Return a category as text: 2 and 2.0 are "2", true is "true"."""
     if value is None or type(value) is str:
         return value
     if type(value) is bool:
@@ -242,7 +269,7 @@ def category(value: Any) -> str | None:
 
 
 def _inferred(values: list[Any], pointer: Pointer, faults: Faults) -> pa.Array:
-    """(rows,) of the type that Arrow finds for the values; all of one feature's values must be of one type."""
+    """Return (rows,) of the type that Arrow infers. All values of one feature must be of one type."""
     values = check_nested(values, pointer, faults)
     try:
         return plain(pa.array(values))[0]
@@ -269,6 +296,7 @@ def _inferred(values: list[Any], pointer: Pointer, faults: Faults) -> pa.Array:
 
 
 def _floats(values: list[Any]) -> pa.Array:
+    """Return (rows,) float64; a whole number beyond the largest float becomes infinity."""
     try:
         return pa.array(values, pa.float64())
     except (pa.ArrowInvalid, OverflowError):  # whole numbers past 64 bits
@@ -286,6 +314,7 @@ NOT_FINITE = ("NaN and infinity are not data.", "Leave the value out, or write n
 
 
 def check_finite(column: pa.Array, pointer: Pointer, faults: Faults) -> None:
+    """Add a fault for each row of a float column, or of lists of floats, that holds NaN or infinity."""
     flat = column.flatten() if pa.types.is_list(column.type) else column
     if not pa.types.is_floating(flat.type):
         return
@@ -299,13 +328,14 @@ def check_finite(column: pa.Array, pointer: Pointer, faults: Faults) -> None:
 
 
 def _wrong_rows(values: list[Any], allowed: set[type]) -> list[int]:
+    """Return the rows of values whose type is not allowed."""
     if set(map(type, values)) <= allowed | {type(None)}:
         return []
     return [row for row, value in enumerate(values) if value is not None and type(value) not in allowed]
 
 
 def without(values: list[Any], rows: list[int]) -> list[Any]:
-    """The values with null in these rows."""
+    """Return the values with None in the given rows."""
     out = list(values)
     for row in rows:
         out[row] = None

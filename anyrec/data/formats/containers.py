@@ -1,4 +1,4 @@
-"""The bytes of a file, whatever it is packed in; what cannot be read is named: archives, spreadsheets, other encodings."""
+"""The bytes of a file, unpacked if packed by gzip. Archives, spreadsheets and other encodings are named."""
 
 from __future__ import annotations
 
@@ -30,28 +30,38 @@ BOMS = (
     (codecs.BOM_UTF16_BE, "UTF-16"),
 )
 BINARY = re.compile(rb"[\x00-\x08\x0e-\x1a]")
-"""Bytes that no text file begins with."""
+"""Bytes that do not occur at the beginning of a text file."""
 ONE_TABLE = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 WANTED = "a folder of users, items and interactions is wanted"
 WANTED_HINT = "Put users, items and interactions (.csv, .jsonl or .parquet) into a folder and give the folder."
 
 
 def stem_and_kind(path: Path) -> tuple[str, str]:
-    """The name without its ending, and the ending, lower case, without `.gz`: `users.csv.gz` is ('users', '.csv')."""
+    """Return the name without its ending, and the ending in lower case.
+
+    The ending `.gz` is ignored: `users.csv.gz` gives ('users', '.csv').
+    """
     name = path.name[: -len(".gz")] if path.name.lower().endswith(".gz") else path.name
     plain = Path(name)
     return plain.stem, plain.suffix.lower()
 
 
 def refuse_one_table(path: Path) -> None:
-    """Raise DataError for a file that by its name holds one table only."""
+    """Raise DataError for a file that holds a single table by its name."""
     kind = stem_and_kind(path)[1]
     if kind in ONE_TABLE and path.is_file():
         raise DataError(Fault(str(path), f"this is one table; {WANTED}.", WANTED_HINT, "one table"))
 
 
 def read_bytes(path: Path) -> bytes:
-    """A file's UTF-8 bytes without a byte order mark, unpacked if packed by gzip; `-` is standard input. Raises DataError."""
+    """Return a file's UTF-8 bytes without a byte order mark, unpacked if packed by gzip.
+
+    Args:
+        path: The file; `-` is standard input.
+
+    Raises:
+        DataError: If the file cannot be read, is empty or holds no UTF-8 text.
+    """
     try:
         data = sys.stdin.buffer.read() if str(path) == STDIN else path.read_bytes()
         if data.startswith(GZIP):
@@ -69,7 +79,11 @@ def read_bytes(path: Path) -> bytes:
 
 
 def as_utf8(data: bytes, path: Path) -> bytes:
-    """The bytes without a byte order mark. Raises DataError for an empty file, another format and UTF-16 or UTF-32."""
+    """Return the bytes of a text without a byte order mark.
+
+    Raises:
+        DataError: For an empty file, another format, and UTF-16 or UTF-32.
+    """
     if not data or data.isspace():
         raise DataError(Fault(str(path), "this file is empty.", kind="empty data"))
     for start, what, hint in FORMATS:
@@ -93,7 +107,7 @@ def _encoding_fault(path: Path, name: str) -> DataError:
 
 
 def not_utf8(data: bytes, path: Path) -> DataError:
-    """The fault of bytes that are no UTF-8, with the place and the encoding they look like."""
+    """Return the error of bytes that are not UTF-8, with their place and the encoding that they look like."""
     try:
         data.decode("utf-8")
         start = 0

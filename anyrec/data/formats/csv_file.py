@@ -1,4 +1,4 @@
-"""CSV files as columns of texts, each with the separator that its header shows; cells are typed by their column's name."""
+"""CSV files as columns of texts. The header shows the separator; the column's name decides the type of its cells."""
 
 from __future__ import annotations
 
@@ -22,15 +22,27 @@ from anyrec.data.formats.table_columns import FIELDS, NUMBER, Columns
 from anyrec.data.ids import ID_COLUMNS
 
 LIST_MARK = "[]"
-"""A CSV header that ends so holds several values a cell, separated by `|`."""
+"""A CSV header with this ending means several values in each cell, separated by `|`."""
 SEPARATORS = {",": "','", "\t": "tabs", ";": "';'", "|": "'|'"}
 WHOLE = r"^(0|-?[1-9][0-9]{0,17})$"
 
 
 def read_csv(path: Path, faults: Faults, notes: list[str]) -> tuple[Columns, int, LinePlace]:
-    """Columns of texts (lists of them where the header ends in `[]`), the number of rows, and where each row is."""
+    """Read a CSV file.
+
+    Args:
+        path: The file.
+        faults: Gets a fault for each row with more or fewer cells than the header.
+        notes: Gets a sentence if the separator is not a comma.
+
+    Returns:
+        Columns of texts (lists of texts if the header ends in `[]`), the number of rows, and the line of each row.
+
+    Raises:
+        DataError: If the file cannot be parsed.
+    """
     data = read_bytes(path)
-    if not _is_utf8(data):  # before the parse, whose handler of ragged rows cannot be given other bytes
+    if not _is_utf8(data):  # before parsing: the handler of ragged rows cannot receive other bytes
         raise not_utf8(data, path)
     separator = separator_of(data, path)
     if separator != "," and stem_and_kind(path)[1] != ".tsv":
@@ -65,7 +77,10 @@ def _is_utf8(data: bytes) -> bool:
 
 
 def _refuse_open_quotes(data: bytes, separator: str, path: Path) -> None:
-    """Raise DataError if a quoted cell is not closed: Arrow reads all lines up to the next quote into that cell."""
+    """Raise DataError if a quoted cell is not closed.
+
+    Arrow reads all lines up to the next quote into that cell.
+    """
     before = csv.field_size_limit(len(data) + 1)
     try:
         deque(_strict_rows(data, separator), maxlen=0)
@@ -88,7 +103,7 @@ def _strict_rows(data: bytes, separator: str) -> Any:
 
 
 def separator_of(data: bytes, path: Path) -> str:
-    """The separator by which the header names an id; else the most frequent one in it."""
+    """Return the separator with which the header names an id, otherwise the most frequent one in the header."""
     header = data[:65_536].split(b"\n", 1)[0].split(b"\r", 1)[0].decode("utf-8", "replace")
     for separator in SEPARATORS:
         if set(ID_COLUMNS) & {name.strip().strip('"') for name in header.split(separator)} and separator in header:
@@ -97,7 +112,7 @@ def separator_of(data: bytes, path: Path) -> str:
 
 
 def _parse(data: bytes, separator: str) -> tuple[pa.Table, int]:
-    """All cells as texts, empty ones as nulls; and how many rows had too many or too few cells and are left out."""
+    """Return all cells as texts, empty ones as nulls, and how many rows were skipped for their number of cells."""
     ragged: list[None] = []
 
     def skip(_: object) -> str:
@@ -131,7 +146,10 @@ def _parse(data: bytes, separator: str) -> tuple[pa.Table, int]:
 
 
 def _named(name: str, texts: pa.Array) -> tuple[str, pa.Array]:
-    """The column under its own name: split at `|` if the header says so, typed if no group of ours does it later."""
+    """Return the column under its own name.
+
+    Cells are split at `|` if the header says so, and typed here if no known group types them later.
+    """
     column = texts
     if name.endswith(LIST_MARK):
         name = name.removesuffix(LIST_MARK)
@@ -146,7 +164,7 @@ def _named(name: str, texts: pa.Array) -> tuple[str, pa.Array]:
 
 
 def _typed(texts: pa.Array) -> pa.Array:
-    """Whole numbers, numbers or booleans if all texts are written so; else the texts."""
+    """Return whole numbers, numbers or booleans if all texts are written so, otherwise the texts."""
     if texts.null_count == len(texts):
         return texts
     if pc.all(pc.match_substring_regex(texts, WHOLE)).as_py():
@@ -159,10 +177,16 @@ def _typed(texts: pa.Array) -> pa.Array:
 
 
 def whole_number_ids(parts: list[Columns], typed: dict[str, list[pa.DataType]]) -> list[Columns]:
-    """CSV knows no types: ids are of the type that they have in the other files; if all files are CSV, whole numbers if
-    every id of the kind is written as one.
+    """Give ids in CSV files, which have no types, the type that they have in other files.
 
-    typed: the types of `user_id` and `item_id` in files that know types.
+    If all files are CSV, ids are whole numbers if every id of the kind is written as one.
+
+    Args:
+        parts: The columns of each CSV file.
+        typed: The types of `user_id` and `item_id` in files that have types.
+
+    Returns:
+        The columns of each file.
     """
     for key in ID_COLUMNS:
         texts = [column for columns in parts for name, column in columns if name == key]

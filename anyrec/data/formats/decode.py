@@ -1,4 +1,4 @@
-"""JSON text to Python values at C speed; doubled keys, NaN and numbers too long are found by a slow second pass."""
+"""JSON text to Python values at C speed. A slow second pass finds doubled keys, NaN and numbers that are too long."""
 
 from __future__ import annotations
 
@@ -21,15 +21,19 @@ from anyrec.data.formats.nested import inside, objects_and_lists
 TOP = ("user_data", "item_data", "interactions")
 """The keys of a document: its three lists."""
 LONGEST_NUMBER = 4300
-"""Digits that Python reads of a whole number."""
+"""The most digits of a whole number that Python reads."""
 CHUNK = 1 << 24
+"""Bytes of JSON text that are searched for keys at a time."""
 NEWLINE = b"\n"
 QUOTE, COLON, BACKSLASH = ord('"'), ord(":"), ord("\\")
 SPACES = np.frombuffer(b" \t\n\r", np.uint8)
 
 
 class Interaction(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """An interaction as the bulk decoder takes it; a document that does not fit takes the slow way, which says where."""
+    """An interaction as the bulk decoder reads it.
+
+    A document that does not fit is read by the slow way, which reports where.
+    """
 
     user_id: str | int
     item_id: str | int
@@ -52,10 +56,14 @@ FIELDS = Interaction.__struct_fields__
 
 @dataclass
 class Document:
-    """A dataset of the expected form: records as they are, interactions as one list of values a field.
+    """A dataset of the expected form.
 
-    keys_left: keys that the text has beyond those of the document itself and of the fields of interactions. Records and
-    contexts have fewer if one of them is doubled.
+    Attributes:
+        user_data: Records of users.
+        item_data: Records of items.
+        interactions: One list of values for each field.
+        keys_left: How many keys the text has beyond those of the document itself and of the fields of interactions.
+            Records and contexts have fewer if one of their keys is doubled.
     """
 
     user_data: list[dict[str, Any]]
@@ -65,9 +73,14 @@ class Document:
 
 
 def decode(data: bytes, path: Path, faults: Faults) -> Any:
-    """A Document if the file is as expected, else the plain parsed JSON, its doubled keys added to `faults`.
+    """Parse a dataset file.
 
-    The doubled keys of a Document are found when its records are columns: `doubled_keys`.
+    Returns:
+        A Document if the file has the expected form, otherwise the parsed JSON, whose doubled keys are added to
+        `faults`. The doubled keys of a Document are found when its records are columns, by `doubled_keys`.
+
+    Raises:
+        DataError: If the text is not JSON.
     """
     try:
         document = msgspec.json.decode(data, type=_Document)
@@ -82,15 +95,27 @@ def doubled_keys(data: bytes, path: Path, keys_left: int, keys: int, faults: Fau
     """Add the doubled keys of a Document's text to `faults`.
 
     Args:
-        keys_left: The document's.
-        keys: Those that its records and contexts have.
+        data: The text.
+        path: Its file, for messages.
+        keys_left: The Document's.
+        keys: How many keys its records and contexts have.
+        faults: Gets the faults.
     """
     if keys_in_text(data) - keys_left + keys != keys_in_text_exactly(data):
         _strictly(data, path, faults)
 
 
 def decode_any(data: bytes, path: Path, faults: Faults | None = None) -> Any:
-    """JSON as Python values. Doubled keys are added to `faults`, or raised as DataError if there is none."""
+    """Parse JSON.
+
+    Args:
+        data: The text.
+        path: Its file, for messages.
+        faults: Gets doubled keys; without it they raise.
+
+    Raises:
+        DataError: If the text is not JSON, or for doubled keys if there is no `faults`.
+    """
     found = Faults() if faults is None else faults
     try:
         document = msgspec.json.decode(data)
@@ -105,7 +130,7 @@ def decode_any(data: bytes, path: Path, faults: Faults | None = None) -> Any:
 
 
 def _by_field(rows: list[Interaction]) -> tuple[dict[str, list[Any]], int]:
-    """One list of values a field, None where it is missing; and how many keys the rows have."""
+    """Return one list of values for each field, None if a row lacks it, and how many keys the rows have."""
     values: dict[str, list[Any]] = {}
     keys = 0
     for field in FIELDS:
@@ -120,7 +145,7 @@ def _by_field(rows: list[Interaction]) -> tuple[dict[str, list[Any]], int]:
 
 
 def keys_of(values: list[Any]) -> int:
-    """How many keys all objects in the values have, at any depth."""
+    """Count the keys of all objects in the values, at any depth."""
     keys, level = 0, values
     while True:
         objects, lists = objects_and_lists(level)
@@ -131,10 +156,10 @@ def keys_of(values: list[Any]) -> int:
 
 
 def keys_in_text(data: bytes) -> int:
-    """At least as many as there are keys in JSON text, and as many if no text value begins with a colon.
+    """Count the keys of JSON text: quotes that a colon follows, perhaps after spaces.
 
-    A key is a quote and a colon, perhaps with spaces between them. Keys of the parsed document that are as many prove
-    that no key is doubled, since each doubled key is one fewer there.
+    The count is exact if no text value begins with a colon, otherwise it is too high. If the parsed document has as
+    many keys, no key is doubled, since each doubled key is one fewer there.
     """
     text = np.frombuffer(data, np.uint8)
     found = 0
@@ -145,7 +170,7 @@ def keys_in_text(data: bytes) -> int:
 
 
 def _after_quote(text: np.ndarray, before: np.ndarray) -> np.ndarray:
-    """Of the places just before a colon: where the quote is, for those that follow a quote and spaces."""
+    """Return the positions of quotes, perhaps before spaces, among the positions just before a colon."""
     before = before[before >= 0]
     quotes = [before[text[before] == QUOTE]]
     spaced = before[np.isin(text[before], SPACES)]
@@ -157,7 +182,7 @@ def _after_quote(text: np.ndarray, before: np.ndarray) -> np.ndarray:
 
 
 def keys_in_text_exactly(data: bytes) -> int:
-    """How many keys JSON text has: colons outside texts."""
+    """Count the keys of JSON text: colons outside texts."""
     text = np.frombuffer(data, np.uint8)
     quotes = np.flatnonzero(text == QUOTE)
     escaped = quotes[(quotes > 0) & (text[np.maximum(quotes - 1, 0)] == BACKSLASH)]
@@ -174,7 +199,11 @@ def keys_in_text_exactly(data: bytes) -> int:
 
 
 def _strictly(data: bytes, path: Path, faults: Faults) -> Any:
-    """JSON as Python reads it, NaN included, so that what is wrong can be pointed at. Raises DataError for other text."""
+    """Parse JSON with Python's parser, which reads NaN and shows doubled keys.
+
+    Raises:
+        DataError: If the text is not JSON.
+    """
     doubled: dict[int, tuple[dict[str, Any], list[str]]] = {}
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:

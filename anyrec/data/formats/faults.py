@@ -1,4 +1,4 @@
-"""Collecting faults: the first 20 of each kind, and how many there are of each."""
+"""Collecting faults: the first 20 of each kind, and the number of each kind."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from anyrec.core.errors import SHOWN_PER_KIND, DataError, Fault
 
 
 class Faults:
-    """Collects faults: the first 20 of each kind, and how many there are of each.
+    """Collects faults: the first 20 of each kind, and the number of each kind.
 
-    keys: JSON keys of the records and contexts that were read, counted for the search for doubled ones.
+    Attributes:
+        keys: How many JSON keys the records and contexts have, which shows whether a key was doubled in the text.
+        shown: The faults that the error lists.
+        counts: How many faults of each kind there are.
     """
 
     def __init__(self) -> None:
@@ -22,6 +25,7 @@ class Faults:
         self.counts: Counter[str] = Counter()
 
     def add(self, kind: str, where: str, what: str, hint: str = "") -> None:
+        """Add one fault. The arguments are those of `Fault`."""
         self.counts[kind] += 1
         if self.counts[kind] <= SHOWN_PER_KIND:
             self.shown.append(Fault(where, what, hint, kind))
@@ -29,7 +33,13 @@ class Faults:
     def add_rows(
         self, kind: str, rows: Sequence[int] | np.ndarray, make: Callable[[int], tuple[str, str, str]]
     ) -> None:
-        """`make(row)` returns where, what and how to fix it; it is called only for the rows that are shown."""
+        """Add one fault for each row.
+
+        Args:
+            kind: The kind of the faults.
+            rows: (faulty,) The rows.
+            make: Returns where, what and the hint for a row; called only for rows that are shown.
+        """
         if not len(rows):
             return
         room = max(0, SHOWN_PER_KIND - self.counts[kind])

@@ -1,4 +1,4 @@
-"""MovieLens, in GroupLens's own files or as Parquet, as a dataset of the published format."""
+"""MovieLens, in GroupLens's own files or as Parquet, as tables of the published format."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from anyrec.data.formats.write_json import write_json
 from anyrec.data.tables import Tables
 
 FIRST_MINUTE = 1_000_000_000 // 60
-"""Where the copy has no clock time, only an order, one minute a place from September 2001."""
+"""The time of position 0 in a copy that has an order but no times: September 2001, one minute for each position."""
 GENRES = [
     "unknown",
     "Action",
@@ -43,7 +43,7 @@ AGES = {1: "under 18", 18: "18-24", 25: "25-34", 35: "35-44", 45: "45-49", 50: "
 
 
 def is_movielens(path: Path) -> bool:
-    """Whether the folder holds MovieLens as GroupLens or a Parquet copy has it."""
+    """Return whether a folder holds MovieLens in one of the forms that `read_movielens` reads."""
     if (path / "u.data").is_file() or (path / "ratings.dat").is_file():
         return True
     if (path / "ratings.csv").is_file() and (path / "movies.csv").is_file():
@@ -51,7 +51,7 @@ def is_movielens(path: Path) -> bool:
     items = path / "items.parquet"
     try:
         return items.is_file() and {"item_id", "title", "genres"} <= set(pq.read_schema(items).names)
-    except (pa.ArrowException, OSError):  # a damaged file: the reader of tables says so
+    except (pa.ArrowException, OSError):  # a damaged file: the reader of tables reports it
         return False
 
 
@@ -120,6 +120,7 @@ def _since_2015(source: Path) -> Tables:
 
 
 def _users(table: pa.Table) -> pa.Table:
+    """Return the users with features named by group; ages in the bands of MovieLens are categories."""
     columns = {"user_id": table["user_id"].cast(pa.int64())}
     if table.num_columns == 1:
         return pa.table(columns)
@@ -137,6 +138,7 @@ def _users(table: pa.Table) -> pa.Table:
 
 
 def _items(table: pa.Table, source: Path) -> pa.Table:
+    """Return the items with features named by group."""
     ids = table["item_id"].cast(pa.int64())
     columns: dict[str, pa.ChunkedArray | pa.Array] = {"item_id": ids, "text.title": _filled(table["title"])}
     names = table.column_names
@@ -166,13 +168,14 @@ def _items(table: pa.Table, source: Path) -> pa.Table:
 
 
 def _filled(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Texts; an empty one, or "N/A", is missing."""
+    """Return texts; an empty text or "N/A" becomes null."""
     column = column.cast(pa.string())
     absent = pc.or_(pc.equal(pc.utf8_trim_whitespace(column), ""), pc.equal(column, "N/A"))
     return pc.if_else(pc.fill_null(absent, True), None, column)
 
 
 def _interactions(table: pa.Table) -> pa.Table:
+    """Return the interactions. Without timestamps their positions become times."""
     columns = {
         "user_id": table["user_id"].cast(pa.int64()),
         "item_id": table["item_id"].cast(pa.int64()),
@@ -193,6 +196,7 @@ def _interactions(table: pa.Table) -> pa.Table:
 
 
 def _raw_100k(source: Path) -> tuple[pa.Table, pa.Table, pa.Table]:
+    """Read MovieLens 100K: u.data, u.item and u.user."""
     ratings = np.loadtxt(source / "u.data", np.int64)
     items, genres, titles, years = [], [], [], []
     for line in (source / "u.item").read_text("latin-1").splitlines():
@@ -218,6 +222,8 @@ def _raw_100k(source: Path) -> tuple[pa.Table, pa.Table, pa.Table]:
 
 
 def _raw_1m(source: Path) -> tuple[pa.Table, pa.Table, pa.Table]:
+    """Read MovieLens 1M or 10M: ratings.dat, movies.dat and users.dat."""
+
     def rows(name: str) -> list[list[str]]:
         return [line.split("::") for line in (source / name).read_text("latin-1").splitlines()]
 
@@ -233,7 +239,7 @@ def _raw_1m(source: Path) -> tuple[pa.Table, pa.Table, pa.Table]:
                 "zip": [u[4] for u in users],
             }
         )
-    else:  # MovieLens 10M knows its users by id alone
+    else:  # MovieLens 10M has no features of users
         people = pa.table({"user_id": np.unique(ratings[:, 0].astype(np.int64))})
     return (
         people,

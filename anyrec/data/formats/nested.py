@@ -1,4 +1,4 @@
-"""Values of any shape (plugins' groups, contexts, unused keys): what they may hold, checked level by level at C speed."""
+"""Values of any shape (plugins' groups, contexts, unused keys), checked level by level at C speed."""
 
 from __future__ import annotations
 
@@ -12,23 +12,30 @@ from anyrec.data.formats.faults import Faults
 from anyrec.data.formats.places import Pointer
 
 DEEPEST = 4
-"""Lists and objects in each other, at most; deeper values are no feature."""
+"""The most levels of lists and objects. Deeper values are not features."""
 SCALARS = {str, int, float, bool, type(None)}
 
 
 def objects_and_lists(values: list[Any]) -> tuple[list[dict[str, Any]], list[list[Any]]]:
+    """Return the objects and the lists among the values."""
     kinds = set(map(type, values))
     objects = values if kinds == {dict} else [value for value in values if type(value) is dict] if dict in kinds else []
     return objects, [value for value in values if type(value) is list] if list in kinds else []
 
 
 def inside(objects: list[dict[str, Any]], lists: list[list[Any]]) -> list[Any]:
-    """What the objects and lists hold."""
+    """Return the values that the objects and lists hold."""
     return list(chain(chain.from_iterable(lists), chain.from_iterable(map(dict.values, objects))))
 
 
 def check_nested(values: list[Any], pointer: Pointer, faults: Faults) -> list[Any]:
-    """The values, those that are too deep, not finite or no Unicode text replaced by None; faults are added."""
+    """Replace values that are nested too deeply, not finite or no Unicode text by None.
+
+    Args:
+        values: (rows,) JSON values.
+        pointer: Where each row's value is in its source.
+        faults: Gets a fault for each replaced value.
+    """
     if not _fault_of(values):
         return values
     wrong = {row: fault for row, value in enumerate(values) if (fault := _fault_of([value]))}
@@ -39,7 +46,7 @@ def check_nested(values: list[Any], pointer: Pointer, faults: Faults) -> list[An
 
 
 def _fault_of(values: list[Any]) -> tuple[str, str, str] | None:
-    """Kind, what and how to fix it of the first fault among the values."""
+    """Return the kind, the description and the hint of the first fault among the values; None if there is none."""
     level = values
     for depth in range(DEEPEST + 2):
         kinds = set(map(type, level))

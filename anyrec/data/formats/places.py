@@ -1,4 +1,4 @@
-"""Where a value stands in its source, as faults name it: a JSON pointer, a line of a file, or a row of a table."""
+"""The place of a value in its source, as faults name it: a JSON pointer, a line of a file, or a row of a table."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Place = Callable[[int, str], str]
 
 
 def json_place(part: str) -> Place:
-    """JSON pointers into one of a document's three lists."""
+    """Return the places of the rows of one of a document's three lists, as JSON pointers."""
 
     def place(row: int, column: str) -> str:
         group, dot, name = column.partition(".")
@@ -25,15 +25,18 @@ def json_place(part: str) -> Place:
 
 
 def table_place(name: str) -> Place:
-    """Rows of a table, counted from 1; name: of the file or the part."""
+    """Return the places of the rows of a table, counted from 1. name: of the file or the part."""
     return lambda row, column: f"{name} row {row + 1}" + (f", column '{column}'" if column else "")
 
 
 class LinePlace:
-    """Lines of a text file, found by a second pass when the first fault asks for one.
+    """Lines of a text file. A second pass finds them when the first fault needs one.
 
-    data: the whole file. separator: of a CSV file, whose first line is the header; empty for JSON Lines. width: the number
-    of cells of a CSV row; others are no rows.
+    Attributes:
+        name: The name of the file.
+        data: The whole file.
+        separator: The separator of a CSV file, whose first line is the header; empty for JSON Lines.
+        width: The number of cells of a CSV row; rows with more or fewer are not part of the table.
     """
 
     def __init__(self, name: str, data: bytes, separator: str = "", width: int = 0):
@@ -52,12 +55,12 @@ class LinePlace:
 
     @property
     def ragged(self) -> list[tuple[int, int]]:
-        """Line and number of cells of each CSV row that has more or fewer than the header."""
+        """The line and the number of cells of each CSV row that has more or fewer cells than the header."""
         return [(line, cells) for line, cells in self._csv_rows if cells != self.width]
 
     @cached_property
     def _csv_rows(self) -> list[tuple[int, int]]:
-        """Line and number of cells of each row but the header and empty lines."""
+        """The line and the number of cells of each row except the header and empty lines."""
         text = io.StringIO(self.data.decode("utf-8", "replace"), newline="")
         reader = csv.reader(text, delimiter=self.separator)
         rows, begins = [], 1
@@ -66,10 +69,11 @@ class LinePlace:
                 if cells:
                     rows.append((begins, len(cells)))
                 begins = reader.line_num + 1
-        except csv.Error:  # a cell longer than the csv module takes: rows after it are numbered without it
+        except csv.Error:  # a cell is longer than the csv module accepts: later rows get no line of their own
             pass
         return rows[1:]
 
 
 def column_of(place: Place, column: str) -> Pointer:
+    """Return the places of one column's values."""
     return lambda row: place(row, column)

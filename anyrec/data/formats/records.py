@@ -1,4 +1,4 @@
-"""Records (JSON, or lines of JSON) to the three tables of a dataset, with every fault found."""
+"""Records (JSON, or lines of JSON) to the three tables of a dataset. Every fault is reported."""
 
 from __future__ import annotations
 
@@ -30,9 +30,18 @@ GROUPS = ("image", "text", "categorical", "continuous", "temporal")
 def document_tables(
     document: Document | dict[str, list[Any]], faults: Faults, notes: list[str], missing_ok: bool = False
 ) -> tuple[pa.Table, pa.Table, pa.Table]:
-    """users, items and interactions of a document, whose lists are emptied, so that rows are freed once they are columns.
+    """Convert a document to tables.
 
-    missing_ok: interactions without a user or an item keep a null id, for the caller to drop.
+    The lists of the document are emptied, so that rows are freed once they are columns.
+
+    Args:
+        document: The document.
+        faults: Gets what is wrong.
+        notes: Gets what the user should know.
+        missing_ok: Keep a null id for an interaction without a user or an item, which the caller drops.
+
+    Returns:
+        Users, items and interactions.
     """
 
     def part(name: str) -> Any:
@@ -52,7 +61,19 @@ def document_tables(
 def record_table(
     rows: list[Any], side: Side, place: Place, faults: Faults, notes: list[str], flat: bool = False
 ) -> pa.Table:
-    """(rows,) ids and one column a feature, `group.name`. flat: keys may be `group.name` as well, as in tables."""
+    """Convert records of users or items to a table.
+
+    Args:
+        rows: (rows,) Records.
+        side: Whose records these are.
+        place: Where each row is in its source.
+        faults: Gets what is wrong.
+        notes: Gets what the user should know.
+        flat: Accept keys named `group.name` as well, as in tables.
+
+    Returns:
+        (rows,) ids and one column for each feature, named `group.name`.
+    """
     key = f"{side}_id"
     rows = _objects(rows, place, faults)
     faults.keys += sum(map(len, rows))
@@ -76,7 +97,7 @@ def record_table(
 
 
 def _merged(given: list[Any], nested: list[Any] | None, pointer: Pointer, faults: Faults) -> list[Any]:
-    """The values of a feature that some records give as `group.name` and others within the group."""
+    """Return the values of a feature that some records give as `group.name` and others within the group."""
     if nested is None:
         return given
     both = [row for row, values in enumerate(zip(given, nested, strict=True)) if None not in values]
@@ -87,7 +108,7 @@ def _merged(given: list[Any], nested: list[Any] | None, pointer: Pointer, faults
 
 
 def _features(values: list[Any], group: str, key: str, place: Place, faults: Faults) -> dict[str, list[Any]]:
-    """The features of a group, by column name."""
+    """Return the features of a group, by column name."""
     wrong = [row for row, value in enumerate(values) if value is not None and type(value) is not dict]
     head, _, tail = group.partition(".")
     if wrong:
@@ -122,6 +143,7 @@ def _add_feature(
     faults: Faults,
     notes: list[str],
 ) -> None:
+    """Add a feature to the columns, unless its name is a fault or no record has a value."""
     group, _, name = column.partition(".")
     first = next((row for row, value in enumerate(values) if value is not None), None)
     fault = name_fault(group, name)
@@ -143,7 +165,16 @@ def interaction_table(
     flat: bool = False,
     missing_ok: bool = False,
 ) -> pa.Table:
-    """Interactions, from records or from one list of values a field. flat: keys may be `context.name` as well."""
+    """Convert interactions to a table.
+
+    Args:
+        rows: Records, or one list of values for each field.
+        place: Where each row is in its source.
+        faults: Gets what is wrong.
+        notes: Gets what the user should know.
+        flat: Accept keys named `context.name` as well, as in tables.
+        missing_ok: Keep a null id for an interaction without a user or an item, which the caller drops.
+    """
     contexts: dict[str, list[Any]] = {}
     if isinstance(rows, dict):
         values = rows
@@ -178,6 +209,7 @@ def interaction_table(
 
 
 def _types(values: list[Any], odd: bool, place: Place, faults: Faults) -> pa.Array:
+    """Return interaction types as texts."""
     if odd:
         faults.add_rows(
             "bad value",
@@ -191,7 +223,7 @@ def _types(values: list[Any], odd: bool, place: Place, faults: Faults) -> pa.Arr
 
 
 def _contexts(values: list[Any], place: Place, faults: Faults) -> dict[str, list[Any]]:
-    """The values of each context feature, by column name."""
+    """Return the values of each context feature, by column name."""
     kinds = set(map(type, values)) - {type(None)}
     if not kinds:
         return {}
@@ -207,7 +239,7 @@ def _contexts(values: list[Any], place: Place, faults: Faults) -> dict[str, list
 
 
 def _keys(rows: list[dict[str, Any]], place: Place, faults: Faults, group: str = "") -> list[str]:
-    """The keys of all rows, sorted; a key that is no text, which Python mappings may have, is a fault."""
+    """Return the keys of all rows, sorted. A key that is no text, which Python mappings may have, is a fault."""
     keys = set().union(*rows)
     for key in sorted((key for key in keys if type(key) is not str), key=repr):
         row = next(row for row, value in enumerate(rows) if key in value)
@@ -216,11 +248,12 @@ def _keys(rows: list[dict[str, Any]], place: Place, faults: Faults, group: str =
 
 
 def _values(rows: list[dict[str, Any]], key: str) -> list[Any]:
-    """One key's value in every row, None where it is missing."""
+    """Return the values of one key, None for a row without it."""
     return list(map(dict.get, rows, repeat(key)))
 
 
 def _objects(rows: list[Any], place: Place, faults: Faults) -> list[dict[str, Any]]:
+    """Return the rows, with an empty object for each row that is no object, which is a fault."""
     if set(map(type, rows)) <= {dict}:
         return rows
     wrong = [row for row, value in enumerate(rows) if type(value) is not dict]

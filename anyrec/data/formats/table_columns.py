@@ -1,9 +1,10 @@
-"""Columns of tables (CSV, Parquet, data frames) in the types that `Dataset` documents, with every fault found."""
+"""Columns of tables (CSV, Parquet, data frames) in the types of `Tables`. Every fault is reported."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -27,16 +28,28 @@ from anyrec.data.formats.columns import (
 from anyrec.data.formats.faults import Faults
 from anyrec.data.formats.places import Place, Pointer, column_of
 from anyrec.data.formats.times import TIME, epochs, iso, parse_times
+from anyrec.data.ids import ID_COLUMNS, Side
+from anyrec.data.list_columns import as_lists, lengths_of
 
 FIELDS = ("interaction_type", "timestamp", "weight", "rating", "label")
 NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
-Columns = list[tuple[str, Any]]
-"""Names, which may be there twice, with an Arrow array or, for a data frame's mixed column, a list of Python values."""
+COLUMN_NAMES = "a feature's column is named group.name, for example text.title."
+Column = pa.Array | list[Any]
+"""An Arrow array, or Python values for a data frame's column of several types."""
+Columns = list[tuple[str, Column]]
+"""Columns by name; a name may be there twice, which is a fault."""
 
 
 @dataclass(frozen=True)
 class At:
-    """A column: its name, where it is, where each of its rows is, and where its faults go."""
+    """The source of a column.
+
+    Attributes:
+        name: The name of the column.
+        where: The place of the column in its source.
+        pointer: The place of each of its rows.
+        faults: Gets what is wrong with it.
+    """
 
     name: str
     where: str
@@ -47,7 +60,7 @@ class At:
 def normalised(
     columns: Columns,
     rows: int,
-    side: str,
+    side: Side | Literal[""],
     source: str,
     place: Place,
     faults: Faults,
@@ -56,14 +69,20 @@ def normalised(
     missing_ok: bool = False,
     item_ids: pa.Array | None = None,
 ) -> pa.Table:
-    """A table of the types that `Dataset` documents. side: user, item, or "" for interactions. source: the file's
-    or the part's name.
+    """Convert the columns of a table to the types of `Tables`.
 
-    missing_ok: interactions whose user or item is missing or empty keep a null id, for the caller to drop. item_ids: the texts among
-    which numerals of a temporal column are ids, not numbers.
+    Args:
+        columns: The columns by name.
+        rows: The number of rows.
+        side: The side of the records; empty for interactions.
+        source: The name of the file or the part, for messages.
+        place: Where each row is in its source.
+        faults: Gets what is wrong.
+        notes: Gets what the user should know: columns that are not used or empty.
+        missing_ok: Keep a null id for an interaction without a user or an item, which the caller drops.
+        item_ids: Texts among which numerals of a temporal column are ids instead of numbers.
     """
-    part = f"{side}s" if side else "interactions"
-    keys = (f"{side}_id",) if side else ("user_id", "item_id")
+    keys = (f"{side}_id",) if side else ID_COLUMNS
     made: dict[str, pa.Array] = {}
     names = [name for name, _ in columns]
     for key in keys:
@@ -77,10 +96,9 @@ def normalised(
             continue
         group, dot, field = name.partition(".")
         known = name in keys or (not side and name in FIELDS)
-        if not known and (not dot or not field):
-            notes.append(
-                f"The column '{name}' of {part} is not used: a feature's column is named group.name, as text.title."
-            )
+        if not known and not (dot and field):
+            part = f"{side}s" if side else "interactions"
+            notes.append(f"The column '{name}' of {part} is not used: {COLUMN_NAMES}")
             continue
         fault = None if known else name_fault(group, field)
         if fault:
@@ -94,20 +112,19 @@ def normalised(
         elif _is_empty(column):
             if not known:
                 notes.append(f"The {side or 'interaction'} feature '{name}' has a value in no record and is left out.")
-        elif known:
-            made[name] = _field(name, column, at)
         else:
-            made[name] = _feature(group, column, at, item_ids)
+            made[name] = _field(name, column, at) if known else _feature(group, column, at, item_ids)
     return pa.table(made)
 
 
-def _is_empty(column: Any) -> bool:
+def _is_empty(column: Column) -> bool:
     if isinstance(column, list):
         return all(value is None for value in column)
     return column.null_count == len(column)
 
 
 def _plain(column: pa.Array, at: At) -> pa.Array:
+    """Return the column in a type that the engine uses; all null if its type is not supported, which is a fault."""
     try:
         column, bad = plain(column)
     except UnreadableType as error:
@@ -121,13 +138,15 @@ def _plain(column: pa.Array, at: At) -> pa.Array:
 
 
 def _wrong_type(column: pa.Array, wanted: str, at: At, result: pa.DataType) -> pa.Array:
+    """Add a fault for a column of a wrong type, and return a column of nulls."""
     at.faults.add(
         "column type", at.where, f"{wanted}; this column holds {column.type}.", "Convert it, or name another group."
     )
     return pa.nulls(len(column), result)
 
 
-def _ids(column: Any, at: At, missing_ok: bool) -> pa.Array:
+def _ids(column: Column, at: At, missing_ok: bool) -> pa.Array:
+    """Return ids as int64 or string."""
     if isinstance(column, list):
         return id_column(column, at.pointer, at.faults, missing_ok)
     if pa.types.is_floating(column.type):  # data frames turn whole numbers into floats if one is missing
@@ -153,7 +172,8 @@ def _ids(column: Any, at: At, missing_ok: bool) -> pa.Array:
     return column
 
 
-def _field(name: str, column: Any, at: At) -> pa.Array:
+def _field(name: str, column: Column, at: At) -> pa.Array:
+    """Return a column of the interactions that is no feature in its type."""
     if name == "interaction_type":
         return _texts("categorical", column, at)
     if isinstance(column, list):
@@ -166,7 +186,7 @@ def _field(name: str, column: Any, at: At) -> pa.Array:
 
 
 def _times(column: pa.Array, at: At) -> pa.Array:
-    """Times of timestamps, ISO 8601 texts, epoch seconds and numerals, which may be mixed with texts."""
+    """Return times of timestamps, ISO 8601 texts, epoch seconds and numerals, which may be mixed with texts."""
     kind = column.type
     if pa.types.is_timestamp(kind):
         return column
@@ -183,6 +203,7 @@ def _times(column: pa.Array, at: At) -> pa.Array:
 
 
 def _times_of_texts(texts: pa.Array) -> tuple[pa.Array, np.ndarray]:
+    """Return times of ISO 8601 texts and numerals, and the rows of texts that are neither."""
     numerals = pc.fill_null(pc.match_substring_regex(texts, NUMBER), False)
     if not pc.any(numerals).as_py():
         return parse_times(texts)
@@ -202,7 +223,7 @@ def _as_floats(column: pa.Array) -> pa.Array:
 
 
 def _numbers(column: pa.Array, wanted: str, at: At) -> pa.Array:
-    """(rows,) float64 of numbers, booleans and numerals."""
+    """Return (rows,) float64 of numbers, booleans and numerals."""
     kind = column.type
     if pa.types.is_string(kind):
         try:
@@ -230,8 +251,8 @@ def _numbers(column: pa.Array, wanted: str, at: At) -> pa.Array:
     return pc.if_else(pc.is_finite(made), made, None) if len(odd) else made
 
 
-def _feature(group: str, column: Any, at: At, item_ids: pa.Array | None) -> pa.Array:
-    """A feature's column in its group's type."""
+def _feature(group: str, column: Column, at: At, item_ids: pa.Array | None) -> pa.Array:
+    """Return a feature's column in the type of its group."""
     if isinstance(column, list):
         if group == "categorical":
             column = _of_one_kind(column, at)
@@ -245,18 +266,18 @@ def _feature(group: str, column: Any, at: At, item_ids: pa.Array | None) -> pa.A
         if group != "temporal":
             return values
         lengths = column.is_valid().to_numpy(zero_copy_only=False)
-        return _as_lists(values.filter(column.is_valid()), lengths, column.is_null())
+        return as_lists(values.filter(column.is_valid()), lengths, column.is_null())
     owners = pc.list_parent_indices(column).to_numpy(zero_copy_only=False)
     of_values = replace(at, pointer=lambda place: at.pointer(int(owners[place])))
     flat = _values(group, column.flatten(), of_values, item_ids)
-    return _as_lists(
-        flat, pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False), column.is_null()
-    )
+    return as_lists(flat, lengths_of(column), column.is_null())
 
 
 def _of_one_kind(values: list[Any], at: At) -> list[Any]:
-    """A data frame's categories, with a fault for each value that is a text where the first is a number, or the reverse: in a typed
-    table a mixture is a mistake of the program that made it, while JSON has one type for each value."""
+    """Return a data frame's categories; a value that is a text if the first is a number, or the reverse, is a fault.
+
+    In a typed table a mixture is a mistake of the program that made it, while JSON has one type for each value.
+    """
     first = next((value for value in values if isinstance(value, (str, int, float))), None)
     wrong = [
         row
@@ -275,13 +296,8 @@ def _of_one_kind(values: list[Any], at: At) -> list[Any]:
     return without(values, wrong)
 
 
-def _as_lists(values: pa.Array, lengths: np.ndarray, missing: pa.Array) -> pa.Array:
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), values, mask=missing)
-
-
 def _values(group: str, column: pa.Array, at: At, item_ids: pa.Array | None) -> pa.Array:
-    """A feature's values, those of lists one after another, in the group's type."""
+    """Return the values of a feature, those of lists one after another, in the type of its group."""
     if group == "continuous":
         return _numbers(column, "a continuous feature holds numbers", at)
     if group != "temporal":
@@ -308,7 +324,8 @@ def _cast_whole(texts: pa.Array) -> pa.Array:
         return _cast_numerals(texts)
 
 
-def _texts(group: str, column: Any, at: At) -> pa.Array:
+def _texts(group: str, column: Column, at: At) -> pa.Array:
+    """Return a column as texts."""
     if isinstance(column, list):
         return feature_column("categorical", column, at.pointer, at.faults)
     kind = column.type
@@ -324,8 +341,8 @@ def _texts(group: str, column: Any, at: At) -> pa.Array:
     return _wrong_type(column, f"{at.name} holds texts", at, pa.string())
 
 
-def _mapped(column: pa.Array, make: Any) -> pa.Array:
-    """`make(value)` of each distinct value."""
+def _mapped(column: pa.Array, make: Callable[[Any], str | None]) -> pa.Array:
+    """Return `make(value)` for each value; `make` is called once for each distinct value."""
     coded = column.dictionary_encode()
     texts = pa.array([None if value is None else make(value) for value in coded.dictionary.to_pylist()], pa.string())
     return texts.take(coded.indices)

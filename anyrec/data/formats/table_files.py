@@ -106,8 +106,8 @@ def read_part(
 
     Args:
         path: The file.
-        part: users, items or interactions. By default the columns decide: interactions if there are user_id and item_id,
-            items if there is item_id, otherwise users.
+        part: users, items or interactions. By default the columns decide: interactions if there are user_id and
+            item_id, items if there is item_id, otherwise users.
         faults: Gets what is wrong with the records.
         notes: Gets what the user should know.
         missing_ok: Keep a null id for an interaction without a user or an item, which the caller drops.
@@ -134,6 +134,7 @@ def read_part(
 
 
 def _part_of(names: Iterable[str]) -> str:
+    """Return the part that has these columns."""
     ids = {name for name in names if name in ID_COLUMNS}
     return "interactions" if len(ids) == len(ID_COLUMNS) else "items" if "item_id" in ids else "users"
 
@@ -175,6 +176,7 @@ def read_lines(path: Path, faults: Faults) -> tuple[list[Any], LinePlace]:
 
 
 def _line(line: bytes, path: Path, number: int, faults: Faults) -> Any:
+    """Return the record on one line."""
     where = f"{path.name} line {number}"
     found = Faults()
     try:

@@ -1,4 +1,4 @@
-"""Texts and epoch seconds to times: one grammar, which `schemas/dataset.schema.json` repeats as a pattern."""
+"""ISO 8601 texts and epoch seconds to times. `schemas/dataset.schema.json` repeats the grammar as a pattern."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from anyrec.core.values import is_unicode
 
 TIME = pa.timestamp("us", "UTC")
 EARLIEST_SECOND = -62_135_596_800
-"""0001-01-01T00:00:00Z: earlier times have no calendar date in Python."""
+"""0001-01-01T00:00:00Z: Python has no earlier dates."""
 LATEST_SECOND = 100_000_000_000
-"""Epoch seconds from here on (the year 5138) are taken for milliseconds by mistake."""
+"""Epoch seconds from here on (the year 5138) are refused, since they are milliseconds by mistake."""
 _YEAR = "[0-9]{4}"
 _LEAP = "(?:[0-9]{2}(?:0[48]|[2468][048]|[13579][26])|(?:[02468][048]|[13579][26])00)"
 _DATE = (
@@ -26,7 +26,7 @@ _CLOCK = f"[Tt ]{_HOUR}(?::?{_SIXTY}(?::?{_SIXTY}(?:[.,][0-9]{{1,9}})?)?)?(?:[Zz
 ISO_8601 = f"{_DATE}(?:{_CLOCK})?"
 """The texts that are times: ISO 8601 dates, with or without a time of day and a zone, of years that exist."""
 OUTSIDE = "0000|0001-?01-?01[^+]*[+]|9999-?12-?31[^-]*-"
-"""Beginnings of texts that fall before the year 1 or after the year 9999, in UTC if not by themselves."""
+"""Beginnings of texts that are before the year 1 or after the year 9999, at least in UTC."""
 _PARTS = (
     "^(?P<date>[0-9]{4}-?[0-9]{2}-?[0-9]{2})(?:[Tt ](?P<hour>[0-9]{2}):?(?P<minute>[0-9]{2})?:?(?P<second>[0-9]{2})?"
     "[.,]?(?P<fraction>[0-9]*)(?P<zone>.*))?$"
@@ -35,9 +35,15 @@ _BOUNDARY_DAYS = (EARLIEST_SECOND + 86_400, 253_402_300_800 - 86_400)
 
 
 def parse_times(texts: pa.Array) -> tuple[pa.Array, np.ndarray]:
-    """Times of ISO 8601 texts, in UTC where they name no zone; and the rows that hold none.
+    """Parse ISO 8601 texts.
 
-    A file whose times all have a zone, or all have none, takes one cast; anything else is brought to one spelling first.
+    Texts that all have a zone, or all have none, take one cast. Other texts are first brought to one spelling.
+
+    Args:
+        texts: (rows,) string.
+
+    Returns:
+        (rows,) TIME, UTC for texts without a zone and null for texts that are no times; and the rows of the latter.
     """
     for spelled in (lambda: texts, lambda: pc.binary_join_element_wise(texts, "Z", "")):
         try:
@@ -60,7 +66,7 @@ def parse_time(text: str) -> int | None:
 
 
 def _within(texts: pa.Array, times: pa.Array) -> tuple[pa.Array, np.ndarray]:
-    """The times without those outside the years 1 to 9999, and the rows of these."""
+    """Return times without those outside the years 1 to 9999, and the rows of these."""
     seconds = pc.min_max(times.cast(pa.int64()))
     least, most = seconds["min"].as_py(), seconds["max"].as_py()
     if least is None or (least >= _BOUNDARY_DAYS[0] * 1_000_000 and most < _BOUNDARY_DAYS[1] * 1_000_000):
@@ -70,7 +76,7 @@ def _within(texts: pa.Array, times: pa.Array) -> tuple[pa.Array, np.ndarray]:
 
 
 def _canonical(texts: pa.Array) -> pa.Array:
-    """Texts of the grammar as YYYY-MM-DDTHH:MM:SS.ffffffZONE; digits past the microsecond are cut off."""
+    """Return texts of the grammar as YYYY-MM-DDTHH:MM:SS.ffffffZONE, cut off at the microsecond."""
     parts = pc.extract_regex(texts, _PARTS)
     field = {name: pc.struct_field(parts, name) for name in ("date", "hour", "minute", "second", "fraction", "zone")}
     digits = pc.replace_substring(field["date"], "-", "")
@@ -85,7 +91,14 @@ def _canonical(texts: pa.Array) -> pa.Array:
 
 
 def epochs(seconds: pa.Array) -> tuple[pa.Array, np.ndarray]:
-    """Times of seconds since 1970 (float64), and the rows that are outside the years 1 to 5138."""
+    """Convert seconds since 1970 to times.
+
+    Args:
+        seconds: (rows,) float64.
+
+    Returns:
+        (rows,) TIME, and the rows outside the years 1 to 5138.
+    """
     values = pc.fill_null(seconds, 0.0).to_numpy(zero_copy_only=False)
     bad = ~((values >= EARLIEST_SECOND) & (values < LATEST_SECOND))
     micro = np.round(np.where(bad, 0.0, values) * 1e6).astype(np.int64)
@@ -94,7 +107,14 @@ def epochs(seconds: pa.Array) -> tuple[pa.Array, np.ndarray]:
 
 
 def typed_times(column: pa.Array) -> tuple[pa.Array, np.ndarray]:
-    """Dates and timestamps of any unit and zone as TIME, and the rows that are outside the years 1 to 9999."""
+    """Convert dates and timestamps of any unit and zone.
+
+    Args:
+        column: (rows,) date or timestamp.
+
+    Returns:
+        (rows,) TIME, and the rows outside the years 1 to 9999.
+    """
     kind = column.type
     if pa.types.is_date32(kind):
         column, unit = column.cast(pa.int32()).cast(pa.int64()), 1 / 86_400
@@ -112,7 +132,7 @@ def typed_times(column: pa.Array) -> tuple[pa.Array, np.ndarray]:
 
 
 def clock_seconds(texts: pa.Array) -> pa.Array | None:
-    """Seconds since midnight of texts that all are times of day (HH:MM, HH:MM:SS); None if one is not."""
+    """Return the seconds since midnight of texts that all are times of day (HH:MM, HH:MM:SS), otherwise None."""
     if (
         not len(texts)
         or not pc.all(pc.match_substring_regex(texts, f"^{_HOUR}:{_SIXTY}(:{_SIXTY}([.][0-9]+)?)?$")).as_py()
@@ -126,5 +146,5 @@ def clock_seconds(texts: pa.Array) -> pa.Array | None:
 
 
 def iso(time: dt.datetime) -> str:
-    """A time as a short text: the date alone at midnight UTC."""
+    """Return a time as a short text: the date alone at midnight UTC."""
     return time.date().isoformat() if time.time() == dt.time() else time.isoformat().replace("+00:00", "Z")

@@ -1,1 +1,6 @@
-"""Synthetic data with planted preferences."""
+"""Synthetic data with planted preferences.
+
+world: the traits of items and the tastes of people.
+draw: images of the items.
+generate: the tables of users, items and interactions.
+"""

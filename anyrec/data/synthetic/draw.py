@@ -1,4 +1,4 @@
-"""Draws the synthetic items: the shape tells the category, colours and pattern tell the style."""
+"""Draws the synthetic items: the shape shows the category, colours and pattern show the style."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PALETTES = {
 
 
 def draw_items(world: World, folder: Path) -> None:
-    """`<n>_front.png` and `<n>_back.png` of every item, the same bytes for the same seed."""
+    """Write `<n>_front.png` and `<n>_back.png` of every item, the same bytes for the same seed."""
     folder.mkdir(parents=True, exist_ok=True)
     categories = list(CATEGORIES)
     for number, (category, style) in enumerate(zip(world.traits["category"], world.traits["style"], strict=True)):
@@ -31,7 +31,14 @@ def draw_items(world: World, folder: Path) -> None:
 
 
 def draw_item(category: str, style: str, rng: np.random.Generator, plain: bool = False) -> Image.Image:
-    """A 64 x 64 palette image. plain: the back, without the pattern."""
+    """Draw an item as a 64 x 64 palette image.
+
+    Args:
+        category: Decides the shape.
+        style: Decides the colours and the pattern.
+        rng: Source of small differences.
+        plain: Leave out the pattern, as on the back.
+    """
     ground, shape, accent = PALETTES[style]
     side = SIZE * SCALE
     image = Image.new("RGB", (side, side), ground)

@@ -1,13 +1,13 @@
-"""Data with planted preferences, so that a right model is known in advance: any size, every feature group, one seed.
+"""Data with planted preferences, so that the right model is known: any size, every feature group, one seed.
 
-Each preference ties one thing about a user to one thing about an item, and each can be planted or left out:
+Each preference links a fact about a user to a fact about an item, and each can be planted or left out:
 
     occupation  categorical.occupation   ->  categorical.category (and the shape drawn in the image)
     location    categorical.location     ->  categorical.weather
     age         continuous.age           ->  a style that only the item's image shows (its colours and pattern)
     bio         text.bio                 ->  a theme that only the item's text.description names, in other words
     price       temporal.spending        ->  continuous.price
-    history     temporal.recent_items    ->  a series that only the company of items reveals
+    history     temporal.recent_items    ->  a series that only items had together reveal
 """
 
 from __future__ import annotations
@@ -44,27 +44,41 @@ from anyrec.data.synthetic.world import (
 )
 
 STRENGTH = 4.0
-"""How much more likely, in powers of e, an item is for matching one planted preference."""
+"""How much more likely, in powers of e, an item becomes for each planted preference that it matches."""
 MOST_CANDIDATES = 2000
-"""With more items than this, each block of users chooses among so many of them, drawn evenly."""
+"""With more items than this, each block of users chooses among this many of them, drawn uniformly."""
 START = np.datetime64("2023-01-01", "us").astype(np.int64)
 TWO_YEARS = 730 * 86_400_000_000
 
 
 @dataclass
 class Synthetic:
-    """dataset: what a trainer may see. world and people: the truth."""
+    """A dataset and the truth behind it.
+
+    Attributes:
+        dataset: What a trainer may see.
+        world: The items' hidden traits.
+        people: (users,) each: the users' hidden tastes.
+    """
 
     dataset: Dataset
     world: World
     people: dict[str, np.ndarray]
 
     def truth(self, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
-        """(users, items) float32 planted affinity, rows as in the dataset."""
+        """Return (users, items) float32, the planted affinity, with rows as in the dataset."""
         return self.world.affinity(self.people, rows)
 
     def new_users(self, count: int, seed: int) -> tuple[Dataset, np.ndarray, dict[str, np.ndarray]]:
-        """People of the same world never seen before: their records, their (people, items) affinity, their tastes."""
+        """Draw people of the same world who are not in the dataset.
+
+        Args:
+            count: The number of people.
+            seed: Seed of the draw.
+
+        Returns:
+            Their records, their (people, items) affinity, and their tastes.
+        """
         rng = np.random.default_rng([self.world.seed, 7, seed])
         people = draw_people(count, rng)
         users = _user_table(people, self.world, rng, 0.0, [f"new{n}" for n in range(count)])
@@ -73,9 +87,14 @@ class Synthetic:
         return dataset, self.world.affinity(people), people
 
     def write(self, path: Path, images: bool = True) -> None:
-        """Write the JSON, and the items' PNG files in `images/` beside it, as one unit.
+        """Write the JSON, and the items' PNG files in `images/` next to it, as one unit.
 
-        Raises OutputError if they cannot be written, or if `path` is a device or a pipe and there are images.
+        Args:
+            path: The JSON file.
+            images: Whether to draw the images.
+
+        Raises:
+            OutputError: If the files cannot be written, or if `path` is a device or a pipe and there are images.
         """
         users, items, interactions = self.dataset.users, self.dataset.items, self.dataset.interactions
         if not images:
@@ -102,10 +121,17 @@ def generate(
     missing: float = 0.03,
     root: Path | None = None,
 ) -> Synthetic:
-    """A world with `preferences` planted.
+    """Make a dataset with `preferences` planted.
 
-    noise: share of interactions that are random. missing: share of records that lack each optional feature.
-    interactions: about so many in all; fewer where the users have too few items to choose from.
+    Args:
+        users: The number of users.
+        items: The number of items.
+        interactions: About how many interactions there are; fewer if there are too few items to choose from.
+        seed: Seed of all draws.
+        noise: The fraction of interactions that are random.
+        preferences: The preferences to plant.
+        missing: The fraction of records that lack each optional feature.
+        root: Folder that relative image names start from.
     """
     rng = np.random.default_rng([seed, 1])
     world = World(seed, tuple(p for p in PREFERENCES if p in preferences), draw_traits(items, rng))
@@ -126,6 +152,7 @@ def generate(
 def _user_table(
     people: dict[str, np.ndarray], world: World, rng: np.random.Generator, missing: float, ids: list[str]
 ) -> pa.Table:
+    """Return the users' records."""
     count = len(ids)
     jobs = np.array([job for pair in CATEGORIES.values() for job in pair])
     cities = np.array([city for three in WEATHERS.values() for city in three])
@@ -159,7 +186,7 @@ def _user_table(
 
 
 def _recent(series: np.ndarray, world: World, rng: np.random.Generator, each: int = 4) -> pa.Array:
-    """Each person's last few items before the data begin: of their favourite series where history is planted."""
+    """Return each person's last items before the data begin: of their favourite series if history is planted."""
     own = world.traits["series"]
     if "history" not in world.preferences:
         series = rng.integers(0, SERIES, len(series))
@@ -174,6 +201,7 @@ def _recent(series: np.ndarray, world: World, rng: np.random.Generator, each: in
 
 
 def _item_table(world: World, rng: np.random.Generator, missing: float) -> pa.Table:
+    """Return the items' records."""
     traits, count = world.traits, len(world.traits["category"])
     categories, weathers = np.array(list(CATEGORIES)), np.array(list(WEATHERS))
     words = np.array([theme[3:] for theme in THEMES.values()])
@@ -211,6 +239,28 @@ def _item_table(world: World, rng: np.random.Generator, missing: float) -> pa.Ta
 def _interactions(
     world: World, people: dict[str, np.ndarray], users: pa.Table, rng: np.random.Generator, wanted: int, noise: float
 ) -> pa.Table:
+    """Draw interactions: items by affinity with Gumbel noise, a fraction `noise` of them at random."""
+    user_rows, item_rows = _choices(world, people, users, rng, wanted, noise)
+    times = START + rng.integers(0, TWO_YEARS, len(user_rows)) // 1_000_000 * 1_000_000
+    order = np.lexsort((item_rows, times, user_rows))
+    user_rows, item_rows, times = user_rows[order], item_rows[order], times[order]
+    kinds = pa.array(["view", "like", "purchase"]).take(pa.array(rng.choice(3, len(order), p=[0.6, 0.25, 0.15])))
+    rated = rng.random(len(order)) < 0.3
+    return pa.table(
+        {
+            "user_id": users["user_id"].combine_chunks().take(pa.array(user_rows)),
+            "item_id": pa.array(item_ids(len(world.traits["category"]))).take(pa.array(item_rows)),
+            "interaction_type": kinds,
+            "timestamp": pa.array(times).cast(pa.timestamp("us")).cast(TIME),
+            "rating": pa.array(rng.integers(3, 6, len(order)).astype(float), mask=~rated),
+        }
+    )
+
+
+def _choices(
+    world: World, people: dict[str, np.ndarray], users: pa.Table, rng: np.random.Generator, wanted: int, noise: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return (interactions,) user rows and item rows, each pair once."""
     count, items = len(users), len(world.traits["category"])
     shares = rng.lognormal(0, 0.5, count)
     each = np.clip(np.round(shares / shares.sum() * wanted), min(3, items - 4), max(1, items - 5)).astype(np.int64)
@@ -224,11 +274,12 @@ def _interactions(
         candidates = (
             np.arange(items) if items <= MOST_CANDIDATES else np.sort(rng.choice(items, MOST_CANDIDATES, replace=False))
         )
+        # (rows, candidates): the top n of a score with Gumbel noise are n draws without replacement from its softmax.
         score = STRENGTH * world.affinity(people, rows)[:, candidates] + rng.gumbel(size=(len(rows), len(candidates)))
         mine = (owner >= rows[0]) & (owner <= rows[-1])
         place = np.searchsorted(candidates, recent[mine])
         inside = (place < len(candidates)) & (candidates[np.minimum(place, len(candidates) - 1)] == recent[mine])
-        score[owner[mine][inside] - start, place[inside]] = -np.inf  # what they had before the data begin is not in it
+        score[owner[mine][inside] - start, place[inside]] = -np.inf  # items from before the data begin are not drawn
         random = rng.binomial(each[rows], noise)
         first = np.argsort(-score, axis=1)[:, : each[rows].max()]
         planned = np.arange(first.shape[1]) < (each[rows] - random)[:, None]
@@ -240,25 +291,11 @@ def _interactions(
         more_lines, more_columns = np.nonzero(np.arange(extra.shape[1]) < random[:, None])
         user_parts += [rows[lines], rows[more_lines]]
         item_parts += [candidates[chosen], candidates[extra[more_lines, more_columns]]]
-    user_rows, item_rows = np.concatenate(user_parts), np.concatenate(item_parts)
-    times = START + rng.integers(0, TWO_YEARS, len(user_rows)) // 1_000_000 * 1_000_000
-    order = np.lexsort((item_rows, times, user_rows))
-    user_rows, item_rows, times = user_rows[order], item_rows[order], times[order]
-    kinds = pa.array(["view", "like", "purchase"]).take(pa.array(rng.choice(3, len(order), p=[0.6, 0.25, 0.15])))
-    rated = rng.random(len(order)) < 0.3
-    return pa.table(
-        {
-            "user_id": users["user_id"].combine_chunks().take(pa.array(user_rows)),
-            "item_id": pa.array(item_ids(items)).take(pa.array(item_rows)),
-            "interaction_type": kinds,
-            "timestamp": pa.array(times).cast(pa.timestamp("us")).cast(TIME),
-            "rating": pa.array(rng.integers(3, 6, len(order)).astype(float), mask=~rated),
-        }
-    )
+    return np.concatenate(user_parts), np.concatenate(item_parts)
 
 
 def _with_gaps(table: pa.Table, share: float, rng: np.random.Generator) -> pa.Table:
-    """Some records lack a feature, each by itself; the history, from which nothing may be guessed, stays."""
+    """Remove a fraction of the values of each feature, except the history, from which nothing may be missing."""
     for place, name in enumerate(table.column_names):
         if "." in name and name != "temporal.recent_items":
             gone = rng.random(len(table)) < share
@@ -268,7 +305,7 @@ def _with_gaps(table: pa.Table, share: float, rng: np.random.Generator) -> pa.Ta
 
 
 def _lists(values: np.ndarray, kind: pa.DataType) -> pa.Array:
-    """(rows, n) as lists."""
+    """Return (rows, n) values as lists."""
     flat: Any = pa.array(values.ravel())
     flat = flat.cast(pa.timestamp("us")).cast(kind) if pa.types.is_timestamp(kind) else flat.cast(kind)
     return pa.ListArray.from_arrays(pa.array(np.arange(len(values) + 1, dtype=np.int32) * values.shape[1]), flat)

@@ -24,7 +24,7 @@ WEATHERS = {
 }
 STYLES = ("neon", "pastel", "earthy", "monochrome")
 AGES = ((18, 30), (30, 45), (45, 60), (60, 80))
-"""Half-open; each band prefers the style of its place."""
+"""Half-open age bands; each prefers the style at its position."""
 THEMES = {
     "ocean": ("surfing at dawn", "sailing small boats", "listening to the tide", "coral", "lagoon", "harbour"),
     "space": ("watching the stars", "building rockets", "waiting for eclipses", "nebula", "orbit", "comet"),
@@ -32,20 +32,27 @@ THEMES = {
     "city": ("night walks downtown", "rooftop concerts", "riding the metro", "neon sign", "boulevard", "skyline"),
     "desert": ("driving dusty roads", "climbing dunes", "collecting cactuses", "sandstone", "oasis", "mesa"),
 }
+"""Three hobbies of users and three words of items for each theme."""
 SERIES = 8
+"""The number of series of items."""
 
 
 @dataclass
 class World:
-    """Items and their hidden traits, and what was planted."""
+    """Items with their hidden traits, and the planted preferences.
+
+    Attributes:
+        seed: Seed of all draws.
+        preferences: The preferences that are planted.
+        traits: (items,) each: category, weather, style, theme and series as numbers, price as a fraction of its range.
+    """
 
     seed: int
     preferences: tuple[str, ...]
     traits: dict[str, np.ndarray]
-    """(items,) each: category, weather, style, theme, series as numbers, price as a share of the range."""
 
     def affinity(self, people: dict[str, np.ndarray], rows: np.ndarray | slice = slice(None)) -> np.ndarray:
-        """(people, items) float32: how many planted preferences an item meets, the price by closeness."""
+        """Return (people, items) float32, how many planted preferences an item meets, the price by closeness."""
         total = np.zeros((len(people["category"][rows]), len(self.traits["category"])), np.float32)
         for name, trait in (
             ("occupation", "category"),
@@ -62,16 +69,19 @@ class World:
 
 
 def trait_name(trait: str, value: int) -> str:
-    """What a number in `traits` or `people` stands for."""
+    """Return the name of a number in `traits` or in people's tastes."""
     names = {"category": list(CATEGORIES), "weather": list(WEATHERS), "style": list(STYLES), "theme": list(THEMES)}
     return names[trait][value]
 
 
 def item_ids(count: int) -> list[str]:
+    """Return the ids of the first `count` items."""
     return [f"item{n}" for n in range(count)]
 
 
 def draw_traits(items: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Draw (items,) traits, with equally many items of each kind."""
+
     def even(kinds: int) -> np.ndarray:
         return rng.permutation(np.arange(items) % kinds)
 
@@ -86,6 +96,7 @@ def draw_traits(items: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
 
 
 def draw_people(count: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Draw (people,) tastes, uniformly."""
     return {
         "category": rng.integers(0, len(CATEGORIES), count),
         "weather": rng.integers(0, len(WEATHERS), count),
