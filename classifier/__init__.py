@@ -1,1 +1,6 @@
-"""The shelf of heads (what is predicted beside the match) and losses."""
+"""The built-in losses and heads.
+
+losses: compare the scores of positives with those of their negatives.
+catalogue_softmax: the softmax over the whole catalogue, computed in blocks.
+heads: predict more than the match score: the type of interaction, the rating.
+"""

@@ -1,4 +1,4 @@
-"""What is predicted beside the match: the kind of interaction, the rating."""
+"""Heads: predictions besides the match score, of the type of interaction and of the rating."""
 
 from __future__ import annotations
 
@@ -17,15 +17,19 @@ from anyrec.core.ragged import Prepared
 
 
 class HeadParams(Params):
-    weight: float = Field(1.0, ge=0, le=1e6, description="Weight of this head's loss beside the match's.")
-    hidden_dims: list[Width] = Field(
-        default_factory=list, max_length=16, description="Widths of hidden layers; none is a linear head."
+    """Options of both heads."""
+
+    weight: float = Field(
+        1.0, ge=0, le=1e6, description="Weight of this head's loss, relative to that of the match score."
     )
-    dropout: float = Field(0.0, ge=0, le=0.99)
+    hidden_dims: list[Width] = Field(
+        default_factory=list, max_length=16, description="Units of hidden layers; none for a linear head."
+    )
+    dropout: float = Field(0.0, ge=0, le=0.99, description="Fraction of hidden values set to zero in training.")
 
 
 class InteractionType(Head):
-    """Which kind of interaction it will be: one score a class, by cross entropy."""
+    """The type of interaction, as log probabilities of the types seen in training, by cross entropy."""
 
     type = "interaction_type"
     target = "interaction_type"
@@ -40,6 +44,7 @@ class InteractionType(Head):
         self.layers = _layers(self.dim, self.params, max(1, len(self.classes)))
 
     def targets(self, column: pa.Array) -> Prepared:
+        """Return (rows,) int64 classes; types that are unknown or null are absent."""
         places = (
             pc.fill_null(pc.index_in(column, value_set=self.classes), -1)
             .to_numpy(zero_copy_only=False)
@@ -48,7 +53,7 @@ class InteractionType(Head):
         return Prepared(torch.from_numpy(np.maximum(places, 0)), torch.from_numpy(places >= 0))
 
     def forward(self, pair: Tensor) -> Tensor:
-        """pair: (batch, dim) -> (batch, classes) log probabilities."""
+        """Return (batch, classes) log probabilities of `pair: (batch, dim)`."""
         return self.layers(pair).log_softmax(-1)
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
@@ -62,7 +67,7 @@ class InteractionType(Head):
 
 
 class Rating(Head):
-    """The rating, in its own units, by squared error over its training variance."""
+    """The rating, in its own units, by the squared error divided by the variance of the training ratings."""
 
     type = "rating"
     target = "rating"
@@ -79,10 +84,11 @@ class Rating(Head):
         self.layers = _layers(self.dim, self.params, 1)
 
     def targets(self, column: pa.Array) -> Prepared:
+        """Return (rows,) float32 ratings; nulls are absent."""
         return _numbers(column)
 
     def forward(self, pair: Tensor) -> Tensor:
-        """pair: (batch, dim) -> (batch,) ratings."""
+        """Return (batch,) ratings of `pair: (batch, dim)`."""
         return self.layers(pair).squeeze(-1) * self.deviation + self.mean
 
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
@@ -96,6 +102,7 @@ class Rating(Head):
 
 
 def _layers(dim: int, params: HeadParams, out: int) -> nn.Sequential:
+    """Return a perceptron from `dim` to `out` with the hidden layers of the options."""
     layers: list[nn.Module] = []
     for width in params.hidden_dims:
         layers += [nn.Linear(dim, width), nn.ReLU(), nn.Dropout(params.dropout)]
@@ -104,6 +111,7 @@ def _layers(dim: int, params: HeadParams, out: int) -> nn.Sequential:
 
 
 def _numbers(column: pa.Array) -> Prepared:
+    """Return (rows,) float32 numbers, and which of them are not null."""
     present = column.is_valid().to_numpy(zero_copy_only=False)
     values = pc.fill_null(column.cast(pa.float32()), 0.0).to_numpy(zero_copy_only=False)
     return Prepared(torch.from_numpy(values.copy()), torch.from_numpy(present.copy()))

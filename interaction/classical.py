@@ -1,4 +1,4 @@
-"""Classical recommenders: fitted at once, hard to beat on little data, and the baselines beside every model."""
+"""Classical recommenders. They are fitted at once, without the training loop, and are the baselines of every report."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from anyrec.data.list_columns import flat, offsets_of
 
 
 class Popularity(Classical):
-    """The items that most users had, the same for everybody."""
+    """The items with the most users, the same list for everybody."""
 
     type = "popularity"
     personal = False
@@ -39,14 +39,17 @@ class Popularity(Classical):
 
 
 class RecentPopularity(Popularity):
-    """The items that most users had lately: each pair counts by half for every half-life of its age."""
+    """The items with the most recent users: the weight of a pair is halved with every half-life of its age."""
 
     type = "recent_popularity"
     needs = ("timestamps",)
 
     class Params(Params):
         half_life_days: float | None = Field(
-            None, ge=1e-6, le=1e6, description="By default a twentieth of the time that the training data span."
+            None,
+            ge=1e-6,
+            le=1e6,
+            description="Days in which the weight of a pair is halved; null for a twentieth of the data's time span.",
         )
 
     def fit(self, history: History) -> None:
@@ -58,16 +61,19 @@ class RecentPopularity(Popularity):
 
 
 def _twentieth(days: np.ndarray) -> float:
-    """A twentieth of the time that the data span, times far after all others (`ages`) left out."""
+    """Return a twentieth of the time span of the data, in days, without outliers far after all others (`ages`)."""
     span = max(float(np.ptp(days)) if len(days) else 0.0, 1e-6)
     old, late = ages(days, span / 20)
     return span / 20 if not late else max(float(old.max()) * span / 400, 1e-9)
 
 
 class EASE(Classical):
-    """EASE (Steck, Embarrassingly Shallow Autoencoders, 2019): a linear map of a user's items onto all items.
+    """EASE: a linear map from a user's items to the scores of all items, in closed form.
 
-    B = I - P / diag(P) with P = (X'X + l2 I)^-1, its diagonal zero. Solved by Cholesky in float32.
+    B = I - P / diag(P) with P = (X'X + l2 I)^-1, which has a zero diagonal. Solved by Cholesky in float32.
+
+    References:
+        Steck, Embarrassingly Shallow Autoencoders for Sparse Data, 2019.
     """
 
     type = "ease"
@@ -103,11 +109,18 @@ class EASE(Classical):
 
 
 def rows_times(matrix: Any, weights: np.ndarray) -> np.ndarray:
-    """Return `matrix @ weights`, (users, items) csr by (items, n), as float32.
+    """Return `matrix @ weights` in float32.
 
-    The rows of `weights` of each user's items are added up (`embedding_bag`), which takes time for the entries of `matrix` alone: at
-    10,000 items and 100 of them for each user 0.5 s for 1,024 users, where the product of dense matrices takes 6.4 s. From a quarter
-    of all cells on the dense product is faster.
+    Adds up the rows of `weights` of each user's items (`embedding_bag`), in time proportional to the entries of
+    `matrix`. With 10,000 items, 100 of them for each user, it takes 0.5 s for 1,024 users; the product of dense
+    matrices takes 6.4 s. If at least a quarter of the cells have an entry, the dense product is faster and is used.
+
+    Args:
+        matrix: (users, items) csr.
+        weights: (items, n) float32.
+
+    Returns:
+        (users, n) float32.
     """
     import torch
 
@@ -123,13 +136,17 @@ def rows_times(matrix: Any, weights: np.ndarray) -> np.ndarray:
 
 
 class ItemKNN(Classical):
-    """Items like those the user had, by the users they share (Sarwar et al., 2001); through `implicit`."""
+    """Items similar to those of the user, by the cosine of their sets of users. Uses the library `implicit`.
+
+    References:
+        Sarwar et al., Item-based Collaborative Filtering Recommendation Algorithms, 2001.
+    """
 
     type = "item_knn"
     by_history = True
 
     class Params(Params):
-        neighbours: int = Field(100, ge=1, le=10**6, description="Most similar items kept for each item.")
+        neighbours: int = Field(100, ge=1, le=10**6, description="Most similar items that are kept for each item.")
 
     def fit(self, history: History) -> None:
         model = _fit_quietly("nearest_neighbours", "CosineRecommender", history, {"K": self.params.neighbours + 1})
@@ -152,7 +169,7 @@ class ItemKNN(Classical):
 
 
 class Factors(Classical):
-    """What the models with a vector for each user and item share."""
+    """Base class of the models with a vector for each user and item; the score is their dot product."""
 
     users: np.ndarray
     items: np.ndarray
@@ -175,40 +192,51 @@ class Factors(Classical):
 
 
 class IALS(Factors):
-    """Matrix factorisation by weighted least squares (Hu, Koren and Volinsky, 2008); through `implicit`."""
+    """Matrix factorisation by weighted least squares. Uses the library `implicit`.
+
+    References:
+        Hu, Koren and Volinsky, Collaborative Filtering for Implicit Feedback Datasets, 2008.
+    """
 
     type = "ials"
 
     class Params(Params):
         factors: int = Field(128, ge=1, le=4096, description="Dimension of the vectors.")
-        regularization: float = Field(20.0, ge=0, le=1e6)
-        alpha: float = Field(1.0, ge=1e-6, le=1e6, description="Confidence of an interaction.")
-        iterations: int = Field(15, ge=1, le=10_000)
+        regularization: float = Field(20.0, ge=0, le=1e6, description="L2 penalty on the vectors.")
+        alpha: float = Field(1.0, ge=1e-6, le=1e6, description="Confidence in an interaction, relative to none.")
+        iterations: int = Field(15, ge=1, le=10_000, description="Alternating updates of users and items.")
 
     def fit(self, history: History) -> None:
         self._keep(_fit_quietly("als", "AlternatingLeastSquares", history, self.params.model_dump()))
 
 
 class BPRMF(Factors):
-    """Matrix factorisation by Bayesian personalised ranking (Rendle et al., 2009); through `implicit`."""
+    """Matrix factorisation by Bayesian personalised ranking. Uses the library `implicit`.
+
+    References:
+        Rendle et al., BPR: Bayesian Personalized Ranking from Implicit Feedback, 2009.
+    """
 
     type = "bpr_mf"
-    baseline = False  # iALS is of the same kind, and better on little data
+    baseline = False  # iALS is also a matrix factorisation, and better on little data
 
     class Params(Params):
         factors: int = Field(64, ge=1, le=4096, description="Dimension of the vectors.")
-        regularization: float = Field(0.01, ge=0, le=1e6)
-        learning_rate: float = Field(0.01, ge=1e-10, le=1000)
-        iterations: int = Field(100, ge=1, le=10_000)
+        regularization: float = Field(0.01, ge=0, le=1e6, description="L2 penalty on the vectors.")
+        learning_rate: float = Field(0.01, ge=1e-10, le=1000, description="Step size of gradient descent.")
+        iterations: int = Field(100, ge=1, le=10_000, description="Passes over the training pairs.")
 
     def fit(self, history: History) -> None:
         self._keep(_fit_quietly("bpr", "BayesianPersonalizedRanking", history, self.params.model_dump()))
 
 
 class ContentKNN(Classical):
-    """Items whose words are like those of the user's items: TF-IDF over texts and categories, as latent semantic vectors.
+    """Items with words similar to those of the user's items: TF-IDF of texts and categories, reduced by truncated SVD.
 
     An item's score is the sum of its cosines to the user's items.
+
+    References:
+        Deerwester et al., Indexing by Latent Semantic Analysis, 1990.
     """
 
     type = "content_knn"
@@ -216,18 +244,22 @@ class ContentKNN(Classical):
     needs = ("content",)
 
     class Params(Params):
-        most_words: int = Field(50_000, ge=1, le=10**7, description="Words kept, the commonest first.")
-        dimension: int = Field(256, ge=1, le=4096, description="Of the latent semantic vectors.")
+        most_words: int = Field(
+            50_000, ge=1, le=10**7, description="Most words in the vocabulary, the most frequent first."
+        )
+        dimension: int = Field(256, ge=1, le=4096, description="Dimension of the vectors after the truncated SVD.")
 
     def fit(self, history: History) -> None:
         from sklearn.decomposition import TruncatedSVD
         from sklearn.feature_extraction.text import TfidfVectorizer
 
-        words = TfidfVectorizer(max_features=self.params.most_words, sublinear_tf=True, dtype=np.float32)
+        options: dict[str, Any] = {"max_features": self.params.most_words, "sublinear_tf": True, "dtype": np.float32}
+        words = TfidfVectorizer(**options)
         texts = item_words(history.item_table)
+        content: Any  # a csr matrix; scipy has no type stubs
         try:
             content = words.fit_transform(texts)
-        except ValueError:  # no word at all
+        except ValueError:  # the texts have no words
             content = sparse.csr_matrix((len(texts), 1), dtype=np.float32)
         if min(content.shape) > self.params.dimension:
             vectors = TruncatedSVD(self.params.dimension, n_iter=2, random_state=history.seed).fit_transform(content)
@@ -250,7 +282,7 @@ class ContentKNN(Classical):
 
 
 def item_words(table: pa.Table) -> list[str]:
-    """All that an item's texts and categories say, one string an item; a category is one word with its feature's name."""
+    """Return one string for each item: its texts, and each category as one word that includes the feature's name."""
     parts = [pa.array([""] * len(table))]
     for name in table.column_names:
         group = name.split(".")[0]
@@ -265,12 +297,25 @@ def item_words(table: pa.Table) -> list[str]:
 
 
 def _word(name: str, values: pa.Array) -> pa.Array:
+    """Return each category as one word: the name of its feature, an underscore, and the category."""
     plain = pc.replace_substring_regex(values.cast(pa.string()), r"\W+", "_")
     return pc.binary_join_element_wise(name.replace(".", "_"), plain, "_")
 
 
 def _fit_quietly(part: str, name: str, history: History, options: dict[str, Any]) -> Any:
-    """A fitted model of `implicit`, which brings its own threads, which those of the linear algebra below would fight."""
+    """Return a fitted model of the library `implicit`.
+
+    The library starts its own threads, so those of the linear algebra below them are limited to one.
+
+    Args:
+        part: Submodule of the library.
+        name: Class in that module.
+        history: The training positives.
+        options: Arguments of the class.
+
+    Raises:
+        MissingDependency: If the library is not installed.
+    """
     try:
         module = import_module(f"implicit.{part}")
     except ImportError:
@@ -284,12 +329,14 @@ def _fit_quietly(part: str, name: str, history: History, options: dict[str, Any]
     return model
 
 
-def _pack(matrix: Any) -> dict[str, np.ndarray]:
+def _pack(matrix: sparse.csr_matrix) -> dict[str, np.ndarray]:
+    """Return a sparse matrix as named arrays."""
     shape = np.array(matrix.shape, np.int64)
     return {"values": matrix.data, "columns": matrix.indices, "offsets": matrix.indptr, "shape": shape}
 
 
-def _unpack(state: dict[str, np.ndarray]) -> Any:
+def _unpack(state: dict[str, np.ndarray]) -> sparse.csr_matrix:
+    """Return the sparse matrix of named arrays. Raises ValueError if they are not one."""
     matrix = sparse.csr_matrix((state["values"], state["columns"], state["offsets"]), shape=tuple(state["shape"]))
-    matrix.check_format(full_check=True)  # scipy's products trust the indices
+    matrix.check_format(full_check=True)  # scipy does not check indices when it multiplies
     return matrix
