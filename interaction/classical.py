@@ -15,6 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from anyrec.core.contracts import Classical, History, Params
 from anyrec.core.errors import MissingDependency
+from anyrec.core.unit_vectors import unit_rows
 from anyrec.data.labels import ages
 from anyrec.data.list_columns import flat, offsets_of
 
@@ -178,7 +179,7 @@ class Factors(Classical):
         return self.users[rows] @ self.items.T
 
     def similar(self, rows: np.ndarray) -> np.ndarray:
-        unit = self.items / np.maximum(np.linalg.norm(self.items, axis=1, keepdims=True), 1e-12)
+        unit = unit_rows(self.items)
         return unit[rows] @ unit.T
 
     def state(self) -> dict[str, np.ndarray]:
@@ -265,8 +266,7 @@ class ContentKNN(Classical):
             vectors = TruncatedSVD(self.params.dimension, n_iter=2, random_state=history.seed).fit_transform(content)
         else:
             vectors = content.toarray()
-        length = np.linalg.norm(vectors, axis=1, keepdims=True)
-        self.vectors = (vectors / np.maximum(length, 1e-12)).astype(np.float32)
+        self.vectors = unit_rows(vectors).astype(np.float32)
 
     def score(self, rows: np.ndarray, matrix: Any) -> np.ndarray:
         return (matrix @ self.vectors) @ self.vectors.T

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from anyrec.core.config import Config
+from anyrec.core.unit_vectors import unit_rows
 from anyrec.data.dataset import Dataset
 from anyrec.data.doctor.table_checks import flattened, is_plain, show_id
 from anyrec.data.findings import Finding, count
@@ -128,7 +129,7 @@ def _four_grams(texts: pa.Array) -> np.ndarray:
         sign = (gram >> 22 & 1) * 2.0 - 1.0
         place = owner[:-3][inside] * BUCKETS + (gram >> 23)
         vectors[start : start + len(block)] = np.bincount(place, sign, len(block) * BUCKETS).reshape(len(block), -1)
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+    return unit_rows(vectors)
 
 
 def _similar_rows(
@@ -205,8 +206,7 @@ def _similar_images(dataset: Dataset, thumbnails: np.ndarray, owners: np.ndarray
     thumbnails, owners = thumbnails[rich], owners[rich]
     steps = np.diff(thumbnails.mean(3), axis=2).reshape(len(owners), 64)
     colours = thumbnails.reshape(len(owners), 216)
-    colours = colours - colours.mean(1, keepdims=True)
-    colours /= np.linalg.norm(colours, axis=1, keepdims=True)
+    colours = unit_rows(colours - colours.mean(1, keepdims=True))
     # Of the 64 signs of a difference hash, two may differ: their product is then 60.
     near, pair = _similar_rows([np.where(steps > 0, 1.0, -1.0).astype(np.float32), colours], [60, 0.995], owners)
     if not near.any():
