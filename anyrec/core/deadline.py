@@ -1,4 +1,4 @@
-"""A total time limit for a conversation over sockets, whose own timeouts bound single reads only."""
+"""A time limit for a whole exchange over sockets. Timeouts of sockets limit single reads only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from contextlib import suppress
 
 
 class Deadline:
-    """Shuts the watched sockets down when the time is over, so that a read in progress ends with an error; closes them at the end.
+    """Shuts down the watched sockets when the time is over, so that a read in progress fails. Closes them when the block ends.
+
+    Args:
+        seconds: The time limit.
 
     Example:
         with Deadline(20) as deadline:
@@ -36,16 +39,22 @@ class Deadline:
                 socket.close(number)
 
     def left(self) -> float:
-        """Return the seconds left. Raises TimeoutError if there are none."""
+        """Return the seconds left.
+
+        Raises:
+            TimeoutError: No time is left.
+        """
         left = self.ends - time.monotonic()
         if left <= 0:
             raise TimeoutError(f"more than {self.seconds:g} s")
         return left
 
     def over(self) -> bool:
+        """Return True if the time is over."""
         return time.monotonic() >= self.ends
 
     def watch(self, connected: socket.socket) -> None:
+        """Shut down a socket when the time is over."""
         self._sockets.append(connected)
         if self.over():
             self._shut()

@@ -1,14 +1,16 @@
-"""The older config style, flat keys, in the terms of today's config."""
+"""Translation of the older config format, which has flat keys, to the current format."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+from anyrec.core.config import Config
 from anyrec.core.errors import ConfigError, Fault, did_you_mean
 from anyrec.core.values import show
 
 SIDES = ("user", "item", "interaction")
+"""Prefixes of the older format's keys about attention."""
 ATTENTION = {
     "num_attention_layers": "num_layers",
     "num_heads": "num_heads",
@@ -17,7 +19,7 @@ ATTENTION = {
     "use_layer_norm": "use_layer_norm",
 }
 LOSSES = {"bce": "bce", "contrastive": "infonce", "combined": "combined", "focal": "focal", "triplet": "triplet"}
-PLACES: dict[str, str] = {
+PLACES = {
     "embedding_dim": "dim",
     "batch_size": "training.batch_size",
     "num_epochs": "training.epochs",
@@ -27,7 +29,7 @@ PLACES: dict[str, str] = {
     "model_name": "name",
 }
 GROUPS = ("text", "categorical", "continuous", "image", "temporal")
-ENCODER_OPTIONS: dict[str, dict[str, str]] = {
+ENCODER_OPTIONS = {
     "text": {
         "model_name": "model",
         "model": "model",
@@ -65,12 +67,22 @@ KNOWN = {
 
 
 def is_legacy(document: dict[str, Any]) -> bool:
-    """Whether any key is one that only the older style has."""
+    """Return True if a config has a key that only the older format has."""
     return bool(set(document) & (KNOWN - {"seed"}))
 
 
 def translate(document: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The config in today's terms, with a note of what each key became. Raises ConfigError for unknown keys and values."""
+    """Translate a config in the older format.
+
+    Args:
+        document: The config as parsed JSON. Keys of the current format stay as they are.
+
+    Returns:
+        The config in the current format, and one note for each translated key.
+
+    Raises:
+        ConfigError: With a fault for each unknown key and each value that cannot be translated.
+    """
     new: dict[str, Any] = {}
     notes: list[str] = []
     faults: list[Fault] = []
@@ -90,8 +102,6 @@ def translate(document: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         if key in PLACES:
             put(key, PLACES[key], value)
         elif key not in KNOWN:
-            from anyrec.core.config import Config
-
             if key in Config.model_fields:
                 old = new.get(key)
                 new[key] = {**old, **value} if isinstance(value, dict) and isinstance(old, dict) else value

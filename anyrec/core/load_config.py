@@ -1,4 +1,4 @@
-"""Reads a config: JSON, perhaps in the older flat style, with dotted overrides, every fault reported at once."""
+"""Reading a config: JSON, in the current or the older format, with overrides of single keys."""
 
 from __future__ import annotations
 
@@ -34,15 +34,16 @@ def load_config(
     Args:
         source: A file, the parsed JSON, or None for the defaults.
         overrides: `key.of.section=value`, the value as JSON or plain text.
-        plugins: Folders of drop-in plugins beside those that the config names.
+        plugins: Folders of drop-in plugins, in addition to those that the config names.
         registry: The components to check against; by default those of `discover`.
-        encoders_may_follow: Accept the name of an encoder that the registry lacks, because one may be added before `fit`.
+        encoders_may_follow: Accept the name of an encoder that the registry does not have, because it may be added before
+            `fit`.
 
     Returns:
-        The config, and sentences about how it was read.
+        The config, and notes about keys that were translated or renamed.
 
     Raises:
-        ConfigError: With every fault found.
+        ConfigError: With all faults.
     """
     document = (
         source

@@ -1,4 +1,4 @@
-"""The declaration that an option's value names something outside the model's folder."""
+"""The declaration that the value of an option names something outside the model's folder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 ALLOW = "Load with trust_plugins=True (--trust-plugins) if you trust where the model comes from."
 PUBLISHED = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
-"""A model's name at a hub: `name` or `organisation/name`."""
+"""Name of a published model: `name` or `organisation/name`."""
 
 
 def _given(value: Any) -> bool:
@@ -21,13 +21,16 @@ def _given(value: Any) -> bool:
 class Outside:
     """Declares that a field of the config or of a component's `Params` names a file, a folder, an address or code.
 
-    Use it as `file: Annotated[str | None, Outside("a file")] = Field(...)`. `anyrec.core.trust` reads it when a model is loaded.
+    `anyrec.core.trust` reads the declaration when a model is loaded.
 
     Attributes:
-        what: the thing that is named, with its article, as in "a file".
-        untrusted: what happens to the value in a model that is not trusted. `refuse`: the model is not loaded. `leave out`: the default is
-            taken, with a note. `check`: it is kept, and the code that would open it checks `Context.trusted` first.
-        names_something: whether a value names something; by default every value but None, False and the empty text.
+        what: Noun phrase for what is named, for example "a file".
+        untrusted: What happens to the value in a model that is not trusted. `refuse`: the model is not loaded. `leave out`: the
+            default replaces it, with a note. `check`: it stays, and the code that would open it checks `Context.trusted` first.
+        names_something: Returns True if a value names something; by default for all values except None, False and "".
+
+    Example:
+        file: Annotated[str | None, Outside("a file")] = Field(None, description="Blocked items.")
     """
 
     what: str
@@ -36,5 +39,5 @@ class Outside:
 
 
 def is_path(value: Any) -> bool:
-    """Whether the name of a pretrained model is a path: it does not look like a published name, or such a path exists here."""
+    """Return True if the name of a pretrained model is a path: it is not a published name, or such a path exists."""
     return isinstance(value, str) and (not PUBLISHED.fullmatch(value) or Path(value).exists())

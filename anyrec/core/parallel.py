@@ -1,7 +1,7 @@
-"""Rows shared out to threads of Python, each with one of torch; gradients and all.
+"""Rows distributed over Python threads, each of which runs torch on one thread. Gradients are supported.
 
-Many operations of a millisecond leave OpenMP's threads waiting for each other after each; a share of the rows on a thread of
-its own waits for no other (benchmarks/RESULTS.md).
+If each operation takes about a millisecond, OpenMP's threads wait for each other after every operation. Threads that compute
+their own rows from start to end do not wait (measurements in benchmarks/RESULTS.md).
 """
 
 from __future__ import annotations
@@ -21,18 +21,30 @@ Share = TypeVar("Share")
 Found = TypeVar("Found")
 _here = threading.local()
 MOST = 8
-"""Shares at once: Python begins the operations of all threads one at a time, and with more they would wait for that. Two were measured."""
+"""Maximum number of threads. Python starts the operations of all threads one after another, so that more threads would wait
+for each other. Two threads were measured."""
 
 
 def shares_of(rows: int, device: torch.device) -> list[range]:
-    """Rows in as many equal shares as there are threads; all in one on a GPU."""
+    """Cut rows into equal shares, one for each thread. On a GPU there is one share.
+
+    Args:
+        rows: Number of rows.
+        device: Device that computes.
+
+    Returns:
+        At least one range; an empty one if there are no rows.
+    """
     size = rows if device.type != "cpu" else math.ceil(rows / _threads())
     return [range(low, min(low + size, rows)) for low in range(0, rows, max(1, size))] or [range(0)]
 
 
 def on_threads(run: Callable[[Share], Found], shares: Sequence[Share]) -> list[Found]:
-    """`run` of each share on a thread of its own, where torch does not split its operations further; gradients and autocast as
-    they are for the caller."""
+    """Call `run` for each share in its own thread. Within it torch uses one thread, and the caller's gradient and autocast modes.
+
+    Returns:
+        The results, in the order of the shares.
+    """
     threads, before = min(_threads(), len(shares)), torch.get_num_threads()
     if threads == 1:
         return [run(share) for share in shares]
@@ -53,8 +65,10 @@ def on_threads(run: Callable[[Share], Found], shares: Sequence[Share]) -> list[F
 
 @contextmanager
 def nothing_else_shared() -> Iterator[None]:
-    """Within, all but what is shared out here is done by one thread. Where that is little, OpenMP's threads are better not woken:
-    for a while after each operation they keep the cores busy with waiting."""
+    """Let torch use one thread within the block, except in `on_threads` and `by_shares`, which keep their number of threads.
+
+    Use it if nearly all work is done in shares: after each operation OpenMP's threads keep the cores busy by waiting.
+    """
     _here.threads = before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -65,17 +79,28 @@ def nothing_else_shared() -> Iterator[None]:
 
 
 def generator() -> torch.Generator | None:
-    """What a share of `by_shares` draws from, so that it does not matter which is first; outside of one, torch's own."""
+    """Return the random generator of the current share, so that results do not depend on the order of threads.
+
+    None, which means torch's own generator, outside of `by_shares`.
+    """
     return getattr(_here, "generator", None)
 
 
 def by_shares(
     module: nn.Module, run: Callable[[Share, Tensor], Tensor], shares: Sequence[Share], values: Tensor
 ) -> Tensor:
-    """`run(share, values)` of every share, each on a thread of its own, end to end: (rows of all shares, ...).
+    """Call `run(share, values)` for each share in its own thread, and concatenate the results.
 
-    run: uses the parameters of `module` and `values`, to all of which gradients flow, once; what it draws at random it draws from
-    `generator()`. The same seed and number of shares give the same result, bit for bit.
+    The same seed and number of shares give the same result, bit for bit.
+
+    Args:
+        module: The module whose parameters `run` uses.
+        run: Returns (rows of the share, ...). It must draw random numbers from `generator()`.
+        shares: What to pass to `run`.
+        values: A tensor that `run` uses. Gradients flow to it and to the parameters of `module`, once.
+
+    Returns:
+        (rows of all shares, ...).
     """
     if len(shares) == 1:
         return run(shares[0], values)
@@ -83,13 +108,13 @@ def by_shares(
 
 
 class _Shares(torch.autograd.Function):
-    """Each share keeps a graph of its own; the gradients of all are added up in the order of the shares."""
+    """Runs the shares, each with its own autograd graph. Their gradients are summed in the order of the shares."""
 
     @staticmethod
     def forward(
         ctx: Any, run: Any, shares: Sequence[Any], training: bool, values: Tensor, *parameters: Tensor
     ) -> Tensor:
-        """training: whether anything is drawn at random; else torch's generator is left as it is."""
+        """Run all shares. training: whether random numbers are drawn; if not, torch's generator is not advanced."""
 
         def share(one: tuple[Any, int]) -> tuple[Tensor, Tensor]:
             leaf = values.detach().requires_grad_(ctx.needs_input_grad[3])
@@ -121,6 +146,7 @@ class _Shares(torch.autograd.Function):
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
+    """Set what `generator` returns in this thread within the block."""
     _here.generator = torch.Generator().manual_seed(seed)
     try:
         yield
@@ -129,4 +155,5 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 def _threads() -> int:
+    """The number of threads for shares."""
     return min(getattr(_here, "threads", None) or torch.get_num_threads(), MOST)

@@ -1,4 +1,4 @@
-"""One progress bar for all long work; nothing where there is no terminal."""
+"""The progress bar of all long operations. Without a terminal nothing is shown."""
 
 from __future__ import annotations
 
@@ -9,18 +9,33 @@ from typing import Protocol
 
 
 class Bar(Protocol):
+    """A progress bar."""
+
     def advance(self, amount: float = 1, text: str | None = None) -> None:
-        """Move on by `amount` of the total, perhaps with another text."""
+        """Advance the bar.
+
+        Args:
+            amount: Share of the total that is done.
+            text: Description from now on; None shows the first one.
+        """
 
 
 class Silent:
+    """A progress bar that shows nothing."""
+
     def advance(self, amount: float = 1, text: str | None = None) -> None:
         pass
 
 
 @contextmanager
 def progress_bar(description: str, total: float, shown: bool = True) -> Iterator[Bar]:
-    """A bar of `total` steps on standard error."""
+    """Show a progress bar on standard error until the block ends.
+
+    Args:
+        description: Text before the bar.
+        total: Number of steps.
+        shown: Whether to show a bar at all.
+    """
     if not shown or not sys.stderr.isatty():
         yield Silent()
         return

@@ -1,4 +1,4 @@
-"""Rows of different lengths (n-grams, tags, sequences, several images) as two flat tensors."""
+"""Rows of different lengths (n-grams, tags, sequences, several images) as two flat tensors, and prepared columns."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ from torch import Tensor
 
 
 class Ragged(NamedTuple):
-    """`rows` lists laid end to end.
+    """Lists of different lengths, one for each row, concatenated.
 
-    values: (total, ...) the elements of all rows, in row order.
-    offsets: (rows + 1,) int64; row i is `values[offsets[i]:offsets[i + 1]]`.
+    Attributes:
+        values: (total, ...) the elements of all rows, in row order.
+        offsets: (rows + 1,) int64; row i is `values[offsets[i]:offsets[i + 1]]`.
+
+    Example:
+        Ragged(torch.tensor([3, 1, 4]), torch.tensor([0, 2, 2, 3]))  # the rows [3, 1], [] and [4]
     """
 
     values: Tensor
@@ -21,18 +25,24 @@ class Ragged(NamedTuple):
 
     @property
     def lengths(self) -> Tensor:
-        """(rows,) int64"""
+        """(rows,) int64, the length of each row."""
         return self.offsets[1:] - self.offsets[:-1]
 
     @property
     def rows(self) -> int:
+        """The number of rows."""
         return self.offsets.numel() - 1
 
     def to(self, device: torch.device | str) -> Ragged:
+        """Return a copy on another device."""
         return Ragged(self.values.to(device), self.offsets.to(device))
 
     def select(self, index: Tensor) -> Ragged:
-        """The rows named by `index: (batch,) int64`, in that order."""
+        """Return some rows.
+
+        Args:
+            index: (batch,) int64 row numbers, in any order.
+        """
         lengths = self.lengths.index_select(0, index)
         offsets = torch.zeros(index.numel() + 1, dtype=torch.int64, device=index.device)
         torch.cumsum(lengths, 0, out=offsets[1:])
@@ -42,19 +52,33 @@ class Ragged(NamedTuple):
         return Ragged(self.values.index_select(0, positions), offsets)
 
     def row_of_value(self) -> Tensor:
-        """(total,) int64: which row each value belongs to."""
+        """Return (total,) int64, the row that each value belongs to."""
         rows = torch.arange(self.rows, device=self.offsets.device)
         return rows.repeat_interleave(self.lengths, output_size=self.values.shape[0])
 
     def mean(self, values: Tensor | None = None) -> Tensor:
-        """(rows, ...) the mean of each row's `values: (total, ...)` (default its own); an empty row gives zeros."""
+        """Return the mean of each row.
+
+        Args:
+            values: (total, ...) values to average instead of the row's own.
+
+        Returns:
+            (rows, ...); zeros for an empty row.
+        """
         values = self.values if values is None else values
         total = values.new_zeros((self.rows, *values.shape[1:])).index_add(0, self.row_of_value(), values)
         count = self.lengths.clamp(min=1).to(values.dtype)
         return total / count.view(-1, *[1] * (values.dim() - 1))
 
     def pad(self, fill: float = 0.0) -> tuple[Tensor, Tensor]:
-        """(rows, longest, ...) padded at the end, and the mask (rows, longest) of what is real."""
+        """Pad the rows at the end.
+
+        Args:
+            fill: Value of the padding.
+
+        Returns:
+            (rows, longest, ...) values, and (rows, longest) bool, False for padding.
+        """
         lengths = self.lengths
         longest = int(lengths.max()) if self.rows else 0
         mask = torch.arange(longest, device=self.offsets.device)[None, :] < lengths[:, None]
@@ -64,14 +88,18 @@ class Ragged(NamedTuple):
 
 
 Values = Tensor | Ragged | Mapping[str, Tensor | Ragged]
-"""What an encoder's `prepare` may return: anything whose first dimension is rows."""
+"""What an encoder's `prepare` can return: one or more tensors whose first dimension is the rows."""
 
 
 class Prepared(NamedTuple):
-    """A column made ready for `forward`.
+    """A column that is ready for `forward`.
 
-    values: one row a record; rows that are absent hold any finite stand-in.
-    present: (rows,) bool
+    Attributes:
+        values: One row for each record. Absent rows hold any finite value.
+        present: (rows,) bool, False for a missing value.
+
+    Example:
+        Prepared(torch.tensor([[0.5], [0.0]]), torch.tensor([True, False]))  # the second record has no value
     """
 
     values: Values
@@ -79,7 +107,12 @@ class Prepared(NamedTuple):
 
 
 def select(values: Values, index: Tensor) -> Values:
-    """The rows of `values` named by `index: (batch,) int64`."""
+    """Return some rows.
+
+    Args:
+        values: Prepared values.
+        index: (batch,) int64 row numbers, in any order.
+    """
     if isinstance(values, Ragged):
         return values.select(index)
     if isinstance(values, Tensor):
@@ -91,7 +124,7 @@ def select(values: Values, index: Tensor) -> Values:
 
 
 def move(values: Values, device: torch.device | str) -> Values:
-    """`values` on another device."""
+    """Return a copy of prepared values on another device."""
     if isinstance(values, (Tensor, Ragged)):
         return values.to(device)
     return {name: part.to(device) for name, part in values.items()}

@@ -1,8 +1,8 @@
-"""Settings and random state of the whole process: the only module that changes them.
+"""Settings and random state of the whole process. No other module changes them.
 
-`anyrec` on the command line owns its process: `own_process` sets what makes training faster, once. In a program that
-imports anyrec as a library, nothing is set at import; training borrows what can be given back (`training_memory`), and
-random generators are as they were before each call (`seeded`). ANYREC_PROCESS_SETTINGS=0 switches all settings off.
+The command line owns its process and makes settings that speed up training, once (`own_process`). A program that imports anyrec
+as a library keeps its settings: training changes only what it can restore (`training_memory`), and random generators are
+restored after each call (`seeded`). ANYREC_PROCESS_SETTINGS=0 switches all settings off.
 """
 
 from __future__ import annotations
@@ -18,21 +18,22 @@ from typing import Any
 SWITCH = "ANYREC_PROCESS_SETTINGS"
 TRIM_THRESHOLD, MMAP_THRESHOLD, ARENA_MAX = -1, -3, -8
 KEPT = 1 << 30
-"""Bytes that may stay free at the top of the heap."""
+"""Bytes that glibc may keep free at the top of the heap."""
 LARGEST = 32 << 20
-"""Bytes of the largest block that glibc takes from its heap; larger ones go to the system."""
+"""Bytes of the largest block that glibc allocates from its heap. It maps larger blocks separately and unmaps them when freed."""
 USUAL = {MMAP_THRESHOLD: LARGEST, TRIM_THRESHOLD: 2 * LARGEST}
-"""What glibc arrives at by itself once a block of LARGEST bytes was freed, which training does."""
+"""The thresholds that glibc's own heuristic sets after a block of LARGEST bytes was freed, as happens in training."""
 
 _owned = False
 
 
 def own_process() -> None:
-    """Set what makes training faster for the rest of the process; for programs that are anyrec alone, before torch is imported.
+    """Make settings that speed up training, for the rest of the process. Call it before torch is imported.
 
-    - torch asks for huge pages of 2 MB: finding pages of 4 KB took a tenth of a training step (benchmarks/RESULTS.md). It
-      reads the variable when it makes its first tensor.
-    - glibc keeps freed memory (`training_memory`), with one heap for all threads, since it keeps little of further heaps.
+    - torch requests huge pages of 2 MB: looking up pages of 4 KB took a tenth of a training step (benchmarks/RESULTS.md). torch
+      reads the variable when it creates its first tensor.
+    - glibc keeps freed memory (`training_memory`) and uses one heap for all threads, since it keeps little memory of further
+      heaps.
     """
     global _owned
     if _enabled():
@@ -43,11 +44,11 @@ def own_process() -> None:
 
 @contextmanager
 def training_memory() -> Iterator[None]:
-    """Within, the C library keeps the memory that a training step frees, so that the next step need not ask for it again.
+    """Let the C library keep the memory that a training step frees, within the block, so that the next step can use it again.
 
-    By default glibc gives every block of some megabytes back to the system, and new pages must be cleared: a third of a
-    training step (benchmarks/RESULTS.md). At the end, what is free is given back, and the thresholds are as glibc sets
-    them by itself. Does nothing with another C library, or in a process that has these settings (`own_process`).
+    By default glibc returns every block of several megabytes to the system, and the system must clear new pages: a third of a
+    training step (benchmarks/RESULTS.md). At the end, free memory is returned and the thresholds are those of glibc's own
+    heuristic. Does nothing with another C library, or if `own_process` has made these settings.
     """
     if _owned or not _enabled():
         yield
@@ -64,10 +65,11 @@ def training_memory() -> Iterator[None]:
 
 @contextmanager
 def seeded(seed: int, device: Any = None) -> Iterator[None]:
-    """Within, the global generators of Python, numpy and torch start from `seed`; afterwards they are as they were before.
+    """Seed the global random generators of Python, numpy and torch within the block, and restore them afterwards.
 
     Args:
-        device: The torch device whose generator is set, too.
+        seed: The seed.
+        device: A torch device whose generator is seeded as well, if it is a CUDA device.
     """
     import numpy as np
     import torch

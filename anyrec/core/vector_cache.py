@@ -1,7 +1,7 @@
-"""A disk cache of vectors that are costly to compute: one row for each distinct value under one set of parameters.
+"""A disk cache of vectors that are expensive to compute: one row for each distinct value and set of parameters.
 
-New rows go into a file of their own, merged with those that are not larger: n values, come one by one, lie in about log2(n) files,
-and each is written again as many times at most.
+New rows are written to a new file, merged with the files that are not larger. If n values come one by one, there are about
+log2(n) files, and each value is rewritten at most log2(n) times.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ KEY = "u8,u8"
 
 
 def cache_folder(given: Path | None = None) -> Path:
-    """`given`, else `ANYREC_CACHE`, else the user's cache folder."""
+    """Return `given` if there is one, else the folder of ANYREC_CACHE, else the user's cache folder."""
     if given is not None:
         return given
     if "ANYREC_CACHE" in os.environ:
@@ -33,18 +33,23 @@ def cache_folder(given: Path | None = None) -> Path:
 
 
 def digest_of(value: bytes) -> bytes:
+    """Return a 16-byte digest, which identifies a value in the cache."""
     return hashlib.blake2b(value, digest_size=16).digest()
 
 
 def cached_vectors(
     keys: Sequence[bytes], parameters: str, compute: Callable[[list[int]], Tensor], folder: Path | None = None
 ) -> Tensor:
-    """(keys, dim) float32: read where known, computed for the rest, and kept for the next time.
+    """Read vectors from the cache; compute those that it does not have, and add them.
 
     Args:
         keys: 16-byte digests of the values.
-        parameters: Whatever else decides the result; another text, other files.
-        compute: Places in `keys`, without repeats, -> their rows. Also called for rows of a damaged file.
+        parameters: A text with everything else that determines the vectors.
+        compute: Takes distinct positions in `keys` and returns their vectors, (positions, dim).
+        folder: Folder of the cache; by default that of `cache_folder`.
+
+    Returns:
+        (keys, dim) float32.
     """
     wanted = np.frombuffer(b"".join(keys), np.uint64).reshape(-1, 2).copy().view(KEY).reshape(-1)
     distinct, first, place = np.unique(wanted, return_index=True, return_inverse=True)
@@ -70,9 +75,14 @@ def cached_vectors(
 
 
 def _add(folder: Path, name: str, keys: np.ndarray, rows: Tensor, kept: dict[Path, tuple[np.ndarray, Tensor]]) -> None:
-    """Write new rows (keys ascending), merged with the files that are not larger. kept: what each file holds.
+    """Write new rows, merged with the files that are not larger. Without write access (full or read-only disk) nothing happens.
 
-    A cache that cannot be written (a full or read-only disk) is only slower.
+    Args:
+        folder: Folder of the cache.
+        name: Start of the file name, which stands for the parameters.
+        keys: (rows,) ascending.
+        rows: (rows, dim).
+        kept: Keys and rows of each existing file.
     """
     merged = []
     for path, (known, values) in sorted(kept.items(), key=lambda one: len(one[1][0])):
@@ -95,7 +105,7 @@ def _add(folder: Path, name: str, keys: np.ndarray, rows: Tensor, kept: dict[Pat
 
 
 def _read(path: Path) -> tuple[np.ndarray, Tensor]:
-    """The keys of a file, ascending, and their rows; none if it is damaged or was just merged into another."""
+    """The keys of a file, ascending, and their rows; none if the file is damaged or was just merged into another one."""
     try:
         stored = load_file(path)
         keys = stored["keys"].numpy().view(np.uint64).view(KEY).reshape(-1)
