@@ -74,7 +74,7 @@ def spectrum(path: Path, bands: int, seconds: float) -> np.ndarray:
     padded = np.pad(samples, (0, max(0, WINDOW - len(samples))))
     frames = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[:: WINDOW // 2] * np.hanning(WINDOW)
     energy = np.abs(np.fft.rfft(frames, axis=1)) ** 2  # (frames, WINDOW // 2 + 1)
-    # Edges of the bands from 50 Hz to half the sampling rate, as positions among the frequencies; each band has at least one.
+    # Edges of the bands, from 50 Hz to half the sampling rate, as positions among the frequencies. No band is empty.
     edges = np.geomspace(50, rate / 2, bands + 1) / (rate / 2) * (energy.shape[1] - 1)
     cumulative = np.concatenate([np.zeros((len(energy), 1)), np.cumsum(energy, 1)], 1)
     low, high = np.floor(edges[:-1]).astype(int), np.ceil(edges[1:]).astype(int) + 1

@@ -1,8 +1,8 @@
 """Layer 0: config, plugins, errors and files. It knows nothing about recommending; every other layer uses it.
 
 Config
-- `config/`: every key of the config. `load_config`: reading it. `check_config`: checks that need no data. `schema`: its JSON
-  Schema. `legacy`: the older format. `renamed`: former names of keys. `strict_json`: JSON values.
+- `config/`: every key of the config. `load_config`: reading it. `check_config`: checks that need no data. `schema`: its
+  JSON Schema. `legacy`: the older format. `renamed`: former names of keys. `strict_json`: JSON values.
 
 Plugins
 - `contracts/`: the base class of each kind of component. `hooks`: installed packages. `discovery`: finding components.
@@ -18,6 +18,7 @@ Files
 - `files`: complete or not at all. `outputs`: can an output be written? `manifest`, `saved_files`: reading saved models.
 
 Process
-- `errors`: all errors. `values`: values in messages. `types`: types of JSON values. `progress`: the progress bar. `parallel`:
-  threads. `runtime`: settings of the process. `hardware`: what the processor supports. `deadline`: a time limit.
+- `errors`: all errors. `values`: values in messages. `types`: types of JSON values. `progress`: the progress bar.
+  `parallel`: threads. `runtime`: settings of the process. `hardware`: what the processor supports. `deadline`: a time
+  limit.
 """

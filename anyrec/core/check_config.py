@@ -23,8 +23,8 @@ def config_faults(config: Config, registry: Registry, encoders_may_follow: bool 
     Args:
         config: The config.
         registry: The components.
-        encoders_may_follow: Accept the name of an encoder that the registry does not have, because it may be added before
-            `fit`.
+        encoders_may_follow: Accept the name of an encoder that the registry does not have, because it may be added
+            before `fit`.
     """
     checker = _Checker(config, registry)
     for place in components(config):
@@ -136,7 +136,7 @@ class _Checker:
         if negatives.named() and negatives.type in self.registry.names("sampler"):
             losses = self.registry.get("sampler", negatives.type).losses
             if losses is not None and config.loss.type not in losses:
-                what = f"'{config.loss.type}' compares a positive with negatives, and negatives.type={negatives.type} draws none."
+                what = f"'{config.loss.type}' compares a positive with negatives, and '{negatives.type}' draws none."
                 hint = f"Use {' or '.join(repr(name) for name in losses)}, or a sampler that draws negatives."
                 self.faults.append(Fault("/loss/type", what, hint, "combination"))
 

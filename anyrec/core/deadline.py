@@ -9,7 +9,8 @@ from contextlib import suppress
 
 
 class Deadline:
-    """Shuts down the watched sockets when the time is over, so that a read in progress fails. Closes them when the block ends.
+    """Shuts down the watched sockets when the time is over, so that a read in progress fails. Closes them when the
+    block ends.
 
     Args:
         seconds: The time limit.

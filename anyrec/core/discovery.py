@@ -1,7 +1,8 @@
 """Finds components: the built-in ones, those of installed packages, and those of drop-in folders.
 
-The files of a folder are parsed, not imported: the name and kind of a component are constants in its source. Listing plugins
-therefore loads no torch and runs no foreign code, and a file is imported only when the config names one of its components.
+The files of a folder are parsed, not imported: the name and kind of a component are constants in its source. Listing
+plugins therefore loads no torch and runs no foreign code, and a file is imported only when the config names one of its
+components.
 """
 
 from __future__ import annotations
@@ -67,8 +68,8 @@ def discover(folders: Iterable[str | Path] = (), drop_in: bool = True, *, warn: 
     Args:
         folders: Folders of drop-in plugins. Folders that do not exist are skipped.
         drop_in: Whether to read `./plugins` as well.
-        warn: Whether to log a warning for each plugin file or package that cannot be read. They are in `Registry.broken`
-            in any case, and do not keep other components from being used.
+        warn: Whether to log a warning for each plugin file or package that cannot be read. They are in
+            `Registry.broken` in any case, and do not keep other components from being used.
 
     Raises:
         ConfigError: Two components of one kind have the same name.
@@ -154,7 +155,7 @@ def _parse(path: Path) -> ast.Module:
 
 
 def _refuse_bare_shelves(tree: ast.Module, path: Path) -> None:
-    """Refuse an import of `encoders.text`, which would be a second copy of `anyrec.encoders.text` with other classes."""
+    """Refuse an import of `encoders.text`, which would be a second copy of the module `anyrec.encoders.text`."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and not node.level:
             names = [node.module or ""]
@@ -170,7 +171,7 @@ def _refuse_bare_shelves(tree: ast.Module, path: Path) -> None:
 
 
 def _components(tree: ast.Module, path: Path, module: str, origin: str) -> list[Plugin]:
-    """The components among the classes of a file: those that have a base class of `KINDS`, a `type` and a public name."""
+    """The components of a file: its classes with a base class of `KINDS`, a `type` and a public name."""
     classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
     found = []
     for node in classes.values():
@@ -214,7 +215,7 @@ def _ancestry(node: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> list[ast.
 
 
 def _constants(*nodes: ast.ClassDef) -> dict[str, str]:
-    """The constants `type`, `group`, `role` and `preferred` that classes define; those of later classes take precedence."""
+    """The constants `type`, `group`, `role` and `preferred` of classes; those of later classes take precedence."""
     constants: dict[str, str] = {}
     for statement in (statement for node in nodes for statement in node.body):
         if isinstance(statement, ast.Assign):

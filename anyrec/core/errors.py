@@ -145,8 +145,8 @@ def checked_path(value: Any, where: str, error: type[InputError] = InputError) -
         error: Class of the error to raise.
 
     Raises:
-        InputError: An `error`, if `value` is neither a string nor a path object, or if the system cannot look the path up:
-            it is too long, holds a NUL character, or is inside a folder without permission.
+        InputError: An `error`, if `value` is neither a string nor a path object, or if the system cannot look the path
+            up: it is too long, holds a NUL character, or is inside a folder without permission.
     """
     if not isinstance(value, (str, os.PathLike)):
         what = f"expected a path; found {repr(value)[:60]}."

@@ -1,8 +1,8 @@
 """Files and folders that are written completely or not at all, locks on them, and their hashes.
 
-A writer fills a hidden workspace beside its target, `.NAME.writing-PID-N`, and holds a lock on it until it ends. A workspace
-without a lock is the leftover of a dead process. The next writer of the same target removes it, after it has finished a
-replacement that the dead process had begun.
+A writer fills a hidden workspace in the folder of its target, `.NAME.writing-PID-N`, and holds a lock on it until it
+ends. A workspace without a lock is the leftover of a dead process. The next writer of the same target removes it, after
+completing a replacement that the dead process had begun.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from anyrec.core.errors import Fault, OutputError
 from anyrec.core.outputs import is_stream, output_errors
 
 NEW, OLD, READY = "new", "old", "ready"
-"""In a workspace: what is written, what it replaces, and the mark that all files of a group are complete."""
+"""Names in a workspace: the new version, the old version, and the mark that all files of a group are complete."""
 EXCHANGE = 2
 """RENAME_EXCHANGE of renameat2(2)."""
 LONGEST = 200
-"""Bytes of a target's name that its workspace's name repeats: names of files end at 255 bytes."""
+"""Maximum number of bytes of a target's name in the name of its workspace. File names have at most 255 bytes."""
 
 _count = itertools.count()
 _held: dict[Path, int] = {}
-"""Folders that a thread of this process holds by `exclusive`, and its identifier."""
+"""Identifier of the thread of this process that holds each folder by `exclusive`."""
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a temporary path to write to; when the block ends the file is synced and replaces `path`.
+    """Yield a temporary path to write to. When the block ends, the file is synced and replaces `path`.
 
     A device, a pipe or /dev/stdout is written to directly; a symbolic link is followed.
 
@@ -59,13 +59,15 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_files(folder: Path, name: str) -> Iterator[Path]:
-    """Yield a temporary folder; when the block ends its files replace those of the same paths in `folder`, as one unit.
+    """Yield a temporary folder. When the block ends, its files replace the files of the same paths in `folder`, as one
+    unit.
 
-    Other files in `folder` stay. A process killed while it replaces the files leaves the rest to the next writer of the group.
+    Other files in `folder` stay. If the process is killed while it replaces the files, the next writer of the group
+    completes the replacement.
 
     Args:
-        folder: Made if it is missing.
-        name: Of the group. Writers of the same group in the same folder exclude each other.
+        folder: The folder; created if it is missing.
+        name: Name of the group. Writers of the same group in the same folder exclude each other.
 
     Raises:
         OutputError: A file cannot be written, or another process is writing the group.
@@ -84,11 +86,11 @@ def atomic_files(folder: Path, name: str) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(place: Path, last: str) -> Iterator[Path]:
-    """Yield a temporary folder to fill; when the block ends it is synced and replaces `place`.
+    """Yield a temporary folder to fill. When the block ends, it is synced and replaces `place`.
 
     Args:
         place: The folder to write.
-        last: The file whose presence says that the rest is there.
+        last: The file whose presence shows that all others are complete.
 
     Raises:
         OutputError: The folder cannot be written, or another process is writing it. The old folder is untouched.
@@ -104,10 +106,18 @@ def atomic_folder(place: Path, last: str) -> Iterator[Path]:
 
 
 def find_folder(place: Path, last: str) -> Path | None:
-    """The folder that `atomic_folder` wrote at `place`, after a replacement that a dead process had begun is completed.
+    """Find the folder that `atomic_folder` wrote at `place`. A replacement that a dead process had begun is completed
+    first.
 
-    If that is not permitted, the complete copy beside `place` is returned. A folder that was removed stays removed: a copy counts
-    only if its writer had already moved the old folder away.
+    A folder that was removed stays removed: a complete copy counts only if its writer had already moved the old folder
+    away.
+
+    Args:
+        place: The folder.
+        last: The file whose presence shows that all others are complete.
+
+    Returns:
+        `place`, or the complete copy in a workspace if there is no permission to move it; None if there is neither.
     """
     if (place / last).is_file():
         return place
@@ -122,10 +132,10 @@ def find_folder(place: Path, last: str) -> Path | None:
 
 @contextmanager
 def exclusive(place: Path) -> Iterator[None]:
-    """Hold `place` so that no other process or thread writes it. A lock of a dead process does not count.
+    """Lock `place` within the block, so that no other process or thread writes it. A lock of a dead process is ignored.
 
     Raises:
-        OutputError: Another process holds it, which the message names.
+        OutputError: Another process has the lock; the message names the process.
     """
     place, thread = _real(place), threading.get_ident()
     if _held.get(place) == thread:
@@ -145,6 +155,7 @@ def exclusive(place: Path) -> Iterator[None]:
 
 
 def sha256_of(path: Path) -> str:
+    """Return the sha256 of a file, as hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -161,7 +172,7 @@ def _real(path: Path) -> Path:
 
 
 def _hidden(target: Path, end: str) -> Path:
-    """The name beside `target` of a file or folder of a writer."""
+    """The hidden path, in the folder of `target`, of a writer's lock or workspace. end: last part of its name."""
     name = os.fsencode(target.name)
     short = name if len(name) <= LONGEST else name[: LONGEST - 20] + hashlib.sha256(name).hexdigest()[:20].encode()
     return target.with_name(f".{os.fsdecode(short)}.{end}")
@@ -169,7 +180,7 @@ def _hidden(target: Path, end: str) -> Path:
 
 @contextmanager
 def _parents(target: Path) -> Iterator[None]:
-    """Make the missing parents of `target`, and remove them again if the block raises and they are empty."""
+    """Create the missing parents of `target`; if the block raises, remove those that are empty."""
     missing = list(itertools.takewhile(lambda folder: not folder.exists(), target.parents))
     with output_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -186,7 +197,7 @@ def _parents(target: Path) -> Iterator[None]:
 
 @contextmanager
 def _workspace(target: Path) -> Iterator[Path]:
-    """A new, locked folder beside `target`, removed when the block ends; leftovers of dead processes are cleared first."""
+    """Clear leftovers of dead processes, and yield a new, locked workspace of `target` until the block ends."""
     with _parents(target):
         for folder in _workspaces(target):
             _clear(folder, target)
@@ -204,7 +215,7 @@ def _workspace(target: Path) -> Iterator[Path]:
 
 
 def _new_workspace(target: Path) -> tuple[Path, int]:
-    """A locked workspace. Another writer may remove it before it is locked; then the next is tried."""
+    """Create a locked workspace. Another writer can remove it before it is locked; then another one is created."""
     while True:
         folder = _hidden(target, f"writing-{os.getpid()}-{next(_count)}")
         try:
@@ -221,7 +232,7 @@ def _new_workspace(target: Path) -> tuple[Path, int]:
 
 
 def _workspaces(target: Path) -> list[Path]:
-    """All workspaces of writers of `target`, the newest first."""
+    """The workspaces of all writers of `target`, the newest first."""
     found = target.parent.glob(glob.escape(_hidden(target, "").name) + "writing-*")
     return sorted(filter(Path.is_dir, found), key=_changed, reverse=True)
 
@@ -234,7 +245,7 @@ def _changed(folder: Path) -> int:
 
 
 def _clear(workspace: Path, target: Path) -> None:
-    """Remove the workspace of a dead process, after its replacement of `target` is completed if it had begun."""
+    """Remove the workspace of a dead process, after completing a replacement of `target` that it had begun."""
     handle = _lock(workspace, os.O_RDONLY) if workspace.is_dir() else None
     if handle is None:
         return
@@ -249,12 +260,16 @@ def _clear(workspace: Path, target: Path) -> None:
 
 
 def _lock(path: Path, flags: int, unsupported: bool = False) -> int | None:
-    """A descriptor of `path` that holds its lock; None if another holds it, or if the path is gone or another by now.
+    """Lock a file or folder.
 
     Args:
-        path: Of a file or folder.
+        path: The file or folder.
         flags: As for `os.open`.
         unsupported: Return a descriptor also if the file system has no locks.
+
+    Returns:
+        A descriptor that holds the lock; None if another process has it, or if the path was removed or replaced
+        meanwhile.
     """
     handle = os.open(path, flags, 0o666)
     try:
@@ -271,7 +286,11 @@ def _lock(path: Path, flags: int, unsupported: bool = False) -> int | None:
 
 
 def _locked_file(path: Path, place: Path) -> int:
-    """A descriptor of the locked file `path`, which names this process. Raises OutputError if a living process holds `place`."""
+    """Lock the file `path` and write the number of this process into it.
+
+    Raises:
+        OutputError: A living process holds the lock of `place`.
+    """
     for _ in range(10):
         handle = _lock(path, os.O_RDWR | os.O_CREAT, unsupported=True)
         if handle is not None:
@@ -283,12 +302,12 @@ def _locked_file(path: Path, place: Path) -> int:
         if owner:
             what = f"process {owner} is writing here."
             raise OutputError(Fault(str(place), what, "Wait until it has finished, or write elsewhere.", "in use"))
-        time.sleep(0.01)  # its owner has just taken it, or has just let it go
+        time.sleep(0.01)  # its owner has just locked or released it
     raise OutputError(Fault(str(place), "another process is writing here.", "Wait until it has finished.", "in use"))
 
 
 def _replace_folder(new: Path, place: Path, old: Path) -> None:
-    """Put `new` at `place`: by an exchange that no reader can see halfway, or by two renames where there is none."""
+    """Move `new` to `place`: by an atomic exchange if the file system has it, else by two renames."""
     if not place.exists():
         new.rename(place)
         return
@@ -303,7 +322,7 @@ def _replace_folder(new: Path, place: Path, old: Path) -> None:
 
 
 def _exchanged(one: Path, other: Path) -> bool:
-    """True if the two paths have changed places in one step (Linux, on most of its file systems)."""
+    """Exchange two paths atomically. Returns False if that is not possible (it is on most file systems of Linux)."""
     try:
         rename = ctypes.CDLL(None).renameat2
     except (AttributeError, OSError):
@@ -313,7 +332,7 @@ def _exchanged(one: Path, other: Path) -> bool:
 
 
 def _move_files(new: Path, folder: Path) -> None:
-    """Move each file below `new` to the same path below `folder`; those that were moved before are gone from `new`."""
+    """Move each file below `new` to the same path below `folder`. Files that were moved before are not in `new`."""
     for path in sorted(path for path in new.rglob("*") if not path.is_dir()):
         target = folder / path.relative_to(new)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -321,9 +340,9 @@ def _move_files(new: Path, folder: Path) -> None:
 
 
 def _finish(path: Path, folder: Path) -> None:
-    """Sync a file and give it the permissions that the umask leaves, which `folder` was made with.
+    """Sync a file and give it the permissions of the umask, which `folder` was created with.
 
-    Some libraries write with permissions for the owner alone.
+    Some libraries write files that only the owner can read.
     """
     wanted = folder.stat().st_mode & 0o666
     if path.stat().st_mode & 0o777 != wanted:
@@ -333,7 +352,7 @@ def _finish(path: Path, folder: Path) -> None:
 
 
 def _sync_tree(new: Path, last: str = "") -> None:
-    """Sync all files and folders below `new`; `last` after the others."""
+    """Sync all files and folders below `new`, and the file `last` after the others."""
     for path in sorted(new.rglob("*"), key=lambda path: path.name == last):
         if path.is_dir():
             _sync(path)

@@ -110,7 +110,7 @@ class InstalledPackage:
 
 
 def installed_packages() -> Iterator[InstalledPackage]:
-    """Import the entry points of the group `anyrec` and call their hooks. An entry point that fails yields its fault."""
+    """Import the entry points of the group `anyrec` and call their hooks. If one fails, its fault is returned."""
     for point in entry_points(group=GROUP):
         package = InstalledPackage(point.dist.name if point.dist is not None else point.value)
         try:

@@ -36,8 +36,8 @@ def load_config(
         overrides: `key.of.section=value`, the value as JSON or plain text.
         plugins: Folders of drop-in plugins, in addition to those that the config names.
         registry: The components to check against; by default those of `discover`.
-        encoders_may_follow: Accept the name of an encoder that the registry does not have, because it may be added before
-            `fit`.
+        encoders_may_follow: Accept the name of an encoder that the registry does not have, because it may be added
+            before `fit`.
 
     Returns:
         The config, and notes about keys that were translated or renamed.

@@ -1,7 +1,7 @@
-"""The manifest of a model or an index: which files belong to it, with the sha256 of each. No other file is read.
+"""The manifest of a model or an index: the files that belong to it, with the sha256 of each. No other file is read.
 
-A folder is replaced as a whole (`anyrec.core.files.atomic_folder`). `read_version` gives a reader one whole version, even if a writer
-replaces the folder meanwhile.
+A folder is replaced as a whole (`anyrec.core.files.atomic_folder`). `read_version` returns one whole version to a
+reader, even if a writer replaces the folder meanwhile.
 """
 
 from __future__ import annotations
@@ -29,28 +29,40 @@ MODEL, INDEX = "config.json", "ids.arrow"
 MOST_BYTES = 64 << 20
 """Largest manifest or state file that is parsed, in bytes."""
 DEEPEST = 6
-"""Levels of folders below the manifest."""
+"""Maximum levels of folders below the manifest."""
 ATTEMPTS = 20
-"""Times that a folder which is being replaced is read again."""
+"""Maximum number of attempts to read a folder that is being replaced."""
 PAUSE = 0.02
-"""Seconds before it is read again: a replacement takes two renames."""
+"""Seconds before the next attempt: a replacement takes two renames."""
 AT_ONCE = 2
-"""Attempts to read the folder in place. A writer that is faster than the reader is then met with `_held_open`."""
+"""Attempts to read the folder in place. If the writer is faster than the reader, later attempts use `_held_open`."""
 OPEN_FILES = Path("/proc/self/fd")
 """Where Linux names the open files of this process."""
 STRAY = {".DS_Store", "Thumbs.db", "desktop.ini"}
-"""Files that desktops write into every folder they show."""
-
+"""Files that desktop programs write into every folder that they show."""
 
 _held: dict[Path, tuple[set[str], list[Fault]]] = {}
 """Folders of `_held_open`, and what `files_below` found where their files are."""
 
 
 class Manifest:
-    """A parsed manifest. `document`: its JSON object; `folder`: where its files are read; `place`: the folder that the user knows."""
+    """A parsed manifest, which keeps its file open.
+
+    Args:
+        folder: Folder to read files from.
+        hint: How to fix a damaged folder, for errors.
+        place: The folder as the user knows it, if it is not `folder`.
+
+    Attributes:
+        document: Its JSON object.
+        folder: Folder to read files from.
+        place: The folder as the user knows it.
+
+    Raises:
+        ModelError: The file is missing or not a JSON object.
+    """
 
     def __init__(self, folder: Path, hint: str, place: Path | None = None):
-        """Read and parse the manifest. hint: what to do about a damaged one. Raises ModelError."""
         self.folder, self.hint, self.place = folder, hint, place or folder
         self._bytes, self._file = _read_open(folder / MANIFEST, hint)
         self.document: dict[str, Any] = {}
@@ -67,11 +79,12 @@ class Manifest:
         self.close()
 
     def close(self) -> None:
+        """Close the file."""
         os.close(self._file)
 
     @property
     def is_current(self) -> bool:
-        """Whether this manifest is still the one in the folder. Its open file keeps the inode from being used again."""
+        """True if the folder still has this manifest. Since its file is open, no other file can get its inode."""
         if self.folder in _held:
             return True
         path = self.folder / MANIFEST
@@ -81,15 +94,18 @@ class Manifest:
             return False
 
     def check(self, kinds: Mapping[str, type | tuple[type, ...]], elsewhere: Iterable[str] = ()) -> dict[str, Any]:
-        """The document, if its values have the right types and its `files` are exactly those in the folder.
+        """Check the manifest and all files of the folder.
 
         Args:
-            kinds: the type of each required key; `files` is always required.
-            elsewhere: folders below this one whose files another manifest lists, or that are a cache.
+            kinds: The type of each required key; `files` is always required.
+            elsewhere: Subfolders whose files another manifest lists, or that are a cache.
+
+        Returns:
+            The document.
 
         Raises:
-            ModelError: with every fault: missing keys, values of another type, files that are missing, changed, not listed,
-                not regular, or outside the folder.
+            ModelError: With all faults: keys that are missing or have another type; files that are missing, changed,
+                not listed, not regular, or outside the folder.
         """
         kinds = {**kinds, "files": dict}
         faults = [
@@ -127,18 +143,21 @@ class Manifest:
 def read_version(
     find: Callable[[], Path], hint: str, read: Callable[[Manifest], Value], *, attempts: int = ATTEMPTS
 ) -> Value:
-    """`read(manifest)` of one whole version of a folder.
+    """Read one whole version of a folder.
 
-    If a writer replaces the folder meanwhile, what was read is dropped and the new version is read from the start.
+    If a writer replaces the folder meanwhile, the result is discarded and the new version is read from the start.
 
     Args:
-        find: returns the folder; called for every attempt.
-        hint: what to do about a damaged manifest.
-        read: reads the folder of a manifest.
-        attempts: how often the folder is read at most.
+        find: Returns the folder; called in every attempt.
+        hint: How to fix a damaged folder, for errors.
+        read: Reads the folder of a manifest.
+        attempts: Maximum number of attempts.
+
+    Returns:
+        What `read` returned.
 
     Raises:
-        ModelError: if the folder is missing or damaged, or is replaced faster than it can be read.
+        ModelError: The folder is missing or damaged, or is replaced faster than it can be read.
     """
     for attempt in range(attempts):
         last = attempt == attempts - 1
@@ -169,12 +188,13 @@ def read_version(
 
 @contextmanager
 def _held_open(place: Path, hint: str) -> Iterator[Path]:
-    """A folder of links to the open files of `place`: they can be read until the block ends, even if `place` is replaced and removed.
+    """Open all files of `place` and yield a folder of links to them.
 
-    Without `/proc` it is `place` itself.
+    The files can be read until the block ends, even if `place` is replaced and removed. Without `/proc`, yields `place`
+    itself.
 
     Raises:
-        OSError: if `place` was replaced while its files were opened.
+        OSError: `place` was replaced while its files were opened.
     """
     if not OPEN_FILES.is_dir():
         yield place
@@ -203,7 +223,7 @@ def _held_open(place: Path, hint: str) -> Iterator[Path]:
 
 
 def _renamed(error: ModelError, folder: Path, place: Path) -> ModelError:
-    """The error with `place` instead of `folder` in its faults."""
+    """The error, with `place` instead of `folder` in its faults."""
     here, there = str(folder), str(place)
     faults = [
         replace(one, where=one.where.replace(here, there), what=one.what.replace(here, there)) for one in error.faults
@@ -212,7 +232,7 @@ def _renamed(error: ModelError, folder: Path, place: Path) -> ModelError:
 
 
 def _is_being_replaced(find: Callable[[], Path]) -> bool:
-    """Whether the folder can be found a moment later: between two renames it has no name."""
+    """Return True if the folder can be found after a pause: between the two renames of a replacement it has no name."""
     time.sleep(PAUSE)
     try:
         return (find() / MANIFEST).is_file()
@@ -221,7 +241,7 @@ def _is_being_replaced(find: Callable[[], Path]) -> bool:
 
 
 def digest_of_tensors(tensors: Mapping[str, Any], text: str) -> str:
-    """sha256 of torch tensors, by name, and of the text saved with them."""
+    """Return the sha256 of torch tensors, their names, and a text, as hexadecimal digits."""
     import torch
 
     digest = hashlib.sha256(text.encode())
@@ -232,12 +252,20 @@ def digest_of_tensors(tensors: Mapping[str, Any], text: str) -> str:
 
 
 def holds(folder: Path, kind: str) -> bool:
-    """Whether `folder` has the manifest and the file of its kind (MODEL, INDEX); both may be damaged, as they may be replaced."""
+    """Return True if a folder has a manifest and the file of its kind (MODEL, INDEX). Either file can be damaged."""
     return (folder / MANIFEST).is_file() and (folder / kind).is_file()
 
 
 def files_below(folder: Path, hint: str) -> tuple[set[str], list[Fault]]:
-    """Names of the regular files below `folder`, and a fault for each entry that is not one."""
+    """Find the files below a folder.
+
+    Args:
+        folder: The folder.
+        hint: How to fix a damaged folder, for the faults.
+
+    Returns:
+        Relative names of the regular files, and a fault for each other entry.
+    """
     for held, (names, known) in list(_held.items()):
         if folder.is_relative_to(held):
             below = folder.relative_to(held)
@@ -264,7 +292,7 @@ def files_below(folder: Path, hint: str) -> tuple[set[str], list[Fault]]:
 
 
 def _entry_fault(path: Path, entry: os.DirEntry[str], root: Path, depth: int) -> str | None:
-    """What is wrong with an entry of a folder; None for a regular file and for a folder."""
+    """The fault of an entry of a folder; None for a regular file and for a subfolder."""
     if entry.is_dir(follow_symlinks=False):
         return None if depth < DEEPEST else "folders are nested too deeply here."
     if entry.is_symlink():
@@ -279,21 +307,38 @@ def _entry_fault(path: Path, entry: os.DirEntry[str], root: Path, depth: int) ->
 
 
 def is_inside(name: str) -> bool:
-    """Whether `name` is a plain relative path to a file below a folder: no `..`, no absolute path, no NUL."""
+    """Return True for a normal relative path to a file below a folder: without `..`, root or NUL."""
     path = PurePosixPath(name)
     plain = "\0" not in name and "\\" not in name and str(path) == name and name != "."
     return plain and not path.is_absolute() and ".." not in path.parts
 
 
 def read_object(path: Path, hint: str) -> dict[str, Any]:
-    """A JSON object from a regular file. Raises ModelError for anything else."""
+    """Read a JSON object from a regular file.
+
+    Args:
+        path: The file.
+        hint: How to fix a damaged file, for the error.
+
+    Raises:
+        ModelError: It is not a regular file of at most MOST_BYTES, or not a JSON object.
+    """
     content, file = _read_open(path, hint)
     os.close(file)
     return parse_object(content, path, hint)
 
 
 def parse_object(content: bytes, path: Path, hint: str) -> dict[str, Any]:
-    """JSON text as an object. Raises ModelError for other JSON, too deep nesting and integers of thousands of digits."""
+    """Parse a JSON object.
+
+    Args:
+        content: The JSON text.
+        path: Its file, for the error.
+        hint: How to fix a damaged file, for the error.
+
+    Raises:
+        ModelError: It is no JSON object, is nested too deeply, or has an integer of thousands of digits.
+    """
     try:
         document = json.loads(content)
     except (ValueError, RecursionError):

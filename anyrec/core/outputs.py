@@ -1,4 +1,4 @@
-"""What can keep an output from being written: checks before any work starts, and operating system errors as faults."""
+"""Whether an output can be written: checks before any work starts, and errors of the system as faults."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ CAUSES = {
     errno.EPIPE: ("its reader has closed it", "Keep the reader open until everything is written."),
     errno.EBUSY: ("the system is using this path, for example as a mount point", "Name a path inside it."),
 }
-"""What an error number means for an output, and how to fix it."""
+"""Cause and fix for each error number."""
 OF_WRITES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EPIPE)
-"""Errors that only writing raises, so that they need no file name to belong to an output."""
+"""Errors that only writing raises. They are about an output even if they name no file."""
 NEARLY_FULL = 1 << 16
-"""Bytes; a library that fails to write without saying why has met a full disk if less than this is free."""
+"""Bytes. If a library fails to write without a reason and less than this is free, the disk is taken to be full."""
 
 
 def is_stream(path: Path) -> bool:
-    """True if `path` is written to directly: a device, a pipe, a socket, or a descriptor of this process (/dev/stdout)."""
+    """Return True for a path that is written to directly: a device, pipe, socket, or descriptor (/dev/stdout)."""
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError):
@@ -52,11 +52,14 @@ def is_stream(path: Path) -> bool:
 
 
 def check_output(path: Path, kind: Literal["file", "folder", "inside"] = "file") -> None:
-    """Raise OutputError if `path` cannot be written, so that no work is lost. Nothing is created.
+    """Check that an output can be written, before the work starts. Nothing is created.
 
     Args:
-        path: Where the output is to go. Missing parents are allowed.
+        path: Path of the output. Missing parents are allowed.
         kind: `file`; `folder`, which is replaced as a whole; or `inside`, a folder that files are written into.
+
+    Raises:
+        OutputError: It cannot be written.
     """
     if "\0" in str(path):
         raise OutputError(Fault(repr(str(path)), "a path cannot hold a NUL character.", "Name another path.", "output"))
@@ -87,7 +90,7 @@ def check_output(path: Path, kind: Literal["file", "folder", "inside"] = "file")
 
 @contextmanager
 def output_errors(path: Path) -> Iterator[None]:
-    """Raise OutputError in place of an error that says that `path` cannot be written; other errors pass unchanged."""
+    """Convert errors of writing `path` within the block to OutputError. Other errors pass unchanged."""
     try:
         yield
     except AnyrecError:
@@ -100,9 +103,16 @@ def output_errors(path: Path) -> Iterator[None]:
 
 
 def write_fault(error: Exception, path: Path) -> Fault | None:
-    """The fault that `error` means for the output `path`; None if it is about something else.
+    """Convert an error to a fault of an output.
 
-    Libraries report a failed write in exceptions of their own, so the error number is also looked for in the message.
+    Libraries report a failed write in their own exceptions, so the error number is also searched in the message.
+
+    Args:
+        error: The error.
+        path: The output.
+
+    Returns:
+        The fault; None if the error is not about the output.
     """
     number = error.errno if isinstance(error, OSError) else None
     if number is None:
@@ -123,7 +133,7 @@ def write_fault(error: Exception, path: Path) -> Fault | None:
 
 
 def _mode(path: Path) -> int | None:
-    """None if nothing is there, or if a part of the path is a file."""
+    """The mode of a path; None if it does not exist."""
     try:
         return path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -131,6 +141,7 @@ def _mode(path: Path) -> int | None:
 
 
 def _number_in(text: str) -> int | None:
+    """The error number that a message contains or describes."""
     found = re.search(r"\b(?:os error|errno) (\d+)", text, re.IGNORECASE)
     if found:
         return int(found[1])
@@ -138,7 +149,7 @@ def _number_in(text: str) -> int | None:
 
 
 def _belongs(name: str | bytes | int, path: Path) -> bool:
-    """True if the file `name` of an error is the output, a folder above it, or in its hidden workspace."""
+    """Return True if the file `name` of an error is the output, a folder above it, or in its hidden workspace."""
     if isinstance(name, int):
         return False
     found, real = Path(os.path.realpath(os.fsdecode(name))), Path(os.path.realpath(path))
@@ -149,7 +160,7 @@ def _belongs(name: str | bytes | int, path: Path) -> bool:
 
 
 def _free(path: Path) -> int:
-    """Bytes free where `path` is to be written."""
+    """The free bytes of the file system of `path`."""
     for place in (path, *Path(os.path.realpath(path)).parents):
         try:
             return shutil.disk_usage(place).free

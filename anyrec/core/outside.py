@@ -24,9 +24,10 @@ class Outside:
     `anyrec.core.trust` reads the declaration when a model is loaded.
 
     Attributes:
-        what: Noun phrase for what is named, for example "a file".
-        untrusted: What happens to the value in a model that is not trusted. `refuse`: the model is not loaded. `leave out`: the
-            default replaces it, with a note. `check`: it stays, and the code that would open it checks `Context.trusted` first.
+        what: Noun phrase for the thing that the value names, for example "a file".
+        untrusted: What happens to the value in a model that is not trusted. `refuse`: the model is not loaded. `leave
+            out`: the default replaces it, with a note. `check`: it stays, and the code that would open it checks
+            `Context.trusted` first.
         names_something: Returns True if a value names something; by default for all values except None, False and "".
 
     Example:

@@ -1,7 +1,7 @@
 """Rows distributed over Python threads, each of which runs torch on one thread. Gradients are supported.
 
-If each operation takes about a millisecond, OpenMP's threads wait for each other after every operation. Threads that compute
-their own rows from start to end do not wait (measurements in benchmarks/RESULTS.md).
+If each operation takes about a millisecond, OpenMP's threads wait for each other after every operation. Threads that
+compute their own rows from start to end do not wait (measurements in benchmarks/RESULTS.md).
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ Share = TypeVar("Share")
 Found = TypeVar("Found")
 _here = threading.local()
 MOST = 8
-"""Maximum number of threads. Python starts the operations of all threads one after another, so that more threads would wait
-for each other. Two threads were measured."""
+"""Maximum number of threads. Python starts the operations of all threads one after another, so that more threads would
+wait for each other. Two threads were measured."""
 
 
 def shares_of(rows: int, device: torch.device) -> list[range]:
@@ -40,7 +40,8 @@ def shares_of(rows: int, device: torch.device) -> list[range]:
 
 
 def on_threads(run: Callable[[Share], Found], shares: Sequence[Share]) -> list[Found]:
-    """Call `run` for each share in its own thread. Within it torch uses one thread, and the caller's gradient and autocast modes.
+    """Call `run` for each share in its own thread. Within it torch uses one thread, and the caller's gradient and
+    autocast modes.
 
     Returns:
         The results, in the order of the shares.
@@ -65,7 +66,8 @@ def on_threads(run: Callable[[Share], Found], shares: Sequence[Share]) -> list[F
 
 @contextmanager
 def nothing_else_shared() -> Iterator[None]:
-    """Let torch use one thread within the block, except in `on_threads` and `by_shares`, which keep their number of threads.
+    """Let torch use one thread within the block, except in `on_threads` and `by_shares`, which keep their number of
+    threads.
 
     Use it if nearly all work is done in shares: after each operation OpenMP's threads keep the cores busy by waiting.
     """

@@ -75,8 +75,8 @@ class Registry:
     """All components, by kind and name.
 
     Attributes:
-        broken: A fault for each plugin file or package that could not be read. They may define components, so every error
-            about an unknown component includes them.
+        broken: A fault for each plugin file or package that could not be read. They may define components, so every
+            error about an unknown component includes them.
     """
 
     def __init__(self) -> None:
@@ -203,8 +203,8 @@ class Registry:
             role: The role of a temporal feature.
 
         Returns:
-            The encoder that is `preferred`; else one whose type is the group or that reads exactly this role; else any that
-            reads the group. None if there is none.
+            The encoder that is `preferred`; else one whose type is the group or that reads exactly this role; else any
+            that reads the group. None if there is none.
         """
         fitting = [plugin for plugin in self.plugins("encoder") if plugin.group == group and plugin.role in ("", role)]
         preferred = [plugin.type for plugin in fitting if plugin.preferred]

@@ -1,7 +1,7 @@
 """Former names of components, of config keys and of components' options.
 
-They still work, in configs and in saved models. Reading a config notes each one that it uses (`noting_former_names`); loading
-a saved model does not, since its user did not write it.
+They still work, in configs and in saved models. Reading a config notes each one that it uses (`noting_former_names`);
+loading a saved model does not, since its user did not write it.
 """
 
 from __future__ import annotations

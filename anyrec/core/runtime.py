@@ -1,8 +1,8 @@
 """Settings and random state of the whole process. No other module changes them.
 
-The command line owns its process and makes settings that speed up training, once (`own_process`). A program that imports anyrec
-as a library keeps its settings: training changes only what it can restore (`training_memory`), and random generators are
-restored after each call (`seeded`). ANYREC_PROCESS_SETTINGS=0 switches all settings off.
+The command line owns its process and makes settings that speed up training, once (`own_process`). A program that
+imports anyrec as a library keeps its settings: training changes only what it can restore (`training_memory`), and
+random generators are restored after each call (`seeded`). ANYREC_PROCESS_SETTINGS=0 switches all settings off.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TRIM_THRESHOLD, MMAP_THRESHOLD, ARENA_MAX = -1, -3, -8
 KEPT = 1 << 30
 """Bytes that glibc may keep free at the top of the heap."""
 LARGEST = 32 << 20
-"""Bytes of the largest block that glibc allocates from its heap. It maps larger blocks separately and unmaps them when freed."""
+"""Bytes of the largest block that glibc allocates from its heap; it maps larger blocks one by one."""
 USUAL = {MMAP_THRESHOLD: LARGEST, TRIM_THRESHOLD: 2 * LARGEST}
 """The thresholds that glibc's own heuristic sets after a block of LARGEST bytes was freed, as happens in training."""
 
@@ -30,10 +30,10 @@ _owned = False
 def own_process() -> None:
     """Make settings that speed up training, for the rest of the process. Call it before torch is imported.
 
-    - torch requests huge pages of 2 MB: looking up pages of 4 KB took a tenth of a training step (benchmarks/RESULTS.md). torch
-      reads the variable when it creates its first tensor.
-    - glibc keeps freed memory (`training_memory`) and uses one heap for all threads, since it keeps little memory of further
-      heaps.
+    - torch requests huge pages of 2 MB: looking up pages of 4 KB took a tenth of a training step
+      (benchmarks/RESULTS.md). torch reads the variable when it creates its first tensor.
+    - glibc keeps freed memory (`training_memory`) and uses one heap for all threads, since it keeps little memory of
+      further heaps.
     """
     global _owned
     if _enabled():
@@ -44,11 +44,12 @@ def own_process() -> None:
 
 @contextmanager
 def training_memory() -> Iterator[None]:
-    """Let the C library keep the memory that a training step frees, within the block, so that the next step can use it again.
+    """Let the C library keep the memory that a training step frees, within the block, so that the next step can use it
+    again.
 
-    By default glibc returns every block of several megabytes to the system, and the system must clear new pages: a third of a
-    training step (benchmarks/RESULTS.md). At the end, free memory is returned and the thresholds are those of glibc's own
-    heuristic. Does nothing with another C library, or if `own_process` has made these settings.
+    By default glibc returns every block of several megabytes to the system, and the system must clear new pages: a
+    third of a training step (benchmarks/RESULTS.md). At the end, free memory is returned and the thresholds are those
+    of glibc's own heuristic. Does nothing with another C library, or if `own_process` has made these settings.
     """
     if _owned or not _enabled():
         yield

@@ -1,6 +1,6 @@
-"""Reading what a saved model consists of, as if a stranger had written it: each fault is a ModelError, and memory is bounded.
+"""Reading the files of a saved model, which can come from anyone: every fault is a ModelError, and memory is bounded.
 
-Hashes say that a file is the one of the manifest, not that it is well-formed: a stranger writes both.
+A hash shows that a file is the one of the manifest, not that it is well-formed: the author of the model writes both.
 """
 
 from __future__ import annotations
@@ -21,12 +21,19 @@ if TYPE_CHECKING:
 
 AGAIN = "Copy the whole directory again, or train again."
 SPARE_BYTES = 64 << 20
-"""Memory that layers may take beyond what their saved weights take."""
+"""Bytes that layers can take in addition to twice the size of their saved weights."""
 
 
 @contextmanager
 def damaged(where: Path | str, what: str = "this cannot be read", hint: str = AGAIN) -> Iterator[None]:
-    """Any exception within the block as a ModelError at `where`; what is missing on this machine (MissingDependency) stays."""
+    """Convert exceptions within the block to a ModelError. Other errors of anyrec, like MissingDependency, pass
+    unchanged.
+
+    Args:
+        where: File or place of the fault.
+        what: Start of the sentence that says what failed.
+        hint: How to fix it.
+    """
     try:
         yield
     except ModelError:
@@ -42,7 +49,11 @@ def damaged(where: Path | str, what: str = "this cannot be read", hint: str = AG
 
 
 def read_table(path: Path) -> pa.Table:
-    """An Arrow file, its offsets, texts and dictionaries checked. Raises ModelError."""
+    """Read an Arrow file and check its offsets, texts and dictionaries.
+
+    Raises:
+        ModelError: The file is damaged or has two columns of one name.
+    """
     with damaged(path):
         # From memory: a declared size beyond the end of the file is then an error before anything is allocated.
         table = pa.ipc.open_file(pa.BufferReader(path.read_bytes())).read_all().combine_chunks()
@@ -53,7 +64,15 @@ def read_table(path: Path) -> pa.Table:
 
 
 def read_tensors(path: Path, *, finite: bool = True) -> dict[str, Tensor]:
-    """A safetensors file. finite: refuse NaN and infinite numbers. Raises ModelError."""
+    """Read a safetensors file as torch tensors.
+
+    Args:
+        path: The file.
+        finite: Refuse NaN and infinite numbers.
+
+    Raises:
+        ModelError: The file is damaged, or a number is not finite.
+    """
     from safetensors.torch import load_file
 
     with damaged(path):
@@ -64,7 +83,7 @@ def read_tensors(path: Path, *, finite: bool = True) -> dict[str, Tensor]:
 
 
 def read_arrays(path: Path, *, finite: bool = True) -> dict[str, np.ndarray]:
-    """A safetensors file as numpy arrays. finite: refuse NaN and infinite numbers. Raises ModelError."""
+    """Read a safetensors file as NumPy arrays; arguments and errors as for `read_tensors`."""
     from safetensors.numpy import load_file
 
     with damaged(path):
@@ -76,7 +95,11 @@ def read_arrays(path: Path, *, finite: bool = True) -> dict[str, np.ndarray]:
 
 
 def require_finite(tensors: Mapping[str, Tensor]) -> None:
-    """Raises ValueError if a tensor holds NaN or infinite numbers."""
+    """Check that tensors hold no NaN or infinite numbers.
+
+    Raises:
+        ValueError: A tensor does; the message names it.
+    """
     import torch
 
     for name, values in tensors.items():
@@ -86,9 +109,14 @@ def require_finite(tensors: Mapping[str, Tensor]) -> None:
 
 @contextmanager
 def bounded_by(path: Path) -> Iterator[None]:
-    """Layers made within the block may take as much memory as the weights in `path`, twice, and `SPARE_BYTES`.
+    """Limit the memory of layers that are created within the block to twice the size of `path`, and `SPARE_BYTES`.
 
-    Raises ModelError before a config that does not fit its weights (a dimension of 2**40) allocates more.
+    Args:
+        path: File of the saved weights.
+
+    Raises:
+        ModelError: The limit is reached, for example by a dimension of 2**40. It is raised before the memory is
+            allocated.
     """
     from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -113,7 +141,16 @@ def bounded_by(path: Path) -> Iterator[None]:
 
 
 def check_records(table: pa.Table, side: str, path: Path) -> None:
-    """Raises ModelError if the records of one side have no distinct ids, or a feature is not of its group's type."""
+    """Check that the records of one side have distinct ids, and features of their groups' types.
+
+    Args:
+        table: The records.
+        side: "user" or "item".
+        path: Their file, for the errors.
+
+    Raises:
+        ModelError: With all faults.
+    """
     key = f"{side}_id"
     if key not in table.column_names:
         raise ModelError(Fault(str(path), f"there is no column {key}.", AGAIN, "damaged"))
@@ -132,7 +169,20 @@ def check_records(table: pa.Table, side: str, path: Path) -> None:
 
 
 def check_pairs(seen: pa.Table, users: int, items: int, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """User and item rows of the pairs, `(pairs,)` int64 each. Raises ModelError for rows out of range or not in order."""
+    """Check a table of user-item pairs.
+
+    Args:
+        seen: Columns `user` and `item`.
+        users: Number of users.
+        items: Number of items.
+        path: File of the table, for the errors.
+
+    Returns:
+        User rows, ascending, and item rows, (pairs,) int64 each.
+
+    Raises:
+        ModelError: A row is out of range, or the users are not in order.
+    """
     with damaged(path, "this is not a table of user and item rows"):
         columns = [seen.column(name) for name in ("user", "item")]
         if any(not pa.types.is_integer(column.type) or column.null_count for column in columns):
@@ -147,13 +197,25 @@ def check_pairs(seen: pa.Table, users: int, items: int, path: Path) -> tuple[np.
 
 
 def check_parts(parts: np.ndarray, count: int) -> np.ndarray:
-    """`parts: (count,)` uint8, the parts of the split that pairs are in. Raises ValueError for anything else."""
+    """Check the parts of the split that pairs are in.
+
+    Args:
+        parts: The array.
+        count: Number of pairs.
+
+    Returns:
+        The array, if it is (count,) of integers.
+
+    Raises:
+        ValueError: It is not.
+    """
     if parts.dtype.kind not in "iu" or parts.shape != (count,):
         raise ValueError(f"parts of {count} pairs were expected, not {parts.dtype} {parts.shape}")
     return parts
 
 
 def _fits_group(name: str, kind: pa.DataType) -> bool:
+    """Return True if a feature column has a type of its group."""
     group, dot, _ = name.partition(".")
     value = kind.value_type if pa.types.is_list(kind) or pa.types.is_large_list(kind) else kind
     if pa.types.is_null(value):

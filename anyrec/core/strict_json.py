@@ -1,4 +1,4 @@
-"""Strict JSON: the only way that a config comes in, from a file, an option or Python. Every value can be written again."""
+"""Strict JSON. Every config, from a file, an option or Python, passes through it, so that it can be written again."""
 
 from __future__ import annotations
 
@@ -13,15 +13,21 @@ from anyrec.core.errors import ConfigError, Fault
 from anyrec.core.values import is_unicode, show
 
 LARGEST_FILE = 16 << 20
-"""Bytes of a config file."""
+"""Maximum size of a config file, in bytes."""
 MAX_DEPTH = 100
+"""Maximum levels of nesting."""
 MAX_TEXT = 100_000
-"""Characters of one text."""
+"""Maximum length of one text, in characters."""
 MAX_INTEGER = 2**63 - 1
+"""Largest integer: that of 64 bits."""
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
-    """The JSON object in a UTF-8 file, with or without a byte order mark. Raises ConfigError."""
+    """Read a JSON object from a UTF-8 file, with or without a byte order mark.
+
+    Raises:
+        ConfigError: The file cannot be read or holds something else.
+    """
     text = _text_of(path)
     try:
         document = parse_json(text)
@@ -39,7 +45,11 @@ def read_config_file(path: Path) -> dict[str, Any]:
 
 
 class Repeated(dict[str, Any]):
-    """An object in which a key occurs more than once. keys: those."""
+    """A JSON object in which keys occur more than once.
+
+    Attributes:
+        repeated: These keys.
+    """
 
     repeated: tuple[str, ...] = ()
 
@@ -49,25 +59,32 @@ class UnusableJson(ValueError):
 
 
 def parse_json(text: str) -> Any:
-    """`text` as JSON. An object with a repeated key becomes a `Repeated`, which `plain` reports.
+    """Parse JSON. An object with a repeated key becomes a `Repeated`, which `plain` reports.
 
-    Raises json.JSONDecodeError, RecursionError, or ValueError for an integer of more than 4,300 digits.
+    Raises:
+        json.JSONDecodeError: It is not JSON.
+        RecursionError: It is nested too deeply.
+        ValueError: An integer has more than 4,300 digits.
     """
     return json.loads(text, object_pairs_hook=_object)
 
 
 def plain(value: Any) -> tuple[Any, list[Fault]]:
-    """`value` as JSON values alone (dict, list, str, int, float, bool, None), and a fault for every part that has no such form.
+    """Convert a value to pure JSON types (dict, list, str, int, float, bool, None).
 
-    Tuples become lists, numpy scalars numbers, paths text, and whole floats integers. A NaN, an infinity, an integer
-    beyond 64 bits, a NUL or half a surrogate in a text, a repeated key and nesting beyond 100 levels are faults.
+    Tuples become lists, NumPy scalars become numbers, paths become text, and floats without fraction become integers.
+
+    Returns:
+        The converted value, and a fault for each part that cannot be converted: NaN, infinity, an integer beyond 64
+            bits, a
+        NUL or half of a surrogate pair in a text, a repeated key, nesting beyond 100 levels, and other types.
     """
     faults: list[Fault] = []
     return _plain(value, "", 0, faults), faults
 
 
 def pointer(parts: Iterable[Any]) -> str:
-    """A JSON pointer (RFC 6901)."""
+    """Return the JSON pointer (RFC 6901) with these parts."""
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
 
 
@@ -152,7 +169,7 @@ def _check_text(text: str, fault: Any) -> None:
 
 
 def _shown(text: str) -> str:
-    """A pointer that can be printed whatever its keys are."""
+    """A pointer or path with characters that cannot be printed escaped."""
     return text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
 
 

@@ -1,7 +1,8 @@
 """What a model's config names outside the model's own folder, and what happens to it if the model is not trusted.
 
-A field of the config or of a component's `Params` declares with `Outside` that its value names a file, a folder, an address or
-code. A loaded model can come from anyone. Such a value is removed, or the model refused, unless the caller trusts the model.
+A field of the config or of a component's `Params` declares with `Outside` that its value names a file, a folder, an
+address or code. A loaded model can come from anyone. Such a value is removed, or the model refused, unless the caller
+trusts the model.
 """
 
 from __future__ import annotations
@@ -44,13 +45,13 @@ def without_outside(
     Args:
         config: The config in the model's folder.
         registry: The components that the caller allows.
-        parts: The fitted encoders of each side, as in `preprocessing/state.json`: {"user": {feature: {"type", "params"}},
-            "item": ...}.
+        parts: The fitted encoders of each side, as in `preprocessing/state.json`: {"user": {feature: {"type",
+            "params"}}, "item": ...}.
         plugins: Folders of plugins that the caller names.
 
     Returns:
-        The config with the default in place of each value that is left out, a fault for each value that is refused, and the
-        values that were left out.
+        The config with the default in place of each value that is left out, a fault for each value that is refused, and
+        the values that were left out.
     """
     allowed = {Path(folder).resolve() for folder in plugins}
     found = [*_in_config(config, registry), *_in_parts(parts, registry)]

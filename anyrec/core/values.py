@@ -12,8 +12,8 @@ SHOWN = 60
 def show(value: Any, length: int = SHOWN) -> str:
     """Return a value as Python writes it, in at most `length` characters.
 
-    Long texts lose their middle, long lists their end. A value without a `repr` (an integer of thousands of digits, or nesting
-    beyond Python's recursion limit) is described by its type.
+    Long texts lose their middle, long lists their end. A value without a `repr` (an integer of thousands of digits, or
+    nesting beyond Python's recursion limit) is described by its type.
     """
     if type(value) is int and value.bit_length() > 200:
         return f"a whole number of {int(value.bit_length() * 0.30103) + 1} digits"

@@ -1,7 +1,7 @@
 """A disk cache of vectors that are expensive to compute: one row for each distinct value and set of parameters.
 
-New rows are written to a new file, merged with the files that are not larger. If n values come one by one, there are about
-log2(n) files, and each value is rewritten at most log2(n) times.
+New rows are written to a new file, merged with the files that are not larger. If n values come one by one, there are
+about log2(n) files, and each value is rewritten at most log2(n) times.
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ def cached_vectors(
 
 
 def _add(folder: Path, name: str, keys: np.ndarray, rows: Tensor, kept: dict[Path, tuple[np.ndarray, Tensor]]) -> None:
-    """Write new rows, merged with the files that are not larger. Without write access (full or read-only disk) nothing happens.
+    """Write new rows, merged with the files that are not larger. Without write access (full or read-only disk) nothing
+    happens.
 
     Args:
         folder: Folder of the cache.
@@ -105,7 +106,7 @@ def _add(folder: Path, name: str, keys: np.ndarray, rows: Tensor, kept: dict[Pat
 
 
 def _read(path: Path) -> tuple[np.ndarray, Tensor]:
-    """The keys of a file, ascending, and their rows; none if the file is damaged or was just merged into another one."""
+    """The keys of a file, ascending, and their rows; none if the file is damaged or was just merged into another."""
     try:
         stored = load_file(path)
         keys = stored["keys"].numpy().view(np.uint64).view(KEY).reshape(-1)

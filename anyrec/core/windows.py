@@ -139,7 +139,7 @@ class SequencePacker:
     def _order(self, generator: torch.Generator) -> Tensor:
         """Return (rows, length) int64, the event of each token.
 
-        The users are shuffled and laid end to end in a ring. The first row starts at a random place of the ring, and
+        The users are shuffled and joined end to end in a ring. The first row starts at a random place of the ring, and
         the last row wraps around to the events of the first.
         """
         device = self.samples.device

@@ -19,8 +19,8 @@ from anyrec.model.towers import IDENTITY, Columns, Given, Model, Tower
 from anyrec.training.samples import Samples, TrainingData
 
 TABLE_CELLS = 1 << 22
-"""If the users of a step times the items are no more than this (16 MB), the mask is made once for each user and copied to the
-rows of their positives: the positives of a history come user by user."""
+"""If the users of a step times the items are no more than this (16 MB), the mask is made once for each user and copied
+to the rows of their positives: the positives of a history come user by user."""
 
 
 class Stepper:
@@ -72,8 +72,8 @@ class Stepper:
         return main + self._heads(rows, user_vectors, item_vectors) + penalty
 
     def _in_groups(self, batch: Batch) -> Batch:
-        """For negatives that the batch shares, positives of a stream are shuffled, so that they are not all of one user, and
-        filled up to whole groups."""
+        """For negatives that the batch shares, positives of a stream are shuffled, so that they are not all of one
+        user, and filled up to whole groups."""
         group, count = self.sampler.group_size, len(batch.rows)
         if batch.read is None or batch.events is None or group == 1:
             return batch
@@ -158,8 +158,8 @@ class Stepper:
         return encode(self.model, "user", self.data.users, users)
 
     def _items(self, items: Tensor, drawn: Negatives | None, batch: Batch) -> tuple[Tensor, Tensor, Given]:
-        """Representations of the positives (batch, ...) and of the negatives (groups, negatives, ...), and the users' features
-        that are made of item vectors. drawn: None for the whole catalogue."""
+        """Representations of the positives (batch, ...) and of the negatives (groups, negatives, ...), and the users'
+        features that are made of item vectors. drawn: None for the whole catalogue."""
         columns, model, windows = self.data.items, self.model, batch.windows
         if drawn is None or self.objective.all_items:
             every = torch.arange(self.data.num_items, device=items.device)

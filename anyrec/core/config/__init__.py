@@ -1,8 +1,8 @@
 """The config: every key with its bounds and its default.
 
-Each key is optional, and unknown keys are refused. A component (`fusion`, `loss`, ...) is named by `type`; its other keys are the
-component's own `Params`. Values are strict: `"3"` is not a number, `true` is not 1, and numbers are finite. Every number has
-both bounds, so that no value can exhaust the memory.
+Each key is optional, and unknown keys are refused. A component (`fusion`, `loss`, ...) is named by `type`; its other
+keys are the component's own `Params`. Values are strict: `"3"` is not a number, `true` is not 1, and numbers are
+finite. Every number has both bounds, so that no value can exhaust the memory.
 
 - `keys`: base classes, the choice of a component, the choice of a feature's encoder, and the towers.
 - `data`: reading and splitting the data.

@@ -24,7 +24,7 @@ DEFAULT_CHOICES = {
     "interaction": ("dot",),
     "index": ("exact",),
 }
-"""Components that such a key can stand for without `type`: the fixed default first, then those that are chosen to fit the data."""
+"""What such a key can stand for without `type`: the fixed default, then components that are chosen to fit the data."""
 
 
 class Place(NamedTuple):

@@ -42,7 +42,8 @@ class Config(Section):
     defaults: Literal["fitted", "fixed"] = Field(
         default="fitted",
         description="fitted: each key of the model and its training that is not set is chosen to fit the data "
-        "(docs/defaults.md), and the complete config is saved with the model. fixed: such keys have the defaults listed here.",
+        "(docs/defaults.md), and the complete config is saved with the model. fixed: such keys have the defaults "
+        "listed here.",
     )
     data: DataConfig = Field(default_factory=lambda: DataConfig())
     split: SplitConfig = Field(default_factory=lambda: SplitConfig())
@@ -61,15 +62,15 @@ class Config(Section):
         default=0.1,
         ge=0,
         le=0.99,
-        description="Fraction of training examples in which the record's own id is masked, so that the other features learn to "
-        "represent unseen ids.",
+        description="Fraction of training examples in which the record's own id is masked, so that the other features "
+        "learn to represent unseen ids.",
     )
     history_dropout: float = Field(
         default=0.0,
         ge=0,
         le=0.99,
-        description="Fraction of training examples in which the user's history is masked, so that the user's other features "
-        "learn to recommend to users without a history. No effect if users have no other features.",
+        description="Fraction of training examples in which the user's history is masked, so that the user's other "
+        "features learn to recommend to users without a history. No effect if users have no other features.",
     )
     fusion: FusionChoice = Field(
         default_factory=lambda: FusionChoice(), description="How feature vectors become the vector of a user or item."
@@ -96,7 +97,8 @@ class Config(Section):
     index: IndexChoice = Field(default_factory=lambda: IndexChoice(), description="Index that finds the nearest items.")
     pipeline: PipelineConfig | None = Field(
         default=None,
-        description="Stages and rules between the model and a list; null ranks the whole catalogue by the model's score.",
+        description="Stages and rules between the model and a list; null ranks the whole catalogue by the model's "
+        "score.",
     )
 
     @field_validator("name")
@@ -109,7 +111,7 @@ class Config(Section):
         return name
 
     def tower(self, side: Literal["user", "item"]) -> tuple[dict[str, Feature | None], Component]:
-        """Return the encoders by feature group and the fusion of one side, its own choices merged into the shared ones."""
+        """Return the encoders by feature group, and the fusion, of one side: its own choices override the shared ones."""
         own = self.user if side == "user" else self.item
         fusion = own.fusion or self.fusion
         if not fusion.named() and fusion is not self.fusion:

@@ -24,13 +24,13 @@ class DataConfig(Section):
     )
     allow_outside_root: Annotated[bool, Outside("files outside the image root", "leave out")] = Field(
         default=False,
-        description="Allow records to name files outside `image_root` by absolute paths, '..' or links. Otherwise such a file "
-        "counts as missing.",
+        description="Allow records to name files outside `image_root` by absolute paths, '..' or links. Otherwise such "
+        "a file counts as missing.",
     )
     unknown_ids: Literal["error", "drop", "keep"] = Field(
         default="error",
-        description="Interactions whose user or item has no record. error: refuse the data. drop: drop the interactions. keep: "
-        "add records with only the id.",
+        description="Interactions whose user or item has no record. error: refuse the data. drop: drop the "
+        "interactions. keep: add records with only the id.",
     )
     roles: dict[str, Literal["numbers", "timestamps", "items"]] = Field(
         default_factory=dict,
@@ -38,14 +38,14 @@ class DataConfig(Section):
     )
     history: str | None = Field(
         default=None,
-        description="Temporal user feature (for example prev_interactions) that lists the items a user had before all given "
-        "interactions, oldest first. At inference a record passes its own history in it.",
+        description="Temporal user feature (for example prev_interactions) that lists the items a user had before all "
+        "given interactions, oldest first. At inference a record passes its own history in it.",
     )
     positive_types: dict[str, Annotated[float, Field(ge=0, le=1e6)]] | None = Field(
         default=None,
         min_length=1,
-        description="Interaction types that are positive, each with its weight (0 or more; 0 is not positive). By default all "
-        "types with weight 1.",
+        description="Interaction types that are positive, each with its weight (0 or more; 0 is not positive). By "
+        "default all types with weight 1.",
     )
     min_rating: float | None = Field(
         default=None,
@@ -57,14 +57,15 @@ class DataConfig(Section):
         default=None,
         ge=1e-6,
         le=1e6,
-        description="Age at which a training positive has half the weight, in days before the newest one. The newest is "
-        "determined without a few timestamps far after all others.",
+        description="Age at which a training positive has half the weight, in days before the newest one. The newest "
+        "is determined without a few timestamps far after all others.",
     )
     half_life_interactions: float | None = Field(
         default=None,
         ge=1e-3,
         le=1e9,
-        description="Number of later interactions of the same user after which a training positive has half the weight.",
+        description="Number of later interactions of the same user after which a training positive has half the "
+        "weight.",
     )
     drop_leaks: bool = Field(
         default=True, description="Drop item-id list features that contain held-out interactions (leaks)."
@@ -101,14 +102,15 @@ class SplitConfig(Section):
         "auto", "leave_last_out", "leave_last_n", "global_time", "random", "cold_users", "cold_items", "none"
     ] = Field(
         default="auto",
-        description="auto: global_time if timestamps are clock times, leave_last_out if they only order each user's own "
-        "interactions, else random.",
+        description="auto: global_time if timestamps are clock times, leave_last_out if they only order each user's "
+        "own interactions, else random.",
     )
     validation: float = Field(
         default=0.1,
         ge=0,
         lt=1,
-        description="Fraction of interactions (cold_users: users, cold_items: items) for validation; not for leave_last.",
+        description="Fraction of interactions (cold_users: users, cold_items: items) for validation; not for "
+        "leave_last.",
     )
     test: float = Field(
         default=0.1,
@@ -130,6 +132,7 @@ class SplitConfig(Section):
     def _something_is_left_to_train_on(self) -> SplitConfig:
         if self.validation + self.test > 1 - 1e-9:
             raise ValueError(
-                f"validation {self.validation:g} and test {self.test:g} leave nothing to train on; make their sum less than 1"
+                f"validation {self.validation:g} and test {self.test:g} leave nothing to train on; "
+                "make their sum less than 1"
             )
         return self

@@ -117,12 +117,13 @@ class TowerConfig(Section):
     )
     fusion: FusionChoice | None = Field(
         default=None,
-        description="Fusion of this side; by default the shared one. Without `type`: the shared one with these options.",
+        description="Fusion of this side; by default the shared one. Without `type`: the shared one with these "
+        "options.",
     )
     feature_dropout: float = Field(
         default=0.0,
         ge=0,
         le=0.99,
-        description="Fraction of training examples in which each feature, except the id and the history, is masked. Prevents "
-        "overfitting to near-unique feature values.",
+        description="Fraction of training examples in which each feature, except the id and the history, is masked. "
+        "Prevents overfitting to near-unique feature values.",
     )

@@ -37,7 +37,8 @@ class RankTrainingConfig(Section):
         default=0.2,
         ge=0.001,
         le=0.99,
-        description="Fraction of users that decide when to stop and whether the ranker is better than the model's order.",
+        description="Fraction of users that decide when to stop and whether the ranker is better than the model's "
+        "order.",
     )
     users: int = Field(default=10_000, ge=2, le=10**9, description="Train on the lists of at most this many users.")
     candidates: int = Field(
@@ -47,8 +48,8 @@ class RankTrainingConfig(Section):
         default=0.2,
         ge=0.001,
         le=0.99,
-        description="Fraction of users whose last positive is withheld from the model to train the ranker, if the model would "
-        "otherwise be trained on all positives (no validation part, or `training.refit`).",
+        description="Fraction of users whose last positive is withheld from the model to train the ranker, if the "
+        "model would otherwise be trained on all positives (no validation part, or `training.refit`).",
     )
 
 
@@ -81,6 +82,6 @@ class PipelineConfig(Section):
     rerank: RerankConfig = Field(default_factory=lambda: RerankConfig())
     strict: bool = Field(
         default=False,
-        description="Refuse a request if a source, the ranker or a reordering rule fails. Otherwise the stage is skipped with a "
-        "warning. A filter that fails always refuses the request.",
+        description="Refuse a request if a source, the ranker or a reordering rule fails. Otherwise the stage is "
+        "skipped with a warning. A filter that fails always refuses the request.",
     )

@@ -55,7 +55,8 @@ class OptimizerConfig(Section):
     def _sparse_is_legal(self) -> OptimizerConfig:
         if self.sparse is True and self.weight_decay > 0:
             raise ValueError(
-                "sparse: true cannot go with weight_decay (a sparse step would decay only the rows it touches); set one of them to 0/false"
+                "sparse: true cannot go with weight_decay (a sparse step would decay only the rows it touches); set "
+                "one of them to 0/false"
             )
         if self.sparse is True and self.max_norm is not None:
             raise ValueError("sparse: true cannot go with max_norm (renormalising writes dense rows); drop one of them")
@@ -84,7 +85,8 @@ class TrainingConfig(Section):
         default=0.0,
         ge=0,
         le=10_000,
-        description="Validate and keep a running average of the weights over about this many epochs; 0 uses the latest weights.",
+        description="Validate and keep a running average of the weights over about this many epochs; 0 uses the latest "
+        "weights.",
     )
     gradient_clip: float | None = Field(
         default=None, ge=1e-9, le=1e9, description="Maximum norm of the gradient of all parameters."
@@ -104,8 +106,8 @@ class TrainingConfig(Section):
     )
     refit: bool = Field(
         default=False,
-        description="After training, train again on the training and validation parts for the best number of epochs, before the "
-        "test.",
+        description="After training, train again on the training and validation parts for the best number of epochs, "
+        "before the test.",
     )
     evaluate_every: int = Field(
         default=1, ge=1, le=100_000, description="Epochs between validations; the last epoch is always validated."
@@ -133,24 +135,25 @@ class EvaluationConfig(Section):
     )
     repeats: Literal["miss", "drop", "include_seen"] = Field(
         default="miss",
-        description="Held-out items that their user had before. miss: lists leave out seen items, like served lists, so such an "
-        "item is a miss. drop: only new items are measured. include_seen: lists contain seen items; serve with "
-        "exclude_seen=False (--include-seen).",
+        description="Held-out items that their user had before. miss: lists leave out seen items, like served lists, "
+        "so such an item is a miss. drop: only new items are measured. include_seen: lists contain seen items; serve "
+        "with exclude_seen=False (--include-seen).",
     )
     baselines: Literal["auto"] | Annotated[list[str], Field(max_length=100)] = Field(
         default="auto",
-        description="Classical models that are measured for comparison. auto: all that the data and the size of the catalogue "
-        "allow.",
+        description="Classical models that are measured for comparison. auto: all that the data and the size of the "
+        "catalogue allow.",
     )
     report: bool = Field(default=True, description="Write report.md and report.html after training.")
     category: str | None = Field(
         default=None,
-        description="Item feature (for example categorical.genre) used as the category in the report; chosen automatically by "
-        "default.",
+        description="Item feature (for example categorical.genre) used as the category in the report; chosen "
+        "automatically by default.",
     )
     candidate_samples: int | None = Field(
         default=None,
         ge=1,
         le=10**9,
-        description="Rank against this many sampled items. Sampled metrics are not comparable with full-ranking metrics.",
+        description="Rank against this many sampled items. Sampled metrics are not comparable with full-ranking "
+        "metrics.",
     )

@@ -9,8 +9,8 @@ its base class. Discovery finds every such class in a plugin folder; it need not
 - `objectives`: `Loss`, `Sampler` of negatives and `Head` (further predictions).
 - `classical`: `Classical`, models that are fitted without the training loop.
 
-The contracts of vector indexes, candidate sources and rules are in the layers that use them: `anyrec.retrieval.index` and
-`anyrec.pipeline.contracts`.
+The contracts of vector indexes, candidate sources and rules are in the layers that use them: `anyrec.retrieval.index`
+and `anyrec.pipeline.contracts`.
 """
 
 from anyrec.core.contracts.classical import Classical, History

@@ -40,7 +40,8 @@ class Classical:
     Attributes:
         type: Name of the model in a config (`model.type`).
         needs: What the data must have: "timestamps", "content" (texts or categories of items).
-        personal: Whether the scores depend on the user. Users without a history then get the most popular items instead.
+        personal: Whether the scores depend on the user. Users without a history then get the most popular items
+            instead.
         by_history: Whether `score` reads only the user's own history, so that it scores users who were not in training.
         baseline: Whether the report measures it as a baseline by default.
         most_items: Number of items above which it is not fitted as a baseline by default; None for no limit.

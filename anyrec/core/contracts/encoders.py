@@ -72,11 +72,11 @@ def during_request(context: Context | None) -> Iterator[None]:
 class Encoder(nn.Module):
     """Turns one feature's column into vectors.
 
-    The frame calls `fit` with the training rows, `prepare` once with all rows, `build`, and then `forward` in every step
-    with rows of the prepared values. A saved encoder is made again with `restore` and `build`.
+    The frame calls `fit` with the training rows, `prepare` once with all rows, `build`, and then `forward` in every
+    step with rows of the prepared values. A saved encoder is made again with `restore` and `build`.
 
-    A missing value needs no treatment in `forward`: the fusion replaces the output for an absent row by a learned vector.
-    The output and its gradient must be finite all the same.
+    A missing value needs no treatment in `forward`: the fusion replaces the output for an absent row by a learned
+    vector. The output and its gradient must be finite all the same.
 
     Args:
         params: The options; by default those of `Params()`.
@@ -86,10 +86,10 @@ class Encoder(nn.Module):
         type: Name of the encoder in a config.
         group: Feature group that it reads (`text`, `image`, ...); by default its `type`.
         role: Within the group `temporal`: `numbers`, `timestamps` or `items`.
-        preferred: True for the encoder that its group gets if the config names none. Else it is an encoder whose type is the
-            name of the group.
-        joint: True if `prepare` returns vectors of a space that also holds texts, as with CLIP; `embed_texts` then embeds
-            texts in this space.
+        preferred: True for the encoder that its group gets if the config names none. Else it is an encoder whose type
+            is the name of the group.
+        joint: True if `prepare` returns vectors of a space that also holds texts, as with CLIP; `embed_texts` then
+            embeds texts in this space.
         params: The options.
         output_dim: Dimension of the vectors that `forward` returns.
         input_dim: Last dimension of the prepared values if they are a float tensor, set before `build`; else None.
@@ -122,7 +122,7 @@ class Encoder(nn.Module):
 
     @property
     def context(self) -> Context:
-        """The settings for what is prepared now: those of the request during a request, else those of the model.
+        """The settings to prepare with: those of the request during a request, else those of the model.
 
         A request is prepared in the thread of its caller. Read `self.context` there, before starting threads.
         """
@@ -223,8 +223,8 @@ class Encoder(nn.Module):
             column: (rows,)
 
         Returns:
-            The values with the mask (rows,). Without a mask of the encoder's own, the column's nulls and empty lists are
-            absent.
+            The values with the mask (rows,). Without a mask of the encoder's own, the column's nulls and empty lists
+            are absent.
         """
         if isinstance(column, pa.ChunkedArray):
             column = column.combine_chunks()

@@ -17,8 +17,8 @@ MASK_VALUE = 1e30
 """Subtracted from the score of an item that must not count as a negative."""
 
 FillMask = Callable[[int, int, Tensor], object]
-"""(low, high, scores): sets `scores: (high - low, items)` to -MASK_VALUE for items that must not count in the rows `low`
-to `high` of a batch, and to 0 elsewhere."""
+"""(low, high, scores): sets `scores: (high - low, items)` to -MASK_VALUE for items that must not count in the rows
+`low` to `high` of a batch, and to 0 elsewhere."""
 
 
 class Head(nn.Module):
@@ -119,8 +119,8 @@ class Loss(nn.Module):
 
     Attributes:
         type: Name of the loss in a config.
-        corrected: True if the negatives' scores need the logQ correction: the log of how often each item is expected to be
-            drawn is subtracted from its score.
+        corrected: True if the negatives' scores need the logQ correction: the log of how often each item is expected to
+            be drawn is subtracted from its score.
         all_items: True if the negatives are all other items (full softmax) instead of a sample.
         blockwise: True if the loss implements `over_catalogue`.
         temperature: Scores are divided by it, before the correction.
@@ -192,10 +192,10 @@ class Negatives(NamedTuple):
         items: (groups, negatives) int64 item rows. The batch is cut into `groups` equal runs, and each run shares its
             negatives. With 1 group all positives share them; with as many groups as positives each has its own.
         valid: (batch, negatives) bool; False if the item is a positive of that user. None: all are valid.
-        log_q: (groups or batch, negatives), or 1 for either dimension: log of the expected number of times that an item is
-            drawn. Subtracting it from the score makes the sum of exponentials over the negatives an unbiased estimate of
-            the sum over all items. The positive needs no correction, since it is always present (Khrylchenko et al.,
-            Correcting the LogQ Correction, 2025).
+        log_q: (groups or batch, negatives), or 1 for either dimension: log of the expected number of times that an item
+            is drawn. Subtracting it from the score makes the sum of exponentials over the negatives an unbiased
+            estimate of the sum over all items. The positive needs no correction, since it is always present
+            (Khrylchenko et al., Correcting the LogQ Correction, 2025).
     """
 
     items: Tensor
@@ -261,7 +261,8 @@ class Sampler:
         type: Name of the sampler in a config (`negatives.type`).
         group_size: Batches come in multiples of it.
         keep_hardest: True if training keeps only the drawn negatives with the highest scores, `negative_ratio` of them.
-        labelled: True if no negatives are drawn, because interactions with a label of 0 are learned as samples of their own.
+        labelled: True if no negatives are drawn, because interactions with a label of 0 are learned as samples of their
+            own.
         losses: Names of the losses that the sampler can be combined with; None for all.
 
     Example:

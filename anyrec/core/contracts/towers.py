@@ -15,8 +15,8 @@ from anyrec.core.contracts.params import Params
 class Fusion(nn.Module):
     """Joins the feature vectors of one user or item into one vector.
 
-    Subclasses implement `fuse`. Absent features are replaced by learned vectors before it is called, so that the value of
-    an absent feature cannot change the output.
+    Subclasses implement `fuse`. Absent features are replaced by learned vectors before it is called, so that the value
+    of an absent feature cannot change the output.
 
     Args:
         names: Names of the features, in the order of the second dimension of the tensors.
@@ -26,8 +26,8 @@ class Fusion(nn.Module):
 
     Attributes:
         type: Name of the fusion in a config.
-        penalty: A weighted loss term of the latest forward pass in training; the training loop adds it to the loss of the
-            step. None for a fusion without one.
+        penalty: A weighted loss term of the latest forward pass in training; the training loop adds it to the loss of
+            the step. None for a fusion without one.
 
     Example:
         class Sum(Fusion):
@@ -118,8 +118,8 @@ class Interaction(nn.Module):
 
     Attributes:
         type: Name of the interaction in a config.
-        factorised: True if the score is the dot product of `user_vectors(users)` and `item_vectors(items)`. Items can then
-            be retrieved from a vector index.
+        factorised: True if the score is the dot product of `user_vectors(users)` and `item_vectors(items)`. Items can
+            then be retrieved from a vector index.
         reads: `vectors`: the outputs of the towers, (batch, dim). `tokens`: the feature vectors before the fusion,
             (batch, features, dim).
 
@@ -158,11 +158,12 @@ class Interaction(nn.Module):
         raise NotImplementedError(f"interaction '{self.type}' has no score()")
 
     def item_terms(self, items: Tensor) -> tuple[Tensor, ...]:
-        """Compute the part of the scores that depends on the items only, once for all requests (if `reads` is "tokens").
+        """Compute the part of the scores that depends on the items only, once for all requests (if `reads` is
+        "tokens").
 
         Args:
-            items: (..., features, dim), the first feature vectors of each item, in the order of `fields`; the others may
-                depend on the request.
+            items: (..., features, dim), the first feature vectors of each item, in the order of `fields`; the others
+                may depend on the request.
 
         Returns:
             Tensors (..., width), one row for each item; by default the feature vectors themselves.
@@ -200,9 +201,9 @@ class Interaction(nn.Module):
         return torch.cat([users, items, users * items], -1)
 
     def user_vectors(self, users: Tensor) -> Tensor:
-        """Map users, (batch, dim) to (batch, dim), into the space in which the dot product is the score (if `factorised`)."""
+        """Map users, (batch, dim) to (batch, dim), into the space in which dot products are the scores (if `factorised`)."""
         return users
 
     def item_vectors(self, items: Tensor) -> Tensor:
-        """Map items, (items, dim) to (items, dim), into the space in which the dot product is the score (if `factorised`)."""
+        """Map items, (items, dim) to (items, dim), into the space in which dot products are the scores (if `factorised`)."""
         return items
