@@ -1,4 +1,4 @@
-"""Data in any container: the same dataset from each, every Arrow type, and what is wrong named by line and value."""
+"""Data in every container: the same dataset, every Arrow type, and faults named by line and value."""
 
 import datetime
 import decimal
@@ -53,7 +53,7 @@ def run(*words):
     return done.exit_code, done.output
 
 
-# ---------------------------------------------------------------------------------------------- one dataset, any container
+# one dataset, any container
 
 VALUES = {
     "categorical.job": ["nurse", None, "smith"],
@@ -156,21 +156,24 @@ def test_the_same_data_in_any_container_are_the_same_dataset(tmp_path_factory, k
     assert found.roles == wanted.roles
 
 
-# ----------------------------------------------------------------------------------------------------------- Arrow types
+# Arrow types
 
 N = 2
 COLUMNS = [
-    pa.nulls(N), pa.array([b"\xff\xfe"] * N), pa.array([b"u1"] * N, pa.binary(2)), pa.array([decimal.Decimal("1.5")] * N),
-    pa.array([decimal.Decimal(10) ** 30] * N, pa.decimal128(38, 0)), pa.array([datetime.date(2024, 5, 1), None]),
-    pa.array([datetime.time(3, 4)] * N), pa.array([datetime.timedelta(days=3)] * N), pa.array([2**62, 0], pa.timestamp("s")),
+    pa.nulls(N), pa.array([b"\xff\xfe"] * N), pa.array([b"u1"] * N, pa.binary(2)),
+    pa.array([decimal.Decimal("1.5")] * N), pa.array([decimal.Decimal(10) ** 30] * N, pa.decimal128(38, 0)),
+    pa.array([datetime.date(2024, 5, 1), None]), pa.array([datetime.time(3, 4)] * N),
+    pa.array([datetime.timedelta(days=3)] * N), pa.array([2**62, 0], pa.timestamp("s")),
     pa.array([1715949000 * 10**9, None], pa.timestamp("ns", "Europe/Paris")), pa.array([2**64 - 1, 1], pa.uint64()),
-    pa.array(np.array([1.5] * N, np.float16)), pa.array([float("nan"), 1.0]), pa.array([float("inf"), 1.0]), pa.array([True] * N),
-    pa.array(["a", None]).dictionary_encode(), pa.array([1, 2]).dictionary_encode(), pa.array(["2024-05-01T00:00:00Z"] * N, pa.large_string()),
-    pa.array(["a"] * N, pa.string_view()), pa.array([b"a"] * N, pa.binary_view()), pa.array([["a"], None], pa.large_list(pa.string())),
-    pa.array([["a"], None], pa.list_view(pa.string())), pa.array([["a", None]] * N), pa.array([[["a"]]] * N), pa.array([[]] * N),
-    pa.array([[1.0, 2.0], None], pa.list_(pa.float64(), 2)), pa.array([{"a": 1}, None]), pa.array([{}] * N),
-    pa.array([[("k", 1)]] * N, pa.map_(pa.string(), pa.int64())), pa.array([[{"a": 1}]] * N), pc.run_end_encode(pa.array([1, 1])),
-    pa.array([(1, 2, 3)] * N, pa.month_day_nano_interval()), pa.array([[datetime.date(2024, 1, 1)], None]),
+    pa.array(np.array([1.5] * N, np.float16)), pa.array([float("nan"), 1.0]), pa.array([float("inf"), 1.0]),
+    pa.array([True] * N), pa.array(["a", None]).dictionary_encode(), pa.array([1, 2]).dictionary_encode(),
+    pa.array(["2024-05-01T00:00:00Z"] * N, pa.large_string()), pa.array(["a"] * N, pa.string_view()),
+    pa.array([b"a"] * N, pa.binary_view()), pa.array([["a"], None], pa.large_list(pa.string())),
+    pa.array([["a"], None], pa.list_view(pa.string())), pa.array([["a", None]] * N), pa.array([[["a"]]] * N),
+    pa.array([[]] * N), pa.array([[1.0, 2.0], None], pa.list_(pa.float64(), 2)), pa.array([{"a": 1}, None]),
+    pa.array([{}] * N), pa.array([[("k", 1)]] * N, pa.map_(pa.string(), pa.int64())), pa.array([[{"a": 1}]] * N),
+    pc.run_end_encode(pa.array([1, 1])), pa.array([(1, 2, 3)] * N, pa.month_day_nano_interval()),
+    pa.array([[datetime.date(2024, 1, 1)], None]),
     pa.ExtensionArray.from_storage(pa.uuid(), pa.array([b"0" * 16] * N, pa.binary(16))),
 ]  # fmt: skip
 PLACES = ["user_id", "text.a", "image.a", "categorical.a", "continuous.a", "temporal.a", "audio.a", "other"]
@@ -249,7 +252,7 @@ def test_mixed_object_columns_of_pandas_are_data_errors():
     assert str(Dataset.from_tables(users, items, interactions, root="pictures").root) == "pictures"
 
 
-# --------------------------------------------------------------------------------------------------------------- CSV files
+# CSV files
 
 
 @pytest.mark.parametrize("name", ["user_id", "item_id", "timestamp", "rating", "interaction_type"])
@@ -260,7 +263,7 @@ def test_a_header_that_makes_a_list_of_a_single_value_is_refused(name, tmp_path)
     assert name in faults_of(tmp_path)
 
 
-def test_values_that_are_no_numbers_are_named_by_line_and_value(tmp_path):
+def test_values_that_are_not_numbers_are_named_by_line_and_value(tmp_path):
     folder(tmp_path, items_csv='item_id,text.t,continuous.price\n7,"two\nlines",3.5\n8,x,"12,90"\n')
     assert "items.csv line 4: '12,90' is not a number; the column 'continuous.price' holds numbers." in faults_of(
         tmp_path
@@ -286,7 +289,7 @@ def test_rows_with_too_many_cells_are_named_by_line(tmp_path):
 
 
 @pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
-def test_any_line_end_will_do(tmp_path, ending):
+def test_every_line_end_is_read(tmp_path, ending):
     folder(tmp_path, users_csv=f"user_id,text.t{ending}u1,a{ending}u2,b{ending}")
     assert Dataset.read(tmp_path).users["text.t"].to_pylist() == ["a", "b"]
 
@@ -305,7 +308,7 @@ def test_numerals_of_a_csv_list_are_item_ids_if_all_of_them_are(tmp_path):
     assert Dataset.read(tmp_path).users["temporal.had"].to_pylist() == [["7", "8"], None]
 
 
-# -------------------------------------------------------------------------------------------------------------- containers
+# containers
 
 
 def document():
@@ -356,7 +359,7 @@ def test_json_is_read_plain_packed_or_with_a_byte_order_mark(tmp_path, data, mon
         ("d.json", b"[" * 100_000, "nested too deeply"),
     ],
 )
-def test_what_is_no_dataset_is_named(tmp_path, name, data, what):
+def test_a_file_that_is_not_a_dataset_is_refused_with_its_format(tmp_path, name, data, what):
     (tmp_path / name).write_bytes(data)
     if name == "d.json" and what.endswith("Latin-1"):
         (tmp_path / name).write_bytes('{"user_data": "Müller"}'.encode("latin-1"))
@@ -388,14 +391,14 @@ def test_a_folder_names_the_part_that_it_lacks(tmp_path):
     assert len(Dataset.read(tmp_path, DataConfig(unknown_ids="keep")).items) == 2
 
 
-# ------------------------------------------------------------------------------------------------- doubled keys, missing ids
+# doubled keys, missing ids
 
 
 def test_doubled_keys_are_faults_with_a_pointer(tmp_path):
     cases = {
-        '{"user_id": "u1", "text": {"a": "x"}, "text": {"a": "y"}}': "/user_data/0: the key 'text' stands here more than once",
-        '{"user_id": "u1", "text": {"a": "x", "a" : "y"}}': "/user_data/0/text: the key 'a' stands here more than once",
-        '{"user_id": "u1", "audio": {"x": {"q": 1, "q": 2}}}': "/user_data/0/audio/x: the key 'q' stands here more than once",
+        '{"user_id": "u1", "text": {"a": "x"}, "text": {"a": "y"}}': "/user_data/0: the key 'text'",
+        '{"user_id": "u1", "text": {"a": "x", "a" : "y"}}': "/user_data/0/text: the key 'a'",
+        '{"user_id": "u1", "audio": {"x": {"q": 1, "q": 2}}}': "/user_data/0/audio/x: the key 'q'",
     }
     for record, fault in cases.items():
         text = json.dumps(document()).replace('{"user_id": "u1"}', record, 1)
@@ -452,7 +455,7 @@ def test_interactions_alone_are_a_dataset_if_unknown_ids_are_kept(tmp_path):
 
 
 @pytest.mark.parametrize("end", ["", "9,c\n", '9,"c"\n'])
-def test_a_quoted_cell_that_is_not_closed_is_a_fault_and_swallows_no_rows(tmp_path, end):
+def test_a_quoted_cell_that_is_not_closed_is_a_fault_at_its_line(tmp_path, end):
     folder(tmp_path, items_csv='item_id,text.t\n7,x\n8,"a\n10,b\n' + end)
     assert "items.csv line 3: a cell that begins with a quote in this row does not end with one." in faults_of(tmp_path)
 
@@ -471,7 +474,7 @@ def test_a_feature_may_be_flat_in_some_lines_and_nested_in_others(tmp_path):
 
 
 @pytest.mark.parametrize("values", ["01/02/2024|", "Jan 2 2024|Jan 3 2024", "1|x|3"])
-def test_temporal_values_that_are_no_number_time_or_item_are_named(tmp_path, values):
+def test_temporal_values_that_are_neither_numbers_times_nor_items_are_noted(tmp_path, values):
     folder(tmp_path, items_csv=f"item_id,temporal.released[]\n7,{values}\n8,\n")
     notes = Dataset.read(tmp_path, DataConfig()).notes
     assert any("'item.released' has no effect" in note for note in notes)
@@ -482,7 +485,7 @@ def test_a_table_with_an_ending_that_is_not_read_is_named(tmp_path):
     assert "users.json cannot be read as a table of a folder." in faults_of(tmp_path)
 
 
-# ----------------------------------------------------------------------------------------------------- MovieLens, commands
+# MovieLens, commands
 
 
 def movielens(path):
@@ -492,7 +495,7 @@ def movielens(path):
     return path
 
 
-def test_movielens_as_given_out_since_2015_is_read_and_converted(tmp_path):
+def test_movielens_in_its_form_since_2015_is_read_and_converted(tmp_path):
     made = Dataset.read(movielens(tmp_path))
     assert made.items.to_pylist() == [
         {
@@ -550,7 +553,7 @@ def test_describe_counts_as_the_doctor_does_and_shows_types_ratings_and_times(tm
         assert shown in text
 
 
-def test_the_doctor_says_that_cells_look_like_lists(tmp_path):
+def test_the_doctor_reports_cells_that_look_like_lists(tmp_path):
     cells = '"[{""id"": 1}]","[\'Drama\', \'Comedy\']",Drama|Comedy,"{""a"": 1}"'
     folder(tmp_path, items_csv=f"item_id,categorical.a,categorical.b,categorical.c,text.d\n7,{cells}\n8,{cells}\n")
     text = run("doctor", tmp_path)[1]
@@ -565,7 +568,7 @@ def test_the_doctor_says_that_cells_look_like_lists(tmp_path):
     )
 
 
-def test_markup_in_values_is_printed_as_it_stands(tmp_path):
+def test_markup_in_values_is_printed_literally(tmp_path):
     record = {"user_id": "[/]", "categorical": {"[/b]": "[red]x", ":smile:": "y"}, "image": {"[/i]": "[/].png"}}
     (tmp_path / "d.json").write_text(
         json.dumps({**document(), "user_data": [record], "interactions": [{"user_id": "[/]", "item_id": 7}]})

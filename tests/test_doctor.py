@@ -26,7 +26,7 @@ RANDOM = Config(split=SplitConfig(protocol="random"))
 
 
 def clean(seed=0):
-    """Everyone acts in the same eight spells of ten days, so that what is tested comes after what trains."""
+    """Data in which all users act in the same eight spells of ten days, so that the test comes after training."""
     data = small_dataset(users=USERS, items=ITEMS, each=EACH, seed=seed)
     rng = np.random.default_rng(seed)
     days = np.tile(np.arange(EACH), USERS) * 10 + rng.random(USERS * EACH) * 9
@@ -83,13 +83,13 @@ def item_counts(data, rows=slice(None)):
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("config", [Config(), LAST])
-def test_a_clean_dataset_has_its_size_told_and_nothing_else(seed, config):
+def test_a_clean_dataset_has_its_size_as_the_only_finding(seed, config):
     found = examine(clean(seed), config)
     assert [finding.kind for finding in found] == ["size"]
     assert "100 users, 40 items and 800 interactions, which fill 20.00%" in found[0].text
 
 
-def test_clean_labels_and_ratings_are_no_leak():
+def test_clean_labels_and_ratings_are_not_a_leak():
     data = with_interaction(
         clean(), "label", pa.array(np.random.default_rng(0).integers(0, 2, USERS * EACH), pa.int8())
     )
@@ -122,10 +122,10 @@ def test_findings_are_sorted_and_lines_can_be_limited():
     assert as_lines([]) == []
 
 
-# --- counts ---
+# counts
 
 
-def test_a_long_tail_is_told_with_its_shares():
+def test_a_long_tail_is_reported_with_its_shares():
     data = clean()
     data = more(data, np.arange(2000) % USERS, np.where(np.arange(2000) % 10 > 0, 7, 8))
     finding = only(data, "long tail")
@@ -144,14 +144,14 @@ def test_users_and_items_without_interactions_and_users_with_one_are_counted():
     assert "1.0% of the users (1 of 100)" in only(data, "users with one interaction").text
 
 
-def test_a_user_with_far_too_many_interactions_is_named():
+def test_a_user_with_extremely_many_interactions_is_named():
     data = more(clean(), np.full(1000, 17), np.arange(1000) % ITEMS)
     finding = only(data, "very active users")
     assert "user 'u017' made 1,008, where the median is 8" in finding.text
     assert "1 user made 56%" in finding.text
 
 
-def test_duplicate_rows_are_counted_and_a_later_return_is_none():
+def test_duplicate_rows_are_counted_and_a_later_return_is_not_a_duplicate():
     data = clean()
     rows = data.interactions
     assert (
@@ -168,7 +168,7 @@ def test_duplicate_rows_are_counted_and_a_later_return_is_none():
     )
 
 
-def test_without_times_repeated_pairs_are_told_as_such():
+def test_without_times_repeated_pairs_are_a_note():
     data = clean()
     rows = data.interactions.drop_columns(["timestamp"])
     assert not find(changed(data, interactions=rows), "repeated pairs")
@@ -192,7 +192,7 @@ def test_ids_that_look_like_floats_are_found_and_their_twins_are_a_problem():
     assert "decimal point" in finding.text
 
 
-# --- values and times ---
+# values and times
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_ids_that_look_like_floats_are_found_and_their_twins_are_a_problem():
         ("label", pa.array([1] * 800, pa.int8()), "1"),
     ],
 )
-def test_a_column_of_one_value_is_told(name, values, shown):
+def test_a_column_with_one_value_is_reported(name, values, shown):
     finding = only(with_interaction(clean(), name, values), f"constant {name}")
     assert finding.level == "note" and finding.text.endswith(f"are {shown}.")
 
@@ -213,7 +213,7 @@ def test_no_positive_interaction_is_a_problem():
     assert finding.level == "problem" and "800 interactions" in finding.text
 
 
-def test_times_that_cannot_be_are_told():
+def test_impossible_times_are_reported():
     data = clean()
     times = data.column("timestamp").to_pylist()
     future = dt.datetime.now(dt.timezone.utc) + dt.timedelta(days=400)
@@ -234,7 +234,7 @@ def test_times_at_equal_intervals_are_made_up():
     assert not find(small_dataset(), "training on the future", LAST), "such times say nothing of it"
 
 
-def test_ties_at_the_end_of_users_are_told_where_they_decide_the_test():
+def test_ties_at_the_end_of_users_are_reported_if_they_decide_the_test():
     data = clean()
     times = data.column("timestamp").to_pylist()
     for user in range(30):
@@ -247,10 +247,10 @@ def test_ties_at_the_end_of_users_are_told_where_they_decide_the_test():
     assert not find(with_times(data, times), "ties in time", LAST), "ties further back decide nothing"
 
 
-# --- features ---
+# features
 
 
-def test_dead_sparse_and_constant_features_are_told():
+def test_dead_sparse_and_constant_features_are_reported():
     data = clean()
     assert "1 of 100" not in examine(data)[0].text
     rare = pa.array([1.0] + [None] * 999)
@@ -275,14 +275,14 @@ def test_dead_sparse_and_constant_features_are_told():
     assert not find(with_feature(data, "item", "categorical.order", [["a", "b"], ["b", "a"]] * 20), "constant feature")
 
 
-def test_columns_of_unusual_types_are_no_stumbling_block():
+def test_columns_of_unusual_types_can_be_examined():
     data = with_feature(clean(), "item", "audio.meta", [{"length": 1.0}] * 40)
     data = with_feature(data, "item", "audio.vectors", [[[1.0, 2.0]]] * 40)
     data = with_feature(data, "user", "continuous.vector", [[1.0, float(n)] for n in range(USERS)])
     assert [finding.kind for finding in examine(data)] == ["size"]
 
 
-def test_what_the_config_switches_off_is_not_looked_at():
+def test_features_that_the_config_switches_off_are_not_examined():
     data = with_feature(clean(), "item", "continuous.sales", item_counts(clean()))
     assert find(data, "leak of the outcome")
     for features in ({"continuous": None}, {"continuous": {"fields": {"sales": None}}}):
@@ -291,7 +291,7 @@ def test_what_the_config_switches_off_is_not_looked_at():
         assert find(data, "leak of the outcome", Config.model_validate({"user": {"features": features}}))
 
 
-# --- items that look alike ---
+# equal and similar items
 
 WORDS = ["amber", "bridge", "candle", "desert", "engine", "forest", "garden", "harbour", "island", "jacket", "kettle"]
 
@@ -312,11 +312,11 @@ def test_equal_texts_are_counted_whatever_their_case_and_punctuation():
     assert "2 items" in finding.text and "item 'i003' and item 'i009'" in finding.text
     assert finding.level == "note" and "0 of them also the same categories" in finding.text, "their prices differ"
     texts[20:22] = ["Same Thing", "same thing"]
-    alike = with_feature(data, "item", "text.title", texts)
+    equal = with_feature(data, "item", "text.title", texts)
     for name in ("categorical.tags", "continuous.price"):
         values = data.items.column(name).to_pylist()
-        alike = with_feature(alike, "item", name, [*values[:21], values[20], *values[22:]])
-    finding = only(alike, "equal texts")
+        equal = with_feature(equal, "item", name, [*values[:21], values[20], *values[22:]])
+    finding = only(equal, "equal texts")
     assert finding.level == "warning" and "4 items" in finding.text and "2 of them also the same" in finding.text
     assert "item 'i020' and item 'i021'" in finding.text
     bare = changed(data, items=data.items.select(["item_id"]).append_column("text.title", pa.array(texts)))
@@ -373,14 +373,14 @@ def test_equal_and_similar_images_are_found_and_missing_files_skipped(tmp_path):
     copied = with_images(tmp_path, [*names[:20], "copy.png", "4.png", *names[22:]])
     finding = only(copied, "equal images")
     assert "3 items" in finding.text and "one file is on 3 items" in finding.text
-    assert image_kinds(copied) == ["equal images"], "what is equal is not told as similar too"
+    assert image_kinds(copied) == ["equal images"], "equal images are not reported as similar too"
     assert not any("image" in f.kind for f in examine(copied, images=False))
     Image.open(tmp_path / "4.png").resize((200, 160)).save(tmp_path / "large.jpg", quality=85)
     finding = only(with_images(tmp_path, [*names[:20], "large.jpg", *names[21:]]), "similar images")
     assert finding.text.startswith("2 items") and "item 'i004' and item 'i020'" in finding.text
 
 
-def test_two_views_of_one_item_and_flat_pictures_are_not_told(tmp_path):
+def test_two_views_of_one_item_and_flat_pictures_are_not_reported(tmp_path):
     names = pictures(tmp_path)
     for number, colour in enumerate(["white", "black", "grey"]):
         Image.new("RGB", (30, 30), colour).save(tmp_path / f"flat{number}.png")
@@ -391,7 +391,7 @@ def test_two_views_of_one_item_and_flat_pictures_are_not_told(tmp_path):
     assert image_kinds(with_images(tmp_path, views)) == []
 
 
-def test_only_so_many_images_are_opened_and_it_is_said(tmp_path, monkeypatch):
+def test_the_number_of_compared_images_is_limited_and_noted(tmp_path, monkeypatch):
     monkeypatch.setattr(near_duplicates, "MOST_IMAGES", 5)
     names = pictures(tmp_path)
     data = with_images(tmp_path, [*names[:20], "4.png", "11.png", *names[22:]])
@@ -401,10 +401,10 @@ def test_only_so_many_images_are_opened_and_it_is_said(tmp_path, monkeypatch):
     assert image_kinds(data) == ["images in part"]
 
 
-# --- leaks ---
+# leaks
 
 
-def test_a_list_of_the_held_out_items_is_told_and_is_a_problem_where_it_is_kept():
+def test_a_list_of_the_held_out_items_is_reported_and_is_a_problem_if_it_is_kept():
     data = clean()
     owned = [[f"i{row:03d}" for row in data.item_rows[data.user_rows == user]] for user in range(USERS)]
     before = [items[:-2] for items in owned]
@@ -425,7 +425,7 @@ def test_an_item_feature_that_counts_the_interactions_is_a_leak(of):
     assert "'continuous.score'" in finding.text and "number of interactions" in finding.text
 
 
-def test_what_was_counted_from_training_alone_is_no_leak():
+def test_a_count_of_training_interactions_is_not_a_leak():
     data = clean()
     split, _ = split_interactions(data, LAST.split, 0)
     counts = item_counts(data, split.train)
@@ -442,7 +442,7 @@ def test_the_mean_rating_of_an_item_is_a_leak():
     assert find(with_feature(data, "item", "continuous.quality", gaps), "leak of the outcome")
 
 
-def test_a_telling_name_needs_less_but_a_name_alone_is_no_leak():
+def test_a_name_that_says_counted_lowers_the_bound_and_is_not_a_leak_by_itself():
     data = clean()
     noisy = item_counts(data) + np.random.default_rng(0).normal(0, item_counts(data).std() / 2, ITEMS)
     assert 0.7 < rank_correlation(noisy, item_counts(data)) < 0.95
@@ -485,7 +485,7 @@ def test_a_user_feature_that_equals_the_label_is_a_leak(name, make):
     assert finding.level == "problem" and f"user feature '{name}'" in finding.text and "100%" in finding.text
 
 
-def test_a_feature_of_many_values_is_no_leak_of_the_label_by_overfitting():
+def test_a_feature_of_many_values_is_not_a_leak_of_the_label_by_overfitting():
     data, likes = labelled()
     data = with_feature(data, "user", "categorical.name", [f"name {n}" for n in range(USERS)])
     data = with_feature(data, "user", "continuous.code", np.random.default_rng(0).random(USERS))
@@ -494,13 +494,13 @@ def test_a_feature_of_many_values_is_no_leak_of_the_label_by_overfitting():
     assert not find(with_feature(data, "user", "categorical.hint", weak.astype(str)), "leak of the label")
 
 
-def test_too_few_labels_are_not_concluded_from():
+def test_nothing_is_concluded_from_too_few_labels():
     data, likes = labelled(0.05)
     assert 0 < likes.sum() < 10
     assert not find(with_feature(data, "user", "categorical.fan", likes.astype(str)), "leak of the label")
 
 
-def test_an_item_feature_that_gives_low_ratings_away_is_a_leak_under_min_rating():
+def test_an_item_feature_that_reveals_low_ratings_is_a_leak_under_min_rating():
     data = clean()
     low = np.arange(ITEMS) % 3 == 0
     rated = with_interaction(data, "rating", np.where(low[data.item_rows], 1.0, 5.0))
@@ -510,10 +510,10 @@ def test_an_item_feature_that_gives_low_ratings_away_is_a_leak_under_min_rating(
     assert "low rating" in finding.text and "item feature" in finding.text
 
 
-# --- the split ---
+# the split
 
 
-def test_a_small_test_is_told():
+def test_a_small_test_part_is_reported():
     data = small_dataset(users=30)
     assert "Only 30 users" in only(data, "small test").text
     assert not find(data, "small test", Config(split=SplitConfig(protocol="none")))
@@ -526,14 +526,14 @@ def late(data, items):
     return with_interaction(data, "item_id", data.ids("item").take(pa.array(rows)))
 
 
-def test_items_that_only_the_test_has_are_told():
+def test_items_that_only_the_test_has_are_reported():
     data = clean()
     rows = np.where(data.item_rows >= 35, data.item_rows % 35, data.item_rows)
     data = late(with_interaction(data, "item_id", data.ids("item").take(pa.array(rows))), np.arange(35, 40))
     assert "100% of the test interactions are with an item" in only(data, "new items in test", LAST).text
 
 
-def test_users_that_only_the_test_has_are_told():
+def test_users_that_only_the_test_has_are_reported():
     data = clean()
     rows = np.arange(USERS * EACH)
     split = Split(rows[: 50 * EACH], rows[:0], rows[50 * EACH :], "by user")
@@ -541,12 +541,12 @@ def test_users_that_only_the_test_has_are_told():
     assert "100% of the test interactions are of a user" in next(f.text for f in found if f.kind == "new users in test")
 
 
-def test_a_change_of_popularity_is_told_beside_what_chance_would_give():
+def test_a_change_of_popularity_is_reported_with_the_change_by_chance():
     finding = only(late(clean(), np.arange(4)), "popularity drift", LAST)
     assert finding.level == "warning" and "by chance it would be 0." in finding.text
 
 
-def test_a_change_of_the_items_features_is_told():
+def test_a_change_of_the_items_features_is_reported():
     data = clean()
     new = np.arange(ITEMS) >= 20
     drifted = late(data, np.arange(20, 40))
@@ -558,13 +558,13 @@ def test_a_change_of_the_items_features_is_told():
     assert len(texts) == 2 and "categorical.era" in texts[0] and "continuous.year" in texts[1]
 
 
-def test_cold_protocols_are_not_told_what_they_are_asked_for():
+def test_cold_protocols_do_not_report_the_new_records_that_they_ask_for():
     for protocol in ("cold_users", "cold_items"):
         kinds = {finding.kind for finding in examine(clean(), Config(split=SplitConfig(protocol=protocol)))}
         assert not {"new users in test", "new items in test", "popularity drift"} & kinds
 
 
-def test_training_on_the_future_is_told_for_users_who_act_at_different_times():
+def test_training_on_the_future_is_reported_for_users_who_act_at_different_times():
     data = clean()
     starts = np.repeat(np.arange(USERS) * 100, EACH)
     times = [
@@ -576,10 +576,10 @@ def test_training_on_the_future_is_told_for_users_who_act_at_different_times():
     assert find(data, "training on the future", RANDOM)
 
 
-# --- real data ---
+# real data
 
 
-def test_movielens_100k_has_no_leak_and_only_what_is_true_of_it(ml_100k):
+def test_movielens_100k_has_its_known_findings_and_no_leak(ml_100k):
     data = Dataset.read(ml_100k)
     for min_rating in (None, 4):
         found = examine(data, Config(data=DataConfig(min_rating=min_rating), split=LAST.split))
@@ -596,7 +596,7 @@ def test_movielens_100k_has_no_leak_and_only_what_is_true_of_it(ml_100k):
     assert only(counted, "leak of the outcome").level == "problem"
 
 
-def test_movielens_1m_is_known_for_what_it_is(ml_1m):
+def test_movielens_1m_has_its_known_findings(ml_1m):
     found = examine(Dataset.read(ml_1m), images=False)
     kinds = [finding.kind for finding in found]
     assert "made-up times" in kinds, "the file gives an order in minutes, no dates"

@@ -1,4 +1,4 @@
-"""Labels: what types, ratings, labels and weights mean, who says so, and that only positives are learned from."""
+"""Labels: what types, ratings, labels and weights mean, and that only positives are learned from."""
 
 import json
 
@@ -18,7 +18,8 @@ from anyrec.data.labels import label_interactions, training_weights
 from anyrec.pipeline.ranking.ranker import item_facts
 from anyrec.recommender import Recommender
 
-YEAR = 365 * 86_400_000_000
+DAY = 86_400_000_000
+YEAR = 365 * DAY
 
 
 def interactions(rows, **columns):
@@ -60,6 +61,34 @@ def test_a_training_set_whose_weights_are_nearly_all_zero_is_refused_before_trai
     with pytest.raises(DataError, match="nearly nothing would be learned"):
         weights_of(interactions(60, weight=[1e300] + [1.0] * 59), DataConfig())
     assert weights_of(interactions(3, weight=[1.0, 2.0, 3.0]), DataConfig())[0] == pytest.approx([0.5, 1.0, 1.5])
+
+
+def visits(users, times=None, **columns):
+    """One interaction with an item of its own for each letter of `users`, in the given order of time."""
+    items = [f"i{row}" for row in range(len(users))]
+    columns |= {} if times is None else {"timestamp": pa.array([day * DAY for day in times], pa.timestamp("us", "UTC"))}
+    table = pa.table({"user_id": list(users), "item_id": items, **columns})
+    return Dataset(pa.table({"user_id": sorted(set(users))}), pa.table({"item_id": items}), table)
+
+
+def test_each_half_life_of_later_positives_of_the_same_user_halves_a_weight():
+    found, _ = weights_of(visits("aabaa", [1, 2, 9, 4, 3]), DataConfig(half_life_interactions=1))
+    assert (found / found.max()).tolist() == [1 / 8, 1 / 4, 1, 1, 1 / 2]
+    found, _ = weights_of(visits("aaa", [1, 2, 3]), DataConfig(half_life_interactions=2))
+    assert found / found.max() == pytest.approx([0.5, 0.5**0.5, 1])
+
+
+def test_only_later_positives_of_the_training_part_age_an_interaction():
+    data = visits("aaaa", [1, 2, 3, 4], label=pa.array([1, 0, 1, 1], pa.int8()))
+    found, _ = weights_of(data, DataConfig(half_life_interactions=1), np.arange(3))
+    assert found.tolist() == pytest.approx([2 / 3, 0, 4 / 3, 0])
+
+
+def test_both_half_lives_multiply_and_neither_applies_without_times():
+    both = DataConfig(half_life_interactions=1, half_life_days=1)
+    found, _ = weights_of(visits("ab" + "a", [0, 0, 1]), both)
+    assert (found / found.max()).tolist() == [1 / 4, 1 / 2, 1]
+    assert weights_of(visits("aba"), both)[0].tolist() == [1, 1, 1]
 
 
 @pytest.mark.parametrize("wrong", [-1.0, -1e-9, np.inf])
@@ -123,11 +152,11 @@ def test_names_that_say_the_opposite_of_liking_are_recognised(name):
 @pytest.mark.parametrize(
     "name", ["view", "purchase", "add_to_cart", "like", "upvote", "unlock", "note", "badge", "quiz"]
 )
-def test_other_names_are_not_taken_for_dislikes(name):
+def test_other_names_are_not_read_as_dislikes(name):
     assert not is_negative_name(name)
 
 
-def test_what_each_column_counts_as_is_said_in_sentences():
+def test_the_meaning_of_each_column_is_reported_in_sentences():
     dataset = interactions(
         10,
         interaction_type=["view"] * 6 + ["return"] * 4,
@@ -159,7 +188,7 @@ def test_options_for_ratings_times_and_histories_that_the_data_lack_are_warned_a
     assert "data.history names 'spendings', a temporal feature that no user has" in text
 
 
-def test_doctor_init_and_train_say_how_types_ratings_and_weights_are_understood(tmp_path):
+def test_doctor_init_and_train_report_how_types_ratings_and_weights_are_interpreted(tmp_path):
     rows = [
         {
             "user_id": f"u{n % 20}",

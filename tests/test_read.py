@@ -1,4 +1,4 @@
-"""Reading: the same columns from every format, and every fault found, by pointer, in one pass."""
+"""Reading: the same columns from every format, and every fault in one pass, by its pointer."""
 
 import json
 from pathlib import Path
@@ -106,7 +106,7 @@ def test_epoch_seconds_and_iso_times_may_be_mixed(tmp_path):
     assert times[2].microsecond == 500_000 and times[3] is None
 
 
-def test_declared_roles_win_over_inference(tmp_path):
+def test_declared_roles_take_precedence_over_inferred_ones(tmp_path):
     options = DataConfig(roles={"user.spend": "timestamps"})
     assert read(tmp_path, document(), options).roles["user.spend"] == "timestamps"
 
@@ -176,7 +176,7 @@ FAULTY = {
 
 
 @pytest.mark.parametrize("name", FAULTY)
-def test_a_fault_is_told_with_where_what_and_how_to_mend(tmp_path, name):
+def test_a_fault_names_its_place_and_what_was_found(tmp_path, name):
     spoil, where, what = FAULTY[name]
     content = document()
     spoil(content)
@@ -186,7 +186,7 @@ def test_a_fault_is_told_with_where_what_and_how_to_mend(tmp_path, name):
     assert what in line
 
 
-def test_all_faults_are_told_at_once_and_at_most_twenty_of_a_kind(tmp_path):
+def test_all_faults_are_reported_in_one_pass_and_at_most_twenty_of_a_kind_are_shown(tmp_path):
     content = document()
     for name in ("unknown user", "nan", "bad label", "duplicate id"):
         FAULTY[name][0](content)
@@ -198,7 +198,7 @@ def test_all_faults_are_told_at_once_and_at_most_twenty_of_a_kind(tmp_path):
     assert str(error.value).startswith("34 faults in the data:")
 
 
-def test_a_record_that_is_no_object_does_not_move_the_pointers_of_those_after_it(tmp_path):
+def test_a_record_that_is_not_an_object_does_not_shift_the_pointers_of_later_records(tmp_path):
     content = document()
     content["item_data"].insert(0, 7)
     content["item_data"][2]["continuous"] = {"price": "dear"}
@@ -217,7 +217,7 @@ def test_a_record_that_is_no_object_does_not_move_the_pointers_of_those_after_it
         ("{\n 1: 2}", ":2:2"),
     ],
 )
-def test_a_broken_file_is_told_where_it_breaks(tmp_path, text, what):
+def test_a_broken_file_is_refused_with_the_place_where_it_breaks(tmp_path, text, what):
     with pytest.raises(DataError, match=what):
         read(tmp_path, text)
     with pytest.raises(DataError, match="no such file"):
@@ -236,7 +236,7 @@ def test_unknown_ids_can_be_dropped_or_kept(tmp_path, choice, users, interaction
     assert any("dropped" in note or "by id alone" in note for note in data.notes)
 
 
-def test_what_is_not_used_is_said(tmp_path):
+def test_keys_and_features_that_are_not_used_are_noted(tmp_path):
     content = document()
     content["interactions"][0]["sesion"] = 5
     content["user_data"][0]["categorical"]["empty"] = None
@@ -291,12 +291,14 @@ JUNK = st.sampled_from(
     ]
 )
 PATHS = [
-    ("user_data",), ("user_data", 0), ("user_data", 0, "user_id"), ("user_data", 0, "categorical"), ("user_data", 0, "categorical", "job"),
-    ("user_data", 0, "continuous", "age"), ("user_data", 0, "text", "bio"), ("user_data", 1, "temporal", "spend"), ("user_data", 1, "other"),
-    ("item_data", 0, "audio"), ("item_data", 1, "image", "front"), ("item_data", 1, "item_id"), ("interactions", 0), ("interactions", 1, "label"),
-    ("interactions", 0, "rating"), ("interactions", 0, "interaction_type"), ("interactions", 0, "timestamp"), ("interactions", 1, "context"),
-    ("extra",), ("user_data", 0, "history"), ("user_data", 0, "a.b"), ("user_data", 0, ""), ("item_data", 1, "user_id"),
-    ("user_data", 0, "text", "a\x1f"), ("item_data", 0, "audio", "\udc00"), ("interactions", 0, "unused"), ("interactions", 1, "context", ""),
+    ("user_data",), ("user_data", 0), ("user_data", 0, "user_id"), ("user_data", 0, "categorical"),
+    ("user_data", 0, "categorical", "job"), ("user_data", 0, "continuous", "age"), ("user_data", 0, "text", "bio"),
+    ("user_data", 1, "temporal", "spend"), ("user_data", 1, "other"), ("item_data", 0, "audio"),
+    ("item_data", 1, "image", "front"), ("item_data", 1, "item_id"), ("interactions", 0),
+    ("interactions", 1, "label"), ("interactions", 0, "rating"), ("interactions", 0, "interaction_type"),
+    ("interactions", 0, "timestamp"), ("interactions", 1, "context"), ("extra",), ("user_data", 0, "history"),
+    ("user_data", 0, "a.b"), ("user_data", 0, ""), ("item_data", 1, "user_id"), ("user_data", 0, "text", "a\x1f"),
+    ("item_data", 0, "audio", "\udc00"), ("interactions", 0, "unused"), ("interactions", 1, "context", ""),
     ("interactions", 1, "context", "device"), ("interactions", 0, "weight"),
 ]  # fmt: skip
 SEMANTIC = {"unknown id", "duplicate id", "mixed id types", "mixed values"}
@@ -305,7 +307,7 @@ SEMANTIC = {"unknown id", "duplicate id", "mixed id types", "mixed values"}
 
 @settings(max_examples=400, deadline=None)
 @given(path=st.sampled_from(PATHS), value=JUNK)
-def test_the_fast_reader_gives_the_verdict_of_jsonschema(tmp_path_factory, path, value):
+def test_the_reader_accepts_exactly_what_the_published_schema_accepts(tmp_path_factory, path, value):
     content = document()
     place = content
     for part in path[:-1]:
@@ -370,7 +372,7 @@ def test_every_format_gives_the_same_dataset(tmp_path, kind):
         assert other.select(table.column_names).to_pylist() == table.to_pylist()
 
 
-def test_faults_in_tables_are_told_by_column_and_row(tmp_path):
+def test_faults_in_data_frames_are_reported_by_kind(tmp_path):
     users = pd.DataFrame({"user_id": ["a", "a"], "text.bio": ["x", None], "shoe": [1, 2]})
     items = pd.DataFrame({"item_id": ["x"], "continuous.price": ["cheap"]})
     interactions = pd.DataFrame({"user_id": ["a", "q"], "item_id": ["x", "x"], "timestamp": ["2024-01-01", "soon"]})
@@ -387,7 +389,7 @@ def test_writing_and_reading_again_changes_nothing(tmp_path):
         assert getattr(first, part).equals(getattr(second, part))
 
 
-def test_limits_are_kept_until_stable(tmp_path):
+def test_the_fewest_interactions_are_applied_until_every_user_and_item_has_enough(tmp_path):
     rows = [("a", "x"), ("a", "y"), ("b", "x"), ("b", "y"), ("c", "x"), ("c", "z"), ("d", "z")]
     content = document(
         user_data=[{"user_id": u} for u in "abcd"],
@@ -404,6 +406,46 @@ def test_limits_are_kept_until_stable(tmp_path):
         read(tmp_path, content, DataConfig(min_user_interactions=9))
 
 
+@pytest.mark.parametrize(
+    ("limits", "users", "items", "pairs"),
+    [
+        ({"max_items": 2}, "abcd", "xy", ["ax", "ay", "bx", "by", "cx"]),
+        ({"max_users": 3, "max_items": 1}, "abc", "x", ["ax", "bx", "cx"]),
+        ({"max_interactions": 3}, "abcd", "xyz", ["ax", "ay", "bx"]),
+        ({"max_interactions": 3, "max_items": 1}, "abcd", "x", ["ax", "bx", "cx"]),
+        ({"max_interactions": 5, "min_item_interactions": 2}, "abcd", "xy", ["ax", "ay", "bx", "by", "cx"]),
+        (
+            {"max_interactions": 7, "max_users": 4, "max_items": 3},
+            "abcd",
+            "xyz",
+            ["ax", "ay", "bx", "by", "cx", "cz", "dz"],
+        ),
+    ],
+)
+def test_row_limits_keep_the_first_rows(tmp_path, limits, users, items, pairs):
+    rows = ["ax", "ay", "bx", "by", "cx", "cz", "dz"]
+    content = document(
+        user_data=[{"user_id": user} for user in "abcd"],
+        item_data=[{"item_id": item} for item in "xyz"],
+        interactions=[{"user_id": user, "item_id": item} for user, item in rows],
+    )
+    data = read(tmp_path, content, DataConfig(**limits))
+    assert "".join(data.users["user_id"].to_pylist()) == users
+    assert "".join(data.items["item_id"].to_pylist()) == items
+    assert ["".join(row.values()) for row in data.interactions.to_pylist()] == pairs
+    assert bool(data.notes) == (len(pairs) < len(rows))
+
+
+def test_the_first_interactions_are_counted_after_the_limits_of_users_and_items(tmp_path):
+    content = document(
+        interactions=[{"user_id": user, "item_id": item} for user, item in ("by", "ax", "bx", "ay", "ax")]
+    )
+    data = read(tmp_path, content, DataConfig(max_items=1, max_interactions=2))
+    assert data.interactions["user_id"].to_pylist() == ["a", "b"]
+    assert "2 interactions were dropped: their user or item is past the row limits." in data.notes
+    assert "Only the first 2 interactions are kept (data.max_interactions)." in data.notes
+
+
 def test_a_request_may_be_one_record_a_list_or_a_document(tmp_path):
     record = {"user_id": "q", "temporal": {"spend": [3]}}
     for source in (record, [record], {"user_data": [record]}):
@@ -418,7 +460,7 @@ IDS = [st.lists(st.integers(-9, 9)), st.lists(st.text("abé\U0001f600", max_size
 
 @given(st.one_of(*(st.tuples(ids, ids) for ids in IDS)), st.booleans())
 @settings(deadline=None)
-def test_a_few_ids_are_found_where_many_are(ids, ascending):
+def test_bisection_and_the_hash_table_find_ids_at_the_same_rows(ids, ascending):
     asked, known = ids[0], list(dict.fromkeys(ids[1]))
     known = sorted(known) if ascending else known
     kind = pa.string() if any(isinstance(one, str) for one in asked + known) else pa.int64()

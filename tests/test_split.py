@@ -1,4 +1,4 @@
-"""Splits: what is held out, and that the order of the file's rows does not decide it."""
+"""Splits: the parts that they hold out, and that the order of the file's rows does not decide them."""
 
 import datetime as dt
 
@@ -72,7 +72,7 @@ def many(seed, users=30, items=12, rows=400):
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 1000))
-def test_a_split_by_time_trains_on_nothing_later_than_what_it_tests(seed):
+def test_a_split_by_time_trains_on_nothing_later_than_its_test(seed):
     data = many(seed)
     split, _ = split_interactions(data, SplitConfig(protocol="global_time"), seed)
     times = data.column("timestamp").cast(pa.int64()).to_numpy()
@@ -117,7 +117,7 @@ def test_leave_last_n_tests_the_last_n():
     assert split.train.tolist() == [0, 1, 6, 7]
 
 
-def test_a_split_by_user_over_clock_times_is_said_to_learn_from_the_future():
+def test_a_split_by_user_over_clock_times_warns_of_learning_from_the_future():
     data = dataset(["a"] * 9 + ["b"] * 9 + ["c"] * 9, list("uvwxyzrst") * 3, list(range(27)))
     _, notes = split_interactions(data, SplitConfig(protocol="leave_last_out"), 0)
     assert any("learns from the future" in note for note in notes)
@@ -125,7 +125,7 @@ def test_a_split_by_user_over_clock_times_is_said_to_learn_from_the_future():
     assert not any("future" in note for note in notes)
 
 
-def test_a_saved_split_comes_back_and_is_refused_by_other_data(tmp_path):
+def test_a_saved_split_can_be_read_and_is_refused_with_other_data(tmp_path):
     data = many(0)
     split, _ = split_interactions(data, SplitConfig(), 0)
     save_split(split, data, tmp_path)

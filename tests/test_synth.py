@@ -1,4 +1,4 @@
-"""The synthetic world: deterministic, valid, and its truth is in its data; each modality alone carries what was planted in it."""
+"""Synthetic data are deterministic and valid, and each modality alone reveals its planted preferences."""
 
 import hashlib
 import os
@@ -46,7 +46,7 @@ def test_the_same_seed_writes_the_same_bytes_under_any_hash_seed(tmp_path):
     assert digest(tmp_path / "1") != digest(tmp_path / "3")
 
 
-def test_the_sample_in_the_repository_is_what_the_generator_gives(tmp_path):
+def test_the_sample_in_the_repository_is_the_output_of_the_generator(tmp_path):
     generate(users=300, items=100, interactions=4000, seed=0).write(tmp_path / "correlated_dataset.json", images=False)
     found, stored = (
         Dataset.read(tmp_path / "correlated_dataset.json"),
@@ -57,7 +57,7 @@ def test_the_sample_in_the_repository_is_what_the_generator_gives(tmp_path):
     assert sum(path.stat().st_size for path in files) < 2_000_000
 
 
-def test_what_is_written_reads_back_and_holds_all_groups(tmp_path):
+def test_written_data_can_be_read_and_hold_all_groups(tmp_path):
     world = generate(users=50, items=20, interactions=400, seed=1)
     world.write(tmp_path / "d.json")
     data = Dataset.read(tmp_path / "d.json")
@@ -69,7 +69,7 @@ def test_what_is_written_reads_back_and_holds_all_groups(tmp_path):
     assert len(list((tmp_path / "images").glob("*.png"))) == 40
 
 
-def test_without_noise_people_choose_what_they_were_planted_to_like():
+def test_without_noise_people_choose_by_their_planted_preferences():
     clean, noisy = (generate(users=200, items=60, interactions=2000, seed=0, noise=noise) for noise in (0.0, 0.5))
 
     def liking(world):
@@ -79,7 +79,7 @@ def test_without_noise_people_choose_what_they_were_planted_to_like():
     assert liking(clean) > liking(noisy) > 1.2
 
 
-def test_what_a_user_had_before_is_not_among_the_interactions():
+def test_items_that_a_user_had_before_are_not_among_the_interactions():
     world = generate(users=100, items=40, interactions=1500, seed=2, noise=0.5)
     pairs = set(
         zip(
@@ -98,7 +98,7 @@ def test_what_a_user_had_before_is_not_among_the_interactions():
 
 
 def fitted_lift(preference, groups, world, tmp_path):
-    """ndcg@10 against the truth, for people never trained, of a model that sees `groups` alone; and that of popularity."""
+    """Return ndcg@10 against the truth, for new people, of a model that sees `groups` alone; and that of popularity."""
     config = {
         "defaults": "fixed",
         "dim": 32,
@@ -120,7 +120,7 @@ def fitted_lift(preference, groups, world, tmp_path):
 
 
 @pytest.mark.parametrize("preference", PREFERENCES)
-def test_each_modality_alone_lifts_what_was_planted_in_it_and_nothing_else_does(preference, tmp_path):
+def test_each_modality_alone_reveals_its_planted_preference_and_no_other_does(preference, tmp_path):
     world = generate(
         users=500, items=60, interactions=6000, seed=0, noise=0.05, missing=0.0, preferences=[preference], root=tmp_path
     )

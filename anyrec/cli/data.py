@@ -1,10 +1,13 @@
-"""Commands on data, configs and plugins."""
+"""Commands on data, configs and plugins.
+
+Each command imports what it needs when it runs, so that `anyrec --help` loads neither Arrow nor torch.
+"""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,11 +28,14 @@ from anyrec.cli.options import (
 from anyrec.core.errors import Fault, InputError
 from anyrec.core.outputs import check_output
 
+if TYPE_CHECKING:
+    from anyrec.data.tables import Tables
+
 DataArgument = Annotated[
     Path, typer.Argument(help="The data: JSON, a folder of tables or of MovieLens, or - for JSON from standard input.")
 ]
 MOST_MADE = 100_000_000
-"""Records of a kind that `synth` makes: more do not fit the memory of one machine."""
+"""The most users, items and interactions that `synth` makes: more do not fit the memory of one machine."""
 
 
 @app.command()
@@ -38,7 +44,7 @@ def init(
     config: ConfigPath = None,
     overrides: Overrides = [],
 ) -> None:
-    """Print a sensible config for the data. Of a given config, the data section is read by and kept."""
+    """Print a config fitted to the data. The data section of a given config is used to read the data, and kept."""
     from anyrec.core.load_config import load_config
     from anyrec.data.dataset import Dataset
     from anyrec.data.suggest_config import suggest_config
@@ -61,7 +67,7 @@ def validate(
     images: Annotated[bool, typer.Option(help="Open every image file as well.")] = True,
     overrides: Overrides = [],
 ) -> None:
-    """Check data for every fault, and say each with where it is and how to correct it."""
+    """Check data, and report every fault with its place and how to correct it."""
     from anyrec.core.errors import DataError
     from anyrec.core.load_config import load_config
     from anyrec.data.dataset import Dataset
@@ -81,9 +87,11 @@ def validate(
             err.print(f"warning: {count} of kind '{kind}', which count as absent; the first: {first}")
     for note in dataset.notes:
         err.print(f"note: {note}")
-    out.print(
-        f"valid: {len(dataset.users):,} users, {len(dataset.items):,} items, {len(dataset.interactions):,} interactions"
-    )
+    out.print(f"valid: {_sizes(dataset)}")
+
+
+def _sizes(dataset: Tables) -> str:
+    return f"{len(dataset.users):,} users, {len(dataset.items):,} items, {len(dataset.interactions):,} interactions"
 
 
 @app.command()
@@ -92,7 +100,7 @@ def describe(
     config: ConfigPath = None,
     overrides: Overrides = [],
 ) -> None:
-    """Counts of users, items and interactions, types, ratings and times, and how full each feature is."""
+    """Print counts of users, items and interactions, types, ratings and times, and how complete each feature is."""
     from anyrec.core.load_config import load_config
     from anyrec.data.dataset import Dataset
     from anyrec.data.describe import describe_dataset
@@ -112,7 +120,7 @@ def doctor(
     images: Annotated[bool, typer.Option(help="Compare the images as well.")] = True,
     overrides: Overrides = [],
 ) -> None:
-    """Say what is odd in the data: leaks, duplicates, drift, dead features, suspicious ids; and what to do about it."""
+    """Report oddities of the data: leaks, duplicates, drift, dead features, suspicious ids; and how to correct them."""
     from anyrec.core.load_config import load_config
     from anyrec.data.dataset import Dataset
     from anyrec.data.doctor.examine import examine
@@ -166,18 +174,18 @@ def schema(
 
 @app.command()
 def synth(
-    path: Annotated[Path, typer.Argument(help="The JSON file to write; images go beside it.")],
+    path: Annotated[Path, typer.Argument(help="The JSON file to write; images go into the same folder.")],
     users: Annotated[int, typer.Option(min=1, max=MOST_MADE)] = 1000,
     items: Annotated[int, typer.Option(min=1, max=MOST_MADE)] = 100,
     interactions: Annotated[int, typer.Option(min=1, max=MOST_MADE)] = 13600,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1)] = 0,
     noise: Annotated[
-        float, typer.Option(min=0, max=1, callback=finite, help="Share of interactions that are random.")
+        float, typer.Option(min=0, max=1, callback=finite, help="Fraction of interactions that are random.")
     ] = 0.1,
     preferences: Annotated[str, typer.Option(help="Planted preferences, by commas; 'all' or 'none'.")] = "all",
     images: Annotated[bool, typer.Option(help="Draw an image of each item.")] = True,
 ) -> None:
-    """Make data with planted preferences, so that a right model is known in advance."""
+    """Make data with planted preferences, so that the right model is known in advance."""
     from anyrec.core.errors import did_you_mean
     from anyrec.data.synthetic.generate import PREFERENCES, generate
 
@@ -190,7 +198,7 @@ def synth(
     check_output(path)
     world = generate(users=users, items=items, interactions=interactions, seed=seed, noise=noise, preferences=wanted)
     world.write(path, images=images)
-    err.print(f"{users:,} users, {items:,} items, {len(world.dataset.interactions):,} interactions -> {path}")
+    err.print(f"{_sizes(world.dataset)} -> {path}")
 
 
 @convert_app.command()
@@ -198,28 +206,20 @@ def movielens(
     source: Annotated[Path, typer.Argument(help="The unpacked folder.")],
     destination: Annotated[Path, typer.Argument(help="The JSON file to write.")],
 ) -> None:
-    """MovieLens as GroupLens packs it (100K, 1M, 10M, 20M, 25M, 32M, latest), or a Parquet copy."""
+    """Convert MovieLens as GroupLens packs it (100K, 1M, 10M, 20M, 25M, 32M, latest), or a Parquet copy."""
     from anyrec.data.formats.movielens import convert_movielens, is_movielens
 
     if not is_movielens(source):
-        raise InputError(
-            Fault(
-                str(source),
-                "this folder holds no MovieLens.",
-                "Give the folder with u.data, ratings.dat or ratings.csv.",
-                "no data",
-            )
-        )
+        what, hint = "this folder holds no MovieLens.", "Give the folder with u.data, ratings.dat or ratings.csv."
+        raise InputError(Fault(str(source), what, hint, "no data"))
     check_output(destination)
     dataset = convert_movielens(source, destination)
-    err.print(
-        f"{len(dataset.users):,} users, {len(dataset.items):,} items, {len(dataset.interactions):,} interactions -> {destination}"
-    )
+    err.print(f"{_sizes(dataset)} -> {destination}")
 
 
 @app.command()
 def demo(folder: Annotated[Path, typer.Option(help="Where the demo's files go.")] = Path("demo")) -> None:
-    """Make multi-modal data, train on it, and recommend to people never seen."""
+    """Make multi-modal data, train on it, and recommend to new people."""
     from anyrec.cli.demo import run_demo
 
     run_demo(folder, out)

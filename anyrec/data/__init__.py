@@ -25,6 +25,6 @@ url_fetch: one file over HTTP.
 describe: counts of a dataset for the terminal.
 suggest_config: a config fitted to the data.
 defaults: the keys that a config does not set.
-doctor: what is odd in a dataset.
+doctor: leaks, duplicates, drift and other oddities of a dataset.
 synthetic: data with planted preferences.
 """

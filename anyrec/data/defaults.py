@@ -40,7 +40,7 @@ def resolve_config(config: Config, dataset: Dataset, registry: Registry) -> tupl
 def merged(asked: dict[str, Any], suggested: dict[str, Any]) -> dict[str, Any]:
     """Return `asked` with every key of `suggested` that it does not set, at any depth.
 
-    If `asked` names a `type` other than the suggested one, what is suggested next to that type is left out.
+    If `asked` names a `type` other than the suggested one, suggestions next to that type are left out.
     """
     found = copy.deepcopy(asked)
     for key, value in suggested.items():

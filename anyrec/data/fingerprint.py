@@ -10,7 +10,7 @@ from anyrec.data.split import Split
 
 
 def data_fingerprint(dataset: Dataset, split: Split) -> dict[str, str]:
-    """Return the sha256 of each table of the dataset, and of what is held out for validation and test.
+    """Return the sha256 of each table of the dataset, and of the interactions held out for validation and test.
 
     Returns:
         Hashes under `users`, `items`, `interactions` and `split`.

@@ -199,7 +199,7 @@ def events_brought(
 def extended(known: pa.Array, brought: Brought) -> pa.Array:
     """Add the events of a request to what the model knows of each user, in order of time.
 
-    An event without a time comes after what is known. An event that is known already, of the same item and time, counts
+    An event without a time comes after the known events. An event that is known already, of the same item and time, counts
     once; without a time it is known if the user had the item. Dislikes are left out, as in training.
 
     Args:

@@ -155,7 +155,7 @@ def load_images(
 
     Args:
         names: (names,) The images, as `open_image` takes them.
-        context: The image root and what is allowed.
+        context: The image root and the permissions.
         make: Called with each image.
         side: The side in pixels that `make` resamples to.
 

@@ -20,7 +20,7 @@ OUTLIER_GAP = 10.0
 OUTLIER_SHARE = 0.01
 """At most this fraction of the interactions, and always one, can be such outliers."""
 NEGLIGIBLE = 1e-6
-"""A positive with less than this fraction of the largest weight has no effect on what is learned."""
+"""A positive with less than this fraction of the largest weight has no effect on the model."""
 ENOUGH, ENOUGH_SHARE = 100, 0.1
 """Training needs this many positives whose weight is not negligible, or this fraction of all positives."""
 

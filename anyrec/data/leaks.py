@@ -24,7 +24,7 @@ def drop_leaks(dataset: Dataset, split: Split, config: DataConfig) -> tuple[Data
 
     Args:
         dataset: The data.
-        split: What is held out.
+        split: The held-out interactions.
         config: The config's `data` section.
 
     Returns:

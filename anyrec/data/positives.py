@@ -126,9 +126,9 @@ class Positives:
 
     def _draw_by_rank(self, users: Tensor, generator: torch.Generator) -> Tensor:
         """Return (draws,) an item that each user does not have, uniformly; any item for a user who has all."""
-        lacking = self.num_items - self.counts[users]
+        absent = self.num_items - self.counts[users]
         draws = torch.rand(len(users), generator=generator, device=users.device, dtype=torch.float64)
-        rank = torch.minimum((draws * lacking).long(), (lacking - 1).clamp(min=0))
+        rank = torch.minimum((draws * absent).long(), (absent - 1).clamp(min=0))
         keys = users * (self.num_items + 1) + rank
         before = torch.searchsorted(self._gaps, keys, right=True) - self.offsets[users]
         return (rank + before).clamp(max=self.num_items - 1)

@@ -1,4 +1,4 @@
-"""Any data document is read or refused with an error that says why; what is read keeps to the published schema."""
+"""Any data document is refused with an error that says why, or is read and fits the published schema."""
 
 import json
 from pathlib import Path
@@ -85,7 +85,7 @@ def test_a_document_is_refused_or_keeps_to_the_schema(data, tmp_path):
 
 @FUZZ
 @given(data=DOCUMENTS.map(encode))
-def test_what_is_read_can_be_described_and_examined(data, tmp_path):
+def test_data_that_are_read_can_be_described_and_examined(data, tmp_path):
     path = tmp_path / "data.json"
     path.write_bytes(data)
     try:

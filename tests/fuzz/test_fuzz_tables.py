@@ -12,22 +12,28 @@ from anyrec.core.config import DataConfig
 from anyrec.core.errors import DataError
 from anyrec.data.dataset import Dataset
 
-NAMES = ["user_id", "item_id", "timestamp", "rating", "weight", "label", "interaction_type", "context.device", "context", "user.x",
-         "categorical.job", "categorical.tags", "continuous.age", "text.title", "image.cover", "temporal.visits", "identity.id",
-         "history.x", "audio.clip", "", "categorical.", ".x", "categorical.a\nb", "[/bold].x"]  # fmt: skip
+NAMES = [
+    "user_id", "item_id", "timestamp", "rating", "weight", "label", "interaction_type", "context.device", "context",
+    "user.x", "categorical.job", "categorical.tags", "continuous.age", "text.title", "image.cover", "temporal.visits",
+    "identity.id", "history.x", "audio.clip", "", "categorical.", ".x", "categorical.a\nb", "[/bold].x",
+]  # fmt: skip
 WORDS = st.sampled_from([text for text in TEXTS if text.isprintable() and len(text) < 100]) | st.text(
     st.characters(exclude_categories=["Cs"]), max_size=6
 )
 SECONDS = st.integers(0, 2**31)
 TYPES = [
     (pa.string(), WORDS), (pa.large_string(), WORDS), (pa.string_view(), WORDS), (pa.binary(), st.binary(max_size=4)),
-    (pa.int8(), st.integers(-100, 100)), (pa.int64(), st.integers(-(2**63), 2**63 - 1)), (pa.uint64(), st.integers(0, 2**64 - 1)),
-    (pa.float16(), st.floats(width=16)), (pa.float64(), st.floats()), (pa.bool_(), st.booleans()), (pa.null(), st.none()),
-    (pa.date32(), st.integers(-(2**31), 2**31 - 1)), (pa.date64(), SECONDS.map(lambda n: n * 86_400_000)), (pa.time32("s"), st.integers(0, 86_399)),
-    (pa.timestamp("s"), st.integers(-(2**63) + 1, 2**63 - 1)), (pa.timestamp("ns", "UTC"), st.integers(-(2**62), 2**62)),
-    (pa.duration("ms"), SECONDS), (pa.decimal128(10, 2), st.decimals(-1000, 1000, places=2)), (pa.list_(pa.string()), st.lists(WORDS, max_size=2)),
-    (pa.list_(pa.float64()), st.lists(st.floats(), max_size=3)), (pa.list_(pa.int64(), 2), st.lists(SECONDS, min_size=2, max_size=2)),
-    (pa.struct([("a", pa.int64())]), st.fixed_dictionaries({"a": SECONDS})), (pa.map_(pa.string(), pa.int64()), st.lists(st.tuples(WORDS, SECONDS), max_size=2)),
+    (pa.int8(), st.integers(-100, 100)), (pa.int64(), st.integers(-(2**63), 2**63 - 1)),
+    (pa.uint64(), st.integers(0, 2**64 - 1)), (pa.float16(), st.floats(width=16)), (pa.float64(), st.floats()),
+    (pa.bool_(), st.booleans()), (pa.null(), st.none()), (pa.date32(), st.integers(-(2**31), 2**31 - 1)),
+    (pa.date64(), SECONDS.map(lambda n: n * 86_400_000)), (pa.time32("s"), st.integers(0, 86_399)),
+    (pa.timestamp("s"), st.integers(-(2**63) + 1, 2**63 - 1)),
+    (pa.timestamp("ns", "UTC"), st.integers(-(2**62), 2**62)), (pa.duration("ms"), SECONDS),
+    (pa.decimal128(10, 2), st.decimals(-1000, 1000, places=2)), (pa.list_(pa.string()), st.lists(WORDS, max_size=2)),
+    (pa.list_(pa.float64()), st.lists(st.floats(), max_size=3)),
+    (pa.list_(pa.int64(), 2), st.lists(SECONDS, min_size=2, max_size=2)),
+    (pa.struct([("a", pa.int64())]), st.fixed_dictionaries({"a": SECONDS})),
+    (pa.map_(pa.string(), pa.int64()), st.lists(st.tuples(WORDS, SECONDS), max_size=2)),
     (pa.list_(pa.list_(pa.string())), st.lists(st.lists(WORDS, max_size=2), max_size=2)),
 ]  # fmt: skip
 
@@ -63,7 +69,7 @@ def test_arrow_tables_are_read_or_refused(users, items, interactions, unknown):
 
 @FUZZ
 @given(parts=st.tuples(tables(["user"]), tables(["item"]), tables(["user", "item"])))
-def test_a_parquet_folder_gives_what_its_tables_give(parts, tmp_path):
+def test_a_parquet_folder_gives_the_dataset_of_its_tables(parts, tmp_path):
     for name, table in zip(("users", "items", "interactions"), parts, strict=True):
         try:
             pq.write_table(table, tmp_path / f"{name}.parquet")

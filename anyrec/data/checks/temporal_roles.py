@@ -171,7 +171,7 @@ def _typed(
 
 
 def _numbers(values: pa.Array) -> tuple[pa.Array, np.ndarray]:
-    """Return float64 values, times of day as seconds since midnight, and the positions of what is no number."""
+    """Return float64 values, times of day as seconds since midnight, and the positions of other values."""
     clock = clock_seconds(values) if pa.types.is_string(values.type) else None
     if clock is not None:
         return clock, NOTHING

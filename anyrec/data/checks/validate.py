@@ -34,7 +34,7 @@ def check_tables(
         users: Table with `user_id`.
         items: Table with `item_id`.
         interactions: Table with `user_id` and `item_id`.
-        faults: Gets what is wrong.
+        faults: Gets the faults.
         options: The config's `data` section.
         partial: Whether these are records for inference, where parts may be empty and ids unknown.
         notes: Gets sentences on what was dropped or added.

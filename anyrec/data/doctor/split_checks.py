@@ -19,7 +19,7 @@ MOST_VALUES = 20
 
 
 def check_split(dataset: Dataset, labels: Labels, split: Split) -> list[Finding]:
-    """Report whether the split allows conclusions: its size, what is new in its test, and training on the future."""
+    """Report whether the split allows conclusions: its size, new records in its test, and training on the future."""
     if split.protocol == "none":
         return []
     found = []
@@ -95,7 +95,7 @@ def check_drift(dataset: Dataset, labels: Labels, split: Split) -> list[Finding]
         if index > 0.25:
             text = f"The item feature '{name}' is spread differently over test and training interactions"
             text += f" (population stability index {index:.2f}; past 0.25 is a large change)."
-            advice = "See whether what is tested is what the model will meet; weigh recent interactions more."
+            advice = "Check that the test resembles what the model will serve; weight recent interactions more."
             found.append(Finding("warning", "feature drift", text, advice))
     return found
 

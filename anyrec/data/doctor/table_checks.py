@@ -214,7 +214,9 @@ def _ties(dataset: Dataset, labels: Labels, split: Split) -> list[Finding]:
     if share <= 0.1:
         return []
     text = f"For {share:.0%} of the tested users the tested interaction has the same time as the one before."
-    advice = "The order of the file decides what is tested: see that it is the true order, or give finer times."
+    advice = (
+        "The order of the file decides which interactions test: check that it is the true order, or give finer times."
+    )
     return [Finding("warning", "ties in time", text, advice)]
 
 

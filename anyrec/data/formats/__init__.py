@@ -1,6 +1,6 @@
 """Files, data frames and Python values to Arrow tables in the types of `anyrec.data.tables.Tables`.
 
-faults: collects what is wrong, with the first 20 faults of each kind.
+faults: collects faults, the first 20 of each kind.
 places: where a value is in its source, as faults name it.
 times: ISO 8601 texts and epoch seconds.
 arrow_types: any Arrow type as one that the engine uses.

@@ -37,7 +37,7 @@ def name_fault(group: str, name: str = "x") -> tuple[str, str] | None:
     """Check the name of a group and of a feature.
 
     Returns:
-        What is wrong and how to fix it; None if both names are valid.
+        The fault and how to fix it; None if both names are valid.
     """
     if group in RESERVED:
         return (

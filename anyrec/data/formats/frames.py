@@ -21,7 +21,7 @@ def dataframe_parts(
 
     Args:
         tables: The three tables.
-        faults: Gets what is wrong with their columns.
+        faults: Gets the faults of their columns.
         notes: Gets what the user should know.
         missing_ok: Keep a null id for an interaction without a user or an item, which the caller drops.
 

@@ -68,7 +68,7 @@ def finish_parts(
 
     Args:
         parts: Parts by name: users, items, interactions.
-        faults: Gets what is wrong.
+        faults: Gets the faults.
         notes: Gets what the user should know.
         missing_ok: Keep a null id for an interaction without a user or an item, which the caller drops.
         known_ids: By `user_id` and `item_id`, the ids that a model knows. Ids in CSV files take their types.

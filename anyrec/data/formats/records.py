@@ -36,7 +36,7 @@ def document_tables(
 
     Args:
         document: The document.
-        faults: Gets what is wrong.
+        faults: Gets the faults.
         notes: Gets what the user should know.
         missing_ok: Keep a null id for an interaction without a user or an item, which the caller drops.
 
@@ -67,7 +67,7 @@ def record_table(
         rows: (rows,) Records.
         side: Whose records these are.
         place: Where each row is in its source.
-        faults: Gets what is wrong.
+        faults: Gets the faults.
         notes: Gets what the user should know.
         flat: Accept keys named `group.name` as well, as in tables.
 
@@ -170,7 +170,7 @@ def interaction_table(
     Args:
         rows: Records, or one list of values for each field.
         place: Where each row is in its source.
-        faults: Gets what is wrong.
+        faults: Gets the faults.
         notes: Gets what the user should know.
         flat: Accept keys named `context.name` as well, as in tables.
         missing_ok: Keep a null id for an interaction without a user or an item, which the caller drops.

@@ -48,7 +48,7 @@ class At:
         name: The name of the column.
         where: The place of the column in its source.
         pointer: The place of each of its rows.
-        faults: Gets what is wrong with it.
+        faults: Gets its faults.
     """
 
     name: str
@@ -77,7 +77,7 @@ def normalised(
         side: The side of the records; empty for interactions.
         source: The name of the file or the part, for messages.
         place: Where each row is in its source.
-        faults: Gets what is wrong.
+        faults: Gets the faults.
         notes: Gets what the user should know: columns that are not used or empty.
         missing_ok: Keep a null id for an interaction without a user or an item, which the caller drops.
         item_ids: Texts among which numerals of a temporal column are ids instead of numbers.

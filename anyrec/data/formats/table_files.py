@@ -32,7 +32,7 @@ def read_table_folder(
 
     Args:
         path: The folder.
-        faults: Gets what is wrong with the records.
+        faults: Gets the faults of the records.
         notes: Gets what the user should know.
         ids_suffice: Accept a folder without users or items, whose ids then come from the interactions.
         missing_ok: Keep a null id for an interaction without a user or an item, which the caller drops.
@@ -108,7 +108,7 @@ def read_part(
         path: The file.
         part: users, items or interactions. By default the columns decide: interactions if there are user_id and
             item_id, items if there is item_id, otherwise users.
-        faults: Gets what is wrong with the records.
+        faults: Gets the faults of the records.
         notes: Gets what the user should know.
         missing_ok: Keep a null id for an interaction without a user or an item, which the caller drops.
 

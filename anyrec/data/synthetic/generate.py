@@ -102,7 +102,7 @@ class Synthetic:
             write_json(Dataset(users, items.select(kept), interactions), path)
             return
         if is_stream(path):
-            what = "images cannot be written beside a device or a pipe."
+            what = "a device or a pipe cannot have images in the same folder."
             raise OutputError(Fault(str(path), what, "Name a file, or use --no-images.", "output"))
         path = Path(os.path.realpath(path))
         with atomic_files(path.parent, path.name) as new:
