@@ -1,118 +1,159 @@
-"""The facade: fit, recommend, similar, score, embed, evaluate, save, load."""
+"""The facade: fit, recommend, search, score, embed, evaluate, save, load. It composes a fitted model and a pipeline."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from anyrec.answers import Answers
-from anyrec.core.config import TWO_TOWER, Config, DataConfig
+from anyrec.core.config import TWO_TOWER, Config, DataConfig, PipelineConfig
 from anyrec.core.contracts import Context
 from anyrec.core.discovery import Registry, discover
-from anyrec.core.errors import (
-    ConfigError,
-    DataError,
-    Fault,
-    ModelError,
-    NotFittedError,
-    OutputError,
-    checked_path,
-    did_you_mean,
-)
-from anyrec.core.runtime import seeded, training_memory
+from anyrec.core.errors import DataError, Fault, ModelError, NotFittedError, OutputError, checked_path
+from anyrec.core.load_config import load_config
+from anyrec.core.runtime import seeded
 from anyrec.data.dataset import Dataset, Side
 from anyrec.data.defaults import resolve_config
-from anyrec.data.fingerprint import data_fingerprint
 from anyrec.data.formats.columns import show
 from anyrec.data.formats.frames import as_arrow
-from anyrec.data.histories import (
-    history_column,
-    history_features,
-    with_history,
-)
 from anyrec.data.interpretation import interpretation
-from anyrec.data.labels import Labels, label_interactions, training_weights
-from anyrec.data.leaks import drop_leaks
-from anyrec.data.partial import is_table, of_other_type, read_partial, type_name
-from anyrec.data.split import Part, Split, make_split
-from anyrec.evaluation.ranking import Pairs, ranking_metrics
-from anyrec.model.arguments import checked_choice, checked_dataset, log
-from anyrec.model.build import assemble, check_with_data
-from anyrec.model.fitted import TOKENS, VECTORS, Users
-from anyrec.model.records import Records, joined
-from anyrec.model.scoring import ROWS_AT_A_TIME, vectors_for_histories
-from anyrec.model.towers import SIDES, Columns, Model, move_columns
-from anyrec.pipeline.item_search import Nearest
+from anyrec.data.learning import LearningData
+from anyrec.data.partial import is_table, read_partial
+from anyrec.data.split import Part, Split
+from anyrec.evaluation.held_out import rank_held_out
+from anyrec.evaluation.ranking import ranking_metrics
+from anyrec.evaluation.repeats import repeat_notes
+from anyrec.model.arguments import checked_choice, checked_context, checked_dataset, checked_k, checked_now, log
+from anyrec.model.attach_data import with_data
+from anyrec.model.build import check_model_type, check_with_data, choose_device
+from anyrec.model.custom_modules import encoder_of
+from anyrec.model.fitted import FittedModel, ModelData
+from anyrec.model.records import Records
+from anyrec.model.request_reader import Users
+from anyrec.model.scoring import rank_rows
+from anyrec.pipeline.fit import check_pipeline, fit_pipeline, measure_pipeline
+from anyrec.pipeline.item_search import search_items
+from anyrec.pipeline.pipeline import Answer, Pipeline
+from anyrec.retrieval.similar import similar
+from anyrec.storage.load_model import load_model
+from anyrec.storage.model_directory import save_model
+from anyrec.storage.parts import ModelParts
+from anyrec.training.fit import FitOptions, Fitted, fit, fit_like
+from anyrec.training.loop import TrainingResult
 
-if TYPE_CHECKING:
-    from anyrec.training.loop import TrainingResult
 
+class Recommender:
+    """A config, the fitted model, and the pipeline that makes lists of what the model scores.
 
-class Recommender(Answers, Nearest):
-    """A config, the fitted model, and the users, items and interactions it knows."""
+    Example:
+        >>> recommender = Recommender.from_config("cfg.json").fit(Dataset.read("data.json"))
+        >>> recommender.recommend(["user 1"], k=10)
+    """
 
-    def __init__(self, config: Config, registry: Registry, notes: Sequence[str] = ()):
-        self.config = config
-        """The complete config once fitted: what was set, and what was chosen to fit the data."""
+    def __init__(self, config: Config, registry: Registry, notes: Sequence[str] = (), parts: ModelParts | None = None):
+        """Use `from_config` or `load` instead.
+
+        Args:
+            config: The config, complete or not.
+            registry: The components.
+            notes: What the user should know of the config.
+            parts: A fitted model with what belongs to it, whose notes come after `notes`; None if it is yet to be fitted.
+
+        Raises:
+            ConfigError: If the config names a model or a device that is not there.
+        """
+        check_model_type(config, registry)
         self.requested = config
+        """The config as it was given."""
         self.registry = registry
-        self.notes: list[str] = list(notes)
-        self.device = _device(config.training.device)
-        self.model: Model
-        self.dataset: Dataset
-        self.split: Split | None = None
-        self.columns: dict[Side, Columns] = {}
-        self.seen: Pairs
-        self.seen_parts = None
-        self.context = Context()
+        self.notes: list[str] = [*notes, *(parts.notes if parts else ())]
+        """What the user should know of the config, the data and the training."""
+        self.device = choose_device(config)
+        self.pipeline: Pipeline | None = parts.pipeline if parts else None
+        """The stages between the model and a list; None if the model ranks the whole catalogue."""
         self.result: TrainingResult | None = None
-        self.metrics: dict[str, dict[str, float]] = {}
-        self.fingerprint: str | None = None
-        """Hash of the data that a loaded model was trained on."""
-        self.history, self.history_parts = None, None
-        self.refitted = False
-        self.model_id = ""
-        """Of a loaded model, as `anyrec.storage.model_directory.model_id` gives it."""
-        self.pipeline, self.catalogue, self.widened = None, None, False
-        self._known, self._before, self._vocabulary = {}, {}, {}
-
-    def __getattr__(self, name: str) -> Any:
-        """Called for attributes that are not set. Raises NotFittedError for those that `fit` and `load` set."""
-        if name in ("model", "dataset", "seen"):
-            raise NotFittedError
-        raise AttributeError(f"'{type(self).__name__}' object has no attribute '{name}'")
+        """The history of the training; None for a classical or a loaded model."""
+        self.metrics: dict[str, dict[str, float]] = dict(parts.metrics) if parts else {}
+        """Ranking metrics by part of the split."""
+        self._model: FittedModel | None = parts.model if parts else None
 
     @classmethod
     def from_config(
         cls, config: Config | dict[str, Any] | str | Path, plugins: Sequence[str | Path] = ()
     ) -> Recommender:
-        """A recommender yet to be fitted. Raises ConfigError with every bad key."""
-        from anyrec.core.load_config import load_config
+        """Return a recommender that is not fitted yet.
 
+        Args:
+            config: A config, a dict, or the path of a JSON file.
+            plugins: Folders of plugins, besides those that the config names.
+
+        Raises:
+            ConfigError: With every bad key.
+        """
         if isinstance(config, Config):
-            return make_recommender(config, discover([*config.plugins, *plugins]))
+            return cls(config, discover([*config.plugins, *plugins]))
         loaded, notes = load_config(config, plugins=plugins, encoders_may_follow=True)
-        return make_recommender(loaded, discover([*loaded.plugins, *plugins]), notes)
+        return cls(loaded, discover([*loaded.plugins, *plugins]), notes)
 
     def add_encoder(self, name: str, module: nn.Module) -> Recommender:
         """Let a plain module encode the feature group `name`, whose features are numbers or lists of numbers.
 
-        module: (batch, width) float -> (batch, any) float. Each feature of the group gets a copy of it. A model saved
-        with it names its class by import path, and loads only with `trust_plugins=True`.
-        Raises ConfigError when the module cannot be saved that way.
-        """
-        from anyrec.model.custom_modules import encoder_of
+        Args:
+            name: The group.
+            module: Maps (batch, width) float to (batch, any) float. Each feature of the group gets a copy. A model saved with it
+                names its class by import path, and loads only with `trust_plugins=True`.
 
+        Raises:
+            ConfigError: If the module cannot be saved that way.
+        """
         self.registry.add_class("encoder", encoder_of(name, module), f"add_encoder('{name}')")
         return self
+
+    # What is known once the model is fitted
+
+    @property
+    def model(self) -> FittedModel:
+        """The fitted model. Raises NotFittedError before `fit` or `load`."""
+        if self._model is None:
+            raise NotFittedError
+        return self._model
+
+    @property
+    def config(self) -> Config:
+        """The complete config once fitted: what was set, and what was chosen to fit the data; before that, as it was given."""
+        return self.requested if self._model is None else self._model.config
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether there is a model."""
+        return self._model is not None
+
+    @property
+    def dataset(self) -> Dataset:
+        """The users and items that the model knows, and the interactions if it has its data."""
+        return self.model.dataset
+
+    @property
+    def split(self) -> Split | None:
+        """The split of the training data; None for a model loaded without it."""
+        return self.model.split
+
+    @property
+    def parts(self) -> ModelParts:
+        """What a model directory holds."""
+        return ModelParts(self.model, self.pipeline, self.metrics, self.notes)
+
+    def describe(self) -> list[str]:
+        """Return what the model is made of, in lines for a person."""
+        return self.model.describe()
+
+    # Fitting
 
     def fit(
         self,
@@ -123,227 +164,89 @@ class Recommender(Answers, Nearest):
         progress: bool = True,
         report: Callable[[dict[str, Any]], None] | None = None,
         trained: Callable[[], Any] | None = None,
+        started: Callable[[FittedModel], None] | None = None,
     ) -> Recommender:
-        """Choose what the config leaves open, split, learn encoders and model on the training part, measure on validation and test.
+        """Choose what the config leaves open, split, train on the training part, measure on validation and test.
 
-        run_dir: where checkpoints and metrics.jsonl go; resume: go on from the last checkpoint there.
-        report: called with each epoch's entry of metrics.jsonl. trained: called when the model is complete, before it is
-        measured, so that it can be saved first. A part that cannot be measured is a note, and has no metrics.
-        Raises ConfigError for options that do not fit the data, DataError when nothing is left to train on.
+        Args:
+            dataset: Users, items and interactions.
+            run_dir: Folder for checkpoints and metrics.jsonl.
+            resume: Continue from the last checkpoint in `run_dir`.
+            progress: Show progress bars.
+            report: Called with each epoch's entry of metrics.jsonl.
+            trained: Called when the model is complete, before it is measured, so that it can be saved first.
+            started: Called with the untrained model before the first epoch.
+
+        Returns:
+            The recommender itself. A part of the split that cannot be measured has no metrics, and a note says why.
+
+        Raises:
+            ConfigError: For options that do not fit the data.
+            DataError: If nothing is left to train on.
         """
-        from anyrec.pipeline.fit import check_pipeline, fit_pipeline
-
         config, chosen = resolve_config(self.requested, checked_dataset(dataset), self.registry)
         check_with_data(config, self.registry, dataset)
-        self.config = config
-        self.notes += chosen
         dataset = dataset.sorted()
-        labels = label_interactions(dataset, config.data)
         meaning = interpretation(dataset, config.data)
-        self.split, notes = make_split(dataset, config, labels.positive)
-        dataset, leaks = drop_leaks(dataset, self.split, config.data)
-        self.notes += [*dataset.notes, *notes, *leaks]
-        self.notes += [f"{one.text} {one.advice}" for one in meaning if one.level != "note"]
-        if not labels.positive[self.split.train].any():
-            raise DataError(Fault("/interactions", "no positive interaction is left to train on.", kind="no positives"))
-        self.dataset = dataset
-        self.context = Context(
-            root=Path(config.data.image_root) if config.data.image_root else dataset.root,
-            allow_urls=config.data.allow_urls,
-            allow_outside_root=config.data.allow_outside_root,
-            strict=config.data.strict,
-            seed=config.seed,
-            device=str(self.device),
-            items=dataset.items,
-            trusted=self.context.trusted,
-        )
-        self.history, self.history_parts, self.refitted = None, None, False
-        self._remember(labels, events=False)
-        check_pipeline(self)
-        options = {"resume": resume, "progress": progress, "report": report}
-        self._learn(dataset, self.split, labels, config, run_dir=run_dir, **options)
-        self.metrics = {}
-        refit = config.training.refit and len(self.split.validation) > 0
+        learning, notes = LearningData.make(dataset, config)
+        self.notes += [*chosen, *notes, *(f"{one.text} {one.advice}" for one in meaning if one.level != "note")]
+        context = self._context(config, learning.dataset)
+        self.metrics, self.pipeline, self.result, self._model = {}, None, None, None
+        untrained = {"config": config, "registry": self.registry, "dataset": learning.dataset}
+        check_pipeline(ModelData(**untrained, has_vectors=config.model.type == TWO_TOWER))
+        options = FitOptions(run_dir, resume, progress, report, started)
+        fitted = fit(config, learning, self.registry, context, options=options)
+        self._take(fitted)
+        self.result = fitted.result
+        refit = config.training.refit and len(learning.split.validation) > 0
         if refit:
-            self._keep_metrics("validation")
-            self._refit(dataset, labels, None if run_dir is None else run_dir / "refit", options)
-            self.refitted = True
-        fit_pipeline(self, progress=progress)
+            self._measure_part("validation")
+            best = None if fitted.result is None else fitted.result.best_epoch
+            split = learning.final_split(config)
+            again = fit(
+                config, learning, self.registry, context, split=split, epochs=best, options=options.within("refit")
+            )
+            self._take(again)
+            self._model = replace(again.model, before_refit=dict(self.metrics.get("validation", {})))
+        self._model, self.pipeline, notes = _fit_stages(self.model, progress)
+        self.notes += notes
         if trained is not None:
             trained()
         if not refit:
-            self._keep_metrics("validation")
-        self._keep_metrics("test")
+            self._measure_part("validation")
+        self._measure_part("test")
         return self
 
-    def _keep_metrics(self, part: Part) -> None:
-        """Measure a part; one without a target that can be measured has no metrics, nor one whose measuring fails (a note)."""
-        from anyrec.evaluation.repeats import repeat_notes
-
-        assert self.split is not None
-        if not len(self.split.rows(part)):
-            return
-        try:
-            metrics = self.evaluate(part)
-            if metrics:
-                self.metrics[part] = metrics
-            if part == "test" or not len(self.split.test):
-                self.notes += repeat_notes(self, part)
-        except Exception as error:
-            self.notes.append(f"The {part} part could not be measured ({type(error).__name__}: {error}).")
-
-    def _refit(self, dataset: Dataset, labels: Labels, run_dir: Path | None, options: dict[str, Any]) -> None:
-        """Learn again, on what trained and what validated, for as many epochs as validation found best."""
-        epochs = {"epochs": self.result.best_epoch} if self.result else {}
-        training = self.config.training.model_copy(update={**epochs, "patience": None})
-        first = self.result
-        self._learn(
-            dataset,
-            self.learned_from(),
-            labels,
-            self.config.model_copy(update={"training": training}),
-            run_dir=run_dir,
-            **options,
-        )
-        self.result = first
-
     def fit_beside(self, config: Config) -> Recommender:
-        """Another model, without the training loop, of exactly what this one learned from."""
-        other = make_recommender(config, self.registry)
-        other.dataset, other.split, other.context = self.dataset, self.split, self.context
-        other.seen, other.seen_parts, other.refitted = self.seen, self.seen_parts, self.refitted
-        labels = label_interactions(self.dataset, config.data)
-        other._learn(self.dataset, self.learned_from(), labels, config)
-        return other
-
-    def _learn(self, dataset: Dataset, split: Split, labels: Labels, config: Config, **options: Any) -> None:
-        """Fit the encoders on the split's training part, make the model and train it. options: as `train` takes them."""
-        with seeded(config.seed, self.device), training_memory():
-            self._fit_model(dataset, split, labels, config, **options)
-
-    def _fit_model(self, dataset: Dataset, split: Split, labels: Labels, config: Config, **options: Any) -> None:
-        from anyrec.evaluation.held_out import held_out
-        from anyrec.training.loop import train
-        from anyrec.training.samples import TrainingData, make_samples, make_stream
-
-        kept = options.get("run_dir") is not None
-        tables = data_fingerprint(dataset, split) if kept else None
-
-        labels = training_weights(labels, dataset, split.train, config.data, self.notes)
-        events, histories = None, history_features(config)
-        if histories:
-            if dataset.column("timestamp") is None:
-                self.notes.append("No interaction has a timestamp: histories follow the order of the file.")
-            events = self._events(split.train, labels)
-            dataset = with_history(dataset, history_column(dataset, events), histories)
-        self.model, self.columns = assemble(config, self.registry, dataset, split.train, self.context, self.notes)
-        self.notes = list(dict.fromkeys([*self.notes, *self.context.warnings]))  # a refit says the same again
-        self._known, self._before, self._vocabulary, self.catalogue = {}, {}, {}, None
-        self.directory, self.model_id = None, ""  # what is kept there is of another model
-        order = None if events is None else events.interactions
-        samples = make_samples(dataset, split.train, labels, self.model.heads, order).to(self.device)
-        stream = (
-            None
-            if events is None
-            else make_stream(self.model, self.columns["user"], events, labels, config, self._ordered())
-        )
-        sizes = len(dataset.users), len(dataset.items)
-        data = TrainingData(self.columns["user"], self.columns["item"], samples, *sizes, stream)
-        if events is not None:
-            self._remember(labels, events=True)
-        validate = None
-        if len(split.validation) and held_out(self, "validation").listable.any():
-            validate = lambda: self.evaluate("validation")  # noqa: E731
-        self.result = train(self.model, data, config, self.registry, validate=validate, tables=tables, **options)
-        if events is not None:
-            assert self.history is not None
-            self.columns["user"] = {**self.columns["user"], **self._prepare_history(self.history)}
-        self.model.eval()
-
-    def score(self, pairs: Any) -> pa.Table:
-        """Score pairs of known users and items.
-
-        Args:
-            pairs: A pandas, polars or Arrow table, or a list of dicts, of user_id and item_id.
-
-        Returns:
-            The pairs, with `score` and each head's prediction beside.
-
-        Raises:
-            DataError: For ids that the model does not know.
-        """
-        table = pairs_of(pairs)
-        users = self._rows_of_ids("user", table.column("user_id"))
-        items = self._rows_of_ids("item", table.column("item_id"))
-        for name, values in self.score_rows(None, users, items).items():
-            table = table.append_column(name, values)
-        return table
-
-    def score_rows(self, users: Users, user_rows: np.ndarray, item_rows: np.ndarray) -> dict[str, pa.Array]:
-        """`score` and each head's prediction for pairs of rows: of `users` (default the known), of the known items."""
-        with self._inference():
-            _, represented, _ = self._represent("user", users)
-            left = represented[torch.from_numpy(user_rows).to(self.device)]
-            right = self._known_rows("item")[torch.from_numpy(item_rows).to(self.device)]
-            found: dict[str, list[Tensor]] = {"score": []}
-            for u, i in zip(left.split(ROWS_AT_A_TIME), right.split(ROWS_AT_A_TIME), strict=True):
-                found["score"].append(self.model.score(u, i.unsqueeze(1)).squeeze(1))
-                for name, head in self.model.heads.items():
-                    found.setdefault(name, []).append(head(self.model.interaction.pair(u, i)))
-        return {name: as_column(torch.cat(parts).cpu()) for name, parts in found.items()}
-
-    def embed_users(self, users: Users = None, *, strict: bool | None = None) -> pa.Table:
-        """user_id and `embedding` (fixed-size list of float32), for known ids or for records never seen.
-
-        Args:
-            users: As `recommend` takes them.
-            strict: As for `recommend`.
-        """
-        return self._embed("user", users, strict)
-
-    def embed_items(self, items: Users = None, *, strict: bool | None = None) -> pa.Table:
-        """item_id and `embedding` (fixed-size list of float32), for known ids or for records never seen.
-
-        Args:
-            items: In any form in which `recommend` takes users.
-            strict: As for `recommend`.
-        """
-        return self._embed("item", items, strict)
-
-    def _embed(self, side: Side, source: Users, strict: bool | None = None) -> pa.Table:
-        records = self.read_records(side, source, strict=strict)
-        with self._inference():
-            ids, represented, _ = self._represent(side, records)
-            vectors = self._vectors(side, represented).cpu()
-        log(source, records.context.warnings)
-        flat = pa.array(vectors.reshape(-1).numpy())
-        return pa.table({f"{side}_id": ids, "embedding": pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])})
-
-    def evaluate(self, split: Part = "test") -> dict[str, float]:
-        """Ranking metrics of one part of the split, of the lists that `recommend` would have returned before it.
-
-        Each held-out item is ranked in the full catalogue without what its user had before (in training; at test time also in
-        validation). A held-out item that the user had before cannot be listed: by `evaluation.repeats` it counts as a miss.
-
-        Returns:
-            Means over users by metric. For a model that was refitted on the validation part, the validation metrics are those
-            measured before the refit: the refitted model has learned from that part.
-        """
-        from anyrec.evaluation.held_out import rank_held_out
-
-        checked_choice(split, ("validation", "test"), "split")
-        if self.refitted and split == "validation":
-            return dict(self.metrics.get("validation", {}))
-        return ranking_metrics(rank_held_out(self, split), self.config.evaluation.k)
+        """Return another recommender, of a model without a training loop, fitted on exactly what this one learned from."""
+        fitted = fit_like(self.model, config)
+        return Recommender(config, self.registry, parts=ModelParts(fitted.model, notes=fitted.notes))
 
     def with_data(self, dataset: Dataset) -> Recommender:
-        """This model beside the data it was trained on, split again as it was, so that it can be evaluated."""
-        from anyrec.evaluation.held_out import with_data
+        """Return this recommender with the data it was trained on, split again as it was, so that it can be evaluated.
 
-        return with_data(self, checked_dataset(dataset))
+        Raises:
+            DataError: If this is not the data that it was trained on.
+        """
+        model, notes = with_data(self.model, checked_dataset(dataset))
+        return self._with(replace(self.parts, model=model, notes=[*self.notes, *notes]))
 
-    def add_items(self, items: Any, *, strict: bool | None = None) -> Recommender:
-        """A recommender that also ranks items which this one does not know, by their features, without retraining.
+    def with_pipeline(self, pipeline: PipelineConfig | dict[str, Any] | None, *, progress: bool = True) -> Recommender:
+        """Return this model behind other stages, which are fitted here; None for the model alone.
+
+        Sources and a ranker learn from the data, so those need a model just fitted, or one with its data (`with_data`).
+
+        Raises:
+            ConfigError: With every bad option.
+            ModelError: If a stage needs data that is not there.
+        """
+        given = pipeline.model_dump() if isinstance(pipeline, PipelineConfig) else pipeline
+        config, _ = load_config({**self.config.model_dump(mode="json"), "pipeline": given}, registry=self.registry)
+        model, stages, notes = _fit_stages(self.model.with_config(config), progress)
+        return self._with(ModelParts(model, stages, self.metrics, [*self.notes, *notes]))
+
+    def add_items(self, items: Users, *, strict: bool | None = None) -> Recommender:
+        """Return a recommender that also ranks items which this one does not know, by their features, without retraining.
 
         Args:
             items: Records in any form in which `recommend` takes users. Known ids keep their own record.
@@ -353,47 +256,250 @@ class Recommender(Answers, Nearest):
             DataError: For records that cannot be read, and ids of another type than the model's.
         """
         records = self.read_records("item", items, strict=strict)
-        wider = self._widened(records)
+        wider = self._with(replace(self.parts, model=self.model.with_items(records)))
         log(items, records.context.warnings)
         return wider
 
-    def _widened(self, records: Records) -> Recommender:
-        """This recommender with the new items among `records`."""
-        wider, known = copy.copy(self), self.dataset
-        unknown = records.rows < 0
-        if not unknown.any():
-            return wider
-        if of_other_type(records.ids, known.ids("item")):
-            kinds = type_name(known.ids("item")), show(records.ids[int(np.argmax(unknown))].as_py())
-            what = f"the ids of this model's items are {kinds[0]}; found {kinds[1]}."
-            raise DataError(Fault("/item_data/0/item_id", what, "Write all ids of one type.", "id type"))
-        assert records.table is not None
-        ids = records.ids.filter(pa.array(unknown)).cast(known.ids("item").type)
-        table = records.table.filter(pa.array(unknown))
-        table = table.set_column(table.column_names.index("item_id"), "item_id", ids)
-        new = replace(records, ids=ids, rows=records.rows[unknown], table=table)
-        with self._inference():
-            _, represented, _ = self._represent("item", new)
-            wider._known = {**self._known, "item": torch.cat([self._known_rows("item"), represented])}
-            wider.widened = True
-            if TOKENS["item"] in self._known:
-                wider._known[TOKENS["item"]] = torch.cat([self._known_tokens("item"), self._tokens("item", new)])
-            vectors = self._item_vectors()
-            if vectors is not None:
-                columns = move_columns(self.model.item.prepare(table, "item", new.context), self.device)
-                more = vectors_for_histories(self.model, columns, represented)
-                assert more is not None
-                wider._known[VECTORS] = torch.cat([vectors, more])
-        wider.dataset = Dataset(
-            known.users, joined(known.items, table), known.interactions, known.root, known.roles, known.notes
+    # Lists
+
+    def recommend(
+        self,
+        users: Users = None,
+        k: int = 10,
+        *,
+        exclude_seen: bool = True,
+        candidates: Sequence[Any] | pa.Array | None = None,
+        context: dict[str, Any] | None = None,
+        now: int | None = None,
+        interactions: Any = None,
+        strict: bool | None = None,
+    ) -> pa.Table:
+        """List the k best items of each user. Equal scores are ordered by item id.
+
+        Args:
+            users: Ids known to the model, or records, whose ids need not be known: dicts, a pandas, polars or Arrow table, a
+                Dataset, or a document of the data format. None for all known users.
+            k: Items for each user. Fewer come back if fewer are eligible.
+            exclude_seen: Leave out what the user interacted with, by the model's data and by the request.
+            candidates: Ids of the only items to rank.
+            context: As for `answer`; only a pipeline reads it.
+            now: As for `answer`; only a pipeline reads it.
+            interactions: Interactions of the users up to now, a table or dicts (user_id, item_id, timestamp, ...). They extend
+                what the model knows of the users. A document's or a Dataset's own interactions are read in the same way.
+            strict: Raise DataError for what the model cannot read, such as unknown features. By default `data.strict` of the
+                config; if false, each is logged as a warning.
+
+        Returns:
+            user_id, item_id, score, rank (from 1).
+
+        Raises:
+            DataError: For unknown ids without a record, or records that cannot be read.
+        """
+        records = self.read_records("user", users, interactions=interactions, strict=strict)
+        if self.pipeline is not None:
+            options = {"exclude_seen": exclude_seen, "candidates": candidates, "context": context, "now": now}
+            answer = self.answer(records, k, **options)
+            log(users, answer.warnings)
+            return answer.table
+        model = self.model
+        k = checked_k(k, len(model.dataset.items))
+        allowed = self._allowed(candidates)
+        exclude = model.seen_of(records) if exclude_seen else None
+        with torch.inference_mode():
+            represented, items = model.represent(records), model.representations("item")
+            rows, places, scores, ranks = rank_rows(model.scorer, represented, items, k, exclude, allowed)
+        log(users, records.context.warnings)
+        return pa.table(
+            {
+                "user_id": records.ids.take(pa.array(rows)),
+                "item_id": model.dataset.ids("item").take(pa.array(places)),
+                "score": pa.array(scores),
+                "rank": pa.array(ranks),
+            }
         )
-        return wider
+
+    def answer(
+        self,
+        users: Users = None,
+        k: int = 10,
+        *,
+        exclude_seen: bool = True,
+        candidates: Sequence[Any] | pa.Array | None = None,
+        context: dict[str, Any] | None = None,
+        now: int | None = None,
+        trace: bool = False,
+        interactions: Any = None,
+        strict: bool | None = None,
+    ) -> Answer:
+        """List as `recommend` does, with the time of each stage, warnings, and on request a trace of the items.
+
+        Without a pipeline in the config there is one stage, the model. Arguments that are not listed are those of `recommend`.
+
+        Args:
+            context: Values of this moment that rules may read.
+            now: Microseconds since 1970; by default this moment.
+            trace: Record what each stage did with each item.
+
+        Returns:
+            The lists, and in `warnings` what the model could not read of the request.
+        """
+        k, context, now = checked_k(k, len(self.dataset.items)), checked_context(context), checked_now(now)
+        records = self.read_records("user", users, interactions=interactions, strict=strict)
+        return self.stages().answer(
+            self.model,
+            records,
+            k,
+            candidates=self._allowed(candidates),
+            exclude_seen=exclude_seen,
+            context=context,
+            now=now,
+            trace=trace,
+        )
+
+    def stages(self) -> Pipeline:
+        """Return the pipeline, or one whose only stage is the model."""
+        return self.pipeline or Pipeline(PipelineConfig(), self.registry)
+
+    def search(
+        self,
+        *,
+        text: str | None = None,
+        image: str | Path | None = None,
+        user: Any = None,
+        k: int = 10,
+        space: str = "auto",
+        where: dict[str, Any] | None = None,
+        personal: float = 0.3,
+        exclude_seen: bool = False,
+        candidates: Sequence[Any] | pa.Array | None = None,
+        strict: bool | None = None,
+    ) -> pa.Table:
+        """Return the k items nearest to a text, an image or both: item_id, score, rank (from 1).
+
+        Args:
+            text: What the items should be like.
+            image: A file, or a URL if the config allows it.
+            user: An id or a record (a dict). The model's score of an item then makes up the fraction `personal` of its score;
+                without a user the score is the cosine.
+            k: Items to return.
+            space: "auto", "joint", "text", "image", "looks" or "tower" (docs/search.md).
+            where: A condition on items (docs/rules.md).
+            personal: Fraction of the score, from 0 to 1.
+            exclude_seen: Leave out what the user interacted with.
+            candidates: Ids of the only items to return.
+            strict: As for `recommend`.
+
+        Raises:
+            InputError: If the items have nothing to be searched by, for an empty text or an unreadable image.
+        """
+        return search_items(
+            self.model,
+            text=text,
+            image=image,
+            user=user,
+            k=k,
+            space=space,
+            where=where,
+            personal=personal,
+            exclude_seen=exclude_seen,
+            candidates=candidates,
+            strict=strict,
+        )
+
+    def similar(self, items: Sequence[Any] | pa.Array, k: int = 10) -> pa.Table:
+        """Return the k items most similar to each of `items`: query_id, item_id, score, rank (from 1).
+
+        By the cosine of item vectors; a classical model has a similarity of its own, or none.
+
+        Args:
+            items: Ids that the model knows.
+            k: Items for each; at most as many as there are others.
+        """
+        return similar(self.model, items, checked_k(k, len(self.dataset.items)))
+
+    # Scores and embeddings
+
+    def score(self, pairs: Any) -> pa.Table:
+        """Score pairs of known users and items.
+
+        Args:
+            pairs: A pandas, polars or Arrow table, or a list of dicts, of user_id and item_id.
+
+        Returns:
+            The pairs, with `score` and each head's prediction.
+
+        Raises:
+            DataError: For ids that the model does not know.
+        """
+        table = pairs_of(pairs)
+        users = self.model.rows_of("user", table.column("user_id"))
+        items = self.model.rows_of("item", table.column("item_id"))
+        for name, values in self.score_rows(None, users, items).items():
+            table = table.append_column(name, values)
+        return table
+
+    def score_rows(self, users: Users, user_rows: np.ndarray, item_rows: np.ndarray) -> dict[str, pa.Array]:
+        """Return `score` and each head's prediction for pairs of rows.
+
+        Args:
+            users: As `recommend` takes them.
+            user_rows: (pairs,) rows of `users`.
+            item_rows: (pairs,) rows of the known items.
+        """
+        model = self.model
+        with torch.inference_mode():
+            left = model.represent(self.read_records("user", users))[torch.from_numpy(user_rows).to(model.device)]
+            right = model.representations("item")[torch.from_numpy(item_rows).to(model.device)]
+            return {name: as_column(values.cpu()) for name, values in model.predict(left, right).items()}
+
+    def embed_users(self, users: Users = None, *, strict: bool | None = None) -> pa.Table:
+        """Return user_id and `embedding` (fixed-size list of float32), for known ids or for records never seen.
+
+        Args:
+            users: As `recommend` takes them.
+            strict: As for `recommend`.
+        """
+        return self._embed(self.read_records("user", users, strict=strict), users)
+
+    def embed_items(self, items: Users = None, *, strict: bool | None = None) -> pa.Table:
+        """Return item_id and `embedding` (fixed-size list of float32), for known ids or for records never seen.
+
+        Args:
+            items: In any form in which `recommend` takes users.
+            strict: As for `recommend`.
+        """
+        return self._embed(self.read_records("item", items, strict=strict), items)
+
+    def read_records(self, side: Side, source: Users, **options: Any) -> Records:
+        """Read the users or items of a request once; arguments as for `anyrec.model.request_reader.RequestReader.read`."""
+        return self.model.read_records(side, source, **options)
+
+    # Evaluation
+
+    def evaluate(self, split: Part = "test") -> dict[str, float]:
+        """Return ranking metrics of one part of the split, of the lists that `recommend` would have returned before it.
+
+        Each held-out item is ranked in the full catalogue without what its user had before (in training; at test time also in
+        validation). A held-out item that the user had before cannot be listed: by `evaluation.repeats` it counts as a miss.
+
+        Returns:
+            Means over users by metric. For a model that was refitted on the validation part, the validation metrics are those
+            measured before the refit: the refitted model has learned from that part.
+        """
+        checked_choice(split, ("validation", "test"), "split")
+        if self.model.refitted and split == "validation":
+            return dict(self.metrics.get("validation", {}))
+        return ranking_metrics(rank_held_out(self.model, split), self.config.evaluation.k)
+
+    def evaluate_pipeline(self, part: Part = "test") -> dict[str, float]:
+        """Return ranking metrics of the lists that all stages make, by the rules of `evaluate`; an unlisted item is a miss."""
+        return measure_pipeline(self.model, self.stages(), part)
+
+    # Files
 
     def save(self, directory: str | Path) -> Path:
-        """Write the model directory, whole or not at all; no pickle in it."""
-        from anyrec.storage.model_directory import save_model
-
-        return save_model(self, checked_path(directory, "directory", OutputError))
+        """Write the model directory, whole or not at all; it contains no pickle."""
+        return save_model(self.parts, checked_path(directory, "directory", OutputError))
 
     @classmethod
     def load(
@@ -407,92 +513,108 @@ class Recommender(Answers, Nearest):
         """Read a model directory, or find the one that any file written by its training belongs to.
 
         Args:
-            directory: the model's folder, its run's folder, or a file in either.
-            trust_plugins: allow the model to name what is outside its folder: folders of plugins, modules given to `add_encoder`,
-                files and addresses of rules and indexes, paths of pretrained models, the folder of pictures (docs/security.md).
-            plugins: folders of plugins that the model may use, beside `./plugins`.
-            image_root: folder that relative names of pictures start from; by default the one of the training data.
+            directory: The model's folder, its run's folder, or a file in either.
+            trust_plugins: Allow the model to name what is outside its folder: folders of plugins, modules given to `add_encoder`,
+                files and addresses of rules and indexes, paths of pretrained models, the folder of images (docs/security.md).
+            plugins: Folders of plugins that the model may use, besides `./plugins`.
+            image_root: Folder that relative names of images start from; by default that of the training data.
 
         Raises:
-            ModelError: if the directory is damaged, or needs trust that was not given; with every fault.
+            ModelError: If the directory is damaged, or needs trust that was not given; with every fault.
         """
-        from anyrec.storage.load_model import load_model
-
         with seeded(0):  # layers are made with random weights before the saved ones are read
-            return load_model(checked_path(directory, "directory", ModelError), trust_plugins, plugins, image_root)
+            parts = load_model(checked_path(directory, "directory", ModelError), trust_plugins, plugins, image_root)
+        return cls(parts.model.config, parts.model.registry, parts=parts)
 
-    def write_parts(self, folder: Path) -> None:
-        """What this kind of model keeps in its directory, beside the records."""
-        from anyrec.storage.model_directory import write_model
+    def with_image_root(self, folder: Path) -> Recommender:
+        """Return this recommender with the folder that relative names of images in requests start from."""
+        data = self.config.data.model_copy(update={"image_root": str(folder)})
+        return self.with_config(self.config.model_copy(update={"data": data}))
 
-        write_model(self.model, folder)
+    def with_config(self, config: Config) -> Recommender:
+        """Return this recommender with a config that differs in what is not trained, such as `evaluation`.
 
-    def read_parts(self, folder: Path) -> None:
-        """Take up again what `write_parts` wrote."""
-        from anyrec.storage.load_model import read_model
+        The pipeline stays; `with_pipeline` fits another one.
+        """
+        return self._with(replace(self.parts, model=self.model.with_config(config)))
 
-        self.model = read_model(folder, self.config, self.registry, self.context).to(self.device)
+    def saved_in(self, directory: Path, model_id: str) -> None:
+        """Record where the model was saved, and its id."""
+        self._model = self.model.saved_in(directory, model_id)
 
-    @property
-    def reads_history(self) -> bool:
-        """Whether what a user does after training changes the user's scores without training again."""
-        return self.model.has_history
+    # Helpers
 
-    def check_restored(self, folder: Path) -> None:
-        """Raises ModelError if the parts of a loaded model do not fit each other."""
-        from anyrec.storage.load_model import check_vectors
-
-        check_vectors(self, folder)
-
-    has_vectors = True
-    """Whether users and items have embeddings."""
-
-    def about(self) -> dict[str, Any]:
-        """The model in one line of a result: name, and the length of its vectors and how they make a score."""
-        config = self.config
-        return {"name": config.name, "dim": config.dim, "interaction": config.interaction.type}
-
-    def describe(self) -> list[str]:
-        """What the model is made of, in lines for a person."""
-        lines = []
-        for side in SIDES:
-            tower = self.model.tower(side)
-            features = ", ".join(f"{n} ({e.type})" for n, e in zip(tower.features, tower.encoders, strict=True))
-            lines.append(f"{side} tower: {features} -> {tower.fusion.type} -> {tower.fusion.output_dim}")
-        sizes = ", ".join(f"{name} {size:,}" for name, size in self.model.sizes().items() if size)
-        return [*lines, f"parameters: {sizes}"]
-
-
-def make_recommender(config: Config, registry: Registry, notes: Sequence[str] = ()) -> Recommender:
-    """The kind of recommender that `model` in the config names."""
-    if config.model.type == TWO_TOWER:
-        if config.model.options():
-            fault = Fault("/model", "two_tower takes no options here.", "Its options are keys of the config itself.")
-            raise ConfigError(fault)
-        return Recommender(config, registry, notes)
-    from anyrec.model.classical import ClassicalRecommender
-
-    known = [TWO_TOWER, *registry.names("classical")]
-    if config.model.type not in known:
-        suggestion = did_you_mean(config.model.type, known)
-        raise ConfigError(
-            Fault("/model/type", f"there is no model '{config.model.type}'.", suggestion, "unknown plugin")
+    def _context(self, config: Config, dataset: Dataset) -> Context:
+        return Context(
+            root=Path(config.data.image_root) if config.data.image_root else dataset.root,
+            allow_urls=config.data.allow_urls,
+            allow_outside_root=config.data.allow_outside_root,
+            strict=config.data.strict,
+            seed=config.seed,
+            device=str(self.device),
+            items=dataset.items,
+            trusted=self._model is None or self._model.context.trusted,
         )
-    return ClassicalRecommender(config, registry, notes)
+
+    def _take(self, fitted: Fitted) -> None:
+        self._model = fitted.model
+        self.notes = list(dict.fromkeys([*self.notes, *fitted.notes]))
+
+    def _with(self, parts: ModelParts) -> Recommender:
+        """Return a recommender of other parts, which would be fitted again as this one."""
+        other = Recommender(parts.model.config, self.registry, parts=parts)
+        other.requested, other.result = self.requested, self.result
+        return other
+
+    def _measure_part(self, part: Part) -> None:
+        """Measure a part of the split. If nothing can be measured it has no metrics; if measuring fails, a note says why."""
+        split = self.model.required_learning().split
+        if not len(split.rows(part)):
+            return
+        try:
+            metrics = self.evaluate(part)
+            if metrics:
+                self.metrics[part] = metrics
+            if part == "test" or not len(split.test):
+                self.notes += repeat_notes(self.model, part)
+        except Exception as error:
+            self.notes.append(f"The {part} part could not be measured ({type(error).__name__}: {error}).")
+
+    def _embed(self, records: Records, source: Users) -> pa.Table:
+        with torch.inference_mode():
+            vectors = self.model.vectors(records.side, self.model.represent(records)).float().cpu()
+        log(source, records.context.warnings)
+        flat = pa.array(vectors.reshape(-1).numpy())
+        embedding = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
+        return pa.table({f"{records.side}_id": records.ids, "embedding": embedding})
+
+    def _allowed(self, candidates: Sequence[Any] | pa.Array | None) -> np.ndarray | None:
+        """Return (items,) bool, the items that may be listed; None for all. Raises DataError for unknown ids."""
+        if candidates is None:
+            return None
+        allowed = np.zeros(len(self.dataset.items), bool)
+        allowed[self.model.rows_of("item", candidates)] = True
+        return allowed
+
+
+def _fit_stages(model: FittedModel, progress: bool) -> tuple[FittedModel, Pipeline | None, list[str]]:
+    """Return the model as its config's pipeline needs it, the fitted pipeline, and notes."""
+    if model.config.pipeline is None:
+        return model, None, []
+    model = model.with_histories()
+    return model, *fit_pipeline(model, progress=progress)
 
 
 def as_column(values: Tensor) -> pa.Array:
-    """(rows,) as numbers, (rows, width) as lists of them."""
+    """Return (rows,) as numbers, (rows, width) as lists of them."""
     flat = pa.array(values.reshape(-1).float().numpy())
-    return (
-        flat
-        if values.dim() == 1
-        else pa.FixedSizeListArray.from_arrays(flat, values.shape[1]).cast(pa.list_(pa.float32()))
-    )
+    if values.dim() == 1:
+        return flat
+    return pa.FixedSizeListArray.from_arrays(flat, values.shape[1]).cast(pa.list_(pa.float32()))
 
 
 def pairs_of(pairs: Any) -> pa.Table:
-    """A table or dicts with user_id and item_id, as Arrow. Raises DataError for anything else."""
+    """Return a table or dicts with user_id and item_id as Arrow. Raises DataError for anything else."""
     if is_table(pairs):
         table = as_arrow(pairs)
     elif isinstance(pairs, list) and all(isinstance(one, dict) for one in pairs):
@@ -505,16 +627,3 @@ def pairs_of(pairs: Any) -> pa.Table:
         what = f"the column {' and '.join(missing)} is missing; found {', '.join(table.column_names) or 'none'}."
         raise DataError(Fault("pairs", what, "Give the columns user_id and item_id.", "shape"))
     return table
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(
-            Fault("/training/device", f"there is no device '{name}' here ({error}).", "Use 'auto' or 'cpu'.")
-        ) from None
-    return device

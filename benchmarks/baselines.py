@@ -60,7 +60,7 @@ def main():
 
 def numpy_solve(recommender, l2):
     started = time.perf_counter()
-    matrix = recommender.model.matrix
+    matrix = recommender.model.scorer.matrix
     gram = (matrix.T @ matrix).toarray()
     gram[np.diag_indices(len(gram))] += l2
     inverse = np.linalg.inv(gram)

@@ -277,9 +277,9 @@ def ours(dataset: Dataset, case: ColdCase, seed: int, config: Path, overrides: S
     lists = pa.ListArray.from_arrays(pa.array(case.offsets.astype(np.int32)), items.take(pa.array(case.given)))
     people = dataset.users.take(pa.array(case.users)).append_column(f"temporal.{GIVEN}", lists)
     candidates = rows_of(items.take(pa.array(case.candidates)), known.ids("item"))
-    with recommender._inference():
+    with torch.inference_mode():
         _, users, _ = recommender._represent("user", people)
-        vectors = recommender._known_rows("item")[torch.from_numpy(candidates)]
+        vectors = recommender.model.representations("item")[torch.from_numpy(candidates)]
     return lambda batch: recommender.model.score(users[torch.from_numpy(batch)], vectors).detach().numpy()
 
 

@@ -26,10 +26,11 @@ import torch
 from baselines import PROTOCOL, SETTINGS
 
 from anyrec.data.dataset import Dataset
+from anyrec.data.pairs import Pairs
 from anyrec.evaluation.held_out import rank_held_out
 from anyrec.evaluation.list_metrics import list_metrics
 from anyrec.evaluation.measure import catalogue_of
-from anyrec.evaluation.ranking import Pairs, metrics_by_user, rank_targets
+from anyrec.evaluation.ranking import metrics_by_user, rank_targets
 from anyrec.recommender import Recommender
 
 ROOT = Path(__file__).parent.parent
@@ -57,9 +58,9 @@ def compare(name, python):
     recommender = Recommender.from_config(config)
     recommender.fit(Dataset.read(DATA / "ml-1m"), progress=False)
     started = time.perf_counter()
-    ranking = rank_held_out(recommender, "test", length=max(KS))
+    ranking = rank_held_out(recommender.model, "test", length=max(KS))
     print(f"{name}: {len(ranking.users)} users ranked in {time.perf_counter() - started:.2f} s", flush=True)
-    catalogue = catalogue_of(recommender)
+    catalogue = catalogue_of(recommender.model)
     whole, found = timed(ranking, catalogue)
     print(
         f"anyrec, all: {whole:.3f} s for {len(found)} figures; bar 3 s: {'met' if whole <= 3 else 'MISSED'}", flush=True

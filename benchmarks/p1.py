@@ -128,7 +128,7 @@ def with_validation_in_training(config, dataset, folder):
 
 def test_lists(recommender):
     """Each test user's best items, those of train and validation left out: user_id, item_id, rank."""
-    ranking = rank_held_out(recommender, "test", length=LENGTH)
+    ranking = rank_held_out(recommender.model, "test", length=LENGTH)
     data = recommender.dataset
     return lists_table(data.ids("user").take(pa.array(ranking.users)), data.ids("item"), ranking.lists)
 

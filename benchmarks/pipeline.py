@@ -76,7 +76,7 @@ def report(entry):
 
 
 def compare(recommender, staged):
-    own, through = rank_held_out(recommender, "test"), rank_through(staged, "test", 100)
+    own, through = rank_held_out(recommender.model, "test"), rank_through(staged.model, staged.stages(), "test", 100)
     assert (own.users == through.users).all()
     before, after = (metrics_by_user(ranking, [10]) for ranking in (own, through))
     for name in ("ndcg@10", "recall@10"):

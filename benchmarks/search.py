@@ -18,7 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from anyrec.evaluation.measure import category_feature, indicators
+from anyrec.data.item_facts import category_feature, indicators
+from anyrec.pipeline.item_search import searcher
 from anyrec.recommender import Recommender
 from anyrec.retrieval.semantic.projection import _ridge
 from anyrec.retrieval.semantic.search import TOWER, Search, _spread
@@ -49,13 +50,13 @@ def titles(recommender: Recommender):
         first, among = np.mean(np.array(ranks) == 0), np.mean(np.array(ranks) < K)
         print(f"title, {space:6} first {first:.3f}, among {K}: {among:.3f}; {spent:.1f} ms")
     for kind in ("text", "image"):
-        projection = recommender.searcher().place(kind, "tower").projection
+        projection = searcher(recommender.model).place(kind, "tower").projection
         assert projection is not None
         print(f"{kind} into the tower: {projection.recall}, chosen: {projection.way}")
 
 
 def posters(recommender: Recommender):
-    search: Search = recommender.searcher()
+    search: Search = searcher(recommender.model)
     projection = search.place("image", "tower").projection
     name = category_feature(recommender.dataset, recommender.config.evaluation.category)
     assert projection is not None and name is not None

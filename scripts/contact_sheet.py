@@ -14,9 +14,8 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from anyrec.data.images import ImageFault, open_image
-from anyrec.evaluation.measure import category_feature
+from anyrec.data.item_facts import category_feature, title_of
 from anyrec.recommender import Recommender
-from anyrec.report.examples import title_of
 
 WIDTH, HEIGHT, TEXT, GAP, COLUMNS = 150, 215, 50, 12, 5
 COLOURS = 128
@@ -38,7 +37,7 @@ def main():
     found = recommender.search(
         text=arguments.text, image=arguments.image, user=user, k=arguments.top_k, space=arguments.space
     )
-    rows = recommender._rows_of_ids("item", found.column("item_id"))
+    rows = recommender.model.rows_of("item", found.column("item_id"))
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     sheet(recommender, rows).quantize(COLOURS).save(arguments.output, optimize=True)
     print(table(recommender, rows, found.column("score").to_pylist()))
@@ -64,7 +63,7 @@ def poster(recommender: Recommender, row: int) -> Image.Image:
         file = value[0] if isinstance(value, list) and value else value
         try:
             if isinstance(file, str):
-                return open_image(file, recommender.context.root, side=HEIGHT)
+                return open_image(file, recommender.model.context.root, side=HEIGHT)
         except ImageFault:
             continue
     return Image.new("RGB", (WIDTH, HEIGHT), "lightgrey")

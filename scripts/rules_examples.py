@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ import pyarrow as pa
 import torch
 
 from anyrec.core.config import PipelineConfig
-from anyrec.data.dataset import Dataset
+from anyrec.data.dataset import Dataset, Side
+from anyrec.model.classical import ClassicalModel
 from anyrec.pipeline.pipeline import Pipeline
 from anyrec.recommender import Recommender
 
@@ -44,19 +46,29 @@ def world() -> Recommender:
     data = Dataset(data.users, items, data.interactions, data.root, data.roles)
     config = {"model": {"type": "ease"}, "split": {"protocol": "none"}, "pipeline": {}}
     recommender = Recommender.from_config(config).fit(data, progress=False)
-    _give_vectors(recommender)
-    return recommender
+    return _with_vectors(recommender)
 
 
-def _give_vectors(recommender: Recommender) -> None:
-    """EASE has no item vectors: for mmr and dpp, the 8 first singular vectors of who had what stand in."""
-    users, items = recommender.seen.take(np.arange(len(recommender.dataset.users)))
+class _WithVectors(ClassicalModel):
+    """EASE has no item vectors: for mmr and dpp, the first 8 singular vectors of the interactions are used."""
+
+    item_vectors: torch.Tensor
+
+    def vectors(self, side: Side, representations: torch.Tensor) -> torch.Tensor:
+        return self.item_vectors[representations[:, 0].long()]
+
+
+def _with_vectors(recommender: Recommender) -> Recommender:
+    users, items = recommender.model.seen.take(np.arange(len(recommender.dataset.users)))
     matrix = np.zeros((len(recommender.dataset.users), len(recommender.dataset.items)))
     matrix[users, items] = 1
     _, values, vectors = np.linalg.svd(matrix / np.sqrt(matrix.sum(0).clip(1)), full_matrices=False)
     found = torch.from_numpy((vectors[:8] * values[:8, None]).T.copy())
-    recommender.has_vectors = True
-    recommender._vectors = lambda side, rows: found[rows[:, 0].long()]  # type: ignore[method-assign]
+    model = recommender.model
+    values = {field.name: getattr(model, field.name) for field in fields(model)}
+    made = _WithVectors(**{**values, "has_vectors": True})
+    object.__setattr__(made, "item_vectors", found)
+    return Recommender(recommender.config, recommender.registry, parts=replace(recommender.parts, model=made))
 
 
 def _example(recommender: Recommender, rule: str, shown: str) -> str:
@@ -75,9 +87,9 @@ def _titles(recommender: Recommender, rules: list[dict[str, Any]], asked: dict[s
     pipeline = Pipeline(
         PipelineConfig.model_validate({"rerank": {"rules": rules}, "strict": True}), recommender.registry
     )
-    pipeline.check(recommender)
+    pipeline.check(recommender.model)
     options = {"exclude_seen": asked.get("exclude_seen", True), "context": asked.get("context"), "now": NOW}
-    listed = pipeline.answer(recommender, [asked["user"]], asked.get("k", 5), **options).table
+    listed = pipeline.answer(recommender.model, [asked["user"]], asked.get("k", 5), **options).table
     rows = {row["item_id"]: row for row in recommender.dataset.items.to_pylist()}
     return [_title(rows[item], asked["show"]) for item in listed.column("item_id").to_pylist()]
 

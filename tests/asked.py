@@ -20,17 +20,18 @@ def ask(items, users=None, *, seen=(), history=None, context=None, vectors=None,
     items = table_of(items, "item")
     users = table_of(users if users is not None else {"user_id": ["u0"]}, "user")
     none = pa.table({"user_id": pa.array([], pa.string()), "item_id": pa.array([], pa.string())})
-    recommender = SimpleNamespace(
+    model = SimpleNamespace(
         dataset=Dataset(users, items, none),
         has_vectors=vectors is not None,
+        history=None,
         config=SimpleNamespace(model=SimpleNamespace(type="two_tower")),
-        _known_rows=lambda side: torch.from_numpy(np.asarray(vectors, np.float32)),
-        _vectors=lambda side, rows: rows,
-        _inference=torch.inference_mode,
+        representations=lambda side: torch.from_numpy(np.asarray(vectors, np.float32)),
+        vectors=lambda side, rows: rows,
     )
+    model.with_histories = lambda: model
     pairs = np.array(sorted(seen), np.int64).reshape(-1, 2)
     return Request(
-        recommender,
+        model,
         users.column("user_id").combine_chunks(),
         users,
         np.arange(len(users)),

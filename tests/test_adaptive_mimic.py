@@ -132,7 +132,7 @@ def test_training_adds_the_penalty_to_the_loss():
 
     def likeness(recommender):
         """The mean cosine of content and id."""
-        tower, columns = recommender.model.item.eval(), recommender.columns["item"]
+        tower, columns = recommender.model.scorer.item.eval(), recommender.model.columns["item"]
         with torch.no_grad():
             features, present = tower.tokens(columns, torch.arange(len(recommender.dataset.items)))
             fusion = tower.fusion
@@ -142,4 +142,4 @@ def test_training_adds_the_penalty_to_the_loss():
     plain, pulled = fit(0.0), fit(5.0)
     assert pulled.result.history[0]["loss"] > plain.result.history[0]["loss"]
     assert likeness(pulled) > likeness(plain) + 0.1
-    assert pulled.model.item.fusion.penalty is None
+    assert pulled.model.scorer.item.fusion.penalty is None

@@ -258,7 +258,7 @@ def test_a_new_user_with_only_a_history_is_given_what_they_like(shop):
         found = model.recommend(given, 8, exclude_seen=False)["item_id"].to_pylist()
         right += [item in {f"i{one:03d}" for one in mine} for item in found]
     assert np.mean(right) > 0.8
-    assert list(model.model.user.histories) == ["history.totals"]
+    assert list(model.model.scorer.user.histories) == ["history.totals"]
 
 
 def test_new_items_in_a_history_count_by_their_features(shop):
@@ -293,7 +293,7 @@ def test_a_loaded_model_gives_the_same_lists(shop, tmp_path):
 def test_aggregates_stand_beside_a_sequence(block, tmp_path):
     features = {"history": {**BOTH["history"], "block": block}}
     model = Recommender.from_config(small_config(features=features)).fit(small_dataset(), progress=False)
-    assert list(model.model.user.histories) == ["history.events", "history.totals"]
+    assert list(model.model.scorer.user.histories) == ["history.events", "history.totals"]
     again = Recommender.load(model.save(tmp_path / "model"))
     assert again.recommend(None, 5).equals(model.recommend(None, 5))
 
@@ -301,7 +301,7 @@ def test_aggregates_stand_beside_a_sequence(block, tmp_path):
 def test_aggregates_alone_may_read_the_events():
     features = {"history": {"type": "aggregates", "top": 2}}
     model = Recommender.from_config(small_config(features=features)).fit(small_dataset(), progress=False)
-    assert model.model.user.histories["history.events"].type == "aggregates"
+    assert model.model.scorer.user.histories["history.events"].type == "aggregates"
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from anyrec.core.discovery import discover
 from anyrec.core.errors import ConfigError, DataError, InputError, MissingDependency
 from anyrec.data.dataset import Dataset
 from anyrec.interaction.classical import item_words
+from anyrec.model.scoring import score_blocks
 from anyrec.recommender import Recommender
 
 MODELS = discover().names("classical")
@@ -37,17 +38,15 @@ def matrix(recommender, *parts):
     """(users, items) float64, 1 where an interaction of the parts (by default of train) is."""
     dense = np.zeros((len(recommender.dataset.users), len(recommender.dataset.items)))
     for part in parts or ("train",):
-        rows = recommender.split.rows(part)
+        rows = recommender.model.split.rows(part)
         dense[recommender.dataset.user_rows[rows], recommender.dataset.item_rows[rows]] = 1.0
     return dense
 
 
-def scores(recommender):
-    """(users, items) what the model scores every pair."""
-    users, items = recommender.dataset.ids("user"), recommender.dataset.ids("item")
-    pairs = pa.table({"user_id": users.take(pa.array(np.repeat(np.arange(len(users)), len(items))))})
-    pairs = pairs.append_column("item_id", items.take(pa.array(np.tile(np.arange(len(items)), len(users)))))
-    return recommender.score(pairs)["score"].to_numpy().reshape(len(users), len(items))
+def scores(model):
+    """(users, items) the model's scores of every pair. model: a recommender or a fitted model."""
+    model = model.model if isinstance(model, Recommender) else model
+    return score_blocks(model.scorer, model.representations("user"), model.representations("item")).numpy()
 
 
 def listed(recommender, *arguments, **options):
@@ -194,8 +193,10 @@ def test_ease_is_its_closed_form(l2, seed):
         [[0.0 if i == j else -inverse[i, j] / inverse[j, j] for j in range(items)] for i in range(items)]
     )
     size = np.abs(weights).max()
-    np.testing.assert_allclose(recommender.model.classical.weights, weights, rtol=0, atol=1e-5 * size)
-    np.testing.assert_allclose(scores(recommender.before("validation")), history @ weights, rtol=0, atol=1e-4 * size)
+    np.testing.assert_allclose(recommender.model.scorer.classical.weights, weights, rtol=0, atol=1e-5 * size)
+    np.testing.assert_allclose(
+        scores(recommender.model.before("validation")), history @ weights, rtol=0, atol=1e-4 * size
+    )
     similar = recommender.similar(["i005"], 3)
     order = np.argsort(-np.where(np.arange(items) == 5, -np.inf, weights[5]), kind="stable")[:3]
     assert similar["item_id"].to_pylist() == [f"i{place:03d}" for place in order]
@@ -215,13 +216,13 @@ def cosines(history):
 def test_item_knn_adds_the_cosines_to_the_users_items():
     recommender = fit("item_knn", neighbours=40)
     history = matrix(recommender)
-    found = scores(recommender.before("validation"))
+    found = scores(recommender.model.before("validation"))
     np.testing.assert_allclose(found, history @ cosines(history), rtol=1e-5, atol=1e-6)
 
 
 def test_item_knn_keeps_the_nearest_of_each_item():
     recommender = fit("item_knn", neighbours=5)
-    expected, found = cosines(matrix(recommender)), recommender.model.classical.similarity.toarray()
+    expected, found = cosines(matrix(recommender)), recommender.model.scorer.classical.similarity.toarray()
     for kept, every in zip(found, expected, strict=True):
         assert np.count_nonzero(kept) == 5
         np.testing.assert_allclose(np.sort(kept)[-5:], np.sort(every)[-5:], rtol=1e-5)
@@ -231,7 +232,10 @@ def test_item_knn_keeps_the_nearest_of_each_item():
 @pytest.mark.parametrize("name", ["ials", "bpr_mf"])
 def test_factors_score_by_their_products_and_are_as_many_as_asked(name):
     recommender = fit(name, factors=6)
-    users, items = recommender.model.classical.users.astype(float), recommender.model.classical.items.astype(float)
+    users, items = (
+        recommender.model.scorer.classical.users.astype(float),
+        recommender.model.scorer.classical.items.astype(float),
+    )
     assert users.shape[1] == items.shape[1] == {"ials": 6, "bpr_mf": 7}[name]  # BPR's last is the item's bias
     np.testing.assert_allclose(scores(recommender), users @ items.T, rtol=1e-4, atol=1e-5)
 
@@ -239,7 +243,10 @@ def test_factors_score_by_their_products_and_are_as_many_as_asked(name):
 def test_ials_solves_its_normal_equations():
     """Each user's vector is the weighted ridge solution against the items' (Hu, Koren and Volinsky, 2008, equation 4)."""
     recommender = fit("ials", factors=4, regularization=0.3, alpha=5.0, iterations=60)
-    users, items = recommender.model.classical.users.astype(float), recommender.model.classical.items.astype(float)
+    users, items = (
+        recommender.model.scorer.classical.users.astype(float),
+        recommender.model.scorer.classical.items.astype(float),
+    )
     history = matrix(recommender)
     for user in range(0, 60, 7):
         confidence = np.where(history[user] > 0, 5.0, 1.0)
@@ -281,7 +288,7 @@ def test_content_knn_is_the_cosine_of_what_items_say(dimension):
         weights = left[:, :4] * singular[:4]
         weights /= np.linalg.norm(weights, axis=1, keepdims=True)
     expected = matrix(recommender) @ weights @ weights.T
-    found = scores(recommender.before("validation"))
+    found = scores(recommender.model.before("validation"))
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 if dimension == 256 else 0.06)
 
 
@@ -337,21 +344,23 @@ def test_recent_popularity_is_the_same_for_everybody_known_or_not():
 
 def test_a_user_all_of_whose_interactions_are_held_out_is_shown_the_popular_items():
     recommender = fit("ease", split={"protocol": "cold_users", "test": 0.2})
-    cold = recommender.dataset.user_rows[recommender.split.test][0]
-    np.testing.assert_array_equal(scores(recommender.before("test"))[cold], matrix(recommender).sum(0))
+    cold = recommender.dataset.user_rows[recommender.model.split.test][0]
+    np.testing.assert_array_equal(scores(recommender.model.before("test"))[cold], matrix(recommender).sum(0))
 
 
 @pytest.mark.parametrize("name", ["ease", "item_knn", "content_knn"])
 def test_a_model_of_histories_reads_what_was_known_at_the_time_and_is_served_with_all_of_it(name):
     recommender = fit(name)
     for state, parts in (
-        (recommender.before("validation"), ("train",)),
-        (recommender.before("test"), ("train", "validation")),
-        (recommender, ("train", "validation", "test")),
+        (recommender.model.before("validation"), ("train",)),
+        (recommender.model.before("test"), ("train", "validation")),
+        (recommender.model, ("train", "validation", "test")),
     ):
         history = matrix(recommender, *parts)
-        np.testing.assert_array_equal(state.model.matrix.toarray(), history)
-        expected = recommender.model.classical.score(np.arange(60), sparse.csr_matrix(history.astype(np.float32)))
+        np.testing.assert_array_equal(state.scorer.matrix.toarray(), history)
+        expected = recommender.model.scorer.classical.score(
+            np.arange(60), sparse.csr_matrix(history.astype(np.float32))
+        )
         np.testing.assert_allclose(scores(state), expected, rtol=1e-5, atol=1e-6)
 
 
@@ -411,8 +420,10 @@ def test_refit_trains_on_validation_too(name):
     plain, again = fit(name), fit(name, training={"refit": True})
     assert plain.metrics["validation"] == again.metrics["validation"]  # measured before it was learned
     assert plain.metrics["test"] != again.metrics["test"]
-    np.testing.assert_array_equal(plain.before("validation").model.matrix.toarray(), matrix(plain))
-    np.testing.assert_array_equal(again.before("test").model.matrix.toarray(), matrix(again, "train", "validation"))
+    np.testing.assert_array_equal(plain.model.before("validation").scorer.matrix.toarray(), matrix(plain))
+    np.testing.assert_array_equal(
+        again.model.before("test").scorer.matrix.toarray(), matrix(again, "train", "validation")
+    )
     if name == "popularity":
         np.testing.assert_array_equal(scores(plain)[0], matrix(plain).sum(0))
         np.testing.assert_array_equal(scores(again)[0], matrix(again, "train", "validation").sum(0))
@@ -429,11 +440,15 @@ def test_refit_of_a_two_tower_learns_anew_from_both_parts_and_keeps_what_validat
     assert plain.metrics["validation"] == again.metrics["validation"]
     assert plain.metrics["test"] != again.metrics["test"]
     assert [entry["loss"] for entry in plain.result.history] == [entry["loss"] for entry in again.result.history]
-    one, two = plain.model.state_dict(), again.model.state_dict()
+    one, two = plain.model.scorer.state_dict(), again.model.scorer.state_dict()
     assert one.keys() == two.keys() and not all(bool((one[name] == two[name]).all()) for name in one)
-    assert len(again.learned_from().train) == len(again.split.train) + len(again.split.validation)
-    assert set(again.learned_from().train.tolist()).isdisjoint(again.split.test.tolist())
-    assert len(plain.learned_from().train) == len(plain.split.train)
+    assert len(again.model.learning.final_split(again.config).train) == len(again.model.split.train) + len(
+        again.model.split.validation
+    )
+    assert set(again.model.learning.final_split(again.config).train.tolist()).isdisjoint(
+        again.model.split.test.tolist()
+    )
+    assert len(plain.model.learning.final_split(plain.config).train) == len(plain.model.split.train)
 
 
 def test_refit_says_nothing_twice():
@@ -463,7 +478,7 @@ def test_a_model_whose_library_is_missing_is_told_with_its_install_line(name, no
 def test_a_baseline_whose_library_is_missing_is_left_out_with_a_sentence(no_implicit):
     from anyrec.report.baselines import fit_baselines
 
-    fitted, notes = fit_baselines(fit("popularity"), progress=False)
+    fitted, notes = fit_baselines(fit("popularity").model, progress=False)
     assert set(fitted) == {"content_knn", "ease", "recent_popularity"}
     assert [note.split(":")[0] for note in notes] == [
         "The baseline ials is not measured",
@@ -480,7 +495,7 @@ def test_the_command_line_trains_one_and_its_model_answers(tmp_path):
     base = ("train", "--data", data, "--output", tmp_path, "--set", "evaluation.report=false")
     code, out, message = call(*base, "--set", "model.type=ease", "--set", "model.l2=50")
     assert code == 0 and "ndcg@10" in out
-    assert Recommender.load(tmp_path / "model").model.classical.params.l2 == 50
+    assert Recommender.load(tmp_path / "model").model.scorer.classical.params.l2 == 50
     code, out, message = call("evaluate", "--model_path", tmp_path / "model", "--data", data)
     assert json.loads(out).keys() >= {"ndcg@10", "auc"}
     code, out, message = call("similar", "--model_path", tmp_path / "model", "--item", "i003", "--top_k", 2, "--json")

@@ -129,29 +129,29 @@ def rated():
 
 
 def test_without_explicit_negatives_each_positive_gets_a_random_one(fitted):
-    found = classify(fitted)
+    found = classify(fitted.model)
     assert found["negatives"] == found["threshold_negatives"] == "random"
     assert found["threshold_from"] == "validation" and found["notes"] == []
-    tested = len(fitted.split.test)
+    tested = len(fitted.model.split.test)
     assert found["support"] == {"positives": tested, "negatives": tested}
-    pairs = labelled_pairs(fitted, "test")
+    pairs = labelled_pairs(fitted.model, "test")
     scores = fitted.score_rows(None, pairs.users, pairs.items)["score"].to_numpy()
     assert found["auc"] == pytest.approx(metrics.roc_auc_score(pairs.labels, scores), abs=1e-12)
-    assert classify(fitted) == found
+    assert classify(fitted.model) == found
     seen = set(zip(fitted.dataset.user_rows, fitted.dataset.item_rows, strict=True))
     chosen = list(zip(pairs.users, pairs.items, strict=True))
     assert not any(pair in seen for pair, label in zip(chosen, pairs.labels, strict=True) if not label)
-    other = labelled_pairs(fitted, "validation")
+    other = labelled_pairs(fitted.model, "validation")
     assert other.items[~other.labels].tolist() != pairs.items[~pairs.labels].tolist()
 
 
 def test_ratings_below_the_least_are_explicit_negatives_of_the_parts_own_time(rated):
-    dataset, split = rated.dataset, rated.split
+    dataset, split = rated.dataset, rated.model.split
     negative = label_interactions(dataset, rated.config.data).negative
     times = np.array(dataset.column("timestamp").to_pylist())
     trained = set(split.train.tolist())
     for part in ("validation", "test"):
-        pairs = labelled_pairs(rated, part)
+        pairs = labelled_pairs(rated.model, part)
         assert pairs.negatives == "explicit"
         users = set(pairs.users[pairs.labels].tolist())
         first = times[split.test].min()
@@ -161,7 +161,7 @@ def test_ratings_below_the_least_are_explicit_negatives_of_the_parts_own_time(ra
             if row not in trained and dataset.user_rows[row] in users and (times[row] >= first) == (part == "test")
         }
         assert expected == set(zip(pairs.users[~pairs.labels], pairs.items[~pairs.labels], strict=True))
-    found = classify(rated)
+    found = classify(rated.model)
     assert found["negatives"] == "explicit" and found["support"]["negatives"] == len(expected)
 
 
@@ -170,17 +170,17 @@ def test_explicit_negatives_of_cold_items_are_of_the_parts_items():
         data={"min_rating": 3}, split={"protocol": "cold_items", "validation": 0.2, "test": 0.2}, training={"epochs": 1}
     )
     fitted = Recommender.from_config(config).fit(small_dataset(), progress=False)
-    parts = [labelled_pairs(fitted, part) for part in ("validation", "test")]
+    parts = [labelled_pairs(fitted.model, part) for part in ("validation", "test")]
     assert [pairs.negatives for pairs in parts] == ["explicit", "explicit"]
     assert not set(parts[0].items[~parts[0].labels]) & set(parts[1].items[~parts[1].labels])
 
 
 def test_a_threshold_may_be_given_and_one_chosen_on_the_measured_part_is_told(fitted):
-    given_ = classify(fitted, "test", 0.25)
+    given_ = classify(fitted.model, "test", 0.25)
     assert (given_["threshold"], given_["threshold_from"]) == (0.25, "given")
-    same = classify(fitted, "validation")
+    same = classify(fitted.model, "validation")
     assert "too good" in same["notes"][0]
-    assert same["f1"] >= classify(fitted, "validation", 0.25)["f1"]
+    assert same["f1"] >= classify(fitted.model, "validation", 0.25)["f1"]
 
 
 def test_refit_is_told_and_the_order_of_the_interactions_changes_no_pair(fitted):
@@ -189,27 +189,27 @@ def test_refit_is_told_and_the_order_of_the_interactions_changes_no_pair(fitted)
     order = np.random.default_rng(1).permutation(len(dataset.interactions))
     shuffled = Dataset(dataset.users, dataset.items, dataset.interactions.take(order), roles=dataset.roles)
     refitted = Recommender.from_config(config).fit(shuffled, progress=False)
-    assert any("refit" in note for note in classify(refitted)["notes"])
+    assert any("refit" in note for note in classify(refitted.model)["notes"])
     for part in ("validation", "test"):
-        mine, other = labelled_pairs(fitted, part), labelled_pairs(refitted, part)
+        mine, other = labelled_pairs(fitted.model, part), labelled_pairs(refitted.model, part)
         assert mine.users.tolist() == other.users.tolist() and mine.items.tolist() == other.items.tolist()
 
 
 def test_a_model_without_its_data_or_without_a_validation_part_is_told_so(fitted, tmp_path):
     loaded = Recommender.load(fitted.save(tmp_path / "model"))
     with pytest.raises(ModelError, match="without its data"):
-        classify(loaded)
-    back = classify(loaded.with_data(small_dataset()))
-    assert back["confusion"] == classify(fitted)["confusion"]
+        classify(loaded.model)
+    back = classify(loaded.with_data(small_dataset()).model)
+    assert back["confusion"] == classify(fitted.model)["confusion"]
     config = small_config(training={"epochs": 1}, split={"protocol": "random", "validation": 0.0})
     bare = Recommender.from_config(config).fit(small_dataset(), progress=False)
     with pytest.raises(DataError, match="Give a threshold"):
-        classify(bare)
-    assert classify(bare, "test", 0.0)["threshold"] == 0.0
+        classify(bare.model)
+    assert classify(bare.model, "test", 0.0)["threshold"] == 0.0
 
 
 def test_a_classical_model_is_classified_as_well(fitted):
     popular = fitted.fit_beside(
         fitted.config.model_copy(update={"model": Component(type="popularity"), "name": "popular"})
     )
-    assert 0.3 < classify(popular)["auc"] <= 1
+    assert 0.3 < classify(popular.model)["auc"] <= 1

@@ -53,7 +53,7 @@ def test_all_histories_of_an_example_are_hidden_together_and_only_in_training(fe
     config = small_config(features={"history": history}, user={"features": {"identity": None}}, history_dropout=0.5)
     config["training"]["epochs"] = 1
     fitted = Recommender.from_config(config).fit(dataset, progress=False)
-    tower, columns = fitted.model.user, fitted.columns["user"]
+    tower, columns = fitted.model.scorer.user, fitted.model.columns["user"]
     rows = torch.arange(60).repeat(20)
     names = list(tower.histories)
     given = {name: (torch.zeros(len(rows), 16), torch.ones(len(rows), dtype=torch.bool)) for name in names}

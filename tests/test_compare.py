@@ -12,7 +12,8 @@ from anyrec.core.errors import InputError
 from anyrec.evaluation.statistics import compare_paired, intervals
 from anyrec.recommender import Recommender
 from anyrec.report.compare import as_json, compare_runs, tables
-from anyrec.report.study import save_figures, study
+from anyrec.report.study import study
+from anyrec.report.write import save_figures
 
 
 def make_run(folder, name, **changes):

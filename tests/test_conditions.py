@@ -157,7 +157,7 @@ def one_test(left, op, operand, world):
 def test_a_condition_holds_of_a_user_and_an_item_as_read_plainly(items, users, condition, context):
     request = ask(table(items, "item"), table(users, "user"), context=context)
     asked = Condition(condition)
-    assert asked.check(request.recommender) == []
+    assert asked.check(request.model) == []
     found = asked.holds(request)
     expected = np.array(
         [[plainly(condition, {"item": item, "user": user, "context": context}) for item in items] for user in users]
@@ -205,7 +205,7 @@ USERS = {"categorical.likes": [["a", "b"], None], "continuous.age": [20.0, 60.0]
 )
 def test_the_language_reads_as_documented(condition, expected):
     request = ask(ITEMS, USERS, context={"hour": 20})
-    assert Condition(condition).check(request.recommender) == []
+    assert Condition(condition).check(request.model) == []
     assert Condition(condition).holds(request).astype(int).tolist() == expected
 
 
@@ -251,7 +251,7 @@ def test_a_condition_is_asked_anew_of_another_catalogue_and_at_another_time():
     ],
 )
 def test_what_does_not_fit_the_data_is_said_with_its_pointer(condition, where, said):
-    (fault,) = Condition(condition).check(ask(ITEMS, USERS).recommender)
+    (fault,) = Condition(condition).check(ask(ITEMS, USERS).model)
     assert fault.where == where and said in str(fault)
 
 

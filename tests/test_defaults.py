@@ -45,7 +45,7 @@ def test_python_and_the_command_line_train_the_same_model(tmp_path):
     assert from_python.config.model_copy(update={"output_dir": "models"}) == from_shell.config.model_copy(
         update={"output_dir": "models"}
     )
-    assert "history.events" in from_python.model.user.features
+    assert "history.events" in from_python.model.scorer.user.features
 
 
 def test_the_saved_config_is_complete_and_reruns_alone_to_the_same_model(tmp_path):
@@ -55,7 +55,7 @@ def test_the_saved_config_is_complete_and_reruns_alone_to_the_same_model(tmp_pat
     assert saved["defaults"] == "fixed" and saved["fusion"]["type"] == "residual"
     again = Recommender.from_config(saved).fit(DATA, progress=False)
     assert again.config == fitted.config
-    for one, other in zip(again.model.parameters(), fitted.model.parameters(), strict=True):
+    for one, other in zip(again.model.scorer.parameters(), fitted.model.scorer.parameters(), strict=True):
         assert one.equal(other)
 
 

@@ -59,7 +59,7 @@ def by_user(recommender, *parts):
     """{user: [items]} of parts of the split, as JSON has it."""
     dataset, found = recommender.dataset, {}
     for part in parts:
-        for row in recommender.split.rows(part):
+        for row in recommender.model.split.rows(part):
             user, item = (dataset.interactions[name][int(row)].as_py() for name in ("user_id", "item_id"))
             found.setdefault(str(user), []).append(item)
     return found
@@ -69,14 +69,14 @@ def test_lists_by_user_give_the_figures_of_the_saved_split(fitted, loaded, write
     truth, seen = write(by_user(fitted, "test")), write(by_user(fitted, "train", "validation"), "seen.json")
     expected = fitted.evaluate("test")
     for recommender in (fitted, loaded):
-        found = evaluate_file(recommender, truth, seen)
+        found = evaluate_file(recommender.model, truth, seen)
         assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-6)
-    assert found["targets"] == len(fitted.split.test) and found["users"] == 60
-    assert found["excluded"] == len(fitted.split.train) + len(fitted.split.validation)
+    assert found["targets"] == len(fitted.model.split.test) and found["users"] == 60
+    assert found["excluded"] == len(fitted.model.split.train) + len(fitted.model.split.validation)
     assert {"novelty@10", "coverage@10", "gini@10", "diversity@10"} <= set(found)
     assert found["skipped"] == {"unknown_users": 0, "unknown_items": 0, "dropped_pairs": 0}
     assert found["excluded_from"] == "file"
-    bare = evaluate_file(loaded, truth)
+    bare = evaluate_file(loaded.model, truth)
     assert bare.pop("excluded_from") == "history"
     assert bare == {name: value for name, value in found.items() if name not in ("excluded_from", "skipped_exclude")}
     json.dumps(found, allow_nan=False)
@@ -88,39 +88,39 @@ def test_labelled_pairs_give_classification(fitted, loaded, write):
     rows = [[f"{user}", int(item), int(label)] for user, item, label in zip(users, items, labels, strict=True)]
     scores = loaded.score(pa.table({"user_id": users, "item_id": items}))["score"].to_numpy()
     loaded.config.evaluation.repeats = "include_seen"
-    found = evaluate_file(loaded, write(rows))
+    found = evaluate_file(loaded.model, write(rows))
     loaded.config.evaluation.repeats = "miss"
     assert found["auc"] == pytest.approx(metrics.roc_auc_score(labels, scores), abs=1e-12)
     assert found["f1"] == pytest.approx(metrics.f1_score(labels, scores >= found["threshold"]), abs=1e-12)
     assert found["threshold_from"] == "this file" and "too good" in found["notes"][0]
-    chosen = evaluate_file(fitted, write(rows))
+    chosen = evaluate_file(fitted.model, write(rows))
     assert chosen["threshold_from"] == "validation" and chosen["threshold"] != found["threshold"]
-    given = evaluate_file(loaded, write(rows), threshold=0.5)
+    given = evaluate_file(loaded.model, write(rows), threshold=0.5)
     assert (given["threshold"], given["threshold_from"], given["notes"]) == (0.5, "given", [])
-    assert evaluate_file(loaded, write([[3, 4, True]]), threshold=0)["auc"] is None
+    assert evaluate_file(loaded.model, write([[3, 4, True]]), threshold=0)["auc"] is None
 
 
 def test_unknown_ids_are_told_twenty_at_most_or_left_out_and_counted(loaded, write):
     rows = [[1, 2, 1], *([1000 + n, 1, 0] for n in range(30))]
     with pytest.raises(DataError) as caught:
-        evaluate_file(loaded, write(rows))
+        evaluate_file(loaded.model, write(rows))
     text = str(caught.value)
     assert text.startswith("30 faults") and "/1/0: the model knows no user 1000" in text
     assert text.count("knows no user") == 20 and "10 more of kind 'unknown id'" in text
-    found = evaluate_file(loaded, write(rows), threshold=0, skip_unknown=True)
+    found = evaluate_file(loaded.model, write(rows), threshold=0, skip_unknown=True)
     assert found["skipped"] == {"unknown_users": 30, "unknown_items": 0, "dropped_pairs": 30}
     assert found["support"] == {"positives": 1, "negatives": 0}
     truth = write({"1": [2, 3], "999": [4, 5], "01": [4], "2": [77]})
     with pytest.raises(DataError) as caught:
-        evaluate_file(loaded, truth, write({"5": [1, 88]}, "seen.json"))
+        evaluate_file(loaded.model, truth, write({"5": [1, 88]}, "seen.json"))
     assert caught.value.counts == {"unknown id": 4}
     for told in ("/999: the model knows no user '999'", "/2/0: the model knows no item 77", "seen.json: /5/1"):
         assert told in str(caught.value)
-    found = evaluate_file(loaded, truth, write({"5": [1, 88]}, "seen.json"), skip_unknown=True)
+    found = evaluate_file(loaded.model, truth, write({"5": [1, 88]}, "seen.json"), skip_unknown=True)
     assert found["skipped"] == {"unknown_users": 2, "unknown_items": 1, "dropped_pairs": 4}
     assert (found["targets"], found["excluded"], found["skipped_exclude"]["dropped_pairs"]) == (2, 1, 1)
     with pytest.raises(DataError, match="nothing to measure"):
-        evaluate_file(loaded, write({"999": [1]}), skip_unknown=True)
+        evaluate_file(loaded.model, write({"999": [1]}), skip_unknown=True)
 
 
 def test_ids_of_text_are_matched_by_whole_numbers_too(write):
@@ -131,8 +131,8 @@ def test_ids_of_text_are_matched_by_whole_numbers_too(write):
     small = Dataset(users, items, pairs, roles=dataset.roles)
     config = small_config(split={"protocol": "none"}, training={"epochs": 1, "patience": None})
     fitted = Recommender.from_config(config).fit(small, progress=False)
-    assert evaluate_file(fitted, write({"10": [3]}), write({"10": ["1", "2"]}, "seen.json"))["hit_rate@5"] == 1
-    assert evaluate_file(fitted, write([[10, 3, 1], [20, 1, 0]]), threshold=0)["support"]["positives"] == 1
+    assert evaluate_file(fitted.model, write({"10": [3]}), write({"10": ["1", "2"]}, "seen.json"))["hit_rate@5"] == 1
+    assert evaluate_file(fitted.model, write([[10, 3, 1], [20, 1, 0]]), threshold=0)["support"]["positives"] == 1
 
 
 @pytest.mark.parametrize(
@@ -158,20 +158,20 @@ def test_ids_of_text_are_matched_by_whole_numbers_too(write):
 )
 def test_a_malformed_file_is_told_with_its_place(loaded, write, document, told):
     with pytest.raises(DataError) as caught:
-        evaluate_file(loaded, write(document))
+        evaluate_file(loaded.model, write(document))
     assert told in str(caught.value) and caught.value.exit_code == 2
 
 
 def test_options_that_a_shape_has_no_use_for_are_refused(loaded, write):
     labelled, listed = write([[1, 2, 1]]), write({"1": [2]}, "listed.json")
     with pytest.raises(InputError, match="--exclude"):
-        evaluate_file(loaded, labelled, listed)
+        evaluate_file(loaded.model, labelled, listed)
     with pytest.raises(DataError, match="exclude nothing"):
-        evaluate_file(loaded, listed, labelled)
+        evaluate_file(loaded.model, listed, labelled)
     with pytest.raises(InputError, match="--threshold"):
-        evaluate_file(loaded, listed, threshold=0.5)
+        evaluate_file(loaded.model, listed, threshold=0.5)
     with pytest.raises(DataError, match="no such file"):
-        evaluate_file(loaded, listed.with_name("none.json"))
+        evaluate_file(loaded.model, listed.with_name("none.json"))
 
 
 def evaluate(*arguments):
@@ -191,7 +191,9 @@ def test_the_command_measures_files_and_the_saved_split(fitted, place, write, tm
     for name in ("users", "items", "interactions"):
         pq.write_table(getattr(dataset, name), data / f"{name}.parquet")
     code, found, message = evaluate(*model, "--data", data, "--classification")
-    assert code == 0 and found["part"] == "test" and found["support"]["positives"] == len(fitted.split.test), message
+    assert code == 0 and found["part"] == "test" and found["support"]["positives"] == len(fitted.model.split.test), (
+        message
+    )
     code, found, _ = evaluate(*model, "--data", data)
     assert found == pytest.approx(fitted.evaluate("test"), abs=1e-6)
     assert evaluate(*model, "--truth", write({"no": [1]}))[0] == 2

@@ -13,6 +13,7 @@ from small import call, small_config, small_dataset
 from anyrec.data.dataset import Dataset
 from anyrec.recommender import Recommender
 from anyrec.serving.explain import explain
+from anyrec.storage.parts import ModelParts
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +68,11 @@ def test_an_effect_of_the_items_side_is_the_change_of_the_score_when_the_feature
     record = plain.dataset.items.filter(pc.equal(plain.dataset.items.column("item_id"), item))
     place = record.column_names.index("categorical.tags")
     masked = record.set_column(place, "categorical.tags", pa.nulls(1, record.schema.types[place]))
-    with plain._inference():
-        _, user, _ = plain._represent("user", ["u003"])
-        whole, without = (plain.model.score(user, plain._represent("item", one)[1]) for one in (record, masked))
+    model = plain.model
+    with torch.inference_mode():
+        user = model.represent(model.read_records("user", ["u003"]))
+        items = (model.represent(model.read_records("item", one)) for one in (record, masked))
+        whole, without = (model.scorer.score(user, one) for one in items)
     effect = next(one.effect for one in found[0].reasons if one.name == "categorical.tags")
     assert effect == pytest.approx(float(whole - without), abs=1e-5)
 
@@ -77,13 +80,15 @@ def test_an_effect_of_the_items_side_is_the_change_of_the_score_when_the_feature
 def test_a_masked_feature_without_influence_has_no_share(plain):
     """The job's vectors and its stand-in are made one and the same."""
     recommender = Recommender.from_config(small_config()).fit(small_dataset(), progress=False)
-    tower = recommender.model.user
+    tower = recommender.model.scorer.user
     token = tower.token_names.index("categorical.job")
     for parameter in tower.encoders[tower.features.index("categorical.job")].parameters():
         torch.nn.init.zeros_(parameter)
     with torch.no_grad():
         tower.fusion.missing[token] = 0
-    recommender._known = {}
+    recommender = Recommender(
+        recommender.config, recommender.registry, parts=ModelParts(recommender.model.recomputed())
+    )
     for one in of(recommender, ["u001", "u002"])[1]:
         assert shares(one)["user", "categorical.job"] == 0
 

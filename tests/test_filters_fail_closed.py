@@ -60,8 +60,8 @@ def recommender():
 def answer(recommender, *rules, **options):
     document = {"rerank": {"rules": list(rules)}, **options.pop("pipeline", {})}
     pipeline = Pipeline(PipelineConfig.model_validate(document), recommender.registry)
-    pipeline.check(recommender)
-    return pipeline.answer(recommender, ["u000"], 5, **options)
+    pipeline.check(recommender.model)
+    return pipeline.answer(recommender.model, ["u000"], 5, **options)
 
 
 @pytest.mark.parametrize("strict", [False, True])
@@ -132,11 +132,11 @@ def test_options_that_would_fail_at_a_request_are_refused_at_the_check(recommend
 
 def test_a_history_filter_is_refused_for_a_model_that_holds_no_events():
     request = ask({"categorical.kind": ["a", "b"]})
-    request.recommender.history = None
+    request.model.history = None
     rule = REGISTRY.get("rule", "history")
     with pytest.raises(ConfigError, match="not of which type, when and how often"):
-        rule(rule.Params(at_least=2)).check(request.recommender)
-    rule(rule.Params()).check(request.recommender)
+        rule(rule.Params(at_least=2)).check(request.model)
+    rule(rule.Params()).check(request.model)
 
 
 # -- every Arrow type --------------------------------------------------------------------------------------------------
@@ -177,14 +177,14 @@ CONSTANTS = {"number": 1, "text": "a", "time": "2024-05-01", "flag": True}
 def test_a_column_of_any_arrow_type_is_compared_or_refused(name):
     request = ask({f"extra.{name}": COLUMNS[name]})
     feature = f"item.extra.{name}"
-    kind = known_types(request.recommender)[feature].kind
+    kind = known_types(request.model)[feature].kind
     for operator in ("eq", "ne", "lt", "in", "not_in", "contains", "overlaps"):
         for constant in (*CONSTANTS.values(), 10**30, 0.5, ""):
             condition = Condition({feature: {operator: [constant] if "in" in operator else constant}})
-            if not condition.check(request.recommender):
+            if not condition.check(request.model):
                 assert condition.holds(request).shape == (2,)
     assert Condition({feature: {"is_null": False}}).holds(request).tolist() == [name != "null", False]
-    if kind in CONSTANTS and not known_types(request.recommender)[feature].many and name not in ("far", "uint64"):
+    if kind in CONSTANTS and not known_types(request.model)[feature].many and name not in ("far", "uint64"):
         assert Condition({feature: CONSTANTS[kind]}).holds(request).tolist() == [True, False]
 
 

@@ -27,7 +27,7 @@ def fit(dataset=None, layers=2, **changes):
 
 
 def encoders(recommender):
-    towers = (recommender.model.user, recommender.model.item)
+    towers = (recommender.model.scorer.user, recommender.model.scorer.item)
     return [tower.encoders[tower.features.index("identity.id")] for tower in towers]
 
 
@@ -104,7 +104,7 @@ def test_two_backward_passes_before_a_step_add_up():
 
 def test_only_training_positives_are_edges():
     recommender = fit(small_dataset(), data={"min_rating": 3}, training={"epochs": 1, "batch_size": 128})
-    dataset, split = recommender.dataset, recommender.split
+    dataset, split = recommender.dataset, recommender.model.split
     rows = split.train[label_interactions(dataset, recommender.config.data).positive[split.train]]
     user, item = encoders(recommender)
     pairs = (
@@ -125,14 +125,14 @@ def test_what_was_held_out_changes_no_bit_of_the_model():
     config["training"]["evaluate_every"] = 2
     first = fit(data, **config)
     ids = data.interactions.column("item_id").to_pylist()
-    held = np.concatenate([first.split.validation, first.split.test])
+    held = np.concatenate([first.model.split.validation, first.model.split.test])
     for row in held:
         ids[row] = f"i{(int(ids[row][1:]) + 1) % 40:03d}"
     table = data.interactions.set_column(1, "item_id", pa.array(ids))
     second = fit(Dataset(data.users, data.items, table, roles=data.roles), **config)
-    assert np.array_equal(first.split.train, second.split.train)
+    assert np.array_equal(first.model.split.train, second.split.train)
     assert not table.equals(data.interactions)
-    one, two = first.model.state_dict(), second.model.state_dict()
+    one, two = first.model.scorer.state_dict(), second.model.scorer.state_dict()
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
@@ -154,7 +154,7 @@ def test_the_state_holds_the_outcome_of_its_own_weights_whenever_it_is_taken():
     user, item = encoders(recommender)
     with torch.no_grad():
         user.start.add_(1.0)
-    state = recommender.model.state_dict()
+    state = recommender.model.scorer.state_dict()
     name = next(key for key in state if key.startswith("user.") and key.endswith("propagated"))
     assert torch.equal(state[name], user.propagate())
     assert not torch.allclose(state[name], state[name.replace("propagated", "start")])
@@ -173,7 +173,7 @@ def test_a_stopped_training_goes_on_as_if_it_had_not_been_stopped(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         stop.fit(small_dataset(), run_dir=tmp_path, progress=False, report=halt)
     resumed = Recommender.from_config(config).fit(small_dataset(), run_dir=tmp_path, resume=True, progress=False)
-    one, two = straight.model.state_dict(), resumed.model.state_dict()
+    one, two = straight.model.scorer.state_dict(), resumed.model.scorer.state_dict()
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 

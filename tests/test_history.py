@@ -281,9 +281,9 @@ def test_what_a_record_brings_along_comes_before_its_interactions():
     users = data.users.append_column("temporal.before", pa.array(lists, pa.list_(pa.string())))
     with_lists = Dataset(users, data.items, data.interactions, roles={"user.before": "items"})
     fitted = Recommender.from_config(order_config(data={"history": "before"})).fit(with_lists, progress=False)
-    assert [len(one) for one in fitted.history.slice(0, 2).to_pylist()] == [14, 15]
-    assert fitted.history[1].as_py()[0] == {"item": 0, "time": None, "kind": None}
-    assert "temporal.before" not in fitted.model.user.features
+    assert [len(one) for one in fitted.model.history.slice(0, 2).to_pylist()] == [14, 15]
+    assert fitted.model.history[1].as_py()[0] == {"item": 0, "time": None, "kind": None}
+    assert "temporal.before" not in fitted.model.scorer.user.features
     assert fitted.metrics["test"]["ndcg@5"] > 0.9
 
 
@@ -326,10 +326,10 @@ def test_the_evaluation_hides_what_came_at_or_after_the_held_out_interactions():
     """Under a random split later interactions are in training, and still in nobody's history."""
     data = walkers()
     fitted = Recommender.from_config(order_config(split={"protocol": "random"})).fit(data, progress=False)
-    column = fitted.before("test").columns["user"]["history.events"].values["items"]
+    column = fitted.model.before("test").columns["user"]["history.events"].values["items"]
     first = np.full(120, 99)
     place = np.tile(np.arange(14), 120)
-    np.minimum.at(first, fitted.dataset.user_rows[fitted.split.test], place[fitted.split.test])
+    np.minimum.at(first, fitted.dataset.user_rows[fitted.model.split.test], place[fitted.model.split.test])
     assert (column.lengths.numpy() <= first).all()
 
 
@@ -338,8 +338,8 @@ def test_views_are_read_and_purchases_learned():
     data = small_dataset()
     config = small_config(features={"history": {"use_kind": True}}, data={"positive_types": {"buy": 1.0}})
     fitted = Recommender.from_config(config).fit(data, progress=False)
-    assert fitted.history[0].as_py()[0]["kind"] == "view"
-    assert len(fitted.history[0]) == 8
+    assert fitted.model.history[0].as_py()[0]["kind"] == "view"
+    assert len(fitted.model.history[0]) == 8
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -365,7 +365,11 @@ def trained_on(threads, config, report=None):
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        return Recommender.from_config(config).fit(small_dataset(), progress=False, report=report).model.state_dict()
+        return (
+            Recommender.from_config(config)
+            .fit(small_dataset(), progress=False, report=report)
+            .model.scorer.state_dict()
+        )
     finally:
         torch.set_num_threads(before)
 
@@ -379,8 +383,8 @@ def test_resuming_is_as_if_never_stopped(tmp_path):
     resumed = Recommender.from_config(config).fit(
         small_dataset(), progress=False, run_dir=tmp_path / "half", resume=True
     )
-    for name, value in whole.model.state_dict().items():
-        assert torch.equal(value, resumed.model.state_dict()[name]), name
+    for name, value in whole.model.scorer.state_dict().items():
+        assert torch.equal(value, resumed.model.scorer.state_dict()[name]), name
 
 
 def test_dropout_silences_its_share_and_keeps_the_mean():

@@ -34,7 +34,7 @@ def test_a_user_with_one_interaction_is_trained_on_and_served():
     keep = np.setdiff1d(np.arange(len(data.interactions)), np.arange(first[3] + 1, first[4]))
     lonely = Dataset(data.users, data.items, data.interactions.take(pa.array(keep)), roles=data.roles)
     fitted = fit(lonely, split={"protocol": "leave_last_out"})
-    assert 3 not in fitted.dataset.user_rows[fitted.split.test]
+    assert 3 not in fitted.dataset.user_rows[fitted.model.split.test]
     assert len(fitted.recommend(["u003"], 5)) == 5
 
 

@@ -158,10 +158,10 @@ def test_nothing_is_downloaded_for_a_model_that_is_not_trusted():
 def test_the_folder_of_pictures_and_addresses_are_left_out_with_a_note(model):
     edit(model, "config.json", lambda config: config["data"].update(image_root="/etc", allow_urls=True))
     loaded = Recommender.load(model)
-    assert not loaded.context.allow_urls and loaded.config.data.image_root is None
+    assert not loaded.model.context.allow_urls and loaded.config.data.image_root is None
     assert "data.image_root (/etc)" in loaded.notes[-1] and "data.allow_urls" in loaded.notes[-1]
     trusted = Recommender.load(model, trust_plugins=True)
-    assert trusted.context.allow_urls and trusted.config.data.image_root == "/etc"
+    assert trusted.model.context.allow_urls and trusted.config.data.image_root == "/etc"
 
 
 def test_the_file_of_a_split_is_not_read_for_a_model_that_is_not_trusted(model, tmp_path):
@@ -281,7 +281,7 @@ def test_entries_that_are_not_regular_files_of_the_folder_are_refused(model, tmp
     shutil.copy(tmp_path / "elsewhere", weights)
     (model / ".DS_Store").write_text("x")
     (tmp_path / "name").symlink_to(model)
-    assert Recommender.load(tmp_path / "name").model_id
+    assert Recommender.load(tmp_path / "name").model.model_id
 
 
 # Content, with hashes that fit

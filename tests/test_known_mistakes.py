@@ -11,11 +11,11 @@ import pytest
 import torch
 from small import small_config, small_dataset
 
-from anyrec import recommender as facade
 from anyrec.core.discovery import discover
 from anyrec.core.errors import ConfigError
 from anyrec.model.towers import IDENTITY
 from anyrec.recommender import Recommender
+from anyrec.training import fit as fitting
 
 FUSIONS = [name for name in discover().names("fusion") if name != "identity"]
 INTERACTIONS = discover().names("interaction")
@@ -30,20 +30,20 @@ def fit(dataset=None, **changes):
 def test_every_parameter_is_trained(fusion, interaction, monkeypatch):
     """No layer appears after the optimizer was built, and each parameter moves within one epoch."""
     before = {}
-    assemble = facade.assemble
+    assemble = fitting.assemble
 
     def remember(*arguments):
         model, columns = assemble(*arguments)
         before.update({name: value.detach().clone() for name, value in model.named_parameters()})
         return model, columns
 
-    monkeypatch.setattr(facade, "assemble", remember)
+    monkeypatch.setattr(fitting, "assemble", remember)
     model = fit(
         fusion={"type": fusion},
         interaction={"type": interaction},
         id_dropout=0.3,
         training={"epochs": 1, "batch_size": 32, "patience": None},
-    ).model
+    ).model.scorer
     after = dict(model.named_parameters())
     assert set(before) == set(after)
     still = [name for name, value in after.items() if torch.equal(value, before[name])]
@@ -57,11 +57,11 @@ def test_the_share_asked_for_is_hidden_of_one_sides_features_in_training_alone_a
     recommender = fit(user={"feature_dropout": 0.6}, id_dropout=0.0)
     rows = torch.arange(60).repeat(50)
     for side, training, share in (("user", True, 0.6), ("user", False, 0.0), ("item", True, 0.0)):
-        tower = recommender.model.tower(side).train(training)
+        tower = recommender.model.scorer.tower(side).train(training)
         rows_here = rows % len(getattr(recommender.dataset, f"{side}s"))
-        _, present = tower.tokens(recommender.columns[side], rows_here)
+        _, present = tower.tokens(recommender.model.columns[side], rows_here)
         for place, name in enumerate(tower.token_names):
-            known = recommender.columns[side][name].present[rows_here]
+            known = recommender.model.columns[side][name].present[rows_here]
             hidden = 1 - present[:, place].float().mean() / known.float().mean()
             assert abs(hidden - (0.0 if name == IDENTITY else share)) < 0.05
 
@@ -69,12 +69,12 @@ def test_the_share_asked_for_is_hidden_of_one_sides_features_in_training_alone_a
 @pytest.mark.parametrize("interaction", INTERACTIONS)
 def test_the_scores_of_training_evaluation_and_inference_are_the_same(interaction):
     recommender = fit(interaction={"type": interaction})
-    model, data = recommender.model.eval(), recommender.dataset
+    model, data = recommender.model.scorer.eval(), recommender.dataset
     users, items = torch.arange(10), torch.arange(len(data.items))
     with torch.no_grad():
         trained = model.score(
-            model.represent("user", recommender.columns["user"], users),
-            model.represent("item", recommender.columns["item"], items),
+            model.represent("user", recommender.model.columns["user"], users),
+            model.represent("item", recommender.model.columns["item"], items),
         ).numpy()
     lists = recommender.recommend(data.ids("user").slice(0, 10), len(items), exclude_seen=False)
     rows = np.repeat(np.arange(10), len(items))
@@ -100,14 +100,16 @@ def test_a_batch_of_one_equals_a_batch_of_all():
 
 def test_the_order_of_the_records_changes_nothing():
     one, two = fit(small_dataset()), fit(small_dataset(order=5))
-    for (name, first), (_, second) in zip(one.model.state_dict().items(), two.model.state_dict().items(), strict=True):
+    for (name, first), (_, second) in zip(
+        one.model.scorer.state_dict().items(), two.model.scorer.state_dict().items(), strict=True
+    ):
         assert torch.equal(first, second), name
 
 
 def test_the_hash_seed_of_python_changes_nothing(tmp_path):
     program = (
         "from small import *; from anyrec.recommender import Recommender; import hashlib;"
-        "m = Recommender.from_config(small_config()).fit(small_dataset(), progress=False).model.state_dict();"
+        "m = Recommender.from_config(small_config()).fit(small_dataset(), progress=False).model.scorer.state_dict();"
         "print(hashlib.sha256(b''.join(m[k].numpy().tobytes() for k in sorted(m))).hexdigest())"
     )
     digests = {
@@ -128,7 +130,7 @@ def test_training_knows_the_training_interactions_alone():
     recommender = fit(split={"protocol": "leave_last_out"}, negatives={"type": "uniform"}, training={"epochs": 1})
     from anyrec.data.positives import Positives
 
-    data, split = recommender.dataset, recommender.split
+    data, split = recommender.dataset, recommender.model.split
     train = Positives(
         torch.from_numpy(data.user_rows[split.train]),
         torch.from_numpy(data.item_rows[split.train]),
@@ -152,10 +154,10 @@ def test_a_feature_that_lists_the_held_out_items_is_dropped_and_said():
     data.users = data.users.append_column("temporal.previous_liked_items", pa.array(liked))
     data.roles["user.previous_liked_items"] = "items"
     recommender = fit(data)
-    assert "temporal.previous_liked_items" not in recommender.model.user.features
+    assert "temporal.previous_liked_items" not in recommender.model.scorer.user.features
     assert any("LEAK" in note and "100%" in note for note in recommender.notes)
     kept = fit(data, data={"drop_leaks": False})
-    assert "temporal.previous_liked_items" in kept.model.user.features
+    assert "temporal.previous_liked_items" in kept.model.scorer.user.features
     assert any("LEAK" in note for note in kept.notes)
 
 
@@ -164,18 +166,18 @@ def test_every_feature_of_the_data_is_used_as_what_it_is():
     data.users = data.users.append_column("categorical.city", pa.array(["a", "b"] * (len(data.users) // 2)))
     data.users = data.users.append_column("smell.of", pa.array(["x"] * len(data.users)))
     recommender = fit(data)
-    assert recommender.model.user.features == [
+    assert recommender.model.scorer.user.features == [
         "categorical.city", "categorical.job", "continuous.age", IDENTITY, "temporal.spending", "text.bio",
     ]  # fmt: skip
-    kinds = dict(zip(recommender.model.item.features, recommender.model.item.encoders, strict=True))
+    kinds = dict(zip(recommender.model.scorer.item.features, recommender.model.scorer.item.encoders, strict=True))
     assert kinds["temporal.restocked"].type == "timestamps"
     assert any("smell.of" in note and "not used" in note for note in recommender.notes)
 
 
 def test_switching_a_group_off_and_misspelling_one_are_told_apart():
     recommender = fit(features={"text": None, "categorical": {"fields": {"job": None}}})
-    assert not any(name.startswith("text") for name in recommender.model.user.features)
-    assert "categorical.job" not in recommender.model.user.features
+    assert not any(name.startswith("text") for name in recommender.model.scorer.user.features)
+    assert "categorical.job" not in recommender.model.scorer.user.features
     with pytest.raises(ConfigError, match="Did you mean 'text'"):
         fit(features={"txt": None})
     with pytest.raises(ConfigError, match="Did you mean 'job'"):
@@ -205,5 +207,5 @@ def test_the_config_saved_with_a_model_reruns_to_the_same_model(tmp_path):
     first.save(tmp_path / "model")
     config = json.loads((tmp_path / "model" / "config.json").read_text())
     second = Recommender.from_config(config).fit(small_dataset(), progress=False)
-    for name, value in first.model.state_dict().items():
-        assert torch.equal(value, second.model.state_dict()[name]), name
+    for name, value in first.model.scorer.state_dict().items():
+        assert torch.equal(value, second.model.scorer.state_dict()[name]), name

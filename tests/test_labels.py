@@ -261,7 +261,7 @@ def test_sources_and_item_facts_learn_from_positives_alone_and_from_each_pair_on
     for clean, other in zip(*(one.pipeline.sources for one in fitted), strict=True):
         for name, values in clean.state().items():
             assert np.allclose(values, other.state()[name], atol=1e-5), (clean.type, clean.params, name)
-    clean, other = (item_facts(one) for one in fitted)
+    clean, other = (item_facts(one.model) for one in fitted)
     assert all(np.allclose(clean[name], other[name]) for name in clean)
 
 

@@ -75,7 +75,7 @@ def test_every_key_of_the_older_style_becomes_what_it_meant():
 def test_an_older_config_trains():
     config, _ = load_config(ISSUED | {"text_encoder_config": {}})
     recommender = Recommender.from_config(config).fit(small_dataset(), progress=False)
-    assert recommender.model.user.fusion.type == "attention"
+    assert recommender.model.scorer.user.fusion.type == "attention"
     assert len(recommender.result.history) == 2
 
 

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
+from anyrec.data.pairs import Pairs
 from anyrec.evaluation.list_metrics import Catalogue, gini, list_metrics
-from anyrec.evaluation.ranking import Pairs, Ranking
+from anyrec.evaluation.ranking import Ranking
 
 
 class Case:

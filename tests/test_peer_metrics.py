@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from scipy import sparse
 
+from anyrec.data.pairs import Pairs
 from anyrec.evaluation.list_metrics import Catalogue, list_metrics
-from anyrec.evaluation.ranking import METRICS, Pairs, Ranking, metrics_by_user
+from anyrec.evaluation.ranking import METRICS, Ranking, metrics_by_user
 
 HERE = Path(__file__).parent
 CASE = json.loads((HERE / "data" / "peer_metrics.json").read_text())

@@ -258,7 +258,7 @@ def test_the_ranker_begins_as_the_model_and_notes_what_it_is_worth(staged):
 
 def test_a_ranker_learns_what_the_stages_signals_tell(plain):
     """Planted: a source that knows the held-out items, which the model does not."""
-    held = plain.dataset.item_rows[plain.split.validation], plain.dataset.user_rows[plain.split.validation]
+    held = plain.dataset.item_rows[plain.model.split.validation], plain.dataset.user_rows[plain.model.split.validation]
     wanted = np.full(60, -1)
     wanted[held[1]] = held[0]
 
@@ -274,8 +274,8 @@ def test_a_ranker_learns_what_the_stages_signals_tell(plain):
 
     other = behind(plain, sources=[Oracle()], retrieve={"k": 40})
     other.pipeline.config.rank = RankConfig(type="dlrm", k=40)
-    ranker = make_ranker(other, other.pipeline.config.rank, other.pipeline.source_names, other.registry)
-    [note] = train_ranker(other.pipeline, ranker, other, other.split.validation, False)
+    ranker = make_ranker(other.model, other.pipeline.config.rank, other.pipeline.source_names, other.registry)
+    [note] = train_ranker(other.pipeline, ranker, other.model, other.split.validation, False)
     assert other.pipeline.measured["ranker"] > 0.95 > other.pipeline.measured["model"], note
 
 
@@ -320,8 +320,9 @@ def test_the_ranker_learns_only_from_what_the_model_did_not(plain):
     for changes in ({"training": {"epochs": 1, "refit": True}}, {"split": {"protocol": "none"}}):
         config = small_config(pipeline=STAGED, **{"training": {"epochs": 1}, **changes})
         made = Recommender.from_config(config).fit(small_dataset(), progress=False)
-        rows = made.held_for_ranker()
-        assert len(rows) and not len(np.intersect1d(rows, made.learned_from().train))
+        learning = made.model.required_learning()
+        rows = learning.ranker_rows(made.config)
+        assert len(rows) and not len(np.intersect1d(rows, learning.final_split(made.config).train))
         assert len(np.unique(made.dataset.user_rows[rows])) == 12  # a fifth of the users
     assert any(note.startswith("Nothing validates") for note in made.notes)
 

@@ -68,7 +68,7 @@ def test_a_file_dropped_in_a_folder_is_an_encoder_everywhere(tmp_path):
         registry.get("encoder", "lenght")
     config = small_config(features={"text": {"type": "length"}}, plugins=[str(tmp_path)])
     recommender = Recommender.from_config(config).fit(small_dataset(), progress=False)
-    kinds = dict(zip(recommender.model.user.features, recommender.model.user.encoders, strict=True))
+    kinds = dict(zip(recommender.model.scorer.user.features, recommender.model.scorer.user.encoders, strict=True))
     assert kinds["text.bio"].type == "length"
     place = recommender.save(tmp_path / "model")
     with pytest.raises(ModelError, match=r"no encoder 'length'.*\n.*were left out: .*--plugins"):
@@ -89,7 +89,7 @@ def test_the_audio_drop_in_makes_audio_groups_work(sounds):
     ]
     data.items = data.items.append_column("audio.clip", pa.array(clips))
     recommender = Recommender.from_config(small_config(), plugins=[ROOT / "plugins"]).fit(data, progress=False)
-    assert "audio.clip" in recommender.model.item.features
+    assert "audio.clip" in recommender.model.scorer.item.features
 
 
 @pytest.mark.parametrize("width", [1, 2, 3, 4])

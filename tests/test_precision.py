@@ -15,5 +15,5 @@ HISTORY = {"features": {"history": {"window": 5, "layers": 1}}, "user": {"featur
 def test_every_loss_trains_in_bf16(loss, more):
     config = small_config(loss={"type": loss}, training={"epochs": 1, "batch_size": 128, "precision": "bf16"}, **more)
     fitted = Recommender.from_config(config).fit(small_dataset(users=20), progress=False)
-    assert all(weight.dtype == torch.float32 and weight.isfinite().all() for weight in fitted.model.parameters())
+    assert all(weight.dtype == torch.float32 and weight.isfinite().all() for weight in fitted.model.scorer.parameters())
     assert 0 < fitted.metrics["validation"]["ndcg@10"] <= 1

@@ -118,10 +118,10 @@ def test_one_feature_on_each_side_is_enough(name):
 @pytest.mark.parametrize("name", ["dcn", "deepfm", "dlrm"])
 def test_a_masked_feature_cannot_change_the_score(name):
     recommender = fit(small_dataset(), interaction={"type": name})
-    model = recommender.model.eval()
+    model = recommender.model.scorer.eval()
     rows, place = torch.arange(8), model.user.token_names.index("continuous.age")
-    values, present = model.user.tokens(recommender.columns["user"], rows)
-    items = model.represent("item", recommender.columns["item"], rows)
+    values, present = model.user.tokens(recommender.model.columns["user"], rows)
+    items = model.represent("item", recommender.model.columns["item"], rows)
     present[:, place] = False
     with torch.no_grad():
         scores = model.score(model.user.fusion.fill(values, present), items)
@@ -147,7 +147,7 @@ def test_a_planted_cross_is_learned_by_a_ranker_and_not_by_a_sum_of_weights(name
             "training": {"epochs": 12, "batch_size": 128, "optimizer": {"learning_rate": 0.02}},
         }
     ).fit(dataset, progress=False)
-    scores = score_pairs(recommender, recommender.dataset.user_rows, recommender.dataset.item_rows)
+    scores = score_pairs(recommender.model, recommender.dataset.user_rows, recommender.dataset.item_rows)
     assert auc(labels, scores) > 0.99
     linear = LogisticRegression().fit(single, labels)
     assert auc(labels, linear.decision_function(single)) < 0.6
@@ -182,10 +182,10 @@ def fit(dataset, **changes):
 
 def stepper_of(recommender):
     """The stepper of a fitted recommender, dropout off, with its training rows and their labels."""
-    dataset, model, config = recommender.dataset, recommender.model.eval(), recommender.config
+    dataset, model, config = recommender.dataset, recommender.model.scorer.eval(), recommender.config
     labels = label_interactions(dataset, config.data)
-    samples = make_samples(dataset, recommender.split.train, labels, model.heads)
-    columns = recommender.columns
+    samples = make_samples(dataset, recommender.model.split.train, labels, model.heads)
+    columns = recommender.model.columns
     data = TrainingData(columns["user"], columns["item"], samples, len(dataset.users), len(dataset.items))
     return make_stepper(model, data, config, REGISTRY, torch.Generator().manual_seed(0)), samples
 
@@ -235,7 +235,7 @@ def test_every_labelled_row_is_learned_as_often_as_it_happened_and_nothing_else_
     dataset = small_dataset(each=12)
     recommender = fit(dataset, training={"epochs": 1, "batch_size": 64, "precision": "float32"})
     stepper, samples = stepper_of(recommender)
-    assert stepper.rows == len(recommender.split.train) == len(samples.users) + len(samples.negatives[0])
+    assert stepper.rows == len(recommender.model.split.train) == len(samples.users) + len(samples.negatives[0])
     labelled = torch.cat([samples.items, samples.negatives[1]])
     stepper.model.zero_grad()
     rows = torch.tensor([0, stepper.rows - 1])

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anyrec.evaluation.ranking import Pairs, rank_targets, ranking_metrics
+from anyrec.data.pairs import Pairs
+from anyrec.evaluation.ranking import rank_targets, ranking_metrics
 
 
 def metrics_by_loop(scores, targets, exclude, rankable, k):

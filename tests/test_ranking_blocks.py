@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from anyrec.data.pairs import Pairs
 from anyrec.evaluation import ranking
-from anyrec.evaluation.ranking import Pairs, _count_in_bulk, _count_row_by_row, rank_targets
+from anyrec.evaluation.ranking import _count_in_bulk, _count_row_by_row, rank_targets
 from anyrec.model.scoring import top_k
 
 USERS, ITEMS = 70, 50

@@ -1,6 +1,7 @@
 """Items that a user had before: lists leave them out, so evaluation does. What is measured is what would have been served."""
 
 import datetime as dt
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -12,9 +13,8 @@ from small import START, small_config, small_dataset
 from anyrec.core.config import Component
 from anyrec.core.errors import ModelError
 from anyrec.data.dataset import Dataset
-from anyrec.data.labels import label_interactions
 from anyrec.data.split import NO_PART, PARTS, part_of_each, split_interactions
-from anyrec.evaluation.classification import classify, labelled_pairs
+from anyrec.evaluation.classification import classify, labelled_pairs, score_pairs
 from anyrec.evaluation.held_out import held_out
 from anyrec.evaluation.truth_files import evaluate_file
 from anyrec.recommender import Recommender
@@ -55,7 +55,7 @@ def fit(dataset=None, **changes):
 
 def metrics_of_served_lists(recommender, part, repeats="miss"):
     """Mean ndcg, recall and hit rate at K of the lists that `recommend` returns before the part, by a plain loop."""
-    state, dataset, split = recommender.before(part), recommender.dataset, recommender.split
+    state, dataset, split = recommender.model.before(part), recommender.dataset, recommender.model.split
     ids, items = dataset.ids("user").to_pylist(), dataset.ids("item").to_pylist()
     earlier = np.concatenate([split.rows(name) for name in PARTS[: PARTS.index(part)]])
     had = set(zip(dataset.user_rows[earlier].tolist(), dataset.item_rows[earlier].tolist(), strict=True))
@@ -64,7 +64,8 @@ def metrics_of_served_lists(recommender, part, repeats="miss"):
         user, item = int(dataset.user_rows[row]), int(dataset.item_rows[row])
         if repeats != "drop" or (user, item) not in had:
             targets.setdefault(user, set()).add(items[item])
-    table = state.recommend([ids[user] for user in targets], K, exclude_seen=repeats != "include_seen", now=0)
+    served = Recommender(recommender.config, recommender.registry, parts=replace(recommender.parts, model=state))
+    table = served.recommend([ids[user] for user in targets], K, exclude_seen=repeats != "include_seen", now=0)
     lists = {user: [] for user in targets}
     for row in table.to_pylist():
         lists[ids.index(row["user_id"])].append(row["item_id"])
@@ -95,24 +96,22 @@ def with_repeats(recommender, repeats):
     """The same model, measured by another rule."""
     config = recommender.config
     evaluation = config.evaluation.model_copy(update={"repeats": repeats})
-    recommender.config = config.model_copy(update={"evaluation": evaluation})
-    return recommender
+    return recommender.with_config(config.model_copy(update={"evaluation": evaluation}))
 
 
 @pytest.mark.parametrize("repeats", ["miss", "drop", "include_seen"])
 @pytest.mark.parametrize("part", ["validation", "test"])
 def test_reported_metrics_are_those_of_the_lists_that_are_served(model, part, repeats):
-    with_repeats(model, repeats)
+    model = with_repeats(model, repeats)
     served = metrics_of_served_lists(model, part, repeats)
     reported = model.evaluate(part)
-    with_repeats(model, "miss")
     assert {name: reported[name] for name in served} == pytest.approx(served, abs=1e-6)
 
 
 @pytest.mark.parametrize("repeats", ["miss", "drop", "include_seen"])
 def test_the_metrics_of_a_pipeline_are_those_of_the_lists_that_it_serves(tower, repeats):
     staged = tower.with_pipeline(PIPELINE, progress=False)
-    with_repeats(staged, repeats)
+    staged = with_repeats(staged, repeats)
     served = metrics_of_served_lists(staged, "test", repeats)
     reported = staged.evaluate_pipeline("test")
     assert {name: reported[name] for name in served} == pytest.approx(served, abs=1e-6)
@@ -138,12 +137,11 @@ def test_what_is_tested_never_occurs_in_the_state_of_the_user_that_is_scored(see
     except Exception as error:
         assert "no positive" in str(error)  # few users may leave nothing to train on
         return
-    labels = label_interactions(fitted.dataset, fitted.config.data)
-    fitted._remember(labels, events=True)
+    model = fitted.model.with_histories()
     times, users = fitted.dataset.times, fitted.dataset.user_rows
     for part in ("validation", "test"):
-        state, tested = fitted.before(part), fitted.split.rows(part)
-        later = np.concatenate([fitted.split.rows(name) for name in PARTS[PARTS.index(part) :]])
+        state, tested = model.before(part), fitted.model.split.rows(part)
+        later = np.concatenate([fitted.model.split.rows(name) for name in PARTS[PARTS.index(part) :]])
         events = [[] if cell is None else cell for cell in state.history.to_pylist()]
         for row in tested:
             mine = events[users[row]]
@@ -158,7 +156,7 @@ def test_what_is_tested_never_occurs_in_the_state_of_the_user_that_is_scored(see
         )
         owners = state.seen.owners()
         assert not only_tested & set(zip(owners, state.seen.items, strict=True))
-        matrix = state.model.matrix.tocoo()
+        matrix = state.scorer.matrix.tocoo()
         assert not only_tested & set(zip(matrix.row, matrix.col, strict=True))
 
 
@@ -184,13 +182,14 @@ def test_an_interaction_that_is_no_positive_is_known_only_after_it_happened():
 
 def test_a_repeated_target_is_a_miss_dropped_or_ranked_with_all_that_was_had():
     fitted = fit(model={"type": "popularity"})
-    held = held_out(fitted, "test")
+    held = held_out(fitted.model, "test")
     repeated = held.repeated
     assert 0.2 < repeated.mean() < 0.8
     figures = {}
     for repeats in ("miss", "drop", "include_seen"):
-        figures[repeats] = with_repeats(fitted, repeats).evaluate("test")["recall@20"]
-        assert len(held_out(fitted, "test").targets.items) == (
+        changed = with_repeats(fitted, repeats)
+        figures[repeats] = changed.evaluate("test")["recall@20"]
+        assert len(held_out(changed.model, "test").targets.items) == (
             (~repeated).sum() if repeats == "drop" else len(repeated)
         )
     assert figures["miss"] < figures["drop"]
@@ -201,31 +200,29 @@ def test_a_file_of_the_test_part_gives_the_metrics_of_the_test_part_with_and_wit
 
     truth, dataset = {}, tower.dataset
     users, items = dataset.ids("user").to_pylist(), dataset.ids("item").to_pylist()
-    for row in tower.split.test:
+    for row in tower.model.split.test:
         truth.setdefault(users[dataset.user_rows[row]], []).append(items[dataset.item_rows[row]])
     (tmp_path / "truth.json").write_text(json.dumps(truth))
     loaded = Recommender.load(tower.save(tmp_path / "model"))
     for repeats in ("miss", "drop", "include_seen"):
         expected = with_repeats(tower, repeats).evaluate("test")
-        for recommender in (tower, with_repeats(loaded, repeats)):
-            found = evaluate_file(recommender, tmp_path / "truth.json")
+        for recommender in (with_repeats(tower, repeats), with_repeats(loaded, repeats)):
+            found = evaluate_file(recommender.model, tmp_path / "truth.json")
             assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-5)
-            assert found["repeated_targets"] == held_out(with_repeats(tower, "miss"), "test").repeated.sum()
-        with_repeats(tower, "miss")
+            assert found["repeated_targets"] == held_out(with_repeats(tower, "miss").model, "test").repeated.sum()
 
 
 def test_classification_scores_users_as_they_were_before_the_tested_part(tower):
-    pairs = labelled_pairs(tower, "test")
-    state = tower.before("test")
+    pairs = labelled_pairs(tower.model, "test")
+    state = tower.model.before("test")
     repeated = state.seen.contains(pairs.users, pairs.items)
-    scores = state.score_rows(None, pairs.users, pairs.items)["score"].to_numpy()
+    scores = score_pairs(state, pairs.users, pairs.items)
     for repeats, expected, kept in (
         ("include_seen", scores, np.ones(len(scores), bool)),
         ("drop", scores, ~repeated),
         ("miss", np.where(repeated, -1e9, scores), np.ones(len(scores), bool)),
     ):
-        found = classify(with_repeats(tower, repeats))
-        with_repeats(tower, "miss")
+        found = classify(with_repeats(tower, repeats).model)
         from sklearn.metrics import roc_auc_score
 
         assert found["auc"] == pytest.approx(roc_auc_score(pairs.labels[kept], expected[kept]), abs=1e-9)
@@ -260,13 +257,13 @@ def test_a_refitted_model_is_never_measured_on_the_validation_part_it_has_learne
         assert recommender.evaluate("test") != plain.metrics["test"]
         measured = f"{plain.metrics['validation']['ndcg@10']:.4f}"
         with pytest.raises(ModelError, match=f"has learned from the validation part.*{measured}"):
-            classify(recommender, "validation")
+            classify(recommender.model, "validation")
 
 
 @pytest.mark.parametrize("repeats", ["miss", "drop", "include_seen"])
 def test_training_notes_how_many_targets_repeat_and_the_metrics_of_both_kinds(repeats):
     fitted = fit(model={"type": "recent_popularity"}, evaluation={"repeats": repeats})
-    held = held_out(fitted, "test", repeats="miss")
+    held = held_out(fitted.model, "test", repeats="miss")
     note = next(one for one in fitted.notes if "the user had before" in one)
     assert f"{held.repeated.sum()} of {len(held.repeated)} held-out test pairs" in note and "include-seen" in note
     figures = {}

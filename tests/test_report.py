@@ -8,6 +8,7 @@ import math
 import re
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +24,11 @@ from anyrec.core.config import EvaluationConfig
 from anyrec.core.errors import ConfigError
 from anyrec.data.dataset import Dataset
 from anyrec.data.formats.write_json import write_json
+from anyrec.data.item_facts import category_feature
 from anyrec.data.synthetic.generate import generate
 from anyrec.evaluation.held_out import rank_held_out
-from anyrec.evaluation.measure import catalogue_of, category_feature, measure
-from anyrec.evaluation.ranking import metrics_by_user
+from anyrec.evaluation.measure import catalogue_of, measure
+from anyrec.evaluation.ranking import metrics_by_user, ranking_metrics
 from anyrec.evaluation.statistics import Interval, intervals
 from anyrec.recommender import Recommender
 from anyrec.report import figures
@@ -36,7 +38,8 @@ from anyrec.report.feature_importance import feature_worth
 from anyrec.report.page import Gallery, Section, Text, as_html, as_markdown
 from anyrec.report.sections import sections, verdict
 from anyrec.report.slices import slices
-from anyrec.report.study import save_figures, study, write_report
+from anyrec.report.study import study
+from anyrec.report.write import save_figures, write_report
 
 LAST = {"protocol": "leave_last_out"}
 
@@ -409,7 +412,7 @@ def test_the_figures_of_the_report_are_those_of_the_saved_files(told):
     _, *worth = table_under((folder / "report.md").read_text(), "What each feature is worth")
     assert {row[0] for row in worth} == set(summary["worth"])
     assert all(row[1].startswith(f"{summary['worth'][row[0]]['difference']:+.4f} [") for row in worth)
-    assert summary["split"] == found.recommender.split.name and summary["users"] == len(users)
+    assert summary["split"] == found.recommender.model.split.name and summary["users"] == len(users)
     assert users["user_id"].to_pylist() == sorted(users["user_id"].to_pylist())
 
 
@@ -418,7 +421,9 @@ def test_the_mean_figures_are_those_that_training_printed(told):
     measured = found.recommender.metrics["test"]
     assert {name: found.model.mean(name) for name in measured} == pytest.approx(measured)
     for name, one in found.fitted.items():
-        assert found.baselines[name].mean("ndcg@10") == pytest.approx(one.evaluate("test")["ndcg@10"])
+        assert found.baselines[name].mean("ndcg@10") == pytest.approx(
+            ranking_metrics(rank_held_out(one, "test"), [10])["ndcg@10"]
+        )
 
 
 def test_what_data_say_is_shown_as_text_and_never_run(tmp_path):
@@ -468,7 +473,9 @@ def test_what_was_planted_is_worth_the_most_and_noise_is_not_sure(told):
     assert set(order[:2]) == {"user categorical.occupation", "item categorical.category"}
     assert all(found.worth[name].sure and found.worth[name].difference > 0.2 for name in order[:2])
     assert not found.worth["user continuous.noise"].sure
-    assert set(order) == {f"{side} {name}" for side in ("user", "item") for name in found.recommender.columns[side]}
+    assert set(order) == {
+        f"{side} {name}" for side in ("user", "item") for name in found.recommender.model.columns[side]
+    }
 
 
 @pytest.mark.parametrize("interaction", ["dot", "attention"])
@@ -478,9 +485,9 @@ def test_masking_a_feature_equals_leaving_its_column_empty(interaction):
         interaction={"type": interaction}, training={"epochs": 1, "batch_size": 128, "patience": None}
     )
     recommender = fit({**config, "evaluation": {"k": [5, 10]}})
-    whole = measure(recommender, "test", catalogue_of(recommender), "model")
-    worth = feature_worth(recommender, "test", whole, "ndcg@10")
-    for side, features in recommender.columns.items():
+    whole = measure(recommender.model, "test", catalogue_of(recommender.model), "model")
+    worth = feature_worth(recommender.model, "test", whole, "ndcg@10")
+    for side, features in recommender.model.columns.items():
         for name in features:
             if name == "identity.id":
                 continue
@@ -488,8 +495,8 @@ def test_masking_a_feature_equals_leaving_its_column_empty(interaction):
             table = data.table(side)
             empty = with_column(table, name, pa.nulls(len(table), table.schema.field(name).type))
             bare = recommender.with_data(changed(data, **{f"{side}s": empty}))
-            assert all(not present.any() for _, present in [bare.columns[side][name]])
-            without = metrics_by_user(rank_held_out(bare, "test"), [10])["ndcg@10"]
+            assert all(not present.any() for _, present in [bare.model.columns[side][name]])
+            without = metrics_by_user(rank_held_out(bare.model, "test"), [10])["ndcg@10"]
             expected = (whole.by_user["ndcg@10"] - without).mean()
             assert worth[f"{side} {name}"].difference == pytest.approx(expected, abs=1e-12), (side, name)
 
@@ -498,7 +505,9 @@ def test_features_averaged_into_one_are_masked_as_one():
     features = {"categorical": {"type": "categorical", "pool_group": True}, "text": None, "temporal": None}
     data = planted("occupation")
     recommender = fit(tower(features=features, training={"epochs": 1}), data)
-    worth = feature_worth(recommender, "test", measure(recommender, "test", catalogue_of(recommender), ""), "ndcg@10")
+    worth = feature_worth(
+        recommender.model, "test", measure(recommender.model, "test", catalogue_of(recommender.model), ""), "ndcg@10"
+    )
     assert "user categorical" in worth and "user categorical.occupation" not in worth
 
 
@@ -548,7 +557,7 @@ def bounds(name):
 def test_figures_of_slices_equal_a_direct_reckoning(told):
     """Of users all that was held out for them counts; of items what was held out of them, ranked among all items."""
     found, _ = told
-    data, split, ranking = found.recommender.dataset, found.recommender.split, found.model.ranking
+    data, split, ranking = found.recommender.dataset, found.recommender.model.split, found.model.ranking
     known = {(data.user_rows[row], data.item_rows[row]) for row in split.train}
     counts = {"users": collections.Counter(u for u, _ in known), "items": collections.Counter(i for _, i in known)}
     traits = {
@@ -592,8 +601,8 @@ def test_an_item_that_the_model_never_trained_on_is_cold():
 
 def parts_of(data):
     recommender = fit(classical("popularity"), data)
-    catalogue = catalogue_of(recommender)
-    return slices(recommender.dataset, catalogue, [measure(recommender, "test", catalogue, "model")], "ndcg@10")
+    catalogue = catalogue_of(recommender.model)
+    return slices(recommender.dataset, catalogue, [measure(recommender.model, "test", catalogue, "model")], "ndcg@10")
 
 
 def test_of_a_feature_the_commonest_values_are_shown_and_with_very_many_none():
@@ -613,7 +622,7 @@ def test_of_a_feature_the_commonest_values_are_shown_and_with_very_many_none():
 
 def test_examples_show_what_was_held_out_as_hits_and_nothing_else(told):
     found, _ = told
-    data, split = found.recommender.dataset, found.recommender.split
+    data, split = found.recommender.dataset, found.recommender.model.split
     titles = [
         title or row for title, row in zip(*(data.items[n].to_pylist() for n in ("text.title", "item_id")), strict=True)
     ]
@@ -626,8 +635,13 @@ def test_examples_show_what_was_held_out_as_hits_and_nothing_else(told):
         had = {titles[data.item_rows[row]] for row in mine if row in set(split.train) | set(split.validation)}
         assert [item.hit for item in one.shown] == [item.title in tested for item in one.shown]
         assert set(one.held_out) <= tested and not any(item.hit for item in one.history)
-        before = found.recommender.before("test")
-        lists = before.recommend([person], 60, exclude_seen=False)["item_id"].to_pylist()
+        recommender = found.recommender
+        before = replace(recommender.parts, model=recommender.model.before("test"))
+        lists = (
+            Recommender(recommender.config, recommender.registry, parts=before)
+            .recommend([person], 60, exclude_seen=False)["item_id"]
+            .to_pylist()
+        )
         ranked = [titles[data.ids("item").to_pylist().index(item)] for item in lists]
         assert [item.title for item in one.shown] == [title for title in ranked if title not in had or title in tested][
             :6
@@ -651,7 +665,7 @@ def test_the_likeness_of_a_list_is_the_share_of_a_kind_that_the_person_had(told)
     ]
     for one in found.examples:
         user = data.ids("user").to_pylist().index(one.person.split()[0])
-        rows = [*found.recommender.split.train, *found.recommender.split.validation]
+        rows = [*found.recommender.model.split.train, *found.recommender.model.split.validation]
         had = {kinds[data.item_rows[row]] for row in rows if data.user_rows[row] == user} - {None}
         shown = [kinds[titles.index(item.title)] in had for item in one.shown]
         assert one.likeness == pytest.approx(sum(shown) / len(shown))
@@ -734,8 +748,8 @@ def priced(seed=0):
 
 def test_correlations_find_a_planted_number_and_not_noise():
     recommender = fit(classical("ease"), priced())
-    catalogue = catalogue_of(recommender)
-    found = correlations(recommender, measure(recommender, "test", catalogue, "model"), catalogue)
+    catalogue = catalogue_of(recommender.model)
+    found = correlations(recommender.model, measure(recommender.model, "test", catalogue, "model"), catalogue)
     assert found[0].feature == "item continuous.price" and found[0].r < -0.5 and found[0].corrected < 0.001
     assert {one.feature: one for one in found}["item continuous.noise"].corrected > 0.05
     assert [abs(one.r) for one in found] == sorted((abs(one.r) for one in found), reverse=True)
@@ -744,10 +758,10 @@ def test_correlations_find_a_planted_number_and_not_noise():
 def test_a_correlation_is_of_the_mean_score_when_each_users_scores_are_standardised():
     recommender = fit(classical("ease"), priced())
     data = recommender.dataset
-    catalogue = catalogue_of(recommender)
-    whole = measure(recommender, "test", catalogue, "model")
-    found = {one.feature: one for one in correlations(recommender, whole, catalogue)}
-    users = sorted(set(data.user_rows[recommender.split.test].tolist()))
+    catalogue = catalogue_of(recommender.model)
+    whole = measure(recommender.model, "test", catalogue, "model")
+    found = {one.feature: one for one in correlations(recommender.model, whole, catalogue)}
+    users = sorted(set(data.user_rows[recommender.model.split.test].tolist()))
     total = np.zeros(60)
     for user in users:
         pairs = pa.table({"user_id": [f"u{user:03d}"] * 60, "item_id": data.ids("item")})
@@ -778,8 +792,8 @@ def test_baselines_never_see_what_is_tested():
             "popularity", evaluation={"baselines": ["ease", "item_knn", "content_knn", "recent_popularity"]}
         )
         recommender = fit(config, changed(data, interactions=with_column(data.interactions, "item_id", items)))
-        fitted, _ = fit_baselines(recommender, progress=False)
-        return recommender.split, {name: one.model.classical.state() for name, one in fitted.items()}
+        fitted, _ = fit_baselines(recommender.model, progress=False)
+        return recommender.model.split, {name: one.scorer.classical.state() for name, one in fitted.items()}
 
     split, plain = weights([])
     held_out = [*split.test, *split.validation]
@@ -794,10 +808,10 @@ def test_baselines_never_see_what_is_tested():
 def test_baselines_are_fitted_on_validation_too_exactly_where_the_model_was_refitted():
     for refit in (False, True):
         recommender = fit({**classical("popularity", evaluation={"baselines": ["ease"]}), "training": {"refit": refit}})
-        fitted, _ = fit_baselines(recommender, progress=False)
-        np.testing.assert_array_equal(fitted["ease"].model.popularity, recommender.model.popularity)
-        expected = len(recommender.split.train) + refit * len(recommender.split.validation)
-        assert fitted["ease"].model.popularity.sum() == expected
+        fitted, _ = fit_baselines(recommender.model, progress=False)
+        np.testing.assert_array_equal(fitted["ease"].scorer.popularity, recommender.model.scorer.popularity)
+        expected = len(recommender.model.split.train) + refit * len(recommender.model.split.validation)
+        assert fitted["ease"].scorer.popularity.sum() == expected
 
 
 def test_the_baselines_that_fit_the_data_are_chosen():
@@ -811,17 +825,17 @@ def test_the_baselines_that_fit_the_data_are_chosen():
     ):
         for own in ("ease", "popularity"):
             recommender = fit({"model": {"type": own}, "split": split}, one)
-            assert set(fit_baselines(recommender, progress=False)[0]) == names - {own}
+            assert set(fit_baselines(recommender.model, progress=False)[0]) == names - {own}
 
 
 def test_a_catalogue_too_large_for_a_baseline_is_said(monkeypatch):
     recommender = fit({"model": {"type": "popularity"}, "split": LAST})
     monkeypatch.setattr(recommender.registry.get("classical", "ease"), "most_items", 39)
-    fitted, notes = fit_baselines(recommender, progress=False)
+    fitted, notes = fit_baselines(recommender.model, progress=False)
     assert "ease" not in fitted
     assert len(notes) == 1 and "The baseline ease is not measured" in notes[0] and "40 items" in notes[0]
     recommender.config.evaluation = EvaluationConfig(baselines=["ease"])
-    assert "ease" in fit_baselines(recommender, progress=False)[0]
+    assert "ease" in fit_baselines(recommender.model, progress=False)[0]
 
 
 def test_the_report_of_a_loaded_model_is_that_of_the_fitted_one(told, tmp_path):

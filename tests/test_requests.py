@@ -74,7 +74,7 @@ def test_a_history_is_the_same_in_every_form(models, name):
 @pytest.mark.parametrize("name", ["history", "ease"])
 def test_the_interactions_of_a_request_extend_the_history_of_a_known_user(models, name):
     model = models[name]
-    seen = model.dataset.ids("item").take(pa.array(model.seen.take(np.array([3]))[1])).to_pylist()
+    seen = model.dataset.ids("item").take(pa.array(model.model.seen.take(np.array([3]))[1])).to_pylist()
     fresh = next(item for item in model.dataset.ids("item").to_pylist() if item not in seen)
     before = ask(model, {"user_data": [{"user_id": "u003"}]})
     after = ask(model, {"user_data": [{"user_id": "u003"}], "interactions": [{"user_id": "u003", "item_id": fresh}]})
@@ -189,7 +189,7 @@ def test_requests_at_once_are_answered_as_one_by_one_and_leave_nothing_behind(mo
     model = make(features={"history": {"type": "aggregates"}}, pipeline=stages)
     programs = [one for n in range(8) for one in calls(model, n)]
     alone = [program() for program in programs]
-    kept = list(model.context.warnings)
+    kept = list(model.model.context.warnings)
     barrier = threading.Barrier(8)
 
     def shuffled(seed):
@@ -200,7 +200,7 @@ def test_requests_at_once_are_answered_as_one_by_one_and_leave_nothing_behind(mo
     with ThreadPoolExecutor(8) as pool:
         for found in pool.map(shuffled, range(8)):
             assert all(found[place] == alone[place] for place in range(len(programs)))
-    assert model.context.warnings == kept
+    assert model.model.context.warnings == kept
     assert not any("fresh3" in note or "i003" in note for note in alone[1]["notes"])
 
 

@@ -135,7 +135,7 @@ SHOP = {
 def test_availability_lists_what_can_be_had_now(options, expected):
     request = ask(SHOP)
     rule = make("availability", **options)
-    rule.check(request.recommender)
+    rule.check(request.model)
     assert rule.allowed(request).astype(int).tolist() == expected
 
 
@@ -184,7 +184,7 @@ PEOPLE = {"categorical.group": ["teen", "adult", None], "continuous.age": [12.0,
 def test_demographic_lists_what_is_for_the_user(options, expected):
     request = ask(FOR_WHOM, PEOPLE)
     rule = make("demographic", **options)
-    rule.check(request.recommender)
+    rule.check(request.model)
     assert rule.allowed(request).astype(int).tolist() == expected
 
 
@@ -417,7 +417,7 @@ def test_freshness_reads_years_and_seconds_too():
     before = lists_of([(0, 1.1), (1, 1.0)])
     for feature, unit in (("year", "year"), ("at", "unix")):
         rule = make("freshness", feature=f"item.continuous.{feature}", unit=unit, half_life_days=100)
-        rule.check(request.recommender)
+        rule.check(request.model)
         assert rule.apply(request, before, 2).items.tolist() == [[1, 0]]
 
 
@@ -448,7 +448,7 @@ def test_a_pin_puts_the_item_in_its_place_for_those_who_may_be_shown_it():
         "pin",
         items=[{"item": "e", "position": 2}, {"item": "b", "position": 1, "where": {"user.categorical.land": "no"}}],
     )
-    rule.check(request.recommender)
+    rule.check(request.model)
     after = rule.apply(request, before, 3)
     assert [[item for item in row if item >= 0] for row in after.items.tolist()] == [[1, 4, 0, 2], [1, 2], [0, 1, 4]]
     assert np.isfinite(after.scores[after.items >= 0]).all()
@@ -513,7 +513,7 @@ def test_a_pin_past_the_end_comes_last():
 def test_options_that_do_not_fit_the_data_are_named(rule, options, where, said):
     request = ask(SHOP, PEOPLE)
     with pytest.raises(ConfigError) as caught:
-        make(rule, **options).check(request.recommender)
+        make(rule, **options).check(request.model)
     fault = caught.value.faults[0]
     assert fault.where == where and said in str(fault)
 

@@ -113,4 +113,4 @@ def test_a_state_that_makes_no_sense_is_refused(rows, said, tmp_path):
     path = tmp_path / "state.json"
     path.write_text(json.dumps(rows))
     with pytest.raises(ConfigError, match=said):
-        make("explore", method="thompson", positions=[1], state=str(path)).check(ask({"item_id": ["i0"]}).recommender)
+        make("explore", method="thompson", positions=[1], state=str(path)).check(ask({"item_id": ["i0"]}).model)

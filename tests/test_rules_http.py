@@ -62,7 +62,7 @@ def cheapest_first(document):
 def asked(server, **options):
     request = ask(ITEMS, USERS, context={"hour": 9})
     rule = make("http", url=f"http://127.0.0.1:{server.server_port}/rerank?by=price", **options)
-    rule.check(request.recommender)
+    rule.check(request.model)
     return rule.apply(request, lists_of(*BEFORE), 2)
 
 

@@ -34,8 +34,8 @@ def answer(recommender, rules, k=5, strict=True, **options):
     pipeline = Pipeline(
         PipelineConfig.model_validate({"rerank": {"rules": rules}, "strict": strict}), recommender.registry
     )
-    pipeline.check(recommender)
-    return pipeline.answer(recommender, options.pop("users", None), k, now=NOW, **options)
+    pipeline.check(recommender.model)
+    return pipeline.answer(recommender.model, options.pop("users", None), k, now=NOW, **options)
 
 
 def lists(found):
@@ -50,7 +50,7 @@ def lists(found):
 def test_filters_leave_exactly_k_where_k_are_eligible_and_rules_take_nothing_away(recommender, k):
     price = np.nan_to_num(recommender.dataset.items.column("continuous.price").to_numpy(), nan=99)
     ids = recommender.dataset.ids("item").to_pylist()
-    seen = recommender.seen
+    seen = recommender.model.seen
     found = lists(answer(recommender, [CHEAP, *EVERY], k))
     for row, user in enumerate(recommender.dataset.ids("user").to_pylist()):
         had = seen.items[seen.offsets[row] : seen.offsets[row + 1]]

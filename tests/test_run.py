@@ -27,6 +27,7 @@ from anyrec.data.formats.write_json import write_json
 from anyrec.evaluation.measure import Measured
 from anyrec.recommender import Recommender
 from anyrec.report.compare import compare_runs
+from anyrec.retrieval.model_index import item_index
 from anyrec.storage.model_card import metric_names
 from anyrec.storage.model_directory import model_id
 
@@ -89,7 +90,7 @@ def test_the_model_is_saved_before_anything_is_measured(data, tmp_path, monkeypa
 def test_a_model_with_an_index_and_a_pipeline_is_whole_after_its_metrics_are_added(data, tmp_path):
     train(data, tmp_path, epochs=1, index={"type": "faiss", "kind": "flat"}, pipeline={"retrieve": {"k": 20}})
     model = Recommender.load(tmp_path / "a")
-    assert set(model.metrics) == {"validation", "test"} and model.catalogue is not None
+    assert set(model.metrics) == {"validation", "test"} and item_index(model.model) is not None
     assert len(model.recommend(["u000"], 3)) == 3
 
 
@@ -99,8 +100,8 @@ def test_a_model_with_an_index_and_a_pipeline_is_whole_after_its_metrics_are_add
         ("the part is not measured", "anyrec.recommender.Recommender.evaluate"),
         ("the metrics are not written", "anyrec.cli.run.update_metrics"),
         ("the report fails", "anyrec.cli.run.report_run"),
-        ("the report's page fails", "anyrec.report.study.write_page"),
-        ("a baseline cannot be saved", "anyrec.report.study.atomic_files"),
+        ("the report's page fails", "anyrec.report.write.write_page"),
+        ("a baseline cannot be saved", "anyrec.report.write.atomic_files"),
         ("older results are not removed", "anyrec.cli.run.remove_report"),
     ],
 )
@@ -211,7 +212,7 @@ def test_a_report_that_cannot_be_completed_leaves_the_last_one_whole(data, tmp_p
     model = Recommender.load(run)
     from anyrec.cli.run import read_data
 
-    monkeypatch.setattr("anyrec.report.study.save_figures", raises(OSError(errno.ENOSPC, "No space left on device")))
+    monkeypatch.setattr("anyrec.report.write.save_figures", raises(OSError(errno.ENOSPC, "No space left on device")))
     with pytest.raises(OutputError, match="the disk is full"):
         report_run(model.with_data(read_data(data, model.config)), run, Console(file=io.StringIO()))
     after = {name: (run / name).read_bytes() for name in below(run)}

@@ -11,6 +11,7 @@ from small import call, small_config, small_dataset
 
 from anyrec.core.errors import ConfigError, DataError, InputError
 from anyrec.data.dataset import Dataset
+from anyrec.pipeline.item_search import searcher
 from anyrec.recommender import Recommender
 
 FILMS = [
@@ -111,7 +112,7 @@ def test_filters_leave_only_what_is_eligible(fitted):
     where = {"item.categorical.genre": "Western"}
     assert set(ids(fitted.search(text="space robots", k=5, where=where))) == {"f6", "f7"}
     assert set(ids(fitted.search(text="space robots", k=5, candidates=["f2", "f5"], user="u1"))) == {"f2", "f5"}
-    seen = {f"f{i}" for i in fitted.seen.take(np.array([2]))[1]}
+    seen = {f"f{i}" for i in fitted.model.seen.take(np.array([2]))[1]}
     found = ids(fitted.search(text="space robots", k=8, user=fitted.dataset.ids("user")[2].as_py(), exclude_seen=True))
     assert set(found) == {f"f{n}" for n in range(8)} - seen
 
@@ -172,7 +173,7 @@ def test_a_loaded_model_keeps_its_spaces_beside_it_and_a_damaged_one_is_made_ane
         if damage is not None:
             kept[0].write_bytes(damage)
     again = Recommender.load(tmp_path / "model", trust_plugins=True)
-    again.searcher().place("text")
+    searcher(again.model).place("text")
     from anyrec.retrieval.semantic import spaces
 
     class Refuses(spaces.Space):
@@ -201,7 +202,7 @@ def test_clip_holds_texts_and_pictures_in_one_space(tmp_path):
     dataset = films(tmp_path)
     fitted = Recommender.from_config({**config, "split": {"protocol": "none"}}).fit(dataset, progress=False)
     assert len(fitted.search(text="robots")) == 8
-    assert fitted.searcher().places_of("robots", None) == ["joint"]
+    assert searcher(fitted.model).places_of("robots", None) == ["joint"]
     assert ids(fitted.search(image=tmp_path / "3.png", k=1)) == ["f3"]
 
 

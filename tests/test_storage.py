@@ -74,7 +74,7 @@ def test_an_index_does_not_replace_a_model_and_a_model_no_index(saved, tmp_path)
     recommender, folder = saved[0], saved[0].save(tmp_path / "model")
     registry, ids = recommender.registry, recommender.dataset.ids("item")
     vectors = np.eye(len(ids), dtype=np.float32)
-    made = ItemIndex.build(Component(type="exact"), registry, ids, vectors, model=recommender.model_id)
+    made = ItemIndex.build(Component(type="exact"), registry, ids, vectors, model=recommender.model.model_id)
     index, before = made.save(tmp_path / "index"), sorted(folder.rglob("*"))
     foreign = tmp_path / "site"
     foreign.mkdir()
@@ -135,8 +135,8 @@ def test_a_module_of_the_users_own_is_trained_saved_and_loaded_only_when_trusted
     recommender = Recommender.from_config(small_config())
     recommender.add_encoder("my_feature_type", Squares(4, 8))
     recommender.fit(data, progress=False)
-    place = recommender.model.item.features.index("my_feature_type.signal")
-    weights = recommender.model.item.encoders[place].module.layer.weight
+    place = recommender.model.scorer.item.features.index("my_feature_type.signal")
+    weights = recommender.model.scorer.item.encoders[place].module.layer.weight
     assert weights.shape == (8, 4)
     folder = recommender.save(tmp_path / "model")
     assert json.loads((folder / "manifest.json").read_text())["modules"]["my_feature_type"]["class"].endswith(
@@ -145,5 +145,5 @@ def test_a_module_of_the_users_own_is_trained_saved_and_loaded_only_when_trusted
     with pytest.raises(ModelError, match="trust_plugins=True"):
         Recommender.load(folder)
     again = Recommender.load(folder, trust_plugins=True)
-    assert torch.equal(again.model.item.encoders[place].module.layer.weight, weights)
+    assert torch.equal(again.model.scorer.item.encoders[place].module.layer.weight, weights)
     assert again.recommend(None, 5).equals(recommender.recommend(None, 5))

@@ -43,7 +43,7 @@ def training(**options):
 
 
 def same(first, second):
-    one, two = first.model.state_dict(), second.model.state_dict()
+    one, two = first.model.scorer.state_dict(), second.model.scorer.state_dict()
     return all(torch.equal(one[name], two[name]) for name in one)
 
 
@@ -270,7 +270,7 @@ def test_batches_without_a_positive_are_passed_over(features):
             training=training(epochs=1, batch_size=4 if features else 64),
         )
         assert np.isfinite([entry["loss"] for entry in recommender.result.history]).all()
-        assert all(torch.isfinite(value).all() for value in recommender.model.state_dict().values())
+        assert all(torch.isfinite(value).all() for value in recommender.model.scorer.state_dict().values())
 
 
 def test_weights_count_the_same_with_one_positive_a_step_as_with_many():

@@ -157,7 +157,7 @@ def recommend(
     from anyrec.serving.result import infer, read_request
 
     if image_root is not None:
-        recommender.config.data.image_root = str(image_root)
+        recommender = recommender.with_image_root(image_root)
     assert data is not None
     request = read_request(recommender, data)
     staged = explain and recommender.pipeline is not None
@@ -213,7 +213,9 @@ def embed(
     }
     with atomic_files(output, "embeddings") as new:
         for side, table in tables.items():
-            pq.write_table(table.replace_schema_metadata({"model": recommender.model_id}), new / f"{side}.parquet")
+            pq.write_table(
+                table.replace_schema_metadata({"model": recommender.model.model_id}), new / f"{side}.parquet"
+            )
     for side, table in tables.items():
         err.print(f"{len(table):,} {side} -> {output / side}.parquet")
 
@@ -273,11 +275,11 @@ def evaluate(
     if truth is not None:
         from anyrec.evaluation.truth_files import evaluate_file
 
-        metrics = evaluate_file(recommender, truth, exclude, threshold=threshold, skip_unknown=skip_unknown)
+        metrics = evaluate_file(recommender.model, truth, exclude, threshold=threshold, skip_unknown=skip_unknown)
     elif classification:
         from anyrec.evaluation.classification import classify
 
-        metrics = classify(recommender, part, threshold)  # type: ignore[arg-type]
+        metrics = classify(recommender.model, part, threshold)  # type: ignore[arg-type]
     else:
         metrics = measure_part(recommender, part)
     samples = recommender.config.evaluation.candidate_samples
@@ -290,12 +292,12 @@ def measure_part(recommender: Any, part: Any) -> dict[str, float]:
     """Return the metrics of a part of the split, and log the notes that belong to them."""
     from anyrec.evaluation.repeats import repeat_notes
 
-    if part == "validation" and recommender.refitted:
+    if part == "validation" and recommender.model.refitted:
         log.info(
             "training.refit has trained this model on the validation part; these metrics were measured before that."
         )
         return recommender.evaluate(part)
-    for note in repeat_notes(recommender, part):
+    for note in repeat_notes(recommender.model, part):
         log.info(note)
     return recommender.evaluate(part)
 

@@ -75,8 +75,8 @@ def index(
     place = output or directory.parent / "index"
     check_index_output(place)
     recommender = load(model_path, model_dir, model_name, None, plugins, trust_plugins)
-    ids, items, users = vectors_of(recommender)
-    about: dict[str, Any] = {"model": recommender.model_id, "queries": users}
+    ids, items, users = vectors_of(recommender.model)
+    about: dict[str, Any] = {"model": recommender.model.model_id, "queries": users}
     with exclusive(place), noting_former_names() as renamed:
         if recall is not None and kind is None and not options:
             item_index, tried = choose(recommender.registry, ids, items, recall, **about)
@@ -97,10 +97,10 @@ def index(
     out.print(f"{name}, {len(item_index):,} items -> {place}", markup=False)
 
 
-def vectors_of(recommender: Any) -> tuple[Any, Any, Any]:
+def vectors_of(model: Any) -> tuple[Any, Any, Any]:
     """ids, (items, dim) and (users, dim) whose dot products are the model's scores. Raises ConfigError where there are none."""
-    if not recommender.has_vectors or not recommender.model.interaction.factorised:
-        kind = recommender.config.interaction.type if recommender.has_vectors else recommender.config.model.type
+    if not model.has_vectors or not model.factorised:
+        kind = model.config.interaction.type if model.has_vectors else model.config.model.type
         raise ConfigError(
             Fault(
                 "/interaction/type",
@@ -109,12 +109,7 @@ def vectors_of(recommender: Any) -> tuple[Any, Any, Any]:
                 "not factorised",
             )
         )
-    with recommender._inference():
-        items, users = (
-            recommender._vectors(side, recommender._known_rows(side)).float().cpu().numpy().copy()
-            for side in ("item", "user")
-        )
-    return recommender.dataset.ids("item"), items, users
+    return model.dataset.ids("item"), model.embeddings("item").copy(), model.embeddings("user").copy()
 
 
 def _options(options: list[str]) -> dict[str, Any]:

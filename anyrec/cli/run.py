@@ -24,7 +24,8 @@ from anyrec.data.doctor.examine import as_lines, examine
 from anyrec.data.interpretation import interpretation
 from anyrec.evaluation import sampled
 from anyrec.model.build import check_with_data
-from anyrec.recommender import Recommender, make_recommender
+from anyrec.model.fitted import FittedModel
+from anyrec.recommender import Recommender
 from anyrec.report.record import remove_report
 from anyrec.retrieval.item_index import remove_other_index
 from anyrec.storage.model_card import metric_names
@@ -82,13 +83,12 @@ def _train(
     printed = [*as_lines(meaning), *as_lines(others, SHOWN)]
     for line in printed:
         console.print(line, markup=False)
-    recommender = make_recommender(config, registry)
-    header = []
+    recommender = Recommender(config, registry)
+
+    def started(model: FittedModel) -> None:
+        _print_lines(model.describe(), console)
 
     def report(entry: dict[str, Any]) -> None:
-        if not header:
-            header.append(True)
-            _print_lines(recommender.describe(), console)
         measured = entry.get("validation", {}).get(config.training.metric)
         told = "" if measured is None else f"   validation {config.training.metric} {measured:.4f}"
         console.print(f"epoch {entry['epoch']:>3}   loss {entry['loss']:.4f}   {entry['seconds']:.1f} s{told}")
@@ -99,12 +99,12 @@ def _train(
         _attempt(console, "older results were not removed", lambda: _remove_older(run_dir))
 
     def hint() -> str:
-        if recommender.directory is not None:
+        if recommender.is_fitted and recommender.model.directory is not None:
             return "The model is saved; `anyrec report` measures it."
         return "`--resume` goes on from the last finished epoch." if (run_dir / "checkpoints").is_dir() else ""
 
     with _hinted(hint):
-        recommender.fit(dataset, run_dir=run_dir, resume=resume, report=report, trained=save)
+        recommender.fit(dataset, run_dir=run_dir, resume=resume, report=report, trained=save, started=started)
         for note in recommender.notes:
             if f"warning: {note}" in printed:
                 continue
@@ -112,7 +112,7 @@ def _train(
         if recommender.metrics:
             metrics = _attempt(console, "the pipeline was not measured", lambda: _all_metrics(recommender))
             _print_metrics(metrics or recommender.metrics, recommender.config, console)
-        _attempt(console, "its metrics were not saved", lambda: update_metrics(recommender, run_dir / "model"))
+        _attempt(console, "its metrics were not saved", lambda: update_metrics(recommender.parts, run_dir / "model"))
         if config.evaluation.report:
             _attempt(console, "there is no report", lambda: report_run(recommender, run_dir, console))
     return recommender
@@ -131,21 +131,22 @@ def check_run(run_dir: Path) -> None:
 def report_run(recommender: Recommender, run_dir: Path, console: Console) -> None:
     """Measure the recommender beside its baselines, print the verdict and write the report; nothing if nothing was held out."""
     from anyrec.report.sections import verdict
-    from anyrec.report.study import study, write_report
+    from anyrec.report.study import study
+    from anyrec.report.write import write_report
 
     found = study(recommender)
     if found is None:
         console.print("Nothing is held out from what the model learned, so there is no report.")
         return
-    model = recommender.model_id or None  # as it was when it was loaded: its folder may hold another by now
+    model = recommender.model.model_id or None  # as it was when it was loaded: its folder may hold another by now
     page = write_report(found, run_dir, model)
     console.print(verdict(found).replace("**", ""), markup=False)
     console.print(f"report: {page}", markup=False)
 
 
 def _save(recommender: Recommender, run_dir: Path) -> None:
-    recommender.directory = recommender.save(run_dir / "model")
-    recommender.model_id = model_id(recommender.directory)
+    directory = recommender.save(run_dir / "model")
+    recommender.saved_in(directory, model_id(directory))
     _write_json(run_dir / "config.json", recommender.config.model_dump(mode="json"))
     environment = {
         "python": platform.python_version(),

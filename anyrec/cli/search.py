@@ -79,7 +79,9 @@ def search(
     if not len(table):
         err.print("no item is left after the filters.")
         return
-    _show(recommender, table, ", ".join(recommender.searcher().places_of(text, image, space)))
+    from anyrec.pipeline.item_search import searcher
+
+    _show(recommender, table, ", ".join(searcher(recommender.model).places_of(text, image, space)))
 
 
 @app.command()
@@ -99,9 +101,9 @@ def similar(
     if as_json:
         write(json.dumps(table.to_pylist(), indent=1), None)
         return
-    from anyrec.report.examples import title_of
+    from anyrec.data.item_facts import title_of
 
-    rows = recommender._rows_of_ids("item", ids)
+    rows = recommender.model.rows_of("item", ids)
     for query, row in zip(ids.to_pylist(), rows, strict=True):
         like = table.filter(_equal(table.column("query_id"), query))
         _show(recommender, like, f"like {title_of(recommender.dataset, int(row))} ({query})")
@@ -150,15 +152,14 @@ def _show(recommender: Any, table: Any, caption: str) -> None:
     from rich import box
     from rich.table import Table
 
-    from anyrec.evaluation.measure import category_feature
-    from anyrec.report.examples import title_of
+    from anyrec.data.item_facts import category_feature, title_of
 
     dataset = recommender.dataset
     category = category_feature(dataset, recommender.config.evaluation.category)
     shown = Table(box=box.SIMPLE, title=caption, title_justify="left")
     for name, justify in (("rank", "right"), ("item", "left"), ("title", "left"), ("", "left"), ("score", "right")):
         shown.add_column(name if name else (category or "").split(".")[-1], justify=justify)  # type: ignore[arg-type]
-    rows = recommender._rows_of_ids("item", table.column("item_id"))
+    rows = recommender.model.rows_of("item", table.column("item_id"))
     for entry, row in zip(table.to_pylist(), rows.tolist(), strict=True):
         value = None if category is None else dataset.items.column(category)[row].as_py()
         about = ", ".join(value) if isinstance(value, list) else str(value or "")

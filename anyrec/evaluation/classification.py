@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
-from anyrec.core.errors import DataError, Fault, ModelError
+from anyrec.core.errors import DataError, Fault
 from anyrec.data.dataset import Dataset
-from anyrec.data.labels import label_interactions
+from anyrec.data.pairs import Pairs
 from anyrec.data.split import PARTS, Part, Split
 from anyrec.evaluation.held_out import Repeats, refuse_refitted
-from anyrec.evaluation.ranking import Pairs
-
-if TYPE_CHECKING:
-    from anyrec.recommender import Recommender
+from anyrec.model.fitted import FittedModel
 
 LOWEST = np.finfo(np.float64).min
 
@@ -120,7 +118,7 @@ def finite(scores: np.ndarray) -> np.ndarray:
     return np.nan_to_num(np.asarray(scores, np.float64), nan=LOWEST)
 
 
-def classify(recommender: Recommender, part: Part = "test", threshold: float | None = None) -> dict[str, Any]:
+def classify(model: FittedModel, part: Part = "test", threshold: float | None = None) -> dict[str, Any]:
     """How well a threshold tells the part's positives from negatives, as JSON.
 
     The pairs are those of `labelled_pairs`, scored with what was known of their users before the part.
@@ -136,26 +134,26 @@ def classify(recommender: Recommender, part: Part = "test", threshold: float | N
         ModelError: for a model without its data, or the validation part of a model that was refitted on it.
         DataError: if the part, or the validation part that a threshold is needed from, is empty.
     """
-    refuse_refitted(recommender, part)
-    pairs, notes = labelled_pairs(recommender, part), []
+    refuse_refitted(model, part)
+    pairs, notes = labelled_pairs(model, part), []
     chosen: dict[str, Any] = {"threshold_from": "given"}
     if threshold is None:
-        threshold, chosen, notes = validation_threshold(recommender)
+        threshold, chosen, notes = validation_threshold(model)
         if part == "validation":
             notes.append("The threshold was chosen on the very pairs that are measured: all but auc is too good.")
         if chosen["threshold_negatives"] != pairs.negatives:
             notes.append("The threshold was chosen among another kind of negatives than those that are measured.")
-    state, repeats = recommender.before(part), recommender.config.evaluation.repeats
+    state, repeats = model.before(part), model.config.evaluation.repeats
     found = classify_pairs(state, pairs.users, pairs.items, pairs.labels, threshold, repeats)
     return {"part": part, **found, "negatives": pairs.negatives, **chosen, "notes": notes}
 
 
 def classify_pairs(
-    state: Recommender, users: np.ndarray, items: np.ndarray, labels: np.ndarray, threshold: float, repeats: Repeats
+    state: FittedModel, users: np.ndarray, items: np.ndarray, labels: np.ndarray, threshold: float, repeats: Repeats
 ) -> dict[str, Any]:
     """The figures of labelled pairs, and how many of them repeat what the user had before, as JSON.
 
-    users, items: (pairs,) rows. labels: (pairs,) bool. state: as `Recommender.before` returns it.
+    users, items: (pairs,) rows. labels: (pairs,) bool. state: as `FittedModel.before` returns it.
     """
     scores, repeated = score_pairs(state, users, items), state.seen.contains(users, items)
     if repeats == "miss":  # a list that leaves out seen items cannot contain the pair
@@ -168,37 +166,36 @@ def classify_pairs(
     return {**found, "repeats": counts}
 
 
-def validation_threshold(recommender: Recommender) -> tuple[float, dict[str, Any], list[str]]:
+def validation_threshold(model: FittedModel) -> tuple[float, dict[str, Any], list[str]]:
     """The threshold with the best F1 on the validation part, where it is from, and what to beware of."""
-    pairs, repeats = labelled_pairs(recommender, "validation"), recommender.config.evaluation.repeats
-    state = recommender.before("validation")
+    pairs, repeats = labelled_pairs(model, "validation"), model.config.evaluation.repeats
+    state = model.before("validation")
     scores, repeated = score_pairs(state, pairs.users, pairs.items), state.seen.contains(pairs.users, pairs.items)
     kept = ~repeated if repeats != "include_seen" and not repeated.all() else np.ones_like(repeated)
     threshold = best_threshold(pairs.labels[kept], scores[kept])
     notes = []
-    if recommender.refitted:
+    if model.refitted:
         notes.append("The threshold was chosen on validation, which training.refit learned from: it may be too high.")
     return threshold, {"threshold_from": "validation", "threshold_negatives": pairs.negatives}, notes
 
 
-def score_pairs(state: Recommender, users: np.ndarray, items: np.ndarray) -> np.ndarray:
-    """users, items: (pairs,) rows -> (pairs,) float64 scores. state: as `Recommender.before` returns it."""
-    return state.score_rows(None, users, items)["score"].to_numpy(zero_copy_only=False).astype(np.float64)
+def score_pairs(state: FittedModel, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """users, items: (pairs,) rows -> (pairs,) float64 scores. state: as `FittedModel.before` returns it."""
+    with torch.inference_mode():
+        represented = state.representations("user")[torch.from_numpy(users).to(state.device)]
+        chosen = state.representations("item")[torch.from_numpy(items).to(state.device)]
+        return state.predict(represented, chosen)["score"].float().cpu().numpy().astype(np.float64)
 
 
-def labelled_pairs(recommender: Recommender, part: Part) -> Labelled:
+def labelled_pairs(model: FittedModel, part: Part) -> Labelled:
     """The distinct positives of a part of the split, and negatives of the same users.
 
     Negatives are "explicit" (label 0, or a low rating) where the part's users have any that no training saw. Else they are
     "random": for each positive one item, drawn by the config's seed from those that its user has no interaction with.
     """
-    split, dataset, config = recommender.split, recommender.dataset, recommender.config
-    if split is None:
-        hint = "Use with_data(dataset), or `anyrec evaluate --data`."
-        raise ModelError(Fault("split", "this model was loaded without its data.", hint))
-    labels = label_interactions(dataset, config.data)
-    rows = split.rows(part)
-    rows = rows[labels.positive[rows]]
+    learning, config = model.required_learning(), model.config
+    split, dataset, labels = learning.split, learning.dataset, learning.labels
+    rows = learning.held_out(part)
     if not len(rows):
         hint = "Give a threshold." if part == "validation" else "Train with such a part (split.test)."
         raise DataError(Fault("split", f"the {part} part holds no positive interaction.", hint, "empty part"))

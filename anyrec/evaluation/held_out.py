@@ -1,28 +1,20 @@
-"""A fitted recommender on the part of its data that was held out."""
+"""A fitted model on the part of its data that was held out."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from anyrec.core.errors import DataError, Fault, ModelError
-from anyrec.core.outside import ALLOW
-from anyrec.data.dataset import Dataset
-from anyrec.data.labels import label_interactions
-from anyrec.data.leaks import drop_leaks
-from anyrec.data.split import Part, make_split
-from anyrec.evaluation.ranking import Pairs, Ranking, rank_targets
+from anyrec.core.errors import Fault, ModelError
+from anyrec.data.pairs import Pairs
+from anyrec.data.split import Part
+from anyrec.evaluation.ranking import Ranking, rank_targets
+from anyrec.model.fitted import FittedModel
 from anyrec.model.scoring import score_blocks
-from anyrec.model.towers import SIDES, Model, move_columns
-
-if TYPE_CHECKING:
-    from anyrec.recommender import Recommender
-
 
 Repeats = Literal["miss", "drop", "include_seen"]
 
@@ -52,32 +44,26 @@ class HeldOut(NamedTuple):
 
 
 def held_out(
-    recommender: Recommender, part: Part, users: np.ndarray | None = None, repeats: Repeats | None = None
+    model: FittedModel, part: Part, users: np.ndarray | None = None, repeats: Repeats | None = None
 ) -> HeldOut:
-    """One part of the recommender's split; the same for every model that is measured on it.
+    """Return one part of the model's split; the same for every model that is measured on it.
 
     Args:
-        users: the only user rows to test.
-        repeats: what becomes of targets that their user had before; by default `evaluation.repeats`.
+        model: A model with its data.
+        part: The part.
+        users: The only user rows to test; by default all.
+        repeats: How targets that their user had before are counted; by default `evaluation.repeats`.
 
     Raises:
-        ModelError: if the model was loaded without its data.
+        ModelError: If the model was loaded without its data.
     """
-    split, dataset = recommender.split, recommender.dataset
-    if split is None:
-        fault = Fault(
-            "split", "this model was loaded without its data.", "Use with_data(dataset), or `anyrec evaluate --data`."
-        )
-        raise ModelError(fault)
-    wanted = split.rows(part)
-    wanted = wanted[label_interactions(dataset, recommender.config.data).positive[wanted]]
+    learning = model.required_learning()
+    dataset, wanted = learning.dataset, learning.held_out(part)
     if users is not None:
         wanted = wanted[np.isin(dataset.user_rows[wanted], users)]
     targets = Pairs.of(dataset.user_rows[wanted], dataset.item_rows[wanted], len(dataset.users))
-    known = recommender.seen_before(part)
-    return apply_repeats(
-        HeldOut(targets, known, rankable_items(recommender)), repeats or recommender.config.evaluation.repeats
-    )
+    held = HeldOut(targets, model.seen_before(part), rankable_items(model))
+    return apply_repeats(held, repeats or model.config.evaluation.repeats)
 
 
 def apply_repeats(held: HeldOut, repeats: Repeats) -> HeldOut:
@@ -87,34 +73,34 @@ def apply_repeats(held: HeldOut, repeats: Repeats) -> HeldOut:
     return held._replace(exclude_seen=repeats != "include_seen")
 
 
-def rankable_items(recommender: Recommender) -> np.ndarray:
+def rankable_items(model: FittedModel) -> np.ndarray:
     """(items,) bool, by `evaluation.candidates`: all, or those that occur in an interaction."""
-    number = len(recommender.dataset.items)
-    if recommender.config.evaluation.candidates == "all":
+    number = len(model.dataset.items)
+    if model.config.evaluation.candidates == "all":
         return np.ones(number, bool)
-    return np.bincount(recommender.seen.items, minlength=number) > 0
+    return np.bincount(model.seen.items, minlength=number) > 0
 
 
-def rank_held_out(
-    recommender: Recommender, part: Part, *, length: int | None = None, held: HeldOut | None = None
-) -> Ranking:
+def rank_held_out(model: FittedModel, part: Part, *, length: int | None = None, held: HeldOut | None = None) -> Ranking:
     """Where the model ranks one part of the split. held: that part, where it is at hand; length: as for `rank_pairs`."""
-    held = held or held_out(recommender, part)
-    return rank_state(recommender.before(part), held, length)
+    held = held or held_out(model, part)
+    return rank_state(model.before(part), held, length)
 
 
-def rank_state(state: Recommender, held: HeldOut, length: int | None = None) -> Ranking:
-    """Where a recommender ranks the targets as it stands. state: as `Recommender.before` returns it."""
-    with state._inference():
-        items = state._known_rows("item")
-        return rank_pairs(state, held, lambda rows: score_blocks(state.model, state._users(rows), items), length)
+def rank_state(state: FittedModel, held: HeldOut, length: int | None = None) -> Ranking:
+    """Rank the targets with a model as it is. state: as `FittedModel.before` returns it; length: as for `rank_pairs`."""
+    with torch.inference_mode():
+        items = state.representations("item")
+        return rank_pairs(
+            state, held, lambda rows: score_blocks(state.scorer, state.user_representations(rows), items), length
+        )
 
 
 def rank_pairs(
-    recommender: Recommender, held: HeldOut, score: Callable[[np.ndarray], Tensor], length: int | None = None
+    model: FittedModel, held: HeldOut, score: Callable[[np.ndarray], Tensor], length: int | None = None
 ) -> Ranking:
     """`rank_targets` as the config would have it; lists are as long as its greatest k, or `length`."""
-    config = recommender.config
+    config = model.config
     return rank_targets(
         score,
         held.targets,
@@ -127,12 +113,12 @@ def rank_pairs(
     )
 
 
-def refuse_refitted(recommender: Recommender, part: Part) -> None:
+def refuse_refitted(model: FittedModel, part: Part) -> None:
     """Raises ModelError for the validation part of a model that has learned from it."""
-    if part != "validation" or not recommender.refitted:
+    if part != "validation" or not model.refitted:
         return
-    before = recommender.metrics.get("validation", {})
-    name = recommender.config.training.metric
+    before = model.before_refit or {}
+    name = model.config.training.metric
     measured = f" Before the refit, validation {name} was {before[name]:.4f}." if name in before else ""
     fault = Fault(
         "validation",
@@ -141,39 +127,3 @@ def refuse_refitted(recommender: Recommender, part: Part) -> None:
         "refitted",
     )
     raise ModelError(fault)
-
-
-def with_data(recommender: Recommender, dataset: Dataset) -> Recommender:
-    """The recommender beside the data it was trained on, split again as it was."""
-    fresh = copy.copy(recommender)
-    config = recommender.config
-    dataset = dataset.sorted()
-    labels = label_interactions(dataset, config.data)
-    if config.split.file is not None and not recommender.context.trusted:
-        what = f"the model names the file of its split, outside its folder: {config.split.file!r}."
-        raise ModelError(Fault("/split/file", what, ALLOW, "untrusted"))
-    fresh.split, notes = make_split(dataset, config, labels.positive)
-    fresh.dataset, leaks = drop_leaks(dataset, fresh.split, config.data)
-    fresh.notes = [*recommender.notes, *dataset.notes, *notes, *leaks]
-    if recommender.fingerprint is not None and fresh.dataset.fingerprint() != recommender.fingerprint:
-        fault = Fault(
-            "data",
-            "this is not the data that the model was trained on.",
-            "Give that, or measure with lists of your own (`anyrec evaluate --truth`).",
-            "other data",
-        )
-        raise DataError(fault)
-    fresh._remember(labels, events=recommender.history is not None)
-    fresh.context = fresh.request_context(Path(config.data.image_root) if config.data.image_root else dataset.root)
-    fresh.context.open_files = True  # the records are now the caller's
-    model = recommender.model
-    if not isinstance(model, Model):
-        fresh.columns = {"user": {}, "item": {}}
-        return fresh
-    fresh.columns = {
-        side: move_columns(
-            model.tower(side).prepare(fresh.dataset.table(side), side, fresh.context), recommender.device
-        )
-        for side in SIDES
-    }
-    return fresh

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse
 
-from anyrec.evaluation.ranking import Pairs, Ranking
+from anyrec.data.pairs import Pairs
+from anyrec.evaluation.ranking import Ranking
 
 BLOCK = 4096
 SMOOTHING = 0.01

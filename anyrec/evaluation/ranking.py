@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from anyrec.data.pairs import Pairs
 from anyrec.model.scoring import top_k
 
 METRICS = ("ndcg", "recall", "precision", "hit_rate", "map", "mrr")
@@ -19,70 +19,6 @@ CELLS = 8_000_000
 (benchmarks/evaluation.py --simulate), spent on clearing fresh pages."""
 FIRST_USERS = 16
 """Scored at first, to learn how many items there are, and so how many users fit in CELLS."""
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """User-item pairs grouped by user (CSR): user u's items are `items[offsets[u]:offsets[u + 1]]`."""
-
-    items: np.ndarray
-    offsets: np.ndarray
-
-    @staticmethod
-    def of(user_rows: np.ndarray, item_rows: np.ndarray, num_users: int) -> Pairs:
-        """Distinct pairs, each user's items sorted."""
-        keys = np.unique(user_rows.astype(np.int64) << 32 | item_rows.astype(np.int64))
-        users = keys >> 32
-        return Pairs(keys & 0xFFFFFFFF, np.searchsorted(users, np.arange(num_users + 1)))
-
-    @staticmethod
-    def by_part(
-        user_rows: np.ndarray, item_rows: np.ndarray, parts: np.ndarray, num_users: int
-    ) -> tuple[Pairs, np.ndarray]:
-        """Distinct pairs, and (pairs,) uint8 in which parts each occurs: bit n is set for part n.
-
-        parts: (rows,) int, the part of each row, from 0 to 7.
-        """
-        keys, place = np.unique(user_rows.astype(np.int64) << 32 | item_rows.astype(np.int64), return_inverse=True)
-        masks = np.zeros(len(keys), np.uint8)
-        for part in np.unique(parts):
-            masks[place[parts == part]] |= np.uint8(1 << part)
-        return Pairs(keys & 0xFFFFFFFF, np.searchsorted(keys >> 32, np.arange(num_users + 1))), masks
-
-    def take(self, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """For `users: (batch,)`, the pairs as (position in the batch, item), both (pairs,)."""
-        lengths = self.offsets[users + 1] - self.offsets[users]
-        starts = np.cumsum(lengths) - lengths
-        positions = np.arange(lengths.sum()) + np.repeat(self.offsets[users] - starts, lengths)
-        return np.repeat(np.arange(len(users)), lengths), self.items[positions]
-
-    def counts(self) -> np.ndarray:
-        """(users,) number of items of each user."""
-        return np.diff(self.offsets)
-
-    def owners(self) -> np.ndarray:
-        """(pairs,) the user row of each pair, ascending."""
-        return np.repeat(np.arange(len(self.offsets) - 1), self.counts())
-
-    def keys(self) -> np.ndarray:
-        """(pairs,) int64, each pair as one number, ascending."""
-        return self.owners() << 32 | self.items.astype(np.int64)
-
-    def where(self, kept: np.ndarray) -> Pairs:
-        """The pairs for which `kept: (pairs,)` is true."""
-        return Pairs(self.items[kept], np.concatenate([[0], np.cumsum(kept)])[self.offsets])
-
-    def contains(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
-        """(pairs,) bool: which of the pairs of rows `users: (pairs,)` and `items: (pairs,)` are among these."""
-        return self.places(users, items) >= 0
-
-    def places(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
-        """(pairs,) where each pair of rows stands among these, -1 for one that is not here."""
-        mine, keys = self.keys(), users.astype(np.int64) << 32 | items.astype(np.int64)
-        if not len(mine):
-            return np.full(len(keys), -1)
-        place = np.minimum(np.searchsorted(mine, keys), len(mine) - 1)
-        return np.where(mine[place] == keys, place, -1)
 
 
 class Ranking(NamedTuple):

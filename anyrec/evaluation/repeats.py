@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from anyrec.data.split import Part
 from anyrec.evaluation.held_out import HeldOut, held_out, rank_held_out
 from anyrec.evaluation.ranking import Ranking, metrics_by_user
-
-if TYPE_CHECKING:
-    from anyrec.recommender import Recommender
+from anyrec.model.fitted import FittedModel
 
 MATERIAL = 0.05
 """Share of repeated targets from which lists with seen items are measured as well: a metric can move by this share."""
@@ -57,7 +55,7 @@ class RepeatFigures(NamedTuple):
         return {**found, "share": self.share}
 
 
-def measure_repeats(models: dict[str, Recommender], part: Part, metric: str) -> RepeatFigures | None:
+def measure_repeats(models: dict[str, FittedModel], part: Part, metric: str) -> RepeatFigures | None:
     """Measure models on new and on repeated targets apart; None if no target is repeated.
 
     Args:
@@ -78,15 +76,15 @@ def measure_repeats(models: dict[str, Recommender], part: Part, metric: str) -> 
     return found
 
 
-def repeat_notes(recommender: Recommender, part: Part) -> list[str]:
+def repeat_notes(model: FittedModel, part: Part) -> list[str]:
     """What a user should know of repeated targets, in at most one sentence group; nothing if there are none."""
-    rule, metric = recommender.config.evaluation.repeats, main_metric(recommender)
-    found = measure_repeats({recommender.config.name: recommender}, part, metric)
+    rule, metric = model.config.evaluation.repeats, main_metric(model)
+    found = measure_repeats({model.config.name: model}, part, metric)
     serve = "serve with exclude_seen=False (--include-seen)"
     if found is None:
         shown = f"The metrics are of lists that contain seen items (evaluation.repeats=include_seen): {serve}."
         return [shown] if rule == "include_seen" else []
-    without = found.without_seen[recommender.config.name]
+    without = found.without_seen[model.config.name]
     told = f"{found.repeated:,} of {found.pairs:,} held-out {part} pairs ({found.share:.1%}) are items that the user had before. "
     told += {
         "miss": "Served lists leave out seen items, so these pairs are misses (evaluation.repeats=miss)",
@@ -96,7 +94,7 @@ def repeat_notes(recommender: Recommender, part: Part) -> list[str]:
     told += f". Without seen items, {metric} is {_shown(without.all)} over all pairs"
     told += f", {_shown(without.new)} over new pairs and {_shown(without.repeated)} over repeated pairs."
     if found.with_seen:
-        with_seen = found.with_seen[recommender.config.name]
+        with_seen = found.with_seen[model.config.name]
         told += (
             f" With seen items, it is {_shown(with_seen.all)} over all pairs, {_shown(with_seen.new)} over new pairs"
         )
@@ -106,14 +104,14 @@ def repeat_notes(recommender: Recommender, part: Part) -> list[str]:
     return [told]
 
 
-def main_metric(recommender: Recommender) -> str:
+def main_metric(model: FittedModel) -> str:
     """The metric that training is judged by, or ndcg at the greatest k."""
-    wanted, ks = recommender.config.training.metric, recommender.config.evaluation.k
+    wanted, ks = model.config.training.metric, model.config.evaluation.k
     name, _, k = wanted.partition("@")
     return wanted if name != "auc" and k in map(str, ks) else f"ndcg@{max(ks)}"
 
 
-def _by_parts(model: Recommender, part: Part, held: HeldOut, repeated: np.ndarray, metric: str) -> Parts:
+def _by_parts(model: FittedModel, part: Part, held: HeldOut, repeated: np.ndarray, metric: str) -> Parts:
     ranking = rank_held_out(model, part, held=held)
     return Parts(*(_mean(ranking, kept, metric) for kept in (np.ones_like(repeated), ~repeated, repeated)))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -15,15 +15,14 @@ from anyrec.data.dataset import Dataset, Side, rows_of
 from anyrec.data.formats.columns import Faults, id_column, show
 from anyrec.data.formats.containers import read_bytes
 from anyrec.data.formats.decode import TOP, decode_any
+from anyrec.data.item_facts import category_feature, indicators
+from anyrec.data.pairs import Pairs
 from anyrec.data.split import NOW
 from anyrec.evaluation.classification import best_threshold, classify_pairs, score_pairs, validation_threshold
 from anyrec.evaluation.held_out import HeldOut, apply_repeats, rank_state, rankable_items
 from anyrec.evaluation.list_metrics import Catalogue, list_metrics
-from anyrec.evaluation.measure import category_feature, indicators
-from anyrec.evaluation.ranking import Pairs, ranking_metrics
-
-if TYPE_CHECKING:
-    from anyrec.recommender import Recommender
+from anyrec.evaluation.ranking import ranking_metrics
+from anyrec.model.fitted import FittedModel
 
 
 class FilePairs(NamedTuple):
@@ -40,7 +39,7 @@ class FilePairs(NamedTuple):
 
 
 def evaluate_file(
-    recommender: Recommender,
+    model: FittedModel,
     truth_path: str | Path,
     exclude_path: str | Path | None = None,
     *,
@@ -61,10 +60,8 @@ def evaluate_file(
     an option that the file's shape has no use for.
     """
     faults = Faults()
-    truth = read_pairs(Path(truth_path), recommender.dataset, skip_unknown, faults)
-    exclude = (
-        None if exclude_path is None else read_pairs(Path(exclude_path), recommender.dataset, skip_unknown, faults)
-    )
+    truth = read_pairs(Path(truth_path), model.dataset, skip_unknown, faults)
+    exclude = None if exclude_path is None else read_pairs(Path(exclude_path), model.dataset, skip_unknown, faults)
     if exclude is not None and exclude.labels is not None:
         faults.add("shape", f"{exclude_path}", "pairs with labels exclude nothing.", 'Give {"user": ["item", ...]}.')
     if faults:
@@ -76,27 +73,27 @@ def evaluate_file(
         if exclude is not None:
             fault = Fault("--exclude", "labelled pairs are not ranked: nothing is excluded.", "Leave it out.", "option")
             raise InputError(fault)
-        return {**_classification(recommender, truth, threshold), "skipped": truth.skipped}
+        return {**_classification(model, truth, threshold), "skipped": truth.skipped}
     if threshold is not None:
         raise InputError(Fault("--threshold", "a file without labels has no use for it.", "Leave it out.", "option"))
     skipped = {"skipped": truth.skipped} | ({} if exclude is None else {"skipped_exclude": exclude.skipped})
-    return {**_ranking(recommender, truth, exclude), **skipped}
+    return {**_ranking(model, truth, exclude), **skipped}
 
 
-def levels_before(recommender: Recommender, pairs: FilePairs) -> np.ndarray:
-    """(users,) the part of the split that each user is scored before, as `Recommender.before` takes it.
+def levels_before(model: FittedModel, pairs: FilePairs) -> np.ndarray:
+    """(users,) the part of the split that each user is scored before, as `FittedModel.before` takes it.
 
     A file does not say when its pairs happened, so this is inferred from those that were held out: if the test part has them
     all, users are scored before it; else if the validation part has them all, before that; else each user before the first part
     that has one of the user's pairs. Users without a held-out pair are scored with everything that is known of them.
     """
-    seen, masks = recommender.seen, recommender.seen_parts
-    recommender.seen_before("test")  # raises ModelError where the model does not say what was held out
+    seen, masks = model.seen, model.seen_parts
+    model.seen_before("test")  # raises ModelError where the model does not say what was held out
     assert masks is not None
     place = seen.places(pairs.users, pairs.items)
     parts = np.where(place >= 0, masks[np.maximum(place, 0)], 0) & ~np.uint8(1)
     users, parts = pairs.users[parts > 0], parts[parts > 0]
-    levels = np.full(len(recommender.dataset.users), NOW)
+    levels = np.full(len(model.dataset.users), NOW)
     for level in (2, 1):
         if (parts >> level & 1).all():
             levels[users] = level
@@ -105,13 +102,13 @@ def levels_before(recommender: Recommender, pairs: FilePairs) -> np.ndarray:
     return levels
 
 
-def _classification(recommender: Recommender, truth: FilePairs, threshold: float | None) -> dict[str, Any]:
+def _classification(model: FittedModel, truth: FilePairs, threshold: float | None) -> dict[str, Any]:
     assert truth.labels is not None
-    state, repeats = recommender.before(levels_before(recommender, truth)), recommender.config.evaluation.repeats
+    state, repeats = model.before(levels_before(model, truth)), model.config.evaluation.repeats
     chosen: dict[str, Any] = {"threshold_from": "given"}
     notes: list[str] = []
-    if threshold is None and recommender.split is not None and len(recommender.split.validation):
-        threshold, chosen, notes = validation_threshold(recommender)
+    if threshold is None and model.split is not None and len(model.split.validation):
+        threshold, chosen, notes = validation_threshold(model)
     if threshold is None:
         scores, repeated = score_pairs(state, truth.users, truth.items), state.seen.contains(truth.users, truth.items)
         kept = np.ones_like(repeated) if repeats == "include_seen" or repeated.all() else ~repeated
@@ -123,15 +120,15 @@ def _classification(recommender: Recommender, truth: FilePairs, threshold: float
     return {**found, **chosen, "notes": notes}
 
 
-def _ranking(recommender: Recommender, truth: FilePairs, exclude: FilePairs | None) -> dict[str, Any]:
+def _ranking(model: FittedModel, truth: FilePairs, exclude: FilePairs | None) -> dict[str, Any]:
     """Means over users of the metrics of ranking.py and lists.py. How popular items are is taken from all interactions that the
     model knows of."""
-    dataset, config, ks = recommender.dataset, recommender.config, recommender.config.evaluation.k
-    counts = np.bincount(recommender.seen.items, minlength=len(dataset.items))
+    dataset, config, ks = model.dataset, model.config, model.config.evaluation.k
+    counts = np.bincount(model.seen.items, minlength=len(dataset.items))
     targets = Pairs.of(truth.users, truth.items, len(dataset.users))
-    state = recommender.before(levels_before(recommender, truth))
+    state = model.before(levels_before(model, truth))
     known = state.seen if exclude is None else Pairs.of(exclude.users, exclude.items, len(dataset.users))
-    held = HeldOut(targets, known, rankable_items(recommender))
+    held = HeldOut(targets, known, rankable_items(model))
     repeated = int(held.repeated.sum())
     held = apply_repeats(held, config.evaluation.repeats)
     if exclude is not None:
@@ -140,7 +137,7 @@ def _ranking(recommender: Recommender, truth: FilePairs, exclude: FilePairs | No
     own = int(known.counts()[ranking.users].sum()) if held.exclude_seen else 0
     category = category_feature(dataset, config.evaluation.category)
     traits = None if category is None else indicators(dataset, "item", category)[0]
-    known_users = int((recommender.seen.counts() > 0).sum())
+    known_users = int((model.seen.counts() > 0).sum())
     catalogue = Catalogue(counts, known_users, held.rankable, traits, state.seen)
     found: dict[str, Any] = ranking_metrics(ranking, ks)
     for name, value in list_metrics(ranking, catalogue, ks).items():

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from anyrec.core.check_config import config_faults
 from anyrec.core.config import TWO_TOWER, Config
 from anyrec.core.contracts import Context, Head
 from anyrec.core.discovery import Registry
-from anyrec.core.errors import ConfigError, Fault
+from anyrec.core.errors import ConfigError, Fault, did_you_mean
 from anyrec.data.checks.config_fits import data_faults
 from anyrec.data.dataset import Dataset, Side
 from anyrec.model.graph import join_graph
@@ -27,6 +28,33 @@ from anyrec.model.towers import (
     move_columns,
     unknown_choices,
 )
+
+
+def check_model_type(config: Config, registry: Registry) -> None:
+    """Raise ConfigError if there is no model of the type that the config names, or it takes no such options."""
+    if config.model.type == TWO_TOWER:
+        if config.model.options():
+            hint = "Its options are keys of the config itself."
+            raise ConfigError(Fault("/model", "two_tower takes no options here.", hint))
+        return
+    known = [TWO_TOWER, *registry.names("classical")]
+    if config.model.type not in known:
+        what = f"there is no model '{config.model.type}'."
+        raise ConfigError(Fault("/model/type", what, did_you_mean(config.model.type, known), "unknown plugin"))
+
+
+def choose_device(config: Config) -> torch.device:
+    """Return the device that the config names; a classical model computes on the CPU. Raises ConfigError if it is not there."""
+    name = config.training.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        what = f"there is no device '{name}' here ({error})."
+        raise ConfigError(Fault("/training/device", what, "Use 'auto' or 'cpu'.")) from None
+    return device if config.model.type == TWO_TOWER else torch.device("cpu")
 
 
 def check_with_data(config: Config, registry: Registry, dataset: Dataset) -> None:
@@ -48,12 +76,27 @@ def _no_target(head: str, target: str) -> Fault:
 
 
 def assemble(
-    config: Config, registry: Registry, dataset: Dataset, train: np.ndarray, context: Context, notes: list[str]
+    config: Config,
+    registry: Registry,
+    dataset: Dataset,
+    train: np.ndarray,
+    positives: np.ndarray,
+    context: Context,
+    notes: list[str],
 ) -> tuple[Model, dict[Side, Columns]]:
-    """The model and each side's prepared features, on the context's device.
+    """Return the untrained model and each side's prepared features, on the context's device.
 
-    train: (rows,) interactions whose users and items the encoders may learn from. What cannot be used is said in `notes`.
-    Raises ConfigError with every bad option of both sides.
+    Args:
+        config: Complete config.
+        registry: The components.
+        dataset: Users and items with their features.
+        train: (rows,) interactions whose users and items the encoders may learn from.
+        positives: (rows,) those of `train` that are positive; encoders that propagate along a graph learn from these.
+        context: Folder of files, seed and device.
+        notes: Gets a sentence for each feature that cannot be used.
+
+    Raises:
+        ConfigError: With every bad option of both sides.
     """
     made, faults = {}, []
     for side in SIDES:
@@ -75,7 +118,7 @@ def assemble(
         }
         columns[side] = move_columns(prepared, context.device)
         towers[side] = make_tower(config, registry, encoders, together, side)
-    join_graph(config, towers, dataset, train)
+    join_graph(config, towers, dataset, positives)
     interaction = make_interaction(config, registry, towers["user"], towers["item"])
     heads = fit_heads(config, registry, dataset, train, interaction.pair_dim)
     return Model(towers["user"], towers["item"], interaction, heads).to(context.device), columns

@@ -1,65 +1,60 @@
-"""Classical models behind the same facade: fit, recommend, score, evaluate, save, load."""
+"""The fitted classical model, such as item-kNN: it scores all items at once from a user's history and has no embeddings."""
 
 from __future__ import annotations
 
-import time
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, NoReturn
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn, Self
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from safetensors.numpy import save_file
 from scipy import sparse
-from torch import Tensor, nn
+from torch import Tensor
 
 from anyrec.core.config import Config
 from anyrec.core.contracts import Classical, History
 from anyrec.core.discovery import Registry
-from anyrec.core.errors import Fault, InputError
-from anyrec.core.runtime import seeded
-from anyrec.core.saved_files import check_parts, damaged, read_arrays
 from anyrec.data.dataset import Dataset, Side
-from anyrec.data.labels import MICROSECONDS_A_DAY, Labels
-from anyrec.data.split import Part, Split, part_of_each
-from anyrec.evaluation.ranking import Pairs
-from anyrec.model.arguments import checked_k
+from anyrec.data.labels import MICROSECONDS_A_DAY
+from anyrec.data.learning import LearningData
+from anyrec.data.pairs import Pairs
+from anyrec.data.split import Part
+from anyrec.model.fitted import FittedModel
 from anyrec.model.records import Records
-from anyrec.model.request_reader import Users
-from anyrec.recommender import Recommender
+from anyrec.model.request_reader import Reads
 
 
-class ClassicalModel(nn.Module):
-    """A classical model with the two-tower's way to a score: `represent` gives row numbers, `score` looks scores up.
+class ClassicalScorer:
+    """Scores users, represented by their row and their history, against items, represented by their row.
 
-    A user without a history, or not known at all (row -1), is given the popular items. A request may bring a user's history:
-    `with_histories` puts it into what represents the user.
+    A user without a history, or an unknown one (row -1), gets the popular items. A request can bring a history: `with_histories`
+    puts it into the representation of the user.
     """
 
-    has_history = False
+    device = torch.device("cpu")
 
-    def __init__(self, classical: Classical, matrix: Any, popularity: np.ndarray | None = None):
+    def __init__(self, classical: Classical, matrix: sparse.csr_matrix, popularity: np.ndarray | None = None):
         """
         Args:
-            matrix: (users, items) csr, what each user had: in training, or all that is known if the model reads histories.
+            classical: The fitted component.
+            matrix: (users, items) csr, what each user interacted with: in training, or up to now if the component reads histories.
             popularity: (items,) the number of training users of each item; by default counted in `matrix`.
         """
-        super().__init__()
         self.classical, self.matrix = classical, matrix
         counted = np.asarray(matrix.sum(0), np.float32).ravel() if popularity is None else popularity
         self.popularity = counted.astype(np.float32)
-        self.place = nn.Parameter(torch.empty(0))
-        self.heads = nn.ModuleDict()
-        self.interaction = SimpleNamespace(factorised=True, dim=1, reads="vectors")
 
-    def represent(self, side: str, columns: Any, rows: Tensor, items: Tensor | None = None) -> Tensor:
-        return rows.unsqueeze(1)
+    def pair_width(self, items: Tensor) -> int:
+        return 1
 
     def score(self, users: Tensor, items: Tensor) -> Tensor:
-        """users: (batch, 1 or more) as `represent` or `with_histories` gives them; items: (items, 1) or (batch, items, 1) rows
-        -> (batch, items)."""
+        """Return scores (batch, items).
+
+        Args:
+            users: (batch, 1 or more) rows of known users, or what `with_histories` returns.
+            items: (items, 1) or (batch, items, 1) rows.
+        """
         rows = users[:, 0].cpu().numpy()
         known = np.maximum(rows, 0)
         history = self.history_of(users)
@@ -75,10 +70,10 @@ class ClassicalModel(nn.Module):
         return found.index_select(1, places).to(users.device)
 
     def with_histories(self, rows: np.ndarray, owners: np.ndarray, items: np.ndarray, instead: np.ndarray) -> Tensor:
-        """(batch, 2 + most items) what represents users of whom a request tells a history.
+        """Return (batch, 2 + longest history), the representation of users whose history a request brings.
 
-        Column 0: the row among the known, -1 for a new user. Column 1: whether the items after it stand in place of the known
-        history. Then the rows of the items, filled up with -1.
+        Column 0 is the row among the known users, -1 for a new one. Column 1 says whether the items after it replace the known
+        history. The rows of the items follow, filled up with -1.
 
         Args:
             rows: (batch,) rows among the known users, -1 for a new one.
@@ -92,8 +87,8 @@ class ClassicalModel(nn.Module):
         made[owners, 2 + np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)] = items
         return torch.from_numpy(made)
 
-    def history_of(self, users: Tensor) -> Any:
-        """(batch, items) csr of what `represent` or `with_histories` gave, 1 for each distinct pair."""
+    def history_of(self, users: Tensor) -> sparse.csr_matrix:
+        """Return (batch, items) csr, 1 for each distinct pair, of users as `score` takes them."""
         given = users.cpu().numpy()
         rows = given[:, 0]
         known = self.matrix[np.maximum(rows, 0)]
@@ -109,162 +104,112 @@ class ClassicalModel(nn.Module):
         return known
 
 
-class ClassicalRecommender(Recommender):
-    """A recommender whose model is one of the kind `classical`."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ClassicalModel(FittedModel):
+    """A classical component with the users and items it was fitted on.
 
-    model: ClassicalModel  # type: ignore[assignment]
-    has_vectors = False
+    matrix_parts: (pairs,) uint8, as `seen_parts`, of the entries of the scorer's matrix; None if the matrix is training alone.
+    """
 
-    def __init__(self, config: Config, registry: Registry, notes: Any = ()):
-        super().__init__(config, registry, notes)
-        self.device = torch.device("cpu")
-        self.matrix_parts: np.ndarray | None = None
-        """(pairs,) uint8, as `seen_parts`, of the entries of the model's matrix; None if it reads training alone."""
+    scorer: ClassicalScorer
+    matrix_parts: np.ndarray | None = None
+    has_vectors: bool = False
 
-    def _learn(self, dataset: Dataset, split: Split, labels: Labels, config: Config, **options: Any) -> None:
-        classical = self._make()
-        history = make_history(dataset, split.train[labels.positive[split.train]], config.seed)
-        started = time.perf_counter()
-        with seeded(config.seed):
-            classical.fit(history)
-        self.fit_seconds = time.perf_counter() - started
-        self.model = ClassicalModel(classical, history.matrix)
-        if classical.by_history:
-            self._read_histories(labels)
-        self.columns = {"user": {}, "item": {}}
-        self._known = {}
+    @property
+    def reads_history(self) -> bool:
+        return self.scorer.classical.by_history
 
-    def _read_histories(self, labels: Labels) -> None:
-        """Give a model that reads histories all positives of each user, also those after training, as it is served."""
-        dataset, rows = self.dataset, np.flatnonzero(labels.positive)
-        assert self.split is not None
-        parts = part_of_each(dataset, self.split, labels.positive)[rows]
-        pairs, self.matrix_parts = Pairs.by_part(
-            dataset.user_rows[rows], dataset.item_rows[rows], parts, len(dataset.users)
-        )
-        shape = (len(dataset.users), len(dataset.items))
-        self.model = ClassicalModel(self.model.classical, matrix_of(pairs, shape), self.model.popularity)
-
-    def before(self, part: Part | np.ndarray) -> ClassicalRecommender:
-        state = super().before(part)
-        matrix = self.model.matrix
-        if self.matrix_parts is not None:
-            earlier = ((1 << self._levels(part)) - 1)[np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))]
-            pairs = Pairs(matrix.indices, matrix.indptr).where(self.matrix_parts & earlier != 0)
-            state.model = ClassicalModel(self.model.classical, matrix_of(pairs, matrix.shape), self.model.popularity)
-        return state
-
-    def _make(self) -> Classical:
-        name = self.config.model.type
-        params = self.registry.params("classical", name, self.config.model.options(), "/model")
-        return self.registry.get("classical", name, "/model/type")(params)
+    def reads(self) -> Reads:
+        classical, pipeline = self.scorer.classical, self.config.pipeline is not None
+        personal = classical.personal or pipeline
+        return Reads({"user": [], "item": []}, classical.by_history or pipeline, personal, classical.type)
 
     def describe(self) -> list[str]:
-        options = ", ".join(f"{name} {value}" for name, value in self.model.classical.params)
-        return [f"model: {self.model.classical.type}" + (f" ({options})" if options else "")]
-
-    def similar(self, items: Any, k: int = 10) -> pa.Table:
-        """The k items most like each of `items`, by the model's own notion: query_id, item_id, score, rank."""
-        k, rows = checked_k(k, len(self.dataset.items)), self._rows_of_ids("item", items)
-        found = self.model.classical.similar(rows)
-        if found is None:
-            raise self._unable("no notion of similar items")
-        scores = torch.from_numpy(np.array(found, np.float32))
-        scores[torch.arange(len(rows)), torch.from_numpy(rows)] = -torch.inf
-        best = torch.sort(scores, dim=1, descending=True, stable=True)
-        return self._similar_table(rows, best.indices, best.values, k)
-
-    def _embed(self, side: Any, source: Users, strict: bool | None = None) -> NoReturn:
-        raise self._unable("no embeddings")
-
-    def _widened(self, records: Records) -> Recommender:
-        """Itself, if it was fitted on all of the items. Raises InputError for others, which it cannot score."""
-        if (records.rows < 0).any():
-            raise self._unable(
-                "no way to score items that it was not fitted on", "Leave new items out, or train a two_tower."
-            )
-        return self
+        options = ", ".join(f"{name} {value}" for name, value in self.scorer.classical.params)
+        return [f"model: {self.scorer.classical.type}" + (f" ({options})" if options else "")]
 
     def about(self) -> dict[str, Any]:
         return {"name": self.config.name, "type": self.config.model.type}
 
-    def _unable(self, what: str, hint: str = "Train a two_tower for that.") -> InputError:
-        fault = Fault("model", f"'{self.model.classical.type}' has {what}.", hint, "unable")
-        return InputError(fault)
-
-    def _represent(self, side: Any, source: Users) -> tuple[pa.Array, Tensor, np.ndarray]:
-        """As the two-tower's; of a record only the id and what the user did count, and an unknown user has row -1."""
-        records = self.read_records(side, source)
-        if side == "item":
-            self._rows_of_ids("item", records.ids)
-        if records.brought is None or not self._reads_history():
-            return records.ids, torch.from_numpy(records.rows).unsqueeze(1), records.rows
-        events = records.brought.take(np.flatnonzero(records.brought.positive))
-        represented = self.model.with_histories(records.rows, events.owners, events.items, events.instead)
-        return records.ids, represented, records.rows
-
-    def _read_features(self, side: Side) -> list[str]:
-        return []
-
-    @property
-    def reads_history(self) -> bool:
-        return self.model.classical.by_history
-
-    def _reads_history(self) -> bool:
-        return self.model.classical.by_history
-
-    def _unused(self, records: Records) -> list[Fault]:
-        """As the two-tower's; a model that gives everyone the same list reads no history by its nature."""
-        faults = super()._unused(records)
-        if not self.model.classical.personal and self.pipeline is None:
-            faults = [one for one in faults if one.kind == "unknown user"]
-        table = records.table
-        names = [] if table is None else [n for n in table.column_names if n in self.dataset.users.column_names][1:]
-        if names:
-            what = f"'{self.model.classical.type}' reads no features ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})."
-            faults.append(Fault("/user_data", what, "Train a two_tower for that.", "unused feature"))
-        return faults
-
-    def write_parts(self, folder: Path) -> None:
-        save_file(
-            {name: np.ascontiguousarray(value) for name, value in self.model.classical.state().items()},
-            folder / "model.safetensors",
-        )
-        matrix = self.model.matrix
-        arrays = {"columns": matrix.indices, "offsets": matrix.indptr, "popularity": self.model.popularity}
+    def before(self, part: Part | np.ndarray) -> Self:
+        levels, scorer = self.levels(part), self.scorer
         if self.matrix_parts is not None:
-            arrays["parts"] = self.matrix_parts
-        save_file(arrays, folder / "history.safetensors")
+            pairs = Pairs(scorer.matrix.indices, scorer.matrix.indptr)
+            earlier = ((1 << levels) - 1)[pairs.owners()]
+            kept = matrix_of(pairs.where(self.matrix_parts & earlier != 0), (len(levels), len(self.dataset.items)))
+            scorer = ClassicalScorer(scorer.classical, kept, scorer.popularity)
+        history = self.histories_before(levels, True)
+        return replace(self, scorer=scorer, seen=self.seen_before(part), history=history)
 
-    def read_parts(self, folder: Path) -> None:
-        shape = (len(self.dataset.users), len(self.dataset.items))
-        state, parts = read_arrays(folder / "model.safetensors"), read_arrays(folder / "history.safetensors")
-        classical = self._make()
-        with damaged(folder / "model.safetensors", f"what '{classical.type}' learned cannot be used"):
-            classical.restore(state)
-            check_classical(classical, *shape)
-        with damaged(folder / "history.safetensors", "this is not a history of the users"):
-            matrix = matrix_of(Pairs(parts["columns"], parts["offsets"]), shape)
-            matrix.check_format(full_check=True)
-            popularity, self.matrix_parts = parts.get("popularity"), parts.get("parts")
-            if popularity is not None and popularity.shape != shape[1:]:
-                raise ValueError(f"the popularity of {shape[1]} items was expected")
-            if self.matrix_parts is not None:
-                check_parts(self.matrix_parts, len(parts["columns"]))
-        self.model = ClassicalModel(classical, matrix, popularity)
+    def representations(self, side: Side) -> Tensor:
+        return self.computed.get(side, lambda: torch.arange(len(self.dataset.table(side))).unsqueeze(1))
 
-    def check_restored(self, folder: Path) -> None:
-        """There are no vectors to check: `read_parts` has checked the scores."""
+    def user_representations(self, rows: np.ndarray) -> Tensor:
+        return torch.from_numpy(rows).unsqueeze(1)
+
+    def represent(self, records: Records) -> Tensor:
+        """Return the rows of the records, and the histories that a request brings. An unknown user has row -1."""
+        if records.side == "item":
+            self.rows_of("item", records.ids)
+        if records.brought is None or not self.reads_history:
+            return torch.from_numpy(records.rows).unsqueeze(1)
+        events = records.brought.take(np.flatnonzero(records.brought.positive))
+        return self.scorer.with_histories(records.rows, events.owners, events.items, events.instead)
+
+    def predict(self, users: Tensor, items: Tensor) -> dict[str, Tensor]:
+        return {"score": self.scorer.score(users, items.unsqueeze(1)).squeeze(1)}
+
+    def similar_items(self, rows: np.ndarray) -> np.ndarray:
+        found = self.scorer.classical.similar(rows)
+        if found is None:
+            raise self.unable("no notion of similar items")
+        return np.asarray(found, np.float32)
+
+    def with_items(self, records: Records) -> FittedModel:
+        if (records.rows < 0).any():
+            hint = "Leave new items out, or train a two_tower."
+            raise self.unable("no way to score items that it was not fitted on", hint)
+        return self
+
+    def with_prepared_features(self) -> Self:
+        return self
+
+    def vectors(self, side: Side, representations: Tensor) -> NoReturn:
+        raise self.unable("no embeddings")
+
+    def token_embeddings(self, side: Side) -> NoReturn:
+        raise self.unable("no embeddings")
+
+    def user_tokens(self, rows: np.ndarray) -> NoReturn:
+        raise self.unable("no embeddings")
+
+    def tokens(self, records: Records) -> NoReturn:
+        raise self.unable("no embeddings")
 
 
-def matrix_of(pairs: Pairs, shape: tuple[int, int]) -> Any:
-    """(users, items) csr_matrix of float32, 1 for each pair."""
+def make_classical(config: Config, registry: Registry) -> Classical:
+    """Return the component that `model` of the config names, not yet fitted."""
+    name = config.model.type
+    params = registry.params("classical", name, config.model.options(), "/model")
+    return registry.get("classical", name, "/model/type")(params)
+
+
+def matrix_of(pairs: Pairs, shape: tuple[int, int]) -> sparse.csr_matrix:
+    """Return a (users, items) csr matrix of float32, 1 for each pair."""
     ones = np.ones(len(pairs.items), np.float32)
     return sparse.csr_matrix((ones, pairs.items.astype(np.int32), pairs.offsets.astype(np.int32)), shape)
 
 
+def positive_matrix(learning: LearningData) -> tuple[sparse.csr_matrix, np.ndarray]:
+    """Return all positives of each user as a (users, items) matrix, and (pairs,) uint8 the parts of the split of each entry."""
+    dataset, rows = learning.dataset, np.flatnonzero(learning.labels.positive)
+    users = len(dataset.users)
+    pairs, parts = Pairs.by_part(dataset.user_rows[rows], dataset.item_rows[rows], learning.parts[rows], users)
+    return matrix_of(pairs, (users, len(dataset.items))), parts
+
+
 def check_classical(classical: Classical, users: int, items: int) -> None:
-    """Raises ValueError if a restored model does not score all items for the first and the last user."""
+    """Raise ValueError if a restored component does not score all items for the first and the last user."""
     matrix = sparse.csr_matrix((np.ones(2, np.float32), ([0, 1], [0, items - 1])), (2, items))
     scores = np.asarray(classical.score(np.array([0, users - 1]), matrix))
     if scores.shape != (2, items) or scores.dtype.kind != "f" or np.isnan(scores).any():
@@ -272,7 +217,7 @@ def check_classical(classical: Classical, users: int, items: int) -> None:
 
 
 def make_history(dataset: Dataset, rows: np.ndarray, seed: int) -> History:
-    """The history that the interactions `rows` make."""
+    """Return the history that the interactions `rows` make."""
     users, items = dataset.user_rows[rows], dataset.item_rows[rows]
     pairs = Pairs.of(users, items, len(dataset.users))
     owners = pairs.owners()

@@ -1,259 +1,339 @@
-"""A fitted model with the users and items that it knows: from ids and records to vectors."""
+"""A fitted model: its scorer, and the users and items that it knows. What evaluates, retrieves, ranks, saves and serves uses it."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
-from contextlib import contextmanager
-from typing import Any, TypeVar
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
 
-from anyrec.core.contracts import Context, during_request
-from anyrec.core.errors import Fault, ModelError
-from anyrec.data.dataset import Side
-from anyrec.data.histories import (
-    Events,
-    add_history,
-    events_of,
-    extended,
-    history_before,
-    history_column,
-    parts_of_events,
-)
-from anyrec.data.labels import Labels
-from anyrec.data.split import PARTS, Part, Split, part_of_each
-from anyrec.evaluation.ranking import Pairs
-from anyrec.model.records import Records, completed
-from anyrec.model.request_reader import RequestReader, Users
-from anyrec.model.scoring import represent_rows, token_rows, vectors_for_histories
-from anyrec.model.towers import Columns, move_columns
+from anyrec.core.config import Config
+from anyrec.core.contracts import Context
+from anyrec.core.discovery import Registry
+from anyrec.core.errors import DataError, Fault, InputError, ModelError
+from anyrec.core.once import Once
+from anyrec.data.dataset import Dataset, Side
+from anyrec.data.formats.columns import show
+from anyrec.data.histories import Events, events_of, extended, history_before, history_column, parts_of_events
+from anyrec.data.learning import LearningData
+from anyrec.data.pairs import Pairs
+from anyrec.data.partial import of_other_type, type_name
+from anyrec.data.split import PARTS, Part, Split
+from anyrec.model.records import Records
+from anyrec.model.request_reader import TRAIN_TOWERS, Reads, RequestReader, Users
+from anyrec.model.scoring import Scorer
 
-VECTORS = "item_vectors"
-"""Among what is known: the item tower's vectors, where histories are made of them."""
-TOKENS: dict[Side, str] = {"user": "user_tokens", "item": "item_tokens"}
-"""Among what is known: feature vectors, where a ranker reads them and the interaction does not."""
+STATES = (("before", "validation"), ("before", "test"))
+"""Keys, among a model's computed values, of the model before a part of the split."""
+INDEX, SIMILAR, SEARCH = "item index", "similar items", "search"
+"""Keys of what retrieval computes of the items: the index of the config, the index of cosines, the search spaces."""
 
 
-T = TypeVar("T", bound="Known")
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ModelData:
+    """What is known of a model before it is trained; pipelines are checked against it.
+
+    has_vectors: Whether users and items have embeddings.
+    history: (users,) list<EVENT>, what each known user did, if the model or its pipeline reads it.
+    """
+
+    config: Config
+    registry: Registry
+    dataset: Dataset
+    has_vectors: bool
+    history: pa.Array | None = None
 
 
-class Known(RequestReader):
-    """What `Recommender` fits, saves and loads, and how it looks at ids and records."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FittedModel(ModelData, ABC):
+    """A trained model with the users and items it knows. It never changes: methods that change something return another one.
 
-    device: torch.device
-    split: Split | None
-    columns: dict[Side, Columns]
+    The scorer is always in evaluation mode. Values that are computed once (`computed`) are safe to ask for from several threads.
+
+    scorer: Scores what represents a user against what represents an item.
+    context: Folder of files, permissions and seed, for encoders.
+    seen: The items that each known user interacted with; lists leave them out by default.
+    seen_parts: (pairs,) uint8, bit n is set if the pair of `seen` happened in part n of the split. None for a model saved by a
+        version that did not save it.
+    history_parts: (events,) int8, the part of the split that each event of `history` happened in.
+    learning: The data the model was trained on; None for a model loaded without it.
+    before_refit: For a model refitted on the validation part, the validation metrics from before; None for all others.
+    fingerprint: Hash of the training data, for a loaded model.
+    model_id: Identity of the saved model (`anyrec.storage.model_directory.model_id`); empty for one that was not saved.
+    directory: Folder that the model was loaded from or saved to.
+    widened: Whether items were added after training.
+    computed: Representations by name, computed when first needed.
+    """
+
+    scorer: Scorer
+    context: Context
     seen: Pairs
-    """Which items each known user had; `recommend` leaves them out by default."""
-    seen_parts: np.ndarray | None
-    """(pairs,) uint8: bit n is set if the pair of `seen` happened in part n of the split (`part_of_each`). None for a model
-    that an older version saved."""
-    history: pa.Array | None
-    """(users,) list<EVENT>: what each known user did, if the model or its pipeline reads it."""
-    history_parts: np.ndarray | None
-    """(events,) int8: the part of the split that each event of `history` happened in."""
-    _known: dict[str, Tensor]
-    _before: dict[str, tuple[pa.Array, Columns]]
-    """By part, the histories before it and the users' prepared features with them."""
+    seen_parts: np.ndarray | None = None
+    history_parts: np.ndarray | None = None
+    learning: LearningData | None = None
+    before_refit: dict[str, float] | None = None
+    fingerprint: str | None = None
+    model_id: str = ""
+    directory: Path | None = None
+    widened: bool = False
+    computed: Once[Any] = field(default_factory=Once, repr=False)
 
-    def _events(self, rows: np.ndarray, labels: Labels) -> Events:
-        return events_of(self.dataset, rows, labels.negative, self.config.data.history)
+    # What the model is
 
-    def _ordered(self) -> bool:
-        """Whether what stands before a target in the file, at the same time, is known to it. Without times nothing else is."""
-        encoders = self.model.user.histories.values()
-        return self.dataset.column("timestamp") is None or all(one.ordered for one in encoders)
+    @property
+    def refitted(self) -> bool:
+        """Whether the model also learned from the validation part (`training.refit`)."""
+        return self.before_refit is not None
 
-    def _prepare_history(self, history: pa.Array, context: Context | None = None) -> Columns:
-        """The users' features that are made of `history`, a row a user. context: of a request; by default made here."""
-        with during_request(context or self.request_context()):
-            found = {name: encoder.encode_column(history) for name, encoder in self.model.user.histories.items()}
-        return move_columns(found, self.device)
+    @property
+    def split(self) -> Split | None:
+        """The split of the training data; None for a model loaded without it."""
+        return None if self.learning is None else self.learning.split
 
-    def _remember(self, labels: Labels, events: bool) -> None:
-        """Keep which items each user had, and in which part of the split.
+    @property
+    def device(self) -> torch.device:
+        """The device that the scorer computes on."""
+        return self.scorer.device
+
+    @property
+    def factorised(self) -> bool:
+        """Whether the score is the dot product of the `vectors` of a user and an item."""
+        return False
+
+    @property
+    def reads_tokens(self) -> bool:
+        """Whether the scorer reads feature vectors instead of one vector each."""
+        return False
+
+    @property
+    @abstractmethod
+    def reads_history(self) -> bool:
+        """Whether what a user does after training changes the user's scores."""
+
+    @abstractmethod
+    def reads(self) -> Reads:
+        """Return what the model reads of a request."""
+
+    @abstractmethod
+    def describe(self) -> list[str]:
+        """Return what the model is made of, in lines for a person."""
+
+    @abstractmethod
+    def about(self) -> dict[str, Any]:
+        """Return the model in one line of a result."""
+
+    def required_learning(self) -> LearningData:
+        """Return the data the model was trained on. Raises ModelError for a model loaded without it."""
+        if self.learning is None:
+            hint = "Use with_data(dataset), or `anyrec evaluate --data`."
+            raise ModelError(Fault("split", "this model was loaded without its data.", hint))
+        return self.learning
+
+    # Ids, records and what users did
+
+    @cached_property
+    def reader(self) -> RequestReader:
+        """Reads the records of requests."""
+        return RequestReader(self.config.data, self.dataset, self.context, self.reads())
+
+    def request_context(self, root: Path | None = None, strict: bool | None = None) -> Context:
+        """Return a context for one request, with its own folder and warnings."""
+        return self.reader.request_context(root, strict)
+
+    def read_records(self, side: Side, source: Users, **options: Any) -> Records:
+        """Read the users or items of a request; arguments as for `RequestReader.read`."""
+        return self.reader.read(side, source, **options)
+
+    def rows_of(self, side: Side, ids: Any) -> np.ndarray:
+        """Return the rows (ids,) of known ids. Raises DataError that names the unknown ones."""
+        return self.reader.rows_of(side, ids)
+
+    def seen_by(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return (pairs,) places in `rows`, ascending, and the items that each user has seen.
 
         Args:
-            events: also keep the histories, for a model or a pipeline that reads them.
+            rows: (users,) rows among the known users, -1 for a new one.
         """
-        assert self.split is not None
-        dataset = self.dataset
-        parts = part_of_each(dataset, self.split, labels.positive)
-        self.seen, self.seen_parts = Pairs.by_part(dataset.user_rows, dataset.item_rows, parts, len(dataset.users))
-        self._before = {}
-        if events:
-            everything = self._events(np.arange(len(dataset.interactions)), labels)
-            self.history = history_column(dataset, everything)
-            self.history_parts = parts_of_events(everything, parts)
+        inside = np.flatnonzero(rows >= 0)
+        places, items = self.seen.take(rows[inside])
+        return inside[places], items
 
-    def before(self: T, part: Part | np.ndarray) -> T:
-        """This recommender as it was before a part of the split; everything that is measured is measured on it.
+    def seen_of(self, records: Records) -> tuple[np.ndarray, np.ndarray]:
+        """Return (pairs,) rows of the request, ascending, and the items each user has seen, by the model's data and the request."""
+        rows, items = self.seen_by(records.rows)
+        if records.brought is None:
+            return rows, items
+        width = len(self.dataset.items)
+        more = records.brought.owners * width + records.brought.items
+        keys = np.unique(np.concatenate([rows * width + items, more]))
+        return keys // width, keys % width
 
-        Of each user it knows (`seen`, the history, the user vectors) what happened in earlier parts; its weights are the same.
+    def history_of(self, records: Records) -> pa.Array:
+        """Return (rows,) list<EVENT>: what is known of each user, and what the request adds."""
+        history = self.kept_history()
+        if records.everyone:
+            return history
+        known = history.take(pa.array(records.rows, mask=records.rows < 0))
+        return known if records.brought is None else extended(known, records.brought)
+
+    def kept_history(self) -> pa.Array:
+        """Return `history`. Raises ModelError for a model that keeps none."""
+        if self.history is None:
+            raise ModelError(Fault("model", "this model keeps no histories of its users.", "Train it again.", "format"))
+        return self.history
+
+    def with_histories(self) -> Self:
+        """Return this model with the histories of its users, from the data it was trained on."""
+        if self.learning is None or (self.history is not None and self.history_parts is not None):
+            return self
+        history, parts = histories_of(self.learning, self.config)
+        return replace(self, history=history, history_parts=parts)
+
+    # The state of the users at another time
+
+    @abstractmethod
+    def before(self, part: Part | np.ndarray) -> Self:
+        """Return this model as it was before a part of the split; everything that is measured is measured on it.
+
+        Of each known user it knows (`seen`, the history, the representations) what happened in earlier parts. Its weights are the
+        same.
 
         Args:
-            part: `validation` or `test`, or (users,) the place in PARTS of a part of its own for each user, NOW for one of
-                whom everything is known.
+            part: `validation` or `test`, or (users,) the place in PARTS of a part for each user, NOW for a user of whom everything
+                is known.
 
         Raises:
-            ModelError: if the model was saved by a version that did not save which part an interaction was in.
+            ModelError: If the model was saved by a version that did not save which part an interaction was in.
         """
-        levels = self._levels(part)
-        state: T = copy.copy(self)
-        state.seen = self.seen_before(part)
-        state._known, state._before = dict(self._known), {}
-        if self.history is None:
-            return state
-        if not self.model.has_history:
-            state.history = self._history_before(levels)
-            return state
-        kept = self._before.get(part) if isinstance(part, str) else None
-        if kept is None:
-            history = self._history_before(levels)
-            kept = history, self._user_columns(history)
-            if isinstance(part, str):
-                self._before[part] = kept
-        state.history, state.columns = kept[0], {**self.columns, "user": kept[1]}
-        for name in ("user", TOKENS["user"]):
-            state._known.pop(name, None)
-        return state
 
     def seen_before(self, part: Part | np.ndarray) -> Pairs:
-        """Which items each user had before a part of the split. part: as for `before`."""
+        """Return which items each user had before a part of the split. part: as for `before`."""
         if self.seen_parts is None:
             what = "this model was saved by an older version, which did not save which interactions were held out."
             raise ModelError(Fault("model", what, "Give its data as well (--data), or train it again.", "format"))
-        earlier = (1 << self._levels(part)) - 1
+        earlier = (1 << self.levels(part)) - 1
         return self.seen.where(self.seen_parts & earlier[self.seen.owners()] != 0)
 
-    def _levels(self, part: Part | np.ndarray) -> np.ndarray:
-        """(users,) the place in PARTS that `part` stands for."""
+    def levels(self, part: Part | np.ndarray) -> np.ndarray:
+        """Return (users,) the place in PARTS that `part` stands for."""
         return np.full(len(self.dataset.users), PARTS.index(part)) if isinstance(part, str) else part
 
-    def _history_before(self, levels: np.ndarray) -> pa.Array:
-        assert self.history is not None and self.history_parts is not None
-        encoders = self.model.user.histories.values() if self.model.has_history else ()
-        ordered = all(encoder.ordered for encoder in encoders)
+    def histories_before(self, levels: np.ndarray, ordered: bool) -> pa.Array | None:
+        """Return (users,) list<EVENT>, the histories before the parts in `levels`; None if the model keeps none.
+
+        Args:
+            levels: As `levels` returns them.
+            ordered: Whether an event at the same time counts as earlier if it comes earlier in the file.
+        """
+        if self.history is None or self.history_parts is None:
+            return self.history
         return history_before(self.history, self.history_parts, levels, ordered)
 
-    def _user_columns(self, history: pa.Array) -> Columns:
-        """The known users' prepared features with `history: (users,)` in the place of their own."""
-        if self.columns.get("user"):
-            return {**self.columns["user"], **self._prepare_history(history)}
-        table = add_history(self.dataset.users, history, self.model.user.histories)
-        return move_columns(self.model.user.prepare(table, "user", self.request_context()), self.device)
+    # Representations and scores
 
-    def _users(self, rows: np.ndarray) -> Tensor:
-        """What the interaction reads of the known users `rows: (users,)`."""
-        if "user" in self._known:
-            return self._known["user"][torch.from_numpy(rows).to(self.device)]
-        return represent_rows(self.model, "user", self.columns.get("user", {}), 0, rows, self._item_vectors())
+    @abstractmethod
+    def represent(self, records: Records) -> Tensor:
+        """Return what the scorer reads of each record: (rows, dim), or (rows, features, dim)."""
 
-    def _user_tokens(self, rows: np.ndarray) -> Tensor:
-        """(users, features, dim) the feature vectors of the known users `rows: (users,)`."""
-        if self.model.interaction.reads == "tokens":
-            return self._users(rows)
-        if TOKENS["user"] in self._known:
-            return self._known[TOKENS["user"]][torch.from_numpy(rows).to(self.device)]
-        return token_rows(self.model, "user", self.columns.get("user", {}), 0, rows, self._item_vectors())
+    @abstractmethod
+    def representations(self, side: Side) -> Tensor:
+        """Return what the scorer reads of every known user or item, computed once."""
 
-    def _vectors(self, side: Side, representation: Tensor) -> Tensor:
-        """One vector a row: in the dot-product space where the interaction has one, else as the tower made it."""
-        if representation.dim() == 3:
-            representation = representation.mean(1)
-        interaction = self.model.interaction
-        if not interaction.factorised:
-            return representation
-        return interaction.user_vectors(representation) if side == "user" else interaction.item_vectors(representation)
+    @abstractmethod
+    def user_representations(self, rows: np.ndarray) -> Tensor:
+        """Return what the scorer reads of the known users `rows: (users,)`."""
 
-    @contextmanager
-    def _inference(self) -> Any:
-        """No gradients; a model in training mode is put back into it.
+    @abstractmethod
+    def token_embeddings(self, side: Side) -> Tensor:
+        """Return (rows, features, dim), the feature vectors of every known user or item, computed once."""
 
-        A fitted model stays in evaluation mode, so that threads that ask it at once never switch modes.
+    @abstractmethod
+    def user_tokens(self, rows: np.ndarray) -> Tensor:
+        """Return (users, features, dim), the feature vectors of the known users `rows: (users,)`."""
+
+    @abstractmethod
+    def tokens(self, records: Records) -> Tensor:
+        """Return (rows, features, dim), the feature vectors of each record."""
+
+    @abstractmethod
+    def vectors(self, side: Side, representations: Tensor) -> Tensor:
+        """Return one vector a row: in the space where the dot product is the score if there is one, else the tower's output."""
+
+    def embeddings(self, side: Side) -> np.ndarray:
+        """Return the vectors (rows, dim) float32 of every known user or item. Raises InputError for a model without vectors."""
+        with torch.inference_mode():
+            return self.vectors(side, self.representations(side)).float().cpu().numpy()
+
+    @abstractmethod
+    def predict(self, users: Tensor, items: Tensor) -> dict[str, Tensor]:
+        """Return `score` (pairs,) and each head's prediction for pairs of representations, row by row."""
+
+    @abstractmethod
+    def similar_items(self, rows: np.ndarray) -> np.ndarray | None:
+        """Return (queries, items) the model's own similarity of items; None if it is the cosine of the embeddings."""
+
+    # Other data, other configs
+
+    @abstractmethod
+    def with_prepared_features(self) -> Self:
+        """Return this model with the features of its known users and items prepared again from `dataset`."""
+
+    def with_config(self, config: Config) -> Self:
+        """Return this model with another config, which may differ in what is not trained: pipeline, index, evaluation."""
+        changed = (*STATES, SEARCH) if config.index == self.config.index else (*STATES, SEARCH, INDEX)
+        return replace(self, config=config, computed=self.computed.without(*changed))
+
+    def saved_in(self, directory: Path, model_id: str) -> Self:
+        """Return this model with the folder and the id that it was saved with."""
+        return replace(self, directory=directory, model_id=model_id)
+
+    @abstractmethod
+    def with_items(self, records: Records) -> FittedModel:
+        """Return a model that also knows the new items among `records`, whose known ids keep their own records.
+
+        It shares the memory of this one.
+
+        Raises:
+            DataError: For ids of another type than the model's.
+            InputError: For a model that can only score the items it was trained on.
         """
-        training = self.model.training
-        if training:
-            self.model.eval()
-        try:
-            with torch.inference_mode():
-                yield
-        finally:
-            if training:
-                self.model.train()
 
-    def _known_rows(self, side: Side) -> Tensor:
-        """What the interaction reads of every known user or item, computed once."""
-        if side not in self._known:
-            vectors = self._item_vectors() if side == "user" else None
-            count = len(self.dataset.table(side))
-            self._known[side] = represent_rows(self.model, side, self.columns[side], count, item_vectors=vectors)
-        return self._known[side]
+    def unable(self, what: str, hint: str = TRAIN_TOWERS) -> InputError:
+        """Return the error for something that this type of model cannot do."""
+        return InputError(Fault("model", f"'{self.config.model.type}' has {what}.", hint, "unable"))
 
-    def _item_vectors(self) -> Tensor | None:
-        """(items, dim) what histories are made of; None where no feature is."""
-        if VECTORS not in self._known:
-            vectors = vectors_for_histories(self.model, self.columns.get("item", {}), self._known_rows("item"))
-            if vectors is None:
-                return None
-            self._known[VECTORS] = vectors
-        return self._known[VECTORS]
 
-    def _known_tokens(self, side: Side) -> Tensor:
-        """(rows, features, dim) the feature vectors of every known user or item, computed once."""
-        if self.model.interaction.reads == "tokens":
-            return self._known_rows(side)
-        if TOKENS[side] not in self._known:
-            vectors = self._item_vectors() if side == "user" else None
-            count = len(self.dataset.table(side))
-            self._known[TOKENS[side]] = token_rows(self.model, side, self.columns[side], count, item_vectors=vectors)
-        return self._known[TOKENS[side]]
+def new_items(known: Dataset, records: Records) -> Records:
+    """Return the records whose ids are not known, in the type of the known ids. Raises DataError for ids of another type."""
+    unknown = records.rows < 0
+    if of_other_type(records.ids, known.ids("item")):
+        kinds = type_name(known.ids("item")), show(records.ids[int(np.argmax(unknown))].as_py())
+        what = f"the ids of this model's items are {kinds[0]}; found {kinds[1]}."
+        raise DataError(Fault("/item_data/0/item_id", what, "Write all ids of one type.", "id type"))
+    ids = records.ids.filter(pa.array(unknown)).cast(known.ids("item").type)
+    table = records.required_table().filter(pa.array(unknown))
+    table = table.set_column(table.column_names.index("item_id"), "item_id", ids)
+    return replace(records, ids=ids, rows=records.rows[unknown], table=table)
 
-    def _represent(self, side: Side, source: Users) -> tuple[pa.Array, Tensor, np.ndarray]:
-        """Ids, what the interaction reads of each, and each one's row among the known (-1 if new).
 
-        A record with a known id and no feature at all stands for the known one.
-        """
-        records = self.read_records(side, source)
-        return records.ids, self._made(records, self._known_rows(side), represent_rows), records.rows
+def seen_pairs(learning: LearningData) -> tuple[Pairs, np.ndarray]:
+    """Return which items each user interacted with, and (pairs,) uint8 in which parts of the split (`Pairs.by_part`)."""
+    dataset = learning.dataset
+    return Pairs.by_part(dataset.user_rows, dataset.item_rows, learning.parts, len(dataset.users))
 
-    def _tokens(self, side: Side, source: Users) -> Tensor:
-        """(rows, features, dim) the feature vectors of each, as `_represent` reads them."""
-        make = represent_rows if self.model.interaction.reads == "tokens" else token_rows
-        return self._made(self.read_records(side, source), self._known_tokens(side), make)
 
-    def _made(self, records: Records, known: Tensor, make: Callable[..., Tensor]) -> Tensor:
-        """What `make` makes of the records, and `known: (known, ...)` of ids and of records that hold nothing else."""
-        side, rows = records.side, records.rows
-        if records.everyone:
-            return known
-        reads = side == "user" and self.model.has_history
-        changed = records.active if reads else np.zeros(len(rows), bool)
-        if records.table is None and not changed.any():
-            return known[torch.from_numpy(rows).to(self.device)]
-        bare = (rows >= 0) & records.bare
-        table = pa.table({f"{side}_id": records.ids}) if records.table is None else records.table
-        if (bare & changed).any():
-            table = completed(self.dataset.table(side), table, np.where(bare & changed, rows, -1), f"{side}_id")
-        vectors = None
-        if reads:
-            table = add_history(table, self._histories(records), self.model.user.histories)
-            vectors = self._item_vectors()
-        columns = move_columns(self.model.tower(side).prepare(table, side, records.context), self.device)
-        made = make(self.model, side, columns, len(rows), item_vectors=vectors)
-        same = bare & ~changed
-        if same.any():
-            made[torch.from_numpy(same).to(self.device)] = known[torch.from_numpy(rows[same]).to(self.device)]
-        return made
+def events_in(learning: LearningData, rows: np.ndarray, config: Config) -> Events:
+    """Return the interactions `rows` as events, by user and time, without dislikes."""
+    return events_of(learning.dataset, rows, learning.labels.negative, config.data.history)
 
-    def _histories(self, records: Records) -> pa.Array:
-        """(rows,) what users did: what is known of a known user, and what the request says."""
-        assert self.history is not None
-        if records.everyone:
-            return self.history
-        known = self.history.take(pa.array(records.rows, mask=records.rows < 0))
-        return known if records.brought is None else extended(known, records.brought)
+
+def histories_of(learning: LearningData, config: Config) -> tuple[pa.Array, np.ndarray]:
+    """Return (users,) list<EVENT>, all that each user did, and (events,) int8 the part of the split of each event."""
+    events = events_in(learning, np.arange(len(learning.dataset.interactions)), config)
+    return history_column(learning.dataset, events), parts_of_events(events, learning.parts)

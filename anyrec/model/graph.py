@@ -17,7 +17,6 @@ from torch.nn import functional
 from anyrec.core.config import Config
 from anyrec.core.errors import ConfigError, Fault
 from anyrec.data.dataset import Dataset, Side, rows_of
-from anyrec.data.labels import label_interactions
 from anyrec.model.towers import IDENTITY, SIDES, Tower
 
 WHERE = "/features/identity/graph_layers"
@@ -99,8 +98,8 @@ class _Mean(torch.autograd.Function):
         return ctx.graph.mean_of_layers(gradient), None
 
 
-def join_graph(config: Config, towers: dict[Side, Tower], dataset: Dataset, train: np.ndarray) -> None:
-    """Join both sides' id encoders, whose layers are built, to one graph of the positives among the `train` rows.
+def join_graph(config: Config, towers: dict[Side, Tower], dataset: Dataset, positives: np.ndarray) -> None:
+    """Join both sides' id encoders, whose layers are built, to one graph of the training positives.
 
     Does nothing where neither asks for `graph_layers`. Raises ConfigError where only one does, where they ask for
     different numbers, and for options of tables that are read row by row.
@@ -123,9 +122,8 @@ def join_graph(config: Config, towers: dict[Side, Tower], dataset: Dataset, trai
         )
         raise ConfigError(Fault(f"/training/optimizer/{name}", what, "Leave it out, or graph_layers."))
     joined: dict[Side, GraphEncoder] = {side: _identity(towers[side]) for side in SIDES}
-    rows = train[label_interactions(dataset, config.data).positive[train]]
-    users = rows_of(dataset.ids("user"), joined["user"].vocabulary)[dataset.user_rows[rows]]
-    items = rows_of(dataset.ids("item"), joined["item"].vocabulary)[dataset.item_rows[rows]]
+    users = rows_of(dataset.ids("user"), joined["user"].vocabulary)[dataset.user_rows[positives]]
+    items = rows_of(dataset.ids("item"), joined["item"].vocabulary)[dataset.item_rows[positives]]
     graph = Graph(joined["user"].start, joined["item"].start, (users, items), layers["user"] or 0)
     for side in SIDES:
         joined[side].propagate = partial(graph.vectors, side)

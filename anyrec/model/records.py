@@ -50,6 +50,12 @@ class Records:
         rows = self.rows[start : start + length]
         return Records(self.side, self.ids.slice(start, length), rows, table, self.context, brought)
 
+    def required_table(self) -> pa.Table:
+        """Return `table`. Raises ValueError if only ids were given."""
+        if self.table is None:
+            raise ValueError("only ids were given, no records")
+        return self.table
+
     @property
     def active(self) -> np.ndarray:
         """(rows,) bool: users of whom the request says what they did."""

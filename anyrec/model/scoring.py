@@ -1,103 +1,77 @@
-"""Scores and top-K lists in blocks of bounded memory, by the model's one scoring function."""
+"""Scores and top-K lists in blocks of bounded memory."""
 
 from __future__ import annotations
+
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from anyrec.data.dataset import Side
-from anyrec.model.towers import Columns, Model
-
-ROWS_AT_A_TIME = 4096
 CELLS_AT_A_TIME = 1 << 24
 """Numbers held at once while scoring: 64 MB of float32."""
 
 
-def represent_rows(
-    model: Model,
-    side: Side,
-    columns: Columns,
-    count: int,
-    rows: np.ndarray | None = None,
-    item_vectors: Tensor | None = None,
-) -> Tensor:
-    """What the interaction reads of `rows` (all `count` by default): (rows, dim) or (rows, features, dim).
+class Scorer(Protocol):
+    """Scores what represents users against what represents items: two towers or a classical model."""
 
-    item_vectors: (items, dim), as `vectors_for_histories` gives them, where users' features are made of them.
+    @property
+    def device(self) -> torch.device:
+        """The device that it computes on."""
+        ...
+
+    def score(self, users: Tensor, items: Tensor) -> Tensor:
+        """Return match scores (batch, items).
+
+        Args:
+            users: (batch, ...) representations of users.
+            items: (items, ...) representations shared by all users, or (batch, items, ...) each user's own.
+        """
+        ...
+
+    def pair_width(self, items: Tensor) -> int:
+        """Return how many numbers `score` holds for each pair of a user and an item while it computes."""
+        ...
+
+
+def score_blocks(scorer: Scorer, users: Tensor, items: Tensor) -> Tensor:
+    """Return the scores (users, items) of all with all.
+
+    Items are scored in blocks, so that an interaction that keeps a vector for each pair stays within bounded memory.
     """
-    return torch.cat([model.represent(side, columns, part, item_vectors) for part in _blocks(model, count, rows)])
-
-
-def token_rows(
-    model: Model,
-    side: Side,
-    columns: Columns,
-    count: int,
-    rows: np.ndarray | None = None,
-    item_vectors: Tensor | None = None,
-) -> Tensor:
-    """The feature vectors of `rows`, before fusion, absent ones replaced: (rows, features, dim). Arguments as of `represent_rows`."""
-    tower, parts = model.tower(side), []
-    for part in _blocks(model, count, rows):
-        given = None if item_vectors is None else model.read_histories(side, columns, part, item_vectors)
-        parts.append(tower.filled_tokens(columns, part, given))
-    return torch.cat(parts)
-
-
-def _blocks(model: Model, count: int, rows: np.ndarray | None) -> tuple[Tensor, ...]:
-    """`rows`, or all `count`, on the model's device in blocks."""
-    device = next(model.parameters()).device
-    index = torch.arange(count, device=device) if rows is None else torch.from_numpy(rows).to(device)
-    return index.split(ROWS_AT_A_TIME)
-
-
-def vectors_for_histories(model: Model, columns: Columns, represented: Tensor) -> Tensor | None:
-    """(items, dim) the item tower's vectors, which histories are made of; None where no feature is.
-
-    columns: of the items; represented: (items, ...) what the interaction reads of them, which often is the same.
-    """
-    if not model.has_history:
-        return None
-    return represented if model.interaction.reads == "vectors" else tower_vectors(model, columns, len(represented))
-
-
-def tower_vectors(model: Model, columns: Columns, count: int) -> Tensor:
-    """(items, dim) what the item tower makes of its first `count` rows."""
-    return torch.cat([model.item(columns, part) for part in _blocks(model, count, None)])
-
-
-def score_blocks(model: Model, users: Tensor, items: Tensor) -> Tensor:
-    """(users, items) scores of all with all; blocked so that an interaction that keeps a vector a pair stays bounded."""
-    width = (
-        1 if model.interaction.factorised else 4 * model.interaction.dim * (items.shape[1] if items.dim() == 3 else 1)
-    )
-    block = max(1, CELLS_AT_A_TIME // max(1, width * len(users)))
+    block = max(1, CELLS_AT_A_TIME // max(1, scorer.pair_width(items) * len(users)))
     if block >= len(items):
-        return model.score(users, items)
-    return torch.cat([model.score(users, part) for part in items.split(block)], 1)
+        return scorer.score(users, items)
+    return torch.cat([scorer.score(users, part) for part in items.split(block)], 1)
 
 
 def rank_rows(
-    model: Model,
+    scorer: Scorer,
     users: Tensor,
     items: Tensor,
     k: int,
     exclude: tuple[np.ndarray, np.ndarray] | None = None,
     allowed: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Top-K lists, as flat arrays: row of the user, row of the item, score, rank from 1.
+    """Return top-K lists as flat arrays: row of the user, row of the item, score, rank from 1.
 
-    exclude: (pairs,) user rows, ascending, and (pairs,) item rows never to list. allowed: (items,) or (users, items) bool.
     A user with fewer than k eligible items gets them all. Ties go to the lower item row.
+
+    Args:
+        scorer: Scores users against items.
+        users: (users, ...) representations.
+        items: (items, ...) representations.
+        k: Items for each user.
+        exclude: (pairs,) user rows, ascending, and (pairs,) item rows never to list.
+        allowed: (items,) or (users, items) bool, the items that may be listed.
     """
     block = max(1, CELLS_AT_A_TIME // max(1, len(items)))
     found = []
-    barred = None if allowed is None else torch.from_numpy(~allowed).to(items.device)
+    excluded = None if allowed is None else torch.from_numpy(~allowed).to(items.device)
     for start in range(0, len(users), block):
-        scores = score_blocks(model, users[start : start + block], items).float().clone()
-        if barred is not None:
-            scores.masked_fill_(barred if barred.dim() == 1 else barred[start : start + block], -torch.inf)
+        scores = score_blocks(scorer, users[start : start + block], items).float().clone()
+        if excluded is not None:
+            scores.masked_fill_(excluded if excluded.dim() == 1 else excluded[start : start + block], -torch.inf)
         if exclude is not None:
             low, high = np.searchsorted(exclude[0], [start, start + block])
             rows = torch.from_numpy(exclude[0][low:high] - start).to(items.device)

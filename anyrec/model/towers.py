@@ -140,6 +140,17 @@ class Model(nn.Module):
         self.interaction = interaction
         self.heads = nn.ModuleDict(heads)
 
+    @property
+    def device(self) -> torch.device:
+        """The device of the weights."""
+        return next(self.parameters()).device
+
+    def pair_width(self, items: Tensor) -> int:
+        """Return how many numbers `score` holds for each pair: an interaction without a dot product keeps vectors of pairs."""
+        if self.interaction.factorised:
+            return 1
+        return 4 * self.interaction.dim * (items.shape[1] if items.dim() == 3 else 1)
+
     def tower(self, side: Side) -> Tower:
         return self.user if side == "user" else self.item
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -15,16 +15,14 @@ from torch import Tensor
 from anyrec.core.contracts import Params as Options
 from anyrec.data.list_columns import flat
 from anyrec.data.split import position_from_end
-
-if TYPE_CHECKING:
-    from anyrec.recommender import Recommender
+from anyrec.model.fitted import FittedModel, ModelData
 
 
 @dataclass
 class Request:
     """Whom lists are made for. Made in blocks of users, so that (users, items) of it is bounded.
 
-    recommender: the model, and the records it knows (`dataset.items`, `dataset.users`, `seen`). ids: (users,) their ids.
+    model: the model, and the records it knows (`dataset.items`, `dataset.users`, `seen`). ids: (users,) their ids.
     users: their records, a known user's completed with what is known. rows: (users,) row among the known, -1 for a new one.
     represented: (users, ...) what the interaction reads. history: (users,) lists of `anyrec.data.histories.EVENT` or None; seen: (pairs,)
     rows of the request, ascending, and the item rows each has interacted with. context: values of this moment, as the request gave them.
@@ -34,7 +32,7 @@ class Request:
     tokens: (users, features, dim) the users' feature vectors, where a ranker reads them.
     """
 
-    recommender: Recommender
+    model: FittedModel
     ids: pa.Array
     users: pa.Table
     rows: np.ndarray
@@ -62,7 +60,7 @@ class Request:
     @property
     def items(self) -> pa.Table:
         """The records of all items that may be listed, one row an item."""
-        return self.recommender.dataset.items
+        return self.model.dataset.items
 
 
 @dataclass(frozen=True)
@@ -107,14 +105,14 @@ class Source:
         """Whether the scores of what it brings for this request are the model's own."""
         return self.scored
 
-    def check(self, recommender: Recommender) -> None:
+    def check(self, model: ModelData) -> None:
         """Raises ConfigError where an option does not fit the data, with every such fault, at a pointer from its own options."""
 
-    def fit(self, recommender: Recommender, rows: np.ndarray) -> None:
+    def fit(self, model: FittedModel, rows: np.ndarray) -> None:
         """Learn what the source needs.
 
         Args:
-            rows: (pairs,) interactions of `recommender.dataset`: the positives that the model learned from, one for each
+            rows: (pairs,) interactions of `model.dataset`: the positives that the model learned from, one for each
                 user-item pair (its latest), in file order.
         """
 
@@ -125,8 +123,8 @@ class Source:
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """Take back what `state` returned."""
 
-    def check_restored(self, recommender: Recommender) -> None:
-        """Called after `restore`. Raises ValueError if what was restored does not fit the recommender's users and items."""
+    def check_restored(self, model: FittedModel) -> None:
+        """Called after `restore`. Raises ValueError if what was restored does not fit the model's users and items."""
 
     def retrieve(self, request: Request, k: int, allowed: np.ndarray | None) -> Lists:
         """allowed: (items,) or (users, items) bool, what may be brought; None for all.
@@ -153,7 +151,7 @@ class Rule:
     def __init__(self, params: BaseModel | None = None):
         self.params: Any = params if params is not None else type(self).Params()
 
-    def check(self, recommender: Recommender) -> None:
+    def check(self, model: ModelData) -> None:
         """Raises ConfigError where an option does not fit the data, with every such fault, at a pointer from its own options."""
 
     def allowed(self, request: Request) -> np.ndarray | None:

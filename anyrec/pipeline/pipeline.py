@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +15,7 @@ import torch
 from anyrec.core.config import PipelineConfig
 from anyrec.core.discovery import Registry
 from anyrec.core.errors import AnyrecError, ConfigError, Fault, InputError
+from anyrec.model.fitted import FittedModel, ModelData
 from anyrec.model.scoring import CELLS_AT_A_TIME, rank_rows, score_blocks
 from anyrec.pipeline.candidate_lists import (
     Merged,
@@ -31,9 +32,6 @@ from anyrec.pipeline.contracts import Lists, Request, Rule, Source
 from anyrec.pipeline.ranking.ranker import Candidates, Ranker
 from anyrec.pipeline.requests import make_requests
 from anyrec.pipeline.trace import Trace
-
-if TYPE_CHECKING:
-    from anyrec.recommender import Recommender
 
 STAGES = ("represent", "filter", "retrieve", "rank", "rerank")
 T = TypeVar("T")
@@ -108,7 +106,7 @@ class Pipeline:
         self.source_names = _names(self.sources)
         self.rule_names = _names(self.rules)
 
-    def check(self, recommender: Recommender) -> None:
+    def check(self, model: ModelData) -> None:
         """Raises ConfigError where options do not fit the data, with the faults of all components."""
         faults = []
         for folder, components in (
@@ -117,18 +115,18 @@ class Pipeline:
         ):
             for n, component in enumerate(components):
                 try:
-                    component.check(recommender)
+                    component.check(model)
                 except ConfigError as error:
                     faults += [replace(fault, where=f"{folder}/{n}{fault.where}") for fault in error.faults]
-        if self.config.rank is not None and not recommender.has_vectors:
-            what = f"a ranker reads feature vectors, and '{recommender.config.model.type}' has none."
+        if self.config.rank is not None and not model.has_vectors:
+            what = f"a ranker reads feature vectors, and '{model.config.model.type}' has none."
             faults.append(Fault("/pipeline/rank", what, "Leave the ranker out, or train a two_tower."))
         if faults:
             raise ConfigError(list(dict.fromkeys(faults)))
 
     def answer(
         self,
-        recommender: Recommender,
+        model: FittedModel,
         users: Any = None,
         k: int = 10,
         *,
@@ -138,7 +136,7 @@ class Pipeline:
         now: int | None = None,
         trace: bool = False,
     ) -> Answer:
-        """The lists of `users`, as `Recommender.recommend` takes them. candidates: (items,) bool, the only ones to list."""
+        """The lists of `users`, as `FittedModel.recommend` takes them. candidates: (items,) bool, the only ones to list."""
         clock, tables, warnings = Clock(), [], []
         kept = Trace(self.source_names) if trace else None
         options = {
@@ -148,19 +146,19 @@ class Pipeline:
             "now": now,
             "trace": kept,
         }
-        for request, lists in self.blocks(recommender, users, k, clock, **options):
+        for request, lists in self.blocks(model, users, k, clock, **options):
             tables.append(as_table(request, lists))
             warnings += request.warnings
         return Answer(
-            pa.concat_tables(tables) if tables else no_table(recommender),
+            pa.concat_tables(tables) if tables else no_table(model),
             clock.milliseconds(),
             list(dict.fromkeys(warnings)),
-            None if kept is None else kept.table(recommender),
+            None if kept is None else kept.table(model),
         )
 
     def blocks(
         self,
-        recommender: Recommender,
+        model: FittedModel,
         users: Any,
         k: int,
         clock: Clock,
@@ -173,7 +171,7 @@ class Pipeline:
     ) -> Iterator[tuple[Request, Lists]]:
         """The users block by block, each with its lists. Arguments as of `answer`."""
         options = {"exclude_seen": exclude_seen, "context": context, "now": now, "tokens": self.ranker is not None}
-        requests = make_requests(recommender, users, **options)
+        requests = make_requests(model, users, **options)
         while True:
             with clock.of("represent"):
                 request = next(requests, None)
@@ -236,7 +234,7 @@ class Pipeline:
         for _, mask in masks:
             request.allowed = mask if request.allowed is None else request.allowed & mask
         if trace is not None:
-            with request.recommender._inference():
+            with torch.inference_mode():
                 trace.begin(request, masks, _own_best(request, k, None), k)
 
     def _retrieve(self, request: Request, k: int, shown: np.ndarray | None, trace: Trace | None) -> Candidates:
@@ -255,7 +253,7 @@ class Pipeline:
         merged = merge(brought, width, len(request.items))
         lacking = _lacking(merged.items, shown, k, len(request.items))
         if lacking.any():
-            with request.recommender._inference():
+            with torch.inference_mode():
                 more = _own_best(request, k, shown, lacking)
             merged = _fill_up(merged, more, width, len(request.items))
         if len(brought) == 1 and self.sources[0].in_model_order(request) and not lacking.any():
@@ -325,15 +323,15 @@ def as_table(request: Request, lists: Lists) -> pa.Table:
     return pa.table(
         {
             "user_id": request.ids.take(pa.array(rows)),
-            "item_id": request.recommender.dataset.ids("item").take(pa.array(lists.items[rows, places])),
+            "item_id": request.model.dataset.ids("item").take(pa.array(lists.items[rows, places])),
             "score": pa.array(lists.scores[rows, places]),
             "rank": pa.array(places + 1),
         }
     )
 
 
-def no_table(recommender: Recommender) -> pa.Table:
-    ids = {f"{side}_id": recommender.dataset.ids(side).slice(0, 0) for side in ("user", "item")}
+def no_table(model: FittedModel) -> pa.Table:
+    ids = {f"{side}_id": model.dataset.ids(side).slice(0, 0) for side in ("user", "item")}
     return pa.table({**ids, "score": pa.array([], pa.float32()), "rank": pa.array([], pa.int64())})
 
 
@@ -360,12 +358,12 @@ def _lacking(items: np.ndarray, shown: np.ndarray | None, k: int, num_items: int
 
 def _own_best(request: Request, k: int, shown: np.ndarray | None, users: np.ndarray | None = None) -> Lists:
     """The model's k best of what may be shown, of all items scored. users: (users,) bool, those who get a list; by default all."""
-    recommender = request.recommender
+    model = request.model
     wanted = np.arange(len(request.rows)) if users is None else np.flatnonzero(users)
     if shown is not None and shown.ndim == 2:
         shown = shown[wanted]
     represented = request.represented[torch.from_numpy(wanted).to(request.represented.device)]
-    found = rank_rows(recommender.model, represented, recommender._known_rows("item"), k, None, shown)
+    found = rank_rows(model.scorer, represented, model.representations("item"), k, None, shown)
     return lists_of_ranks(wanted[found[0]], *found[1:], len(request.rows))
 
 
@@ -385,7 +383,7 @@ def _fill_up(merged: Merged, more: Lists, width: int, num_items: int) -> Merged:
 
 def _in_model_order(request: Request, merged: Merged) -> Candidates:
     """The candidates by the model's own score, equal ones by their best place in a source."""
-    with request.recommender._inference():
+    with torch.inference_mode():
         scores = np.where(merged.items >= 0, model_scores(request, merged.items), -np.inf).astype(np.float32)
     order = descending(scores)
     lists = Lists(np.take_along_axis(merged.items, order, 1), np.take_along_axis(scores, order, 1))
@@ -399,13 +397,13 @@ def model_scores(request: Request, items: np.ndarray) -> np.ndarray:
     Where vectors make the score and the lists are a good part of the catalogue, one matrix product of all with all is less work
     than gathering a vector for each entry.
     """
-    recommender, users = request.recommender, request.represented
-    model, known = recommender.model, recommender._known_rows("item")
+    model, users = request.model, request.represented
+    scorer, known = model.scorer, model.representations("item")
     wanted = torch.from_numpy(np.maximum(items, 0)).to(users.device)
     if not items.shape[1]:
         return np.empty(items.shape, np.float32)
-    if model.interaction.factorised and 8 * items.shape[1] >= len(known):
-        return score_blocks(model, users, known).gather(1, wanted).float().cpu().numpy()
+    if model.factorised and 8 * items.shape[1] >= len(known):
+        return score_blocks(scorer, users, known).gather(1, wanted).float().cpu().numpy()
     size = max(1, CELLS_AT_A_TIME // (items.shape[1] * int(np.prod(known.shape[1:]))))
     parts = zip(users.split(size), wanted.split(size), strict=True)
-    return torch.cat([model.score(u, known[i]) for u, i in parts]).float().cpu().numpy()
+    return torch.cat([scorer.score(u, known[i]) for u, i in parts]).float().cpu().numpy()

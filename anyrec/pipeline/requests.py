@@ -4,32 +4,30 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from anyrec.data.split import Part
 from anyrec.evaluation.held_out import HeldOut
+from anyrec.model.fitted import FittedModel
 from anyrec.model.records import completed
 from anyrec.pipeline.contracts import Request
-from anyrec.retrieval.model_index import catalogue_of
-
-if TYPE_CHECKING:
-    from anyrec.recommender import Recommender
+from anyrec.retrieval.model_index import item_index, share_index
 
 CELLS = 1 << 24
 """Numbers of (users, items) held at once: what a block of users is made by."""
 MOST_USERS = 1024
 
 
-def block_size(recommender: Recommender) -> int:
+def block_size(model: FittedModel) -> int:
     """Users of one block."""
-    return int(np.clip(CELLS // max(1, len(recommender.dataset.items)), 1, MOST_USERS))
+    return int(np.clip(CELLS // max(1, len(model.dataset.items)), 1, MOST_USERS))
 
 
 def make_requests(
-    recommender: Recommender,
+    model: FittedModel,
     users: Any,
     *,
     exclude_seen: bool = True,
@@ -37,30 +35,29 @@ def make_requests(
     now: int | None = None,
     tokens: bool = False,
 ) -> Iterator[Request]:
-    """users: as `Recommender.recommend` takes them. now: microseconds since 1970, by default this moment.
+    """users: as `FittedModel.recommend` takes them. now: microseconds since 1970, by default this moment.
 
     tokens: whether a ranker reads the users' feature vectors. The same seed and moment draw the same.
     """
     now = time.time_ns() // 1000 if now is None else now
-    records = recommender.read_records("user", users)
-    with recommender._inference():
-        ids, represented, _ = recommender._represent("user", records)
-        vectors = recommender._tokens("user", records) if tokens else None
-    size = block_size(recommender)
-    for start in range(0, len(ids), size):
+    records = model.read_records("user", users)
+    represented = model.represent(records)
+    vectors = model.tokens(records) if tokens else None
+    size = block_size(model)
+    for start in range(0, len(records.ids), size):
         part = records.slice(start, size)
-        seen = recommender._had(part)
+        seen = model.seen_of(part)
         yield Request(
-            recommender,
+            model,
             part.ids,
-            completed(recommender.dataset.users, part.table, part.rows),
+            completed(model.dataset.users, part.table, part.rows),
             part.rows,
             represented[start : start + size],
             seen,
             dict(context or {}),
             now,
-            np.random.default_rng([recommender.config.seed, now % 2**64, start]),
-            None if recommender.history is None else recommender._histories(part),
+            np.random.default_rng([model.config.seed, now % 2**64, start]),
+            None if model.history is None else model.history_of(part),
             warnings=[] if start else list(records.context.warnings),
             exclude=seen if exclude_seen else None,
             tokens=None if vectors is None else vectors[start : start + size],
@@ -68,7 +65,7 @@ def make_requests(
 
 
 def requests_before(
-    recommender: Recommender, part: Part, held: HeldOut, *, tokens: bool = False
+    model: FittedModel, part: Part, held: HeldOut, *, tokens: bool = False
 ) -> Iterator[tuple[np.ndarray, Request]]:
     """The users with something held out, as they were before it: (users,) their rows, and the request that would have served them.
 
@@ -77,15 +74,15 @@ def requests_before(
         tokens: whether a ranker reads the users' feature vectors.
     """
     rows = np.flatnonzero(held.targets.counts())
-    state = recommender.before(part)
-    state.catalogue = catalogue_of(recommender)
-    now, size = _moment_before(recommender, part), block_size(recommender)
+    index = item_index(model)
+    state = model.before(part)
+    share_index(state, index)
+    now, size = _moment_before(model, part), block_size(model)
     for start in range(0, len(rows), size):
         here = rows[start : start + size]
-        with state._inference():
-            represented = state._users(here)
-            made = state._user_tokens(here) if tokens else None
-        seen = state._seen_by(here)
+        represented = state.user_representations(here)
+        made = state.user_tokens(here) if tokens else None
+        seen = state.seen_by(here)
         yield (
             here,
             Request(
@@ -97,7 +94,7 @@ def requests_before(
                 seen,
                 {},
                 now,
-                np.random.default_rng([recommender.config.seed, now, start]),
+                np.random.default_rng([model.config.seed, now, start]),
                 None if state.history is None else state.history.take(pa.array(here)),
                 exclude=seen if held.exclude_seen else None,
                 tokens=made,
@@ -105,12 +102,11 @@ def requests_before(
         )
 
 
-def _moment_before(recommender: Recommender, part: Part) -> int:
+def _moment_before(model: FittedModel, part: Part) -> int:
     """When the last interaction before a part happened, in microseconds since 1970; 0 where there are no times."""
-    split = recommender.split
-    assert split is not None
+    split = model.required_learning().split
     rows = split.train if part == "validation" else np.concatenate([split.train, split.validation])
-    return max(0, int(recommender.dataset.times[rows].max(initial=0)))
+    return max(0, int(model.dataset.times[rows].max(initial=0)))
 
 
 def liked_pairs(request: Request) -> tuple[np.ndarray, np.ndarray]:

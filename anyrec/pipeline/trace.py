@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from anyrec.model.fitted import FittedModel
 from anyrec.pipeline.candidate_lists import is_open
 from anyrec.pipeline.contracts import Lists, Request
 from anyrec.pipeline.ranking.ranker import Candidates
-
-if TYPE_CHECKING:
-    from anyrec.recommender import Recommender
 
 TURN = {"barred": 0, "source": 1, "stage": 2, "moved": 3, "removed": 3, "added": 3, "logged": 4}
 """In which order a user's events stand."""
@@ -89,13 +87,13 @@ class Trace:
             self._add("logged", logged.name, logged.users[here], logged.items[here], score=logged.values[here])
         self.tables.append(self._block(request))
 
-    def table(self, recommender: Recommender) -> pa.Table:
+    def table(self, model: FittedModel) -> pa.Table:
         if self.tables:
             return pa.concat_tables(self.tables)
         empty = np.empty(0, np.int64)
         self.parts = []
         self._add("barred", "", empty, empty)
-        ids = {f"{side}_id": recommender.dataset.ids(side).slice(0, 0) for side in ("user", "item")}
+        ids = {f"{side}_id": model.dataset.ids(side).slice(0, 0) for side in ("user", "item")}
         return pa.table({**ids, **_columns(self.parts)})
 
     def _block(self, request: Request) -> pa.Table:
@@ -104,7 +102,7 @@ class Trace:
         items = np.concatenate([part["item"] for part in self.parts])
         ids = {
             "user_id": request.ids.take(pa.array(rows)),
-            "item_id": request.recommender.dataset.ids("item").take(pa.array(items)),
+            "item_id": request.model.dataset.ids("item").take(pa.array(items)),
         }
         turns = np.concatenate([np.full(len(part["row"]), TURN[part["kind"]]) for part in self.parts])
         return pa.table({**ids, **_columns(self.parts)}).take(pa.array(np.lexsort((turns, rows))))

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from anyrec.core.config import Component, Config
 from anyrec.core.discovery import Registry
 from anyrec.core.errors import MissingDependency
 from anyrec.core.progress import progress_bar
 from anyrec.data.dataset import Dataset
+from anyrec.model.fitted import FittedModel
+from anyrec.training.fit import fit_like
 
-if TYPE_CHECKING:
-    from anyrec.recommender import Recommender
 
-
-def fit_baselines(recommender: Recommender, progress: bool = True) -> tuple[dict[str, Recommender], list[str]]:
+def fit_baselines(model: FittedModel, progress: bool = True) -> tuple[dict[str, FittedModel], list[str]]:
     """Each baseline by name, and why one is missing. They learn from exactly what the model learned from."""
-    names, notes = choose(recommender.dataset, recommender.config, recommender.registry)
-    fitted: dict[str, Recommender] = {}
+    names, notes = choose(model.dataset, model.config, model.registry)
+    fitted: dict[str, FittedModel] = {}
     with progress_bar("baselines", len(names), progress) as bar:
         for name in names:
-            config = recommender.config.model_copy(update={"model": Component(type=name), "name": name})
+            config = model.config.model_copy(update={"model": Component(type=name), "name": name})
             try:
-                fitted[name] = recommender.fit_beside(config)
+                fitted[name] = fit_like(model, config).model
             except MissingDependency as error:
                 notes.append(f"The baseline {name} is not measured: {error}.")
             bar.advance()

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from scipy import sparse
 
 from anyrec.data.dataset import Dataset, Side
+from anyrec.data.item_facts import FEWEST, MOST, indicators
 from anyrec.evaluation.list_metrics import Catalogue
-from anyrec.evaluation.measure import FEWEST, MOST, Measured, indicators
+from anyrec.evaluation.measure import Measured
 from anyrec.evaluation.statistics import holm, pearson
+from anyrec.model.fitted import FittedModel
 from anyrec.model.scoring import score_blocks
-from anyrec.model.towers import SIDES, Model
-
-if TYPE_CHECKING:
-    from anyrec.recommender import Recommender
+from anyrec.model.towers import SIDES
 
 NEIGHBOURS = 10
 MOST_ROWS = 20_000
@@ -51,18 +50,18 @@ class Correlation(NamedTuple):
     n: int
 
 
-def embeddings(recommender: Recommender) -> dict[Side, Embeddings]:
+def embeddings(model: FittedModel) -> dict[Side, Embeddings]:
     """Both sides' vectors; none where the model has none."""
-    if not isinstance(recommender.model, Model):
+    if not model.has_vectors:
         return {}
     found: dict[Side, Embeddings] = {}
-    rng = np.random.default_rng(recommender.config.seed)
-    with recommender._inference():
+    rng = np.random.default_rng(model.config.seed)
+    with torch.inference_mode():
         for side in SIDES:
-            count = len(recommender.dataset.table(side))
+            count = len(model.dataset.table(side))
             rows = np.arange(count) if count <= MOST_ROWS else np.sort(rng.choice(count, MOST_ROWS, replace=False))
-            known = recommender._known_rows(side)[torch.from_numpy(rows).to(recommender.device)]
-            found[side] = Embeddings(rows, recommender._vectors(side, known).float().cpu().numpy())
+            known = model.representations(side)[torch.from_numpy(rows).to(model.device)]
+            found[side] = Embeddings(rows, model.vectors(side, known).float().cpu().numpy())
     return found
 
 
@@ -113,22 +112,22 @@ def alignment(dataset: Dataset, side: Side, found: Embeddings) -> list[Alignment
     return sorted(results, key=lambda one: one.any - one.same)
 
 
-def correlations(recommender: Recommender, whole: Measured, catalogue: Catalogue) -> list[Correlation]:
+def correlations(model: FittedModel, whole: Measured, catalogue: Catalogue) -> list[Correlation]:
     """Features that go with the scores, the strongest first, Holm-corrected over all that were tested.
 
     Of an item: its mean score over a sample of the tested users, each user's scores standardised. Of a user: the mean number of
     users who had what the top of their list holds, which tells whom the model gives the beaten track.
     """
-    dataset, model = recommender.dataset, recommender.model
+    dataset = model.dataset
     if not len(whole.ranking.users):
         return []
-    rng = np.random.default_rng(recommender.config.seed)
+    rng = np.random.default_rng(model.config.seed)
     users = np.sort(rng.permutation(whole.ranking.users)[:SCORED_USERS])
     total = np.zeros(len(dataset.items))
-    with recommender._inference():
-        items = recommender._known_rows("item")
+    with torch.inference_mode():
+        items = model.representations("item")
         for part in np.array_split(users, max(1, len(users) * len(dataset.items) >> 24)):
-            scores = score_blocks(model, recommender._users(part), items).float()
+            scores = score_blocks(model.scorer, model.user_representations(part), items).float()
             spread = scores.std(1, keepdim=True).clamp(min=1e-9)
             total += ((scores - scores.mean(1, keepdim=True)) / spread).sum(0).double().cpu().numpy()
     trained = np.flatnonzero(catalogue.rankable)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import base64
 import io
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from anyrec.data.dataset import Dataset
-from anyrec.data.labels import label_interactions
-from anyrec.data.split import PARTS, Part, part_of_each, time_order
-from anyrec.evaluation.measure import Measured, indicators
-
-if TYPE_CHECKING:
-    from anyrec.recommender import Recommender
+from anyrec.data.item_facts import indicators, title_of
+from anyrec.data.split import PARTS, Part, time_order
+from anyrec.evaluation.measure import Measured
+from anyrec.model.fitted import FittedModel
 
 PEOPLE, HISTORY, SHOWN = 6, 6, 6
 PICTURE = 96
@@ -40,16 +38,16 @@ class Example(NamedTuple):
     likeness: float | None
 
 
-def examples(recommender: Recommender, part: Part, whole: Measured, category: str | None) -> list[Example]:
+def examples(model: FittedModel, part: Part, whole: Measured, category: str | None) -> list[Example]:
     """A few tested users: half of them drawn from those with a hit among what is shown, half from all; the seed decides."""
-    dataset, ranking = recommender.dataset, whole.ranking
+    dataset, ranking = model.dataset, whole.ranking
     if not len(ranking.users):
         return []
-    rng = np.random.default_rng(recommender.config.seed)
+    rng = np.random.default_rng(model.config.seed)
     lucky = np.unique(ranking.targets[ranking.ranks <= SHOWN])
     chosen = list(rng.permutation(lucky)[: PEOPLE // 2])
     chosen += [user for user in rng.permutation(ranking.users) if user not in chosen][: PEOPLE - len(chosen)]
-    latest = _latest(recommender, part, np.array(chosen))
+    latest = _latest(model, part, np.array(chosen))
     traits = None if category is None else indicators(dataset, "item", category)[0]
     found = []
     for user in chosen:
@@ -64,8 +62,8 @@ def examples(recommender: Recommender, part: Part, whole: Measured, category: st
         found.append(
             Example(
                 _person(dataset, int(user)),
-                [_item(recommender, int(row), category, False) for row in history[:HISTORY]],
-                [_item(recommender, int(row), category, bool(np.isin(row, held_out))) for row in shown],
+                [_item(model, int(row), category, False) for row in history[:HISTORY]],
+                [_item(model, int(row), category, bool(np.isin(row, held_out))) for row in shown],
                 [title_of(dataset, int(row)) for row in held_out[:HISTORY]],
                 likeness,
             )
@@ -73,22 +71,11 @@ def examples(recommender: Recommender, part: Part, whole: Measured, category: st
     return found
 
 
-def title_of(dataset: Dataset, row: int) -> str:
-    """An item's title or name; its id where it has neither."""
-    for name in ("text.title", "text.name"):
-        if name in dataset.items.column_names:
-            value = dataset.items.column(name)[row].as_py()
-            if value:
-                return value if isinstance(value, str) else value[0]
-    return str(dataset.ids("item")[row].as_py())
-
-
-def _latest(recommender: Recommender, part: Part, users: np.ndarray) -> dict[int, np.ndarray]:
+def _latest(model: FittedModel, part: Part, users: np.ndarray) -> dict[int, np.ndarray]:
     """The items that each user had before `part`, the latest first."""
-    dataset, split = recommender.dataset, recommender.split
-    assert split is not None
-    positive = label_interactions(dataset, recommender.config.data).positive
-    known = positive & (part_of_each(dataset, split, positive) < PARTS.index(part))
+    learning = model.required_learning()
+    dataset = learning.dataset
+    known = learning.labels.positive & (learning.parts < PARTS.index(part))
     order = time_order(dataset)
     order = order[(known & np.isin(dataset.user_rows, users))[order]][::-1]
     found = {}
@@ -110,25 +97,25 @@ def _person(dataset: Dataset, row: int) -> str:
     return f"{dataset.ids('user')[row].as_py()}" + (f" ({'; '.join(told)})" if told else "")
 
 
-def _item(recommender: Recommender, row: int, category: str | None, hit: bool) -> Item:
-    dataset = recommender.dataset
+def _item(model: FittedModel, row: int, category: str | None, hit: bool) -> Item:
+    dataset = model.dataset
     value = None if category is None else dataset.items.column(category)[row].as_py()
     about = ", ".join(value) if isinstance(value, list) else str(value or "")
-    return Item(title_of(dataset, row), about, _picture(recommender, row), hit)
+    return Item(title_of(dataset, row), about, _picture(model, row), hit)
 
 
-def _picture(recommender: Recommender, row: int) -> str:
+def _picture(model: FittedModel, row: int) -> str:
     """The item's first picture as a data URL; nothing where it has none that can be read."""
     from anyrec.data.images import ImageFault, open_image
 
-    for name in recommender.dataset.features("item"):
+    for name in model.dataset.features("item"):
         if not name.startswith("image."):
             continue
-        value = recommender.dataset.items.column(name)[row].as_py()
+        value = model.dataset.items.column(name)[row].as_py()
         file = value[0] if isinstance(value, list) and value else value
         if not isinstance(file, str):
             continue
-        context, side = recommender.context, PICTURE * 2
+        context, side = model.context, PICTURE * 2
         try:
             small = open_image(file, context.root, allow_outside_root=context.allow_outside_root, side=side)
         except ImageFault:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from anyrec.data.item_facts import indicators
 from anyrec.evaluation import sampled
-from anyrec.evaluation.measure import Measured, indicators
+from anyrec.evaluation.measure import Measured
 from anyrec.evaluation.statistics import Comparison, Interval
 from anyrec.report import figures
 from anyrec.report.diagnostics import norms
@@ -121,11 +122,10 @@ def _comparison(study: Study) -> Section:
 
 def _information(study: Study) -> list[str]:
     """Which models read the validation interactions at test time, and which know the training interactions alone."""
-    recommender = study.recommender
-    assert recommender.split is not None
-    if study.part != "test" or recommender.refitted or not len(recommender.split.validation):
+    model = study.recommender.model
+    if study.part != "test" or model.refitted or not len(model.required_learning().split.validation):
         return []
-    models = {study.model.name: recommender, **study.fitted}
+    models = {study.model.name: model, **study.fitted}
     reading = [name for name, one in models.items() if one.reads_history]
     others = [name for name in models if name not in reading]
     if not reading or not others:
@@ -298,9 +298,8 @@ def _data(study: Study) -> Section:
 
 
 def _method(study: Study) -> Section:
-    recommender = study.recommender
-    split, config = recommender.split, recommender.config
-    assert split is not None
+    config = study.recommender.config
+    split = study.recommender.model.required_learning().split
     among = "all items" if config.evaluation.candidates == "all" else "all items that occur in an interaction"
     among = (
         among

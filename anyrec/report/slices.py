@@ -7,8 +7,9 @@ from typing import NamedTuple
 import numpy as np
 
 from anyrec.data.dataset import Dataset
+from anyrec.data.item_facts import FEWEST, indicators
 from anyrec.evaluation.list_metrics import Catalogue
-from anyrec.evaluation.measure import FEWEST, Measured, indicators
+from anyrec.evaluation.measure import Measured
 from anyrec.evaluation.ranking import Ranking, metrics_by_user
 from anyrec.evaluation.statistics import Interval, intervals
 

@@ -1,70 +1,77 @@
-"""The index of a recommender's items: made once, saved and loaded with the model it belongs to."""
+"""The index over a model's item vectors: built when it is first searched, saved and loaded with its model."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from anyrec.core.errors import ModelError
+from anyrec.model.fitted import INDEX, FittedModel
 from anyrec.retrieval.item_index import ItemIndex
-
-if TYPE_CHECKING:
-    from anyrec.recommender import Recommender
 
 FOLDER = "index"
 SMALL = 20_000
-"""Items up to which all are scored at once where exact search is asked for: one matrix product, and no copy of the vectors."""
+"""Up to this many items all are scored at once if exact search is configured: one matrix product, and no copy of the vectors."""
 
 
-def catalogue_of(recommender: Recommender) -> ItemIndex | None:
-    """The index of `index` in the config over the items' vectors; None where all items are to be scored: where the score is no dot
-    product, where items were added since, or where they are few and the search exact."""
-    exact = recommender.config.index.type == "exact"
-    items = recommender.dataset.ids("item")
-    unable = not recommender.has_vectors or not recommender.model.interaction.factorised
-    if unable or recommender.widened or (exact and len(items) <= SMALL):
+def item_index(model: FittedModel) -> ItemIndex | None:
+    """Return the index that `index` of the config describes, over the items' vectors.
+
+    None if all items are to be scored instead: if the score is no dot product, if items were added since, or if they are few and
+    the search is exact.
+    """
+    exact = model.config.index.type == "exact"
+    if not model.has_vectors or not model.factorised or model.widened:
         return None
-    if recommender.catalogue is None:
-        recommender.catalogue = _built(recommender)
-    return recommender.catalogue
+    if exact and len(model.dataset.items) <= SMALL:
+        return None
+    return model.computed.get(INDEX, lambda: _built(model))
 
 
-def save_catalogue(recommender: Recommender, folder: Path, model: str) -> None:
-    """Write the index into the model's folder, where a pipeline searches one that takes time to build. model: `model_id` of the folder."""
-    if recommender.pipeline is None or recommender.config.index.type == "exact":
-        return
-    catalogue = catalogue_of(recommender)
-    if catalogue is not None:
-        catalogue.model = model
-        catalogue.save(folder / FOLDER)
+def share_index(model: FittedModel, index: ItemIndex | None) -> None:
+    """Let `model` use an index that was built of the same items: of a loaded model, or of another state of the users."""
+    if index is not None:
+        model.computed.get(INDEX, lambda: index)
 
 
-def load_catalogue(recommender: Recommender, directory: Path, beside: Path) -> ItemIndex | None:
-    """The index of a loaded model: the one within its folder, or one in the folder of its run that belongs to it; None without any.
+def save_index(model: FittedModel, folder: Path, model_id: str, *, searched: bool) -> None:
+    """Write the index into the model's folder if a pipeline searches one that takes time to build.
 
     Args:
-        recommender: the model, with its `model_id`.
-        directory: the model's folder.
-        beside: the folder of its run.
+        model: The model.
+        folder: Its folder.
+        model_id: The id of the saved model.
+        searched: Whether a pipeline searches the index.
+    """
+    if not searched or model.config.index.type == "exact":
+        return
+    index = item_index(model)
+    if index is not None:
+        index.model = model_id
+        index.save(folder / FOLDER)
+
+
+def load_index(model: FittedModel, directory: Path, beside: Path) -> ItemIndex | None:
+    """Return the index of a loaded model: the one in its folder, or one in the folder of its run that belongs to it; else None.
+
+    Args:
+        model: The model, with its `model_id`.
+        directory: The model's folder.
+        beside: The folder of its run.
 
     Raises:
-        ModelError: if the index within the folder is damaged or belongs to another model.
+        ModelError: If the index in the folder is damaged or belongs to another model.
     """
-    of_model = recommender.registry, recommender.model_id, recommender.context.trusted
+    of_model = model.registry, model.model_id, model.context.trusted
     if (directory / FOLDER).exists():
         return ItemIndex.load(directory / FOLDER, *of_model)
     try:
         found = ItemIndex.load(beside / FOLDER, *of_model)
     except ModelError:
         return None
-    return found if found.ids.equals(recommender.dataset.ids("item")) else None
+    return found if found.ids.equals(model.dataset.ids("item")) else None
 
 
-def _built(recommender: Recommender) -> ItemIndex:
-    with recommender._inference():
-        vectors, users = (
-            recommender._vectors(side, recommender._known_rows(side)).float().cpu().numpy() for side in ("item", "user")
-        )
-    ids = recommender.dataset.ids("item")
-    index = recommender.config.index
-    return ItemIndex.build(index, recommender.registry, ids, vectors, queries=users, measured=False)
+def _built(model: FittedModel) -> ItemIndex:
+    vectors, users = model.embeddings("item"), model.embeddings("user")
+    ids, index = model.dataset.ids("item"), model.config.index
+    return ItemIndex.build(index, model.registry, ids, vectors, queries=users, measured=False)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
-from anyrec.core.config import PipelineConfig
 from anyrec.core.progress import progress_bar
-from anyrec.pipeline.pipeline import Clock, Pipeline, as_table, no_table
+from anyrec.pipeline.pipeline import Clock, as_table, no_table
+from anyrec.recommender import Recommender
 from anyrec.serving.list_files import open_lists
-
-if TYPE_CHECKING:
-    from anyrec.recommender import Recommender
 
 ROWS = 1 << 17
 """Of a row group, or as many as one block of users has."""
@@ -35,15 +32,15 @@ def write_lists(
 
     Gives `users`, `rows`, `latency_ms` of all users together by stage, and `warnings`.
     """
-    pipeline = recommender.pipeline or Pipeline(PipelineConfig(), recommender.registry)
+    model, pipeline = recommender.model, recommender.stages()
     clock, rows, warnings = Clock(), 0, []
-    total = len(recommender.dataset.users)
+    total = len(model.dataset.users)
     options = {"exclude_seen": exclude_seen, "context": context, "now": now}
-    schema = no_table(recommender).schema
+    schema = no_table(model).schema
     with open_lists(path, schema) as append:
         waiting: list[pa.Table] = []
         with progress_bar("lists", total, progress) as bar:
-            for request, lists in pipeline.blocks(recommender, None, k, clock, **options):
+            for request, lists in pipeline.blocks(model, None, k, clock, **options):
                 waiting.append(as_table(request, lists).cast(schema))
                 warnings += request.warnings
                 rows += len(waiting[-1])
@@ -51,6 +48,6 @@ def write_lists(
                     append(pa.concat_tables(waiting))
                     waiting = []
                 bar.advance(len(request.rows))
-            append(pa.concat_tables([no_table(recommender), *waiting]))
+            append(pa.concat_tables([no_table(model), *waiting]))
     warnings = list(dict.fromkeys(warnings))
     return {"users": total, "rows": rows, "latency_ms": clock.milliseconds(), "warnings": warnings}

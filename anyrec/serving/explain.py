@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -12,13 +12,14 @@ from torch import Tensor
 
 from anyrec.core.ragged import Prepared, select
 from anyrec.data.dataset import Dataset, Side
+from anyrec.data.item_facts import title_of
+from anyrec.model.classical import ClassicalModel
 from anyrec.model.records import Records
-from anyrec.model.scoring import represent_rows, score_blocks
-from anyrec.model.towers import IDENTITY, Columns, move_columns
-from anyrec.report.examples import title_of
-
-if TYPE_CHECKING:
-    from anyrec.recommender import Recommender
+from anyrec.model.represent import represent_rows
+from anyrec.model.scoring import score_blocks
+from anyrec.model.towers import IDENTITY, Columns
+from anyrec.model.two_tower import TwoTowerModel, towers_of
+from anyrec.recommender import Recommender
 
 LATEST = 100
 """Items of a history that are masked, the latest."""
@@ -65,22 +66,23 @@ def explain(recommender: Recommender, users: Any, lists: pa.Table) -> list[Expla
     items, and each of the latest items of their histories. A classical model's features are its users' items. What a pipeline's own
     ranker and rules did is no part of it: their doings are in the trace.
     """
-    records = recommender.read_records("user", users)
+    model = recommender.model
+    records = model.read_records("user", users)
     place = {value: n for n, value in enumerate(records.ids.to_pylist())}
     found: dict[tuple[Any, Any], Explanation] = {}
     owners = lists.column("user_id").to_pylist()
-    shown = recommender._rows_of_ids("item", lists.column("item_id"))
+    shown = model.rows_of("item", lists.column("item_id"))
     by_user: dict[Any, list[int]] = {}
     for n, owner in enumerate(owners):
         by_user.setdefault(owner, []).append(n)
     for owner, here in by_user.items():
         part = records.slice(place[owner], 1)
         items = shown[here]
-        with recommender._inference():
-            if recommender.has_vectors:
-                made = _explain_towers(recommender, owner, part, items)
+        with torch.inference_mode():
+            if isinstance(model, ClassicalModel):
+                made = _explain_classical(model, owner, part, items)
             else:
-                made = _explain_classical(recommender, owner, part, items)
+                made = _explain_towers(towers_of(model), owner, part, items)
         found.update({(owner, one.item_id): one for one in made})
     item_ids = lists.column("item_id").to_pylist()
     return [found[key] for key in zip(owners, item_ids, strict=True)]
@@ -90,7 +92,7 @@ def explain_result(recommender: Recommender, data: Dataset, result: dict[str, An
     """Add `explanation` to each recommendation of a result document (`anyrec.serving.result.infer`) that was made for `data`."""
     ranker = recommender
     if len(data.items):
-        ranker = recommender._widened(recommender.read_records("item", data, faults=[]))
+        ranker = recommender.add_items(recommender.read_records("item", data, faults=[]))
     shown = [(entry["user_id"], one) for entry in result["users"] for one in entry["recommendations"]]
     if not shown:
         return
@@ -98,7 +100,7 @@ def explain_result(recommender: Recommender, data: Dataset, result: dict[str, An
     lists = pa.table(
         {"user_id": owners, "item_id": pa.array([one["item_id"] for _, one in shown], ranker.dataset.ids("item").type)}
     )
-    rows = ranker._rows_of_ids("item", lists.column("item_id"))
+    rows = ranker.model.rows_of("item", lists.column("item_id"))
     for (_, one), row, found in zip(
         shown, rows, explain(ranker, ranker.read_records("user", data, faults=[]), lists), strict=True
     ):
@@ -107,30 +109,30 @@ def explain_result(recommender: Recommender, data: Dataset, result: dict[str, An
         one["explanation"] = {"title": title, "sentence": found.sentence, "reasons": reasons}
 
 
-def _explain_towers(recommender: Recommender, owner: Any, user: Records, items: np.ndarray) -> list[Explanation]:
+def _explain_towers(model: TwoTowerModel, owner: Any, user: Records, items: np.ndarray) -> list[Explanation]:
     """user: the one record; items: (shown,) rows."""
-    model, table = recommender.model, recommender.dataset.items
-    record, history = _user_record(recommender, user)
-    users, user_names, had = _user_variants(recommender, record, history)
-    parts, item_names = _item_variants(recommender, items)
+    scorer, table = model.scorer, model.dataset.items
+    record, history = _user_record(model, user)
+    users, user_names, had = _user_variants(model, record, history)
+    parts, item_names = _item_variants(model, items)
     shown = parts.view(1 + len(item_names), len(items), *parts.shape[1:])
-    known = recommender._known_rows("item")
+    known = model.representations("item")
     sample = known[torch.linspace(0, len(known) - 1, min(REFERENCE, len(known)), device=known.device).long()]
-    scores = score_blocks(model, users, shown[0]).double()
-    mean = score_blocks(model, users, sample).double().mean(1)
+    scores = score_blocks(scorer, users, shown[0]).double()
+    mean = score_blocks(scorer, users, sample).double().mean(1)
     for_user = ((scores[0] - scores) - (mean[0] - mean)[:, None])[1:].cpu().numpy()
-    own = score_blocks(model, users[:1], parts).double().view(1 + len(item_names), len(items))
+    own = score_blocks(scorer, users[:1], parts).double().view(1 + len(item_names), len(items))
     for_item = (own[0] - own)[1:].cpu().numpy()
     effects = np.concatenate([for_user, for_item])  # (reasons, shown)
     shares = _shares(effects)
-    ids = recommender.dataset.ids("item")
+    ids = model.dataset.ids("item")
     history_ids = ids.take(pa.array(had)).to_pylist()
     heads: list[tuple[str, Any, str | None]] = [
         *(("user", name, _told(record, "user", name, 0)) for name in user_names),
-        *(("history", one, title_of(recommender.dataset, int(at))) for one, at in zip(history_ids, had, strict=True)),
+        *(("history", one, title_of(model.dataset, int(at))) for one, at in zip(history_ids, had, strict=True)),
     ]
     found = []
-    nearest = [()] * len(items) if model.has_history else _nearest(recommender, _liked(recommender, user), items)
+    nearest = [()] * len(items) if model.reads_history else _nearest(model, _liked(model, user), items)
     for n, at in enumerate(items):
         mine = [*heads, *(("item", name, _told(table, "item", name, int(at))) for name in item_names)]
         reasons = [
@@ -142,12 +144,11 @@ def _explain_towers(recommender: Recommender, owner: Any, user: Records, items: 
     return found
 
 
-def _explain_classical(recommender: Recommender, owner: Any, user: Records, items: np.ndarray) -> list[Explanation]:
+def _explain_classical(model: ClassicalModel, owner: Any, user: Records, items: np.ndarray) -> list[Explanation]:
     """What each item of the user's history adds, by taking it out; for a model that reads none, that it cannot be told."""
-    model: Any = recommender.model
-    classical, ids = model.classical, recommender.dataset.ids("item")
+    classical, ids = model.scorer.classical, model.dataset.ids("item")
     row = int(user.rows[0])
-    history = model.history_of(recommender._represent("user", user)[1])
+    history = model.scorer.history_of(model.represent(user))
     if not classical.personal:
         note = f"'{classical.type}' gives everyone the same list"
     elif not history.nnz:
@@ -160,7 +161,7 @@ def _explain_classical(recommender: Recommender, owner: Any, user: Records, item
         else:
             shares = _shares(effects)
             names = ids.take(pa.array(had)).to_pylist()
-            titles = [title_of(recommender.dataset, int(at)) for at in had]
+            titles = [title_of(model.dataset, int(at)) for at in had]
             return [
                 Explanation(
                     owner,
@@ -197,25 +198,25 @@ def _without_each(classical: Any, row: int, history: Any, items: np.ndarray, wid
     return effects
 
 
-def _user_record(recommender: Recommender, user: Records) -> tuple[pa.Table, pa.Array | None]:
+def _user_record(model: TwoTowerModel, user: Records) -> tuple[pa.Table, pa.Array | None]:
     """The one user as the model reads it: the record that was given, or what is known where it holds nothing but an id."""
-    known = recommender.dataset.users.take(pa.array(user.rows, mask=user.rows < 0))
+    known = model.dataset.users.take(pa.array(user.rows, mask=user.rows < 0))
     whole = user.table is None or (bool(user.bare[0]) and user.rows[0] >= 0)
     taken = known if whole else user.table
     assert taken is not None
-    return taken, recommender._histories(user) if recommender.model.has_history else None
+    return taken, model.history_of(user) if model.reads_history else None
 
 
 def _user_variants(
-    recommender: Recommender, record: pa.Table, history: pa.Array | None
+    model: TwoTowerModel, record: pa.Table, history: pa.Array | None
 ) -> tuple[Tensor, list[str], np.ndarray]:
     """What the interaction reads of the user: whole, without each feature in turn, without each item had in turn.
 
     Also the names of the features, and (had,) the items' rows, the latest first.
     """
-    model = recommender.model
-    columns = move_columns(model.user.prepare(record, "user", recommender.request_context()), recommender.device)
-    names = [name for name in columns if name not in model.user.histories]
+    scorer = model.scorer
+    columns = model.prepare("user", record)
+    names = [name for name in columns if name not in scorer.user.histories]
     had, events, owners = np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64)
     flat = None
     if history is not None:
@@ -224,7 +225,7 @@ def _user_variants(
         last = events[::-1]
         had = last[np.sort(np.unique(last, return_index=True)[1])][:LATEST]
     count = 1 + len(names) + len(had)
-    made = _masked({name: columns[name] for name in names}, names, count, recommender.device)
+    made = _masked({name: columns[name] for name in names}, names, count, model.device)
     if flat is not None:
         kept = np.ones((count, len(events)), bool)
         kept[1 + len(names) :] = events != had[:, None]
@@ -233,18 +234,17 @@ def _user_variants(
         lists = pa.ListArray.from_arrays(
             pa.array(offsets), flat.take(pa.array(places)), mask=pa.array(np.diff(offsets) == 0)
         )
-        made |= recommender._prepare_history(lists)
-    return represent_rows(model, "user", made, count, item_vectors=recommender._item_vectors()), names, had
+        made |= model.prepare_history(lists)
+    return represent_rows(scorer, "user", made, count, item_vectors=model.history_vectors()), names, had
 
 
-def _item_variants(recommender: Recommender, items: np.ndarray) -> tuple[Tensor, list[str]]:
+def _item_variants(model: TwoTowerModel, items: np.ndarray) -> tuple[Tensor, list[str]]:
     """((1 + features) * items, ...) what the interaction reads of the items: whole, then without each feature in turn."""
-    model = recommender.model
-    table = recommender.dataset.items.take(pa.array(items))
-    columns = move_columns(model.item.prepare(table, "item", recommender.request_context()), recommender.device)
+    table = model.dataset.items.take(pa.array(items))
+    columns = model.prepare("item", table)
     names = list(columns)
-    made = _masked(columns, names, 1 + len(names), recommender.device, len(items))
-    return represent_rows(model, "item", made, (1 + len(names)) * len(items)), names
+    made = _masked(columns, names, 1 + len(names), model.device, len(items))
+    return represent_rows(model.scorer, "item", made, (1 + len(names)) * len(items)), names
 
 
 def _masked(columns: Columns, names: list[str], count: int, device: torch.device, rows: int = 1) -> Columns:
@@ -259,27 +259,27 @@ def _masked(columns: Columns, names: list[str], count: int, device: torch.device
     }
 
 
-def _nearest(recommender: Recommender, had: np.ndarray, items: np.ndarray, count: int = 2) -> list[tuple[str, ...]]:
+def _nearest(model: TwoTowerModel, had: np.ndarray, items: np.ndarray, count: int = 2) -> list[tuple[str, ...]]:
     """For each item, the titles of what the user had that is nearest to it by the cosine of item vectors. had: item rows."""
     if not len(had):
         return [()] * len(items)
-    rows = torch.from_numpy(np.concatenate([items, had])).to(recommender.device)
-    vectors = recommender._vectors("item", recommender._known_rows("item")[rows])
+    rows = torch.from_numpy(np.concatenate([items, had])).to(model.device)
+    vectors = model.vectors("item", model.representations("item")[rows])
     unit = torch.nn.functional.normalize(vectors, dim=1)
     alike = (unit[: len(items)] @ unit[len(items) :].T).cpu().numpy()
     alike[items[:, None] == had] = -np.inf
     best = np.argsort(-alike, axis=1, kind="stable")[:, :count]
     return [
-        tuple(title_of(recommender.dataset, int(had[at])) for at in mine if np.isfinite(alike[n, at]))
+        tuple(title_of(model.dataset, int(had[at])) for at in mine if np.isfinite(alike[n, at]))
         for n, mine in enumerate(best)
     ]
 
 
-def _liked(recommender: Recommender, user: Records) -> np.ndarray:
+def _liked(model: TwoTowerModel, user: Records) -> np.ndarray:
     """(items,) distinct items that one user had and did not dislike; all that they had if the model keeps no histories."""
-    if recommender.history is None:
-        return recommender._had(user)[1]
-    events = recommender._histories(user).flatten()
+    if model.history is None:
+        return model.seen_of(user)[1]
+    events = model.history_of(user).flatten()
     return np.unique(pc.struct_field(events, "item").to_numpy(zero_copy_only=False)).astype(np.int64)
 
 

@@ -47,7 +47,7 @@ def infer(
     """
     top_k, faults = checked_k(top_k), []
     items = recommender.read_records("item", data, strict=strict, faults=faults) if len(data.items) else None
-    ranker = recommender if items is None else recommender._widened(items)
+    ranker = recommender if items is None else recommender.add_items(items)
     users = ranker.read_records("user", data, strict=strict, faults=faults)
     if faults and users.context.strict:
         raise DataError(faults)
@@ -62,7 +62,7 @@ def infer(
     elif len(users.ids):
         lists = ranker.recommend(users, top_k, **options)
     found = {
-        "model": recommender.about(),
+        "model": recommender.model.about(),
         "top_k": top_k,
         "users": _users(_embedded(ranker, users), lists, events),
         **more,
@@ -111,7 +111,7 @@ def _users(found: list[dict[str, Any]], lists: pa.Table | None, events: pa.Table
 def _embedded(recommender: Recommender, records: Records) -> list[dict[str, Any]]:
     """The ids of one side of the request, each with its vector if the model has vectors."""
     side = records.side
-    if not recommender.has_vectors or not len(records.ids):
+    if not recommender.model.has_vectors or not len(records.ids):
         return pa.table({f"{side}_id": records.ids}).to_pylist()
     return (recommender.embed_users(records) if side == "user" else recommender.embed_items(records)).to_pylist()
 
@@ -127,7 +127,7 @@ def _scores(ranker: Recommender, data: Dataset, users: Records) -> list[dict[str
         owners, items = owners[known], items[known]
         users = before_interactions(users)
     elif len(data.items):
-        rows = ranker._rows_of_ids("item", data.ids("item"))
+        rows = ranker.model.rows_of("item", data.ids("item"))
         owners, items = np.repeat(np.arange(len(users.ids)), len(rows)), np.tile(rows, len(users.ids))
     else:
         return []

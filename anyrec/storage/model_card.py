@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from anyrec.recommender import Recommender
+from anyrec.storage.parts import ModelParts
 
 
-def model_card(recommender: Recommender) -> str:
-    """README.md of the model directory."""
-    config, dataset = recommender.config, recommender.dataset
+def model_card(parts: ModelParts) -> str:
+    """Return README.md of the model directory."""
+    model = parts.model
+    config, dataset = model.config, model.dataset
     lines = [
         f"# {config.name}",
         "",
         f"A recommender trained by anyrec on {len(dataset.users):,} users, {len(dataset.items):,} items and "
-        f"{int(recommender.seen.counts().sum()):,} distinct user-item pairs.",
+        f"{int(model.seen.counts().sum()):,} distinct user-item pairs.",
         "",
-        *(f"- {line}" for line in recommender.describe()),
+        *(f"- {line}" for line in model.describe()),
     ]
-    if recommender.metrics:
-        lines += ["", "| | " + " | ".join(recommender.metrics) + " |", "|---" * (1 + len(recommender.metrics)) + "|"]
-        for name in metric_names(recommender.metrics):
-            cells = (f"{part[name]:.4f}" if name in part else "" for part in recommender.metrics.values())
+    if parts.metrics:
+        lines += ["", "| | " + " | ".join(parts.metrics) + " |", "|---" * (1 + len(parts.metrics)) + "|"]
+        for name in metric_names(parts.metrics):
+            cells = (f"{part[name]:.4f}" if name in part else "" for part in parts.metrics.values())
             lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    if recommender.notes:
-        lines += ["", "What its training said of the data:", "", *(f"- {note}" for note in recommender.notes)]
+    if parts.notes:
+        lines += ["", "What its training said of the data:", "", *(f"- {note}" for note in parts.notes)]
     lines += ["", "Use it: `python inference.py --model_path <this folder> --data people.json --top_k 10`.", ""]
     return "\n".join(lines)
 

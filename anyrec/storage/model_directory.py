@@ -19,67 +19,72 @@ import os
 import shutil
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from safetensors.torch import save_file
 
-from anyrec.core.contracts import Encoder, Head
 from anyrec.core.discovery import Registry
 from anyrec.core.errors import Fault, ModelError
 from anyrec.core.files import atomic_folder, find_folder, sha256_of
-from anyrec.core.manifest import MANIFEST, MODEL, Manifest, holds, is_inside
+from anyrec.core.manifest import MANIFEST, MODEL, Manifest, holds
 from anyrec.core.outputs import check_output
-from anyrec.core.saved_files import AGAIN, damaged, read_table
+from anyrec.core.saved_files import AGAIN, damaged
 from anyrec.data.list_columns import flat, offsets_of
-from anyrec.model.towers import SIDES, Model
-
-if TYPE_CHECKING:
-    from anyrec.recommender import Recommender
+from anyrec.model.classical import ClassicalModel
+from anyrec.model.towers import SIDES
+from anyrec.model.two_tower import HISTORY_VECTORS, TOKENS, TwoTowerModel
+from anyrec.pipeline.fit import FOLDER as PIPELINE
+from anyrec.pipeline.fit import save_pipeline
+from anyrec.retrieval.model_index import save_index
+from anyrec.storage.classical_files import write_classical
+from anyrec.storage.model_card import model_card
+from anyrec.storage.parts import ModelParts
+from anyrec.storage.tower_files import write_json, write_table, write_towers
 
 FORMAT = 1
 HISTORY = "history.arrow"
-STATE = "preprocessing/state.json"
 ELSEWHERE = ("index", "search")
 """Folders within a model that its manifest does not list: the index has its own, the vectors for searching are a cache."""
 CARD = "README.md"
 
 
-def save_model(recommender: Recommender, directory: Path) -> Path:
+def save_model(parts: ModelParts, directory: Path) -> Path:
     """Write the model directory as one unit: a crash leaves the old model or the new one.
+
+    Returns:
+        The directory, resolved.
 
     Raises:
         ModelError: The directory holds something else.
         OutputError: It cannot be written, or another process is writing it.
     """
-    from anyrec.retrieval.model_index import save_catalogue
-
-    directory = directory.resolve()
+    directory, model = directory.resolve(), parts.model
     check_model_output(directory)
     with atomic_folder(directory, MANIFEST) as new:
         (new / "preprocessing").mkdir()
-        _write_parts(recommender, new)
+        _write_parts(parts, new)
         manifest = {
             "format": FORMAT,
-            "name": recommender.config.name,
-            "data": recommender.dataset.fingerprint(),
-            "root": str(Path(recommender.context.root).resolve()),
-            "roles": recommender.dataset.roles,
-            "counts": {"users": len(recommender.dataset.users), "items": len(recommender.dataset.items)},
-            "metrics": recommender.metrics,
-            "modules": _module_descriptions(recommender.registry),
+            "name": model.config.name,
+            "data": model.dataset.fingerprint(),
+            "root": str(Path(model.context.root).resolve()),
+            "roles": model.dataset.roles,
+            "counts": {"users": len(model.dataset.users), "items": len(model.dataset.items)},
+            "metrics": parts.metrics,
+            "modules": _module_descriptions(model.registry),
             "versions": versions(),
             "files": _hashes(new),
         }
         manifest["id"] = _id_of(manifest["files"], CARD)
-        _write_json(new / MANIFEST, manifest)
-        save_catalogue(recommender, new, manifest["id"])
+        write_json(new / MANIFEST, manifest)
+        save_index(model, new, manifest["id"], searched=parts.pipeline is not None)
     return directory
 
 
-def update_metrics(recommender: Recommender, directory: Path) -> None:
-    """Write the recommender's metrics into the manifest and the card of its saved model, as one unit.
+def update_metrics(parts: ModelParts, directory: Path) -> None:
+    """Write a model's metrics into the manifest and the card of its directory, as one unit.
 
     All other files are linked, not copied, so the time does not grow with the model.
     """
@@ -91,11 +96,11 @@ def update_metrics(recommender: Recommender, directory: Path) -> None:
                 place.mkdir()
             elif place not in (new / CARD, new / MANIFEST):
                 _link(path, place)
-        _write_card(recommender, new)
+        _write_card(parts, new)
         manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
-        manifest["metrics"] = recommender.metrics
+        manifest["metrics"] = parts.metrics
         manifest["files"][CARD] = sha256_of(new / CARD)
-        _write_json(new / MANIFEST, manifest)
+        write_json(new / MANIFEST, manifest)
 
 
 def check_model_output(directory: Path) -> None:
@@ -147,34 +152,31 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _write_parts(recommender: Recommender, folder: Path) -> None:
-    from anyrec.model.fitted import TOKENS, VECTORS
-    from anyrec.pipeline.fit import FOLDER as PIPELINE
-    from anyrec.pipeline.fit import save_pipeline
-
-    dataset = recommender.dataset
-    (folder / "config.json").write_text(recommender.config.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    with recommender._inference():
-        known = {side: recommender._known_rows(side) for side in SIDES}
-        ranked = recommender.pipeline is not None and recommender.pipeline.ranker is not None
-        if ranked and recommender.model.interaction.reads == "vectors":
-            known |= {TOKENS[side]: recommender._known_tokens(side) for side in SIDES}
-        vectors = recommender._item_vectors()
-    if vectors is not None and vectors is not known["item"]:
-        known[VECTORS] = vectors
+def _write_parts(parts: ModelParts, folder: Path) -> None:
+    model, dataset, pipeline = parts.model, parts.model.dataset, parts.pipeline
+    (folder / "config.json").write_text(model.config.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    known = {side: model.representations(side) for side in SIDES}
+    if pipeline is not None and pipeline.ranker is not None and not model.reads_tokens:
+        known |= {TOKENS[side]: model.token_embeddings(side) for side in SIDES}
+    if isinstance(model, TwoTowerModel):
+        vectors = model.history_vectors()
+        if vectors is not None and vectors is not known["item"]:
+            known[HISTORY_VECTORS] = vectors
+        write_towers(model.scorer, folder)
+    elif isinstance(model, ClassicalModel):
+        write_classical(model, folder)
     save_file({name: rows.cpu().contiguous().clone() for name, rows in known.items()}, folder / "known.safetensors")
-    if recommender.history is not None:
-        _write_table(folder / HISTORY, pa.table(_events_by_part(recommender.history, recommender.history_parts)))
-    if recommender.pipeline is not None:
-        save_pipeline(recommender.pipeline, folder / PIPELINE)
-    _write_table(folder / "users.arrow", dataset.users)
-    _write_table(folder / "items.arrow", dataset.items)
-    seen = {"user": pa.array(recommender.seen.owners()), "item": pa.array(recommender.seen.items)}
-    if recommender.seen_parts is not None:
-        seen["parts"] = pa.array(recommender.seen_parts)
-    _write_table(folder / "seen.arrow", pa.table(seen))
-    recommender.write_parts(folder)
-    _write_card(recommender, folder)
+    if model.history is not None:
+        write_table(folder / HISTORY, pa.table(_events_by_part(model.history, model.history_parts)))
+    if pipeline is not None:
+        save_pipeline(pipeline, folder / PIPELINE)
+    write_table(folder / "users.arrow", dataset.users)
+    write_table(folder / "items.arrow", dataset.items)
+    seen = {"user": pa.array(model.seen.owners()), "item": pa.array(model.seen.items)}
+    if model.seen_parts is not None:
+        seen["parts"] = pa.array(model.seen_parts)
+    write_table(folder / "seen.arrow", pa.table(seen))
+    _write_card(parts, folder)
 
 
 def _events_by_part(history: pa.Array, parts: np.ndarray | None) -> dict[str, pa.Array]:
@@ -186,69 +188,9 @@ def _events_by_part(history: pa.Array, parts: np.ndarray | None) -> dict[str, pa
     return {"events": history, "parts": pa.ListArray.from_arrays(offsets, pa.array(parts))}
 
 
-def write_model(model: Model, folder: Path) -> None:
-    """The weights, and what the encoders and heads learned."""
-    save_file(
-        {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()},
-        folder / "model.safetensors",
-    )
-    parts: dict[str, Any] = {}
-    for side in SIDES:
-        tower = model.tower(side)
-        parts[side] = {
-            name: {
-                "type": encoder.type,
-                "params": encoder.saved_params(),
-                "input_dim": encoder.input_dim,
-            }
-            | {"state": _pack(encoder.state(), folder / "preprocessing", f"{side}-{index}")}
-            for index, (name, encoder) in enumerate(zip(tower.features, tower.encoders, strict=True))
-            if isinstance(encoder, Encoder)
-        }
-        parts[f"{side}_together"] = tower.together
-    parts["heads"] = {
-        name: _pack(head.state(), folder / "preprocessing", f"head-{index}")
-        for index, (name, head) in enumerate(model.heads.items())
-        if isinstance(head, Head)
-    }
-    _write_json(folder / "preprocessing" / "state.json", parts)
-
-
 def _module_descriptions(registry: Registry) -> dict[str, Any]:
     classes = [plugin.load() for plugin in registry.plugins("encoder") if plugin.origin.startswith("add_encoder(")]
     return {cls.type: cls.description for cls in classes}
-
-
-def _pack(state: dict[str, Any], folder: Path, stem: str) -> dict[str, Any]:
-    """`state` as JSON, its Arrow arrays written beside as files."""
-    packed = {}
-    for key, value in state.items():
-        if isinstance(value, pa.ChunkedArray):
-            value = value.combine_chunks()
-        if isinstance(value, pa.Array):
-            file = f"{stem}-{key}.arrow"
-            _write_table(folder / file, pa.table({"values": value}))
-            value = {"$arrow": file}
-        packed[key] = value
-    return packed
-
-
-def unpack(state: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """What `_pack` was given. Raises ModelError for a name of a file that is not within `folder`."""
-    for value in state.values():
-        if isinstance(value, dict) and set(value) == {"$arrow"} and not is_inside(value["$arrow"]):
-            raise ModelError(Fault(str(folder), f"{value['$arrow']!r} is not a file of this folder.", AGAIN, "damaged"))
-    return {
-        key: read_table(folder / value["$arrow"]).column("values").combine_chunks()
-        if isinstance(value, dict) and set(value) == {"$arrow"}
-        else value
-        for key, value in state.items()
-    }
-
-
-def _write_table(path: Path, table: pa.Table) -> None:
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)
 
 
 def _hashes(folder: Path) -> dict[str, str]:
@@ -262,14 +204,8 @@ def _id_of(files: dict[str, str], *left_out: str) -> str:
     return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
 
 
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def _write_card(recommender: Recommender, folder: Path) -> None:
-    from anyrec.storage.model_card import model_card
-
-    (folder / CARD).write_text(model_card(recommender), encoding="utf-8")
+def _write_card(parts: ModelParts, folder: Path) -> None:
+    (folder / CARD).write_text(model_card(parts), encoding="utf-8")
 
 
 def _link(path: Path, place: Path) -> None:

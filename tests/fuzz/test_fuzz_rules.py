@@ -75,7 +75,7 @@ def test_a_rule_is_refused_before_any_request_or_works_in_all(model, parts):
     def check():
         config, _ = load_config(document, registry=model.registry)
         made.append(Pipeline(config.pipeline, model.registry))
-        made[0].check(model)
+        made[0].check(model.model)
 
     error = refusal(check)
     if error is not None:
@@ -84,7 +84,7 @@ def test_a_rule_is_refused_before_any_request_or_works_in_all(model, parts):
     people = [{"user_id": "new"}, {"user_id": "u001"}, {"user_id": "old", "continuous": {"age": 1e300}}]
     for users in (["u001", "u002"], people):
         answer = made[0].answer(
-            model, model.read_records("user", users), 5, context={"day": "monday", "tags": ["nurse"]}
+            model.model, model.read_records("user", users), 5, context={"day": "monday", "tags": ["nurse"]}
         )
         assert not [warning for warning in answer.warnings if "skipped" in warning]
         scores = np.asarray(answer.table["score"])

@@ -7,7 +7,7 @@ A comparison with a missing value is false, whatever the operator; only `is_null
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +16,7 @@ from pydantic import AfterValidator, Field
 from scipy import sparse
 
 from anyrec.core.errors import ConfigError, Fault, did_you_mean
+from anyrec.model.fitted import ModelData
 from anyrec.pipeline.conditions.constants import Wrong, constant_values, kind_of
 from anyrec.pipeline.conditions.features import (
     PLURAL,
@@ -28,10 +29,7 @@ from anyrec.pipeline.conditions.features import (
     wrong_value,
 )
 from anyrec.pipeline.conditions.syntax import ORDER, SETS, Group, Operand, Test, read_condition, tests_of
-
-if TYPE_CHECKING:
-    from anyrec.pipeline.contracts import Request
-    from anyrec.recommender import Recommender
+from anyrec.pipeline.contracts import Request
 
 
 class Condition:
@@ -54,9 +52,9 @@ class Condition:
         self._found: tuple[pa.Table | None, np.ndarray | None] = (None, None)
         self.features = Features()
 
-    def check(self, recommender: Recommender, where: str = "/where") -> list[Fault]:
+    def check(self, model: ModelData, where: str = "/where") -> list[Fault]:
         """What does not fit the data: unknown features, values of the wrong type. where: of the document in the options."""
-        types = known_types(recommender)
+        types = known_types(model)
         faults = [fault for test in self.tests for fault in _check_test(test, types)]
         return [Fault(where + fault.where, fault.what, fault.hint, fault.kind) for fault in faults]
 

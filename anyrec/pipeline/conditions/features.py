@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -12,10 +12,8 @@ import pyarrow.compute as pc
 
 from anyrec.core.errors import Fault, InputError, did_you_mean
 from anyrec.data.list_columns import flat
-
-if TYPE_CHECKING:
-    from anyrec.pipeline.contracts import Request
-    from anyrec.recommender import Recommender
+from anyrec.model.fitted import ModelData
+from anyrec.pipeline.contracts import Request
 
 Kind = Literal["number", "text", "time", "flag", "other"]
 SIDES = ("item", "user", "context")
@@ -156,10 +154,10 @@ def type_of(name: str, column: pa.DataType) -> Type:
     return Type(kind, listed and not series)
 
 
-def known_types(recommender: Recommender) -> dict[str, Type]:
+def known_types(model: ModelData) -> dict[str, Type]:
     """What each feature of items and users holds, by its full name."""
     found = {}
-    for side, table in (("item", recommender.dataset.items), ("user", recommender.dataset.users)):
+    for side, table in (("item", model.dataset.items), ("user", model.dataset.users)):
         for column in table.schema:
             name = "id" if column.name == f"{side}_id" else column.name
             found[f"{side}.{name}"] = type_of(column.name, column.type)
@@ -167,7 +165,7 @@ def known_types(recommender: Recommender) -> dict[str, Type]:
 
 
 def check_feature(
-    recommender: Recommender, name: str | None, where: str, side: str, kinds: Sequence[Kind] = (), many: bool = True
+    model: ModelData, name: str | None, where: str, side: str, kinds: Sequence[Kind] = (), many: bool = True
 ) -> list[Fault]:
     """What is wrong with a feature that an option names; nothing is where the option is not set.
 
@@ -175,7 +173,7 @@ def check_feature(
     """
     if name is None:
         return []
-    types = {known: what for known, what in known_types(recommender).items() if known.startswith(f"{side}.")}
+    types = {known: what for known, what in known_types(model).items() if known.startswith(f"{side}.")}
     if name not in types:
         return [Fault(where, f"the data has no {side} feature '{name}'.", did_you_mean(name, types), "unknown feature")]
     found = types[name]

@@ -6,7 +6,7 @@ import json
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,11 +20,9 @@ from anyrec.core.discovery import Registry
 from anyrec.core.manifest import read_object
 from anyrec.core.saved_files import AGAIN, bounded_by, damaged, read_tensors
 from anyrec.data.dataset import NO_TIME
-from anyrec.data.labels import label_interactions
+from anyrec.model.fitted import FittedModel
+from anyrec.model.two_tower import towers_of
 from anyrec.pipeline.contracts import Lists, Request
-
-if TYPE_CHECKING:
-    from anyrec.recommender import Recommender
 
 CELLS = 1 << 23
 """Numbers of candidates' vectors held at once: 32 MB of float32."""
@@ -155,61 +153,56 @@ class Ranker(nn.Module):
 
     def scores(self, request: Request, candidates: Candidates) -> np.ndarray:
         """(users, n) float32 of the candidates, -inf where there is none."""
-        recommender, lists = request.recommender, candidates.lists
+        model, lists = request.model, candidates.lists
         if not lists.items.size:
             return np.empty(lists.items.shape, np.float32)
-        was = self.training
-        if was:
-            self.eval()
-        with recommender._inference():
+        with torch.inference_mode():
             users = self.users_of(request)
             signals = torch.from_numpy(self.signals(request, candidates)).to(users.device)
             items, scores = (torch.from_numpy(part).to(users.device) for part in (lists.items, lists.scores))
-            kept, width = ([], 1) if self.idle else self._kept_terms(recommender)
+            kept, width = ([], 1) if self.idle else self._kept_terms(model)
             size = max(1, CELLS // (items.shape[1] * width))
             parts = [
-                self(u, self._terms_of(recommender, i.clamp(min=0), kept), s.clamp(min=torch.finfo(s.dtype).min), told)
+                self(u, self._terms_of(model, i.clamp(min=0), kept), s.clamp(min=torch.finfo(s.dtype).min), told)
                 for u, i, s, told in zip(*(part.split(size) for part in (users, items, scores, signals)), strict=True)
             ]
-        if was:
-            self.train()
         return np.where(lists.items >= 0, torch.cat(parts).float().cpu().numpy(), -np.inf)
 
-    def _terms_of(self, recommender: Recommender, rows: Tensor, kept: list[Tensor] | None) -> list[Tensor]:
+    def _terms_of(self, model: FittedModel, rows: Tensor, kept: list[Tensor] | None) -> list[Tensor]:
         """`item_terms` of the items `rows: (batch, n)`, from those kept of all items if any are."""
         if kept is not None:
             return [embedding(rows, term) for term in kept]  # a third of the time of term[rows]
         distinct, places = rows.unique(return_inverse=True)
-        return [embedding(places, term) for term in self.item_terms(self.catalogue(recommender, distinct))]
+        return [embedding(places, term) for term in self.item_terms(self.catalogue(model, distinct))]
 
-    def _kept_terms(self, recommender: Recommender) -> tuple[list[Tensor] | None, int]:
+    def _kept_terms(self, model: FittedModel) -> tuple[list[Tensor] | None, int]:
         """`item_terms` of all items, computed at the first request, and how many numbers of one item they are.
 
-        None instead of the terms if they are larger than KEPT_BYTES, or if the recommender knows further items, of one request.
+        None instead of the terms if they are larger than KEPT_BYTES, or if the model knows further items, of one request.
         """
-        tokens, kept = recommender._known_tokens("item"), self._kept
+        tokens, kept = model.token_embeddings("item"), self._kept
         if kept is not None and kept[0] is tokens:
             return kept[1:]
-        width = sum(term.shape[1] for term in self.item_terms(self.catalogue(recommender, slice(0, 1))))
-        if recommender.widened or len(tokens) * width * tokens.element_size() > KEPT_BYTES:
+        width = sum(term.shape[1] for term in self.item_terms(self.catalogue(model, slice(0, 1))))
+        if model.widened or len(tokens) * width * tokens.element_size() > KEPT_BYTES:
             return None, width
         with _COMPUTING:
             if self._kept is None or self._kept[0] is not tokens:
                 size = max(1, CELLS // width)
                 starts = range(0, len(tokens), size)
-                blocks = [self.item_terms(self.catalogue(recommender, slice(n, n + size))) for n in starts]
+                blocks = [self.item_terms(self.catalogue(model, slice(n, n + size))) for n in starts]
                 self._kept = tokens, [torch.cat(parts) for parts in zip(*blocks, strict=True)], width
             return self._kept[1:]
 
     def users_of(self, request: Request) -> Tensor:
         assert request.tokens is not None
-        final = request.represented if request.recommender.model.interaction.reads == "vectors" else None
+        final = request.represented if not request.model.reads_tokens else None
         return self.laid("user", request.tokens, final)
 
-    def catalogue(self, recommender: Recommender, rows: Tensor | slice = ALL) -> Tensor:
+    def catalogue(self, model: FittedModel, rows: Tensor | slice = ALL) -> Tensor:
         """(rows, features, dim) what the interaction reads of the items `rows`."""
-        final = recommender._known_rows("item")[rows] if recommender.model.interaction.reads == "vectors" else None
-        return self.laid("item", recommender._known_tokens("item")[rows], final)
+        final = model.representations("item")[rows] if not model.reads_tokens else None
+        return self.laid("item", model.token_embeddings("item")[rows], final)
 
     def signals(self, request: Request, candidates: Candidates) -> np.ndarray:
         """(users, n, signals) float32, not yet standardised, in the order of `signal_names`."""
@@ -237,34 +230,32 @@ class Ranker(nn.Module):
         (folder / FACTS).write_text(json.dumps(described, indent=1) + "\n")
 
 
-def make_ranker(recommender: Recommender, config: RankConfig, sources: list[str], registry: Registry) -> Ranker:
-    """An untrained ranker for the recommender's towers."""
-    model = recommender.model
-    names = {side: list(model.tower(side).token_names) for side in ("user", "item")}
-    if model.interaction.reads == "vectors":
+def make_ranker(model: FittedModel, config: RankConfig, sources: list[str], registry: Registry) -> Ranker:
+    """An untrained ranker for the model's towers."""
+    towers = towers_of(model).scorer
+    names = {side: list(towers.tower(side).token_names) for side in ("user", "item")}
+    if towers.interaction.reads == "vectors":
         names = {side: [*own, "vector"] for side, own in names.items()}
-    facts = item_facts(recommender)
+    facts = item_facts(model)
     signals = signal_names(sources, list(facts))
-    dims = (model.user.dim, recommender.config.dim)
-    ranker = _built(config, registry, dims, names, signals).to(recommender.device)
+    dims = (towers.user.dim, model.config.dim)
+    ranker = _built(config, registry, dims, names, signals).to(model.device)
     ranker.facts = facts
-    _bring_to_length_one(ranker, recommender)
+    _bring_to_length_one(ranker, model)
     return ranker
 
 
-def load_ranker(
-    folder: Path, config: RankConfig, recommender: Recommender, sources: list[str], registry: Registry
-) -> Ranker:
+def load_ranker(folder: Path, config: RankConfig, model: FittedModel, sources: list[str], registry: Registry) -> Ranker:
     """The ranker that `Ranker.save` wrote. sources: names of the pipeline's sources. Raises ModelError."""
     described, saved = read_object(folder / FACTS, AGAIN), read_tensors(folder / WEIGHTS)
-    model = recommender.model
-    names = {side: list(model.tower(side).token_names) for side in ("user", "item")}
-    if model.interaction.reads == "vectors":
+    towers = towers_of(model).scorer
+    names = {side: list(towers.tower(side).token_names) for side in ("user", "item")}
+    if towers.interaction.reads == "vectors":
         names = {side: [*own, "vector"] for side, own in names.items()}
     weights = {name.removeprefix("weights."): value for name, value in saved.items() if name.startswith("weights.")}
     hint = "Use the versions in manifest.json."
     with damaged(folder / FACTS, "the ranker does not fit the model"):
-        dims = (model.user.dim, recommender.config.dim)
+        dims = (towers.user.dim, model.config.dim)
         if tuple(described["dims"]) != dims or described["signals"] != signal_names(sources, list(described["facts"])):
             raise ValueError(f"it was made for vectors of {described['dims']} and the signals {described['signals']}")
         with bounded_by(folder / WEIGHTS):
@@ -273,9 +264,9 @@ def load_ranker(
         ranker.load_state_dict(weights)
         ranker.facts = {name: saved[f"facts.{name}"] for name in described["facts"]}
         for name, values in ranker.facts.items():
-            if values.dtype != torch.float32 or values.ndim != 1 or len(values) > len(recommender.dataset.items):
+            if values.dtype != torch.float32 or values.ndim != 1 or len(values) > len(model.dataset.items):
                 raise ValueError(f"'{name}' is {values.dtype} {tuple(values.shape)}")
-    return ranker.to(recommender.device).eval()
+    return ranker.to(model.device).eval()
 
 
 def _built(
@@ -289,12 +280,12 @@ def _built(
     return Ranker(cls(width, params, fields), dims, shapes, signals)
 
 
-def _bring_to_length_one(ranker: Ranker, recommender: Recommender) -> None:
+def _bring_to_length_one(ranker: Ranker, model: FittedModel) -> None:
     """Divide each kind of feature vector by its root mean square length over all that are known."""
-    with recommender._inference():
+    with torch.inference_mode():
         for side in ("user", "item"):
-            final = recommender._known_rows(side) if recommender.model.interaction.reads == "vectors" else None
-            laid = ranker.laid(side, recommender._known_tokens(side), final)
+            final = model.representations(side) if not model.reads_tokens else None
+            laid = ranker.laid(side, model.token_embeddings(side), final)
             length = laid.square().sum(-1).mean(0).sqrt().clamp(min=1e-6)
             getattr(ranker, f"{side}_length").copy_(length.unsqueeze(1))
 
@@ -304,15 +295,15 @@ def signal_names(sources: list[str], facts: list[str]) -> list[str]:
     return ["score below the best", "log rank", "log events of the user", *told, *facts]
 
 
-def item_facts(recommender: Recommender) -> dict[str, Tensor]:
+def item_facts(model: FittedModel) -> dict[str, Tensor]:
     """(items,) float32 each: the log of the number of users who have the item among the training positives, and, with
     timestamps, the log of the days from the item's first training positive to the newest of all."""
-    dataset = recommender.dataset
+    learning = model.required_learning()
+    dataset = learning.dataset
     size = len(dataset.items)
-    counts = np.bincount(dataset.item_rows[recommender.positives_learned()], minlength=size)
+    counts = np.bincount(dataset.item_rows[learning.positives_learned(model.config)], minlength=size)
     facts = {"log popularity": np.log1p(counts)}
-    rows = recommender.learned_from().train
-    rows = rows[label_interactions(dataset, recommender.config.data).positive[rows]]
+    rows = learning.positives(learning.final_split(model.config).train)
     items, times = dataset.item_rows[rows], dataset.times[rows]
     known = times != NO_TIME
     if known.any():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from operator import itemgetter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,15 +12,12 @@ from torch.nn import functional
 
 from anyrec.core.config import RankTrainingConfig
 from anyrec.core.progress import Bar, progress_bar
-from anyrec.data.labels import label_interactions
+from anyrec.data.pairs import Pairs
 from anyrec.evaluation.held_out import HeldOut, held_out
-from anyrec.evaluation.ranking import Pairs
+from anyrec.model.fitted import FittedModel
+from anyrec.pipeline.pipeline import Pipeline
 from anyrec.pipeline.ranking.ranker import CELLS, Ranker
 from anyrec.pipeline.requests import requests_before
-
-if TYPE_CHECKING:
-    from anyrec.pipeline.pipeline import Pipeline
-    from anyrec.recommender import Recommender
 
 MASK_VALUE = torch.finfo(torch.float32).min
 FEW = 2_000
@@ -49,9 +46,7 @@ class Taught(NamedTuple):
         return Taught(*(part[rows] for part in self))
 
 
-def train_ranker(
-    pipeline: Pipeline, ranker: Ranker, recommender: Recommender, rows: np.ndarray, progress: bool
-) -> list[str]:
+def train_ranker(pipeline: Pipeline, ranker: Ranker, model: FittedModel, rows: np.ndarray, progress: bool) -> list[str]:
     """Train `ranker` in place; what the user should know of it.
 
     rows: interactions of the split's validation part that the model did not learn from. A part of their users is kept: it stops the
@@ -59,14 +54,14 @@ def train_ranker(
     users are few, each part is kept in turn, and what is left in the end is taught on all, for as many epochs as were best on average.
     """
     assert pipeline.config.rank is not None
-    options, seed = pipeline.config.rank.training, recommender.config.seed
-    lists = gather_lists(pipeline, ranker, recommender, rows, options.candidates, options.users, progress)
+    options, seed = pipeline.config.rank.training, model.config.seed
+    lists = gather_lists(pipeline, ranker, model, rows, options.candidates, options.users, progress)
     if lists is None or len(lists.users) < 2:
         return [
             "The ranker learned nothing, as no held-out positive is among the candidates: the model's order stands."
         ]
     _standardise(ranker, lists)
-    first, catalogue = _copy(ranker), _catalogue(ranker, recommender)
+    first, catalogue = _copy(ranker), _catalogue(ranker, model)
     order = torch.randperm(len(lists.users), generator=torch.Generator().manual_seed(seed)).to(lists.users.device)
     folds = [part for part in order.tensor_split(max(2, round(1 / options.validation_fraction))) if len(part)]
     tested = folds if len(order) <= FEW else folds[:1]
@@ -95,17 +90,17 @@ def train_ranker(
 def gather_lists(
     pipeline: Pipeline,
     ranker: Ranker,
-    recommender: Recommender,
+    model: FittedModel,
     rows: np.ndarray,
     n: int,
     most: int,
     progress: bool,
 ) -> Taught | None:
     """The first n candidates of those users of `rows` who have a positive among them, as they were before it; None without any."""
-    held = _held(recommender, rows, most)
+    held = _held(model, rows, most)
     parts = []
     with progress_bar("candidates to learn from", len(np.flatnonzero(held.targets.counts())), progress) as bar:
-        for users, request in requests_before(recommender, "validation", held, tokens=True):
+        for users, request in requests_before(model, "validation", held, tokens=True):
             found = pipeline.candidates(request, held.rankable).head(n)
             items = found.lists.items
             positive = np.zeros((len(users), len(held.rankable) + 1), bool)
@@ -113,7 +108,7 @@ def gather_lists(
             positive[:, -1] = False
             positive = np.take_along_axis(positive, items, 1)
             useful = torch.from_numpy(positive.any(1) & (items.shape[1] > 1))
-            with recommender._inference():
+            with torch.inference_mode():
                 tokens = ranker.users_of(request)
             scores = np.where(items >= 0, found.lists.scores, 0)
             made = (tokens.cpu(), *map(torch.from_numpy, (items, scores, ranker.signals(request, found), positive)))
@@ -126,17 +121,17 @@ def gather_lists(
         torch.cat([_widened(column, width, name) for column in columns])
         for name, columns in zip(Taught._fields, zip(*parts, strict=True), strict=True)
     ]
-    return Taught(*(part.to(recommender.device).clone() for part in whole))
+    return Taught(*(part.to(model.device).clone() for part in whole))
 
 
-def _held(recommender: Recommender, rows: np.ndarray, most: int) -> HeldOut:
+def _held(model: FittedModel, rows: np.ndarray, most: int) -> HeldOut:
     """The validation part's rules, for the positives among `rows`, of so many users at most, drawn by the seed."""
-    dataset = recommender.dataset
+    dataset = model.dataset
     users = np.unique(dataset.user_rows[rows])
     if len(users) > most:
-        users = np.sort(np.random.default_rng(recommender.config.seed).choice(users, most, replace=False))
-    held = held_out(recommender, "validation", users)
-    rows = rows[label_interactions(dataset, recommender.config.data).positive[rows]]
+        users = np.sort(np.random.default_rng(model.config.seed).choice(users, most, replace=False))
+    held = held_out(model, "validation", users)
+    rows = model.required_learning().positives(rows)
     rows = rows[np.isin(dataset.user_rows[rows], users)]
     targets = Pairs.of(dataset.user_rows[rows], dataset.item_rows[rows], len(dataset.users))
     held = held._replace(targets=targets)
@@ -157,9 +152,9 @@ def _standardise(ranker: Ranker, lists: Taught) -> None:
     ranker.deviation.copy_(told.std(0, correction=0).clamp(min=1e-6))
 
 
-def _catalogue(ranker: Ranker, recommender: Recommender) -> Tensor:
-    with recommender._inference():
-        found = ranker.catalogue(recommender)
+def _catalogue(ranker: Ranker, model: FittedModel) -> Tensor:
+    with torch.inference_mode():
+        found = ranker.catalogue(model)
     return found.clone()
 
 

@@ -6,17 +6,15 @@ import json
 import stat
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from anyrec.core.errors import ConfigError, DataError, Fault
 from anyrec.data.dataset import rows_of
+from anyrec.model.fitted import ModelData
 from anyrec.pipeline.conditions.constants import is_constant, shown
-
-if TYPE_CHECKING:
-    from anyrec.recommender import Recommender
 
 ENDINGS = (".json", ".jsonl", ".csv", ".parquet", ".txt")
 MOST_BYTES = 256 << 20
@@ -76,9 +74,9 @@ def rows_of_ids(given: Sequence[Any] | pa.Array, ids: pa.Array) -> np.ndarray:
     return rows_of(given.cast(pa.string()), ids.cast(pa.string()))
 
 
-def check_ids(recommender: Recommender, given: Sequence[Any], where: str) -> list[Fault]:
+def check_ids(model: ModelData, given: Sequence[Any], where: str) -> list[Fault]:
     """A fault for each id that no item has. where: of each, with {} for its number."""
-    unknown = np.flatnonzero(rows_of_ids(given, recommender.dataset.ids("item")) < 0)
+    unknown = np.flatnonzero(rows_of_ids(given, model.dataset.ids("item")) < 0)
     return [
         Fault(where.format(n), f"no item has the id {shown(given[n])}.", kind="unknown id") for n in unknown.tolist()
     ]

@@ -10,11 +10,11 @@ from pydantic import BaseModel, Field, model_validator
 
 from anyrec.core.errors import Fault
 from anyrec.core.outside import Outside
+from anyrec.model.fitted import ModelData
 from anyrec.pipeline.conditions.constants import Wrong, constant_values, read_time
 from anyrec.pipeline.conditions.features import Features, Values, check_feature, known_types
 from anyrec.pipeline.contracts import Request, Rule
 from anyrec.pipeline.reranking.item_files import ItemFile, check_ids, raise_faults, rows_of_ids
-from anyrec.recommender import Recommender
 
 
 class Availability(Rule):
@@ -63,17 +63,17 @@ class Availability(Rule):
         self.features = Features()
         self.file = ItemFile(self.params.file) if self.params.file else None
 
-    def check(self, recommender: Recommender) -> None:
+    def check(self, model: ModelData) -> None:
         params = self.params
         kinds = ("text", "number", "flag") if params.values else ("number", "flag")
-        faults = check_feature(recommender, params.feature, "/feature", "item", kinds)
-        faults += [] if faults else self._check_values(recommender)
-        faults += check_ids(recommender, params.items, "/items/{}")
+        faults = check_feature(model, params.feature, "/feature", "item", kinds)
+        faults += [] if faults else self._check_values(model)
+        faults += check_ids(model, params.items, "/items/{}")
         faults += self.file.check("/file") if self.file else []
         for name in ("since", "until"):
             bound = getattr(params, name)
             if bound is not None and bound.startswith("item."):
-                faults += check_feature(recommender, bound, f"/{name}", "item", ("time",), many=False)
+                faults += check_feature(model, bound, f"/{name}", "item", ("time",), many=False)
             elif bound is not None:
                 try:
                     read_time(bound, 0)
@@ -81,10 +81,10 @@ class Availability(Rule):
                     faults.append(Fault(f"/{name}", f"{wrong}.", "Or name an item feature.", "bad value"))
         raise_faults(faults)
 
-    def _check_values(self, recommender: Recommender) -> list[Fault]:
+    def _check_values(self, model: ModelData) -> list[Fault]:
         """A fault for each of `values` that is of another type than the feature."""
         faults = []
-        kind = known_types(recommender)[self.params.feature].kind if self.params.values else None
+        kind = known_types(model)[self.params.feature].kind if self.params.values else None
         for n, value in enumerate(self.params.values):
             try:
                 constant_values((value,), kind, 0)
@@ -106,7 +106,7 @@ class Availability(Rule):
         return named & self._has_value(request, params.missing == "keep")
 
     def _listed(self, request: Request) -> np.ndarray:
-        ids = request.recommender.dataset.ids("item")
+        ids = request.model.dataset.ids("item")
         rows = [rows_of_ids(self.params.items, ids)] if self.params.items else []
         rows += [self.file.rows(ids)] if self.file else []
         rows = np.concatenate(rows)

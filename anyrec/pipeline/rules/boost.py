@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from pydantic import BaseModel, Field, model_validator
 
+from anyrec.model.fitted import ModelData
 from anyrec.pipeline.conditions.conditions import Condition, Where, where_field
 from anyrec.pipeline.contracts import Lists, Request, Rule
 from anyrec.pipeline.reranking.item_files import raise_faults
 from anyrec.pipeline.reranking.reorder import distinct_items, rescored
-from anyrec.recommender import Recommender
 
 
 class Boost(Rule):
@@ -38,8 +38,8 @@ class Boost(Rule):
         super().__init__(params)
         self.condition = Condition(self.params.where)
 
-    def check(self, recommender: Recommender) -> None:
-        raise_faults(self.condition.check(recommender))
+    def check(self, model: ModelData) -> None:
+        raise_faults(self.condition.check(model))
 
     def apply(self, request: Request, lists: Lists, k: int) -> Lists:
         items, places = distinct_items(lists)

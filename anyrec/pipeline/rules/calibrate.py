@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 from pydantic import BaseModel, Field
 
+from anyrec.model.fitted import ModelData
 from anyrec.pipeline.conditions.features import Features, Values, check_feature
 from anyrec.pipeline.contracts import Lists, Request, Rule
 from anyrec.pipeline.requests import liked_pairs
 from anyrec.pipeline.reranking.item_files import raise_faults
 from anyrec.pipeline.reranking.reorder import chosen_first, codes_at, relevance
-from anyrec.recommender import Recommender
 
 
 class Calibrate(Rule):
@@ -38,8 +38,8 @@ class Calibrate(Rule):
         super().__init__(params)
         self.features = Features()
 
-    def check(self, recommender: Recommender) -> None:
-        raise_faults(check_feature(recommender, self.params.feature, "/feature", "item", ("text",)))
+    def check(self, model: ModelData) -> None:
+        raise_faults(check_feature(model, self.params.feature, "/feature", "item", ("text",)))
 
     def apply(self, request: Request, lists: Lists, k: int) -> Lists:
         values = self.features.of(request, self.params.feature)

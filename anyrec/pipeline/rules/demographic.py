@@ -7,11 +7,11 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, Field, model_validator
 
+from anyrec.model.fitted import ModelData
 from anyrec.pipeline.conditions.conditions import Condition
 from anyrec.pipeline.conditions.features import check_feature
 from anyrec.pipeline.contracts import Request, Rule
 from anyrec.pipeline.reranking.item_files import raise_faults
-from anyrec.recommender import Recommender
 
 
 class Demographic(Rule):
@@ -56,21 +56,21 @@ class Demographic(Rule):
         found += [{"le": user}] if params.min else []
         return found + ([{"ge": user}] if params.max else [])
 
-    def check(self, recommender: Recommender) -> None:
+    def check(self, model: ModelData) -> None:
         params = self.params
         numbers = params.item is None
         faults = check_feature(
-            recommender,
+            model,
             params.user,
             "/user",
             "user",
             ("number",) if numbers else ("text", "flag", "number"),
             not numbers,
         )
-        faults += check_feature(recommender, params.item, "/item", "item", ("text", "flag", "number"))
-        faults += check_feature(recommender, params.min, "/min", "item", ("number",), many=False)
-        faults += check_feature(recommender, params.max, "/max", "item", ("number",), many=False)
-        raise_faults(faults or self.condition.check(recommender, ""))
+        faults += check_feature(model, params.item, "/item", "item", ("text", "flag", "number"))
+        faults += check_feature(model, params.min, "/min", "item", ("number",), many=False)
+        faults += check_feature(model, params.max, "/max", "item", ("number",), many=False)
+        raise_faults(faults or self.condition.check(model, ""))
 
     def allowed(self, request: Request) -> np.ndarray:
         return self.condition.holds(request)

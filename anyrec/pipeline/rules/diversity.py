@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
+import torch
 from pydantic import BaseModel, Field, model_validator
 
 from anyrec.core.errors import Fault
+from anyrec.model.fitted import FittedModel, ModelData
 from anyrec.pipeline.conditions.features import Features, check_feature
 from anyrec.pipeline.contracts import Lists, Request, Rule
 from anyrec.pipeline.reranking.diversity import dpp, in_blocks, mmr
 from anyrec.pipeline.reranking.item_files import raise_faults
 from anyrec.pipeline.reranking.quotas import take_within
 from anyrec.pipeline.reranking.reorder import chosen_first, codes_at, distinct_items, marked_first, relevance
-
-if TYPE_CHECKING:
-    from anyrec.recommender import Recommender
 
 METHODS = {"mmr": mmr, "dpp": dpp}
 
@@ -59,10 +58,10 @@ class Diversity(Rule):
         super().__init__(params)
         self.features = Features()
 
-    def check(self, recommender: Recommender) -> None:
-        faults = check_feature(recommender, self.params.feature, "/feature", "item", ("text",))
-        if self.params.method in METHODS and not recommender.has_vectors:
-            what = f"'{self.params.method}' compares item vectors, and '{recommender.config.model.type}' has none."
+    def check(self, model: ModelData) -> None:
+        faults = check_feature(model, self.params.feature, "/feature", "item", ("text",))
+        if self.params.method in METHODS and not model.has_vectors:
+            what = f"'{self.params.method}' compares item vectors, and '{model.config.model.type}' has none."
             faults.append(Fault("/method", what, "Use max_per_category.", "no vectors"))
         raise_faults(faults)
 
@@ -75,7 +74,7 @@ class Diversity(Rule):
         items, places = distinct_items(lists)
         if not len(items):
             return lists
-        vectors = unit_vectors(request.recommender, items)
+        vectors = unit_vectors(request.model, items)
         choose = partial(METHODS[self.params.method], weight=self.params.relevance)
         return chosen_first(lists, in_blocks(choose, vectors, places, relevance(lists), lists.items >= 0, k))
 
@@ -93,11 +92,10 @@ class Diversity(Rule):
         return marked_first(lists, found.marked)
 
 
-def unit_vectors(recommender: Recommender, items: np.ndarray) -> np.ndarray:
+def unit_vectors(model: FittedModel, items: np.ndarray) -> np.ndarray:
     """(items, dim) float32 vectors of item rows, of length 1, or 0 where the vector is."""
-    import torch
 
-    with recommender._inference():
-        rows = recommender._known_rows("item")
-        vectors = recommender._vectors("item", rows[torch.from_numpy(items).to(rows.device)])
+    with torch.inference_mode():
+        rows = model.representations("item")
+        vectors = model.vectors("item", rows[torch.from_numpy(items).to(rows.device)])
         return torch.nn.functional.normalize(vectors.float(), dim=1).cpu().numpy()

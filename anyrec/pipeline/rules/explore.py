@@ -11,9 +11,9 @@ from pydantic import BaseModel, Field, model_validator
 
 from anyrec.core.errors import DataError, Fault
 from anyrec.core.outside import Outside
+from anyrec.model.fitted import ModelData
 from anyrec.pipeline.contracts import Lists, Logged, Request, Rule
 from anyrec.pipeline.reranking.item_files import ItemFile, raise_faults
-from anyrec.recommender import Recommender
 
 NODES = 128
 """Points of the quadrature of Thompson propensities: over pools of up to 20 items with up to 100,000 impressions they add up to 1 within
@@ -64,13 +64,13 @@ class Explore(Rule):
         super().__init__(params)
         self.state = ItemFile(self.params.state) if self.params.state else None
 
-    def check(self, recommender: Recommender) -> None:
+    def check(self, model: ModelData) -> None:
         if self.state is None:
             return
         faults = self.state.check("/state")
         try:
             if not faults:
-                read_state(self.state, recommender.dataset.ids("item"))
+                read_state(self.state, model.dataset.ids("item"))
         except DataError as error:
             faults = [Fault("/state", fault.what, fault.hint, fault.kind) for fault in error.faults]
         raise_faults(faults)
@@ -115,7 +115,7 @@ class Explore(Rule):
         params, count = self.params, len(request.items)
         clicks, misses = np.zeros(count), np.zeros(count)
         if self.state is not None:
-            clicks, misses = read_state(self.state, request.recommender.dataset.ids("item"))
+            clicks, misses = read_state(self.state, request.model.dataset.ids("item"))
         return clicks + params.prior_clicks, misses + params.prior_misses
 
 

@@ -8,12 +8,12 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, Field
 
+from anyrec.model.fitted import ModelData
 from anyrec.pipeline.conditions.constants import DAY, MOST_DAYS, SECOND
 from anyrec.pipeline.conditions.features import Features, check_feature
 from anyrec.pipeline.contracts import Lists, Request, Rule
 from anyrec.pipeline.reranking.item_files import raise_faults
 from anyrec.pipeline.reranking.reorder import rescored, values_at
-from anyrec.recommender import Recommender
 
 MOST_CHANGE = 1e6
 """Standard deviations by which an age changes a score: float32 holds it, however far from now a number of the data is."""
@@ -48,9 +48,9 @@ class Freshness(Rule):
         super().__init__(params)
         self.features = Features()
 
-    def check(self, recommender: Recommender) -> None:
+    def check(self, model: ModelData) -> None:
         kinds = ("time",) if self.params.unit == "auto" else ("number",)
-        faults = check_feature(recommender, self.params.feature, "/feature", "item", kinds, many=False)
+        faults = check_feature(model, self.params.feature, "/feature", "item", kinds, many=False)
         raise_faults(faults)
 
     def allowed(self, request: Request) -> np.ndarray | None:

@@ -8,12 +8,11 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from anyrec.core.errors import AnyrecError, Fault, did_you_mean
-from anyrec.data.histories import history_column
 from anyrec.data.list_columns import flat
+from anyrec.model.fitted import ModelData
 from anyrec.pipeline.conditions.constants import DAY, MOST_DAYS, shown
 from anyrec.pipeline.contracts import Request, Rule
 from anyrec.pipeline.reranking.item_files import raise_faults
-from anyrec.recommender import Recommender
 
 NO_EVENTS = "this model holds which items users had, but not of which type, when and how often."
 
@@ -42,9 +41,9 @@ class History(Rule):
             description="List only what the user had, not only what they had not. Those the request leaves out stay out (exclude_seen).",
         )
 
-    def check(self, recommender: Recommender) -> None:
-        dataset, faults = recommender.dataset, []
-        if self._reads_events() and recommender.history is None and not len(dataset.interactions):
+    def check(self, model: ModelData) -> None:
+        dataset, faults = model.dataset, []
+        if self._reads_events() and model.history is None and not len(dataset.interactions):
             faults.append(
                 Fault("", NO_EVENTS, "Give the model its data again (with_data), or train with the rule.", "no data")
             )
@@ -92,11 +91,7 @@ def _events(request: Request) -> pa.Array:
     """(users,) lists of events: of the request, else of the interactions that the model holds. Raises AnyrecError where it holds none."""
     if request.history is not None:
         return request.history
-    recommender, dataset = request.recommender, request.recommender.dataset
-    if not len(dataset.interactions):
+    history = request.model.with_histories().history
+    if history is None:
         raise AnyrecError(NO_EVENTS)
-    from anyrec.data.labels import label_interactions
-
-    labels = label_interactions(dataset, recommender.config.data)
-    events = recommender._events(np.arange(len(dataset.interactions)), labels)
-    return history_column(dataset, events).take(pa.array(request.rows, mask=request.rows < 0))
+    return history.take(pa.array(request.rows, mask=request.rows < 0))

@@ -15,11 +15,11 @@ from anyrec.core.deadline import Deadline
 from anyrec.core.errors import AnyrecError
 from anyrec.core.outside import Outside
 from anyrec.data.dataset import rows_of
+from anyrec.model.fitted import ModelData
 from anyrec.pipeline.conditions.features import check_feature
 from anyrec.pipeline.contracts import Lists, Request, Rule
 from anyrec.pipeline.reranking.item_files import raise_faults
 from anyrec.pipeline.reranking.reorder import chosen_first, distinct_items
-from anyrec.recommender import Recommender
 
 MOST_BYTES = 16 << 20
 """Of an answer."""
@@ -56,11 +56,11 @@ class Http(Rule):
                 raise ValueError("expected an address that begins with http:// or https://")
             return url
 
-    def check(self, recommender: Recommender) -> None:
+    def check(self, model: ModelData) -> None:
         faults = []
         for side in ("user", "item"):
             for n, name in enumerate(getattr(self.params, f"{side}_features") or ()):
-                faults += check_feature(recommender, name, f"/{side}_features/{n}", side)
+                faults += check_feature(model, name, f"/{side}_features/{n}", side)
         raise_faults(faults)
 
     def apply(self, request: Request, lists: Lists, k: int) -> Lists:
@@ -140,7 +140,7 @@ class Http(Rule):
             raise AnyrecError(
                 f'{self.params.url}: expected {{"orders": [...]}} with a list of item ids for each of {len(rows)} users'
             )
-        ids = request.recommender.dataset.ids("item")
+        ids = request.model.dataset.ids("item")
         for own, order, places in zip(rows, orders, chosen, strict=True):
             try:
                 if not isinstance(order, list):

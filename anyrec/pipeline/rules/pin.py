@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from pydantic import BaseModel, Field, field_validator
 
+from anyrec.model.fitted import ModelData
 from anyrec.pipeline.candidate_lists import open_to
 from anyrec.pipeline.conditions.conditions import Condition, Where, where_field
 from anyrec.pipeline.contracts import Lists, Request, Rule
 from anyrec.pipeline.reranking.item_files import check_ids, raise_faults, rows_of_ids
-from anyrec.recommender import Recommender
 
 
 class Pinned(BaseModel):
@@ -47,14 +47,14 @@ class Pin(Rule):
         self.pins = sorted(self.params.items, key=lambda one: one.position)
         self.conditions = [Condition(one.where) if one.where else None for one in self.pins]
 
-    def check(self, recommender: Recommender) -> None:
-        faults = check_ids(recommender, [one.item for one in self.params.items], "/items/{}/item")
+    def check(self, model: ModelData) -> None:
+        faults = check_ids(model, [one.item for one in self.params.items], "/items/{}/item")
         for n, one in enumerate(self.params.items):
-            faults += Condition(one.where).check(recommender, f"/items/{n}/where") if one.where else []
+            faults += Condition(one.where).check(model, f"/items/{n}/where") if one.where else []
         raise_faults(faults)
 
     def apply(self, request: Request, lists: Lists, k: int) -> Lists:
-        rows = rows_of_ids([one.item for one in self.pins], request.recommender.dataset.ids("item"))
+        rows = rows_of_ids([one.item for one in self.pins], request.model.dataset.ids("item"))
         shown = open_to(request, request.allowed)
         for row, one, condition in zip(rows, self.pins, self.conditions, strict=True):
             if row >= 0:

@@ -8,13 +8,13 @@ import numpy as np
 from pydantic import BaseModel, Field, model_validator
 
 from anyrec.core.errors import Fault, did_you_mean
+from anyrec.model.fitted import ModelData
 from anyrec.pipeline.conditions.features import Features, check_feature
 from anyrec.pipeline.conditions.syntax import escape
 from anyrec.pipeline.contracts import Lists, Request, Rule
 from anyrec.pipeline.reranking.item_files import raise_faults
 from anyrec.pipeline.reranking.quotas import take_within
 from anyrec.pipeline.reranking.reorder import codes_at, marked_first
-from anyrec.recommender import Recommender
 
 OTHERS = "*"
 Amount = Annotated[float, Field(ge=0, le=10_000)]
@@ -58,11 +58,11 @@ class Quota(Rule):
         super().__init__(params)
         self.features = Features()
 
-    def check(self, recommender: Recommender) -> None:
+    def check(self, model: ModelData) -> None:
         params = self.params
-        faults = check_feature(recommender, params.feature, "/feature", "item", ("text",))
+        faults = check_feature(model, params.feature, "/feature", "item", ("text",))
         if not faults:
-            names = _categories(recommender, params.feature)
+            names = _categories(model, params.feature)
             for option in ("at_least", "at_most"):
                 unknown = [name for name in getattr(params, option) if name not in names and name != OTHERS]
                 faults += [
@@ -107,8 +107,8 @@ def _amount(amount: float, k: int, round_to) -> int:
     return int(amount) if amount >= 1 else int(round_to(round(amount * k, 9)))
 
 
-def _categories(recommender: Recommender, feature: str) -> set[str]:
+def _categories(model: ModelData, feature: str) -> set[str]:
     from anyrec.pipeline.conditions.features import split_name, values_of
 
-    values = values_of(recommender.dataset.items, split_name(feature)[1], len(recommender.dataset.items))
+    values = values_of(model.dataset.items, split_name(feature)[1], len(model.dataset.items))
     return set() if values.names is None else set(values.names.to_pylist())

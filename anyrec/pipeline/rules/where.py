@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from pydantic import BaseModel
 
+from anyrec.model.fitted import ModelData
 from anyrec.pipeline.conditions.conditions import Condition, Where, where_field
 from anyrec.pipeline.contracts import Request, Rule
 from anyrec.pipeline.reranking.item_files import raise_faults
-from anyrec.recommender import Recommender
 
 
 class WhereRule(Rule):
@@ -23,8 +23,8 @@ class WhereRule(Rule):
         super().__init__(params)
         self.condition = Condition(self.params.where)
 
-    def check(self, recommender: Recommender) -> None:
-        raise_faults(self.condition.check(recommender))
+    def check(self, model: ModelData) -> None:
+        raise_faults(self.condition.check(model))
 
     def allowed(self, request: Request) -> np.ndarray:
         return self.condition.holds(request)

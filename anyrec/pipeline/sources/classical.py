@@ -11,9 +11,9 @@ from scipy import sparse
 from anyrec.core.config import Component
 from anyrec.core.contracts import Classical
 from anyrec.model.classical import check_classical, make_history
+from anyrec.model.fitted import FittedModel, ModelData
 from anyrec.pipeline.candidate_lists import empty_lists, lists_of_ranks, open_to
 from anyrec.pipeline.contracts import Lists, Request, Source
-from anyrec.recommender import Recommender
 
 
 class ClassicalSource(Source):
@@ -28,19 +28,19 @@ class ClassicalSource(Source):
             json_schema_extra={"kind": "classical"},
         )
 
-    def check(self, recommender: Recommender) -> None:
-        self._make(recommender)
+    def check(self, model: ModelData) -> None:
+        self._make(model)
 
-    def fit(self, recommender: Recommender, rows: np.ndarray) -> None:
-        self.classical = self._make(recommender)
-        history = make_history(recommender.dataset, rows, recommender.config.seed)
-        self.size = len(recommender.dataset.items)
+    def fit(self, model: FittedModel, rows: np.ndarray) -> None:
+        self.classical = self._make(model)
+        history = make_history(model.dataset, rows, model.config.seed)
+        self.size = len(model.dataset.items)
         self.classical.fit(history)
 
     def retrieve(self, request: Request, k: int, allowed: np.ndarray | None) -> Lists:
         """A user's own history is what is known of it at this moment; models with a vector a user know it from training alone."""
         if getattr(self, "classical", None) is None:
-            self._restored(request.recommender)
+            self._restored(request.model)
         owners, items, _ = request.events
         known = items < self.size
         matrix = sparse.csr_matrix(
@@ -63,22 +63,22 @@ class ClassicalSource(Source):
         self.saved = {name: values for name, values in state.items() if name != "size"}
         self.size = int(state["size"][0])
 
-    def check_restored(self, recommender: Recommender) -> None:
-        self._restored(recommender)
-        users, count = len(recommender.dataset.users), len(recommender.dataset.items)
+    def check_restored(self, model: FittedModel) -> None:
+        self._restored(model)
+        users, count = len(model.dataset.users), len(model.dataset.items)
         if not 0 < self.size <= count:
             raise ValueError(f"it was fitted on {self.size} items, of {count}")
         check_classical(self.classical, users, self.size)
 
-    def _restored(self, recommender: Recommender) -> None:
-        classical = self._make(recommender)
+    def _restored(self, model: FittedModel) -> None:
+        classical = self._make(model)
         classical.restore(self.saved)
         self.classical = classical  # last: another thread uses it as soon as it is there
 
-    def _make(self, recommender: Recommender) -> Classical:
-        model, registry, where = self.params.model, recommender.registry, "/pipeline/retrieve/sources/model"
-        options: Any = registry.params("classical", model.type, model.options(), where)
-        made = registry.get("classical", model.type, f"{where}/type")(options)
+    def _make(self, model: ModelData) -> Classical:
+        component, registry, where = self.params.model, model.registry, "/pipeline/retrieve/sources/model"
+        options: Any = registry.params("classical", component.type, component.options(), where)
+        made = registry.get("classical", component.type, f"{where}/type")(options)
         return made
 
 

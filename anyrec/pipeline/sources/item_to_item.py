@@ -11,10 +11,10 @@ from scipy import sparse
 from torch import nn
 
 from anyrec.data.split import time_order
+from anyrec.model.fitted import FittedModel
 from anyrec.model.scoring import CELLS_AT_A_TIME, top_k
 from anyrec.pipeline.candidate_lists import is_open, lists_of_pairs, open_to
 from anyrec.pipeline.contracts import Lists, Request, Source
-from anyrec.recommender import Recommender
 
 
 class ItemToItem(Source):
@@ -34,11 +34,11 @@ class ItemToItem(Source):
         half_life: float = Field(5.0, gt=0, le=1e9, description="Items since, after which one counts half.")
         within: int = Field(3, ge=1, le=1000, description="Interactions looked ahead (next).")
 
-    def fit(self, recommender: Recommender, rows: np.ndarray) -> None:
+    def fit(self, model: FittedModel, rows: np.ndarray) -> None:
         if self.params.by == "vectors":
-            self.items, self.likeness = _nearest(recommender, self.params.neighbours)
+            self.items, self.likeness = _nearest(model, self.params.neighbours)
             return
-        dataset = recommender.dataset
+        dataset = model.dataset
         users, items = dataset.user_rows[rows], dataset.item_rows[rows]
         size = len(dataset.items)
         if self.params.by == "together":
@@ -66,8 +66,8 @@ class ItemToItem(Source):
     def state(self) -> dict[str, np.ndarray]:
         return {"items": self.items, "likeness": self.likeness}
 
-    def check_restored(self, recommender: Recommender) -> None:
-        items, count = self.items, len(recommender.dataset.items)
+    def check_restored(self, model: FittedModel) -> None:
+        items, count = self.items, len(model.dataset.items)
         fits = (
             items.ndim == 2 and items.shape == self.likeness.shape and items.dtype.kind == "i" and len(items) <= count
         )
@@ -109,10 +109,10 @@ def _strongest(counts: Any, k: int) -> tuple[np.ndarray, np.ndarray]:
     return items, values
 
 
-def _nearest(recommender: Recommender, k: int) -> tuple[np.ndarray, np.ndarray]:
+def _nearest(model: FittedModel, k: int) -> tuple[np.ndarray, np.ndarray]:
     """(items, k) the nearest of each item by the cosine of their vectors, and the cosines; those below 0 count 0."""
-    with recommender._inference():
-        vectors = nn.functional.normalize(recommender._vectors("item", recommender._known_rows("item")), dim=1)
+    with torch.inference_mode():
+        vectors = nn.functional.normalize(model.vectors("item", model.representations("item")), dim=1)
         k = min(k, len(vectors) - 1)
         found = []
         for rows in torch.arange(len(vectors), device=vectors.device).split(max(1, CELLS_AT_A_TIME // len(vectors))):

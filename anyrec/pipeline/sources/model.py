@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from anyrec.model.scoring import rank_rows
 from anyrec.pipeline.candidate_lists import lists_of_ranks
 from anyrec.pipeline.contracts import Lists, Request, Source
-from anyrec.retrieval.model_index import catalogue_of
+from anyrec.retrieval.model_index import item_index
 
 
 class ModelSource(Source):
@@ -23,16 +24,21 @@ class ModelSource(Source):
 
     def in_model_order(self, request: Request) -> bool:
         """True if all items are scored; an index may order them by approximate scores."""
-        return catalogue_of(request.recommender) is None
+        return item_index(request.model) is None
 
     def retrieve(self, request: Request, k: int, allowed: np.ndarray | None) -> Lists:
-        recommender, catalogue = request.recommender, catalogue_of(request.recommender)
-        with recommender._inference():
-            if catalogue is not None:
-                queries = recommender._vectors("user", request.represented).float().cpu().numpy()
-                return Lists(*catalogue.search(queries, k, allowed, request.exclude))
+        model, index = request.model, item_index(request.model)
+        with torch.inference_mode():
+            if index is not None:
+                queries = model.vectors("user", request.represented).float().cpu().numpy()
+                return Lists(*index.search(queries, k, allowed, request.exclude))
             found = rank_rows(
-                recommender.model, request.represented, recommender._known_rows("item"), k, request.exclude, allowed
+                model.scorer,
+                request.represented,
+                model.representations("item"),
+                k,
+                request.exclude,
+                allowed,
             )
         rows, items, scores, ranks = found
         return lists_of_ranks(rows, items, scores, ranks, len(request.rows))

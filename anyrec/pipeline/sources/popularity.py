@@ -10,10 +10,10 @@ from pydantic import Field
 from anyrec.core.errors import ConfigError, Fault, did_you_mean
 from anyrec.data.labels import MICROSECONDS_A_DAY, ages
 from anyrec.data.list_columns import flat
+from anyrec.model.fitted import FittedModel, ModelData
 from anyrec.pipeline.candidate_lists import first_open, open_to
 from anyrec.pipeline.conditions.constants import MOST_DAYS
 from anyrec.pipeline.contracts import Lists, Request, Source
-from anyrec.recommender import Recommender
 
 
 class PopularitySource(Source):
@@ -33,14 +33,14 @@ class PopularitySource(Source):
             100, ge=1, le=10_000, description="Groups told apart, the largest; the rest get what all like."
         )
 
-    def check(self, recommender: Recommender) -> None:
-        features = [name for name in recommender.dataset.features("user") if name.startswith("categorical.")]
+    def check(self, model: ModelData) -> None:
+        features = [name for name in model.dataset.features("user") if name.startswith("categorical.")]
         if self.params.group is not None and self.params.group not in features:
             what = f"the users have no categorical feature '{self.params.group}'."
             raise ConfigError(Fault("/group", what, did_you_mean(self.params.group, features)))
 
-    def fit(self, recommender: Recommender, rows: np.ndarray) -> None:
-        dataset = recommender.dataset
+    def fit(self, model: FittedModel, rows: np.ndarray) -> None:
+        dataset = model.dataset
         users, items, weights = dataset.user_rows[rows], dataset.item_rows[rows], self._weights(dataset.times[rows])
         self.groups = self._largest(dataset.users)
         groups = self._group_of(dataset.users)[users]
@@ -68,8 +68,8 @@ class PopularitySource(Source):
         names = "\x00".join(self.groups).encode()
         return {"counts": self.counts, "groups": np.frombuffer(names, np.uint8).copy()}
 
-    def check_restored(self, recommender: Recommender) -> None:
-        shape, count = self.counts.shape, len(recommender.dataset.items)
+    def check_restored(self, model: FittedModel) -> None:
+        shape, count = self.counts.shape, len(model.dataset.items)
         if self.groups and self.params.group is None:
             raise ValueError("groups were saved, and the config names none")
         if len(shape) != 2 or shape[0] != len(self.groups) + 1 or shape[1] > count or self.counts.dtype.kind != "f":

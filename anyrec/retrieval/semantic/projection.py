@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import torch
 
-from anyrec.model.scoring import represent_rows
-from anyrec.model.towers import IDENTITY, move_columns
+from anyrec.model.fitted import FittedModel
+from anyrec.model.represent import represent_rows
+from anyrec.model.towers import IDENTITY
+from anyrec.model.two_tower import towers_of
 from anyrec.retrieval.semantic.spaces import Kind, Space
-
-if TYPE_CHECKING:
-    from anyrec.recommender import Recommender
 
 RIDGES = (0.01, 0.1, 1.0, 10.0)
 """Penalties that are tried, in multiples of the mean variance of a feature times the number of items."""
@@ -36,26 +36,25 @@ class Projection(NamedTuple):
     weights: np.ndarray
     recall: dict[str, float]
 
-    def query(self, recommender: Recommender, kind: Kind, value: str, features: np.ndarray) -> np.ndarray:
+    def query(self, model: FittedModel, kind: Kind, value: str, features: np.ndarray) -> np.ndarray:
         """features: (1, width) of the query -> (1, dim)."""
         if self.way == "ridge":
             return ((features - self.offset) @ self.weights).astype(np.float32)
-        columns = {name: pa.array([value]) for name in _names(recommender, kind)}
-        return _alone(recommender, pa.table(columns)) - self.mean
+        columns = {name: pa.array([value]) for name in _names(model, kind)}
+        return _alone(model, pa.table(columns)) - self.mean
 
 
-def project(recommender: Recommender, space: Space, features: np.ndarray) -> Projection:
+def project(model: FittedModel, space: Space, features: np.ndarray) -> Projection:
     """The better way into the tower's space for queries of a kind, by recall of held-out items from their own description.
 
     features: (items, width) of the items, as `space` gives them. The tower has seen the held-out items, the regression has not.
     """
-    with recommender._inference():
-        vectors = recommender._vectors("item", recommender._known_rows("item")).float().cpu().numpy()
+    vectors = model.embeddings("item")
     mean = vectors.mean(0)
     centred = vectors - mean
     items = centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
     told = np.flatnonzero(features.any(1))
-    shuffled = told[np.random.default_rng(recommender.config.seed).permutation(len(told))]
+    shuffled = told[np.random.default_rng(model.config.seed).permutation(len(told))]
     held = np.sort(shuffled[: np.clip(int(len(told) * HELD_OUT), FEWEST, MOST)])
     rest = shuffled[len(held) : len(held) + LEARNED] if len(told) > 2 * FEWEST else told
     recall, ridge = {}, RIDGES[0]
@@ -64,10 +63,10 @@ def project(recommender: Recommender, space: Space, features: np.ndarray) -> Pro
         found = _recall((features[held] - offset) @ weights, items, held)
         if found > recall.get("ridge", -1.0):
             recall["ridge"], ridge = found, penalty
-    names = _names(recommender, space.kind)
+    names = _names(model, space.kind)
     if names:
-        table = recommender.dataset.items.select(names).take(pa.array(held))
-        recall["tower"] = _recall(_alone(recommender, table) - mean, items, held)
+        table = model.dataset.items.select(names).take(pa.array(held))
+        recall["tower"] = _recall(_alone(model, table) - mean, items, held)
     offset, weights = _ridge(features[shuffled[:LEARNED]], items[shuffled[:LEARNED]], ridge)
     way = max(recall, key=lambda name: recall[name])
     return Projection(way, items.astype(np.float32), mean, offset, weights, recall)
@@ -94,18 +93,16 @@ def _recall(queries: np.ndarray, items: np.ndarray, rows: np.ndarray) -> float:
     return float((ranks <= FOUND_AT).mean())
 
 
-def _names(recommender: Recommender, kind: Kind) -> list[str]:
+def _names(model: FittedModel, kind: Kind) -> list[str]:
     """The features of a kind that the item tower reads."""
-    known = recommender.dataset.items.column_names
-    return [name for name in recommender.model.item.features if name.split(".")[0] == kind and name in known]
+    known = model.dataset.items.column_names
+    return [name for name in towers_of(model).scorer.item.features if name.split(".")[0] == kind and name in known]
 
 
-def _alone(recommender: Recommender, table: pa.Table) -> np.ndarray:
+def _alone(model: FittedModel, table: pa.Table) -> np.ndarray:
     """(rows, dim) what the item tower makes of records with these features and no other, not even an id."""
     assert IDENTITY not in table.column_names
-    with recommender._inference():
-        columns = move_columns(
-            recommender.model.item.prepare(table, "item", recommender.request_context()), recommender.device
-        )
-        made = represent_rows(recommender.model, "item", columns, len(table))
-        return recommender._vectors("item", made).float().cpu().numpy()
+    towers = towers_of(model)
+    with torch.inference_mode():
+        made = represent_rows(towers.scorer, "item", towers.prepare("item", table), len(table))
+        return model.vectors("item", made).float().cpu().numpy()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -14,15 +13,14 @@ from safetensors.numpy import load_file, save_file
 
 from anyrec.core.errors import Fault, InputError, OutputError, did_you_mean
 from anyrec.core.files import atomic_write
+from anyrec.core.once import Once
 from anyrec.data.dataset import HashSink
 from anyrec.data.images import ImageFault, open_image
+from anyrec.model.fitted import FittedModel
 from anyrec.model.scoring import score_blocks
 from anyrec.retrieval.index import Index
 from anyrec.retrieval.semantic.projection import Projection, project
 from anyrec.retrieval.semantic.spaces import LOOKS, Kind, Space, find_space
-
-if TYPE_CHECKING:
-    from anyrec.recommender import Recommender
 
 SPACES = ("auto", "joint", "text", "image", LOOKS, "tower")
 FOLDER = "search"
@@ -69,11 +67,13 @@ class Place(NamedTuple):
 class Search:
     """The spaces of one model, made when first asked for and kept, in memory and beside the model."""
 
-    def __init__(self, recommender: Recommender, folder: Path | None = None):
-        """folder: of the saved model; None keeps nothing on disk."""
-        self.recommender, self.folder = recommender, folder
-        self.made_of = recommender.model, recommender.dataset
-        self._places: dict[tuple[Kind, str], Place] = {}
+    def __init__(self, model: FittedModel):
+        """
+        Args:
+            model: The model. If it was loaded from a folder, vectors are kept there as well.
+        """
+        self.model, self.folder = model, model.directory
+        self._places: Once[Place] = Once()
 
     def find(
         self,
@@ -91,7 +91,7 @@ class Search:
         (1 - personal) * search + personal * liking, both standardised over the allowed items that the space holds.
         Raises InputError with every fault of the query.
         """
-        kinds = _checked(self.recommender, queries, space, personal)
+        kinds = _checked(self.model, queries, space, personal)
         places = [self.place(kind, space) for kind in kinds]
         if len(kinds) == 1 and (liking is None or personal == 0):
             keys, scores = places[0].index.search(self._query(places[0], queries), k, allowed)
@@ -112,19 +112,17 @@ class Search:
 
     def place(self, kind: Kind, wanted: str = "auto") -> Place:
         """Where queries of a kind are compared. Raises InputError where the items have nothing to compare them with."""
-        if (kind, wanted) not in self._places:
-            self._places[kind, wanted] = self._make(kind, wanted)
-        return self._places[kind, wanted]
+        return self._places.get((kind, wanted), lambda: self._make(kind, wanted))
 
     def _make(self, kind: Kind, wanted: str) -> Place:
-        recommender = self.recommender
-        space = find_space(recommender, kind, "auto" if wanted == "tower" else wanted)
+        model = self.model
+        space = find_space(model, kind, "auto" if wanted == "tower" else wanted)
         if space is None or not (vectors := self._kept(space)).any():
-            raise InputError(_nothing(recommender, kind, wanted))
-        if wanted == "tower" and not recommender.has_vectors:
+            raise InputError(_nothing(model, kind, wanted))
+        if wanted == "tower" and not model.has_vectors:
             raise InputError(Fault("--space", "this model has no item tower.", "Leave it out.", "nothing to search"))
-        if wanted == "tower" or (wanted == "auto" and recommender.has_vectors and space.name != "joint"):
-            projection = project(recommender, space, vectors)
+        if wanted == "tower" or (wanted == "auto" and model.has_vectors and space.name != "joint"):
+            projection = project(model, space, vectors)
             if wanted == "tower":
                 return Place(space, self._index(projection.items), 0.0, projection)
             own, tower = (1 - TOWER[kind]) / _spread(vectors), TOWER[kind] / _spread(projection.items)
@@ -134,7 +132,7 @@ class Search:
 
     def _index(self, vectors: np.ndarray) -> Index:
         """vectors: (items, dim); those of zeros are not found."""
-        index: Index = self.recommender.registry.get("index", "exact")(vectors.shape[1], "dot")
+        index: Index = self.model.registry.get("index", "exact")(vectors.shape[1], "dot")
         held = np.flatnonzero(vectors.any(1))
         index.build(vectors[held], held)
         return index
@@ -147,7 +145,7 @@ class Search:
         identity = np.frombuffer(f"{self._model()} {space.identity}".encode(), np.uint8)
         try:
             kept = load_file(path)
-            vectors, rows = kept["items"], len(self.recommender.dataset.items)
+            vectors, rows = kept["items"], len(self.model.dataset.items)
             fits = (
                 vectors.dtype == np.float32
                 and vectors.ndim == 2
@@ -168,8 +166,8 @@ class Search:
 
     def _model(self) -> str:
         """Changes with the saved model and with the items it knows."""
-        digest = hashlib.sha256(self.recommender.model_id.encode())
-        ids = self.recommender.dataset.items.select(["item_id"])
+        digest = hashlib.sha256(self.model.model_id.encode())
+        ids = self.model.dataset.items.select(["item_id"])
         with pa.ipc.new_stream(pa.PythonFile(HashSink(digest), mode="w"), ids.schema) as writer:
             writer.write_table(ids)
         return digest.hexdigest()
@@ -181,21 +179,21 @@ class Search:
         own = _unit(place.space.query(value))
         if place.projection is None:
             return own
-        tower = _unit(place.projection.query(self.recommender, place.space.kind, value, own))
+        tower = _unit(place.projection.query(self.model, place.space.kind, value, own))
         return tower if place.own == 0 else np.concatenate([place.own * own, (1 - place.own) * tower], 1)
 
     def _all(self, place: Place, queries: Queries, allowed: np.ndarray | None) -> np.ndarray:
         """(items,) float64 the cosine of each, -inf for one that is not allowed or not in the space."""
-        items = len(self.recommender.dataset.items)
+        items = len(self.model.dataset.items)
         keys, scores = place.index.search(self._query(place, queries), items, allowed)
         found = np.full(items, -np.inf)
         found[keys[0][keys[0] >= 0]] = scores[0][keys[0] >= 0]
         return found
 
     def _weighed(self, searched: np.ndarray, kept: np.ndarray, liking: torch.Tensor, personal: float) -> np.ndarray:
-        with self.recommender._inference():
-            rows = self.recommender._known_rows("item")
-            own = score_blocks(self.recommender.model, liking, rows)[0].double().cpu().numpy()
+        with torch.inference_mode():
+            rows = self.model.representations("item")
+            own = score_blocks(self.model.scorer, liking, rows)[0].double().cpu().numpy()
         own = _standardised(np.where(kept, own, -np.inf))
         if personal == 1:
             return own
@@ -221,7 +219,7 @@ def _standardised(scores: np.ndarray) -> np.ndarray:
     return np.where(finite, (np.where(finite, scores, 0) - scores[finite].mean()) / (spread or 1.0), -np.inf)
 
 
-def _checked(recommender: Recommender, queries: Queries, space: str, personal: float) -> list[Kind]:
+def _checked(model: FittedModel, queries: Queries, space: str, personal: float) -> list[Kind]:
     """Which queries there are. Raises InputError with all that is wrong with them."""
     faults = []
     if queries.text is None and queries.image is None:
@@ -230,7 +228,7 @@ def _checked(recommender: Recommender, queries: Queries, space: str, personal: f
         faults.append(Fault("--text", "it is empty.", "Say what the items should be like.", "empty query"))
     if queries.image is not None:
         try:
-            context = recommender.context
+            context = model.context
             open_image(queries.image, context.root, allow_urls=context.allow_urls, allow_outside_root=True)
         except ImageFault as fault:
             what = f"'{queries.image}' cannot be read: {fault}."
@@ -245,9 +243,9 @@ def _checked(recommender: Recommender, queries: Queries, space: str, personal: f
     return [kind for kind, value in given if value is not None]
 
 
-def _nothing(recommender: Recommender, kind: Kind, wanted: str) -> Fault:
+def _nothing(model: FittedModel, kind: Kind, wanted: str) -> Fault:
     told = "texts" if kind == "text" else "pictures"
-    reads = ", ".join(recommender.dataset.features("item")) or "nothing but ids"
+    reads = ", ".join(model.dataset.features("item")) or "nothing but ids"
     space = "" if wanted == "auto" else f" in the space '{wanted}'"
     what = f"this model's items cannot be searched by {kind}{space}: it reads no {told} of them (they have: {reads})."
     hint = f"Train it on items with {told}" + ("." if wanted == "auto" else ", or leave --space out.")

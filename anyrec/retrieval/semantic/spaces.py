@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -19,11 +19,10 @@ from anyrec.core.contracts import Encoder
 from anyrec.core.errors import Fault, InputError
 from anyrec.core.outside import ALLOW
 from anyrec.core.ragged import move, select
+from anyrec.data.item_facts import category_feature
 from anyrec.data.list_columns import flat
-from anyrec.evaluation.measure import category_feature
-
-if TYPE_CHECKING:
-    from anyrec.recommender import Recommender
+from anyrec.model.fitted import FittedModel
+from anyrec.model.two_tower import TwoTowerModel
 
 Kind = Literal["text", "image"]
 ROWS_AT_A_TIME = 1024
@@ -90,52 +89,53 @@ class Space:
         return vector.numpy()
 
 
-def find_space(recommender: Recommender, kind: Kind, wanted: str = "auto") -> Space | None:
+def find_space(model: FittedModel, kind: Kind, wanted: str = "auto") -> Space | None:
     """The space for queries of a kind; None where the items have nothing that such a query can be compared with.
 
     wanted: "auto" (the joint one of texts and pictures where there is one, else the kind's own), "joint", "text", "image" or "looks".
     """
-    joint = [field for field in _fields(recommender, "image") if field.encoder.joint]
+    joint = [field for field in _fields(model, "image") if field.encoder.joint]
     if wanted in ("auto", "joint") and joint:
         return Space("joint", kind, joint)
     if kind == "image" and wanted in ("auto", LOOKS):
-        own = [] if wanted == LOOKS else [field for field in _fields(recommender, "image") if _frozen(field)]
-        fields = own or _looks(recommender)
+        own = [] if wanted == LOOKS else [field for field in _fields(model, "image") if _frozen(field)]
+        fields = own or _looks(model)
         return Space("image" if own else LOOKS, "image", fields) if fields else None
     if wanted in ("auto", kind):
-        fields = _fields(recommender, kind)
-        return Space(kind, kind, fields + _category(recommender, fields)) if fields else None
+        fields = _fields(model, kind)
+        return Space(kind, kind, fields + _category(model, fields)) if fields else None
     return None
 
 
-def _fields(recommender: Recommender, kind: Kind) -> list[Field]:
+def _fields(model: FittedModel, kind: Kind) -> list[Field]:
     """The items' features of a kind that the model reads. A long text says more of an item than a short one."""
-    tower, table = getattr(recommender.model, "item", None), recommender.dataset.items
-    fields = []
-    for name, encoder in zip(getattr(tower, "features", ()), getattr(tower, "encoders", ()), strict=True):
-        if name.split(".")[0] == kind and name in table.column_names:
+    if not isinstance(model, TwoTowerModel):
+        return []
+    tower, table, fields = model.scorer.item, model.dataset.items, []
+    for name, encoder in zip(tower.features, tower.encoders, strict=True):
+        if name.split(".")[0] == kind and name in table.column_names and isinstance(encoder, Encoder):
             column = table.column(name).combine_chunks()
             fields.append(Field(name, encoder, column, _length(column) if kind == "text" else 1.0))
     return fields
 
 
-def _category(recommender: Recommender, fields: list[Field]) -> list[Field]:
+def _category(model: FittedModel, fields: list[Field]) -> list[Field]:
     """The names of the items' categories, read as a text by an encoder that was not trained on one field alone."""
-    name = category_feature(recommender.dataset, recommender.config.evaluation.category)
+    name = category_feature(model.dataset, model.config.evaluation.category)
     frozen = [field for field in fields if _frozen(field)]
     if name is None or not frozen:
         return []
-    column = recommender.dataset.items.column(name).combine_chunks()
+    column = model.dataset.items.column(name).combine_chunks()
     words = pc.binary_join(column, ", ") if pa.types.is_list(column.type) else column.cast(pa.string())
     return [Field(name, frozen[0].encoder, words, _length(words))]
 
 
-def _looks(recommender: Recommender) -> list[Field]:
+def _looks(model: FittedModel) -> list[Field]:
     """The items' pictures by their looks alone."""
-    encoder: Encoder = recommender.registry.get("encoder", LOOKS)()
-    encoder.context = recommender.context
-    table = recommender.dataset.items
-    names = [name for name in recommender.dataset.features("item") if name.startswith("image.")]
+    encoder: Encoder = model.registry.get("encoder", LOOKS)()
+    encoder.context = model.context
+    table = model.dataset.items
+    names = [name for name in model.dataset.features("item") if name.startswith("image.")]
     return [Field(name, encoder, table.column(name).combine_chunks(), 1.0) for name in names]
 
 

@@ -1,0 +1,56 @@
+"""Facts about users and items that reports and lists show: titles, categories."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from scipy import sparse
+
+from anyrec.data.dataset import Dataset, Side
+from anyrec.data.list_columns import flat
+
+FEWEST, MOST = 2, 200
+"""Number of values of a feature that can divide items into groups."""
+
+
+def category_feature(dataset: Dataset, wanted: str | None = None) -> str | None:
+    """The categorical feature of items that tells their kinds apart: `wanted`, or one with 2 to 200 values, of those that
+    most items have the one named category or genre, else with the fewest values."""
+    if wanted is not None:
+        return wanted if wanted in dataset.items.column_names else None
+    best: tuple[bool, int, str] | None = None
+    for name in dataset.features("item"):
+        column = dataset.items.column(name).combine_chunks()
+        if not name.startswith("categorical.") or column.null_count > len(column) / 2:
+            continue
+        values = len(pc.unique(flat(column)[0]))
+        named = any(word in name.split(".")[1].lower() for word in ("categor", "genre", "type", "class"))
+        rank = (not named, values, name)
+        if FEWEST <= values <= MOST and (best is None or rank < best):
+            best = rank
+    return None if best is None else best[2]
+
+
+def indicators(dataset: Dataset, side: Side, name: str) -> tuple[sparse.csr_matrix, list[str]]:
+    """(rows, values) 1 where a record has the value of a categorical feature, and the values, the commonest first."""
+    column = dataset.table(side).column(name).combine_chunks()
+    had, owners = flat(column)
+    counts = pc.value_counts(had)
+    order = np.lexsort((np.arange(len(counts)), -counts.field("counts").to_numpy()))
+    values = counts.field("values").take(pa.array(order))
+    place = pc.index_in(had, value_set=values).to_numpy(zero_copy_only=False)
+    matrix = sparse.csr_matrix((np.ones(len(place)), (owners, place)), (len(column), len(values)))
+    matrix.sum_duplicates()
+    matrix.data[:] = 1.0
+    return matrix, [str(value) for value in values.to_pylist()]
+
+
+def title_of(dataset: Dataset, row: int) -> str:
+    """An item's title or name; its id where it has neither."""
+    for name in ("text.title", "text.name"):
+        if name in dataset.items.column_names:
+            value = dataset.items.column(name)[row].as_py()
+            if value:
+                return value if isinstance(value, str) else value[0]
+    return str(dataset.ids("item")[row].as_py())

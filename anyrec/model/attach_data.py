@@ -1,0 +1,40 @@
+"""A loaded model with the data that it was trained on, so that it can be evaluated and a pipeline can learn."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from anyrec.core.errors import DataError, Fault, ModelError
+from anyrec.core.outside import ALLOW
+from anyrec.data.dataset import Dataset
+from anyrec.data.learning import LearningData
+from anyrec.model.fitted import FittedModel, histories_of, seen_pairs
+
+
+def with_data(model: FittedModel, dataset: Dataset) -> tuple[FittedModel, list[str]]:
+    """Return the model with its data, split again as it was, and what the user should know of the data.
+
+    Raises:
+        DataError: If this is not the data that the model was trained on.
+        ModelError: If the model is not trusted and names the file of its split.
+    """
+    config = model.config
+    if config.split.file is not None and not model.context.trusted:
+        what = f"the model names the file of its split, outside its folder: {config.split.file!r}."
+        raise ModelError(Fault("/split/file", what, ALLOW, "untrusted"))
+    learning, notes = LearningData.make(dataset.sorted(), config)
+    if model.fingerprint is not None and learning.dataset.fingerprint() != model.fingerprint:
+        what = "this is not the data that the model was trained on."
+        hint = "Give that, or measure with lists of your own (`anyrec evaluate --truth`)."
+        raise DataError(Fault("data", what, hint, "other data"))
+    root = Path(config.data.image_root) if config.data.image_root else dataset.root
+    context = replace(model.request_context(root), items=learning.dataset.items, open_files=True)
+    seen, seen_parts = seen_pairs(learning)
+    fresh = replace(
+        model, dataset=learning.dataset, learning=learning, context=context, seen=seen, seen_parts=seen_parts
+    )
+    if model.history is not None:
+        history, history_parts = histories_of(learning, config)
+        fresh = replace(fresh, history=history, history_parts=history_parts)
+    return fresh.with_prepared_features(), notes

@@ -1,0 +1,238 @@
+"""The fitted two-tower model: representations of known users and items, and of records it has never seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from anyrec.core.contracts import Context, during_request
+from anyrec.data.dataset import Dataset, Side
+from anyrec.data.histories import add_history
+from anyrec.data.split import Part
+from anyrec.model.fitted import INDEX, SEARCH, SIMILAR, STATES, FittedModel, new_items
+from anyrec.model.records import Records, completed, joined
+from anyrec.model.represent import ROWS_AT_A_TIME, represent_rows, token_rows, vectors_for_histories
+from anyrec.model.request_reader import Reads
+from anyrec.model.towers import SIDES, Columns, Model, move_columns
+
+HISTORY_VECTORS = "item_vectors"
+"""Key of the item tower's vectors among the computed values, if histories are made of them."""
+TOKENS: dict[Side, str] = {"user": "user_tokens", "item": "item_tokens"}
+"""Keys of the feature vectors, if a ranker reads them and the interaction does not."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TwoTowerModel(FittedModel):
+    """Two towers and an interaction. `columns` holds each side's prepared features; a loaded model has none."""
+
+    scorer: Model
+    columns: dict[Side, Columns] = field(default_factory=dict)
+    has_vectors: bool = True
+
+    @property
+    def reads_history(self) -> bool:
+        return self.scorer.has_history
+
+    def reads(self) -> Reads:
+        features: dict[Side, list[str]] = {side: self.scorer.tower(side).features for side in SIDES}
+        return Reads(features, self.scorer.has_history or self.config.pipeline is not None)
+
+    def describe(self) -> list[str]:
+        lines = []
+        for side in SIDES:
+            tower = self.scorer.tower(side)
+            features = ", ".join(f"{n} ({e.type})" for n, e in zip(tower.features, tower.encoders, strict=True))
+            lines.append(f"{side} tower: {features} -> {tower.fusion.type} -> {tower.fusion.output_dim}")
+        sizes = ", ".join(f"{name} {size:,}" for name, size in self.scorer.sizes().items() if size)
+        return [*lines, f"parameters: {sizes}"]
+
+    def about(self) -> dict[str, Any]:
+        return {"name": self.config.name, "dim": self.config.dim, "interaction": self.config.interaction.type}
+
+    def prepare(self, side: Side, table: pa.Table, context: Context | None = None) -> Columns:
+        """Return the prepared features of records, on the model's device. context: of a request; by default a new one."""
+        context = context or self.request_context()
+        return move_columns(self.scorer.tower(side).prepare(table, side, context), self.device)
+
+    def prepare_history(self, history: pa.Array, context: Context | None = None) -> Columns:
+        """Return the users' features that are made of `history`: (users,) list<EVENT>. context: as for `prepare`."""
+        with during_request(context or self.request_context()):
+            found = {name: encoder.encode_column(history) for name, encoder in self.scorer.user.histories.items()}
+        return move_columns(found, self.device)
+
+    # State of the users
+
+    def before(self, part: Part | np.ndarray) -> Self:
+        if isinstance(part, str):
+            return self.computed.get(("before", part), lambda: self._before(part))
+        return self._before(part)
+
+    def _before(self, part: Part | np.ndarray) -> Self:
+        ordered = all(encoder.ordered for encoder in self.scorer.user.histories.values())
+        history = self.histories_before(self.levels(part), ordered)
+        state = replace(self, seen=self.seen_before(part), history=history, computed=self.computed.without(*STATES))
+        if history is None or not self.reads_history:
+            return state
+        columns = {**self.columns, "user": self._user_columns(history)}
+        return replace(state, columns=columns, computed=state.computed.without("user", TOKENS["user"]))
+
+    def recomputed(self) -> Self:
+        """Return this model with nothing computed: for a scorer whose weights have changed, which only training does."""
+        return replace(self, computed=type(self.computed)())
+
+    def with_prepared_features(self) -> Self:
+        columns = {side: self.prepare(side, self.dataset.table(side), self.context) for side in SIDES}
+        return replace(self, columns=columns, computed=self.computed.without(*STATES))
+
+    def _user_columns(self, history: pa.Array) -> Columns:
+        """Return the known users' prepared features with `history` in the place of their own."""
+        if self.columns.get("user"):
+            return {**self.columns["user"], **self.prepare_history(history)}
+        return self.prepare("user", add_history(self.dataset.users, history, self.scorer.user.histories))
+
+    @property
+    def factorised(self) -> bool:
+        return self.scorer.interaction.factorised
+
+    @property
+    def reads_tokens(self) -> bool:
+        return self.scorer.interaction.reads == "tokens"
+
+    # Representations of the known users and items
+
+    @torch.inference_mode()
+    def representations(self, side: Side) -> Tensor:
+        return self.computed.get(side, lambda: self._all_rows(side, represent_rows))
+
+    @torch.inference_mode()
+    def token_embeddings(self, side: Side) -> Tensor:
+        if self.reads_tokens:
+            return self.representations(side)
+        return self.computed.get(TOKENS[side], lambda: self._all_rows(side, token_rows))
+
+    def _all_rows(self, side: Side, make: Callable[..., Tensor]) -> Tensor:
+        vectors = self.history_vectors() if side == "user" else None
+        return make(self.scorer, side, self.columns[side], len(self.dataset.table(side)), item_vectors=vectors)
+
+    @torch.inference_mode()
+    def history_vectors(self) -> Tensor | None:
+        """Return (items, dim), the item tower's vectors that histories are made of; None if no feature is."""
+        if not self.scorer.has_history:
+            return None
+        return self.computed.get(HISTORY_VECTORS, self._history_vectors)
+
+    def _history_vectors(self) -> Tensor | None:
+        return vectors_for_histories(self.scorer, self.columns.get("item", {}), self.representations("item"))
+
+    @torch.inference_mode()
+    def user_representations(self, rows: np.ndarray) -> Tensor:
+        if "user" in self.computed:
+            return self.representations("user")[self._places(rows)]
+        columns = self.columns.get("user", {})
+        return represent_rows(self.scorer, "user", columns, 0, rows, self.history_vectors())
+
+    @torch.inference_mode()
+    def user_tokens(self, rows: np.ndarray) -> Tensor:
+        if self.reads_tokens:
+            return self.user_representations(rows)
+        if TOKENS["user"] in self.computed:
+            return self.token_embeddings("user")[self._places(rows)]
+        return token_rows(self.scorer, "user", self.columns.get("user", {}), 0, rows, self.history_vectors())
+
+    def _places(self, rows: np.ndarray) -> Tensor:
+        return torch.from_numpy(rows).to(self.device)
+
+    # Representations of the records of a request
+
+    @torch.inference_mode()
+    def represent(self, records: Records) -> Tensor:
+        return self._made(records, self.representations(records.side), represent_rows)
+
+    @torch.inference_mode()
+    def tokens(self, records: Records) -> Tensor:
+        make = represent_rows if self.reads_tokens else token_rows
+        return self._made(records, self.token_embeddings(records.side), make)
+
+    def _made(self, records: Records, known: Tensor, make: Callable[..., Tensor]) -> Tensor:
+        """Return what `make` makes of each record, and the row of `known` for ids and for records that hold nothing else."""
+        side, rows = records.side, records.rows
+        if records.everyone:
+            return known
+        reads = side == "user" and self.scorer.has_history
+        changed = records.active if reads else np.zeros(len(rows), bool)
+        if records.table is None and not changed.any():
+            return known[self._places(rows)]
+        bare = (rows >= 0) & records.bare
+        table = pa.table({f"{side}_id": records.ids}) if records.table is None else records.table
+        if (bare & changed).any():
+            table = completed(self.dataset.table(side), table, np.where(bare & changed, rows, -1), f"{side}_id")
+        vectors = None
+        if reads:
+            table = add_history(table, self.history_of(records), self.scorer.user.histories)
+            vectors = self.history_vectors()
+        made = make(self.scorer, side, self.prepare(side, table, records.context), len(rows), item_vectors=vectors)
+        same = bare & ~changed
+        if same.any():
+            made[torch.from_numpy(same).to(self.device)] = known[self._places(rows[same])]
+        return made
+
+    # Scores
+
+    def vectors(self, side: Side, representations: Tensor) -> Tensor:
+        if representations.dim() == 3:
+            representations = representations.mean(1)
+        interaction = self.scorer.interaction
+        if not interaction.factorised:
+            return representations
+        return (
+            interaction.user_vectors(representations) if side == "user" else interaction.item_vectors(representations)
+        )
+
+    @torch.inference_mode()
+    def predict(self, users: Tensor, items: Tensor) -> dict[str, Tensor]:
+        found: dict[str, list[Tensor]] = {"score": []}
+        for u, i in zip(users.split(ROWS_AT_A_TIME), items.split(ROWS_AT_A_TIME), strict=True):
+            found["score"].append(self.scorer.score(u, i.unsqueeze(1)).squeeze(1))
+            for name, head in self.scorer.heads.items():
+                found.setdefault(name, []).append(head(self.scorer.interaction.pair(u, i)))
+        return {name: torch.cat(parts) for name, parts in found.items()}
+
+    def similar_items(self, rows: np.ndarray) -> None:
+        return None
+
+    # Further items
+
+    @torch.inference_mode()
+    def with_items(self, records: Records) -> TwoTowerModel:
+        if not (records.rows < 0).any():
+            return self
+        known = self.dataset
+        new = new_items(known, records)
+        table = new.required_table()
+        represented = self.represent(new)
+        values = self.computed.without(*STATES, INDEX, SIMILAR, SEARCH).known() | {
+            "item": torch.cat([self.representations("item"), represented])
+        }
+        if TOKENS["item"] in self.computed:
+            values[TOKENS["item"]] = torch.cat([self.token_embeddings("item"), self.tokens(new)])
+        vectors = self.history_vectors()
+        if vectors is not None:
+            more = vectors_for_histories(self.scorer, self.prepare("item", table, new.context), represented)
+            values[HISTORY_VECTORS] = vectors if more is None else torch.cat([vectors, more])
+        dataset = Dataset(
+            known.users, joined(known.items, table), known.interactions, known.root, known.roles, known.notes
+        )
+        return replace(self, dataset=dataset, widened=True, computed=type(self.computed)(values))
+
+
+def towers_of(model: FittedModel) -> TwoTowerModel:
+    """Return the model as two towers. Raises InputError for a model of another type."""
+    if not isinstance(model, TwoTowerModel):
+        raise model.unable("no towers")
+    return model

@@ -1,0 +1,46 @@
+"""The files of a classical model in its directory: what the component learned, and the users' histories."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from anyrec.core.config import Config
+from anyrec.core.discovery import Registry
+from anyrec.core.saved_files import check_parts, damaged, read_arrays
+from anyrec.data.pairs import Pairs
+from anyrec.model.classical import ClassicalModel, ClassicalScorer, check_classical, make_classical, matrix_of
+
+
+def write_classical(model: ClassicalModel, folder: Path) -> None:
+    """Write the component's state, and the matrix that its scores read."""
+    scorer = model.scorer
+    state = {name: np.ascontiguousarray(value) for name, value in scorer.classical.state().items()}
+    save_file(state, folder / "model.safetensors")
+    matrix = scorer.matrix
+    arrays = {"columns": matrix.indices, "offsets": matrix.indptr, "popularity": scorer.popularity}
+    if model.matrix_parts is not None:
+        arrays["parts"] = model.matrix_parts
+    save_file(arrays, folder / "history.safetensors")
+
+
+def read_classical(
+    folder: Path, config: Config, registry: Registry, users: int, items: int
+) -> tuple[ClassicalScorer, np.ndarray | None]:
+    """Read what `write_classical` wrote: the scorer, and (pairs,) uint8 the parts of its matrix, if saved. Raises ModelError."""
+    state, arrays = read_arrays(folder / "model.safetensors"), read_arrays(folder / "history.safetensors")
+    classical = make_classical(config, registry)
+    with damaged(folder / "model.safetensors", f"what '{classical.type}' learned cannot be used"):
+        classical.restore(state)
+        check_classical(classical, users, items)
+    with damaged(folder / "history.safetensors", "this is not a history of the users"):
+        matrix = matrix_of(Pairs(arrays["columns"], arrays["offsets"]), (users, items))
+        matrix.check_format(full_check=True)
+        popularity, parts = arrays.get("popularity"), arrays.get("parts")
+        if popularity is not None and popularity.shape != (items,):
+            raise ValueError(f"the popularity of {items} items was expected")
+        if parts is not None:
+            check_parts(parts, len(arrays["columns"]))
+    return ClassicalScorer(classical, matrix, popularity), parts

@@ -1,0 +1,221 @@
+"""Fit: from a config and learning data to a fitted model. Evaluation and the pipeline's own training come after it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from anyrec.core.config import TWO_TOWER, Config
+from anyrec.core.contracts import Context
+from anyrec.core.discovery import Registry
+from anyrec.core.errors import DataError, Fault
+from anyrec.core.runtime import seeded, training_memory
+from anyrec.data.fingerprint import data_fingerprint
+from anyrec.data.histories import Events, history_column, history_features, with_history
+from anyrec.data.labels import training_weights
+from anyrec.data.learning import LearningData
+from anyrec.data.split import Split
+from anyrec.evaluation.held_out import held_out, rank_state
+from anyrec.evaluation.ranking import ranking_metrics
+from anyrec.model.build import assemble
+from anyrec.model.classical import ClassicalModel, ClassicalScorer, make_classical, make_history, positive_matrix
+from anyrec.model.fitted import FittedModel, events_in, histories_of, seen_pairs
+from anyrec.model.two_tower import TwoTowerModel
+from anyrec.training.loop import TrainingResult, train
+from anyrec.training.samples import TrainingData, make_samples, make_stream
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """How one training runs; nothing here changes what is learned.
+
+    run_dir: Folder for checkpoints and metrics.jsonl; None to keep none.
+    resume: Continue from the last checkpoint in `run_dir`.
+    progress: Show a progress bar.
+    report: Called with each epoch's entry of metrics.jsonl.
+    started: Called with the untrained model before the first epoch.
+    """
+
+    run_dir: Path | None = None
+    resume: bool = False
+    progress: bool = True
+    report: Callable[[dict[str, Any]], None] | None = None
+    started: Callable[[FittedModel], None] | None = None
+
+    def within(self, folder: str) -> FitOptions:
+        """Return the options for a second training, whose files go to a folder within `run_dir`."""
+        return replace(self, run_dir=None if self.run_dir is None else self.run_dir / folder, started=None)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fitted model, the history of its training (None without a training loop), and what the user should know of it."""
+
+    model: FittedModel
+    result: TrainingResult | None
+    notes: list[str]
+
+
+def fit(
+    config: Config,
+    learning: LearningData,
+    registry: Registry,
+    context: Context,
+    *,
+    split: Split | None = None,
+    epochs: int | None = None,
+    options: FitOptions | None = None,
+) -> Fitted:
+    """Fit the model that the config names.
+
+    Args:
+        config: Complete and checked against the data.
+        learning: The data, its labels and its split.
+        registry: The components.
+        context: Folder of files, permissions, seed and device.
+        split: The split to train on, if not that of `learning`: the one of a refit.
+        epochs: Train this many epochs without early stopping: for a refit.
+        options: How training runs.
+
+    Raises:
+        ConfigError: For options that do not fit the data.
+        DataError: If nothing is left to train on.
+    """
+    split = learning.split if split is None else split
+    if not len(learning.positives(split.train)):
+        raise DataError(Fault("/interactions", "no positive interaction is left to train on.", kind="no positives"))
+    if config.model.type != TWO_TOWER:
+        return Fitted(_fit_classical(config, learning, split, registry, context), None, [])
+    with seeded(config.seed, context.device), training_memory():
+        return _fit_towers(config, learning, split, registry, context, epochs, options or FitOptions())
+
+
+def fit_like(model: FittedModel, config: Config) -> Fitted:
+    """Fit a model of another config on exactly what `model` learned from. Raises ModelError for a model without its data."""
+    learning = model.required_learning()
+    context = replace(model.context, warnings=[])
+    fitted = fit(config, learning, model.registry, context, split=learning.final_split(model.config))
+    return replace(fitted, model=replace(fitted.model, before_refit=model.before_refit))
+
+
+def _fit_towers(
+    config: Config,
+    learning: LearningData,
+    split: Split,
+    registry: Registry,
+    context: Context,
+    epochs: int | None,
+    options: FitOptions,
+) -> Fitted:
+    notes: list[str] = []
+    dataset = learning.dataset
+    tables = data_fingerprint(dataset, split) if options.run_dir is not None else None
+    labels = training_weights(learning.labels, dataset, split.train, config.data, notes)
+    events, features = None, history_features(config)
+    if features:
+        if dataset.column("timestamp") is None:
+            notes.append("No interaction has a timestamp: histories follow the order of the file.")
+        events = events_in(learning, split.train, config)
+        dataset = with_history(dataset, history_column(dataset, events), features)
+    scorer, columns = assemble(config, registry, dataset, split.train, learning.positives(split.train), context, notes)
+    order = None if events is None else events.interactions
+    samples = make_samples(dataset, split.train, labels, scorer.heads, order).to(scorer.device)
+    model = _untrained(config, learning, registry, context, scorer, columns, events)
+    stream = None
+    if events is not None:
+        ordered = dataset.column("timestamp") is None or all(one.ordered for one in scorer.user.histories.values())
+        stream = make_stream(scorer, columns["user"], events, labels, config, ordered)
+    if options.started is not None:
+        options.started(model)
+    sizes = len(dataset.users), len(dataset.items)
+    result = train(
+        scorer,
+        TrainingData(columns["user"], columns["item"], samples, *sizes, stream),
+        config if epochs is None else _for_epochs(config, epochs),
+        registry,
+        validate=_validation(model, split),
+        tables=tables,
+        run_dir=options.run_dir,
+        resume=options.resume,
+        progress=options.progress,
+        report=options.report,
+    )
+    if model.history is not None:
+        columns = {**columns, "user": {**columns["user"], **model.prepare_history(model.history)}}
+    model = replace(model.recomputed(), columns=columns)
+    return Fitted(model, result, list(dict.fromkeys([*notes, *context.warnings])))
+
+
+def _untrained(
+    config: Config,
+    learning: LearningData,
+    registry: Registry,
+    context: Context,
+    scorer: Any,
+    columns: Any,
+    events: Events | None,
+) -> TwoTowerModel:
+    """Return the model as validation measures it during training."""
+    seen, seen_parts = seen_pairs(learning)
+    history, history_parts = (None, None) if events is None else histories_of(learning, config)
+    return TwoTowerModel(
+        config=config,
+        registry=registry,
+        dataset=learning.dataset,
+        context=context,
+        scorer=scorer,
+        columns=columns,
+        seen=seen,
+        seen_parts=seen_parts,
+        history=history,
+        history_parts=history_parts,
+        learning=learning,
+    )
+
+
+def _validation(model: TwoTowerModel, split: Split) -> Callable[[], dict[str, float]] | None:
+    """Return what measures the validation part with the weights as they are; None if nothing can be measured."""
+    if not len(split.validation):
+        return None
+    held = held_out(model, "validation")
+    if not held.listable.any():
+        return None
+    state = model.before("validation")
+
+    def validate() -> dict[str, float]:
+        model.scorer.eval()
+        return ranking_metrics(rank_state(state.recomputed(), held), model.config.evaluation.k)
+
+    return validate
+
+
+def _for_epochs(config: Config, epochs: int) -> Config:
+    training = config.training.model_copy(update={"epochs": epochs, "patience": None})
+    return config.model_copy(update={"training": training})
+
+
+def _fit_classical(
+    config: Config, learning: LearningData, split: Split, registry: Registry, context: Context
+) -> ClassicalModel:
+    classical = make_classical(config, registry)
+    history = make_history(learning.dataset, learning.positives(split.train), config.seed)
+    with seeded(config.seed):
+        classical.fit(history)
+    scorer, matrix_parts = ClassicalScorer(classical, history.matrix), None
+    if classical.by_history:  # served with all positives of each user, those after training included
+        matrix, matrix_parts = positive_matrix(learning)
+        scorer = ClassicalScorer(classical, matrix, scorer.popularity)
+    seen, seen_parts = seen_pairs(learning)
+    return ClassicalModel(
+        config=config,
+        registry=registry,
+        dataset=learning.dataset,
+        context=context,
+        scorer=scorer,
+        seen=seen,
+        seen_parts=seen_parts,
+        learning=learning,
+        matrix_parts=matrix_parts,
+    )

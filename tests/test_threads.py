@@ -1,0 +1,82 @@
+"""Eight threads on one model get the answers of one thread."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from small import small_config, small_dataset
+
+from anyrec import Recommender
+from anyrec.data.partial import request_of_document
+from anyrec.serving.explain import explain
+from anyrec.serving.result import infer
+
+THREADS, CALLS = 8, 2000
+STAGES = {
+    "retrieve": {"k": 20, "sources": [{"type": "model"}, {"type": "item_to_item"}, {"type": "history"}]},
+    "rank": {"type": "dcn", "training": {"epochs": 1}},
+    "rerank": {"rules": [{"type": "calibrate", "feature": "item.categorical.tags"}]},
+    "strict": True,
+}
+CONFIGS = {
+    "staged": small_config(
+        training={"epochs": 1, "batch_size": 128, "patience": None},
+        features={"history": {"type": "aggregates"}},
+        pipeline=STAGES,
+        split={"protocol": "leave_last_out"},
+    ),
+    "ease": {"model": {"type": "ease"}},
+}
+
+
+def programs(model, n):
+    """Different calls about user and item number `n`, each a function without arguments."""
+    user, item = f"u{n:03d}", f"i{n:03d}"
+    person = {"user_id": f"new{n}", "categorical": {"job": "nurse" if n % 2 else "pilot"}}
+    document = {"user_data": [person], "interactions": [{"user_id": f"new{n}", "item_id": item}]}
+    request = request_of_document(document, model.dataset, model.config.data)
+
+    def answer():
+        found = infer(model, request, 5, now=0)
+        return {key: value for key, value in found.items() if key != "latency_ms"}
+
+    def explained():
+        return [one.sentence for one in explain(model, [user], model.recommend([user], 3, now=0))]
+
+    calls = [
+        lambda: model.recommend([user], 5, now=0).to_pylist(),
+        lambda: model.recommend([person], 5, now=0).to_pylist(),
+        answer,
+        lambda: model.similar([item], 3).to_pylist(),
+        lambda: model.score([{"user_id": user, "item_id": item}]).to_pylist(),
+        explained,
+    ]
+    if model.model.has_vectors:
+        new = {"item_id": f"fresh{n}", "categorical": {"tags": ["nurse"]}}
+        calls += [
+            lambda: model.search(text="nurse", user=user, k=3).to_pylist(),
+            lambda: model.add_items([new]).recommend([user], 40, now=0).to_pylist(),
+            lambda: model.embed_users([person]).to_pylist(),
+            lambda: model.evaluate("test"),
+        ]
+    return calls
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_mixed_calls_of_eight_threads_give_what_one_thread_gives(name, tmp_path):
+    folder = Recommender.from_config(CONFIGS[name]).fit(small_dataset(), progress=False).save(tmp_path / "model")
+    alone, loaded = (Recommender.load(folder).with_data(small_dataset()) for _ in range(2))
+    expected = [call() for n in range(6) for call in programs(alone, n)]
+    calls = [call for n in range(6) for call in programs(loaded, n)]  # nothing is computed yet: the threads race for it
+    warnings = list(loaded.model.context.warnings)
+    barrier = threading.Barrier(THREADS)
+
+    def run(seed):
+        barrier.wait()
+        chosen = np.random.default_rng(seed).integers(0, len(calls), CALLS // THREADS)
+        return [int(place) for place in chosen if calls[place]() != expected[place]]
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        assert list(pool.map(run, range(THREADS))) == [[]] * THREADS
+    assert loaded.model.context.warnings == warnings
