@@ -177,7 +177,7 @@ def test_a_run_that_a_smaller_patience_would_have_stopped_before_is_not_resumed(
     assert not another_course(state, Config(training=training(epochs=9, patience=3)))
     for patience, stops in ((1, 2), (2, 3)):
         reason = another_course(state, Config(training=training(epochs=9, patience=patience)))
-        assert f"would have stopped the run at epoch {stops}" in reason
+        assert f"the run would have stopped at epoch {stops}" in reason
 
 
 def test_a_falling_learning_rate_is_not_resumed_with_more_epochs(tmp_path):
@@ -189,7 +189,7 @@ def test_a_falling_learning_rate_is_not_resumed_with_more_epochs(tmp_path):
 
 def test_a_run_that_ended_between_validations_is_not_resumed_with_more_epochs(tmp_path):
     fit(training=training(epochs=3, evaluate_every=2), run_dir=tmp_path)
-    with pytest.raises(ModelError, match="validated at epoch 3, its last then"):
+    with pytest.raises(ModelError, match="validated at epoch 3, which was its last"):
         fit(training=training(evaluate_every=2), run_dir=tmp_path, resume=True)
 
 

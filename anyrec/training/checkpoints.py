@@ -1,4 +1,8 @@
-"""Checkpoints that a crash cannot damage, without pickle: one safetensors file with its JSON state in the header."""
+"""Checkpoints of a training run, for exact resuming.
+
+A checkpoint is one safetensors file, with the remaining state as JSON in its header: no pickle, and a crash leaves the
+whole previous file or the whole new one.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import math
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,28 +19,43 @@ from safetensors.torch import save_file
 from torch import nn
 
 from anyrec.core.config import Config
+from anyrec.core.contracts import Encoder
 from anyrec.core.errors import Fault, ModelError
 from anyrec.core.files import atomic_write
 from anyrec.core.manifest import digest_of_tensors
 from anyrec.core.saved_files import damaged
 from anyrec.data.hashing import hash_values
-from anyrec.model.towers import Model
+from anyrec.data.ids import Side
+from anyrec.model.towers import Columns, Model
 from anyrec.training.optimizers import Optimizer
 from anyrec.training.samples import TrainingData
 from anyrec.training.weight_average import Average
 
 FOLDER, REFIT = "checkpoints", "refit"
-"""Folders of a run: of its checkpoints, and of the second training that `training.refit` adds."""
+"""Folders within a run: of its checkpoints, and of the second training of `training.refit`."""
 SHOWN = 8
-"""Differences that a message names."""
-TABLES = {"users": "the table of users", "items": "the table of items", "split": "the split"} | {
-    "interactions": "the table of interactions"
+"""Differences that an error message names."""
+TABLES = {
+    "users": "the table of users",
+    "items": "the table of items",
+    "split": "the split",
+    "interactions": "the table of interactions",
 }
+"""Names of the hashes of `anyrec.data.fingerprint.data_fingerprint` in error messages."""
 
 
 @dataclass
 class Progress:
-    """Where training stands after an epoch."""
+    """The progress of a training run after an epoch.
+
+    Attributes:
+        epoch: Epochs done.
+        step: Steps done.
+        best_epoch: The epoch with the best validation metric, from 1; 0 if there is none yet.
+        best_metric: That metric.
+        history: The entries of metrics.jsonl, one for each epoch.
+        origin: What the run depends on, by part (`run_origin`). A run with another value of any part cannot resume it.
+    """
 
     epoch: int = 0
     step: int = 0
@@ -44,7 +63,6 @@ class Progress:
     best_metric: float | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
     origin: dict[str, Any] = field(default_factory=dict)
-    """What the run was started with, by part (`run_origin`): a run with another value of any part cannot resume it."""
 
 
 def save_checkpoint(
@@ -56,7 +74,17 @@ def save_checkpoint(
     progress: Progress,
     generator: torch.Generator,
 ) -> None:
-    """Everything that the next epoch depends on, in one file, whole or not at all."""
+    """Write everything that the next epoch depends on to one file, atomically.
+
+    Args:
+        path: The file.
+        model: The model, with its present weights.
+        best: The weights of the best epoch so far; None if there is none.
+        optimizer: Its state is saved.
+        average: The moving average of the weights, if the run has one.
+        progress: The progress so far.
+        generator: Source of the random numbers of batches and negatives.
+    """
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     tensors |= {f"optimizer.{name}": value for name, value in optimizer.tensors().items()}
     tensors |= {f"best.{name}": value for name, value in (best or {}).items()}
@@ -65,9 +93,9 @@ def save_checkpoint(
     if next(model.parameters()).is_cuda:
         tensors["random.cuda"] = torch.cuda.get_rng_state()
     copies = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
-    told = json.dumps(asdict(progress))
+    state = json.dumps(asdict(progress))
     with atomic_write(path) as temporary:
-        save_file(copies, temporary, metadata={"progress": told, "sha256": digest_of_tensors(copies, told)})
+        save_file(copies, temporary, metadata={"progress": state, "sha256": digest_of_tensors(copies, state)})
 
 
 def load_checkpoint(
@@ -79,26 +107,28 @@ def load_checkpoint(
     config: Config,
     origin: dict[str, Any],
 ) -> tuple[Progress, dict[str, torch.Tensor] | None]:
-    """Put everything back.
+    """Restore what `save_checkpoint` wrote.
+
+    Args:
+        path: The file.
+        model: Receives the weights.
+        optimizer: Receives its state.
+        average: Receives the moving average, if the run has one.
+        generator: Receives its state, as do torch's own generators.
+        config: The config of the run that is to continue.
+        origin: What that run depends on (`run_origin`).
+
+    Returns:
+        The progress, and the weights of the best epoch so far, or None.
 
     Raises:
-        ModelError: The file is damaged, or going on from it would not end as an uninterrupted run of `config` and
-            `origin` does.
+        ModelError: If the file is damaged, or if continuing from it would give another result than an uninterrupted run
+            of `config` and `origin`.
     """
-    try:
-        with safe_open(path, "pt") as file:
-            saved = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if digest_of_tensors(tensors, saved["progress"]) != saved["sha256"]:
-            raise ValueError("its content is not what was saved")
-        progress = Progress(**json.loads(saved["progress"]))
-    except (SafetensorError, OSError, LookupError, TypeError, ValueError, RecursionError) as error:
-        raise ModelError(
-            Fault(str(path), f"this checkpoint cannot be read: {error}.", "Train without --resume.", "damaged")
-        ) from None
+    progress, tensors = _read(path)
     reason = _differences(progress.origin, origin) or another_course(progress, config)
     if reason:
-        hint = "Restore what differs, or train without --resume (which starts anew and removes this checkpoint)."
+        hint = "Restore what differs, or train without --resume, which starts again and removes this checkpoint."
         raise ModelError(Fault(str(path), reason, hint, "foreign"))
 
     def part(prefix: str) -> dict[str, torch.Tensor]:
@@ -118,25 +148,45 @@ def load_checkpoint(
     return progress, best or None
 
 
+def _read(path: Path) -> tuple[Progress, dict[str, torch.Tensor]]:
+    """Return the progress and the tensors of a checkpoint. Raises ModelError if the file is damaged."""
+    try:
+        with safe_open(path, "pt") as file:
+            saved = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+        if digest_of_tensors(tensors, saved["progress"]) != saved["sha256"]:
+            raise ValueError("its content is not what was saved")
+        return Progress(**json.loads(saved["progress"])), tensors
+    except (SafetensorError, OSError, LookupError, TypeError, ValueError, RecursionError) as error:
+        raise ModelError(
+            Fault(str(path), f"this checkpoint cannot be read: {error}.", "Train without --resume.", "damaged")
+        ) from None
+
+
 def clear_checkpoints(run_dir: Path) -> None:
-    """Remove the checkpoints of an older run in the same folder, those of its refit included."""
+    """Remove the checkpoints of an older run in the same folder, and those of its refit."""
     for folder in (run_dir / FOLDER, run_dir / REFIT / FOLDER):
         if folder.is_dir():
             shutil.rmtree(folder)
 
 
 def run_origin(model: Model, data: TrainingData, config: Config, tables: dict[str, str], bf16: bool) -> dict[str, Any]:
-    """What the course of training depends on, by a name that a person understands; hashes for what is large.
+    """Return everything that the result of training depends on, by a name for error messages; large values as hashes.
 
     Args:
-        tables: Hashes of the data's tables and of the split, as `anyrec.data.fingerprint.data_fingerprint` gives them.
-        bf16: Whether products are taken in bfloat16.
+        model: The model, for the state of its encoders.
+        data: What it trains on.
+        config: The config.
+        tables: Hashes of the data's tables and of the split, as of `anyrec.data.fingerprint.data_fingerprint`.
+        bf16: Whether matrix products are computed in bfloat16.
     """
     found = {f"config {name}": value for name, value in _settings(config).items()}
     found |= {TABLES.get(name, name): value for name, value in tables.items()}
-    for side, columns in (("user", data.users), ("item", data.items)):
-        tower = model.tower(side)  # type: ignore[arg-type]
-        states = {name: one.state() for name, one in zip(tower.features, tower.encoders, strict=True)}  # type: ignore[union-attr,operator]
+    sides: dict[Side, Columns] = {"user": data.users, "item": data.items}
+    for side, columns in sides.items():
+        tower = model.tower(side)
+        encoders = (cast(Encoder, encoder) for encoder in tower.encoders)
+        states = {name: encoder.state() for name, encoder in zip(tower.features, encoders, strict=True)}
         for name in sorted({*columns, *states}):
             state = hash_values(states.get(name, {}))
             found[f"vocabulary or preprocessing of the {side} feature {name}"] = state
@@ -151,19 +201,23 @@ def run_origin(model: Model, data: TrainingData, config: Config, tables: dict[st
 
 
 def _settings(config: Config) -> dict[str, Any]:
-    """The keys of the config that decide the course of training, flat."""
+    """Return the keys of the config that the result of training depends on, flat.
+
+    `epochs` is one of them only if the learning rate depends on it; otherwise a run can continue for more epochs.
+    """
     options = config.training
     paced = options.scheduler.type != "constant" or options.scheduler.warmup > 0
-    ignored = {
+    ignored: dict[str, Any] = {
         "training": {"patience", "refit", "device", "precision"} | (set() if paced else {"epochs"}),
         "data": {"image_root", "allow_urls", "strict"},
         "evaluation": {"batch_size", "baselines", "report", "category"},
         **dict.fromkeys(("name", "output_dir", "plugins", "index", "pipeline"), True),
     }
-    return _flat(config.model_dump(mode="json", exclude=ignored))  # type: ignore[arg-type]
+    return _flat(config.model_dump(mode="json", exclude=ignored))
 
 
 def _flat(settings: dict[str, Any], before: str = "") -> dict[str, Any]:
+    """Return nested settings with dotted keys, without nulls."""
     found = {}
     for name, value in settings.items():
         if isinstance(value, dict):
@@ -174,7 +228,7 @@ def _flat(settings: dict[str, Any], before: str = "") -> dict[str, Any]:
 
 
 def _differences(then: dict[str, Any], now: dict[str, Any]) -> str:
-    """A sentence that names what differs; empty if nothing does."""
+    """Return a sentence that names what differs, or "" if nothing does."""
     missing = object()
     names = [name for name in {**then, **now} if then.get(name, missing) != now.get(name, missing)]
     if not names:
@@ -188,20 +242,26 @@ def _differences(then: dict[str, Any], now: dict[str, Any]) -> str:
 
 
 def another_course(progress: Progress, config: Config) -> str:
-    """Why a run of `config` would not have come to this checkpoint, though its data and other settings are the same."""
+    """Return why a run of `config` on the same data would not have reached this checkpoint, or "" if it would.
+
+    The number of epochs, the patience and the epochs of validation may differ from those of the checkpoint's run, as
+    long as both runs are equal up to the checkpoint.
+    """
     options = config.training
     if progress.epoch > options.epochs:
         return f"this checkpoint is at epoch {progress.epoch}, past training.epochs ({options.epochs})."
     best, waited = None, 0
     for entry in progress.history:
         if options.patience is not None and best is not None and waited >= options.patience:
-            return f"training.patience ({options.patience}) would have stopped the run at epoch {entry['epoch'] - 1}, and it went on."
+            return (
+                f"with training.patience ({options.patience}) the run would have stopped at epoch {entry['epoch'] - 1}."
+            )
         if "validation" not in entry:
             continue
         if entry["epoch"] % options.evaluate_every and entry["epoch"] != options.epochs:
             return (
-                f"the run was validated at epoch {entry['epoch']}, its last then, and with training.epochs "
-                f"{options.epochs} it would not be (training.evaluate_every is {options.evaluate_every})."
+                f"the run was validated at epoch {entry['epoch']}, which was its last. With training.epochs "
+                f"{options.epochs} it would not be validated then (training.evaluate_every: {options.evaluate_every})."
             )
         value = entry["validation"].get(options.metric, math.nan)
         better = not math.isnan(value) and (best is None or value > best)

@@ -1,8 +1,9 @@
-"""Dense and sparse optimizers as one, and the schedule of their learning rate."""
+"""A dense and a sparse optimizer behind one interface, and the schedule of the learning rate."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import nn
 
 from anyrec.core.config import OptimizerConfig, SchedulerConfig
 
-DENSE: dict[str, Any] = {
+DENSE: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
     "sgd": torch.optim.SGD,
@@ -19,7 +20,12 @@ DENSE: dict[str, Any] = {
 
 
 class Optimizer:
-    """SparseAdam for embedding tables with sparse gradients, the configured optimizer for all else."""
+    """SparseAdam for embedding tables with sparse gradients, the configured optimizer for all other parameters.
+
+    Args:
+        model: The model. Large tables are switched to sparse gradients as the config says (`choose_sparse_tables`).
+        config: The options of `training.optimizer`.
+    """
 
     def __init__(self, model: nn.Module, config: OptimizerConfig):
         choose_sparse_tables(model, config)
@@ -34,20 +40,23 @@ class Optimizer:
             self.parts.append(torch.optim.SparseAdam(list(sparse.values()), lr=rate))
 
     def zero_grad(self) -> None:
+        """Remove all gradients."""
         for part in self.parts:
             part.zero_grad(set_to_none=True)
 
     def step(self) -> None:
+        """Update all parameters."""
         for part in self.parts:
             part.step()
 
     def set_rate(self, rate: float) -> None:
+        """Set the learning rate of all parameters."""
         for part in self.parts:
             for group in part.param_groups:
                 group["lr"] = rate
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """All state as named tensors, for a checkpoint without pickle."""
+        """Return the state as tensors, named by part, parameter and value: for a checkpoint without pickle."""
         found = {}
         for index, part in enumerate(self.parts):
             for place, state in part.state_dict()["state"].items():
@@ -56,18 +65,24 @@ class Optimizer:
         return found
 
     def load_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
+        """Restore what `tensors` returned."""
         for index, part in enumerate(self.parts):
             state: dict[int, dict[str, Any]] = {}
             for key, value in tensors.items():
                 which, place, name = key.split(".")
                 if int(which) == index:
-                    whole = isinstance(part, torch.optim.SparseAdam) and name == "step"
-                    state.setdefault(int(place), {})[name] = int(value) if whole else value
+                    # SparseAdam counts its steps by an int; the dense optimizers, being fused, by a tensor.
+                    is_count = isinstance(part, torch.optim.SparseAdam) and name == "step"
+                    state.setdefault(int(place), {})[name] = int(value) if is_count else value
             part.load_state_dict({"state": state, "param_groups": part.state_dict()["param_groups"]})
 
 
 def choose_sparse_tables(model: nn.Module, config: OptimizerConfig) -> None:
-    """Under `auto`, tables past `sparse_rows` get sparse gradients, unless weight decay or max_norm forbids it."""
+    """Set the norm limit of all embedding tables, and give some of them sparse gradients.
+
+    With `sparse: auto` these are tables of at least `sparse_rows` rows, unless weight decay or `max_norm` is set, which
+    need dense gradients.
+    """
     for table in model.modules():
         if isinstance(table, nn.Embedding):
             table.max_norm = config.max_norm
@@ -79,11 +94,20 @@ def choose_sparse_tables(model: nn.Module, config: OptimizerConfig) -> None:
 
 
 def learning_rate(step: int, steps: int, config: SchedulerConfig, rate: float) -> float:
-    """The rate at `step` of `steps`: a linear rise over the warm-up, then constant, cosine or linear to zero."""
+    """Return the learning rate of a step.
+
+    It rises linearly during the warm-up. Then it is constant, or falls to zero linearly or as a half cosine.
+
+    Args:
+        step: The step, from 0.
+        steps: Steps of the whole training.
+        config: The options of `training.scheduler`.
+        rate: The highest learning rate.
+    """
     warm = max(1, round(config.warmup * steps)) if config.warmup else 0
     if step < warm:
         return rate * (step + 1) / warm
-    done = (step - warm) / max(1, steps - warm)
+    done = (step - warm) / max(1, steps - warm)  # fraction of the steps after the warm-up
     if config.type == "cosine":
         return rate * (1 + math.cos(math.pi * done)) / 2
     return rate * (1 - done) if config.type == "linear" else rate

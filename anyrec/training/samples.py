@@ -1,9 +1,10 @@
-"""The training interactions as tensors, in an order that does not depend on the file's."""
+"""The training interactions as tensors. Their order does not depend on that of the file."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from anyrec.core.config import Config
 from anyrec.core.contracts import Head, HistoryEncoder
 from anyrec.core.errors import ConfigError, Fault
-from anyrec.core.ragged import Prepared
+from anyrec.core.ragged import Prepared, Ragged, move
 from anyrec.core.windows import SequencePacker
 from anyrec.data.dataset import Dataset
 from anyrec.data.histories import Events
@@ -23,10 +24,15 @@ from anyrec.model.towers import Columns, Model
 
 @dataclass(frozen=True)
 class Samples:
-    """users, items: (positives,) int64 rows; weights: (positives,) float32 with mean 1, or None if all are 1.
+    """The training positives and the explicit negatives. Repeated interactions are repeated here.
 
-    negatives: (users, items) int64 rows of explicit negatives; none is a training positive of the same user. targets: each head's, one row a positive.
-    A pair that was repeated in the data is repeated here: it is learned as often as it happened.
+    Attributes:
+        users: (positives,) int64 user rows.
+        items: (positives,) int64 item rows.
+        weights: (positives,) float32 with mean 1; None if all weights are 1.
+        negatives: User rows and item rows of the explicit negatives, (negatives,) int64 each. None of these pairs is a
+            training positive.
+        targets: By name of the head: its targets, one row for each positive.
     """
 
     users: Tensor
@@ -36,6 +42,7 @@ class Samples:
     targets: dict[str, Prepared]
 
     def to(self, device: torch.device) -> Samples:
+        """Return a copy on the device."""
         return replace(
             self,
             users=self.users.to(device),
@@ -43,15 +50,24 @@ class Samples:
             weights=None if self.weights is None else self.weights.to(device),
             negatives=(self.negatives[0].to(device), self.negatives[1].to(device)),
             targets={
-                name: Prepared(values.to(device), present.to(device))
+                name: Prepared(move(values, device), present.to(device))
                 for name, (values, present) in self.targets.items()
-            },  # type: ignore[union-attr]
+            },
         )
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Both sides' prepared features and the samples, on the device; with a feature made of histories, the stream of all events."""
+    """Everything that training reads, on the device.
+
+    Attributes:
+        users: The prepared features of the users.
+        items: The prepared features of the items.
+        samples: The positives and the explicit negatives.
+        num_users: Number of users.
+        num_items: Number of items.
+        packer: The events of all users, if a feature reads histories. Batches then come from it.
+    """
 
     users: Columns
     items: Columns
@@ -64,7 +80,16 @@ class TrainingData:
 def make_samples(
     dataset: Dataset, rows: np.ndarray, labels: Labels, heads: nn.ModuleDict, events: np.ndarray | None = None
 ) -> Samples:
-    """rows: training interactions. events: the interactions in the order of time, -1 for what is none: positives then keep it."""
+    """Make the samples of the training interactions.
+
+    Args:
+        dataset: The data.
+        rows: (n,) the training interactions.
+        labels: Which interactions are positives and negatives, and their weights.
+        heads: The heads by name.
+        events: The interactions in the order of the users' histories, -1 for events without an interaction. Positives
+            then have this order, which the events refer to; otherwise they are sorted by user and item.
+    """
     users, items = dataset.user_rows[rows], dataset.item_rows[rows]
     rows = rows[np.lexsort((items, users))]
     positive = rows if events is None else events[events >= 0]
@@ -88,15 +113,24 @@ def make_samples(
 
 
 WINDOW = 100
-"""Length of the stream's rows where nothing reads them."""
+"""Tokens of a packed row if no feature reads windows."""
 
 
 def make_stream(
     model: Model, users: Columns, events: Events, labels: Labels, config: Config, ordered: bool
 ) -> SequencePacker:
-    """The training events as windows, as the encoders that read windows want them.
+    """Pack the training events into windows, as the features that read histories need them.
 
-    users: prepared columns, the histories of `events` among them. Raises ConfigError where encoders want different ones.
+    Args:
+        model: The model, for its features that read histories.
+        users: The prepared features of the users, among them the histories that were made from `events`.
+        events: The training events.
+        labels: Which interactions are positives.
+        config: The config, for the batch size.
+        ordered: Whether events at the same time as a target, but earlier in the file, belong to its history.
+
+    Raises:
+        ConfigError: If the features need different windows.
     """
     encoders = model.user.histories
     _agree(encoders, "same_time", {name: "ordered" if one.ordered else "hidden" for name, one in encoders.items()})
@@ -104,7 +138,7 @@ def make_stream(
     for option in ("window", "mask_share"):
         _agree(encoders, option, {name: getattr(one, option) or "none" for name, one in readers.items()})
     name, encoder = next(iter((readers or encoders).items()))
-    values: Any = users[name].values
+    values = cast(Mapping[str, Ragged], users[name].values)
     positive = (events.interactions >= 0) & labels.positive[events.interactions]
     samples = torch.from_numpy(np.where(positive, np.cumsum(positive) - 1, -1)).to(values["items"].offsets.device)
     length = encoder.window or WINDOW
@@ -112,12 +146,20 @@ def make_stream(
 
 
 def _agree(encoders: dict[str, HistoryEncoder], option: str, wanted: dict[str, Any]) -> None:
-    """wanted: each feature's value of the option. All encoders of histories learn from one stream of events."""
+    """Check that all features that read histories have the same value of an option.
+
+    Args:
+        encoders: Their encoders, by feature.
+        option: Name of the option.
+        wanted: Its value, by feature.
+
+    Raises:
+        ConfigError: If the values differ.
+    """
     if len(set(wanted.values())) > 1:
         said = ", ".join(f"{name} ({encoders[name].type}) {value}" for name, value in wanted.items())
-        fault = Fault(
-            "/features/history",
-            f"the features made of histories differ in {option}: {said}.",
-            "They learn from one stream of events: give all the same (blocks that hide no interaction have no mask_share).",
-        )
-        raise ConfigError(fault)
+        what = f"the features that read histories differ in {option}: {said}."
+        hint = "They are trained on the same windows: give all of them the same value."
+        if option == "mask_share":
+            hint += " Blocks other than 'bidirectional' have none."
+        raise ConfigError(Fault("/features/history", what, hint))
