@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from anyrec.core.config import DataConfig
+from anyrec.data.formats.frames import DataFrame
 from anyrec.data.hashing import HashSink
 from anyrec.data.ids import NO_TIME, Side, rows_of
 from anyrec.data.read import read_frames, read_path
@@ -41,9 +41,9 @@ class Dataset(Tables):
     @classmethod
     def from_tables(
         cls,
-        users: Any,
-        items: Any,
-        interactions: Any,
+        users: DataFrame,
+        items: DataFrame,
+        interactions: DataFrame,
         options: DataConfig | None = None,
         root: str | Path | None = None,
     ) -> Dataset:

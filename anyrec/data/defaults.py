@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 from anyrec.core.config import TWO_TOWER, Config
 from anyrec.core.discovery import Registry
+from anyrec.core.types import JsonObject
 from anyrec.data.dataset import Dataset
 from anyrec.data.suggest_config import known_roles, suggest_config
 
@@ -37,7 +37,7 @@ def resolve_config(config: Config, dataset: Dataset, registry: Registry) -> tupl
     return Config.model_validate({**document, "defaults": "fixed"}), reasons
 
 
-def merged(asked: dict[str, Any], suggested: dict[str, Any]) -> dict[str, Any]:
+def merged(asked: JsonObject, suggested: JsonObject) -> JsonObject:
     """Return `asked` with every key of `suggested` that it does not set, at any depth.
 
     If `asked` names a `type` other than the suggested one, suggestions next to that type are left out.
@@ -51,12 +51,12 @@ def merged(asked: dict[str, Any], suggested: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def same_type(asked: dict[str, Any], suggested: dict[str, Any]) -> bool:
+def same_type(asked: JsonObject, suggested: JsonObject) -> bool:
     """Return whether a choice names no `type`, or the suggested one."""
     return asked.get("type") in (None, suggested.get("type"))
 
 
-def _metric(config: Config) -> dict[str, Any]:
+def _metric(config: Config) -> JsonObject:
     """Return ndcg at the cut-off of `evaluation.k` nearest to the fixed default's, if the metric is not set."""
     if "metric" in config.training.model_fields_set:
         return {}

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from anyrec.core.config import DataConfig
 from anyrec.core.errors import DataError, Fault, checked_path, did_you_mean
+from anyrec.core.types import Json
 from anyrec.core.values import show
 from anyrec.data.checks.request_tables import check_owners, check_request_tables
 from anyrec.data.dataset import Dataset
@@ -19,7 +19,7 @@ from anyrec.data.formats.columns import id_column
 from anyrec.data.formats.containers import read_bytes, stem_and_kind
 from anyrec.data.formats.decode import TOP, decode_any
 from anyrec.data.formats.faults import Faults
-from anyrec.data.formats.frames import is_table, of_frame
+from anyrec.data.formats.frames import DataFrame, is_table, of_frame
 from anyrec.data.formats.parts import PARTS, Part, Raw, finish_parts, no_records
 from anyrec.data.formats.places import Place, table_place
 from anyrec.data.formats.records import GROUPS, document_tables
@@ -60,7 +60,7 @@ def read_request_file(path: Path, known: Dataset, options: DataConfig) -> Datase
 
 
 def read_partial(
-    source: Any,
+    source: str | Path | Json,
     options: DataConfig,
     roles: dict[str, str],
     root: Path | None = None,
@@ -89,7 +89,7 @@ def read_partial(
     if not isinstance(source, dict):
         raise DataError(Fault("/", f"expected an object or a list of users; found {show(source)}.", kind="shape"))
     faults, notes = Faults(), []
-    document: dict[str, list[Any]] = {}
+    document: dict[str, list[Json]] = {}
     for key in TOP:
         value = source.get(key)
         if value is not None and not isinstance(value, list):
@@ -116,7 +116,7 @@ def _dataset(
     return Dataset(checked.users, checked.items, checked.interactions, checked.root, checked.roles, checked.notes)
 
 
-def request_of_document(document: Any, known: Dataset, options: DataConfig, root: Path | None = None) -> Dataset:
+def request_of_document(document: Json, known: Dataset, options: DataConfig, root: Path | None = None) -> Dataset:
     """Check a parsed JSON request: the three parts, one user, or a list of users or of their ids.
 
     Args:
@@ -134,7 +134,7 @@ def request_of_document(document: Any, known: Dataset, options: DataConfig, root
     return read_partial(document, options, known.roles, root, item_ids=known.ids("item"))
 
 
-def _check_keys(document: Any, where: str, depth: int = 0) -> None:
+def _check_keys(document: Json, where: str, depth: int = 0) -> None:
     """Raise DataError for a key that is no text, which Python allows and JSON does not.
 
     It looks as deep as the values of a context.
@@ -150,7 +150,7 @@ def _check_keys(document: Any, where: str, depth: int = 0) -> None:
                 _check_keys(part, f"{where}/{key}", depth + 1)
 
 
-def request_of_tables(tables: Mapping[str, Any], known: Dataset, options: DataConfig, root: Path) -> Dataset:
+def request_of_tables(tables: Mapping[str, DataFrame], known: Dataset, options: DataConfig, root: Path) -> Dataset:
     """Check pandas, polars or Arrow tables by part (users, items, interactions). Raises DataError."""
     parts: dict[str, Part | Raw] = {part: of_frame(table, part) for part, table in tables.items()}
     return _request_of_parts(parts, known, options, root, Faults(), [])
@@ -167,7 +167,7 @@ def _request_of_parts(
     return _dataset(tables, faults, notes, options, known.roles, root, known.ids("item"), places)
 
 
-def request_of(side: Side, source: Any, known: Dataset, options: DataConfig) -> Dataset | pa.Array:
+def request_of(side: Side, source: object, known: Dataset, options: DataConfig) -> Dataset | pa.Array:
     """Read users or items given in Python.
 
     Args:
@@ -202,12 +202,12 @@ def request_of(side: Side, source: Any, known: Dataset, options: DataConfig) -> 
     return ids_of(side, values)
 
 
-def _no_list(side: Side, expected: str, found: Any) -> DataError:
+def _no_list(side: Side, expected: str, found: object) -> DataError:
     what = f"expected {expected}; found {show(found)}."
     return DataError(Fault(f"{side}s", what, f"Write [{show(found)}] for one id.", "shape"))
 
 
-def ids_of(side: Side, source: Any) -> pa.Array:
+def ids_of(side: Side, source: object) -> pa.Array:
     """Return ids as an int64 or string array.
 
     Args:
@@ -238,7 +238,7 @@ def _is_text(kind: pa.DataType) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
-def with_interactions(data: Dataset, interactions: Any, known: Dataset, options: DataConfig) -> Dataset:
+def with_interactions(data: Dataset, interactions: object, known: Dataset, options: DataConfig) -> Dataset:
     """Return the request with further interactions, from a table or a list of dicts.
 
     Raises:

@@ -6,10 +6,10 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from anyrec.core.config import DataConfig
 from anyrec.core.errors import DataError, Fault, checked_path, did_you_mean
+from anyrec.core.types import Json
 from anyrec.core.values import show
 from anyrec.data.checks.row_limits import apply_limits
 from anyrec.data.checks.temporal_roles import apply_roles, unknown_roles
@@ -17,7 +17,7 @@ from anyrec.data.checks.validate import check_tables
 from anyrec.data.formats.containers import STDIN, read_bytes, refuse_one_table
 from anyrec.data.formats.decode import TOP, Document, decode, doubled_keys
 from anyrec.data.formats.faults import Faults
-from anyrec.data.formats.frames import dataframe_parts
+from anyrec.data.formats.frames import DataFrame, dataframe_parts
 from anyrec.data.formats.movielens import is_movielens, read_movielens
 from anyrec.data.formats.parts import Part
 from anyrec.data.formats.places import json_place
@@ -44,7 +44,7 @@ def read_path(path: str | Path, options: DataConfig | None = None) -> Tables:
     return apply_limits(tables, options)
 
 
-def read_frames(users: Any, items: Any, interactions: Any, options: DataConfig, root: Path) -> Tables:
+def read_frames(users: DataFrame, items: DataFrame, interactions: DataFrame, options: DataConfig, root: Path) -> Tables:
     """Validate pandas, polars or Arrow tables whose columns are named `group.name`.
 
     Args:
@@ -73,7 +73,9 @@ def _read_folder(path: Path, options: DataConfig) -> Tables:
     return _finish(parts, faults, notes, options, path)
 
 
-def _checked_frames(users: Any, items: Any, interactions: Any, options: DataConfig, root: Path) -> Tables:
+def _checked_frames(
+    users: DataFrame, items: DataFrame, interactions: DataFrame, options: DataConfig, root: Path
+) -> Tables:
     faults, notes = Faults(), []
     parts = dataframe_parts((users, items, interactions), faults, notes, options.unknown_ids == "drop")
     return _finish(parts, faults, notes, options, root)
@@ -126,7 +128,7 @@ def _with_remarks(faults: Faults, tables: Tables, options: DataConfig) -> DataEr
     return error
 
 
-def _checked_parts(document: Any, faults: Faults, ids_suffice: bool) -> dict[str, list[Any]]:
+def _checked_parts(document: Json, faults: Faults, ids_suffice: bool) -> dict[str, list[Json]]:
     """Return the three lists of a document, and add faults for keys that are missing, unknown or no list.
 
     Args:
@@ -144,7 +146,7 @@ def _checked_parts(document: Any, faults: Faults, ids_suffice: bool) -> dict[str
     for key in document:
         if key not in TOP:
             faults.add("unknown key", f"/{key}", "unknown key.", did_you_mean(key, TOP))
-    parts: dict[str, list[Any]] = {}
+    parts: dict[str, list[Json]] = {}
     for key in TOP:
         value = document.get(key)
         if not isinstance(value, list) and not (ids_suffice and key not in document and key != "interactions"):

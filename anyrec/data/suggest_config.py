@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from anyrec.core.config import MAX_DIM, Config, DataConfig
 from anyrec.core.config.components import DEFAULT_CHOICES, KIND_OF_KEY
 from anyrec.core.discovery import Registry
+from anyrec.core.types import Json, JsonObject
 from anyrec.data.checks.temporal_roles import temporal_names
 from anyrec.data.dataset import Dataset
 from anyrec.data.interpretation import interpretation
@@ -31,8 +31,8 @@ MOST_ITEMS = 20_000
 
 
 def suggest_config(
-    dataset: Dataset, path: Path | None = None, asked: dict[str, Any] | None = None, registry: Registry | None = None
-) -> tuple[dict[str, Any], list[str]]:
+    dataset: Dataset, path: Path | None = None, asked: JsonObject | None = None, registry: Registry | None = None
+) -> tuple[JsonObject, list[str]]:
     """Suggest a config for a dataset.
 
     Args:
@@ -49,7 +49,7 @@ def suggest_config(
     interactions, users, items = len(dataset.interactions), len(dataset.users), len(dataset.items)
     groups = sorted({name.split(".")[0] for side in ("user", "item") for name in dataset.features(side)})
     reasons = [f"groups found: {', '.join(groups) or 'none, so ids alone'}"]
-    config: dict[str, Any] = {}
+    config: JsonObject = {}
     if path is not None:
         config["name"] = "".join(c if c.isalnum() or c in "_.-" else "_" for c in path.stem) or "model"
     config["dim"] = _dim(asked, 32 if interactions < 20_000 else 64 if interactions < 5_000_000 else 128)
@@ -93,9 +93,7 @@ def known_roles(dataset: Dataset) -> dict[str, str]:
     return {name: role for name, role in sorted(dataset.roles.items()) if name in names}
 
 
-def _sequence(
-    config: dict[str, Any], reasons: list[str], dataset: Dataset, lengths: np.ndarray, asked: dict[str, Any]
-) -> None:
+def _sequence(config: JsonObject, reasons: list[str], dataset: Dataset, lengths: np.ndarray, asked: JsonObject) -> None:
     """Suggest a causal transformer and a recency-weighted mean over what users did, instead of user ids."""
     own = _set(asked, "user", "features", "history")
     wanted = own or _set(asked, "features", "history") or {}
@@ -103,7 +101,7 @@ def _sequence(
     window = wanted.get("window") or next((size for size in WINDOWS if size >= min(longest, 100)), 100)
     events = int(lengths.sum())
     layers = wanted.get("layers") or (4 if events >= MANY else 2)
-    history: dict[str, Any] = {"type": "history", "window": window, "layers": layers, "hidden": 2}
+    history: JsonObject = {"type": "history", "window": window, "layers": layers, "hidden": 2}
     if (_set(asked, "encoder_dim") or _set(asked, "dim") or config["dim"]) % 2:
         history["heads"] = 1  # the fixed default, 2, would not divide it
     types = dataset.column("interaction_type")
@@ -142,7 +140,7 @@ def _sequence(
         reasons.append(f"{epochs} epochs with a falling learning rate; the running average of the weights is kept")
 
 
-def _two_tower(config: dict[str, Any], reasons: list[str], lengths: np.ndarray, why: str) -> None:
+def _two_tower(config: JsonObject, reasons: list[str], lengths: np.ndarray, why: str) -> None:
     """Suggest ids and features without order."""
     interactions = int(lengths.sum())
     batch = 256 if interactions < 20_000 else 1024 if interactions < 500_000 else 4096
@@ -152,9 +150,7 @@ def _two_tower(config: dict[str, Any], reasons: list[str], lengths: np.ndarray, 
     reasons.append(f"up to {epochs} epochs, stopped when validation no longer improves")
 
 
-def _loss(
-    config: dict[str, Any], reasons: list[str], items: int, asked: dict[str, Any], registry: Registry | None
-) -> None:
+def _loss(config: JsonObject, reasons: list[str], items: int, asked: JsonObject, registry: Registry | None) -> None:
     """Suggest a loss over the whole catalogue, or over sampled negatives.
 
     The former needs a small catalogue and a config that allows it.
@@ -186,7 +182,7 @@ def _loss(
     reasons.append(f"softmax over {drawn_by}: {why}")
 
 
-def _without_order(asked: dict[str, Any], registry: Registry | None) -> str:
+def _without_order(asked: JsonObject, registry: Registry | None) -> str:
     """Return why no history may be suggested with what the user set; empty if it may."""
     for place in (("user", "features"), ("features",)):
         features = _set(asked, *place) or {}
@@ -205,7 +201,7 @@ def _without_order(asked: dict[str, Any], registry: Registry | None) -> str:
     return ""
 
 
-def _take_options(config: dict[str, Any], place: str, asked: dict[str, Any], registry: Registry) -> None:
+def _take_options(config: JsonObject, place: str, asked: JsonObject, registry: Registry) -> None:
     """Choose the component whose options the user set, if the config names no type."""
     own = _set(asked, place)
     if not own or own.get("type") is not None:
@@ -218,14 +214,14 @@ def _take_options(config: dict[str, Any], place: str, asked: dict[str, Any], reg
             return
 
 
-def _dim(asked: dict[str, Any], fitted: int) -> int:
+def _dim(asked: JsonObject, fitted: int) -> int:
     """Return `fitted`, or the fixed default if a number of attention heads that the user set divides only that."""
     fixed = Config.model_fields["dim"].default
     broken = any(fitted % heads and not fixed % heads for heads in _heads(asked))
     return min(MAX_DIM, fixed if broken else fitted)
 
 
-def _heads(document: Any) -> Iterator[int]:
+def _heads(document: Json) -> Iterator[int]:
     """Yield the numbers of attention heads anywhere in a document."""
     for key, value in document.items() if isinstance(document, dict) else ():
         if key in ("heads", "num_heads") and isinstance(value, int) and value > 0:
@@ -233,13 +229,13 @@ def _heads(document: Any) -> Iterator[int]:
         yield from _heads(value)
 
 
-def _is_factorised(asked: dict[str, Any], registry: Registry | None) -> bool:
+def _is_factorised(asked: JsonObject, registry: Registry | None) -> bool:
     """Return whether scores are dot products, so that one matrix product compares with all items."""
     name = _set(asked, "interaction", "type")
     return name is None or registry is None or bool(registry.get("interaction", name).factorised)
 
 
-def _sparse(asked: dict[str, Any]) -> bool:
+def _sparse(asked: JsonObject) -> bool:
     """Return whether the user asks for sparse gradients, which exclude weight decay."""
     if _set(asked, "training", "optimizer", "sparse") is True:
         return True
@@ -249,9 +245,9 @@ def _sparse(asked: dict[str, Any]) -> bool:
     return any(choice.get("sparse") is True for choice in [*choices, *own])
 
 
-def _set(asked: dict[str, Any], *path: str) -> Any:
+def _set(asked: JsonObject, *path: str) -> Json:
     """Return what the user set at a key, otherwise None."""
-    found: Any = asked
+    found: Json = asked
     for part in path:
         if not isinstance(found, dict):
             return None

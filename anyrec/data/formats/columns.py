@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections import Counter
 from itertools import chain
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from anyrec.core.types import Json
 from anyrec.core.values import show
 from anyrec.data.formats.arrow_types import plain
 from anyrec.data.formats.faults import Faults
@@ -54,7 +54,7 @@ def name_fault(group: str, name: str = "x") -> tuple[str, str] | None:
     return None
 
 
-def id_column(values: list[Any], pointer: Pointer, faults: Faults, missing_ok: bool = False) -> pa.Array:
+def id_column(values: list[Json], pointer: Pointer, faults: Faults, missing_ok: bool = False) -> pa.Array:
     """Convert ids to int64 or string.
 
     Faults are ids that are missing, empty, neither a text nor a whole number, or of another type than most of the
@@ -111,7 +111,7 @@ def id_column(values: list[Any], pointer: Pointer, faults: Faults, missing_ok: b
     return _whole_ids(values, pointer, faults) if common is int else text_column(values, pointer, faults)
 
 
-def _whole_ids(values: list[Any], pointer: Pointer, faults: Faults) -> pa.Array:
+def _whole_ids(values: list[Json], pointer: Pointer, faults: Faults) -> pa.Array:
     try:
         return pa.array(values, pa.int64())
     except (pa.ArrowInvalid, OverflowError):
@@ -124,7 +124,7 @@ def _whole_ids(values: list[Any], pointer: Pointer, faults: Faults) -> pa.Array:
     return pa.array([None if row in big else v for row, v in enumerate(values)], pa.int64())
 
 
-def text_column(values: list[Any], pointer: Pointer, faults: Faults) -> pa.Array:
+def text_column(values: list[Json], pointer: Pointer, faults: Faults) -> pa.Array:
     """Return (rows,) string from texts and None. Half of a surrogate pair is a fault."""
     try:
         return pa.array(values, pa.string())
@@ -134,7 +134,7 @@ def text_column(values: list[Any], pointer: Pointer, faults: Faults) -> pa.Array
     return pa.array(without(values, wrong), pa.string())
 
 
-def number_column(values: list[Any], pointer: Pointer, faults: Faults, name: str) -> pa.Array:
+def number_column(values: list[Json], pointer: Pointer, faults: Faults, name: str) -> pa.Array:
     """Return (rows,) float64 with nulls. A value that is not a number, or not finite, is a fault."""
     wrong = _wrong_rows(values, NUMBER)
     if wrong:
@@ -147,7 +147,7 @@ def number_column(values: list[Any], pointer: Pointer, faults: Faults, name: str
     return column
 
 
-def time_column(values: list[Any], pointer: Pointer, faults: Faults) -> pa.Array:
+def time_column(values: list[Json], pointer: Pointer, faults: Faults) -> pa.Array:
     """Return (rows,) times of ISO 8601 texts (UTC without a zone) and epoch seconds, which may be mixed."""
     wrong = _wrong_rows(values, {str, int, float})
     if wrong:
@@ -162,7 +162,7 @@ def time_column(values: list[Any], pointer: Pointer, faults: Faults) -> pa.Array
     return column
 
 
-def _times(values: list[Any], pointer: Pointer, faults: Faults) -> tuple[pa.Array, np.ndarray]:
+def _times(values: list[Json], pointer: Pointer, faults: Faults) -> tuple[pa.Array, np.ndarray]:
     """Return the times of texts and numbers, and the rows of values that are no times."""
     kinds = set(map(type, values)) - {type(None)}
     if kinds <= NUMBER and kinds:
@@ -175,7 +175,7 @@ def _times(values: list[Any], pointer: Pointer, faults: Faults) -> tuple[pa.Arra
     return pc.coalesce(column, numbers), np.union1d(bad, bad_numbers).astype(np.int64)
 
 
-def feature_column(group: str, values: list[Any], pointer: Pointer, faults: Faults) -> pa.Array:
+def feature_column(group: str, values: list[Json], pointer: Pointer, faults: Faults) -> pa.Array:
     """Return (rows,) values of a feature in the type of its group; the role of a temporal feature is applied later.
 
     Args:
@@ -204,7 +204,7 @@ def feature_column(group: str, values: list[Any], pointer: Pointer, faults: Faul
     return column
 
 
-def _wrong_lists(values: list[Any], kinds: set[type]) -> list[int]:
+def _wrong_lists(values: list[Json], kinds: set[type]) -> list[int]:
     """Return the rows of lists that hold a value of a type other than `kinds`."""
     inner = set(map(type, chain.from_iterable(value for value in values if type(value) is list)))
     if inner <= kinds | {type(None)}:
@@ -216,7 +216,7 @@ def _wrong_lists(values: list[Any], kinds: set[type]) -> list[int]:
     ]
 
 
-def _list_column(group: str, values: list[Any], pointer: Pointer, faults: Faults) -> pa.Array:
+def _list_column(group: str, values: list[Json], pointer: Pointer, faults: Faults) -> pa.Array:
     """Return lists; a single value becomes a list of one."""
     values = [value if type(value) is list or value is None else [value] for value in values]
     flat = list(chain.from_iterable(value for value in values if value is not None))
@@ -226,7 +226,7 @@ def _list_column(group: str, values: list[Any], pointer: Pointer, faults: Faults
     return as_lists(column, lengths, pa.array([value is None for value in values], pa.bool_()))
 
 
-def _flat(group: str, values: list[Any], pointer: Pointer, faults: Faults) -> pa.Array:
+def _flat(group: str, values: list[Json], pointer: Pointer, faults: Faults) -> pa.Array:
     """Return single values in the type of their group."""
     kinds = set(map(type, values)) - {type(None)}
     if group in ("text", "image") or kinds <= {str}:
@@ -259,7 +259,7 @@ def _flat(group: str, values: list[Any], pointer: Pointer, faults: Faults) -> pa
     return column
 
 
-def category(value: Any) -> str | None:
+def category(value: Json) -> str | None:
     """Return a category as text: 2 and 2.0 are "2", true is "true"."""
     if value is None or type(value) is str:
         return value
@@ -268,7 +268,7 @@ def category(value: Any) -> str | None:
     return str(int(value)) if type(value) is float and value.is_integer() else str(value)
 
 
-def _inferred(values: list[Any], pointer: Pointer, faults: Faults) -> pa.Array:
+def _inferred(values: list[Json], pointer: Pointer, faults: Faults) -> pa.Array:
     """Return (rows,) of the type that Arrow infers. All values of one feature must be of one type."""
     values = check_nested(values, pointer, faults)
     try:
@@ -295,7 +295,7 @@ def _inferred(values: list[Any], pointer: Pointer, faults: Faults) -> pa.Array:
     return pa.nulls(len(values), pa.string())
 
 
-def _floats(values: list[Any]) -> pa.Array:
+def _floats(values: list[Json]) -> pa.Array:
     """Return (rows,) float64; a whole number beyond the largest float becomes infinity."""
     try:
         return pa.array(values, pa.float64())
@@ -303,7 +303,7 @@ def _floats(values: list[Any]) -> pa.Array:
         return pa.array([None if value is None else _float(value) for value in values], pa.float64())
 
 
-def _float(value: Any) -> float:
+def _float(value: Json) -> float:
     try:
         return float(value)
     except OverflowError:
@@ -327,14 +327,14 @@ def check_finite(column: pa.Array, pointer: Pointer, faults: Faults) -> None:
     faults.add_rows("not finite", rows, lambda row: (pointer(row), *NOT_FINITE))
 
 
-def _wrong_rows(values: list[Any], allowed: set[type]) -> list[int]:
+def _wrong_rows(values: list[Json], allowed: set[type]) -> list[int]:
     """Return the rows of values whose type is not allowed."""
     if set(map(type, values)) <= allowed | {type(None)}:
         return []
     return [row for row, value in enumerate(values) if value is not None and type(value) not in allowed]
 
 
-def without(values: list[Any], rows: list[int]) -> list[Any]:
+def without(values: list[Json], rows: list[int]) -> list[Json]:
     """Return the values with None in the given rows."""
     out = list(values)
     for row in rows:

@@ -7,13 +7,13 @@ import re
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
 from msgspec import UNSET, UnsetType
 
 from anyrec.core.errors import DataError, Fault
+from anyrec.core.types import Json, JsonObject
 from anyrec.data.formats.containers import WANTED, WANTED_HINT, not_utf8
 from anyrec.data.formats.faults import Faults
 from anyrec.data.formats.nested import inside, objects_and_lists
@@ -42,12 +42,12 @@ class Interaction(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     weight: float | UnsetType | None = UNSET
     rating: float | UnsetType | None = UNSET
     label: int | UnsetType | None = UNSET
-    context: dict[str, Any] | UnsetType | None = UNSET
+    context: JsonObject | UnsetType | None = UNSET
 
 
 class _Document(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    user_data: list[dict[str, Any]]
-    item_data: list[dict[str, Any]]
+    user_data: list[JsonObject]
+    item_data: list[JsonObject]
     interactions: list[Interaction]
 
 
@@ -66,13 +66,13 @@ class Document:
             Records and contexts have fewer if one of their keys is doubled.
     """
 
-    user_data: list[dict[str, Any]]
-    item_data: list[dict[str, Any]]
-    interactions: dict[str, list[Any]]
+    user_data: list[JsonObject]
+    item_data: list[JsonObject]
+    interactions: dict[str, list[Json]]
     keys_left: int
 
 
-def decode(data: bytes, path: Path, faults: Faults) -> Any:
+def decode(data: bytes, path: Path, faults: Faults) -> Json:
     """Parse a dataset file.
 
     Returns:
@@ -105,7 +105,7 @@ def doubled_keys(data: bytes, path: Path, keys_left: int, keys: int, faults: Fau
         _strictly(data, path, faults)
 
 
-def decode_any(data: bytes, path: Path, faults: Faults | None = None) -> Any:
+def decode_any(data: bytes, path: Path, faults: Faults | None = None) -> Json:
     """Parse JSON.
 
     Args:
@@ -129,9 +129,9 @@ def decode_any(data: bytes, path: Path, faults: Faults | None = None) -> Any:
     return document
 
 
-def _by_field(rows: list[Interaction]) -> tuple[dict[str, list[Any]], int]:
+def _by_field(rows: list[Interaction]) -> tuple[dict[str, list[Json]], int]:
     """Return one list of values for each field, None if a row lacks it, and how many keys the rows have."""
-    values: dict[str, list[Any]] = {}
+    values: dict[str, list[Json]] = {}
     keys = 0
     for field in FIELDS:
         column = list(map(attrgetter(field), rows))
@@ -144,7 +144,7 @@ def _by_field(rows: list[Interaction]) -> tuple[dict[str, list[Any]], int]:
     return values, keys
 
 
-def keys_of(values: list[Any]) -> int:
+def keys_of(values: list[Json]) -> int:
     """Count the keys of all objects in the values, at any depth."""
     keys, level = 0, values
     while True:
@@ -198,15 +198,15 @@ def keys_in_text_exactly(data: bytes) -> int:
     return int((np.searchsorted(quotes, colons) % 2 == 0).sum())
 
 
-def _strictly(data: bytes, path: Path, faults: Faults) -> Any:
+def _strictly(data: bytes, path: Path, faults: Faults) -> Json:
     """Parse JSON with Python's parser, which reads NaN and shows doubled keys.
 
     Raises:
         DataError: If the text is not JSON.
     """
-    doubled: dict[int, tuple[dict[str, Any], list[str]]] = {}
+    doubled: dict[int, tuple[JsonObject, list[str]]] = {}
 
-    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    def pairs(items: list[tuple[str, Json]]) -> JsonObject:
         made = dict(items)
         if len(made) < len(items):
             names = [name for name, _ in items]
@@ -228,7 +228,7 @@ def _strictly(data: bytes, path: Path, faults: Faults) -> Any:
     return document
 
 
-def _point_at_doubled(document: Any, doubled: dict[int, tuple[dict[str, Any], list[str]]], faults: Faults) -> None:
+def _point_at_doubled(document: Json, doubled: dict[int, tuple[JsonObject, list[str]]], faults: Faults) -> None:
     todo = [("", document)]
     while todo:
         where, value = todo.pop()

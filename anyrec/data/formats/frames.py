@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 
@@ -13,9 +13,12 @@ from anyrec.data.formats.parts import PARTS, Part, Raw, finish_parts
 from anyrec.data.formats.places import table_place
 from anyrec.data.formats.table_columns import Columns
 
+DataFrame: TypeAlias = Any
+"""A pandas, polars or Arrow table. Pandas and polars are optional, so their types cannot be named."""
+
 
 def dataframe_parts(
-    tables: tuple[Any, Any, Any], faults: Faults, notes: list[str], missing_ok: bool = False
+    tables: tuple[DataFrame, DataFrame, DataFrame], faults: Faults, notes: list[str], missing_ok: bool = False
 ) -> list[Part]:
     """Convert pandas, polars or Arrow tables of users, items and interactions.
 
@@ -33,20 +36,20 @@ def dataframe_parts(
     return [made[part] for part in PARTS]
 
 
-def of_frame(table: Any, part: str) -> Raw:
+def of_frame(table: DataFrame, part: str) -> Raw:
     """Return a pandas, polars or Arrow table as one part of a dataset. Raises DataError for anything else."""
     columns, rows = as_columns(table, part)
     return Raw(columns, rows, part, table_place(part))
 
 
-def is_table(source: Any) -> bool:
+def is_table(source: object) -> bool:
     """Return whether `source` is a pandas, polars or Arrow table."""
     if isinstance(source, (pa.Table, pa.RecordBatch)):
         return True
     return hasattr(source, "columns") and (hasattr(source, "to_arrow") or type(source).__module__.startswith("pandas"))
 
 
-def as_arrow(table: Any) -> pa.Table:
+def as_arrow(table: DataFrame) -> pa.Table:
     """Return a pandas, polars or Arrow table as Arrow.
 
     Raises:
@@ -60,7 +63,7 @@ def as_arrow(table: Any) -> pa.Table:
     return pa.Table.from_arrays([column for _, column in columns], [name for name, _ in columns])
 
 
-def as_columns(table: Any, part: str = "/") -> tuple[Columns, int]:
+def as_columns(table: DataFrame, part: str = "/") -> tuple[Columns, int]:
     """Return the columns of a pandas, polars or Arrow table, and its number of rows.
 
     Args:
@@ -108,7 +111,7 @@ def _pandas_column(series: Any) -> pa.Array | list[object]:
         return [_python_value(value) for value in series.tolist()]
 
 
-def _python_value(value: Any) -> Any:
+def _python_value(value: Any) -> object:
     if isinstance(value, (tuple, set, frozenset)):
         return list(value)
     if hasattr(value, "tolist"):  # NumPy arrays and scalars

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from itertools import chain
-from typing import Any
 
+from anyrec.core.types import Json, JsonObject
 from anyrec.core.values import is_unicode
 from anyrec.data.formats.faults import Faults
 from anyrec.data.formats.places import Pointer
@@ -16,19 +16,19 @@ DEEPEST = 4
 SCALARS = {str, int, float, bool, type(None)}
 
 
-def objects_and_lists(values: list[Any]) -> tuple[list[dict[str, Any]], list[list[Any]]]:
+def objects_and_lists(values: list[Json]) -> tuple[list[JsonObject], list[list[Json]]]:
     """Return the objects and the lists among the values."""
     kinds = set(map(type, values))
     objects = values if kinds == {dict} else [value for value in values if type(value) is dict] if dict in kinds else []
     return objects, [value for value in values if type(value) is list] if list in kinds else []
 
 
-def inside(objects: list[dict[str, Any]], lists: list[list[Any]]) -> list[Any]:
+def inside(objects: list[JsonObject], lists: list[list[Json]]) -> list[Json]:
     """Return the values that the objects and lists hold."""
     return list(chain(chain.from_iterable(lists), chain.from_iterable(map(dict.values, objects))))
 
 
-def check_nested(values: list[Any], pointer: Pointer, faults: Faults) -> list[Any]:
+def check_nested(values: list[Json], pointer: Pointer, faults: Faults) -> list[Json]:
     """Replace values that are nested too deeply, not finite or no Unicode text by None.
 
     Args:
@@ -45,7 +45,7 @@ def check_nested(values: list[Any], pointer: Pointer, faults: Faults) -> list[An
     return [None if row in wrong else value for row, value in enumerate(values)]
 
 
-def _fault_of(values: list[Any]) -> tuple[str, str, str] | None:
+def _fault_of(values: list[Json]) -> tuple[str, str, str] | None:
     """Return the kind, the description and the hint of the first fault among the values; None if there is none."""
     level = values
     for depth in range(DEEPEST + 2):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from itertools import repeat
-from typing import Any
 
 import pyarrow as pa
 
 from anyrec.core.errors import did_you_mean
+from anyrec.core.types import Json, JsonObject
 from anyrec.core.values import show
 from anyrec.data.formats.columns import (
     ALLOWED,
@@ -28,7 +28,7 @@ GROUPS = ("image", "text", "categorical", "continuous", "temporal")
 
 
 def document_tables(
-    document: Document | dict[str, list[Any]], faults: Faults, notes: list[str], missing_ok: bool = False
+    document: Document | dict[str, list[Json]], faults: Faults, notes: list[str], missing_ok: bool = False
 ) -> tuple[pa.Table, pa.Table, pa.Table]:
     """Convert a document to tables.
 
@@ -44,7 +44,7 @@ def document_tables(
         Users, items and interactions.
     """
 
-    def part(name: str) -> Any:
+    def part(name: str) -> Json:
         rows = getattr(document, name) if isinstance(document, Document) else document[name]
         if isinstance(document, Document):
             setattr(document, name, [])
@@ -59,7 +59,7 @@ def document_tables(
 
 
 def record_table(
-    rows: list[Any], side: Side, place: Place, faults: Faults, notes: list[str], flat: bool = False
+    rows: list[Json], side: Side, place: Place, faults: Faults, notes: list[str], flat: bool = False
 ) -> pa.Table:
     """Convert records of users or items to a table.
 
@@ -96,7 +96,7 @@ def record_table(
     return pa.table(columns)
 
 
-def _merged(given: list[Any], nested: list[Any] | None, pointer: Pointer, faults: Faults) -> list[Any]:
+def _merged(given: list[Json], nested: list[Json] | None, pointer: Pointer, faults: Faults) -> list[Json]:
     """Return the values of a feature that some records give as `group.name` and others within the group."""
     if nested is None:
         return given
@@ -107,7 +107,7 @@ def _merged(given: list[Any], nested: list[Any] | None, pointer: Pointer, faults
     return [inner if value is None else value for value, inner in zip(given, nested, strict=True)]
 
 
-def _features(values: list[Any], group: str, key: str, place: Place, faults: Faults) -> dict[str, list[Any]]:
+def _features(values: list[Json], group: str, key: str, place: Place, faults: Faults) -> dict[str, list[Json]]:
     """Return the features of a group, by column name."""
     wrong = [row for row, value in enumerate(values) if value is not None and type(value) is not dict]
     head, _, tail = group.partition(".")
@@ -137,7 +137,7 @@ def _features(values: list[Any], group: str, key: str, place: Place, faults: Fau
 def _add_feature(
     columns: dict[str, pa.Array],
     column: str,
-    values: list[Any],
+    values: list[Json],
     side: str,
     place: Place,
     faults: Faults,
@@ -158,7 +158,7 @@ def _add_feature(
 
 
 def interaction_table(
-    rows: list[Any] | dict[str, list[Any]],
+    rows: list[Json] | dict[str, list[Json]],
     place: Place,
     faults: Faults,
     notes: list[str],
@@ -175,7 +175,7 @@ def interaction_table(
         flat: Accept keys named `context.name` as well, as in tables.
         missing_ok: Keep a null id for an interaction without a user or an item, which the caller drops.
     """
-    contexts: dict[str, list[Any]] = {}
+    contexts: dict[str, list[Json]] = {}
     if isinstance(rows, dict):
         values = rows
     else:
@@ -208,7 +208,7 @@ def interaction_table(
     return pa.table(columns)
 
 
-def _types(values: list[Any], odd: bool, place: Place, faults: Faults) -> pa.Array:
+def _types(values: list[Json], odd: bool, place: Place, faults: Faults) -> pa.Array:
     """Return interaction types as texts."""
     if odd:
         faults.add_rows(
@@ -222,7 +222,7 @@ def _types(values: list[Any], odd: bool, place: Place, faults: Faults) -> pa.Arr
     return text_column(texts, column_of(place, "interaction_type"), faults)
 
 
-def _contexts(values: list[Any], place: Place, faults: Faults) -> dict[str, list[Any]]:
+def _contexts(values: list[Json], place: Place, faults: Faults) -> dict[str, list[Json]]:
     """Return the values of each context feature, by column name."""
     kinds = set(map(type, values)) - {type(None)}
     if not kinds:
@@ -238,7 +238,7 @@ def _contexts(values: list[Any], place: Place, faults: Faults) -> dict[str, list
     return {f"context.{name}": _values(rows, name) for name in _keys(rows, place, faults, "context")}
 
 
-def _keys(rows: list[dict[str, Any]], place: Place, faults: Faults, group: str = "") -> list[str]:
+def _keys(rows: list[JsonObject], place: Place, faults: Faults, group: str = "") -> list[str]:
     """Return the keys of all rows, sorted. A key that is no text, which Python mappings may have, is a fault."""
     keys = set().union(*rows)
     for key in sorted((key for key in keys if type(key) is not str), key=repr):
@@ -247,12 +247,12 @@ def _keys(rows: list[dict[str, Any]], place: Place, faults: Faults, group: str =
     return sorted(key for key in keys if type(key) is str)
 
 
-def _values(rows: list[dict[str, Any]], key: str) -> list[Any]:
+def _values(rows: list[JsonObject], key: str) -> list[Json]:
     """Return the values of one key, None for a row without it."""
     return list(map(dict.get, rows, repeat(key)))
 
 
-def _objects(rows: list[Any], place: Place, faults: Faults) -> list[dict[str, Any]]:
+def _objects(rows: list[Json], place: Place, faults: Faults) -> list[JsonObject]:
     """Return the rows, with an empty object for each row that is no object, which is a fault."""
     if set(map(type, rows)) <= {dict}:
         return rows

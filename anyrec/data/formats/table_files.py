@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pyarrow as pa
 import pyarrow.parquet
 
 from anyrec.core.errors import DataError, Fault
+from anyrec.core.types import Json
 from anyrec.data.formats.containers import read_bytes, stem_and_kind
 from anyrec.data.formats.csv_file import read_csv
 from anyrec.data.formats.decode import decode_any, keys_in_text, keys_in_text_exactly, keys_of
@@ -149,7 +149,7 @@ def read_parquet(path: Path) -> pa.Table:
         raise DataError(Fault(str(path), f"cannot be read as Parquet: {reason}.", kind="unreadable")) from None
 
 
-def read_lines(path: Path, faults: Faults) -> tuple[list[Any], LinePlace]:
+def read_lines(path: Path, faults: Faults) -> tuple[list[Json], LinePlace]:
     """Read a JSON Lines file, one record of the JSON format a line.
 
     Args:
@@ -175,7 +175,7 @@ def read_lines(path: Path, faults: Faults) -> tuple[list[Any], LinePlace]:
     return rows, place
 
 
-def _line(line: bytes, path: Path, number: int, faults: Faults) -> Any:
+def _line(line: bytes, path: Path, number: int, faults: Faults) -> Json:
     """Return the record on one line."""
     where = f"{path.name} line {number}"
     found = Faults()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from anyrec.core.files import atomic_write
+from anyrec.core.types import JsonObject
 from anyrec.data.tables import Tables
 
 ROWS_AT_A_TIME = 20_000
@@ -31,9 +31,9 @@ def write_json(dataset: Tables, path: Path) -> None:
         file.write(b"]}\n")
 
 
-def _nested(row: dict[str, Any]) -> dict[str, Any]:
+def _nested(row: JsonObject) -> JsonObject:
     """Return a table's row as a record: the column `group.name` becomes `{"group": {"name": ...}}`."""
-    record: dict[str, Any] = {}
+    record: JsonObject = {}
     for name, value in row.items():
         if value is None:
             continue
