@@ -18,13 +18,14 @@ from anyrec.core.discovery import Registry, discover
 from anyrec.core.errors import DataError, Fault, ModelError, NotFittedError, OutputError, checked_path
 from anyrec.core.load_config import load_config
 from anyrec.core.runtime import seeded
-from anyrec.data.dataset import Dataset, Side
+from anyrec.core.values import show
+from anyrec.data.dataset import Dataset
 from anyrec.data.defaults import resolve_config
-from anyrec.data.formats.columns import show
-from anyrec.data.formats.frames import as_arrow
+from anyrec.data.formats.frames import as_arrow, is_table
+from anyrec.data.ids import Side
 from anyrec.data.interpretation import interpretation
 from anyrec.data.learning import LearningData
-from anyrec.data.partial import is_table, read_partial
+from anyrec.data.partial import read_partial
 from anyrec.data.split import Part, Split
 from anyrec.evaluation.held_out import rank_held_out
 from anyrec.evaluation.ranking import ranking_metrics

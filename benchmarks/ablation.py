@@ -19,8 +19,9 @@ from anyrec.core.discovery import discover
 from anyrec.core.load_config import load_config
 from anyrec.data.dataset import Dataset
 from anyrec.data.labels import label_interactions
+from anyrec.data.order import position_from_end, time_order
 from anyrec.data.positives import Positives
-from anyrec.data.split import Split, position_from_end, save_split, split_interactions, time_order
+from anyrec.data.split import Split, save_split, split_interactions
 from anyrec.recommender import Recommender
 
 ROOT = Path(__file__).parent.parent

@@ -36,7 +36,7 @@ from anyrec.core.load_config import load_config
 from anyrec.data.dataset import Dataset
 from anyrec.data.ids import Side, rows_of
 from anyrec.data.list_columns import flat
-from anyrec.data.split import time_order
+from anyrec.data.order import time_order
 from anyrec.recommender import Recommender
 
 HERE = Path(__file__).parent

@@ -11,7 +11,8 @@ import time
 import numpy as np
 
 from anyrec.cli.demo import planted_ndcg
-from anyrec.data.synthetic.generate import PREFERENCES, generate
+from anyrec.data.synthetic.generate import generate
+from anyrec.data.synthetic.world import PREFERENCES
 from anyrec.recommender import Recommender
 
 K = 10

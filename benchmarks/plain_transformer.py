@@ -22,7 +22,7 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "0")  # torch as it is by itself; 
 
 from anyrec.core.hardware import multiplies_bf16
 from anyrec.data.dataset import Dataset
-from anyrec.data.split import time_order
+from anyrec.data.order import time_order
 
 DATA = Path(os.environ.get("ANYREC_DATA", Path(__file__).parent / "../../shared/data"))
 DIM, HEADS, BLOCKS, WINDOW, BATCH, DROPOUT, RATE = 64, 2, 2, 100, 128, 0.2, 1e-3

@@ -27,7 +27,7 @@ from torch.nn import functional
 
 from anyrec.core.discovery import discover
 from anyrec.data.dataset import Dataset
-from anyrec.data.split import position_from_end, time_order
+from anyrec.data.order import position_from_end, time_order
 from anyrec.recommender import Recommender
 
 HERE = Path(__file__).parent

@@ -17,7 +17,8 @@ import pyarrow as pa
 import torch
 
 from anyrec.core.config import PipelineConfig
-from anyrec.data.dataset import Dataset, Side
+from anyrec.data.dataset import Dataset
+from anyrec.data.ids import Side
 from anyrec.model.classical import ClassicalModel
 from anyrec.pipeline.pipeline import Pipeline
 from anyrec.recommender import Recommender

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anyrec.data.dataset import Dataset
-from anyrec.data.split import time_order
+from anyrec.data.order import time_order
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 from cold import FIRST, ColdCase, best_items, cold_items, cold_users, given_matrix, score

@@ -11,7 +11,8 @@ import pytest
 
 from anyrec.cli.demo import planted_ndcg
 from anyrec.data.dataset import Dataset
-from anyrec.data.synthetic.generate import PREFERENCES, generate
+from anyrec.data.synthetic.generate import generate
+from anyrec.data.synthetic.world import PREFERENCES
 from anyrec.recommender import Recommender
 
 ROOT = Path(__file__).parent.parent

@@ -187,7 +187,8 @@ def synth(
 ) -> None:
     """Make data with planted preferences, so that the right model is known in advance."""
     from anyrec.core.errors import did_you_mean
-    from anyrec.data.synthetic.generate import PREFERENCES, generate
+    from anyrec.data.synthetic.generate import generate
+    from anyrec.data.synthetic.world import PREFERENCES
 
     wanted = PREFERENCES if preferences == "all" else () if preferences == "none" else tuple(preferences.split(","))
     for name in wanted:

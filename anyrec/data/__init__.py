@@ -19,6 +19,9 @@ partial: the records of a request.
 split: which interactions train, validate and test.
 fingerprint: hashes of a dataset and its split.
 leaks: features that reveal held-out interactions.
+pairs: distinct user-item pairs, grouped by user.
+learning: what one fit learns from.
+item_facts: items by feature value, and their titles.
 positives: who has which item in training.
 images: image files of unknown origin.
 url_fetch: one file over HTTP.

@@ -6,12 +6,8 @@ from pathlib import Path
 
 from anyrec.core.config import DataConfig
 from anyrec.data.formats.frames import DataFrame
-from anyrec.data.hashing import HashSink
-from anyrec.data.ids import NO_TIME, Side, rows_of
 from anyrec.data.read import read_frames, read_path
 from anyrec.data.tables import Tables
-
-__all__ = ["NO_TIME", "Dataset", "HashSink", "Side", "rows_of"]
 
 
 class Dataset(Tables):

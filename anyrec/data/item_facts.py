@@ -7,7 +7,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy import sparse
 
-from anyrec.data.dataset import Dataset, Side
+from anyrec.data.dataset import Dataset
+from anyrec.data.ids import Side
 from anyrec.data.list_columns import flat
 
 FEWEST, MOST = 2, 200

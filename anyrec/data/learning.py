@@ -11,7 +11,8 @@ from anyrec.core.config import Config
 from anyrec.data.dataset import Dataset
 from anyrec.data.labels import Labels, label_interactions
 from anyrec.data.leaks import drop_leaks
-from anyrec.data.split import Part, Split, hold_out_users, latest_of_pairs, make_split, part_of_each
+from anyrec.data.order import latest_of_pairs
+from anyrec.data.split import Part, Split, hold_out_users, make_split, part_of_each
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,13 @@ def time_order(dataset: Tables, rows: np.ndarray | None = None) -> np.ndarray:
     return rows[np.lexsort((dataset.times[rows], dataset.user_rows[rows]))]
 
 
+def latest_of_pairs(dataset: Tables, rows: np.ndarray) -> np.ndarray:
+    """Return the latest of the interactions `rows` of each user-item pair, in file order."""
+    order = time_order(dataset, rows)[::-1]
+    pairs = dataset.user_rows[order] * len(dataset.items) + dataset.item_rows[order]
+    return np.sort(order[np.unique(pairs, return_index=True)[1]])
+
+
 def position_from_end(groups: np.ndarray) -> np.ndarray:
     """Count how many rows of the same group follow each row.
 

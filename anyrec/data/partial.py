@@ -17,7 +17,7 @@ from anyrec.data.checks.request_tables import check_owners, check_request_tables
 from anyrec.data.dataset import Dataset
 from anyrec.data.formats.columns import id_column
 from anyrec.data.formats.containers import read_bytes, stem_and_kind
-from anyrec.data.formats.decode import TOP, decode_any
+from anyrec.data.formats.decode import DOCUMENT_PARTS, decode_any
 from anyrec.data.formats.faults import Faults
 from anyrec.data.formats.frames import DataFrame, is_table, of_frame
 from anyrec.data.formats.parts import PARTS, Part, Raw, finish_parts, no_records
@@ -84,20 +84,24 @@ def read_partial(
         source = decode_any(read_bytes(Path(source)), Path(source))
     if isinstance(source, list):
         source = {"user_data": source}
-    elif isinstance(source, dict) and not set(source) & set(TOP) and (not source or set(source) & {"user_id", *GROUPS}):
+    elif (
+        isinstance(source, dict)
+        and not set(source) & set(DOCUMENT_PARTS)
+        and (not source or set(source) & {"user_id", *GROUPS})
+    ):
         source = {"user_data": [source]}
     if not isinstance(source, dict):
         raise DataError(Fault("/", f"expected an object or a list of users; found {show(source)}.", kind="shape"))
     faults, notes = Faults(), []
     document: dict[str, list[Json]] = {}
-    for key in TOP:
+    for key in DOCUMENT_PARTS:
         value = source.get(key)
         if value is not None and not isinstance(value, list):
             faults.add("shape", f"/{key}", f"expected a list; found {show(value)}.")
         document[key] = value if isinstance(value, list) else []
     for key in source:
-        if key not in TOP:
-            faults.add("unknown key", f"/{show(key)[1:-1]}", "unknown key.", did_you_mean(str(key), TOP))
+        if key not in DOCUMENT_PARTS:
+            faults.add("unknown key", f"/{show(key)[1:-1]}", "unknown key.", did_you_mean(str(key), DOCUMENT_PARTS))
     tables = document_tables(document, faults, notes)
     return _dataset(tables, faults, notes, options, roles, root or Path(), item_ids)
 
@@ -188,7 +192,7 @@ def request_of(side: Side, source: object, known: Dataset, options: DataConfig) 
         return read_request_file(source, known, options)
     part = f"{side}_data"
     if isinstance(source, dict):
-        document = source if set(source) & set(TOP) else {part: [source]}
+        document = source if set(source) & set(DOCUMENT_PARTS) else {part: [source]}
         return request_of_document(document, known, options, known.root)
     if isinstance(source, (pa.Array, pa.ChunkedArray)):
         return ids_of(side, source)

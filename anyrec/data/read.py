@@ -15,7 +15,7 @@ from anyrec.data.checks.row_limits import apply_limits
 from anyrec.data.checks.temporal_roles import apply_roles, unknown_roles
 from anyrec.data.checks.validate import check_tables
 from anyrec.data.formats.containers import STDIN, read_bytes, refuse_one_table
-from anyrec.data.formats.decode import TOP, Document, decode, doubled_keys
+from anyrec.data.formats.decode import DOCUMENT_PARTS, Document, decode, doubled_keys
 from anyrec.data.formats.faults import Faults
 from anyrec.data.formats.frames import DataFrame, dataframe_parts
 from anyrec.data.formats.movielens import is_movielens, read_movielens
@@ -97,7 +97,7 @@ def _read_file(path: Path, options: DataConfig) -> Tables:
     else:
         lists = _checked_parts(document, faults, options.unknown_ids == "keep")
         tables = document_tables(lists, faults, notes, missing_ok)
-    parts = [Part(table, json_place(name)) for table, name in zip(tables, TOP, strict=True)]
+    parts = [Part(table, json_place(name)) for table, name in zip(tables, DOCUMENT_PARTS, strict=True)]
     return _finish(parts, faults, notes, options, Path() if is_stdin else path.parent)
 
 
@@ -141,13 +141,15 @@ def _checked_parts(document: Json, faults: Faults, ids_suffice: bool) -> dict[st
     """
     if not isinstance(document, dict):
         raise DataError(
-            Fault("/", f"a dataset is an object with {', '.join(TOP)}; found {show(document)}.", kind="shape")
+            Fault(
+                "/", f"a dataset is an object with {', '.join(DOCUMENT_PARTS)}; found {show(document)}.", kind="shape"
+            )
         )
     for key in document:
-        if key not in TOP:
-            faults.add("unknown key", f"/{key}", "unknown key.", did_you_mean(key, TOP))
+        if key not in DOCUMENT_PARTS:
+            faults.add("unknown key", f"/{key}", "unknown key.", did_you_mean(key, DOCUMENT_PARTS))
     parts: dict[str, list[Json]] = {}
-    for key in TOP:
+    for key in DOCUMENT_PARTS:
         value = document.get(key)
         if not isinstance(value, list) and not (ids_suffice and key not in document and key != "interactions"):
             found = "it is missing" if key not in document else f"found {show(value)}"

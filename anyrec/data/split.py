@@ -225,13 +225,6 @@ def _nothing_before(config: SplitConfig) -> Fault:
     )
 
 
-def latest_of_pairs(dataset: Dataset, rows: np.ndarray) -> np.ndarray:
-    """Return the latest of the interactions `rows` of each user-item pair, in file order."""
-    order = time_order(dataset, rows)[::-1]
-    pairs = dataset.user_rows[order] * len(dataset.items) + dataset.item_rows[order]
-    return np.sort(order[np.unique(pairs, return_index=True)[1]])
-
-
 def _protocol(dataset: Dataset, config: SplitConfig) -> tuple[str, list[str]]:
     """Return the protocol to follow, and why it differs from the config's."""
     timed, clock = dataset.column("timestamp") is not None, has_clock(dataset)

@@ -11,10 +11,13 @@ import numpy as np
 import pyarrow as pa
 
 from anyrec.core.errors import DataError, Fault, InputError
-from anyrec.data.dataset import Dataset, Side, rows_of
-from anyrec.data.formats.columns import Faults, id_column, show
+from anyrec.core.values import show
+from anyrec.data.dataset import Dataset
+from anyrec.data.formats.columns import id_column
 from anyrec.data.formats.containers import read_bytes
-from anyrec.data.formats.decode import TOP, decode_any
+from anyrec.data.formats.decode import DOCUMENT_PARTS, decode_any
+from anyrec.data.formats.faults import Faults
+from anyrec.data.ids import Side, rows_of
 from anyrec.data.item_facts import category_feature, indicators
 from anyrec.data.pairs import Pairs
 from anyrec.data.split import NOW
@@ -161,7 +164,7 @@ def read_pairs(path: Path, dataset: Dataset, skip_unknown: bool, faults: Faults)
     document = decode_any(read_bytes(path), path)
     if isinstance(document, list):
         return _labelled(document, path, dataset, skip_unknown, faults)
-    if isinstance(document, dict) and not set(document) & set(TOP):
+    if isinstance(document, dict) and not set(document) & set(DOCUMENT_PARTS):
         return _listed(document, path, dataset, skip_unknown, faults)
     hint = 'Give [[user, item, label], ...] or {"user": ["item", ...]}.'
     if isinstance(document, dict):

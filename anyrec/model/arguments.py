@@ -9,8 +9,8 @@ from numbers import Integral
 from typing import Any
 
 from anyrec.core.errors import DataError, Fault, InputError, did_you_mean
+from anyrec.core.values import show
 from anyrec.data.dataset import Dataset
-from anyrec.data.formats.columns import show
 
 MOMENTS = (-62_135_596_800_000_000, 253_402_300_799_999_999)
 """Microseconds since 1970 of the years 1 and 9999, the bounds of what a time can be."""

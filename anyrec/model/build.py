@@ -12,7 +12,8 @@ from anyrec.core.contracts import Context, Head
 from anyrec.core.discovery import Registry
 from anyrec.core.errors import ConfigError, Fault, did_you_mean
 from anyrec.data.checks.config_fits import data_faults
-from anyrec.data.dataset import Dataset, Side
+from anyrec.data.dataset import Dataset
+from anyrec.data.ids import Side
 from anyrec.model.graph import join_graph
 from anyrec.model.towers import (
     IDENTITY,

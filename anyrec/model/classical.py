@@ -15,7 +15,8 @@ from torch import Tensor
 from anyrec.core.config import Config
 from anyrec.core.contracts import Classical, History
 from anyrec.core.discovery import Registry
-from anyrec.data.dataset import Dataset, Side
+from anyrec.data.dataset import Dataset
+from anyrec.data.ids import Side
 from anyrec.data.labels import MICROSECONDS_A_DAY
 from anyrec.data.learning import LearningData
 from anyrec.data.pairs import Pairs

@@ -18,9 +18,10 @@ from anyrec.core.contracts import Context
 from anyrec.core.discovery import Registry
 from anyrec.core.errors import DataError, Fault, InputError, ModelError
 from anyrec.core.once import Once
-from anyrec.data.dataset import Dataset, Side
-from anyrec.data.formats.columns import show
+from anyrec.core.values import show
+from anyrec.data.dataset import Dataset
 from anyrec.data.histories import Events, events_of, extended, history_before, history_column, parts_of_events
+from anyrec.data.ids import Side
 from anyrec.data.learning import LearningData
 from anyrec.data.pairs import Pairs
 from anyrec.data.partial import of_other_type, type_name

@@ -16,7 +16,8 @@ from torch.nn import functional
 
 from anyrec.core.config import Config
 from anyrec.core.errors import ConfigError, Fault
-from anyrec.data.dataset import Dataset, Side, rows_of
+from anyrec.data.dataset import Dataset
+from anyrec.data.ids import Side, rows_of
 from anyrec.model.towers import IDENTITY, SIDES, Tower
 
 WHERE = "/features/identity/graph_layers"

@@ -11,9 +11,10 @@ import pyarrow.compute as pc
 
 from anyrec.core.contracts import Context
 from anyrec.core.errors import Fault
-from anyrec.data.dataset import Dataset, Side
-from anyrec.data.formats.columns import show
+from anyrec.core.values import show
+from anyrec.data.dataset import Dataset
 from anyrec.data.histories import HISTORY_NAMES, Brought
+from anyrec.data.ids import Side
 from anyrec.data.list_columns import flat
 
 NAMED = 3

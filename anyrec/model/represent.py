@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anyrec.data.dataset import Side
+from anyrec.data.ids import Side
 from anyrec.model.towers import Columns, Model
 
 ROWS_AT_A_TIME = 4096

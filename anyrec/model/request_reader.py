@@ -13,10 +13,11 @@ from anyrec.core.config import DataConfig
 from anyrec.core.contracts import Context
 from anyrec.core.errors import DataError, Fault
 from anyrec.core.once import Once
-from anyrec.data.dataset import Dataset, Side, rows_of
-from anyrec.data.formats.columns import show
+from anyrec.core.values import show
+from anyrec.data.dataset import Dataset
 from anyrec.data.formats.parts import no_records
 from anyrec.data.histories import HISTORY_NAMES, Brought, events_brought
+from anyrec.data.ids import Side, rows_of
 from anyrec.data.list_columns import flat
 from anyrec.data.partial import ids_of, of_other_type, request_of, type_name, with_interactions
 from anyrec.model.records import Records, conformed, counted, pointer, unknown_features, unseen_categories

@@ -13,8 +13,9 @@ from anyrec.core.contracts import Context, Encoder, Fusion, Head, HistoryEncoder
 from anyrec.core.discovery import Registry
 from anyrec.core.errors import ConfigError, Fault, did_you_mean
 from anyrec.core.ragged import Prepared, move, select
-from anyrec.data.dataset import Dataset, Side
+from anyrec.data.dataset import Dataset
 from anyrec.data.histories import GROUP as HISTORY
+from anyrec.data.ids import Side
 
 SIDES: tuple[Side, Side] = ("user", "item")
 IDENTITY = "identity.id"

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from anyrec.core.contracts import Context, during_request
-from anyrec.data.dataset import Dataset, Side
+from anyrec.data.dataset import Dataset
 from anyrec.data.histories import add_history
+from anyrec.data.ids import Side
 from anyrec.data.split import Part
 from anyrec.model.fitted import INDEX, SEARCH, SIMILAR, STATES, FittedModel, new_items
 from anyrec.model.records import Records, completed, joined

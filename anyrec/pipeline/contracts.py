@@ -14,7 +14,7 @@ from torch import Tensor
 
 from anyrec.core.contracts import Params as Options
 from anyrec.data.list_columns import flat
-from anyrec.data.split import position_from_end
+from anyrec.data.order import position_from_end
 from anyrec.model.fitted import FittedModel, ModelData
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from anyrec.core.errors import ConfigError, Fault, InputError
-from anyrec.data.formats.columns import show
+from anyrec.core.values import show
 from anyrec.model.arguments import checked_choice, checked_k, checked_share, checked_text, log
 from anyrec.model.fitted import SEARCH, FittedModel
 from anyrec.model.records import Records

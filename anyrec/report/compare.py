@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from anyrec.core.errors import Fault, InputError, checked_path
-from anyrec.data.dataset import rows_of
+from anyrec.data.ids import rows_of
 from anyrec.evaluation.statistics import Comparison, Interval, compare_paired, intervals
 
 SAME = ("split", "part", "candidates", "candidate_samples", "repeats")

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from anyrec.data.dataset import Dataset, Side
+from anyrec.data.dataset import Dataset
+from anyrec.data.ids import Side
 from anyrec.data.item_facts import FEWEST, MOST, indicators
 from anyrec.evaluation.list_metrics import Catalogue
 from anyrec.evaluation.measure import Measured

@@ -10,7 +10,8 @@ import numpy as np
 
 from anyrec.data.dataset import Dataset
 from anyrec.data.item_facts import indicators, title_of
-from anyrec.data.split import PARTS, Part, time_order
+from anyrec.data.order import time_order
+from anyrec.data.split import PARTS, Part
 from anyrec.evaluation.measure import Measured
 from anyrec.model.fitted import FittedModel
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anyrec.data.dataset import Side
+from anyrec.data.ids import Side
 from anyrec.data.split import Part
 from anyrec.evaluation.held_out import held_out, rank_pairs
 from anyrec.evaluation.measure import Measured

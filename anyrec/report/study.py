@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from anyrec.data.dataset import Side
-from anyrec.data.doctor.examine import Finding, examine
+from anyrec.data.doctor.examine import examine
+from anyrec.data.findings import Finding
+from anyrec.data.ids import Side
 from anyrec.data.item_facts import category_feature
 from anyrec.data.split import Part
 from anyrec.evaluation.held_out import held_out

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from anyrec.core.ragged import Prepared, select
-from anyrec.data.dataset import Dataset, Side
+from anyrec.data.dataset import Dataset
+from anyrec.data.ids import Side
 from anyrec.data.item_facts import title_of
 from anyrec.model.classical import ClassicalModel
 from anyrec.model.records import Records

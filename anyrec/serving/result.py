@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from anyrec.core.errors import DataError
-from anyrec.data.dataset import Dataset, rows_of
+from anyrec.data.dataset import Dataset
+from anyrec.data.ids import rows_of
 from anyrec.data.partial import read_request_file
 from anyrec.model.arguments import checked_k
 from anyrec.model.records import Records, before_interactions

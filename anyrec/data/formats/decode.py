@@ -18,7 +18,7 @@ from anyrec.data.formats.containers import WANTED, WANTED_HINT, not_utf8
 from anyrec.data.formats.faults import Faults
 from anyrec.data.formats.nested import inside, objects_and_lists
 
-TOP = ("user_data", "item_data", "interactions")
+DOCUMENT_PARTS = ("user_data", "item_data", "interactions")
 """The keys of a document: its three lists."""
 LONGEST_NUMBER = 4300
 """The most digits of a whole number that Python reads."""

@@ -19,7 +19,7 @@ from anyrec.core.contracts import Interaction
 from anyrec.core.discovery import Registry
 from anyrec.core.manifest import read_object
 from anyrec.core.saved_files import AGAIN, bounded_by, damaged, read_tensors
-from anyrec.data.dataset import NO_TIME
+from anyrec.data.ids import NO_TIME
 from anyrec.model.fitted import FittedModel
 from anyrec.model.two_tower import towers_of
 from anyrec.pipeline.contracts import Lists, Request

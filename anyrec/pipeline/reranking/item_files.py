@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from anyrec.core.errors import ConfigError, DataError, Fault
-from anyrec.data.dataset import rows_of
+from anyrec.data.ids import rows_of
 from anyrec.model.fitted import ModelData
 from anyrec.pipeline.conditions.constants import is_constant, shown
 

@@ -14,7 +14,7 @@ from pydantic import Field, field_validator
 from anyrec.core.deadline import Deadline
 from anyrec.core.errors import AnyrecError
 from anyrec.core.outside import Outside
-from anyrec.data.dataset import rows_of
+from anyrec.data.ids import rows_of
 from anyrec.model.fitted import ModelData
 from anyrec.pipeline.conditions.features import check_feature
 from anyrec.pipeline.contracts import Lists, Request, Rule

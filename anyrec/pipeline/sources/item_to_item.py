@@ -10,7 +10,7 @@ from pydantic import Field
 from scipy import sparse
 from torch import nn
 
-from anyrec.data.split import time_order
+from anyrec.data.order import time_order
 from anyrec.model.fitted import FittedModel
 from anyrec.model.scoring import CELLS_AT_A_TIME, top_k
 from anyrec.pipeline.candidate_lists import is_open, lists_of_pairs, open_to

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from anyrec.core.errors import Fault, InputError, OutputError, did_you_mean
 from anyrec.core.files import atomic_write
 from anyrec.core.once import Once
-from anyrec.data.dataset import HashSink
+from anyrec.data.hashing import HashSink
 from anyrec.data.images import ImageFault, open_image
 from anyrec.model.fitted import FittedModel
 from anyrec.model.scoring import score_blocks
