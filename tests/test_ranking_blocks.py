@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from anyrec.core.ranks import _count_in_bulk, _count_row_by_row
 from anyrec.data.pairs import Pairs
 from anyrec.evaluation import ranking
-from anyrec.evaluation.ranking import _count_in_bulk, _count_row_by_row, rank_targets
+from anyrec.evaluation.ranking import rank_targets
 from anyrec.model.scoring import top_k
 
 USERS, ITEMS = 70, 50

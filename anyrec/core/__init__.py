@@ -13,6 +13,7 @@ Security
 
 Tensors
 - `ragged`: rows of different lengths. `windows`: interactions as sequences. `vector_cache`: a disk cache of vectors.
+  `unit_vectors`: vectors of norm 1. `ranks`: ranks of scores, with ties.
 
 Files
 - `files`: complete or not at all. `outputs`: can an output be written? `manifest`, `saved_files`: reading saved models.

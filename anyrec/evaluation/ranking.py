@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from anyrec.core.ranks import ranks_of
 from anyrec.data.pairs import Pairs
 from anyrec.model.scoring import top_k
 
@@ -94,7 +95,7 @@ def rank_targets(
         best, found = top_k(scores, min(length, scores.shape[1]))
         lists[start : start + size, : best.shape[1]] = torch.where(best > -torch.inf, found, -1).cpu().numpy()
         candidates[start : start + size] = _trues(scores > -torch.inf).cpu().numpy()
-        found_ranks = _ranks(scores, rows, wanted)
+        found_ranks = ranks_of(scores, rows, wanted)
         ranks[low:high] = found_ranks.masked_fill(wanted == -torch.inf, torch.inf).cpu().numpy()
         start, size = start + size, max(1, min(batch_size, CELLS // scores.shape[1]))
     return Ranking(users[places], items, ranks, users, lists, candidates)
@@ -105,38 +106,6 @@ def _keep_sample(scores: Tensor, sample: int, generator: torch.Generator) -> Non
     draws = torch.rand(scores.shape, generator=generator).to(scores.device).masked_fill_(scores == -torch.inf, 2.0)
     cut = draws.kthvalue(min(sample, scores.shape[1]), dim=1, keepdim=True).values
     scores.masked_fill_(draws > cut, -torch.inf)
-
-
-def _ranks(scores: Tensor, rows: Tensor, wanted: Tensor) -> Tensor:
-    """scores: (batch, items); the rank of score `wanted[i]` in row `rows[i]`: 1 + greater + half of the other equals."""
-    count = _count_row_by_row if scores.device.type == "cpu" else _count_in_bulk
-    greater, same = count(scores, rows, wanted)
-    return 1.0 + greater.double() + (same.double() - 1) / 2
-
-
-def _count_row_by_row(scores: Tensor, rows: Tensor, wanted: Tensor) -> Tensor:
-    """(2, targets) scores greater than and equal to the wanted one. On a CPU by numpy, one target at a time: from 3 to over
-    100 times as fast as in bulk, with 1 to 128 targets a user, 3,700 to 100,000 items."""
-    lines = scores.numpy()
-    pairs = zip(rows.tolist(), wanted.numpy(), strict=True)
-    counts = [(np.count_nonzero(lines[row] > value), np.count_nonzero(lines[row] == value)) for row, value in pairs]
-    return torch.tensor(counts).T
-
-
-def _count_in_bulk(scores: Tensor, rows: Tensor, wanted: Tensor) -> Tensor:
-    """The same on an accelerator, where a call costs more than its arithmetic."""
-    if len(rows) <= 4 * len(scores):  # a comparison of whole rows is cheaper than sorting them while targets are few
-        above, equal = [], []
-        for block, value in zip(rows.split(1024), wanted.split(1024), strict=True):
-            lines = scores.index_select(0, block)
-            above.append((lines > value[:, None]).sum(1))
-            equal.append((lines == value[:, None]).sum(1))
-        return torch.stack([torch.cat(above), torch.cat(equal)])
-    ordered = scores.sort(dim=1).values
-    lines, value = ordered.index_select(0, rows), wanted[:, None]
-    greater = scores.shape[1] - torch.searchsorted(lines, value, right=True).squeeze(1)
-    same = scores.shape[1] - torch.searchsorted(lines, value).squeeze(1) - greater
-    return torch.stack([greater, same])
 
 
 def _trues(mask: Tensor) -> Tensor:

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors.numpy import save_file
 
 from anyrec.core.errors import Fault, ModelError
+from anyrec.core.ranks import ranks_of
 from anyrec.core.runtime import seeded
 from anyrec.core.saved_files import AGAIN, damaged, read_arrays
 from anyrec.data.split import Part
@@ -138,7 +140,6 @@ def _ranks(items: np.ndarray, scores: np.ndarray, rows: np.ndarray, wanted: np.n
     descend = np.all(scores[:, 1:] <= scores[:, :-1], axis=1, keepdims=True)[:, 0]
     found = np.equal(items[rows], wanted[:, None])
     place = found.argmax(1)
-    own = scores[rows, place][:, None]
-    greater, same = (scores[rows] > own).sum(1), (scores[rows] == own).sum(1)
-    ranks = np.where(descend[rows], 1 + greater + (same - 1) / 2, place + 1)
+    ties = ranks_of(*(torch.from_numpy(array) for array in (scores, rows, scores[rows, place]))).numpy()
+    ranks = np.where(descend[rows], ties, place + 1)
     return np.where(found.any(1), ranks, np.inf)
