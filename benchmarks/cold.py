@@ -30,7 +30,7 @@ import torch
 from p1 import minilm, read_source
 from scipy import sparse
 
-from anyrec.core.contracts import History
+from anyrec.core.contracts import TrainingMatrix
 from anyrec.core.discovery import discover
 from anyrec.core.load_config import load_config
 from anyrec.data.dataset import Dataset
@@ -227,7 +227,7 @@ def classical(name: str, dataset: Dataset, case: ColdCase, seed: int, **options:
     users, items = keys // len(dataset.items), keys % len(dataset.items)
     shape = (len(dataset.users), len(dataset.items))
     matrix = sparse.csr_matrix((np.ones(len(keys), np.float32), (users, items)), shape=shape)
-    model.fit(History(matrix, users, items, None, dataset.items, seed))
+    model.fit(TrainingMatrix(matrix, users, items, None, dataset.items, seed))
     given = given_matrix(case, len(dataset.items))
     return lambda batch: model.score(case.users[batch], given[batch])[:, case.candidates]
 

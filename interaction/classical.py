@@ -13,7 +13,7 @@ from pydantic import Field
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 
-from anyrec.core.contracts import Classical, History, Params
+from anyrec.core.contracts import Classical, Params, TrainingMatrix
 from anyrec.core.errors import MissingDependency
 from anyrec.core.unit_vectors import unit_rows
 from anyrec.data.labels import ages
@@ -26,8 +26,8 @@ class Popularity(Classical):
     type = "popularity"
     personal = False
 
-    def fit(self, history: History) -> None:
-        self.weights = np.bincount(history.items, minlength=history.matrix.shape[1]).astype(np.float32)
+    def fit(self, training: TrainingMatrix) -> None:
+        self.weights = np.bincount(training.items, minlength=training.matrix.shape[1]).astype(np.float32)
 
     def score(self, rows: np.ndarray, matrix: Any) -> np.ndarray:
         return np.tile(self.weights, (len(rows), 1))
@@ -53,11 +53,11 @@ class RecentPopularity(Popularity):
             description="Days in which the weight of a pair is halved; null for a twentieth of the data's time span.",
         )
 
-    def fit(self, history: History) -> None:
-        days = np.zeros(len(history.items)) if history.days is None else history.days
+    def fit(self, training: TrainingMatrix) -> None:
+        days = np.zeros(len(training.items)) if training.days is None else training.days
         half_life = self.params.half_life_days or _twentieth(days)
         old = ages(days, half_life)[0]
-        weights = np.bincount(history.items, 0.5**old, minlength=history.matrix.shape[1])
+        weights = np.bincount(training.items, 0.5**old, minlength=training.matrix.shape[1])
         self.weights = weights.astype(np.float32)
 
 
@@ -84,10 +84,10 @@ class EASE(Classical):
     class Params(Params):
         l2: float = Field(200.0, ge=1e-6, le=1e9, description="Ridge penalty.")
 
-    def fit(self, history: History) -> None:
+    def fit(self, training: TrainingMatrix) -> None:
         import torch
 
-        gram = torch.from_numpy((history.matrix.T @ history.matrix).toarray())
+        gram = torch.from_numpy((training.matrix.T @ training.matrix).toarray())
         gram.diagonal().add_(self.params.l2)
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
         inverse /= -inverse.diagonal().clone()
@@ -149,8 +149,8 @@ class ItemKNN(Classical):
     class Params(Params):
         neighbours: int = Field(100, ge=1, le=10**6, description="Most similar items that are kept for each item.")
 
-    def fit(self, history: History) -> None:
-        model = _fit_quietly("nearest_neighbours", "CosineRecommender", history, {"K": self.params.neighbours + 1})
+    def fit(self, training: TrainingMatrix) -> None:
+        model = _fit_quietly("nearest_neighbours", "CosineRecommender", training, {"K": self.params.neighbours + 1})
         similarity = sparse.csr_matrix(model.similarity, dtype=np.float32)
         similarity.setdiag(0.0)
         similarity.eliminate_zeros()
@@ -207,8 +207,8 @@ class IALS(Factors):
         alpha: float = Field(1.0, ge=1e-6, le=1e6, description="Confidence in an interaction, relative to none.")
         iterations: int = Field(15, ge=1, le=10_000, description="Alternating updates of users and items.")
 
-    def fit(self, history: History) -> None:
-        self._keep(_fit_quietly("als", "AlternatingLeastSquares", history, self.params.model_dump()))
+    def fit(self, training: TrainingMatrix) -> None:
+        self._keep(_fit_quietly("als", "AlternatingLeastSquares", training, self.params.model_dump()))
 
 
 class BPRMF(Factors):
@@ -227,8 +227,8 @@ class BPRMF(Factors):
         learning_rate: float = Field(0.01, ge=1e-10, le=1000, description="Step size of gradient descent.")
         iterations: int = Field(100, ge=1, le=10_000, description="Passes over the training pairs.")
 
-    def fit(self, history: History) -> None:
-        self._keep(_fit_quietly("bpr", "BayesianPersonalizedRanking", history, self.params.model_dump()))
+    def fit(self, training: TrainingMatrix) -> None:
+        self._keep(_fit_quietly("bpr", "BayesianPersonalizedRanking", training, self.params.model_dump()))
 
 
 class ContentKNN(Classical):
@@ -250,20 +250,20 @@ class ContentKNN(Classical):
         )
         dimension: int = Field(256, ge=1, le=4096, description="Dimension of the vectors after the truncated SVD.")
 
-    def fit(self, history: History) -> None:
+    def fit(self, training: TrainingMatrix) -> None:
         from sklearn.decomposition import TruncatedSVD
         from sklearn.feature_extraction.text import TfidfVectorizer
 
         options: dict[str, Any] = {"max_features": self.params.most_words, "sublinear_tf": True, "dtype": np.float32}
         words = TfidfVectorizer(**options)
-        texts = item_words(history.item_table)
+        texts = item_words(training.item_table)
         content: Any  # a csr matrix; scipy has no type stubs
         try:
             content = words.fit_transform(texts)
         except ValueError:  # the texts have no words
             content = sparse.csr_matrix((len(texts), 1), dtype=np.float32)
         if min(content.shape) > self.params.dimension:
-            vectors = TruncatedSVD(self.params.dimension, n_iter=2, random_state=history.seed).fit_transform(content)
+            vectors = TruncatedSVD(self.params.dimension, n_iter=2, random_state=training.seed).fit_transform(content)
         else:
             vectors = content.toarray()
         self.vectors = unit_rows(vectors).astype(np.float32)
@@ -302,7 +302,7 @@ def _word(name: str, values: pa.Array) -> pa.Array:
     return pc.binary_join_element_wise(name.replace(".", "_"), plain, "_")
 
 
-def _fit_quietly(part: str, name: str, history: History, options: dict[str, Any]) -> Any:
+def _fit_quietly(part: str, name: str, training: TrainingMatrix, options: dict[str, Any]) -> Any:
     """Return a fitted model of the library `implicit`.
 
     The library starts its own threads, so those of the linear algebra below them are limited to one.
@@ -310,7 +310,7 @@ def _fit_quietly(part: str, name: str, history: History, options: dict[str, Any]
     Args:
         part: Submodule of the library.
         name: Class in that module.
-        history: The training positives.
+        training: The training positives.
         options: Arguments of the class.
 
     Raises:
@@ -321,11 +321,11 @@ def _fit_quietly(part: str, name: str, history: History, options: dict[str, Any]
     except ImportError:
         raise MissingDependency("implicit", "baselines", "this classical model") from None
     if part != "nearest_neighbours":
-        options = {**options, "random_state": history.seed, "use_gpu": False}
+        options = {**options, "random_state": training.seed, "use_gpu": False}
     with threadpool_limits(1, "blas"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = getattr(module, name)(**options)
-        model.fit(history.matrix, show_progress=False)
+        model.fit(training.matrix, show_progress=False)
     return model
 
 

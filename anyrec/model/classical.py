@@ -13,7 +13,7 @@ from scipy import sparse
 from torch import Tensor
 
 from anyrec.core.config import Config
-from anyrec.core.contracts import Classical, History
+from anyrec.core.contracts import Classical, TrainingMatrix
 from anyrec.core.discovery import Registry
 from anyrec.data.dataset import Dataset
 from anyrec.data.ids import Side
@@ -217,13 +217,15 @@ def check_classical(classical: Classical, users: int, items: int) -> None:
         raise ValueError(f"scores of {items} items were expected; found {scores.dtype} {scores.shape}")
 
 
-def make_history(dataset: Dataset, rows: np.ndarray, seed: int) -> History:
-    """Return the history that the interactions `rows` make."""
+def training_matrix(dataset: Dataset, rows: np.ndarray, seed: int) -> TrainingMatrix:
+    """Return the training matrix of the interactions `rows`."""
     users, items = dataset.user_rows[rows], dataset.item_rows[rows]
     pairs = Pairs.of(users, items, len(dataset.users))
     owners = pairs.owners()
     matrix = matrix_of(pairs, (len(dataset.users), len(dataset.items)))
-    return History(matrix, owners, pairs.items, _last_days(dataset, rows, owners, pairs.items), dataset.items, seed)
+    return TrainingMatrix(
+        matrix, owners, pairs.items, _last_days(dataset, rows, owners, pairs.items), dataset.items, seed
+    )
 
 
 def _last_days(dataset: Dataset, rows: np.ndarray, users: np.ndarray, items: np.ndarray) -> np.ndarray | None:

@@ -20,11 +20,11 @@ from anyrec.data.split import Split
 from anyrec.evaluation.held_out import held_out, rank_state
 from anyrec.evaluation.ranking import ranking_metrics
 from anyrec.model.build import assemble
-from anyrec.model.classical import ClassicalModel, ClassicalScorer, make_classical, make_history, positive_matrix
+from anyrec.model.classical import ClassicalModel, ClassicalScorer, make_classical, positive_matrix, training_matrix
 from anyrec.model.fitted import FittedModel, events_in, histories_of, seen_pairs
 from anyrec.model.two_tower import TwoTowerModel
 from anyrec.training.loop import TrainingResult, train
-from anyrec.training.samples import TrainingData, make_samples, make_stream
+from anyrec.training.samples import TrainingData, make_samples, pack_events
 
 
 @dataclass(frozen=True)
@@ -123,16 +123,16 @@ def _fit_towers(
     order = None if events is None else events.interactions
     samples = make_samples(dataset, split.train, labels, scorer.heads, order).to(scorer.device)
     model = _untrained(config, learning, registry, context, scorer, columns, events)
-    stream = None
+    packer = None
     if events is not None:
         ordered = dataset.column("timestamp") is None or all(one.ordered for one in scorer.user.histories.values())
-        stream = make_stream(scorer, columns["user"], events, labels, config, ordered)
+        packer = pack_events(scorer, columns["user"], events, labels, config, ordered)
     if options.started is not None:
         options.started(model)
     sizes = len(dataset.users), len(dataset.items)
     result = train(
         scorer,
-        TrainingData(columns["user"], columns["item"], samples, *sizes, stream),
+        TrainingData(columns["user"], columns["item"], samples, *sizes, packer),
         config if epochs is None else _for_epochs(config, epochs),
         registry,
         validate=_validation(model, split),
@@ -200,10 +200,10 @@ def _fit_classical(
     config: Config, learning: LearningData, split: Split, registry: Registry, context: Context
 ) -> ClassicalModel:
     classical = make_classical(config, registry)
-    history = make_history(learning.dataset, learning.positives(split.train), config.seed)
+    training = training_matrix(learning.dataset, learning.positives(split.train), config.seed)
     with seeded(config.seed):
-        classical.fit(history)
-    scorer, matrix_parts = ClassicalScorer(classical, history.matrix), None
+        classical.fit(training)
+    scorer, matrix_parts = ClassicalScorer(classical, training.matrix), None
     if classical.by_history:  # served with all positives of each user, those after training included
         matrix, matrix_parts = positive_matrix(learning)
         scorer = ClassicalScorer(classical, matrix, scorer.popularity)

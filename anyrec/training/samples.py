@@ -116,7 +116,7 @@ WINDOW = 100
 """Tokens of a packed row if no feature reads windows."""
 
 
-def make_stream(
+def pack_events(
     model: Model, users: Columns, events: Events, labels: Labels, config: Config, ordered: bool
 ) -> SequencePacker:
     """Pack the training events into windows, as the features that read histories need them.

@@ -13,7 +13,7 @@ The contracts of vector indexes, candidate sources and rules are in the layers t
 and `anyrec.pipeline.contracts`.
 """
 
-from anyrec.core.contracts.classical import Classical, History
+from anyrec.core.contracts.classical import Classical, TrainingMatrix
 from anyrec.core.contracts.encoders import Context, Encoder, HistoryEncoder, during_request
 from anyrec.core.contracts.objectives import (
     MASK_VALUE,
@@ -36,13 +36,13 @@ __all__ = [
     "FillMask",
     "Fusion",
     "Head",
-    "History",
     "HistoryEncoder",
     "Interaction",
     "Loss",
     "Negatives",
     "Params",
     "Sampler",
+    "TrainingMatrix",
     "TrainingPositives",
     "Width",
     "during_request",

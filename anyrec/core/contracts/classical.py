@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from anyrec.core.contracts.params import Params
 
 
-class History(NamedTuple):
+class TrainingMatrix(NamedTuple):
     """The training positives, as a classical model reads them.
 
     Attributes:
@@ -52,9 +52,9 @@ class Classical:
             needs = ("timestamps",)
             personal = False
 
-            def fit(self, history):
-                self.latest = np.full(history.matrix.shape[1], -np.inf, np.float32)
-                np.maximum.at(self.latest, history.items, history.days.astype(np.float32))
+            def fit(self, training):
+                self.latest = np.full(training.matrix.shape[1], -np.inf, np.float32)
+                np.maximum.at(self.latest, training.items, training.days.astype(np.float32))
 
             def score(self, rows, matrix):
                 return np.tile(self.latest, (len(rows), 1))
@@ -79,7 +79,7 @@ class Classical:
     def __init__(self, params: BaseModel | None = None):
         self.params: Any = params if params is not None else type(self).Params()  # each subclass has its own Params
 
-    def fit(self, history: History) -> None:
+    def fit(self, training: TrainingMatrix) -> None:
         """Learn from the training positives.
 
         Raises:

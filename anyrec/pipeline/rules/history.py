@@ -17,7 +17,7 @@ from anyrec.pipeline.reranking.item_files import raise_faults
 NO_EVENTS = "this model holds which items users had, but not of which type, when and how often."
 
 
-class History(Rule):
+class HistoryRule(Rule):
     """Bars items the user had before: all, those of some types of interaction, of late, or had often; or lists only these.
 
     With types, times or counts it reads the events that a user's history is made of, which leaves out what is labelled negative; an

@@ -10,7 +10,7 @@ from scipy import sparse
 
 from anyrec.core.config import Component
 from anyrec.core.contracts import Classical
-from anyrec.model.classical import check_classical, make_history
+from anyrec.model.classical import check_classical, training_matrix
 from anyrec.model.fitted import FittedModel, ModelData
 from anyrec.pipeline.candidate_lists import empty_lists, lists_of_ranks, open_to
 from anyrec.pipeline.contracts import Lists, Request, Source
@@ -33,9 +33,9 @@ class ClassicalSource(Source):
 
     def fit(self, model: FittedModel, rows: np.ndarray) -> None:
         self.classical = self._make(model)
-        history = make_history(model.dataset, rows, model.config.seed)
+        training = training_matrix(model.dataset, rows, model.config.seed)
         self.size = len(model.dataset.items)
-        self.classical.fit(history)
+        self.classical.fit(training)
 
     def retrieve(self, request: Request, k: int, allowed: np.ndarray | None) -> Lists:
         """A user's own history is what is known of it at this moment; models with a vector a user know it from training alone."""
