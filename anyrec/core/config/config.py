@@ -111,7 +111,7 @@ class Config(Section):
         return name
 
     def tower(self, side: Literal["user", "item"]) -> tuple[dict[str, Feature | None], Component]:
-        """Return the encoders by feature group, and the fusion, of one side: its own choices override the shared ones."""
+        """Return the encoders by feature group, and the fusion, of one side. Its own choices override the shared."""
         own = self.user if side == "user" else self.item
         fusion = own.fusion or self.fusion
         if not fusion.named() and fusion is not self.fusion:

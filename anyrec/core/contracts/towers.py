@@ -201,9 +201,9 @@ class Interaction(nn.Module):
         return torch.cat([users, items, users * items], -1)
 
     def user_vectors(self, users: Tensor) -> Tensor:
-        """Map users, (batch, dim) to (batch, dim), into the space in which dot products are the scores (if `factorised`)."""
+        """Map users, (batch, dim), into the space in which dot products are the scores (if `factorised`)."""
         return users
 
     def item_vectors(self, items: Tensor) -> Tensor:
-        """Map items, (items, dim) to (items, dim), into the space in which dot products are the scores (if `factorised`)."""
+        """Map items, (items, dim), into the space in which dot products are the scores (if `factorised`)."""
         return items
