@@ -80,7 +80,7 @@ class History(HistoryEncoder):
         self.ordered = self.params.same_time == "ordered"
         self.mask_share = self.params.mask_share if self.params.block == "bidirectional" else None
         # torch's GRU draws its dropout from one generator for all threads, so its result would depend on their timing.
-        self.by_shares = self.params.block != "gru"
+        self.uses_own_threads = self.params.block != "gru"
 
     @classmethod
     def example(cls) -> pa.Array:
@@ -156,7 +156,7 @@ class History(HistoryEncoder):
         Returns:
             (rows, length, output_dim), or with `read` (rows, output_dim).
         """
-        if read is not None or not self.by_shares or not torch.is_grad_enabled():
+        if read is not None or not self.uses_own_threads or not torch.is_grad_enabled():
             return self._states(windows, items, read)
         shares = [
             PackedSequences(*(part[rows.start : rows.stop] for part in windows))

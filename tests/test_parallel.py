@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from anyrec.core.parallel import by_shares, generator, nothing_else_shared, on_threads, shares_of
+from anyrec.core.parallel import by_shares, generator, on_threads, one_thread_elsewhere, shares_of
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +53,7 @@ def test_an_error_of_any_share_is_the_callers():
 
 
 def test_where_nothing_else_is_shared_all_else_has_one_thread():
-    with nothing_else_shared():
+    with one_thread_elsewhere():
         assert torch.get_num_threads() == 1
         assert len(shares_of(10, torch.device("cpu"))) == 2
         on_threads(lambda share: share, [1, 2])

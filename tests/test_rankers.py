@@ -14,7 +14,7 @@ from anyrec.data.dataset import Dataset
 from anyrec.data.labels import label_interactions
 from anyrec.evaluation.classification import auc, score_pairs
 from anyrec.recommender import Recommender
-from anyrec.training.loop import make_stepper
+from anyrec.training.make_objective import make_objective
 from anyrec.training.samples import TrainingData, make_samples
 
 REGISTRY = discover()
@@ -180,14 +180,14 @@ def fit(dataset, **changes):
     return Recommender.from_config(small_config(**{**LABELLED, **changes})).fit(dataset, progress=False)
 
 
-def stepper_of(recommender):
-    """The stepper of a fitted recommender, dropout off, with its training rows and their labels."""
+def objective_of(recommender):
+    """The objective of a fitted recommender, dropout off, with its training rows and their labels."""
     dataset, model, config = recommender.dataset, recommender.model.scorer.eval(), recommender.config
     labels = label_interactions(dataset, config.data)
     samples = make_samples(dataset, recommender.model.split.train, labels, model.heads)
     columns = recommender.model.columns
     data = TrainingData(columns["user"], columns["item"], samples, len(dataset.users), len(dataset.items))
-    return make_stepper(model, data, config, REGISTRY, torch.Generator().manual_seed(0)), samples
+    return make_objective(model, data, config, REGISTRY, torch.Generator().manual_seed(0)), samples
 
 
 def weighted(dataset):
@@ -203,7 +203,7 @@ def weighted(dataset):
 def test_the_loss_is_the_mean_over_the_labelled_rows_each_by_its_own_label(interaction, weights, loss):
     dataset = weighted(small_dataset()) if weights else small_dataset()
     options = {"loss": {"type": loss}, "training": {"epochs": 1, "batch_size": 128, "precision": "float32"}}
-    stepper, samples = stepper_of(fit(dataset, interaction={"type": interaction}, **options))
+    objective, samples = objective_of(fit(dataset, interaction={"type": interaction}, **options))
     users = torch.cat([samples.users, samples.negatives[0]])
     items = torch.cat([samples.items, samples.negatives[1]])
     weight = (
@@ -214,12 +214,12 @@ def test_the_loss_is_the_mean_over_the_labelled_rows_each_by_its_own_label(inter
     label = (torch.arange(len(users)) < len(samples.users)).float()
     rows = torch.tensor([0, 5, 5, len(users) - 1, len(users) - 9])
     with torch.no_grad():
-        model = stepper.model
+        model = objective.model
         scores = torch.cat(
             [
                 model.score(
-                    model.represent("user", stepper.data.users, users[row : row + 1]),
-                    model.represent("item", stepper.data.items, items[row : row + 1]),
+                    model.represent("user", objective.data.users, users[row : row + 1]),
+                    model.represent("item", objective.data.items, items[row : row + 1]),
                 )[0]
                 for row in rows
             ]
@@ -228,22 +228,22 @@ def test_the_loss_is_the_mean_over_the_labelled_rows_each_by_its_own_label(inter
         if loss == "focal":
             losses = losses * (1 - (-losses).exp()) ** 2
         expected = (losses * weight[rows]).mean()  # weights have mean 1 over all, so that a batch of one keeps its own
-        assert stepper.loss(Batch(rows)).item() == pytest.approx(expected.item(), rel=1e-5)
+        assert objective.loss(Batch(rows)).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_every_labelled_row_is_learned_as_often_as_it_happened_and_nothing_else_is():
     dataset = small_dataset(each=12)
     recommender = fit(dataset, training={"epochs": 1, "batch_size": 64, "precision": "float32"})
-    stepper, samples = stepper_of(recommender)
-    assert stepper.rows == len(recommender.model.split.train) == len(samples.users) + len(samples.negatives[0])
+    objective, samples = objective_of(recommender)
+    assert objective.rows == len(recommender.model.split.train) == len(samples.users) + len(samples.negatives[0])
     labelled = torch.cat([samples.items, samples.negatives[1]])
-    stepper.model.zero_grad()
-    rows = torch.tensor([0, stepper.rows - 1])
-    stepper.loss(Batch(rows)).backward()
-    table = dict(zip(stepper.model.item.features, stepper.model.item.encoders, strict=True))["identity.id"].table
+    objective.model.zero_grad()
+    rows = torch.tensor([0, objective.rows - 1])
+    objective.loss(Batch(rows)).backward()
+    table = dict(zip(objective.model.item.features, objective.model.item.encoders, strict=True))["identity.id"].table
     moved = table.weight.grad.abs().sum(1).nonzero().flatten().tolist()
     ids = recommender.dataset.ids("item").to_pylist()
-    vocabulary = dict(zip(stepper.model.item.features, stepper.model.item.encoders, strict=True))[
+    vocabulary = dict(zip(objective.model.item.features, objective.model.item.encoders, strict=True))[
         "identity.id"
     ].vocabulary
     assert sorted(vocabulary.to_pylist()[row] for row in moved) == sorted({ids[int(item)] for item in labelled[rows]})

@@ -24,7 +24,7 @@ from anyrec.data.positives import Positives
 from anyrec.recommender import Recommender
 from anyrec.training.checkpoints import Progress, another_course
 from anyrec.training.loop import Batches
-from anyrec.training.objective import Explicit
+from anyrec.training.objective import ExplicitNegatives
 from anyrec.training.optimizers import Optimizer, choose_sparse_tables, learning_rate
 from anyrec.training.samples import make_samples
 
@@ -305,7 +305,7 @@ def test_no_explicit_negative_is_a_training_positive_of_its_user():
     samples = make_samples(data, rows[:480], read, nn.ModuleDict())
     assert len(samples.negatives[0]) == (labels == 0).sum()
     positives = Positives(samples.users, samples.items, len(data.users), len(data.items))
-    drawn, there = Explicit(samples, len(data.users)).draw(samples.users, torch.Generator().manual_seed(0))
+    drawn, there = ExplicitNegatives(samples, len(data.users)).draw(samples.users, torch.Generator().manual_seed(0))
     assert there.any()
     assert not positives.contains(samples.users, drawn.unsqueeze(1))[there].any()
 

@@ -65,7 +65,7 @@ def on_threads(run: Callable[[Share], Found], shares: Sequence[Share]) -> list[F
 
 
 @contextmanager
-def nothing_else_shared() -> Iterator[None]:
+def one_thread_elsewhere() -> Iterator[None]:
     """Let torch use one thread within the block, except in `on_threads` and `by_shares`, which keep their number of
     threads.
 

@@ -1,4 +1,4 @@
-"""Training on explicit labels alone: positives and explicit negatives, each learned by its own score."""
+"""Training on explicit labels: positives and explicit negatives, each with its own score, without sampled negatives."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ from anyrec.core.errors import ConfigError, DataError, Fault
 from anyrec.core.registry import Registry
 from anyrec.core.windows import Batch
 from anyrec.model.towers import Model
-from anyrec.training.objective import Stepper, encode
+from anyrec.training.objective import TrainingObjective, encode
 from anyrec.training.samples import TrainingData
 
 
-class LabelledStepper(Stepper):
-    """The loss of one batch of labelled interactions: the positives first, then the explicit negatives.
+class LabelledObjective(TrainingObjective):
+    """Computes the loss of batches of labelled interactions. Rows are the positives, then the explicit negatives.
 
-    Cross entropy and focal loss are even: a negative of score s costs what a positive of score -s does. So the loss is
-    that of positives with no negative beside, and its mean runs over all rows of the batch.
-    Raises ConfigError for a loss that compares scores, DataError where no interaction is explicitly negative.
+    For cross entropy and focal loss, a negative of score s has the same loss as a positive of score -s. The loss is
+    therefore that of positives without negatives, and its mean is over all rows of the batch.
+
+    Raises:
+        ConfigError: The loss compares positives with negatives, or another key does not fit.
+        DataError: No interaction is an explicit negative.
     """
 
     def __init__(
@@ -37,15 +40,22 @@ class LabelledStepper(Stepper):
         self.weights = None if weights is None else torch.cat([weights, weights.new_ones(self.rows - len(weights))])
 
     def loss(self, batch: Batch) -> Tensor:
-        """batch.rows: (batch,) of positives and explicit negatives; an explicit negative weighs 1. Heads learn from the positives."""
+        """Compute the loss of a batch. An explicit negative has weight 1. Heads are trained on the positives.
+
+        Args:
+            batch: Rows of positives and explicit negatives.
+
+        Returns:
+            A scalar.
+        """
         data, model, rows = self.data, self.model, batch.rows
         with self.precision:
             users = encode(model, "user", data.users, self.users[rows])
             items = encode(model, "item", data.items, self.items[rows])
-            scores = model.score(users, items.unsqueeze(1)).squeeze(1).float()
+            scores = model.score(users, items.unsqueeze(1)).squeeze(1).float()  # (batch,)
         positive = rows < self.positive_rows
         weight = None if self.weights is None else self.weights[rows]
-        losses = self.objective(torch.where(positive, scores, -scores), scores.new_empty(len(rows), 0), None, weight)
+        losses = self.compare(torch.where(positive, scores, -scores), scores.new_empty(len(rows), 0), None, weight)
         if weight is not None:
             losses = losses * weight.mean()
         penalty = model.user.fusion.take_penalty() + model.item.fusion.take_penalty()
@@ -53,37 +63,20 @@ class LabelledStepper(Stepper):
 
 
 def _check(data: TrainingData, config: Config, losses: tuple[str, ...] | None) -> None:
+    """Check that the config and the data fit. losses: the losses that the sampler can be combined with; None for all."""
+    name = f"negatives.type={config.negatives.type}"
+    other = "a sampler that draws negatives"
     if losses is not None and config.loss.type not in losses:
-        raise ConfigError(
-            Fault(
-                "/loss/type",
-                f"'{config.loss.type}' compares a positive with its negatives, and negatives.type=labelled gives it none to compare.",
-                f"Use {' or '.join(repr(name) for name in losses)}, or let negatives be drawn (negatives.type=uniform).",
-            )
-        )
+        what = f"'{config.loss.type}' compares a positive with its negatives, and {name} draws none."
+        hint = f"Use {' or '.join(repr(one) for one in losses)}, or {other}."
+        raise ConfigError(Fault("/loss/type", what, hint))
     if data.packer is not None:
-        raise ConfigError(
-            Fault(
-                "/features/history",
-                "histories are learned from what users did, one after the other, and negatives.type=labelled from single labels.",
-                "Leave the history out, or let negatives be drawn (negatives.type=uniform).",
-            )
-        )
+        what = f"histories are learned from sequences of interactions, and {name} learns from single labels."
+        raise ConfigError(Fault("/features/history", what, f"Leave the history out, or use {other}."))
     if not config.explicit_negatives:
-        raise ConfigError(
-            Fault(
-                "/explicit_negatives",
-                "without explicit negatives, negatives.type=labelled has only positives to learn from.",
-                "Set it to true, or let negatives be drawn (negatives.type=uniform).",
-            )
-        )
+        what = f"without explicit negatives, {name} has only positives to learn from."
+        raise ConfigError(Fault("/explicit_negatives", what, f"Set it to true, or use {other}."))
     if not len(data.samples.negatives[0]):
-        raise DataError(
-            Fault(
-                "/interactions",
-                "negatives.type=labelled learns from explicit negatives, and no training interaction is one.",
-                "Give interactions a label of 0, or ratings with data.min_rating, or let negatives be drawn "
-                "(negatives.type=uniform).",
-                "no negatives",
-            )
-        )
+        what = f"{name} learns from explicit negatives, and no training interaction is one."
+        hint = f"Give interactions a label of 0, or ratings with data.min_rating, or use {other}."
+        raise DataError(Fault("/interactions", what, hint, "no negatives"))

@@ -18,7 +18,7 @@ from anyrec.core.config import Config
 from anyrec.core.discovery import Registry
 from anyrec.core.errors import AnyrecError, ConfigError, Fault
 from anyrec.core.files import atomic_write
-from anyrec.core.parallel import nothing_else_shared
+from anyrec.core.parallel import one_thread_elsewhere
 from anyrec.core.progress import progress_bar
 from anyrec.core.windows import Batch
 from anyrec.model.towers import Model
@@ -30,7 +30,8 @@ from anyrec.training.checkpoints import (
     run_origin,
     save_checkpoint,
 )
-from anyrec.training.objective import Stepper, make_stepper
+from anyrec.training.make_objective import make_objective
+from anyrec.training.objective import TrainingObjective
 from anyrec.training.optimizers import Optimizer, learning_rate
 from anyrec.training.samples import TrainingData
 from anyrec.training.weight_average import Average
@@ -70,11 +71,11 @@ def train(
     options, samples = config.training, data.samples
     device = samples.users.device
     generator = torch.Generator(device).manual_seed(config.seed)
-    stepper = make_stepper(model, data, config, registry, generator)
+    objective = make_objective(model, data, config, registry, generator)
     optimizer = Optimizer(model, options.optimizer)
-    batches = data.packer or Batches(stepper.rows, options.batch_size, stepper.sampler.group_size)
+    batches = data.packer or Batches(objective.rows, options.batch_size, objective.sampler.group_size)
     average = Average(model, options.average_epochs * batches.count) if options.average_epochs else None
-    bf16 = not isinstance(stepper.precision, nullcontext)
+    bf16 = not isinstance(objective.precision, nullcontext)
     origin = {} if run_dir is None else run_origin(model, data, config, tables or {}, bf16)
     state = Progress(origin=origin)
     best: dict[str, Tensor] | None = None
@@ -90,18 +91,18 @@ def train(
             started = time.perf_counter()
             model.train()
             total, learned = torch.zeros((), device=device), 0
-            with nothing_else_shared() if stepper.shares_all else nullcontext():
+            with one_thread_elsewhere() if objective.uses_own_threads else nullcontext():
                 for batch in batches.epoch(generator):
                     rate = learning_rate(state.step, steps, options.scheduler, options.optimizer.learning_rate)
                     state.step += 1
                     if len(batch.rows):  # a window of events may hold no positive, and there is then nothing to learn
-                        total += _step(stepper, optimizer, batch, rate, options.gradient_clip)
+                        total += _step(objective, optimizer, batch, rate, options.gradient_clip)
                         learned += 1
                         if average is not None:
                             average.update(state.step)
                     bar.advance()
             state.epoch += 1
-            entry = _entry(state, total, stepper.rows, max(1, learned), started, config, steps)
+            entry = _entry(state, total, objective.rows, max(1, learned), started, config, steps)
             if validate is not None and (state.epoch % options.evaluate_every == 0 or state.epoch == options.epochs):
                 with average.in_place() if average is not None else nullcontext():
                     entry["validation"] = validate()
@@ -120,14 +121,14 @@ def train(
     return TrainingResult(state.history, state.best_epoch or state.epoch, state.best_metric)
 
 
-def _step(stepper: Stepper, optimizer: Optimizer, batch: Batch, rate: float, clip: float | None) -> Tensor:
+def _step(objective: TrainingObjective, optimizer: Optimizer, batch: Batch, rate: float, clip: float | None) -> Tensor:
     """Moves the model against the batch's gradient; the batch's loss."""
     optimizer.set_rate(rate)
     optimizer.zero_grad()
-    loss = stepper.loss(batch)
+    loss = objective.loss(batch)
     loss.backward()
     if clip is not None:
-        torch.nn.utils.clip_grad_norm_(stepper.model.parameters(), clip)
+        torch.nn.utils.clip_grad_norm_(objective.model.parameters(), clip)
     optimizer.step()
     return loss.detach()
 

@@ -1,30 +1,43 @@
-"""The loss of one batch: encode, sample, score, compare."""
+"""The loss of one batch: encode, sample negatives, score, compare."""
 
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
 
 from anyrec.core.config import Config
-from anyrec.core.contracts import MASK_VALUE, Loss, Negatives, Sampler
+from anyrec.core.contracts import MASK_VALUE, Head, Loss, Negatives, Sampler
 from anyrec.core.hardware import multiplies_bf16
 from anyrec.core.registry import Registry
 from anyrec.core.windows import Batch, PackedSequences
+from anyrec.data.ids import Side
 from anyrec.data.positives import Positives
 from anyrec.model.towers import IDENTITY, Columns, Given, Model, Tower
 from anyrec.training.samples import Samples, TrainingData
 
 TABLE_CELLS = 1 << 22
-"""If the users of a step times the items are no more than this (16 MB), the mask is made once for each user and copied
-to the rows of their positives: the positives of a history come user by user."""
+"""If the distinct users of a step times the items are at most this (16 MB), the mask is computed once for each user and
+copied to the rows of their positives. With histories, the positives of a batch come user by user."""
 
 
-class Stepper:
-    """The loss of one batch of positives."""
+class TrainingObjective:
+    """Computes the loss of batches of positives.
+
+    Args:
+        model: The model that is trained.
+        data: The training data on the device.
+        config: The config.
+        registry: The components.
+        generator: Source of all random numbers of sampling, on the device.
+
+    Attributes:
+        rows: Number of training samples.
+        sampler: The sampler of negatives.
+        precision: Autocast context of the forward pass.
+    """
 
     def __init__(
         self, model: Model, data: TrainingData, config: Config, registry: Registry, generator: torch.Generator
@@ -32,33 +45,37 @@ class Stepper:
         self.model, self.data, self.generator = model, data, generator
         self.ratio = config.negative_ratio
         params = registry.params("loss", config.loss.type, config.loss.options(), "/loss")
-        self.objective: Loss = registry.get("loss", config.loss.type)(params)
-        self.objective.num_items = data.num_items
+        self.compare: Loss = registry.get("loss", config.loss.type)(params)
+        self.compare.num_items = data.num_items
         samples = data.samples
         self.rows = len(samples.users)
         self.positives = Positives(samples.users, samples.items, data.num_users, data.num_items)
         params = registry.params("sampler", config.negatives.type, config.negatives.options(), "/negatives")
         self.sampler: Sampler = registry.get("sampler", config.negatives.type)(self.positives, params)
-        self.explicit = (
-            Explicit(samples, data.num_users) if config.explicit_negatives and len(samples.negatives[0]) else None
-        )
+        has_explicit = config.explicit_negatives and len(samples.negatives[0])
+        self.explicit = ExplicitNegatives(samples, data.num_users) if has_explicit else None
         self.precision = _autocast(config, samples.users.device)
-        if self.objective.all_items:
+        if self.compare.all_items:
             self.sampler.group_size = 1
 
     def loss(self, batch: Batch) -> Tensor:
-        """The mean over the batch of weight * loss, the losses of heads and fusions added.
+        """Compute the mean of weight * loss over a batch, plus the losses of heads and the penalties of fusions.
 
-        Weights have mean 1 over the whole training set. Losses divide by the batch's sum of weights, so the result is
-        multiplied by the batch's mean weight: a batch of light positives then moves the model less, and with one
-        positive a step weights count as they do with many.
+        Weights have mean 1 over the whole training set. A `Loss` divides by the batch's sum of weights, so the result is
+        multiplied by the batch's mean weight. A batch of light positives then changes the model less, and with one
+        positive in each step weights have the same effect as with many.
+
+        Args:
+            batch: The positives of the step.
+
+        Returns:
+            A scalar.
         """
         batch = self._in_groups(batch)
         samples, model, rows = self.data.samples, self.model, batch.rows
         users, items = samples.users[rows], samples.items[rows]
         weight = None if samples.weights is None else samples.weights[rows]
-        blocked = self._by_blocks()
-        drawn = None if blocked else self._negatives(users, items)
+        drawn = None if self._is_blockwise() else self._negatives(users, items)
         with self.precision:
             item_vectors, negative_vectors, given = self._items(items, drawn, batch)
             user_vectors = self._users(users, given)
@@ -71,9 +88,23 @@ class Stepper:
         penalty = model.user.fusion.take_penalty() + model.item.fusion.take_penalty()
         return main + self._heads(rows, user_vectors, item_vectors) + penalty
 
+    @property
+    def uses_own_threads(self) -> bool:
+        """True if nearly all of a step runs in our own thread pool: histories of users, ids of items, and a blockwise loss."""
+        model, histories = self.model, self.model.user.histories
+        return (
+            self._is_blockwise()
+            and not model.heads
+            and _only_ids(model.item)
+            and model.user.features == list(histories)
+            and all(one.uses_own_threads for one in histories.values())
+        )
+
     def _in_groups(self, batch: Batch) -> Batch:
-        """For negatives that the batch shares, positives of a stream are shuffled, so that they are not all of one
-        user, and filled up to whole groups."""
+        """Shuffle the positives of packed sequences and fill them up to whole groups, if groups share their negatives.
+
+        Without shuffling, the positives of a group would belong to few users.
+        """
         group, count = self.sampler.group_size, len(batch.rows)
         if batch.read is None or batch.events is None or group == 1:
             return batch
@@ -82,37 +113,28 @@ class Stepper:
         order = torch.cat([order, order[: -count % group]])
         return Batch(batch.rows[order], batch.windows, batch.read[order], batch.events[order])
 
-    def _by_blocks(self) -> bool:
-        """Whether the loss takes the catalogue block by block, and no score is kept."""
-        return (
-            self.objective.all_items
-            and self.model.interaction.factorised
-            and self.explicit is None
-            and self.objective.blockwise
-        )
-
-    @property
-    def shares_all(self) -> bool:
-        """Whether all but a little of a step is shared out to threads: ids of items, histories of users and the loss are all there is."""
-        model, histories = self.model, self.model.user.histories
-        return (
-            self._by_blocks()
-            and not model.heads
-            and _only_ids(model.item)
-            and model.user.features == list(histories)
-            and all(one.by_shares for one in histories.values())
-        )
+    def _is_blockwise(self) -> bool:
+        """Whether the loss is computed over the catalogue in blocks, without storing the scores."""
+        loss = self.compare
+        return loss.all_items and loss.blockwise and self.model.interaction.factorised and self.explicit is None
 
     def _over_catalogue(
         self, users: Tensor, items: Tensor, user_rows: Tensor, targets: Tensor, weight: Tensor | None
     ) -> Tensor:
-        """users: (batch, dim); items: (items, dim)."""
+        """Compute the loss over all items in blocks.
+
+        Args:
+            users: (batch, dim).
+            items: (items, dim), all items.
+            user_rows: (batch,) rows of the users.
+            targets: (batch,) item rows of the positives.
+            weight: (batch,) weights of the positives, or None.
+        """
         distinct, place = torch.unique(user_rows, return_inverse=True)
         table = None
         if len(distinct) * self.data.num_items <= TABLE_CELLS:
-            table = self.positives.fill(
-                distinct, users.new_empty(len(distinct), self.data.num_items, dtype=torch.float32), -MASK_VALUE, 0.0
-            )
+            cells = users.new_empty(len(distinct), self.data.num_items, dtype=torch.float32)
+            table = self.positives.fill(distinct, cells, -MASK_VALUE, 0.0)
 
         def fill_mask(low: int, high: int, scores: Tensor) -> Tensor:
             if table is not None:
@@ -120,7 +142,7 @@ class Stepper:
             return self.positives.fill(user_rows[low:high], scores, -MASK_VALUE, 0.0)
 
         left, right = self.model.interaction.user_vectors(users), self.model.interaction.item_vectors(items)
-        return self.objective.over_catalogue(left, right, targets, fill_mask, weight)
+        return self.compare.over_catalogue(left, right, targets, fill_mask, weight)
 
     def _over_sample(
         self,
@@ -131,48 +153,69 @@ class Stepper:
         user_rows: Tensor,
         weight: Tensor | None,
     ) -> Tensor:
-        """users, items: (batch, ...); negatives: (groups, negatives, ...)."""
-        positive = self.model.score(users, items.unsqueeze(1)).squeeze(1).float()
-        negative = score_groups(self.model, users, negatives).float()
+        """Compute the loss over sampled negatives.
+
+        Args:
+            users: (batch, ...) what the interaction reads.
+            items: (batch, ...) the positives.
+            negatives: (groups, negatives, ...).
+            drawn: The rows of the negatives.
+            user_rows: (batch,) rows of the users.
+            weight: (batch,) weights of the positives, or None.
+        """
+        positive = self.model.score(users, items.unsqueeze(1)).squeeze(1).float()  # (batch,)
+        negative = score_groups(self.model, users, negatives).float()  # (batch, negatives)
         if self.explicit is not None:
             negative, drawn = self._with_explicit(negative, drawn, user_rows, users)
         if drawn.valid is not None and self.sampler.keep_hardest:
             negative, drawn = _hardest(negative, drawn, self.ratio)
-        if self.objective.temperature != 1.0:
-            positive, negative = positive / self.objective.temperature, negative / self.objective.temperature
-        if self.objective.corrected and drawn.log_q is not None:
+        if self.compare.temperature != 1.0:
+            positive, negative = positive / self.compare.temperature, negative / self.compare.temperature
+        if self.compare.corrected and drawn.log_q is not None:
             groups = len(drawn.log_q)
             negative = (negative.view(groups, -1, negative.shape[1]) - drawn.log_q.unsqueeze(1)).view_as(negative)
-        return self.objective(positive, negative, drawn.valid, weight)
+        return self.compare(positive, negative, drawn.valid, weight)
 
     def _negatives(self, users: Tensor, items: Tensor) -> Negatives:
-        if not self.objective.all_items:
+        """Draw the negatives of a batch; for a full softmax, take all items. users, items: (batch,) rows."""
+        if not self.compare.all_items:
             return self.sampler.sample(users, items, self.ratio, self.generator)
         every = torch.arange(self.data.num_items, device=users.device).unsqueeze(0)
         valid = torch.empty(len(users), self.data.num_items, dtype=torch.bool, device=users.device)
         return Negatives(every, self.positives.fill(users, valid, False, True), None)
 
     def _users(self, users: Tensor, given: Given) -> Tensor:
+        """Represent users, (batch,) rows. given: their features that are made of item vectors."""
         if given:
             return self.model.represent("user", self.data.users, users, given=given)
         return encode(self.model, "user", self.data.users, users)
 
     def _items(self, items: Tensor, drawn: Negatives | None, batch: Batch) -> tuple[Tensor, Tensor, Given]:
-        """Representations of the positives (batch, ...) and of the negatives (groups, negatives, ...), and the users'
-        features that are made of item vectors. drawn: None for the whole catalogue."""
+        """Represent the items of a step, each distinct one once.
+
+        Args:
+            items: (batch,) rows of the positives.
+            drawn: The negatives; None for the whole catalogue.
+            batch: The batch, of which the histories are read.
+
+        Returns:
+            The positives (batch, ...), the negatives (groups, negatives, ...), and the users' features that are made of
+            item vectors.
+        """
         columns, model, windows = self.data.items, self.model, batch.windows
-        if drawn is None or self.objective.all_items:
+        if drawn is None or self.compare.all_items:
             every = torch.arange(self.data.num_items, device=items.device)
             vectors = model.represent("item", columns, every)
             return vectors.index_select(0, items), vectors.unsqueeze(0), self._histories(batch, windows, vectors, every)
         if windows is None and drawn.items.numel() == items.numel() and drawn.items.data_ptr() == items.data_ptr():
-            vectors = encode(model, "item", columns, items)  # in-batch: the same rows
+            vectors = encode(model, "item", columns, items)  # in-batch negatives: the same rows
             return vectors, vectors.view(*drawn.items.shape, *vectors.shape[1:]), {}
         wanted = [items, drawn.items.flatten()]
         if windows is None:
             vectors = encode(model, "item", columns, torch.cat(wanted))
             positive, negative = vectors[: len(items)], vectors[len(items) :]
             return positive, negative.view(*drawn.items.shape, *vectors.shape[1:]), {}
+        # The items of the histories are encoded together with the others, and the windows then index the distinct rows.
         distinct, place = torch.unique(torch.cat([*wanted, windows.items.flatten().clamp(min=0)]), return_inverse=True)
         vectors = model.represent("item", columns, distinct)
         positive, negative, seen = place.split([len(items), drawn.items.numel(), windows.items.numel()])
@@ -181,11 +224,18 @@ class Stepper:
         return vectors[positive], negatives, self._histories(batch, windows, vectors, distinct)
 
     def _histories(self, batch: Batch, windows: PackedSequences | None, vectors: Tensor, rows: Tensor) -> Given:
-        """windows: its items are places in `rows`, the rows of `vectors`."""
+        """Compute the users' features that are made of item vectors, before each positive.
+
+        Args:
+            batch: The batch.
+            windows: The tokens; their items index `rows`.
+            vectors: (items, ...) representations of the items `rows`.
+            rows: (items,) item rows.
+        """
         if windows is None:
             return {}
         model, batch = self.model, batch._replace(windows=windows)
-        if model.interaction.reads == "tokens":
+        if model.interaction.reads == "tokens":  # histories read vectors after the fusion
             vectors = model.item(self.data.items, rows)
         columns = self.data.users
         return {name: one.before(batch, columns[name].values, vectors) for name, one in model.user.histories.items()}
@@ -193,42 +243,57 @@ class Stepper:
     def _with_explicit(
         self, negative: Tensor, drawn: Negatives, users: Tensor, user_vectors: Tensor
     ) -> tuple[Tensor, Negatives]:
-        """One more column: an item that the user was seen to dislike, where there is one."""
+        """Add one column to the negatives: an explicit negative of each user who has one.
+
+        Args:
+            negative: (batch, negatives) scores.
+            drawn: The sampled negatives.
+            users: (batch,) rows of the users.
+            user_vectors: (batch, ...).
+
+        Returns:
+            (batch, negatives + 1) scores, and their masks.
+        """
         assert self.explicit is not None
         items, there = self.explicit.draw(users, self.generator)
         vectors = encode(self.model, "item", self.data.items, items)
         extra = self.model.score(user_vectors, vectors.unsqueeze(1)).float()
         valid = torch.ones_like(negative, dtype=torch.bool) if drawn.valid is None else drawn.valid
         log_q = drawn.log_q
-        if log_q is not None:
+        if log_q is not None:  # an explicit negative is not sampled, so its correction is 0
             log_q = log_q.repeat_interleave(len(negative) // len(log_q), 0).expand_as(negative)
             log_q = torch.cat([log_q, torch.zeros_like(extra)], 1)
         return torch.cat([negative, extra], 1), Negatives(drawn.items, torch.cat([valid, there.unsqueeze(1)], 1), log_q)
 
     def _heads(self, rows: Tensor, user_vectors: Tensor, item_vectors: Tensor) -> Tensor | float:
-        """The weighted losses of the heads, each a mean over the rows that have its target."""
+        """Compute the weighted sum of the heads' losses, each the mean over the rows that have its target.
+
+        Args:
+            rows: (batch,) rows of the positive samples.
+            user_vectors: (batch, dim).
+            item_vectors: (batch, dim).
+        """
         if not self.model.heads:
             return 0.0
         total: Tensor | float = 0.0
         pair = self.model.interaction.pair(user_vectors, item_vectors)
         for name, head in self.model.heads.items():
             values, present = self.data.samples.targets[name]
+            assert isinstance(head, Head) and isinstance(values, Tensor)
             here = present[rows]
-            losses = head.loss(head(pair.float()), values[rows])  # type: ignore[operator,index]
-            total = total + head.params.weight * torch.where(here, losses, 0.0).sum() / here.sum().clamp(min=1)  # type: ignore[union-attr]
+            losses = head.loss(head(pair.float()), values[rows])
+            mean = torch.where(here, losses, 0.0).sum() / here.sum().clamp(min=1)
+            total = total + head.params.weight * mean
         return total
 
 
-def make_stepper(model: Model, data: TrainingData, config: Config, registry: Registry, generator: Any) -> Stepper:
-    """The stepper that the config's negatives need."""
-    from anyrec.training.labelled_objective import LabelledStepper
+class ExplicitNegatives:
+    """The explicit negatives of all users, from which one is drawn for each positive.
 
-    labelled = registry.get("sampler", config.negatives.type).labelled
-    return (LabelledStepper if labelled else Stepper)(model, data, config, registry, generator)
-
-
-class Explicit:
-    """The explicit negatives of every user, drawn one a positive."""
+    Args:
+        samples: The training samples.
+        num_users: Number of users.
+    """
 
     def __init__(self, samples: Samples, num_users: int):
         users, items = samples.negatives
@@ -238,24 +303,52 @@ class Explicit:
         self.starts = self.counts.cumsum(0) - self.counts
 
     def draw(self, users: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """(batch,) an item each, and (batch,) which users have one."""
+        """Draw an explicit negative for each user.
+
+        Args:
+            users: (batch,) rows.
+            generator: Source of the random numbers.
+
+        Returns:
+            (batch,) item rows, and (batch,) bool, False for a user without explicit negatives.
+        """
         counts = self.counts[users]
         draws = (torch.rand(len(users), generator=generator, device=users.device) * counts).long()
         place = (self.starts[users] + torch.minimum(draws, (counts - 1).clamp(min=0))).clamp(max=len(self.items) - 1)
         return self.items[place], counts > 0
 
 
-def encode(model: Model, side: Any, columns: Columns, rows: Tensor) -> Tensor:
-    """Representations of `rows: (batch,)`; where features are costly, each distinct row is encoded once."""
-    tower = model.tower(side)
-    if _only_ids(tower):
+def encode(model: Model, side: Side, columns: Columns, rows: Tensor) -> Tensor:
+    """Represent some rows of one side.
+
+    If the side has features other than the id, each distinct row is encoded once.
+
+    Args:
+        model: The model.
+        side: "user" or "item".
+        columns: The side's prepared features.
+        rows: (batch,) row numbers.
+
+    Returns:
+        (batch, ...) what the interaction reads.
+    """
+    if _only_ids(model.tower(side)):
         return model.represent(side, columns, rows)
     distinct, place = torch.unique(rows, return_inverse=True)
     return model.represent(side, columns, distinct).index_select(0, place)
 
 
 def score_groups(model: Model, users: Tensor, items: Tensor) -> Tensor:
-    """users: (batch, ...); items: (groups, negatives, ...) -> (batch, negatives)."""
+    """Score users against the negatives of their groups.
+
+    Args:
+        model: The model.
+        users: (batch, ...).
+        items: (groups, negatives, ...); each group is for an equal run of the users.
+
+    Returns:
+        (batch, negatives).
+    """
     groups = items.shape[0]
     if groups == 1:
         return model.score(users, items[0])
@@ -273,14 +366,14 @@ def _only_ids(tower: Tower) -> bool:
 
 
 def _hardest(negative: Tensor, drawn: Negatives, ratio: int) -> tuple[Tensor, Negatives]:
-    """The `ratio` valid negatives with the highest scores."""
+    """Keep the `ratio` valid negatives with the highest scores. negative: (batch, negatives)."""
     assert drawn.valid is not None
     ranked = negative.detach().masked_fill(~drawn.valid, -math.inf)
     place = ranked.topk(min(ratio, negative.shape[1]), dim=1).indices
     return negative.gather(1, place), Negatives(drawn.items, drawn.valid.gather(1, place), None)
 
 
-def _autocast(config: Config, device: torch.device) -> Any:
-    """bf16 where it is asked for, or, under auto, where the processor multiplies it natively."""
+def _autocast(config: Config, device: torch.device) -> AbstractContextManager[object]:
+    """bf16 if the config sets it, or, with `auto`, if the processor multiplies it natively."""
     wanted = config.training.precision == "bf16" or (config.training.precision == "auto" and multiplies_bf16(device))
     return torch.autocast(device.type, torch.bfloat16) if wanted else nullcontext()

@@ -251,7 +251,7 @@ class HistoryEncoder(Encoder):
         mask_share: Fraction of interactions that are hidden in training and predicted from both sides; None if each
             interaction is predicted from those before it.
         item_dim: Dimension of the item tower's vectors; the frame sets it before `build`.
-        by_shares: Whether `states` distributes its rows over threads itself, with `anyrec.core.parallel`.
+        uses_own_threads: Whether `states` distributes its rows over threads itself, with `anyrec.core.parallel`.
     """
 
     group = "history"
@@ -259,7 +259,7 @@ class HistoryEncoder(Encoder):
     ordered: bool
     mask_share: float | None
     item_dim: int
-    by_shares: bool = False
+    uses_own_threads: bool = False
 
     def states(self, windows: PackedSequences, items: Tensor) -> Tensor:
         """Compute the user's vector at each token.
