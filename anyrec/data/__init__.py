@@ -12,6 +12,7 @@ labels: what each interaction means for training.
 findings: what the doctor and the interpretation report.
 interpretation: how types, ratings, labels and weights are understood.
 histories: what each user did before, as a feature.
+request_history: what the users of a request did.
 checks: checks of tables as a whole.
 read: any supported file or folder to checked tables.
 dataset: the public form of these tables.
@@ -21,7 +22,7 @@ fingerprint: hashes of a dataset and its split.
 leaks: features that reveal held-out interactions.
 pairs: distinct user-item pairs, grouped by user.
 learning: what one fit learns from.
-item_facts: items by feature value, and their titles.
+item_facts: titles and categories that reports and lists show.
 positives: who has which item in training.
 images: image files of unknown origin.
 url_fetch: one file over HTTP.

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from anyrec.core.config import Config, DataConfig
+from anyrec.core.config import Config
 from anyrec.data.ids import NO_TIME, rows_of
-from anyrec.data.labels import label_interactions
 from anyrec.data.list_columns import as_lists, flat
 from anyrec.data.order import time_order
 from anyrec.data.tables import Tables
@@ -46,35 +45,6 @@ HISTORY_NAMES = (
 """Features with these names are histories if they hold item ids and `data.history` names no other feature."""
 
 
-class Brought(NamedTuple):
-    """What a request says that its users did, by user and then in order.
-
-    Attributes:
-        owners: (events,) Rows of the request, ascending.
-        items: (events,) Rows of the items' table.
-        times: (events,) Microseconds since 1970; NO_TIME if unknown.
-        kinds: (events,) string, the types of the interactions.
-        positive: (events,) bool, as training labels them.
-        negative: (events,) bool, as training labels them.
-        listed: (events,) bool, whether the event is from a list in the user's record.
-        instead: (rows,) bool, users whose own list replaces what the model knows of them.
-    """
-
-    owners: np.ndarray
-    items: np.ndarray
-    times: np.ndarray
-    kinds: pa.Array
-    positive: np.ndarray
-    negative: np.ndarray
-    listed: np.ndarray
-    instead: np.ndarray
-
-    def take(self, chosen: np.ndarray) -> Brought:
-        """Return the events at the positions `chosen: (chosen,)`."""
-        parts = (self.owners[chosen], self.items[chosen], self.times[chosen], self.kinds.take(pa.array(chosen)))
-        return Brought(*parts, self.positive[chosen], self.negative[chosen], self.listed[chosen], self.instead)
-
-
 class Events(NamedTuple):
     """What users did, by user and then by time.
 
@@ -105,24 +75,24 @@ def history_features(config: Config) -> list[str]:
     return [f"{GROUP}.{name}" for name in names if choice.fields.get(name, choice) is not None]
 
 
-def events_of(dataset: Tables, rows: np.ndarray, negative: np.ndarray, brought: str | None) -> Events:
+def events_of(dataset: Tables, rows: np.ndarray, negative: np.ndarray, listed_in: str | None) -> Events:
     """Return interactions as events, in order of time; ties keep file order. Dislikes are left out.
 
     Args:
         dataset: The data.
         rows: (rows,) The interactions.
         negative: (interactions,) bool, as `label_interactions` returns it.
-        brought: The users' temporal feature (`data.history`) that lists what they had before all interactions.
+        listed_in: The users' temporal feature (`data.history`) that lists what they had before all interactions.
     """
     wanted = np.zeros(len(dataset.interactions), bool)
     wanted[rows] = True
     order = time_order(dataset)
     order = order[(wanted & ~negative)[order]]
     events = Events(dataset.user_rows[order], dataset.item_rows[order], order)
-    name = f"temporal.{brought}"
-    if brought is None or name not in dataset.users.column_names:
+    name = f"temporal.{listed_in}"
+    if listed_in is None or name not in dataset.users.column_names:
         return events
-    users, items = _listed(dataset.users.column(name).combine_chunks(), dataset.ids("item"))
+    users, items = listed_items(dataset.users.column(name).combine_chunks(), dataset.ids("item"))
     known = items >= 0
     listed = Events(users[known], items[known], np.full(known.sum(), -1))
     joined = Events(*(np.concatenate(pair) for pair in zip(listed, events, strict=True)))
@@ -143,111 +113,7 @@ def history_column(dataset: Tables, events: Events) -> pa.Array:
         if kinds is None
         else kinds.take(pa.array(rows, mask=rows < 0)).cast(pa.string()),
     ]
-    return _column(cells, np.bincount(events.users, minlength=len(dataset.users)))
-
-
-def events_brought(
-    data: Tables, ids: pa.Array, item_ids: pa.Array, lists: pa.Array | None, config: DataConfig
-) -> tuple[Brought, np.ndarray]:
-    """Return what the users of a request did, by its interactions and by the list of item ids in each record.
-
-    A list comes before the interactions. Interactions are in order of time; those without a time come first.
-
-    Args:
-        data: The request.
-        ids: (rows,) The request's users.
-        item_ids: The items of the model.
-        lists: (rows,) Each user's own list, oldest first; None if no record has one.
-        config: The config's `data` section.
-
-    Returns:
-        The events, and (unknown,) the rows of `data.interactions` whose item the model does not know, -1 for an entry of
-        a list.
-    """
-    labels = label_interactions(data, config)
-    owners, items = (
-        rows_of(data.interactions.column("user_id"), ids),
-        rows_of(data.interactions.column("item_id"), item_ids),
-    )
-    known = (owners >= 0) & (items >= 0)
-    unknown = np.flatnonzero((owners >= 0) & (items < 0))
-    order = np.lexsort((data.times, owners))
-    order = order[known[order]]
-    kinds = data.column("interaction_type")
-    kinds = pa.nulls(len(order), pa.string()) if kinds is None else kinds.cast(pa.string()).take(pa.array(order))
-    here = (labels.positive[order], labels.negative[order], np.zeros(len(order), bool))
-    parts = owners[order], items[order], data.times[order], kinds, *here
-    instead = np.zeros(len(ids), bool)
-    if lists is None:
-        return Brought(*parts, instead), unknown
-    instead = lists.is_valid().to_numpy(zero_copy_only=False)
-    rows, listed = _listed(lists, item_ids)
-    held = listed >= 0
-    unknown = np.concatenate([np.full(int((~held).sum()), -1), unknown])
-    rows, listed = rows[held], listed[held]
-    count = len(rows)
-    yes, no = np.ones(count, bool), np.zeros(count, bool)
-    own = rows, listed, np.full(count, NO_TIME), pa.nulls(count, pa.string()), yes, no, yes
-    joined: list[Any] = [
-        pa.concat_arrays([first, second]) if isinstance(first, pa.Array) else np.concatenate([first, second])
-        for first, second in zip(own, parts, strict=True)
-    ]
-    found = Brought(*joined, instead)  # type: ignore[call-arg]
-    return found.take(np.argsort(found.owners, kind="stable")), unknown
-
-
-def extended(known: pa.Array, brought: Brought) -> pa.Array:
-    """Add the events of a request to what the model knows of each user, in order of time.
-
-    An event without a time comes after the known events. An event that is known already, of the same item and time, counts
-    once; without a time it is known if the user had the item. Dislikes are left out, as in training.
-
-    Args:
-        known: (rows,) list<EVENT>.
-        brought: The events of the request.
-
-    Returns:
-        (rows,) list<EVENT>.
-    """
-    events, owners = flat(known)
-    kept = ~brought.instead[owners]
-    events, owners = events.filter(pa.array(kept)), owners[kept]
-    items = pc.struct_field(events, "item").to_numpy(zero_copy_only=False).astype(np.int64)
-    times = pc.fill_null(pc.struct_field(events, "time"), NO_TIME).to_numpy(zero_copy_only=False).astype(np.int64)
-    kinds = pc.struct_field(events, "kind").cast(pa.string())
-    new = brought.take(np.flatnonzero(~brought.negative & ~_among(brought, owners, items, times)))
-    last = np.full(len(known), NO_TIME)
-    np.maximum.at(last, owners, times)
-    when = np.concatenate([times, np.where(new.times == NO_TIME, last[new.owners], new.times)])
-    everyone = np.concatenate([owners, new.owners])
-    order = np.lexsort((when, everyone))
-    moments = np.concatenate([times, new.times])[order]
-    cells = [
-        pa.array(np.concatenate([items, new.items])[order]),
-        pa.array(moments, mask=moments == NO_TIME),
-        pa.concat_arrays([kinds, new.kinds]).take(pa.array(order)),
-    ]
-    return _column(cells, np.bincount(everyone, minlength=len(known)))
-
-
-def _among(brought: Brought, owners: np.ndarray, items: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """Return (events,) bool, which events of a request are known: of the same item and time, or of the same item without a time.
-
-    Args:
-        brought: The events of the request.
-        owners: (known,) Rows of the request.
-        items: (known,) Rows of the items' table.
-        times: (known,) Microseconds since 1970.
-    """
-    if not len(owners):
-        return np.zeros(len(brought.owners), bool)
-    width = max(int(items.max()), int(brought.items.max(initial=0))) + 1
-    keys, ours = owners * width + items, brought.owners * width + brought.items
-    timeless = np.isin(ours, keys) & (brought.times == NO_TIME)
-    pairs = np.unique(np.stack([keys, times]), axis=1)
-    both = np.concatenate([pairs, np.stack([ours, brought.times])], 1)
-    _, place = np.unique(both, axis=1, return_inverse=True)
-    return timeless | np.isin(place.ravel()[pairs.shape[1] :], place.ravel()[: pairs.shape[1]])
+    return events_column(cells, np.bincount(events.users, minlength=len(dataset.users)))
 
 
 def with_history(dataset: T, column: pa.Array, names: Iterable[str]) -> T:
@@ -300,13 +166,29 @@ def history_before(column: pa.Array, parts: np.ndarray, levels: np.ndarray, orde
     return _lists(events.filter(pa.array(kept)), counts)
 
 
-def _listed(lists: pa.Array, item_ids: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-    """Return (values,) the row of each value's list, and the row of its item, -1 for an unknown id."""
+def listed_items(lists: pa.Array, item_ids: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """Return the items that lists of ids name.
+
+    Args:
+        lists: (rows,) list<id>.
+        item_ids: (items,) The known items.
+
+    Returns:
+        (values,) the row of each value's list, and (values,) its item's row; -1 for an unknown id.
+    """
     return pc.list_parent_indices(lists).to_numpy(zero_copy_only=False), rows_of(lists.flatten(), item_ids)
 
 
-def _column(cells: list[pa.Array], counts: np.ndarray) -> pa.Array:
-    """Return events as lists. counts: (users,) the number of events of each user, in order."""
+def events_column(cells: list[pa.Array], counts: np.ndarray) -> pa.Array:
+    """Return events as lists.
+
+    Args:
+        cells: (events,) each: the fields of EVENT, user by user.
+        counts: (users,) The number of events of each user.
+
+    Returns:
+        (users,) list<EVENT>; null for a user without events.
+    """
     return _lists(pa.StructArray.from_arrays(cells, fields=list(EVENT)), counts)
 
 

@@ -152,10 +152,10 @@ class ClassicalModel(FittedModel):
         """Return the rows of the records, and the histories that a request brings. An unknown user has row -1."""
         if records.side == "item":
             self.rows_of("item", records.ids)
-        if records.brought is None or not self.reads_history:
+        if records.history is None or not self.reads_history:
             return torch.from_numpy(records.rows).unsqueeze(1)
-        events = records.brought.take(np.flatnonzero(records.brought.positive))
-        return self.scorer.with_histories(records.rows, events.owners, events.items, events.instead)
+        events = records.history.take(np.flatnonzero(records.history.positive))
+        return self.scorer.with_histories(records.rows, events.owners, events.items, events.replaces)
 
     def predict(self, users: Tensor, items: Tensor) -> dict[str, Tensor]:
         return {"score": self.scorer.score(users, items.unsqueeze(1)).squeeze(1)}

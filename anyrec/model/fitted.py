@@ -20,11 +20,12 @@ from anyrec.core.errors import DataError, Fault, InputError, ModelError
 from anyrec.core.once import Once
 from anyrec.core.values import show
 from anyrec.data.dataset import Dataset
-from anyrec.data.histories import Events, events_of, extended, history_before, history_column, parts_of_events
+from anyrec.data.histories import Events, events_of, history_before, history_column, parts_of_events
 from anyrec.data.ids import Side
 from anyrec.data.learning import LearningData
 from anyrec.data.pairs import Pairs
 from anyrec.data.partial import of_other_type, type_name
+from anyrec.data.request_history import extend_histories
 from anyrec.data.split import PARTS, Part, Split
 from anyrec.model.records import Records
 from anyrec.model.request_reader import TRAIN_TOWERS, Reads, RequestReader, Users
@@ -168,10 +169,10 @@ class FittedModel(ModelData, ABC):
     def seen_of(self, records: Records) -> tuple[np.ndarray, np.ndarray]:
         """Return (pairs,) rows of the request, ascending, and the items each user has seen, by the model's data and the request."""
         rows, items = self.seen_by(records.rows)
-        if records.brought is None:
+        if records.history is None:
             return rows, items
         width = len(self.dataset.items)
-        more = records.brought.owners * width + records.brought.items
+        more = records.history.owners * width + records.history.items
         keys = np.unique(np.concatenate([rows * width + items, more]))
         return keys // width, keys % width
 
@@ -181,7 +182,7 @@ class FittedModel(ModelData, ABC):
         if records.everyone:
             return history
         known = history.take(pa.array(records.rows, mask=records.rows < 0))
-        return known if records.brought is None else extended(known, records.brought)
+        return known if records.history is None else extend_histories(known, records.history)
 
     def kept_history(self) -> pa.Array:
         """Return `history`. Raises ModelError for a model that keeps none."""

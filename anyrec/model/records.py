@@ -13,9 +13,10 @@ from anyrec.core.contracts import Context
 from anyrec.core.errors import Fault
 from anyrec.core.values import show
 from anyrec.data.dataset import Dataset
-from anyrec.data.histories import HISTORY_NAMES, Brought
+from anyrec.data.histories import HISTORY_NAMES
 from anyrec.data.ids import Side
 from anyrec.data.list_columns import flat
+from anyrec.data.request_history import RequestHistory
 
 NAMED = 3
 """Categories that a note shows."""
@@ -28,7 +29,7 @@ class Records:
     """Users or items of one request, read once. Nothing in it is shared with another request.
 
     ids: (rows,). rows: (rows,) each one's row among the known, -1 for a new one. table: the records in the model's types; None
-    if only ids were given. context: the folder and the warnings of this request. brought: what its users did, by the request.
+    if only ids were given. context: the folder and the warnings of this request. history: what its users did, by the request.
     everyone: whether these are all known records, in their order.
     """
 
@@ -37,19 +38,15 @@ class Records:
     rows: np.ndarray
     table: pa.Table | None
     context: Context
-    brought: Brought | None = None
+    history: RequestHistory | None = None
     everyone: bool = False
 
     def slice(self, start: int, length: int) -> Records:
         """Records `start` to `start + length`, with the same surroundings."""
-        brought = self.brought
-        if brought is not None:
-            low, high = np.searchsorted(brought.owners, [start, start + length])
-            part = brought.take(np.arange(low, high))
-            brought = part._replace(owners=part.owners - start, instead=brought.instead[start : start + length])
+        history = None if self.history is None else self.history.slice(start, length)
         table = None if self.table is None else self.table.slice(start, length).combine_chunks()
         rows = self.rows[start : start + length]
-        return Records(self.side, self.ids.slice(start, length), rows, table, self.context, brought)
+        return Records(self.side, self.ids.slice(start, length), rows, table, self.context, history)
 
     def required_table(self) -> pa.Table:
         """Return `table`. Raises ValueError if only ids were given."""
@@ -61,9 +58,9 @@ class Records:
     def active(self) -> np.ndarray:
         """(rows,) bool: users of whom the request says what they did."""
         found = np.zeros(len(self.ids), bool)
-        if self.brought is not None:
-            found[self.brought.owners] = True
-            found |= self.brought.instead
+        if self.history is not None:
+            found[self.history.owners] = True
+            found |= self.history.replaces
         return found
 
     @property
@@ -79,10 +76,10 @@ class Records:
 
 def before_interactions(records: Records) -> Records:
     """The users without the request's interactions; lists that their records hold stay."""
-    brought = records.brought
-    if brought is None:
+    history = records.history
+    if history is None:
         return records
-    return replace(records, brought=brought.take(np.flatnonzero(brought.listed)) if brought.instead.any() else None)
+    return replace(records, history=history.take(np.flatnonzero(history.listed)) if history.replaces.any() else None)
 
 
 def pointer(side: Side, row: int, name: str) -> str:

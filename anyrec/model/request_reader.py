@@ -16,10 +16,11 @@ from anyrec.core.once import Once
 from anyrec.core.values import show
 from anyrec.data.dataset import Dataset
 from anyrec.data.formats.parts import no_records
-from anyrec.data.histories import HISTORY_NAMES, Brought, events_brought
+from anyrec.data.histories import HISTORY_NAMES
 from anyrec.data.ids import Side, rows_of
 from anyrec.data.list_columns import flat
 from anyrec.data.partial import ids_of, of_other_type, request_of, type_name, with_interactions
+from anyrec.data.request_history import RequestHistory, request_history
 from anyrec.model.records import Records, conformed, counted, pointer, unknown_features, unseen_categories
 
 Users = Any
@@ -141,17 +142,17 @@ class RequestReader:
         if of_other_type(ids, known.ids(side)):
             what = f"the ids of this model are {type_name(known.ids(side))}; found {show(ids[0].as_py())} ({counted(len(ids), 'record')}): never seen."
             faults.append(Fault(pointer(side, 0, f"{side}_id"), what, kind="id type"))
-        lists, brought, also = None, None, set()
+        lists, history, also = None, None, set()
         if side == "user":
             name = self._history_name(table)
             if name is not None:
                 lists, also = table.column(name).combine_chunks(), {name}
-            brought = self._brought(data, ids, lists, name, faults)
+            history = self._history(data, ids, lists, name, faults)
         faults += unknown_features(table, known, side, also)
         table = conformed(table, known.table(side), side, faults)
         names = [name for name in self.reads.features[side] if name.startswith("categorical.")]
         faults += unseen_categories(table, side, names, {name: self._vocabulary(side, name) for name in names})
-        records = Records(side, ids, rows, table, context, brought)
+        records = Records(side, ids, rows, table, context, history)
         if side == "user":
             faults += self._unused(records)
         return records
@@ -165,14 +166,14 @@ class RequestReader:
                 return name
         return None
 
-    def _brought(
+    def _history(
         self, data: Dataset, ids: pa.Array, lists: pa.Array | None, name: str | None, faults: list[Fault]
-    ) -> Brought | None:
+    ) -> RequestHistory | None:
         """Return the request's interactions; None if it has none."""
         if lists is None and not len(data.interactions):
             return None
         item_ids = self.dataset.ids("item")
-        brought, unknown = events_brought(data, ids, item_ids, lists, self.config)
+        history, unknown = request_history(data, ids, item_ids, lists, self.config)
         if len(unknown):
             row = int(unknown[0])
             where = f"/interactions/{row}/item_id" if row >= 0 else f"/user_data/*/{str(name).replace('.', '/')}"
@@ -180,7 +181,7 @@ class RequestReader:
             if row >= 0:
                 what += f"; the first is {show(data.interactions.column('item_id')[row].as_py())}"
             faults.append(Fault(where, what + ".", kind="unknown item"))
-        return brought
+        return history
 
     def _unused(self, records: Records) -> list[Fault]:
         """Return faults for what the model does not read: histories, unknown users without a record, features."""
