@@ -9,7 +9,7 @@ from numbers import Integral
 from typing import Any
 
 from anyrec.core.errors import DataError, Fault, InputError, did_you_mean
-from anyrec.core.values import show
+from anyrec.core.values import is_unicode, show
 from anyrec.data.dataset import Dataset
 
 MOMENTS = (-62_135_596_800_000_000, 253_402_300_799_999_999)
@@ -92,10 +92,8 @@ def checked_text(value: Any, where: str) -> str | None:
     """A text of whole characters, or None. Raises InputError for anything else."""
     if value is None:
         return None
-    try:
-        value.encode()
-    except (AttributeError, UnicodeEncodeError):
-        raise InputError(Fault(where, f"expected a text; found {show(value)}.", kind="option")) from None
+    if not isinstance(value, str) or not is_unicode(value):
+        raise InputError(Fault(where, f"expected a text; found {show(value)}.", kind="option"))
     return value
 
 
@@ -112,9 +110,5 @@ def _is_value(value: Any) -> bool:
     if value is None or isinstance(value, bool):
         return True
     if isinstance(value, str):
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            return False
-        return True
+        return is_unicode(value)
     return isinstance(value, (int, float)) and abs(value) < 2**63 and math.isfinite(value)

@@ -6,12 +6,13 @@ import math
 import re
 import sys
 from collections.abc import Sequence
-from datetime import datetime, timezone
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from anyrec.core.values import is_unicode, show
+from anyrec.data.formats.times import parse_time
 from anyrec.pipeline.conditions.features import Kind, Values
 
 SECOND = 1_000_000
@@ -55,35 +56,24 @@ def read_time(text: str, now: int) -> int:
         sign, amount, unit = relative.groups()
         period = 0.0 if sign is None else float(amount) * UNITS[unit]
         if period > MOST_DAYS * DAY:
-            raise Wrong(f"a period is at most {MOST_DAYS:,} days; found {shown(text)}")
+            raise Wrong(f"a period is at most {MOST_DAYS:,} days; found {show(text)}")
         return now + round(-period if sign == "-" else period)
-    try:
-        time = datetime.fromisoformat(text)
-        time = time if time.tzinfo else time.replace(tzinfo=timezone.utc)
-        return round((time - datetime(1970, 1, 1, tzinfo=timezone.utc)).total_seconds() * SECOND)
-    except ValueError:
-        raise Wrong(f"expected a time, as 2024-05-01T12:00:00Z or now-30d; found {shown(text)}") from None
+    time = parse_time(text)
+    if time is None:
+        raise Wrong(f"expected a time, as 2024-05-01T12:00:00Z or now-30d; found {show(text)}")
+    return time
 
 
 def is_constant(value: Any) -> bool:
     """Whether a value is a text without half surrogates, true, false, or a number that is finite as a 64-bit float."""
     if isinstance(value, str):
-        return value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value)
+        return is_unicode(value)
     if isinstance(value, float):
         return math.isfinite(value)
     return isinstance(value, int) and abs(value) <= MOST_NUMBER
 
 
 MOST_NUMBER = int(sys.float_info.max)
-
-
-def shown(value: Any) -> str:
-    """A value as a message shows it, at most 80 characters; the type's name if it has no `repr` (deep or thousands of digits)."""
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):
-        return f"a {type(value).__name__}"
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _as_text(value: Any) -> str:
@@ -93,7 +83,7 @@ def _as_text(value: Any) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     if not is_constant(value):
-        raise Wrong(f"expected a text; found {shown(value)}")
+        raise Wrong(f"expected a text; found {show(value)}")
     return str(value)
 
 
@@ -109,4 +99,4 @@ def _as_number(value: Any, kind: Kind, now: int) -> float:
         "flag": "true or false",
         "number": "a finite number",
     }
-    raise Wrong(f"expected {expected.get(kind, 'nothing')}; found {shown(value)}")
+    raise Wrong(f"expected {expected.get(kind, 'nothing')}; found {show(value)}")

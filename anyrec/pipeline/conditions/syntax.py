@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from anyrec.core.errors import Fault, did_you_mean
-from anyrec.pipeline.conditions.constants import is_constant, shown
+from anyrec.core.values import show
+from anyrec.pipeline.conditions.constants import is_constant
 from anyrec.pipeline.conditions.features import SIDES
 
 MAX_DEPTH = 32
@@ -71,7 +72,7 @@ EXAMPLE = 'Write, say, {"item.continuous.price": {"lt": 20}}.'
 
 def _member(key: Any, value: Any, where: str, depth: int, faults: list[Fault]) -> list[Test | Group]:
     if not isinstance(key, str):
-        faults.append(Fault(where, f"a member's name is a text; found {shown(key)}.", EXAMPLE, "bad condition"))
+        faults.append(Fault(where, f"a member's name is a text; found {show(key)}.", EXAMPLE, "bad condition"))
         return []
     where = f"{where}/{escape(key)}"
     if key == "not":
@@ -113,7 +114,7 @@ def _test(feature: str, operator: str, value: Any, where: str, faults: list[Faul
     elif operator not in ("between", *SETS) and isinstance(value, list):
         expected = "one value"
     if expected:
-        faults.append(Fault(where, f"'{operator}' takes {expected}; found {shown(value)}.", "", "bad condition"))
+        faults.append(Fault(where, f"'{operator}' takes {expected}; found {show(value)}.", "", "bad condition"))
         return None
     parts = value if operator == "between" and isinstance(value, list) else [value]
     operands = [_operand(part, where, operator in SETS, faults) for part in parts]
@@ -128,7 +129,7 @@ def _operand(value: Any, where: str, several: bool, faults: list[Fault]) -> Oper
     constants = value if several and isinstance(value, list) else [value]
     if not constants or not all(map(is_constant, constants)):
         hint = "Test for missing values with is_null." if any(one is None for one in constants) else ""
-        what = f"expected a text, a finite number, true or false; found {shown(value)}."
+        what = f"expected a text, a finite number, true or false; found {show(value)}."
         faults.append(Fault(where, what, hint, "bad condition"))
     return Operand(where, None, tuple(constants))
 

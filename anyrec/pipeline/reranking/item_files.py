@@ -12,9 +12,10 @@ import numpy as np
 import pyarrow as pa
 
 from anyrec.core.errors import ConfigError, DataError, Fault
+from anyrec.core.values import show
 from anyrec.data.ids import rows_of
 from anyrec.model.fitted import ModelData
-from anyrec.pipeline.conditions.constants import is_constant, shown
+from anyrec.pipeline.conditions.constants import is_constant
 
 ENDINGS = (".json", ".jsonl", ".csv", ".parquet", ".txt")
 MOST_BYTES = 256 << 20
@@ -78,7 +79,7 @@ def check_ids(model: ModelData, given: Sequence[Any], where: str) -> list[Fault]
     """A fault for each id that no item has. where: of each, with {} for its number."""
     unknown = np.flatnonzero(rows_of_ids(given, model.dataset.ids("item")) < 0)
     return [
-        Fault(where.format(n), f"no item has the id {shown(given[n])}.", kind="unknown id") for n in unknown.tolist()
+        Fault(where.format(n), f"no item has the id {show(given[n])}.", kind="unknown id") for n in unknown.tolist()
     ]
 
 

@@ -8,9 +8,10 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from anyrec.core.errors import AnyrecError, Fault, did_you_mean
+from anyrec.core.values import show
 from anyrec.data.list_columns import flat
 from anyrec.model.fitted import ModelData
-from anyrec.pipeline.conditions.constants import DAY, MOST_DAYS, shown
+from anyrec.pipeline.conditions.constants import DAY, MOST_DAYS
 from anyrec.pipeline.contracts import Request, Rule
 from anyrec.pipeline.reranking.item_files import raise_faults
 
@@ -52,7 +53,7 @@ class HistoryRule(Rule):
             known = set() if kinds is None else set(kinds.unique().drop_null().to_pylist())
             for n, name in enumerate(self.params.types):
                 if name not in known:
-                    what = f"no interaction has the type {shown(name)}."
+                    what = f"no interaction has the type {show(name)}."
                     faults.append(Fault(f"/types/{n}", what, did_you_mean(name, known), "unknown type"))
         raise_faults(faults)
 
