@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from anyrec.core.config import TWO_TOWER, Config, DataConfig, PipelineConfig
 from anyrec.core.contracts import Context
-from anyrec.core.discovery import Registry, discover
+from anyrec.core.discovery import discover
 from anyrec.core.errors import DataError, Fault, ModelError, NotFittedError, OutputError, checked_path
 from anyrec.core.load_config import load_config
+from anyrec.core.registry import Registry
 from anyrec.core.runtime import seeded
 from anyrec.core.values import show
 from anyrec.data.dataset import Dataset

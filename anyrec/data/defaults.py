@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 
 from anyrec.core.config import TWO_TOWER, Config
-from anyrec.core.discovery import Registry
+from anyrec.core.registry import Registry
 from anyrec.core.types import JsonObject
 from anyrec.data.dataset import Dataset
 from anyrec.data.suggest_config import known_roles, suggest_config

@@ -10,7 +10,7 @@ import numpy as np
 
 from anyrec.core.config import MAX_DIM, Config, DataConfig
 from anyrec.core.config.components import DEFAULT_CHOICES, KIND_OF_KEY
-from anyrec.core.discovery import Registry
+from anyrec.core.registry import Registry
 from anyrec.core.types import Json, JsonObject
 from anyrec.data.checks.temporal_roles import temporal_names
 from anyrec.data.dataset import Dataset

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from anyrec.core.config import Component, Config
-from anyrec.core.discovery import Registry
 from anyrec.core.errors import MissingDependency
 from anyrec.core.progress import progress_bar
+from anyrec.core.registry import Registry
 from anyrec.data.dataset import Dataset
 from anyrec.model.fitted import FittedModel
 from anyrec.training.fit import fit_like

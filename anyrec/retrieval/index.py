@@ -112,6 +112,11 @@ class Index:
         self._tuned_rows = 0
 
     @property
+    def requested_recall(self) -> float | None:
+        """The recall of the 10 nearest that the options request; None if the index has no such option."""
+        return None
+
+    @property
     def inner_dim(self) -> int:
         """The dimension of the vectors that the backend gets."""
         return self.dim + self.norms.extra_dims

@@ -113,7 +113,7 @@ class ItemIndex:
     @property
     def missed(self) -> str | None:
         """A sentence for the user if the recall requested was not reached, else None."""
-        asked, found = getattr(self.index.params, "recall", None), self.figures.get("recall@10")
+        asked, found = self.index.requested_recall, self.figures.get("recall@10")
         if asked is None or found is None or found >= asked - CHANCE:
             return None
         return (

@@ -8,7 +8,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from anyrec.core.config import Config
-from anyrec.core.discovery import Registry
+from anyrec.core.registry import Registry
 from anyrec.core.saved_files import check_parts, damaged, read_arrays
 from anyrec.data.pairs import Pairs
 from anyrec.model.classical import ClassicalModel, ClassicalScorer, check_classical, make_classical, matrix_of

@@ -9,8 +9,8 @@ from typing import Any
 
 from anyrec.core.config import TWO_TOWER, Config
 from anyrec.core.contracts import Context
-from anyrec.core.discovery import Registry
 from anyrec.core.errors import DataError, Fault
+from anyrec.core.registry import Registry
 from anyrec.core.runtime import seeded, training_memory
 from anyrec.data.fingerprint import data_fingerprint
 from anyrec.data.histories import Events, history_column, history_features, with_history

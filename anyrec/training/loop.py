@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from anyrec.core.config import Config
-from anyrec.core.discovery import Registry
 from anyrec.core.errors import AnyrecError, ConfigError, Fault
 from anyrec.core.files import atomic_write
 from anyrec.core.parallel import one_thread_elsewhere
 from anyrec.core.progress import progress_bar
+from anyrec.core.registry import Registry
 from anyrec.core.windows import Batch
 from anyrec.model.towers import Model
 from anyrec.training.checkpoints import (

@@ -16,8 +16,8 @@ from torch.nn.functional import embedding
 
 from anyrec.core.config import RankConfig
 from anyrec.core.contracts import Interaction
-from anyrec.core.discovery import Registry
 from anyrec.core.manifest import read_object
+from anyrec.core.registry import Registry
 from anyrec.core.saved_files import AGAIN, bounded_by, damaged, read_tensors
 from anyrec.data.ids import NO_TIME
 from anyrec.model.fitted import FittedModel

@@ -93,6 +93,10 @@ class Annoy(Index):
     def _save(self, folder: Path) -> None:
         self._forest.save(str(folder / FILE))
 
+    @property
+    def requested_recall(self) -> float | None:
+        return self.params.recall
+
     def _load(self, folder: Path) -> None:
         path = folder / FILE
         self._forest = self._new()

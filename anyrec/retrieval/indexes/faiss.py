@@ -179,6 +179,10 @@ class Faiss(Index):
         state = {"search_width": self.search_width, "oversample": self.oversample}
         (folder / STATE).write_text(json.dumps(state) + "\n")
 
+    @property
+    def requested_recall(self) -> float | None:
+        return self.params.recall
+
     def _load(self, folder: Path) -> None:
         import faiss
 

@@ -120,6 +120,10 @@ class Usearch(Index):
         state = {"scale": self._scale, "search_width": self.search_width}
         (folder / STATE).write_text(json.dumps(state) + "\n")
 
+    @property
+    def requested_recall(self) -> float | None:
+        return self.params.recall
+
     def _load(self, folder: Path) -> None:
         self._graph = self._new()
         path = folder / FILE
