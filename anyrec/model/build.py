@@ -1,4 +1,4 @@
-"""From config and training rows to a model that is ready to train: encoders fitted, all rows prepared, layers made."""
+"""Build an untrained two-tower network from a config and training rows, and check the config against the data."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ import torch
 
 from anyrec.core.check_config import config_faults
 from anyrec.core.config import TWO_TOWER, Config
-from anyrec.core.contracts import Context, Head
+from anyrec.core.contracts import Context, Encoder, Head
 from anyrec.core.discovery import Registry
 from anyrec.core.errors import ConfigError, Fault, did_you_mean
 from anyrec.data.checks.config_fits import data_faults
 from anyrec.data.dataset import Dataset
-from anyrec.data.ids import Side
+from anyrec.data.ids import SIDES, Side
 from anyrec.model.graph import join_graph
-from anyrec.model.towers import (
-    IDENTITY,
-    SIDES,
-    Columns,
-    Model,
-    Tower,
+from anyrec.model.make_towers import (
+    feature_column,
     fit_encoders,
     make_encoders,
     make_head,
     make_interaction,
     make_tower,
-    move_columns,
     unknown_choices,
 )
+from anyrec.model.towers import Columns, Tower, TowerScorer, move_columns
 
 
 def check_model_type(config: Config, registry: Registry) -> None:
-    """Raise ConfigError if there is no model of the type that the config names, or it takes no such options."""
+    """Check the model type of a config and its options.
+
+    Raises:
+        ConfigError: If there is no such type, or if `two_tower` is given options under `model`.
+    """
     if config.model.type == TWO_TOWER:
         if config.model.options():
             hint = "Its options are keys of the config itself."
@@ -45,7 +45,11 @@ def check_model_type(config: Config, registry: Registry) -> None:
 
 
 def choose_device(config: Config) -> torch.device:
-    """Return the device that the config names; a classical model computes on the CPU. Raises ConfigError if it is not there."""
+    """Return the device of the config; always the CPU for a classical model.
+
+    Raises:
+        ConfigError: If the device is not available.
+    """
     name = config.training.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -59,7 +63,11 @@ def choose_device(config: Config) -> torch.device:
 
 
 def check_with_data(config: Config, registry: Registry, dataset: Dataset) -> None:
-    """Check a resolved config against the data, before anything is learned. Raises ConfigError with every fault."""
+    """Check a complete config against the data, before training.
+
+    Raises:
+        ConfigError: With all faults.
+    """
     faults = [*config_faults(config, registry), *data_faults(config, dataset)]
     if config.model.type == TWO_TOWER:
         for side in SIDES:
@@ -84,22 +92,45 @@ def assemble(
     positives: np.ndarray,
     context: Context,
     notes: list[str],
-) -> tuple[Model, dict[Side, Columns]]:
-    """Return the untrained model and each side's prepared features, on the context's device.
+) -> tuple[TowerScorer, dict[Side, Columns]]:
+    """Fit the encoders, prepare the features of all records, and create the untrained network.
 
     Args:
         config: Complete config.
         registry: The components.
         dataset: Users and items with their features.
-        train: (rows,) interactions whose users and items the encoders may learn from.
-        positives: (rows,) those of `train` that are positive; encoders that propagate along a graph learn from these.
-        context: Folder of files, seed and device.
-        notes: Gets a sentence for each feature that cannot be used.
+        train: (rows,) training interactions. Encoders are fitted on the users and items that occur in them.
+        positives: (rows,) those of `train` that are positive; the edges of the graph of `graph_layers`.
+        context: Folder of files, permissions, seed and device.
+        notes: Gets a sentence for each feature that is not used.
+
+    Returns:
+        The network and the prepared features of each side, on the context's device.
 
     Raises:
-        ConfigError: With every bad option of both sides.
+        ConfigError: With all invalid options of both sides.
     """
-    made, faults = {}, []
+    towers: dict[Side, Tower] = {}
+    columns: dict[Side, Columns] = {}
+    for side, (encoders, pool_groups) in _encoders_of_sides(config, registry, dataset, notes).items():
+        table, rows = dataset.table(side), dataset.user_rows if side == "user" else dataset.item_rows
+        fit_encoders(encoders, table, pa.array(np.unique(rows[train])), side, context)
+        prepared = {name: encoders[name].encode_column(feature_column(table, name, side)) for name in sorted(encoders)}
+        columns[side] = move_columns(prepared, context.device)
+        towers[side] = make_tower(config, registry, encoders, pool_groups, side)
+    user, item = towers["user"], towers["item"]
+    join_graph(config, towers, dataset, positives)
+    interaction = make_interaction(config, registry, user.token_names, item.token_names)
+    heads = fit_heads(config, registry, dataset, train, interaction.pair_dim)
+    return TowerScorer(user, item, interaction, heads).to(context.device), columns
+
+
+def _encoders_of_sides(
+    config: Config, registry: Registry, dataset: Dataset, notes: list[str]
+) -> dict[Side, tuple[dict[str, Encoder], list[str]]]:
+    """Return what `make_encoders` returns for each side. Raises ConfigError with the faults of both."""
+    made: dict[Side, tuple[dict[str, Encoder], list[str]]] = {}
+    faults: list[Fault] = []
     for side in SIDES:
         try:
             made[side] = make_encoders(config, registry, dataset, side, notes)
@@ -107,29 +138,28 @@ def assemble(
             faults += error.faults
     if faults:
         raise ConfigError(list(dict.fromkeys(faults)))
-    towers: dict[Side, Tower] = {}
-    columns: dict[Side, Columns] = {}
-    for side in SIDES:
-        encoders, together = made[side]
-        table, rows = dataset.table(side), dataset.user_rows if side == "user" else dataset.item_rows
-        fit_encoders(encoders, table, pa.array(np.unique(rows[train])), side, context)
-        prepared = {
-            name: encoders[name].encode_column(table.column(f"{side}_id" if name == IDENTITY else name))
-            for name in sorted(encoders)
-        }
-        columns[side] = move_columns(prepared, context.device)
-        towers[side] = make_tower(config, registry, encoders, together, side)
-    join_graph(config, towers, dataset, positives)
-    interaction = make_interaction(config, registry, towers["user"], towers["item"])
-    heads = fit_heads(config, registry, dataset, train, interaction.pair_dim)
-    return Model(towers["user"], towers["item"], interaction, heads).to(context.device), columns
+    return made
 
 
 def fit_heads(config: Config, registry: Registry, dataset: Dataset, train: np.ndarray, dim: int) -> dict[str, Head]:
-    """The heads of the config, each fitted on its target of the training rows."""
+    """Create the heads of the config and fit each on its target.
+
+    Args:
+        config: Complete config.
+        registry: The components.
+        dataset: The data, with the columns that heads predict.
+        train: (rows,) training interactions.
+        dim: Size of the vector of a pair that heads read.
+
+    Returns:
+        The heads by name.
+
+    Raises:
+        ConfigError: If the data does not have a target.
+    """
     heads = {}
     for name, component in sorted(config.heads.items()):
-        head = make_head(config, registry, name, component, dim)
+        head = make_head(registry, name, component, dim)
         column = dataset.column(head.target)
         if column is None:
             raise ConfigError(_no_target(name, head.target))

@@ -7,13 +7,14 @@ import torch
 from torch import Tensor
 
 from anyrec.data.ids import Side
-from anyrec.model.towers import Columns, Model
+from anyrec.model.towers import Columns, TowerScorer
 
 ROWS_AT_A_TIME = 4096
+"""Rows in one block, which bounds the memory of activations."""
 
 
 def represent_rows(
-    model: Model,
+    scorer: TowerScorer,
     side: Side,
     columns: Columns,
     count: int,
@@ -23,51 +24,54 @@ def represent_rows(
     """Return what the interaction reads: (rows, dim), or (rows, features, dim).
 
     Args:
-        model: The towers.
+        scorer: The towers.
         side: Which tower encodes the rows.
         columns: Prepared features of `count` records.
         count: Number of records.
         rows: (rows,) which of them; by default all.
-        item_vectors: (items, dim) as `vectors_for_histories` returns them, for users whose features are made of histories.
+        item_vectors: (items, dim) as `vectors_for_histories` returns them; needed for users with histories.
     """
-    return torch.cat([model.represent(side, columns, part, item_vectors) for part in _blocks(model, count, rows)])
+    return torch.cat([scorer.represent(side, columns, part, item_vectors) for part in _blocks(scorer, count, rows)])
 
 
 def token_rows(
-    model: Model,
+    scorer: TowerScorer,
     side: Side,
     columns: Columns,
     count: int,
     rows: np.ndarray | None = None,
     item_vectors: Tensor | None = None,
 ) -> Tensor:
-    """Return the feature vectors (rows, features, dim) before fusion, absent ones replaced; arguments as of `represent_rows`."""
-    tower, parts = model.tower(side), []
-    for part in _blocks(model, count, rows):
-        given = None if item_vectors is None else model.read_histories(side, columns, part, item_vectors)
-        parts.append(tower.filled_tokens(columns, part, given))
+    """Return the vectors (rows, features, dim) before fusion; missing features have their learned default vector.
+
+    Arguments as for `represent_rows`.
+    """
+    tower, parts = scorer.tower(side), []
+    for part in _blocks(scorer, count, rows):
+        histories = None if item_vectors is None else scorer.read_histories(side, columns, part, item_vectors)
+        parts.append(tower.filled_tokens(columns, part, histories))
     return torch.cat(parts)
 
 
-def vectors_for_histories(model: Model, columns: Columns, represented: Tensor) -> Tensor | None:
-    """Return (items, dim), the item tower's vectors that histories are made of; None if no feature is.
+def vectors_for_histories(scorer: TowerScorer, columns: Columns, represented: Tensor) -> Tensor | None:
+    """Return the vectors (items, dim) of the item tower that histories are encoded from; None if no feature needs them.
 
     Args:
-        model: The towers.
+        scorer: The towers.
         columns: Prepared features of the items.
-        represented: (items, ...) what the interaction reads of the items, which often is the same.
+        represented: (items, ...) what the interaction reads of the items. They are returned if they are the tower's output.
     """
-    if not model.has_history:
+    if not scorer.has_history:
         return None
-    return represented if model.interaction.reads == "vectors" else tower_vectors(model, columns, len(represented))
+    return represented if scorer.interaction.reads == "vectors" else tower_vectors(scorer, columns, len(represented))
 
 
-def tower_vectors(model: Model, columns: Columns, count: int) -> Tensor:
-    """Return (items, dim), what the item tower makes of its first `count` rows."""
-    return torch.cat([model.item(columns, part) for part in _blocks(model, count, None)])
+def tower_vectors(scorer: TowerScorer, columns: Columns, count: int) -> Tensor:
+    """Return (items, dim), the item tower's vectors of the first `count` rows of `columns`."""
+    return torch.cat([scorer.item(columns, part) for part in _blocks(scorer, count, None)])
 
 
-def _blocks(model: Model, count: int, rows: np.ndarray | None) -> tuple[Tensor, ...]:
-    """Return `rows`, or all `count`, on the model's device in blocks."""
-    index = torch.arange(count, device=model.device) if rows is None else torch.from_numpy(rows).to(model.device)
+def _blocks(scorer: TowerScorer, count: int, rows: np.ndarray | None) -> tuple[Tensor, ...]:
+    """Return `rows`, by default all `count` rows, in blocks on the model's device."""
+    index = torch.arange(count, device=scorer.device) if rows is None else torch.from_numpy(rows).to(scorer.device)
     return index.split(ROWS_AT_A_TIME)

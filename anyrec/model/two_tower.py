@@ -14,13 +14,13 @@ from torch import Tensor
 from anyrec.core.contracts import Context, during_request
 from anyrec.data.dataset import Dataset
 from anyrec.data.histories import add_history
-from anyrec.data.ids import Side
+from anyrec.data.ids import SIDES, Side
 from anyrec.data.split import Part
 from anyrec.model.fitted import INDEX, SEARCH, SIMILAR, STATES, FittedModel, new_items
 from anyrec.model.records import Records, completed, joined
 from anyrec.model.represent import ROWS_AT_A_TIME, represent_rows, token_rows, vectors_for_histories
 from anyrec.model.request_reader import Reads
-from anyrec.model.towers import SIDES, Columns, Model, move_columns
+from anyrec.model.towers import Columns, TowerScorer, move_columns
 
 HISTORY_VECTORS = "item_vectors"
 """Key of the item tower's vectors among the computed values, if histories are made of them."""
@@ -32,7 +32,7 @@ TOKENS: dict[Side, str] = {"user": "user_tokens", "item": "item_tokens"}
 class TwoTowerModel(FittedModel):
     """Two towers and an interaction. `columns` holds each side's prepared features; a loaded model has none."""
 
-    scorer: Model
+    scorer: TowerScorer
     columns: dict[Side, Columns] = field(default_factory=dict)
     has_vectors: bool = True
 

@@ -8,15 +8,14 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from anyrec.data.dataset import Dataset
-from anyrec.data.ids import Side
+from anyrec.data.dataset import Dataset, Side
+from anyrec.data.ids import SIDES
 from anyrec.data.item_facts import FEWEST, MOST, indicators
 from anyrec.evaluation.list_metrics import Catalogue
 from anyrec.evaluation.measure import Measured
 from anyrec.evaluation.statistics import holm, pearson
 from anyrec.model.fitted import FittedModel
 from anyrec.model.scoring import score_blocks
-from anyrec.model.towers import SIDES
 
 NEIGHBOURS = 10
 MOST_ROWS = 20_000

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anyrec.data.ids import Side
+from anyrec.data.ids import SIDES, Side
 from anyrec.data.split import Part
 from anyrec.evaluation.held_out import held_out, rank_pairs
 from anyrec.evaluation.measure import Measured
@@ -17,7 +17,7 @@ from anyrec.evaluation.statistics import Comparison, compare_paired
 from anyrec.model.fitted import FittedModel
 from anyrec.model.represent import ROWS_AT_A_TIME, tower_vectors
 from anyrec.model.scoring import score_blocks
-from anyrec.model.towers import SIDES, Model, Tower
+from anyrec.model.towers import Model, Tower
 from anyrec.model.two_tower import TwoTowerModel
 
 MOST_USERS = 20_000

@@ -35,13 +35,13 @@ from anyrec.core.saved_files import (
 from anyrec.core.trust import Named, note_of, without_outside
 from anyrec.data.dataset import Dataset
 from anyrec.data.histories import COLUMN
+from anyrec.data.ids import SIDES
 from anyrec.data.list_columns import flat
 from anyrec.data.pairs import Pairs
 from anyrec.model.build import check_model_type, choose_device
 from anyrec.model.classical import ClassicalModel
 from anyrec.model.custom_modules import encoder_of, rebuild
 from anyrec.model.fitted import FittedModel
-from anyrec.model.towers import SIDES
 from anyrec.model.two_tower import TwoTowerModel
 from anyrec.pipeline.fit import FOLDER as PIPELINE
 from anyrec.pipeline.fit import load_pipeline

@@ -31,9 +31,9 @@ from anyrec.core.files import atomic_folder, find_folder, sha256_of
 from anyrec.core.manifest import MANIFEST, MODEL, Manifest, holds
 from anyrec.core.outputs import check_output
 from anyrec.core.saved_files import AGAIN, damaged
+from anyrec.data.ids import SIDES
 from anyrec.data.list_columns import flat, offsets_of
 from anyrec.model.classical import ClassicalModel
-from anyrec.model.towers import SIDES
 from anyrec.model.two_tower import HISTORY_VECTORS, TOKENS, TwoTowerModel
 from anyrec.pipeline.fit import FOLDER as PIPELINE
 from anyrec.pipeline.fit import save_pipeline

@@ -1,10 +1,9 @@
-"""The files of a two-tower model in its directory: weights, and what encoders and heads learned."""
+"""The files of a two-tower model in its directory: weights, and the states of encoders and heads."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 from safetensors.torch import save_file
@@ -16,85 +15,107 @@ from anyrec.core.discovery import Registry
 from anyrec.core.errors import Fault, ModelError
 from anyrec.core.manifest import is_inside, read_object
 from anyrec.core.saved_files import AGAIN, bounded_by, damaged, read_table, read_tensors, require_finite
-from anyrec.model.towers import SIDES, Model, make_head, make_interaction, make_tower
+from anyrec.core.types import Json, JsonObject
+from anyrec.data.ids import SIDES
+from anyrec.model.make_towers import make_head, make_interaction, make_tower
+from anyrec.model.towers import Tower, TowerScorer
 from anyrec.model.two_tower import HISTORY_VECTORS, TOKENS, TwoTowerModel
 
 STATE = "preprocessing/state.json"
+POOL_GROUPS = "together"
+"""Key of a tower's `pool_groups` in the state file, after the side: part of the file format."""
 
 
-def write_towers(model: Model, folder: Path) -> None:
-    """The weights, and what the encoders and heads learned."""
-    save_file(
-        {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()},
-        folder / "model.safetensors",
-    )
-    parts: dict[str, Any] = {}
+def write_towers(scorer: TowerScorer, folder: Path) -> None:
+    """Write the weights and the states of the encoders and heads."""
+    weights = {name: value.detach().cpu().contiguous() for name, value in scorer.state_dict().items()}
+    save_file(weights, folder / "model.safetensors")
+    preprocessing = folder / STATE
+    states: JsonObject = {}
     for side in SIDES:
-        tower = model.tower(side)
-        parts[side] = {
+        tower = scorer.tower(side)
+        states[side] = {
             name: {
                 "type": encoder.type,
                 "params": encoder.saved_params(),
                 "input_dim": encoder.input_dim,
+                "state": _pack(encoder.state(), preprocessing.parent, f"{side}-{index}"),
             }
-            | {"state": _pack(encoder.state(), folder / "preprocessing", f"{side}-{index}")}
-            for index, (name, encoder) in enumerate(zip(tower.features, tower.encoders, strict=True))
-            if isinstance(encoder, Encoder)
+            for index, (name, encoder) in enumerate(tower.named_encoders())
         }
-        parts[f"{side}_together"] = tower.together
-    parts["heads"] = {
-        name: _pack(head.state(), folder / "preprocessing", f"head-{index}")
-        for index, (name, head) in enumerate(model.heads.items())
+        states[f"{side}_{POOL_GROUPS}"] = tower.pool_groups
+    states["heads"] = {
+        name: _pack(head.state(), preprocessing.parent, f"head-{index}")
+        for index, (name, head) in enumerate(scorer.heads.items())
         if isinstance(head, Head)
     }
-    write_json(folder / "preprocessing" / "state.json", parts)
+    write_json(preprocessing, states)
 
 
-def read_towers(directory: Path, config: Config, registry: Registry, context: Context) -> Model:
-    """The two-tower model of a directory: encoders from their state, layers of the config, weights. Raises ModelError."""
-    parts, weights = read_object(directory / STATE, AGAIN), directory / "model.safetensors"
+def read_towers(directory: Path, config: Config, registry: Registry, context: Context) -> TowerScorer:
+    """Read what `write_towers` wrote: restore the encoders, create the layers of the config, load the weights.
+
+    Args:
+        directory: The model directory.
+        config: The model's config.
+        registry: The components.
+        context: Folder of files, permissions, seed and device.
+
+    Raises:
+        ModelError: If a file is damaged, the files do not fit each other, or a weight is not finite.
+    """
+    states, weights = read_object(directory / STATE, AGAIN), directory / "model.safetensors"
     with damaged(directory, "its parts do not fit each other"):
         with bounded_by(weights):
-            model = _made(parts, directory, config, registry, context)
-        with damaged(
-            weights, "the weights do not fit the components installed here", "Use the versions in manifest.json."
-        ):
+            scorer = _made(states, directory, config, registry, context)
+        hint = "Use the versions in manifest.json."
+        with damaged(weights, "the weights do not fit the components installed here", hint):
             tensors = read_tensors(weights, finite=False)
-            model.load_state_dict(tensors)
-            require_finite({name: value.detach() for name, value in model.named_parameters()})
-            for name, buffer in model.named_buffers():
+            scorer.load_state_dict(tensors)
+            require_finite({name: value.detach() for name, value in scorer.named_parameters()})
+            for name, buffer in scorer.named_buffers():  # a buffer can be infinite, as a limit of a bin is
                 if buffer.is_floating_point() and bool(buffer.isnan().any()):
                     raise ValueError(f"'{name}' holds NaN")
-    return model
+    return scorer
 
 
-def _made(parts: dict[str, Any], directory: Path, config: Config, registry: Registry, context: Context) -> Model:
+def _made(states: JsonObject, directory: Path, config: Config, registry: Registry, context: Context) -> TowerScorer:
+    """Create the network of a config around restored encoders and heads, with random weights."""
     folder = (directory / STATE).parent
-    towers = {}
+    towers: dict[str, Tower] = {}
     for side in SIDES:
         encoders = {}
-        for name, saved in parts[side].items():
-            params = registry.params("encoder", saved["type"], saved["params"], f"/features/{name}")
-            encoder: Encoder = registry.get("encoder", saved["type"], f"/features/{name}")(
-                params, config.encoder_dim or config.dim
-            )
+        for name, saved in states[side].items():
+            where = f"/features/{name}"
+            params = registry.params("encoder", saved["type"], saved["params"], where)
+            encoder: Encoder = registry.get("encoder", saved["type"], where)(params, config.encoder_dim or config.dim)
             encoder.context = context
             encoder.input_dim = saved["input_dim"]
             encoder.restore(unpack(saved["state"], folder))
             encoders[name] = encoder
-        towers[side] = make_tower(config, registry, encoders, parts[f"{side}_together"], side)
-    interaction = make_interaction(config, registry, towers["user"], towers["item"])
+        towers[side] = make_tower(config, registry, encoders, states[f"{side}_{POOL_GROUPS}"], side)
+    user, item = towers["user"], towers["item"]
+    interaction = make_interaction(config, registry, user.token_names, item.token_names)
     heads = {}
     for name, component in sorted(config.heads.items()):
-        head = make_head(config, registry, name, component, interaction.pair_dim)
-        head.restore(unpack(parts["heads"][name], folder))
+        head = make_head(registry, name, component, interaction.pair_dim)
+        head.restore(unpack(states["heads"][name], folder))
         head.build()
         heads[name] = head
-    return Model(towers["user"], towers["item"], interaction, heads)
+    return TowerScorer(user, item, interaction, heads)
 
 
 def check_vectors(model: TwoTowerModel, known: dict[str, Tensor], directory: Path) -> None:
-    """Raise ModelError if the saved vectors do not fit the records and the layers, or a new record cannot be encoded."""
+    """Check the saved vectors against the records and the layers, and encode an empty record of each side.
+
+    Args:
+        model: The loaded model.
+        known: Its saved vectors by name, as `known.safetensors` holds them.
+        directory: The model directory, for the errors.
+
+    Raises:
+        ModelError: If the vectors do not fit, or a new record cannot be encoded.
+    """
     with damaged(directory / "known.safetensors", "these vectors do not fit the model"):
         unknown = set(known) - {*SIDES, *TOKENS.values(), HISTORY_VECTORS}
         missing = set(SIDES) - set(known)
@@ -104,9 +125,8 @@ def check_vectors(model: TwoTowerModel, known: dict[str, Tensor], directory: Pat
             side = "user" if name.startswith("user") else "item"
             wanted = len(model.dataset.table(side))
             if not rows.is_floating_point() or len(rows) != wanted:
-                raise ValueError(
-                    f"'{name}' is {rows.dtype} {tuple(rows.shape)}; {wanted} rows of numbers were expected"
-                )
+                shape = f"{rows.dtype} {tuple(rows.shape)}"
+                raise ValueError(f"'{name}' is {shape}; {wanted} rows of numbers were expected")
     with damaged(directory, "a new record cannot be encoded"):
         for side in SIDES:
             record = model.read_records(side, _empty_records(model.dataset.table(side), f"{side}_id"))
@@ -115,20 +135,19 @@ def check_vectors(model: TwoTowerModel, known: dict[str, Tensor], directory: Pat
                 made[TOKENS[side]] = model.tokens(record)
             for name, rows in made.items():
                 if rows.shape[1:] != known[name].shape[1:] or not bool(rows.isfinite().all()):
-                    raise ValueError(
-                        f"it has the shape {tuple(rows.shape[1:])}, '{name}' {tuple(known[name].shape[1:])}"
-                    )
+                    shapes = tuple(rows.shape[1:]), tuple(known[name].shape[1:])
+                    raise ValueError(f"it has the shape {shapes[0]}, '{name}' {shapes[1]}")
 
 
 def _empty_records(table: pa.Table, key: str) -> pa.Table:
-    """Two records with every feature missing: the least that an encoder must take."""
+    """Return two records whose features are all missing, which every encoder must be able to encode."""
     columns = {name: pa.nulls(2, table.schema.field(name).type) for name in table.column_names}
     kind = table.schema.field(key).type
     return pa.table({**columns, key: pa.array([0, 1] if pa.types.is_integer(kind) else ["new-1", "new-2"], kind)})
 
 
-def _pack(state: dict[str, Any], folder: Path, stem: str) -> dict[str, Any]:
-    """`state` as JSON, its Arrow arrays written beside as files."""
+def _pack(state: JsonObject, folder: Path, stem: str) -> JsonObject:
+    """Return a state as JSON. Its Arrow arrays are written to files `STEM-KEY.arrow` in `folder` and referred to."""
     packed = {}
     for key, value in state.items():
         if isinstance(value, pa.ChunkedArray):
@@ -141,23 +160,33 @@ def _pack(state: dict[str, Any], folder: Path, stem: str) -> dict[str, Any]:
     return packed
 
 
-def unpack(state: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """What `_pack` was given. Raises ModelError for a name of a file that is not within `folder`."""
-    for value in state.values():
-        if isinstance(value, dict) and set(value) == {"$arrow"} and not is_inside(value["$arrow"]):
-            raise ModelError(Fault(str(folder), f"{value['$arrow']!r} is not a file of this folder.", AGAIN, "damaged"))
-    return {
-        key: read_table(folder / value["$arrow"]).column("values").combine_chunks()
-        if isinstance(value, dict) and set(value) == {"$arrow"}
-        else value
-        for key, value in state.items()
-    }
+def unpack(state: JsonObject, folder: Path) -> JsonObject:
+    """Return the state that was packed, with its Arrow arrays.
+
+    Args:
+        state: What `_pack` returned.
+        folder: Folder of the arrays' files.
+
+    Raises:
+        ModelError: If a file is damaged, or its name is not that of a file within `folder`.
+    """
+    unpacked = {}
+    for key, value in state.items():
+        if isinstance(value, dict) and set(value) == {"$arrow"}:
+            name = value["$arrow"]
+            if not is_inside(name):
+                raise ModelError(Fault(str(folder), f"{name!r} is not a file of this folder.", AGAIN, "damaged"))
+            value = read_table(folder / name).column("values").combine_chunks()
+        unpacked[key] = value
+    return unpacked
 
 
 def write_table(path: Path, table: pa.Table) -> None:
+    """Write a table as an uncompressed Arrow file."""
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Json) -> None:
+    """Write JSON with sorted keys, which makes the file and its hash reproducible."""
     path.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
