@@ -58,11 +58,11 @@ def draw(seed, users=7, items=5, edges=18, dim=3):
 def test_vectors_and_gradients_are_those_of_the_paper(seed, layers, edges):
     users, items, pairs = draw(seed, edges=edges)
     graph = Graph(users, items, pairs, layers)
-    told, mine = paper(users, items, pairs, layers), (graph.vectors("user"), graph.vectors("item"))
-    weights = [torch.randn_like(part) for part in told]
-    for one, other in zip(mine, told, strict=True):
+    expected, mine = paper(users, items, pairs, layers), (graph.vectors("user"), graph.vectors("item"))
+    weights = [torch.randn_like(part) for part in expected]
+    for one, other in zip(mine, expected, strict=True):
         assert torch.allclose(one, other, rtol=0, atol=1e-12)
-    wanted = torch.autograd.grad(sum((w * t).sum() for w, t in zip(weights, told, strict=True)), (users, items))
+    wanted = torch.autograd.grad(sum((w * t).sum() for w, t in zip(weights, expected, strict=True)), (users, items))
     found = torch.autograd.grad(sum((w * t).sum() for w, t in zip(weights, mine, strict=True)), (users, items))
     for one, other in zip(found, wanted, strict=True):
         assert torch.allclose(one, other, rtol=0, atol=1e-12)
@@ -84,9 +84,9 @@ def test_one_pass_serves_a_whole_step_and_no_pass_outlives_its_weights():
         assert len(passes) == 2, "one forth, one back"
         optimizer.step()
         with torch.no_grad():
-            told = paper(users, items, pairs, 2)
-            assert torch.allclose(graph.vectors("user"), told[0]), step
-            assert torch.allclose(graph.vectors("item"), told[1])
+            expected = paper(users, items, pairs, 2)
+            assert torch.allclose(graph.vectors("user"), expected[0]), step
+            assert torch.allclose(graph.vectors("item"), expected[1])
             assert len(passes) == 3
     with torch.no_grad():
         users.copy_(torch.zeros_like(users))
@@ -113,9 +113,9 @@ def test_only_training_positives_are_edges():
     )
     assert 0 < len(rows) < len(split.train)
     with torch.no_grad():
-        told = paper(user.start.double(), item.start.double(), pairs, 2)
-        assert torch.allclose(user.propagate().double(), told[0], atol=1e-6)
-        assert torch.allclose(item.propagate().double(), told[1], atol=1e-6)
+        expected = paper(user.start.double(), item.start.double(), pairs, 2)
+        assert torch.allclose(user.propagate().double(), expected[0], atol=1e-6)
+        assert torch.allclose(item.propagate().double(), expected[1], atol=1e-6)
 
 
 def test_what_was_held_out_changes_no_bit_of_the_model():
@@ -205,19 +205,22 @@ def test_what_lies_past_the_users_own_items_is_found_that_plain_vectors_do_not_f
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"user": {"features": {"identity": None}}, "features": SHARED}, "no identity feature"),
         ({"item": {"features": SHARED}}, "0 on the user side and 2 on the item side"),
         ({"item": {"features": {"identity": {"graph_layers": 3}}}, "features": SHARED}, "2 on the user side and 3"),
         ({"features": {"identity": {"graph_layers": 2, "sparse": True}}}, "sparse cannot go with graph_layers"),
         ({"features": {"identity": {"graph_layers": -1}}}, "graph_layers"),
-        ({"features": SHARED, "training": {"optimizer": {"sparse": True}}}, "nothing sparse"),
-        ({"features": SHARED, "training": {"optimizer": {"max_norm": 1.0}}}, "nothing sparse and no row"),
+        ({"features": SHARED, "training": {"optimizer": {"sparse": True}}}, "no update is sparse"),
+        (
+            {"features": SHARED, "training": {"optimizer": {"max_norm": 1.0}}},
+            "no update is sparse or limited to some rows",
+        ),
     ],
 )
-def test_what_cannot_be_is_refused_with_a_sentence(changes, told):
-    with pytest.raises(ConfigError, match=told):
+def test_options_that_contradict_the_graph_are_refused(changes, message):
+    with pytest.raises(ConfigError, match=message):
         Recommender.from_config(small_config(**changes)).fit(small_dataset(), progress=False)
 
 

@@ -268,6 +268,3 @@ def _masked_mean(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     present = torch.stack([mask for _, mask in parts], 1)  # (batch, features)
     total = torch.where(present.unsqueeze(-1), vectors, 0.0).sum(1)
     return total / present.sum(1, keepdim=True).clamp(min=1), present.any(1)
-
-
-Model, Given = TowerScorer, PrecomputedVectors

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from anyrec.data.dataset import Dataset, Side
-from anyrec.data.ids import SIDES
+from anyrec.data.dataset import Dataset
+from anyrec.data.ids import SIDES, Side
 from anyrec.data.item_facts import FEWEST, MOST, indicators
 from anyrec.evaluation.list_metrics import Catalogue
 from anyrec.evaluation.measure import Measured

@@ -17,7 +17,7 @@ from anyrec.evaluation.statistics import Comparison, compare_paired
 from anyrec.model.fitted import FittedModel
 from anyrec.model.represent import ROWS_AT_A_TIME, tower_vectors
 from anyrec.model.scoring import score_blocks
-from anyrec.model.towers import Model, Tower
+from anyrec.model.towers import Tower, TowerScorer
 from anyrec.model.two_tower import TwoTowerModel
 
 MOST_USERS = 20_000
@@ -65,12 +65,12 @@ def _tokens(model: TwoTowerModel, side: Side, rows: np.ndarray) -> tuple[Tensor,
     return torch.cat([vectors for vectors, _ in parts]), torch.cat([present for _, present in parts])
 
 
-def _score(scorer: Model, users: np.ndarray, vectors: dict[Side, Tensor]) -> Callable[[np.ndarray], Tensor]:
+def _score(scorer: TowerScorer, users: np.ndarray, vectors: dict[Side, Tensor]) -> Callable[[np.ndarray], Tensor]:
     """users: (n,) the rows that vectors["user"] stands for, ascending."""
     return lambda rows: score_blocks(scorer, vectors["user"][np.searchsorted(users, rows)], vectors["item"])
 
 
-def _vectors(scorer: Model, side: Side, tokens: tuple[Tensor, Tensor], masked: int | None) -> Tensor:
+def _vectors(scorer: TowerScorer, side: Side, tokens: tuple[Tensor, Tensor], masked: int | None) -> Tensor:
     """What the interaction reads of each row, with one feature taken for absent."""
     vectors, present = tokens
     if masked is not None:

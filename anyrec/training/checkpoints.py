@@ -26,7 +26,7 @@ from anyrec.core.manifest import digest_of_tensors
 from anyrec.core.saved_files import damaged
 from anyrec.data.hashing import hash_values
 from anyrec.data.ids import Side
-from anyrec.model.towers import Columns, Model
+from anyrec.model.towers import Columns, TowerScorer
 from anyrec.training.optimizers import Optimizer
 from anyrec.training.samples import TrainingData
 from anyrec.training.weight_average import Average
@@ -170,7 +170,9 @@ def clear_checkpoints(run_dir: Path) -> None:
             shutil.rmtree(folder)
 
 
-def run_origin(model: Model, data: TrainingData, config: Config, tables: dict[str, str], bf16: bool) -> dict[str, Any]:
+def run_origin(
+    model: TowerScorer, data: TrainingData, config: Config, tables: dict[str, str], bf16: bool
+) -> dict[str, Any]:
     """Return everything that the result of training depends on, by a name for error messages; large values as hashes.
 
     Args:

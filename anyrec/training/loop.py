@@ -21,7 +21,7 @@ from anyrec.core.parallel import one_thread_elsewhere
 from anyrec.core.progress import progress_bar
 from anyrec.core.registry import Registry
 from anyrec.core.windows import Batch
-from anyrec.model.towers import Model
+from anyrec.model.towers import TowerScorer
 from anyrec.training.checkpoints import (
     FOLDER,
     Progress,
@@ -49,7 +49,7 @@ class TrainingResult:
 
 
 def train(
-    model: Model,
+    model: TowerScorer,
     data: TrainingData,
     config: Config,
     registry: Registry,
@@ -153,7 +153,7 @@ class Batches:
 
 
 def _keep_best(
-    state: Progress, metrics: dict[str, float], config: Config, model: Model, best: dict[str, Tensor] | None
+    state: Progress, metrics: dict[str, float], config: Config, model: TowerScorer, best: dict[str, Tensor] | None
 ) -> dict[str, Tensor] | None:
     name = config.training.metric
     if name not in metrics:

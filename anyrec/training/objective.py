@@ -15,7 +15,7 @@ from anyrec.core.registry import Registry
 from anyrec.core.windows import Batch, PackedSequences
 from anyrec.data.ids import Side
 from anyrec.data.positives import Positives
-from anyrec.model.towers import IDENTITY, Columns, Given, Model, Tower
+from anyrec.model.towers import IDENTITY, Columns, PrecomputedVectors, Tower, TowerScorer
 from anyrec.training.samples import Samples, TrainingData
 
 TABLE_CELLS = 1 << 22
@@ -40,7 +40,7 @@ class TrainingObjective:
     """
 
     def __init__(
-        self, model: Model, data: TrainingData, config: Config, registry: Registry, generator: torch.Generator
+        self, model: TowerScorer, data: TrainingData, config: Config, registry: Registry, generator: torch.Generator
     ):
         self.model, self.data, self.generator = model, data, generator
         self.ratio = config.negative_ratio
@@ -77,8 +77,8 @@ class TrainingObjective:
         weight = None if samples.weights is None else samples.weights[rows]
         drawn = None if self._is_blockwise() else self._negatives(users, items)
         with self.precision:
-            item_vectors, negative_vectors, given = self._items(items, drawn, batch)
-            user_vectors = self._users(users, given)
+            item_vectors, negative_vectors, histories = self._items(items, drawn, batch)
+            user_vectors = self._users(users, histories)
             if drawn is None:
                 main = self._over_catalogue(user_vectors, negative_vectors[0], users, items, weight)
             else:
@@ -184,13 +184,13 @@ class TrainingObjective:
         valid = torch.empty(len(users), self.data.num_items, dtype=torch.bool, device=users.device)
         return Negatives(every, self.positives.fill(users, valid, False, True), None)
 
-    def _users(self, users: Tensor, given: Given) -> Tensor:
-        """Represent users, (batch,) rows. given: their features that are made of item vectors."""
-        if given:
-            return self.model.represent("user", self.data.users, users, given=given)
+    def _users(self, users: Tensor, histories: PrecomputedVectors) -> Tensor:
+        """Represent users, (batch,) rows. histories: their features that are made of item vectors."""
+        if histories:
+            return self.model.represent("user", self.data.users, users, precomputed=histories)
         return encode(self.model, "user", self.data.users, users)
 
-    def _items(self, items: Tensor, drawn: Negatives | None, batch: Batch) -> tuple[Tensor, Tensor, Given]:
+    def _items(self, items: Tensor, drawn: Negatives | None, batch: Batch) -> tuple[Tensor, Tensor, PrecomputedVectors]:
         """Represent the items of a step, each distinct one once.
 
         Args:
@@ -223,7 +223,9 @@ class TrainingObjective:
         negatives = vectors[negative].view(*drawn.items.shape, *vectors.shape[1:])
         return vectors[positive], negatives, self._histories(batch, windows, vectors, distinct)
 
-    def _histories(self, batch: Batch, windows: PackedSequences | None, vectors: Tensor, rows: Tensor) -> Given:
+    def _histories(
+        self, batch: Batch, windows: PackedSequences | None, vectors: Tensor, rows: Tensor
+    ) -> PrecomputedVectors:
         """Compute the users' features that are made of item vectors, before each positive.
 
         Args:
@@ -318,7 +320,7 @@ class ExplicitNegatives:
         return self.items[place], counts > 0
 
 
-def encode(model: Model, side: Side, columns: Columns, rows: Tensor) -> Tensor:
+def encode(model: TowerScorer, side: Side, columns: Columns, rows: Tensor) -> Tensor:
     """Represent some rows of one side.
 
     If the side has features other than the id, each distinct row is encoded once.
@@ -338,7 +340,7 @@ def encode(model: Model, side: Side, columns: Columns, rows: Tensor) -> Tensor:
     return model.represent(side, columns, distinct).index_select(0, place)
 
 
-def score_groups(model: Model, users: Tensor, items: Tensor) -> Tensor:
+def score_groups(model: TowerScorer, users: Tensor, items: Tensor) -> Tensor:
     """Score users against the negatives of their groups.
 
     Args:

@@ -19,7 +19,7 @@ from anyrec.core.windows import SequencePacker
 from anyrec.data.dataset import Dataset
 from anyrec.data.histories import Events
 from anyrec.data.labels import Labels
-from anyrec.model.towers import Columns, Model
+from anyrec.model.towers import Columns, TowerScorer
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ WINDOW = 100
 
 
 def pack_events(
-    model: Model, users: Columns, events: Events, labels: Labels, config: Config, ordered: bool
+    model: TowerScorer, users: Columns, events: Events, labels: Labels, config: Config, ordered: bool
 ) -> SequencePacker:
     """Pack the training events into windows, as the features that read histories need them.
 
