@@ -17,6 +17,7 @@ import resource
 import subprocess
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ from anyrec.data.dataset import Dataset
 from anyrec.data.pairs import Pairs
 from anyrec.evaluation.held_out import rank_held_out
 from anyrec.evaluation.list_metrics import list_metrics
-from anyrec.evaluation.measure import catalogue_of
+from anyrec.evaluation.measure import catalogue_statistics
 from anyrec.evaluation.ranking import metrics_by_user, rank_targets
 from anyrec.recommender import Recommender
 
@@ -60,7 +61,7 @@ def compare(name, python):
     started = time.perf_counter()
     ranking = rank_held_out(recommender.model, "test", length=max(KS))
     print(f"{name}: {len(ranking.users)} users ranked in {time.perf_counter() - started:.2f} s", flush=True)
-    catalogue = catalogue_of(recommender.model)
+    catalogue = catalogue_statistics(recommender.model)
     whole, found = timed(ranking, catalogue)
     print(
         f"anyrec, all: {whole:.3f} s for {len(found)} figures; bar 3 s: {'met' if whole <= 3 else 'MISSED'}", flush=True
@@ -68,7 +69,7 @@ def compare(name, python):
     if not python:
         return
     # RecTools spends most of its time on diversity, so that it is compared without too; ours has calibration and Gini besides.
-    mine = {"all": whole, "without diversity": timed(ranking, catalogue._replace(traits=None))[0]}
+    mine = {"all": whole, "without diversity": timed(ranking, replace(catalogue, traits=None))[0]}
     peer = by_rectools(python, ranking, catalogue)
     for label, seconds in peer["seconds"].items():
         ratio = seconds / mine[label]

@@ -179,7 +179,7 @@ def test_a_threshold_may_be_given_and_one_chosen_on_the_measured_part_is_told(fi
     given_ = classify(fitted.model, "test", 0.25)
     assert (given_["threshold"], given_["threshold_from"]) == (0.25, "given")
     same = classify(fitted.model, "validation")
-    assert "too good" in same["notes"][0]
+    assert "too optimistic" in same["notes"][0]
     assert same["f1"] >= classify(fitted.model, "validation", 0.25)["f1"]
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import astuple
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -60,7 +61,7 @@ def test_figures_differences_and_order_are_those_of_the_users(measured):
     assert [run.behind for run in found.runs] == [None, *behind.values()]
     for run in found.runs:
         told = json.loads((measured[run.name] / "evaluation" / "evaluation.json").read_text())["metrics"]["model"]
-        assert run.main == pytest.approx(intervals({"": values[run.name]})[""], abs=1e-12)
+        assert astuple(run.main) == pytest.approx(astuple(intervals({"": values[run.name]})[""]), abs=1e-12)
         assert run.main.mean == pytest.approx(told["ndcg@10"], abs=1e-12)
         assert list(run.metrics) == ["recall@10", "precision@10", "hit_rate@10", "map@10", "mrr@10", "auc"]
         assert run.metrics == pytest.approx({name: told[name] for name in run.metrics}, abs=1e-12)

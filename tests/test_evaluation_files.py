@@ -92,7 +92,7 @@ def test_labelled_pairs_give_classification(fitted, loaded, write):
     loaded.config.evaluation.repeats = "miss"
     assert found["auc"] == pytest.approx(metrics.roc_auc_score(labels, scores), abs=1e-12)
     assert found["f1"] == pytest.approx(metrics.f1_score(labels, scores >= found["threshold"]), abs=1e-12)
-    assert found["threshold_from"] == "this file" and "too good" in found["notes"][0]
+    assert found["threshold_from"] == "this file" and "too optimistic" in found["notes"][0]
     chosen = evaluate_file(fitted.model, write(rows))
     assert chosen["threshold_from"] == "validation" and chosen["threshold"] != found["threshold"]
     given = evaluate_file(loaded.model, write(rows), threshold=0.5)
@@ -141,7 +141,7 @@ def test_ids_of_text_are_matched_by_whole_numbers_too(write):
         ("3", "expected a list or an object"),
         ("{", "not valid JSON"),
         ("", "this file is empty"),
-        ('{"user_data": []}', "this is a data set"),
+        ('{"user_data": []}', "this is a dataset"),
         ("[[1, 2]]", "/0: expected [user, item, label]; found [1, 2]"),
         ("[[1, 2, 1], 7]", "/1: expected [user, item, label]; found 7"),
         ("[[1, 2, 3]]", "/0/2: a label is 0 or 1; found 3"),

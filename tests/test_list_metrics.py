@@ -1,6 +1,7 @@
 """Every metric of lists against a float64 loop over its definition."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from anyrec.data.pairs import Pairs
-from anyrec.evaluation.list_metrics import Catalogue, gini, list_metrics
+from anyrec.evaluation.list_metrics import CatalogueStatistics, gini, list_metrics
 from anyrec.evaluation.ranking import Ranking
 
 
@@ -41,7 +42,7 @@ class Case:
         users = np.repeat(np.arange(len(self.history)), [len(row) for row in self.history])
         pairs = Pairs.of(users, np.concatenate(self.history), len(self.history))
         traits = sparse.csr_matrix(self.traits)
-        return Catalogue(np.array(self.counts), len(self.history), self.rankable, traits, pairs)
+        return CatalogueStatistics(np.array(self.counts), len(self.history), self.rankable, traits, pairs)
 
 
 def by_loop(case, k):
@@ -116,7 +117,7 @@ def test_metrics_of_lists_equal_a_loop_over_their_definitions(seed, k):
 
 def test_without_categories_nothing_is_said_of_diversity_or_calibration():
     case = Case(1)
-    found = list_metrics(case.ranking(), case.catalogue()._replace(traits=None), [3])
+    found = list_metrics(case.ranking(), replace(case.catalogue(), traits=None), [3])
     assert found.keys() == {"novelty@3", "popularity@3", "serendipity@3", "coverage@3", "gini@3"}
 
 

@@ -11,7 +11,7 @@ import pytest
 from scipy import sparse
 
 from anyrec.data.pairs import Pairs
-from anyrec.evaluation.list_metrics import Catalogue, list_metrics
+from anyrec.evaluation.list_metrics import CatalogueStatistics, list_metrics
 from anyrec.evaluation.ranking import METRICS, Ranking, metrics_by_user
 
 HERE = Path(__file__).parent
@@ -38,7 +38,7 @@ def ranking():
 
 def catalogue():
     users, items = flat(CASE["history"])
-    return Catalogue(
+    return CatalogueStatistics(
         counts=np.bincount(items, minlength=CASE["num_items"]),
         num_users=len(CASE["history"]),
         rankable=np.ones(CASE["num_items"], bool),

@@ -27,7 +27,7 @@ from anyrec.data.formats.write_json import write_json
 from anyrec.data.item_facts import category_feature
 from anyrec.data.synthetic.generate import generate
 from anyrec.evaluation.held_out import rank_held_out
-from anyrec.evaluation.measure import catalogue_of, measure
+from anyrec.evaluation.measure import catalogue_statistics, measure
 from anyrec.evaluation.ranking import metrics_by_user, ranking_metrics
 from anyrec.evaluation.statistics import Interval, intervals
 from anyrec.recommender import Recommender
@@ -145,7 +145,7 @@ def test_a_model_of_shuffled_labels_is_said_to_have_learned_nothing_and_one_of_t
     told_first = first_paragraph((folder / "report.md").read_text())
     assert told_first == f"**{verdict(found)}**"
     assert "learned nothing" not in told_first
-    assert found.compared["popularity"].difference > 0.2 and found.compared["popularity"].sure
+    assert found.compared["popularity"].difference > 0.2 and found.compared["popularity"].significant
     blind = studied(tower(), shuffled(planted("occupation")))
     assert "**The model learned nothing about who likes what" in verdict(blind)
     assert f"{blind.baselines['popularity'].mean('ndcg@10'):.4f}" in verdict(blind)
@@ -165,7 +165,7 @@ def test_a_model_that_beats_all_baselines_is_said_to(undrawn):
         tower(features={"temporal": None, "text": None, "identity": None}), planted("occupation", "location")
     )
     best = max(found.baselines, key=lambda name: found.baselines[name].by_user["ndcg@10"].mean())
-    assert found.best_baseline == best and found.compared[best].sure
+    assert found.best_baseline == best and found.compared[best].significant
     assert f"That is better than every baseline: the best baseline, {best}, reaches" in verdict(found)
     blocks = sections(found, found.recommender.dataset.root)[0].blocks
     assert not [block for block in blocks if isinstance(block, Text) and block.text.startswith("To use")]
@@ -471,8 +471,8 @@ def test_what_was_planted_is_worth_the_most_and_noise_is_not_sure(told):
     found, _ = told
     order = sorted(found.worth, key=lambda name: -found.worth[name].difference)
     assert set(order[:2]) == {"user categorical.occupation", "item categorical.category"}
-    assert all(found.worth[name].sure and found.worth[name].difference > 0.2 for name in order[:2])
-    assert not found.worth["user continuous.noise"].sure
+    assert all(found.worth[name].significant and found.worth[name].difference > 0.2 for name in order[:2])
+    assert not found.worth["user continuous.noise"].significant
     assert set(order) == {
         f"{side} {name}" for side in ("user", "item") for name in found.recommender.model.columns[side]
     }
@@ -485,7 +485,7 @@ def test_masking_a_feature_equals_leaving_its_column_empty(interaction):
         interaction={"type": interaction}, training={"epochs": 1, "batch_size": 128, "patience": None}
     )
     recommender = fit({**config, "evaluation": {"k": [5, 10]}})
-    whole = measure(recommender.model, "test", catalogue_of(recommender.model), "model")
+    whole = measure(recommender.model, "test", catalogue_statistics(recommender.model), "model")
     worth = feature_worth(recommender.model, "test", whole, "ndcg@10")
     for side, features in recommender.model.columns.items():
         for name in features:
@@ -506,7 +506,10 @@ def test_features_averaged_into_one_are_masked_as_one():
     data = planted("occupation")
     recommender = fit(tower(features=features, training={"epochs": 1}), data)
     worth = feature_worth(
-        recommender.model, "test", measure(recommender.model, "test", catalogue_of(recommender.model), ""), "ndcg@10"
+        recommender.model,
+        "test",
+        measure(recommender.model, "test", catalogue_statistics(recommender.model), ""),
+        "ndcg@10",
     )
     assert "user categorical" in worth and "user categorical.occupation" not in worth
 
@@ -601,7 +604,7 @@ def test_an_item_that_the_model_never_trained_on_is_cold():
 
 def parts_of(data):
     recommender = fit(classical("popularity"), data)
-    catalogue = catalogue_of(recommender.model)
+    catalogue = catalogue_statistics(recommender.model)
     return slices(recommender.dataset, catalogue, [measure(recommender.model, "test", catalogue, "model")], "ndcg@10")
 
 
@@ -748,7 +751,7 @@ def priced(seed=0):
 
 def test_correlations_find_a_planted_number_and_not_noise():
     recommender = fit(classical("ease"), priced())
-    catalogue = catalogue_of(recommender.model)
+    catalogue = catalogue_statistics(recommender.model)
     found = correlations(recommender.model, measure(recommender.model, "test", catalogue, "model"), catalogue)
     assert found[0].feature == "item continuous.price" and found[0].r < -0.5 and found[0].corrected < 0.001
     assert {one.feature: one for one in found}["item continuous.noise"].corrected > 0.05
@@ -758,7 +761,7 @@ def test_correlations_find_a_planted_number_and_not_noise():
 def test_a_correlation_is_of_the_mean_score_when_each_users_scores_are_standardised():
     recommender = fit(classical("ease"), priced())
     data = recommender.dataset
-    catalogue = catalogue_of(recommender.model)
+    catalogue = catalogue_statistics(recommender.model)
     whole = measure(recommender.model, "test", catalogue, "model")
     found = {one.feature: one for one in correlations(recommender.model, whole, catalogue)}
     users = sorted(set(data.user_rows[recommender.model.split.test].tolist()))

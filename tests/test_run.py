@@ -24,7 +24,7 @@ from anyrec.core.errors import InputError, ModelError, OutputError
 from anyrec.core.files import exclusive
 from anyrec.core.load_config import load_config
 from anyrec.data.formats.write_json import write_json
-from anyrec.evaluation.measure import Measured
+from anyrec.evaluation.measure import EvaluationResult
 from anyrec.recommender import Recommender
 from anyrec.report.compare import compare_runs
 from anyrec.retrieval.model_index import item_index
@@ -132,7 +132,9 @@ def test_a_metric_that_only_one_part_has_is_left_blank_in_the_card_and_the_table
 
 
 def test_the_mean_of_a_metric_that_no_user_has_is_not_a_number_and_no_warning():
-    measured = Measured("m", cast(Any, None), {"auc": np.full(2, np.nan), "mrr": np.array([1, np.nan])}, {}, 0.0)
+    measured = EvaluationResult(
+        "m", cast(Any, None), {"auc": np.full(2, np.nan), "mrr": np.array([1, np.nan])}, {}, 0.0
+    )
     with warnings.catch_warnings(action="error"):
         assert np.isnan(measured.mean("auc")) and measured.mean("mrr") == 1
 

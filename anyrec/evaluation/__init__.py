@@ -1,6 +1,17 @@
-"""How good the lists are, against what, for whom and why: from `ranking` (metrics over the whole catalogue) to `report`."""
+"""Layer 3: metrics of ranked lists and of scored pairs, computed on held-out interactions.
+
+Modules:
+    ranking: rank of each held-out item among all candidates; accuracy metrics from these ranks.
+    list_metrics: coverage, novelty, diversity, serendipity, popularity and calibration of the recommended lists.
+    held_out: the targets of a split part, and their ranking by a fitted model.
+    measure: all metrics of one model on one split part, per user.
+    repeats: metrics of targets that their user interacted with before, separate from the other targets.
+    classification: metrics of labelled pairs at one score threshold.
+    truth_files: metrics on a file of labelled pairs or of each user's true items.
+    statistics: bootstrap intervals, paired comparisons and correlations.
+"""
 
 
 def sampled(samples: int) -> str:
-    """What stands wherever such figures are printed."""
+    """Return the note that is printed wherever sampled metrics are printed."""
     return f"Sampled: not comparable. Each held-out item was ranked among {samples:,} random items only."

@@ -1,9 +1,10 @@
-"""A fitted model on the part of its data that was held out."""
+"""The held-out targets of a split part, and their ranking by a fitted model."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,22 +20,26 @@ from anyrec.model.scoring import score_blocks
 Repeats = Literal["miss", "drop", "include_seen"]
 
 
-class HeldOut(NamedTuple):
-    """What a part of the split asks of any model.
+@dataclass(frozen=True)
+class HeldOut:
+    """The targets of a split part. They do not depend on the model that is evaluated.
 
-    targets: what each user is tested on. known: what each user had before. rankable: (items,) bool.
-    exclude_seen: whether lists leave out `known`, so that a target among it cannot be listed.
+    Attributes:
+        targets: The held-out items of each user.
+        seen: The items that each user interacted with before the part.
+        rankable: (items,) bool, the candidates.
+        exclude_seen: Whether lists exclude `seen`. If so, a target among them cannot be listed.
     """
 
     targets: Pairs
-    known: Pairs
+    seen: Pairs
     rankable: np.ndarray
     exclude_seen: bool = True
 
     @property
     def repeated(self) -> np.ndarray:
-        """(targets,) bool: targets that their user had before."""
-        return self.known.contains(self.targets.owners(), self.targets.items)
+        """(targets,) bool: targets that their user interacted with before the part."""
+        return self.seen.contains(self.targets.owners(), self.targets.items)
 
     @property
     def listable(self) -> np.ndarray:
@@ -46,13 +51,13 @@ class HeldOut(NamedTuple):
 def held_out(
     model: FittedModel, part: Part, users: np.ndarray | None = None, repeats: Repeats | None = None
 ) -> HeldOut:
-    """Return one part of the model's split; the same for every model that is measured on it.
+    """Return the targets of one part of the model's split.
 
     Args:
         model: A model with its data.
-        part: The part.
-        users: The only user rows to test; by default all.
-        repeats: How targets that their user had before are counted; by default `evaluation.repeats`.
+        part: The split part.
+        users: Rows of the users to evaluate; by default all.
+        repeats: How repeated targets are counted; by default `evaluation.repeats`.
 
     Raises:
         ModelError: If the model was loaded without its data.
@@ -67,14 +72,18 @@ def held_out(
 
 
 def apply_repeats(held: HeldOut, repeats: Repeats) -> HeldOut:
-    """`miss`: lists leave out what was had before. `drop`: so do the targets. `include_seen`: neither."""
+    """Apply the rule for repeated targets.
+
+    `miss`: lists exclude seen items, so repeated targets are misses. `drop`: lists exclude seen items, and repeated
+    targets are removed. `include_seen`: lists contain seen items, and repeated targets are ranked.
+    """
     if repeats == "drop":
-        held = held._replace(targets=held.targets.where(~held.repeated))
-    return held._replace(exclude_seen=repeats != "include_seen")
+        held = replace(held, targets=held.targets.where(~held.repeated))
+    return replace(held, exclude_seen=repeats != "include_seen")
 
 
 def rankable_items(model: FittedModel) -> np.ndarray:
-    """(items,) bool, by `evaluation.candidates`: all, or those that occur in an interaction."""
+    """Return (items,) bool, the candidates by `evaluation.candidates`: all items, or those with an interaction."""
     number = len(model.dataset.items)
     if model.config.evaluation.candidates == "all":
         return np.ones(number, bool)
@@ -82,13 +91,26 @@ def rankable_items(model: FittedModel) -> np.ndarray:
 
 
 def rank_held_out(model: FittedModel, part: Part, *, length: int | None = None, held: HeldOut | None = None) -> Ranking:
-    """Where the model ranks one part of the split. held: that part, where it is at hand; length: as for `rank_pairs`."""
+    """Rank the targets of a split part with the model as it was before that part.
+
+    Args:
+        model: A model with its data.
+        part: The split part.
+        length: Length of the lists, as in `rank_pairs`.
+        held: The targets, if the caller computed them already.
+    """
     held = held or held_out(model, part)
     return rank_state(model.before(part), held, length)
 
 
 def rank_state(state: FittedModel, held: HeldOut, length: int | None = None) -> Ranking:
-    """Rank the targets with a model as it is. state: as `FittedModel.before` returns it; length: as for `rank_pairs`."""
+    """Rank the targets with a model as it is.
+
+    Args:
+        state: A model as `FittedModel.before` returns it.
+        held: The targets.
+        length: Length of the lists, as in `rank_pairs`.
+    """
     with torch.inference_mode():
         items = state.representations("item")
         return rank_pairs(
@@ -99,12 +121,19 @@ def rank_state(state: FittedModel, held: HeldOut, length: int | None = None) -> 
 def rank_pairs(
     model: FittedModel, held: HeldOut, score: Callable[[np.ndarray], Tensor], length: int | None = None
 ) -> Ranking:
-    """`rank_targets` as the config would have it; lists are as long as its greatest k, or `length`."""
+    """Call `rank_targets` with the options of the config.
+
+    Args:
+        model: The model whose config is used.
+        held: The targets.
+        score: As for `rank_targets`.
+        length: Length of the lists; by default the greatest k of `evaluation.k`.
+    """
     config = model.config
     return rank_targets(
         score,
         held.targets,
-        held.known if held.exclude_seen else None,
+        held.seen if held.exclude_seen else None,
         held.rankable,
         length=length or max(config.evaluation.k),
         batch_size=config.evaluation.batch_size,
@@ -114,7 +143,11 @@ def rank_pairs(
 
 
 def refuse_refitted(model: FittedModel, part: Part) -> None:
-    """Raises ModelError for the validation part of a model that has learned from it."""
+    """Raise an error for the validation part of a model that was refitted on it.
+
+    Raises:
+        ModelError: If the model was trained on the validation part (`training.refit`).
+    """
     if part != "validation" or not model.refitted:
         return
     before = model.before_refit or {}

@@ -1,9 +1,9 @@
-"""What the lists are like, apart from being right: coverage, novelty, diversity, serendipity, popularity, balance."""
+"""Metrics of the recommended lists other than accuracy: coverage, novelty, diversity, serendipity, calibration."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
@@ -12,15 +12,21 @@ from anyrec.data.pairs import Pairs
 from anyrec.evaluation.ranking import Ranking
 
 BLOCK = 4096
+"""Users computed at once."""
 SMOOTHING = 0.01
-"""Share of the user's own mix that is blended into the list's for calibration, as in Steck (2018)."""
+"""Weight of the user's own category distribution in the smoothed distribution of the list (Steck, 2018)."""
 
 
-class Catalogue(NamedTuple):
-    """What is known of users and items from training.
+@dataclass(frozen=True)
+class CatalogueStatistics:
+    """Statistics of the training interactions that list metrics are computed from.
 
-    counts: (items,) how many users had each. num_users: users in training. rankable: (items,) bool.
-    traits: (items, traits) csr_matrix of each item's categories, or None. history: each user's training items.
+    Attributes:
+        counts: (items,) number of users who interacted with each item.
+        num_users: Number of users with a training interaction.
+        rankable: (items,) bool, the candidates.
+        traits: (items, categories) csr_matrix, 1 where an item has a category; None without a category feature.
+        history: Training items of each user.
     """
 
     counts: np.ndarray
@@ -30,19 +36,35 @@ class Catalogue(NamedTuple):
     history: Pairs
 
 
-def list_metrics(ranking: Ranking, catalogue: Catalogue, ks: Sequence[int]) -> dict[str, np.ndarray | float]:
-    """Of each user's k best items. Figures of users are (users,) arrays, those of the whole are floats.
+def list_metrics(ranking: Ranking, catalogue: CatalogueStatistics, ks: Sequence[int]) -> dict[str, np.ndarray | float]:
+    """Compute the list metrics of each user's k best items.
 
-    With n items in a user's list (k, or fewer where fewer could be ranked); an item nobody had counts as had by one:
-    novelty@k: mean of -log2(users who had the item / users).
-    popularity@k: mean number of users who had the item.
-    serendipity@k: 1/k sum over hits of max(0, (N + 1 - place) / N - (N + 1 - popularity rank) / N), N the ranked items
-        (after RecTools, which ranks equals alike and divides by the list's length); items equally popular are ranked by row.
-    diversity@k: mean over pairs in the list of 1 - cosine of their categories; not a number with fewer than two items.
-    calibration@k: Kullback-Leibler divergence of the user's mix of categories from the list's, the latter blended with 1% of
-        the former (Steck, 2018), natural logarithm; 0 is perfect; not a number without a history or categories.
-    coverage@k: share of the ranked items that stand in some list. gini@k: of how often each ranked item stands in a
-        list, 0 all alike, 1 one item only: sum((2 i - N - 1) x_i) / (N sum(x)), x ascending.
+    n is the number of items in a user's list: k, or fewer if fewer items could be ranked. N is the number of rankable
+    items. An item that no user interacted with counts as an item of one user.
+
+    novelty@k: mean of -log2(users of the item / users).
+    popularity@k: mean number of users of the item.
+    serendipity@k: 1/k sum over hits of max(0, (N + 1 - place) / N - (N + 1 - popularity rank) / N). Equally popular
+        items are ranked by row. RecTools gives them the same rank and divides by n.
+    diversity@k: mean over pairs in the list of 1 - cosine of their categories; nan with fewer than two items.
+    calibration@k: Kullback-Leibler divergence of the category distribution of the user's history from that of the
+        list, with the latter smoothed with 1% of the former (Steck, 2018), natural logarithm. 0 is the same
+        distribution; nan without a history or categories.
+    coverage@k: number of rankable items in at least one list / N.
+    gini@k: Gini coefficient of the number of lists that each rankable item is in: sum((2 i - N - 1) x_i) / (N sum(x)),
+        x ascending. 0: all items equally often; towards 1: a single item.
+
+    Args:
+        ranking: The lists and the held-out items.
+        catalogue: Statistics of the training interactions.
+        ks: Cut-offs.
+
+    Returns:
+        By name, as `novelty@10`: (users,) float64 for metrics of each user, in the order of `ranking.users`; a float
+        for coverage and gini.
+
+    References:
+        H. Steck, Calibrated recommendations, RecSys 2018.
     """
     found: dict[str, np.ndarray | float] = {}
     counts = np.maximum(catalogue.counts, 1)
@@ -52,12 +74,15 @@ def list_metrics(ranking: Ranking, catalogue: Catalogue, ks: Sequence[int]) -> d
     for k in ks:
         lists = ranking.lists[:, :k]
         length = np.maximum((lists >= 0).sum(1), 1)
+        # -1, past the end of a list, is the appended 0.0
         found[f"novelty@{k}"] = surprise[lists].sum(1) / length
         found[f"popularity@{k}"] = popular[lists].sum(1) / length
         found[f"serendipity@{k}"] = unexpected[:, :k].sum(1) / k
         if catalogue.traits is not None:
             found[f"diversity@{k}"] = _diversity(lists, catalogue.traits, len(counts))
-            found[f"calibration@{k}"] = _calibration(ranking.users, lists, catalogue)
+            found[f"calibration@{k}"] = _calibration(
+                ranking.users, lists, catalogue.history, catalogue.traits, len(counts)
+            )
         shown = np.bincount(lists[lists >= 0], minlength=len(catalogue.rankable))[catalogue.rankable]
         found[f"coverage@{k}"] = float((shown > 0).mean()) if len(shown) else 0.0
         found[f"gini@{k}"] = gini(shown)
@@ -65,22 +90,22 @@ def list_metrics(ranking: Ranking, catalogue: Catalogue, ks: Sequence[int]) -> d
 
 
 def gini(counts: np.ndarray) -> float:
-    """Gini coefficient of non-negative numbers; 0 where all are zero."""
+    """Return the Gini coefficient of non-negative numbers, (n,); 0 if all are zero."""
     ordered = np.sort(counts.astype(float))
     total, n = ordered.sum(), len(ordered)
     return float(((2 * np.arange(1, n + 1) - n - 1) * ordered).sum() / (n * total)) if total else 0.0
 
 
 def _hits(ranking: Ranking) -> np.ndarray:
-    """(users, length) bool: whether each listed item was held out for that user."""
+    """(users, length) bool: whether each listed item is a held-out item of that user."""
     lists = ranking.lists
     width = int(max(lists.max(initial=0), ranking.items.max(initial=0))) + 2
     wanted = np.searchsorted(ranking.users, ranking.targets) * width + ranking.items
     return np.isin(np.arange(len(lists))[:, None] * width + lists, wanted) & (lists >= 0)
 
 
-def _unexpected(ranking: Ranking, catalogue: Catalogue) -> np.ndarray:
-    """(users, length) how much higher each item stands in the list than popularity would have it."""
+def _unexpected(ranking: Ranking, catalogue: CatalogueStatistics) -> np.ndarray:
+    """(users, length) max(0, popularity rank - place in the list) / N of each listed item."""
     number = max(1, int(catalogue.rankable.sum()))
     order = np.lexsort((np.arange(len(catalogue.counts)), -catalogue.counts, ~catalogue.rankable))
     rank = np.empty(len(order) + 1)
@@ -106,39 +131,43 @@ def _diversity(lists: np.ndarray, traits: sparse.csr_matrix, items: int) -> np.n
         return np.where(pairs > 0, 1 - (squares - own) / 2 / pairs, np.nan)
 
 
-def _calibration(users: np.ndarray, lists: np.ndarray, catalogue: Catalogue) -> np.ndarray:
-    assert catalogue.traits is not None
+def _calibration(
+    users: np.ndarray, lists: np.ndarray, history: Pairs, traits: sparse.csr_matrix, items: int
+) -> np.ndarray:
+    """(users,) sum over categories of p ln(p / (0.99 q + 0.01 p)), p of the history and q of the list."""
     found = np.empty(len(users))
-    shares, items = _shares(catalogue.traits), len(catalogue.counts)
+    shares = _shares(traits)
     for start in range(0, len(users), BLOCK):
-        part = slice(start, start + BLOCK)
-        rows, had_items = catalogue.history.take(users[part])
-        size = len(users[part])
-        had = sparse.csr_matrix((np.ones(len(rows)), (rows, had_items)), (size, items)) @ shares
-        got = _membership(lists[part], items) @ shares
-        had, got = _mix(had.toarray()), _mix(got.toarray())
-        blended = (1 - SMOOTHING) * got + SMOOTHING * had
+        block = slice(start, start + BLOCK)
+        rows, columns = history.take(users[block])
+        size = len(users[block])
+        own = sparse.csr_matrix((np.ones(len(rows)), (rows, columns)), (size, items)) @ shares
+        listed = _membership(lists[block], items) @ shares
+        p, q = _mix(own.toarray()), _mix(listed.toarray())
+        smoothed = (1 - SMOOTHING) * q + SMOOTHING * p
         with np.errstate(divide="ignore", invalid="ignore"):
-            divergence = np.where(had > 0, had * np.log(had / blended), 0.0).sum(1)
-        found[part] = np.where((had.sum(1) > 0) & (got.sum(1) > 0), divergence, np.nan)
+            divergence = np.where(p > 0, p * np.log(p / smoothed), 0.0).sum(1)
+        found[block] = np.where((p.sum(1) > 0) & (q.sum(1) > 0), divergence, np.nan)
     return found
 
 
 def _membership(lists: np.ndarray, items: int) -> sparse.csr_matrix:
-    """(users, items) 1 where listed."""
+    """(users, items) csr_matrix, 1 where an item is in the user's list."""
     rows, places = np.nonzero(lists >= 0)
     return sparse.csr_matrix((np.ones(len(rows)), (rows, lists[rows, places])), (len(lists), items))
 
 
 def _unit(traits: sparse.csr_matrix) -> sparse.csr_matrix:
+    """Scale each row to norm 1; a row of zeros stays zero."""
     norm = np.sqrt(np.asarray(traits.multiply(traits).sum(1)).ravel())
     return sparse.diags(1 / np.maximum(norm, 1e-12)) @ traits
 
 
 def _shares(traits: sparse.csr_matrix) -> sparse.csr_matrix:
-    """Each item's one unit of attention, shared among its categories."""
+    """Divide each item's weight of 1 equally among its categories."""
     return sparse.diags(1 / np.maximum(np.asarray(traits.sum(1)).ravel(), 1e-12)) @ traits
 
 
 def _mix(weights: np.ndarray) -> np.ndarray:
+    """Scale each row to sum 1; a row of zeros stays zero."""
     return weights / np.maximum(weights.sum(1, keepdims=True), 1e-12)

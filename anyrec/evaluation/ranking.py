@@ -1,4 +1,4 @@
-"""Ranking metrics over the whole catalogue, from the rank of every held-out item."""
+"""Rank of each held-out item among all candidates, and the accuracy metrics computed from these ranks."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from anyrec.model.scoring import top_k
 METRICS = ("ndcg", "recall", "precision", "hit_rate", "map", "mrr")
 LOWEST = torch.finfo(torch.float32).min
 CELLS = 8_000_000
-"""Scores held at once: 32 MB, about the largest block that glibc keeps when it is freed. Twice as many took half as long again
-(benchmarks/evaluation.py --simulate), spent on clearing fresh pages."""
+"""Scores in memory at once: 32 MB, about the largest block that glibc keeps when it is freed. Twice this number took
+1.5 times as long (benchmarks/evaluation.py --simulate), because new pages had to be cleared."""
 FIRST_USERS = 16
-"""Scored at first, to learn how many items there are, and so how many users fit in CELLS."""
+"""Users in the first block. Its scores show the number of items, and so how many users fit in CELLS."""
 
 
 class Ranking(NamedTuple):
-    """Where a model ranks what was held out, and what it would have shown instead.
+    """Ranks of the held-out items, and the lists.
 
-    targets: (targets,) rows of users, ascending; items: (targets,) their held-out items; ranks: (targets,) from 1,
-    halves where scores tie, infinite where an item was not ranked (a miss). users: (users,) the rows of those with a target,
-    ascending; lists: (users, length) rows of the best items, best first, -1 past the end; candidates: (users,) the number of
-    ranked items, 0 where only lists are known.
+    targets: (targets,) user rows, ascending. items: (targets,) their held-out items. ranks: (targets,) from 1; half
+    ranks for equal scores; infinite for an item that was not ranked (a miss). users: (users,) rows of the users with a
+    target, ascending. lists: (users, length) rows of the best items, best first, -1 past the end. candidates: (users,)
+    number of ranked items, 0 if only lists are known.
     """
 
     targets: np.ndarray
@@ -39,7 +39,7 @@ class Ranking(NamedTuple):
     candidates: np.ndarray
 
     def only(self, kept: np.ndarray) -> Ranking:
-        """The ranking of some of the held-out items. kept: (targets,) bool."""
+        """Return the ranking of the held-out items for which `kept: (targets,)` is true."""
         users = np.unique(self.targets[kept])
         place = np.searchsorted(self.users, users)
         items, ranks = self.items[kept], self.ranks[kept]
@@ -57,23 +57,26 @@ def rank_targets(
     sample: int | None = None,
     seed: int = 0,
 ) -> Ranking:
-    """Rank every held-out item among all items that its user may be shown, a block of users at a time.
+    """Rank each held-out item among the candidates of its user, one block of users at a time.
+
+    An item with the same score as the target counts half a rank. In the lists, the lower row of equal scores is first.
+    A score that is nan is ranked last.
 
     Args:
-        score: rows of users (batch,) -> (batch, items) scores, which are overwritten.
-        exclude: pairs that lists leave out (what the user had before). A target among them is not ranked either: a list
-            cannot contain it, so its rank is infinite.
-        rankable: (items,) bool, the items that targets are ranked among; a target is always ranked if it is not excluded.
-        length: of the lists.
-        batch_size: users scored at a time; fewer if the catalogue is large, so that memory stays bounded.
-        sample: rank among this many items, drawn evenly for each user. Sampled metrics are not comparable with others.
-
-    An item that scores the same as the target counts half a place; in the lists the lower row comes first. A score that is
-    not a number ranks last.
+        score: Function of user rows (batch,) that returns (batch, items) scores, which are overwritten.
+        targets: Held-out items of each user.
+        exclude: Pairs that lists exclude (items that the user interacted with before). A target among them is not
+            ranked: a list cannot contain it, so its rank is infinite.
+        rankable: (items,) bool, the candidates; a target that is not excluded is always ranked.
+        length: Length of the lists.
+        batch_size: Users scored at a time; fewer for a large catalogue, so that memory stays bounded.
+        sample: Rank among this many items, drawn uniformly for each user. Sampled metrics are not comparable with
+            metrics over all items.
+        seed: Seed of the sample.
     """
     users = np.flatnonzero(targets.counts())
     places, items = targets.take(users)
-    # Filled in place: small arrays kept from each block would lie among the large ones that are freed, and memory would grow.
+    # Filled in place: small arrays kept from each block would fragment the memory that the large ones free.
     ranks, lists = np.empty(len(items)), np.full((len(users), length), -1)
     candidates = np.empty(len(users), np.int64)
     generator = torch.Generator().manual_seed(seed)
@@ -102,35 +105,49 @@ def rank_targets(
 
 
 def _keep_sample(scores: Tensor, sample: int, generator: torch.Generator) -> None:
-    """Bar all of each row but `sample` items drawn evenly, without replacement, from those that it may rank."""
+    """Mask each row except `sample` candidates, drawn uniformly without replacement. scores: (batch, items)."""
     draws = torch.rand(scores.shape, generator=generator).to(scores.device).masked_fill_(scores == -torch.inf, 2.0)
     cut = draws.kthvalue(min(sample, scores.shape[1]), dim=1, keepdim=True).values
     scores.masked_fill_(draws > cut, -torch.inf)
 
 
 def _trues(mask: Tensor) -> Tensor:
-    """mask: (rows, columns) -> (rows,) how many of each row are true; torch takes ten times as long on a CPU as numpy."""
+    """Return (rows,) number of true values of each row of `mask: (rows, columns)`.
+
+    On a CPU, numpy is ten times as fast as torch.
+    """
     if mask.device.type == "cpu":
         return torch.tensor([np.count_nonzero(row) for row in mask.numpy()])
     return mask.sum(1)
 
 
 def metrics_by_user(ranking: Ranking, ks: Sequence[int]) -> dict[str, np.ndarray]:
-    """Each metric at each k as {"ndcg@10": (users,)}, in the order of `ranking.users`.
+    """Compute each accuracy metric at each k.
 
-    With m held-out items and those of rank <= k the hits: recall = hits / m; precision = hits / k; hit_rate = 1 if any
-    hit; mrr = 1 / (best rank) if it is a hit; ndcg = sum of 1 / log2(rank + 1) over hits, divided by its greatest
-    possible value (min(m, k) hits at the top); map = sum over hits of (hits at or above it / its rank), divided by
-    min(m, k). A held-out item that was not ranked counts in m and is never a hit. auc (no k): the share of (ranked held-out
-    item, other candidate) pairs in the right order, a tie counting half; not a number if no held-out item was ranked, if
-    nothing else was, or if only lists are known.
+    m is the number of held-out items of a user; those of rank <= k are hits:
+    recall = hits / m.
+    precision = hits / k.
+    hit_rate = 1 if there is a hit, else 0.
+    mrr = 1 / (best rank) if that is a hit, else 0.
+    ndcg = sum of 1 / log2(rank + 1) over hits, divided by its greatest possible value (min(m, k) hits at the top).
+    map = sum over hits of (hits at this rank or better / rank), divided by min(m, k).
+    auc (no k) = fraction of (ranked held-out item, other candidate) pairs in the right order, a tie counting half; nan
+        if no held-out item was ranked, if no other item was, or if only lists are known.
+    A held-out item that was not ranked counts in m and is never a hit.
+
+    Args:
+        ranking: Ranks of the held-out items.
+        ks: Cut-offs.
+
+    Returns:
+        By name, as `ndcg@10`: (users,) float64 in the order of `ranking.users`.
     """
     if not len(ranking.users):
         return {}
     order = np.lexsort((ranking.ranks, ranking.targets))
     ranks = ranking.ranks[order]
     group = np.searchsorted(ranking.users, ranking.targets[order])
-    ranks = _part_ties(ranks, group)
+    ranks = _separate_ties(ranks, group)
     count = np.bincount(group, minlength=len(ranking.users))
     place = np.arange(len(ranks)) - np.repeat(np.cumsum(count) - count, count) + 1
     gains = 1 / np.log2(ranks + 1)
@@ -150,7 +167,7 @@ def metrics_by_user(ranking: Ranking, ks: Sequence[int]) -> dict[str, np.ndarray
         found[f"hit_rate@{k}"] = (hits > 0).astype(float)
         found[f"map@{k}"] = total(np.where(hit, place / ranks, 0.0)) / top
         found[f"mrr@{k}"] = total(np.where(hit & (place == 1), 1 / ranks, 0.0))
-    # The places of ranked held-out items above each other are no mistakes: n (n - 1) / 2 of n, however they tie.
+    # A held-out item ranked above another one is not an error: of n, these are n (n - 1) / 2 pairs, also with ties.
     ranked = np.isfinite(ranks)
     n = total(ranked.astype(float))
     wrong = total(np.where(ranked, ranks - 1, 0.0)) - n * (n - 1) / 2
@@ -160,9 +177,12 @@ def metrics_by_user(ranking: Ranking, ks: Sequence[int]) -> dict[str, np.ndarray
     return found
 
 
-def _part_ties(ranks: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """Held-out items of one user that tie take successive places about their common one: three that share the top are 1st, 2nd
-    and 3rd. All at 2 they would be three hits at k = 2, and precision 1.5. ranks: (targets,) ascending within each group."""
+def _separate_ties(ranks: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Give held-out items of one user that tie successive ranks around their common rank.
+
+    Three items that share the top become 1, 2 and 3. If all were 2, they would be three hits at k = 2, and precision
+    1.5. ranks: (targets,) ascending within each group. group: (targets,) the user of each target.
+    """
     first = np.append(True, (ranks[1:] != ranks[:-1]) | (group[1:] != group[:-1]))
     starts = np.flatnonzero(first)
     sizes = np.diff(np.append(starts, len(ranks)))
@@ -170,6 +190,6 @@ def _part_ties(ranks: np.ndarray, group: np.ndarray) -> np.ndarray:
 
 
 def ranking_metrics(ranking: Ranking, ks: Sequence[int]) -> dict[str, float]:
-    """The mean over users of each of `metrics_by_user`; users without a held-out item are left out."""
+    """Return the mean over users of each metric of `metrics_by_user`; users without a value (nan) are omitted."""
     found = metrics_by_user(ranking, ks)
     return {name: float(np.nanmean(values)) for name, values in found.items() if not np.isnan(values).all()}

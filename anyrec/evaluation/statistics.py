@@ -1,4 +1,4 @@
-"""How sure a figure is: paired bootstrap over users, Holm's correction, Pearson correlation.
+"""Statistical significance: paired bootstrap over users, Holm's correction, Pearson correlation.
 
 References:
     B. Efron and R. Tibshirani, An Introduction to the Bootstrap, 1993 (chapters 13 and 15).
@@ -7,20 +7,23 @@ References:
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import pearsonr
+from scipy.stats import t as student_t
 
 RESAMPLES = 2000
 LEVEL = 0.95
 FEWEST_BEYOND = 20
-"""Resampled differences beyond zero from which their share is a p value: its relative error is then under 1 / sqrt(20), 22%.
-With fewer the tail is that of Student's t, to which the paired bootstrap converges."""
+"""Fewest resampled differences beyond zero that p is computed from: its relative error is then under 1 / sqrt(20), 22%.
+With fewer, p is that of Student's t, to which the paired bootstrap converges."""
 CELLS = 1 << 23
-"""Drawn users held at once."""
+"""Drawn users in memory at once."""
 
 
-class Interval(NamedTuple):
+@dataclass(frozen=True)
+class Interval:
     """A mean over users, its 95% bootstrap interval, and the number of users."""
 
     mean: float
@@ -29,10 +32,11 @@ class Interval(NamedTuple):
     users: int
 
 
-class Comparison(NamedTuple):
-    """The mean difference over the same users, its 95% interval, p (two-sided) and p after correction.
+@dataclass(frozen=True)
+class Comparison:
+    """Mean difference over the same users, its 95% interval, two-sided p, and p after the correction.
 
-    Everything is nan if no user has both figures.
+    All values are nan if no user has both figures.
     """
 
     difference: float
@@ -42,13 +46,22 @@ class Comparison(NamedTuple):
     corrected: float
 
     @property
-    def sure(self) -> bool:
-        """Whether chance is excluded at 5% after the correction."""
+    def significant(self) -> bool:
+        """Whether the difference is significant at the 5% level after the correction."""
         return self.corrected < 1 - LEVEL
 
 
 def bootstrap_means(values: np.ndarray, seed: int = 0, resamples: int = RESAMPLES) -> np.ndarray:
-    """values: (users, columns) -> (resamples, columns): means of users drawn with replacement, the same for all columns."""
+    """Resample users with replacement, the same users for all columns.
+
+    Args:
+        values: (users, columns).
+        seed: Seed of the draws.
+        resamples: Number of resamples.
+
+    Returns:
+        (resamples, columns) means.
+    """
     rng = np.random.default_rng(seed)
     users = len(values)
     block = max(1, CELLS // max(1, users))
@@ -63,7 +76,15 @@ def bootstrap_means(values: np.ndarray, seed: int = 0, resamples: int = RESAMPLE
 
 
 def intervals(values: dict[str, np.ndarray], seed: int = 0) -> dict[str, Interval]:
-    """Percentile intervals of several per-user figures, (users,) each; users without a figure (nan) are left out."""
+    """Compute 95% percentile intervals of several metrics.
+
+    Args:
+        values: By name, (users,) each. Users without a value (nan) are omitted.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        By name; a metric without any value is omitted.
+    """
     found = {}
     whole = [name for name, value in values.items() if not np.isnan(value).any() and len(value)]
     if whole:
@@ -80,7 +101,7 @@ def intervals(values: dict[str, np.ndarray], seed: int = 0) -> dict[str, Interva
 
 
 def _interval(values: np.ndarray, low: float, high: float) -> Interval:
-    """The resampled means of equal values may be a rounding apart from their mean, which stays inside all the same."""
+    """Return the interval, widened to contain the mean, from which resampled means may differ by rounding."""
     mean = float(values.mean())
     return Interval(mean, min(float(low), mean), max(float(high), mean), len(values))
 
@@ -88,15 +109,20 @@ def _interval(values: np.ndarray, low: float, high: float) -> Interval:
 def compare_paired(
     mine: np.ndarray, others: dict[str, np.ndarray], seed: int = 0, resamples: int = RESAMPLES
 ) -> dict[str, Comparison]:
-    """`mine` minus each of the others, paired by user.
+    """Compare `mine` with each of the others, paired by user; the difference is mine - other.
 
-    p (two-sided) is twice the smaller share of resampled mean differences on either side of zero; those at zero count as both.
-    If fewer than FEWEST_BEYOND lie there, p is that of the paired t test: a count among 2,000 could not fall below 0.001, and
-    with more than 50 comparisons nothing could be significant after the correction. No p is below 2^(1 - n), with n the
-    users whose difference is not zero: the least of an exact test that flips signs. The correction is Holm's over all others.
+    p (two-sided) is twice the smaller fraction of resampled mean differences on either side of zero; those at zero
+    count for both. If fewer than FEWEST_BEYOND are on that side, p is that of the paired t test: a count among 2,000
+    could not be below 0.001, and with more than 50 comparisons nothing could be significant after the correction. p is
+    at least 2^(1 - n), with n the users whose difference is not zero: the least p of an exact sign-flip test. The
+    correction is Holm's over all others.
 
     Args:
-        mine, others: (users,) figures of the same users. A user without one of the two (nan) is left out of that comparison.
+        mine: (users,) values.
+        others: By name, (users,) values of the same users. A user without one of the two values (nan) is omitted from
+            that comparison.
+        seed: Seed of the bootstrap.
+        resamples: Number of resamples.
     """
     if not others or not len(mine):
         return {}
@@ -113,27 +139,32 @@ def compare_paired(
             p[columns] = _p_values(here, means)
     difference = np.where(known.any(0), np.nansum(gaps, 0) / np.maximum(known.sum(0), 1), np.nan)
     columns = zip(difference, low, high, p, holm(p), strict=True)
-    return {name: Comparison(*map(float, one)) for name, one in zip(others, columns, strict=True)}
+    return {name: Comparison(*map(float, column)) for name, column in zip(others, columns, strict=True)}
 
 
 def _p_values(gaps: np.ndarray, means: np.ndarray) -> np.ndarray:
-    """(columns,) two-sided p of the mean of each column of gaps (users, columns). means: (resamples, columns)."""
-    from scipy.stats import t
+    """Return (columns,) two-sided p of the mean of each column of `gaps: (users, columns)`.
 
+    means: (resamples, columns) resampled means.
+    """
     users, resamples = len(gaps), len(means)
     sides = np.minimum((means <= 0).sum(0), (means >= 0).sum(0))
     p = np.minimum(1.0, 2 * (sides + 1) / (resamples + 1))
     error = gaps.std(0, ddof=1) / np.sqrt(users) if users > 1 else np.zeros(gaps.shape[1])
     with np.errstate(divide="ignore", invalid="ignore"):
-        tail = 2 * t.sf(np.abs(gaps.mean(0)) / error, max(1, users - 1))
+        tail = 2 * student_t.sf(np.abs(gaps.mean(0)) / error, max(1, users - 1))
     p = np.where(sides < FEWEST_BEYOND, np.fmin(tail, 2 * (FEWEST_BEYOND + 1) / (resamples + 1)), p)
     return np.maximum(p, 2.0 ** (1 - (gaps != 0).sum(0).clip(min=1)))
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """Holm's step-down correction of (tests,) p values: the i-th smallest times (tests - i + 1), made non-decreasing.
+    """Apply Holm's step-down correction to p values: the i-th smallest times (tests - i + 1), made non-decreasing.
 
-    A p that is nan counts as no test and stays nan.
+    Args:
+        p: (tests,) p values. nan does not count as a test and stays nan.
+
+    Returns:
+        (tests,) corrected p values.
     """
     corrected = np.full(len(p), np.nan)
     known = np.flatnonzero(~np.isnan(p))
@@ -144,9 +175,10 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 
 def pearson(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-    """Correlation of x, y: (n,), and its two-sided p by Student's t; (0, 1) where either is constant or n < 3."""
-    from scipy.stats import pearsonr
+    """Return the Pearson correlation of x, y: (n,), and its two-sided p by Student's t.
 
+    It is (0, 1) if either is constant or n < 3.
+    """
     if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return 0.0, 1.0
     found = pearsonr(x, y)
@@ -154,6 +186,7 @@ def pearson(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
 
 
 def _bounds(means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the lower and upper bound, (columns,) each, of the 95% interval of `means: (resamples, columns)`."""
     edge = (1 - LEVEL) / 2
     low, high = np.quantile(means, [edge, 1 - edge], axis=0)
     return low, high

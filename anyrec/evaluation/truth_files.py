@@ -1,16 +1,18 @@
-"""A model measured on files of the older shapes: labelled pairs, or each user's true items."""
+"""Metrics of a model on a JSON file of labelled pairs, or of each user's true items."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from anyrec.core.errors import DataError, Fault, InputError
+from anyrec.core.types import JsonObject
 from anyrec.core.values import show
 from anyrec.data.dataset import Dataset
 from anyrec.data.formats.columns import id_column
@@ -23,16 +25,16 @@ from anyrec.data.pairs import Pairs
 from anyrec.data.split import NOW
 from anyrec.evaluation.classification import best_threshold, classify_pairs, score_pairs, validation_threshold
 from anyrec.evaluation.held_out import HeldOut, apply_repeats, rank_state, rankable_items
-from anyrec.evaluation.list_metrics import Catalogue, list_metrics
+from anyrec.evaluation.list_metrics import CatalogueStatistics, list_metrics
 from anyrec.evaluation.ranking import ranking_metrics
 from anyrec.model.fitted import FittedModel
 
 
 class FilePairs(NamedTuple):
-    """The pairs of a file whose user and item the model knows.
+    """The pairs of a file whose user and item are in the model.
 
-    users, items: (pairs,) rows. labels: (pairs,) bool, or None where the file lists items by user. skipped: how many
-    users and items were unknown, as often as they are named, and how many pairs were dropped for it.
+    users, items: (pairs,) rows. labels: (pairs,) bool, or None if the file lists items by user. skipped: number of
+    unknown users and items, counted each time they are named, and number of pairs dropped because of them.
     """
 
     users: np.ndarray
@@ -48,19 +50,28 @@ def evaluate_file(
     *,
     threshold: float | None = None,
     skip_unknown: bool = False,
-) -> dict[str, Any]:
-    """Metrics of a model on a JSON file, as JSON.
+) -> JsonObject:
+    """Compute metrics of a model on a JSON file.
 
-    truth_path: `[[user, item, label], ...]`, labels 0 or 1, gives classification metrics; `{user: [items]}` gives ranking and
-        list metrics over the whole catalogue.
-    exclude_path: `{user: [items]}`, items that lists leave out for a user; by default what the user had before. For the second
-        shape only. A true item among them is counted by `evaluation.repeats`.
-    threshold: for the first shape only; by default the best on the model's validation part, or, if the model comes without
-        its data, the best on the file itself.
-    skip_unknown: drop and count pairs of users or items that the model does not know, instead of refusing them.
-    Users are scored with what was known of them before the true pairs (`levels_before`).
-    Ids match whatever their type: "12" is the model's 12. Raises DataError with every fault of both files, InputError for
-    an option that the file's shape has no use for.
+    Users are scored by their interactions before the pairs of the file (`levels_before`). Ids match independently of
+    their type: "12" matches the model's 12.
+
+    Args:
+        model: The model, with or without its data.
+        truth_path: `[[user, item, label], ...]` with labels 0 or 1 for classification metrics, or `{user: [items]}`
+            for ranking and list metrics over all candidates.
+        exclude_path: `{user: [items]}`, the items that lists exclude; by default the items that the user interacted
+            with before. For ranking only. A true item among them is counted by `evaluation.repeats`.
+        threshold: For classification only; by default the best on the model's validation part or, without the model's
+            data, the best on the file itself.
+        skip_unknown: Drop and count pairs with unknown users or items; otherwise they are errors.
+
+    Returns:
+        A JSON object with the metrics, their options, and the counts of skipped ids.
+
+    Raises:
+        DataError: With all faults of both files.
+        InputError: For an option that does not apply to the shape of the file.
     """
     faults = Faults()
     truth = read_pairs(Path(truth_path), model.dataset, skip_unknown, faults)
@@ -76,7 +87,7 @@ def evaluate_file(
         if exclude is not None:
             fault = Fault("--exclude", "labelled pairs are not ranked: nothing is excluded.", "Leave it out.", "option")
             raise InputError(fault)
-        return {**_classification(model, truth, threshold), "skipped": truth.skipped}
+        return {**_classification(model, truth, truth.labels, threshold), "skipped": truth.skipped}
     if threshold is not None:
         raise InputError(Fault("--threshold", "a file without labels has no use for it.", "Leave it out.", "option"))
     skipped = {"skipped": truth.skipped} | ({} if exclude is None else {"skipped_exclude": exclude.skipped})
@@ -84,15 +95,26 @@ def evaluate_file(
 
 
 def levels_before(model: FittedModel, pairs: FilePairs) -> np.ndarray:
-    """(users,) the part of the split that each user is scored before, as `FittedModel.before` takes it.
+    """Infer the split part before which each user is scored, because a file has no times.
 
-    A file does not say when its pairs happened, so this is inferred from those that were held out: if the test part has them
-    all, users are scored before it; else if the validation part has them all, before that; else each user before the first part
-    that has one of the user's pairs. Users without a held-out pair are scored with everything that is known of them.
+    If the test part contains all held-out pairs of the file, users are scored before the test part. Otherwise, if the
+    validation part contains them all, users are scored before the validation part. Otherwise each user is scored before
+    the first part that contains one of the user's pairs. Users without a held-out pair are scored with all of their
+    interactions.
+
+    Args:
+        model: The model.
+        pairs: The pairs of the file.
+
+    Returns:
+        (users,) levels as `FittedModel.before` takes them.
+
+    Raises:
+        ModelError: If the model does not contain which interactions were held out.
     """
     seen, masks = model.seen, model.seen_parts
-    model.seen_before("test")  # raises ModelError where the model does not say what was held out
-    assert masks is not None
+    model.seen_before("test")  # raises ModelError if the model does not contain which interactions were held out
+    assert masks is not None  # for the type checker: see the line above
     place = seen.places(pairs.users, pairs.items)
     parts = np.where(place >= 0, masks[np.maximum(place, 0)], 0) & ~np.uint8(1)
     users, parts = pairs.users[parts > 0], parts[parts > 0]
@@ -105,44 +127,44 @@ def levels_before(model: FittedModel, pairs: FilePairs) -> np.ndarray:
     return levels
 
 
-def _classification(model: FittedModel, truth: FilePairs, threshold: float | None) -> dict[str, Any]:
-    assert truth.labels is not None
+def _classification(model: FittedModel, truth: FilePairs, labels: np.ndarray, threshold: float | None) -> JsonObject:
+    """Compute the classification metrics of labelled pairs. labels: (pairs,) bool."""
     state, repeats = model.before(levels_before(model, truth)), model.config.evaluation.repeats
-    chosen: dict[str, Any] = {"threshold_from": "given"}
+    chosen: JsonObject = {"threshold_from": "given"}
     notes: list[str] = []
     if threshold is None and model.split is not None and len(model.split.validation):
         threshold, chosen, notes = validation_threshold(model)
     if threshold is None:
         scores, repeated = score_pairs(state, truth.users, truth.items), state.seen.contains(truth.users, truth.items)
         kept = np.ones_like(repeated) if repeats == "include_seen" or repeated.all() else ~repeated
-        threshold, chosen = best_threshold(truth.labels[kept], scores[kept]), {"threshold_from": "this file"}
+        threshold, chosen = best_threshold(labels[kept], scores[kept]), {"threshold_from": "this file"}
         notes = [
-            "The threshold was chosen on the very pairs that are measured: all but auc is too good. Give one, or --data."
+            "The threshold was chosen on the evaluated pairs: all metrics except auc are too optimistic. "
+            "Give one, or --data."
         ]
-    found = classify_pairs(state, truth.users, truth.items, truth.labels, threshold, repeats)
+    found = classify_pairs(state, truth.users, truth.items, labels, threshold, repeats)
     return {**found, **chosen, "notes": notes}
 
 
-def _ranking(model: FittedModel, truth: FilePairs, exclude: FilePairs | None) -> dict[str, Any]:
-    """Means over users of the metrics of ranking.py and lists.py. How popular items are is taken from all interactions that the
-    model knows of."""
+def _ranking(model: FittedModel, truth: FilePairs, exclude: FilePairs | None) -> JsonObject:
+    """Compute the means over users of ranking and list metrics. Popularity counts all interactions in the model."""
     dataset, config, ks = model.dataset, model.config, model.config.evaluation.k
     counts = np.bincount(model.seen.items, minlength=len(dataset.items))
     targets = Pairs.of(truth.users, truth.items, len(dataset.users))
     state = model.before(levels_before(model, truth))
-    known = state.seen if exclude is None else Pairs.of(exclude.users, exclude.items, len(dataset.users))
-    held = HeldOut(targets, known, rankable_items(model))
+    seen = state.seen if exclude is None else Pairs.of(exclude.users, exclude.items, len(dataset.users))
+    held = HeldOut(targets, seen, rankable_items(model))
     repeated = int(held.repeated.sum())
     held = apply_repeats(held, config.evaluation.repeats)
     if exclude is not None:
-        held = held._replace(exclude_seen=True)
+        held = replace(held, exclude_seen=True)
     ranking = rank_state(state, held)
-    own = int(known.counts()[ranking.users].sum()) if held.exclude_seen else 0
+    own = int(seen.counts()[ranking.users].sum()) if held.exclude_seen else 0
     category = category_feature(dataset, config.evaluation.category)
     traits = None if category is None else indicators(dataset, "item", category)[0]
-    known_users = int((model.seen.counts() > 0).sum())
-    catalogue = Catalogue(counts, known_users, held.rankable, traits, state.seen)
-    found: dict[str, Any] = ranking_metrics(ranking, ks)
+    num_users = int((model.seen.counts() > 0).sum())
+    catalogue = CatalogueStatistics(counts, num_users, held.rankable, traits, state.seen)
+    found: JsonObject = ranking_metrics(ranking, ks)
     for name, value in list_metrics(ranking, catalogue, ks).items():
         if not np.isnan(value).all():
             found[name] = float(np.nanmean(value))
@@ -152,7 +174,7 @@ def _ranking(model: FittedModel, truth: FilePairs, exclude: FilePairs | None) ->
         "targets": len(ranking.targets),
         "repeats": config.evaluation.repeats,
         "repeated_targets": repeated,
-        "excluded": len(known.items) if exclude is not None else own,
+        "excluded": len(seen.items) if exclude is not None else own,
         "excluded_from": "history" if exclude is None else "file",
         "candidates": config.evaluation.candidates,
         "candidate_samples": config.evaluation.candidate_samples,
@@ -160,7 +182,17 @@ def _ranking(model: FittedModel, truth: FilePairs, exclude: FilePairs | None) ->
 
 
 def read_pairs(path: Path, dataset: Dataset, skip_unknown: bool, faults: Faults) -> FilePairs:
-    """The pairs of a file in either shape; its faults are added to `faults`. Raises DataError for what is no JSON."""
+    """Read the pairs of a file in either shape.
+
+    Args:
+        path: The file.
+        dataset: The users and items of the model.
+        skip_unknown: Drop and count pairs with unknown users or items; otherwise they are faults.
+        faults: Faults of the file are added to it.
+
+    Raises:
+        DataError: If the file is not JSON.
+    """
     document = decode_any(read_bytes(path), path)
     if isinstance(document, list):
         return _labelled(document, path, dataset, skip_unknown, faults)
@@ -169,15 +201,17 @@ def read_pairs(path: Path, dataset: Dataset, skip_unknown: bool, faults: Faults)
     hint = 'Give [[user, item, label], ...] or {"user": ["item", ...]}.'
     if isinstance(document, dict):
         faults.add(
-            "shape", str(path), "this is a data set, not pairs to measure on.", f"{hint} A data set goes with --data."
+            "shape", str(path), "this is a dataset, not pairs to evaluate.", f"{hint} Give a dataset with --data."
         )
     else:
         faults.add("shape", str(path), f"expected a list or an object; found {show(document)}.", hint)
     return _nothing()
 
 
-def _labelled(document: list[Any], path: Path, dataset: Dataset, skip_unknown: bool, faults: Faults) -> FilePairs:
-    """[[user, item, label], ...]"""
+def _labelled(
+    document: Sequence[Sequence[object]], path: Path, dataset: Dataset, skip_unknown: bool, faults: Faults
+) -> FilePairs:
+    """Read `[[user, item, label], ...]`."""
     if not (set(map(type, document)) <= {list} and set(map(len, document)) <= {3}):
         wrong = [row for row, value in enumerate(document) if type(value) is not list or len(value) != 3]
         faults.add_rows(
@@ -206,8 +240,8 @@ def _labelled(document: list[Any], path: Path, dataset: Dataset, skip_unknown: b
     return _known(user_rows, item_rows, np.arange(len(users)), np.array(labels, bool))
 
 
-def _listed(document: dict[str, Any], path: Path, dataset: Dataset, skip_unknown: bool, faults: Faults) -> FilePairs:
-    """{user: [items]}"""
+def _listed(document: JsonObject, path: Path, dataset: Dataset, skip_unknown: bool, faults: Faults) -> FilePairs:
+    """Read `{user: [items]}`."""
     users = list(document)
 
     def user_at(row: int) -> str:
@@ -234,17 +268,22 @@ def _listed(document: dict[str, Any], path: Path, dataset: Dataset, skip_unknown
 
 
 def _rows(
-    values: list[Any], side: Side, pointer: Callable[[int], str], dataset: Dataset, skip_unknown: bool, faults: Faults
+    values: Sequence[object],
+    side: Side,
+    pointer: Callable[[int], str],
+    dataset: Dataset,
+    skip_unknown: bool,
+    faults: Faults,
 ) -> np.ndarray:
-    """(values,) the row of each id in the model, -1 where it is unknown, which is a fault unless it may be skipped.
+    """Return (values,) rows of ids in the model; -1 for an unknown id, which is a fault unless `skip_unknown`.
 
-    Ids are compared as texts, since the keys of a JSON object are always texts.
+    Ids are compared as text because the keys of a JSON object are always text.
     """
-    ids = id_column(values, pointer, faults)
+    ids = id_column(list(values), pointer, faults)
     rows = rows_of(ids.cast(pa.string()), dataset.ids(side).cast(pa.string()))
     unknown = np.flatnonzero((rows < 0) & ids.is_valid().to_numpy(zero_copy_only=False))
     if not skip_unknown:
-        hint = "Take it out, or leave out all such with --skip-unknown."
+        hint = "Remove it, or drop all unknown ids with --skip-unknown."
         faults.add_rows(
             "unknown id", unknown, lambda row: (pointer(row), f"the model knows no {side} {show(values[row])}.", hint)
         )
@@ -252,7 +291,10 @@ def _rows(
 
 
 def _known(user_rows: np.ndarray, item_rows: np.ndarray, owners: np.ndarray, labels: np.ndarray | None) -> FilePairs:
-    """user_rows: (users named,); item_rows, owners: (pairs,), whose place among the users named each pair has."""
+    """Drop and count the pairs with an unknown user or item.
+
+    user_rows: (named users,). item_rows: (pairs,). owners: (pairs,) position of each pair's user in `user_rows`.
+    """
     pair_users = user_rows[owners]
     kept = (pair_users >= 0) & (item_rows >= 0)
     skipped = {
@@ -264,5 +306,6 @@ def _known(user_rows: np.ndarray, item_rows: np.ndarray, owners: np.ndarray, lab
 
 
 def _nothing() -> FilePairs:
+    """Return no pairs."""
     none = np.empty(0, np.int64)
     return FilePairs(none, none, None, {})

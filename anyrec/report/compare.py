@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -262,9 +262,9 @@ def as_json(found: RunComparison) -> dict[str, Any]:
                 "name": run.name,
                 "folder": str(run.folder),
                 "own_users": run.own_users,
-                "main": run.main._asdict(),
+                "main": asdict(run.main),
                 "metrics": {name: None if np.isnan(value) else value for name, value in run.metrics.items()},
-                "best_less_it": None if run.behind is None else run.behind._asdict(),
+                "best_less_it": None if run.behind is None else asdict(run.behind),
             }
             for run in found.runs
         ],

@@ -11,8 +11,8 @@ from scipy import sparse
 from anyrec.data.dataset import Dataset
 from anyrec.data.ids import SIDES, Side
 from anyrec.data.item_facts import FEWEST, MOST, indicators
-from anyrec.evaluation.list_metrics import Catalogue
-from anyrec.evaluation.measure import Measured
+from anyrec.evaluation.list_metrics import CatalogueStatistics
+from anyrec.evaluation.measure import EvaluationResult
 from anyrec.evaluation.statistics import holm, pearson
 from anyrec.model.fitted import FittedModel
 from anyrec.model.scoring import score_blocks
@@ -112,7 +112,7 @@ def alignment(dataset: Dataset, side: Side, found: Embeddings) -> list[Alignment
     return sorted(results, key=lambda one: one.any - one.same)
 
 
-def correlations(model: FittedModel, whole: Measured, catalogue: Catalogue) -> list[Correlation]:
+def correlations(model: FittedModel, whole: EvaluationResult, catalogue: CatalogueStatistics) -> list[Correlation]:
     """Features that go with the scores, the strongest first, Holm-corrected over all that were tested.
 
     Of an item: its mean score over a sample of the tested users, each user's scores standardised. Of a user: the mean number of

@@ -12,7 +12,7 @@ from anyrec.data.dataset import Dataset
 from anyrec.data.item_facts import indicators, title_of
 from anyrec.data.order import time_order
 from anyrec.data.split import PARTS, Part
-from anyrec.evaluation.measure import Measured
+from anyrec.evaluation.measure import EvaluationResult
 from anyrec.model.fitted import FittedModel
 
 PEOPLE, HISTORY, SHOWN = 6, 6, 6
@@ -39,7 +39,7 @@ class Example(NamedTuple):
     likeness: float | None
 
 
-def examples(model: FittedModel, part: Part, whole: Measured, category: str | None) -> list[Example]:
+def examples(model: FittedModel, part: Part, whole: EvaluationResult, category: str | None) -> list[Example]:
     """A few tested users: half of them drawn from those with a hit among what is shown, half from all; the seed decides."""
     dataset, ranking = model.dataset, whole.ranking
     if not len(ranking.users):

@@ -11,7 +11,7 @@ from torch import Tensor
 from anyrec.data.ids import SIDES, Side
 from anyrec.data.split import Part
 from anyrec.evaluation.held_out import held_out, rank_pairs
-from anyrec.evaluation.measure import Measured
+from anyrec.evaluation.measure import EvaluationResult
 from anyrec.evaluation.ranking import metrics_by_user
 from anyrec.evaluation.statistics import Comparison, compare_paired
 from anyrec.model.fitted import FittedModel
@@ -24,7 +24,7 @@ MOST_USERS = 20_000
 """Tested users past which a sample of them is measured."""
 
 
-def feature_worth(model: FittedModel, part: Part, whole: Measured, metric: str) -> dict[str, Comparison]:
+def feature_worth(model: FittedModel, part: Part, whole: EvaluationResult, metric: str) -> dict[str, Comparison]:
     """`metric` with all features less `metric` without one, by "user text.bio": how much the model leans on it.
 
     Masking is what the model meets where the value is missing. Each feature is encoded once, whatever the number of passes.

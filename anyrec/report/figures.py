@@ -178,7 +178,11 @@ def worth_bars(worth: dict[str, Comparison], metric: str) -> Picture:
     gain = np.array([worth[name].difference for name in order])
     spread = np.array([[worth[n].difference - worth[n].low, worth[n].high - worth[n].difference] for n in order]).T
     colours = [
-        MODEL if worth[name].sure and worth[name].difference > 0 else SECOND if worth[name].sure else OTHER
+        MODEL
+        if worth[name].significant and worth[name].difference > 0
+        else SECOND
+        if worth[name].significant
+        else OTHER
         for name in order
     ]
     axis.barh(order, gain, color=colours, height=0.65)

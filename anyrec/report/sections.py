@@ -9,7 +9,7 @@ import numpy as np
 
 from anyrec.data.item_facts import indicators
 from anyrec.evaluation import sampled
-from anyrec.evaluation.measure import Measured
+from anyrec.evaluation.measure import EvaluationResult
 from anyrec.evaluation.statistics import Comparison, Interval
 from anyrec.report import figures
 from anyrec.report.diagnostics import norms
@@ -49,7 +49,7 @@ def verdict(study: Study) -> str:
     best, popular = study.best_baseline, study.compared.get("popularity")
     if best is None:
         return f"{told} No baseline was measured, so there is nothing to say whether that is good."
-    better = [name for name, gap in study.compared.items() if gap.sure and gap.difference < 0]
+    better = [name for name, gap in study.compared.items() if gap.significant and gap.difference < 0]
     name = max(better, key=lambda one: study.baselines[one].mean(study.metric)) if better else best
     gap = study.compared[name]
     called = f"the best baseline, {name}," if name == best else name
@@ -160,7 +160,9 @@ def _repeats(study: Study) -> Section:
         header += ["with seen items: all pairs", "new pairs", "repeated pairs"]
     rows = []
     for name, without in found.without_seen.items():
-        cells = [without.all, without.new, *found.with_seen.get(name, ())]
+        cells = [without.all, without.new]
+        if (with_seen := found.with_seen.get(name)) is not None:
+            cells += [with_seen.all, with_seen.new, with_seen.repeated]
         rows.append([name, *("" if value is None else f"{value:.4f}" for value in cells)])
     blocks.append(Table(header, rows, f"{found.metric} of new and of repeated pairs.", marked=[0]))
     if found.material and found.rule != "include_seen":
@@ -321,17 +323,17 @@ def _method(study: Study) -> Section:
     return Section("How it was measured", [Bullets(lines)])
 
 
-def _shown(one: Measured, k: int, items: int) -> np.ndarray:
+def _shown(one: EvaluationResult, k: int, items: int) -> np.ndarray:
     lists = one.ranking.lists[:, :k]
     return np.bincount(lists[lists >= 0], minlength=items)
 
 
-def _figure(one: Measured, metric: str) -> str:
+def _figure(one: EvaluationResult, metric: str) -> str:
     return f"{one.mean(metric):.3f}" if metric in one.by_user or metric in one.overall else ""
 
 
 def _better(gap: Comparison) -> bool:
-    return gap.sure and gap.difference > 0
+    return gap.significant and gap.difference > 0
 
 
 def _span(one: Interval | None, digits: int = 4) -> str:

@@ -8,8 +8,8 @@ import numpy as np
 
 from anyrec.data.dataset import Dataset
 from anyrec.data.item_facts import FEWEST, indicators
-from anyrec.evaluation.list_metrics import Catalogue
-from anyrec.evaluation.measure import Measured
+from anyrec.evaluation.list_metrics import CatalogueStatistics
+from anyrec.evaluation.measure import EvaluationResult
 from anyrec.evaluation.ranking import Ranking, metrics_by_user
 from anyrec.evaluation.statistics import Interval, intervals
 
@@ -30,7 +30,9 @@ class Slice(NamedTuple):
     figures: dict[str, Interval]
 
 
-def slices(dataset: Dataset, catalogue: Catalogue, models: list[Measured], metric: str) -> list[Slice]:
+def slices(
+    dataset: Dataset, catalogue: CatalogueStatistics, models: list[EvaluationResult], metric: str
+) -> list[Slice]:
     """`metric` (as ndcg@10) of each model in each slice.
 
     A slice of users has their whole figures; a slice of items counts only the held-out items in it, ranked among all.
@@ -60,7 +62,9 @@ def heat(counts: np.ndarray) -> np.ndarray:
     return (counts >= WARM).astype(int) + (counts >= HOT)
 
 
-def _user_slices(dataset: Dataset, catalogue: Catalogue, ranking: Ranking) -> list[tuple[str, str, np.ndarray]]:
+def _user_slices(
+    dataset: Dataset, catalogue: CatalogueStatistics, ranking: Ranking
+) -> list[tuple[str, str, np.ndarray]]:
     counts = catalogue.history.counts()[ranking.users]
     found = [
         ("users by training interactions", name, heat(counts) == place) for place, name in enumerate(_heat_names())
@@ -75,7 +79,7 @@ def _user_slices(dataset: Dataset, catalogue: Catalogue, ranking: Ranking) -> li
     return found
 
 
-def _item_slices(dataset: Dataset, catalogue: Catalogue) -> list[tuple[str, str, np.ndarray]]:
+def _item_slices(dataset: Dataset, catalogue: CatalogueStatistics) -> list[tuple[str, str, np.ndarray]]:
     warmth = heat(catalogue.counts)
     found = [("items by training interactions", name, warmth == place) for place, name in enumerate(_heat_names())]
     for name in dataset.features("item"):

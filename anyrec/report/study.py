@@ -14,8 +14,8 @@ from anyrec.data.ids import Side
 from anyrec.data.item_facts import category_feature
 from anyrec.data.split import Part
 from anyrec.evaluation.held_out import held_out
-from anyrec.evaluation.list_metrics import Catalogue
-from anyrec.evaluation.measure import Measured, catalogue_of, measure
+from anyrec.evaluation.list_metrics import CatalogueStatistics
+from anyrec.evaluation.measure import EvaluationResult, catalogue_statistics, measure
 from anyrec.evaluation.repeats import RepeatFigures, main_metric, measure_repeats
 from anyrec.evaluation.statistics import Comparison, Interval, compare_paired, intervals
 from anyrec.model.fitted import FittedModel
@@ -44,11 +44,11 @@ class Study:
     recommender: Recommender
     part: Part
     metric: str
-    model: Measured
-    baselines: dict[str, Measured]
+    model: EvaluationResult
+    baselines: dict[str, EvaluationResult]
     best_baseline: str | None
     fitted: dict[str, FittedModel]
-    catalogue: Catalogue
+    catalogue: CatalogueStatistics
     category: str | None
     intervals: dict[str, dict[str, Interval]]
     compared: dict[str, Comparison]
@@ -75,7 +75,7 @@ def study(recommender: Recommender, progress: bool = True) -> Study | None:
     part: Part = "test" if len(learning.split.test) else "validation"
     seconds: dict[str, float] = {}
     clock = Clock(seconds)
-    catalogue, held = catalogue_of(model), held_out(model, part)
+    catalogue, held = catalogue_statistics(model), held_out(model, part)
     if not len(held.targets.items):
         return None
     called = f"{config.name} (model)" if config.name in model.registry.names("classical") else config.name
@@ -136,7 +136,7 @@ def study(recommender: Recommender, progress: bool = True) -> Study | None:
     )
 
 
-def best_of(baselines: dict[str, Measured], metric: str) -> str | None:
+def best_of(baselines: dict[str, EvaluationResult], metric: str) -> str | None:
     """The one with the highest figure; of equal ones the simplest, popularity."""
     order = sorted(baselines, key=lambda name: name != "popularity")
     return max(order, key=lambda name: baselines[name].mean(metric), default=None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +73,8 @@ def save_figures(found: Study, folder: Path, model: str | None = None) -> None:
         "repeated_targets": None if found.repeats is None else found.repeats.as_dict(),
         "users": len(found.model.ranking.users),
         "metrics": {name: one.means() for name, one in {"model": found.model, **found.baselines}.items()},
-        "compared": {name: one._asdict() for name, one in found.compared.items()},
-        "worth": {name: one._asdict() for name, one in found.worth.items()},
+        "compared": {name: asdict(one) for name, one in found.compared.items()},
+        "worth": {name: asdict(one) for name, one in found.worth.items()},
         "seconds": found.seconds,
         "model": model,
     }

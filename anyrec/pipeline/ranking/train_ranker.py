@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -134,8 +135,8 @@ def _held(model: FittedModel, rows: np.ndarray, most: int) -> HeldOut:
     rows = model.required_learning().positives(rows)
     rows = rows[np.isin(dataset.user_rows[rows], users)]
     targets = Pairs.of(dataset.user_rows[rows], dataset.item_rows[rows], len(dataset.users))
-    held = held._replace(targets=targets)
-    return held._replace(targets=targets.where(held.listable))
+    held = replace(held, targets=targets)
+    return replace(held, targets=targets.where(held.listable))
 
 
 def _widened(part: Tensor, width: int, name: str) -> Tensor:
