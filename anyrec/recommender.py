@@ -384,7 +384,7 @@ class Recommender:
             user: An id or a record (a dict). The model's score of an item then makes up the fraction `personal` of its score;
                 without a user the score is the cosine.
             k: Items to return.
-            space: "auto", "joint", "text", "image", "looks" or "tower" (docs/search.md).
+            space: "auto", "joint", "text", "image", "visual" or "tower" (docs/search.md).
             where: A condition on items (docs/rules.md).
             personal: Fraction of the score, from 0 to 1.
             exclude_seen: Leave out what the user interacted with.

@@ -1,13 +1,14 @@
-"""How well search finds: items by their own titles, and what is like a poster that the projection has not seen.
+"""How well search finds items by their own titles, and items like a poster that the projection was not fitted on.
 
     HF_HUB_OFFLINE=1 python benchmarks/search.py --model_path MODEL
 
-MODEL: a two-tower trained on ML-1M (docs/search.md has the command). All of it in one run:
-- each of 1,000 items looked for by its title: share found first and among the first 10, by space, and milliseconds a query;
-- the two ways into the tower's space: recall of held-out items from their own texts or posters (the tower knows them, the regression
-  does not), chance being 10 over the items;
-- 600 posters left out of the regression: how alike the genres of the first 10 are to the poster's own (Jaccard; the item itself is no
-  hit), by looks, by the trained encoder, by each of the two projected, and by looks and projection together as `auto` weighs them.
+MODEL: a two-tower trained on ML-1M (docs/search.md has the command). One run measures:
+- search for each of 1,000 items by its title: the fraction found first and among the first 10, for each space, and milliseconds a query;
+- the two methods of projection into the tower's space: recall of held-out items by their own texts or posters (the tower was trained on
+  them, the regression was not fitted on them); by chance it is 10 divided by the number of items;
+- 600 posters that the regression was not fitted on: the Jaccard similarity of the genres of the first 10 to the poster's own, without the
+  item itself, in the space `visual`, by the trained encoder, by each of the two projected, and by `visual` and its projection together as
+  `auto` weights them.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from pathlib import Path
 
 import numpy as np
 
+from anyrec.core.unit_vectors import unit_rows
 from anyrec.data.item_facts import category_feature, indicators
 from anyrec.pipeline.item_search import searcher
 from anyrec.recommender import Recommender
-from anyrec.retrieval.semantic.projection import _ridge
-from anyrec.retrieval.semantic.search import TOWER, Search, _spread
+from anyrec.retrieval.semantic.projection import ridge_regression
+from anyrec.retrieval.semantic.search import TOWER_WEIGHT, Search, cosine_deviation
 
 TITLES, POSTERS, K = 1000, 600, 10
 
@@ -50,34 +52,35 @@ def titles(recommender: Recommender):
         first, among = np.mean(np.array(ranks) == 0), np.mean(np.array(ranks) < K)
         print(f"title, {space:6} first {first:.3f}, among {K}: {among:.3f}; {spent:.1f} ms")
     for kind in ("text", "image"):
-        projection = searcher(recommender.model).place(kind, "tower").projection
+        projection = searcher(recommender.model).space_index(kind, "tower").projection
         assert projection is not None
-        print(f"{kind} into the tower: {projection.recall}, chosen: {projection.way}")
+        print(f"{kind} into the tower: {projection.recall}, chosen: {projection.method}")
 
 
 def posters(recommender: Recommender):
     search: Search = searcher(recommender.model)
-    projection = search.place("image", "tower").projection
+    projection = search.space_index("image", "tower").projection
     name = category_feature(recommender.dataset, recommender.config.evaluation.category)
     assert projection is not None and name is not None
     tower = projection.items
     traits = indicators(recommender.dataset, "item", name)[0].toarray()
-    features = {space: search.place("image", space).space.items() for space in ("looks", "image")}
-    told = np.flatnonzero(features["looks"].any(1))
+    features = {space: search.space_index("image", space).space.item_vectors() for space in ("visual", "image")}
+    described = np.flatnonzero(features["visual"].any(1))
     rng = np.random.default_rng(0)
-    held = rng.permutation(told)[:POSTERS]
-    rest = np.setdiff1d(told, held)
+    held = rng.permutation(described)[:POSTERS]
+    rest = np.setdiff1d(described, held)
     scores = {"chance": rng.random((len(held), len(tower)))}
     for space, vectors in features.items():
         scores[space] = vectors[held] @ vectors.T
-        offset, weights = _ridge(vectors[rest], tower[rest], 1.0)
+        offset, weights = ridge_regression(vectors[rest], tower[rest], 1.0)
         made = (vectors[held] - offset) @ weights
-        scores[f"{space} -> tower"] = made / np.linalg.norm(made, axis=1, keepdims=True) @ tower.T
-    own, other = (1 - TOWER["image"]) / _spread(features["looks"]), TOWER["image"] / _spread(tower)
-    scores["auto"] = own * scores["looks"] + other * scores["looks -> tower"]
+        scores[f"{space} -> tower"] = unit_rows(made) @ tower.T
+    weight = TOWER_WEIGHT["image"]
+    own, other = (1 - weight) / cosine_deviation(features["visual"]), weight / cosine_deviation(tower)
+    scores["auto"] = own * scores["visual"] + other * scores["visual -> tower"]
     for space, values in scores.items():
         values[np.arange(len(held)), held] = -np.inf
-        values[:, np.setdiff1d(np.arange(len(tower)), told)] = -np.inf
+        values[:, np.setdiff1d(np.arange(len(tower)), described)] = -np.inf
         best = np.argsort(-values, 1)[:, :K]
         both = (traits[held][:, None] * traits[best]).sum(2)
         either = np.maximum(traits[held][:, None], traits[best]).sum(2)

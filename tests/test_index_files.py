@@ -15,11 +15,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from small import call, small_config, small_dataset
 
 from anyrec.core.config import Component
 from anyrec.core.discovery import discover
 from anyrec.core.errors import ConfigError, DataError, ModelError
 from anyrec.core.load_config import load_config
+from anyrec.recommender import Recommender
 from anyrec.retrieval.choose import choose
 from anyrec.retrieval.item_index import ItemIndex
 
@@ -247,3 +249,13 @@ def test_an_option_works_by_its_former_name_with_one_note():
     assert load_config({"index": {"type": "faiss", "norm_weight": 0.25}})[1] == []
     with pytest.raises(ConfigError, match="'lift' is the former name of 'norm_weight'"):
         load_config({"index": {**index, "norm_weight": 0.5}})
+
+
+def test_the_command_builds_an_index_of_a_model_and_notes_a_former_option(tmp_path):
+    fitted = Recommender.from_config(small_config(training={"epochs": 1})).fit(small_dataset(), progress=False)
+    fitted.save(tmp_path / "run" / "model")
+    arguments = ("--model_path", tmp_path / "run", "--type", "faiss", "--set", "lift=0.25")
+    code, shown, message = call("index", *arguments)
+    assert code == 0 and "recall@10" in shown and message.count("'lift' is now called 'norm_weight'") == 1
+    index = ItemIndex.load(tmp_path / "run" / "index", REGISTRY)
+    assert index.index.params.norm_weight == 0.25 and len(index) == len(fitted.dataset.items)

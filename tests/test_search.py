@@ -1,4 +1,4 @@
-"""Search by text and picture: spaces, filters, personal search, what it says of bad queries."""
+"""Search by text and image: spaces, filters, personal search, errors of bad queries."""
 
 import json
 
@@ -13,12 +13,13 @@ from anyrec.core.errors import ConfigError, DataError, InputError
 from anyrec.data.dataset import Dataset
 from anyrec.pipeline.item_search import searcher
 from anyrec.recommender import Recommender
+from anyrec.retrieval.semantic.queries import Query
 
 FILMS = [
     ("The Tin Galaxy", "Two robots and a smuggler cross space to save a princess from an empire.", "Sci-Fi"),
     ("Orbit of Fear", "The crew of a starship is hunted by an alien.", "Sci-Fi"),
     ("Paper Moonlight", "A baker and a florist fall in love over one summer in Paris.", "Romance"),
-    ("Letters to Anna", "A soldier writes love letters to a girl whom he never met.", "Romance"),
+    ("Letters to Anna", "A soldier writes love letters to a girl he never met.", "Romance"),
     ("Deep Teeth", "A shark attacks swimmers at a quiet beach.", "Horror"),
     ("The Cellar Door", "A family moves into a house haunted by ghosts.", "Horror"),
     ("Saddle and Dust", "A sheriff and an outlaw meet for a duel in a desert town.", "Western"),
@@ -62,27 +63,36 @@ def ids(table):
     return table.column("item_id").to_pylist()
 
 
-def test_an_items_own_title_and_plot_find_it_first(fitted):
+def test_the_title_and_the_plot_of_an_item_find_it_first(fitted):
     for number, (title, plot, _) in enumerate(FILMS):
         assert ids(fitted.search(text=title, k=1, space="text")) == [f"f{number}"]
         assert f"f{number}" in ids(fitted.search(text=plot, k=2))
 
 
-def test_words_that_no_item_holds_find_what_they_mean(fitted):
+def test_words_that_no_item_has_find_items_of_their_meaning(fitted):
     found = fitted.search(text="space adventure with androids", k=2, space="text")
     assert set(ids(found)) == {"f0", "f1"} and found.column("rank").to_pylist() == [1, 2]
     assert ids(fitted.search(text="dangerous fish", k=1)) == ["f4"]
     assert set(ids(fitted.search(text="western", k=2))) == {"f6", "f7"}
 
 
-def test_a_picture_finds_itself_and_then_what_looks_like_it(fitted):
+def test_an_image_finds_its_own_item_first_and_then_items_that_look_like_it(fitted):
     for number in range(len(FILMS)):
-        found = ids(fitted.search(image=fitted.dataset.root / f"{number}.png", k=2, space="looks"))
+        found = ids(fitted.search(image=fitted.dataset.root / f"{number}.png", k=2, space="visual"))
         assert found == [f"f{number}", f"f{number ^ 1}"]
         assert ids(fitted.search(image=fitted.dataset.root / f"{number}.png", k=1)) == [f"f{number}"]
 
 
-def test_every_space_gives_all_items_in_order_of_score(fitted):
+def test_the_former_name_of_the_space_of_images_works_with_a_note(fitted, tmp_path):
+    image = fitted.dataset.root / "0.png"
+    assert fitted.search(image=image, k=3, space="looks").equals(fitted.search(image=image, k=3, space="visual"))
+    fitted.save(tmp_path / "model")
+    arguments = ("--model_path", tmp_path / "model", "--trust-plugins", "--image", image, "--space", "looks")
+    code, shown, message = call("search", *arguments)
+    assert code == 0 and "visual" in shown and message.count("'looks' is now called 'visual'") == 1
+
+
+def test_every_space_returns_all_items_in_the_order_of_scores(fitted):
     picture = fitted.dataset.root / "0.png"
     for query in ({"text": "robots"}, {"image": picture}, {"text": "robots", "image": picture}):
         for space in ("auto", "tower"):
@@ -93,12 +103,12 @@ def test_every_space_gives_all_items_in_order_of_score(fitted):
     assert len(fitted.search(image=picture, space="image")) == 8
 
 
-def test_a_text_and_a_picture_together_find_what_has_both(fitted):
+def test_a_text_and_an_image_together_find_items_that_match_both(fitted):
     both = fitted.search(text="love letters", image=fitted.dataset.root / "2.png", k=2, space="auto")
     assert set(ids(both)) == {"f2", "f3"}
 
 
-def test_personal_weight_0_is_plain_search_and_1_the_users_ranking(fitted):
+def test_personal_weight_0_is_search_without_a_user_and_1_is_the_ranking_of_the_user(fitted):
     plain, liked = fitted.search(text="a story", k=8), fitted.recommend(["u2"], 8, exclude_seen=False)
     assert ids(fitted.search(text="a story", k=8, user="u2", personal=0)) == ids(plain)
     assert ids(fitted.search(text="a story", k=8, user="u2", personal=1)) == ids(liked)
@@ -108,7 +118,7 @@ def test_personal_weight_0_is_plain_search_and_1_the_users_ranking(fitted):
     assert len(fitted.search(text="a story", user=record)) == 8
 
 
-def test_filters_leave_only_what_is_eligible(fitted):
+def test_filters_leave_only_eligible_items(fitted):
     where = {"item.categorical.genre": "Western"}
     assert set(ids(fitted.search(text="space robots", k=5, where=where))) == {"f6", "f7"}
     assert set(ids(fitted.search(text="space robots", k=5, candidates=["f2", "f5"], user="u1"))) == {"f2", "f5"}
@@ -117,7 +127,7 @@ def test_filters_leave_only_what_is_eligible(fitted):
     assert set(found) == {f"f{n}" for n in range(8)} - seen
 
 
-def test_search_says_what_is_wrong_with_a_query(fitted, tmp_path):
+def test_the_error_of_a_bad_query_names_the_fault(fitted, tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no picture")
     for query, word in [
@@ -139,7 +149,7 @@ def test_search_says_what_is_wrong_with_a_query(fitted, tmp_path):
         fitted.search(text="a", where={"item.categorical.genr": "Western"})
 
 
-def test_items_without_texts_and_classical_models_say_that_there_is_nothing_to_search_by():
+def test_items_without_texts_and_classical_models_cannot_be_searched_by_text():
     dataset = small_dataset()
     bare = Dataset(dataset.users, dataset.items.select(["item_id", "continuous.price"]), dataset.interactions)
     fitted = Recommender.from_config(small_config()).fit(bare, progress=False)
@@ -151,7 +161,7 @@ def test_items_without_texts_and_classical_models_say_that_there_is_nothing_to_s
         fitted.search(image=__file__.replace("test_search.py", "../docs/demo.png"))
 
 
-def test_a_trained_bag_of_words_is_searched_too_and_names_a_text_it_does_not_know():
+def test_a_trained_bag_of_words_can_be_searched_and_refuses_a_text_of_unknown_words():
     dataset = small_dataset()
     fitted = Recommender.from_config(small_config()).fit(dataset, progress=False)
     best = fitted.search(text="a thing for a baker", k=99, space="text")
@@ -162,7 +172,7 @@ def test_a_trained_bag_of_words_is_searched_too_and_names_a_text_it_does_not_kno
         fitted.search(text="qwertz")
 
 
-def test_a_loaded_model_keeps_its_spaces_beside_it_and_a_damaged_one_is_made_anew(fitted, tmp_path):
+def test_a_loaded_model_saves_item_vectors_and_computes_damaged_ones_again(fitted, tmp_path):
     fitted.save(tmp_path / "model")
     expected = fitted.search(text="a shark", k=8)
     for damage in (None, b"", b"x" * 500):
@@ -173,19 +183,19 @@ def test_a_loaded_model_keeps_its_spaces_beside_it_and_a_damaged_one_is_made_ane
         if damage is not None:
             kept[0].write_bytes(damage)
     again = Recommender.load(tmp_path / "model", trust_plugins=True)
-    searcher(again.model).place("text")
+    searcher(again.model).space_index("text")
     from anyrec.retrieval.semantic import spaces
 
     class Refuses(spaces.Space):
-        def items(self):
+        def item_vectors(self):
             raise AssertionError("computed a second time")
 
-    loaded, original = Recommender.load(tmp_path / "model", trust_plugins=True), spaces.Space.items
-    spaces.Space.items = Refuses.items
+    loaded, original = Recommender.load(tmp_path / "model", trust_plugins=True), spaces.Space.item_vectors
+    spaces.Space.item_vectors = Refuses.item_vectors
     try:
         assert loaded.search(text="a shark", k=8).equals(expected)
     finally:
-        spaces.Space.items = original
+        spaces.Space.item_vectors = original
 
 
 def test_items_added_without_training_are_found(fitted):
@@ -195,14 +205,14 @@ def test_items_added_without_training_are_found(fitted):
     assert "new" not in ids(fitted.search(text="a shark attacks at the beach", k=8))
 
 
-def test_clip_holds_texts_and_pictures_in_one_space(tmp_path):
+def test_clip_has_one_space_for_texts_and_images(tmp_path):
     from test_image_encoders import tiny_clip
 
     config = small_config(features={"image": {"type": "clip", "model": str(tiny_clip(tmp_path))}, "text": None})
     dataset = films(tmp_path)
     fitted = Recommender.from_config({**config, "split": {"protocol": "none"}}).fit(dataset, progress=False)
     assert len(fitted.search(text="robots")) == 8
-    assert searcher(fitted.model).places_of("robots", None) == ["joint"]
+    assert searcher(fitted.model).spaces_of(Query("robots")) == ["joint"]
     assert ids(fitted.search(image=tmp_path / "3.png", k=1)) == ["f3"]
 
 

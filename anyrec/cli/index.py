@@ -69,13 +69,14 @@ def index(
     from anyrec.core.renamed import noting_former_names
     from anyrec.retrieval.choose import Trial, choose
     from anyrec.retrieval.item_index import ItemIndex, check_index_output
+    from anyrec.retrieval.model_index import vectors_to_index
     from anyrec.storage.model_directory import find_model
 
     directory = find_model(model_place(model_path, model_dir, model_name))
     place = output or directory.parent / "index"
     check_index_output(place)
     recommender = load(model_path, model_dir, model_name, None, plugins, trust_plugins)
-    ids, items, users = vectors_of(recommender.model)
+    ids, items, users = vectors_to_index(recommender.model)
     about: dict[str, Any] = {"model": recommender.model.model_id, "queries": users}
     with exclusive(place), noting_former_names() as renamed:
         if recall is not None and kind is None and not options:
@@ -95,21 +96,6 @@ def index(
     options_used = " ".join(f"{key}={value}" for key, value in item_index.component.options().items())
     name = f"{item_index.component.type} {options_used}".strip()
     out.print(f"{name}, {len(item_index):,} items -> {place}", markup=False)
-
-
-def vectors_of(model: Any) -> tuple[Any, Any, Any]:
-    """ids, (items, dim) and (users, dim) whose dot products are the model's scores. Raises ConfigError where there are none."""
-    if not model.has_vectors or not model.factorised:
-        kind = model.config.interaction.type if model.has_vectors else model.config.model.type
-        raise ConfigError(
-            Fault(
-                "/interaction/type",
-                f"'{kind}' gives no score that is a dot product of a user's and an item's vector, which an index needs.",
-                "Use a factorised interaction, as dot or cosine.",
-                "not factorised",
-            )
-        )
-    return model.dataset.ids("item"), model.embeddings("item").copy(), model.embeddings("user").copy()
 
 
 def _options(options: list[str]) -> dict[str, Any]:

@@ -49,7 +49,9 @@ def search(
     ] = False,
     space: Annotated[
         str,
-        typer.Option(help="Vector space of the comparison: auto, joint, text, image, looks or tower (docs/search.md)."),
+        typer.Option(
+            help="Vector space of the comparison: auto, joint, text, image, visual or tower (docs/search.md)."
+        ),
     ] = "auto",
     as_json: AsJson = False,
     model_dir: ModelDir = None,
@@ -60,7 +62,13 @@ def search(
     image_root: ImageRoot = None,
 ) -> None:
     """Search items by a text, an image or both, with or without a user."""
+    from anyrec.core.renamed import noting_former_names, present_name
+
     condition = None if where is None else _json(where, "--where")
+    with noting_former_names() as renamed:
+        space = present_name("search space", space)
+    for note in renamed:
+        err.print(f"note: {note}", markup=False)
     recommender = load(model_path, model_dir, model_name, None, plugins, trust_plugins, image_root)
     table = recommender.search(
         text=text,
@@ -80,8 +88,9 @@ def search(
         err.print("no item is left after the filters.")
         return
     from anyrec.pipeline.item_search import searcher
+    from anyrec.retrieval.semantic.queries import Query
 
-    _show(recommender, table, ", ".join(searcher(recommender.model).places_of(text, image, space)))
+    _show(recommender, table, ", ".join(searcher(recommender.model).spaces_of(Query(text, image), space)))
 
 
 @app.command()

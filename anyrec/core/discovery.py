@@ -37,6 +37,8 @@ KINDS = {
     "Rule": "rule",
 }
 """The kind of component that each base class makes."""
+CONSTANTS = ("type", "group", "role", "preferred", "untrained")
+"""The constants of a class that are read from its source."""
 
 
 @dataclass
@@ -189,6 +191,7 @@ def _components(tree: ast.Module, path: Path, module: str, origin: str) -> list[
                 group=inherited.get("group") or (own["type"] if kind == "encoder" else ""),
                 role=inherited.get("role", ""),
                 preferred=own.get("preferred") == "True",
+                untrained=own.get("untrained") == "True",
                 module=module,
                 path=path,
                 class_name=node.name,
@@ -215,7 +218,7 @@ def _ancestry(node: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> list[ast.
 
 
 def _constants(*nodes: ast.ClassDef) -> dict[str, str]:
-    """The constants `type`, `group`, `role` and `preferred` of classes; those of later classes take precedence."""
+    """The constants CONSTANTS of classes; those of later classes take precedence."""
     constants: dict[str, str] = {}
     for statement in (statement for node in nodes for statement in node.body):
         if isinstance(statement, ast.Assign):
@@ -225,7 +228,7 @@ def _constants(*nodes: ast.ClassDef) -> dict[str, str]:
         else:
             continue
         for target in targets:
-            named = isinstance(target, ast.Name) and target.id in ("type", "group", "role", "preferred")
+            named = isinstance(target, ast.Name) and target.id in CONSTANTS
             if named and isinstance(value, ast.Constant):
                 constants[target.id] = str(value.value)
     return constants

@@ -33,6 +33,7 @@ class Plugin:
         group: Feature group that an encoder reads.
         role: Role within the group that an encoder reads.
         preferred: Whether the encoder is its group's default.
+        untrained: Whether the encoder needs no training.
         module: Name of its module.
         path: File of a drop-in plugin; None for components of importable modules.
         class_name: Name of its class in the module.
@@ -46,6 +47,7 @@ class Plugin:
     group: str = ""
     role: str = ""
     preferred: bool = False
+    untrained: bool = False
     module: str = ""
     path: Path | None = None
     class_name: str = ""
@@ -113,6 +115,7 @@ class Registry:
                 group=(cls.group or cls.type) if is_encoder else "",
                 role=cls.role if is_encoder else "",
                 preferred=is_encoder and cls.preferred,
+                untrained=is_encoder and cls.untrained,
                 module=cls.__module__,
                 class_name=cls.__qualname__,
                 loaded=cls,

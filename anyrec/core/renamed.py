@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-RENAMED = {("encoder", "looks"): "visual_descriptor"}
+RENAMED = {("encoder", "looks"): "visual_descriptor", ("search space", "looks"): "visual"}
 """The current name of each renamed component, by its kind and former name."""
 
 _notes: ContextVar[list[str] | None] = ContextVar("notes about former names", default=None)

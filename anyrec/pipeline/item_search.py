@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from anyrec.core.errors import ConfigError, Fault, InputError
+from anyrec.core.renamed import present_name
 from anyrec.core.values import show
 from anyrec.model.arguments import checked_choice, checked_k, checked_share, checked_text, log
 from anyrec.model.fitted import SEARCH, FittedModel
@@ -17,7 +18,8 @@ from anyrec.model.records import Records
 from anyrec.pipeline.conditions.conditions import Condition
 from anyrec.pipeline.contracts import Request
 from anyrec.pipeline.requests import make_requests
-from anyrec.retrieval.semantic.search import SPACES, Queries, Search
+from anyrec.retrieval.semantic.queries import SPACES, Query
+from anyrec.retrieval.semantic.search import Search
 
 
 def searcher(model: FittedModel) -> Search:
@@ -42,12 +44,13 @@ def search_items(
     """Return the k items nearest to a text, an image or both; arguments as of `anyrec.Recommender.search`."""
     k, text = checked_k(k, len(model.dataset.items)), checked_text(text, "text")
     personal = checked_share(personal, "personal")
+    space = present_name("search space", space) if isinstance(space, str) else space
     space = checked_choice(space, SPACES, "--space")
     records = None if user is None else model.read_records("user", _one_user(model, user), strict=strict)
     allowed = _searchable(model, records, where, exclude_seen, candidates)
-    liking = None if records is None else model.represent(records)
-    queries = Queries(text, _picture(image))
-    found = searcher(model).find(queries, k, space=space, allowed=allowed, liking=liking, personal=personal)
+    represented = None if records is None else model.represent(records)
+    query = Query(text, _picture(image))
+    found = searcher(model).find(query, k, space=space, allowed=allowed, user=represented, personal=personal)
     if records is not None:
         log(user, records.context.warnings)
     return pa.table(

@@ -1,10 +1,13 @@
-"""The index over a model's item vectors: built when it is first searched, saved and loaded with its model."""
+"""The index of a model's item vectors: built when it is first searched, saved and loaded with the model."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from anyrec.core.errors import ModelError
+import numpy as np
+import pyarrow as pa
+
+from anyrec.core.errors import ConfigError, Fault, ModelError
 from anyrec.model.fitted import INDEX, FittedModel
 from anyrec.retrieval.item_index import ItemIndex
 
@@ -25,6 +28,28 @@ def item_index(model: FittedModel) -> ItemIndex | None:
     if exact and len(model.dataset.items) <= SMALL:
         return None
     return model.computed.get(INDEX, lambda: _built(model))
+
+
+def vectors_to_index(model: FittedModel) -> tuple[pa.Array, np.ndarray, np.ndarray]:
+    """Return what an index of the model's items is built from.
+
+    Returns:
+        (items,) ids; (items, dim) and (users, dim) float32 vectors, whose dot products are the model's scores.
+
+    Raises:
+        ConfigError: If the model's score is no dot product of vectors.
+    """
+    if not model.has_vectors or not model.factorised:
+        kind = model.config.interaction.type if model.has_vectors else model.config.model.type
+        raise ConfigError(
+            Fault(
+                "/interaction/type",
+                f"an index needs a score that is the dot product of a user's and an item's vector, which '{kind}' does not compute.",
+                "Use a factorised interaction, as dot or cosine.",
+                "not factorised",
+            )
+        )
+    return model.dataset.ids("item"), model.embeddings("item"), model.embeddings("user")
 
 
 def share_index(model: FittedModel, index: ItemIndex | None) -> None:
@@ -50,13 +75,13 @@ def save_index(model: FittedModel, folder: Path, model_id: str, *, searched: boo
         index.save(folder / FOLDER)
 
 
-def load_index(model: FittedModel, directory: Path, beside: Path) -> ItemIndex | None:
+def load_index(model: FittedModel, directory: Path, run_folder: Path) -> ItemIndex | None:
     """Return the index of a loaded model: the one in its folder, or one in the folder of its run that belongs to it; else None.
 
     Args:
         model: The model, with its `model_id`.
         directory: The model's folder.
-        beside: The folder of its run.
+        run_folder: The folder of its run, to which `anyrec index` writes by default.
 
     Raises:
         ModelError: If the index in the folder is damaged or belongs to another model.
@@ -65,13 +90,12 @@ def load_index(model: FittedModel, directory: Path, beside: Path) -> ItemIndex |
     if (directory / FOLDER).exists():
         return ItemIndex.load(directory / FOLDER, *of_model)
     try:
-        found = ItemIndex.load(beside / FOLDER, *of_model)
+        found = ItemIndex.load(run_folder / FOLDER, *of_model)
     except ModelError:
         return None
     return found if found.ids.equals(model.dataset.ids("item")) else None
 
 
 def _built(model: FittedModel) -> ItemIndex:
-    vectors, users = model.embeddings("item"), model.embeddings("user")
-    ids, index = model.dataset.ids("item"), model.config.index
-    return ItemIndex.build(index, model.registry, ids, vectors, queries=users, measured=False)
+    ids, items, users = vectors_to_index(model)
+    return ItemIndex.build(model.config.index, model.registry, ids, items, queries=users, measured=False)

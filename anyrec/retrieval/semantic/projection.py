@@ -1,108 +1,150 @@
-"""From what describes an item into the space of the item tower, so that a query finds what the same people like."""
+"""Projection of queries into the space of the item tower, where items that the same users like are near each other."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import torch
 
+from anyrec.core.ranks import ranks_of
+from anyrec.core.unit_vectors import unit_rows
 from anyrec.model.fitted import FittedModel
 from anyrec.model.represent import represent_rows
 from anyrec.model.towers import IDENTITY
 from anyrec.model.two_tower import towers_of
-from anyrec.retrieval.semantic.spaces import Kind, Space
+from anyrec.retrieval.semantic.queries import Kind
 
-RIDGES = (0.01, 0.1, 1.0, 10.0)
-"""Penalties that are tried, in multiples of the mean variance of a feature times the number of items."""
-HELD_OUT, FEWEST, MOST, FOUND_AT = 0.1, 20, 1000, 10
-LEARNED = 100_000
-"""Items that the regression learns from at most."""
-CELLS = 1 << 24
+Method = Literal["ridge", "tower"]
+PENALTIES = (0.01, 0.1, 1.0, 10.0)
+"""Ridge penalties that are tried, as multiples of the mean variance of a feature times the number of items."""
+HOLDOUT_FRACTION, MIN_HELD_OUT, MAX_HELD_OUT = 0.1, 20, 1000
+"""Items held out to choose the method and the penalty."""
+FOUND_AT = 10
+"""An item counts as found if its rank is at most this."""
+TRAIN_ITEMS = 100_000
+"""The most items that the regression is fitted on."""
+SCORES_AT_A_TIME = 1 << 24
 
 
 class Projection(NamedTuple):
-    """way: "ridge", or "tower" where all features of an item but those of the query's kind are masked.
+    """A map from the vectors of a space to those of the item tower, both centred.
 
-    items: (items, dim) float32, of unit length about their mean. offset, weights: (width,) and (width, dim) of the ridge regression.
-    recall: by way, the share of held-out items that are among the first 10 found by their own description.
+    Attributes:
+        method: "ridge": linear regression. "tower": the item tower with all features masked but those of the query's kind.
+        items: (items, dim) float32, the tower's vectors less their mean, of norm 1.
+        mean: (dim,) the mean of the tower's vectors.
+        offset: (width,) the mean of the features.
+        weights: (width, dim) the coefficients of the regression.
+        recall: For each method the fraction of held-out items with a rank up to FOUND_AT, if searched by their own description.
     """
 
-    way: str
+    method: Method
     items: np.ndarray
     mean: np.ndarray
     offset: np.ndarray
     weights: np.ndarray
-    recall: dict[str, float]
+    recall: dict[Method, float]
 
-    def query(self, model: FittedModel, kind: Kind, value: str, features: np.ndarray) -> np.ndarray:
-        """features: (1, width) of the query -> (1, dim)."""
-        if self.way == "ridge":
+    def project(self, model: FittedModel, kind: Kind, value: str, features: np.ndarray) -> np.ndarray:
+        """Project a query.
+
+        Args:
+            model: The model.
+            kind: What the query is.
+            value: The query.
+            features: (1, width) its vector in the space.
+
+        Returns:
+            (1, dim) float32.
+        """
+        if self.method == "ridge":
             return ((features - self.offset) @ self.weights).astype(np.float32)
-        columns = {name: pa.array([value]) for name in _names(model, kind)}
-        return _alone(model, pa.table(columns)) - self.mean
+        columns = {name: pa.array([value]) for name in _features_read(model, kind)}
+        return _masked_tower(model, pa.table(columns)) - self.mean
 
 
-def project(model: FittedModel, space: Space, features: np.ndarray) -> Projection:
-    """The better way into the tower's space for queries of a kind, by recall of held-out items from their own description.
+def fit_projection(model: FittedModel, kind: Kind, features: np.ndarray) -> Projection:
+    """Choose the better method by the recall of held-out items, and fit it on all items.
 
-    features: (items, width) of the items, as `space` gives them. The tower has seen the held-out items, the regression has not.
+    The regression has not seen the held-out items, the tower has.
+
+    Args:
+        model: The model.
+        kind: What queries are.
+        features: (items, width) float32, the items' vectors in the space; zeros for items that it does not describe.
     """
     vectors = model.embeddings("item")
     mean = vectors.mean(0)
-    centred = vectors - mean
-    items = centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
-    told = np.flatnonzero(features.any(1))
-    shuffled = told[np.random.default_rng(model.config.seed).permutation(len(told))]
-    held = np.sort(shuffled[: np.clip(int(len(told) * HELD_OUT), FEWEST, MOST)])
-    rest = shuffled[len(held) : len(held) + LEARNED] if len(told) > 2 * FEWEST else told
-    recall, ridge = {}, RIDGES[0]
-    for penalty in RIDGES:
-        offset, weights = _ridge(features[rest], items[rest], penalty)
-        found = _recall((features[held] - offset) @ weights, items, held)
+    items = unit_rows(vectors - mean)
+    described = np.flatnonzero(features.any(1))
+    shuffled = described[np.random.default_rng(model.config.seed).permutation(len(described))]
+    held_out = np.sort(shuffled[: np.clip(int(len(described) * HOLDOUT_FRACTION), MIN_HELD_OUT, MAX_HELD_OUT)])
+    # With very few items nothing is left to learn from, and the regression sees the held-out ones as well.
+    rest = shuffled[len(held_out) : len(held_out) + TRAIN_ITEMS] if len(described) > 2 * MIN_HELD_OUT else described
+    recall: dict[Method, float] = {}
+    penalty = PENALTIES[0]
+    for tried in PENALTIES:
+        offset, weights = ridge_regression(features[rest], items[rest], tried)
+        found = _recall((features[held_out] - offset) @ weights, items, held_out)
         if found > recall.get("ridge", -1.0):
-            recall["ridge"], ridge = found, penalty
-    names = _names(model, space.kind)
+            recall["ridge"], penalty = found, tried
+    names = _features_read(model, kind)
     if names:
-        table = model.dataset.items.select(names).take(pa.array(held))
-        recall["tower"] = _recall(_alone(model, table) - mean, items, held)
-    offset, weights = _ridge(features[shuffled[:LEARNED]], items[shuffled[:LEARNED]], ridge)
-    way = max(recall, key=lambda name: recall[name])
-    return Projection(way, items.astype(np.float32), mean, offset, weights, recall)
+        table = model.dataset.items.select(names).take(pa.array(held_out))
+        recall["tower"] = _recall(_masked_tower(model, table) - mean, items, held_out)
+    every = shuffled[:TRAIN_ITEMS]
+    offset, weights = ridge_regression(features[every], items[every], penalty)
+    method = max(recall, key=lambda name: recall[name])
+    return Projection(method, items.astype(np.float32), mean, offset, weights, recall)
 
 
-def _ridge(features: np.ndarray, targets: np.ndarray, penalty: float) -> tuple[np.ndarray, np.ndarray]:
-    """Ridge regression in closed form, about the means: (width,) the features' mean and (width, dim) weights."""
+def ridge_regression(features: np.ndarray, targets: np.ndarray, penalty: float) -> tuple[np.ndarray, np.ndarray]:
+    """Fit a linear map in closed form, without an intercept for the targets, which are centred.
+
+    Args:
+        features: (rows, width).
+        targets: (rows, dim).
+        penalty: As a multiple of the mean variance of a feature times the number of rows, so that it suits any scale of the features.
+
+    Returns:
+        (width,) the mean of the features, and (width, dim) the coefficients of the features less their mean, float64.
+    """
     offset = features.mean(0)
     centred = (features - offset).astype(np.float64)
-    gram = centred.T @ centred
+    gram = centred.T @ centred  # (width, width)
     gram[np.diag_indices_from(gram)] += penalty * max(np.trace(gram) / len(gram), 1e-12)
     return offset, np.linalg.solve(gram, centred.T @ targets)
 
 
 def _recall(queries: np.ndarray, items: np.ndarray, rows: np.ndarray) -> float:
-    """Share of queries whose own item is among the first found by cosine; a tie counts half a place."""
-    ranks = np.empty(len(rows))
-    step = max(1, CELLS // len(items))
+    """Return the fraction of queries whose own item has a rank of at most FOUND_AT among all items, by dot product.
+
+    Args:
+        queries: (queries, dim); their norms do not matter.
+        items: (items, dim) of norm 1.
+        rows: (queries,) the item of each query.
+    """
+    ranks = []
+    step = max(1, SCORES_AT_A_TIME // len(items))
     for start in range(0, len(rows), step):
-        part = slice(start, start + step)
-        scores = queries[part] @ items.T
-        own = scores[np.arange(len(scores)), rows[part]][:, None]
-        ranks[part] = 1 + (scores > own).sum(1) + ((scores == own).sum(1) - 1) / 2
-    return float((ranks <= FOUND_AT).mean())
+        scores = torch.from_numpy(queries[start : start + step] @ items.T)
+        lines = torch.arange(len(scores))
+        ranks.append(ranks_of(scores, lines, scores[lines, torch.from_numpy(rows[start : start + step])]))
+    return float((torch.cat(ranks) <= FOUND_AT).double().mean())
 
 
-def _names(model: FittedModel, kind: Kind) -> list[str]:
+def _features_read(model: FittedModel, kind: Kind) -> list[str]:
     """The features of a kind that the item tower reads."""
     known = model.dataset.items.column_names
     return [name for name in towers_of(model).scorer.item.features if name.split(".")[0] == kind and name in known]
 
 
-def _alone(model: FittedModel, table: pa.Table) -> np.ndarray:
-    """(rows, dim) what the item tower makes of records with these features and no other, not even an id."""
+def _masked_tower(model: FittedModel, table: pa.Table) -> np.ndarray:
+    """Return the item tower's vectors (rows, dim) of records with these features alone: all others, the id included, are masked."""
     assert IDENTITY not in table.column_names
     towers = towers_of(model)
     with torch.inference_mode():
-        made = represent_rows(towers.scorer, "item", towers.prepare("item", table), len(table))
-        return model.vectors("item", made).float().cpu().numpy()
+        represented = represent_rows(towers.scorer, "item", towers.prepare("item", table), len(table))
+        return model.vectors("item", represented).float().cpu().numpy()

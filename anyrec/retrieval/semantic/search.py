@@ -1,252 +1,216 @@
-"""Items by a text or a picture, in a space of the model's own, perhaps weighed with what a user likes."""
+"""The search spaces of a model, and the items nearest to a query in them."""
 
 from __future__ import annotations
 
-import hashlib
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
 import torch
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
-from anyrec.core.errors import Fault, InputError, OutputError, did_you_mean
-from anyrec.core.files import atomic_write
+from anyrec.core.errors import Fault, InputError
 from anyrec.core.once import Once
-from anyrec.data.hashing import HashSink
-from anyrec.data.images import ImageFault, open_image
+from anyrec.core.unit_vectors import unit_rows
 from anyrec.model.fitted import FittedModel
 from anyrec.model.scoring import score_blocks
 from anyrec.retrieval.index import Index
-from anyrec.retrieval.semantic.projection import Projection, project
-from anyrec.retrieval.semantic.spaces import LOOKS, Kind, Space, find_space
+from anyrec.retrieval.semantic.projection import Projection, fit_projection
+from anyrec.retrieval.semantic.queries import Kind, Query, check_query
+from anyrec.retrieval.semantic.saved_vectors import item_vectors
+from anyrec.retrieval.semantic.spaces import Space, find_space
 
-SPACES = ("auto", "joint", "text", "image", LOOKS, "tower")
-FOLDER = "search"
-TOWER = {"text": 0.35, "image": 0.5}
-"""Share of the tower's space beside another, in deviations of its cosines. On ML-1M, 600 posters left out of the regression: genres of
-the first 10 against the poster's own, by Jaccard, 0.21 by looks alone, 0.29 with the tower, 0.17 at random (docs/search.md)."""
-SAMPLED = 256
-
-
-class Queries(NamedTuple):
-    """What is looked for: a text, the name of a picture's file, or both."""
-
-    text: str | None = None
-    image: str | None = None
+TOWER_WEIGHT: dict[Kind, float] = {"text": 0.35, "image": 0.5}
+"""Weight of the tower's space in `auto`, in standard deviations of the cosines. ML-1M, 600 posters that the regression was not fitted
+on: the genres of the first 10 have a Jaccard similarity to the poster's own of 0.211 in the space `visual` alone, 0.311 in the tower's,
+0.298 in both and 0.174 at random. Titles: the item itself is first for 0.678 in both, 0.626 in `text` alone (docs/search.md)."""
+SAMPLE_ITEMS = 256
+"""Items whose cosines to all others give the standard deviation of a space."""
 
 
-class Found(NamedTuple):
-    """items: (found,) rows, best first; scores: (found,) float32."""
+class RankedItems(NamedTuple):
+    """The result of a search.
+
+    Attributes:
+        items: (found,) rows of the items, best first.
+        scores: (found,) float32.
+    """
 
     items: np.ndarray
     scores: np.ndarray
 
 
-class Place(NamedTuple):
-    """Spaces with the items in them, side by side in one index.
+class SpaceIndex(NamedTuple):
+    """The items of one space, or of a space and the tower's, in one index.
 
-    own: the share of the space's cosine in a score; the rest is of the cosine in the item tower's space, to which `projection` leads.
+    Attributes:
+        space: Encodes queries.
+        index: The items' vectors. For two spaces they are concatenated, and the query's vectors are weighted, so that one dot product is
+            the weighted mean of both cosines.
+        weight: Weight of the cosine in the space; the rest is the weight of the cosine in the tower's space.
+        projection: From the space into the tower's; None if the tower's space is not used.
     """
 
     space: Space
     index: Index
-    own: float
+    weight: float
     projection: Projection | None = None
 
     @property
     def name(self) -> str:
-        """As told to people."""
+        """The spaces and their weights, for people."""
         if self.projection is None:
             return self.space.name
-        tower = f"tower by {self.projection.way}"
-        return tower if self.own == 0 else f"{self.space.name} ({self.own:.0%}) and {tower} ({1 - self.own:.0%})"
+        tower = f"tower by {self.projection.method}"
+        return (
+            tower if self.weight == 0 else f"{self.space.name} ({self.weight:.0%}) and {tower} ({1 - self.weight:.0%})"
+        )
+
+    def query_vector(self, model: FittedModel, value: str) -> np.ndarray:
+        """Return the vector (1, dim) of a query. Its dot products with the vectors of the index are the scores."""
+        kind, features = self.space.kind, unit_rows(self.space.query_vector(value))
+        if self.projection is None:
+            return features
+        tower = unit_rows(self.projection.project(model, kind, value, features))
+        return tower if self.weight == 0 else np.concatenate([self.weight * features, (1 - self.weight) * tower], 1)
 
 
 class Search:
-    """The spaces of one model, made when first asked for and kept, in memory and beside the model."""
+    """The search spaces of one model. Each is computed when it is first needed, and kept."""
 
     def __init__(self, model: FittedModel):
         """
         Args:
-            model: The model. If it was loaded from a folder, vectors are kept there as well.
+            model: The model. If it was loaded from a folder, item vectors are saved there.
         """
-        self.model, self.folder = model, model.directory
-        self._places: Once[Place] = Once()
+        self.model = model
+        self._spaces: Once[SpaceIndex] = Once()
 
     def find(
         self,
-        queries: Queries,
+        query: Query,
         k: int,
         *,
         space: str = "auto",
         allowed: np.ndarray | None = None,
-        liking: torch.Tensor | None = None,
+        user: torch.Tensor | None = None,
         personal: float = 0.3,
-    ) -> Found:
-        """The k items nearest to the query by cosine, or by a mean of two; for two queries by the mean of the standardised scores.
+    ) -> RankedItems:
+        """Find the items nearest to a query.
 
-        allowed: (items,) bool. liking: (1, ...) what the interaction reads of a user: items then come in the order of
-        (1 - personal) * search + personal * liking, both standardised over the allowed items that the space holds.
-        Raises InputError with every fault of the query.
+        The score is the cosine, or the weighted mean of two (`SpaceIndex`). For a text and an image it is the mean of the two standardised
+        scores. With a user it is (1 - personal) x search + personal x the model's score, both standardised. Scores are standardised over
+        the items that are allowed and that the space describes.
+
+        Args:
+            query: What the items should be like.
+            k: The number of items.
+            space: One of `queries.SPACES`.
+            allowed: (items,) bool; None allows all.
+            user: (1, ...) what the scorer reads of a user (`FittedModel.represent`).
+            personal: The weight of the model's score, from 0 to 1.
+
+        Raises:
+            InputError: With every fault of the query, or if the items have nothing to compare it with.
         """
-        kinds = _checked(self.model, queries, space, personal)
-        places = [self.place(kind, space) for kind in kinds]
-        if len(kinds) == 1 and (liking is None or personal == 0):
-            keys, scores = places[0].index.search(self._query(places[0], queries), k, allowed)
-            kept = keys[0] >= 0
-            return Found(keys[0][kept], scores[0][kept])
-        parts = [self._all(place, queries, allowed) for place in places]
-        joined = np.mean([_standardised(part) for part in parts], 0)
-        if liking is not None:
-            joined = self._weighed(joined, np.isfinite(joined), liking, personal)
-        order = np.argsort(-joined, kind="stable")[:k]
-        order = order[np.isfinite(joined[order])]
-        return Found(order, joined[order].astype(np.float32))
+        check_query(query, space, personal, self.model.context)
+        parts = [(self.space_index(kind, space), value) for kind, value in query.parts()]
+        if len(parts) == 1 and (user is None or personal == 0):
+            (one, value), *_ = parts
+            keys, scores = one.index.search(one.query_vector(self.model, value), k, allowed)
+            found = keys[0] >= 0
+            return RankedItems(keys[0][found], scores[0][found])
+        scores = np.mean([_standardised(self._all_scores(one, value, allowed)) for one, value in parts], 0)
+        if user is not None:
+            scores = self._personalised(scores, user, personal)
+        order = np.argsort(-scores, kind="stable")[:k]
+        order = order[np.isfinite(scores[order])]
+        return RankedItems(order, scores[order].astype(np.float32))
 
-    def places_of(self, text: str | None, image: str | None, space: str = "auto") -> list[str]:
-        """Where these queries are compared, in words."""
-        given: list[tuple[Kind, str | None]] = [("text", text), ("image", image)]
-        return [self.place(kind, space).name for kind, value in given if value is not None]
+    def spaces_of(self, query: Query, space: str = "auto") -> list[str]:
+        """Return the names of the spaces in which a query is compared."""
+        return [self.space_index(kind, space).name for kind, _ in query.parts()]
 
-    def place(self, kind: Kind, wanted: str = "auto") -> Place:
-        """Where queries of a kind are compared. Raises InputError where the items have nothing to compare them with."""
-        return self._places.get((kind, wanted), lambda: self._make(kind, wanted))
+    def space_index(self, kind: Kind, wanted: str = "auto") -> SpaceIndex:
+        """Return where queries of a kind are compared.
 
-    def _make(self, kind: Kind, wanted: str) -> Place:
+        Args:
+            kind: What the query is.
+            wanted: One of `queries.SPACES`.
+
+        Raises:
+            InputError: If the items have nothing to compare such queries with.
+        """
+        return self._spaces.get((kind, wanted), lambda: self._make(kind, wanted))
+
+    def _make(self, kind: Kind, wanted: str) -> SpaceIndex:
         model = self.model
         space = find_space(model, kind, "auto" if wanted == "tower" else wanted)
-        if space is None or not (vectors := self._kept(space)).any():
-            raise InputError(_nothing(model, kind, wanted))
+        if space is None or not (vectors := item_vectors(model, space)).any():
+            raise InputError(_nothing_to_compare(model, kind, wanted))
         if wanted == "tower" and not model.has_vectors:
             raise InputError(Fault("--space", "this model has no item tower.", "Leave it out.", "nothing to search"))
-        if wanted == "tower" or (wanted == "auto" and model.has_vectors and space.name != "joint"):
-            projection = project(model, space, vectors)
-            if wanted == "tower":
-                return Place(space, self._index(projection.items), 0.0, projection)
-            own, tower = (1 - TOWER[kind]) / _spread(vectors), TOWER[kind] / _spread(projection.items)
-            both = np.concatenate([vectors, projection.items], 1)
-            return Place(space, self._index(both), own / (own + tower), projection)
-        return Place(space, self._index(vectors), 1.0)
+        if wanted != "tower" and (wanted != "auto" or not model.has_vectors or space.name == "joint"):
+            return SpaceIndex(space, self._indexed(vectors), 1.0)
+        projection = fit_projection(model, kind, vectors)
+        if wanted == "tower":
+            return SpaceIndex(space, self._indexed(projection.items), 0.0, projection)
+        # Weights of standard deviations, so that the space whose cosines differ more does not decide alone.
+        own = (1 - TOWER_WEIGHT[kind]) / cosine_deviation(vectors)
+        tower = TOWER_WEIGHT[kind] / cosine_deviation(projection.items)
+        both = np.concatenate([vectors, projection.items], 1)
+        return SpaceIndex(space, self._indexed(both), own / (own + tower), projection)
 
-    def _index(self, vectors: np.ndarray) -> Index:
-        """vectors: (items, dim); those of zeros are not found."""
+    def _indexed(self, vectors: np.ndarray) -> Index:
+        """An exact index of vectors (items, dim), without those that are zero."""
         index: Index = self.model.registry.get("index", "exact")(vectors.shape[1], "dot")
-        held = np.flatnonzero(vectors.any(1))
-        index.build(vectors[held], held)
+        described = np.flatnonzero(vectors.any(1))
+        index.build(vectors[described], described)
         return index
 
-    def _kept(self, space: Space) -> np.ndarray:
-        """The space's item vectors: those on disk, else made, and written where a disk takes them."""
-        path = None if self.folder is None else self.folder / FOLDER / f"{space.name}-{space.kind}.safetensors"
-        if path is None or path.is_symlink() or (path.exists() and not path.is_file()):
-            return space.items()
-        identity = np.frombuffer(f"{self._model()} {space.identity}".encode(), np.uint8)
-        try:
-            kept = load_file(path)
-            vectors, rows = kept["items"], len(self.model.dataset.items)
-            fits = (
-                vectors.dtype == np.float32
-                and vectors.ndim == 2
-                and len(vectors) == rows
-                and np.isfinite(vectors).all()
-            )
-            if fits and np.array_equal(kept["identity"], identity):
-                return vectors
-        except (SafetensorError, KeyError, OSError, ValueError):
-            pass  # not there, or damaged: made anew
-        vectors = space.items()
-        try:
-            with atomic_write(path) as temporary:
-                save_file({"items": vectors, "identity": identity}, temporary)
-        except OutputError:
-            pass  # a disk that cannot be written makes the next search slower, no more
-        return vectors
-
-    def _model(self) -> str:
-        """Changes with the saved model and with the items it knows."""
-        digest = hashlib.sha256(self.model.model_id.encode())
-        ids = self.model.dataset.items.select(["item_id"])
-        with pa.ipc.new_stream(pa.PythonFile(HashSink(digest), mode="w"), ids.schema) as writer:
-            writer.write_table(ids)
-        return digest.hexdigest()
-
-    def _query(self, place: Place, queries: Queries) -> np.ndarray:
-        """(1, dim), whose dot products with what the index holds are the scores."""
-        value = queries.text if place.space.kind == "text" else queries.image
-        assert value is not None
-        own = _unit(place.space.query(value))
-        if place.projection is None:
-            return own
-        tower = _unit(place.projection.query(self.model, place.space.kind, value, own))
-        return tower if place.own == 0 else np.concatenate([place.own * own, (1 - place.own) * tower], 1)
-
-    def _all(self, place: Place, queries: Queries, allowed: np.ndarray | None) -> np.ndarray:
-        """(items,) float64 the cosine of each, -inf for one that is not allowed or not in the space."""
+    def _all_scores(self, one: SpaceIndex, value: str, allowed: np.ndarray | None) -> np.ndarray:
+        """(items,) float64 scores; -inf for an item that is not allowed or not in the space."""
         items = len(self.model.dataset.items)
-        keys, scores = place.index.search(self._query(place, queries), items, allowed)
+        keys, scores = one.index.search(one.query_vector(self.model, value), items, allowed)
         found = np.full(items, -np.inf)
         found[keys[0][keys[0] >= 0]] = scores[0][keys[0] >= 0]
         return found
 
-    def _weighed(self, searched: np.ndarray, kept: np.ndarray, liking: torch.Tensor, personal: float) -> np.ndarray:
+    def _personalised(self, searched: np.ndarray, user: torch.Tensor, personal: float) -> np.ndarray:
+        """Mix standardised scores (items,) of a search with the model's; -inf stays."""
+        kept = np.isfinite(searched)
         with torch.inference_mode():
-            rows = self.model.representations("item")
-            own = score_blocks(self.model.scorer, liking, rows)[0].double().cpu().numpy()
+            items = self.model.representations("item")
+            own = score_blocks(self.model.scorer, user, items)[0].double().cpu().numpy()
         own = _standardised(np.where(kept, own, -np.inf))
         if personal == 1:
             return own
         return np.where(kept, (1 - personal) * searched + personal * np.where(kept, own, 0), -np.inf)
 
 
-def _unit(query: np.ndarray) -> np.ndarray:
-    return query / max(float(np.linalg.norm(query)), 1e-12)
+def cosine_deviation(vectors: np.ndarray) -> float:
+    """Return the standard deviation of the cosines between items.
 
-
-def _spread(vectors: np.ndarray) -> float:
-    """The deviation of the cosines of items: (items, dim), of unit length."""
-    rows = np.linspace(0, len(vectors) - 1, min(SAMPLED, len(vectors))).astype(int)
+    Args:
+        vectors: (items, dim) of norm 1.
+    """
+    rows = np.linspace(0, len(vectors) - 1, min(SAMPLE_ITEMS, len(vectors))).astype(int)
     return float((vectors[rows] @ vectors.T).std()) or 1.0
 
 
 def _standardised(scores: np.ndarray) -> np.ndarray:
-    """Less their mean and over their deviation, those that are finite; all equal ones are 0."""
+    """Subtract the mean of the finite scores (items,) and divide by their standard deviation; equal scores become 0, -inf stays."""
     finite = np.isfinite(scores)
     if not finite.any():
         return scores
-    spread = scores[finite].std()
-    return np.where(finite, (np.where(finite, scores, 0) - scores[finite].mean()) / (spread or 1.0), -np.inf)
+    deviation = scores[finite].std()
+    return np.where(finite, (np.where(finite, scores, 0) - scores[finite].mean()) / (deviation or 1.0), -np.inf)
 
 
-def _checked(model: FittedModel, queries: Queries, space: str, personal: float) -> list[Kind]:
-    """Which queries there are. Raises InputError with all that is wrong with them."""
-    faults = []
-    if queries.text is None and queries.image is None:
-        faults.append(Fault("--text", "there is nothing to look for.", "Give a text, an image, or both.", "no query"))
-    if queries.text is not None and not queries.text.strip():
-        faults.append(Fault("--text", "it is empty.", "Say what the items should be like.", "empty query"))
-    if queries.image is not None:
-        try:
-            context = model.context
-            open_image(queries.image, context.root, allow_urls=context.allow_urls, allow_outside_root=True)
-        except ImageFault as fault:
-            what = f"'{queries.image}' cannot be read: {fault}."
-            faults.append(Fault("--image", what, "Give the file of a picture.", "unreadable query"))
-    if space not in SPACES:
-        faults.append(Fault("--space", f"there is no space '{space}'.", did_you_mean(space, SPACES), "option"))
-    if not 0 <= personal <= 1:
-        faults.append(Fault("--personal", f"{personal} is not between 0 and 1.", "Give a share.", "option"))
-    if faults:
-        raise InputError(faults)
-    given: list[tuple[Kind, str | None]] = [("text", queries.text), ("image", queries.image)]
-    return [kind for kind, value in given if value is not None]
-
-
-def _nothing(model: FittedModel, kind: Kind, wanted: str) -> Fault:
-    told = "texts" if kind == "text" else "pictures"
-    reads = ", ".join(model.dataset.features("item")) or "nothing but ids"
+def _nothing_to_compare(model: FittedModel, kind: Kind, wanted: str) -> Fault:
+    values = "texts" if kind == "text" else "images"
+    features = ", ".join(model.dataset.features("item")) or "nothing but ids"
     space = "" if wanted == "auto" else f" in the space '{wanted}'"
-    what = f"this model's items cannot be searched by {kind}{space}: it reads no {told} of them (they have: {reads})."
-    hint = f"Train it on items with {told}" + ("." if wanted == "auto" else ", or leave --space out.")
+    what = (
+        f"this model's items cannot be searched by {kind}{space}: it reads no {values} of them (they have: {features})."
+    )
+    hint = f"Train it on items with {values}" + ("." if wanted == "auto" else ", or leave --space out.")
     return Fault(f"--{kind}", what, hint, "nothing to search")
