@@ -4,4 +4,4 @@ from __future__ import annotations
 
 
 class ConformanceError(AssertionError):
-    """What a component breaks, one sentence each."""
+    """A component breaks its contract. The message has one sentence for each violation."""
