@@ -85,7 +85,7 @@ def test_faults_of_many_kinds_are_reported_together():
     assert {"/index/type", "/loss/type", "/heads/items", "/heads/items/type"} <= set(faults(both))
 
 
-def test_options_of_an_unset_type_are_those_of_a_default_and_name_who_has_them():
+def test_options_without_a_type_must_be_those_of_a_default_and_the_fault_names_components_that_have_them():
     config, _ = load_config({"loss": {"temperature": 2}, "fusion": {"start": 0.1}})
     assert not config.loss.named() and config.fusion.options() == {"start": 0.1}
     assert "'attention' has it" in faults({}, "fusion.num_heads=2")["/fusion/num_heads"].hint
@@ -153,7 +153,7 @@ def test_values_from_python_are_read_as_their_json():
     assert "/dim" in faults({"dim": {1, 2}}) and "/" in faults({1: 2})
 
 
-def test_what_the_data_lack_is_a_fault_before_training():
+def test_features_that_the_data_does_not_have_are_faults_before_training():
     for document, where in (
         ({"data": {"roles": {"user.nope": "items"}}}, "/data/roles/user.nope"),
         ({"data": {"roles": {"user.spending": "timestamps"}}}, "/data/roles/user.spending"),
@@ -174,7 +174,7 @@ def test_a_head_without_its_target_is_a_fault_before_training():
         Recommender.from_config({"heads": {"stars": {"type": "rating"}}}).fit(bare, progress=False)
 
 
-def test_a_split_by_time_that_leaves_nothing_is_a_fault_where_it_was_asked_for():
+def test_a_split_by_time_that_leaves_nothing_is_a_fault_of_the_key_that_set_it():
     from anyrec.core.config import SplitConfig
     from anyrec.data.split import split_interactions
 

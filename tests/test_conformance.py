@@ -1,4 +1,4 @@
-"""Every built-in component keeps its contract; the kit says so of a stranger's."""
+"""Every built-in component passes the conformance checks, and the checks find what is wrong with others."""
 
 import pyarrow as pa
 import pytest
@@ -42,9 +42,9 @@ def test_every_fusion_takes_a_single_feature(name):
     check_fusion(REGISTRY.get("fusion", name), features=1)
 
 
-def test_the_kit_tells_what_a_bad_encoder_breaks():
+def test_the_check_of_encoders_lists_all_violations():
     class Bad(Encoder):
-        """Standardises by the batch, takes nulls for values, makes its layer too late."""
+        """Standardises by the batch, reads nulls as values, creates its layer too late."""
 
         type = "bad"
         group = "continuous"
@@ -64,7 +64,7 @@ def test_the_kit_tells_what_a_bad_encoder_breaks():
 
     with pytest.raises(ConformanceError) as error:
         check_encoder(Bad)
-    told = str(error.value)
+    message = str(error.value)
     for part in (
         "created in forward",
         "receives no gradient",
@@ -73,10 +73,10 @@ def test_the_kit_tells_what_a_bad_encoder_breaks():
         "batch of one",
         "depends on the other",
     ):
-        assert part in told
+        assert part in message
 
 
-def test_the_kit_tells_what_a_bad_fusion_breaks():
+def test_the_check_of_fusions_finds_a_masked_value_in_the_output():
     class Leaky(Fusion):
         """Reads the features before they were filled."""
 
@@ -89,9 +89,9 @@ def test_the_kit_tells_what_a_bad_fusion_breaks():
         check_fusion(Leaky)
 
 
-def test_an_encoder_of_a_strange_group_needs_an_example():
+def test_an_encoder_of_its_own_group_needs_an_example():
     class Strange(Encoder):
-        """Of a group the kit does not know."""
+        """Reads a group for which the checks have no example."""
 
         type = "strange"
 

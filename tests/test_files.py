@@ -349,9 +349,9 @@ def test_a_limit_on_the_size_of_files_is_found_before_any_work_and_named(tmp_pat
         channel = os.pipe()
         assert in_child(program) == 0
         os.close(channel[1])
-        told = os.read(channel[0], 10_000).decode()
+        message = os.read(channel[0], 10_000).decode()
         os.close(channel[0])
-        return told
+        return message
 
     for action in (lambda: check_output(tmp_path / "x"), lambda: write_file(tmp_path, "x")):
         assert "a file is not allowed to become that large (the limit is 0 bytes)" in limited(action)
@@ -374,7 +374,7 @@ def test_every_error_number_of_a_write_gives_a_fault_with_path_cause_and_hint(nu
     else:
         error = kind(f"I/O error: {os.strerror(number)} (os error {number})")
     fault = write_fault(error, path)
-    told = (named and kind is OSError) or number in (
+    is_reported = (named and kind is OSError) or number in (
         errno.ENOSPC,
         errno.EDQUOT,
         errno.EFBIG,
@@ -382,6 +382,6 @@ def test_every_error_number_of_a_write_gives_a_fault_with_path_cause_and_hint(nu
         errno.EIO,
         errno.EPIPE,
     )
-    assert (fault is not None) == told
+    assert (fault is not None) == is_reported
     if fault is not None:
         assert fault.where == str(path) and fault.what.endswith(".") and fault.hint.endswith(".")

@@ -1,4 +1,4 @@
-"""Configs of the older flat style, and how configs are read."""
+"""Configs of the older flat format, former names of keys, and overrides."""
 
 import json
 from pathlib import Path
@@ -44,7 +44,7 @@ ISSUED = {
 }
 
 
-def test_every_key_of_the_older_style_becomes_what_it_meant():
+def test_every_key_of_the_older_format_is_translated():
     config, notes = load_config(ISSUED | {"text_encoder_config": {}})
     assert (config.dim, config.seed, config.name, config.negative_ratio) == (24, 5, "older", 3)
     assert config.loss.type == "focal"
@@ -67,9 +67,11 @@ def test_every_key_of_the_older_style_becomes_what_it_meant():
     assert (config.training.epochs, config.training.batch_size) == (2, 64)
     assert (config.training.optimizer.type, config.training.optimizer.learning_rate) == ("adam", 0.01)
     assert config.training.scheduler.type == "cosine"
-    told = " ".join(notes)
-    assert all(f"'{key}" in told for key in ISSUED if key not in ("text_encoder_config", "categorical_encoder_config"))
-    assert "'categorical_encoder_config.hidden' has no counterpart" in told
+    message = " ".join(notes)
+    assert all(
+        f"'{key}" in message for key in ISSUED if key not in ("text_encoder_config", "categorical_encoder_config")
+    )
+    assert "'categorical_encoder_config.hidden' has no counterpart" in message
 
 
 def test_an_older_config_trains():
@@ -85,25 +87,27 @@ def test_every_older_loss_has_its_counterpart(name):
     assert config.loss.type == {"contrastive": "infonce"}.get(name, name)
 
 
-def test_faults_of_the_older_style_are_told_together_with_the_nearest_key():
+def test_faults_of_the_older_style_are_reported_together_with_the_nearest_key():
     with pytest.raises(ConfigError) as error:
         load_config({"embeding_dim": 3, "num_epochs": 2, "loss_type": "bcee", "train_split": 7})
-    told = str(error.value)
-    assert "Did you mean 'embedding_dim'" in told and "Did you mean 'bce'" in told and "/train_split" in told
-    assert told.startswith("3 faults")
+    message = str(error.value)
+    assert "Did you mean 'embedding_dim'" in message and "Did you mean 'bce'" in message and "/train_split" in message
+    assert message.startswith("3 faults")
 
 
-def test_both_styles_may_stand_in_one_config():
+def test_one_config_can_have_keys_of_both_formats():
     config, _ = load_config({"num_epochs": 4, "training": {"batch_size": 99}, "fusion": {"type": "gated"}})
     assert (config.training.epochs, config.training.batch_size, config.fusion.type) == (4, 99, "gated")
     assert not is_legacy({"seed": 3, "training": {}})
 
 
-def test_today_s_configs_are_read_with_all_faults_at_once():
+def test_all_faults_of_a_config_are_reported_at_once():
     with pytest.raises(ConfigError) as error:
         load_config({"dmi": 3, "training": {"epochs": 0, "optimizer": {"learnig_rate": 1}}})
-    told = str(error.value)
-    assert "Did you mean 'dim'" in told and "/training/epochs" in told and "Did you mean 'learning_rate'" in told
+    message = str(error.value)
+    assert (
+        "Did you mean 'dim'" in message and "/training/epochs" in message and "Did you mean 'learning_rate'" in message
+    )
 
 
 def test_overrides_reach_any_depth_and_keep_their_type():
@@ -114,7 +118,7 @@ def test_overrides_reach_any_depth_and_keep_their_type():
     assert config.features == {"image": None} and config.name == "x1"
 
 
-def test_a_broken_file_is_told(tmp_path: Path):
+def test_a_broken_file_is_a_fault_with_its_position(tmp_path: Path):
     (tmp_path / "c.json").write_text('{"dim": 3,}')
     with pytest.raises(ConfigError, match=r"c.json:1:\d+: not valid JSON"):
         load_config(tmp_path / "c.json")
@@ -190,6 +194,6 @@ class Length(Encoder):
     assert discover([tmp_path]).params("encoder", "length", {"size": 3}).dimension == 3
 
 
-def test_the_issue_s_list_is_known():
+def test_every_key_of_the_list_is_known():
     assert set(ISSUED) <= KNOWN
     assert translate({"seed": 1}) == ({"seed": 1}, ["'seed' became 'seed': 1."])

@@ -1,4 +1,4 @@
-"""Shares of rows on threads of their own: the result and the gradients of one thread, and the same every time."""
+"""Rows distributed over threads: the result and the gradients are those of one thread, and the same every time."""
 
 import pytest
 import torch
@@ -52,7 +52,7 @@ def test_an_error_of_any_share_is_the_callers():
     assert torch.get_num_threads() == 2
 
 
-def test_where_nothing_else_is_shared_all_else_has_one_thread():
+def test_one_thread_elsewhere_limits_all_operations_outside_of_shares():
     with one_thread_elsewhere():
         assert torch.get_num_threads() == 1
         assert len(shares_of(10, torch.device("cpu"))) == 2

@@ -58,7 +58,7 @@ def sounds(tmp_path_factory):
     return folder
 
 
-def test_a_file_dropped_in_a_folder_is_an_encoder_everywhere(tmp_path):
+def test_a_drop_in_encoder_is_listed_trained_saved_and_loaded(tmp_path):
     (tmp_path / "length.py").write_text(LENGTH)
     registry = discover([tmp_path])
     assert "length" in registry.names("encoder")
@@ -77,7 +77,7 @@ def test_a_file_dropped_in_a_folder_is_an_encoder_everywhere(tmp_path):
         assert Recommender.load(place, **options).recommend(None, 3).equals(recommender.recommend(None, 3))
 
 
-def test_the_audio_drop_in_makes_audio_groups_work(sounds):
+def test_the_audio_plugin_encodes_audio_features(sounds):
     registry = discover([ROOT / "plugins"])
     column = pa.array(["0.wav", "1.wav", None, "2.wav", "gone.wav", "3.wav", "0.wav", "1.wav"])
     check_encoder(registry.get("encoder", "audio"), column, {"bands": 8}, Context(root=sounds))
@@ -93,7 +93,7 @@ def test_the_audio_drop_in_makes_audio_groups_work(sounds):
 
 
 @pytest.mark.parametrize("width", [1, 2, 3, 4])
-def test_sounds_of_every_width_read_alike(tmp_path, width):
+def test_samples_of_every_width_are_read_correctly(tmp_path, width):
     import numpy as np
 
     registry = discover([ROOT / "plugins"])
@@ -103,14 +103,14 @@ def test_sounds_of_every_width_read_alike(tmp_path, width):
     assert rate == 8000 and np.abs(samples - np.sin(2 * np.pi * 440 * np.arange(len(samples)) / 8000)).max() < 0.02
 
 
-def test_a_group_that_nothing_reads_is_said_with_its_name():
+def test_a_note_names_a_feature_group_that_no_encoder_reads():
     data = small_dataset()
     data.items = data.items.append_column("video.trailer", pa.array(["a.mp4"] * len(data.items)))
     recommender = Recommender.from_config(small_config()).fit(data, progress=False)
     assert any("video.trailer" in note and "not used" in note for note in recommender.notes)
 
 
-def test_two_components_of_one_name_are_refused_naming_both(tmp_path):
+def test_two_components_of_one_name_are_an_error_that_names_both(tmp_path):
     (tmp_path / "mine.py").write_text(LENGTH.replace('"length"', '"hashed"'))
     with pytest.raises(ConfigError) as error:
         discover([tmp_path])
@@ -145,7 +145,7 @@ def test_a_broken_drop_in_is_a_warning_and_the_other_components_can_be_used(brok
         ({"evaluation": {"baselines": ["half"]}}, "/evaluation/baselines/0"),
     ],
 )
-def test_naming_a_component_that_is_not_there_shows_the_broken_file(broken, config, where):
+def test_an_error_about_an_unknown_component_shows_the_broken_file(broken, config, where):
     with pytest.raises(ConfigError) as error:
         load_config({**config, "plugins": [str(broken)]})
     assert [fault.where for fault in error.value.faults] == [where, f"{broken}/broken.py:1"]
@@ -176,7 +176,7 @@ def test_a_drop_in_that_cannot_be_imported_fails_only_if_it_is_used(tmp_path):
         registry.get("encoder", "length")
 
 
-def test_a_drop_in_that_imports_a_shelf_by_its_bare_name_is_refused(tmp_path):
+def test_a_drop_in_that_imports_a_built_in_package_by_its_bare_name_is_refused(tmp_path):
     (tmp_path / "bare.py").write_text(
         LENGTH.replace("from anyrec import Encoder", "from anyrec import Encoder\nfrom encoders.text import Hashed")
     )
@@ -220,7 +220,7 @@ def test_plugins_can_be_switched_off(tmp_path, monkeypatch):
     assert "length" not in discover([tmp_path]).names("encoder")
 
 
-def test_classes_without_a_type_and_private_ones_are_no_components(tmp_path):
+def test_classes_without_a_type_and_private_classes_are_not_components(tmp_path):
     (tmp_path / "some.py").write_text(
         LENGTH
         + "\nclass Base(Encoder):\n    pass\n\nclass _Hidden(Length):\n    type = 'hidden'\n\nclass Longer(Length):\n    type = 'longer'\n"

@@ -1,4 +1,4 @@
-"""The process is as it was: random generators, environment and allocator are given back."""
+"""Random generators, environment and allocator of the process are restored."""
 
 import os
 import random
@@ -54,7 +54,7 @@ def test_the_same_seed_gives_the_same_model_whatever_the_callers_random_state():
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_random_generators_are_given_back_after_an_error():
+def test_random_generators_are_restored_after_an_error():
     before = states()
     try:
         with seeded(5):

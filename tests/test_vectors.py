@@ -1,4 +1,4 @@
-"""The cache of costly vectors: each value is computed once, and a new one does not rewrite those that are kept."""
+"""The vector cache: each value is computed once, and a new value does not rewrite all others."""
 
 import tempfile
 from pathlib import Path
@@ -12,7 +12,7 @@ from anyrec.core.vector_cache import cached_vectors, digest_of
 
 
 def vectors(values, folder, computed=None, parameters="model"):
-    """(values, 3) the cached vectors of whole numbers; `computed` collects those that were not kept."""
+    """(values, 3) the cached vectors of whole numbers; `computed` collects those that were not in the cache."""
 
     def compute(places):
         found = [values[place] for place in places]
@@ -29,7 +29,7 @@ def expected(values):
 
 @given(st.lists(st.lists(st.integers(0, 40), min_size=1, max_size=12), min_size=1, max_size=12))
 @settings(max_examples=30, deadline=None)
-def test_every_value_is_computed_once_whatever_is_asked_for_together(batches):
+def test_every_value_is_computed_once_in_any_order_of_requests(batches):
     computed = []
     with tempfile.TemporaryDirectory() as folder:
         for batch in batches:
