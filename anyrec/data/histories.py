@@ -66,7 +66,8 @@ class Events(NamedTuple):
 def history_features(config: Config) -> list[str]:
     """Return the history features that a config asks for (`history.events`).
 
-    Without the group there are none; with it there are `events` and those that `fields` names, except those set to null.
+    Without the group there are none; with it there are `events` and those that `fields` names, except those set to
+    null.
     """
     choice = config.tower("user")[0].get(GROUP)
     if choice is None:
@@ -144,7 +145,7 @@ def parts_of_events(events: Events, parts: np.ndarray) -> np.ndarray:
 def history_before(column: pa.Array, parts: np.ndarray, levels: np.ndarray, ordered: bool) -> pa.Array:
     """Return the histories as they were before each user's first event of a part.
 
-    Only events of earlier parts are kept, and of those only what happened before the first event of the part in question.
+    Only events of earlier parts are kept, and of those only events before the first event of the part in question.
 
     Args:
         column: (users,) list<EVENT>, complete.

@@ -20,8 +20,8 @@ NEGATIVE_TYPE = re.compile(
     r"\b(no|not|never|(do|does|did|wo|would|is|was)nt|(charge|pay|money) ?back|retour\w*|storno|storniert|voided"
     r"|un(like|love|follow|subscribe|fav|save|star|bookmark|heart|install|pin|match|join|recommend)\w*"
     r"|(down|neg)[ ]?vot\w*|thumbs?[ ]?down|swip\w*[ ]left|left[ ]swip\w*"
-    r"|(return|refund|dislik|remov|delet|skip|cancel|reject|hid|hate|block|report|complain|complaint|negativ|bad|dismiss|ignor"
-    r"|mut|bann?|spam|declin|abandon|bounc|churn|unhapp|dissatisf|downrat|drop|discard|exclud|quit|blacklist|blocklist)"
+    r"|(return|refund|dislik|remov|delet|skip|cancel|reject|hid|hate|block|report|complain|complaint|negativ|bad|dismiss"
+    r"|ignor|mut|bann?|spam|declin|abandon|bounc|churn|unhapp|dissatisf|downrat|drop|discard|exclud|quit|blacklist|blocklist)"
     r"(e|y|ed|ping|ped|led|ling|ing|s|es|en|den|ion|lation|al|ment|ive)?)\b"
 )
 """Words that say the opposite of liking."""
@@ -228,7 +228,8 @@ def _both(dataset: Tables, labels: Labels) -> list[Finding]:
     both = len(np.intersect1d(pairs[labels.positive], pairs[labels.negative]))
     if not both:
         return []
-    text = f"{count(both, 'user-item pair')} {'has' if both == 1 else 'have'} positive and explicitly negative interactions."
+    have = "has" if both == 1 else "have"
+    text = f"{count(both, 'user-item pair')} {have} positive and explicitly negative interactions."
     advice = "Training counts such a pair as positive; leave out the rows that no longer hold."
     return [Finding("note", "pairs with both labels", text, advice)]
 

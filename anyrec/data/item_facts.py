@@ -16,8 +16,16 @@ FEWEST, MOST = 2, 200
 
 
 def category_feature(dataset: Dataset, wanted: str | None = None) -> str | None:
-    """The categorical feature of items that tells their kinds apart: `wanted`, or one with 2 to 200 values, of those that
-    most items have the one named category or genre, else with the fewest values."""
+    """Return the categorical feature that divides items into kinds.
+
+    Args:
+        dataset: The data.
+        wanted: The feature that the config names.
+
+    Returns:
+        `wanted` if items have it. Without it: of the features with 2 to 200 values that most items have, one whose name
+        says category, genre, type or class, otherwise the one with the fewest values. None if there is none.
+    """
     if wanted is not None:
         return wanted if wanted in dataset.items.column_names else None
     best: tuple[bool, int, str] | None = None
@@ -34,13 +42,22 @@ def category_feature(dataset: Dataset, wanted: str | None = None) -> str | None:
 
 
 def indicators(dataset: Dataset, side: Side, name: str) -> tuple[sparse.csr_matrix, list[str]]:
-    """(rows, values) 1 where a record has the value of a categorical feature, and the values, the commonest first."""
+    """Return which records have which values of a categorical feature.
+
+    Args:
+        dataset: The data.
+        side: The side of the records.
+        name: The column of the feature.
+
+    Returns:
+        (rows, values) 1 if a record has the value; and the values, most frequent first.
+    """
     column = dataset.table(side).column(name).combine_chunks()
-    had, owners = flat(column)
-    counts = pc.value_counts(had)
+    given, owners = flat(column)
+    counts = pc.value_counts(given)
     order = np.lexsort((np.arange(len(counts)), -counts.field("counts").to_numpy()))
     values = counts.field("values").take(pa.array(order))
-    place = pc.index_in(had, value_set=values).to_numpy(zero_copy_only=False)
+    place = pc.index_in(given, value_set=values).to_numpy(zero_copy_only=False)
     matrix = sparse.csr_matrix((np.ones(len(place)), (owners, place)), (len(column), len(values)))
     matrix.sum_duplicates()
     matrix.data[:] = 1.0
@@ -48,7 +65,7 @@ def indicators(dataset: Dataset, side: Side, name: str) -> tuple[sparse.csr_matr
 
 
 def title_of(dataset: Dataset, row: int) -> str:
-    """An item's title or name; its id where it has neither."""
+    """Return an item's title or name; its id if it has neither."""
     for name in ("text.title", "text.name"):
         if name in dataset.items.column_names:
             value = dataset.items.column(name)[row].as_py()

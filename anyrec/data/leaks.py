@@ -20,7 +20,8 @@ def drop_leaks(dataset: Dataset, split: Split, config: DataConfig) -> tuple[Data
     """Drop lists of ids that name held-out items.
 
     A feature leaks if it names the held-out partner in more than `leak_share` of the held-out pairs: a list of ids by
-    containing the id, a text by containing the partner's title or id of four or more characters. Lists are dropped if `drop_leaks` is set.
+    containing the id, a text by containing the partner's title or id of four or more characters. Lists are dropped if
+    `drop_leaks` is set.
 
     Args:
         dataset: The data.

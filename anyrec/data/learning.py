@@ -87,7 +87,7 @@ class LearningData:
     def positives_learned(self, config: Config) -> np.ndarray:
         """Return the training positives of the final model, one interaction for each user-item pair: the latest.
 
-        Sources, the ranker's item facts and the report's item counts learn from these: dislikes do not count, and a repeated
-        interaction counts once.
+        Sources, the ranker's item facts and the report's item counts learn from these: dislikes do not count, and a
+        repeated interaction counts once.
         """
         return latest_of_pairs(self.dataset, self.positives(self.final_split(config).train))

@@ -53,8 +53,7 @@ class Positives:
 
         Args:
             users: (batch,) User rows.
-            items: (n,) for all users, (batch, n) for each user, or (groups, n), each group's shared by an equal run of the
-                users.
+            items: (n,) for all users, (batch, n) for each user, or (groups, n) for equal runs of the users.
 
         Returns:
             (batch, n) bool.
@@ -66,7 +65,7 @@ class Positives:
             items = items.unsqueeze(0)
         users, items = users.view(len(items), -1, 1), items.unsqueeze(1)
         if self._bits is not None:
-            # Gathering by 32-bit keys takes a third less time, and the table of bits is eight times likelier in the cache.
+            # Gathering by 32-bit keys takes a third less time. The bits are eight times likelier to be in the cache.
             keys = users.int() * self._row_bytes + (items >> 3).int()
             bytes_ = self._bits.index_select(0, keys.flatten()).view(keys.shape)
             return bytes_.bitwise_and_(_bit(items)).ne(0).flatten(0, 1)

@@ -163,13 +163,16 @@ def extend_histories(known: pa.Array, request: RequestHistory) -> pa.Array:
 
 
 def _is_known(request: RequestHistory, owners: np.ndarray, items: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """Return (events,) bool, which events of a request are known: the same item and time, or the same item without time.
+    """Return which events of a request are known: the same item and time, or the same item without a time.
 
     Args:
         request: The events of the request.
         owners: (known,) Rows of the request.
         items: (known,) Rows of the items' table.
         times: (known,) Microseconds since 1970.
+
+    Returns:
+        (events,) bool.
     """
     if not len(owners):
         return np.zeros(len(request.owners), bool)
