@@ -15,7 +15,7 @@ from anyrec.core.errors import DataError
 from anyrec.data.dataset import Dataset
 from anyrec.data.interpretation import interpretation, is_negative_name
 from anyrec.data.labels import label_interactions, training_weights
-from anyrec.pipeline.ranking.ranker import item_facts
+from anyrec.pipeline.ranking.signals import item_facts
 from anyrec.recommender import Recommender
 
 DAY = 86_400_000_000

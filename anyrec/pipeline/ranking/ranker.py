@@ -1,4 +1,4 @@
-"""The second stage: an interaction that reads what the first one knows and what it brought, and corrects its order."""
+"""The second stage: a model that reads feature vectors and the pipeline's signals, and corrects the model's order."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,67 +18,50 @@ from anyrec.core.contracts import Interaction
 from anyrec.core.manifest import read_object
 from anyrec.core.registry import Registry
 from anyrec.core.saved_files import AGAIN, bounded_by, damaged, read_tensors
-from anyrec.data.ids import NO_TIME
+from anyrec.data.ids import SIDES, Side
 from anyrec.model.fitted import FittedModel
-from anyrec.model.two_tower import towers_of
-from anyrec.pipeline.contracts import Lists, Request
+from anyrec.model.two_tower import TwoTowerModel, towers_of
+from anyrec.pipeline.candidate_lists import Candidates
+from anyrec.pipeline.contracts import Request
+from anyrec.pipeline.ranking.signals import item_facts, signal_names, signal_values
 
-CELLS = 1 << 23
-"""Numbers of candidates' vectors held at once: 32 MB of float32."""
-KEPT_BYTES = 256 << 20
-"""Most memory for what depends on the items only, kept between requests; of a larger catalogue it is computed for the candidates."""
+MAX_CELLS = 1 << 23
+"""Maximum size of an array of candidates' vectors: 32 MB of float32."""
+CACHE_BYTES = 256 << 20
+"""Maximum memory for item terms that are cached between requests. Those of a larger catalogue are computed for the
+candidates of each request."""
 ALL = slice(None)
 _COMPUTING = threading.Lock()
 CLIP = 5.0
-"""Bound on a signal, in standard deviations."""
-MICROSECONDS_A_DAY = 86_400_000_000
+"""Bound on a standardised signal, in standard deviations."""
 WEIGHTS, FACTS = "ranker.safetensors", "ranker.json"
 
 
-class Candidates(NamedTuple):
-    """What the first stage brought, in the model's order.
-
-    lists: (users, n). places: (sources, users, n) int32 the place of each in each source, from 0, -1 where not brought; scores: the
-    same shape, float32, its score there, 0 where not brought.
-    """
-
-    lists: Lists
-    places: np.ndarray
-    scores: np.ndarray
-
-    def head(self, n: int) -> Candidates:
-        """The first n of each list."""
-        lists = Lists(self.lists.items[:, :n], self.lists.scores[:, :n])
-        return Candidates(lists, self.places[..., :n], self.scores[..., :n])
-
-
-class Sides(NamedTuple):
-    """What a ranker reads of a block of users. users: (users, features, dim); scores: (users, n) the model's; signals: (users, n, signals)."""
-
-    users: Tensor
-    items: Tensor
-    scores: Tensor
-    signals: Tensor
-
-
 class Ranker(nn.Module):
-    """score = scale * the model's score + a linear map of the stage's own signals + gate * interaction(user, item).
+    """score = exp(scale) * the model's score + linear(signals) + gate * interaction(user, item).
 
-    With scale 1, and the map and the gate 0 to begin with: the model's order.
+    `scale`, `linear` and `gate` start at 0, so an untrained ranker keeps the model's order.
 
-    The interaction reads the feature vectors of both towers and their final vectors, as the model made them and never trained here,
-    each kind brought to about length 1; and as one more feature of the item a linear map of the stage's own signals. One that reads
-    vectors is given the towers' final vectors, the signals' map added to the item's.
+    The inputs of the interaction are computed by the towers, which are not trained here:
+
+    - If it reads tokens: the feature vectors and the final vector of each side, each kind divided by its root mean
+      square length, and a linear map of the signals as one more feature vector of the item.
+    - If it reads vectors: the final vectors of both sides, with a linear map of the signals added to the item's.
+
+    Args:
+        interaction: The interaction.
+        dims: Dimension of the feature vectors, and of the final vectors.
+        shapes: The number of vectors of each side that the interaction reads.
+        names: Names of the signals.
     """
 
-    def __init__(self, interaction: Interaction, dims: tuple[int, int], shapes: dict[str, int], names: list[str]):
-        """dims: of feature vectors, and of the final ones; shapes: feature vectors of `user` and `item`; names: of the signals."""
+    def __init__(self, interaction: Interaction, dims: tuple[int, int], shapes: dict[Side, int], names: list[str]):
         super().__init__()
         self.interaction, self.names, self.dims, self.shapes = interaction, names, dims, shapes
-        of_features, of_vectors = dims
+        feature_dim, vector_dim = dims
         self.reads = interaction.reads
-        width = of_features if self.reads == "tokens" else of_vectors
-        self.resize = nn.Identity() if of_vectors == width else nn.Linear(of_vectors, width, bias=False)
+        width = feature_dim if self.reads == "tokens" else vector_dim
+        self.resize = nn.Identity() if vector_dim == width else nn.Linear(vector_dim, width, bias=False)
         self.signal = nn.Linear(len(names), width)
         self.linear = nn.Parameter(torch.zeros(len(names)))
         self.scale = nn.Parameter(torch.zeros(()))
@@ -91,13 +73,15 @@ class Ranker(nn.Module):
         for side, count in shapes.items():
             self.register_buffer(f"{side}_length", torch.ones(count, 1))
         self.facts: dict[str, Tensor] = {}
-        """What the signals are made of: `popularity` (items,), `age` (items,)."""
-        self._kept: tuple[Tensor, list[Tensor], int] | None = None
-        """The known items' feature vectors, and what `_kept_terms` returns of them; None before the first request and in training."""
+        """What `item_facts` returned for the items that were in training."""
+        self._cached: tuple[Tensor, list[Tensor], int] | None = None
+        """The known items' feature vectors, their terms, and the total width of the terms; None before the first
+        request and in training."""
 
     def train(self, mode: bool = True) -> Ranker:
+        """Switch training mode; training discards cached terms."""
         if mode:
-            self._kept = None
+            self._cached = None
         return super().train(mode)
 
     def forward(self, users: Tensor, terms: Sequence[Tensor], scores: Tensor, signals: Tensor) -> Tensor:
@@ -105,18 +89,18 @@ class Ranker(nn.Module):
 
         Args:
             users: (batch, features, dim).
-            terms: `item_terms` of the candidates, (batch, n, width) each; they are not read if `idle`.
-            scores: (batch, n) the model's.
-            signals: (batch, n, signals), as `signals` makes them.
+            terms: `item_terms` of the candidates, (batch, n, width) each; not used if `idle`.
+            scores: (batch, n) the model's scores.
+            signals: (batch, n, signals), not standardised.
 
         Returns:
             (batch, n).
         """
-        told = self.standardised(signals)
-        plain = self.scale.exp() * scores + told @ self.linear
+        signals = self.standardised(signals)
+        plain = self.scale.exp() * scores + signals @ self.linear
         if self.idle:
             return plain
-        token = self.signal(told)
+        token = self.signal(signals)  # (batch, n, width)
         if self.reads == "tokens":
             made = self.interaction.score_terms(users, terms, token.unsqueeze(2))
         else:
@@ -124,10 +108,10 @@ class Ranker(nn.Module):
         return plain + self.gate * made
 
     def item_terms(self, items: Tensor) -> tuple[Tensor, ...]:
-        """Compute what the scores need of items and what depends on the items only.
+        """Compute the part of the scores that depends on the items only.
 
         Args:
-            items: (..., features, dim), as `catalogue` returns them.
+            items: (..., features, dim), as `item_inputs` returns them.
 
         Returns:
             Tensors (..., width).
@@ -136,93 +120,92 @@ class Ranker(nn.Module):
 
     @property
     def idle(self) -> bool:
-        """Whether the interaction counts for nothing, as nothing was learned from it: it is then left out."""
+        """Whether the interaction is left out, because its gate is 0 (nothing was learned)."""
         return not self.training and not bool(self.gate.detach())
 
     def standardised(self, signals: Tensor) -> Tensor:
+        """Standardise and clip signals, (..., signals)."""
         return ((signals - self.mean) / self.deviation).clamp(-CLIP, CLIP)
 
-    def laid(self, side: str, tokens: Tensor, vectors: Tensor | None) -> Tensor:
-        """(rows, features, dim) what the interaction reads of one side. tokens: (rows, features, dim); vectors: (rows, dim), final."""
+    def inputs(self, side: Side, tokens: Tensor, vectors: Tensor | None) -> Tensor:
+        """Return what the interaction reads of one side.
+
+        Args:
+            side: The side.
+            tokens: (rows, features, dim) feature vectors.
+            vectors: (rows, dim) final vectors; None if the model has none apart from its feature vectors.
+
+        Returns:
+            (rows, features, dim).
+        """
         if self.reads == "vectors":
             joined = (tokens.mean(1) if vectors is None else vectors).unsqueeze(1)
         else:
             own = [] if vectors is None else [self.resize(vectors).unsqueeze(1)]
             joined = torch.cat([tokens, *own], 1)
-        return joined / getattr(self, f"{side}_length")
+        return joined / self.get_buffer(f"{side}_length")
+
+    def user_inputs(self, request: Request) -> Tensor:
+        """Return (users, features, dim) what the interaction reads of a request's users."""
+        if request.tokens is None:
+            raise ValueError("the request was made without the users' feature vectors")
+        final = request.represented if not request.model.reads_tokens else None
+        return self.inputs("user", request.tokens, final)
+
+    def item_inputs(self, model: FittedModel, rows: Tensor | slice = ALL) -> Tensor:
+        """Return (rows, features, dim) what the interaction reads of items."""
+        final = model.representations("item")[rows] if not model.reads_tokens else None
+        return self.inputs("item", model.token_embeddings("item")[rows], final)
+
+    def signals(self, request: Request, candidates: Candidates) -> np.ndarray:
+        """Return (users, n, signals) float32, not standardised."""
+        return signal_values(request, candidates, list(self.facts.values()))
 
     def scores(self, request: Request, candidates: Candidates) -> np.ndarray:
-        """(users, n) float32 of the candidates, -inf where there is none."""
+        """Return (users, n) float32, the scores of the candidates; -inf past the end of a list."""
         model, lists = request.model, candidates.lists
         if not lists.items.size:
             return np.empty(lists.items.shape, np.float32)
         with torch.inference_mode():
-            users = self.users_of(request)
+            users = self.user_inputs(request)
             signals = torch.from_numpy(self.signals(request, candidates)).to(users.device)
             items, scores = (torch.from_numpy(part).to(users.device) for part in (lists.items, lists.scores))
-            kept, width = ([], 1) if self.idle else self._kept_terms(model)
-            size = max(1, CELLS // (items.shape[1] * width))
+            cached, width = ([], 1) if self.idle else self._all_terms(model)
+            size = max(1, MAX_CELLS // (items.shape[1] * width))
             parts = [
-                self(u, self._terms_of(model, i.clamp(min=0), kept), s.clamp(min=torch.finfo(s.dtype).min), told)
-                for u, i, s, told in zip(*(part.split(size) for part in (users, items, scores, signals)), strict=True)
+                self(u, self._terms_of(model, i.clamp(min=0), cached), s.clamp(min=torch.finfo(s.dtype).min), signal)
+                for u, i, s, signal in zip(*(part.split(size) for part in (users, items, scores, signals)), strict=True)
             ]
         return np.where(lists.items >= 0, torch.cat(parts).float().cpu().numpy(), -np.inf)
 
-    def _terms_of(self, model: FittedModel, rows: Tensor, kept: list[Tensor] | None) -> list[Tensor]:
-        """`item_terms` of the items `rows: (batch, n)`, from those kept of all items if any are."""
-        if kept is not None:
-            return [embedding(rows, term) for term in kept]  # a third of the time of term[rows]
+    def _terms_of(self, model: FittedModel, rows: Tensor, cached: list[Tensor] | None) -> list[Tensor]:
+        """Return `item_terms` of the items `rows: (batch, n)`, from `cached` terms of all items if there are any."""
+        if cached is not None:
+            return [embedding(rows, term) for term in cached]  # a third of the time of term[rows]
         distinct, places = rows.unique(return_inverse=True)
-        return [embedding(places, term) for term in self.item_terms(self.catalogue(model, distinct))]
+        return [embedding(places, term) for term in self.item_terms(self.item_inputs(model, distinct))]
 
-    def _kept_terms(self, model: FittedModel) -> tuple[list[Tensor] | None, int]:
-        """`item_terms` of all items, computed at the first request, and how many numbers of one item they are.
+    def _all_terms(self, model: FittedModel) -> tuple[list[Tensor] | None, int]:
+        """Return `item_terms` of all items, computed at the first request, and their total width.
 
-        None instead of the terms if they are larger than KEPT_BYTES, or if the model knows further items, of one request.
+        The terms are None if they are larger than CACHE_BYTES, or if the model has the new items of one request.
         """
-        tokens, kept = model.token_embeddings("item"), self._kept
-        if kept is not None and kept[0] is tokens:
-            return kept[1:]
-        width = sum(term.shape[1] for term in self.item_terms(self.catalogue(model, slice(0, 1))))
-        if model.widened or len(tokens) * width * tokens.element_size() > KEPT_BYTES:
+        tokens, cached = model.token_embeddings("item"), self._cached
+        if cached is not None and cached[0] is tokens:
+            return cached[1:]
+        width = sum(term.shape[1] for term in self.item_terms(self.item_inputs(model, slice(0, 1))))
+        if model.widened or len(tokens) * width * tokens.element_size() > CACHE_BYTES:
             return None, width
         with _COMPUTING:
-            if self._kept is None or self._kept[0] is not tokens:
-                size = max(1, CELLS // width)
+            if self._cached is None or self._cached[0] is not tokens:
+                size = max(1, MAX_CELLS // width)
                 starts = range(0, len(tokens), size)
-                blocks = [self.item_terms(self.catalogue(model, slice(n, n + size))) for n in starts]
-                self._kept = tokens, [torch.cat(parts) for parts in zip(*blocks, strict=True)], width
-            return self._kept[1:]
-
-    def users_of(self, request: Request) -> Tensor:
-        assert request.tokens is not None
-        final = request.represented if not request.model.reads_tokens else None
-        return self.laid("user", request.tokens, final)
-
-    def catalogue(self, model: FittedModel, rows: Tensor | slice = ALL) -> Tensor:
-        """(rows, features, dim) what the interaction reads of the items `rows`."""
-        final = model.representations("item")[rows] if not model.reads_tokens else None
-        return self.laid("item", model.token_embeddings("item")[rows], final)
-
-    def signals(self, request: Request, candidates: Candidates) -> np.ndarray:
-        """(users, n, signals) float32, not yet standardised, in the order of `signal_names`."""
-        items, scores = candidates.lists.items, candidates.lists.scores
-        there = items >= 0
-        best = scores[:, :1]
-        found = [
-            np.where(there, scores - np.where(np.isfinite(best), best, 0), 0),
-            np.broadcast_to(np.log1p(np.arange(items.shape[1])), items.shape),
-            np.broadcast_to(np.log1p(_events_each(request))[:, None], items.shape),
-        ]
-        for place, score in zip(candidates.places, candidates.scores, strict=True):
-            found += [np.where(place >= 0, 1 / np.log2(np.maximum(place, 0) + 2), 0), score]
-        for fact in self.facts.values():
-            values = fact.numpy()
-            known = np.clip(items, 0, len(values) - 1)
-            found.append(np.where(there & (items < len(values)), values[known], 0))
-        return np.stack([part.astype(np.float32) for part in found], -1)
+                blocks = [self.item_terms(self.item_inputs(model, slice(n, n + size))) for n in starts]
+                self._cached = tokens, [torch.cat(parts) for parts in zip(*blocks, strict=True)], width
+            return self._cached[1:]
 
     def save(self, folder: Path) -> None:
+        """Write the ranker into a folder, as `WEIGHTS` and `FACTS`."""
         weights = {f"weights.{name}": value for name, value in self.state_dict().items()}
         facts = {f"facts.{name}": value for name, value in self.facts.items()}
         save_file({n: v.detach().cpu().contiguous() for n, v in {**weights, **facts}.items()}, folder / WEIGHTS)
@@ -231,35 +214,39 @@ class Ranker(nn.Module):
 
 
 def make_ranker(model: FittedModel, config: RankConfig, sources: list[str], registry: Registry) -> Ranker:
-    """An untrained ranker for the model's towers."""
-    towers = towers_of(model).scorer
-    names = {side: list(towers.tower(side).token_names) for side in ("user", "item")}
-    if towers.interaction.reads == "vectors":
-        names = {side: [*own, "vector"] for side, own in names.items()}
+    """Create an untrained ranker for a model.
+
+    Args:
+        model: A two-tower model with its data.
+        config: The `rank` section of the pipeline's config.
+        sources: Names of the pipeline's sources.
+        registry: The known components.
+    """
+    towers = towers_of(model)
     facts = item_facts(model)
-    signals = signal_names(sources, list(facts))
-    dims = (towers.user.dim, model.config.dim)
-    ranker = _built(config, registry, dims, names, signals).to(model.device)
+    ranker = _build(config, registry, _dims(towers), _vector_names(towers), signal_names(sources, list(facts)))
+    ranker.to(model.device)
     ranker.facts = facts
-    _bring_to_length_one(ranker, model)
+    _normalise_lengths(ranker, model)
     return ranker
 
 
 def load_ranker(folder: Path, config: RankConfig, model: FittedModel, sources: list[str], registry: Registry) -> Ranker:
-    """The ranker that `Ranker.save` wrote. sources: names of the pipeline's sources. Raises ModelError."""
+    """Load the ranker that `Ranker.save` wrote; arguments as of `make_ranker`.
+
+    Raises:
+        ModelError: A file is missing or damaged, or the ranker does not fit the model.
+    """
     described, saved = read_object(folder / FACTS, AGAIN), read_tensors(folder / WEIGHTS)
-    towers = towers_of(model).scorer
-    names = {side: list(towers.tower(side).token_names) for side in ("user", "item")}
-    if towers.interaction.reads == "vectors":
-        names = {side: [*own, "vector"] for side, own in names.items()}
+    towers = towers_of(model)
+    dims = _dims(towers)
     weights = {name.removeprefix("weights."): value for name, value in saved.items() if name.startswith("weights.")}
     hint = "Use the versions in manifest.json."
     with damaged(folder / FACTS, "the ranker does not fit the model"):
-        dims = (towers.user.dim, model.config.dim)
         if tuple(described["dims"]) != dims or described["signals"] != signal_names(sources, list(described["facts"])):
             raise ValueError(f"it was made for vectors of {described['dims']} and the signals {described['signals']}")
         with bounded_by(folder / WEIGHTS):
-            ranker = _built(config, registry, dims, names, described["signals"])
+            ranker = _build(config, registry, dims, _vector_names(towers), described["signals"])
     with damaged(folder / WEIGHTS, "the ranker's weights do not fit the components installed here", hint):
         ranker.load_state_dict(weights)
         ranker.facts = {name: saved[f"facts.{name}"] for name in described["facts"]}
@@ -269,52 +256,34 @@ def load_ranker(folder: Path, config: RankConfig, model: FittedModel, sources: l
     return ranker.to(model.device).eval()
 
 
-def _built(
-    config: RankConfig, registry: Registry, dims: Any, names: dict[str, list[str]], signals: list[str]
+def _dims(model: TwoTowerModel) -> tuple[int, int]:
+    """Return the dimension of the feature vectors, and of the final vectors."""
+    return model.scorer.user.dim, model.config.dim
+
+
+def _vector_names(model: TwoTowerModel) -> dict[Side, list[str]]:
+    """Return the names of the vectors that an interaction reads of each side, if it reads tokens."""
+    last = ["vector"] if model.scorer.interaction.reads == "vectors" else []
+    return {side: [*model.scorer.tower(side).token_names, *last] for side in SIDES}
+
+
+def _build(
+    config: RankConfig, registry: Registry, dims: tuple[int, int], names: dict[Side, list[str]], signals: list[str]
 ) -> Ranker:
+    """Create a ranker with random weights."""
     cls = registry.get("interaction", config.type, "/pipeline/rank/type")
     params = registry.params("interaction", config.type, config.options(), "/pipeline/rank")
     width = dims[0] if cls.reads == "tokens" else dims[1]
     fields = (names["user"], [*names["item"], "signals"]) if cls.reads == "tokens" else ((), ())
-    shapes = {side: len(own) if cls.reads == "tokens" else 1 for side, own in names.items()}
+    shapes: dict[Side, int] = {side: len(own) if cls.reads == "tokens" else 1 for side, own in names.items()}
     return Ranker(cls(width, params, fields), dims, shapes, signals)
 
 
-def _bring_to_length_one(ranker: Ranker, model: FittedModel) -> None:
-    """Divide each kind of feature vector by its root mean square length over all that are known."""
+def _normalise_lengths(ranker: Ranker, model: FittedModel) -> None:
+    """Set the divisor of each kind of vector to its root mean square length over all known users or items."""
     with torch.inference_mode():
-        for side in ("user", "item"):
+        for side in SIDES:
             final = model.representations(side) if not model.reads_tokens else None
-            laid = ranker.laid(side, model.token_embeddings(side), final)
-            length = laid.square().sum(-1).mean(0).sqrt().clamp(min=1e-6)
-            getattr(ranker, f"{side}_length").copy_(length.unsqueeze(1))
-
-
-def signal_names(sources: list[str], facts: list[str]) -> list[str]:
-    told = [f"{what} in {name}" for name in sources for what in ("place", "score")]
-    return ["score below the best", "log rank", "log events of the user", *told, *facts]
-
-
-def item_facts(model: FittedModel) -> dict[str, Tensor]:
-    """(items,) float32 each: the log of the number of users who have the item among the training positives, and, with
-    timestamps, the log of the days from the item's first training positive to the newest of all."""
-    learning = model.required_learning()
-    dataset = learning.dataset
-    size = len(dataset.items)
-    counts = np.bincount(dataset.item_rows[learning.positives_learned(model.config)], minlength=size)
-    facts = {"log popularity": np.log1p(counts)}
-    rows = learning.positives(learning.final_split(model.config).train)
-    items, times = dataset.item_rows[rows], dataset.times[rows]
-    known = times != NO_TIME
-    if known.any():
-        last = int(times[known].max())
-        first = np.full(size, last)
-        np.minimum.at(first, items[known], times[known])
-        facts["log age in days"] = np.log1p((last - first) / MICROSECONDS_A_DAY)
-    return {name: torch.from_numpy(values.astype(np.float32)) for name, values in facts.items()}
-
-
-def _events_each(request: Request) -> np.ndarray:
-    """(users,) how much each user of the request did."""
-    owners, _, _ = request.events
-    return np.bincount(owners, minlength=len(request.rows))
+            inputs = ranker.inputs(side, model.token_embeddings(side), final)  # (rows, features, dim)
+            length = inputs.square().sum(-1).mean(0).sqrt().clamp(min=1e-6)
+            ranker.get_buffer(f"{side}_length").copy_(length.unsqueeze(1))
