@@ -41,7 +41,8 @@ from anyrec.model.request_reader import Users
 from anyrec.model.scoring import rank_rows
 from anyrec.pipeline.fit import check_pipeline, fit_pipeline, measure_pipeline
 from anyrec.pipeline.item_search import search_items
-from anyrec.pipeline.pipeline import Answer, Pipeline
+from anyrec.pipeline.answer import Answer
+from anyrec.pipeline.pipeline import Pipeline
 from anyrec.retrieval.similar import similar
 from anyrec.storage.load_model import load_model
 from anyrec.storage.model_directory import save_model

@@ -121,7 +121,7 @@ def test_a_stage_that_fails_is_skipped_with_a_warning(plain):
     failing = behind(plain, sources=[Broken()])
     answer = failing.answer(["u001"], 5)
     assert same(answer.table, plain.recommend(["u001"], 5))
-    assert answer.warnings == ["The source 'broken' was skipped, since it failed (RuntimeError: the shop is closed)."]
+    assert answer.warnings == ["The source 'broken' was skipped because it failed (RuntimeError: the shop is closed)."]
 
 
 def test_a_ranker_that_fails_leaves_the_order_of_retrieval(staged, plain, monkeypatch):
@@ -196,7 +196,7 @@ def test_pairs_are_added_alike_by_table_and_by_sorting(data):
     made = []
     with pytest.MonkeyPatch.context() as patch:
         for full in (0, 10**9):
-            patch.setattr("anyrec.pipeline.candidate_lists.FULL", full)
+            patch.setattr("anyrec.pipeline.candidate_lists.DENSE_RATIO", full)
             made.append(lists_of_pairs(rows, items, scores.astype(float), 4, k))
     table = np.zeros((4, 6))
     np.add.at(table, (rows, items), scores)
@@ -292,13 +292,13 @@ def test_a_ranker_scores_the_same_with_and_without_what_it_keeps_of_the_items(pl
     ranker, users = made.pipeline.ranker, [f"u{n:03d}" for n in range(1, 9)]
     with torch.no_grad():
         ranker.gate.fill_(1.0)
-    monkeypatch.setattr("anyrec.pipeline.ranking.ranker.KEPT_BYTES", 0)
+    monkeypatch.setattr("anyrec.pipeline.ranking.ranker.CACHE_BYTES", 0)
     for_candidates = made.recommend(users, 10, now=1)
-    assert ranker._kept is None
+    assert ranker._cached is None
     monkeypatch.undo()
     with ThreadPoolExecutor(8) as pool:
         alone = list(pool.map(lambda user: made.recommend([user], 10, now=1), users))
-    assert ranker._kept is not None
+    assert ranker._cached is not None
     assert same(pa.concat_tables(alone), for_candidates)
     more = made.add_items([{"item_id": "new", "categorical": {"tags": ["nurse"]}}])
     known = pa.array([f"i{n:03d}" for n in range(40)])
@@ -311,9 +311,9 @@ def test_training_a_ranker_again_drops_what_it_kept_of_the_items(plain):
     with torch.no_grad():
         made.pipeline.ranker.gate.fill_(1.0)
     made.recommend(["u001"])
-    assert made.pipeline.ranker._kept is not None
+    assert made.pipeline.ranker._cached is not None
     made.pipeline.ranker.train()
-    assert made.pipeline.ranker._kept is None
+    assert made.pipeline.ranker._cached is None
 
 
 def test_the_ranker_learns_only_from_what_the_model_did_not(plain):
@@ -377,7 +377,7 @@ def test_a_trace_tells_what_happened(plain):
 
 
 def test_lists_of_all_users_in_a_file_are_those_of_each(staged, tmp_path, monkeypatch):
-    monkeypatch.setattr("anyrec.pipeline.requests.MOST_USERS", 7)
+    monkeypatch.setattr("anyrec.pipeline.requests.MAX_USERS", 7)
     monkeypatch.setattr("anyrec.serving.batch.ROWS", 100)
     done = write_lists(staged, tmp_path / "lists.parquet", 6, progress=False)
     table = pq.read_table(tmp_path / "lists.parquet")

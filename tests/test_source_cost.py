@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from anyrec.interaction.classical import rows_times
-from anyrec.pipeline.candidate_lists import first_open
+from anyrec.pipeline.candidate_lists import first_listable
 from anyrec.pipeline.sources.popularity import PopularitySource
 
 
@@ -30,7 +30,7 @@ def test_the_first_open_items_are_those_of_the_whole_order(data):
     order, users = rng.permutation(items), 3
     shape = data.draw(st.sampled_from([None, (items,), (users, items)]))
     allowed = None if shape is None else rng.random(shape) < data.draw(st.sampled_from([0.0, 0.2, 0.9]))
-    found = first_open(order, users, k, allowed)
+    found = first_listable(order, users, k, allowed)
     full = np.ones((users, items), bool) if allowed is None else np.broadcast_to(allowed, (users, items))
     for own, may in zip(found, full, strict=True):
         assert own[own >= 0].tolist() == [item for item in order if may[item]][:k]

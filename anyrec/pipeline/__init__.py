@@ -1,6 +1,22 @@
-"""Retrieve, rank, rerank: stages (the contracts), requests (users block by block), run (one request through all), lists (their
-arithmetic), ranker and train_ranker, nearest_items (the model's index), fit (taught, measured, saved, loaded), trace, batch; what
-rules share: conditions and condition_syntax, constants, features, given, limits, reorder, diverse; explain.
+"""Layer 4, request to k items: retrieve candidates, rank them, apply rules.
 
-Sources and rules themselves are in `anyrec/sources` and `anyrec/rules`, found like any plugin.
+Modules:
+
+- `contracts`: `Request`, `Lists` and the base classes `Source` and `Rule`.
+- `requests`: requests in blocks of users, live or as they were before a part of the split.
+- `candidate_lists`: operations on lists: build, filter, sort and merge them.
+- `model_order`: the model's own scores and order of candidates.
+- `pipeline`: `Pipeline`, which runs one request through all stages.
+- `answer`: the result of a request as tables, with the time of each stage.
+- `trace`: a table of what each stage did with each item.
+- `fit`: fit, evaluate, save and load a pipeline together with its model.
+- `item_search`: search of items by text or image, with conditions and personalisation.
+
+Folders:
+
+- `sources`: components that retrieve candidates.
+- `ranking`: the ranker, its features and its training.
+- `rules`: components that filter or reorder lists.
+- `conditions`: the `where` language of rules.
+- `reranking`: what several rules share: reordering, quotas, diversity, item files.
 """

@@ -1,9 +1,9 @@
-"""What sources and stages do with lists: make them of pairs, drop what is not wanted, merge several."""
+"""Operations on lists that sources and stages share: build them from pairs, filter, sort and merge them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,15 +11,19 @@ import torch
 from anyrec.model.scoring import top_k
 from anyrec.pipeline.contracts import Lists, Request
 
-FULL = 16
-"""Pairs for each so many cells of (users, items) that make a table of all cells worth while."""
+DENSE_RATIO = 16
+"""`lists_of_pairs` uses a dense (users, items) table if at least one in this many of its cells has a pair."""
 
 
-class Merged(NamedTuple):
-    """Candidates of several sources. items: (users, n) int64 item rows, -1 past the end, by their best place in any source.
+@dataclass(frozen=True)
+class Merged:
+    """Candidates of several sources, ordered by their best place in any source.
 
-    places: (sources, users, n) int32 place of each in each source, from 0, -1 where the source did not bring it.
-    scores: (sources, users, n) float32 its score there, 0 where not brought.
+    Attributes:
+        items: (users, n) int64 item rows, -1 past the end of a list.
+        places: (sources, users, n) int32 place of each candidate in each source, from 0; -1 if the source did not
+            return it.
+        scores: (sources, users, n) float32 score of each candidate in each source; 0 if the source did not return it.
     """
 
     items: np.ndarray
@@ -27,33 +31,69 @@ class Merged(NamedTuple):
     scores: np.ndarray
 
 
+@dataclass(frozen=True)
+class Candidates:
+    """What the first stage retrieved, in the model's order.
+
+    Attributes:
+        lists: (users, n) items and the model's scores.
+        places: (sources, users, n) int32 place in each source, from 0; -1 if the source did not return the item.
+        scores: (sources, users, n) float32 score in each source; 0 if the source did not return the item.
+    """
+
+    lists: Lists
+    places: np.ndarray
+    scores: np.ndarray
+
+    def head(self, n: int) -> Candidates:
+        """Return the first n of each list."""
+        lists = Lists(self.lists.items[:, :n], self.lists.scores[:, :n])
+        return Candidates(lists, self.places[..., :n], self.scores[..., :n])
+
+
 def empty_lists(users: int) -> Lists:
+    """Return lists of length 0 for a number of users."""
     return Lists(np.empty((users, 0), np.int64), np.empty((users, 0), np.float32))
 
 
 def lists_of_ranks(rows: np.ndarray, items: np.ndarray, scores: np.ndarray, ranks: np.ndarray, users: int) -> Lists:
-    """Lists of flat entries: row of the user, row of the item, score, rank from 1."""
+    """Build lists from flat entries.
+
+    Args:
+        rows: (entries,) request row of each entry.
+        items: (entries,) item rows.
+        scores: (entries,) scores.
+        ranks: (entries,) ranks from 1, distinct within a list.
+        users: The number of lists.
+    """
     width = int(ranks.max(initial=0))
-    made = Lists(np.full((users, width), -1), np.full((users, width), -np.inf, np.float32))
-    made.items[rows, ranks - 1], made.scores[rows, ranks - 1] = items, scores
-    return made
+    lists = Lists(np.full((users, width), -1), np.full((users, width), -np.inf, np.float32))
+    lists.items[rows, ranks - 1], lists.scores[rows, ranks - 1] = items, scores
+    return lists
 
 
 def lists_of_pairs(rows: np.ndarray, items: np.ndarray, scores: np.ndarray, users: int, k: int) -> Lists:
-    """The k best of each user's pairs, best first, equal scores by item row; the scores of a pair that comes more than once are added.
+    """Return the k best of each user's pairs, equal scores in the order of item rows.
 
-    rows: (pairs,) row of the user; items: (pairs,); scores: (pairs,) finite; pairs of a score that is not above 0 are left out.
+    The scores of repeated pairs are added. Pairs with a score that is not above 0 are left out.
+
+    Args:
+        rows: (pairs,) request row of each pair.
+        items: (pairs,) item rows.
+        scores: (pairs,) finite scores.
+        users: The number of lists.
+        k: The maximum length of a list.
     """
     if not (scores > 0).all():
         rows, items, scores = rows[scores > 0], items[scores > 0], scores[scores > 0]
     if not len(rows):
         return empty_lists(users)
     width = int(items.max()) + 1
-    if len(rows) * FULL > users * width:  # most cells hold something: adding in place is a tenth of the work of sorting
+    if len(rows) * DENSE_RATIO > users * width:  # a dense table takes a tenth of the time of sorting
         table = np.bincount(rows * width + items, scores, users * width).reshape(users, width).astype(np.float32)
         values, places = top_k(torch.from_numpy(table), min(k, width))
-        there = values.numpy() > 0
-        return Lists(np.where(there, places.numpy(), -1), np.where(there, values.numpy(), -np.inf).astype(np.float32))
+        found = values.numpy() > 0
+        return Lists(np.where(found, places.numpy(), -1), np.where(found, values.numpy(), -np.inf).astype(np.float32))
     keys, place = np.unique(rows.astype(np.int64) * width + items, return_inverse=True)
     total = np.bincount(place, scores, minlength=len(keys)).astype(np.float32)
     rows, items = keys // width, keys % width
@@ -61,24 +101,41 @@ def lists_of_pairs(rows: np.ndarray, items: np.ndarray, scores: np.ndarray, user
     rows, items, total = rows[order], items[order], total[order]
     first = np.searchsorted(rows, np.arange(users))
     ranks = np.arange(len(rows)) - first[rows] + 1
-    near = ranks <= k
-    return lists_of_ranks(rows[near], items[near], total[near], ranks[near], users)
+    best = ranks <= k
+    return lists_of_ranks(rows[best], items[best], total[best], ranks[best], users)
 
 
-def open_to(request: Request, allowed: np.ndarray | None) -> np.ndarray | None:
-    """(items,) or (users, items) bool: `allowed` less what the request excludes; None where anything may be shown."""
+def listable_items(request: Request, allowed: np.ndarray | None) -> np.ndarray | None:
+    """Combine a mask with the pairs that the request excludes.
+
+    Args:
+        request: The request.
+        allowed: (items,) or (users, items) bool; None for all items.
+
+    Returns:
+        (items,) or (users, items) bool; None if every item may be listed.
+    """
     if request.exclude is None or not len(request.exclude[0]):
         return allowed
     shape = len(request.rows), len(request.items)
-    found = np.ones(shape, bool) if allowed is None else np.broadcast_to(allowed, shape).copy()
-    found[request.exclude] = False
-    return found
+    mask = np.ones(shape, bool) if allowed is None else np.broadcast_to(allowed, shape).copy()
+    mask[request.exclude] = False
+    return mask
 
 
-def first_open(order: np.ndarray, users: int, k: int, allowed: np.ndarray | None) -> np.ndarray:
-    """(users, <= k) the first k of `order: (items,)` that each user may be shown, -1 past the end.
+def first_listable(order: np.ndarray, users: int, k: int, allowed: np.ndarray | None) -> np.ndarray:
+    """Return the first k items of a shared order that each user may be shown.
 
-    Only as much of the order is looked at as users need.
+    Only a prefix of the order is examined; its length doubles until every user has k items.
+
+    Args:
+        order: (items,) item rows, best first.
+        users: The number of users.
+        k: The number of items for each user.
+        allowed: (items,) or (users, items) bool; None for all items.
+
+    Returns:
+        (users, <= k) item rows, -1 past the end.
     """
     length = min(len(order), 2 * k)
     while True:
@@ -89,26 +146,35 @@ def first_open(order: np.ndarray, users: int, k: int, allowed: np.ndarray | None
                 return np.tile(found[:k], (users, 1))
             length = min(len(order), 2 * length)
             continue
-        shown = allowed[:, head]
-        if length == len(order) or (shown.sum(1) >= k).all():
-            lists = Lists(np.tile(head, (users, 1)), np.zeros(shown.shape, np.float32))
-            return keep(lists, shown, k).items
+        mask = allowed[:, head]
+        if length == len(order) or (mask.sum(1) >= k).all():
+            lists = Lists(np.tile(head, (users, 1)), np.zeros(mask.shape, np.float32))
+            return keep(lists, mask, k).items
         length = min(len(order), 2 * length)
 
 
-def is_open(items: np.ndarray, allowed: np.ndarray | None, rows: np.ndarray | None = None) -> np.ndarray:
-    """Which entries are items (not -1) and allowed: bool, in the shape of `items`, (users, n), or (pairs,) with the user `rows` of each."""
-    there = items >= 0
+def is_listable(items: np.ndarray, allowed: np.ndarray | None, rows: np.ndarray | None = None) -> np.ndarray:
+    """Return which entries are items and allowed.
+
+    Args:
+        items: (users, n) item rows, or (pairs,) with `rows`; -1 for no item.
+        allowed: (items,) or (users, items) bool; None for all items.
+        rows: (pairs,) request row of each entry.
+
+    Returns:
+        bool, in the shape of `items`.
+    """
+    filled = items >= 0
     if allowed is None:
-        return there
-    known = np.where(there, items, 0)
+        return filled
+    index = np.where(filled, items, 0)
     if allowed.ndim == 1:
-        return there & allowed[known]
-    return there & (np.take_along_axis(allowed, known, 1) if rows is None else allowed[rows, known])
+        return filled & allowed[index]
+    return filled & (np.take_along_axis(allowed, index, 1) if rows is None else allowed[rows, index])
 
 
 def keep(lists: Lists, kept: np.ndarray, k: int) -> Lists:
-    """The first k entries of each list where `kept: (users, n)`, in their order."""
+    """Return the first k entries of each list for which `kept: (users, n)` is True, in their order."""
     if kept.all():
         return Lists(lists.items[:, :k], lists.scores[:, :k])
     places = np.cumsum(kept, 1) - 1
@@ -118,7 +184,7 @@ def keep(lists: Lists, kept: np.ndarray, k: int) -> Lists:
 
 
 def best_of(lists: Lists, scores: np.ndarray, k: int) -> Lists:
-    """The k entries with the greatest of `scores: (users, n)`, equal ones in their order; with those scores."""
+    """Return the k entries with the highest of `scores: (users, n)`, which become their scores; ties keep their order."""
     scores = np.where(lists.items >= 0, scores, -np.inf).astype(np.float32)
     order = descending(scores)[:, :k]
     items, scores = np.take_along_axis(lists.items, order, 1), np.take_along_axis(scores, order, 1)
@@ -126,45 +192,55 @@ def best_of(lists: Lists, scores: np.ndarray, k: int) -> Lists:
 
 
 def descending(scores: np.ndarray) -> np.ndarray:
-    """(users, n) the places of `scores: (users, n)` from the greatest to the least, equal ones in their order."""
+    """Return (users, n) the places of `scores: (users, n)` from the highest to the lowest; ties keep their order."""
     return torch.sort(torch.from_numpy(scores), dim=1, descending=True, stable=True).indices.numpy()
 
 
-def merge(brought: Sequence[Lists], k: int, num_items: int) -> Merged:
-    """The first k candidates by their best place in any of the sources; equal places go to the source named first.
+def merge(retrieved: Sequence[Lists], k: int, num_items: int) -> Merged:
+    """Merge the lists of several sources by each candidate's best place in any of them.
 
-    No sorting: the entries of all sources, place by place, are in that order, and of an item's entries the first counts.
+    Of candidates at equal places, the one from the source that is named first comes first. No list is sorted: entry
+    (place, source) has the code place * sources + source, so the columns of all sources in the order of their codes
+    are in the final order, and of an item's several entries the one with the lowest code is kept.
+
+    Args:
+        retrieved: The lists of each source.
+        k: The maximum number of candidates for each user.
+        num_items: The number of items in the catalogue.
     """
-    sources = len(brought)
+    sources = len(retrieved)
     if sources == 1:
-        items = brought[0].items[:, :k]
-        there = items >= 0
-        places = np.where(there, np.arange(items.shape[1], dtype=np.int32), -1).astype(np.int32)
-        return Merged(items, places[None], np.where(there, brought[0].scores[:, :k], 0)[None])
-    tables = [_table(lists, num_items) for lists in brought]
-    widths = [lists.items.shape[1] for lists in brought]
+        items = retrieved[0].items[:, :k]
+        filled = items >= 0
+        places = np.where(filled, np.arange(items.shape[1], dtype=np.int32), -1).astype(np.int32)
+        return Merged(items, places[None], np.where(filled, retrieved[0].scores[:, :k], 0)[None])
+    tables = [place_table(lists, num_items) for lists in retrieved]
+    widths = [lists.items.shape[1] for lists in retrieved]
     place = np.concatenate([np.arange(width) for width in widths]).astype(np.int32)
     source = np.repeat(np.arange(sources), widths)
     order = np.lexsort((source, place))
-    code = (place * sources + source)[order]
-    items = np.concatenate([lists.items for lists in brought], 1)[:, order]
-    first = np.full(items.shape, np.iinfo(np.int32).max, np.int32)
+    code = (place * sources + source)[order]  # (columns,)
+    items = np.concatenate([lists.items for lists in retrieved], 1)[:, order]  # (users, columns)
+    lowest = np.full(items.shape, np.iinfo(np.int32).max, np.int32)  # the lowest code of each entry's item
     for number, table in enumerate(tables):
-        there = np.take_along_axis(table, items, 1)
-        np.minimum(first, np.where(there >= 0, there * sources + number, first), out=first)
-    own = (items >= 0) & (first == code)
-    merged = keep(Lists(items, np.zeros(items.shape, np.float32)), own, k).items
+        found = np.take_along_axis(table, items, 1)
+        np.minimum(lowest, np.where(found >= 0, found * sources + number, lowest), out=lowest)
+    first = (items >= 0) & (lowest == code)
+    merged = keep(Lists(items, np.zeros(items.shape, np.float32)), first, k).items
     places = np.stack([np.take_along_axis(table, merged, 1) for table in tables])
     scores = np.zeros(places.shape, np.float32)
-    for number, lists in enumerate(brought):
+    for number, lists in enumerate(retrieved):
         if lists.scores.shape[1]:
-            here = np.take_along_axis(lists.scores, np.maximum(places[number], 0), 1)
-            scores[number] = np.where(places[number] >= 0, here, 0)
+            own = np.take_along_axis(lists.scores, np.maximum(places[number], 0), 1)
+            scores[number] = np.where(places[number] >= 0, own, 0)
     return Merged(merged, places, scores)
 
 
-def _table(lists: Lists, num_items: int) -> np.ndarray:
-    """(users, items + 1) int32 the place of each item in each list, -1 where it is not; the last column is that of no item."""
+def place_table(lists: Lists, num_items: int) -> np.ndarray:
+    """Return (users, items + 1) int32 the place of each item in each list, -1 if it is not listed.
+
+    The last column is always -1, so that item row -1 (no item) can be looked up.
+    """
     table = np.full((len(lists.items), num_items + 1), -1, np.int32)
     places = np.broadcast_to(np.arange(lists.items.shape[1], dtype=np.int32), lists.items.shape)
     np.put_along_axis(table, lists.items, places, 1)

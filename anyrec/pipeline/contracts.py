@@ -1,4 +1,4 @@
-"""The contracts of the pipeline: what a request is, what passes from stage to stage, what a source and a rule implement."""
+"""Contracts of the pipeline: the request, the lists that stages pass on, and the base classes of sources and rules."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 from torch import Tensor
 
 from anyrec.core.contracts import Params as Options
+from anyrec.core.types import JsonObject
 from anyrec.data.list_columns import flat
 from anyrec.data.order import position_from_end
 from anyrec.model.fitted import FittedModel, ModelData
@@ -20,16 +21,26 @@ from anyrec.model.fitted import FittedModel, ModelData
 
 @dataclass
 class Request:
-    """Whom lists are made for. Made in blocks of users, so that (users, items) of it is bounded.
+    """A block of users for whom lists are made.
 
-    model: the model, and the records it knows (`dataset.items`, `dataset.users`, `seen`). ids: (users,) their ids.
-    users: their records, a known user's completed with what is known. rows: (users,) row among the known, -1 for a new one.
-    represented: (users, ...) what the interaction reads. history: (users,) lists of `anyrec.data.histories.EVENT` or None; seen: (pairs,)
-    rows of the request, ascending, and the item rows each has interacted with. context: values of this moment, as the request gave them.
-    now: microseconds since 1970, UTC. rng: all randomness.
-    allowed: (items,) or (users, items) bool, what all filters together let through, set before anything is retrieved; None for all.
-    exclude: pairs that must not be listed whatever the rules say, in the form of `seen`. logged: what rules want kept with the answer.
-    tokens: (users, features, dim) the users' feature vectors, where a ranker reads them.
+    A request is split into blocks of users, so that arrays of shape (users, items) stay bounded.
+
+    Attributes:
+        model: The model, with the records it knows (`dataset.items`, `dataset.users`).
+        ids: (users,) ids.
+        users: (users,) records; missing features of a known user come from the model's own record.
+        rows: (users,) int64 row of each user in `model.dataset.users`, -1 for an unknown user.
+        represented: (users, ...) what the interaction reads of the users.
+        seen: Two (pairs,) arrays: request row, ascending, and item row of each item that a user has interacted with.
+        context: Values of this moment by name, from the request.
+        now: Time of the request in microseconds since 1970, UTC.
+        rng: Generator for all randomness of the request.
+        history: (users,) lists of events (`anyrec.data.histories.EVENT`); None if the model keeps no histories.
+        warnings: Sentences for the answer.
+        allowed: (items,) or (users, items) bool, the combined mask of all filters, set before retrieval; None for all.
+        exclude: Pairs that must not be listed whatever the rules return, in the form of `seen`; None for no pairs.
+        logged: Values that rules return with the answer.
+        tokens: (users, features, dim) feature vectors of the users, if a ranker reads them.
     """
 
     model: FittedModel
@@ -38,7 +49,7 @@ class Request:
     rows: np.ndarray
     represented: Tensor
     seen: tuple[np.ndarray, np.ndarray]
-    context: dict[str, Any]
+    context: JsonObject
     now: int
     rng: np.random.Generator
     history: pa.Array | None = None
@@ -50,7 +61,12 @@ class Request:
 
     @cached_property
     def events(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """What the users did, from `history`: (events,) rows of the request, ascending, item rows, and how many came later, from 0."""
+        """The events of `history`.
+
+        Returns:
+            Three (events,) int64 arrays: request row, ascending; item row; and the number of later events of the same
+            user.
+        """
         if self.history is None:
             return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64)
         events, owners = flat(self.history)
@@ -59,14 +75,20 @@ class Request:
 
     @property
     def items(self) -> pa.Table:
-        """The records of all items that may be listed, one row an item."""
+        """The records of all items, one row for each."""
         return self.model.dataset.items
 
 
 @dataclass(frozen=True)
 class Logged:
-    """Values of single entries of the lists, as the propensity with which an item was drawn. users, items, values: (entries,), rows
-    of the request, item rows, and float64."""
+    """Values of single list entries, for example the propensity with which an item was drawn.
+
+    Attributes:
+        name: Name of the value.
+        users: (entries,) request rows.
+        items: (entries,) item rows.
+        values: (entries,) float64.
+    """
 
     name: str
     users: np.ndarray
@@ -76,68 +98,121 @@ class Logged:
 
 @dataclass(frozen=True)
 class Lists:
-    """items: (users, length) int64 item rows, best first, -1 past the end; scores: (users, length) float32, descending but where
-    a rule moved an item, -inf past the end."""
+    """Ranked items of each user of a request.
+
+    Attributes:
+        items: (users, length) int64 item rows, best first, -1 past the end of a list.
+        scores: (users, length) float32, descending unless a rule moved an item; -inf past the end.
+
+    Example:
+        Lists(np.array([[3, 0], [1, -1]]), np.array([[0.9, 0.2], [0.5, -np.inf]], np.float32))
+    """
 
     items: np.ndarray
     scores: np.ndarray
 
 
 class Source:
-    """Brings candidates. Its `k` is how many of each user."""
+    """Base class of a component that retrieves candidates.
+
+    Args:
+        params: The options; by default those of `Params()`.
+
+    Attributes:
+        type: Name of the source in a config.
+        scored: Whether its scores are the model's own, so that its lists are in the model's order.
+
+    Example:
+        class Cheapest(Source):
+            type = "cheapest"
+
+            def retrieve(self, request, k, allowed):
+                prices = request.items["continuous.price"].to_numpy()
+                scores = np.tile(-prices, (len(request.rows), 1)).astype(np.float32)
+                if allowed is not None:
+                    scores = np.where(allowed, scores, -np.inf)
+                rows = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+                scores = np.take_along_axis(scores, rows, 1)
+                return Lists(np.where(scores > -np.inf, rows, -1), scores)
+    """
 
     type: ClassVar[str]
     scored: bool = False
-    """Whether its scores are the model's own, so that its lists are in the model's order."""
 
     class Params(Options):
         k: int | None = Field(
             default=None,
             ge=1,
             le=1_000_000_000,
-            description="Candidates of each user; by default as many as of all sources.",
+            description="Candidates for each user; by default `retrieve.k`.",
         )
 
     def __init__(self, params: BaseModel | None = None):
-        self.params: Any = params if params is not None else type(self).Params()
+        self.params: Any = params if params is not None else type(self).Params()  # each subclass has its own Params
 
     def in_model_order(self, request: Request) -> bool:
-        """Whether the scores of what it brings for this request are the model's own."""
+        """Return whether the scores that `retrieve` returns for this request are the model's own."""
         return self.scored
 
     def check(self, model: ModelData) -> None:
-        """Raises ConfigError where an option does not fit the data, with every such fault, at a pointer from its own options."""
+        """Check the options against the data.
+
+        Raises:
+            ConfigError: Options do not fit; it has all faults, each at a JSON pointer within the options.
+        """
 
     def fit(self, model: FittedModel, rows: np.ndarray) -> None:
         """Learn what the source needs.
 
         Args:
-            rows: (pairs,) interactions of `model.dataset`: the positives that the model learned from, one for each
-                user-item pair (its latest), in file order.
+            model: The fitted model.
+            rows: (pairs,) rows of `model.dataset.interactions`: the positives that the model was trained on, one for
+                each user-item pair (its latest), in file order.
         """
 
     def state(self) -> dict[str, np.ndarray]:
-        """What `fit` learned, as named arrays."""
+        """Return what `fit` learned, as named arrays."""
         return {}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
-        """Take back what `state` returned."""
+        """Take over what `state` returned."""
 
     def check_restored(self, model: FittedModel) -> None:
-        """Called after `restore`. Raises ValueError if what was restored does not fit the model's users and items."""
+        """Check the restored state against the model's users and items. It is called after `restore`.
+
+        Raises:
+            ValueError: The state does not fit.
+        """
 
     def retrieve(self, request: Request, k: int, allowed: np.ndarray | None) -> Lists:
-        """allowed: (items,) or (users, items) bool, what may be brought; None for all.
+        """Return candidates for each user.
 
-        What `request.exclude` names need not be brought either: it is taken out afterwards.
+        Args:
+            request: The request. Pairs of `request.exclude` may be returned; they are removed afterwards.
+            k: The maximum number of candidates for each user.
+            allowed: (items,) or (users, items) bool, the items that may be returned; None for all items.
         """
         raise NotImplementedError(f"source '{self.type}' has no retrieve()")
 
 
 class Rule:
-    """Decides what may be listed (`allowed`), or in which order (`apply`), or both.
+    """Base class of a component that filters items (`allowed`), reorders lists (`apply`), or both.
 
     If `allowed` fails, the request is refused: a filter is never skipped. If `apply` fails, `on_error` decides.
+
+    Args:
+        params: The options; by default those of `Params()`.
+
+    Attributes:
+        type: Name of the rule in a config.
+
+    Example:
+        class Reverse(Rule):
+            type = "reverse"
+
+            def apply(self, request, lists, k):
+                order = np.argsort(np.where(lists.items >= 0, lists.scores, np.inf), axis=1)
+                return Lists(*(np.take_along_axis(part, order, 1) for part in (lists.items, lists.scores)))
     """
 
     type: ClassVar[str]
@@ -145,25 +220,36 @@ class Rule:
     class Params(Options):
         on_error: Literal["refuse", "skip"] | None = Field(
             default=None,
-            description="If the rule fails at a request: refuse it, or skip the rule with a warning (the default; filters refuse).",
+            description="If the rule fails at a request: refuse the request, or skip the rule with a warning (the "
+            "default; filters always refuse).",
         )
 
     def __init__(self, params: BaseModel | None = None):
-        self.params: Any = params if params is not None else type(self).Params()
+        self.params: Any = params if params is not None else type(self).Params()  # each subclass has its own Params
 
     def check(self, model: ModelData) -> None:
-        """Raises ConfigError where an option does not fit the data, with every such fault, at a pointer from its own options."""
+        """Check the options against the data.
+
+        Raises:
+            ConfigError: Options do not fit; it has all faults, each at a JSON pointer within the options.
+        """
 
     def allowed(self, request: Request) -> np.ndarray | None:
-        """Return (items,) or (users, items) bool, True for what may be listed; None if the rule filters nothing.
+        """Return which items may be listed. It is called before retrieval; an exception refuses the request.
 
-        It is called before anything is retrieved. An exception refuses the request.
+        Returns:
+            (items,) or (users, items) bool; None if the rule filters nothing.
         """
         return None
 
     def apply(self, request: Request, lists: Lists, k: int) -> Lists:
-        """The lists in another order, or with items taken out or put in; the first k of each are what the user gets.
+        """Return reordered lists, of which the first k items are the user's result.
 
-        Items of the result are of `lists` or allowed by all rules.
+        The rule may remove items, and add items that all filters allow.
+
+        Args:
+            request: The request.
+            lists: (users, length) candidates, best first; `length` is at least k if there are as many candidates.
+            k: The number of items that each user gets.
         """
         return lists

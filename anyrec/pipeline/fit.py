@@ -1,9 +1,8 @@
-"""A pipeline's sources and ranker fitted, measured, saved and loaded with the model they belong to."""
+"""Fit, evaluate, save and load a pipeline together with the model that it belongs to."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,21 +26,28 @@ FOLDER = "pipeline"
 
 
 def check_pipeline(model: ModelData) -> None:
-    """Check the config's pipeline against the data, before anything is trained. Raises ConfigError with every fault."""
+    """Check the config's pipeline against the data, before training.
+
+    Raises:
+        ConfigError: With every fault.
+    """
     if model.config.pipeline is not None:
         Pipeline(model.config.pipeline, model.registry).check(model)
 
 
 def fit_pipeline(model: FittedModel, *, progress: bool = True) -> tuple[Pipeline | None, list[str]]:
-    """Return the config's pipeline with its sources and its ranker fitted, and what the user should know of it.
+    """Fit the sources and the ranker of the config's pipeline.
 
     Args:
-        model: A fitted model that keeps histories (`FittedModel.with_histories`) if it has its data.
+        model: A fitted model; if it has its data, it keeps histories (`FittedModel.with_histories`).
         progress: Show progress bars.
 
+    Returns:
+        The pipeline (None if the config has none), and notes for the user.
+
     Raises:
-        ConfigError: If an option does not fit the data.
-        ModelError: If a stage learns from the data and the model was loaded without it.
+        ConfigError: An option does not fit the data.
+        ModelError: A stage learns from the data, and the model was loaded without it.
     """
     config, learning = model.config.pipeline, model.learning
     if config is None:
@@ -49,9 +55,9 @@ def fit_pipeline(model: FittedModel, *, progress: bool = True) -> tuple[Pipeline
     pipeline = Pipeline(config, model.registry)
     pipeline.check(model)
     if learning is None:
-        if config.rank is not None or any(_learns(one) for one in pipeline.sources):
-            what = "its sources and ranker learn from the data, and this model was loaded without them."
-            raise ModelError(Fault("/pipeline", what, "Use with_data(dataset) first."))
+        if config.rank is not None or any(_learns(source) for source in pipeline.sources):
+            what = "its sources and ranker learn from the data, and this model was loaded without its data."
+            raise ModelError(Fault("/pipeline", what, "Call with_data(dataset) first."))
         return pipeline, []
     positives = learning.positives_learned(model.config)
     for source in pipeline.sources:
@@ -67,30 +73,44 @@ def fit_pipeline(model: FittedModel, *, progress: bool = True) -> tuple[Pipeline
 
 
 def measure_pipeline(model: FittedModel, pipeline: Pipeline, part: Part) -> dict[str, float]:
-    """The metrics of the lists, at the config's k."""
+    """Return the ranking metrics of the pipeline's lists on a part of the split, at the config's k."""
     ks = model.config.evaluation.k
-    metrics = ranking_metrics(rank_through(model, pipeline, part, max(ks)), ks)
-    return metrics
+    return ranking_metrics(rank_through(model, pipeline, part, max(ks)), ks)
 
 
 def rank_through(model: FittedModel, pipeline: Pipeline, part: Part, k: int, held: HeldOut | None = None) -> Ranking:
-    """The ranks of held-out items in the lists of k that the whole pipeline would have served; infinite for one not listed.
-    Equal scores share their places where no rule has moved them. held: that part, where it is at hand."""
+    """Rank held-out items in the lists that the whole pipeline would have served.
+
+    Args:
+        model: A model with its data.
+        pipeline: Its pipeline.
+        part: The part of the split.
+        k: Length of the lists.
+        held: The held-out items of the part; computed if None.
+
+    Returns:
+        Ranks in the lists, infinite for an item that is not listed. Items with equal scores share the mean of their
+        ranks, unless a rule changed the order of the list.
+
+    Raises:
+        ModelError: The model was trained on the part, or was loaded without its data.
+    """
     refuse_refitted(model, part)
     held = held or held_out(model, part)
     rows, items = held.targets.take(np.flatnonzero(held.targets.counts()))
     ranks, users, start = np.full(len(items), np.inf), np.empty(0, np.int64), 0
     lists = np.full((int(rows.max(initial=-1)) + 1, k), -1)
-    for here, request in requests_before(model, part, held, tokens=pipeline.ranker is not None):
+    for block, request in requests_before(model, part, held, tokens=pipeline.ranker is not None):
         found = pipeline.run(request, k, held.rankable)
-        low, high = np.searchsorted(rows, [start, start + len(here)])
+        low, high = np.searchsorted(rows, [start, start + len(block)])
         ranks[low:high] = _ranks(found.items, found.scores, rows[low:high] - start, items[low:high])
-        lists[start : start + len(here), : found.items.shape[1]] = found.items
-        users, start = np.append(users, here), start + len(here)
+        lists[start : start + len(block), : found.items.shape[1]] = found.items
+        users, start = np.append(users, block), start + len(block)
     return Ranking(users[rows], items, ranks, users, lists, np.zeros(len(users), np.int64))
 
 
 def save_pipeline(pipeline: Pipeline, folder: Path) -> None:
+    """Write what the sources and the ranker learned into a new folder."""
     folder.mkdir()
     for number, source in enumerate(pipeline.sources):
         state = source.state()
@@ -102,9 +122,13 @@ def save_pipeline(pipeline: Pipeline, folder: Path) -> None:
 
 
 def load_pipeline(model: FittedModel, folder: Path) -> Pipeline | None:
-    """What `save_pipeline` wrote; None if the config has no pipeline.
+    """Load what `save_pipeline` wrote.
 
-    Raises ModelError if a file is missing or damaged, or the config does not fit the model's records.
+    Returns:
+        The pipeline; None if the config has none.
+
+    Raises:
+        ModelError: A file is missing or damaged, or the config does not fit the model's records.
     """
     config = model.config.pipeline
     if config is None:
@@ -116,28 +140,38 @@ def load_pipeline(model: FittedModel, folder: Path) -> Pipeline | None:
         path = folder / f"source-{number}.safetensors"
         if path.is_file():
             state = read_arrays(path)
-            with damaged(path, f"what the source '{source.type}' learned cannot be used"):
+            with damaged(path, f"the state of the source '{source.type}' cannot be used"):
                 source.restore(state)
                 source.check_restored(model)
         elif _learns(source):
-            what = f"what the source '{source.type}' learned is missing."
+            what = f"the state of the source '{source.type}' is missing."
             raise ModelError(Fault(str(path), what, AGAIN, "damaged"))
     if config.rank is not None:
         pipeline.ranker = load_ranker(folder, config.rank, model, pipeline.source_names, model.registry)
     return pipeline
 
 
-def _learns(source: Any) -> bool:
+def _learns(source: Source) -> bool:
     return type(source).fit is not Source.fit
 
 
 def _ranks(items: np.ndarray, scores: np.ndarray, rows: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """(targets,) the rank of item `wanted[i]` in list `rows[i]`: the middle of those with its score, where the list's scores descend,
-    else its place; infinite where it is not listed."""
+    """Rank items in lists.
+
+    Args:
+        items: (users, k) listed item rows, -1 past the end.
+        scores: (users, k) their scores.
+        rows: (targets,) list of each target.
+        wanted: (targets,) item row of each target.
+
+    Returns:
+        (targets,) the mean rank of the items with the target's score if the scores of its list descend, else its place
+        from 1; infinite if it is not listed.
+    """
     if not items.shape[1]:
         return np.full(len(rows), np.inf)
     scores = np.where(items >= 0, scores, -np.inf)
-    descend = np.all(scores[:, 1:] <= scores[:, :-1], axis=1, keepdims=True)[:, 0]
+    descend = np.all(scores[:, 1:] <= scores[:, :-1], axis=1)
     found = np.equal(items[rows], wanted[:, None])
     place = found.argmax(1)
     ties = ranks_of(*(torch.from_numpy(array) for array in (scores, rows, scores[rows, place]))).numpy()

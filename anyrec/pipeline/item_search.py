@@ -1,16 +1,16 @@
-"""Search of items by a text or an image, restricted by conditions and weighted by what a user likes."""
+"""Search of items by a text or an image, restricted by conditions and weighted by a user's taste."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from anyrec.core.errors import ConfigError, Fault, InputError
 from anyrec.core.renamed import present_name
+from anyrec.core.types import JsonObject
 from anyrec.core.values import show
 from anyrec.model.arguments import checked_choice, checked_k, checked_share, checked_text, log
 from anyrec.model.fitted import SEARCH, FittedModel
@@ -23,7 +23,7 @@ from anyrec.retrieval.semantic.search import Search
 
 
 def searcher(model: FittedModel) -> Search:
-    """Return the search spaces of a model, which are made once."""
+    """Return the search spaces of a model, which are computed once."""
     return model.computed.get(SEARCH, lambda: Search(model))
 
 
@@ -32,16 +32,24 @@ def search_items(
     *,
     text: str | None = None,
     image: str | Path | None = None,
-    user: Any = None,
+    user: object = None,
     k: int = 10,
     space: str = "auto",
-    where: dict[str, Any] | None = None,
+    where: JsonObject | None = None,
     personal: float = 0.3,
     exclude_seen: bool = False,
-    candidates: Sequence[Any] | pa.Array | None = None,
+    candidates: Sequence[str | int] | pa.Array | None = None,
     strict: bool | None = None,
 ) -> pa.Table:
-    """Return the k items nearest to a text, an image or both; arguments as of `anyrec.Recommender.search`."""
+    """Return the k items nearest to a text, an image or both; arguments as of `anyrec.Recommender.search`.
+
+    Returns:
+        item_id, score, rank (from 1).
+
+    Raises:
+        InputError: An argument is invalid, or needs a user and none is given.
+        ConfigError: `where` does not fit the data.
+    """
     k, text = checked_k(k, len(model.dataset.items)), checked_text(text, "text")
     personal = checked_share(personal, "personal")
     space = present_name("search space", space) if isinstance(space, str) else space
@@ -49,7 +57,7 @@ def search_items(
     records = None if user is None else model.read_records("user", _one_user(model, user), strict=strict)
     allowed = _searchable(model, records, where, exclude_seen, candidates)
     represented = None if records is None else model.represent(records)
-    query = Query(text, _picture(image))
+    query = Query(text, _image_name(image))
     found = searcher(model).find(query, k, space=space, allowed=allowed, user=represented, personal=personal)
     if records is not None:
         log(user, records.context.warnings)
@@ -65,44 +73,48 @@ def search_items(
 def _searchable(
     model: FittedModel,
     records: Records | None,
-    where: dict[str, Any] | None,
+    where: JsonObject | None,
     exclude_seen: bool,
-    candidates: Sequence[Any] | pa.Array | None,
+    candidates: Sequence[str | int] | pa.Array | None,
 ) -> np.ndarray | None:
     """Return (items,) bool, the items that may be found; None for all."""
     if exclude_seen and records is None:
-        raise InputError(Fault("--exclude-seen", "it needs to know of whom.", "Give --user as well.", "option"))
+        raise InputError(Fault("--exclude-seen", "it needs a user.", "Give --user as well.", "option"))
     allowed = np.ones(len(model.dataset.items), bool)
     if candidates is not None:
         allowed[:] = False
         allowed[model.rows_of("item", candidates)] = True
     if where is not None or exclude_seen:
-        someone = model.read_records("user", [_nobody(model)], faults=[]) if records is None else records
+        someone = model.read_records("user", [_unknown_user(model)], faults=[]) if records is None else records
         request = next(make_requests(model, someone))
         if where is not None:
-            allowed &= _holds(model, where, request, records is not None)
+            allowed &= _meets(model, where, request, records is not None)
         if exclude_seen:
             allowed[request.seen[1]] = False
     return None if allowed.all() else allowed
 
 
-def _one_user(model: FittedModel, user: Any) -> Any:
-    """Return the user of a search as `read_records` takes it. Raises InputError unless it is one id or one record."""
+def _one_user(model: FittedModel, user: object) -> JsonObject | list[object]:
+    """Return the user of a search in a form that `read_records` takes. Raises InputError unless it is an id or a record."""
     if isinstance(user, dict):
         document = set(user) & {"user_data", "interactions"}
-        return user if document else [_nobody(model) | user]
+        return user if document else [_unknown_user(model) | user]
     if isinstance(user, bool) or not isinstance(user, (str, int, np.integer)):
         raise InputError(Fault("user", f"expected an id or a record; found {show(user)}.", kind="option"))
     return [user]
 
 
-def _nobody(model: FittedModel) -> dict[str, Any]:
-    """Return the record of a user of whom nothing is known."""
+def _unknown_user(model: FittedModel) -> JsonObject:
+    """Return the record of a user without features and history."""
     return {"user_id": -1 if pa.types.is_integer(model.dataset.ids("user").type) else "-"}
 
 
-def _picture(image: Any) -> str | None:
-    """The picture of a query as a name: a file of the working directory by its full path. Raises InputError for what is none."""
+def _image_name(image: object) -> str | None:
+    """Return the image of a query as a name: the full path of an existing file, else the name as given.
+
+    Raises:
+        InputError: The image is not a name.
+    """
     if image is None:
         return None
     if not isinstance(image, (str, Path)):
@@ -114,8 +126,13 @@ def _picture(image: Any) -> str | None:
     return str(Path(image).resolve()) if found else str(image)
 
 
-def _holds(model: FittedModel, where: dict[str, Any], request: Request, personal: bool) -> np.ndarray:
-    """(items,) bool. Raises ConfigError for what does not fit the data, InputError for a condition on a user where none is given."""
+def _meets(model: FittedModel, where: JsonObject, request: Request, personal: bool) -> np.ndarray:
+    """Return (items,) bool, the items that meet a condition.
+
+    Raises:
+        ConfigError: The condition does not fit the data.
+        InputError: It names a feature of the user, and no user is given (`personal` is False).
+    """
     condition = Condition(where)
     faults = condition.check(model, "--where")
     if faults:

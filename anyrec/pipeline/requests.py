@@ -1,43 +1,53 @@
-"""Requests: whom lists are made for, a block of users at a time."""
+"""Requests in blocks of users: live ones, and those of held-out users as they were before a part of the split."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from anyrec.core.types import JsonObject
 from anyrec.data.split import Part
 from anyrec.evaluation.held_out import HeldOut
 from anyrec.model.fitted import FittedModel
 from anyrec.model.records import completed
+from anyrec.model.request_reader import Users
 from anyrec.pipeline.contracts import Request
 from anyrec.retrieval.model_index import item_index, share_index
 
-CELLS = 1 << 24
-"""Numbers of (users, items) held at once: what a block of users is made by."""
-MOST_USERS = 1024
+MAX_CELLS = 1 << 24
+"""Maximum size of a (users, items) array, which bounds the number of users in a block."""
+MAX_USERS = 1024
 
 
 def block_size(model: FittedModel) -> int:
-    """Users of one block."""
-    return int(np.clip(CELLS // max(1, len(model.dataset.items)), 1, MOST_USERS))
+    """Return the number of users in one block."""
+    return int(np.clip(MAX_CELLS // max(1, len(model.dataset.items)), 1, MAX_USERS))
 
 
 def make_requests(
     model: FittedModel,
-    users: Any,
+    users: Users,
     *,
     exclude_seen: bool = True,
-    context: dict[str, Any] | None = None,
+    context: JsonObject | None = None,
     now: int | None = None,
     tokens: bool = False,
 ) -> Iterator[Request]:
-    """users: as `FittedModel.recommend` takes them. now: microseconds since 1970, by default this moment.
+    """Yield the requests of some users, block by block.
 
-    tokens: whether a ranker reads the users' feature vectors. The same seed and moment draw the same.
+    The generator of each request is seeded by the model's seed, `now` and the block, so the same arguments give the
+    same random draws.
+
+    Args:
+        model: The model.
+        users: Users as `Recommender.recommend` takes them; None for all known users.
+        exclude_seen: Exclude the items that each user has interacted with.
+        context: Values of the moment by name.
+        now: Time of the request in microseconds since 1970; by default the current time.
+        tokens: Compute the users' feature vectors, which a ranker reads.
     """
     now = time.time_ns() // 1000 if now is None else now
     records = model.read_records("user", users)
@@ -67,11 +77,16 @@ def make_requests(
 def requests_before(
     model: FittedModel, part: Part, held: HeldOut, *, tokens: bool = False
 ) -> Iterator[tuple[np.ndarray, Request]]:
-    """The users with something held out, as they were before it: (users,) their rows, and the request that would have served them.
+    """Yield the requests of the users with held-out items, as those users were before the part of the split.
 
     Args:
-        held: that part of the split.
-        tokens: whether a ranker reads the users' feature vectors.
+        model: A model with its data.
+        part: The part of the split.
+        held: The held-out items of that part.
+        tokens: Compute the users' feature vectors, which a ranker reads.
+
+    Yields:
+        (users,) user rows, and their request.
     """
     rows = np.flatnonzero(held.targets.counts())
     index = item_index(model)
@@ -79,39 +94,39 @@ def requests_before(
     share_index(state, index)
     now, size = _moment_before(model, part), block_size(model)
     for start in range(0, len(rows), size):
-        here = rows[start : start + size]
-        represented = state.user_representations(here)
-        made = state.user_tokens(here) if tokens else None
-        seen = state.seen_by(here)
-        yield (
-            here,
-            Request(
-                state,
-                state.dataset.ids("user").take(pa.array(here)),
-                state.dataset.users.take(pa.array(here)),
-                here,
-                represented,
-                seen,
-                {},
-                now,
-                np.random.default_rng([model.config.seed, now, start]),
-                None if state.history is None else state.history.take(pa.array(here)),
-                exclude=seen if held.exclude_seen else None,
-                tokens=made,
-            ),
+        block = rows[start : start + size]
+        represented = state.user_representations(block)
+        vectors = state.user_tokens(block) if tokens else None
+        seen = state.seen_by(block)
+        request = Request(
+            state,
+            state.dataset.ids("user").take(pa.array(block)),
+            state.dataset.users.take(pa.array(block)),
+            block,
+            represented,
+            seen,
+            {},
+            now,
+            np.random.default_rng([model.config.seed, now, start]),
+            None if state.history is None else state.history.take(pa.array(block)),
+            exclude=seen if held.exclude_seen else None,
+            tokens=vectors,
         )
+        yield block, request
 
 
 def _moment_before(model: FittedModel, part: Part) -> int:
-    """When the last interaction before a part happened, in microseconds since 1970; 0 where there are no times."""
+    """Return the time of the last interaction before a part, in microseconds since 1970; 0 without timestamps."""
     split = model.required_learning().split
     rows = split.train if part == "validation" else np.concatenate([split.train, split.validation])
     return max(0, int(model.dataset.times[rows].max(initial=0)))
 
 
 def liked_pairs(request: Request) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct pairs of request row and item that the users had and did not dislike; all that they had if the model
-    keeps no histories."""
+    """Return the distinct pairs of request row and item row in the users' histories, which leave out disliked items.
+
+    Without histories in the model these are all items that the users have interacted with.
+    """
     if request.history is None:
         return request.seen
     rows, items, _ = request.events

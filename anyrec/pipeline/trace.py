@@ -1,163 +1,193 @@
-"""What befell the items of a request on their way: a table of events."""
+"""The trace of a request: a table of what each stage did with each item."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
 from anyrec.model.fitted import FittedModel
-from anyrec.pipeline.candidate_lists import is_open
+from anyrec.pipeline.candidate_lists import Candidates, is_listable, place_table
 from anyrec.pipeline.contracts import Lists, Request
-from anyrec.pipeline.ranking.ranker import Candidates
 
-TURN = {"barred": 0, "source": 1, "stage": 2, "moved": 3, "removed": 3, "added": 3, "logged": 4}
-"""In which order a user's events stand."""
+FILTERED = "barred"
+"""Name of the event of a filtered item. It is part of the output's contract (docs/pipeline.md)."""
+ORDER = {FILTERED: 0, "source": 1, "stage": 2, "moved": 3, "removed": 3, "added": 3, "logged": 4}
+"""Order of a user's events in the table, by event."""
+
+
+@dataclass(frozen=True)
+class Events:
+    """Events of one kind and origin.
+
+    Attributes:
+        event: A key of `ORDER`.
+        by: The filter, source, stage or rule.
+        rows: (events,) request rows.
+        items: (events,) item rows.
+        rank: (events,) from 1; None if the event has none.
+        score: (events,); None if the event has none.
+        before: (events,) the rank before the event; None if the event has none.
+    """
+
+    event: str
+    by: str
+    rows: np.ndarray
+    items: np.ndarray
+    rank: np.ndarray | None = None
+    score: np.ndarray | None = None
+    before: np.ndarray | None = None
 
 
 class Trace:
-    """Events of the items that are listed, that a rule took from the first k, or that a filter kept out, as columns:
+    """Collects events of the items that are listed, that a rule moved out of the first k, or that a filter excluded.
 
-    user_id, item_id; event; by: who did it; rank, from 1, and score as they then were; before: the rank until then.
+    The table has the columns user_id, item_id, event, by, rank, before, score; the last three are null if an event has
+    none. Ranks count from 1. The events:
 
-    barred: one of the model's own k best that the filter `by` keeps out (`seen`, `candidates`, or a rule); rank and score in the model's own order.
-    source: the source `by` brought the item, at that rank and score of its own.
-    stage: its rank and score when the stage `by` (`retrieve`, `rank`) was done.
-    moved, removed, added: what the rule `by` did: from rank `before` to `rank`; out of the list; into it. Told of items among the
-        first k before or after the rule.
-    logged: a value of its own that a rule wants kept, as the propensity of an item it drew; in `score`.
+    - filtered (`FILTERED`): one of the model's own k best that the filter `by` excludes (`seen`, `candidates`, or a
+      rule), with its rank and score in the model's own order.
+    - source: the source `by` returned the item, with its rank and score in that source.
+    - stage: the item's rank and score after the stage `by` (`retrieve`, `rank`).
+    - moved, removed, added: the rule `by` moved the item from rank `before` to `rank`, removed it, or added it. Only
+      items among the first k before or after the rule are recorded.
+    - logged: a value that a rule returns with the answer, in `score`.
+
+    Args:
+        sources: Names of the pipeline's sources.
     """
 
     def __init__(self, sources: list[str]):
         self.sources = sources
-        self.parts: list[dict[str, Any]] = []
+        self.parts: list[Events] = []
         self.tables: list[pa.Table] = []
         self.stages: list[tuple[str, Lists]] = []
         self.candidates: Candidates | None = None
+        self.num_items = 0
 
-    def begin(self, request: Request, masks: list[tuple[str, np.ndarray]], own: Lists, k: int) -> None:
-        """own: the model's best of all items, whatever may be shown."""
-        self.parts, self.stages, self.size = [], [], len(request.items)
+    def begin(self, request: Request, masks: list[tuple[str, np.ndarray]], own: Lists) -> None:
+        """Start the trace of one request with the items that filters exclude.
+
+        Args:
+            request: The request.
+            masks: Name and mask, (items,) or (users, items) bool, of each filter.
+            own: The model's best items without any filter.
+        """
+        self.parts, self.stages, self.num_items = [], [], len(request.items)
         users, items = own.items.shape[0], own.items
         if request.exclude is not None:
-            open_ = np.ones((users, self.size), bool)
-            open_[request.exclude] = False
-            masks = [*masks, ("seen", open_)]
+            unseen = np.ones((users, self.num_items), bool)
+            unseen[request.exclude] = False
+            masks = [*masks, ("seen", unseen)]
         for name, mask in masks:
-            rows, places = np.nonzero((items >= 0) & ~is_open(items, mask))
-            self._add("barred", name, rows, items[rows, places], places + 1, own.scores[rows, places])
+            rows, places = np.nonzero((items >= 0) & ~is_listable(items, mask))
+            excluded = items[rows, places]
+            self.parts.append(Events(FILTERED, name, rows, excluded, places + 1, own.scores[rows, places]))
 
     def retrieved(self, candidates: Candidates) -> None:
+        """Record the candidates of the first stage."""
         self.candidates = candidates
         self.stage("retrieve", candidates.lists)
 
     def stage(self, name: str, lists: Lists) -> None:
+        """Record the lists after a stage."""
         self.stages.append((name, lists))
 
     def ruled(self, name: str, before: Lists, after: Lists, k: int) -> None:
+        """Record what a rule changed in the first k of the lists.
+
+        Args:
+            name: Name of the rule.
+            before: The lists that the rule was given.
+            after: The lists that it returned.
+            k: The number of items that each user gets.
+        """
         head = before.items[:, :k]
-        to = self._places(after, head)
-        rows, places = np.nonzero((head >= 0) & (to < 0))
-        self._add("removed", name, rows, head[rows, places], before=places + 1)
-        rows, places = np.nonzero((head >= 0) & (to >= k))
-        self._add("moved", name, rows, head[rows, places], to[rows, places] + 1, before=places + 1)
+        new = self._places(after, head)
+        rows, places = np.nonzero((head >= 0) & (new < 0))
+        self.parts.append(Events("removed", name, rows, head[rows, places], before=places + 1))
+        rows, places = np.nonzero((head >= 0) & (new >= k))
+        moved = head[rows, places]
+        self.parts.append(Events("moved", name, rows, moved, new[rows, places] + 1, before=places + 1))
         head = after.items[:, :k]
-        came = self._places(before, head)
-        rows, places = np.nonzero((head >= 0) & (came >= 0) & (came != np.arange(head.shape[1])))
-        scores = after.scores[rows, places]
-        self._add("moved", name, rows, head[rows, places], places + 1, scores, came[rows, places] + 1)
-        rows, places = np.nonzero((head >= 0) & (came < 0))
-        self._add("added", name, rows, head[rows, places], places + 1, after.scores[rows, places])
+        old = self._places(before, head)
+        rows, places = np.nonzero((head >= 0) & (old >= 0) & (old != np.arange(head.shape[1])))
+        moved, scores = head[rows, places], after.scores[rows, places]
+        self.parts.append(Events("moved", name, rows, moved, places + 1, scores, old[rows, places] + 1))
+        rows, places = np.nonzero((head >= 0) & (old < 0))
+        self.parts.append(Events("added", name, rows, head[rows, places], places + 1, after.scores[rows, places]))
 
     def finish(self, request: Request, lists: Lists) -> None:
-        """lists: what the users are given."""
+        """Complete the trace of one request. lists: what the users get."""
         candidates = self.candidates
         if candidates is not None:
-            at = self._places(candidates.lists, lists.items)
+            columns = self._places(candidates.lists, lists.items)
             for name, places, scores in zip(self.sources, candidates.places, candidates.scores, strict=True):
-                self._tell("source", name, lists.items, at, places, scores)
+                self._add_listed("source", name, lists.items, columns, places, scores)
         for name, stage in self.stages:
             ranks = np.broadcast_to(np.arange(stage.items.shape[1]), stage.items.shape)
-            self._tell("stage", name, lists.items, self._places(stage, lists.items), ranks, stage.scores)
-        listed = np.zeros((len(lists.items), self.size + 1), bool)
+            self._add_listed("stage", name, lists.items, self._places(stage, lists.items), ranks, stage.scores)
+        listed = np.zeros((len(lists.items), self.num_items + 1), bool)
         np.put_along_axis(listed, lists.items, True, 1)
         for logged in request.logged:
-            here = listed[logged.users, logged.items]
-            self._add("logged", logged.name, logged.users[here], logged.items[here], score=logged.values[here])
-        self.tables.append(self._block(request))
+            kept = listed[logged.users, logged.items]
+            users, items = logged.users[kept], logged.items[kept]
+            self.parts.append(Events("logged", logged.name, users, items, score=logged.values[kept]))
+        self.tables.append(_table(self.parts, request.ids, request.model))
 
     def table(self, model: FittedModel) -> pa.Table:
+        """Return the events of all requests."""
         if self.tables:
             return pa.concat_tables(self.tables)
-        empty = np.empty(0, np.int64)
-        self.parts = []
-        self._add("barred", "", empty, empty)
-        ids = {f"{side}_id": model.dataset.ids(side).slice(0, 0) for side in ("user", "item")}
-        return pa.table({**ids, **_columns(self.parts)})
+        none = np.empty(0, np.int64)
+        return _table([Events(FILTERED, "", none, none)], model.dataset.ids("user").slice(0, 0), model)
 
-    def _block(self, request: Request) -> pa.Table:
-        """The events of one block of users, user by user."""
-        rows = np.concatenate([part["row"] for part in self.parts])
-        items = np.concatenate([part["item"] for part in self.parts])
-        ids = {
-            "user_id": request.ids.take(pa.array(rows)),
-            "item_id": request.model.dataset.ids("item").take(pa.array(items)),
-        }
-        turns = np.concatenate([np.full(len(part["row"]), TURN[part["kind"]]) for part in self.parts])
-        return pa.table({**ids, **_columns(self.parts)}).take(pa.array(np.lexsort((turns, rows))))
-
-    def _tell(
-        self, event: str, by: str, items: np.ndarray, at: np.ndarray, places: np.ndarray, scores: np.ndarray
+    def _add_listed(
+        self, event: str, by: str, items: np.ndarray, columns: np.ndarray, places: np.ndarray, scores: np.ndarray
     ) -> None:
-        """at: (users, n) where each of `items` stands among the columns of places and scores, -1 where it does not."""
+        """Add an event for each listed item that a source or stage returned.
+
+        Args:
+            event: The event.
+            by: The source or stage.
+            items: (users, k) listed item rows.
+            columns: (users, k) column of each item in `places` and `scores`, -1 if it has none.
+            places: (users, n) places from 0, -1 for none.
+            scores: (users, n) scores.
+        """
         if not places.shape[1]:
             return
-        there = np.maximum(at, 0)
-        places, scores = np.take_along_axis(places, there, 1), np.take_along_axis(scores, there, 1)
-        rows, columns = np.nonzero((items >= 0) & (at >= 0) & (places >= 0))
-        self._add(event, by, rows, items[rows, columns], places[rows, columns] + 1, scores[rows, columns])
+        index = np.maximum(columns, 0)
+        places, scores = np.take_along_axis(places, index, 1), np.take_along_axis(scores, index, 1)
+        rows, ranks = np.nonzero((items >= 0) & (columns >= 0) & (places >= 0))
+        self.parts.append(Events(event, by, rows, items[rows, ranks], places[rows, ranks] + 1, scores[rows, ranks]))
 
     def _places(self, lists: Lists, items: np.ndarray) -> np.ndarray:
-        """(users, n) the place of each of `items: (users, n)` in the lists, from 0; -1 where it is not."""
-        table = np.full((len(items), self.size + 1), -1)
-        np.put_along_axis(table, lists.items, np.broadcast_to(np.arange(lists.items.shape[1]), lists.items.shape), 1)
-        table[:, -1] = -1
-        return np.take_along_axis(table, items, 1)
-
-    def _add(
-        self,
-        event: str,
-        by: str,
-        rows: np.ndarray,
-        items: np.ndarray,
-        rank: np.ndarray | None = None,
-        score: np.ndarray | None = None,
-        before: np.ndarray | None = None,
-    ) -> None:
-        nothing = np.full(len(rows), np.nan)
-        self.parts.append(
-            {
-                "kind": event,
-                "row": rows,
-                "item": items,
-                "event": np.full(len(rows), event),
-                "by": np.full(len(rows), by),
-                "rank": nothing if rank is None else rank,
-                "before": nothing if before is None else before,
-                "score": nothing if score is None else score,
-            }
-        )
+        """Return (users, n) the place of each of `items: (users, n)` in the lists, from 0; -1 if it is not listed."""
+        return np.take_along_axis(place_table(lists, self.num_items), items, 1)
 
 
-def _columns(parts: list[dict[str, Any]]) -> dict[str, pa.Array]:
-    """event, by, rank, before, score; null where an event has none."""
-    joined = {
-        name: np.concatenate([part[name] for part in parts]) for name in ("event", "by", "rank", "before", "score")
-    }
-    columns = {name: pa.array(joined[name].astype(str), pa.string()) for name in ("event", "by")}
-    for name in ("rank", "before"):
-        column = pa.array(joined[name].astype(float), from_pandas=True)
-        columns[name] = column.cast(pa.int64())
-    columns["score"] = pa.array(joined["score"].astype(float), from_pandas=True)
-    return columns
+def _table(parts: list[Events], user_ids: pa.Array, model: FittedModel) -> pa.Table:
+    """Return the events of one block of users, sorted by user and `ORDER`."""
+    lengths = [len(part.rows) for part in parts]
+    rows = np.concatenate([part.rows for part in parts])
+    items = np.concatenate([part.items for part in parts])
+
+    def column(values: list[np.ndarray | None]) -> pa.Array:
+        filled = [np.full(n, np.nan) if one is None else one for n, one in zip(lengths, values, strict=True)]
+        return pa.array(np.concatenate(filled).astype(float), from_pandas=True)  # NaN becomes null
+
+    table = pa.table(
+        {
+            "user_id": user_ids.take(pa.array(rows)),
+            "item_id": model.dataset.ids("item").take(pa.array(items)),
+            "event": pa.array(np.repeat([part.event for part in parts], lengths).astype(str), pa.string()),
+            "by": pa.array(np.repeat([part.by for part in parts], lengths).astype(str), pa.string()),
+            "rank": column([part.rank for part in parts]).cast(pa.int64()),
+            "before": column([part.before for part in parts]).cast(pa.int64()),
+            "score": column([part.score for part in parts]),
+        }
+    )
+    order = np.lexsort((np.repeat([ORDER[part.event] for part in parts], lengths), rows))
+    return table.take(pa.array(order))

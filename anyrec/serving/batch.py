@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from anyrec.core.progress import progress_bar
-from anyrec.pipeline.pipeline import Clock, as_table, no_table
+from anyrec.pipeline.answer import Clock, as_table, empty_table
 from anyrec.recommender import Recommender
 from anyrec.serving.list_files import open_lists
 
@@ -36,7 +36,7 @@ def write_lists(
     clock, rows, warnings = Clock(), 0, []
     total = len(model.dataset.users)
     options = {"exclude_seen": exclude_seen, "context": context, "now": now}
-    schema = no_table(model).schema
+    schema = empty_table(model).schema
     with open_lists(path, schema) as append:
         waiting: list[pa.Table] = []
         with progress_bar("lists", total, progress) as bar:
@@ -48,6 +48,6 @@ def write_lists(
                     append(pa.concat_tables(waiting))
                     waiting = []
                 bar.advance(len(request.rows))
-            append(pa.concat_tables([no_table(model), *waiting]))
+            append(pa.concat_tables([empty_table(model), *waiting]))
     warnings = list(dict.fromkeys(warnings))
     return {"users": total, "rows": rows, "latency_ms": clock.milliseconds(), "warnings": warnings}

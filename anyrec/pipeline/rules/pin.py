@@ -6,7 +6,7 @@ import numpy as np
 from pydantic import BaseModel, Field, field_validator
 
 from anyrec.model.fitted import ModelData
-from anyrec.pipeline.candidate_lists import open_to
+from anyrec.pipeline.candidate_lists import listable_items
 from anyrec.pipeline.conditions.conditions import Condition, Where, where_field
 from anyrec.pipeline.contracts import Lists, Request, Rule
 from anyrec.pipeline.reranking.item_files import check_ids, raise_faults, rows_of_ids
@@ -55,7 +55,7 @@ class Pin(Rule):
 
     def apply(self, request: Request, lists: Lists, k: int) -> Lists:
         rows = rows_of_ids([one.item for one in self.pins], request.model.dataset.ids("item"))
-        shown = open_to(request, request.allowed)
+        shown = listable_items(request, request.allowed)
         for row, one, condition in zip(rows, self.pins, self.conditions, strict=True):
             if row >= 0:
                 wanted = (

@@ -12,7 +12,7 @@ from anyrec.core.config import Component
 from anyrec.core.contracts import Classical
 from anyrec.model.classical import check_classical, training_matrix
 from anyrec.model.fitted import FittedModel, ModelData
-from anyrec.pipeline.candidate_lists import empty_lists, lists_of_ranks, open_to
+from anyrec.pipeline.candidate_lists import empty_lists, listable_items, lists_of_ranks
 from anyrec.pipeline.contracts import Lists, Request, Source
 
 
@@ -51,7 +51,7 @@ class ClassicalSource(Source):
         if not len(able):
             return empty_lists(len(request.rows))
         scores = np.asarray(self.classical.score(request.rows[able], matrix[able]), np.float32)
-        shown = open_to(request, allowed)
+        shown = listable_items(request, allowed)
         if shown is not None:
             scores = np.where((shown if shown.ndim == 1 else shown[able])[..., : self.size], scores, -np.inf)
         return _best(scores, able, len(request.rows), k)

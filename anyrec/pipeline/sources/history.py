@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from anyrec.pipeline.candidate_lists import is_open, lists_of_pairs, open_to
+from anyrec.pipeline.candidate_lists import is_listable, listable_items, lists_of_pairs
 from anyrec.pipeline.contracts import Lists, Request, Source
 
 
@@ -22,7 +22,7 @@ class HistorySource(Source):
     def retrieve(self, request: Request, k: int, allowed: np.ndarray | None) -> Lists:
         """An item's score: 1 / how many interactions ago it was last had, or how often it was."""
         rows, items, ago = request.events
-        shown = is_open(items, open_to(request, allowed), rows)
+        shown = is_listable(items, listable_items(request, allowed), rows)
         rows, items, ago = rows[shown], items[shown], ago[shown]
         if self.params.by == "frequency":
             return lists_of_pairs(rows, items, np.ones(len(rows)), len(request.rows), k)

@@ -13,7 +13,7 @@ from torch import nn
 from anyrec.data.order import time_order
 from anyrec.model.fitted import FittedModel
 from anyrec.model.scoring import CELLS_AT_A_TIME, top_k
-from anyrec.pipeline.candidate_lists import is_open, lists_of_pairs, open_to
+from anyrec.pipeline.candidate_lists import is_listable, listable_items, lists_of_pairs
 from anyrec.pipeline.contracts import Lists, Request, Source
 
 
@@ -60,7 +60,7 @@ class ItemToItem(Source):
         scores = self.likeness[latest] * 0.5 ** (ago / self.params.half_life)[:, None]
         owners = np.repeat(rows, items.shape[1])
         items, scores = items.ravel(), scores.ravel()
-        shown = is_open(items, open_to(request, allowed), owners)
+        shown = is_listable(items, listable_items(request, allowed), owners)
         return lists_of_pairs(owners[shown], items[shown], scores[shown], len(request.rows), k)
 
     def state(self) -> dict[str, np.ndarray]:

@@ -11,7 +11,7 @@ from anyrec.core.errors import ConfigError, Fault, did_you_mean
 from anyrec.data.labels import MICROSECONDS_A_DAY, ages
 from anyrec.data.list_columns import flat
 from anyrec.model.fitted import FittedModel, ModelData
-from anyrec.pipeline.candidate_lists import first_open, open_to
+from anyrec.pipeline.candidate_lists import first_listable, listable_items
 from anyrec.pipeline.conditions.constants import MOST_DAYS
 from anyrec.pipeline.contracts import Lists, Request, Source
 
@@ -51,14 +51,14 @@ class PopularitySource(Source):
 
     def retrieve(self, request: Request, k: int, allowed: np.ndarray | None) -> Lists:
         counts, size = self.counts, len(request.items)
-        groups, shown = self._group_of(request.users), open_to(request, allowed)
+        groups, shown = self._group_of(request.users), listable_items(request, allowed)
         items = np.full((len(groups), min(k, size)), -1)
         for group in np.unique(groups).tolist():
             order, later = self._order(group), np.arange(counts.shape[1], size, dtype=np.int32)
             order = np.concatenate([order, later]) if len(later) else order  # items that came later are last
             mine = np.flatnonzero(groups == group)
             own = shown if shown is None or shown.ndim == 1 else shown[mine]
-            found = first_open(order, len(mine), k, own)
+            found = first_listable(order, len(mine), k, own)
             items[mine, : found.shape[1]] = found
         known = (items >= 0) & (items < counts.shape[1])
         scores = np.where(known, counts[groups[:, None], np.where(known, items, 0)], np.where(items >= 0, 0, -np.inf))

@@ -1,0 +1,71 @@
+"""The result of a request: lists as tables, and the time of each stage."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from anyrec.model.fitted import FittedModel
+from anyrec.pipeline.contracts import Lists, Request
+
+STAGES = ("represent", "filter", "retrieve", "rank", "rerank")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The result of a request.
+
+    Attributes:
+        table: user_id, item_id, score, rank (from 1).
+        latency: Milliseconds by stage, and `total`.
+        warnings: Sentences, for example on stages that were skipped.
+        trace: Events of the items (`anyrec.pipeline.trace.Trace`); None if no trace was requested.
+    """
+
+    table: pa.Table
+    latency: dict[str, float]
+    warnings: list[str]
+    trace: pa.Table | None = None
+
+
+class Clock:
+    """Measures the time of each stage, summed over blocks of users."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def of(self, stage: str) -> Iterator[None]:
+        """Add the time of the `with` block to a stage."""
+        started = time.perf_counter()
+        yield
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started
+
+    def milliseconds(self) -> dict[str, float]:
+        """Return the milliseconds of each stage that ran, in the order of `STAGES`, and `total`."""
+        found = {stage: 1000 * self.seconds[stage] for stage in STAGES if stage in self.seconds}
+        return {**found, "total": sum(found.values())}
+
+
+def as_table(request: Request, lists: Lists) -> pa.Table:
+    """Return user_id, item_id, score, rank: users in their order, each list from its first item."""
+    rows, places = np.nonzero(lists.items >= 0)
+    return pa.table(
+        {
+            "user_id": request.ids.take(pa.array(rows)),
+            "item_id": request.model.dataset.ids("item").take(pa.array(lists.items[rows, places])),
+            "score": pa.array(lists.scores[rows, places]),
+            "rank": pa.array(places + 1),
+        }
+    )
+
+
+def empty_table(model: FittedModel) -> pa.Table:
+    """Return a table as of `as_table` without rows."""
+    ids = {f"{side}_id": model.dataset.ids(side).slice(0, 0) for side in ("user", "item")}
+    return pa.table({**ids, "score": pa.array([], pa.float32()), "rank": pa.array([], pa.int64())})
