@@ -39,9 +39,9 @@ from anyrec.model.fitted import FittedModel, ModelData
 from anyrec.model.records import Records
 from anyrec.model.request_reader import Users
 from anyrec.model.scoring import rank_rows
+from anyrec.pipeline.answer import Answer
 from anyrec.pipeline.fit import check_pipeline, fit_pipeline, measure_pipeline
 from anyrec.pipeline.item_search import search_items
-from anyrec.pipeline.answer import Answer
 from anyrec.pipeline.pipeline import Pipeline
 from anyrec.retrieval.similar import similar
 from anyrec.storage.load_model import load_model

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from anyrec.core.config import Component, PipelineConfig
-from anyrec.core.discovery import Registry
 from anyrec.core.errors import AnyrecError, ConfigError, Fault, InputError
+from anyrec.core.registry import Registry
 from anyrec.core.types import JsonObject
 from anyrec.model.fitted import FittedModel, ModelData
 from anyrec.model.request_reader import Users
