@@ -20,8 +20,9 @@ NEGATIVE_TYPE = re.compile(
     r"\b(no|not|never|(do|does|did|wo|would|is|was)nt|(charge|pay|money) ?back|retour\w*|storno|storniert|voided"
     r"|un(like|love|follow|subscribe|fav|save|star|bookmark|heart|install|pin|match|join|recommend)\w*"
     r"|(down|neg)[ ]?vot\w*|thumbs?[ ]?down|swip\w*[ ]left|left[ ]swip\w*"
-    r"|(return|refund|dislik|remov|delet|skip|cancel|reject|hid|hate|block|report|complain|complaint|negativ|bad|dismiss"
-    r"|ignor|mut|bann?|spam|declin|abandon|bounc|churn|unhapp|dissatisf|downrat|drop|discard|exclud|quit|blacklist|blocklist)"
+    r"|(return|refund|dislik|remov|delet|skip|cancel|reject|hid|hate|block|report|complain|complaint|negativ|bad"
+    r"|dismiss|ignor|mut|bann?|spam|declin|abandon|bounc|churn|unhapp|dissatisf|downrat|drop|discard|exclud|quit"
+    r"|blacklist|blocklist)"
     r"(e|y|ed|ping|ped|led|ling|ing|s|es|en|den|ion|lation|al|ment|ive)?)\b"
 )
 """Words that say the opposite of liking."""
