@@ -175,10 +175,12 @@ def schema(
 @app.command()
 def synth(
     path: Annotated[Path, typer.Argument(help="The JSON file to write; images go into the same folder.")],
-    users: Annotated[int, typer.Option(min=1, max=MOST_MADE)] = 1000,
-    items: Annotated[int, typer.Option(min=1, max=MOST_MADE)] = 100,
-    interactions: Annotated[int, typer.Option(min=1, max=MOST_MADE)] = 13600,
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1)] = 0,
+    users: Annotated[int, typer.Option(min=1, max=MOST_MADE, help="Number of users.")] = 1000,
+    items: Annotated[int, typer.Option(min=1, max=MOST_MADE, help="Number of items.")] = 100,
+    interactions: Annotated[
+        int, typer.Option(min=1, max=MOST_MADE, help="Number of interactions, approximately.")
+    ] = 13600,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of all random numbers.")] = 0,
     noise: Annotated[
         float, typer.Option(min=0, max=1, callback=finite, help="Fraction of interactions that are random.")
     ] = 0.1,
