@@ -1,11 +1,11 @@
-# `make demo` and `make test` each set up all they need, on any machine with Python 3.11 or newer.
+# Every target sets up what it needs in .venv, on any machine with Python 3.11 or newer. CONTRIBUTING.md describes them.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test fuzz lint format schema docs bench clean
+.PHONY: demo test fuzz lint format schema docs site bench clean
 
 demo: $(VENV)/.ready
 	$(BIN)/anyrec demo
@@ -30,8 +30,14 @@ format: $(VENV)/.ready-test
 schema: $(VENV)/.ready
 	ANYREC_NO_PLUGINS=1 $(BIN)/anyrec schema config > schemas/config.schema.json
 
+# The generated parts of docs/: config, components, commands, metrics, error messages, rule examples.
 docs: $(VENV)/.ready-test
 	$(BIN)/python scripts/generate_docs.py
+	$(BIN)/python scripts/rules_examples.py
+
+# The documentation as a site in site/, without network once the packages are installed; a broken link fails.
+site: $(VENV)/.ready-test
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 bench: $(VENV)/.ready-bench
 	$(BIN)/python benchmarks/read.py
@@ -63,7 +69,7 @@ $(VENV)/.ready: setup.cfg constraints.txt
 	@touch $@
 
 $(VENV)/.ready-test: $(VENV)/.ready
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,docs]'
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt annoy \
 		|| echo "annoy was not built (it needs a C++ compiler and Python's headers): its tests are skipped."
 	@touch $@
@@ -73,4 +79,4 @@ $(VENV)/.ready-bench: $(VENV)/.ready-test
 	@touch $@
 
 clean:
-	rm -rf build dist *.egg-info demo models .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist site *.egg-info demo models .pytest_cache .ruff_cache .hypothesis
