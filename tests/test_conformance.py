@@ -1,4 +1,4 @@
-"""Every built-in component passes the conformance checks, and the checks find what is wrong with others."""
+"""Every built-in component passes the conformance checks, and the checks find the faults of others."""
 
 import pyarrow as pa
 import pytest

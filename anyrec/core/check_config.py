@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from pydantic import BaseModel
 
@@ -12,6 +11,7 @@ from anyrec.core.config.components import DEFAULT_CHOICES, Place, components
 from anyrec.core.errors import ConfigError, Fault, did_you_mean
 from anyrec.core.registry import Registry
 from anyrec.core.strict_json import pointer
+from anyrec.core.types import JsonObject
 
 RESERVED_COLUMNS = {"score", "user_id", "item_id", "rank", "label"}
 """Columns of results, which no head can be named like."""
@@ -43,7 +43,7 @@ class _Checker:
         self.config, self.registry = config, registry
         self.faults: list[Fault] = []
 
-    def check_component(self, kind: str, name: str, options: dict[str, Any], where: str) -> BaseModel | None:
+    def check_component(self, kind: str, name: str, options: JsonObject, where: str) -> BaseModel | None:
         """Check a component and the components among its options.
 
         Returns:
@@ -62,12 +62,14 @@ class _Checker:
         return params
 
     def check_place(self, place: Place) -> None:
+        """Check one component of the config."""
         if place.component.named():
             self.check_component(place.kind, place.component.type, place.component.options(), place.where)
         elif place.component.options():
             self._check_untyped(place)
 
     def check_heads(self) -> None:
+        """Check the names of the heads."""
         for name in self.config.heads:
             self.faults += _head_name_faults(name)
 
@@ -167,7 +169,7 @@ class _Checker:
             hint += f" Set the type: {listed} {'has' if len(others) == 1 else 'have'} it."
         self.faults += [Fault(fault.where, fault.what, (fault.hint + hint).strip(), fault.kind) for fault in first]
 
-    def _encoder_with(self, options: dict[str, Any], group: str, fitting: list[str]) -> str | None:
+    def _encoder_with(self, options: JsonObject, group: str, fitting: list[str]) -> str | None:
         """The encoder to check options without `type` against: one that has them, else the group's default.
 
         None if there are no options to check, or no encoder reads the group.

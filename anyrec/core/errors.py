@@ -16,7 +16,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
 SHOWN_PER_KIND = 20
 """Faults of one kind that a message lists; the others are counted only."""
@@ -136,7 +135,7 @@ class MissingDependency(AnyrecError):
         super().__init__(f"{purpose} needs the package '{package}': pip install 'anyrec[{extra}]'")
 
 
-def checked_path(value: Any, where: str, error: type[InputError] = InputError) -> Path:
+def checked_path(value: object, where: str, error: type[InputError] = InputError) -> Path:
     """Return a path argument as a `Path`. The path need not exist.
 
     Args:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from anyrec.core.config import Config
 from anyrec.core.errors import ConfigError, Fault, did_you_mean
+from anyrec.core.types import Json, JsonObject
 from anyrec.core.values import show
 
 SIDES = ("user", "item", "interaction")
@@ -66,12 +66,12 @@ KNOWN = {
 }
 
 
-def is_legacy(document: dict[str, Any]) -> bool:
+def is_legacy(document: JsonObject) -> bool:
     """Return True if a config has a key that only the older format has."""
     return bool(set(document) & (KNOWN - {"seed"}))
 
 
-def translate(document: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def translate(document: JsonObject) -> tuple[JsonObject, list[str]]:
     """Translate a config in the older format.
 
     Args:
@@ -83,11 +83,11 @@ def translate(document: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     Raises:
         ConfigError: With a fault for each unknown key and each value that cannot be translated.
     """
-    new: dict[str, Any] = {}
+    new: JsonObject = {}
     notes: list[str] = []
     faults: list[Fault] = []
 
-    def put(key: str, place: str, value: Any) -> None:
+    def put(key: str, place: str, value: Json) -> None:
         *parents, last = place.split(".")
         section = new
         for part in parents:
@@ -117,7 +117,7 @@ def translate(document: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     return new, notes
 
 
-def _fusions(document: dict[str, Any], put: Callable[[str, str, Any], None]) -> None:
+def _fusions(document: JsonObject, put: Callable[[str, str, Json], None]) -> None:
     for side in SIDES:
         attention = document.get(f"{side}_use_simple_fusion") is False
         place = "interaction" if side == "interaction" else f"{side}.fusion"
@@ -140,7 +140,7 @@ def _fusions(document: dict[str, Any], put: Callable[[str, str, Any], None]) -> 
             put("classifier_dropout", "interaction.dropout", document["classifier_dropout"])
 
 
-def _training(document: dict[str, Any], put: Callable[[str, str, Any], None], faults: list[Fault]) -> None:
+def _training(document: JsonObject, put: Callable[[str, str, Json], None], faults: list[Fault]) -> None:
     if "loss_type" in document:
         if not isinstance(document["loss_type"], str) or document["loss_type"] not in LOSSES:
             faults.append(
@@ -170,7 +170,7 @@ def _training(document: dict[str, Any], put: Callable[[str, str, Any], None], fa
 
 
 def _encoder(
-    group: str, options: Any, put: Callable[[str, str, Any], None], notes: list[str], faults: list[Fault]
+    group: str, options: Json, put: Callable[[str, str, Json], None], notes: list[str], faults: list[Fault]
 ) -> None:
     key = f"{group}_encoder_config"
     if options is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -18,11 +17,12 @@ from anyrec.core.param_faults import faults_of
 from anyrec.core.registry import Registry
 from anyrec.core.renamed import noting_former_names
 from anyrec.core.strict_json import UnusableJson, json_or_text, plain, read_config_file, split_pair
+from anyrec.core.types import JsonObject
 from anyrec.core.values import show
 
 
 def load_config(
-    source: str | Path | dict[str, Any] | None,
+    source: str | Path | JsonObject | None,
     overrides: Sequence[str] = (),
     *,
     plugins: Sequence[str | Path] = (),
@@ -45,14 +45,7 @@ def load_config(
     Raises:
         ConfigError: With all faults.
     """
-    document = (
-        source
-        if isinstance(source, dict)
-        else {}
-        if source is None
-        else read_config_file(checked_path(source, "config", ConfigError))
-    )
-    document, faults = plain(document)
+    document, faults = plain(_document_of(source))
     faults += [fault for override in overrides for fault in _set(document, override)]
     if faults:
         raise ConfigError(faults)
@@ -83,7 +76,14 @@ def load_config(
     return config, notes + renamed
 
 
-def _set(document: dict[str, Any], override: str) -> list[Fault]:
+def _document_of(source: str | Path | JsonObject | None) -> JsonObject:
+    """The parsed JSON of a config that is given as a file, as parsed JSON, or not at all."""
+    if source is None or isinstance(source, dict):
+        return source or {}
+    return read_config_file(checked_path(source, "config", ConfigError))
+
+
+def _set(document: JsonObject, override: str) -> list[Fault]:
     """Set one key of `document`; the faults of the override."""
     pair = split_pair(override)
     parts = pair[0].split(".") if pair else [""]

@@ -17,10 +17,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from anyrec.core.errors import Fault, ModelError
 from anyrec.core.files import sha256_of
+from anyrec.core.types import JsonObject
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Value = TypeVar("Value")
 MANIFEST = "manifest.json"
@@ -65,7 +69,7 @@ class Manifest:
     def __init__(self, folder: Path, hint: str, place: Path | None = None):
         self.folder, self.hint, self.place = folder, hint, place or folder
         self._bytes, self._file = _read_open(folder / MANIFEST, hint)
-        self.document: dict[str, Any] = {}
+        self.document: JsonObject = {}
         try:
             self.document = parse_object(self._bytes, folder / MANIFEST, hint)
         except BaseException:
@@ -93,7 +97,7 @@ class Manifest:
         except OSError:
             return False
 
-    def check(self, kinds: Mapping[str, type | tuple[type, ...]], elsewhere: Iterable[str] = ()) -> dict[str, Any]:
+    def check(self, kinds: Mapping[str, type | tuple[type, ...]], elsewhere: Iterable[str] = ()) -> JsonObject:
         """Check the manifest and all files of the folder.
 
         Args:
@@ -120,7 +124,7 @@ class Manifest:
         return self.document
 
     def _file_faults(self, elsewhere: set[str]) -> list[Fault]:
-        files: dict[str, Any] = self.document["files"]
+        files: JsonObject = self.document["files"]
         found, faults = files_below(self.folder, self.hint)
         for name, digest in files.items():
             path = self.folder / name
@@ -240,7 +244,7 @@ def _is_being_replaced(find: Callable[[], Path]) -> bool:
         return False
 
 
-def digest_of_tensors(tensors: Mapping[str, Any], text: str) -> str:
+def digest_of_tensors(tensors: Mapping[str, Tensor], text: str) -> str:
     """Return the sha256 of torch tensors, their names, and a text, as hexadecimal digits."""
     import torch
 
@@ -313,7 +317,7 @@ def is_inside(name: str) -> bool:
     return plain and not path.is_absolute() and ".." not in path.parts
 
 
-def read_object(path: Path, hint: str) -> dict[str, Any]:
+def read_object(path: Path, hint: str) -> JsonObject:
     """Read a JSON object from a regular file.
 
     Args:
@@ -328,7 +332,7 @@ def read_object(path: Path, hint: str) -> dict[str, Any]:
     return parse_object(content, path, hint)
 
 
-def parse_object(content: bytes, path: Path, hint: str) -> dict[str, Any]:
+def parse_object(content: bytes, path: Path, hint: str) -> JsonObject:
     """Parse a JSON object.
 
     Args:

@@ -6,14 +6,14 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 ALLOW = "Load with trust_plugins=True (--trust-plugins) if you trust where the model comes from."
 PUBLISHED = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 """Name of a published model: `name` or `organisation/name`."""
 
 
-def _given(value: Any) -> bool:
+def _given(value: object) -> bool:
     return value not in (None, "", False)
 
 
@@ -36,9 +36,9 @@ class Outside:
 
     what: str
     untrusted: Literal["refuse", "leave out", "check"] = "refuse"
-    names_something: Callable[[Any], bool] = _given
+    names_something: Callable[[object], bool] = _given
 
 
-def is_path(value: Any) -> bool:
+def is_path(value: object) -> bool:
     """Return True if the name of a pretrained model is a path: it is not a published name, or such a path exists."""
     return isinstance(value, str) and (not PUBLISHED.fullmatch(value) or Path(value).exists())

@@ -33,7 +33,7 @@ def faults_of(error: ValidationError, model: type[BaseModel], where: str = "") -
     return faults
 
 
-def _fields_at(model: type[BaseModel], location: Sequence[Any]) -> list[str]:
+def _fields_at(model: type[BaseModel], location: Sequence[object]) -> list[str]:
     """The names of the fields of the object at `location` within `model`; none if it is no model."""
     current: Any = model
     for part in location:
@@ -44,5 +44,5 @@ def _fields_at(model: type[BaseModel], location: Sequence[Any]) -> list[str]:
     return list(current.model_fields) if _is_model(current) else []
 
 
-def _is_model(annotation: Any) -> bool:
+def _is_model(annotation: object) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)

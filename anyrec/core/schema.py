@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from anyrec.core.config import TWO_TOWER, Config
 from anyrec.core.config.components import DEFAULT_CHOICES, KIND_OF_KEY
 from anyrec.core.hooks import HOOKS
 from anyrec.core.registry import Registry
+from anyrec.core.types import JsonObject
 
 OF_A_GROUP = ("fields", "pool_group")
 """Keys of a feature group besides its encoder's options."""
 
 
-def config_schema(registry: Registry) -> dict[str, Any]:
+def config_schema(registry: Registry) -> JsonObject:
     """Return the schema (draft 2020-12). Each component is one of the components of its kind, distinguished by `type`.
 
     Args:
@@ -47,7 +46,7 @@ def config_schema(registry: Registry) -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": "anyrec/config.schema.json", **schema}
 
 
-def _component(registry: Registry, kind: str, name: str, doc: str, definitions: dict[str, Any]) -> dict[str, Any]:
+def _component(registry: Registry, kind: str, name: str, doc: str, definitions: JsonObject) -> JsonObject:
     """The schema of one component: its `type` and its options. Definitions that the options refer to are added."""
     params = registry.get(kind, name).Params.model_json_schema(ref_template="#/$defs/{model}")
     definitions.update(params.pop("$defs", {}))
@@ -64,7 +63,7 @@ def _component(registry: Registry, kind: str, name: str, doc: str, definitions: 
     }
 
 
-def _without_type(component: dict[str, Any]) -> dict[str, Any]:
+def _without_type(component: JsonObject) -> JsonObject:
     """The schema of a component whose `type` is left out, because the key has a default."""
     return {
         **component,
@@ -73,24 +72,24 @@ def _without_type(component: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _optional_type(definitions: dict[str, Any], key: str, kind: str) -> dict[str, Any]:
+def _optional_type(definitions: JsonObject, key: str, kind: str) -> JsonObject:
     """A component of the kind, or only options of a component that the key can stand for without `type`."""
     names = [f"{kind}:{name}" for name in DEFAULT_CHOICES[key]]
     untyped = [_without_type(definitions[name]) for name in names if name in definitions]
     return {"anyOf": [{"$ref": f"#/$defs/{kind}"}, *untyped]}
 
 
-def _rank(definitions: dict[str, Any]) -> dict[str, Any]:
+def _rank(definitions: JsonObject) -> JsonObject:
     """A ranker: an interaction with its options, and the keys of `RankConfig`."""
     own = {name: definitions["RankConfig"]["properties"][name] for name in ("k", "training")}
     branches = [definitions[part["$ref"].rsplit("/", 1)[1]] for part in definitions["interaction"]["oneOf"]]
     return {"oneOf": [{**branch, "properties": {**branch["properties"], **own}} for branch in branches]}
 
 
-def _features(registry: Registry, definitions: dict[str, Any]) -> dict[str, Any]:
+def _features(registry: Registry, definitions: JsonObject) -> JsonObject:
     """The schema of `features`: for each group any of the encoders that read it, with or without `type`."""
     shared = definitions["Feature"]["properties"]
-    groups: dict[str, Any] = {}
+    groups: JsonObject = {}
     for group in registry.groups():
         names = [plugin.type for plugin in registry.plugins("encoder") if plugin.group == group]
         encoders = [definitions[f"encoder:{name}"] for name in names]
@@ -106,7 +105,7 @@ def _features(registry: Registry, definitions: dict[str, Any]) -> dict[str, Any]
     return {"properties": groups, "additionalProperties": {"anyOf": [{"$ref": "#/$defs/feature"}, {"type": "null"}]}}
 
 
-def _group_choice(component: dict[str, Any], group: str, shared: dict[str, Any]) -> dict[str, Any]:
+def _group_choice(component: JsonObject, group: str, shared: JsonObject) -> JsonObject:
     """The schema of a group's encoder: its options, a `type` that may be null, and the keys that every group has."""
     fields = {"type": "object", "additionalProperties": {"$ref": f"#/$defs/field:{group}"}}
     properties = {"type": {"type": "null"}, **component["properties"]}
@@ -115,6 +114,6 @@ def _group_choice(component: dict[str, Any], group: str, shared: dict[str, Any])
     return {**component, "properties": properties}
 
 
-def _field_choice(component: dict[str, Any]) -> dict[str, Any]:
+def _field_choice(component: JsonObject) -> JsonObject:
     """The schema of a single feature's encoder. The keys of a group are accepted and have no effect."""
     return {**component, "properties": {**component["properties"], **dict.fromkeys(OF_A_GROUP, True)}}

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path, PurePath
 from typing import Any
 
 from anyrec.core.errors import ConfigError, Fault
+from anyrec.core.types import Json, JsonObject
 from anyrec.core.values import is_unicode, show
 
 LARGEST_FILE = 16 << 20
@@ -22,7 +23,7 @@ MAX_INTEGER = 2**63 - 1
 """Largest integer: that of 64 bits."""
 
 
-def read_config_file(path: Path) -> dict[str, Any]:
+def read_config_file(path: Path) -> JsonObject:
     """Read a JSON object from a UTF-8 file, with or without a byte order mark.
 
     Raises:
@@ -44,7 +45,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
     return document
 
 
-class Repeated(dict[str, Any]):
+class Repeated(dict[str, Json]):
     """A JSON object in which keys occur more than once.
 
     Attributes:
@@ -58,7 +59,7 @@ class UnusableJson(ValueError):
     """JSON that is nested too deeply or holds a number of thousands of digits. The message says so."""
 
 
-def parse_json(text: str) -> Any:
+def parse_json(text: str) -> Json:
     """Parse JSON. An object with a repeated key becomes a `Repeated`, which `plain` reports.
 
     Raises:
@@ -69,7 +70,7 @@ def parse_json(text: str) -> Any:
     return json.loads(text, object_pairs_hook=_object)
 
 
-def plain(value: Any) -> tuple[Any, list[Fault]]:
+def plain(value: object) -> tuple[Json, list[Fault]]:
     """Convert a value to pure JSON types (dict, list, str, int, float, bool, None).
 
     Tuples become lists, NumPy scalars become numbers, paths become text, and floats without fraction become integers.
@@ -83,7 +84,7 @@ def plain(value: Any) -> tuple[Any, list[Fault]]:
     return _plain(value, "", 0, faults), faults
 
 
-def pointer(parts: Iterable[Any]) -> str:
+def pointer(parts: Iterable[object]) -> str:
     """Return the JSON pointer (RFC 6901) with these parts."""
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
 
@@ -94,7 +95,7 @@ def split_pair(text: str) -> tuple[str, str] | None:
     return (key, value) if key and equals else None
 
 
-def json_or_text(text: str) -> Any:
+def json_or_text(text: str) -> Json:
     """Parse the value of an option: JSON if it is JSON, otherwise the text itself.
 
     Raises:
@@ -108,7 +109,7 @@ def json_or_text(text: str) -> Any:
         raise UnusableJson("the value is nested too deeply, or has thousands of digits.") from None
 
 
-def _plain(value: Any, where: str, depth: int, faults: list[Fault]) -> Any:
+def _plain(value: Any, where: str, depth: int, faults: list[Fault]) -> Json:
     def fault(what: str, hint: str = "") -> None:
         faults.append(Fault(where or "/", what, hint, "bad value"))
 
@@ -142,7 +143,7 @@ def _plain(value: Any, where: str, depth: int, faults: list[Fault]) -> Any:
     return None
 
 
-def _plain_object(value: dict[Any, Any], where: str, depth: int, faults: list[Fault]) -> dict[str, Any]:
+def _plain_object(value: dict[object, object], where: str, depth: int, faults: list[Fault]) -> JsonObject:
     for key in getattr(value, "repeated", ()):
         faults.append(
             Fault(where + pointer([key]), "this key occurs more than once.", "Keep one of them.", "repeated key")
@@ -161,7 +162,7 @@ def _plain_object(value: dict[Any, Any], where: str, depth: int, faults: list[Fa
     return found
 
 
-def _check_text(text: str, fault: Any) -> None:
+def _check_text(text: str, fault: Callable[[str, str], None]) -> None:
     if "\0" in text or not is_unicode(text):
         fault("a text with a NUL or half a surrogate pair.", "Leave that character out.")
     elif len(text) > MAX_TEXT:
@@ -173,7 +174,7 @@ def _shown(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object(pairs: list[tuple[str, Json]]) -> JsonObject:
     found = Repeated(pairs)
     if len(found) == len(pairs):
         return dict(found)

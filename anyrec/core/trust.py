@@ -11,7 +11,7 @@ import types
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin
+from typing import Union, get_args, get_origin
 
 from pydantic import AnyUrl, BaseModel
 
@@ -20,6 +20,7 @@ from anyrec.core.config.components import components
 from anyrec.core.errors import ConfigError, Fault
 from anyrec.core.outside import ALLOW, Outside
 from anyrec.core.registry import Registry
+from anyrec.core.types import Json, JsonObject
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Named:
 
 
 def without_outside(
-    config: Config, registry: Registry, parts: dict[str, Any], plugins: Iterable[str | Path] = ()
+    config: Config, registry: Registry, parts: JsonObject, plugins: Iterable[str | Path] = ()
 ) -> tuple[Config, list[Fault], list[Named]]:
     """Remove from the config of a model that is not trusted what it names outside its folder.
 
@@ -66,7 +67,7 @@ def without_outside(
     left_out = [one for one in named if one.outside.untrusted == "leave out"]
     document = config.model_dump(mode="json")
     for one in left_out:
-        place: Any = document
+        place: Json = document
         *parents, last = (part.replace("~1", "/").replace("~0", "~") for part in one.where[1:].split("/"))
         for part in parents:
             place = place[int(part)] if isinstance(place, list) else place[part]
@@ -88,7 +89,7 @@ def _in_config(config: Config, registry: Registry) -> Iterator[Named]:
         yield from _of(registry, place.kind, place.merged.type, place.merged.options(), place.where)
 
 
-def _in_parts(parts: dict[str, Any], registry: Registry) -> Iterator[Named]:
+def _in_parts(parts: JsonObject, registry: Registry) -> Iterator[Named]:
     """Yield such values among the options of the fitted encoders, which a loaded model takes from its state."""
     for side in ("user", "item"):
         encoders = parts.get(side)
@@ -127,7 +128,7 @@ def declared(values: BaseModel, registry: Registry, where: str) -> Iterator[Name
                 yield from declared(one, registry, place)
 
 
-def _of(registry: Registry, kind: str, name: Any, options: dict[str, Any], where: str) -> Iterator[Named]:
+def _of(registry: Registry, kind: str, name: object, options: JsonObject, where: str) -> Iterator[Named]:
     """Yield such values among a component's options.
 
     An unknown component or a bad option yields nothing: it is an error when the component is made.
@@ -141,7 +142,7 @@ def _of(registry: Registry, kind: str, name: Any, options: dict[str, Any], where
     yield from declared(params, registry, where)
 
 
-def _is_location(annotation: Any) -> bool:
+def _is_location(annotation: object) -> bool:
     """Return True for the type of a path or URL, also within a union, list or tuple."""
     if get_origin(annotation) in (Union, types.UnionType, list, tuple):
         return any(_is_location(one) for one in get_args(annotation))

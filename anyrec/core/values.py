@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import reprlib
-from typing import Any
 
 SHOWN = 60
 """Characters of a value that a message shows by default."""
 
 
-def show(value: Any, length: int = SHOWN) -> str:
+def show(value: object, length: int = SHOWN) -> str:
     """Return a value as Python writes it, in at most `length` characters.
 
     Long texts lose their middle, long lists their end. A value without a `repr` (an integer of thousands of digits, or
