@@ -9,8 +9,8 @@ import torch
 from anyrec.core.check_config import config_faults
 from anyrec.core.config import TWO_TOWER, Config
 from anyrec.core.contracts import Context, Encoder, Head
-from anyrec.core.discovery import Registry
 from anyrec.core.errors import ConfigError, Fault, did_you_mean
+from anyrec.core.registry import Registry
 from anyrec.data.checks.config_fits import data_faults
 from anyrec.data.dataset import Dataset
 from anyrec.data.ids import SIDES, Side
@@ -73,7 +73,7 @@ def check_with_data(config: Config, registry: Registry, dataset: Dataset) -> Non
         for side in SIDES:
             faults += unknown_choices(config.tower(side)[0], registry, dataset, side)
         for name, component in config.heads.items():
-            target = getattr(registry.get("head", component.type), "target", None) if not faults else None
+            target = registry.get("head", component.type).target if not faults else None
             if target is not None and dataset.column(target) is None:
                 faults.append(_no_target(name, target))
     if faults:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from anyrec.core.config import Config
 from anyrec.core.contracts import Classical, TrainingMatrix
-from anyrec.core.discovery import Registry
+from anyrec.core.registry import Registry
 from anyrec.data.dataset import Dataset
 from anyrec.data.ids import Side
 from anyrec.data.labels import MICROSECONDS_A_DAY

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from anyrec.core.config import Config
 from anyrec.core.contracts import Context
-from anyrec.core.discovery import Registry
 from anyrec.core.errors import DataError, Fault, InputError, ModelError
 from anyrec.core.once import Once
+from anyrec.core.registry import Registry
 from anyrec.core.values import show
 from anyrec.data.dataset import Dataset
 from anyrec.data.histories import Events, events_of, history_before, history_column, parts_of_events

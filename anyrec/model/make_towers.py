@@ -8,8 +8,8 @@ import pyarrow as pa
 
 from anyrec.core.config import Component, Config, Feature
 from anyrec.core.contracts import Context, Encoder, Head, HistoryEncoder, Interaction
-from anyrec.core.discovery import Registry
 from anyrec.core.errors import ConfigError, Fault, did_you_mean
+from anyrec.core.registry import Registry
 from anyrec.data.dataset import Dataset
 from anyrec.data.histories import GROUP as HISTORY
 from anyrec.data.ids import SIDES, Side

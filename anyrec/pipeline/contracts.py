@@ -227,6 +227,11 @@ class Rule:
     def __init__(self, params: BaseModel | None = None):
         self.params: Any = params if params is not None else type(self).Params()  # each subclass has its own Params
 
+    @property
+    def on_error(self) -> Literal["refuse", "skip"] | None:
+        """What happens if `apply` fails: the option of this name; None if it is not set, or if there is no such option."""
+        return self.params.on_error if isinstance(self.params, Rule.Params) else None
+
     def check(self, model: ModelData) -> None:
         """Check the options against the data.
 

@@ -67,7 +67,7 @@ class Pipeline:
         faults += [
             Fault(f"{RULES}/{n}/on_error", "a filter that fails cannot be skipped.", "Remove this option.")
             for n, rule in rules.items()
-            if not _reorders(rule) and _on_error(rule) == "skip"
+            if not _reorders(rule) and rule.on_error == "skip"
         ]
         if faults:
             raise ConfigError(faults)
@@ -272,7 +272,7 @@ class Pipeline:
             def apply(rule: Rule = rule, lists: Lists = before) -> Lists:
                 return _checked(rule.apply(request, lists, k), request, listable)
 
-            lists = self._attempt(request, f"rule '{name}'", before, apply, refuse=_on_error(rule) == "refuse")
+            lists = self._attempt(request, f"rule '{name}'", before, apply, refuse=rule.on_error == "refuse")
             if trace is not None and lists is not before:
                 trace.ruled(name, before, lists, k)
         return lists
@@ -318,10 +318,6 @@ def _names(components: Sequence[Source] | Sequence[Rule]) -> list[str]:
 def _reorders(rule: Rule) -> bool:
     """Return False for a rule that only filters."""
     return type(rule).apply is not Rule.apply
-
-
-def _on_error(rule: Rule) -> str | None:
-    return getattr(rule.params, "on_error", None)  # the options of a plugin may not derive from Rule.Params
 
 
 def _refusal(stage: str, error: Exception) -> AnyrecError:

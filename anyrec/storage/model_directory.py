@@ -25,11 +25,11 @@ import numpy as np
 import pyarrow as pa
 from safetensors.torch import save_file
 
-from anyrec.core.discovery import Registry
 from anyrec.core.errors import Fault, ModelError
 from anyrec.core.files import atomic_folder, find_folder, sha256_of
 from anyrec.core.manifest import MANIFEST, MODEL, Manifest, holds
 from anyrec.core.outputs import check_output
+from anyrec.core.registry import Registry
 from anyrec.core.saved_files import AGAIN, damaged
 from anyrec.data.ids import SIDES
 from anyrec.data.list_columns import flat, offsets_of

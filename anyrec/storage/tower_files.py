@@ -11,9 +11,9 @@ from torch import Tensor
 
 from anyrec.core.config import Config
 from anyrec.core.contracts import Context, Encoder, Head
-from anyrec.core.discovery import Registry
 from anyrec.core.errors import Fault, ModelError
 from anyrec.core.manifest import is_inside, read_object
+from anyrec.core.registry import Registry
 from anyrec.core.saved_files import AGAIN, bounded_by, damaged, read_table, read_tensors, require_finite
 from anyrec.core.types import Json, JsonObject
 from anyrec.data.ids import SIDES

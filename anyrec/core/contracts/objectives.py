@@ -52,7 +52,7 @@ class Head(nn.Module):
     """
 
     type: ClassVar[str]
-    target: ClassVar[str]
+    target: ClassVar[str] = ""
 
     class Params(Params):
         weight: float = Field(default=1.0, ge=0, le=1e6)

@@ -20,6 +20,8 @@ class ClassicalSource(Source):
     """What a classical model ranks highest; those it cannot score, as users never seen, get nothing from it."""
 
     type = "classical"
+    classical: Classical | None = None
+    """The fitted model; None after `restore`, until the first request."""
 
     class Params(Source.Params):
         model: Component = Field(
@@ -32,48 +34,51 @@ class ClassicalSource(Source):
         self._make(model)
 
     def fit(self, model: FittedModel, rows: np.ndarray) -> None:
-        self.classical = self._make(model)
+        classical = self._make(model)
         training = training_matrix(model.dataset, rows, model.config.seed)
         self.size = len(model.dataset.items)
-        self.classical.fit(training)
+        classical.fit(training)
+        self.classical = classical
 
     def retrieve(self, request: Request, k: int, allowed: np.ndarray | None) -> Lists:
         """A user's own history is what is known of it at this moment; models with a vector a user know it from training alone."""
-        if getattr(self, "classical", None) is None:
-            self._restored(request.model)
+        classical = self.classical or self._restored(request.model)
         owners, items, _ = request.events
         known = items < self.size
         matrix = sparse.csr_matrix(
             (np.ones(known.sum(), np.float32), (owners[known], items[known])), (len(request.rows), self.size)
         )
         matrix.data[:] = 1
-        able = np.flatnonzero((np.diff(matrix.indptr) > 0) & (self.classical.by_history | (request.rows >= 0)))
+        able = np.flatnonzero((np.diff(matrix.indptr) > 0) & (classical.by_history | (request.rows >= 0)))
         if not len(able):
             return empty_lists(len(request.rows))
-        scores = np.asarray(self.classical.score(request.rows[able], matrix[able]), np.float32)
+        scores = np.asarray(classical.score(request.rows[able], matrix[able]), np.float32)
         shown = listable_items(request, allowed)
         if shown is not None:
             scores = np.where((shown if shown.ndim == 1 else shown[able])[..., : self.size], scores, -np.inf)
         return _best(scores, able, len(request.rows), k)
 
     def state(self) -> dict[str, np.ndarray]:
-        return {"size": np.array([self.size]), **self.classical.state()}
+        learned = self.saved if self.classical is None else self.classical.state()
+        return {"size": np.array([self.size]), **learned}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
         self.saved = {name: values for name, values in state.items() if name != "size"}
         self.size = int(state["size"][0])
 
     def check_restored(self, model: FittedModel) -> None:
-        self._restored(model)
+        classical = self._restored(model)
         users, count = len(model.dataset.users), len(model.dataset.items)
         if not 0 < self.size <= count:
             raise ValueError(f"it was fitted on {self.size} items, of {count}")
-        check_classical(self.classical, users, self.size)
+        check_classical(classical, users, self.size)
 
-    def _restored(self, model: FittedModel) -> None:
+    def _restored(self, model: FittedModel) -> Classical:
+        """Make the model from what was saved."""
         classical = self._make(model)
         classical.restore(self.saved)
-        self.classical = classical  # last: another thread uses it as soon as it is there
+        self.classical = classical  # last, because other threads use it from here on
+        return classical
 
     def _make(self, model: ModelData) -> Classical:
         component, registry, where = self.params.model, model.registry, "/pipeline/retrieve/sources/model"
