@@ -10,7 +10,9 @@
 - uniform: each component at random, the worst case;
 - clustered-lognormal, uniform-lognormal: each vector multiplied by a log-normal number.
 
-Each time is the best of three. The ways that are compared take turns, so that other load on the machine affects all of them.
+Each time is the best of three. The ways that are compared take turns, so that other load on the machine affects all of
+them.
+
 --hnswlib: a Python that has hnswlib and numpy, to compare HNSW with.
 """
 
@@ -34,7 +36,8 @@ from anyrec.retrieval.recall import TrueNearest, recall, true_nearest
 
 DIM, K = 128, 10
 WIDTHS = np.unique(np.geomspace(10, 2048, 90).round().astype(int)).tolist()
-"""Search widths that graphs are compared at: for each the smallest that reaches the recall, to 6%, or the last if none does."""
+"""Search widths that graphs are compared at: for each the smallest that reaches the recall, to 6%, or the last if none
+does."""
 HNSWLIB = """
 import bisect, json, sys, time
 import hnswlib, numpy as np
@@ -50,7 +53,8 @@ index.set_num_threads(1)
 def recall_at(ef):
     index.set_ef(ef)
     keys, _ = index.knn_query(queries, 10)
-    return (np.einsum("qd,qkd->qk", queries, vectors[keys.astype(int)]) >= kth[:, None] - 1e-5 * abs(kth[:, None])).mean()
+    scores = np.einsum("qd,qkd->qk", queries, vectors[keys.astype(int)])
+    return (scores >= kth[:, None] - 1e-5 * abs(kth[:, None])).mean()
 widths = json.loads(sys.argv[4])
 ef = widths[bisect.bisect_left(widths[:-1], float(sys.argv[3]), key=recall_at)]
 recall = recall_at(ef)
@@ -161,7 +165,8 @@ def through(vectors: np.ndarray, queries: np.ndarray) -> None:
         seconds = in_turn(ways, 7)
         ratio = seconds["ours"] / seconds["alone"]
         print(
-            f"  faiss {kind:8} alone {len(queries) / seconds['alone']:10,.0f} a second, through us {ratio:6.3f} of its time"
+            f"  faiss {kind:8} alone {len(queries) / seconds['alone']:10,.0f} a second, "
+            f"through the index {ratio:6.3f} of its time"
         )
 
 
@@ -199,8 +204,8 @@ def hnsw(vectors: np.ndarray, queries: np.ndarray, graphs: list[str], python: st
             reached = recall_at(index, width, truth)
             one = len(test) / in_turn({name: lambda index=index: alone(index, test)})[name]
             print(
-                f"  {name:8} {one:10,.0f} a second, {one / rate:6.1f} times exact, recall {reached:.3f} (width {width}, {how}), "
-                f"built in {seconds:,.1f} s"
+                f"  {name:8} {one:10,.0f} a second, {one / rate:6.1f} times exact, recall {reached:.3f} "
+                f"(width {width}, {how}), built in {seconds:,.1f} s"
             )
     if python:
         by_hnswlib(python, vectors, truth, rate)
@@ -214,8 +219,8 @@ def by_hnswlib(python: str, vectors: np.ndarray, truth: TrueNearest, rate: float
         command = [python, "-c", HNSWLIB, folder, str(torch.get_num_threads()), "0.95", json.dumps(WIDTHS)]
         found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     print(
-        f"  hnswlib  {found['rate']:10,.0f} a second, {found['rate'] / rate:6.1f} times exact, recall {found['recall']:.3f} "
-        f"(ef {found['ef']}), built in {found['build']:,.1f} s"
+        f"  hnswlib  {found['rate']:10,.0f} a second, {found['rate'] / rate:6.1f} times exact, "
+        f"recall {found['recall']:.3f} (ef {found['ef']}), built in {found['build']:,.1f} s"
     )
 
 
@@ -226,7 +231,8 @@ def norm_weight(vectors: np.ndarray, queries: np.ndarray) -> None:
         index, seconds = built("faiss", vectors, queries[::2], kind="hnsw", norm_weight=weight, ef_search=64)
         found = " / ".join(f"{recall_at(index, width, truth):.3f}" for width in (64, 256, 1024))
         print(
-            f"  norm weight {index.norm_weight:.3f}: recall {found} at widths 64 / 256 / 1,024, built in {seconds:,.1f} s",
+            f"  norm weight {index.norm_weight:.3f}: recall {found} at widths 64 / 256 / 1,024, "
+            f"built in {seconds:,.1f} s",
             flush=True,
         )
 
@@ -245,7 +251,8 @@ def memory(vectors: np.ndarray, queries: np.ndarray) -> None:
         index, seconds = built(name, vectors, queries[::2], **params)
         share, found = index.bytes / whole.bytes, recall(index, truth)
         print(
-            f"  {name} {params}: {share:.3f} of float32's memory, recall@10 {found:.4f} after rescoring, built in {seconds:,.1f} s"
+            f"  {name} {params}: {share:.3f} of float32's memory, recall@10 {found:.4f} after rescoring, "
+            f"built in {seconds:,.1f} s"
         )
 
 
@@ -268,7 +275,8 @@ def filtered(vectors: np.ndarray, queries: np.ndarray) -> None:
             complete = ((found.keys >= 0) == there).all()
             text = " ".join([name, *params.values()])
             print(
-                f"  {text:12} {share:7.2%} eligible: recall@10 {reached:.4f}, k always there: {complete}, {rate:,.0f} a second"
+                f"  {text:12} {share:7.2%} eligible: recall@10 {reached:.4f}, k always there: {complete}, "
+                f"{rate:,.0f} a second"
             )
 
 

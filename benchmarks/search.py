@@ -3,12 +3,13 @@
     HF_HUB_OFFLINE=1 python benchmarks/search.py --model_path MODEL
 
 MODEL: a two-tower trained on ML-1M (docs/search.md has the command). One run measures:
-- search for each of 1,000 items by its title: the fraction found first and among the first 10, for each space, and milliseconds a query;
-- the two methods of projection into the tower's space: recall of held-out items by their own texts or posters (the tower was trained on
-  them, the regression was not fitted on them); by chance it is 10 divided by the number of items;
-- 600 posters that the regression was not fitted on: the Jaccard similarity of the genres of the first 10 to the poster's own, without the
-  item itself, in the space `visual`, by the trained encoder, by each of the two projected, and by `visual` and its projection together as
-  `auto` weights them.
+- search for each of 1,000 items by its title: the fraction found first and among the first 10, for each space, and
+  milliseconds a query;
+- the two methods of projection into the tower's space: recall of held-out items by their own texts or posters (the
+  tower was trained on them, the regression was not fitted on them); by chance it is 10 divided by the number of items;
+- 600 posters that the regression was not fitted on: the Jaccard similarity of the genres of the first 10 to the
+  poster's own, without the item itself, in the space `visual`, by the trained encoder, by each of the two projected,
+  and by `visual` and its projection together as `auto` weights them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""With any filter, exclusion, addition and removal, a search returns min(k, eligible) distinct keys, best first, with true scores."""
+"""A search returns min(k, eligible) keys with true scores, whatever is filtered, excluded, added or removed."""
 
 from __future__ import annotations
 

@@ -45,7 +45,8 @@ def test_int8_takes_less_memory_than_float32_and_still_finds_the_same():
     small, large = made("usearch", dtype="i8", recall=0.99), made("usearch", dtype="f32", recall=0.99)
     small.build(many)
     large.build(many)
-    same = [len(set(a) & set(b)) / 10 for a, b in zip(small.search(QUERIES, 10).keys, large.search(QUERIES, 10).keys)]  # noqa: B905
+    pairs = zip(small.search(QUERIES, 10).keys, large.search(QUERIES, 10).keys, strict=True)
+    same = [len(set(one) & set(other)) / 10 for one, other in pairs]
     assert np.mean(same) > 0.95
 
 

@@ -185,14 +185,16 @@ from anyrec.retrieval.item_index import ItemIndex
 place, registry = Path(sys.argv[1]), discover()
 ids = pa.array([f"i{n}" for n in range(50)])
 old, new = (
-    ItemIndex.build(Component(type="exact"), registry, ids, np.full((50, 4), value, np.float32), measured=False) for value in (1, 2)
+    ItemIndex.build(Component(type="exact"), registry, ids, np.full((50, 4), value, np.float32), measured=False)
+    for value in (1, 2)
 )
 old.save(place)
 at, count = 0, 0
 
 def die(event, arguments):
     global count
-    if at and event in ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree") and place.name in str(arguments[0]):
+    written = event in ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree")
+    if at and written and place.name in str(arguments[0]):
         count += 1
         if count == at:
             os._exit(9)

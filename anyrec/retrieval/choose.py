@@ -15,7 +15,8 @@ from anyrec.retrieval.inputs import Metric
 from anyrec.retrieval.item_index import ItemIndex
 
 AS_FAST = 0.9
-"""An index with at least this fraction of the queries per second of another is as fast; the smaller one is then cheaper."""
+"""An index with at least this fraction of the queries per second of another is as fast; the smaller one is then
+cheaper."""
 
 
 class Trial(NamedTuple):
@@ -26,7 +27,7 @@ class Trial(NamedTuple):
 
 
 def candidates(registry: Registry, recall: float) -> list[Component]:
-    """Return every index with each of the options that it is to be tried with (`Index.trials`), and the recall if it has such an option."""
+    """Return every index with each of its options to try (`Index.trials`), and the recall if it has such an option."""
     found = []
     for name in registry.names("index"):
         cls = registry.get("index", name)

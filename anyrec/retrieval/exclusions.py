@@ -33,10 +33,11 @@ class ExclusionMask:
         Args:
             store: The rows and their keys.
             queries: The number of queries.
-            allowed: (queries, keys) bool, the keys that each query may find; None if the queries have no masks of their own.
+            allowed: (queries, keys) bool, the keys that each query may find; None if the queries have no masks of their
+                own.
             exclude: Pairs of a query and a key that it must not find.
-            shared: (rows,) bool, the rows that at least one query may find; None if any may be found. Pairs of other rows are
-                dropped, so that `pair_counts` counts nothing twice.
+            shared: (rows,) bool, the rows that at least one query may find; None if any may be found. Pairs of other
+                rows are dropped, so that `pair_counts` counts nothing twice.
         """
         self._rows = len(store)
         self._own = None if allowed is None else mask_of_rows(store, allowed)

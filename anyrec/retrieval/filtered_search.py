@@ -1,11 +1,12 @@
 """Search that returns min(k, eligible) keys to every query, whatever is filtered and whatever the backend finds.
 
-A backend returns its best guess: approximate, perhaps too short, and perhaps with rows that the query must not find. Therefore each
-query asks for as many rows as are needed for k eligible ones to be likely among them, and for four times as many while too few
-remain. If few rows are eligible, or if asking for more would cost as much as comparing every row, the eligible rows are scanned.
+A backend returns its best guess: approximate, perhaps too short, and perhaps with rows that the query must not find.
+Therefore each query asks for as many rows as are needed for k eligible ones to be likely among them, and for four times
+as many while too few remain. If few rows are eligible, or if asking for more would cost as much as comparing every row,
+the eligible rows are scanned.
 
-benchmarks/indexes.py --only filter, 100,000 vectors, 10%, 1% and 0.01% eligible: recall@10 is 1.000 with every backend, and k results
-always come back.
+benchmarks/indexes.py --only filter, 100,000 vectors, 10%, 1% and 0.01% eligible: recall@10 is 1.000 with every backend,
+and k results always come back.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from anyrec.retrieval.scan import best_rows
 from anyrec.retrieval.store import Store
 
 SCAN_ROWS = 20_000
-"""Up to this many eligible rows are scanned instead of searched through the backend's filter. Of a million rows they are a fiftieth,
-for which a graph must search fifty times as widely; benchmarks/indexes.py --only filter compares both sides."""
+"""Up to this many eligible rows are scanned instead of searched through the backend's filter. Of a million rows they
+are a fiftieth, for which a graph must search fifty times as widely; benchmarks/indexes.py --only filter compares both
+sides."""
 CELLS_AT_A_TIME = 1 << 24
 """Scores or mask cells in memory at once: 64 MiB of float32."""
 MIN_ASK = 1024
@@ -39,8 +41,8 @@ class Backend(NamedTuple):
 
     Attributes:
         store: The vectors and keys.
-        nearest: The backend's own search: (queries, dim) float32, how many rows to find, (rows,) bool of the rows it may find or None
-            -> rows of the store and scores, in any order.
+        nearest: The backend's own search: (queries, dim) float32, how many rows to find, (rows,) bool of the rows it
+            may find or None -> rows of the store and scores, in any order.
         exact_scores: Whether the scores are the float32 dot products; if not, its results are scored again.
         filters: Whether `nearest` accepts a mask.
         can_remove: Whether `nearest` never returns removed rows.
@@ -117,8 +119,8 @@ def scan(backend: Backend, queries: np.ndarray, k: int) -> SearchResult:
 def _search_one(backend: Backend, query: np.ndarray, k: int) -> SearchResult | None:
     """Search for a single query without filters; None if the backend finds fewer than k.
 
-    It returns what `_Search` returns, with a quarter of the NumPy calls. Python's part of a search is then about 30 of the 170 to 270
-    microseconds that a graph of 100,000 vectors takes (benchmarks/indexes.py --only hnsw).
+    It returns what `_Search` returns, with a quarter of the NumPy calls. Python's part of a search is then about 30 of
+    the 170 to 270 microseconds that a graph of 100,000 vectors takes (benchmarks/indexes.py --only hnsw).
     """
     rows, scores = backend.nearest(query, k, None)
     if rows.shape[1] < k or rows.min() < 0:
@@ -205,7 +207,8 @@ class _Search:
             need: (queries,) min(k, left).
         """
         backend, rows = self.backend, len(self.backend.store)
-        # The rows among which the backend chooses, of which `left` count: its filter leaves those that some query may find.
+        # The rows among which the backend chooses, of which `left` count: its filter leaves those that some query may
+        # find.
         among = self.eligible if backend.filters or self.shared is None else backend.searched_rows
         pairs = self.excluded.pair_counts
         ask = _first_ask(self.k, (left + pairs) / among, pairs)

@@ -20,7 +20,8 @@ from anyrec.retrieval.store import MAX_KEYS, Store
 
 STATE = "state.json"
 NORM_WEIGHT_ROWS = 5_000
-"""A norm weight chosen for fewer rows is chosen again when there are twice as many: with more rows the best weight grows."""
+"""A norm weight chosen for fewer rows is chosen again when there are twice as many: with more rows the best weight
+grows."""
 GROWTH = 1.1
 """The search width is tuned again when the index has this many times the rows that it was tuned for."""
 
@@ -28,15 +29,15 @@ GROWTH = 1.1
 class Index:
     """Finds the vectors with the largest dot product with, or cosine to, a query.
 
-    A key is a small non-negative integer that the caller chooses, as the row of an item in its table. This class keeps the float32
-    vectors and guarantees that every search returns min(k, eligible) keys for each query, whatever fraction of them is eligible.
-    A backend implements the methods that begin with an underscore: `_build`, `_add`, `_nearest`, `_load` and `_bytes`, and the others
-    if it needs them.
+    A key is a small non-negative integer that the caller chooses, as the row of an item in its table. This class keeps
+    the float32 vectors and guarantees that every search returns min(k, eligible) keys for each query, whatever fraction
+    of them is eligible. A backend implements the methods that begin with an underscore: `_build`, `_add`, `_nearest`,
+    `_load` and `_bytes`, and the others if it needs them.
 
-    The arguments of these methods are prepared. `rows` are rows of `self.store`: 0, 1, ..., each used once, so that a replaced vector
-    gets a new row. Vectors and queries are (n, self.inner_dim) float32, finite, contiguous, and of unit length if the metric is
-    cosine. `inner_dim` is `dim`, or one more if vectors of unequal norm are brought to more equal norms
-    (`anyrec.retrieval.inner_product`).
+    The arguments of these methods are prepared. `rows` are rows of `self.store`: 0, 1, ..., each used once, so that a
+    replaced vector gets a new row. Vectors and queries are (n, self.inner_dim) float32, finite, contiguous, and of unit
+    length if the metric is cosine. `inner_dim` is `dim`, or one more if vectors of unequal norm are brought to more
+    equal norms (`anyrec.retrieval.inner_product`).
 
     Attributes:
         dim: The dimension of the vectors.
@@ -280,8 +281,8 @@ class Index:
             allowed: (rows,) bool, the rows that may be found; None for all. Given only if `filters`.
 
         Returns:
-            (queries, width) rows and scores, in any order, no row twice for one query, and -1 where nothing was found. `width` may
-            be more than k unless `exact_scores`: the best k by float32 are kept.
+            (queries, width) rows and scores, in any order, no row twice for one query, and -1 where nothing was found.
+            `width` may be more than k unless `exact_scores`: the best k by float32 are kept.
         """
         raise NotImplementedError
 
@@ -289,7 +290,10 @@ class Index:
         """Write the structure. The vectors and keys are saved already."""
 
     def _load(self, folder: Path) -> None:
-        """Restore the structure. `self.store` is loaded; `self._inner(self.store.vectors)` are the vectors that `_build` got."""
+        """Restore the structure.
+
+        `self.store` is loaded already, and `self._inner(self.store.vectors)` are the vectors that `_build` got.
+        """
         raise NotImplementedError
 
     def _bytes(self) -> int:
@@ -327,10 +331,11 @@ class Index:
         self._fill(self.store.compacted())
 
     def _must_rebuild(self, added: np.ndarray) -> bool:
-        """Whether the structure must be built again rather than extended by vectors (n, dim), which the store has already.
+        """Whether the structure must be built again, because `_add` is not enough for vectors (n, dim) in the store.
 
-        This is the case if nothing was there before, if most rows are removed, or if the norms no longer suit the additional
-        dimension: a backend for distances needs a larger one for all vectors, a backend for dot products another weight.
+        This is the case if nothing was there before, if most rows are removed, or if the norms no longer suit the
+        additional dimension: a backend for distances needs a larger one for all vectors, a backend for dot products
+        another weight.
         """
         if len(self.store) == len(added) or self._mostly_removed():
             return True

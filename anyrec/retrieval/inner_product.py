@@ -1,22 +1,24 @@
 """Norm augmentation: one more dimension that makes a graph or a tree find the largest dot products.
 
-Structures for nearest neighbours are built for distances. For dot products, vectors y with |y| <= M and queries q get one more
-coordinate:
+Structures for nearest neighbours are built for distances. For dot products, vectors y with |y| <= M and queries q get
+one more coordinate:
 
     y' = (y, w * e(y))  with  e(y) = sqrt(M^2 - |y|^2),      q' = (q, 0)
 
-Then q'·y' = q·y for any weight w, so scores and their order stay as they are. What changes is which vectors are neighbours of each
-other in the structure:
+Then q'·y' = q·y for any weight w, so scores and their order stay as they are. What changes is which vectors are
+neighbours of each other in the structure:
 
-- w = 1: all |y'| = M, and |q' - y'|^2 = |q|^2 + M^2 - 2 q·y. The nearest vector by distance or cosine is the one with the largest dot
-  product, so a structure for distances becomes exact for dot products (Bachrach et al., 2014).
-- w = 0: neighbours are those with the largest dot products. A graph gives low-norm vectors few edges, since few vectors have them
-  among their largest products, and a search never reaches them.
-- 0 < w < 1: a graph joins x to those y with the largest x·y + w^2 e(x) e(y). On 100,000 clustered vectors w = 0.5 finds 0.993 of the
-  10 nearest at search width 256, w = 0 finds 0.900 and w = 1 finds 0.958 (docs/indexes.md). `anyrec.retrieval.tuning` searches for w.
+- w = 1: all |y'| = M, and |q' - y'|^2 = |q|^2 + M^2 - 2 q·y. The nearest vector by distance or cosine is the one with
+  the largest dot product, so a structure for distances becomes exact for dot products (Bachrach et al., 2014).
+- w = 0: neighbours are those with the largest dot products. A graph gives low-norm vectors few edges, since few vectors
+  have them among their largest products, and a search never reaches them.
+- 0 < w < 1: a graph joins x to those y with the largest x·y + w^2 e(x) e(y). On 100,000 clustered vectors w = 0.5 finds
+  0.993 of the 10 nearest at search width 256, w = 0 finds 0.900 and w = 1 finds 0.958 (docs/indexes.md).
+  `anyrec.retrieval.tuning` searches for w.
 
 References:
-    Bachrach et al., Speeding Up the Xbox Recommender System Using a Euclidean Transformation for Inner-Product Spaces, RecSys 2014.
+    Bachrach et al., Speeding Up the Xbox Recommender System Using a Euclidean Transformation for Inner-Product Spaces,
+    RecSys 2014.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ import numpy as np
 from anyrec.retrieval.inputs import Metric
 
 EQUAL_WITHIN = 1e-5
-"""Norms that differ by at most this fraction of the largest are equal: rounding in float32 changes a norm by about 1e-7."""
+"""Norms that differ by at most this fraction of the largest are equal: rounding in float32 changes a norm by about
+1e-7."""
 
 
 class NormAugmentation:
@@ -80,7 +83,7 @@ class NormAugmentation:
         return augmented
 
     def pad(self, queries: np.ndarray) -> np.ndarray:
-        """Add a zero to queries, so that dot products stay as they are: (queries, dim) -> (queries, dim + extra_dims)."""
+        """Add a zero to queries: (queries, dim) -> (queries, dim + extra_dims) float32."""
         return np.pad(queries, ((0, 0), (0, 1))) if self.extra_dims else queries
 
     def state(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """An index of items by id, as one folder that is whole or absent.
 
-index/  manifest.json   index type and options, dim, metric, the model's hash, figures, versions, sha256 of each file below
+index/  manifest.json   index type and options, dim, metric, the model's hash, figures, versions, sha256 of each file
         ids.arrow       the item ids; the keys of the index are rows of it
         vectors.npy keys.npy state.json and the files of the backend
 """
@@ -117,8 +117,8 @@ class ItemIndex:
         if asked is None or found is None or found >= asked - CHANCE:
             return None
         return (
-            f"it finds {found} of the 10 nearest, not the {asked} requested. `anyrec index --recall {asked}` chooses an index that "
-            "does; 'exact' misses none."
+            f"it finds {found} of the 10 nearest, not the {asked} requested. `anyrec index --recall {asked}` chooses "
+            "one that does; 'exact' misses none."
         )
 
     def __len__(self) -> int:
@@ -201,8 +201,8 @@ class ItemIndex:
             trusted: Whether the index may name something outside its folder, as the address of a server.
 
         Raises:
-            ModelError: If the folder is missing, damaged, of another kind or of another model. Every file is compared with its
-                sha256 before a library reads it.
+            ModelError: If the folder is missing, damaged, of another kind or of another model. Every file is compared
+                with its sha256 before a library reads it.
         """
 
         def find() -> Path:

@@ -13,14 +13,15 @@ from anyrec.retrieval.item_index import ItemIndex
 
 FOLDER = "index"
 SMALL = 20_000
-"""Up to this many items all are scored at once if exact search is configured: one matrix product, and no copy of the vectors."""
+"""Up to this many items all are scored at once if exact search is configured: one matrix product, and no copy of the
+vectors."""
 
 
 def item_index(model: FittedModel) -> ItemIndex | None:
     """Return the index that `index` of the config describes, over the items' vectors.
 
-    None if all items are to be scored instead: if the score is no dot product, if items were added since, or if they are few and
-    the search is exact.
+    None if all items are to be scored instead: if the score is no dot product, if items were added since, or if they
+    are few and the search is exact.
     """
     exact = model.config.index.type == "exact"
     if not model.has_vectors or not model.factorised or model.widened:
@@ -44,7 +45,7 @@ def vectors_to_index(model: FittedModel) -> tuple[pa.Array, np.ndarray, np.ndarr
         raise ConfigError(
             Fault(
                 "/interaction/type",
-                f"an index needs a score that is the dot product of a user's and an item's vector, which '{kind}' does not compute.",
+                f"an index needs a score that is a dot product of two vectors, which '{kind}' does not compute.",
                 "Use a factorised interaction, as dot or cosine.",
                 "not factorised",
             )
@@ -53,7 +54,7 @@ def vectors_to_index(model: FittedModel) -> tuple[pa.Array, np.ndarray, np.ndarr
 
 
 def share_index(model: FittedModel, index: ItemIndex | None) -> None:
-    """Let `model` use an index that was built of the same items: of a loaded model, or of another state of the users."""
+    """Let `model` use an index of the same items, of a loaded model or of another state of the users."""
     if index is not None:
         model.computed.get(INDEX, lambda: index)
 
@@ -76,7 +77,7 @@ def save_index(model: FittedModel, folder: Path, model_id: str, *, searched: boo
 
 
 def load_index(model: FittedModel, directory: Path, run_folder: Path) -> ItemIndex | None:
-    """Return the index of a loaded model: the one in its folder, or one in the folder of its run that belongs to it; else None.
+    """Return the index of a loaded model, from its folder or the folder of its run; None if neither has one.
 
     Args:
         model: The model, with its `model_id`.

@@ -11,8 +11,8 @@ from anyrec.retrieval.index import Index
 K = 10
 """Recall is measured for the 10 nearest, as recall@10."""
 TIE = 1e-5
-"""Scores that differ from the k-th best by at most this fraction of it count as found: they are the same product, summed in another
-order, or a tie."""
+"""Scores that differ from the k-th best by at most this fraction of it count as found: they are the same product,
+summed in another order, or a tie."""
 
 
 class TrueNearest(NamedTuple):
@@ -20,8 +20,8 @@ class TrueNearest(NamedTuple):
 
     Attributes:
         queries: (queries, dim) float32, checked.
-        kth_scores: (queries,) float32, the k-th best score of each by exact search. A search that returns k scores at least as high
-            has found the k nearest, also if several vectors have this score.
+        kth_scores: (queries,) float32, the k-th best score of each by exact search. A search that returns k scores at
+            least as high has found the k nearest, also if several vectors have this score.
         k: The number of nearest vectors; all of them if the index holds fewer.
     """
 
@@ -49,8 +49,8 @@ def true_nearest(index: Index, queries: np.ndarray, k: int = K) -> TrueNearest:
 def held_out_queries(index: Index, count: int) -> np.ndarray:
     """Return at most `count` queries to measure recall with: (queries, dim).
 
-    They are drawn from the examples that `Index.build` was given. Without examples they are sums of two vectors of the index: a
-    vector itself would be found more easily than real queries are.
+    They are drawn from the examples that `Index.build` was given. Without examples they are sums of two vectors of the
+    index: a vector itself would be found more easily than real queries are.
     """
     rng, examples = np.random.default_rng(0), index.examples
     if examples is None:

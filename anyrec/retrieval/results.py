@@ -11,7 +11,8 @@ class SearchResult(NamedTuple):
     """The k nearest keys of each query.
 
     Attributes:
-        keys: (queries, k) int64, best first; equal scores are ordered by key. -1 fills the row of a query with fewer than k results.
+        keys: (queries, k) int64, best first; equal scores are ordered by key. -1 fills the row of a query with fewer
+            than k results.
         scores: (queries, k) float32; -inf where the key is -1.
     """
 

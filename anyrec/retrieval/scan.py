@@ -10,9 +10,10 @@ from torch import Tensor
 
 QUERIES, ROWS = 1024, 1024
 CELLS = QUERIES * ROWS
-"""Scores of one block: 4 MB of float32, so that the best are chosen while the scores are in the processor's cache. Rows come first, as
-the products are then a quarter faster. A million vectors of 128 dimensions, two cores: 444 queries a second, where faiss's flat index
-answers 394, blocks of 65,536 rows 234 and one matrix product with top-k 162 (benchmarks/RESULTS.md, `--only exact`)."""
+"""Scores of one block: 4 MB of float32, so that the best are chosen while the scores are in the processor's cache. Rows
+come first, as the products are then a quarter faster. A million vectors of 128 dimensions, two cores: 444 queries a
+second, where faiss's flat index answers 394, blocks of 65,536 rows 234 and one matrix product with top-k 162
+(benchmarks/RESULTS.md, `--only exact`)."""
 ROWS_ON_GPU = 1 << 17
 """Rows of one block on a GPU, which has no such cache to hit but a cost for each call."""
 SAMPLE = 2048
@@ -24,7 +25,7 @@ ROUNDING = {torch.float32: 1e-4, torch.bfloat16: 1e-1}
 
 
 class Vectors(Protocol):
-    """Rows of vectors that give a tensor for a slice: a tensor, or compressed vectors that are decompressed block by block."""
+    """Rows of vectors: a tensor, or compressed vectors that are decompressed slice by slice."""
 
     @property
     def device(self) -> torch.device:
@@ -73,9 +74,9 @@ def best_rows(vectors: Vectors, queries: Tensor, k: int, allowed: np.ndarray | N
 class _Scan:
     """The scan of all rows for at most QUERIES queries.
 
-    Most scores are far below the best k. So each query has a bound, the k-th best score so far; scores above it wait in a list, which
-    is merged into the best k when it has grown to four for each query. A look at the largest score of each group comes first, so that
-    little is done with most scores but to read them once.
+    Most scores are far below the best k. So each query has a bound, the k-th best score so far; scores above it wait in
+    a list, which is merged into the best k when it has grown to four for each query. A look at the largest score of
+    each group comes first, so that little is done with most scores but to read them once.
     """
 
     def __init__(self, queries: Tensor, k: int, vectors: Vectors, allowed: np.ndarray | None):
@@ -107,7 +108,7 @@ class _Scan:
         return self.rows, self.scores
 
     def _bound_by_sample(self) -> None:
-        """Set the bound to the k-th best score of a sample of the rows, which the k-th best of all rows cannot be below.
+        """Set the bound to the k-th best score of a sample of the rows. That of all rows is not lower.
 
         Without it, rows in ascending order of their scores would all be added and merged.
         """
@@ -139,7 +140,8 @@ class _Scan:
     def _merge(self) -> None:
         """Merge the waiting scores into the best k, and raise the bounds.
 
-        The waiting rows ascend for each query, and all sorts are stable, so that equal scores stay in the order of rows.
+        The waiting rows ascend for each query, and all sorts are stable, so that equal scores stay in the order of
+        rows.
         """
         if not self._waiting:
             return

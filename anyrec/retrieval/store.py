@@ -16,8 +16,8 @@ NUMBERS_AT_A_TIME = 1 << 22
 class Store:
     """Vectors in rows that are only ever appended.
 
-    A removed or replaced vector keeps its row, whose key becomes -1: a backend's structure refers to rows, and most backends
-    cannot forget one.
+    A removed or replaced vector keeps its row, whose key becomes -1: a backend's structure refers to rows, and most
+    backends cannot forget one.
 
     Attributes:
         count: The number of rows that have a key.

@@ -18,8 +18,8 @@ NormWeight = Annotated[
     Field(
         ge=0,
         le=1,
-        description="Graphs by dot products: weight of the additional dimension that brings vectors to equal norms, from 0 "
-        "(neighbours by dot product) to 1 (by distance); null chooses it by trying.",
+        description="Graphs by dot products: weight of the additional dimension that brings vectors to equal norms, "
+        "from 0 (neighbours by dot product) to 1 (by distance); null chooses it by trying.",
     ),
 ]
 """The option of a graph backend for `NormAugmentation.weight`."""
@@ -29,15 +29,15 @@ QUERIES, FIRST_QUERIES = 500, 100
 START = 3
 """The first norm weight tried, in eighths: most vectors do best near 3/8."""
 SAMPLE_ROWS = 20_000
-"""Norm weights are tried on a tenth of the vectors, but on at most this many. Larger indexes need larger weights, so the sample must
-not be much smaller than the index."""
+"""Norm weights are tried on a tenth of the vectors, but on at most this many. Larger indexes need larger weights, so
+the sample must not be much smaller than the index."""
 NARROW_FRACTION = 150
-"""Norm weights are tried at a search width of the sample's rows divided by this. A wider search misses little with any weight, which
-shows no difference."""
+"""Norm weights are tried at a search width of the sample's rows divided by this. A wider search misses little with any
+weight, which shows no difference."""
 WIDE = 10
-"""A norm weight is also tried for this many times as many results, searched this many times as widely: missing edges to low-norm
-vectors show only there. The weight that is best for the 10 nearest of 200,000 clustered vectors, 0.5, finds 0.89 to 0.91 of their 100
-nearest at any width; 0.75 finds 0.99 (benchmarks/RESULTS.md)."""
+"""A norm weight is also tried for this many times as many results, searched this many times as widely: missing edges to
+low-norm vectors show only there. The weight that is best for the 10 nearest of 200,000 clustered vectors, 0.5, finds
+0.89 to 0.91 of their 100 nearest at any width; 0.75 finds 0.99 (benchmarks/RESULTS.md)."""
 FINE = 12
 """A search width is determined to within this fraction of it (1/12)."""
 
@@ -63,7 +63,8 @@ def tune_search_width(index: Index, first: int, last: int, target: float) -> Non
 def recall_test(index: Index, target: float) -> Callable[[], bool]:
     """Return a function that tells whether the index, as it is when called, reaches a recall@10.
 
-    The mean over the held-out queries must exceed the target by one standard error, so that other queries reach it as well.
+    The mean over the held-out queries must exceed the target by one standard error, so that other queries reach it as
+    well.
     """
     truth = true_nearest(index, held_out_queries(index, QUERIES))
 
@@ -98,8 +99,8 @@ def smallest(enough: Callable[[int], bool], first: int, last: int) -> int:
 def best_norm_weight(index: Index, width_option: str) -> float:
     """Return the norm weight, in eighths, with which a graph of a sample of the vectors finds most.
 
-    The quality of a weight is recall@10 of a narrow search plus recall@100 of a search ten times as wide. It is searched uphill from
-    START in both directions, since it has one maximum but for chance.
+    The quality of a weight is recall@10 of a narrow search plus recall@100 of a search ten times as wide. It is
+    searched uphill from START in both directions, since it has one maximum but for chance.
 
     Args:
         index: The index to tune, its store filled; it need not be built.

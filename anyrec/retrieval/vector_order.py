@@ -13,8 +13,9 @@ ROUNDS, TRAIN_ROWS_PER_CELL = 6, 64
 def proximity_order(vectors: np.ndarray) -> np.ndarray:
     """Order vectors by their cell of k-means, and the cells along their first principal axis.
 
-    A walk through a graph of neighbours then stays within few pages of memory. With a million vectors of norm 1, the same graph
-    answers 7,099 instead of 3,543 searches a second, and is built in 229 to 243 instead of 338 s (benchmarks/RESULTS.md).
+    A walk through a graph of neighbours then stays within few pages of memory. With a million vectors of norm 1, the
+    same graph answers 7,099 instead of 3,543 searches a second, and is built in 229 to 243 instead of 338 s
+    (benchmarks/RESULTS.md).
 
     Args:
         vectors: (rows, dim) float32.

@@ -18,20 +18,22 @@ from anyrec.retrieval.scan import best_rows
 
 FILE = "trees.annoy"
 JOBS = 4
-"""Threads of a build. The number is fixed because each thread seeds its own trees: another number would give other trees. Builds of many
-vectors still differ a little, since the threads number their nodes in the order in which they get to it."""
+"""Threads of a build. The number is fixed because each thread seeds its own trees: another number would give other
+trees. Builds of many vectors still differ a little, since the threads number their nodes in the order in which they get
+to it."""
 BLOCK = 65_536
 """Vectors turned into lists of Python at once."""
 TAIL = 5_000
-"""Up to this many vectors added after the build are scanned, which takes less time than the trees; or a tenth of all, if more."""
+"""Up to this many vectors added after the build are scanned, which takes less time than the trees; or a tenth of all,
+if more."""
 
 
 class Annoy(Index):
     """Split the vectors by random planes into many trees (annoy).
 
-    A built forest cannot be changed. Vectors added later are scanned until they are more than a tenth of all; then all trees are built
-    again. Removed vectors are dropped from the results. Dot products are searched among vectors of equal norm
-    (`anyrec.retrieval.inner_product`, weight 1).
+    A built forest cannot be changed. Vectors added later are scanned until they are more than a tenth of all; then all
+    trees are built again. Removed vectors are dropped from the results. Dot products are searched among vectors of
+    equal norm (`anyrec.retrieval.inner_product`, weight 1).
 
     References:
         github.com/spotify/annoy
@@ -110,7 +112,10 @@ class Annoy(Index):
             raise ModelError(Fault(str(path), what, "Build the index again."))
 
     def _bytes(self) -> int:
-        """An estimate, as annoy does not report it: leaves are two thirds full, and each node takes as much as a vector."""
+        """An estimate, as annoy does not report its size.
+
+        Leaves are two thirds full, and each node takes as much memory as a vector.
+        """
         nodes = self._built + 3 * self._built / (self.inner_dim + 2) * self._forest.get_n_trees()
         return int(nodes * (self.inner_dim * 4 + 12))
 

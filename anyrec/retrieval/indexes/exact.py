@@ -24,8 +24,9 @@ CODES, SCALES = "codes.npy", "scales.npy"
 class Exact(Index):
     """Compare every vector, block by block: exact, or nearly exact in a quarter of the memory (int8).
 
-    With bf16 and int8 the best `oversample` x k candidates are found in the compressed vectors and scored again in float32. A million
-    vectors in int8 take 0.258 of the memory of float32, with recall@10 1.000 (benchmarks/indexes.py --only memory).
+    With bf16 and int8 the best `oversample` x k candidates are found in the compressed vectors and scored again in
+    float32. A million vectors in int8 take 0.258 of the memory of float32, with recall@10 1.000 (benchmarks/indexes.py
+    --only memory).
     """
 
     type = "exact"
@@ -36,8 +37,8 @@ class Exact(Index):
 
         precision: Literal["auto", "float32", "bf16", "int8"] = Field(
             default="auto",
-            description="bf16, int8: candidates are found with these and scored again in float32. auto: bf16 if the hardware "
-            "multiplies it natively, else float32.",
+            description="bf16, int8: candidates are found with these and scored again in float32. auto: bf16 if the "
+            "hardware multiplies it natively, else float32.",
         )
         oversample: int = Field(
             default=4, ge=1, le=100, description="bf16, int8: candidates scored again in float32, as a multiple of k."
@@ -103,8 +104,8 @@ class Exact(Index):
 class Codes:
     """Vectors in 8 bits, each with a scale of its own; a slice is decompressed to float32.
 
-    The gain is memory, not time: a processor without 8-bit products multiplies float32 as fast. A block is decompressed once for all
-    queries when it is compared.
+    The gain is memory, not time: a processor without 8-bit products multiplies float32 as fast. A block is decompressed
+    once for all queries when it is compared.
     """
 
     dtype = torch.float32

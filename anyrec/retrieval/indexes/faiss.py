@@ -1,6 +1,7 @@
-"""Indexes of faiss: flat, graph (HNSW), cells (IVF), cells with product quantisation (IVF-PQ), 8-bit scalar quantisation.
+"""Indexes of faiss: flat, graph (HNSW), cells (IVF), compressed cells (IVF-PQ), 8-bit scalar quantisation.
 
-Options that are not set are chosen by the number of vectors; how widely to search is chosen by trying, for the recall requested.
+Options that are not set are chosen by the number of vectors; how widely to search is chosen by trying, for the recall
+requested.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ class Faiss(Index):
     """faiss: flat, HNSW, IVF, IVF-PQ or 8-bit scalar quantisation, tuned to reach a recall.
 
     References:
-        Douze et al., The Faiss library, 2024. Malkov and Yashunin, Efficient and Robust Approximate Nearest Neighbor Search Using
-        Hierarchical Navigable Small World Graphs, TPAMI 2020. Jegou et al., Product Quantization for Nearest Neighbor Search, TPAMI
-        2011.
+        Douze et al., The Faiss library, 2024. Malkov and Yashunin, Efficient and Robust Approximate Nearest Neighbor
+        Search Using Hierarchical Navigable Small World Graphs, TPAMI 2020. Jegou et al., Product Quantization for
+        Nearest Neighbor Search, TPAMI 2011.
     """
 
     type = "faiss"
@@ -52,8 +53,8 @@ class Faiss(Index):
         renamed = {"lift": "norm_weight"}
         kind: Literal["flat", "hnsw", "ivf", "ivf_pq", "sq8"] = Field(
             default="hnsw",
-            description="flat: compares all vectors, exactly; hnsw: a graph; ivf: cells; ivf_pq: cells, compressed; sq8: compares "
-            "all, in 8 bits.",
+            description="flat: compares all vectors, exactly; hnsw: a graph; ivf: cells; ivf_pq: cells, compressed; "
+            "sq8: compares all, in 8 bits.",
         )
         recall: float = Field(
             default=0.95,
@@ -65,8 +66,8 @@ class Faiss(Index):
             default=None,
             ge=2,
             le=256,
-            description="hnsw: links of a vector, by default 16, or 32 for a recall over 0.97. ivf_pq: bytes of a compressed vector, a "
-            "divisor of the dimension; by default about half of it.",
+            description="hnsw: links of a vector, by default 16, or 32 for a recall over 0.97. ivf_pq: bytes of a "
+            "compressed vector, a divisor of the dimension; by default about half of it.",
         )
         ef_construction: int = Field(
             default=100, ge=4, le=4096, description="hnsw: candidates kept while a vector is added."
@@ -94,8 +95,8 @@ class Faiss(Index):
             default=None,
             ge=1,
             le=100,
-            description="Compressed kinds: candidates scored again in float32, as a multiple of k; by default 4, or up to 64 if the "
-            "recall needs it.",
+            description="Compressed kinds: candidates scored again in float32, as a multiple of k; by default 4, or up "
+            "to 64 if the recall needs it.",
         )
         device: Literal["auto", "cpu"] = Field(
             default="auto", description="auto: a GPU if this build of faiss supports one."
@@ -163,7 +164,8 @@ class Faiss(Index):
             count = min(count, MAX_ON_GPU)
         params = self._usual_params(count) if allowed is None else self._search_params(count, allowed)
         scores, rows = np.empty((len(queries), count), np.float32), np.empty((len(queries), count), np.int64)
-        # `search` of faiss calls this after checks of its arguments that take a tenth of the time of a search for one query.
+        # `search` of faiss calls this after checks of its arguments that take a tenth of the time of a search for one
+        # query.
         self._index.search_c(
             len(queries), faiss.swig_ptr(queries), count, faiss.swig_ptr(scores), faiss.swig_ptr(rows), params
         )
@@ -230,7 +232,7 @@ class Faiss(Index):
         return index
 
     def _empty_cells(self, rows: int) -> Any:
-        """Return an untrained index of cells (IVF), compressed if there are enough vectors to learn 256 centroids from."""
+        """Return an untrained index of cells, compressed if there are enough vectors to learn 256 centroids."""
         import faiss
 
         cells = min(self.params.nlist or round(4 * rows**0.5), max(1, rows // ROWS_PER_CENTROID))
@@ -257,7 +259,7 @@ class Faiss(Index):
         return self._index.nlist if kind in CELLS else MAX_GRAPH_WIDTH if kind == GRAPH else 1
 
     def _usual_params(self, count: int) -> Any:
-        """The parameters of a search without a filter, kept: creating them takes a tenth of the time of a short search."""
+        """The parameters of a search without a filter, kept because creating them takes a tenth of a short search."""
         wanted = count, self.search_width, self._index.ntotal
         usual = self._usual
         if usual[0] != wanted:
@@ -276,7 +278,8 @@ class Faiss(Index):
             share = max(float(allowed.mean()), 1e-6)
         if kind == GRAPH:
             width = min(self.search_width / share, max(self.search_width, MAX_FILTERED_WIDTH))
-            # The unbounded queue computes the same distances with 4 to 14% more searches a second, but ignores a selector.
+            # The unbounded queue computes the same distances with 4 to 14% more searches a second, but ignores a
+            # selector.
             bounded = allowed is not None
             return make.SearchParametersHNSW(efSearch=max(int(width), count), bounded_queue=bounded, **options)
         if kind in CELLS:

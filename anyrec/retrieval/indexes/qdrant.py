@@ -32,9 +32,9 @@ QUERIES = 64
 class Qdrant(Index):
     """Search on a Qdrant server, or without `url` in its client's small stand-in within this process.
 
-    Each build fills a collection of its own, named `collection-<hash of the vectors>`. Then the alias `collection` is moved to it, and
-    the collection that it stood for is deleted, so that no search sees half of either. Needs Qdrant 1.16 or newer. Qdrant's own local
-    files are not used, because they are pickles.
+    Each build fills a collection of its own, named `collection-<hash of the vectors>`. Then the alias `collection` is
+    moved to it, and the collection that it stood for is deleted, so that no search sees half of either. Needs Qdrant
+    1.16 or newer. Qdrant's own local files are not used, because they are pickles.
     """
 
     type = "qdrant"
@@ -47,7 +47,8 @@ class Qdrant(Index):
         url: Annotated[str | None, Outside("an address")] = Field(
             default=None,
             pattern=r"^https?://[^@\s]+$",
-            description="The server, as http://localhost:6333; null searches within this process, for up to 20,000 items.",
+            description="The server, as http://localhost:6333; null searches within this process, for up to 20,000 "
+            "items.",
         )
         api_key_env: Annotated[str | None, Outside("an environment variable")] = Field(
             default=None, pattern=r"^\w+$", description="Environment variable that holds the server's API key."
@@ -108,7 +109,8 @@ class Qdrant(Index):
 
         only, width = self._filter(allowed), k
         if allowed is not None and only is None:
-            # Too many points to name: ask for as many as hold k allowed ones on average, a fifth more and a few for chance.
+            # Too many points to name: ask for as many as hold k allowed ones on average, a fifth more and a few for
+            # chance.
             width = min(self.store.count, int(1.2 * k * self.store.count / allowed.sum()) + 16)
         search = models.SearchParams(hnsw_ef=max(self.params.expansion_search, width)) if self.params.url else None
         rows, scores = SearchResult.empty(len(queries), width)
@@ -224,7 +226,7 @@ class Qdrant(Index):
         self._client.update_collection(self._name, metadata={"state": self._state})
 
     def _filter(self, allowed: np.ndarray | None) -> models.Filter | None:
-        """Return a filter that names the allowed points, or the excluded ones if those are too many; None if both are."""
+        """Return a filter that names the allowed or the excluded points; None if both are more than MAX_IDS."""
         from qdrant_client import models
 
         if allowed is None:

@@ -21,19 +21,19 @@ FILE, STATE = "graph.usearch", "usearch.json"
 MIN_WIDTH, MAX_WIDTH = 10, 2048
 """Search widths tried: recall is measured for the 10 nearest."""
 HEADROOM = 1.1
-"""Numbers of added vectors are clipped to the scale of the 8-bit graph if they exceed it by at most this factor; if they exceed it by
-more, the graph is built again with a larger scale."""
+"""Numbers of added vectors are clipped to the scale of the 8-bit graph if they exceed it by at most this factor; if
+they exceed it by more, the graph is built again with a larger scale."""
 
 
 class Usearch(Index):
     """Walk a graph of near neighbours, from vectors of 1, 2 or 4 bytes a number (usearch).
 
-    usearch's own int8 brings every vector to one norm, which changes dot products. Here all vectors share one scale, so that their
-    products keep their order, and each query has its own.
+    usearch's own int8 brings every vector to one norm, which changes dot products. Here all vectors share one scale, so
+    that their products keep their order, and each query has its own.
 
     References:
-        Malkov and Yashunin, Efficient and Robust Approximate Nearest Neighbor Search Using Hierarchical Navigable Small World Graphs,
-        TPAMI 2020.
+        Malkov and Yashunin, Efficient and Robust Approximate Nearest Neighbor Search Using Hierarchical Navigable Small
+        World Graphs, TPAMI 2020.
     """
 
     type = "usearch"
@@ -54,8 +54,8 @@ class Usearch(Index):
             default=None,
             ge=1,
             le=100_000,
-            description="Candidates kept in a search (ef_search): more find more and take longer; null chooses the number by trying, "
-            "for the recall.",
+            description="Candidates kept in a search (ef_search): more find more and take longer; null chooses the "
+            "number by trying, for the recall.",
         )
         norm_weight: NormWeight = None
         recall: float = Field(
@@ -104,7 +104,8 @@ class Usearch(Index):
 
     def _nearest(self, queries: np.ndarray, k: int, allowed: np.ndarray | None) -> SearchResult:
         if self.params.dtype == "i8":
-            # 8 bits lose the order of nearly equal products, so more are found, and the float32 scores choose among them.
+            # 8 bits lose the order of nearly equal products, so more are found, and the float32 scores choose among
+            # them.
             k = min(max(k + k // 2, self.search_width), len(self._graph))
             queries = self._quantised(queries, np.abs(queries).max(1, keepdims=True))
         self._graph.expansion_search = max(self.search_width, k + k // 2)
@@ -143,7 +144,7 @@ class Usearch(Index):
         return int(self._graph.memory_usage)
 
     def _quantised(self, vectors: np.ndarray, scale: float | np.ndarray) -> np.ndarray:
-        """Return vectors as usearch gets them: float32, or int8 of which 127 stands for `scale` and larger numbers are clipped."""
+        """Return vectors as usearch gets them: float32, or int8 with 127 for `scale` and for larger numbers."""
         if self.params.dtype != "i8":
             return vectors
         steps = vectors * (127 / np.maximum(scale, 1e-30))

@@ -44,7 +44,10 @@ class Field(NamedTuple):
 
     @property
     def space(self) -> str:
-        """A name of the space of the vectors: fields of the same frozen encoder share one, a trained encoder has one for each field."""
+        """The name of the space of the vectors.
+
+        Fields of the same frozen encoder share a space, a trained encoder has one for each field.
+        """
         return repr((self.encoder.type, self.encoder.params)) if self.frozen else self.name
 
     def unit_vectors(self) -> Tensor:
@@ -74,7 +77,10 @@ def unit_vectors(encoder: Encoder, column: pa.Array) -> Tensor:
 
 
 def fields_read(model: FittedModel, kind: Kind) -> list[Field]:
-    """Return the fields of a kind that the item tower reads. Texts are weighted by their length: a plot says more than a title."""
+    """Return the fields of a kind that the item tower reads.
+
+    Texts are weighted by their length, because a plot says more than a title.
+    """
     if not isinstance(model, TwoTowerModel):
         return []
     tower, table, fields = model.scorer.item, model.dataset.items, []
@@ -102,7 +108,7 @@ def category_field(model: FittedModel, fields: list[Field]) -> list[Field]:
 
 
 def untrained_fields(model: FittedModel, kind: Kind) -> list[Field]:
-    """Return the items' features of a kind with an encoder that needs no training (`Encoder.untrained`), whatever the model reads."""
+    """Return the items' features of a kind with an encoder that needs no training (`Encoder.untrained`)."""
     encoders = [plugin for plugin in model.registry.plugins("encoder") if plugin.untrained and plugin.group == kind]
     if not encoders:
         return []

@@ -32,12 +32,14 @@ class Projection(NamedTuple):
     """A map from the vectors of a space to those of the item tower, both centred.
 
     Attributes:
-        method: "ridge": linear regression. "tower": the item tower with all features masked but those of the query's kind.
+        method: "ridge": linear regression. "tower": the item tower with all features masked but those of the query's
+            kind.
         items: (items, dim) float32, the tower's vectors less their mean, of norm 1.
         mean: (dim,) the mean of the tower's vectors.
         offset: (width,) the mean of the features.
         weights: (width, dim) the coefficients of the regression.
-        recall: For each method the fraction of held-out items with a rank up to FOUND_AT, if searched by their own description.
+        recall: For each method the fraction of held-out items with a rank up to FOUND_AT, if searched by their own
+            description.
     """
 
     method: Method
@@ -106,7 +108,8 @@ def ridge_regression(features: np.ndarray, targets: np.ndarray, penalty: float) 
     Args:
         features: (rows, width).
         targets: (rows, dim).
-        penalty: As a multiple of the mean variance of a feature times the number of rows, so that it suits any scale of the features.
+        penalty: As a multiple of the mean variance of a feature times the number of rows, so that it suits any scale of
+            the features.
 
     Returns:
         (width,) the mean of the features, and (width, dim) the coefficients of the features less their mean, float64.
@@ -142,7 +145,7 @@ def _features_read(model: FittedModel, kind: Kind) -> list[str]:
 
 
 def _masked_tower(model: FittedModel, table: pa.Table) -> np.ndarray:
-    """Return the item tower's vectors (rows, dim) of records with these features alone: all others, the id included, are masked."""
+    """Return the item tower's vectors (rows, dim) of records with all other features masked, the id included."""
     assert IDENTITY not in table.column_names
     towers = towers_of(model)
     with torch.inference_mode():

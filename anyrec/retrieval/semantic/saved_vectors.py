@@ -20,8 +20,8 @@ FOLDER = "search"
 def item_vectors(model: FittedModel, space: Space) -> np.ndarray:
     """Return the item vectors of a space: (items, dim) float32.
 
-    They are read from the model's folder if they were saved there for this model, these items and this space. Otherwise they are
-    computed, and saved if the folder can be written.
+    They are read from the model's folder if they were saved there for this model, these items and this space. Otherwise
+    they are computed, and saved if the folder can be written.
 
     Raises:
         InputError: If image files must not be opened, because the model is not trusted.

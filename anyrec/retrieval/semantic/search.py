@@ -19,9 +19,10 @@ from anyrec.retrieval.semantic.saved_vectors import item_vectors
 from anyrec.retrieval.semantic.spaces import Space, find_space
 
 TOWER_WEIGHT: dict[Kind, float] = {"text": 0.35, "image": 0.5}
-"""Weight of the tower's space in `auto`, in standard deviations of the cosines. ML-1M, 600 posters that the regression was not fitted
-on: the genres of the first 10 have a Jaccard similarity to the poster's own of 0.211 in the space `visual` alone, 0.311 in the tower's,
-0.298 in both and 0.174 at random. Titles: the item itself is first for 0.678 in both, 0.626 in `text` alone (docs/search.md)."""
+"""Weight of the tower's space in `auto`, in standard deviations of the cosines. ML-1M, 600 posters that the regression
+was not fitted on: the genres of the first 10 have a Jaccard similarity to the poster's own of 0.211 in the space
+`visual` alone, 0.311 in the tower's, 0.298 in both and 0.174 at random. Titles: the item itself is first for 0.678 in
+both, 0.626 in `text` alone (docs/search.md)."""
 SAMPLE_ITEMS = 256
 """Items whose cosines to all others give the standard deviation of a space."""
 
@@ -43,8 +44,8 @@ class SpaceIndex(NamedTuple):
 
     Attributes:
         space: Encodes queries.
-        index: The items' vectors. For two spaces they are concatenated, and the query's vectors are weighted, so that one dot product is
-            the weighted mean of both cosines.
+        index: The items' vectors. For two spaces they are concatenated, and the query's vectors are weighted, so that
+            one dot product is the weighted mean of both cosines.
         weight: Weight of the cosine in the space; the rest is the weight of the cosine in the tower's space.
         projection: From the space into the tower's; None if the tower's space is not used.
     """
@@ -96,9 +97,9 @@ class Search:
     ) -> RankedItems:
         """Find the items nearest to a query.
 
-        The score is the cosine, or the weighted mean of two (`SpaceIndex`). For a text and an image it is the mean of the two standardised
-        scores. With a user it is (1 - personal) x search + personal x the model's score, both standardised. Scores are standardised over
-        the items that are allowed and that the space describes.
+        The score is the cosine, or the weighted mean of two (`SpaceIndex`). For a text and an image it is the mean of
+        the two standardised scores. With a user it is (1 - personal) x search + personal x the model's score, both
+        standardised. Scores are standardised over the items that are allowed and that the space describes.
 
         Args:
             query: What the items should be like.
@@ -197,7 +198,10 @@ def cosine_deviation(vectors: np.ndarray) -> float:
 
 
 def _standardised(scores: np.ndarray) -> np.ndarray:
-    """Subtract the mean of the finite scores (items,) and divide by their standard deviation; equal scores become 0, -inf stays."""
+    """Standardise scores (items,): subtract the mean of the finite ones and divide by their standard deviation.
+
+    Equal scores become 0. -inf stays.
+    """
     finite = np.isfinite(scores)
     if not finite.any():
         return scores

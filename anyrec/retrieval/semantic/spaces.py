@@ -101,10 +101,10 @@ def find_space(model: FittedModel, kind: Kind, wanted: str = "auto") -> Space | 
     Args:
         model: The model.
         kind: What the query is.
-        wanted: "joint": the space of texts and images of an encoder such as CLIP. "text", "image": that of the encoders that the model
-            reads this kind with. "visual": that of an image encoder that needs no training. "auto": the joint space; else, for texts,
-            "text"; else, for images, "image" if its encoder is frozen, otherwise "visual", since an encoder trained on the items'
-            own images alone says less about others.
+        wanted: "joint": the space of texts and images of an encoder such as CLIP. "text", "image": that of the encoders
+            that the model reads this kind with. "visual": that of an image encoder that needs no training. "auto": the
+            joint space; else, for texts, "text"; else, for images, "image" if its encoder is frozen, otherwise
+            "visual", since an encoder trained on the items' own images alone says less about others.
 
     Returns:
         The space; None if the items have nothing to compare with such a query.
