@@ -30,6 +30,11 @@ def test_the_lists_of_exports_agree():
         _ = anyrec.nothing
 
 
+@pytest.mark.parametrize("name", [name for name in anyrec.__all__ if name != "hookimpl"])  # an object of pluggy
+def test_every_export_has_an_example(name):
+    assert "Example" in getattr(anyrec, name).__doc__
+
+
 def test_importing_the_package_loads_nothing_heavy():
     program = "import anyrec, sys; from anyrec import NotFittedError, hookimpl; assert not {'torch', 'pyarrow'} & set(sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0

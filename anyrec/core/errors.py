@@ -46,6 +46,12 @@ class AnyrecError(Exception):
 
     Attributes:
         exit_code: Exit code of the command line for this error.
+
+    Example:
+        try:
+            recommender = Recommender.load("models/shop")
+        except AnyrecError as error:
+            sys.exit(str(error))
     """
 
     exit_code = 1
@@ -111,7 +117,11 @@ class OutputError(InputError):
 
 
 class NotFittedError(InputError):
-    """A call that needs a fitted recommender."""
+    """A call that needs a fitted recommender.
+
+    Example:
+        Recommender.from_config({}).recommend(["user 1"])  # raises NotFittedError: fit or load it first
+    """
 
     subject = "the call"
 

@@ -41,6 +41,13 @@ class Request:
         exclude: Pairs that must not be listed whatever the rules return, in the form of `seen`; None for no pairs.
         logged: Values that rules return with the answer.
         tokens: (users, features, dim) feature vectors of the users, if a ranker reads them.
+
+    Example:
+        class Cheap(Rule):
+            type = "cheap"
+
+            def allowed(self, request):  # (items,) bool
+                return request.items["continuous.price"].to_numpy() < 10
     """
 
     model: FittedModel

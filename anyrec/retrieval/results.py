@@ -14,6 +14,9 @@ class SearchResult(NamedTuple):
         keys: (queries, k) int64, best first; equal scores are ordered by key. -1 fills the row of a query with fewer
             than k results.
         scores: (queries, k) float32; -inf where the key is -1.
+
+    Example:
+        keys, scores = index.search(queries, k=10)
     """
 
     keys: np.ndarray

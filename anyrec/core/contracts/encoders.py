@@ -37,6 +37,9 @@ class Context:
         open_files: False if the files that the known records name must not be opened: the model is not trusted, and the
             caller has not named the folder of these files.
         warnings: Sentences for the user, which encoders append to, for example the number of unreadable images.
+
+    Example:
+        encoder.context = Context(root=Path("images"), allow_urls=True)
     """
 
     root: Path = field(default_factory=Path)
@@ -255,6 +258,23 @@ class HistoryEncoder(Encoder):
             interaction is predicted from those before it.
         item_dim: Dimension of the item tower's vectors; the frame sets it before `build`.
         uses_own_threads: Whether `states` distributes its rows over threads itself, with `anyrec.core.parallel`.
+
+    Example:
+        class LatestItem(HistoryEncoder):
+            type = "latest_item"
+
+            def __init__(self, params=None, output_dim=64):
+                super().__init__(params, output_dim)
+                self.window, self.ordered, self.mask_share = 2, False, None
+
+            def build(self):
+                self.project = nn.Linear(self.item_dim, self.output_dim)
+
+            def states(self, windows, items):  # a token without an item is a user's first event
+                found = self.project(items)[windows.items.clamp(min=0)]
+                return torch.where(windows.items.unsqueeze(-1) >= 0, found, 0.0)
+
+            ...  # prepare and forward as in encoders/history.py
     """
 
     group = "history"

@@ -196,6 +196,9 @@ class Negatives(NamedTuple):
             is drawn. Subtracting it from the score makes the sum of exponentials over the negatives an unbiased
             estimate of the sum over all items. The positive needs no correction, since it is always present
             (Khrylchenko et al., Correcting the LogQ Correction, 2025).
+
+    Example:
+        Negatives(rows.unsqueeze(0), ~positives.contains(users, rows), None)  # rows: (negatives,), shared by the batch
     """
 
     items: Tensor
