@@ -130,9 +130,9 @@ def show_explained(result: dict[str, Any]) -> None:
         for event in entry.get("trace", []):
             events.setdefault(event["item_id"], []).append(_event(event))
         for one in entry["recommendations"]:
-            told = one["explanation"]
-            out.print(f"{one['rank']:>4}  {told['title']} ({one['item_id']}, {one['score']:.3f})", markup=False)
-            out.print(f"      {told['sentence']}", markup=False)
+            reasons = one["explanation"]
+            out.print(f"{one['rank']:>4}  {reasons['title']} ({one['item_id']}, {one['score']:.3f})", markup=False)
+            out.print(f"      {reasons['sentence']}", markup=False)
             if one["item_id"] in events:
                 out.print("      " + "; ".join(events[one["item_id"]]), markup=False)
 

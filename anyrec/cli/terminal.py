@@ -20,7 +20,7 @@ from rich.console import Console
 
 log = logging.getLogger("anyrec")
 
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also print what is done, and how long it takes.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also print each step and how long it takes.")]
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="Print results and errors only: no notes, warnings or progress.")
 ]
