@@ -1,8 +1,8 @@
-"""A reranker for the `http` rule that asks a chat model on this machine (an example: docs/rules.md).
+"""An endpoint for the rule `http` that lets a chat model on this machine reorder lists.
 
     python examples/http_reranker.py --port 8001 --chat http://127.0.0.1:8000/v1/chat/completions --model my-model
 
-Takes what the rule posts, writes a prompt for each user, and gives back the order that the model answers with.
+For each user in the posted request it writes a prompt and returns the order of the model's answer. See docs/rules.md.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 PROMPT = """You order recommendations. User: {user}
-Situation: {context}
-Candidates, one a line, best guess first:
+Context: {context}
+Candidates, one per line, in their present order:
 {items}
 Answer with nothing but a JSON list of the item_id of the {k} best, best first."""
 
 
 def order(one: dict[str, Any], document: dict[str, Any], chat: str, model: str) -> list[Any]:
-    """The ids of one user's candidates as the model orders them; those it makes up or repeats are left out."""
+    """Return the ids of one user's candidates in the model's order, without ids that are invented or repeated."""
     items = "\n".join(json.dumps(item) for item in one["items"])
     prompt = PROMPT.format(
         user=json.dumps(one["user"]), context=json.dumps(document["context"]), items=items, k=document["k"]

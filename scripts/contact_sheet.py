@@ -1,16 +1,18 @@
-"""A picture of search results: posters with titles beneath. Needs the folder of the model's pictures.
+"""Draws search results as one image: posters with titles below. It needs the folder of the model's images.
 
     python scripts/contact_sheet.py --model_path MODEL --text "space adventure with robots" --output sheets/text.png
     python scripts/contact_sheet.py --model_path MODEL --image posters/260.jpg --output sheets/poster.png
 
-Also prints the titles as a Markdown table. Posters that may not be redistributed stay out of the repository: git ignores `sheets/`.
+It also prints the titles as a Markdown table. Git ignores `sheets/`, because the posters must not be redistributed.
 """
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from anyrec.data.images import ImageFault, open_image
@@ -19,10 +21,11 @@ from anyrec.recommender import Recommender
 
 WIDTH, HEIGHT, TEXT, GAP, COLUMNS = 150, 215, 50, 12, 5
 COLOURS = 128
-"""Of the PNG's palette, which keeps a sheet of ten under 300 KB."""
+"""Size of the PNG's palette; it keeps a sheet of ten posters below 300 KB."""
 
 
-def main():
+def main() -> None:
+    """Search, write the image and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model_path", type=Path, required=True)
     parser.add_argument("--text")
@@ -43,8 +46,8 @@ def main():
     print(table(recommender, rows, found.column("score").to_pylist()))
 
 
-def sheet(recommender: Recommender, rows) -> Image.Image:
-    """rows: of the items, best first."""
+def sheet(recommender: Recommender, rows: np.ndarray) -> Image.Image:
+    """Return an image of the items in `rows: (items,)`, best first."""
     lines = -(-len(rows) // COLUMNS)
     picture = Image.new("RGB", (COLUMNS * (WIDTH + GAP) + GAP, lines * (HEIGHT + TEXT + GAP) + GAP), "white")
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(13)
@@ -57,7 +60,7 @@ def sheet(recommender: Recommender, rows) -> Image.Image:
 
 
 def poster(recommender: Recommender, row: int) -> Image.Image:
-    """The item's first picture; grey where it has none."""
+    """Return the item's first image, or a grey one if it has none."""
     for name in recommender.dataset.features("item"):
         value = recommender.dataset.items.column(name)[row].as_py() if name.startswith("image.") else None
         file = value[0] if isinstance(value, list) and value else value
@@ -69,8 +72,8 @@ def poster(recommender: Recommender, row: int) -> Image.Image:
     return Image.new("RGB", (WIDTH, HEIGHT), "lightgrey")
 
 
-def wrapped(draw: ImageDraw.ImageDraw, font, text: str) -> str:
-    """At most three lines of the poster's width."""
+def wrapped(draw: ImageDraw.ImageDraw, font: Any, text: str) -> str:
+    """Wrap a text to the width of a poster; at most three lines."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
@@ -81,8 +84,8 @@ def wrapped(draw: ImageDraw.ImageDraw, font, text: str) -> str:
     return "\n".join(lines[:3])
 
 
-def table(recommender: Recommender, rows, scores: list[float]) -> str:
-    """Rank, title, categories and score as Markdown."""
+def table(recommender: Recommender, rows: np.ndarray, scores: list[float]) -> str:
+    """Return rank, title, categories and score of the items as a Markdown table."""
     items = recommender.dataset.items
     category = category_feature(recommender.dataset, recommender.config.evaluation.category)
     lines = ["| | title | kind | score |", "|---|---|---|---|"]

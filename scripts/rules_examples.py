@@ -1,14 +1,16 @@
-"""Runs each example of docs/rules.md and writes what it shows, before and after: `python scripts/rules_examples.py`.
+"""Writes the tables of the examples in docs/rules.md: a list before and after each rule. Part of `make docs`.
 
-An example is a rule in a json block, and below it a comment with whom and what to show. Lists are those of EASE on
-`datasets/synthetic`, through the pipeline; a trained two-tower would differ from machine to machine.
+An example is a rule in a JSON block, followed by a comment with the user and the features to show. The lists are those of
+EASE on `datasets/synthetic`: a classical model gives the same lists on every machine.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from dataclasses import fields, replace
+from dataclasses import dataclass, field, fields, replace
+from datetime import datetime
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +32,13 @@ EXAMPLE = re.compile(r"```json\n(\{\"type\".*?)\n```\n\n<!-- (\{.*?\}) -->\n(.*?
 
 
 def made(page: str) -> str:
-    """The page with every example's table as it is now."""
-    recommender = world()
+    """Return the text of the page with the table of every example as it is now."""
+    recommender = example_recommender()
     return EXAMPLE.sub(lambda match: _example(recommender, *match.groups()[:2]), page)
 
 
-def world() -> Recommender:
-    """EASE on the synthetic data, with two more features of items: when each was first seen, and from which age on it is for."""
+def example_recommender() -> Recommender:
+    """Return EASE on the synthetic data, with two added item features: `first_seen`, a time, and `from_age`, a minimum age."""
     data = Dataset.read(DOCS.parent / "datasets/synthetic/correlated_dataset.json").sorted()
     first = np.full(len(data.items), np.iinfo(np.int64).max)
     np.minimum.at(first, data.item_rows, data.times)
@@ -50,57 +52,55 @@ def world() -> Recommender:
     return _with_vectors(recommender)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
 class _WithVectors(ClassicalModel):
-    """EASE has no item vectors: for mmr and dpp, the first 8 singular vectors of the interactions are used."""
+    """EASE with item vectors, for the rules mmr and dpp: the first 8 singular vectors of the user-item matrix."""
 
-    item_vectors: torch.Tensor
+    item_vectors: torch.Tensor = field(default_factory=lambda: torch.empty(0))
 
     def vectors(self, side: Side, representations: torch.Tensor) -> torch.Tensor:
         return self.item_vectors[representations[:, 0].long()]
 
 
 def _with_vectors(recommender: Recommender) -> Recommender:
-    users, items = recommender.model.seen.take(np.arange(len(recommender.dataset.users)))
+    model = recommender.model
+    users, items = model.seen.take(np.arange(len(recommender.dataset.users)))
     matrix = np.zeros((len(recommender.dataset.users), len(recommender.dataset.items)))
     matrix[users, items] = 1
     _, values, vectors = np.linalg.svd(matrix / np.sqrt(matrix.sum(0).clip(1)), full_matrices=False)
-    found = torch.from_numpy((vectors[:8] * values[:8, None]).T.copy())
-    model = recommender.model
-    values = {field.name: getattr(model, field.name) for field in fields(model)}
-    made = _WithVectors(**{**values, "has_vectors": True})
-    object.__setattr__(made, "item_vectors", found)
-    return Recommender(recommender.config, recommender.registry, parts=replace(recommender.parts, model=made))
+    item_vectors = torch.from_numpy((vectors[:8] * values[:8, None]).T.copy())
+    options = {one.name: getattr(model, one.name) for one in fields(model)}
+    model = _WithVectors(**{**options, "has_vectors": True, "item_vectors": item_vectors})
+    return Recommender(recommender.config, recommender.registry, parts=replace(recommender.parts, model=model))
 
 
-def _example(recommender: Recommender, rule: str, shown: str) -> str:
-    asked = json.loads(shown)
-    lists = [_titles(recommender, rules, asked) for rules in ([], [json.loads(rule)])]
-    changed = ["" if after in lists[0] else " *" for after in lists[1]]
-    rows = [
-        f"| {n + 1} | {lists[0][n] if n < len(lists[0]) else ''} | {lists[1][n] + changed[n] if n < len(lists[1]) else ''} |"
-        for n in range(max(map(len, lists)))
-    ]
+def _example(recommender: Recommender, rule: str, comment: str) -> str:
+    """Return the text of an example: the rule, the comment, and the table that the comment describes."""
+    request = json.loads(comment)
+    before, after = (_titles(recommender, rules, request) for rules in ([], [json.loads(rule)]))
+    marked = [title if title in before else f"{title} *" for title in after]
+    pairs = zip_longest(before, marked, fillvalue="")
+    rows = [f"| {rank} | {left} | {right} |" for rank, (left, right) in enumerate(pairs, 1)]
     table = "\n".join(["| | before | after |", "|---|---|---|", *rows])
-    return f"```json\n{rule}\n```\n\n<!-- {shown} -->\n{table}\n<!-- end -->"
+    return f"```json\n{rule}\n```\n\n<!-- {comment} -->\n{table}\n<!-- end -->"
 
 
-def _titles(recommender: Recommender, rules: list[dict[str, Any]], asked: dict[str, Any]) -> list[str]:
-    pipeline = Pipeline(
-        PipelineConfig.model_validate({"rerank": {"rules": rules}, "strict": True}), recommender.registry
-    )
+def _titles(recommender: Recommender, rules: list[dict[str, Any]], request: dict[str, Any]) -> list[str]:
+    """Return the titles of a user's list with these rules, best first."""
+    config = PipelineConfig.model_validate({"rerank": {"rules": rules}, "strict": True})
+    pipeline = Pipeline(config, recommender.registry)
     pipeline.check(recommender.model)
-    options = {"exclude_seen": asked.get("exclude_seen", True), "context": asked.get("context"), "now": NOW}
-    listed = pipeline.answer(recommender.model, [asked["user"]], asked.get("k", 5), **options).table
-    rows = {row["item_id"]: row for row in recommender.dataset.items.to_pylist()}
-    return [_title(rows[item], asked["show"]) for item in listed.column("item_id").to_pylist()]
+    options = {"exclude_seen": request.get("exclude_seen", True), "context": request.get("context"), "now": NOW}
+    lists = pipeline.answer(recommender.model, [request["user"]], request.get("k", 5), **options).table
+    items = {row["item_id"]: row for row in recommender.dataset.items.to_pylist()}
+    return [_title(items[item], request["show"]) for item in lists.column("item_id").to_pylist()]
 
 
 def _title(item: dict[str, Any], features: list[str]) -> str:
+    """Return an item's id and the values of these features; the last value of a list, `-` for a missing one."""
     values = [item[name][-1] if isinstance(item[name], list) else item[name] for name in features]
-    said = [
-        f"{value:%Y-%m-%d}" if hasattr(value, "strftime") else "-" if value is None else str(value) for value in values
-    ]
-    return f"{item['item_id']}: " + ", ".join(said)
+    texts = ["-" if one is None else f"{one:%Y-%m-%d}" if isinstance(one, datetime) else str(one) for one in values]
+    return f"{item['item_id']}: " + ", ".join(texts)
 
 
 if __name__ == "__main__":

@@ -115,7 +115,7 @@ def test_embed_similar_and_evaluate(trained, tmp_path):
     assert json.loads(out)["ndcg@10"] == pytest.approx(float(row.split()[2]), abs=6e-5)
 
 
-def test_bad_input_is_told_with_exit_code_2_and_nothing_is_overwritten(trained, tmp_path):
+def test_bad_input_is_reported_with_exit_code_2_and_nothing_is_overwritten(trained, tmp_path):
     folder, _ = trained
     before = (folder / "model" / "manifest.json").read_bytes()
     bad = tmp_path / "bad.json"
@@ -124,7 +124,7 @@ def test_bad_input_is_told_with_exit_code_2_and_nothing_is_overwritten(trained, 
     assert code == 2 and "Traceback" not in err
     assert "/user_data/7/user_id" in err and "unknown id" not in out
     assert (folder / "model" / "manifest.json").read_bytes() == before
-    for arguments, told in (
+    for arguments, expected in (
         (("train", "--data", SAMPLE, "--set", "fusion.type=gatedd"), "Did you mean 'gated'"),
         (
             ("train", "--data", SAMPLE, "--set", "fusion.type=attention", "--set", "fusion.heads=2"),
@@ -153,7 +153,7 @@ def test_bad_input_is_told_with_exit_code_2_and_nothing_is_overwritten(trained, 
         (("validate", bad), "/user_data/7/user_id"),
     ):
         code, _, message = call(*arguments)
-        assert (code, told in message) == (2, True), message
+        assert (code, expected in message) == (2, True), message
 
 
 def test_init_writes_a_config_that_trains(tmp_path):
