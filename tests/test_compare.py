@@ -12,8 +12,8 @@ from small import call, small_config, small_dataset
 from anyrec.core.errors import InputError
 from anyrec.evaluation.statistics import compare_paired, intervals
 from anyrec.recommender import Recommender
+from anyrec.report.collect import collect_report_data
 from anyrec.report.compare import as_json, compare_runs, tables
-from anyrec.report.study import study
 from anyrec.report.write import save_figures
 
 
@@ -23,7 +23,7 @@ def make_run(folder, name, **changes):
     config = small_config(name=name, evaluation=evaluation, output_dir=str(folder), **changes)
     fitted = Recommender.from_config(config).fit(small_dataset(), progress=False)
     fitted.save(folder / name / "model")
-    save_figures(study(fitted, progress=False), folder / name / "evaluation")
+    save_figures(collect_report_data(fitted, progress=False), folder / name / "evaluation")
     return folder / name
 
 

@@ -23,7 +23,7 @@ from anyrec.data import images
 from anyrec.data.dataset import Dataset
 from anyrec.data.images import FORMATS, ImageFault, load_images, open_image
 from anyrec.data.url_fetch import FetchError, fetch
-from anyrec.report.examples import _picture as picture_of
+from anyrec.report.examples import picture_of
 
 ROOT = Path(__file__).parent.parent
 GRADIENT = np.stack(np.broadcast_arrays(np.arange(60)[None] * 4, np.arange(40)[:, None] * 6, 99), 2).astype(np.uint8)

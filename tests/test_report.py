@@ -1,4 +1,4 @@
-"""The report: what it says is so. Planted data, plain loops and the saved figures are held against it."""
+"""The statements of the report, checked with planted data, plain loops and the saved metrics."""
 
 import collections
 import html.parser
@@ -33,19 +33,20 @@ from anyrec.evaluation.statistics import Interval, intervals
 from anyrec.recommender import Recommender
 from anyrec.report import figures
 from anyrec.report.baselines import fit_baselines
+from anyrec.report.collect import collect_report_data
 from anyrec.report.diagnostics import Embeddings, alignment, cohesion, correlations, norms
-from anyrec.report.feature_importance import feature_worth
-from anyrec.report.page import Gallery, Section, Text, as_html, as_markdown
-from anyrec.report.sections import sections, verdict
+from anyrec.report.feature_importance import feature_importance
+from anyrec.report.page import Bullets, Gallery, Section, Text, as_html, as_markdown
+from anyrec.report.sections import sections
 from anyrec.report.slices import slices
-from anyrec.report.study import study
+from anyrec.report.verdict import verdict
 from anyrec.report.write import save_figures, write_report
 
 LAST = {"protocol": "leave_last_out"}
 
 
 def tower(**changes):
-    """A two-tower for planted data that trains in half a second."""
+    """Return the config of a two-tower model for planted data that trains in half a second."""
     training = {"epochs": 8, "batch_size": 256, "patience": None, "optimizer": {"learning_rate": 0.01}}
     features = {"temporal": None, "text": None}
     return {"defaults": "fixed", "dim": 16, "features": features, "training": training, **changes}
@@ -63,8 +64,8 @@ def fit(config, dataset=None):
     return Recommender.from_config(config).fit(dataset or small_dataset(), progress=False)
 
 
-def studied(config, dataset=None):
-    return study(fit(config, dataset), progress=False)
+def report_data(config, dataset=None):
+    return collect_report_data(fit(config, dataset), progress=False)
 
 
 def with_column(table, name, values):
@@ -78,14 +79,14 @@ def changed(data, **tables):
 
 
 def planted(*preferences, seed=0):
-    """People who choose by `preferences` alone, and a number about them that means nothing."""
+    """Return data of users who choose by `preferences` only, with a numeric user feature that is noise."""
     data = generate(users=200, items=60, interactions=2400, seed=seed, preferences=preferences).dataset
     users = with_column(data.users, "continuous.noise", np.random.default_rng(1).normal(size=200))
     return changed(data, users=users, items=data.items.drop_columns(["image.views"]))
 
 
 def shuffled(data, seed=0):
-    """The same users, items and moments, but who had what is drawn anew; a pair that comes twice is left out once."""
+    """Return the data with the items of all interactions permuted; repeated pairs are dropped."""
     items = data.interactions["item_id"].combine_chunks()
     items = items.take(pa.array(np.random.default_rng(seed).permutation(len(items))))
     first = {}
@@ -96,17 +97,17 @@ def shuffled(data, seed=0):
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory):
-    """A model on planted data, its study, and the folder of its report."""
-    found = studied(tower(), planted("occupation"))
-    folder = tmp_path_factory.mktemp("told")
+def reported(tmp_path_factory):
+    """Return the report data of a model on planted data, and the folder of the report."""
+    found = report_data(tower(), planted("occupation"))
+    folder = tmp_path_factory.mktemp("reported")
     write_report(found, folder)
     return found, folder
 
 
 @pytest.fixture(scope="module")
 def beaten(tmp_path_factory):
-    """A run of the command line whose model a baseline surely beats."""
+    """Return the run folder and the output of a training whose model is worse than a baseline."""
     folder = tmp_path_factory.mktemp("beaten")
     write_json(planted("occupation"), folder / "data.json")
     options = ("--set", "model.type=item_knn", "--set", "model.neighbours=1")
@@ -117,19 +118,19 @@ def beaten(tmp_path_factory):
 
 @pytest.fixture
 def undrawn(monkeypatch):
-    """Pictures are not drawn: for tests of the words."""
+    """Skip the drawing of figures, for tests of the text."""
     monkeypatch.setattr(
         figures, "_finish", lambda figure, name, caption: figures.Picture(name, "<svg />", b"", caption)
     )
 
 
 def first_paragraph(markdown):
-    """The first lines under the title."""
+    """Return the first paragraph after the title."""
     return next(part for part in markdown.split("\n\n")[1:] if part.strip())
 
 
 def table_under(markdown, heading):
-    """The first table of a section of report.md: rows of cells, without the rule and the marks."""
+    """Return the rows of the first table of a section of report.md, without the rule and the emphasis."""
     lines = markdown.split(f"## {heading}\n")[1].splitlines()
     lines = itertools.takewhile(
         lambda line: line.startswith("|"), itertools.dropwhile(lambda line: line[:1] != "|", lines)
@@ -137,31 +138,31 @@ def table_under(markdown, heading):
     return [[cell.strip("*") for cell in line[2:-2].split(" | ")] for line in lines if not line.startswith("|---")]
 
 
-# What it concludes.
+# The verdict
 
 
-def test_a_model_of_shuffled_labels_is_said_to_have_learned_nothing_and_one_of_true_labels_is_not(told):
-    found, folder = told
-    told_first = first_paragraph((folder / "report.md").read_text())
-    assert told_first == f"**{verdict(found)}**"
-    assert "learned nothing" not in told_first
+def test_the_verdict_is_learned_nothing_for_shuffled_labels_and_not_for_true_ones(reported):
+    found, folder = reported
+    paragraph = first_paragraph((folder / "report.md").read_text())
+    assert paragraph == f"**{verdict(found)}**"
+    assert "learned nothing" not in paragraph
     assert found.compared["popularity"].difference > 0.2 and found.compared["popularity"].significant
-    blind = studied(tower(), shuffled(planted("occupation")))
+    blind = report_data(tower(), shuffled(planted("occupation")))
     assert "**The model learned nothing about who likes what" in verdict(blind)
     assert f"{blind.baselines['popularity'].mean('ndcg@10'):.4f}" in verdict(blind)
 
 
-def test_on_real_data_shuffled_labels_are_found_out_too(ml_100k):
+def test_the_verdict_is_learned_nothing_for_shuffled_labels_of_real_data(ml_100k):
     data = Dataset.read(ml_100k)
     few = pa.compute.is_in(data.interactions["user_id"], value_set=data.ids("user").slice(0, 250))
     data = changed(data, interactions=data.interactions.filter(few))
     config = classical("item_knn", split={"protocol": "random"})
-    assert "learned nothing" in verdict(studied(config, shuffled(data)))
-    assert "That is better than every baseline" in verdict(studied(config, data))
+    assert "learned nothing" in verdict(report_data(config, shuffled(data)))
+    assert "That is better than every baseline" in verdict(report_data(config, data))
 
 
-def test_a_model_that_beats_all_baselines_is_said_to(undrawn):
-    found = studied(
+def test_the_verdict_states_that_a_model_is_better_than_every_baseline(undrawn):
+    found = report_data(
         tower(features={"temporal": None, "text": None, "identity": None}), planted("occupation", "location")
     )
     best = max(found.baselines, key=lambda name: found.baselines[name].by_user["ndcg@10"].mean())
@@ -171,7 +172,7 @@ def test_a_model_that_beats_all_baselines_is_said_to(undrawn):
     assert not [block for block in blocks if isinstance(block, Text) and block.text.startswith("To use")]
 
 
-def test_a_baseline_that_wins_is_named_with_the_command_and_its_saved_model_recommends(beaten):
+def test_a_better_baseline_is_named_with_a_command_and_saved_as_a_model_that_recommends(beaten):
     folder, message = beaten
     summary = json.loads((folder / "evaluation" / "evaluation.json").read_text())
     means = {name: one["ndcg@10"] for name, one in summary["metrics"].items()}
@@ -195,42 +196,42 @@ def test_a_baseline_that_wins_is_named_with_the_command_and_its_saved_model_reco
     assert measured["ndcg@10"] == pytest.approx(means[best], abs=1e-12)
 
 
-def test_the_command_to_use_a_winning_baseline_works_as_written(beaten, tmp_path):
+def test_the_command_to_use_a_better_baseline_works_as_written(beaten, tmp_path):
     folder, _ = beaten
     (people := tmp_path / "people.json").write_text(
         '{"user_data": [{"user_id": "user3"}], "item_data": [], "interactions": []}'
     )
-    told = re.search(r"`python inference.py (.*?)`", (folder / "report.md").read_text())[1]
-    code, out, message = call("recommend", *shlex.split(told.replace("people.json", str(people))))
+    command = re.search(r"`python inference.py (.*?)`", (folder / "report.md").read_text())[1]
+    code, out, message = call("recommend", *shlex.split(command.replace("people.json", str(people))))
     assert code == 0, message
     assert len(json.loads(out)["users"][0]["recommendations"]) == 10
 
 
-def test_the_command_to_train_a_winning_baseline_works_as_written(beaten, tmp_path, undrawn):
+def test_the_command_to_train_a_better_baseline_works_as_written(beaten, tmp_path, undrawn):
     folder, _ = beaten
-    told = re.search(r"`python train.py (.*?)`", (folder / "report.md").read_text())[1]
+    command = re.search(r"`python train.py (.*?)`", (folder / "report.md").read_text())[1]
     code, out, message = call(
-        "train", *shlex.split(told.replace("<data>", str(folder.parent / "data.json"))), "--output", tmp_path
+        "train", *shlex.split(command.replace("<data>", str(folder.parent / "data.json"))), "--output", tmp_path
     )
     assert code == 0, message
 
 
-def test_the_command_names_a_config_that_is_there(beaten, tmp_path, undrawn):
+def test_the_command_to_train_a_baseline_names_an_existing_config(beaten, tmp_path, undrawn):
     folder, _ = beaten
     call("report", "--model_path", folder, "--data", folder.parent / "data.json", "--output", tmp_path)
-    told = re.search(r"`python train.py --config (\S+) ", (tmp_path / "report.md").read_text())[1]
-    assert json.loads(Path(told).read_text())["model"]["type"] == "ease"
+    config = re.search(r"`python train.py --config (\S+) ", (tmp_path / "report.md").read_text())[1]
+    assert json.loads(Path(config).read_text())["model"]["type"] == "ease"
 
 
-def test_without_baselines_nothing_is_claimed():
-    found = studied(classical("popularity", evaluation={"baselines": []}))
+def test_the_verdict_without_baselines_makes_no_claim():
+    found = report_data(classical("popularity", evaluation={"baselines": []}))
     assert found.best_baseline is None and found.compared == {}
     assert verdict(found).endswith("No baseline was measured, so there is nothing to say whether that is good.")
 
 
-def test_sampled_figures_are_said_not_to_compare(tmp_path, undrawn):
-    plain = studied(classical("ease"))
-    found = studied(classical("ease", evaluation={"baselines": ["popularity"], "candidate_samples": 5}))
+def test_sampled_metrics_are_marked_as_not_comparable(tmp_path, undrawn):
+    plain = report_data(classical("ease"))
+    found = report_data(classical("ease", evaluation={"baselines": ["popularity"], "candidate_samples": 5}))
     assert found.model.mean("ndcg@10") > plain.model.mean("ndcg@10") + 0.2  # which is why
     for one, said in ((found, True), (plain, False)):
         markdown = as_markdown("report", sections(one, tmp_path))
@@ -238,76 +239,78 @@ def test_sampled_figures_are_said_not_to_compare(tmp_path, undrawn):
         assert ("5 random items (sampled: not comparable)" in markdown) is said
 
 
-def test_what_was_not_held_out_cannot_be_reported(tmp_path):
+def test_a_model_without_held_out_interactions_has_no_report(tmp_path):
     recommender = fit(classical("popularity", split={"protocol": "none"}))
-    assert study(recommender, progress=False) is None
+    assert collect_report_data(recommender, progress=False) is None
     console = Console(record=True, width=200)
     report_run(recommender, tmp_path, console)
     assert "Nothing is held out from what the model learned, so there is no report." in console.export_text()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_leak_is_warned_of_at_the_top(tmp_path, undrawn):
-    found = studied(classical("ease"), leaky())
+def test_a_leak_is_a_warning_in_the_first_section(tmp_path, undrawn):
+    found = report_data(classical("ease"), leaky())
     top = as_markdown("report", sections(found, tmp_path)[:1])
-    assert "**Beware.** LEAK: the user feature 'temporal.previous_liked_items'" in top
+    assert "**Warning.** LEAK: the user feature 'temporal.previous_liked_items'" in top
 
 
 def leaky():
     data = small_dataset()
-    had = collections.defaultdict(list)
+    history = collections.defaultdict(list)
     for user, item in zip(
         data.interactions["user_id"].to_pylist(), data.interactions["item_id"].to_pylist(), strict=True
     ):
-        had[user].append(item)
-    lists = [had[user] for user in data.users["user_id"].to_pylist()]
+        history[user].append(item)
+    lists = [history[user] for user in data.users["user_id"].to_pylist()]
     data.users = with_column(data.users, "temporal.previous_liked_items", lists)
     data.roles["user.previous_liked_items"] = "items"
     return data
 
 
-def test_a_leak_is_warned_of_in_the_report_of_a_loaded_model_too(tmp_path, undrawn):
+def test_a_leak_is_a_warning_in_the_report_of_a_loaded_model(tmp_path, undrawn):
     folder = fit(classical("ease"), leaky()).save(tmp_path / "model")
-    found = study(Recommender.load(folder).with_data(leaky()), progress=False)
-    assert "**Beware.** LEAK:" in as_markdown("report", sections(found, tmp_path)[:1])
+    found = collect_report_data(Recommender.load(folder).with_data(leaky()), progress=False)
+    assert "**Warning.** LEAK:" in as_markdown("report", sections(found, tmp_path)[:1])
 
 
-def test_a_model_is_not_measured_on_what_it_learned():
+def test_a_refitted_model_without_a_test_part_is_not_evaluated_on_validation():
     config = classical("ease", split={"protocol": "random", "validation": 0.2, "test": 0.0})
-    recommender = fit({**config, "training": {"refit": True}})
-    found = study(recommender, progress=False)
-    assert found is None or found.model.mean("ndcg@10") == pytest.approx(recommender.metrics["validation"]["ndcg@10"])
+    assert report_data({**config, "training": {"refit": True}}) is None
+    recommender = fit(config)
+    found = collect_report_data(recommender, progress=False)
+    assert found.part == "validation"
+    assert found.model.mean("ndcg@10") == pytest.approx(recommender.metrics["validation"]["ndcg@10"])
 
 
-def test_a_cut_off_other_than_that_of_the_training_metric_can_be_reported():
-    found = studied(classical("ease", evaluation={"baselines": ["popularity"], "k": [5]}))
+def test_the_report_uses_an_available_cutoff_if_the_training_metric_has_another():
+    found = report_data(classical("ease", evaluation={"baselines": ["popularity"], "k": [5]}))
     assert found.metric == "ndcg@5"
 
 
-def test_a_model_called_as_a_baseline_keeps_its_own_figures():
-    found = studied({**classical("ease"), "name": "popularity"})
+def test_a_model_with_the_name_of_a_baseline_keeps_its_own_metrics():
+    found = report_data({**classical("ease"), "name": "popularity"})
     assert f"reaches ndcg@10 {found.model.mean('ndcg@10'):.4f}" in verdict(found)
 
 
-def test_a_baseline_that_does_not_exist_is_told_with_the_nearest():
+def test_an_unknown_baseline_is_an_error_with_a_suggestion():
     with pytest.raises(ConfigError, match=r"/evaluation/baselines/1.*Did you mean 'ease'"):
-        studied(classical("popularity", evaluation={"baselines": ["ials", "eas"]}))
+        report_data(classical("popularity", evaluation={"baselines": ["ials", "eas"]}))
 
 
-def test_a_baseline_that_cannot_be_fitted_is_left_out_with_a_sentence(monkeypatch, tmp_path, undrawn):
+def test_a_baseline_that_cannot_be_fitted_is_omitted_with_a_note(monkeypatch, tmp_path, undrawn):
     for name in ["implicit", *(name for name in sys.modules if name.startswith("implicit."))]:
         monkeypatch.setitem(sys.modules, name, None)
-    found = studied(classical("popularity", evaluation={"baselines": ["ease", "item_knn"]}))
+    found = report_data(classical("popularity", evaluation={"baselines": ["ease", "item_knn"]}))
     assert list(found.baselines) == ["ease"]
     assert len(found.notes) == 1 and "The baseline item_knn is not measured" in found.notes[0]
     assert "\n" + found.notes[0] + "\n" in as_markdown("report", sections(found, tmp_path))
 
 
-# The page.
+# The page
 
 
 class Page(html.parser.HTMLParser):
-    """Checks that tags nest, and gathers what a page refers to, its headings and its text."""
+    """Check that tags nest; collect references, headings, ids and text."""
 
     VOID = {"meta", "link", "img", "br", "hr"}
 
@@ -351,8 +354,8 @@ class Page(html.parser.HTMLParser):
         self.text += data
 
 
-def test_the_page_needs_no_network_and_is_well_formed(told):
-    _, folder = told
+def test_the_page_needs_no_network_and_is_well_formed(reported):
+    _, folder = reported
     text = (folder / "report.html").read_text()
     page = Page(text)
     assert page.references and all(reference.startswith(("#", "data:")) for reference in page.references)
@@ -362,20 +365,20 @@ def test_the_page_needs_no_network_and_is_well_formed(told):
     assert {r[1:] for r in page.references if r.startswith("#")} <= set(page.ids)
 
 
-def test_every_section_and_picture_is_on_the_page_and_in_the_markdown(told, undrawn):
-    found, folder = told
+def test_every_section_and_picture_is_on_the_page_and_in_the_markdown(reported, undrawn):
+    found, folder = reported
     markdown, page = (folder / "report.md").read_text(), Page((folder / "report.html").read_text())
     titles = [section.title for section in sections(found, folder) if section.title]
     assert titles == [
-        "Against the baselines",
-        "Training and answering",
-        "Who is served well",
-        "What the lists are like",
-        "What each feature is worth",
-        "What the model has learned",
-        "What people would see",
-        "The data",
-        "How it was measured",
+        "Comparison with baselines",
+        "Training and latency",
+        "Groups of users and items",
+        "Properties of the lists",
+        "Feature importance",
+        "Embeddings",
+        "Example recommendations",
+        "Data checks",
+        "Method",
     ]
     assert page.headings == titles == re.findall(r"^## (.*)$", markdown, re.M)
     pictures = re.findall(r"\]\(figures/(\w+)\.png\)", markdown)
@@ -385,12 +388,12 @@ def test_every_section_and_picture_is_on_the_page_and_in_the_markdown(told, undr
     assert verdict(found).replace("**", "") in page.text
 
 
-def test_the_figures_of_the_report_are_those_of_the_saved_files(told):
-    found, folder = told
+def test_the_metrics_in_the_report_equal_those_in_the_saved_files(reported):
+    found, folder = reported
     summary = json.loads((folder / "evaluation" / "evaluation.json").read_text())
     users = pq.read_table(folder / "evaluation" / "users.parquet")
-    header, *rows = table_under((folder / "report.md").read_text(), "Against the baselines")
-    assert header[:4] == ["", "ndcg@10 [95%]", "model less it", "p (Holm)"]
+    header, *rows = table_under((folder / "report.md").read_text(), "Comparison with baselines")
+    assert header[:4] == ["", "ndcg@10 [95%]", "delta (model - baseline)", "p (Holm)"]
     assert header[4:] == ["recall@10", "precision@10", "hit_rate@10", "map@10", "mrr@10", "auc"]
     assert {row[0] for row in rows} == set(summary["metrics"])
     means = [float(row[1].split()[0]) for row in rows]
@@ -409,15 +412,15 @@ def test_the_figures_of_the_report_are_those_of_the_saved_files(told):
             assert row[2] == f"{compared['difference']:+.4f}"
             assert compared["difference"] == pytest.approx((users["model.ndcg@10"].to_numpy() - own).mean())
             assert row[3] in (f"{compared['corrected']:.3f}", "< 0.001")
-    _, *worth = table_under((folder / "report.md").read_text(), "What each feature is worth")
-    assert {row[0] for row in worth} == set(summary["worth"])
-    assert all(row[1].startswith(f"{summary['worth'][row[0]]['difference']:+.4f} [") for row in worth)
+    _, *importance = table_under((folder / "report.md").read_text(), "Feature importance")
+    assert {row[0] for row in importance} == set(summary["feature_importance"])
+    assert all(row[1].startswith(f"{summary['feature_importance'][row[0]]['difference']:+.4f} [") for row in importance)
     assert summary["split"] == found.recommender.model.split.name and summary["users"] == len(users)
     assert users["user_id"].to_pylist() == sorted(users["user_id"].to_pylist())
 
 
-def test_the_mean_figures_are_those_that_training_printed(told):
-    found, _ = told
+def test_the_means_equal_those_that_training_printed(reported):
+    found, _ = reported
     measured = found.recommender.metrics["test"]
     assert {name: found.model.mean(name) for name in measured} == pytest.approx(measured)
     for name, one in found.fitted.items():
@@ -426,7 +429,7 @@ def test_the_mean_figures_are_those_that_training_printed(told):
         )
 
 
-def test_what_data_say_is_shown_as_text_and_never_run(tmp_path):
+def test_markup_in_the_data_is_escaped_in_the_page(tmp_path):
     data = small_dataset()
     titles = [f"<script>alert({n})</script> & \"co\" 'x' | **b** `c`" for n in range(len(data.items))]
     jobs = [f"<b onload=x>&\"{job}'" for job in data.users["categorical.job"].to_pylist()]
@@ -436,21 +439,23 @@ def test_what_data_say_is_shown_as_text_and_never_run(tmp_path):
         users=with_column(data.users, "categorical.job", jobs),
         items=with_column(with_column(data.items, "text.title", titles), "categorical.tags", tags),
     )
-    found = studied(small_config(evaluation={"baselines": ["popularity"]}, features={"temporal": None}), data)
+    found = report_data(small_config(evaluation={"baselines": ["popularity"]}, features={"temporal": None}), data)
     page = Page(as_html("A <script>", sections(found, tmp_path)))
     assert page.tags["script"] == page.tags["i"] == 0
     assert "A <script>" in page.text and "<script>alert(" in page.text and "<b onload=x>" in page.text
-    assert (
-        page.tags["b"] == page.text.count("hit") - page.text.count("hit_rate") - page.text.count("hits")
-        or page.tags["b"]
-    )
+    blocks = [block for section in sections(found, tmp_path) for block in section.blocks]
+    lines = [block.text for block in blocks if isinstance(block, Text)]
+    lines += [line for block in blocks if isinstance(block, Bullets) for line in block.lines]
+    bold = sum(len(re.findall(r"\*\*[^*]+\*\*", line)) for line in lines)
+    hits = sum(item.hit for one in found.examples for item in one.recommended)
+    assert page.tags["b"] == bold + hits
 
 
 @pytest.mark.parametrize(
     "name",
     ["$", "$$$", "50%", "<b>", "_x", "$$", "$5 to $10", r"$\nothing$"],
 )
-def test_pictures_take_every_name_that_data_may_hold(name):
+def test_figures_accept_every_name_in_the_data(name):
     span = Interval(0.5, 0.4, 0.6, 9)
     picture = figures.slice_bars(
         "users by x", [name, "b"], {name: [span, None], "other": [span, span]}, [3, 4], "ndcg@10", "s"
@@ -458,21 +463,24 @@ def test_pictures_take_every_name_that_data_may_hold(name):
     assert picture.png.startswith(b"\x89PNG") and Page(picture.svg).text.count(name) >= 1
 
 
-def test_a_figure_that_is_the_same_for_all_users_can_be_drawn():
+def test_a_metric_with_equal_values_for_all_users_can_be_drawn():
     span = intervals({"x": np.full(11, 0.61314719)})["x"]
-    assert figures.bars({"model": span}, "model", "ndcg@10", None).png
+    assert figures.bars({"model": span}, "model", "ndcg@10").png
     assert figures.slice_bars("users by x", ["a"], {"model": [span]}, [11], "ndcg@10", "s").png
 
 
-# What features are worth.
+# Feature importance
 
 
-def test_what_was_planted_is_worth_the_most_and_noise_is_not_sure(told):
-    found, _ = told
-    order = sorted(found.worth, key=lambda name: -found.worth[name].difference)
+def test_planted_features_are_the_most_important_and_noise_is_not_significant(reported):
+    found, _ = reported
+    order = sorted(found.feature_importance, key=lambda name: -found.feature_importance[name].difference)
     assert set(order[:2]) == {"user categorical.occupation", "item categorical.category"}
-    assert all(found.worth[name].significant and found.worth[name].difference > 0.2 for name in order[:2])
-    assert not found.worth["user continuous.noise"].significant
+    assert all(
+        found.feature_importance[name].significant and found.feature_importance[name].difference > 0.2
+        for name in order[:2]
+    )
+    assert not found.feature_importance["user continuous.noise"].significant
     assert set(order) == {
         f"{side} {name}" for side in ("user", "item") for name in found.recommender.model.columns[side]
     }
@@ -486,7 +494,7 @@ def test_masking_a_feature_equals_leaving_its_column_empty(interaction):
     )
     recommender = fit({**config, "evaluation": {"k": [5, 10]}})
     whole = measure(recommender.model, "test", catalogue_statistics(recommender.model), "model")
-    worth = feature_worth(recommender.model, "test", whole, "ndcg@10")
+    importance = feature_importance(recommender.model, "test", whole, "ndcg@10")
     for side, features in recommender.model.columns.items():
         for name in features:
             if name == "identity.id":
@@ -498,32 +506,37 @@ def test_masking_a_feature_equals_leaving_its_column_empty(interaction):
             assert all(not present.any() for _, present in [bare.model.columns[side][name]])
             without = metrics_by_user(rank_held_out(bare.model, "test"), [10])["ndcg@10"]
             expected = (whole.by_user["ndcg@10"] - without).mean()
-            assert worth[f"{side} {name}"].difference == pytest.approx(expected, abs=1e-12), (side, name)
+            assert importance[f"{side} {name}"].difference == pytest.approx(expected, abs=1e-12), (side, name)
 
 
-def test_features_averaged_into_one_are_masked_as_one():
+def test_pooled_features_are_masked_together():
     features = {"categorical": {"type": "categorical", "pool_group": True}, "text": None, "temporal": None}
     data = planted("occupation")
     recommender = fit(tower(features=features, training={"epochs": 1}), data)
-    worth = feature_worth(
+    importance = feature_importance(
         recommender.model,
         "test",
         measure(recommender.model, "test", catalogue_statistics(recommender.model), ""),
         "ndcg@10",
     )
-    assert "user categorical" in worth and "user categorical.occupation" not in worth
+    assert "user categorical" in importance and "user categorical.occupation" not in importance
 
 
-def test_a_classical_model_has_no_features_to_mask_or_vectors_to_look_at():
-    found = studied(classical("ease"))
-    assert found.worth == {} and found.embeddings == {} and found.alignment == [] and found.cohesion is None
+def test_a_classical_model_has_no_feature_importance_and_no_embedding_diagnostics():
+    found = report_data(classical("ease"))
+    assert (
+        found.feature_importance == {}
+        and found.diagnostics.embeddings == {}
+        and found.diagnostics.alignment == []
+        and found.diagnostics.cohesion is None
+    )
 
 
-# Who is served well.
+# Slices
 
 
-def test_slices_of_users_part_the_users_and_slices_of_items_what_was_held_out(told):
-    found, _ = told
+def test_slices_of_users_partition_the_users_and_slices_of_items_the_held_out_items(reported):
+    found, _ = reported
     ranking = found.model.ranking
     kinds = collections.defaultdict(list)
     for one in found.slices:
@@ -534,11 +547,13 @@ def test_slices_of_users_part_the_users_and_slices_of_items_what_was_held_out(to
         assert sum(one.users for one in kinds[kind]) == len(ranking.users)
         assert sum(one.targets for one in kinds[kind]) == len(ranking.targets)
     assert sum(one.targets for one in kinds["items by training interactions"]) == len(ranking.targets)
-    lacking = found.recommender.dataset.items["categorical.category"].is_null().to_numpy()
-    assert sum(one.targets for one in kinds["items by categorical.category"]) == (~lacking[ranking.items]).sum()
+    without_category = found.recommender.dataset.items["categorical.category"].is_null().to_numpy()
+    assert (
+        sum(one.targets for one in kinds["items by categorical.category"]) == (~without_category[ranking.items]).sum()
+    )
 
 
-def test_a_feature_that_all_users_have_one_value_of_parts_them_too():
+def test_slices_by_a_feature_with_one_value_per_user_partition_the_users():
     parts = [one for one in parts_of(small_dataset()) if one.kind == "users by categorical.job"]
     assert {one.name for one in parts} == set(JOBS)
     assert sum(one.users for one in parts) == sum(one.targets for one in parts) == 60
@@ -550,16 +565,16 @@ def ndcg_by_loop(ranks, k=10):
 
 
 def bounds(name):
-    """The least and most of "cold (none)", "hot (20 or more)", "5 to 19", "200+"."""
-    if name.startswith("cold"):
+    """Return the bounds of `unseen`, `1-19`, `20+`."""
+    if name == "unseen":
         return 0, 0
     numbers = [int(number) for number in re.findall(r"\d+", name)]
-    return numbers[0], math.inf if "more" in name or "+" in name else numbers[-1]
+    return numbers[0], math.inf if "+" in name else numbers[-1]
 
 
-def test_figures_of_slices_equal_a_direct_reckoning(told):
-    """Of users all that was held out for them counts; of items what was held out of them, ranked among all items."""
-    found, _ = told
+def test_metrics_of_slices_equal_a_plain_loop(reported):
+    """A slice of users has all their held-out items; a slice of items the held-out items in it."""
+    found, _ = reported
     data, split, ranking = found.recommender.dataset, found.recommender.model.split, found.model.ranking
     known = {(data.user_rows[row], data.item_rows[row]) for row in split.train}
     counts = {"users": collections.Counter(u for u, _ in known), "items": collections.Counter(i for _, i in known)}
@@ -591,7 +606,7 @@ def test_figures_of_slices_equal_a_direct_reckoning(told):
     assert len(checked) == 5
 
 
-def test_an_item_that_the_model_never_trained_on_is_cold():
+def test_an_item_without_training_interactions_is_in_the_unseen_bucket():
     data = small_dataset()
     items = data.interactions["item_id"].to_pylist()
     for user in range(60):
@@ -599,7 +614,7 @@ def test_an_item_that_the_model_never_trained_on_is_cold():
     new = data.items.slice(0, 1).set_column(0, "item_id", pa.array(["i999"]))
     table = with_column(data.interactions, "item_id", items)
     parts = parts_of(changed(data, items=pa.concat_tables([data.items, new]), interactions=table))
-    assert {one.name: one.targets for one in parts if one.kind == "items by training interactions"}["cold (none)"] == 30
+    assert {one.name: one.targets for one in parts if one.kind == "items by training interactions"}["unseen"] == 30
 
 
 def parts_of(data):
@@ -608,7 +623,7 @@ def parts_of(data):
     return slices(recommender.dataset, catalogue, [measure(recommender.model, "test", catalogue, "model")], "ndcg@10")
 
 
-def test_of_a_feature_the_commonest_values_are_shown_and_with_very_many_none():
+def test_slices_show_the_most_frequent_values_and_skip_features_with_many_values():
     data = small_dataset(users=100)
     users = with_column(data.users, "categorical.postcode", [f"p{n}" for n in range(100)])
     users = with_column(
@@ -620,23 +635,23 @@ def test_of_a_feature_the_commonest_values_are_shown_and_with_very_many_none():
     assert shown == list(zip("jihgfedc", range(19, 3, -2), strict=True))
 
 
-# What people would see.
+# Examples
 
 
-def test_examples_show_what_was_held_out_as_hits_and_nothing_else(told):
-    found, _ = told
+def test_examples_mark_exactly_the_held_out_items_as_hits(reported):
+    found, _ = reported
     data, split = found.recommender.dataset, found.recommender.model.split
     titles = [
         title or row for title, row in zip(*(data.items[n].to_pylist() for n in ("text.title", "item_id")), strict=True)
     ]
     assert len(found.examples) == 6
     for one in found.examples:
-        person = one.person.split()[0]
+        person = one.user.split()[0]
         user = data.ids("user").to_pylist().index(person)
         mine = [row for row in range(len(data.interactions)) if data.user_rows[row] == user]
         tested = {titles[data.item_rows[row]] for row in mine if row in set(split.test)}
-        had = {titles[data.item_rows[row]] for row in mine if row in set(split.train) | set(split.validation)}
-        assert [item.hit for item in one.shown] == [item.title in tested for item in one.shown]
+        seen = {titles[data.item_rows[row]] for row in mine if row in set(split.train) | set(split.validation)}
+        assert [item.hit for item in one.recommended] == [item.title in tested for item in one.recommended]
         assert set(one.held_out) <= tested and not any(item.hit for item in one.history)
         recommender = found.recommender
         before = replace(recommender.parts, model=recommender.model.before("test"))
@@ -646,20 +661,20 @@ def test_examples_show_what_was_held_out_as_hits_and_nothing_else(told):
             .to_pylist()
         )
         ranked = [titles[data.ids("item").to_pylist().index(item)] for item in lists]
-        assert [item.title for item in one.shown] == [title for title in ranked if title not in had or title in tested][
-            :6
-        ]
+        assert [item.title for item in one.recommended] == [
+            title for title in ranked if title not in seen or title in tested
+        ][:6]
         times = data.interactions["timestamp"].to_pylist()
         known = [row for row in mine if row not in set(split.test)]
         latest = [titles[data.item_rows[row]] for row in sorted(known, key=lambda row: times[row], reverse=True)]
         assert [item.title for item in one.history] == latest[: len(one.history)] and len(one.history) == min(
             6, len(latest)
         )
-    assert sum(any(item.hit for item in one.shown) for one in found.examples) >= 3
+    assert sum(any(item.hit for item in one.recommended) for one in found.examples) >= 3
 
 
-def test_the_likeness_of_a_list_is_the_share_of_a_kind_that_the_person_had(told):
-    found, _ = told
+def test_the_category_overlap_equals_a_plain_loop(reported):
+    found, _ = reported
     assert found.category == "categorical.category"
     data = found.recommender.dataset
     kinds = data.items["categorical.category"].to_pylist()
@@ -667,22 +682,25 @@ def test_the_likeness_of_a_list_is_the_share_of_a_kind_that_the_person_had(told)
         title or row for title, row in zip(*(data.items[n].to_pylist() for n in ("text.title", "item_id")), strict=True)
     ]
     for one in found.examples:
-        user = data.ids("user").to_pylist().index(one.person.split()[0])
+        user = data.ids("user").to_pylist().index(one.user.split()[0])
         rows = [*found.recommender.model.split.train, *found.recommender.model.split.validation]
-        had = {kinds[data.item_rows[row]] for row in rows if data.user_rows[row] == user} - {None}
-        shown = [kinds[titles.index(item.title)] in had for item in one.shown]
-        assert one.likeness == pytest.approx(sum(shown) / len(shown))
+        categories = {kinds[data.item_rows[row]] for row in rows if data.user_rows[row] == user} - {None}
+        shown = [kinds[titles.index(item.title)] in categories for item in one.recommended]
+        assert one.category_overlap == pytest.approx(sum(shown) / len(shown))
 
 
-def test_hits_are_marked_on_the_page_as_in_the_study(told):
-    found, folder = told
-    hits = sum(item.hit for one in found.examples for item in one.shown)
-    assert (folder / "report.html").read_text().count('<b class="hit">hit</b>') == hits
+def test_the_page_marks_as_many_hits_as_the_report_data(reported, undrawn):
+    found, folder = reported
+    hits = sum(item.hit for one in found.examples for item in one.recommended)
+    assert (folder / "report.html").read_text().count('<b class="badge">hit</b>') == hits
     assert (folder / "report.md").read_text().count("** (hit)") == hits
-    assert as_html("", [Section("", [Gallery(found.examples)])]).count("<li class=won>") == hits
+    gallery = next(
+        block for section in sections(found, folder) for block in section.blocks if isinstance(block, Gallery)
+    )
+    assert as_html("", [Section("", [gallery])]).count('<li class="marked">') == hits
 
 
-# What the model has learned.
+# Diagnostics
 
 
 def unit(vector):
@@ -696,13 +714,13 @@ def test_cohesion_equals_a_plain_double_loop():
     vectors = rng.normal(size=(30, 5))
     vectors[:, :4] += [[2.0 * (job in (own or ())) for job in JOBS] for own in tags]
     found = cohesion(data, Embeddings(np.arange(30), vectors.astype(np.float32)), "categorical.tags")
-    alike = [[bool(set(a or ()) & set(b or ())) for b in tags] for a in tags]
+    shared = [[bool(set(a or ()) & set(b or ())) for b in tags] for a in tags]
     near = []
     for one in range(30):
         others = sorted((n for n in range(30) if n != one), key=lambda n: -(unit(vectors[one]) @ unit(vectors[n])))
-        near += [alike[one][other] for other in others[:10]]
+        near += [shared[one][other] for other in others[:10]]
     assert found[0] == pytest.approx(np.mean(near))
-    anyone = np.mean([alike[a][b] for a in range(30) for b in range(30) if a != b])
+    anyone = np.mean([shared[a][b] for a in range(30) for b in range(30) if a != b])
     assert (
         found[1] == pytest.approx(anyone, abs=0.015) and found[0] > found[1] + 0.1
     )  # the second is of 20,000 drawn pairs
@@ -727,21 +745,21 @@ def test_alignment_equals_a_plain_double_loop(rows):
     assert next(iter(found)) == "item categorical.kind"  # the strongest first
 
 
-def test_a_model_of_planted_tastes_lays_what_is_alike_together(told):
-    found, _ = told
-    near, anyone = found.cohesion
+def test_a_model_of_planted_preferences_places_similar_records_together(reported):
+    found, _ = reported
+    near, anyone = found.diagnostics.cohesion
     assert near > 0.5 > anyone + 0.2
-    assert found.alignment[0].feature in ("item categorical.category", "user categorical.occupation")
-    assert found.alignment[0].same > found.alignment[0].any + 0.3
+    assert found.diagnostics.alignment[0].feature in ("item categorical.category", "user categorical.occupation")
+    assert found.diagnostics.alignment[0].same > found.diagnostics.alignment[0].any + 0.3
     data = found.recommender
     for side, made in (("user", data.embed_users()), ("item", data.embed_items())):
-        np.testing.assert_allclose(found.embeddings[side].vectors, made["embedding"].to_pylist(), atol=1e-6)
+        np.testing.assert_allclose(found.diagnostics.embeddings[side].vectors, made["embedding"].to_pylist(), atol=1e-6)
         length = [math.sqrt(sum(x * x for x in vector)) for vector in made["embedding"].to_pylist()]
-        assert norms(found.embeddings[side])["mean"] == pytest.approx(np.mean(length), rel=1e-5)
+        assert norms(found.diagnostics.embeddings[side])["mean"] == pytest.approx(np.mean(length), rel=1e-5)
 
 
 def priced(seed=0):
-    """People who all like what is cheap, and a number of the items that means nothing."""
+    """Return data of users who prefer cheap items, with a numeric item feature that is noise."""
     data, rng = small_dataset(users=80, items=60), np.random.default_rng(seed)
     price, noise = rng.normal(50, 10, 60), rng.normal(size=60)
     items = [f"i{row:03d}" for _ in range(80) for row in np.argsort(price / 10 + rng.gumbel(size=60))[:8]]
@@ -749,7 +767,7 @@ def priced(seed=0):
     return changed(data, items=table, interactions=with_column(data.interactions, "item_id", pa.array(items)))
 
 
-def test_correlations_find_a_planted_number_and_not_noise():
+def test_correlations_find_a_planted_feature_and_not_noise():
     recommender = fit(classical("ease"), priced())
     catalogue = catalogue_statistics(recommender.model)
     found = correlations(recommender.model, measure(recommender.model, "test", catalogue, "model"), catalogue)
@@ -758,7 +776,7 @@ def test_correlations_find_a_planted_number_and_not_noise():
     assert [abs(one.r) for one in found] == sorted((abs(one.r) for one in found), reverse=True)
 
 
-def test_a_correlation_is_of_the_mean_score_when_each_users_scores_are_standardised():
+def test_an_items_correlation_uses_its_mean_standardised_score():
     recommender = fit(classical("ease"), priced())
     data = recommender.dataset
     catalogue = catalogue_statistics(recommender.model)
@@ -780,11 +798,11 @@ def test_a_correlation_is_of_the_mean_score_when_each_users_scores_are_standardi
     assert found["user continuous.age"].r == pytest.approx(scipy.stats.linregress(ages, shown).rvalue)
 
 
-# The baselines, and what is kept.
+# Baselines and saved files
 
 
-def test_baselines_never_see_what_is_tested():
-    """Whatever the held-out items are, the fitted weights are the same to the last bit; and they are not if training changes."""
+def test_baselines_do_not_depend_on_held_out_interactions():
+    """Other held-out items leave the weights bit-identical; other training items change them."""
     data = small_dataset()
 
     def weights(rows):
@@ -808,7 +826,7 @@ def test_baselines_never_see_what_is_tested():
             assert all(parts) is same, name
 
 
-def test_baselines_are_fitted_on_validation_too_exactly_where_the_model_was_refitted():
+def test_baselines_are_fitted_on_validation_if_and_only_if_the_model_was_refitted():
     for refit in (False, True):
         recommender = fit({**classical("popularity", evaluation={"baselines": ["ease"]}), "training": {"refit": refit}})
         fitted, _ = fit_baselines(recommender.model, progress=False)
@@ -817,7 +835,7 @@ def test_baselines_are_fitted_on_validation_too_exactly_where_the_model_was_refi
         assert fitted["ease"].scorer.popularity.sum() == expected
 
 
-def test_the_baselines_that_fit_the_data_are_chosen():
+def test_the_default_baselines_are_those_that_fit_the_data():
     data = small_dataset()
     bare = changed(
         data, items=data.items.select(["item_id"]), interactions=data.interactions.select(["user_id", "item_id"])
@@ -831,7 +849,7 @@ def test_the_baselines_that_fit_the_data_are_chosen():
             assert set(fit_baselines(recommender.model, progress=False)[0]) == names - {own}
 
 
-def test_a_catalogue_too_large_for_a_baseline_is_said(monkeypatch):
+def test_a_catalogue_too_large_for_a_baseline_is_noted(monkeypatch):
     recommender = fit({"model": {"type": "popularity"}, "split": LAST})
     monkeypatch.setattr(recommender.registry.get("classical", "ease"), "most_items", 39)
     fitted, notes = fit_baselines(recommender.model, progress=False)
@@ -841,10 +859,12 @@ def test_a_catalogue_too_large_for_a_baseline_is_said(monkeypatch):
     assert "ease" in fit_baselines(recommender.model, progress=False)[0]
 
 
-def test_the_report_of_a_loaded_model_is_that_of_the_fitted_one(told, tmp_path):
-    found, folder = told
+def test_the_report_of_a_loaded_model_equals_that_of_the_fitted_one(reported, tmp_path):
+    found, folder = reported
     data = planted("occupation")
-    again = study(Recommender.load(found.recommender.save(tmp_path / "model")).with_data(data), progress=False)
+    again = collect_report_data(
+        Recommender.load(found.recommender.save(tmp_path / "model")).with_data(data), progress=False
+    )
     save_figures(again, tmp_path / "evaluation")
 
     def read(place):
@@ -859,19 +879,18 @@ def test_the_report_of_a_loaded_model_is_that_of_the_fitted_one(told, tmp_path):
         "intervals",
         "compared",
         "slices",
-        "worth",
-        "correlations",
-        "alignment",
-        "cohesion",
+        "feature_importance",
         "examples",
         "findings",
     ):
         assert getattr(again, part) == getattr(found, part), part
+    for part in ("correlations", "alignment", "cohesion"):
+        assert getattr(again.diagnostics, part) == getattr(found.diagnostics, part), part
     assert verdict(again) == verdict(found)
 
 
-def test_a_model_whose_lists_lack_every_category_is_reported_beside_one_whose_do_not(tmp_path, undrawn):
-    """Nobody's popular items have a tag, so that popularity has no calibration to tell, while the model has."""
+def test_a_list_metric_that_only_the_model_has_does_not_stop_the_report(tmp_path, undrawn):
+    """The popular items have no tag, so the popularity baseline has no calibration; the model has."""
     data, rng = small_dataset(users=60, items=40), np.random.default_rng(0)
     tags = [None if row < 18 else [JOBS[row % 4]] for row in range(40)]
     items = [f"i{row:03d}" for _ in range(60) for row in (*(18 + rng.permutation(22)[:2]), *rng.permutation(18)[:6])]
@@ -883,7 +902,7 @@ def test_a_model_whose_lists_lack_every_category_is_reported_beside_one_whose_do
     config = classical(
         "content_knn", evaluation={"baselines": ["popularity"], "k": [10], "category": "categorical.tags"}
     )
-    found = studied(config, data)
+    found = report_data(config, data)
     assert category_feature(found.recommender.dataset) == "categorical.tags"
     assert "calibration@10" in found.model.by_user and "calibration@10" not in found.baselines["popularity"].by_user
     assert sections(found, tmp_path)
@@ -915,18 +934,16 @@ def test_a_significantly_better_baseline_comes_first_and_popularity_after_it():
     assert "learned nothing" not in verdict(found)
 
 
-def test_repeated_targets_are_reported_apart_and_the_information_of_each_model_is_stated(tmp_path, undrawn):
+def test_repeated_targets_are_reported_separately_and_the_inputs_of_each_model_are_stated(tmp_path, undrawn):
     from test_repeats import repeating
 
     config = small_config(
         model={"type": "ease"}, split={"protocol": "leave_last_out"}, evaluation={"baselines": ["popularity"]}
     )
     fitted = Recommender.from_config(config).fit(repeating(), progress=False)
-    found = study(fitted, progress=False)
-    assert (
-        found.repeats.material and set(found.repeats.with_seen) == {"ease", "popularity"}
-    ) or found.repeats.with_seen
+    found = collect_report_data(fitted, progress=False)
+    assert found.repeats.material and set(found.repeats.with_seen) == {"model", "popularity"}
     text = (write_report(found, tmp_path).parent / "report.md").read_text()
-    assert "Items that users had before" in text and "cannot: they know the training interactions alone" in text
+    assert "Repeated items" in text and "use the training interactions only" in text
     evaluation = json.loads((tmp_path / "evaluation" / "evaluation.json").read_text())
     assert evaluation["repeats"] == "miss" and evaluation["repeated_targets"]["share"] == found.repeats.share

@@ -189,7 +189,7 @@ def test_figures_of_another_model_are_refused(data, tmp_path):
     for path in (tmp_path / "a" / "evaluation" / "users.parquet", tmp_path / "a" / "model" / "manifest.json"):
         whole = path.read_bytes()
         path.write_bytes((tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes())
-        with pytest.raises(InputError, match="of another model"):
+        with pytest.raises(InputError, match="belongs to another model"):
             compare_runs(runs)
         path.write_bytes(whole)
     assert compare_runs(runs).metric

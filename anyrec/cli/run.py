@@ -130,11 +130,11 @@ def check_run(run_dir: Path) -> None:
 
 def report_run(recommender: Recommender, run_dir: Path, console: Console) -> None:
     """Measure the recommender beside its baselines, print the verdict and write the report; nothing if nothing was held out."""
-    from anyrec.report.sections import verdict
-    from anyrec.report.study import study
+    from anyrec.report.collect import collect_report_data
+    from anyrec.report.verdict import verdict
     from anyrec.report.write import write_report
 
-    found = study(recommender)
+    found = collect_report_data(recommender)
     if found is None:
         console.print("Nothing is held out from what the model learned, so there is no report.")
         return

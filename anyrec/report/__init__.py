@@ -1,1 +1,18 @@
-"""Layer 7: the report of a trained model: baselines, slices, figures and the page."""
+"""Layer 7: the report of a trained model.
+
+Modules:
+    collect: evaluates a model, its baselines, slices and features, and collects the results as `ReportData`.
+    baselines: fits classical models on the split of the model.
+    slices: metrics of groups of users and of items.
+    feature_importance: the metric lost if a feature is masked.
+    diagnostics: properties of the embeddings; features that correlate with the scores.
+    examples: recommendations for a few users, with their history and held-out items.
+    verdict: the first paragraph of the report: is the model better than the baselines?
+    sections: the sections of the report from `ReportData`.
+    figures: the figures, as SVG and PNG.
+    numbers: intervals, differences and p values as text.
+    page: a report as HTML and Markdown.
+    record: which model the files of a report belong to, and which files these are.
+    write: writes a report into the folder of a run.
+    compare: compares the evaluations of several runs.
+"""

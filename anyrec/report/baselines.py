@@ -1,4 +1,4 @@
-"""Classical models fitted on the same split and measured beside the model."""
+"""Classical models that are fitted on the split of the model, to compare it with."""
 
 from __future__ import annotations
 
@@ -12,7 +12,15 @@ from anyrec.training.fit import fit_like
 
 
 def fit_baselines(model: FittedModel, progress: bool = True) -> tuple[dict[str, FittedModel], list[str]]:
-    """Each baseline by name, and why one is missing. They learn from exactly what the model learned from."""
+    """Fit the baselines on exactly the interactions that the model was trained on.
+
+    Args:
+        model: A model with its data.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        The fitted baselines by name, and why baselines are missing.
+    """
     names, notes = choose(model.dataset, model.config, model.registry)
     fitted: dict[str, FittedModel] = {}
     with progress_bar("baselines", len(names), progress) as bar:
@@ -27,7 +35,14 @@ def fit_baselines(model: FittedModel, progress: bool = True) -> tuple[dict[str, 
 
 
 def choose(dataset: Dataset, config: Config, registry: Registry) -> tuple[list[str], list[str]]:
-    """Names of the classical models to fit, and why others are not."""
+    """Choose the baselines: `evaluation.baselines`, or all that fit the data.
+
+    Returns:
+        Names of the classical models to fit, and why others are omitted.
+
+    Raises:
+        ConfigError: If `evaluation.baselines` names an unknown model.
+    """
     if config.evaluation.baselines != "auto":
         for place, name in enumerate(config.evaluation.baselines):
             registry.get("classical", name, f"/evaluation/baselines/{place}")
@@ -41,8 +56,9 @@ def choose(dataset: Dataset, config: Config, registry: Registry) -> tuple[list[s
             continue
         if cls.most_items is not None and len(dataset.items) > cls.most_items:
             notes.append(
-                f"The baseline {name} is not measured: it keeps a number for each pair of items, too many for "
-                f"{len(dataset.items):,} items (its bound is {cls.most_items:,}); evaluation.baselines can name it all the same."
+                f"The baseline {name} is not measured: it stores a number for each pair of items, too many for "
+                f"{len(dataset.items):,} items (limit {cls.most_items:,}). To measure it, name it in "
+                "evaluation.baselines."
             )
         elif ("timestamps" in cls.needs and not timed) or ("content" in cls.needs and not content):
             continue

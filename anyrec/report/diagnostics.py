@@ -1,8 +1,8 @@
-"""What the vectors are like, and which features go with the scores."""
+"""Properties of the embeddings, and features that correlate with the scores."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from scipy import sparse
 from anyrec.data.dataset import Dataset
 from anyrec.data.ids import SIDES, Side
 from anyrec.data.item_facts import FEWEST, MOST, indicators
+from anyrec.data.split import Part
 from anyrec.evaluation.list_metrics import CatalogueStatistics
 from anyrec.evaluation.measure import EvaluationResult
 from anyrec.evaluation.statistics import holm, pearson
@@ -19,28 +20,34 @@ from anyrec.model.scoring import score_blocks
 
 NEIGHBOURS = 10
 MOST_ROWS = 20_000
-"""Rows of either side that are looked at; of more, a sample."""
+"""Rows of either side that are examined at most; of more, a sample."""
 SCORED_USERS = 500
+"""Users whose scores are examined at most."""
 VALUES = 20
-"""Commonest values of a categorical feature whose correlation with the scores is tested."""
+"""Most frequent values of a categorical feature that are tested for a correlation with the scores."""
+DRAWN_PAIRS = 20_000
+"""Random pairs of items that estimate how often any two items share a category."""
 
 
-class Embeddings(NamedTuple):
-    """rows: the row numbers looked at. vectors: (rows, dim) float32."""
+@dataclass(frozen=True)
+class Embeddings:
+    """rows: (rows,) the row numbers examined. vectors: (rows, dim) float32."""
 
     rows: np.ndarray
     vectors: np.ndarray
 
 
-class Alignment(NamedTuple):
-    """Mean cosine between two that share a value of the feature, and between any two."""
+@dataclass(frozen=True)
+class Alignment:
+    """Mean cosine of two rows that share a value of the feature (`same`), and of any two rows (`any`)."""
 
     feature: str
     same: float
     any: float
 
 
-class Correlation(NamedTuple):
+@dataclass(frozen=True)
+class Correlation:
     """Pearson r between a feature and the scores over n rows; p, and p after Holm's correction."""
 
     feature: str
@@ -50,8 +57,46 @@ class Correlation(NamedTuple):
     n: int
 
 
+@dataclass(frozen=True)
+class Diagnostics:
+    """Diagnostics of one model.
+
+    Attributes:
+        embeddings: By side; empty for a model without embeddings.
+        alignment: Of the categorical features, as `alignment` returns them.
+        cohesion: As `cohesion` returns it; None without embeddings or a category feature.
+        correlations: As `correlations` returns them.
+    """
+
+    embeddings: dict[Side, Embeddings]
+    alignment: list[Alignment]
+    cohesion: tuple[float, float] | None
+    correlations: list[Correlation]
+
+
+def diagnose(
+    model: FittedModel, part: Part, whole: EvaluationResult, catalogue: CatalogueStatistics, category: str | None
+) -> Diagnostics:
+    """Compute the diagnostics of a model.
+
+    Args:
+        model: A model with its data.
+        part: The split part of `whole`.
+        whole: Result of the model.
+        catalogue: Statistics of the training interactions.
+        category: Categorical feature of items that groups them.
+    """
+    vectors = embeddings(model)
+    return Diagnostics(
+        embeddings=vectors,
+        alignment=[one for side, found in vectors.items() for one in alignment(model.dataset, side, found)],
+        cohesion=cohesion(model.dataset, vectors["item"], category) if vectors and category else None,
+        correlations=correlations(model.before(part), whole, catalogue),
+    )
+
+
 def embeddings(model: FittedModel) -> dict[Side, Embeddings]:
-    """Both sides' vectors; none where the model has none."""
+    """Return the embeddings of both sides; none for a model without embeddings."""
     if not model.has_vectors:
         return {}
     found: dict[Side, Embeddings] = {}
@@ -60,19 +105,30 @@ def embeddings(model: FittedModel) -> dict[Side, Embeddings]:
         for side in SIDES:
             count = len(model.dataset.table(side))
             rows = np.arange(count) if count <= MOST_ROWS else np.sort(rng.choice(count, MOST_ROWS, replace=False))
-            known = model.representations(side)[torch.from_numpy(rows).to(model.device)]
-            found[side] = Embeddings(rows, model.vectors(side, known).float().cpu().numpy())
+            chosen = model.representations(side)[torch.from_numpy(rows).to(model.device)]
+            found[side] = Embeddings(rows, model.vectors(side, chosen).float().cpu().numpy())
     return found
 
 
 def norms(found: Embeddings) -> dict[str, float]:
+    """Return the mean and the 5% and 95% quantiles of the Euclidean norms."""
     length = np.linalg.norm(found.vectors, axis=1)
     low, high = np.quantile(length, [0.05, 0.95])
     return {"mean": float(length.mean()), "5%": float(low), "95%": float(high)}
 
 
 def cohesion(dataset: Dataset, items: Embeddings, name: str) -> tuple[float, float]:
-    """Share of items' nearest neighbours (10, by cosine) that share a category with them, and of any two items."""
+    """Return the fraction of nearest neighbours, and of random pairs, that share a category.
+
+    Args:
+        dataset: The data of the model.
+        items: Embeddings of items; the 10 nearest neighbours are by cosine.
+        name: Categorical feature of items.
+
+    Returns:
+        The fraction of (item, neighbour) pairs, and of 20,000 random pairs of items, that share a category; nan with
+        fewer than two items.
+    """
     traits = indicators(dataset, "item", name)[0][items.rows]
     unit = torch.from_numpy(_unit(items.vectors))
     k = min(NEIGHBOURS, len(unit) - 1)
@@ -80,26 +136,35 @@ def cohesion(dataset: Dataset, items: Embeddings, name: str) -> tuple[float, flo
         return float("nan"), float("nan")
     shared = []
     for start in range(0, len(unit), 1024):
-        nearness = unit[start : start + 1024] @ unit.T
-        own = torch.arange(len(nearness))
-        nearness[own, own + start] = -torch.inf
-        near = nearness.topk(k, dim=1).indices.numpy()
+        cosine = unit[start : start + 1024] @ unit.T  # (block, items)
+        own = torch.arange(len(cosine))
+        cosine[own, own + start] = -torch.inf
+        near = cosine.topk(k, dim=1).indices.numpy()
         left = traits[np.repeat(np.arange(start, start + len(near)), k)]
         shared.append(np.asarray(left.multiply(traits[near.ravel()]).sum(1)).ravel() > 0)
     rng = np.random.default_rng(0)
-    one, two = rng.integers(0, len(unit), (2, 20_000))
+    one, two = rng.integers(0, len(unit), (2, DRAWN_PAIRS))
     distinct = one != two
     pairs = traits[one[distinct]].multiply(traits[two[distinct]])
     return float(np.concatenate(shared).mean()), float((np.asarray(pairs.sum(1)).ravel() > 0).mean())
 
 
 def alignment(dataset: Dataset, side: Side, found: Embeddings) -> list[Alignment]:
-    """For every categorical feature of a side with 2 to 200 values, how much nearer those are who share one.
+    """Compare the mean cosine of rows that share a value with that of any two rows, for each categorical feature.
 
-    The mean cosine within a group of n unit vectors is (|their sum|^2 - n) / (n (n - 1)); pairs weigh alike over groups.
+    The mean cosine within a group of n unit vectors is (|their sum|^2 - n) / (n (n - 1)). All pairs have the same
+    weight, whatever their group.
+
+    Args:
+        dataset: The data of the model.
+        side: Users or items.
+        found: Embeddings of that side.
+
+    Returns:
+        One entry for each feature with 2 to 200 values, in descending order of same - any.
     """
     unit = _unit(found.vectors).astype(np.float64)
-    anyone = _mean_cosine(np.ones((1, len(unit))) @ unit, np.array([len(unit)]))
+    overall = _mean_cosine(np.ones((1, len(unit))) @ unit, np.array([len(unit)]))
     results = []
     for name in dataset.features(side):
         if not name.startswith("categorical."):
@@ -108,15 +173,24 @@ def alignment(dataset: Dataset, side: Side, found: Embeddings) -> list[Alignment
         if FEWEST <= len(values) <= MOST:
             groups = groups[found.rows]
             same = _mean_cosine(groups.T @ unit, np.asarray(groups.sum(0)).ravel())
-            results.append(Alignment(f"{side} {name}", same, anyone))
+            results.append(Alignment(f"{side} {name}", same, overall))
     return sorted(results, key=lambda one: one.any - one.same)
 
 
 def correlations(model: FittedModel, whole: EvaluationResult, catalogue: CatalogueStatistics) -> list[Correlation]:
-    """Features that go with the scores, the strongest first, Holm-corrected over all that were tested.
+    """Test which features correlate with the scores, with Holm's correction over all tests.
 
-    Of an item: its mean score over a sample of the tested users, each user's scores standardised. Of a user: the mean number of
-    users who had what the top of their list holds, which tells whom the model gives the beaten track.
+    The target of an item is its mean score over a sample of the evaluated users, with each user's scores standardised.
+    The target of a user is the mean popularity of the items in the user's list: it shows which users get mostly popular
+    items.
+
+    Args:
+        model: A model as `FittedModel.before` returns it.
+        whole: Result of the model.
+        catalogue: Statistics of the training interactions.
+
+    Returns:
+        In descending order of |r|.
     """
     dataset = model.dataset
     if not len(whole.ranking.users):
@@ -135,35 +209,53 @@ def correlations(model: FittedModel, whole: EvaluationResult, catalogue: Catalog
     metric = next((name for name in whole.by_user if name.startswith("popularity@")), None)
     if metric is not None:
         tests += _tests(dataset, "user", whole.ranking.users, whole.by_user[metric])
-    corrected = holm(np.array([p for _, _, p, _ in tests])) if tests else []
-    found = [Correlation(name, r, p, float(c), n) for (name, r, p, n), c in zip(tests, corrected, strict=True)]
+    corrected = holm(np.array([test.p for test in tests])) if tests else []
+    found = [
+        Correlation(test.feature, test.r, test.p, float(p), test.n) for test, p in zip(tests, corrected, strict=True)
+    ]
     return sorted(found, key=lambda one: -abs(one.r))
 
 
-def _tests(dataset: Dataset, side: Side, rows: np.ndarray, target: np.ndarray) -> list[tuple[str, float, float, int]]:
-    """Name, r, p, n of every number, and of every common category as 0 or 1."""
+@dataclass(frozen=True)
+class _Test:
+    """One correlation before the correction."""
+
+    feature: str
+    r: float
+    p: float
+    n: int
+
+
+def _tests(dataset: Dataset, side: Side, rows: np.ndarray, target: np.ndarray) -> list[_Test]:
+    """Correlate each numeric feature, and each frequent category as 0 or 1, with `target: (rows,)`."""
     found = []
     for name in dataset.features(side):
         column = dataset.table(side).column(name)
         if name.startswith("continuous.") and str(column.type) == "double":
             values = column.to_numpy()[rows]
-            known = np.isfinite(values)
-            found.append((f"{side} {name}", *pearson(values[known], target[known]), int(known.sum())))
+            present = np.isfinite(values)
+            r, p = pearson(values[present], target[present])
+            found.append(_Test(f"{side} {name}", r, p, int(present.sum())))
         elif name.startswith("categorical."):
             matrix, values = indicators(dataset, side, name)
             if len(values) >= FEWEST:
                 dense = sparse.csr_matrix(matrix[rows][:, :VALUES]).toarray()
                 found += [
-                    (f"{side} {name} = {values[place]}", *pearson(dense[:, place], target), len(rows))
+                    _Test(f"{side} {name} = {values[place]}", *pearson(dense[:, place], target), len(rows))
                     for place in range(dense.shape[1])
                 ]
     return found
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
+    """Scale each row to norm 1."""
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
 def _mean_cosine(sums: np.ndarray, sizes: np.ndarray) -> float:
+    """Return the mean cosine over all pairs within groups; nan without any pair.
+
+    sums: (groups, dim) sums of the unit vectors. sizes: (groups,) numbers of vectors.
+    """
     pairs = (sizes * (sizes - 1)).sum()
     return float(((sums**2).sum() - sizes.sum()) / pairs) if pairs else float("nan")

@@ -1,27 +1,33 @@
-"""What the model shows to real people: their histories beside their lists, with titles, pictures and hits."""
+"""Recommendations for a few users, with their history and held-out items."""
 
 from __future__ import annotations
 
 import base64
 import io
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
+from scipy import sparse
 
 from anyrec.data.dataset import Dataset
+from anyrec.data.images import ImageFault, open_image
 from anyrec.data.item_facts import indicators, title_of
 from anyrec.data.order import time_order
 from anyrec.data.split import PARTS, Part
 from anyrec.evaluation.measure import EvaluationResult
 from anyrec.model.fitted import FittedModel
 
-PEOPLE, HISTORY, SHOWN = 6, 6, 6
+USERS, HISTORY, SHOWN = 6, 6, 6
+"""Number of users, of items of a history, and of recommended items."""
 PICTURE = 96
 """Width and height of a picture, in pixels."""
+FACTS = 4
+"""Most features of a user that are shown."""
 
 
-class Item(NamedTuple):
-    """about: its category; picture: a data URL, or nothing; hit: whether the person took it (held out)."""
+@dataclass(frozen=True)
+class Item:
+    """An item. about: its category. picture: a data URL or "". hit: whether it is a held-out item of the user."""
 
     title: str
     about: str
@@ -29,56 +35,77 @@ class Item(NamedTuple):
     hit: bool
 
 
-class Example(NamedTuple):
-    """likeness: the share of the list that shares a category with the history, or None."""
+@dataclass(frozen=True)
+class Example:
+    """One user.
 
-    person: str
+    Attributes:
+        user: Id of the user, with features.
+        history: The user's latest items, the latest first.
+        recommended: The best items, best first.
+        held_out: Titles of held-out items.
+        category_overlap: Fraction of the recommended items that share a category with the history; None without
+            categories.
+    """
+
+    user: str
     history: list[Item]
-    shown: list[Item]
+    recommended: list[Item]
     held_out: list[str]
-    likeness: float | None
+    category_overlap: float | None
 
 
 def examples(model: FittedModel, part: Part, whole: EvaluationResult, category: str | None) -> list[Example]:
-    """A few tested users: half of them drawn from those with a hit among what is shown, half from all; the seed decides."""
+    """Choose users by the config's seed: half from the users with a hit among the shown items, half from all users.
+
+    Args:
+        model: A model with its data.
+        part: The split part of `whole`.
+        whole: Result of the model.
+        category: Categorical feature of items.
+    """
     dataset, ranking = model.dataset, whole.ranking
     if not len(ranking.users):
         return []
     rng = np.random.default_rng(model.config.seed)
-    lucky = np.unique(ranking.targets[ranking.ranks <= SHOWN])
-    chosen = list(rng.permutation(lucky)[: PEOPLE // 2])
-    chosen += [user for user in rng.permutation(ranking.users) if user not in chosen][: PEOPLE - len(chosen)]
-    latest = _latest(model, part, np.array(chosen))
+    with_hit = np.unique(ranking.targets[ranking.ranks <= SHOWN])
+    chosen = list(rng.permutation(with_hit)[: USERS // 2])
+    chosen += [user for user in rng.permutation(ranking.users) if user not in chosen][: USERS - len(chosen)]
+    histories = _histories(model, part, np.array(chosen))
     traits = None if category is None else indicators(dataset, "item", category)[0]
     found = []
     for user in chosen:
         held_out = ranking.items[ranking.targets == user]
         shown = ranking.lists[np.searchsorted(ranking.users, user)][:SHOWN]
         shown = shown[shown >= 0]
-        history = latest[user]
-        likeness = None
-        if traits is not None and len(history) and len(shown):
-            had = np.asarray(traits[history].sum(0)).ravel() > 0
-            likeness = float((np.asarray(traits[shown][:, had].sum(1)).ravel() > 0).mean())
+        history = histories[user]
         found.append(
             Example(
-                _person(dataset, int(user)),
+                _user(dataset, int(user)),
                 [_item(model, int(row), category, False) for row in history[:HISTORY]],
                 [_item(model, int(row), category, bool(np.isin(row, held_out))) for row in shown],
                 [title_of(dataset, int(row)) for row in held_out[:HISTORY]],
-                likeness,
+                None if traits is None else _overlap(traits, history, shown),
             )
         )
     return found
 
 
-def _latest(model: FittedModel, part: Part, users: np.ndarray) -> dict[int, np.ndarray]:
-    """The items that each user had before `part`, the latest first."""
+def _overlap(traits: sparse.csr_matrix, history: np.ndarray, shown: np.ndarray) -> float | None:
+    """Return the fraction of `shown: (items,)` that share a category with `history: (items,)`; None if one is empty."""
+    if not len(history) or not len(shown):
+        return None
+    categories = np.asarray(traits[history].sum(0)).ravel() > 0
+    return float((np.asarray(traits[shown][:, categories].sum(1)).ravel() > 0).mean())
+
+
+def _histories(model: FittedModel, part: Part, users: np.ndarray) -> dict[int, np.ndarray]:
+    """Return the distinct positives of each user before `part`, the latest first."""
     learning = model.required_learning()
     dataset = learning.dataset
-    known = learning.labels.positive & (learning.parts < PARTS.index(part))
+    earlier = learning.labels.positive & (learning.parts < PARTS.index(part))
     order = time_order(dataset)
-    order = order[(known & np.isin(dataset.user_rows, users))[order]][::-1]
+    order = order[(earlier & np.isin(dataset.user_rows, users))[order]][::-1]
     found = {}
     for user in users:
         mine = dataset.item_rows[order[dataset.user_rows[order] == user]]
@@ -86,29 +113,27 @@ def _latest(model: FittedModel, part: Part, users: np.ndarray) -> dict[int, np.n
     return found
 
 
-def _person(dataset: Dataset, row: int) -> str:
-    """An id, with the person's categories and numbers."""
-    told = []
+def _user(dataset: Dataset, row: int) -> str:
+    """Return the id of a user, with categorical and numeric features."""
+    facts: list[str] = []
     for name in dataset.features("user"):
         value = dataset.users.column(name)[row].as_py()
-        if name.split(".")[0] in ("categorical", "continuous") and value is not None and len(told) < 4:
+        if name.split(".")[0] in ("categorical", "continuous") and value is not None and len(facts) < FACTS:
             shown = ", ".join(map(str, value)) if isinstance(value, list) else value
             shown = f"{shown:g}" if isinstance(shown, float) else shown
-            told.append(f"{name.split('.', 1)[1]} {shown}")
-    return f"{dataset.ids('user')[row].as_py()}" + (f" ({'; '.join(told)})" if told else "")
+            facts.append(f"{name.split('.', 1)[1]} {shown}")
+    return f"{dataset.ids('user')[row].as_py()}" + (f" ({'; '.join(facts)})" if facts else "")
 
 
 def _item(model: FittedModel, row: int, category: str | None, hit: bool) -> Item:
     dataset = model.dataset
     value = None if category is None else dataset.items.column(category)[row].as_py()
     about = ", ".join(value) if isinstance(value, list) else str(value or "")
-    return Item(title_of(dataset, row), about, _picture(model, row), hit)
+    return Item(title_of(dataset, row), about, picture_of(model, row), hit)
 
 
-def _picture(model: FittedModel, row: int) -> str:
-    """The item's first picture as a data URL; nothing where it has none that can be read."""
-    from anyrec.data.images import ImageFault, open_image
-
+def picture_of(model: FittedModel, row: int) -> str:
+    """Return the item's first readable picture as a data URL; "" if there is none."""
     for name in model.dataset.features("item"):
         if not name.startswith("image."):
             continue
@@ -116,7 +141,7 @@ def _picture(model: FittedModel, row: int) -> str:
         file = value[0] if isinstance(value, list) and value else value
         if not isinstance(file, str):
             continue
-        context, side = model.context, PICTURE * 2
+        context, side = model.context, PICTURE * 2  # twice the size on the page, for displays of high density
         try:
             small = open_image(file, context.root, allow_outside_root=context.allow_outside_root, side=side)
         except ImageFault:

@@ -1,4 +1,4 @@
-"""What each feature is worth: it is masked at inference, and the held-out part is ranked again."""
+"""Feature importance: the metric lost if a feature is masked at inference and the targets are ranked again."""
 
 from __future__ import annotations
 
@@ -21,13 +21,22 @@ from anyrec.model.towers import Tower, TowerScorer
 from anyrec.model.two_tower import TwoTowerModel
 
 MOST_USERS = 20_000
-"""Tested users past which a sample of them is measured."""
+"""Users that are evaluated at most; of more, a sample."""
 
 
-def feature_worth(model: FittedModel, part: Part, whole: EvaluationResult, metric: str) -> dict[str, Comparison]:
-    """`metric` with all features less `metric` without one, by "user text.bio": how much the model leans on it.
+def feature_importance(model: FittedModel, part: Part, whole: EvaluationResult, metric: str) -> dict[str, Comparison]:
+    """Compute the metric with all features minus the metric with one feature masked, for each feature.
 
-    Masking is what the model meets where the value is missing. Each feature is encoded once, whatever the number of passes.
+    A masked feature is treated as a missing value. Each feature is encoded once, whatever the number of passes.
+
+    Args:
+        model: A model with its data. Only two-tower models have features to mask.
+        part: The split part.
+        whole: Result of the model with all features on that part.
+        metric: As `ndcg@10`.
+
+    Returns:
+        By side and feature, as `user text.bio`; empty for a model without features.
     """
     if not isinstance(model, TwoTowerModel):
         return {}
@@ -42,36 +51,36 @@ def feature_worth(model: FittedModel, part: Part, whole: EvaluationResult, metri
     without: dict[str, np.ndarray] = {}
     with torch.inference_mode():
         tokens = {side: _tokens(state, side, rows[side]) for side in SIDES}
-        whole_vectors: dict[Side, Tensor] = {side: _vectors(scorer, side, tokens[side], None) for side in SIDES}
+        unmasked: dict[Side, Tensor] = {side: _vectors(scorer, side, tokens[side], None) for side in SIDES}
         for side in SIDES:
             for place, name in enumerate(scorer.tower(side).token_names):
-                vectors: dict[Side, Tensor] = {**whole_vectors, side: _vectors(scorer, side, tokens[side], place)}
+                vectors: dict[Side, Tensor] = {**unmasked, side: _vectors(scorer, side, tokens[side], place)}
                 ranking = rank_pairs(model, held, _score(scorer, users, vectors), length=1)
                 without[f"{side} {name}"] = metrics_by_user(ranking, [k])[metric]
     return compare_paired(full, without, model.config.seed)
 
 
 def _tokens(model: TwoTowerModel, side: Side, rows: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Feature vectors (rows, features, dim) of the rows and their presence (rows, features)."""
+    """Return the feature vectors (rows, features, dim) of the rows, and their presence (rows, features) bool."""
     scorer, tower = model.scorer, model.scorer.tower(side)
     columns = model.columns[side]
     pieces = torch.from_numpy(rows).to(model.device).split(ROWS_AT_A_TIME)
     if side == "user" and scorer.has_history:
         vectors = tower_vectors(scorer, model.columns["item"], len(model.dataset.items))
-        given = [scorer.read_histories(side, columns, piece, vectors) for piece in pieces]
+        histories = [scorer.read_histories(side, columns, piece, vectors) for piece in pieces]
     else:
-        given = [None] * len(pieces)
-    parts = [tower.tokens(columns, piece, made) for piece, made in zip(pieces, given, strict=True)]
+        histories = [None] * len(pieces)
+    parts = [tower.tokens(columns, piece, read) for piece, read in zip(pieces, histories, strict=True)]
     return torch.cat([vectors for vectors, _ in parts]), torch.cat([present for _, present in parts])
 
 
 def _score(scorer: TowerScorer, users: np.ndarray, vectors: dict[Side, Tensor]) -> Callable[[np.ndarray], Tensor]:
-    """users: (n,) the rows that vectors["user"] stands for, ascending."""
+    """Return the score function of `rank_targets`. users: (n,) the user rows of vectors["user"], ascending."""
     return lambda rows: score_blocks(scorer, vectors["user"][np.searchsorted(users, rows)], vectors["item"])
 
 
 def _vectors(scorer: TowerScorer, side: Side, tokens: tuple[Tensor, Tensor], masked: int | None) -> Tensor:
-    """What the interaction reads of each row, with one feature taken for absent."""
+    """Return the input of the interaction for each row, with the feature at place `masked` absent."""
     vectors, present = tokens
     if masked is not None:
         present = present.clone()

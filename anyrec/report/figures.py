@@ -1,27 +1,29 @@
-"""The report's pictures. Each is drawn once and kept as SVG for the page and as PNG for Markdown."""
+"""The figures of the report. Each is drawn once, and rendered as SVG for HTML and as PNG for Markdown."""
 
 from __future__ import annotations
 
 import io
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from anyrec.core.types import Json, JsonObject
 from anyrec.evaluation.statistics import Comparison, Interval
 from anyrec.report.page import Picture
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 INK = "#010203"
-"""Stands for the page's text colour: no other line is drawn in it."""
+"""Placeholder of the page's text colour; nothing else has this colour."""
 MODEL, OTHER, SECOND = "#2f8f68", "#8a93a3", "#c46a2b"
 KINDS = ("#2f8f68", "#c46a2b", "#4c78c8", "#b0448a", "#8f7f2c", "#3aa0a8", "#d0506a", "#7a6bc9")
 WIDTH, HEIGHT = 5.0, 3.1
-"""Inches; narrow, so that its text can be read on a telephone."""
-STYLE: Any = {
+"""Inches; narrow, so that the text is legible on a telephone."""
+STYLE: Json = {
     "svg.fonttype": "none",
     "svg.hashsalt": "anyrec",
     "font.size": 10,
@@ -39,7 +41,7 @@ STYLE: Any = {
 }
 
 
-def curves(history: Sequence[dict[str, Any]], metric: str) -> Picture:
+def curves(history: Sequence[JsonObject], metric: str) -> Picture:
     """Training loss and the validation metric by epoch."""
     epochs = [entry["epoch"] for entry in history]
     measured = [
@@ -55,17 +57,23 @@ def curves(history: Sequence[dict[str, Any]], metric: str) -> Picture:
         axes[1].set_title(f"best {best[1]:.4f} at epoch {best[0]}", loc="right", fontsize=9)
         axes[1].set_ylabel(f"validation\n{metric}")
     axes[-1].set_xlabel("epoch")
-    axes[-1].xaxis.get_major_locator().set_params(integer=True)
+    axes[-1].locator_params(axis="x", integer=True)
     caption = (
-        f"The loss by epoch, and the {metric} on validation that chose the best one."
+        f"Training loss by epoch, and the validation {metric} that selected the best epoch."
         if measured
-        else "The loss by epoch."
+        else "Training loss by epoch."
     )
     return _finish(figure, "curves", caption)
 
 
-def bars(figures: dict[str, Interval], model: str, metric: str, chance: float | None) -> Picture:
-    """Each model's figure with its interval, the best on top."""
+def bars(figures: dict[str, Interval], model: str, metric: str) -> Picture:
+    """Draw the metric of each model with its interval, the best on top.
+
+    Args:
+        figures: By model.
+        model: Name of the model that is highlighted.
+        metric: Name of the metric.
+    """
     order = sorted(figures, key=lambda name: figures[name].mean)
     figure, (axis,) = _axes(height=0.9 + 0.32 * len(order))
     means = np.array([figures[name].mean for name in order])
@@ -73,9 +81,6 @@ def bars(figures: dict[str, Interval], model: str, metric: str, chance: float | 
     colours = [MODEL if name == model else OTHER for name in order]
     axis.barh(order, means, color=colours, height=0.65)
     axis.errorbar(means, range(len(order)), xerr=spread, fmt="none", ecolor=INK, elinewidth=1.2, capsize=2.5)
-    if chance is not None:
-        axis.axvline(chance, color=SECOND, linestyle="--", linewidth=1.2)
-        axis.annotate("chance", (chance, len(order) - 0.5), color=SECOND, ha="left", va="bottom", fontsize=9)
     axis.set_xlabel(metric)
     axis.grid(axis="y", visible=False)
     return _finish(
@@ -91,7 +96,16 @@ def slice_bars(
     metric: str,
     name: str,
 ) -> Picture:
-    """One group of bars a slice: the model beside the best baseline."""
+    """Draw one group of bars for each slice: the model and the best baseline.
+
+    Args:
+        kind: What divides the slices.
+        names: Names of the slices.
+        figures: One interval for each slice, by model.
+        counts: Number of users of each slice.
+        metric: Name of the metric.
+        name: Name of the figure.
+    """
     figure, (axis,) = _axes(height=1.0 + 0.48 * len(names))
     height = 0.8 / max(1, len(figures))
     for place, (model, values) in enumerate(figures.items()):
@@ -107,11 +121,17 @@ def slice_bars(
     axis.set_xlabel(metric)
     axis.grid(axis="y", visible=False)
     axis.legend(frameon=False, fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
-    return _finish(figure, name, f"{metric} of {kind}, with 95% intervals: the model beside the best baseline.")
+    return _finish(figure, name, f"{metric} of {kind}, with 95% intervals: the model and the best baseline.")
 
 
 def exposure(counts: np.ndarray, shown: dict[str, np.ndarray], k: int) -> Picture:
-    """How much of all that is shown falls to the items, the most popular first."""
+    """Draw the cumulative share of the list places that the most popular items take.
+
+    Args:
+        counts: (items,) training users of each item.
+        shown: By model, (items,) number of lists that each item is in.
+        k: Length of the lists.
+    """
     figure, (axis,) = _axes()
     order = np.argsort(-counts, kind="stable")
     share = np.arange(1, len(order) + 1) / len(order)
@@ -128,14 +148,20 @@ def exposure(counts: np.ndarray, shown: dict[str, np.ndarray], k: int) -> Pictur
     axis.set_ylabel(f"share of all top-{k} places")
     axis.legend(frameon=False, fontsize=9, loc="lower right")
     caption = (
-        f"Popularity against exposure: the share of all top-{k} places that the most popular items take. A line above that of the "
-        "training data favours what is popular already."
+        f"Exposure by popularity: the share of all top-{k} places that the most popular items take. A line above that "
+        "of the training data means that the lists favour popular items more than users did."
     )
     return _finish(figure, "exposure", caption)
 
 
 def embedding_map(vectors: np.ndarray, kinds: Sequence[str], names: Sequence[str]) -> Picture:
-    """Item vectors on their two principal axes. kinds: each row's; names: those that get a colour."""
+    """Draw item vectors on their two principal axes.
+
+    Args:
+        vectors: (items, dim).
+        kinds: Category of each item.
+        names: Categories that have a colour of their own.
+    """
     centred = vectors - vectors.mean(0)
     _, _, axes_ = np.linalg.svd(
         centred[np.linspace(0, len(centred) - 1, min(len(centred), 5000)).astype(int)], full_matrices=False
@@ -167,38 +193,37 @@ def embedding_map(vectors: np.ndarray, kinds: Sequence[str], names: Sequence[str
             markerscale=2.2,
             handletextpad=0.2,
         )
-    caption = "Every item as the model sees it: its vector on the two axes along which items differ most (PCA)"
-    return _finish(figure, "embedding_map", caption + (", coloured by kind." if len(names) else "."))
+    caption = "Item embeddings, projected on their first two principal components (PCA)"
+    return _finish(figure, "embedding_map", caption + (", coloured by category." if len(names) else "."))
 
 
-def worth_bars(worth: dict[str, Comparison], metric: str) -> Picture:
-    """What is lost when a feature is masked, the most first."""
-    order = sorted(worth, key=lambda name: worth[name].difference)[-14:]
+def importance_bars(importance: dict[str, Comparison], metric: str) -> Picture:
+    """Draw the metric that is lost if a feature is masked, the greatest first.
+
+    Args:
+        importance: By feature.
+        metric: Name of the metric.
+    """
+    order = sorted(importance, key=lambda name: importance[name].difference)[-14:]
     figure, (axis,) = _axes(height=0.9 + 0.3 * len(order))
-    gain = np.array([worth[name].difference for name in order])
-    spread = np.array([[worth[n].difference - worth[n].low, worth[n].high - worth[n].difference] for n in order]).T
-    colours = [
-        MODEL
-        if worth[name].significant and worth[name].difference > 0
-        else SECOND
-        if worth[name].significant
-        else OTHER
-        for name in order
-    ]
+    shown = [importance[name] for name in order]
+    gain = np.array([one.difference for one in shown])
+    spread = np.array([[one.difference - one.low, one.high - one.difference] for one in shown]).T
+    colours = [OTHER if not one.significant else MODEL if one.difference > 0 else SECOND for one in shown]
     axis.barh(order, gain, color=colours, height=0.65)
     axis.errorbar(gain, range(len(order)), xerr=np.abs(spread), fmt="none", ecolor=INK, elinewidth=1.2, capsize=2.5)
     axis.axvline(0, color=INK, linewidth=0.8)
-    axis.set_xlabel(f"{metric} lost without it")
+    axis.set_xlabel(f"{metric} lost without the feature")
     axis.grid(axis="y", visible=False)
     caption = (
-        f"What each feature is worth: the {metric} lost when it is masked, with 95% intervals. Green surely helps, orange surely "
-        "harms, grey is not told from chance."
+        f"Feature importance: the {metric} lost if the feature is masked, with 95% intervals. Green: the feature "
+        "significantly helps; orange: it significantly harms; grey: not significant."
     )
-    return _finish(figure, "feature_worth", caption)
+    return _finish(figure, "feature_importance", caption)
 
 
 def latency(milliseconds: np.ndarray) -> Picture:
-    """How long single answers took."""
+    """Draw a histogram of request durations. milliseconds: (requests,)."""
     figure, (axis,) = _axes(height=2.4)
     axis.hist(milliseconds, bins=min(20, max(5, len(milliseconds) // 2)), color=MODEL)
     middle = float(np.median(milliseconds))
@@ -206,27 +231,29 @@ def latency(milliseconds: np.ndarray) -> Picture:
     axis.annotate(
         f"median {middle:.1f} ms", (middle, axis.get_ylim()[1]), color=SECOND, fontsize=9, va="bottom", ha="center"
     )
-    axis.set_xlabel("milliseconds for one person's ten items")
-    axis.set_ylabel("answers")
-    return _finish(figure, "latency", "How long one answer takes once the model is loaded, on this machine.")
+    axis.set_xlabel("milliseconds for one user's ten items")
+    axis.set_ylabel("requests")
+    return _finish(figure, "latency", "Duration of one request after the model is loaded, on this machine.")
 
 
-def _axes(rows: int = 1, height: float = HEIGHT) -> tuple[Figure, Any]:
+def _axes(rows: int = 1, height: float = HEIGHT) -> tuple[Figure, Sequence[Axes]]:
+    """Return an empty figure with `rows` axes below one another."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         axes = figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0]
-    return figure, axes
+    return figure, list(axes)
 
 
 def _finish(figure: Figure, name: str, caption: str) -> Picture:
+    """Render a figure as SVG and PNG."""
     import matplotlib as mpl
     from matplotlib.text import Text
 
     for text in figure.findobj(Text):
-        text.set_parse_math(False)  # a price range "$$" is no formula
+        text.set_parse_math(False)  # a price range "$$" is not a formula
     with mpl.rc_context(STYLE):
         vector, pixels = io.StringIO(), io.BytesIO()
         figure.savefig(vector, format="svg", metadata={"Date": None})

@@ -1,4 +1,4 @@
-"""A report as blocks, written once as Markdown and once as a single HTML page that needs no network."""
+"""A report as a list of blocks, written as Markdown and as one HTML page without external resources."""
 
 from __future__ import annotations
 
@@ -9,25 +9,33 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from anyrec.report.examples import Example, Item
 
-
-@dataclass
+@dataclass(frozen=True)
 class Text:
-    """A paragraph; strong: to be noticed; `code` between backticks."""
+    """A paragraph. strong: Emphasise it. Text between backticks is code, text between ** is bold."""
 
     text: str
     strong: bool = False
 
 
-@dataclass
+@dataclass(frozen=True)
 class Bullets:
+    """A list of sentences."""
+
     lines: Sequence[str]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Table:
-    """rows: cells as text; the first column is the row's name. marked: rows to be noticed. prose: the last column is words."""
+    """A table of text.
+
+    Attributes:
+        header: Column names.
+        rows: Cells; the first column is the row's name.
+        caption: Text above the table.
+        marked: Numbers of emphasised rows.
+        prose: Whether the last column is text, which is left-aligned and wrapped.
+    """
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -36,9 +44,9 @@ class Table:
     prose: bool = False
 
 
-@dataclass
+@dataclass(frozen=True)
 class Picture:
-    """svg: for the page, its text in the page's own colour. png: for Markdown. caption says what is to be seen."""
+    """A figure. svg: for HTML, its text in the page's colour. png: for Markdown. name: of the PNG file and SVG ids."""
 
     name: str
     svg: str
@@ -46,22 +54,50 @@ class Picture:
     caption: str
 
 
-@dataclass
+@dataclass(frozen=True)
+class Card:
+    """One item. about: small text below the title. picture: a data URL or "". badges: labels. marked: emphasised."""
+
+    title: str
+    about: str = ""
+    picture: str = ""
+    badges: Sequence[str] = ()
+    marked: bool = False
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One user. lists: items by heading. notes: sentences below them, as (heading, text); the heading may be empty."""
+
+    title: str
+    lists: Sequence[tuple[str, Sequence[Card]]]
+    notes: Sequence[tuple[str, str]] = ()
+
+
+@dataclass(frozen=True)
 class Gallery:
-    people: Sequence[Example]
+    """Users with their items."""
+
+    profiles: Sequence[Profile]
 
 
 Block = Text | Bullets | Table | Picture | Gallery
 
 
-@dataclass
+@dataclass(frozen=True)
 class Section:
+    """Blocks under a heading; the first section of a report has no heading."""
+
     title: str
     blocks: list[Block] = field(default_factory=list)
 
 
 def write_page(title: str, sections: Sequence[Section], folder: Path) -> Path:
-    """Write report.md with figures/, and report.html, into a folder that is made if it is missing; the path of report.html."""
+    """Write report.html, report.md and figures/ into a folder, which is created if it is missing.
+
+    Returns:
+        The path of report.html.
+    """
     figures = folder / "figures"
     for block in (block for section in sections for block in section.blocks):
         if isinstance(block, Picture):
@@ -74,6 +110,7 @@ def write_page(title: str, sections: Sequence[Section], folder: Path) -> Path:
 
 
 def as_markdown(title: str, sections: Sequence[Section]) -> str:
+    """Return the report as Markdown; figures are links to figures/NAME.png."""
     lines = [f"# {title}", ""]
     for section in sections:
         lines += [f"## {section.title}", ""] if section.title else []
@@ -95,27 +132,30 @@ def _markdown(block: Block) -> list[str]:
         return [*caption, _line(block.header), rule, *(_line(row) for row in marked)]
     if isinstance(block, Picture):
         return [f"![{block.caption}](figures/{block.name}.png)", "", block.caption]
-    return [line for person in block.people for line in _markdown_person(person)]
+    return [line for profile in block.profiles for line in _markdown_profile(profile)]
 
 
 def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _markdown_person(one: Example) -> list[str]:
-    shown = "; ".join(f"**{item.title}** (hit)" if item.hit else item.title for item in one.shown)
-    return [
-        f"**{one.person}**",
-        "",
-        f"- had, latest first: {'; '.join(item.title for item in one.history) or 'nothing'}",
-        f"- is shown: {shown}",
-        f"- took, held out: {'; '.join(one.held_out)}",
-        *([] if one.likeness is None else [f"- {one.likeness:.0%} of the list is of a kind they had"]),
-        "",
-    ]
+def _markdown_profile(profile: Profile) -> list[str]:
+    lists = [f"- {name}: {'; '.join(map(_markdown_card, cards)) or 'none'}" for name, cards in profile.lists]
+    notes = [f"- {_labelled(*note)}" for note in profile.notes]
+    return [f"**{profile.title}**", "", *lists, *notes, ""]
+
+
+def _markdown_card(card: Card) -> str:
+    badges = f" ({', '.join(card.badges)})" if card.badges else ""
+    return f"**{card.title}**{badges}" if card.marked else f"{card.title}{badges}"
+
+
+def _labelled(heading: str, text: str) -> str:
+    return f"{heading}: {text}" if heading else text
 
 
 def as_html(title: str, sections: Sequence[Section]) -> str:
+    """Return the report as one HTML page."""
     body = []
     for section in sections:
         heading = f"<h2>{_text(section.title)}</h2>" if section.title else ""
@@ -124,10 +164,10 @@ def as_html(title: str, sections: Sequence[Section]) -> str:
 
 
 def _blocks(blocks: Sequence[Block]) -> str:
-    """Pictures, and tables, that follow one another stand side by side where there is room."""
+    """Return the HTML of blocks. Successive figures, and successive tables, share a row if the page is wide enough."""
     parts = []
-    for kind, same in itertools.groupby(blocks, key=type):
-        inside = [_html(block) for block in same]
+    for kind, group in itertools.groupby(blocks, key=type):
+        inside = [_html(block) for block in group]
         side_by_side = {Picture: "figures", Table: "tables"}.get(kind)
         joined = "\n".join(inside)
         parts.append(f'<div class="{side_by_side}">{joined}</div>' if side_by_side and len(inside) > 1 else joined)
@@ -140,16 +180,20 @@ def _html(block: Block) -> str:
     if isinstance(block, Bullets):
         return "<ul>" + "".join(f"<li>{_text(line)}</li>" for line in block.lines) + "</ul>"
     if isinstance(block, Table):
-        head = "".join(f'<th scope="col">{_text(cell)}</th>' for cell in block.header)
-        rows = "".join(_row(row, number in block.marked) for number, row in enumerate(block.rows))
-        caption = f'<p class="caption">{_text(block.caption)}</p>' if block.caption else ""
-        style = ' class="prose"' if block.prose else ""
-        table = f"<table{style}><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-        return f'<div>{caption}<div class="scroll" tabindex="0">{table}</div></div>'
+        return _html_table(block)
     if isinstance(block, Picture):
         svg = block.svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(block.caption)}" ', 1)
         return f"<figure>{svg}<figcaption>{_text(block.caption)}</figcaption></figure>"
-    return "".join(_person(person) for person in block.people)
+    return "".join(_html_profile(profile) for profile in block.profiles)
+
+
+def _html_table(table: Table) -> str:
+    head = "".join(f'<th scope="col">{_text(cell)}</th>' for cell in table.header)
+    rows = "".join(_row(row, number in table.marked) for number, row in enumerate(table.rows))
+    caption = f'<p class="caption">{_text(table.caption)}</p>' if table.caption else ""
+    style = ' class="prose"' if table.prose else ""
+    body = f"<table{style}><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    return f'<div>{caption}<div class="scroll" tabindex="0">{body}</div></div>'
 
 
 def _row(cells: Sequence[str], marked: bool) -> str:
@@ -158,30 +202,28 @@ def _row(cells: Sequence[str], marked: bool) -> str:
     return f'<tr class="marked">{inside}</tr>' if marked else f"<tr>{inside}</tr>"
 
 
-def _person(one: Example) -> str:
-    likeness = "" if one.likeness is None else f" {one.likeness:.0%} of the list is of a kind they had."
-    took = html.escape("; ".join(one.held_out))
-    return (
-        f'<article><h3>{html.escape(one.person)}</h3><p class="lead">Had, latest first</p>{_cards(one.history)}'
-        f'<p class="lead">Is shown</p>{_cards(one.shown)}<p class="small">Took, held out: {took}.{likeness}</p></article>'
-    )
+def _html_profile(profile: Profile) -> str:
+    lists = "".join(f'<p class="lead">{html.escape(name)}</p>{_cards(cards)}' for name, cards in profile.lists)
+    notes = "".join(f'<p class="small">{html.escape(_labelled(*note))}</p>' for note in profile.notes)
+    return f"<article><h3>{html.escape(profile.title)}</h3>{lists}{notes}</article>"
 
 
-def _cards(items: Sequence[Item]) -> str:
-    if not items:
-        return '<p class="small">nothing</p>'
-    return f'<ol class="cards">{"".join(_card(item) for item in items)}</ol>'
+def _cards(cards: Sequence[Card]) -> str:
+    if not cards:
+        return '<p class="small">none</p>'
+    return f'<ol class="cards">{"".join(map(_card, cards))}</ol>'
 
 
-def _card(item: Item) -> str:
-    picture = f'<img alt="" src="{item.picture}">' if item.picture else ""
-    mark = '<b class="hit">hit</b>' if item.hit else ""
-    about = f"<small>{html.escape(item.about)}</small>" if item.about else ""
-    return f"<li{' class=won' if item.hit else ''}>{picture}<span>{html.escape(item.title)}</span>{mark}{about}</li>"
+def _card(card: Card) -> str:
+    picture = f'<img alt="" src="{card.picture}">' if card.picture else ""
+    badges = "".join(f'<b class="badge">{html.escape(badge)}</b>' for badge in card.badges)
+    about = f"<small>{html.escape(card.about)}</small>" if card.about else ""
+    style = ' class="marked"' if card.marked else ""
+    return f"<li{style}>{picture}<span>{html.escape(card.title)}</span>{badges}{about}</li>"
 
 
 def _text(text: str) -> str:
-    """Escaped, with `code` and **bold** as HTML."""
+    """Escape text, with `code` and **bold** as HTML."""
     escaped = re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text, quote=False))
     return re.sub(r"\*\*([^*]+)\*\*", r"<b>\1</b>", escaped)
 
@@ -193,7 +235,10 @@ PAGE = """<!doctype html>
 :root { color-scheme: light dark; --line: #8885; --soft: #8881; --mark: #2f7d5b; --quiet: #6b7280; }
 @media (prefers-color-scheme: dark) { :root { --mark: #57b28a; --quiet: #a0a7b4; } }
 * { box-sizing: border-box; }
-body { font: 16px/1.55 system-ui, -apple-system, "Segoe UI", sans-serif; max-width: 72rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
+body {
+  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", sans-serif; max-width: 72rem; margin: 0 auto;
+  padding: 1.5rem 1rem 4rem;
+}
 h1 { font-size: 1.7rem; line-height: 1.2; margin: .5rem 0 1rem; overflow-wrap: anywhere; }
 h2 { font-size: 1.2rem; margin: 0 0 .5rem; }
 h3 { font-size: 1rem; margin: 0 0 .25rem; overflow-wrap: anywhere; }
@@ -210,22 +255,39 @@ th:first-child { text-align: left; font-weight: normal; padding-left: 0; }
 thead th { font-weight: 600 !important; vertical-align: bottom; }
 .marked th, .marked td { font-weight: 600; background: var(--soft); }
 .prose td:last-child, .prose thead th:last-child { text-align: left; white-space: normal; min-width: 14rem; }
-.tables { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 31rem), 1fr)); gap: 0 2rem; align-items: start; }
+.tables {
+  display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 31rem), 1fr)); gap: 0 2rem;
+  align-items: start;
+}
 .tables > div { min-width: 0; }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 25rem), 1fr)); gap: .5rem 2rem; align-items: start; }
+.figures {
+  display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 25rem), 1fr)); gap: .5rem 2rem;
+  align-items: start;
+}
 figure { margin: .5rem 0 1rem; min-width: 0; }
 figure > svg { width: 100%; max-width: 34rem; height: auto; display: block; }
 figcaption { font-size: .88rem; color: var(--quiet); max-width: 34rem; }
-code { background: var(--soft); padding: .05rem .3rem; border-radius: .25rem; font-size: .9em; overflow-wrap: anywhere; }
+code {
+  background: var(--soft); padding: .05rem .3rem; border-radius: .25rem; font-size: .9em; overflow-wrap: anywhere;
+}
 article { border: 1px solid var(--line); border-radius: .6rem; padding: .8rem 1rem; margin: 0 0 1rem; }
 .lead { margin: .5rem 0 .2rem; color: var(--quiet); font-size: .88rem; }
 .small { font-size: .88rem; }
 .cards { list-style: none; display: flex; flex-wrap: wrap; gap: .6rem; margin: 0; padding: 0; }
-.cards li { width: 7.4rem; font-size: .85rem; line-height: 1.3; border: 1px solid var(--line); border-radius: .4rem; padding: .4rem; overflow-wrap: anywhere; }
-.cards .won { border: 2px solid var(--mark); }
-.cards img { width: 100%; height: 7rem; object-fit: contain; display: block; margin-bottom: .3rem; border-radius: .25rem; background: var(--soft); }
+.cards li {
+  width: 7.4rem; font-size: .85rem; line-height: 1.3; border: 1px solid var(--line); border-radius: .4rem;
+  padding: .4rem; overflow-wrap: anywhere;
+}
+.cards .marked { border: 2px solid var(--mark); }
+.cards img {
+  width: 100%; height: 7rem; object-fit: contain; display: block; margin-bottom: .3rem; border-radius: .25rem;
+  background: var(--soft);
+}
 .cards small { display: block; color: var(--quiet); }
-.hit { display: inline-block; background: var(--mark); color: Canvas; border-radius: .5rem; padding: 0 .4rem; margin-left: .3rem; font-size: .75rem; }
+.badge {
+  display: inline-block; background: var(--mark); color: Canvas; border-radius: .5rem; padding: 0 .4rem;
+  margin-left: .3rem; font-size: .75rem;
+}
 </style></head><body>
 <h1>{title}</h1>
 {body}

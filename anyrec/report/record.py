@@ -1,32 +1,39 @@
-"""evaluation/ in a run's folder: which model was measured, and which files the report consists of."""
+"""The record of a report in a run's folder: which model it belongs to, and which files it consists of."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+
+from anyrec.core.types import JsonObject
 
 FOLDER, FIGURES, USERS, FILES = "evaluation", "evaluation.json", "users.parquet", "files.json"
 REPORT = "report"
 """Name of the group of files that a report consists of."""
 OLDER = ("report.html", "report.md", "split.parquet", "split.json", f"{FOLDER}/{USERS}")
-"""Files of a report of an older version, which kept no list of them."""
+"""Files of a report of an older version, which did not write a list of them."""
 
 
 def write_files(run: Path, names: list[str], baseline: str | None) -> None:
-    """Keep the paths of the report's files below the run's folder, and the baseline that was saved with it."""
+    """Write the paths of the report's files, relative to the run's folder, and the baseline that was saved with it."""
     text = json.dumps({"files": names, "baseline": baseline}, indent=1) + "\n"
     (run / FOLDER / FILES).write_text(text, encoding="utf-8")
 
 
-def read_files(run: Path) -> dict[str, Any]:
-    """What `write_files` wrote: empty if the run has no report, and without `files` in a report of an older version."""
+def read_files(run: Path) -> JsonObject:
+    """Return what `write_files` wrote: empty without a report, and without `files` for a report of an older version."""
     return _read(run / FOLDER / FILES)
 
 
-def remove_files(run: Path, listed: dict[str, Any], kept: list[str]) -> None:
-    """Remove the files of the report that `listed` names, but not `kept`, and the folders that are then empty."""
+def remove_files(run: Path, listed: JsonObject, kept: list[str]) -> None:
+    """Remove the files of a report, and the folders that are then empty.
+
+    Args:
+        run: The run's folder. Paths outside it are ignored.
+        listed: As `read_files` returns it.
+        kept: Paths, relative to the run's folder, that are not removed.
+    """
     names = listed.get("files", OLDER)
     root = run.resolve()
     for name in names if isinstance(names, (list, tuple)) else ():
@@ -38,7 +45,12 @@ def remove_files(run: Path, listed: dict[str, Any], kept: list[str]) -> None:
 
 
 def remove_report(run: Path, model: str) -> None:
-    """Remove the report, the evaluation, the split and the baseline of a run that belong to another model than `model`."""
+    """Remove the report, the evaluation, the split and the baseline of a run if they belong to another model.
+
+    Args:
+        run: The run's folder.
+        model: Id of the model whose report stays.
+    """
     record, listed = _read(run / FOLDER / FIGURES), read_files(run)
     if not record or record.get("model") == model:
         return
@@ -52,7 +64,7 @@ def remove_report(run: Path, model: str) -> None:
             baselines.rmdir()
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> JsonObject:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

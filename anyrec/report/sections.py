@@ -1,147 +1,123 @@
-"""The report's sections: a study put in words, tables and pictures."""
+"""The sections of the report, as paragraphs, tables and figures."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from anyrec.data.item_facts import indicators
 from anyrec.evaluation import sampled
 from anyrec.evaluation.measure import EvaluationResult
-from anyrec.evaluation.statistics import Comparison, Interval
-from anyrec.report import figures
+from anyrec.report import figures, numbers
+from anyrec.report.collect import ReportData
 from anyrec.report.diagnostics import norms
-from anyrec.report.page import Block, Bullets, Gallery, Section, Table, Text
-
-if TYPE_CHECKING:
-    from anyrec.report.study import Study
+from anyrec.report.examples import Example, Item
+from anyrec.report.page import Block, Bullets, Card, Gallery, Picture, Profile, Section, Table, Text
+from anyrec.report.verdict import is_better, verdict
 
 LEVELS = {"problem": "Problem", "warning": "Warning", "note": "Note"}
-CORRELATIONS, SLICE_FIGURES = 12, 3
-FEW = 20
-"""Users below which a difference from popularity that is not significant says nothing about the model."""
+ACCURACY = ("ndcg", "recall", "precision", "hit_rate", "map", "mrr")
+MOST_CORRELATIONS, MOST_SLICE_FIGURES, MOST_ALIGNMENTS = 12, 3, 6
+LIST_METRICS = {
+    "coverage": "fraction of the catalogue that is in at least one list",
+    "gini": "0: all items equally often in lists; 1: one item only",
+    "popularity": "mean number of training users of a listed item",
+    "novelty": "mean self-information of a listed item, in bits",
+    "serendipity": "hits that popularity ranks lower",
+    "diversity": "mean distance of categories within a list; 1: no two items share one",
+    "calibration": "divergence of the list's categories from the user's; 0: same distribution",
+}
 
 
-def sections(study: Study, folder: Path) -> list[Section]:
+def sections(data: ReportData, folder: Path) -> list[Section]:
+    """Return the sections of the report that are not empty.
+
+    Args:
+        data: The contents of the report.
+        folder: The run's folder, for the commands that use the best baseline.
+    """
     made = [
-        _verdict(study, folder),
-        _comparison(study),
-        _repeats(study),
-        _training(study),
-        _slices(study),
-        _lists(study),
-        _features(study),
-        _vectors(study),
-        _examples(study),
-        _data(study),
-        _method(study),
+        _verdict(data, folder),
+        _comparison(data),
+        _repeats(data),
+        _training(data),
+        _slices(data),
+        _lists(data),
+        _features(data),
+        _embeddings(data),
+        _examples(data),
+        _findings(data),
+        _method(data),
     ]
     return [section for section in made if section.blocks]
 
 
-def verdict(study: Study) -> str:
-    """The first paragraph: how good, against what, and whether it is worth using. A baseline that is better comes first."""
-    mine = study.intervals[study.model.name][study.metric]
-    users = f"{mine.users:,} user{'s' if mine.users != 1 else ''}"
-    told = f"On held-out interactions of {users} the model reaches {study.metric} {_span(mine)}."
-    best, popular = study.best_baseline, study.compared.get("popularity")
-    if best is None:
-        return f"{told} No baseline was measured, so there is nothing to say whether that is good."
-    better = [name for name, gap in study.compared.items() if gap.significant and gap.difference < 0]
-    name = max(better, key=lambda one: study.baselines[one].mean(study.metric)) if better else best
-    gap = study.compared[name]
-    called = f"the best baseline, {name}," if name == best else name
-    reaches = f"{called} reaches {study.baselines[name].mean(study.metric):.4f}"
-    if better:
-        told += f" **A baseline is better: {reaches}** ({_gap(gap)})."
-    elif _better(gap):
-        return f"{told} That is better than every baseline: {reaches} ({_gap(gap)})."
-    elif name != "popularity":
-        told += f" **A baseline is as good: {reaches}**, and the difference could be chance ({_gap(gap)})."
-    if popular is None or _better(popular):
-        return told
-    value = study.baselines["popularity"].mean(study.metric)
-    figure = "" if better and name == "popularity" else f", which reaches {value:.4f} ({_gap(popular)})"
-    if mine.users < FEW:
-        return f"{told} **That is too few users to tell the model from popularity**{figure}."
-    return (
-        f"{told} **The model learned nothing about who likes what, as far as {users} can tell: it is no better than "
-        f"showing everybody the same popular items**{figure}."
-    )
-
-
-def _verdict(study: Study, folder: Path) -> Section:
-    blocks: list[Block] = [Text(verdict(study), strong=True)]
-    best = study.best_baseline
-    if best is not None and not _better(study.compared[best]):
+def _verdict(data: ReportData, folder: Path) -> Section:
+    blocks: list[Block] = [Text(verdict(data), strong=True)]
+    best = data.best_baseline
+    if best is not None and not is_better(data.compared[best]):
         place = folder / "baselines" / best
         use = f"python inference.py --model_path {place} --data people.json"
         train = f"python train.py --config {place / 'config.json'} --data <data>"
         blocks.append(Text(f"To use {best}: `{use}`; to train it as any model: `{train}`."))
-    recommender = study.recommender
+    recommender = data.recommender
     warnings = [note for note in recommender.notes if note.startswith("LEAK") or "future" in note or "unsure" in note]
     if recommender.config.evaluation.candidate_samples is not None:
         warnings.append(sampled(recommender.config.evaluation.candidate_samples))
     warnings += [
         f"{one.text} {one.advice}"
-        for one in study.findings
+        for one in data.findings
         if one.level == "problem" or (one.kind == "repeats" and one.level == "warning")
     ]
     if warnings:
-        blocks.append(Bullets([f"**Beware.** {line}" for line in dict.fromkeys(warnings)]))
+        blocks.append(Bullets([f"**Warning.** {line}" for line in dict.fromkeys(warnings)]))
     return Section("", blocks)
 
 
-def _comparison(study: Study) -> Section:
-    names = [study.model.name, *sorted(study.baselines, key=lambda name: -study.baselines[name].mean(study.metric))]
-    k = study.metric.split("@")[1]
-    metrics = [study.metric] + [f"{name}@{k}" for name in ("ndcg", "recall", "precision", "hit_rate", "map", "mrr")]
-    metrics = [name for name in dict.fromkeys([*metrics, "auc"]) if name in study.model.by_user]
+def _comparison(data: ReportData) -> Section:
+    results = {data.model.name: data.model, **data.baselines}
+    names = [data.model.name, *sorted(data.baselines, key=lambda name: -data.baselines[name].mean(data.metric))]
+    k = data.metric.split("@")[1]
+    metrics = [data.metric, *(f"{name}@{k}" for name in ACCURACY), "auc"]
+    metrics = [name for name in dict.fromkeys(metrics) if name in data.model.by_user]
     rows = []
     for name in names:
-        one = study.model if name == study.model.name else study.baselines[name]
-        cells = [f"{one.mean(metric):.4f}" for metric in metrics[1:]]
-        gap = study.compared.get(name)
-        against = ["", ""] if gap is None else [_signed(gap.difference), _p(gap.corrected)]
-        rows.append([name, _span(study.intervals[name][study.metric]), *against, *cells])
-    header = ["", f"{study.metric} [95%]", "model less it", "p (Holm)", *metrics[1:]]
-    spans = {name: study.intervals[name][study.metric] for name in names}
+        delta = data.compared.get(name)
+        compared = ["", ""] if delta is None else [f"{delta.difference:+.4f}", numbers.p_value(delta.corrected)]
+        cells = [f"{results[name].mean(metric):.4f}" for metric in metrics[1:]]
+        rows.append([name, numbers.interval(data.intervals[name][data.metric]), *compared, *cells])
+    header = ["", f"{data.metric} [95%]", "delta (model - baseline)", "p (Holm)", *metrics[1:]]
+    spans = {name: data.intervals[name][data.metric] for name in names}
     blocks: list[Block] = [
         Table(header, rows, "The model first, then the baselines, fitted on the same split.", marked=[0]),
-        figures.bars(spans, study.model.name, study.metric, None),
+        figures.bars(spans, data.model.name, data.metric),
     ]
-    others = sorted({int(name.split("@")[1]) for name in study.model.by_user if name.startswith("ndcg@")})
-    if len(others) > 1:
-        table = [[f"@{k}", *(f"{study.model.mean(f'{name}@{k}'):.4f}" for name in _ACCURACY)] for k in others]
-        blocks.append(Table(["model", *_ACCURACY], table, "The model at every cut-off."))
-    notes = [*study.notes, *_information(study)]
-    return Section("Against the baselines", [*blocks, *[Text(note) for note in notes]])
+    cutoffs = sorted({int(name.split("@")[1]) for name in data.model.by_user if name.startswith("ndcg@")})
+    if len(cutoffs) > 1:
+        table = [[f"@{k}", *(f"{data.model.mean(f'{name}@{k}'):.4f}" for name in ACCURACY)] for k in cutoffs]
+        blocks.append(Table(["model", *ACCURACY], table, "The model at each cut-off."))
+    return Section("Comparison with baselines", [*blocks, *map(Text, [*data.notes, *_inputs_at_test(data)])])
 
 
-def _information(study: Study) -> list[str]:
-    """Which models read the validation interactions at test time, and which know the training interactions alone."""
-    model = study.recommender.model
-    if study.part != "test" or model.refitted or not len(model.required_learning().split.validation):
+def _inputs_at_test(data: ReportData) -> list[str]:
+    """State which models read the validation interactions at test time, if the models differ in this."""
+    model = data.recommender.model
+    if data.part != "test" or model.refitted or not len(model.required_learning().split.validation):
         return []
-    models = {study.model.name: model, **study.fitted}
+    models = {data.model.name: model, **data.fitted}
     reading = [name for name, one in models.items() if one.reads_history]
     others = [name for name in models if name not in reading]
     if not reading or not others:
         return []
     return [
-        f"At test time {', '.join(reading)} also read what each user did in the validation part, as they would in service. "
-        f"{', '.join(others)} cannot: they know the training interactions alone, which puts them at a disadvantage."
+        f"At test time {', '.join(reading)} also read the validation interactions of each user, as they would in "
+        f"service. {', '.join(others)} use the training interactions only, which is a disadvantage in this comparison."
     ]
 
 
-_ACCURACY = ("ndcg", "recall", "precision", "hit_rate", "map", "mrr")
-
-
-def _repeats(study: Study) -> Section:
-    """Metrics over items that users had before and over the others, apart."""
-    found = study.repeats
+def _repeats(data: ReportData) -> Section:
+    found = data.repeats
     if found is None:
         return Section("")
     rule = {
@@ -151,8 +127,8 @@ def _repeats(study: Study) -> Section:
     }[found.rule]
     blocks: list[Block] = [
         Text(
-            f"{found.repeated:,} of the {found.pairs:,} held-out pairs ({found.share:.1%}) are items that the user had before. "
-            f"Served lists leave out seen items; {rule} (evaluation.repeats={found.rule})."
+            f"{found.repeated:,} of the {found.pairs:,} held-out pairs ({found.share:.1%}) are items that the user had "
+            f"before. Served lists leave out seen items; {rule} (evaluation.repeats={found.rule})."
         )
     ]
     header = ["", "without seen items: all pairs", "new pairs"]
@@ -167,195 +143,181 @@ def _repeats(study: Study) -> Section:
     blocks.append(Table(header, rows, f"{found.metric} of new and of repeated pairs.", marked=[0]))
     if found.material and found.rule != "include_seen":
         advice = (
-            "Where users take the same items again, lists without seen items cannot show what many of them take next. To serve "
-            "seen items: exclude_seen=False (--include-seen), measured with evaluation.repeats=include_seen."
+            "If users take the same items again, lists without seen items cannot contain these items. To serve seen "
+            "items: exclude_seen=False (--include-seen), measured with evaluation.repeats=include_seen."
         )
         blocks.append(Text(advice))
-    return Section("Items that users had before", blocks)
+    return Section("Repeated items", blocks)
 
 
-def _training(study: Study) -> Section:
-    recommender = study.recommender
-    history = recommender.result.history if recommender.result else []
+def _training(data: ReportData) -> Section:
+    recommender, result = data.recommender, data.recommender.result
     blocks: list[Block] = []
-    if history:
-        seconds = sum(entry["seconds"] for entry in history)
-        best = recommender.result.best_epoch if recommender.result else len(history)
-        blocks.append(Text(f"{len(history)} epochs in {_time(seconds)}; the weights are those of epoch {best}."))
-        blocks.append(figures.curves(history, recommender.config.training.metric))
-    blocks.append(figures.latency(study.milliseconds))
-    return Section("Training and answering", [*blocks, Bullets(recommender.describe())])
+    if result is not None and result.history:
+        seconds = sum(entry["seconds"] for entry in result.history)
+        text = f"{len(result.history)} epochs in {numbers.duration(seconds)}; the weights are those of epoch "
+        blocks.append(Text(f"{text}{result.best_epoch}."))
+        blocks.append(figures.curves(result.history, recommender.config.training.metric))
+    blocks.append(figures.latency(data.milliseconds))
+    return Section("Training and latency", [*blocks, Bullets(recommender.describe())])
 
 
-def _slices(study: Study) -> Section:
-    blocks: list[Block] = []
-    names = [study.model.name] + ([study.best_baseline] if study.best_baseline else [])
-    kinds = list(dict.fromkeys(one.kind for one in study.slices))
+def _slices(data: ReportData) -> Section:
+    pictures: list[Block] = []
+    tables: list[Block] = []
+    names = [data.model.name] + ([data.best_baseline] if data.best_baseline else [])
+    kinds = list(dict.fromkeys(one.kind for one in data.slices))
     for place, kind in enumerate(kinds):
-        chosen = [one for one in study.slices if one.kind == kind]
+        chosen = [one for one in data.slices if one.kind == kind]
         if len(chosen) < 2 and "interactions" not in kind:
             continue
         rows = [
-            [one.name, f"{one.users:,}", f"{one.targets:,}", *(_span(one.figures.get(name), 3) for name in names)]
+            [
+                one.name,
+                f"{one.users:,}",
+                f"{one.targets:,}",
+                *(numbers.interval(one.figures.get(name), 3) for name in names),
+            ]
             for one in chosen
         ]
-        if place < SLICE_FIGURES and len(chosen) > 1:
+        if place < MOST_SLICE_FIGURES and len(chosen) > 1:
             values = {name: [one.figures.get(name) for one in chosen] for name in names}
             labels, counts = [one.name for one in chosen], [one.users for one in chosen]
-            blocks.append(figures.slice_bars(kind, labels, values, counts, study.metric, f"slice_{place}"))
-        header = ["", "users", "held out", *names]
-        blocks.append(Table(header, rows, f"{study.metric} of {kind} [95%]"))
-    pictures = [block for block in blocks if isinstance(block, figures.Picture)]
-    tables = [block for block in blocks if not isinstance(block, figures.Picture)]
-    return Section("Who is served well", [*pictures, *tables])
+            pictures.append(figures.slice_bars(kind, labels, values, counts, data.metric, f"slice_{place}"))
+        header = ["frequency bucket" if "interactions" in kind else "", "users", "held-out items", *names]
+        tables.append(Table(header, rows, f"{data.metric} of {kind} [95%]"))
+    return Section("Groups of users and items", [*pictures, *tables])
 
 
-def _lists(study: Study) -> Section:
-    k = study.metric.split("@")[1]
-    told = {
-        "coverage": "share of the catalogue that is shown to anybody",
-        "gini": "0: all items shown alike; 1: one item only",
-        "popularity": "mean number of users who had an item shown",
-        "novelty": "bits of surprise in an item shown",
-        "serendipity": "hits that popularity would not have shown",
-        "diversity": "difference in kind within a list; 1 is none alike",
-        "calibration": "divergence of the list's mix of kinds from the user's; 0 is the same",
-    }
-    models = {study.model.name: study.model} | (
-        {study.best_baseline: study.baselines[study.best_baseline]} if study.best_baseline else {}
-    )
-    if "popularity" in study.baselines:
-        models["popularity"] = study.baselines["popularity"]
-    names = [name for name in told if f"{name}@{k}" in study.model.means()]
-    rows = [[f"{name}@{k}", *(_figure(one, f"{name}@{k}") for one in models.values()), told[name]] for name in names]
-    counts = study.catalogue.counts
-    shown = {name: _shown(one, int(k), len(counts)) for name, one in models.items() if name != "popularity"}
-    return Section(
-        "What the lists are like",
-        [Table(["", *models, "what it is"], rows, prose=True), figures.exposure(counts, shown, int(k))],
-    )
+def _lists(data: ReportData) -> Section:
+    k = data.metric.split("@")[1]
+    models = {data.model.name: data.model}
+    for name in (data.best_baseline, "popularity"):
+        if name is not None and name in data.baselines:
+            models[name] = data.baselines[name]
+    defined = data.model.means()
+    rows = [
+        [f"{name}@{k}", *(_mean(one, f"{name}@{k}") for one in models.values()), meaning]
+        for name, meaning in LIST_METRICS.items()
+        if f"{name}@{k}" in defined
+    ]
+    counts = data.catalogue.counts
+    shown = {name: _times_shown(one, int(k), len(counts)) for name, one in models.items() if name != "popularity"}
+    table = Table(["", *models, "definition"], rows, prose=True)
+    return Section("Properties of the lists", [table, figures.exposure(counts, shown, int(k))])
 
 
-def _features(study: Study) -> Section:
+def _features(data: ReportData) -> Section:
     blocks: list[Block] = []
-    if study.worth:
-        order = sorted(study.worth, key=lambda name: -study.worth[name].difference)
+    importance = data.feature_importance
+    if importance:
+        order = sorted(importance, key=lambda name: -importance[name].difference)
         rows = [
-            [name, f"{_signed(one.difference)} [{one.low:+.4f}, {one.high:+.4f}]", _p(one.corrected)]
-            for name, one in ((name, study.worth[name]) for name in order)
+            [name, numbers.difference(importance[name]), numbers.p_value(importance[name].corrected)] for name in order
         ]
-        blocks.append(figures.worth_bars(study.worth, study.metric))
-        blocks.append(
-            Table(["feature", f"{study.metric} lost without it [95%]", "p (Holm)"], rows, "Each feature, masked.")
-        )
-    strong = [one for one in study.correlations if one.corrected < 0.05][:CORRELATIONS]
-    if strong:
-        rows = [[one.feature, f"{one.r:+.2f}", _p(one.corrected), f"{one.n:,}"] for one in strong]
+        blocks.append(figures.importance_bars(importance, data.metric))
+        header = ["feature", f"{data.metric} lost without it [95%]", "p (Holm)"]
+        blocks.append(Table(header, rows, "Each feature is masked for all users and items."))
+    significant = [one for one in data.diagnostics.correlations if one.corrected < 0.05][:MOST_CORRELATIONS]
+    if significant:
+        rows = [[one.feature, f"{one.r:+.2f}", numbers.p_value(one.corrected), f"{one.n:,}"] for one in significant]
         caption = (
-            "Features that go with the scores (Pearson r, corrected for all that were tried): an item's with its mean score, "
-            "a user's with how popular the items in their list are."
+            "Features that correlate with the scores (Pearson r, Holm-corrected over all tests): of an item, with its "
+            "mean score; of a user, with the popularity of the items in the user's list."
         )
         blocks.append(Table(["feature", "r", "p (Holm)", "records"], rows, caption))
-    return Section("What each feature is worth", blocks)
+    return Section("Feature importance", blocks)
 
 
-def _vectors(study: Study) -> Section:
-    if not study.embeddings:
+def _embeddings(data: ReportData) -> Section:
+    found = data.diagnostics
+    if not found.embeddings:
         return Section("")
-    recommender, blocks = study.recommender, []
-    for side, found in study.embeddings.items():
-        length = norms(found)
-        blocks.append(
-            f"Length of {side} vectors: {length['mean']:.2f} on average, {length['5%']:.2f} to {length['95%']:.2f} for nine in ten."
+    lines = []
+    for side, vectors in found.embeddings.items():
+        length = norms(vectors)
+        lines.append(
+            f"Norms of {side} embeddings: mean {length['mean']:.2f}, 5% quantile {length['5%']:.2f}, 95% quantile "
+            f"{length['95%']:.2f}."
         )
-    if study.cohesion is not None:
-        near, anyone = study.cohesion
-        blocks.append(
-            f"Of an item's ten nearest neighbours {near:.0%} share its {_plain(study.category)}; of items taken at random {anyone:.0%}."
+    if found.cohesion is not None:
+        near, overall = found.cohesion
+        category = (data.category or "").split(".", 1)[-1]
+        lines.append(
+            f"{near:.0%} of the ten nearest neighbours of an item share its {category}; {overall:.0%} of random pairs "
+            "of items do."
         )
-    for one in study.alignment[:6]:
-        blocks.append(f"Cosine of two that share `{one.feature}`: {one.same:.2f}; of any two: {one.any:.2f}.")
-    items = study.embeddings["item"]
+    lines += [
+        f"Mean cosine of two embeddings with the same `{one.feature}`: {one.same:.2f}; of any two: {one.any:.2f}."
+        for one in found.alignment[:MOST_ALIGNMENTS]
+    ]
+    return Section("Embeddings", [_map(data), Bullets(lines)])
+
+
+def _map(data: ReportData) -> Picture:
+    """Draw the item embeddings, coloured by the most frequent categories."""
+    items = data.diagnostics.embeddings["item"]
     kinds, names = np.full(len(items.rows), "", object), []
-    if study.category is not None:
-        matrix, values = indicators(recommender.dataset, "item", study.category)
+    if data.category is not None:
+        matrix, values = indicators(data.recommender.dataset, "item", data.category)
         names = values[: len(figures.KINDS)]
-        for place in reversed(range(len(names))):  # an item of several kinds takes the commonest colour
+        for place in reversed(range(len(names))):  # an item with several categories has the most frequent one's colour
             kinds[matrix[items.rows][:, place].toarray().ravel() > 0] = names[place]
-    return Section(
-        "What the model has learned", [figures.embedding_map(items.vectors, list(kinds), names), Bullets(blocks)]
-    )
+    return figures.embedding_map(items.vectors, list(kinds), names)
 
 
-def _examples(study: Study) -> Section:
-    if not study.examples:
+def _examples(data: ReportData) -> Section:
+    if not data.examples:
         return Section("")
-    return Section("What people would see", [Gallery(study.examples)])
+    return Section("Example recommendations", [Gallery([_profile(one) for one in data.examples])])
 
 
-def _data(study: Study) -> Section:
-    lines = [f"**{LEVELS[one.level]}.** {one.text} {one.advice}" for one in study.findings]
-    lines += [f"**Note.** {note}" for note in study.recommender.notes if not note.startswith("LEAK")]
-    return Section("The data", [Bullets(lines)] if lines else [])
+def _profile(one: Example) -> Profile:
+    notes = [("Held-out items", "; ".join(one.held_out))]
+    if one.category_overlap is not None:
+        notes.append(("", f"{one.category_overlap:.0%} of the recommended items share a category with the history."))
+    lists = [
+        ("History, latest first", [_card(item) for item in one.history]),
+        ("Recommended", [_card(item) for item in one.recommended]),
+    ]
+    return Profile(one.user, lists, notes)
 
 
-def _method(study: Study) -> Section:
-    config = study.recommender.config
-    split = study.recommender.model.required_learning().split
+def _card(item: Item) -> Card:
+    return Card(item.title, item.about, item.picture, ["hit"] if item.hit else [], marked=item.hit)
+
+
+def _findings(data: ReportData) -> Section:
+    lines = [f"**{LEVELS[one.level]}.** {one.text} {one.advice}" for one in data.findings]
+    lines += [f"**Note.** {note}" for note in data.recommender.notes if not note.startswith("LEAK")]
+    return Section("Data checks", [Bullets(lines)] if lines else [])
+
+
+def _method(data: ReportData) -> Section:
+    config, ranking = data.recommender.config, data.model.ranking
+    split = data.recommender.model.required_learning().split
     among = "all items" if config.evaluation.candidates == "all" else "all items that occur in an interaction"
-    among = (
-        among
-        if config.evaluation.candidate_samples is None
-        else f"{config.evaluation.candidate_samples:,} random items (sampled: not comparable)"
-    )
-    known = "training and validation" if study.part == "test" else "training"
+    if config.evaluation.candidate_samples is not None:
+        among = f"{config.evaluation.candidate_samples:,} random items (sampled: not comparable)"
+    earlier = "training and validation" if data.part == "test" else "training"
+    without = f" except the user's items in {earlier}" if config.evaluation.repeats != "include_seen" else ""
     lines = [
         f"Split `{split.name}`: {len(split.train):,} interactions to train, {len(split.validation):,} to validate, "
-        f"{len(split.test):,} to test; saved as split.parquet, and followed by every model here.",
-        f"Each held-out item was ranked among {among}"
-        + (f" without what the same user had in {known}" if config.evaluation.repeats != "include_seen" else "")
-        + "; an equal score counts half a place.",
-        "Intervals and p are of paired bootstrap samples of users (2,000 at least); p is corrected by Holm over the baselines "
-        "(or features).",
-        f"{len(study.model.ranking.targets):,} held-out items of {len(study.model.ranking.users):,} users; seed {config.seed}.",
-        "Seconds: " + ", ".join(f"{name} {value:.1f}" for name, value in study.seconds.items()) + ".",
+        f"{len(split.test):,} to test; saved as split.parquet and used by every model in this report.",
+        f"Each held-out item was ranked among {among}{without}; an equal score counts half a place.",
+        "Intervals and p are computed from 2,000 paired bootstrap samples of users; p is corrected by Holm over the "
+        "baselines (or features).",
+        f"{len(ranking.targets):,} held-out items of {len(ranking.users):,} users; seed {config.seed}.",
+        "Seconds: " + ", ".join(f"{name} {value:.1f}" for name, value in data.seconds.items()) + ".",
     ]
-    return Section("How it was measured", [Bullets(lines)])
+    return Section("Method", [Bullets(lines)])
 
 
-def _shown(one: EvaluationResult, k: int, items: int) -> np.ndarray:
+def _times_shown(one: EvaluationResult, k: int, items: int) -> np.ndarray:
+    """Return (items,) number of lists that each item is in."""
     lists = one.ranking.lists[:, :k]
     return np.bincount(lists[lists >= 0], minlength=items)
 
 
-def _figure(one: EvaluationResult, metric: str) -> str:
+def _mean(one: EvaluationResult, metric: str) -> str:
     return f"{one.mean(metric):.3f}" if metric in one.by_user or metric in one.overall else ""
-
-
-def _better(gap: Comparison) -> bool:
-    return gap.significant and gap.difference > 0
-
-
-def _span(one: Interval | None, digits: int = 4) -> str:
-    return "" if one is None else f"{one.mean:.{digits}f} [{one.low:.{digits}f}, {one.high:.{digits}f}]"
-
-
-def _gap(gap: Comparison) -> str:
-    return f"difference {_signed(gap.difference)}, 95% interval {gap.low:+.4f} to {gap.high:+.4f}, {_p(gap.corrected, True)}"
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.4f}"
-
-
-def _p(value: float, named: bool = False) -> str:
-    told = f"{value:.3f}" if value >= 0.001 else "< 0.001"
-    return told if not named else f"p = {told}" if value >= 0.001 else f"p {told}"
-
-
-def _plain(name: str | None) -> str:
-    return (name or "").split(".", 1)[-1]
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

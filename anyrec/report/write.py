@@ -1,4 +1,4 @@
-"""Write the report of a model into its run's folder: pages, figures, the split and each user's figures."""
+"""Write the report of a model into its run's folder: pages, figures, the split, and the metrics of each user."""
 
 from __future__ import annotations
 
@@ -6,76 +6,85 @@ import json
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from anyrec.core.files import atomic_files
 from anyrec.data.split import save_split
+from anyrec.report.collect import ReportData
 from anyrec.report.page import write_page
 from anyrec.report.record import FIGURES, FILES, FOLDER, REPORT, USERS, read_files, remove_files, write_files
 from anyrec.report.sections import sections
-from anyrec.report.study import Study
 from anyrec.storage.model_directory import save_model
 from anyrec.storage.parts import ModelParts
 
 
-def write_report(found: Study, folder: Path, model: str | None = None) -> Path:
-    """Write report.md, report.html, figures/, the split and evaluation/ with each user's figures, all as one unit.
+def write_report(data: ReportData, folder: Path, model: str | None = None) -> Path:
+    """Write report.html, report.md, figures/, the split and evaluation/ as one unit; save the best baseline.
 
     Args:
-        found: What was measured.
+        data: The contents of the report.
         folder: The run's folder. Files of its last report that the new one does not have are removed.
-        model: `anyrec.storage.model_directory.model_id` of the measured model, kept in evaluation.json so that readers can refuse another model's.
+        model: `anyrec.storage.model_directory.model_id` of the evaluated model. It is written into evaluation.json,
+            so that readers can reject the evaluation of another model.
 
     Returns:
         The path of report.html.
+
+    Raises:
+        OutputError: If a file cannot be written, or another process is writing the report.
     """
     started = time.perf_counter()
-    recommender, best, last = found.recommender, found.best_baseline, read_files(folder)
+    recommender, best, last = data.recommender, data.best_baseline, read_files(folder)
     if best is not None:
-        save_model(ModelParts(found.fitted[best]), folder / "baselines" / best)
-    found.seconds["saving"] = time.perf_counter() - started
+        save_model(ModelParts(data.fitted[best]), folder / "baselines" / best)
+    data.seconds["saving"] = time.perf_counter() - started
     with atomic_files(folder, REPORT) as new:
         learning = recommender.model.required_learning()
         save_split(learning.split, learning.dataset, new)
-        write_page(f"{recommender.config.name}: how good is it?", sections(found, folder), new)
+        write_page(f"{recommender.config.name}: evaluation report", sections(data, folder), new)
         names = [path.relative_to(new).as_posix() for path in sorted(new.rglob("*")) if path.is_file()]
-        save_figures(found, new / FOLDER, model)
+        save_figures(data, new / FOLDER, model)
         names += [f"{FOLDER}/{USERS}", f"{FOLDER}/{FILES}"]
         write_files(new, names, best)
     remove_files(folder, last, names)
     return folder / "report.html"
 
 
-def save_figures(found: Study, folder: Path, model: str | None = None) -> None:
-    """users.parquet: one row a tested user, `model.metric` columns; evaluation.json: means, split, comparisons.
+def save_figures(data: ReportData, folder: Path, model: str | None = None) -> None:
+    """Write users.parquet and evaluation.json; both contain the id of the model.
 
-    Both carry the id of the model.
+    users.parquet has one row per evaluated user and columns `model.METRIC` and `BASELINE.METRIC` (the main metric).
+    evaluation.json has the means, the comparisons and the options of the evaluation.
+
+    Args:
+        data: The contents of the report.
+        folder: The folder; it is created if it is missing.
+        model: Id of the model.
     """
-    ids = found.recommender.dataset.ids("user").take(pa.array(found.model.ranking.users))
-    columns: dict[str, Any] = {"user_id": ids}
-    for name, one in {"model": found.model, **found.baselines}.items():
-        kept = one.by_user if name == "model" else {found.metric: one.by_user[found.metric]}
+    ids = data.recommender.dataset.ids("user").take(pa.array(data.model.ranking.users))
+    columns: dict[str, pa.Array] = {"user_id": ids}
+    for name, one in {"model": data.model, **data.baselines}.items():
+        kept = one.by_user if name == "model" else {data.metric: one.by_user[data.metric]}
         columns |= {f"{name}.{metric}": pa.array(values) for metric, values in kept.items()}
-    split = found.recommender.model.required_learning().split
+    split = data.recommender.model.required_learning().split
     folder.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table(columns).replace_schema_metadata({"model": model or ""}), folder / USERS)
     summary = {
-        "name": found.model.name,
-        "part": found.part,
-        "metric": found.metric,
+        "name": data.model.name,
+        "part": data.part,
+        "metric": data.metric,
         "split": split.name,
-        "candidates": found.recommender.config.evaluation.candidates,
-        "candidate_samples": found.recommender.config.evaluation.candidate_samples,
-        "repeats": found.recommender.config.evaluation.repeats,
-        "repeated_targets": None if found.repeats is None else found.repeats.as_dict(),
-        "users": len(found.model.ranking.users),
-        "metrics": {name: one.means() for name, one in {"model": found.model, **found.baselines}.items()},
-        "compared": {name: asdict(one) for name, one in found.compared.items()},
-        "worth": {name: asdict(one) for name, one in found.worth.items()},
-        "seconds": found.seconds,
+        "candidates": data.recommender.config.evaluation.candidates,
+        "candidate_samples": data.recommender.config.evaluation.candidate_samples,
+        "repeats": data.recommender.config.evaluation.repeats,
+        "repeated_targets": None if data.repeats is None else data.repeats.as_dict(),
+        "users": len(data.model.ranking.users),
+        "metrics": {name: one.means() for name, one in {"model": data.model, **data.baselines}.items()},
+        "compared": {name: asdict(one) for name, one in data.compared.items()},
+        "feature_importance": {name: asdict(one) for name, one in data.feature_importance.items()},
+        "seconds": data.seconds,
         "model": model,
     }
     (folder / FIGURES).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")

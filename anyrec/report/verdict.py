@@ -1,0 +1,48 @@
+"""The first paragraph of the report: how good the model is, and whether a baseline is as good."""
+
+from __future__ import annotations
+
+from anyrec.evaluation.statistics import Comparison
+from anyrec.report import numbers
+from anyrec.report.collect import ReportData
+
+FEW = 20
+"""Number of users below which a difference from popularity that is not significant is no evidence about the model."""
+
+
+def verdict(data: ReportData) -> str:
+    """Return the first paragraph of the report, with **bold** parts; a baseline that is better comes first."""
+    mine = data.intervals[data.model.name][data.metric]
+    users = f"{mine.users:,} user{'s' if mine.users != 1 else ''}"
+    text = f"On held-out interactions of {users} the model reaches {data.metric} {numbers.interval(mine)}."
+    best, popular = data.best_baseline, data.compared.get("popularity")
+    if best is None:
+        return f"{text} No baseline was measured, so there is nothing to say whether that is good."
+    better = [name for name, delta in data.compared.items() if delta.significant and delta.difference < 0]
+    name = max(better, key=lambda one: data.baselines[one].mean(data.metric)) if better else best
+    delta = data.compared[name]
+    subject = f"the best baseline, {name}," if name == best else name
+    reaches = f"{subject} reaches {data.baselines[name].mean(data.metric):.4f}"
+    if better:
+        text += f" **A baseline is better: {reaches}** ({numbers.comparison(delta)})."
+    elif is_better(delta):
+        return f"{text} That is better than every baseline: {reaches} ({numbers.comparison(delta)})."
+    elif name != "popularity":
+        text += (
+            f" **A baseline is as good: {reaches}**, and the difference could be chance ({numbers.comparison(delta)})."
+        )
+    if popular is None or is_better(popular):
+        return text
+    value = data.baselines["popularity"].mean(data.metric)
+    figure = "" if better and name == "popularity" else f", which reaches {value:.4f} ({numbers.comparison(popular)})"
+    if mine.users < FEW:
+        return f"{text} **That is too few users to tell the model from popularity**{figure}."
+    return (
+        f"{text} **The model learned nothing about who likes what, as far as {users} can tell: it is no better than "
+        f"showing everybody the same popular items**{figure}."
+    )
+
+
+def is_better(delta: Comparison) -> bool:
+    """Whether the model is significantly better than the baseline of a comparison (model - baseline)."""
+    return delta.significant and delta.difference > 0
