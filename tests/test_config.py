@@ -1,4 +1,4 @@
-"""A config is checked completely before anything is trained, and its published schema accepts what the program accepts."""
+"""A config is checked completely before training, and its published schema accepts what the program accepts."""
 
 import datetime as dt
 import json

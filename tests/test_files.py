@@ -1,4 +1,4 @@
-"""Files and folders are written completely or not at all, whatever stops the writer; an output that cannot be written is a fault."""
+"""Files and folders are written completely or not at all, and an output that cannot be written is a fault."""
 
 from __future__ import annotations
 
@@ -249,7 +249,10 @@ def test_a_device_or_a_pipe_is_written_to_and_never_replaced(tmp_path):
         path.write_text("through the pipe")
     reader.join()
     assert got == ["through the pipe"] and pipe.is_fifo()
-    program = "from pathlib import Path; from anyrec.core.files import atomic_write\nwith atomic_write(Path('/dev/stdout')) as p: p.write_text('here')"
+    program = (
+        "from pathlib import Path; from anyrec.core.files import atomic_write\n"
+        "with atomic_write(Path('/dev/stdout')) as p: p.write_text('here')"
+    )
     with (tmp_path / "out.txt").open("w") as out:
         subprocess.run([sys.executable, "-c", program], stdout=out, check=True)
     assert (tmp_path / "out.txt").read_text() == "here"

@@ -223,7 +223,9 @@ def test_plugins_can_be_switched_off(tmp_path, monkeypatch):
 def test_classes_without_a_type_and_private_classes_are_not_components(tmp_path):
     (tmp_path / "some.py").write_text(
         LENGTH
-        + "\nclass Base(Encoder):\n    pass\n\nclass _Hidden(Length):\n    type = 'hidden'\n\nclass Longer(Length):\n    type = 'longer'\n"
+        + "\nclass Base(Encoder):\n    pass\n"
+        + "\nclass _Hidden(Length):\n    type = 'hidden'\n"
+        + "\nclass Longer(Length):\n    type = 'longer'\n"
     )
     assert [(p.type, p.group) for p in read_folder(tmp_path).plugins] == [("length", "text"), ("longer", "text")]
 

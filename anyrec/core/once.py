@@ -12,8 +12,8 @@ T = TypeVar("T")
 class Once(Generic[T]):
     """A table of values by key, each computed at most once.
 
-    A value may be computed from others of the same table. Threads that ask for a value that another thread is computing wait
-    for it. A computation that raises leaves nothing, so the next call tries again.
+    A value may be computed from others of the same table. Threads that ask for a value that another thread is computing
+    wait for it. A computation that raises leaves nothing, so the next call tries again.
     """
 
     def __init__(self, values: Mapping[Any, T] | None = None):

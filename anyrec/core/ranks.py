@@ -12,8 +12,8 @@ TARGETS_AT_A_TIME = 1024
 def ranks_of(scores: Tensor, rows: Tensor, wanted: Tensor) -> Tensor:
     """Return the rank of single scores among those of their row.
 
-    The rank is 1 + the number of greater scores + half the number of other equal scores. A model that gives all items one score
-    then gets the rank of chance, whatever the order of the items.
+    The rank is 1 + the number of greater scores + half the number of other equal scores. A model that gives all items
+    one score then gets the rank of chance, whatever the order of the items.
 
     Args:
         scores: (batch, items).
@@ -31,8 +31,8 @@ def ranks_of(scores: Tensor, rows: Tensor, wanted: Tensor) -> Tensor:
 def _count_row_by_row(scores: Tensor, rows: Tensor, wanted: Tensor) -> Tensor:
     """Return (2, targets): how many scores of the row are greater than the wanted one, and equal to it.
 
-    On a CPU NumPy counts one target at a time, which takes from a third to less than a hundredth of the time of `_count_in_bulk`
-    for 1 to 128 targets a user and 3,700 to 100,000 items.
+    On a CPU NumPy counts one target at a time, which takes from a third to less than a hundredth of the time of
+    `_count_in_bulk` for 1 to 128 targets a user and 3,700 to 100,000 items.
     """
     lines = scores.numpy()
     pairs = zip(rows.tolist(), wanted.numpy(), strict=True)

@@ -63,7 +63,7 @@ class LabelledObjective(TrainingObjective):
 
 
 def _check(data: TrainingData, config: Config, losses: tuple[str, ...] | None) -> None:
-    """Check that the config and the data fit. losses: the losses that the sampler can be combined with; None for all."""
+    """Check that the config and the data fit. losses: those that the sampler can be combined with; None for all."""
     name = f"negatives.type={config.negatives.type}"
     other = "a sampler that draws negatives"
     if losses is not None and config.loss.type not in losses:

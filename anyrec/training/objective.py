@@ -61,8 +61,8 @@ class TrainingObjective:
     def loss(self, batch: Batch) -> Tensor:
         """Compute the mean of weight * loss over a batch, plus the losses of heads and the penalties of fusions.
 
-        Weights have mean 1 over the whole training set. A `Loss` divides by the batch's sum of weights, so the result is
-        multiplied by the batch's mean weight. A batch of light positives then changes the model less, and with one
+        Weights have mean 1 over the whole training set. A `Loss` divides by the batch's sum of weights, so the result
+        is multiplied by the batch's mean weight. A batch of light positives then changes the model less, and with one
         positive in each step weights have the same effect as with many.
 
         Args:
@@ -90,7 +90,7 @@ class TrainingObjective:
 
     @property
     def uses_own_threads(self) -> bool:
-        """True if nearly all of a step runs in our own thread pool: histories of users, ids of items, and a blockwise loss."""
+        """True if nearly all of a step runs in our own threads: histories of users, ids of items, a blockwise loss."""
         model, histories = self.model, self.model.user.histories
         return (
             self._is_blockwise()

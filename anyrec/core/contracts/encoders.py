@@ -93,8 +93,8 @@ class Encoder(nn.Module):
             is the name of the group.
         joint: True if `prepare` returns vectors of a space that also holds texts, as with CLIP; `embed_texts` then
             embeds texts in this space.
-        untrained: True if `prepare` returns vectors without `fit`, training or files of weights. Search compares items by such an
-            encoder if the model reads them by none of its own.
+        untrained: True if `prepare` returns vectors without `fit`, training or files of weights. Search compares items
+            by such an encoder if the model reads them by none of its own.
         params: The options.
         output_dim: Dimension of the vectors that `forward` returns.
         input_dim: Last dimension of the prepared values if they are a float tensor, set before `build`; else None.
