@@ -15,6 +15,7 @@ vector_order     near vectors at near addresses
 item_index       an index of item ids, as one folder
 choose           the cheapest index that reaches a recall
 model_index      the index of a model's items
+similar          items similar to given items
 indexes/         backends: exact, faiss, annoy, usearch, qdrant
 semantic/        items by a text or an image
 """

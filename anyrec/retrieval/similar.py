@@ -38,6 +38,7 @@ def similar(model: FittedModel, items: Sequence[Any] | pa.Array, k: int) -> pa.T
 
 
 def _cosine_index(model: FittedModel) -> Index:
+    """An exact index of the items' vectors by cosine."""
     vectors = model.embeddings("item")
     index = model.registry.get("index", "exact")(vectors.shape[1], "cosine")
     index.build(vectors)
@@ -45,7 +46,15 @@ def _cosine_index(model: FittedModel) -> Index:
 
 
 def _as_table(model: FittedModel, rows: np.ndarray, places: np.ndarray, scores: np.ndarray, k: int) -> pa.Table:
-    """rows: (queries,); places, scores: (queries, at least k) items, best first."""
+    """Return the table of `similar`.
+
+    Args:
+        model: The model that knows the items.
+        rows: (queries,) rows of the given items.
+        places: (queries, at least k) rows of the items found, best first.
+        scores: Their scores, same shape.
+        k: Items for each query.
+    """
     k = min(k, len(model.dataset.items) - 1)
     ids = model.dataset.ids("item")
     return pa.table(
