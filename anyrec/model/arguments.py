@@ -1,4 +1,4 @@
-"""Checks of the arguments of the Python interface: each says what was found and what to give instead."""
+"""Checks of the arguments of the Python interface. Each error says what was found and what to give instead."""
 
 from __future__ import annotations
 
@@ -6,31 +6,46 @@ import logging
 import math
 from collections.abc import Iterable, Sequence
 from numbers import Integral
-from typing import Any
+from typing import SupportsIndex, SupportsInt
 
 from anyrec.core.errors import DataError, Fault, InputError, did_you_mean
+from anyrec.core.types import JsonObject
 from anyrec.core.values import is_unicode, show
 from anyrec.data.dataset import Dataset
+from anyrec.model.records import Records
 
 MOMENTS = (-62_135_596_800_000_000, 253_402_300_799_999_999)
-"""Microseconds since 1970 of the years 1 and 9999, the bounds of what a time can be."""
+"""The first moment of year 1 and the last of year 9999, in microseconds since 1970: the bounds of a timestamp."""
 
 
-def checked_k(k: Any, most: int = 2**62) -> int:
-    """The number of items to list, `most` if it is larger. Raises InputError unless it is a whole number of at least 1."""
-    try:
-        whole = not isinstance(k, bool) and int(k) == k
-    except (TypeError, ValueError, OverflowError):
-        whole = False
-    if not whole or k < 1:
-        raise InputError(
-            Fault("k", f"expected a whole number of at least 1; found {show(k)}.", "Give 10, say.", "option")
-        )
-    return min(int(k), most)
+def checked_k(k: object, most: int = 2**62) -> int:
+    """Check a number of items to list.
+
+    Args:
+        k: The argument.
+        most: Returned if `k` is larger.
+
+    Raises:
+        InputError: If it is not a whole number of at least 1.
+    """
+    number = 0
+    if isinstance(k, (SupportsInt, SupportsIndex)) and not isinstance(k, bool):
+        try:
+            number = int(k) if int(k) == k else 0
+        except (TypeError, ValueError, OverflowError):  # such as infinity
+            number = 0
+    if number < 1:
+        what = f"expected a whole number of at least 1; found {show(k)}."
+        raise InputError(Fault("k", what, "Give 10, say.", "option"))
+    return min(number, most)
 
 
-def checked_dataset(dataset: Any) -> Dataset:
-    """Raises DataError for anything but a Dataset."""
+def checked_dataset(dataset: object) -> Dataset:
+    """Return the argument if it is a Dataset.
+
+    Raises:
+        DataError: If it is not.
+    """
     if isinstance(dataset, Dataset):
         return dataset
     hint = (
@@ -39,8 +54,15 @@ def checked_dataset(dataset: Any) -> Dataset:
     raise DataError(Fault("dataset", f"expected a Dataset; found {show(dataset)}.", hint, "option"))
 
 
-def checked_now(now: Any) -> int | None:
-    """A moment in microseconds since 1970, or None. Raises InputError outside the years 1 to 9999."""
+def checked_now(now: object) -> int | None:
+    """Check a moment.
+
+    Args:
+        now: Microseconds since 1970, or None.
+
+    Raises:
+        InputError: If it is not a whole number of the years 1 to 9999.
+    """
     if now is None:
         return None
     if isinstance(now, bool) or not isinstance(now, Integral) or not MOMENTS[0] <= int(now) <= MOMENTS[1]:
@@ -49,8 +71,15 @@ def checked_now(now: Any) -> int | None:
     return int(now)
 
 
-def checked_context(context: Any) -> dict[str, Any]:
-    """Values of the moment by name. Raises InputError with every value that rules cannot read."""
+def checked_context(context: object) -> JsonObject:
+    """Check the values that rules read from a request, such as the country.
+
+    Args:
+        context: A dict of texts, finite numbers, booleans, and lists of these, by name. None counts as empty.
+
+    Raises:
+        InputError: With a fault for each invalid name or value.
+    """
     if context is None:
         return {}
     if not isinstance(context, dict):
@@ -69,27 +98,48 @@ def checked_context(context: Any) -> dict[str, Any]:
     return dict(context)
 
 
-def checked_choice(value: Any, choices: Sequence[str], where: str) -> str:
-    """One of the names that an option takes. Raises InputError for any other. where: the option, with its noun last: --space."""
+def checked_choice(value: object, choices: Sequence[str], where: str) -> str:
+    """Check an option with named values.
+
+    Args:
+        value: The argument.
+        choices: The names that are allowed.
+        where: The option as the user writes it, for the error: `space` or `--space`.
+
+    Raises:
+        InputError: If the value is not among the names.
+    """
     if isinstance(value, str) and value in choices:
         return value
-    raise InputError(
-        Fault(
-            where, f"there is no {where.lstrip('-')} {show(value)}.", did_you_mean(str(value)[:100], choices), "option"
-        )
-    )
+    what = f"there is no {where.lstrip('-')} {show(value)}."
+    raise InputError(Fault(where, what, did_you_mean(str(value)[:100], choices), "option"))
 
 
-def checked_share(value: Any, where: str) -> float:
-    """A number from 0 to 1. Raises InputError for anything else."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not 0 <= value <= 1:
-        raise InputError(Fault(where, f"{show(value)} is not a number between 0 and 1.", "Give a share.", "option"))
-    return float(value)
+def checked_share(value: object, where: str) -> float:
+    """Check a fraction.
+
+    Args:
+        value: The argument.
+        where: The option as the user writes it, for the error.
+
+    Raises:
+        InputError: If it is not a number from 0 to 1.
+    """
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1:
+        return float(value)
+    raise InputError(Fault(where, f"{show(value)} is not a number between 0 and 1.", "Give a share.", "option"))
 
 
-def checked_text(value: Any, where: str) -> str | None:
-    """A text of whole characters, or None. Raises InputError for anything else."""
+def checked_text(value: object, where: str) -> str | None:
+    """Check a text.
+
+    Args:
+        value: The argument; None is allowed.
+        where: The option as the user writes it, for the error.
+
+    Raises:
+        InputError: If it is not a text, or has half of a surrogate pair.
+    """
     if value is None:
         return None
     if not isinstance(value, str) or not is_unicode(value):
@@ -97,16 +147,21 @@ def checked_text(value: Any, where: str) -> str | None:
     return value
 
 
-def log(source: Any, warnings: Iterable[str]) -> None:
-    """Log what a request's answer could not take into account. source: what the caller gave; records read before were logged then."""
-    from anyrec.model.records import Records
+def log(source: object, warnings: Iterable[str]) -> None:
+    """Log the warnings of a request, each text once.
 
+    Args:
+        source: The caller's users or items. If they are `Records`, nothing is logged: their warnings belong to whoever
+            read them.
+        warnings: The warnings.
+    """
     if not isinstance(source, Records):
         for warning in dict.fromkeys(warnings):
             logging.getLogger("anyrec").warning(warning)
 
 
-def _is_value(value: Any) -> bool:
+def _is_value(value: object) -> bool:
+    """Return whether rules can read a value of the context."""
     if value is None or isinstance(value, bool):
         return True
     if isinstance(value, str):

@@ -1,4 +1,4 @@
-"""A loaded model with the data that it was trained on, so that it can be evaluated and a pipeline can learn."""
+"""Attach the training data to a loaded model, so that it can be evaluated and a pipeline can be fitted."""
 
 from __future__ import annotations
 
@@ -13,11 +13,18 @@ from anyrec.model.fitted import FittedModel, histories_of, seen_pairs
 
 
 def with_data(model: FittedModel, dataset: Dataset) -> tuple[FittedModel, list[str]]:
-    """Return the model with its data, split again as it was, and what the user should know of the data.
+    """Return a model with its data, which is labelled and split again as for the training.
+
+    Args:
+        model: A loaded model.
+        dataset: The data that it was trained on.
+
+    Returns:
+        The model, and notes on the data and the split for the user.
 
     Raises:
         DataError: If this is not the data that the model was trained on.
-        ModelError: If the model is not trusted and names the file of its split.
+        ModelError: If the split comes from a file and the model is not trusted.
     """
     config = model.config
     if config.split.file is not None and not model.context.trusted:

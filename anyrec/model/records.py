@@ -1,4 +1,4 @@
-"""One side of a request as the model reads it: ids, features, what its users did, and what could not be read."""
+"""The users or items of a request as the model reads them, and the faults of what it cannot read."""
 
 from __future__ import annotations
 
@@ -19,18 +19,23 @@ from anyrec.data.list_columns import flat
 from anyrec.data.request_history import RequestHistory
 
 NAMED = 3
-"""Categories that a note shows."""
+"""Number of unseen categories that a message names."""
 SUGGESTED = 10
-"""Known names that a note lists if none is similar."""
+"""Number of known names that a message lists if none is similar."""
 
 
 @dataclass
 class Records:
-    """Users or items of one request, read once. Nothing in it is shared with another request.
+    """The users or items of one request. Nothing in it is shared with another request.
 
-    ids: (rows,). rows: (rows,) each one's row among the known, -1 for a new one. table: the records in the model's types; None
-    if only ids were given. context: the folder and the warnings of this request. history: what its users did, by the request.
-    everyone: whether these are all known records, in their order.
+    Attributes:
+        side: "user" or "item".
+        ids: (rows,) the ids.
+        rows: (rows,) int64, the row of each record among the known ones; -1 for a new record.
+        table: The features, in the types of the model's own table; None if the request has only ids.
+        context: Folder, options and warnings of this request.
+        history: The interactions of the users that the request contains; None if it has none.
+        everyone: True if these are all known records in their order.
     """
 
     side: Side
@@ -42,7 +47,7 @@ class Records:
     everyone: bool = False
 
     def slice(self, start: int, length: int) -> Records:
-        """Records `start` to `start + length`, with the same surroundings."""
+        """Return the records `start` to `start + length`, with the same context."""
         history = None if self.history is None else self.history.slice(start, length)
         table = None if self.table is None else self.table.slice(start, length).combine_chunks()
         rows = self.rows[start : start + length]
@@ -56,7 +61,7 @@ class Records:
 
     @property
     def active(self) -> np.ndarray:
-        """(rows,) bool: users of whom the request says what they did."""
+        """(rows,) bool: users with interactions in the request."""
         found = np.zeros(len(self.ids), bool)
         if self.history is not None:
             found[self.history.owners] = True
@@ -65,7 +70,7 @@ class Records:
 
     @property
     def bare(self) -> np.ndarray:
-        """(rows,) bool: records that hold nothing but their id."""
+        """(rows,) bool: records without any feature value."""
         bare = np.ones(len(self.ids), bool)
         if self.table is not None:
             for name in self.table.column_names:
@@ -75,27 +80,35 @@ class Records:
 
 
 def before_interactions(records: Records) -> Records:
-    """The users without the request's interactions; lists that their records hold stay."""
+    """Return the users without the interactions of the request, but with the lists in their records."""
     history = records.history
     if history is None:
         return records
-    return replace(records, history=history.take(np.flatnonzero(history.listed)) if history.replaces.any() else None)
+    listed = history.take(np.flatnonzero(history.listed)) if history.replaces.any() else None
+    return replace(records, history=listed)
 
 
 def pointer(side: Side, row: int, name: str) -> str:
-    """Where a record's value stands in the JSON of a request."""
+    """Return the JSON pointer of a record's value in a request."""
     return f"/{side}_data/{row}/{name.replace('.', '/', 1)}"
 
 
 def counted(count: int, what: str) -> str:
-    """A number and its noun: 1 record, 2 records."""
+    """Return a number with its noun: 1 record, 2 records."""
     return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def conformed(table: pa.Table, known: pa.Table, side: Side, faults: list[Fault]) -> pa.Table:
-    """The records' columns in the types of the model's own; what cannot be is left out and named in `faults`.
+    """Cast the columns of records to the types of the model's own table.
 
-    A list of one value stands for that value. Several texts, categories or images stay a list, which their encoders read.
+    A list of one value becomes that value, and a value becomes a list of one, as the model's column requires. Lists of
+    several texts, categories or images stay lists, which their encoders read.
+
+    Args:
+        table: The records.
+        known: The model's own records of that side.
+        side: The side.
+        faults: Gets a fault for each column with values that cannot be cast; these values become null.
     """
     for place, name in enumerate(table.column_names):
         if name == f"{side}_id" or name not in known.column_names:
@@ -115,10 +128,8 @@ def _conformed(column: pa.Array, wanted: pa.DataType, name: str, side: Side, fau
             return column
         if several.any():
             row = int(np.argmax(several))
-            what = (
-                f"one value is expected; found a list, {show(column[row].as_py())} "
-                f"({counted(int(several.sum()), 'record')}): not read."
-            )
+            count = counted(int(several.sum()), "record")
+            what = f"one value is expected; found a list, {show(column[row].as_py())} ({count}): not read."
             faults.append(Fault(pointer(side, row, name), what, "Give one value.", "list"))
         offsets = np.concatenate([[0], np.cumsum(lengths)])[:-1]
         place = pa.array(np.minimum(offsets, max(0, int(lengths.sum()) - 1)), mask=lengths != 1)
@@ -137,7 +148,14 @@ def _conformed(column: pa.Array, wanted: pa.DataType, name: str, side: Side, fau
 
 
 def unknown_features(table: pa.Table, known: Dataset, side: Side, also: set[str]) -> list[Fault]:
-    """A fault for each feature that the model does not know. also: columns that are read in another way."""
+    """Return a fault for each feature that the model does not know.
+
+    Args:
+        table: The records.
+        known: The model's users and items.
+        side: The side.
+        also: Columns that are no features but are read nevertheless.
+    """
     features = known.features(side)
     groups = sorted({name.split(".")[0] for name in features})
     faults = []
@@ -159,18 +177,20 @@ def unknown_features(table: pa.Table, known: Dataset, side: Side, also: set[str]
         what += f" ({counted(count, 'record')}): not read."
         if name.startswith("temporal.") and not same and _holds_ids(column):
             near += (
-                f" A list of what the user did is read if data.history names it, or under a name as {HISTORY_NAMES[0]}."
+                f" A list of the user's items is read if data.history names it, or under a name as {HISTORY_NAMES[0]}."
             )
         faults.append(Fault(pointer(side, row, name), what, near, "unknown feature"))
     return faults
 
 
 def unseen_categories(table: pa.Table, side: Side, names: list[str], vocabulary: dict[str, pa.Array]) -> list[Fault]:
-    """A fault for each categorical feature with values that no record of the model has.
+    """Return a fault for each categorical feature with values that no record of the model has.
 
     Args:
-        names: The features that the model reads.
-        vocabulary: The categories of each.
+        table: The records.
+        side: The side.
+        names: The categorical features that the model reads.
+        vocabulary: The known categories of each feature.
     """
     faults = []
     for name in names:
@@ -193,7 +213,7 @@ def unseen_categories(table: pa.Table, side: Side, names: list[str], vocabulary:
 
 
 def suggestion(name: str, known: list[str]) -> str:
-    """The known name that is most like `name`, or the first of all."""
+    """Return a hint with the known name that is most similar to `name`; if none is, with the first known names."""
     folded = {one.lower(): one for one in known}
     if name.lower() in folded:
         return f"Did you mean '{folded[name.lower()]}'?"
@@ -207,7 +227,14 @@ def suggestion(name: str, known: list[str]) -> str:
 
 
 def completed(known: pa.Table, records: pa.Table | None, rows: np.ndarray, key: str = "user_id") -> pa.Table:
-    """The records, completed by what is known of those with a row >= 0 where they hold nothing."""
+    """Fill the missing values of records from the known records.
+
+    Args:
+        known: The known records.
+        records: The records to fill; None for the known records `rows` themselves.
+        rows: (records,) the row of each record in `known`; -1 for a record that is not to be filled.
+        key: The id column, which stays as it is.
+    """
     place = pa.array(rows, mask=rows < 0)
     if records is None:
         return known.take(place)
@@ -225,7 +252,7 @@ def completed(known: pa.Table, records: pa.Table | None, rows: np.ndarray, key: 
 
 
 def joined(known: pa.Table, new: pa.Table) -> pa.Table:
-    """Both tables one after the other; a column that is a list in one of them is a list in both."""
+    """Concatenate two tables. A column that is a list in one of them becomes a list in both."""
     for name in new.column_names:
         if name in known.column_names and new.schema.field(name).type != known.schema.field(name).type:
             mine = known.column(name).combine_chunks()
@@ -235,7 +262,7 @@ def joined(known: pa.Table, new: pa.Table) -> pa.Table:
 
 
 def _coalesce(own: pa.Array, known: pa.Array, place: pa.Array) -> pa.Array:
-    """own: (rows,), and `known[place]` where it is null."""
+    """Return `own` (rows,), with its nulls replaced by `known[place]`."""
     if pa.types.is_list(own.type) and not pa.types.is_list(known.type):
         known = _listed(known)
     if own.type != known.type:
@@ -254,6 +281,6 @@ def _holds_ids(column: pa.Array) -> bool:
 
 
 def _listed(column: pa.Array) -> pa.Array:
-    """Each value as a list of one; null stays null."""
+    """Return each value as a list of one value; null stays null."""
     offsets = np.concatenate([[0], np.cumsum(column.is_valid().to_numpy(zero_copy_only=False))]).astype(np.int32)
     return pa.ListArray.from_arrays(pa.array(offsets), column.drop_null(), mask=column.is_null())

@@ -1,10 +1,10 @@
-"""Reads the users or items of a request: records in any form, what users did, and what the model cannot read of them."""
+"""Read the users or items of a request from any form, and report what the model cannot read of it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -23,20 +23,24 @@ from anyrec.data.partial import ids_of, of_other_type, request_of, type_name, wi
 from anyrec.data.request_history import RequestHistory, request_history
 from anyrec.model.records import Records, conformed, counted, pointer, unknown_features, unseen_categories
 
-Users = Any
-"""Ids, dicts, a pandas, polars or Arrow table, a Dataset, or records that were read before; None for all known ones."""
+Users: TypeAlias = object
+"""Ids, dicts, a pandas, polars or Arrow table, a Dataset, or records that were read before; None for all known ones.
+
+The same forms are accepted for items. Anything else raises DataError when it is read.
+"""
 TRAIN_TOWERS = "Train a two_tower for that."
+"""Hint for what a classical model cannot do."""
 
 
 @dataclass(frozen=True)
 class Reads:
-    """What a model reads of a request; everything else is reported as not used.
+    """The parts of a request that a model reads. All other parts are reported as not used.
 
-    features: Names of the features that each side's model reads.
-    history: Whether scores depend on what the request says that its users did.
-    personal: False for a model that gives all users the same list. It reads no history by its nature, so an unused history is
-        not reported.
-    features_unread_by: The type of a model that reads no features at all; None for a model that reads some.
+    Attributes:
+        features: Names of the features that the model reads, by side.
+        history: True if scores depend on the interactions in the request.
+        personal: False for a model that gives all users the same list, for which an unused history is not reported.
+        features_unread_by: The type of a model that reads no features at all; None for a model that reads some.
     """
 
     features: dict[Side, list[str]]
@@ -49,10 +53,11 @@ class Reads:
 class RequestReader:
     """Reads requests for one model. Nothing that it returns is shared between requests.
 
-    config: The `data` section of the model's config.
-    dataset: The users and items that the model knows.
-    context: The model's own context.
-    reads: What the model reads.
+    Attributes:
+        config: The `data` section of the model's config.
+        dataset: The users and items that the model knows.
+        context: The model's own context.
+        reads: The parts of a request that the model reads.
     """
 
     config: DataConfig
@@ -62,7 +67,12 @@ class RequestReader:
     _categories: Once[pa.Array] = field(default_factory=Once, repr=False)
 
     def request_context(self, root: Path | None = None, strict: bool | None = None) -> Context:
-        """Return a context for one request, with its own folder and warnings."""
+        """Return a context for one request, with its own list of warnings.
+
+        Args:
+            root: Folder that relative file names start from; by default the model's.
+            strict: Raise for what cannot be read; by default `data.strict` of the config.
+        """
         strict = self.config.strict if strict is None else strict
         root = self.context.root if root is None else root
         return replace(self.context, root=root, strict=strict, items=self.dataset.items, warnings=[])
@@ -72,7 +82,7 @@ class RequestReader:
         side: Side,
         source: Users,
         *,
-        interactions: Any = None,
+        interactions: object = None,
         strict: bool | None = None,
         faults: list[Fault] | None = None,
     ) -> Records:
@@ -80,14 +90,15 @@ class RequestReader:
 
         Args:
             side: Which side's records to read.
-            source: Ids, records (dicts, a table, a Dataset, a document of the data format); None for all known ones. Records that
-                were read before are returned as they are.
-            interactions: Interactions of the users up to now, a table or dicts, in addition to those in `source`.
+            source: Ids or records (dicts, a table, a Dataset, a document of the data format); None for all known ones.
+                `Records` are returned as they are.
+            interactions: The users' interactions up to now, a table or dicts, in addition to those in `source`.
             strict: Raise for what cannot be read; by default `data.strict` of the config.
-            faults: Collects what cannot be read. Without it, it is raised (strict) or added to the records' warnings.
+            faults: Gets a fault for each part that cannot be read. By default these faults are raised if strict, and
+                otherwise added to the warnings of the records' context.
 
         Raises:
-            DataError: For unknown ids without a record, for records that cannot be read, or if strict.
+            DataError: For unknown ids without a record, for invalid records, and if strict for all other faults.
         """
         if isinstance(source, Records):
             return source
@@ -115,8 +126,12 @@ class RequestReader:
             context.warnings += [str(fault) for fault in found]
         return records
 
-    def rows_of(self, side: Side, ids: Any) -> np.ndarray:
-        """Return the rows (ids,) of known ids. Raises DataError that names the unknown ones."""
+    def rows_of(self, side: Side, ids: object) -> np.ndarray:
+        """Return the rows (ids,) of known ids.
+
+        Raises:
+            DataError: With a fault for each of the first 20 unknown ids.
+        """
         ids = ids_of(side, ids)
         known = self.dataset.ids(side)
         rows = rows_of(ids, known)
@@ -129,7 +144,8 @@ class RequestReader:
             raise DataError(faults, {"unknown id": int((rows < 0).sum())})
         return rows
 
-    def _root_of(self, data: Dataset, source: Any) -> Path:
+    def _root_of(self, data: Dataset, source: object) -> Path:
+        """Return the folder that relative file names of a request start from."""
         if self.config.image_root:
             return Path(self.config.image_root)
         return data.root if isinstance(source, (Dataset, Path)) else self.context.root
@@ -140,7 +156,8 @@ class RequestReader:
         ids = table.column(f"{side}_id").combine_chunks()
         rows = rows_of(ids, known.ids(side))
         if of_other_type(ids, known.ids(side)):
-            what = f"the ids of this model are {type_name(known.ids(side))}; found {show(ids[0].as_py())} ({counted(len(ids), 'record')}): never seen."
+            kinds = f"the ids of this model are {type_name(known.ids(side))}; found {show(ids[0].as_py())}"
+            what = f"{kinds} ({counted(len(ids), 'record')}): never seen."
             faults.append(Fault(pointer(side, 0, f"{side}_id"), what, kind="id type"))
         lists, history, also = None, None, set()
         if side == "user":
@@ -158,7 +175,10 @@ class RequestReader:
         return records
 
     def _history_name(self, users: pa.Table) -> str | None:
-        """Return the column of a request's users that lists their interactions: that of `data.history`, or a usual name."""
+        """Return the column of a request's users that lists their items; None if there is none.
+
+        It is the column that `data.history` names, or else one of HISTORY_NAMES with lists of item ids.
+        """
         wanted = HISTORY_NAMES if self.config.history is None else (self.config.history,)
         id_type = self.dataset.ids("item").type
         for name in (f"temporal.{one}" for one in wanted):
@@ -169,7 +189,15 @@ class RequestReader:
     def _history(
         self, data: Dataset, ids: pa.Array, lists: pa.Array | None, name: str | None, faults: list[Fault]
     ) -> RequestHistory | None:
-        """Return the request's interactions; None if it has none."""
+        """Return the interactions of the request; None if it has none.
+
+        Args:
+            data: The request.
+            ids: (rows,) the ids of its users.
+            lists: (rows,) lists of item ids in the users' records.
+            name: The column of `lists`.
+            faults: Gets a fault for items that the model does not know.
+        """
         if lists is None and not len(data.interactions):
             return None
         item_ids = self.dataset.ids("item")
@@ -184,7 +212,7 @@ class RequestReader:
         return history
 
     def _unused(self, records: Records) -> list[Fault]:
-        """Return faults for what the model does not read: histories, unknown users without a record, features."""
+        """Return faults for the parts that the model does not use: histories, empty records of unknown users, features."""
         faults, reads = [], self.reads
         if records.active.any() and not reads.history and reads.personal:
             count = counted(int(records.active.sum()), "user")
@@ -193,7 +221,8 @@ class RequestReader:
         nameless = records.bare & ~records.active & (records.rows < 0)
         if nameless.any():
             row = int(np.argmax(nameless))
-            what = f"the model does not know this user and the record holds nothing else ({counted(int(nameless.sum()), 'record')})."
+            count = counted(int(nameless.sum()), "record")
+            what = f"the model does not know this user and the record holds nothing else ({count})."
             faults.append(Fault(pointer(records.side, row, "user_id"), what, "Check the id.", "unknown user"))
         table = records.table
         names = [] if table is None else [n for n in table.column_names if n in self.dataset.users.column_names][1:]

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 CELLS_AT_A_TIME = 1 << 24
-"""Numbers held at once while scoring: 64 MB of float32."""
+"""Numbers held at the same time while scoring: 64 MiB of float32."""
 
 
 class Scorer(Protocol):
-    """Scores what represents users against what represents items: two towers or a classical model."""
+    """Scores representations of users against representations of items: `TowerScorer` or `ClassicalScorer`."""
 
     @property
     def device(self) -> torch.device:
-        """The device that it computes on."""
+        """The device of the computation."""
         ...
 
     def score(self, users: Tensor, items: Tensor) -> Tensor:
@@ -30,14 +30,22 @@ class Scorer(Protocol):
         ...
 
     def pair_width(self, items: Tensor) -> int:
-        """Return how many numbers `score` holds for each pair of a user and an item while it computes."""
+        """Return how many numbers `score` holds for each user-item pair while it computes."""
         ...
 
 
 def score_blocks(scorer: Scorer, users: Tensor, items: Tensor) -> Tensor:
-    """Return the scores (users, items) of all with all.
+    """Score all users against all items.
 
-    Items are scored in blocks, so that an interaction that keeps a vector for each pair stays within bounded memory.
+    Items are scored in blocks, which bounds the memory of an interaction that has a vector for each pair.
+
+    Args:
+        scorer: Scores users against items.
+        users: (users, ...) representations.
+        items: (items, ...) representations.
+
+    Returns:
+        (users, items) scores.
     """
     block = max(1, CELLS_AT_A_TIME // max(1, scorer.pair_width(items) * len(users)))
     if block >= len(items):
@@ -53,17 +61,21 @@ def rank_rows(
     exclude: tuple[np.ndarray, np.ndarray] | None = None,
     allowed: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return top-K lists as flat arrays: row of the user, row of the item, score, rank from 1.
+    """Rank the items for each user.
 
-    A user with fewer than k eligible items gets them all. Ties go to the lower item row.
+    Users are ranked in blocks of bounded memory. Equal scores are ordered by item row.
 
     Args:
         scorer: Scores users against items.
         users: (users, ...) representations.
         items: (items, ...) representations.
         k: Items for each user.
-        exclude: (pairs,) user rows, ascending, and (pairs,) item rows never to list.
-        allowed: (items,) or (users, items) bool, the items that may be listed.
+        exclude: User rows, ascending, and item rows (pairs,) of the pairs to leave out.
+        allowed: (items,) or (users, items) bool, the items that may be listed; by default all.
+
+    Returns:
+        The lists as flat arrays (entries,): user row, item row, score, and rank from 1. A user with fewer than k
+        eligible items gets all of them.
     """
     block = max(1, CELLS_AT_A_TIME // max(1, len(items)))
     found = []
@@ -87,10 +99,19 @@ def rank_rows(
 
 
 def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest of each row, largest first, equal ones by position: (rows, k) values and positions."""
+    """Find the k largest scores of each row.
+
+    Args:
+        scores: (rows, items).
+        k: Number of scores, at most `items`.
+
+    Returns:
+        Values and positions (rows, k), in descending order of value; equal values are ordered by position. `torch.topk`
+        alone does not guarantee that order, nor which of the values equal to the last it takes.
+    """
     best = torch.topk(scores, min(k + 1, scores.shape[1]), dim=1)
     values, places = best.values[:, :k], best.indices[:, :k]
-    if best.values.shape[1] > k > 0:  # topk takes any of those that are equal to the last
+    if best.values.shape[1] > k > 0:  # value k + 1 shows whether the last value is tied
         last = values[:, -1]
         tied = ((last == best.values[:, k]) & (last > -torch.inf)).nonzero().squeeze(1)
         if len(tied):
@@ -102,7 +123,7 @@ def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _first_of_equal(scores: Tensor, last: Tensor, k: int) -> Tensor:
-    """(rows, k) places of the scores above `last: (rows, 1)` and of the first of those equal to it."""
+    """Return (rows, k), positions of the scores above `last: (rows, 1)` and of the first scores equal to it."""
     greater, equal = scores > last, scores == last
     room = k - greater.sum(1, keepdim=True)
     return (greater | (equal & (equal.cumsum(1) <= room))).nonzero()[:, 1].view(-1, k)
