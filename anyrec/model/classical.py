@@ -1,9 +1,9 @@
-"""The fitted classical model, such as item-kNN: it scores all items at once from a user's history and has no embeddings."""
+"""The fitted classical model, such as item-kNN, which scores all items from a user's history and has no embeddings."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, NoReturn, Self
+from typing import NoReturn, Self
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +15,7 @@ from torch import Tensor
 from anyrec.core.config import Config
 from anyrec.core.contracts import Classical, TrainingMatrix
 from anyrec.core.registry import Registry
+from anyrec.core.types import JsonObject
 from anyrec.data.dataset import Dataset
 from anyrec.data.ids import Side
 from anyrec.data.labels import MICROSECONDS_A_DAY
@@ -29,32 +30,38 @@ from anyrec.model.request_reader import Reads
 class ClassicalScorer:
     """Scores users, represented by their row and their history, against items, represented by their row.
 
-    A user without a history, or an unknown one (row -1), gets the popular items. A request can bring a history: `with_histories`
-    puts it into the representation of the user.
+    A user without a history gets the popularity of the items as scores. So does a new user (row -1), unless the
+    component scores by history and the request contains one.
     """
 
     device = torch.device("cpu")
+    """Classical components compute with NumPy and SciPy."""
 
     def __init__(self, classical: Classical, matrix: sparse.csr_matrix, popularity: np.ndarray | None = None):
         """
         Args:
             classical: The fitted component.
-            matrix: (users, items) csr, what each user interacted with: in training, or up to now if the component reads histories.
-            popularity: (items,) the number of training users of each item; by default counted in `matrix`.
+            matrix: (users, items) CSR, 1 for each item that a user interacted with: in training, or up to now if the
+                component scores by history.
+            popularity: (items,) number of training users of each item; by default counted in `matrix`.
         """
         self.classical, self.matrix = classical, matrix
         counted = np.asarray(matrix.sum(0), np.float32).ravel() if popularity is None else popularity
         self.popularity = counted.astype(np.float32)
 
     def pair_width(self, items: Tensor) -> int:
+        """Return 1, the number that `score` holds for each pair."""
         return 1
 
     def score(self, users: Tensor, items: Tensor) -> Tensor:
-        """Return scores (batch, items).
+        """Score users against items.
 
         Args:
-            users: (batch, 1 or more) rows of known users, or what `with_histories` returns.
-            items: (items, 1) or (batch, items, 1) rows.
+            users: (batch, 1) rows of users, or (batch, 2 or more) as `represent` returns them.
+            items: (items, 1) rows shared by all users, or (batch, items, 1) rows of each user's own items.
+
+        Returns:
+            (batch, items) scores.
         """
         rows = users[:, 0].cpu().numpy()
         known = np.maximum(rows, 0)
@@ -63,42 +70,44 @@ class ClassicalScorer:
         if self.classical.personal:
             new = (rows < 0) & (not self.classical.by_history)
             scores[new | (np.diff(history.indptr) == 0)] = self.popularity
-        found, places = torch.from_numpy(scores), items[..., 0].cpu()
+        of_all, places = torch.from_numpy(scores), items[..., 0].cpu()
         if places.dim() == 2:
-            return found.gather(1, places).to(users.device)
-        if len(places) == found.shape[1] and bool((places == torch.arange(len(places))).all()):
-            return found.to(users.device)
-        return found.index_select(1, places).to(users.device)
+            return of_all.gather(1, places).to(users.device)
+        if len(places) == of_all.shape[1] and bool((places == torch.arange(len(places))).all()):
+            return of_all.to(users.device)
+        return of_all.index_select(1, places).to(users.device)
 
-    def with_histories(self, rows: np.ndarray, owners: np.ndarray, items: np.ndarray, instead: np.ndarray) -> Tensor:
-        """Return (batch, 2 + longest history), the representation of users whose history a request brings.
-
-        Column 0 is the row among the known users, -1 for a new one. Column 1 says whether the items after it replace the known
-        history. The rows of the items follow, filled up with -1.
+    def represent(self, rows: np.ndarray, owners: np.ndarray, items: np.ndarray, replaces: np.ndarray) -> Tensor:
+        """Represent users whose history comes with a request.
 
         Args:
-            rows: (batch,) rows among the known users, -1 for a new one.
+            rows: (batch,) rows among the known users; -1 for a new user.
             owners: (events,) rows of the batch, ascending.
-            items: (events,) rows of the items.
-            instead: (batch,) bool.
+            items: (events,) item rows.
+            replaces: (batch,) bool, whether the history of the request replaces the known one instead of extending it.
+
+        Returns:
+            (batch, 2 + longest history) int64: the row among the known users, `replaces`, and the item rows, padded
+            with -1.
         """
         counts = np.bincount(owners, minlength=len(rows))
-        made = np.full((len(rows), 2 + int(counts.max(initial=0))), -1, np.int64)
-        made[:, 0], made[:, 1] = rows, instead
-        made[owners, 2 + np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)] = items
-        return torch.from_numpy(made)
+        represented = np.full((len(rows), 2 + int(counts.max(initial=0))), -1, np.int64)
+        represented[:, 0], represented[:, 1] = rows, replaces
+        positions = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)  # within each history
+        represented[owners, 2 + positions] = items
+        return torch.from_numpy(represented)
 
     def history_of(self, users: Tensor) -> sparse.csr_matrix:
-        """Return (batch, items) csr, 1 for each distinct pair, of users as `score` takes them."""
-        given = users.cpu().numpy()
-        rows = given[:, 0]
+        """Return (batch, items) CSR, 1 for each item of a user's history. users: as for `score`."""
+        represented = users.cpu().numpy()
+        rows = represented[:, 0]
         known = self.matrix[np.maximum(rows, 0)]
-        instead = given[:, 1] == 1 if given.shape[1] > 1 else np.zeros(len(rows), bool)
-        if (instead | (rows < 0)).any():
-            known = (sparse.diags((~instead & (rows >= 0)).astype(np.float32)) @ known).tocsr()
-        owners, places = np.nonzero(given[:, 2:] >= 0)
+        replaces = represented[:, 1] == 1 if represented.shape[1] > 1 else np.zeros(len(rows), bool)
+        if (replaces | (rows < 0)).any():  # empty the rows whose known history does not count
+            known = (sparse.diags((~replaces & (rows >= 0)).astype(np.float32)) @ known).tocsr()
+        owners, places = np.nonzero(represented[:, 2:] >= 0)
         if len(owners):
-            more = (np.ones(len(owners), np.float32), (owners, given[owners, 2 + places]))
+            more = (np.ones(len(owners), np.float32), (owners, represented[owners, 2 + places]))
             known = (known + sparse.csr_matrix(more, known.shape)).tocsr()
         known.eliminate_zeros()
         known.data[:] = 1
@@ -109,7 +118,10 @@ class ClassicalScorer:
 class ClassicalModel(FittedModel):
     """A classical component with the users and items it was fitted on.
 
-    matrix_parts: (pairs,) uint8, as `seen_parts`, of the entries of the scorer's matrix; None if the matrix is training alone.
+    Attributes:
+        scorer: The component and the histories of the users.
+        matrix_parts: (pairs,) uint8, as `seen_parts`, for the entries of the scorer's matrix; None if the matrix has
+            training interactions only.
     """
 
     scorer: ClassicalScorer
@@ -129,7 +141,7 @@ class ClassicalModel(FittedModel):
         options = ", ".join(f"{name} {value}" for name, value in self.scorer.classical.params)
         return [f"model: {self.scorer.classical.type}" + (f" ({options})" if options else "")]
 
-    def about(self) -> dict[str, Any]:
+    def about(self) -> JsonObject:
         return {"name": self.config.name, "type": self.config.model.type}
 
     def before(self, part: Part | np.ndarray) -> Self:
@@ -149,22 +161,26 @@ class ClassicalModel(FittedModel):
         return torch.from_numpy(rows).unsqueeze(1)
 
     def represent(self, records: Records) -> Tensor:
-        """Return the rows of the records, and the histories that a request brings. An unknown user has row -1."""
+        """Return the rows of the records, with the histories of the request; a new user has row -1.
+
+        Raises:
+            DataError: For unknown items.
+        """
         if records.side == "item":
             self.rows_of("item", records.ids)
         if records.history is None or not self.reads_history:
             return torch.from_numpy(records.rows).unsqueeze(1)
         events = records.history.take(np.flatnonzero(records.history.positive))
-        return self.scorer.with_histories(records.rows, events.owners, events.items, events.replaces)
+        return self.scorer.represent(records.rows, events.owners, events.items, events.replaces)
 
     def predict(self, users: Tensor, items: Tensor) -> dict[str, Tensor]:
         return {"score": self.scorer.score(users, items.unsqueeze(1)).squeeze(1)}
 
     def similar_items(self, rows: np.ndarray) -> np.ndarray:
-        found = self.scorer.classical.similar(rows)
-        if found is None:
+        similarity = self.scorer.classical.similar(rows)
+        if similarity is None:
             raise self.unable("no notion of similar items")
-        return np.asarray(found, np.float32)
+        return np.asarray(similarity, np.float32)
 
     def with_items(self, records: Records) -> FittedModel:
         if (records.rows < 0).any():
@@ -189,20 +205,29 @@ class ClassicalModel(FittedModel):
 
 
 def make_classical(config: Config, registry: Registry) -> Classical:
-    """Return the component that `model` of the config names, not yet fitted."""
+    """Create the component that `model` of the config names, unfitted."""
     name = config.model.type
     params = registry.params("classical", name, config.model.options(), "/model")
     return registry.get("classical", name, "/model/type")(params)
 
 
 def matrix_of(pairs: Pairs, shape: tuple[int, int]) -> sparse.csr_matrix:
-    """Return a (users, items) csr matrix of float32, 1 for each pair."""
+    """Return pairs as a CSR matrix of float32, 1 for each pair.
+
+    Args:
+        pairs: The pairs.
+        shape: Number of users and of items.
+    """
     ones = np.ones(len(pairs.items), np.float32)
     return sparse.csr_matrix((ones, pairs.items.astype(np.int32), pairs.offsets.astype(np.int32)), shape)
 
 
 def positive_matrix(learning: LearningData) -> tuple[sparse.csr_matrix, np.ndarray]:
-    """Return all positives of each user as a (users, items) matrix, and (pairs,) uint8 the parts of the split of each entry."""
+    """Return all positives of each user.
+
+    Returns:
+        (users, items) CSR, and (pairs,) uint8, for each entry the parts of the split it occurs in (`Pairs.by_part`).
+    """
     dataset, rows = learning.dataset, np.flatnonzero(learning.labels.positive)
     users = len(dataset.users)
     pairs, parts = Pairs.by_part(dataset.user_rows[rows], dataset.item_rows[rows], learning.parts[rows], users)
@@ -210,7 +235,11 @@ def positive_matrix(learning: LearningData) -> tuple[sparse.csr_matrix, np.ndarr
 
 
 def check_classical(classical: Classical, users: int, items: int) -> None:
-    """Raise ValueError if a restored component does not score all items for the first and the last user."""
+    """Check that a restored component can score the first and the last user.
+
+    Raises:
+        ValueError: If it does not return a number for each item.
+    """
     matrix = sparse.csr_matrix((np.ones(2, np.float32), ([0, 1], [0, items - 1])), (2, items))
     scores = np.asarray(classical.score(np.array([0, users - 1]), matrix))
     if scores.shape != (2, items) or scores.dtype.kind != "f" or np.isnan(scores).any():
@@ -223,13 +252,21 @@ def training_matrix(dataset: Dataset, rows: np.ndarray, seed: int) -> TrainingMa
     pairs = Pairs.of(users, items, len(dataset.users))
     owners = pairs.owners()
     matrix = matrix_of(pairs, (len(dataset.users), len(dataset.items)))
-    return TrainingMatrix(
-        matrix, owners, pairs.items, _last_days(dataset, rows, owners, pairs.items), dataset.items, seed
-    )
+    days = _last_days(dataset, rows, owners, pairs.items)
+    return TrainingMatrix(matrix, owners, pairs.items, days, dataset.items, seed)
 
 
 def _last_days(dataset: Dataset, rows: np.ndarray, users: np.ndarray, items: np.ndarray) -> np.ndarray | None:
-    """(pairs,) when each pair last happened; interactions without a time count as the earliest."""
+    """Return (pairs,) float64, the last time of each pair in days since 1970; None if no interaction has a timestamp.
+
+    An interaction without a timestamp counts as the earliest one.
+
+    Args:
+        dataset: The data.
+        rows: (rows,) the interactions.
+        users: (pairs,) user rows, ascending.
+        items: (pairs,) item rows, ascending within each user.
+    """
     timestamps = dataset.column("timestamp")
     if timestamps is None or timestamps.null_count == len(timestamps):
         return None

@@ -1,4 +1,7 @@
-"""A fitted model: its scorer, and the users and items that it knows. What evaluates, retrieves, ranks, saves and serves uses it."""
+"""A fitted model: a scorer with the users and items that it knows.
+
+Evaluation, retrieval, the pipeline, storage and serving work with `FittedModel`, whatever the type of the model.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from anyrec.core.contracts import Context
 from anyrec.core.errors import DataError, Fault, InputError, ModelError
 from anyrec.core.once import Once
 from anyrec.core.registry import Registry
+from anyrec.core.types import JsonObject
 from anyrec.core.values import show
 from anyrec.data.dataset import Dataset
 from anyrec.data.histories import Events, events_of, history_before, history_column, parts_of_events
@@ -32,17 +36,21 @@ from anyrec.model.request_reader import TRAIN_TOWERS, Reads, RequestReader, User
 from anyrec.model.scoring import Scorer
 
 STATES = (("before", "validation"), ("before", "test"))
-"""Keys, among a model's computed values, of the model before a part of the split."""
+"""Keys of `FittedModel.computed`: the model as it was before a part of the split."""
 INDEX, SIMILAR, SEARCH = "item index", "similar items", "search"
-"""Keys of what retrieval computes of the items: the index of the config, the index of cosines, the search spaces."""
+"""Keys of `FittedModel.computed` of retrieval: the index of the config, the index of cosines, the search spaces."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ModelData:
-    """What is known of a model before it is trained; pipelines are checked against it.
+    """The parts of a model that exist before it is trained. Pipelines are checked against them.
 
-    has_vectors: Whether users and items have embeddings.
-    history: (users,) list<EVENT>, what each known user did, if the model or its pipeline reads it.
+    Attributes:
+        config: Complete config.
+        registry: The components.
+        dataset: The users and items that the model knows.
+        has_vectors: Whether users and items have embeddings.
+        history: (users,) list<EVENT>, the interactions of each known user, if the model or its pipeline reads them.
     """
 
     config: Config
@@ -54,23 +62,26 @@ class ModelData:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FittedModel(ModelData, ABC):
-    """A trained model with the users and items it knows. It never changes: methods that change something return another one.
+    """A trained model with the users and items it knows.
 
-    The scorer is always in evaluation mode. Values that are computed once (`computed`) are safe to ask for from several threads.
+    It is immutable: methods that change something return another model, which shares memory with this one. The scorer
+    is in evaluation mode. Several threads may use one model.
 
-    scorer: Scores what represents a user against what represents an item.
-    context: Folder of files, permissions and seed, for encoders.
-    seen: The items that each known user interacted with; lists leave them out by default.
-    seen_parts: (pairs,) uint8, bit n is set if the pair of `seen` happened in part n of the split. None for a model saved by a
-        version that did not save it.
-    history_parts: (events,) int8, the part of the split that each event of `history` happened in.
-    learning: The data the model was trained on; None for a model loaded without it.
-    before_refit: For a model refitted on the validation part, the validation metrics from before; None for all others.
-    fingerprint: Hash of the training data, for a loaded model.
-    model_id: Identity of the saved model (`anyrec.storage.model_directory.model_id`); empty for one that was not saved.
-    directory: Folder that the model was loaded from or saved to.
-    widened: Whether items were added after training.
-    computed: Representations by name, computed when first needed.
+    Attributes:
+        scorer: Scores representations of users against representations of items.
+        context: Folder of files, permissions and seed, for encoders.
+        seen: The items that each known user interacted with; lists leave them out by default.
+        seen_parts: (pairs,) uint8 for the pairs of `seen`: bit n is set if the pair occurs in part n of the split. None
+            for a model saved by a version that did not save it.
+        history_parts: (events,) int8, the part of the split of each event of `history`.
+        learning: The data the model was trained on; None for a model loaded without it.
+        before_refit: For a model refitted on the validation part, the validation metrics measured before the refit;
+            None for all others.
+        fingerprint: Hash of the training data, for a loaded model.
+        model_id: Identifier of the saved model (`anyrec.storage.model_directory.model_id`); empty if it is not saved.
+        directory: Folder that the model was loaded from or saved to.
+        widened: Whether items were added after training.
+        computed: Values that are computed when first needed, by name: representations, indexes, states.
     """
 
     scorer: Scorer
@@ -110,64 +121,95 @@ class FittedModel(ModelData, ABC):
 
     @property
     def reads_tokens(self) -> bool:
-        """Whether the scorer reads feature vectors instead of one vector each."""
+        """Whether the scorer reads the vectors of the features instead of one vector for each record."""
         return False
 
     @property
     @abstractmethod
     def reads_history(self) -> bool:
-        """Whether what a user does after training changes the user's scores."""
+        """Whether a user's interactions after training change the user's scores."""
 
     @abstractmethod
     def reads(self) -> Reads:
-        """Return what the model reads of a request."""
+        """Return which parts of a request the model reads."""
 
     @abstractmethod
     def describe(self) -> list[str]:
-        """Return what the model is made of, in lines for a person."""
+        """Return a description of the model's parts in lines of text."""
 
     @abstractmethod
-    def about(self) -> dict[str, Any]:
-        """Return the model in one line of a result."""
+    def about(self) -> JsonObject:
+        """Return the description of the model that results contain."""
 
     def required_learning(self) -> LearningData:
-        """Return the data the model was trained on. Raises ModelError for a model loaded without it."""
+        """Return the data the model was trained on.
+
+        Raises:
+            ModelError: If the model was loaded without it.
+        """
         if self.learning is None:
             hint = "Use with_data(dataset), or `anyrec evaluate --data`."
             raise ModelError(Fault("split", "this model was loaded without its data.", hint))
         return self.learning
 
-    # Ids, records and what users did
+    # Ids, records and histories
 
     @cached_property
     def reader(self) -> RequestReader:
-        """Reads the records of requests."""
+        """The reader of this model's requests."""
         return RequestReader(self.config.data, self.dataset, self.context, self.reads())
 
     def request_context(self, root: Path | None = None, strict: bool | None = None) -> Context:
         """Return a context for one request, with its own folder and warnings."""
         return self.reader.request_context(root, strict)
 
-    def read_records(self, side: Side, source: Users, **options: Any) -> Records:
-        """Read the users or items of a request; arguments as for `RequestReader.read`."""
-        return self.reader.read(side, source, **options)
+    def read_records(
+        self,
+        side: Side,
+        source: Users,
+        *,
+        interactions: object = None,
+        strict: bool | None = None,
+        faults: list[Fault] | None = None,
+    ) -> Records:
+        """Read the users or items of a request; arguments and errors as for `RequestReader.read`."""
+        return self.reader.read(side, source, interactions=interactions, strict=strict, faults=faults)
 
-    def rows_of(self, side: Side, ids: Any) -> np.ndarray:
-        """Return the rows (ids,) of known ids. Raises DataError that names the unknown ones."""
+    def rows_of(self, side: Side, ids: object) -> np.ndarray:
+        """Return the rows (ids,) of known ids. Raises DataError for unknown ids."""
         return self.reader.rows_of(side, ids)
 
+    def mask_of(self, candidates: object) -> np.ndarray | None:
+        """Return (items,) bool, true for the items with the ids `candidates`; None if `candidates` is None.
+
+        Raises:
+            DataError: For unknown ids.
+        """
+        if candidates is None:
+            return None
+        allowed = np.zeros(len(self.dataset.items), bool)
+        allowed[self.rows_of("item", candidates)] = True
+        return allowed
+
     def seen_by(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return (pairs,) places in `rows`, ascending, and the items that each user has seen.
+        """Find the items that users have seen.
 
         Args:
-            rows: (users,) rows among the known users, -1 for a new one.
+            rows: (users,) rows among the known users; -1 for a new user.
+
+        Returns:
+            Positions in `rows`, ascending, and item rows, (pairs,) each.
         """
         inside = np.flatnonzero(rows >= 0)
         places, items = self.seen.take(rows[inside])
         return inside[places], items
 
     def seen_of(self, records: Records) -> tuple[np.ndarray, np.ndarray]:
-        """Return (pairs,) rows of the request, ascending, and the items each user has seen, by the model's data and the request."""
+        """Find the items that the users of a request have seen, by the model's data and by the request.
+
+        Returns:
+            Rows of the request, ascending, and item rows, (pairs,) each.
+        """
         rows, items = self.seen_by(records.rows)
         if records.history is None:
             return rows, items
@@ -177,15 +219,19 @@ class FittedModel(ModelData, ABC):
         return keys // width, keys % width
 
     def history_of(self, records: Records) -> pa.Array:
-        """Return (rows,) list<EVENT>: what is known of each user, and what the request adds."""
-        history = self.kept_history()
+        """Return (rows,) list<EVENT>: the known interactions of each user, followed by those of the request."""
+        history = self.required_history()
         if records.everyone:
             return history
         known = history.take(pa.array(records.rows, mask=records.rows < 0))
         return known if records.history is None else extend_histories(known, records.history)
 
-    def kept_history(self) -> pa.Array:
-        """Return `history`. Raises ModelError for a model that keeps none."""
+    def required_history(self) -> pa.Array:
+        """Return `history`.
+
+        Raises:
+            ModelError: If the model has none.
+        """
         if self.history is None:
             raise ModelError(Fault("model", "this model keeps no histories of its users.", "Train it again.", "format"))
         return self.history
@@ -197,25 +243,25 @@ class FittedModel(ModelData, ABC):
         history, parts = histories_of(self.learning, self.config)
         return replace(self, history=history, history_parts=parts)
 
-    # The state of the users at another time
+    # The state of the users before a part of the split
 
     @abstractmethod
     def before(self, part: Part | np.ndarray) -> Self:
-        """Return this model as it was before a part of the split; everything that is measured is measured on it.
+        """Return this model as it was before a part of the split. All evaluation uses such a model.
 
-        Of each known user it knows (`seen`, the history, the representations) what happened in earlier parts. Its weights are the
+        Its `seen`, its histories and the representations of known users contain earlier parts only. The weights are the
         same.
 
         Args:
-            part: `validation` or `test`, or (users,) the place in PARTS of a part for each user, NOW for a user of whom everything
-                is known.
+            part: "validation" or "test", or (users,) int: for each user the index in PARTS of a part, or NOW for all
+                interactions.
 
         Raises:
             ModelError: If the model was saved by a version that did not save which part an interaction was in.
         """
 
     def seen_before(self, part: Part | np.ndarray) -> Pairs:
-        """Return which items each user had before a part of the split. part: as for `before`."""
+        """Return the items that each user had seen before a part of the split; argument and errors as for `before`."""
         if self.seen_parts is None:
             what = "this model was saved by an older version, which did not save which interactions were held out."
             raise ModelError(Fault("model", what, "Give its data as well (--data), or train it again.", "format"))
@@ -223,15 +269,15 @@ class FittedModel(ModelData, ABC):
         return self.seen.where(self.seen_parts & earlier[self.seen.owners()] != 0)
 
     def levels(self, part: Part | np.ndarray) -> np.ndarray:
-        """Return (users,) the place in PARTS that `part` stands for."""
+        """Return (users,) int, the index in PARTS of `part` for each user."""
         return np.full(len(self.dataset.users), PARTS.index(part)) if isinstance(part, str) else part
 
     def histories_before(self, levels: np.ndarray, ordered: bool) -> pa.Array | None:
-        """Return (users,) list<EVENT>, the histories before the parts in `levels`; None if the model keeps none.
+        """Return (users,) list<EVENT>, the histories before a part of the split; None if the model has no histories.
 
         Args:
-            levels: As `levels` returns them.
-            ordered: Whether an event at the same time counts as earlier if it comes earlier in the file.
+            levels: (users,) int, as `levels` returns them.
+            ordered: Whether an event with the same timestamp counts as earlier if it comes earlier in the file.
         """
         if self.history is None or self.history_parts is None:
             return self.history
@@ -241,65 +287,89 @@ class FittedModel(ModelData, ABC):
 
     @abstractmethod
     def represent(self, records: Records) -> Tensor:
-        """Return what the scorer reads of each record: (rows, dim), or (rows, features, dim)."""
+        """Return the representation of each record that the scorer reads: (rows, dim), or (rows, features, dim)."""
 
     @abstractmethod
     def representations(self, side: Side) -> Tensor:
-        """Return what the scorer reads of every known user or item, computed once."""
+        """Return the representations of all known users or items; computed once."""
 
     @abstractmethod
     def user_representations(self, rows: np.ndarray) -> Tensor:
-        """Return what the scorer reads of the known users `rows: (users,)`."""
+        """Return the representations of the known users `rows: (users,)`."""
 
     @abstractmethod
     def token_embeddings(self, side: Side) -> Tensor:
-        """Return (rows, features, dim), the feature vectors of every known user or item, computed once."""
+        """Return (rows, features, dim), the vectors of the features of all known users or items; computed once."""
 
     @abstractmethod
     def user_tokens(self, rows: np.ndarray) -> Tensor:
-        """Return (users, features, dim), the feature vectors of the known users `rows: (users,)`."""
+        """Return (users, features, dim), the vectors of the features of the known users `rows: (users,)`."""
 
     @abstractmethod
     def tokens(self, records: Records) -> Tensor:
-        """Return (rows, features, dim), the feature vectors of each record."""
+        """Return (rows, features, dim), the vectors of the features of each record."""
 
     @abstractmethod
     def vectors(self, side: Side, representations: Tensor) -> Tensor:
-        """Return one vector a row: in the space where the dot product is the score if there is one, else the tower's output."""
+        """Return one vector for each representation.
+
+        Args:
+            side: The side of the representations.
+            representations: (rows, dim) or (rows, features, dim).
+
+        Returns:
+            (rows, dim). If the model is `factorised`, the dot product of a user's and an item's vector is their score.
+
+        Raises:
+            InputError: If the model has no vectors.
+        """
 
     def embeddings(self, side: Side) -> np.ndarray:
-        """Return the vectors (rows, dim) float32 of every known user or item. Raises InputError for a model without vectors."""
+        """Return (rows, dim) float32, the vectors of all known users or items; errors as for `vectors`."""
         with torch.inference_mode():
             return self.vectors(side, self.representations(side)).float().cpu().numpy()
 
     @abstractmethod
     def predict(self, users: Tensor, items: Tensor) -> dict[str, Tensor]:
-        """Return `score` (pairs,) and each head's prediction for pairs of representations, row by row."""
+        """Score pairs of representations.
+
+        Args:
+            users: (pairs, ...) representations.
+            items: (pairs, ...) representations.
+
+        Returns:
+            `score` (pairs,), and the prediction of each head by name.
+        """
 
     @abstractmethod
     def similar_items(self, rows: np.ndarray) -> np.ndarray | None:
-        """Return (queries, items) the model's own similarity of items; None if it is the cosine of the embeddings."""
+        """Return the model's own similarity of items.
+
+        Args:
+            rows: (queries,) item rows.
+
+        Returns:
+            (queries, items); None if the similarity is the cosine of the embeddings.
+        """
 
     # Other data, other configs
 
     @abstractmethod
     def with_prepared_features(self) -> Self:
-        """Return this model with the features of its known users and items prepared again from `dataset`."""
+        """Return this model with the features of its users and items prepared again from `dataset`."""
 
     def with_config(self, config: Config) -> Self:
-        """Return this model with another config, which may differ in what is not trained: pipeline, index, evaluation."""
+        """Return this model with a config that differs only in sections that are not trained, such as `evaluation`."""
         changed = (*STATES, SEARCH) if config.index == self.config.index else (*STATES, SEARCH, INDEX)
         return replace(self, config=config, computed=self.computed.without(*changed))
 
     def saved_in(self, directory: Path, model_id: str) -> Self:
-        """Return this model with the folder and the id that it was saved with."""
+        """Return this model with the folder and the id of its saved files."""
         return replace(self, directory=directory, model_id=model_id)
 
     @abstractmethod
     def with_items(self, records: Records) -> FittedModel:
-        """Return a model that also knows the new items among `records`, whose known ids keep their own records.
-
-        It shares the memory of this one.
+        """Return a model that also knows the new items among `records`. Items with known ids keep their own records.
 
         Raises:
             DataError: For ids of another type than the model's.
@@ -307,12 +377,21 @@ class FittedModel(ModelData, ABC):
         """
 
     def unable(self, what: str, hint: str = TRAIN_TOWERS) -> InputError:
-        """Return the error for something that this type of model cannot do."""
+        """Return the error for something that this type of model does not have.
+
+        Args:
+            what: What it does not have, such as "no embeddings".
+            hint: How to get it.
+        """
         return InputError(Fault("model", f"'{self.config.model.type}' has {what}.", hint, "unable"))
 
 
 def new_items(known: Dataset, records: Records) -> Records:
-    """Return the records whose ids are not known, in the type of the known ids. Raises DataError for ids of another type."""
+    """Return the items of `records` with unknown ids, with ids of the type of the known ones.
+
+    Raises:
+        DataError: If the ids have another type than the known ones.
+    """
     unknown = records.rows < 0
     if of_other_type(records.ids, known.ids("item")):
         kinds = type_name(known.ids("item")), show(records.ids[int(np.argmax(unknown))].as_py())
@@ -325,17 +404,17 @@ def new_items(known: Dataset, records: Records) -> Records:
 
 
 def seen_pairs(learning: LearningData) -> tuple[Pairs, np.ndarray]:
-    """Return which items each user interacted with, and (pairs,) uint8 in which parts of the split (`Pairs.by_part`)."""
+    """Return the items that each user interacted with, and (pairs,) uint8 in which parts of the split (`Pairs.by_part`)."""
     dataset = learning.dataset
     return Pairs.by_part(dataset.user_rows, dataset.item_rows, learning.parts, len(dataset.users))
 
 
 def events_in(learning: LearningData, rows: np.ndarray, config: Config) -> Events:
-    """Return the interactions `rows` as events, by user and time, without dislikes."""
+    """Return the interactions `rows` as events ordered by user and time, without explicit negatives."""
     return events_of(learning.dataset, rows, learning.labels.negative, config.data.history)
 
 
 def histories_of(learning: LearningData, config: Config) -> tuple[pa.Array, np.ndarray]:
-    """Return (users,) list<EVENT>, all that each user did, and (events,) int8 the part of the split of each event."""
+    """Return all histories, (users,) list<EVENT>, and (events,) int8, the part of the split of each event."""
     events = events_in(learning, np.arange(len(learning.dataset.interactions)), config)
     return history_column(learning.dataset, events), parts_of_events(events, learning.parts)

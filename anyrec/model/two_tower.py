@@ -1,10 +1,10 @@
-"""The fitted two-tower model: representations of known users and items, and of records it has never seen."""
+"""The fitted two-tower model: representations of known users and items and of new records, and their scores."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from anyrec.core.contracts import Context, during_request
+from anyrec.core.types import JsonObject
 from anyrec.data.dataset import Dataset
 from anyrec.data.histories import add_history
 from anyrec.data.ids import SIDES, Side
@@ -23,14 +24,19 @@ from anyrec.model.request_reader import Reads
 from anyrec.model.towers import Columns, TowerScorer, move_columns
 
 HISTORY_VECTORS = "item_vectors"
-"""Key of the item tower's vectors among the computed values, if histories are made of them."""
+"""Key of `FittedModel.computed`: the item tower's vectors, if histories are encoded from them."""
 TOKENS: dict[Side, str] = {"user": "user_tokens", "item": "item_tokens"}
-"""Keys of the feature vectors, if a ranker reads them and the interaction does not."""
+"""Keys of `FittedModel.computed`: the vectors of the features, if a ranker reads them and the interaction does not."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TwoTowerModel(FittedModel):
-    """Two towers and an interaction. `columns` holds each side's prepared features; a loaded model has none."""
+    """Two towers and an interaction with the users and items they know.
+
+    Attributes:
+        scorer: The network.
+        columns: The prepared features of each side. A loaded model has none; it has the saved representations.
+    """
 
     scorer: TowerScorer
     columns: dict[Side, Columns] = field(default_factory=dict)
@@ -53,19 +59,36 @@ class TwoTowerModel(FittedModel):
         sizes = ", ".join(f"{name} {size:,}" for name, size in self.scorer.sizes().items() if size)
         return [*lines, f"parameters: {sizes}"]
 
-    def about(self) -> dict[str, Any]:
+    def about(self) -> JsonObject:
         return {"name": self.config.name, "dim": self.config.dim, "interaction": self.config.interaction.type}
 
     def prepare(self, side: Side, table: pa.Table, context: Context | None = None) -> Columns:
-        """Return the prepared features of records, on the model's device. context: of a request; by default a new one."""
+        """Prepare the features of records.
+
+        Args:
+            side: The side of the records.
+            table: The records.
+            context: Context of their request; by default a new one.
+
+        Returns:
+            The prepared features, on the model's device.
+        """
         context = context or self.request_context()
         return move_columns(self.scorer.tower(side).prepare(table, side, context), self.device)
 
     def prepare_history(self, history: pa.Array, context: Context | None = None) -> Columns:
-        """Return the users' features that are made of `history`: (users,) list<EVENT>. context: as for `prepare`."""
+        """Prepare the features that are made of histories.
+
+        Args:
+            history: (users,) list<EVENT>.
+            context: As for `prepare`.
+
+        Returns:
+            The prepared features, on the model's device.
+        """
         with during_request(context or self.request_context()):
-            found = {name: encoder.encode_column(history) for name, encoder in self.scorer.user.histories.items()}
-        return move_columns(found, self.device)
+            prepared = {name: encoder.encode_column(history) for name, encoder in self.scorer.user.histories.items()}
+        return move_columns(prepared, self.device)
 
     # State of the users
 
@@ -84,7 +107,7 @@ class TwoTowerModel(FittedModel):
         return replace(state, columns=columns, computed=state.computed.without("user", TOKENS["user"]))
 
     def recomputed(self) -> Self:
-        """Return this model with nothing computed: for a scorer whose weights have changed, which only training does."""
+        """Return this model without computed values. Training calls it after it has changed the weights."""
         return replace(self, computed=type(self.computed)())
 
     def with_prepared_features(self) -> Self:
@@ -92,7 +115,7 @@ class TwoTowerModel(FittedModel):
         return replace(self, columns=columns, computed=self.computed.without(*STATES))
 
     def _user_columns(self, history: pa.Array) -> Columns:
-        """Return the known users' prepared features with `history` in the place of their own."""
+        """Return the prepared features of the known users with the histories `history: (users,)` list<EVENT>."""
         if self.columns.get("user"):
             return {**self.columns["user"], **self.prepare_history(history)}
         return self.prepare("user", add_history(self.dataset.users, history, self.scorer.user.histories))
@@ -117,13 +140,14 @@ class TwoTowerModel(FittedModel):
             return self.representations(side)
         return self.computed.get(TOKENS[side], lambda: self._all_rows(side, token_rows))
 
-    def _all_rows(self, side: Side, make: Callable[..., Tensor]) -> Tensor:
+    def _all_rows(self, side: Side, encode: Callable[..., Tensor]) -> Tensor:
+        """Encode all known users or items with `represent_rows` or `token_rows`."""
         vectors = self.history_vectors() if side == "user" else None
-        return make(self.scorer, side, self.columns[side], len(self.dataset.table(side)), item_vectors=vectors)
+        return encode(self.scorer, side, self.columns[side], len(self.dataset.table(side)), item_vectors=vectors)
 
     @torch.inference_mode()
     def history_vectors(self) -> Tensor | None:
-        """Return (items, dim), the item tower's vectors that histories are made of; None if no feature is."""
+        """Return (items, dim), the item tower's vectors that histories are encoded from; None if no feature needs them."""
         if not self.scorer.has_history:
             return None
         return self.computed.get(HISTORY_VECTORS, self._history_vectors)
@@ -153,35 +177,47 @@ class TwoTowerModel(FittedModel):
 
     @torch.inference_mode()
     def represent(self, records: Records) -> Tensor:
-        return self._made(records, self.representations(records.side), represent_rows)
+        return self._encode(records, self.representations(records.side), represent_rows)
 
     @torch.inference_mode()
     def tokens(self, records: Records) -> Tensor:
-        make = represent_rows if self.reads_tokens else token_rows
-        return self._made(records, self.token_embeddings(records.side), make)
+        encode = represent_rows if self.reads_tokens else token_rows
+        return self._encode(records, self.token_embeddings(records.side), encode)
 
-    def _made(self, records: Records, known: Tensor, make: Callable[..., Tensor]) -> Tensor:
-        """Return what `make` makes of each record, and the row of `known` for ids and for records that hold nothing else."""
+    def _encode(self, records: Records, known: Tensor, encode: Callable[..., Tensor]) -> Tensor:
+        """Encode the records of a request.
+
+        A known id without features or interactions in the request gets its row of `known`.
+
+        Args:
+            records: The records.
+            known: (known, ...) encodings of the known records.
+            encode: `represent_rows` or `token_rows`.
+
+        Returns:
+            (rows, ...) encodings.
+        """
         side, rows = records.side, records.rows
         if records.everyone:
             return known
-        reads = side == "user" and self.scorer.has_history
-        changed = records.active if reads else np.zeros(len(rows), bool)
+        reads_history = side == "user" and self.scorer.has_history
+        changed = records.active if reads_history else np.zeros(len(rows), bool)
         if records.table is None and not changed.any():
             return known[self._places(rows)]
-        bare = (rows >= 0) & records.bare
+        bare = (rows >= 0) & records.bare  # known ids without features: the features of the model's own record apply
         table = pa.table({f"{side}_id": records.ids}) if records.table is None else records.table
         if (bare & changed).any():
             table = completed(self.dataset.table(side), table, np.where(bare & changed, rows, -1), f"{side}_id")
         vectors = None
-        if reads:
+        if reads_history:
             table = add_history(table, self.history_of(records), self.scorer.user.histories)
             vectors = self.history_vectors()
-        made = make(self.scorer, side, self.prepare(side, table, records.context), len(rows), item_vectors=vectors)
+        columns = self.prepare(side, table, records.context)
+        encoded = encode(self.scorer, side, columns, len(rows), item_vectors=vectors)
         same = bare & ~changed
         if same.any():
-            made[torch.from_numpy(same).to(self.device)] = known[self._places(rows[same])]
-        return made
+            encoded[torch.from_numpy(same).to(self.device)] = known[self._places(rows[same])]
+        return encoded
 
     # Scores
 
@@ -197,12 +233,12 @@ class TwoTowerModel(FittedModel):
 
     @torch.inference_mode()
     def predict(self, users: Tensor, items: Tensor) -> dict[str, Tensor]:
-        found: dict[str, list[Tensor]] = {"score": []}
+        predictions: dict[str, list[Tensor]] = {"score": []}
         for u, i in zip(users.split(ROWS_AT_A_TIME), items.split(ROWS_AT_A_TIME), strict=True):
-            found["score"].append(self.scorer.score(u, i.unsqueeze(1)).squeeze(1))
+            predictions["score"].append(self.scorer.score(u, i.unsqueeze(1)).squeeze(1))
             for name, head in self.scorer.heads.items():
-                found.setdefault(name, []).append(head(self.scorer.interaction.pair(u, i)))
-        return {name: torch.cat(parts) for name, parts in found.items()}
+                predictions.setdefault(name, []).append(head(self.scorer.interaction.pair(u, i)))
+        return {name: torch.cat(parts) for name, parts in predictions.items()}
 
     def similar_items(self, rows: np.ndarray) -> None:
         return None
@@ -233,7 +269,11 @@ class TwoTowerModel(FittedModel):
 
 
 def towers_of(model: FittedModel) -> TwoTowerModel:
-    """Return the model as two towers. Raises InputError for a model of another type."""
+    """Return a model as a two-tower model.
+
+    Raises:
+        InputError: If it is of another type.
+    """
     if not isinstance(model, TwoTowerModel):
         raise model.unable("no towers")
     return model
