@@ -5,40 +5,37 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from anyrec.core.config import TWO_TOWER, Config, DataConfig, PipelineConfig
+from anyrec.core.config import TWO_TOWER, Config, PipelineConfig
 from anyrec.core.contracts import Context
 from anyrec.core.discovery import discover
-from anyrec.core.errors import DataError, Fault, ModelError, NotFittedError, OutputError, checked_path
+from anyrec.core.errors import Fault, ModelError, NotFittedError, OutputError, checked_path
 from anyrec.core.load_config import load_config
 from anyrec.core.registry import Registry
 from anyrec.core.runtime import seeded
-from anyrec.core.values import show
+from anyrec.core.types import JsonObject
 from anyrec.data.dataset import Dataset
 from anyrec.data.defaults import resolve_config
-from anyrec.data.formats.frames import as_arrow, is_table
 from anyrec.data.ids import Side
 from anyrec.data.interpretation import interpretation
 from anyrec.data.learning import LearningData
-from anyrec.data.partial import read_partial
 from anyrec.data.split import Part, Split
 from anyrec.evaluation.held_out import rank_held_out
 from anyrec.evaluation.ranking import ranking_metrics
 from anyrec.evaluation.repeats import repeat_notes
 from anyrec.model.arguments import checked_choice, checked_context, checked_dataset, checked_k, checked_now, log
 from anyrec.model.attach_data import with_data
-from anyrec.model.build import check_model_type, check_with_data, choose_device
+from anyrec.model.build import check_model_type, check_with_data, choose_device, training_context
 from anyrec.model.custom_modules import encoder_of
 from anyrec.model.fitted import FittedModel, ModelData
 from anyrec.model.records import Records
 from anyrec.model.request_reader import Users
-from anyrec.model.scoring import rank_rows
+from anyrec.model.result_tables import embedding_table, pair_scores, pair_table, ranked_table
 from anyrec.pipeline.answer import Answer
 from anyrec.pipeline.fit import check_pipeline, fit_pipeline, measure_pipeline
 from anyrec.pipeline.item_search import search_items
@@ -50,13 +47,30 @@ from anyrec.storage.parts import ModelParts
 from anyrec.training.fit import FitOptions, Fitted, fit, fit_like
 from anyrec.training.loop import TrainingResult
 
+Ids: TypeAlias = Sequence[object] | pa.Array
+"""Ids of users or items. They are validated when they are read."""
+
 
 class Recommender:
-    """A config, the fitted model, and the pipeline that makes lists of what the model scores.
+    """A config, the fitted model, and the pipeline that turns the model's scores into lists.
+
+    A method that needs a fitted model raises NotFittedError before `fit` or `load`. Methods that return a recommender
+    leave this one unchanged, except `add_encoder` and `fit`, which return this one.
+
+    Attributes:
+        requested: The config as it was given.
+        registry: The components.
+        notes: Notes on the config, the data and the training for the user.
+        device: The device of the model.
+        pipeline: The stages between the model and a list; None if the model ranks the whole catalogue.
+        result: The history of the training; None for a classical or a loaded model.
+        metrics: Ranking metrics by part of the split.
 
     Example:
         >>> recommender = Recommender.from_config("cfg.json").fit(Dataset.read("data.json"))
         >>> recommender.recommend(["user 1"], k=10)
+        >>> recommender.save("models/shop")
+        >>> Recommender.load("models/shop").similar(["item 7"])
     """
 
     def __init__(self, config: Config, registry: Registry, notes: Sequence[str] = (), parts: ModelParts | None = None):
@@ -65,39 +79,32 @@ class Recommender:
         Args:
             config: The config, complete or not.
             registry: The components.
-            notes: What the user should know of the config.
-            parts: A fitted model with what belongs to it, whose notes come after `notes`; None if it is yet to be fitted.
+            notes: Notes on the config for the user.
+            parts: A fitted model with its pipeline, metrics and notes; None for an unfitted recommender.
 
         Raises:
-            ConfigError: If the config names a model or a device that is not there.
+            ConfigError: If the config names an unknown model type, or a device that is not available.
         """
         check_model_type(config, registry)
         self.requested = config
-        """The config as it was given."""
         self.registry = registry
         self.notes: list[str] = [*notes, *(parts.notes if parts else ())]
-        """What the user should know of the config, the data and the training."""
         self.device = choose_device(config)
         self.pipeline: Pipeline | None = parts.pipeline if parts else None
-        """The stages between the model and a list; None if the model ranks the whole catalogue."""
         self.result: TrainingResult | None = None
-        """The history of the training; None for a classical or a loaded model."""
         self.metrics: dict[str, dict[str, float]] = dict(parts.metrics) if parts else {}
-        """Ranking metrics by part of the split."""
         self._model: FittedModel | None = parts.model if parts else None
 
     @classmethod
-    def from_config(
-        cls, config: Config | dict[str, Any] | str | Path, plugins: Sequence[str | Path] = ()
-    ) -> Recommender:
-        """Return a recommender that is not fitted yet.
+    def from_config(cls, config: Config | JsonObject | str | Path, plugins: Sequence[str | Path] = ()) -> Recommender:
+        """Return an unfitted recommender.
 
         Args:
             config: A config, a dict, or the path of a JSON file.
-            plugins: Folders of plugins, besides those that the config names.
+            plugins: Folders of plugins, in addition to those that the config names.
 
         Raises:
-            ConfigError: With every bad key.
+            ConfigError: With all invalid keys.
         """
         if isinstance(config, Config):
             return cls(config, discover([*config.plugins, *plugins]))
@@ -105,12 +112,12 @@ class Recommender:
         return cls(loaded, discover([*loaded.plugins, *plugins]), notes)
 
     def add_encoder(self, name: str, module: nn.Module) -> Recommender:
-        """Let a plain module encode the feature group `name`, whose features are numbers or lists of numbers.
+        """Encode the features of a group, numbers or lists of numbers, with a plain torch module.
 
         Args:
             name: The group.
-            module: Maps (batch, width) float to (batch, any) float. Each feature of the group gets a copy. A model saved with it
-                names its class by import path, and loads only with `trust_plugins=True`.
+            module: Maps (batch, width) float to (batch, any width) float. Each feature of the group gets a copy. A
+                saved model names its class by import path, so it loads only with `trust_plugins=True`.
 
         Raises:
             ConfigError: If the module cannot be saved that way.
@@ -118,7 +125,7 @@ class Recommender:
         self.registry.add_class("encoder", encoder_of(name, module), f"add_encoder('{name}')")
         return self
 
-    # What is known once the model is fitted
+    # State
 
     @property
     def model(self) -> FittedModel:
@@ -129,7 +136,7 @@ class Recommender:
 
     @property
     def config(self) -> Config:
-        """The complete config once fitted: what was set, and what was chosen to fit the data; before that, as it was given."""
+        """The config: as given before `fit`, and completed with the values chosen for the data after it."""
         return self.requested if self._model is None else self._model.config
 
     @property
@@ -139,7 +146,7 @@ class Recommender:
 
     @property
     def dataset(self) -> Dataset:
-        """The users and items that the model knows, and the interactions if it has its data."""
+        """The users and items that the model knows, and the training interactions if it was not loaded without them."""
         return self.model.dataset
 
     @property
@@ -149,11 +156,11 @@ class Recommender:
 
     @property
     def parts(self) -> ModelParts:
-        """What a model directory holds."""
+        """The parts that a model directory has."""
         return ModelParts(self.model, self.pipeline, self.metrics, self.notes)
 
     def describe(self) -> list[str]:
-        """Return what the model is made of, in lines for a person."""
+        """Return a description of the model's parts in lines of text."""
         return self.model.describe()
 
     # Fitting
@@ -165,27 +172,27 @@ class Recommender:
         run_dir: Path | None = None,
         resume: bool = False,
         progress: bool = True,
-        report: Callable[[dict[str, Any]], None] | None = None,
-        trained: Callable[[], Any] | None = None,
+        report: Callable[[JsonObject], None] | None = None,
+        trained: Callable[[], object] | None = None,
         started: Callable[[FittedModel], None] | None = None,
     ) -> Recommender:
-        """Choose what the config leaves open, split, train on the training part, measure on validation and test.
+        """Complete the config from the data, split the data, train, and measure the validation and the test part.
 
         Args:
             dataset: Users, items and interactions.
-            run_dir: Folder for checkpoints and metrics.jsonl.
+            run_dir: Folder for checkpoints and metrics.jsonl; None to write neither.
             resume: Continue from the last checkpoint in `run_dir`.
             progress: Show progress bars.
-            report: Called with each epoch's entry of metrics.jsonl.
+            report: Called after each epoch with its entry of metrics.jsonl.
             trained: Called when the model is complete, before it is measured, so that it can be saved first.
             started: Called with the untrained model before the first epoch.
 
         Returns:
-            The recommender itself. A part of the split that cannot be measured has no metrics, and a note says why.
+            The recommender itself. If a part of the split cannot be measured, `metrics` lacks it and a note says why.
 
         Raises:
             ConfigError: For options that do not fit the data.
-            DataError: If nothing is left to train on.
+            DataError: If no positive interaction is left to train on.
         """
         config, chosen = resolve_config(self.requested, checked_dataset(dataset), self.registry)
         check_with_data(config, self.registry, dataset)
@@ -193,40 +200,52 @@ class Recommender:
         meaning = interpretation(dataset, config.data)
         learning, notes = LearningData.make(dataset, config)
         self.notes += [*chosen, *notes, *(f"{one.text} {one.advice}" for one in meaning if one.level != "note")]
-        context = self._context(config, learning.dataset)
+        trusted = self._model is None or self._model.context.trusted
+        context = training_context(config, learning.dataset, self.device, trusted)
         self.metrics, self.pipeline, self.result, self._model = {}, None, None, None
         untrained = {"config": config, "registry": self.registry, "dataset": learning.dataset}
         check_pipeline(ModelData(**untrained, has_vectors=config.model.type == TWO_TOWER))
-        options = FitOptions(run_dir, resume, progress, report, started)
-        fitted = fit(config, learning, self.registry, context, options=options)
-        self._take(fitted)
-        self.result = fitted.result
-        refit = config.training.refit and len(learning.split.validation) > 0
-        if refit:
-            self._measure_part("validation")
-            best = None if fitted.result is None else fitted.result.best_epoch
-            split = learning.final_split(config)
-            again = fit(
-                config, learning, self.registry, context, split=split, epochs=best, options=options.within("refit")
-            )
-            self._take(again)
-            self._model = replace(again.model, before_refit=dict(self.metrics.get("validation", {})))
+        self._train(learning, config, context, FitOptions(run_dir, resume, progress, report, started))
         self._model, self.pipeline, notes = _fit_stages(self.model, progress)
         self.notes += notes
         if trained is not None:
             trained()
-        if not refit:
+        if not self.model.refitted:
             self._measure_part("validation")
         self._measure_part("test")
         return self
 
+    def _train(self, learning: LearningData, config: Config, context: Context, options: FitOptions) -> None:
+        """Train the model; with `training.refit` measure validation, and train again on that part as well."""
+        fitted = fit(config, learning, self.registry, context, options=options)
+        self._take(fitted)
+        self.result = fitted.result
+        if not config.training.refit or not len(learning.split.validation):
+            return
+        self._measure_part("validation")
+        best = None if fitted.result is None else fitted.result.best_epoch
+        split, options = learning.final_split(config), options.within("refit")
+        again = fit(config, learning, self.registry, context, split=split, epochs=best, options=options)
+        self._take(again)
+        self._model = replace(again.model, before_refit=dict(self.metrics.get("validation", {})))
+
     def fit_beside(self, config: Config) -> Recommender:
-        """Return another recommender, of a model without a training loop, fitted on exactly what this one learned from."""
+        """Return another recommender, fitted with another config on the training data of this one, such as a baseline.
+
+        Args:
+            config: Complete config of a classical model.
+
+        Raises:
+            ModelError: If this model was loaded without its data.
+        """
         fitted = fit_like(self.model, config)
         return Recommender(config, self.registry, parts=ModelParts(fitted.model, notes=fitted.notes))
 
     def with_data(self, dataset: Dataset) -> Recommender:
-        """Return this recommender with the data it was trained on, split again as it was, so that it can be evaluated.
+        """Return this recommender with the data it was trained on, so that it can be evaluated. The split is the same.
+
+        Args:
+            dataset: The training data.
 
         Raises:
             DataError: If this is not the data that it was trained on.
@@ -234,29 +253,32 @@ class Recommender:
         model, notes = with_data(self.model, checked_dataset(dataset))
         return self._with(replace(self.parts, model=model, notes=[*self.notes, *notes]))
 
-    def with_pipeline(self, pipeline: PipelineConfig | dict[str, Any] | None, *, progress: bool = True) -> Recommender:
-        """Return this model behind other stages, which are fitted here; None for the model alone.
+    def with_pipeline(self, pipeline: PipelineConfig | JsonObject | None, *, progress: bool = True) -> Recommender:
+        """Return this model with another pipeline, which is fitted here.
 
-        Sources and a ranker learn from the data, so those need a model just fitted, or one with its data (`with_data`).
+        Args:
+            pipeline: The pipeline's config; None for the model alone. Sources and a ranker learn from the data, so they
+                need a model with its data: just fitted, or from `with_data`.
+            progress: Show progress bars.
 
         Raises:
-            ConfigError: With every bad option.
-            ModelError: If a stage needs data that is not there.
+            ConfigError: With all invalid options.
+            ModelError: If a stage needs the data and the model does not have it.
         """
-        given = pipeline.model_dump() if isinstance(pipeline, PipelineConfig) else pipeline
-        config, _ = load_config({**self.config.model_dump(mode="json"), "pipeline": given}, registry=self.registry)
+        section = pipeline.model_dump() if isinstance(pipeline, PipelineConfig) else pipeline
+        config, _ = load_config({**self.config.model_dump(mode="json"), "pipeline": section}, registry=self.registry)
         model, stages, notes = _fit_stages(self.model.with_config(config), progress)
         return self._with(ModelParts(model, stages, self.metrics, [*self.notes, *notes]))
 
     def add_items(self, items: Users, *, strict: bool | None = None) -> Recommender:
-        """Return a recommender that also ranks items which this one does not know, by their features, without retraining.
+        """Return a recommender that also ranks new items, by their features and without training.
 
         Args:
-            items: Records in any form in which `recommend` takes users. Known ids keep their own record.
+            items: Records in any form that `recommend` accepts. Items with known ids keep their own record.
             strict: As for `recommend`.
 
         Raises:
-            DataError: For records that cannot be read, and ids of another type than the model's.
+            DataError: For invalid records, and for ids of another type than the model's.
         """
         records = self.read_records("item", items, strict=strict)
         wider = self._with(replace(self.parts, model=self.model.with_items(records)))
@@ -271,32 +293,32 @@ class Recommender:
         k: int = 10,
         *,
         exclude_seen: bool = True,
-        candidates: Sequence[Any] | pa.Array | None = None,
-        context: dict[str, Any] | None = None,
+        candidates: Ids | None = None,
+        context: JsonObject | None = None,
         now: int | None = None,
-        interactions: Any = None,
+        interactions: object = None,
         strict: bool | None = None,
     ) -> pa.Table:
         """List the k best items of each user. Equal scores are ordered by item id.
 
         Args:
-            users: Ids known to the model, or records, whose ids need not be known: dicts, a pandas, polars or Arrow table, a
-                Dataset, or a document of the data format. None for all known users.
-            k: Items for each user. Fewer come back if fewer are eligible.
-            exclude_seen: Leave out what the user interacted with, by the model's data and by the request.
-            candidates: Ids of the only items to rank.
+            users: Known ids, or records of known or new users: dicts, a pandas, polars or Arrow table, a Dataset, or a
+                document of the data format. None for all known users.
+            k: Items for each user. A user with fewer eligible items gets fewer.
+            exclude_seen: Leave out items that the user interacted with, by the model's data and by the request.
+            candidates: Ids of the only items to rank; by default all.
             context: As for `answer`; only a pipeline reads it.
             now: As for `answer`; only a pipeline reads it.
-            interactions: Interactions of the users up to now, a table or dicts (user_id, item_id, timestamp, ...). They extend
-                what the model knows of the users. A document's or a Dataset's own interactions are read in the same way.
-            strict: Raise DataError for what the model cannot read, such as unknown features. By default `data.strict` of the
-                config; if false, each is logged as a warning.
+            interactions: Interactions of the users up to now, a table or dicts (user_id, item_id, timestamp, ...). They
+                extend the known histories, like the interactions of a document or a Dataset in `users`.
+            strict: Raise DataError for parts that the model cannot read, such as unknown features. By default
+                `data.strict` of the config; if false, each is logged as a warning.
 
         Returns:
             user_id, item_id, score, rank (from 1).
 
         Raises:
-            DataError: For unknown ids without a record, or records that cannot be read.
+            DataError: For unknown ids without a record, and for invalid records.
         """
         records = self.read_records("user", users, interactions=interactions, strict=strict)
         if self.pipeline is not None:
@@ -304,22 +326,10 @@ class Recommender:
             answer = self.answer(records, k, **options)
             log(users, answer.warnings)
             return answer.table
-        model = self.model
-        k = checked_k(k, len(model.dataset.items))
-        allowed = self._allowed(candidates)
-        exclude = model.seen_of(records) if exclude_seen else None
-        with torch.inference_mode():
-            represented, items = model.represent(records), model.representations("item")
-            rows, places, scores, ranks = rank_rows(model.scorer, represented, items, k, exclude, allowed)
+        k, allowed = checked_k(k, len(self.dataset.items)), self.model.mask_of(candidates)
+        table = ranked_table(self.model, records, k, exclude_seen=exclude_seen, allowed=allowed)
         log(users, records.context.warnings)
-        return pa.table(
-            {
-                "user_id": records.ids.take(pa.array(rows)),
-                "item_id": model.dataset.ids("item").take(pa.array(places)),
-                "score": pa.array(scores),
-                "rank": pa.array(ranks),
-            }
-        )
+        return table
 
     def answer(
         self,
@@ -327,24 +337,24 @@ class Recommender:
         k: int = 10,
         *,
         exclude_seen: bool = True,
-        candidates: Sequence[Any] | pa.Array | None = None,
-        context: dict[str, Any] | None = None,
+        candidates: Ids | None = None,
+        context: JsonObject | None = None,
         now: int | None = None,
         trace: bool = False,
-        interactions: Any = None,
+        interactions: object = None,
         strict: bool | None = None,
     ) -> Answer:
-        """List as `recommend` does, with the time of each stage, warnings, and on request a trace of the items.
+        """List as `recommend` does, with the time of each stage, the warnings, and optionally a trace.
 
-        Without a pipeline in the config there is one stage, the model. Arguments that are not listed are those of `recommend`.
+        Without a pipeline in the config the model is the only stage. The other arguments are those of `recommend`.
 
         Args:
-            context: Values of this moment that rules may read.
-            now: Microseconds since 1970; by default this moment.
+            context: Values that rules read, such as the user's country.
+            now: The time of the request in microseconds since 1970; by default the current time.
             trace: Record what each stage did with each item.
 
         Returns:
-            The lists, and in `warnings` what the model could not read of the request.
+            The lists. `warnings` says which parts of the request the model could not read.
         """
         k, context, now = checked_k(k, len(self.dataset.items)), checked_context(context), checked_now(now)
         records = self.read_records("user", users, interactions=interactions, strict=strict)
@@ -352,7 +362,7 @@ class Recommender:
             self.model,
             records,
             k,
-            candidates=self._allowed(candidates),
+            candidates=self.model.mask_of(candidates),
             exclude_seen=exclude_seen,
             context=context,
             now=now,
@@ -368,32 +378,32 @@ class Recommender:
         *,
         text: str | None = None,
         image: str | Path | None = None,
-        user: Any = None,
+        user: object = None,
         k: int = 10,
         space: str = "auto",
-        where: dict[str, Any] | None = None,
+        where: JsonObject | None = None,
         personal: float = 0.3,
         exclude_seen: bool = False,
-        candidates: Sequence[Any] | pa.Array | None = None,
+        candidates: Ids | None = None,
         strict: bool | None = None,
     ) -> pa.Table:
         """Return the k items nearest to a text, an image or both: item_id, score, rank (from 1).
 
         Args:
-            text: What the items should be like.
+            text: A description of the items.
             image: A file, or a URL if the config allows it.
-            user: An id or a record (a dict). The model's score of an item then makes up the fraction `personal` of its score;
+            user: An id or a record (a dict). The model's score then makes up the fraction `personal` of an item's score;
                 without a user the score is the cosine.
             k: Items to return.
             space: "auto", "joint", "text", "image", "visual" or "tower" (docs/search.md).
             where: A condition on items (docs/rules.md).
-            personal: Fraction of the score, from 0 to 1.
-            exclude_seen: Leave out what the user interacted with.
-            candidates: Ids of the only items to return.
+            personal: Weight of the model's score, from 0 to 1.
+            exclude_seen: Leave out items that the user interacted with.
+            candidates: Ids of the only items to return; by default all.
             strict: As for `recommend`.
 
         Raises:
-            InputError: If the items have nothing to be searched by, for an empty text or an unreadable image.
+            InputError: If the items have no vectors to search, and for an empty text or an unreadable image.
         """
         return search_items(
             self.model,
@@ -409,32 +419,35 @@ class Recommender:
             strict=strict,
         )
 
-    def similar(self, items: Sequence[Any] | pa.Array, k: int = 10) -> pa.Table:
+    def similar(self, items: Ids, k: int = 10) -> pa.Table:
         """Return the k items most similar to each of `items`: query_id, item_id, score, rank (from 1).
 
-        By the cosine of item vectors; a classical model has a similarity of its own, or none.
+        The score is the cosine of item vectors. A classical model has its own similarity, or none.
 
         Args:
-            items: Ids that the model knows.
-            k: Items for each; at most as many as there are others.
+            items: Known ids.
+            k: Items for each id, the item itself excluded.
+
+        Raises:
+            InputError: If the model has no similarity of items.
         """
         return similar(self.model, items, checked_k(k, len(self.dataset.items)))
 
     # Scores and embeddings
 
-    def score(self, pairs: Any) -> pa.Table:
+    def score(self, pairs: object) -> pa.Table:
         """Score pairs of known users and items.
 
         Args:
-            pairs: A pandas, polars or Arrow table, or a list of dicts, of user_id and item_id.
+            pairs: A pandas, polars or Arrow table, or a list of dicts, with user_id and item_id.
 
         Returns:
-            The pairs, with `score` and each head's prediction.
+            The pairs, with the columns `score` and one for each head's prediction.
 
         Raises:
             DataError: For ids that the model does not know.
         """
-        table = pairs_of(pairs)
+        table = pair_table(pairs)
         users = self.model.rows_of("user", table.column("user_id"))
         items = self.model.rows_of("item", table.column("item_id"))
         for name, values in self.score_rows(None, users, items).items():
@@ -442,52 +455,69 @@ class Recommender:
         return table
 
     def score_rows(self, users: Users, user_rows: np.ndarray, item_rows: np.ndarray) -> dict[str, pa.Array]:
-        """Return `score` and each head's prediction for pairs of rows.
+        """Return `score` and each head's prediction for pairs of rows, (pairs,) each.
 
         Args:
-            users: As `recommend` takes them.
+            users: As for `recommend`.
             user_rows: (pairs,) rows of `users`.
             item_rows: (pairs,) rows of the known items.
         """
-        model = self.model
-        with torch.inference_mode():
-            left = model.represent(self.read_records("user", users))[torch.from_numpy(user_rows).to(model.device)]
-            right = model.representations("item")[torch.from_numpy(item_rows).to(model.device)]
-            return {name: as_column(values.cpu()) for name, values in model.predict(left, right).items()}
+        return pair_scores(self.model, self.read_records("user", users), user_rows, item_rows)
 
     def embed_users(self, users: Users = None, *, strict: bool | None = None) -> pa.Table:
-        """Return user_id and `embedding` (fixed-size list of float32), for known ids or for records never seen.
+        """Return user_id and `embedding` (fixed-size list of float32) of known or new users.
 
         Args:
-            users: As `recommend` takes them.
+            users: As for `recommend`.
             strict: As for `recommend`.
+
+        Raises:
+            InputError: If the model has no vectors.
         """
         return self._embed(self.read_records("user", users, strict=strict), users)
 
     def embed_items(self, items: Users = None, *, strict: bool | None = None) -> pa.Table:
-        """Return item_id and `embedding` (fixed-size list of float32), for known ids or for records never seen.
+        """Return item_id and `embedding` (fixed-size list of float32) of known or new items.
 
         Args:
-            items: In any form in which `recommend` takes users.
+            items: In any form that `recommend` accepts for users.
             strict: As for `recommend`.
+
+        Raises:
+            InputError: If the model has no vectors.
         """
         return self._embed(self.read_records("item", items, strict=strict), items)
 
-    def read_records(self, side: Side, source: Users, **options: Any) -> Records:
-        """Read the users or items of a request once; arguments as for `anyrec.model.request_reader.RequestReader.read`."""
-        return self.model.read_records(side, source, **options)
+    def read_records(
+        self,
+        side: Side,
+        source: Users,
+        *,
+        interactions: object = None,
+        strict: bool | None = None,
+        faults: list[Fault] | None = None,
+    ) -> Records:
+        """Read users or items once, to pass them to several methods; arguments as for `RequestReader.read`."""
+        return self.model.read_records(side, source, interactions=interactions, strict=strict, faults=faults)
 
     # Evaluation
 
     def evaluate(self, split: Part = "test") -> dict[str, float]:
-        """Return ranking metrics of one part of the split, of the lists that `recommend` would have returned before it.
+        """Return the ranking metrics of one part of the split, of the lists that `recommend` would have returned before it.
 
-        Each held-out item is ranked in the full catalogue without what its user had before (in training; at test time also in
-        validation). A held-out item that the user had before cannot be listed: by `evaluation.repeats` it counts as a miss.
+        Each held-out item is ranked among the full catalogue without the items that its user had seen: in training, and
+        for the test part also in validation. A held-out item that the user had seen cannot be listed;
+        `evaluation.repeats` decides how it counts.
+
+        Args:
+            split: "validation" or "test".
 
         Returns:
-            Means over users by metric. For a model that was refitted on the validation part, the validation metrics are those
-            measured before the refit: the refitted model has learned from that part.
+            Means over users by metric. For a model that was refitted on the validation part, these are the validation
+            metrics from before the refit, since the refitted model has learned from that part.
+
+        Raises:
+            ModelError: If the model was loaded without its data.
         """
         checked_choice(split, ("validation", "test"), "split")
         if self.model.refitted and split == "validation":
@@ -495,13 +525,24 @@ class Recommender:
         return ranking_metrics(rank_held_out(self.model, split), self.config.evaluation.k)
 
     def evaluate_pipeline(self, part: Part = "test") -> dict[str, float]:
-        """Return ranking metrics of the lists that all stages make, by the rules of `evaluate`; an unlisted item is a miss."""
+        """Return the ranking metrics of the pipeline's lists, as `evaluate` does; an item that is not listed is a miss."""
         return measure_pipeline(self.model, self.stages(), part)
 
     # Files
 
     def save(self, directory: str | Path) -> Path:
-        """Write the model directory, whole or not at all; it contains no pickle."""
+        """Write the model directory completely or not at all, without pickle.
+
+        Args:
+            directory: The folder. A model in it is replaced.
+
+        Returns:
+            The folder, as an absolute path.
+
+        Raises:
+            ModelError: If the folder has other content.
+            OutputError: If it cannot be written.
+        """
         return save_model(self.parts, checked_path(directory, "directory", OutputError))
 
     @classmethod
@@ -513,64 +554,52 @@ class Recommender:
         plugins: Sequence[str | Path] = (),
         image_root: str | Path | None = None,
     ) -> Recommender:
-        """Read a model directory, or find the one that any file written by its training belongs to.
+        """Read a model directory.
 
         Args:
-            directory: The model's folder, its run's folder, or a file in either.
-            trust_plugins: Allow the model to name what is outside its folder: folders of plugins, modules given to `add_encoder`,
-                files and addresses of rules and indexes, paths of pretrained models, the folder of images (docs/security.md).
-            plugins: Folders of plugins that the model may use, besides `./plugins`.
+            directory: The model's folder, the folder of its training run, or a file in either.
+            trust_plugins: Allow references to things outside the folder: plugins, modules given to `add_encoder`, files
+                and addresses of rules and indexes, paths of pretrained models, the folder of images (docs/security.md).
+            plugins: Folders of plugins that the model may use, in addition to `./plugins`.
             image_root: Folder that relative names of images start from; by default that of the training data.
 
         Raises:
-            ModelError: If the directory is damaged, or needs trust that was not given; with every fault.
+            ModelError: With all faults, if the directory is damaged or the model needs `trust_plugins`.
         """
-        with seeded(0):  # layers are made with random weights before the saved ones are read
+        with seeded(0):  # layers are created with random weights before the saved ones are loaded
             parts = load_model(checked_path(directory, "directory", ModelError), trust_plugins, plugins, image_root)
         return cls(parts.model.config, parts.model.registry, parts=parts)
 
     def with_image_root(self, folder: Path) -> Recommender:
-        """Return this recommender with the folder that relative names of images in requests start from."""
+        """Return this recommender with another folder that relative names of images in requests start from."""
         data = self.config.data.model_copy(update={"image_root": str(folder)})
         return self.with_config(self.config.model_copy(update={"data": data}))
 
     def with_config(self, config: Config) -> Recommender:
-        """Return this recommender with a config that differs in what is not trained, such as `evaluation`.
+        """Return this recommender with a config that differs only in sections that are not trained, such as `evaluation`.
 
-        The pipeline stays; `with_pipeline` fits another one.
+        The pipeline stays the same; `with_pipeline` fits another one.
         """
         return self._with(replace(self.parts, model=self.model.with_config(config)))
 
     def saved_in(self, directory: Path, model_id: str) -> None:
-        """Record where the model was saved, and its id."""
+        """Record the folder and the id (`model_id`) that the model was saved with."""
         self._model = self.model.saved_in(directory, model_id)
 
     # Helpers
-
-    def _context(self, config: Config, dataset: Dataset) -> Context:
-        return Context(
-            root=Path(config.data.image_root) if config.data.image_root else dataset.root,
-            allow_urls=config.data.allow_urls,
-            allow_outside_root=config.data.allow_outside_root,
-            strict=config.data.strict,
-            seed=config.seed,
-            device=str(self.device),
-            items=dataset.items,
-            trusted=self._model is None or self._model.context.trusted,
-        )
 
     def _take(self, fitted: Fitted) -> None:
         self._model = fitted.model
         self.notes = list(dict.fromkeys([*self.notes, *fitted.notes]))
 
     def _with(self, parts: ModelParts) -> Recommender:
-        """Return a recommender of other parts, which would be fitted again as this one."""
+        """Return a recommender with other parts and the requested config of this one."""
         other = Recommender(parts.model.config, self.registry, parts=parts)
         other.requested, other.result = self.requested, self.result
         return other
 
     def _measure_part(self, part: Part) -> None:
-        """Measure a part of the split. If nothing can be measured it has no metrics; if measuring fails, a note says why."""
+        """Measure a part of the split. If it fails, a note says why: training must not be lost by it."""
         split = self.model.required_learning().split
         if not len(split.rows(part)):
             return
@@ -584,49 +613,18 @@ class Recommender:
             self.notes.append(f"The {part} part could not be measured ({type(error).__name__}: {error}).")
 
     def _embed(self, records: Records, source: Users) -> pa.Table:
-        with torch.inference_mode():
-            vectors = self.model.vectors(records.side, self.model.represent(records)).float().cpu()
+        table = embedding_table(self.model, records)
         log(source, records.context.warnings)
-        flat = pa.array(vectors.reshape(-1).numpy())
-        embedding = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
-        return pa.table({f"{records.side}_id": records.ids, "embedding": embedding})
-
-    def _allowed(self, candidates: Sequence[Any] | pa.Array | None) -> np.ndarray | None:
-        """Return (items,) bool, the items that may be listed; None for all. Raises DataError for unknown ids."""
-        if candidates is None:
-            return None
-        allowed = np.zeros(len(self.dataset.items), bool)
-        allowed[self.model.rows_of("item", candidates)] = True
-        return allowed
+        return table
 
 
 def _fit_stages(model: FittedModel, progress: bool) -> tuple[FittedModel, Pipeline | None, list[str]]:
-    """Return the model as its config's pipeline needs it, the fitted pipeline, and notes."""
+    """Fit the pipeline of the model's config.
+
+    Returns:
+        The model, with histories if there is a pipeline; the pipeline; notes for the user.
+    """
     if model.config.pipeline is None:
         return model, None, []
     model = model.with_histories()
     return model, *fit_pipeline(model, progress=progress)
-
-
-def as_column(values: Tensor) -> pa.Array:
-    """Return (rows,) as numbers, (rows, width) as lists of them."""
-    flat = pa.array(values.reshape(-1).float().numpy())
-    if values.dim() == 1:
-        return flat
-    return pa.FixedSizeListArray.from_arrays(flat, values.shape[1]).cast(pa.list_(pa.float32()))
-
-
-def pairs_of(pairs: Any) -> pa.Table:
-    """Return a table or dicts with user_id and item_id as Arrow. Raises DataError for anything else."""
-    if is_table(pairs):
-        table = as_arrow(pairs)
-    elif isinstance(pairs, list) and all(isinstance(one, dict) for one in pairs):
-        table = read_partial({"interactions": pairs}, DataConfig(), {}).interactions
-    else:
-        what = f"expected a table or a list of dicts; found {show(pairs)}."
-        raise DataError(Fault("pairs", what, "Give the columns user_id and item_id.", "shape"))
-    missing = [name for name in ("user_id", "item_id") if name not in table.column_names]
-    if missing:
-        what = f"the column {' and '.join(missing)} is missing; found {', '.join(table.column_names) or 'none'}."
-        raise DataError(Fault("pairs", what, "Give the columns user_id and item_id.", "shape"))
-    return table

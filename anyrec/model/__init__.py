@@ -1,1 +1,19 @@
-"""Layer 2: prepared columns to vectors to scores, and a fitted model with the users and items it knows."""
+"""Layer 2: prepared columns to vectors to scores, and a fitted model with the users and items it knows.
+
+towers: the two-tower network: `Tower` encodes one side, `TowerScorer` has both and the interaction.
+make_towers: encoders, towers, interaction and heads from a config.
+build: the untrained network from a config and training rows; checks of a config against the data.
+graph: propagation of id vectors over the interaction graph (LightGCN).
+represent: representations of many rows, in blocks of bounded memory.
+scoring: scores and top-K lists, in blocks of bounded memory.
+fitted: `FittedModel`, which evaluation, retrieval, the pipeline, storage and serving work with.
+two_tower: the fitted two-tower model.
+classical: the fitted classical model, such as item-kNN.
+user_interactions: seen pairs and histories of the users, from the learning data.
+request_reader: reads the users or items of a request.
+records: the users or items of a request as the model reads them.
+result_tables: lists, scores and embeddings as Arrow tables.
+arguments: checks of the arguments of the Python interface.
+attach_data: attaches the training data to a loaded model.
+custom_modules: plain torch modules as encoders, saved without pickle.
+"""

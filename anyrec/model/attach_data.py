@@ -9,7 +9,8 @@ from anyrec.core.errors import DataError, Fault, ModelError
 from anyrec.core.outside import ALLOW
 from anyrec.data.dataset import Dataset
 from anyrec.data.learning import LearningData
-from anyrec.model.fitted import FittedModel, histories_of, seen_pairs
+from anyrec.model.fitted import FittedModel
+from anyrec.model.user_interactions import histories_of, seen_pairs
 
 
 def with_data(model: FittedModel, dataset: Dataset) -> tuple[FittedModel, list[str]]:

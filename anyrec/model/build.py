@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import torch
@@ -60,6 +62,27 @@ def choose_device(config: Config) -> torch.device:
         what = f"there is no device '{name}' here ({error})."
         raise ConfigError(Fault("/training/device", what, "Use 'auto' or 'cpu'.")) from None
     return device if config.model.type == TWO_TOWER else torch.device("cpu")
+
+
+def training_context(config: Config, dataset: Dataset, device: torch.device, trusted: bool) -> Context:
+    """Return the context in which encoders are fitted.
+
+    Args:
+        config: Complete config.
+        dataset: The data.
+        device: The device of the model.
+        trusted: Whether the config may name files and addresses outside a model's folder.
+    """
+    return Context(
+        root=Path(config.data.image_root) if config.data.image_root else dataset.root,
+        allow_urls=config.data.allow_urls,
+        allow_outside_root=config.data.allow_outside_root,
+        strict=config.data.strict,
+        seed=config.seed,
+        device=str(device),
+        items=dataset.items,
+        trusted=trusted,
+    )
 
 
 def check_with_data(config: Config, registry: Registry, dataset: Dataset) -> None:

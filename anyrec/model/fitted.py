@@ -18,22 +18,21 @@ from torch import Tensor
 
 from anyrec.core.config import Config
 from anyrec.core.contracts import Context
-from anyrec.core.errors import DataError, Fault, InputError, ModelError
+from anyrec.core.errors import Fault, InputError, ModelError
 from anyrec.core.once import Once
 from anyrec.core.registry import Registry
 from anyrec.core.types import JsonObject
-from anyrec.core.values import show
 from anyrec.data.dataset import Dataset
-from anyrec.data.histories import Events, events_of, history_before, history_column, parts_of_events
+from anyrec.data.histories import history_before
 from anyrec.data.ids import Side
 from anyrec.data.learning import LearningData
 from anyrec.data.pairs import Pairs
-from anyrec.data.partial import of_other_type, type_name
 from anyrec.data.request_history import extend_histories
 from anyrec.data.split import PARTS, Part, Split
 from anyrec.model.records import Records
 from anyrec.model.request_reader import TRAIN_TOWERS, Reads, RequestReader, Users
 from anyrec.model.scoring import Scorer
+from anyrec.model.user_interactions import histories_of
 
 STATES = (("before", "validation"), ("before", "test"))
 """Keys of `FittedModel.computed`: the model as it was before a part of the split."""
@@ -95,6 +94,7 @@ class FittedModel(ModelData, ABC):
     model_id: str = ""
     directory: Path | None = None
     widened: bool = False
+    # Any: each key has its own type, and the method that computes a value knows it
     computed: Once[Any] = field(default_factory=Once, repr=False)
 
     # What the model is
@@ -384,37 +384,3 @@ class FittedModel(ModelData, ABC):
             hint: How to get it.
         """
         return InputError(Fault("model", f"'{self.config.model.type}' has {what}.", hint, "unable"))
-
-
-def new_items(known: Dataset, records: Records) -> Records:
-    """Return the items of `records` with unknown ids, with ids of the type of the known ones.
-
-    Raises:
-        DataError: If the ids have another type than the known ones.
-    """
-    unknown = records.rows < 0
-    if of_other_type(records.ids, known.ids("item")):
-        kinds = type_name(known.ids("item")), show(records.ids[int(np.argmax(unknown))].as_py())
-        what = f"the ids of this model's items are {kinds[0]}; found {kinds[1]}."
-        raise DataError(Fault("/item_data/0/item_id", what, "Write all ids of one type.", "id type"))
-    ids = records.ids.filter(pa.array(unknown)).cast(known.ids("item").type)
-    table = records.required_table().filter(pa.array(unknown))
-    table = table.set_column(table.column_names.index("item_id"), "item_id", ids)
-    return replace(records, ids=ids, rows=records.rows[unknown], table=table)
-
-
-def seen_pairs(learning: LearningData) -> tuple[Pairs, np.ndarray]:
-    """Return the items that each user interacted with, and (pairs,) uint8 in which parts of the split (`Pairs.by_part`)."""
-    dataset = learning.dataset
-    return Pairs.by_part(dataset.user_rows, dataset.item_rows, learning.parts, len(dataset.users))
-
-
-def events_in(learning: LearningData, rows: np.ndarray, config: Config) -> Events:
-    """Return the interactions `rows` as events ordered by user and time, without explicit negatives."""
-    return events_of(learning.dataset, rows, learning.labels.negative, config.data.history)
-
-
-def histories_of(learning: LearningData, config: Config) -> tuple[pa.Array, np.ndarray]:
-    """Return all histories, (users,) list<EVENT>, and (events,) int8, the part of the split of each event."""
-    events = events_in(learning, np.arange(len(learning.dataset.interactions)), config)
-    return history_column(learning.dataset, events), parts_of_events(events, learning.parts)

@@ -132,13 +132,17 @@ class RequestReader:
         Raises:
             DataError: With a fault for each of the first 20 unknown ids.
         """
-        ids = ids_of(side, ids)
+        listed = ids_of(side, ids)
         known = self.dataset.ids(side)
-        rows = rows_of(ids, known)
+        rows = rows_of(listed, known)
         if (rows < 0).any():
-            hint = f"The ids of this model are {type_name(known)}." if of_other_type(ids, known) else "Give its record."
+            hint = (
+                f"The ids of this model are {type_name(known)}." if of_other_type(listed, known) else "Give its record."
+            )
             faults = [
-                Fault(f"{side}_id {ids[int(place)].as_py()!r}", f"the model knows no such {side}.", hint, "unknown id")
+                Fault(
+                    f"{side}_id {listed[int(place)].as_py()!r}", f"the model knows no such {side}.", hint, "unknown id"
+                )
                 for place in np.flatnonzero(rows < 0)[:20]
             ]
             raise DataError(faults, {"unknown id": int((rows < 0).sum())})

@@ -12,12 +12,15 @@ import torch
 from torch import Tensor
 
 from anyrec.core.contracts import Context, during_request
+from anyrec.core.errors import DataError, Fault
 from anyrec.core.types import JsonObject
+from anyrec.core.values import show
 from anyrec.data.dataset import Dataset
 from anyrec.data.histories import add_history
 from anyrec.data.ids import SIDES, Side
+from anyrec.data.partial import of_other_type, type_name
 from anyrec.data.split import Part
-from anyrec.model.fitted import INDEX, SEARCH, SIMILAR, STATES, FittedModel, new_items
+from anyrec.model.fitted import INDEX, SEARCH, SIMILAR, STATES, FittedModel
 from anyrec.model.records import Records, completed, joined
 from anyrec.model.represent import ROWS_AT_A_TIME, represent_rows, token_rows, vectors_for_histories
 from anyrec.model.request_reader import Reads
@@ -250,7 +253,7 @@ class TwoTowerModel(FittedModel):
         if not (records.rows < 0).any():
             return self
         known = self.dataset
-        new = new_items(known, records)
+        new = _new_items(known, records)
         table = new.required_table()
         represented = self.represent(new)
         values = self.computed.without(*STATES, INDEX, SIMILAR, SEARCH).known() | {
@@ -277,3 +280,20 @@ def towers_of(model: FittedModel) -> TwoTowerModel:
     if not isinstance(model, TwoTowerModel):
         raise model.unable("no towers")
     return model
+
+
+def _new_items(known: Dataset, records: Records) -> Records:
+    """Return the items of `records` with unknown ids, with ids of the type of the known ones.
+
+    Raises:
+        DataError: If the ids have another type than the known ones.
+    """
+    unknown = records.rows < 0
+    if of_other_type(records.ids, known.ids("item")):
+        kinds = type_name(known.ids("item")), show(records.ids[int(np.argmax(unknown))].as_py())
+        what = f"the ids of this model's items are {kinds[0]}; found {kinds[1]}."
+        raise DataError(Fault("/item_data/0/item_id", what, "Write all ids of one type.", "id type"))
+    ids = records.ids.filter(pa.array(unknown)).cast(known.ids("item").type)
+    table = records.required_table().filter(pa.array(unknown))
+    table = table.set_column(table.column_names.index("item_id"), "item_id", ids)
+    return replace(records, ids=ids, rows=records.rows[unknown], table=table)

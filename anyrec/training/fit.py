@@ -21,8 +21,9 @@ from anyrec.evaluation.held_out import held_out, rank_state
 from anyrec.evaluation.ranking import ranking_metrics
 from anyrec.model.build import assemble
 from anyrec.model.classical import ClassicalModel, ClassicalScorer, make_classical, positive_matrix, training_matrix
-from anyrec.model.fitted import FittedModel, events_in, histories_of, seen_pairs
+from anyrec.model.fitted import FittedModel
 from anyrec.model.two_tower import TwoTowerModel
+from anyrec.model.user_interactions import events_in, histories_of, seen_pairs
 from anyrec.training.loop import TrainingResult, train
 from anyrec.training.samples import TrainingData, make_samples, pack_events
 

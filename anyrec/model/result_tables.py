@@ -1,0 +1,111 @@
+"""Lists, scores and embeddings of a fitted model as Arrow tables."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from anyrec.core.config import DataConfig
+from anyrec.core.errors import DataError, Fault
+from anyrec.core.values import show
+from anyrec.data.formats.frames import as_arrow, is_table
+from anyrec.data.partial import read_partial
+from anyrec.model.fitted import FittedModel
+from anyrec.model.records import Records
+from anyrec.model.scoring import rank_rows
+
+
+@torch.inference_mode()
+def ranked_table(
+    model: FittedModel, records: Records, k: int, *, exclude_seen: bool, allowed: np.ndarray | None
+) -> pa.Table:
+    """List the k best items of each user.
+
+    Args:
+        model: The model.
+        records: The users.
+        k: Items for each user.
+        exclude_seen: Leave out items that the user interacted with.
+        allowed: (items,) bool, the items that may be listed; None for all.
+
+    Returns:
+        user_id, item_id, score, rank (from 1).
+    """
+    exclude = model.seen_of(records) if exclude_seen else None
+    users, items = model.represent(records), model.representations("item")
+    rows, places, scores, ranks = rank_rows(model.scorer, users, items, k, exclude, allowed)
+    return pa.table(
+        {
+            "user_id": records.ids.take(pa.array(rows)),
+            "item_id": model.dataset.ids("item").take(pa.array(places)),
+            "score": pa.array(scores),
+            "rank": pa.array(ranks),
+        }
+    )
+
+
+@torch.inference_mode()
+def pair_scores(
+    model: FittedModel, records: Records, user_rows: np.ndarray, item_rows: np.ndarray
+) -> dict[str, pa.Array]:
+    """Score pairs of users and items.
+
+    Args:
+        model: The model.
+        records: The users.
+        user_rows: (pairs,) rows of `records`.
+        item_rows: (pairs,) rows of the known items.
+
+    Returns:
+        `score` and the prediction of each head by name, (pairs,) each.
+    """
+    users = model.represent(records)[torch.from_numpy(user_rows).to(model.device)]
+    items = model.representations("item")[torch.from_numpy(item_rows).to(model.device)]
+    return {name: _as_column(values.cpu()) for name, values in model.predict(users, items).items()}
+
+
+@torch.inference_mode()
+def embedding_table(model: FittedModel, records: Records) -> pa.Table:
+    """Return the ids of records, and `embedding`: a fixed-size list of float32.
+
+    Raises:
+        InputError: If the model has no vectors.
+    """
+    vectors = model.vectors(records.side, model.represent(records)).float().cpu()
+    flat = pa.array(vectors.reshape(-1).numpy())
+    embedding = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
+    return pa.table({f"{records.side}_id": records.ids, "embedding": embedding})
+
+
+def pair_table(pairs: object) -> pa.Table:
+    """Read pairs of ids.
+
+    Args:
+        pairs: A table or a list of dicts with user_id and item_id.
+
+    Raises:
+        DataError: If it is something else, or a column is missing.
+    """
+    hint = "Give the columns user_id and item_id."
+    if is_table(pairs):
+        table = as_arrow(pairs)
+    elif isinstance(pairs, list) and all(isinstance(one, dict) for one in pairs):
+        table = read_partial({"interactions": pairs}, DataConfig(), {}).interactions
+    else:
+        what = f"expected a table or a list of dicts; found {show(pairs)}."
+        raise DataError(Fault("pairs", what, hint, "shape"))
+    missing = [name for name in ("user_id", "item_id") if name not in table.column_names]
+    if missing:
+        what = f"the column {' and '.join(missing)} is missing; found {', '.join(table.column_names) or 'none'}."
+        raise DataError(Fault("pairs", what, hint, "shape"))
+    return table
+
+
+def _as_column(values: Tensor) -> pa.Array:
+    """Return values (rows,) as numbers, and (rows, width) as lists of numbers."""
+    flat = pa.array(values.reshape(-1).float().numpy())
+    if values.dim() == 1:
+        return flat
+    return pa.FixedSizeListArray.from_arrays(flat, values.shape[1]).cast(pa.list_(pa.float32()))

@@ -1,0 +1,28 @@
+"""The interactions of the users as a fitted model keeps them: seen pairs and histories, with the parts of the split."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from anyrec.core.config import Config
+from anyrec.data.histories import Events, events_of, history_column, parts_of_events
+from anyrec.data.learning import LearningData
+from anyrec.data.pairs import Pairs
+
+
+def seen_pairs(learning: LearningData) -> tuple[Pairs, np.ndarray]:
+    """Return the items that each user interacted with, and (pairs,) uint8 in which parts of the split (`Pairs.by_part`)."""
+    dataset = learning.dataset
+    return Pairs.by_part(dataset.user_rows, dataset.item_rows, learning.parts, len(dataset.users))
+
+
+def events_in(learning: LearningData, rows: np.ndarray, config: Config) -> Events:
+    """Return the interactions `rows` as events ordered by user and time, without explicit negatives."""
+    return events_of(learning.dataset, rows, learning.labels.negative, config.data.history)
+
+
+def histories_of(learning: LearningData, config: Config) -> tuple[pa.Array, np.ndarray]:
+    """Return all histories, (users,) list<EVENT>, and (events,) int8, the part of the split of each event."""
+    events = events_in(learning, np.arange(len(learning.dataset.interactions)), config)
+    return history_column(learning.dataset, events), parts_of_events(events, learning.parts)
