@@ -60,12 +60,28 @@ def test_every_loss_learns_the_planted_taste(loss):
     assert recommender.metrics["test"]["recall@10"] > 1.25 * 10 / 33
 
 
+@pytest.fixture(scope="module")
+def tastes():
+    """Data in which users prefer the items with the tag of their occupation, and how well popularity ranks them."""
+    data = small_dataset(users=150, items=60, each=10, seed=3)
+    return data, fit(data, model={"type": "popularity"}).metrics["test"]["ndcg@10"]
+
+
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_every_sampler_trains(sampler):
-    losses = [entry["loss"] for entry in fit(negatives={"type": sampler}, training=training()).result.history]
-    assert np.isfinite(losses).all()
-    if sampler != "hard":  # its negatives grow harder as the model learns
-        assert losses[-1] < losses[0]
+def test_with_every_sampler_the_loss_falls_and_the_planted_taste_is_found(sampler, tastes):
+    data, popularity = tastes
+    block = {"block": 32} if sampler in ("in_batch", "mixed") else {}
+    options = training(epochs=10, optimizer={"learning_rate": 0.01})
+    recommender = fit(data, negatives={"type": sampler, **block}, loss={"type": "softmax"}, training=options)
+    losses = [entry["loss"] for entry in recommender.result.history]
+    assert losses[-1] < 0.75 * losses[0]
+    assert recommender.metrics["test"]["ndcg@10"] > 2 * popularity
+    lists = recommender.recommend(None, 60)  # all items that a user has not had
+    jobs = dict(zip(data.users["user_id"].to_pylist(), data.users["categorical.job"].to_pylist(), strict=True))
+    tags = dict(zip(data.items["item_id"].to_pylist(), data.items["categorical.tags"].to_pylist(), strict=True))
+    pairs = zip(lists["user_id"].to_pylist(), lists["item_id"].to_pylist(), strict=True)
+    preferred = np.array([jobs[user] in tags[item] for user, item in pairs])
+    assert preferred[lists["rank"].to_numpy() <= 10].mean() > 2 * preferred.mean()
 
 
 @pytest.mark.parametrize(

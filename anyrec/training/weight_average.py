@@ -49,8 +49,10 @@ class Average:
         """Give the model the averaged weights within the block."""
         kept = {name: p.detach().clone() for name, p in self.parameters.items()}
         self.put(self.values)
-        yield
-        self.put(kept)
+        try:
+            yield
+        finally:
+            self.put(kept)
 
     @torch.no_grad()
     def put(self, values: dict[str, Tensor]) -> None:
