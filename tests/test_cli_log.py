@@ -59,15 +59,33 @@ def test_the_log_is_as_it_was_after_a_command(saved):
     assert (log.level, log.handlers) == before
 
 
-def test_quiet_training_prints_where_the_model_is(tmp_path):
+@pytest.fixture(scope="module")
+def train(tmp_path_factory):
+    """`anyrec train` on a small file, with further options."""
     from anyrec.data.formats.write_json import write_json
 
-    write_json(small_dataset(), tmp_path / "data.json")
-    config = tmp_path / "cfg.json"
+    folder = tmp_path_factory.mktemp("train")
+    write_json(small_dataset(), folder / "data.json")
+    config = folder / "cfg.json"
     config.write_text(json.dumps(small_config(model={"type": "popularity"})))
-    code, out, err = call("train", "--data", tmp_path / "data.json", "--config", config, "--output", tmp_path, "-q")
+    return lambda *options: call(
+        "train", "--data", folder / "data.json", "--config", config, "--output", folder, *options
+    )
+
+
+def test_quiet_training_prints_where_the_model_is(train):
+    code, out, err = train("-q")
     assert (code, err) == (0, "")
     assert [line.split(":")[0] for line in out.splitlines()] == ["saved", "report"]
+
+
+def test_verbose_training_prints_the_steps_and_the_same_results(train):
+    code, usual, err = train()
+    assert code == 0 and "anyrec." not in err
+    code, out, err = train("--verbose")
+    steps = re.findall(r"^anyrec\.[\w.]+: ([\w ]+) in \d+\.\d s$", err, re.MULTILINE)
+    assert code == 0 and list(dict.fromkeys(steps)) == ["data read", "model fitted", "model saved", "report computed"]
+    assert out == usual
 
 
 def test_the_library_logs_warnings_and_prints_nothing(saved, caplog):

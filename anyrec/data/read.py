@@ -9,6 +9,7 @@ from pathlib import Path
 
 from anyrec.core.config import DataConfig
 from anyrec.core.errors import DataError, Fault, checked_path, did_you_mean
+from anyrec.core.timing import timed
 from anyrec.core.types import Json
 from anyrec.core.values import show
 from anyrec.data.checks.row_limits import apply_limits
@@ -27,6 +28,7 @@ from anyrec.data.interpretation import interpretation
 from anyrec.data.tables import Tables
 
 
+@timed("data read")
 def read_path(path: str | Path, options: DataConfig | None = None) -> Tables:
     """Read and validate a dataset file or folder.
 

@@ -12,6 +12,7 @@ from anyrec.core.errors import Fault, ModelError
 from anyrec.core.ranks import ranks_of
 from anyrec.core.runtime import seeded
 from anyrec.core.saved_files import AGAIN, damaged, read_arrays
+from anyrec.core.timing import timed
 from anyrec.data.split import Part
 from anyrec.evaluation.held_out import HeldOut, held_out, refuse_refitted
 from anyrec.evaluation.ranking import Ranking, ranking_metrics
@@ -35,6 +36,7 @@ def check_pipeline(model: ModelData) -> None:
         Pipeline(model.config.pipeline, model.registry).check(model)
 
 
+@timed("pipeline fitted")
 def fit_pipeline(model: FittedModel, *, progress: bool = True) -> tuple[Pipeline | None, list[str]]:
     """Fit the sources and the ranker of the config's pipeline.
 

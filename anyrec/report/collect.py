@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
+from anyrec.core.timing import timed
 from anyrec.data.doctor.examine import Finding, examine
 from anyrec.data.item_facts import category_feature
 from anyrec.data.split import Part
@@ -76,6 +77,7 @@ class ReportData:
     notes: list[str]
 
 
+@timed("report computed")
 def collect_report_data(recommender: Recommender, progress: bool = True) -> ReportData | None:
     """Evaluate a fitted recommender and its baselines.
 

@@ -25,6 +25,7 @@ from anyrec.core.outputs import check_output
 from anyrec.core.outside import ALLOW
 from anyrec.core.registry import Registry
 from anyrec.core.saved_files import damaged, read_table
+from anyrec.core.timing import timed
 from anyrec.core.trust import declared
 from anyrec.data.ids import rows_of
 from anyrec.retrieval.benchmark import measure
@@ -67,6 +68,7 @@ class ItemIndex:
         self.figures: dict[str, float] = {}
 
     @classmethod
+    @timed("index built")
     def build(
         cls,
         component: Component,

@@ -31,6 +31,7 @@ from anyrec.core.manifest import MANIFEST, MODEL, Manifest, holds
 from anyrec.core.outputs import check_output
 from anyrec.core.registry import Registry
 from anyrec.core.saved_files import AGAIN, damaged
+from anyrec.core.timing import timed
 from anyrec.data.ids import SIDES
 from anyrec.data.list_columns import flat, offsets_of
 from anyrec.model.classical import ClassicalModel
@@ -50,6 +51,7 @@ ELSEWHERE = ("index", "search")
 CARD = "README.md"
 
 
+@timed("model saved")
 def save_model(parts: ModelParts, directory: Path) -> Path:
     """Write the model directory as one unit: a crash leaves the old model or the new one.
 

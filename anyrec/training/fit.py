@@ -12,6 +12,7 @@ from anyrec.core.contracts import Context
 from anyrec.core.errors import DataError, Fault
 from anyrec.core.registry import Registry
 from anyrec.core.runtime import seeded, training_memory
+from anyrec.core.timing import timed
 from anyrec.data.fingerprint import data_fingerprint
 from anyrec.data.histories import Events, history_column, history_features, with_history
 from anyrec.data.labels import training_weights
@@ -59,6 +60,7 @@ class Fitted:
     notes: list[str]
 
 
+@timed("model fitted")
 def fit(
     config: Config,
     learning: LearningData,
