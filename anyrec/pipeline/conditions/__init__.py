@@ -1,1 +1,9 @@
-"""The `where` conditions of rules: syntax, constants, features and their evaluation."""
+"""The `where` language of rules (docs/rules.md).
+
+Modules:
+
+- `conditions`: `Condition`: check a condition against the data, and evaluate it for a request.
+- `syntax`: JSON to groups of tests, with every fault of its form.
+- `constants`: constants and values of the moment, read as the type that they are compared with.
+- `features`: features of items and users as flat values.
+"""

@@ -1,8 +1,9 @@
-"""The `where` language: conditions in JSON over features of items, users and the moment (docs/rules.md).
+"""Conditions in JSON over features of items, users and the moment: checks against the data, and evaluation.
 
     {"item.continuous.price": {"lt": 20}, "item.categorical.tags": {"overlaps": "user.categorical.interests"}}
 
-A comparison with a missing value is false, whatever the operator; only `is_null` asks for missing values.
+docs/rules.md describes the language. A comparison with a missing value is false, whatever the operator; only `is_null`
+tests for missing values.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pydantic import AfterValidator, Field
 from scipy import sparse
 
 from anyrec.core.errors import ConfigError, Fault, did_you_mean
+from anyrec.core.types import Json, JsonObject
 from anyrec.model.fitted import ModelData
 from anyrec.pipeline.conditions.constants import Wrong, constant_values, kind_of
 from anyrec.pipeline.conditions.features import (
@@ -33,10 +35,20 @@ from anyrec.pipeline.contracts import Request
 
 
 class Condition:
-    """A condition, read and ready to be asked."""
+    """A condition that can be evaluated for requests.
 
-    def __init__(self, document: dict[str, Any]):
-        """Raises ConfigError with every fault of its form, each at a pointer from the document's root."""
+    Args:
+        document: The condition in JSON.
+
+    Attributes:
+        names_user: Whether it names a feature of the user, so that its result differs between users.
+        lasting: Whether its result depends on the catalogue only; it is then computed once.
+
+    Raises:
+        ConfigError: With every fault of its form, each at a JSON pointer from the document's root.
+    """
+
+    def __init__(self, document: JsonObject):
         faults: list[Fault] = []
         self.root = read_condition(document, "", 0, faults)
         if faults:
@@ -53,17 +65,30 @@ class Condition:
         self.features = Features()
 
     def check(self, model: ModelData, where: str = "/where") -> list[Fault]:
-        """What does not fit the data: unknown features, values of the wrong type. where: of the document in the options."""
+        """Return the faults against the data: unknown features, values of the wrong type.
+
+        Args:
+            model: The model.
+            where: JSON pointer of the condition within the options.
+        """
         types = known_types(model)
         faults = [fault for test in self.tests for fault in _check_test(test, types)]
         return [Fault(where + fault.where, fault.what, fault.hint, fault.kind) for fault in faults]
 
     def holds(self, request: Request, items: np.ndarray | None = None) -> np.ndarray:
-        """(items,) bool where no user feature is named, (users, items) bool where one is.
+        """Evaluate the condition.
 
-        items: (items,) the only rows to look at, in this order. Raises InputError for a value of the request of the wrong type.
+        Args:
+            request: The request.
+            items: (items,) item rows to evaluate, in this order; None for all.
+
+        Returns:
+            (items,) bool; (users, items) bool if the condition names a feature of the user.
+
+        Raises:
+            InputError: A value of the request has the wrong type.
         """
-        if self.lasting:  # of an unchanged catalogue, always the same
+        if self.lasting:  # the result changes only with the catalogue
             table, found = self._found
             if table is not request.items or found is None:
                 found = self._holds(self.root, request, None)[0]
@@ -72,12 +97,12 @@ class Condition:
             return found if items is None else found[items]
         rows = len(request.items) if items is None else len(items)
         found = self._holds(self.root, request, items)
-        return np.broadcast_to(found, (len(request.rows) if self.names_user else 1, rows))[
-            slice(None) if self.names_user else 0
-        ]
+        if self.names_user:
+            return np.broadcast_to(found, (len(request.rows), rows))
+        return np.broadcast_to(found, (1, rows))[0]
 
     def _holds(self, node: Test | Group, request: Request, items: np.ndarray | None) -> np.ndarray:
-        """Broadcasts to (users, items)."""
+        """Return a bool array that broadcasts to (users, items)."""
         if isinstance(node, Test):
             return _Comparison(node, request, items, self.features).result()
         parts = [self._holds(part, request, items) for part in node.parts]
@@ -89,36 +114,41 @@ class Condition:
         return found
 
 
-def well_formed(document: dict[str, Any]) -> dict[str, Any]:
-    """For options: the document itself. Raises ValueError with every fault of its form."""
+def well_formed(document: JsonObject) -> JsonObject:
+    """Return the document itself, as a validator of options. Raises ValueError with every fault of its form."""
     try:
         Condition(document)
     except ConfigError as error:
-        said = [
+        texts = [
             f"{fault.where or '/'}: {fault.what.rstrip('.')}" + (f" ({fault.hint.rstrip('.')})" if fault.hint else "")
             for fault in error.faults
         ]
-        raise ValueError("; ".join(said)) from None
+        raise ValueError("; ".join(texts)) from None
     return document
 
 
-Where = Annotated[dict[str, Any], AfterValidator(well_formed)]
-"""An option that holds a condition."""
+Where = Annotated[JsonObject, AfterValidator(well_formed)]
+"""Type of an option that is a condition."""
 
 
-def where_field(description: str, default: Any = ...) -> Any:
+def where_field(description: str, default: Any = ...) -> Any:  # the types of pydantic's Field
+    """Return the field of an option that is a condition."""
     return Field(default, description=f"{description} A condition (docs/rules.md).")
 
 
 class _Comparison:
-    """One test of one request. Each side is values of items, of users or (one row) of neither."""
+    """Evaluates one test for one request.
+
+    Each of its two sides has one row for each item, for each user, or a single row (constants and values of the
+    moment).
+    """
 
     def __init__(self, test: Test, request: Request, items: np.ndarray | None, features: Features):
         self.test, self.request, self.items, self.features = test, request, items, features
         self.kind: Kind | None = None
 
     def result(self) -> np.ndarray:
-        """Broadcasts to (users, items)."""
+        """Return a bool array that broadcasts to (users, items)."""
         test = self.test
         self.kind = self._kind()
         left = self._values(Operand(test.where, test.feature))
@@ -133,42 +163,44 @@ class _Comparison:
         return self._compare(operator, left, operands[0])
 
     def _kind(self) -> Kind | None:
-        """As what the two sides are compared: what the column among them holds, else what the moment's value is."""
+        """Return the kind of the comparison: that of the first column, else of the moment's values."""
         test = self.test
         named = [test.feature, *(one.feature for one in test.operands if one.feature)]
         for name in named:
             if not name.startswith("context.") and (values := self.features.of(self.request, name)).kind != "other":
                 return values.kind
-        given = [value for name in named for value in self._given(name)]
-        kind = kind_of(given) if given else None
+        values = [value for name in named for value in self._context_values(name)]
+        kind = kind_of(values) if values else None
         return "time" if kind == "text" and test.operator in (*ORDER, "between") else kind
 
-    def _given(self, name: str) -> tuple[Any, ...]:
-        """The values of the moment of that name."""
+    def _context_values(self, name: str) -> tuple[Json, ...]:
+        """Return the values of the moment with a name; none if it is the name of a feature."""
         value = self.request.context.get(split_name(name)[1]) if name.startswith("context.") else None
         return tuple(value) if isinstance(value, (list, tuple)) else () if value is None else (value,)
 
     def _column(self, name: str) -> Values | None:
-        """None for the context's."""
+        """Return the values of a feature of items or users; None for a value of the moment."""
         if name.startswith("context."):
             return None
         values = self.features.of(self.request, name)
         return values.take(self.items) if self.items is not None and name.startswith("item.") else values
 
     def _values(self, operand: Operand) -> Values:
-        """The operand as values, those of the moment and constants read as what they are compared with."""
+        """Return an operand as values; constants and values of the moment are read as the kind of the comparison."""
         if operand.feature and (column := self._column(operand.feature)) is not None:
             if self.test.operator != "is_null" and column.kind not in ("other", self.kind):
-                what = f"'{operand.feature}' holds {PLURAL[column.kind]} here, and is compared with {PLURAL[self.kind or 'other']}."
+                other = PLURAL[self.kind or "other"]
+                what = f"'{operand.feature}' holds {PLURAL[column.kind]} here, and is compared with {other}."
                 raise wrong_value(f"/{operand.feature}", what)
             return column
-        constants = self._given(operand.feature) if operand.feature else operand.constants
+        constants = self._context_values(operand.feature) if operand.feature else operand.constants
         try:
             return constant_values(constants, self.kind, self.request.now)
         except Wrong as wrong:
             raise wrong_value(f"/{operand.feature or operand.where}", f"{wrong}.") from None
 
     def _compare(self, operator: str, left: Values, operand: Operand) -> np.ndarray:
+        """Compare single values by eq, ne or an operator of `ORDER`; False for missing values (NaN)."""
         right = self._values(operand)
         right = _same_names(left, right)
         a, b = self._place(self._one(left), self.test.feature), self._place(self._one(right), operand.feature)
@@ -179,7 +211,7 @@ class _Comparison:
         return ORDER[operator](a, b)
 
     def _one(self, values: Values) -> np.ndarray:
-        """(rows,) the one value of each."""
+        """Return (rows,) float64, the single value of each row. Raises InputError if a row has several."""
         if values.many and len(values.owners) and values.counts.max() > 1:
             raise wrong_value(
                 f"/{self.test.feature}", f"several values were given where '{self.test.operator}' compares one."
@@ -187,6 +219,7 @@ class _Comparison:
         return values.single()
 
     def _sets(self, operator: str, left: Values, operand: Operand) -> np.ndarray:
+        """Compare sets of values by an operator of `SETS`."""
         column = split_name(self.test.feature)[1]
         if column.startswith("text.") and operator in ("contains", "overlaps"):
             return self._place(_within_texts(operator, left, operand.constants), self.test.feature)
@@ -204,7 +237,7 @@ class _Comparison:
         return common > 0
 
     def _common(self, left: Values, right: Values, right_name: str | None) -> np.ndarray:
-        """How many values two records share, for all pairs of records of the two sides."""
+        """Count the values that each pair of rows of the two sides shares; broadcasts to (users, items)."""
         sides = _side(self.test.feature), _side(right_name)
         if sides[1] is None or sides[0] is None:
             wide, narrow, name = (left, right, self.test.feature) if sides[1] is None else (right, left, right_name)
@@ -219,24 +252,24 @@ class _Comparison:
         return (users @ items.T).toarray()
 
     def _place(self, array: np.ndarray, name: str | None) -> np.ndarray:
-        """(rows,) as (users, 1), (1, items) or (1, 1)."""
+        """Reshape (rows,) to (users, 1), (1, items) or (1, 1)."""
         return array[:, None] if _side(name) == "user" else array[None, :]
 
 
 def _side(name: str | None) -> str | None:
-    """`item`, `user`, or None for constants and the moment."""
+    """Return `item` or `user`; None for constants and values of the moment."""
     side = name.split(".", 1)[0] if name else None
     return None if side == "context" else side
 
 
-def _matrix(values: Values, codes: np.ndarray, width: int) -> Any:
-    """(rows, width) of ones."""
+def _matrix(values: Values, codes: np.ndarray, width: int) -> sparse.csr_matrix:
+    """Return (rows, width), 1 for each value of a row."""
     offsets = np.searchsorted(values.owners, np.arange(values.rows + 1))
     return sparse.csr_matrix((np.ones(len(codes), np.int32), codes, offsets), (values.rows, width))
 
 
 def _among(wide: Values, narrow: Values) -> np.ndarray:
-    """(values,) bool: which of the many values are among the few."""
+    """Return (values,) bool: which values of `wide` are among those of `narrow`."""
     if wide.names is None or narrow.names is None:
         return np.isin(wide.data, narrow.data)
     few = np.zeros(int(max(wide.data.max(initial=0), narrow.data.max(initial=0))) + 1, bool)
@@ -245,7 +278,7 @@ def _among(wide: Values, narrow: Values) -> np.ndarray:
 
 
 def _codes(left: Values, right: Values) -> tuple[np.ndarray, np.ndarray, int]:
-    """Both sides' values as whole numbers below the third, the same for the same value."""
+    """Encode the values of both sides as integers, equal for equal values; the third is an exclusive upper bound."""
     if left.names is not None and right.names is not None:
         return left.data, right.data, int(max(left.data.max(initial=0), right.data.max(initial=0))) + 1
     distinct, codes = np.unique(np.concatenate([left.data, right.data]), return_inverse=True)
@@ -253,7 +286,10 @@ def _codes(left: Values, right: Values) -> tuple[np.ndarray, np.ndarray, int]:
 
 
 def _same_names(left: Values, right: Values) -> Values:
-    """The right values with texts by their place among the left's names, those past its end being texts that are not there."""
+    """Re-encode the texts of the right side by their place in the left side's names.
+
+    Texts that the left side does not have get places past the end of its names.
+    """
     if left.names is None or right.names is None:
         return right
     place = pc.index_in(right.names, value_set=left.names)
@@ -262,8 +298,8 @@ def _same_names(left: Values, right: Values) -> Values:
     return Values(right.kind, right.many, right.rows, right.owners, places[right.data.astype(np.int64)], left.names)
 
 
-def _within_texts(operator: str, texts: Values, parts: tuple[Any, ...]) -> np.ndarray:
-    """(rows,) whether all parts occur in a record's text (contains), or any (overlaps), in any case of letters."""
+def _within_texts(operator: str, texts: Values, parts: tuple[Json, ...]) -> np.ndarray:
+    """Return (rows,) whether all parts occur in a record's text (contains), or any part (overlaps), ignoring case."""
     held = np.zeros((len(parts), texts.rows), bool)
     if texts.names is not None:
         for row, part in zip(held, parts, strict=True):
@@ -273,6 +309,7 @@ def _within_texts(operator: str, texts: Values, parts: tuple[Any, ...]) -> np.nd
 
 
 def _check_test(test: Test, types: dict[str, Type]) -> list[Fault]:
+    """Return the faults of one test. types: of all features of the data."""
     sides = [
         (test.feature, test.where.rsplit("/", 1)[0]),
         *((one.feature, one.where) for one in test.operands if one.feature),
@@ -280,7 +317,7 @@ def _check_test(test: Test, types: dict[str, Type]) -> list[Fault]:
     unknown = [(name, where) for name, where in sides if name not in types and not name.startswith("context.")]
     if unknown:
         hint = 'For a plain text write {"value": "…"}.'
-        suggest = {name: did_you_mean(name, [one for one in types if one[:5] == name[:5]]) for name, _ in unknown}
+        suggest = {name: did_you_mean(name, [known for known in types if known[:5] == name[:5]]) for name, _ in unknown}
         return [
             Fault(
                 where,
@@ -302,14 +339,15 @@ def _check_test(test: Test, types: dict[str, Type]) -> list[Fault]:
 
 
 def _misfit(test: Test, found: list[Type]) -> str:
-    """What is wrong with the types of the features that a test compares."""
+    """Return the fault in the types of the features that a test compares; an empty text if there is none."""
     operator, kind = test.operator, found[0].kind
     if "other" in {one.kind for one in found}:
-        return f"'{test.feature}' holds what rules cannot read; only is_null can be asked"
+        return f"'{test.feature}' has a type that rules cannot read; only is_null is possible"
     if len({one.kind for one in found}) > 1:
         return " cannot be compared with ".join(PLURAL[one.kind] for one in found)
     if operator not in SETS and any(one.many for one in found):
-        return f"'{operator}' compares single values, and '{test.feature}' or its operand holds several: use contains or overlaps"
+        several = f"'{test.feature}' or its operand holds several: use contains or overlaps"
+        return f"'{operator}' compares single values, and {several}"
     if operator in ("in", "not_in") and found[0].many and not test.feature.startswith("context."):
         return f"'{test.feature}' holds several values: use overlaps"
     if operator in (*ORDER, "between") and kind in ("text", "flag"):
@@ -319,12 +357,12 @@ def _misfit(test: Test, found: list[Type]) -> str:
         and operator in ("contains", "overlaps")
         and any(one.feature for one in test.operands)
     ):
-        return "what a text contains is given as a constant"
+        return "a text is searched for constants only"
     return ""
 
 
 def _check_order(test: Test) -> list[Fault]:
-    """Faults of a test that names values of the moment alone, whose types only a request knows."""
+    """Return the faults of a test of a value of the moment, whose type only a request knows."""
     constants = [value for one in test.operands for value in one.constants]
     if test.operator not in (*ORDER, "between") or not constants:
         return []
@@ -336,6 +374,7 @@ def _check_order(test: Test) -> list[Fault]:
 
 
 def _check_constants(test: Test, kind: Kind) -> list[Fault]:
+    """Return a fault for each constant of a test that cannot be read as a kind."""
     faults = []
     for operand in test.operands:
         if operand.feature is None:

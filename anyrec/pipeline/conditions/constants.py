@@ -1,4 +1,4 @@
-"""Constants of a condition, and values of the moment, read as what they are compared with; times, absolute and relative to now."""
+"""Constants of conditions and values of the moment, read as the kind of value that they are compared with."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import math
 import re
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from anyrec.core.types import Json
 from anyrec.core.values import is_unicode, show
 from anyrec.data.formats.times import parse_time
 from anyrec.pipeline.conditions.features import Kind, Values
@@ -19,16 +19,26 @@ SECOND = 1_000_000
 DAY = 86_400 * SECOND
 UNITS = {"s": SECOND, "m": 60 * SECOND, "h": 3600 * SECOND, "d": DAY, "w": 7 * DAY}
 MOST_DAYS = 36_525_000
-"""100,000 years: the longest period, which 64 bits of microseconds hold with room to add to any date."""
+"""Maximum period: 100,000 years. 64 bits of microseconds hold the sum of it and any date."""
+MOST_NUMBER = int(sys.float_info.max)
 RELATIVE = re.compile(r"now(?:\s*([+-])\s*(\d+(?:\.\d+)?)\s*([smhdw]))?")
 
 
 class Wrong(ValueError):
-    """A constant of another type than what it is compared with."""
+    """A constant that cannot be read as the kind of value that it is compared with."""
 
 
-def constant_values(constants: tuple[Any, ...], kind: Kind | None, now: int) -> Values:
-    """Values of one row. kind: of what they are compared with; their own where that is not known. Raises Wrong."""
+def constant_values(constants: tuple[Json, ...], kind: Kind | None, now: int) -> Values:
+    """Return constants as the values of one row.
+
+    Args:
+        constants: The constants.
+        kind: The kind of the values that they are compared with; None for their own kind.
+        now: Time of the request in microseconds since 1970.
+
+    Raises:
+        Wrong: A constant cannot be read as that kind.
+    """
     kind = kind or kind_of(constants)
     several = len(constants) > 1
     if kind == "text":
@@ -38,7 +48,8 @@ def constant_values(constants: tuple[Any, ...], kind: Kind | None, now: int) -> 
     return Values(kind, several, 1, np.zeros(len(data), np.int64), data)
 
 
-def kind_of(constants: Sequence[Any]) -> Kind:
+def kind_of(constants: Sequence[Json]) -> Kind:
+    """Return the kind of constants; "text" if they are of several kinds."""
     kinds: set[Kind] = {
         "flag" if isinstance(v, bool) else "number" if isinstance(v, (int, float)) else "text" for v in constants
     }
@@ -64,8 +75,8 @@ def read_time(text: str, now: int) -> int:
     return time
 
 
-def is_constant(value: Any) -> bool:
-    """Whether a value is a text without half surrogates, true, false, or a number that is finite as a 64-bit float."""
+def is_constant(value: object) -> bool:
+    """Return whether a value is a Unicode text, true, false, or a number that is finite in float64."""
     if isinstance(value, str):
         return is_unicode(value)
     if isinstance(value, float):
@@ -73,11 +84,8 @@ def is_constant(value: Any) -> bool:
     return isinstance(value, int) and abs(value) <= MOST_NUMBER
 
 
-MOST_NUMBER = int(sys.float_info.max)
-
-
-def _as_text(value: Any) -> str:
-    """Spelled as the data's categories and ids are: 2 and 2.0 as "2", true as "true"."""
+def _as_text(value: Json) -> str:
+    """Return a constant spelled like the data's categories and ids: 2 and 2.0 as "2", true as "true"."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float) and value.is_integer():
@@ -87,7 +95,8 @@ def _as_text(value: Any) -> str:
     return str(value)
 
 
-def _as_number(value: Any, kind: Kind, now: int) -> float:
+def _as_number(value: Json, kind: Kind, now: int) -> float:
+    """Return a constant as a number: times as microseconds since 1970, flags as 0 or 1. Raises Wrong."""
     if kind == "time" and isinstance(value, str):
         return read_time(value, now)
     if kind == "flag" and isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""Features as rules read them: `item.continuous.price`, `user.id`, `context.device`, each as flat values and the rows they belong to."""
+"""Features as rules read them (`item.continuous.price`, `user.id`): flat values and the rows they belong to."""
 
 from __future__ import annotations
 
@@ -20,7 +20,12 @@ SIDES = ("item", "user", "context")
 
 
 class Type(NamedTuple):
-    """What a feature holds; many: several values a record."""
+    """The type of a feature.
+
+    Attributes:
+        kind: Kind of its values.
+        many: Whether a record may have several.
+    """
 
     kind: Kind
     many: bool
@@ -28,10 +33,16 @@ class Type(NamedTuple):
 
 @dataclass(frozen=True)
 class Values:
-    """One feature of `rows` records; those without a value have no entry.
+    """The values of one feature; records without a value have no entry.
 
-    owners: (values,) int64 row of each value, ascending, distinct together with the value. data: (values,) float64 numbers, microseconds
-    since 1970 or flags; int64 places in `names` for texts.
+    Attributes:
+        kind: Kind of the values.
+        many: Whether a record may have several.
+        rows: The number of records.
+        owners: (values,) int64 record of each value, ascending; a record's values are distinct.
+        data: (values,) float64 numbers, microseconds since 1970, or flags as 0 and 1; for texts int64 places in
+            `names`.
+        names: The distinct texts; None for other kinds.
     """
 
     kind: Kind
@@ -43,17 +54,17 @@ class Values:
 
     @property
     def counts(self) -> np.ndarray:
-        """(rows,) values of each."""
+        """(rows,) number of values of each record."""
         return np.bincount(self.owners, minlength=self.rows)
 
     def single(self) -> np.ndarray:
-        """(rows,) float64, NaN where there is none; the last of several. Texts by their place in `names`."""
+        """Return (rows,) float64, the last value of each record, texts as places in `names`; NaN if missing."""
         found = np.full(self.rows, np.nan)
         found[self.owners] = self.data
         return found
 
     def take(self, rows: np.ndarray) -> Values:
-        """The records `rows: (taken,)`, in that order."""
+        """Return the values of the records `rows: (taken,)`, in that order."""
         starts = np.searchsorted(self.owners, rows)
         lengths = np.searchsorted(self.owners, rows, side="right") - starts
         owners = np.repeat(np.arange(len(rows)), lengths)
@@ -61,7 +72,7 @@ class Values:
         return Values(self.kind, self.many, len(rows), owners, self.data[places], self.names)
 
     def padded(self) -> np.ndarray:
-        """(rows, most) int64 places in `names`, -1 past the end of each row's."""
+        """Return texts as (rows, n) int64 places in `names`, -1 past the end; n is the largest number of a record."""
         counts = self.counts
         table = np.full((self.rows, max(1, counts.max(initial=0))), -1)
         table[self.owners, np.arange(len(self.owners)) - np.repeat(np.cumsum(counts) - counts, counts)] = self.data
@@ -69,18 +80,24 @@ class Values:
 
 
 class Features:
-    """Reads features for one rule; items' columns are made once for each table of items."""
+    """Reads features for one rule. The values of item features are cached for the latest table of items."""
 
     def __init__(self) -> None:
         self._made: tuple[pa.Table | None, dict[str, Values]] = (None, {})
 
     def of(self, request: Request, name: str) -> Values:
-        """name: `item.` or `user.` and `id` or a feature. A feature that the table lacks has no value in any record."""
+        """Return the values of a feature.
+
+        Args:
+            request: The request.
+            name: `item.` or `user.`, and `id` or the name of a feature. A feature that the table does not have is
+                missing in all records.
+        """
         side, column = split_name(name)
         if side == "user":
             return values_of(request.users, column, len(request.rows))
         items = request.items
-        table, made = self._made  # read once: another thread may ask for another table of items meanwhile
+        table, made = self._made  # read once: another thread may replace it
         if table is not items:
             made = {}
             self._made = (items, made)
@@ -89,17 +106,23 @@ class Features:
         return made[name]
 
     def allowed(self, request: Request, name: str | None, missing: Literal["keep", "drop"]) -> np.ndarray | None:
-        """(items,) bool, the items with a value of an item feature, where those without are dropped; else None, all."""
+        """Return (items,) bool, the items that have the feature, if `missing` is "drop"; else None for all."""
         return None if name is None or missing == "keep" else self.of(request, name).counts > 0
 
 
 def values_of(table: pa.Table, name: str, rows: int) -> Values:
-    """A column as flat values. Temporal lists of numbers and times stand for their last value."""
+    """Return a column as values. A temporal list of numbers or times counts as its last value.
+
+    Args:
+        table: Records.
+        name: Name of the column.
+        rows: The number of records.
+    """
     if name not in table.column_names or pa.types.is_null(table.schema.field(name).type):
         return Values("other", False, rows, np.empty(0, np.int64), np.empty(0))
     column = _plain(table.column(name).combine_chunks())
     found = type_of(name, column.type)
-    if found == Type("other", False):  # Arrow cannot filter every such type, and only is_null is asked
+    if found == Type("other", False):  # Arrow cannot filter every such type; is_null needs no values
         owners = np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False))
         return Values("other", False, rows, owners, np.zeros(len(owners)))
     values, owners = flat(column)
@@ -113,9 +136,9 @@ def values_of(table: pa.Table, name: str, rows: int) -> Values:
     if found.many:
         order = np.lexsort((data, owners))
         owners, data = owners[order], data[order]
-        fresh = np.ones(len(data), bool)
-        fresh[1:] = (owners[1:] != owners[:-1]) | (data[1:] != data[:-1])
-        owners, data = owners[fresh], data[fresh]
+        first = np.ones(len(data), bool)
+        first[1:] = (owners[1:] != owners[:-1]) | (data[1:] != data[:-1])
+        owners, data = owners[first], data[first]
     elif pa.types.is_list(column.type):
         last = np.append(owners[1:] != owners[:-1], np.ones(min(1, len(owners)), bool))
         owners, data = owners[last], data[last]
@@ -123,7 +146,7 @@ def values_of(table: pa.Table, name: str, rows: int) -> Values:
 
 
 def _plain(column: pa.Array) -> pa.Array:
-    """Dictionary-encoded and viewed texts, also within lists, as the types that Arrow's functions take."""
+    """Cast dictionary-encoded and view texts, also within lists, to types that Arrow's functions accept."""
     if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
         inner = _plain_type(column.type.value_type)
         return column if inner == column.type.value_type else column.cast(pa.large_list(inner))
@@ -136,7 +159,7 @@ def _plain_type(kind: pa.DataType) -> pa.DataType:
 
 
 def type_of(name: str, column: pa.DataType) -> Type:
-    """Return what rules read in a column of this name and Arrow type; types without a rule are of kind `other`."""
+    """Return the type as which rules read a column; kind `other` for Arrow types that rules cannot read."""
     listed = pa.types.is_list(column) or pa.types.is_large_list(column)
     value = _plain_type(column.value_type if listed else column)
     if pa.types.is_integer(value) and (name.endswith("_id") or (listed and name.startswith("temporal."))):
@@ -155,7 +178,7 @@ def type_of(name: str, column: pa.DataType) -> Type:
 
 
 def known_types(model: ModelData) -> dict[str, Type]:
-    """What each feature of items and users holds, by its full name."""
+    """Return the type of each feature of items and users, by its full name (`item.continuous.price`)."""
     found = {}
     for side, table in (("item", model.dataset.items), ("user", model.dataset.users)):
         for column in table.schema:
@@ -167,13 +190,19 @@ def known_types(model: ModelData) -> dict[str, Type]:
 def check_feature(
     model: ModelData, name: str | None, where: str, side: str, kinds: Sequence[Kind] = (), many: bool = True
 ) -> list[Fault]:
-    """What is wrong with a feature that an option names; nothing is where the option is not set.
+    """Check a feature that an option names.
 
-    kinds: what it may hold, anything by default; many: whether records may have several values.
+    Args:
+        model: The model.
+        name: The feature; None if the option is not set, which has no fault.
+        where: JSON pointer of the option.
+        side: The side of the feature.
+        kinds: The kinds that it may have; () for any.
+        many: Whether a record may have several values.
     """
     if name is None:
         return []
-    types = {known: what for known, what in known_types(model).items() if known.startswith(f"{side}.")}
+    types = {known: type_ for known, type_ in known_types(model).items() if known.startswith(f"{side}.")}
     if name not in types:
         return [Fault(where, f"the data has no {side} feature '{name}'.", did_you_mean(name, types), "unknown feature")]
     found = types[name]
@@ -186,29 +215,29 @@ def check_feature(
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """`item.id` is the column `item_id` of items, `item.text.title` their `text.title`."""
+    """Return the side and the column of a name: ("item", "item_id") for `item.id`."""
     side, _, column = name.partition(".")
     return side, f"{side}_id" if column == "id" else column
 
 
 def wrong_value(where: str, what: str) -> InputError:
-    """For a value of a request that a rule cannot read."""
+    """Return the error for a value of a request that a rule cannot read."""
     return InputError(Fault(where, what, kind="wrong type"))
 
 
 MICROSECONDS = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3, "date32[day]": 86_400e6, "date64[ms]": 1e3}
-"""In one unit of an Arrow type of times."""
+"""Microseconds in one unit of an Arrow type of times."""
 PLURAL = {
     "number": "numbers",
     "text": "texts",
     "time": "times",
     "flag": "true or false",
-    "other": "what rules cannot read",
+    "other": "values that rules cannot read",
 }
 
 
 def _numbers(values: pa.Array, kind: Kind) -> np.ndarray:
-    """(values,) float64, times as microseconds since 1970; what rules cannot read becomes zeros."""
+    """Return (values,) float64: times as microseconds since 1970, zeros for kinds that rules cannot read."""
     if kind == "time":
         unit = values.type.unit if pa.types.is_timestamp(values.type) else str(values.type)
         width = pa.int32() if unit == "date32[day]" else pa.int64()
