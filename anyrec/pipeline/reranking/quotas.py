@@ -1,55 +1,65 @@
-"""Choosing the best of a list so that counts by category stay within bounds."""
+"""Choice of the best entries of a list within bounds on the counts by category."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 
 
-class Taken(NamedTuple):
-    """marked: (users, length) bool the entries chosen; over, under: (users,) bool whose list had too few to keep the upper bounds,
-    the lower ones."""
+@dataclass(frozen=True)
+class Chosen:
+    """Entries chosen within bounds.
+
+    Attributes:
+        marked: (users, length) bool, the entries.
+        over: (users,) bool, whether the list exceeds an upper bound because it has too few other entries.
+        under: (users,) bool, whether the list does not reach a lower bound.
+    """
 
     marked: np.ndarray
     over: np.ndarray
     under: np.ndarray
 
 
-def take_within(codes: np.ndarray, there: np.ndarray, least: np.ndarray, most: np.ndarray, k: int) -> Taken:
-    """The k entries, best first, with at least `least` and at most `most` of each category.
+def choose_within(codes: np.ndarray, filled: np.ndarray, least: np.ndarray, most: np.ndarray, k: int) -> Chosen:
+    """Choose k entries, best first, with at least `least` and at most `most` of each category.
 
-    codes: (users, length, n) int64 each entry's categories, -1 past the end; there: (users, length) bool, False past the end of a list.
-    least, most: (categories,) int64. First each category gets its least, then the rest is filled, always in the list's
-    order: for categories that do not overlap no other choice within the bounds ranks higher entry by entry. Where the bounds
-    leave fewer than k, the lists are filled past `most`.
+    First each category gets its minimum, then the remaining places are filled, always in the order of the list. If the
+    categories do not overlap, no other choice within the bounds ranks higher entry by entry. If the bounds leave fewer
+    than k entries, the list is filled past `most`.
+
+    Args:
+        codes: (users, length, n) int64 distinct categories of each entry, -1 past the end.
+        filled: (users, length) bool, False past the end of a list.
+        least: (categories,) int64.
+        most: (categories,) int64.
+        k: The number of entries to choose.
     """
+    # Only the categories in use are counted. Code -1 becomes a category without bounds.
     used, local = np.unique(codes, return_inverse=True)
     local = local.reshape(codes.shape)
     none = used < 0
-    least, most = np.where(none, 0, least[used]), np.where(none, there.shape[1] + 1, most[used])
-    users, length = there.shape
+    least, most = np.where(none, 0, least[used]), np.where(none, filled.shape[1] + 1, most[used])
+    users, length = filled.shape
     rows = np.arange(users)[:, None]
     counts = np.zeros((users, len(used)), np.int64)
     marked, total = np.zeros((users, length), bool), np.zeros(users, np.int64)
-    for lacking in (True, False):
-        if lacking and not least.any():
+    for minimum in (True, False):  # first the minimum of each category, then the rest
+        if minimum and not least.any():
             continue
         for place in range(length):
-            own = local[:, place]
+            own = local[:, place]  # (users, n)
             held = counts[rows, own]
-            take = there[:, place] & ~marked[:, place] & (total < k) & (held < most[own]).all(1)
-            if lacking:
+            take = filled[:, place] & ~marked[:, place] & (total < k) & (held < most[own]).all(1)
+            if minimum:
                 take &= (held < least[own]).any(1)
             marked[:, place] |= take
             total += take
-            counts[rows, own] += take[
-                :, None
-            ]  # an entry's categories are distinct, but for -1, whose count is not read
-            if not lacking and (total >= k).all():
+            # the categories of an entry are distinct, except -1, whose count is not used
+            counts[rows, own] += take[:, None]
+            if not minimum and (total >= k).all():
                 break
-    short = there & ~marked
-    rest = np.cumsum(short, 1) <= np.maximum(k - total, 0)[:, None]
-    over = (short & rest).any(1)
-    under = np.asarray((counts < least).any(1))
-    return Taken(marked | (short & rest), np.asarray(over), under)
+    rest = filled & ~marked
+    extra = rest & (np.cumsum(rest, 1) <= np.maximum(k - total, 0)[:, None])
+    return Chosen(marked | extra, np.asarray(extra.any(1)), np.asarray((counts < least).any(1)))

@@ -1,6 +1,8 @@
-"""Raises or lowers items for which a condition holds."""
+"""A rule that raises or lowers items that meet a condition."""
 
 from __future__ import annotations
+
+from typing import Self
 
 import numpy as np
 from pydantic import BaseModel, Field, model_validator
@@ -13,26 +15,28 @@ from anyrec.pipeline.reranking.reorder import distinct_items, rescored
 
 
 class Boost(Rule):
-    """Raises or lowers items for which a condition holds, by a factor or by standard deviations of the user's scores.
+    """Raises or lowers items that meet a condition, by a factor or by standard deviations of the user's scores.
 
-    A factor multiplies an item's odds in the softmax of the standardised scores, so that its effect depends neither on the
-    scale of a model's scores nor on their sign.
+    A factor multiplies an item's odds in the softmax of the standardised scores. Its effect depends neither on the
+    scale nor on the sign of a model's scores.
     """
 
     type = "boost"
 
     class Params(Rule.Params):
-        where: Where = where_field("Which items, for which users, when.")
+        where: Where = where_field("Items, users and moments that are boosted.")
         factor: float | None = Field(None, ge=1e-6, le=1e6, description="2 doubles the item's odds, 0.5 halves them.")
         add: float | None = Field(
-            None, ge=-1e6, le=1e6, description="So many standard deviations of the user's candidates' scores are added."
+            None, ge=-1e6, le=1e6, description="Number of standard deviations of the user's candidates' scores to add."
         )
 
         @model_validator(mode="after")
-        def _one_of_both(self):
+        def _one_of_both(self) -> Self:
             if (self.factor is None) == (self.add is None):
                 raise ValueError("give either factor or add")
             return self
+
+    params: Params
 
     def __init__(self, params: BaseModel | None = None):
         super().__init__(params)
@@ -46,8 +50,8 @@ class Boost(Rule):
         if not len(items):
             return lists
         holds = self.condition.holds(request, items)
-        met = holds[places] if holds.ndim == 1 else np.take_along_axis(holds, places, 1)
-        met &= lists.items >= 0
+        meets = holds[places] if holds.ndim == 1 else np.take_along_axis(holds, places, 1)
+        meets &= lists.items >= 0
         params = self.params
         change = np.log(params.factor) if params.factor is not None else params.add
-        return rescored(lists, met * change) if met.any() else lists
+        return rescored(lists, meets * change) if meets.any() else lists

@@ -1,12 +1,13 @@
-"""A filter by whom an item is for."""
+"""A filter by the users that an item is for."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, Field, model_validator
 
+from anyrec.core.types import JsonObject
 from anyrec.model.fitted import ModelData
 from anyrec.pipeline.conditions.conditions import Condition
 from anyrec.pipeline.conditions.features import check_feature
@@ -15,42 +16,45 @@ from anyrec.pipeline.reranking.item_files import raise_faults
 
 
 class Demographic(Rule):
-    """Lists only items that are for the user: of an allowed group, or within an item's bounds on a number of the user."""
+    """Lists only items that are for the user: by the user's groups, or by an item's bounds on a number of the user."""
 
     type = "demographic"
 
     class Params(Rule.Params):
-        user: str = Field(description="User feature: the group or groups a user belongs to, or a number (an age).")
+        user: str = Field(description="User feature: the groups of a user, or a number (an age).")
         item: str | None = Field(None, description="Item feature: the groups that the item is for.")
-        min: str | None = Field(None, description="Item feature: the least number of the user that the item is for.")
-        max: str | None = Field(None, description="Item feature: the greatest.")
+        min: str | None = Field(None, description="Item feature: the lowest number of a user that the item is for.")
+        max: str | None = Field(None, description="Item feature: the highest number of a user that the item is for.")
         missing: Literal["keep", "drop"] = Field(
-            "keep", description="Items that do not say whom they are for; a bound alone is one."
+            "keep", description="Items without groups and bounds: list them for all users, or not at all."
         )
         missing_user: Literal["keep", "drop"] = Field(
             "drop",
-            description="Users without the value: keep shows them all items, drop those alone that do not say whom they are for.",
+            description="Users without a value of `user`: keep lists all items for them, drop only items without "
+            "groups and bounds.",
         )
 
         @model_validator(mode="after")
-        def _compares_something(self):
+        def _compares_something(self) -> Self:
             if (self.item is None) == (self.min is None and self.max is None):
                 raise ValueError("give either item (groups), or min, max or both (numbers)")
             return self
 
+    params: Params
+
     def __init__(self, params: BaseModel | None = None):
         super().__init__(params)
-        params = self.params
         named = [name for name in (self.params.item, self.params.min, self.params.max) if name]
         fits = [_fits(name, test) for name, test in zip(named, self._tests(), strict=True)]
-        silent: dict[str, Any] = {name: {"is_null": True} for name in named}
-        said = {"all": fits}
+        unbounded: JsonObject = {name: {"is_null": True} for name in named}
+        meets: JsonObject = {"all": fits}
         if self.params.missing_user == "keep":
-            said = {"any": [said, {self.params.user: {"is_null": True}}]}
-        known = {"not": silent}
-        self.condition = Condition({"any": [silent, said]} if self.params.missing == "keep" else {"all": [known, said]})
+            meets = {"any": [meets, {self.params.user: {"is_null": True}}]}
+        keeps = self.params.missing == "keep"
+        self.condition = Condition({"any": [unbounded, meets]} if keeps else {"all": [{"not": unbounded}, meets]})
 
-    def _tests(self) -> list[dict[str, Any]]:
+    def _tests(self) -> list[JsonObject]:
+        """Return the test of each item feature that is set: item, min, max."""
         params, user = self.params, self.params.user
         found = [{"overlaps": user}] if params.item else []
         found += [{"le": user}] if params.min else []
@@ -76,6 +80,6 @@ class Demographic(Rule):
         return self.condition.holds(request)
 
 
-def _fits(name: str, test: dict[str, Any]) -> dict[str, Any]:
-    """The test, passed where the item says nothing of this sort."""
+def _fits(name: str, test: JsonObject) -> JsonObject:
+    """Return a condition that an item without a value of the feature meets, too."""
     return {"any": [{name: test}, {name: {"is_null": True}}]}

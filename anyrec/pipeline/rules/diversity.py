@@ -1,9 +1,9 @@
-"""Keeps lists from saying the same thing many times."""
+"""A rule that makes the items of a list different from each other."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import torch
@@ -13,46 +13,54 @@ from anyrec.core.errors import Fault
 from anyrec.model.fitted import FittedModel, ModelData
 from anyrec.pipeline.conditions.features import Features, check_feature
 from anyrec.pipeline.contracts import Lists, Request, Rule
-from anyrec.pipeline.reranking.diversity import dpp, in_blocks, mmr
+from anyrec.pipeline.reranking.greedy_choice import dpp, in_blocks, mmr
 from anyrec.pipeline.reranking.item_files import raise_faults
-from anyrec.pipeline.reranking.quotas import take_within
+from anyrec.pipeline.reranking.quotas import choose_within
 from anyrec.pipeline.reranking.reorder import chosen_first, codes_at, distinct_items, marked_first, relevance
 
 METHODS = {"mmr": mmr, "dpp": dpp}
 
 
 class Diversity(Rule):
-    """Makes the first k unlike each other: at most so many of a category, or by the model's item vectors (MMR, DPP).
+    """Makes the first k items different: by a maximum number in each category, or by item vectors (MMR, DPP).
 
-    max_per_category moves what is too many behind the rest; where too few others are left, a warning says so. `mmr` (Carbonell
-    and Goldstein 1998) and `dpp` (greedy MAP, Chen et al. 2018) weigh the score, scaled to [0, 1] over the user's candidates,
-    against the cosines of item vectors.
+    `max_per_category` moves items above the maximum behind the others; with too few others it adds a warning. `mmr`
+    (maximal marginal relevance) and `dpp` (greedy inference of a determinantal point process) weigh the score, scaled
+    to [0, 1] over the user's candidates, against the cosines of item vectors.
+
+    References:
+        See `anyrec.pipeline.reranking.greedy_choice`.
     """
 
     type = "diversity"
 
     class Params(Rule.Params):
         method: Literal["max_per_category", "mmr", "dpp"] = Field(
-            "mmr", description="What makes items alike, and how they are chosen."
+            "mmr", description="How items are compared and chosen."
         )
         feature: str | None = Field(
             None, description="Item feature with the category or categories, for max_per_category."
         )
         max: int = Field(
-            3, ge=1, le=10_000, description="Items of one category among the first k, for max_per_category."
+            3,
+            ge=1,
+            le=10_000,
+            description="Maximum number of items of one category among the first k, for max_per_category.",
         )
         relevance: float = Field(
             0.7, ge=0, le=0.99, description="Weight of the score against diversity, for mmr and dpp."
         )
         missing: Literal["keep", "drop"] = Field(
-            "keep", description="An item without a category: counts for none, or not listed."
+            "keep", description="Items without a category: list them without a maximum, or not at all."
         )
 
         @model_validator(mode="after")
-        def _feature_where_needed(self):
+        def _feature_if_needed(self) -> Self:
             if (self.method == "max_per_category") != (self.feature is not None):
-                raise ValueError("feature goes with max_per_category, and only with it")
+                raise ValueError("give feature with max_per_category, and only with it")
             return self
+
+    params: Params
 
     def __init__(self, params: BaseModel | None = None):
         super().__init__(params)
@@ -70,7 +78,7 @@ class Diversity(Rule):
 
     def apply(self, request: Request, lists: Lists, k: int) -> Lists:
         if self.params.feature is not None:
-            return self._cap(request, lists, k)
+            return self._cap(request, lists, k, self.params.feature)
         items, places = distinct_items(lists)
         if not len(items):
             return lists
@@ -78,23 +86,23 @@ class Diversity(Rule):
         choose = partial(METHODS[self.params.method], weight=self.params.relevance)
         return chosen_first(lists, in_blocks(choose, vectors, places, relevance(lists), lists.items >= 0, k))
 
-    def _cap(self, request: Request, lists: Lists, k: int) -> Lists:
-        values = self.features.of(request, self.params.feature)
+    def _cap(self, request: Request, lists: Lists, k: int, feature: str) -> Lists:
+        """Apply `max_per_category`."""
+        values = self.features.of(request, feature)
         size = 1 + (0 if values.names is None else len(values.names))
-        found = take_within(
+        found = choose_within(
             codes_at(values, lists), lists.items >= 0, np.zeros(size, np.int64), np.full(size, self.params.max), k
         )
         if found.over.any():
             request.warnings.append(
-                f"diversity on '{self.params.feature}': {found.over.sum()} of {len(found.over)} users get more than "
-                f"{self.params.max} of a category: too few candidates of others."
+                f"diversity on '{feature}': {found.over.sum()} of {len(found.over)} users get more than "
+                f"{self.params.max} of a category: too few candidates of other categories."
             )
         return marked_first(lists, found.marked)
 
 
 def unit_vectors(model: FittedModel, items: np.ndarray) -> np.ndarray:
-    """(items, dim) float32 vectors of item rows, of length 1, or 0 where the vector is."""
-
+    """Return (items, dim) float32, the vectors of item rows, normalised to length 1; a zero vector stays 0."""
     with torch.inference_mode():
         rows = model.representations("item")
         vectors = model.vectors("item", rows[torch.from_numpy(items).to(rows.device)])

@@ -1,4 +1,4 @@
-"""A filter by what the user did before."""
+"""A filter by the user's earlier interactions."""
 
 from __future__ import annotations
 
@@ -15,38 +15,42 @@ from anyrec.pipeline.conditions.constants import DAY, MOST_DAYS
 from anyrec.pipeline.contracts import Request, Rule
 from anyrec.pipeline.reranking.item_files import raise_faults
 
-NO_EVENTS = "this model holds which items users had, but not of which type, when and how often."
+NO_EVENTS = "this model knows which items users had, but not the types, times and numbers of their interactions."
 
 
 class HistoryRule(Rule):
-    """Bars items the user had before: all, those of some types of interaction, of late, or had often; or lists only these.
+    """Excludes items that the user has interacted with, or lists only these.
 
-    With types, times or counts it reads the events that a user's history is made of, which leaves out what is labelled negative; an
-    event without a type or a time is of no type and long ago.
+    The interactions can be restricted to some types, to the last days, and to a minimum number. They are then read
+    from the user's history, which leaves out interactions that are labelled negative; an event without a type or a
+    time matches no restriction of it.
     """
 
     type = "history"
 
     class Params(Rule.Params):
         types: list[str] | None = Field(
-            None, min_length=1, description="Types of interaction that count; by default all."
+            None, min_length=1, description="Types of interactions that count; by default all."
         )
         within_days: float | None = Field(
-            None, gt=0, le=MOST_DAYS, description="Only interactions not older than this count."
+            None, gt=0, le=MOST_DAYS, description="Maximum age in days of interactions that count; by default any."
         )
         at_least: int = Field(
-            1, ge=1, le=1_000_000_000, description="An item counts as had from so many such interactions on."
+            1, ge=1, le=1_000_000_000, description="Minimum number of such interactions with an item."
         )
         only: bool = Field(
             False,
-            description="List only what the user had, not only what they had not. Those the request leaves out stay out (exclude_seen).",
+            description="List only these items instead of excluding them. Items that the request excludes "
+            "(exclude_seen) stay excluded.",
         )
+
+    params: Params
 
     def check(self, model: ModelData) -> None:
         dataset, faults = model.dataset, []
         if self._reads_events() and model.history is None and not len(dataset.interactions):
             faults.append(
-                Fault("", NO_EVENTS, "Give the model its data again (with_data), or train with the rule.", "no data")
+                Fault("", NO_EVENTS, "Call with_data(dataset), or train the model with this rule.", "no data")
             )
         kinds = dataset.column("interaction_type")
         if self.params.types is not None and len(dataset.interactions):
@@ -58,38 +62,43 @@ class HistoryRule(Rule):
         raise_faults(faults)
 
     def allowed(self, request: Request) -> np.ndarray:
-        """(users, items)"""
-        users, items = self._had(request)
-        had = np.zeros((len(request.rows), len(request.items)), bool)
-        had[users, items] = True
-        return had if self.params.only else ~had
+        """Return (users, items) bool."""
+        users, items = self._history_pairs(request)
+        in_history = np.zeros((len(request.rows), len(request.items)), bool)
+        in_history[users, items] = True
+        return in_history if self.params.only else ~in_history
 
     def _reads_events(self) -> bool:
+        """Return whether an option restricts the interactions, which needs their types, times or numbers."""
         params = self.params
         return not (params.types is None and params.within_days is None and params.at_least == 1)
 
-    def _had(self, request: Request) -> tuple[np.ndarray, np.ndarray]:
-        """(pairs,) rows of the request, and of the items that count as had."""
+    def _history_pairs(self, request: Request) -> tuple[np.ndarray, np.ndarray]:
+        """Return (pairs,) request rows, and (pairs,) the item rows of the interactions that count."""
         params = self.params
         if not self._reads_events():
             return request.seen
         events, users = flat(_events(request))
         items, times, kinds = (pc.struct_field(events, name) for name in ("item", "time", "kind"))
-        counts = np.ones(len(users), bool)
+        matches = np.ones(len(users), bool)
         if params.types is not None:
-            counts &= pc.is_in(kinds, value_set=pa.array(params.types)).to_numpy(zero_copy_only=False)
+            matches &= pc.is_in(kinds, value_set=pa.array(params.types)).to_numpy(zero_copy_only=False)
         if params.within_days is not None:
-            late = pc.greater_equal(times, request.now - round(params.within_days * DAY))
-            counts &= pc.fill_null(late, False).to_numpy(zero_copy_only=False)
+            recent = pc.greater_equal(times, request.now - round(params.within_days * DAY))
+            matches &= pc.fill_null(recent, False).to_numpy(zero_copy_only=False)
         width = len(request.items)
-        keys = users[counts] * width + items.to_numpy(zero_copy_only=False)[counts]
-        keys, times_had = np.unique(keys, return_counts=True)
-        keys = keys[times_had >= params.at_least]
+        keys = users[matches] * width + items.to_numpy(zero_copy_only=False)[matches]
+        keys, counts = np.unique(keys, return_counts=True)
+        keys = keys[counts >= params.at_least]
         return keys // width, keys % width
 
 
 def _events(request: Request) -> pa.Array:
-    """(users,) lists of events: of the request, else of the interactions that the model holds. Raises AnyrecError where it holds none."""
+    """Return (users,) lists of events: from the request, else from the model's data.
+
+    Raises:
+        AnyrecError: The model has neither histories nor its data.
+    """
     if request.history is not None:
         return request.history
     history = request.model.with_histories().history

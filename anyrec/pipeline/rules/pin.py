@@ -1,4 +1,4 @@
-"""Puts given items at given places."""
+"""A rule that puts given items at given positions."""
 
 from __future__ import annotations
 
@@ -13,27 +13,26 @@ from anyrec.pipeline.reranking.item_files import check_ids, raise_faults, rows_o
 
 
 class Pinned(BaseModel):
-    """An item and its place."""
+    """An item and its position."""
 
     model_config = {"extra": "forbid"}
 
-    item: str | int = Field(description="Its id.")
-    position: int = Field(
-        ge=1, le=10_000, description="Its place, from 1; past the end of a shorter list it comes last."
-    )
-    where: Where | None = where_field("For whom and when; by default for all, always.", None)
+    item: str | int = Field(description="Id of the item.")
+    position: int = Field(ge=1, le=10_000, description="Position from 1; at the end of a list that is shorter.")
+    where: Where | None = where_field("Users and moments; by default all.", None)
 
 
 class Pin(Rule):
-    """Puts given items at given places, for users who may be shown them: all filters pass them, and the request does not leave them out.
+    """Puts given items at given positions, for users who may be shown them by all filters and the request's exclusions.
 
-    An item that was no candidate takes the score of the one whose place it takes. Of two for one place the later one goes first.
+    An item that was not a candidate takes the score of the item at its position. Of two items for one position the
+    one that is named later comes first.
     """
 
     type = "pin"
 
     class Params(Rule.Params):
-        items: list[Pinned] = Field(min_length=1, max_length=100, description="Which items, where.")
+        items: list[Pinned] = Field(min_length=1, max_length=100, description="Items and their positions.")
 
         @field_validator("items")
         @classmethod
@@ -41,6 +40,8 @@ class Pin(Rule):
             if len({str(one.item) for one in items if one.where is None}) < sum(one.where is None for one in items):
                 raise ValueError("an item is pinned twice")
             return items
+
+    params: Params
 
     def __init__(self, params: BaseModel | None = None):
         super().__init__(params)
@@ -55,44 +56,50 @@ class Pin(Rule):
 
     def apply(self, request: Request, lists: Lists, k: int) -> Lists:
         rows = rows_of_ids([one.item for one in self.pins], request.model.dataset.ids("item"))
-        shown = listable_items(request, request.allowed)
-        for row, one, condition in zip(rows, self.pins, self.conditions, strict=True):
+        listable = listable_items(request, request.allowed)
+        for row, one, condition in zip(rows.tolist(), self.pins, self.conditions, strict=True):
             if row >= 0:
-                wanted = (
-                    np.ones(len(lists.items), bool)
-                    if shown is None
-                    else np.broadcast_to(shown[..., row], len(lists.items))
-                )
+                wanted = np.ones(len(lists.items), bool)
+                if listable is not None:
+                    wanted = wanted & listable[..., row]
                 if condition is not None:
                     wanted = wanted & condition.holds(request, np.array([row]))[..., 0]
-                lists = put_at(lists, int(row), one.position - 1, wanted)
+                lists = put_at(lists, row, one.position - 1, wanted)
         return lists
 
 
 def put_at(lists: Lists, item: int, place: int, wanted: np.ndarray) -> Lists:
-    """The item at a place, from 0, of the lists of the users `wanted: (users,)` bool; lists grow by one."""
+    """Put an item at a place of some lists, which grow by one entry.
+
+    Args:
+        lists: (users, length).
+        item: Row of the item.
+        place: The place from 0; a shorter list gets the item at its end.
+        wanted: (users,) bool, the users whose list changes.
+
+    Returns:
+        (users, length + 1).
+    """
     users, length = lists.items.shape
-    there = lists.items == item
-    old = np.where(there & wanted[:, None], -1, lists.items)
-    gone = (old < 0).astype(np.int8)
-    order = np.argsort(gone, axis=1, kind="stable")
+    found = lists.items == item
+    # Remove the item from its old place: it becomes -1, and a stable sort moves the gap to the end.
+    old = np.where(found & wanted[:, None], -1, lists.items)
+    order = np.argsort((old < 0).astype(np.int8), axis=1, kind="stable")
     items, scores = np.take_along_axis(old, order, 1), np.take_along_axis(lists.scores, order, 1)
-    place_of = np.minimum(place, (items >= 0).sum(1))  # (users,)
+    places = np.minimum(place, (items >= 0).sum(1))  # (users,)
+    # Column c of the result is column c of the old list before the place, and c - 1 after it.
     columns = np.arange(length + 1)
-    source = np.where(columns < place_of[:, None], columns, columns - 1)
-    source = np.where(wanted[:, None], source, columns)
-    grown = np.concatenate([items, np.full((users, 1), -1)], 1)
-    numbers = np.concatenate([np.where(items >= 0, scores, -np.inf), np.full((users, 1), -np.inf)], 1).astype(
-        np.float32
-    )
-    made, given = (
-        np.take_along_axis(grown, np.maximum(source, 0), 1),
-        np.take_along_axis(numbers, np.maximum(source, 0), 1),
-    )
+    source = np.where(columns < places[:, None], columns, columns - 1)
+    source = np.maximum(np.where(wanted[:, None], source, columns), 0)
+    wide_items = np.concatenate([items, np.full((users, 1), -1)], 1)
+    wide_scores = np.concatenate([np.where(items >= 0, scores, -np.inf), np.full((users, 1), -np.inf)], 1)
+    wide_scores = wide_scores.astype(np.float32)
+    new_items, new_scores = np.take_along_axis(wide_items, source, 1), np.take_along_axis(wide_scores, source, 1)
     rows = np.flatnonzero(wanted)
-    at = place_of[rows]
-    own = np.where(there, lists.scores, -np.inf).max(1, initial=-np.inf)[rows]
-    near = np.where(np.isfinite(numbers[rows, at]), numbers[rows, at], numbers[rows, np.maximum(at - 1, 0)])
-    made[rows, at] = item
-    given[rows, at] = np.where(np.isfinite(own), own, np.where(np.isfinite(near), near, 0))
-    return Lists(made, given)
+    at = places[rows]
+    # The item keeps its own score; one that was not a candidate takes the score at its place, else the one before it.
+    own = np.where(found, lists.scores, -np.inf).max(1, initial=-np.inf)[rows]
+    near = np.where(np.isfinite(wide_scores[rows, at]), wide_scores[rows, at], wide_scores[rows, np.maximum(at - 1, 0)])
+    new_items[rows, at] = item
+    new_scores[rows, at] = np.where(np.isfinite(own), own, np.where(np.isfinite(near), near, 0))
+    return Lists(new_items, new_scores)

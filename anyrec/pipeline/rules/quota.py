@@ -1,19 +1,20 @@
-"""At least, and at most, so many of a category among the first k."""
+"""A rule that bounds the number of items of a category among the first k."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Callable
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, Field, model_validator
 
 from anyrec.core.errors import Fault, did_you_mean
 from anyrec.model.fitted import ModelData
-from anyrec.pipeline.conditions.features import Features, check_feature
+from anyrec.pipeline.conditions.features import Features, check_feature, split_name, values_of
 from anyrec.pipeline.conditions.syntax import escape
 from anyrec.pipeline.contracts import Lists, Request, Rule
 from anyrec.pipeline.reranking.item_files import raise_faults
-from anyrec.pipeline.reranking.quotas import take_within
+from anyrec.pipeline.reranking.quotas import choose_within
 from anyrec.pipeline.reranking.reorder import codes_at, marked_first
 
 OTHERS = "*"
@@ -21,38 +22,42 @@ Amount = Annotated[float, Field(ge=0, le=10_000)]
 
 
 class Quota(Rule):
-    """Keeps a category's count among the first k within bounds, with as little moved as that takes.
+    """Keeps the number of items of each category among the first k within bounds, with few changes of the order.
 
-    An amount from 1 on is a count, one below 1 a share of k: rounded up for `at_least`, down for `at_most`. An item of several
-    categories counts for each. Where too few candidates are left, the list is filled past `at_most`, and a warning says so.
+    An amount of 1 or more is a count; one below 1 is a fraction of k, rounded up for `at_least` and down for
+    `at_most`. An item of several categories counts for each. With too few candidates the list is filled past
+    `at_most`, with a warning.
     """
 
     type = "quota"
 
     class Params(Rule.Params):
         feature: str = Field(description="Item feature with the category or categories.")
-        at_least: dict[str, Amount] = Field(default_factory=dict, description="Category to least amount.")
+        at_least: dict[str, Amount] = Field(default_factory=dict, description="Minimum amount by category.")
         at_most: dict[str, Amount] = Field(
-            default_factory=dict, description="Category to greatest amount; '*' stands for each one not named."
+            default_factory=dict,
+            description="Maximum amount by category; '*' stands for each category that is not named.",
         )
         missing: Literal["keep", "drop"] = Field(
-            "keep", description="An item without a category: counts for none, or not listed."
+            "keep", description="Items without a category: list them without bounds, or not at all."
         )
 
         @model_validator(mode="after")
-        def _bounds_agree(self):
+        def _bounds_agree(self) -> Self:
             if not self.at_least and not self.at_most:
                 raise ValueError("give at_least, at_most or both")
             if OTHERS in self.at_least:
-                raise ValueError("'*' goes with at_most alone")
+                raise ValueError("'*' is for at_most only")
             crossed = [
                 name
                 for name, amount in self.at_least.items()
                 if name in self.at_most and (amount < 1) == (self.at_most[name] < 1) and amount > self.at_most[name]
             ]
             if crossed:
-                raise ValueError(f"at_least is more than at_most for {', '.join(crossed)}")
+                raise ValueError(f"at_least is above at_most for {', '.join(crossed)}")
             return self
+
+    params: Params
 
     def __init__(self, params: BaseModel | None = None):
         super().__init__(params)
@@ -82,7 +87,7 @@ class Quota(Rule):
     def apply(self, request: Request, lists: Lists, k: int) -> Lists:
         values = self.features.of(request, self.params.feature)
         names = [] if values.names is None else values.names.to_pylist()
-        codes, there = codes_at(values, lists), lists.items >= 0
+        codes, filled = codes_at(values, lists), lists.items >= 0
         length = lists.items.shape[1]
         at_least, at_most = self.params.at_least, self.params.at_most
         least = np.array([_amount(at_least.get(name, 0), k, np.ceil) for name in names] + [0], np.int64)
@@ -91,10 +96,10 @@ class Quota(Rule):
             [_amount(at_most[name], k, np.floor) if name in at_most else others for name in names] + [length + 1],
             np.int64,
         )
-        found = take_within(codes, there, least, most, k)
+        found = choose_within(codes, filled, least, most, k)
         self._warn(request, "at_most", found.over, "too few other candidates")
-        nowhere = any(amount > 0 and name not in names for name, amount in at_least.items())
-        self._warn(request, "at_least", found.under | nowhere, "too few such candidates, or too few places")
+        no_items = any(amount > 0 and name not in names for name, amount in at_least.items())
+        self._warn(request, "at_least", found.under | no_items, "too few such candidates, or too few places")
         return marked_first(lists, found.marked)
 
     def _warn(self, request: Request, option: str, users: np.ndarray, why: str) -> None:
@@ -103,12 +108,12 @@ class Quota(Rule):
             request.warnings.append(f"quota on '{self.params.feature}': {option} could not be kept for {which}: {why}.")
 
 
-def _amount(amount: float, k: int, round_to) -> int:
+def _amount(amount: float, k: int, round_to: Callable[[float], float]) -> int:
+    """Return a count, or a fraction of k as a count."""
     return int(amount) if amount >= 1 else int(round_to(round(amount * k, 9)))
 
 
 def _categories(model: ModelData, feature: str) -> set[str]:
-    from anyrec.pipeline.conditions.features import split_name, values_of
-
+    """Return all categories of a feature."""
     values = values_of(model.dataset.items, split_name(feature)[1], len(model.dataset.items))
     return set() if values.names is None else set(values.names.to_pylist())

@@ -1,4 +1,4 @@
-"""A filter in the language of conditions."""
+"""A filter by a condition."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from anyrec.pipeline.reranking.item_files import raise_faults
 
 
 class WhereRule(Rule):
-    """Lists only items for which a condition holds."""
+    """Lists only items that meet a condition."""
 
     type = "where"
 
     class Params(Rule.Params):
-        where: Where = where_field("What must hold of an item, the user and the moment.")
+        where: Where = where_field("What an item, the user and the moment must meet.")
+
+    params: Params
 
     def __init__(self, params: BaseModel | None = None):
         super().__init__(params)
