@@ -134,7 +134,7 @@ def test_a_history_filter_is_refused_for_a_model_that_holds_no_events():
     request = ask({"categorical.kind": ["a", "b"]})
     request.model.history = None
     rule = REGISTRY.get("rule", "history")
-    with pytest.raises(ConfigError, match="not of which type, when and how often"):
+    with pytest.raises(ConfigError, match="not the types, times and numbers"):
         rule(rule.Params(at_least=2)).check(request.model)
     rule(rule.Params()).check(request.model)
 
@@ -237,7 +237,7 @@ def test_an_item_file_of_another_form_is_a_fault(tmp_path, name, content):
 @pytest.mark.parametrize("kind", [pa.float64(), pa.binary(), pa.list_(pa.string()), pa.bool_(), pa.date32()])
 def test_a_parquet_file_whose_ids_are_neither_texts_nor_whole_numbers_is_a_fault(tmp_path, kind):
     pq.write_table(pa.table({"item_id": pa.nulls(2, kind)}), tmp_path / "a.parquet")
-    with pytest.raises(DataError, match="expected texts or whole numbers"):
+    with pytest.raises(DataError, match="expected texts or integers"):
         ItemFile(str(tmp_path / "a.parquet")).table()
 
 

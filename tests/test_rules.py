@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from anyrec.core.errors import ConfigError
 from anyrec.data.histories import COLUMN
-from anyrec.pipeline.reranking.diversity import dpp, mmr
+from anyrec.pipeline.reranking.greedy_choice import dpp, mmr
 from anyrec.pipeline.reranking.reorder import relevance
 from anyrec.pipeline.rules.calibrate import divergence, mix_of, own_mix
 
@@ -525,9 +525,9 @@ def test_options_that_do_not_fit_the_data_are_named(rule, options, where, said):
         ("availability", {}, "at least one of"),
         ("demographic", {"user": "user.a.b"}, "either item"),
         ("boost", {"where": {"item.a.b": 1}}, "either factor or add"),
-        ("diversity", {"method": "max_per_category"}, "feature goes with"),
+        ("diversity", {"method": "max_per_category"}, "give feature with"),
         ("quota", {"feature": "item.a.b"}, "give at_least"),
-        ("quota", {"feature": "item.a.b", "at_least": {"x": 3}, "at_most": {"x": 2}}, "more than at_most for x"),
+        ("quota", {"feature": "item.a.b", "at_least": {"x": 3}, "at_most": {"x": 2}}, "above at_most for x"),
         ("explore", {"positions": [0]}, "/positions/0: .* greater than or equal to 1"),
         ("http", {"url": "file:///etc/passwd"}, "begins with http"),
     ],

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anyrec.core.errors import ConfigError
-from anyrec.pipeline.rules.explore import chance_of_most
+from anyrec.pipeline.rules.explore import chance_of_highest
 
 STATE = [
     {"item_id": "i0", "impressions": 1000, "clicks": 40},
@@ -86,7 +86,7 @@ def test_slots_past_the_list_or_past_k_draw_nothing():
 @given(st.lists(st.tuples(st.floats(0.5, 500), st.floats(0.5, 5000)), min_size=2, max_size=20))
 def test_the_propensities_of_all_that_may_be_drawn_add_up_to_1(rates):
     a, b = (np.tile(values, (len(rates), 1)) for values in np.array(rates).T)
-    found = chance_of_most(a, b, np.ones(a.shape, bool), np.arange(len(rates)))
+    found = chance_of_highest(a, b, np.ones(a.shape, bool), np.arange(len(rates)))
     assert (found > 0).all() and found.sum() == pytest.approx(1, abs=2e-3)
 
 
@@ -102,10 +102,10 @@ def test_the_state_is_read_from_json_or_parquet_and_items_it_does_not_name_start
 @pytest.mark.parametrize(
     "rows, said",
     [
-        ([{"item_id": "i0", "impressions": 1, "clicks": 2}], "found otherwise in 1 rows, the first being row 0"),
-        ([{"item_id": "i0", "clicks": 2}], "has no 'impressions'"),
-        ([{"item_id": "i0", "impressions": "many", "clicks": 2}], "not all numbers"),
-        ([{"impressions": 1}], "no item_id"),
+        ([{"item_id": "i0", "impressions": 1, "clicks": 2}], "1 rows differ, the first is row 0"),
+        ([{"item_id": "i0", "clicks": 2}], "it has no column 'impressions'"),
+        ([{"item_id": "i0", "impressions": "many", "clicks": 2}], "not all values of 'impressions' are numbers"),
+        ([{"impressions": 1}], "no column item_id"),
         ({"a": 1}, "expected a list"),
     ],
 )

@@ -105,14 +105,14 @@ def test_candidates_that_the_answer_does_not_name_come_after(server):
 @pytest.mark.parametrize(
     "answer, said",
     [
-        (b"not json", "gave no JSON"),
-        (b"\xff\xfe", "gave no JSON"),
+        (b"not json", "did not answer with JSON"),
+        (b"\xff\xfe", "did not answer with JSON"),
         ([["i0"]], "expected"),
         ({"orders": []}, "a list of item ids for each of 1 users"),
-        ({"orders": ["i0"]}, "no list of item ids"),
-        ({"orders": [[1, 2]]}, "no list of item ids"),
-        ({"orders": [[["i0"]]]}, "no list of item ids"),
-        ({"orders": [["i0", "i0"]]}, "names an item twice"),
+        ({"orders": ["i0"]}, "not a list of item ids"),
+        ({"orders": [[1, 2]]}, "not a list of item ids"),
+        ({"orders": [[["i0"]]]}, "not a list of item ids"),
+        ({"orders": [["i0", "i0"]]}, "contains an item twice"),
         ({"orders": [["i77"]]}, "was not sent"),
         (b" " * (17 << 20), "more than 16 MB"),
     ],
@@ -149,5 +149,5 @@ def slowly(body):
 
 def test_no_server_at_all_fails_the_stage():
     request = ask(ITEMS, USERS)
-    with pytest.raises(AnyrecError, match="gave no answer"):
+    with pytest.raises(AnyrecError, match="did not answer"):
         make("http", url="http://127.0.0.1:9/").apply(request, lists_of(*BEFORE), 2)

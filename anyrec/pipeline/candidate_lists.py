@@ -184,7 +184,7 @@ def keep(lists: Lists, kept: np.ndarray, k: int) -> Lists:
 
 
 def best_of(lists: Lists, scores: np.ndarray, k: int) -> Lists:
-    """Return the k entries with the highest of `scores: (users, n)`, which become their scores; ties keep their order."""
+    """Return the k entries with the highest new `scores: (users, n)`; ties keep their order."""
     scores = np.where(lists.items >= 0, scores, -np.inf).astype(np.float32)
     order = descending(scores)[:, :k]
     items, scores = np.take_along_axis(lists.items, order, 1), np.take_along_axis(scores, order, 1)

@@ -21,7 +21,7 @@ from anyrec.model.fitted import FittedModel, ModelData
 
 @dataclass
 class Request:
-    """A block of users for whom lists are made.
+    """A block of users who get lists.
 
     A request is split into blocks of users, so that arrays of shape (users, items) stay bounded.
 

@@ -95,7 +95,7 @@ def _searchable(
 
 
 def _one_user(model: FittedModel, user: object) -> JsonObject | list[object]:
-    """Return the user of a search in a form that `read_records` takes. Raises InputError unless it is an id or a record."""
+    """Return the user of a search as `read_records` takes it. Raises InputError unless it is an id or a record."""
     if isinstance(user, dict):
         document = set(user) & {"user_data", "interactions"}
         return user if document else [_unknown_user(model) | user]

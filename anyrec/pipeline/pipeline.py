@@ -210,7 +210,7 @@ class Pipeline:
         return lists
 
     def candidates(self, request: Request, rankable: np.ndarray | None) -> Candidates:
-        """Return the candidates of the first stage without the rules' filters. rankable: (items,) bool; None for all."""
+        """Return the first stage's candidates without the rules' filters. rankable: (items,) bool, or None."""
         request.allowed = rankable
         return self._retrieve(request, 1, listable_items(request, rankable), None)
 
@@ -236,7 +236,7 @@ class Pipeline:
             trace.begin(request, masks, model_best(request, k, None))
 
     def _retrieve(self, request: Request, k: int, listable: np.ndarray | None, trace: Trace | None) -> Candidates:
-        """Merge the lists of all sources, complete those with fewer than k items, and sort them by the model's score."""
+        """Merge the sources' lists, complete those with fewer than k items, and sort by the model's score."""
         width, users = max(self.config.retrieve.k, k), len(request.rows)
         retrieved = []
         for name, source in zip(self.source_names, self.sources, strict=True):

@@ -1,34 +1,43 @@
-"""A classical model (EASE, item_knn, ials, ...) as a source, fitted on what the model learned from."""
+"""A classical model (EASE, item_knn, ials, ...) as a source, fitted on the model's training positives."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from pydantic import Field
+import torch
+from pydantic import BaseModel, Field
 from scipy import sparse
 
 from anyrec.core.config import Component
 from anyrec.core.contracts import Classical
 from anyrec.model.classical import check_classical, training_matrix
 from anyrec.model.fitted import FittedModel, ModelData
+from anyrec.model.scoring import top_k
 from anyrec.pipeline.candidate_lists import empty_lists, listable_items, lists_of_ranks
 from anyrec.pipeline.contracts import Lists, Request, Source
 
 
 class ClassicalSource(Source):
-    """What a classical model ranks highest; those it cannot score, as users never seen, get nothing from it."""
+    """Retrieves the items with the highest scores of a classical model.
+
+    Users without a history, and users that the model cannot score, get no candidates.
+    """
 
     type = "classical"
-    classical: Classical | None = None
-    """The fitted model; None after `restore`, until the first request."""
 
     class Params(Source.Params):
         model: Component = Field(
             default_factory=lambda: Component(type="ease"),
-            description="The model by `type`, with its own options.",
+            description="The classical model by `type`, with its own options.",
             json_schema_extra={"kind": "classical"},
         )
+
+    params: Params
+
+    def __init__(self, params: BaseModel | None = None):
+        super().__init__(params)
+        self.classical: Classical | None = None
+        self.saved: dict[str, np.ndarray] = {}
+        self.size = 0  # number of items in training
 
     def check(self, model: ModelData) -> None:
         self._make(model)
@@ -41,8 +50,8 @@ class ClassicalSource(Source):
         self.classical = classical
 
     def retrieve(self, request: Request, k: int, allowed: np.ndarray | None) -> Lists:
-        """A user's own history is what is known of it at this moment; models with a vector a user know it from training alone."""
-        classical = self.classical or self._restored(request.model)
+        """Return the best items for each user's current history (for models with user vectors: that of training)."""
+        classical = self._fitted(request.model)
         owners, items, _ = request.events
         known = items < self.size
         matrix = sparse.csr_matrix(
@@ -53,46 +62,53 @@ class ClassicalSource(Source):
         if not len(able):
             return empty_lists(len(request.rows))
         scores = np.asarray(classical.score(request.rows[able], matrix[able]), np.float32)
-        shown = listable_items(request, allowed)
-        if shown is not None:
-            scores = np.where((shown if shown.ndim == 1 else shown[able])[..., : self.size], scores, -np.inf)
+        listable = listable_items(request, allowed)
+        if listable is not None:
+            listable = listable if listable.ndim == 1 else listable[able]
+            scores = np.where(listable[..., : self.size], scores, -np.inf)
         return _best(scores, able, len(request.rows), k)
 
     def state(self) -> dict[str, np.ndarray]:
-        learned = self.saved if self.classical is None else self.classical.state()
-        return {"size": np.array([self.size]), **learned}
+        if self.classical is None:
+            return {"size": np.array([self.size]), **self.saved}
+        return {"size": np.array([self.size]), **self.classical.state()}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
+        self.classical = None
         self.saved = {name: values for name, values in state.items() if name != "size"}
         self.size = int(state["size"][0])
 
     def check_restored(self, model: FittedModel) -> None:
-        classical = self._restored(model)
+        classical = self._fitted(model)
         users, count = len(model.dataset.users), len(model.dataset.items)
         if not 0 < self.size <= count:
             raise ValueError(f"it was fitted on {self.size} items, of {count}")
         check_classical(classical, users, self.size)
 
-    def _restored(self, model: FittedModel) -> Classical:
-        """Make the model from what was saved."""
-        classical = self._make(model)
-        classical.restore(self.saved)
-        self.classical = classical  # last, because other threads use it from here on
-        return classical
+    def _fitted(self, model: FittedModel) -> Classical:
+        """Return the fitted model, which a loaded source makes at the first use."""
+        if self.classical is None:
+            classical = self._make(model)
+            classical.restore(self.saved)
+            self.classical = classical  # last: another thread uses it as soon as it is set
+        return self.classical
 
     def _make(self, model: ModelData) -> Classical:
+        """Return the classical model, not fitted. Raises ConfigError for an unknown name or invalid options."""
         component, registry, where = self.params.model, model.registry, "/pipeline/retrieve/sources/model"
-        options: Any = registry.params("classical", component.type, component.options(), where)
-        made = registry.get("classical", component.type, f"{where}/type")(options)
-        return made
+        options = registry.params("classical", component.type, component.options(), where)
+        return registry.get("classical", component.type, f"{where}/type")(options)
 
 
 def _best(scores: np.ndarray, users: np.ndarray, count: int, k: int) -> Lists:
-    """scores: (some, items) of the users in `users`, -inf where barred -> the k best of each, equal ones by item."""
-    import torch
+    """Return the k best items of some users; ties in the order of item rows.
 
-    from anyrec.model.scoring import top_k
-
+    Args:
+        scores: (scored, items), -inf for items that may not be listed.
+        users: (scored,) request row of each user.
+        count: The number of users of the request.
+        k: The maximum length of a list.
+    """
     values, places = top_k(torch.from_numpy(scores), min(k, scores.shape[1]))
     rows, ranks = np.nonzero(values.numpy() > -np.inf)
     return lists_of_ranks(users[rows], places.numpy()[rows, ranks], values.numpy()[rows, ranks], ranks + 1, count)

@@ -1,4 +1,4 @@
-"""What the user had before, for what is bought, played or read again."""
+"""The user's own earlier items, for items that are bought, played or read repeatedly."""
 
 from __future__ import annotations
 
@@ -12,18 +12,25 @@ from anyrec.pipeline.contracts import Lists, Request, Source
 
 
 class HistorySource(Source):
-    """The user's own earlier items, the latest or the most frequent first; of use where seen items may be listed again."""
+    """Retrieves the user's own earlier items, the latest or the most frequent first.
+
+    It is of use only if seen items may be listed (`exclude_seen` is False).
+    """
 
     type = "history"
 
     class Params(Source.Params):
-        by: Literal["recency", "frequency"] = Field("recency", description="What comes first.")
+        by: Literal["recency", "frequency"] = Field(
+            "recency", description="Order of the items: the latest or the most frequent first."
+        )
+
+    params: Params
 
     def retrieve(self, request: Request, k: int, allowed: np.ndarray | None) -> Lists:
-        """An item's score: 1 / how many interactions ago it was last had, or how often it was."""
+        """Return the user's items, scored 1 / (1 + later interactions) or by the number of interactions."""
         rows, items, ago = request.events
-        shown = is_listable(items, listable_items(request, allowed), rows)
-        rows, items, ago = rows[shown], items[shown], ago[shown]
+        listable = is_listable(items, listable_items(request, allowed), rows)
+        rows, items, ago = rows[listable], items[listable], ago[listable]
         if self.params.by == "frequency":
             return lists_of_pairs(rows, items, np.ones(len(rows)), len(request.rows), k)
         order = np.lexsort((ago, items, rows))

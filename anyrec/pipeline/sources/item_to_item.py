@@ -1,4 +1,4 @@
-"""Items like those that the user had last: by the items' vectors, or by who had both."""
+"""Neighbours of the user's latest items: by common users, by order, or by item vectors."""
 
 from __future__ import annotations
 
@@ -18,21 +18,31 @@ from anyrec.pipeline.contracts import Lists, Request, Source
 
 
 class ItemToItem(Source):
-    """The neighbours of the user's latest items: by who had both, by what follows what, or by the cosine of item vectors.
+    """Retrieves the neighbours of the user's latest items.
 
-    An item's score is the sum over the latest items of its likeness to each, halved for each `half_life` items since.
-    `together`: users who had both / sqrt(users of the one x users of the other). `next`: the number of users who had the item
-    within the next `within` items, the n-th counting 1/n, over the same root; a user's item counts where it was last had.
+    An item's score is the sum of its similarities to the latest items, where the similarity to an item halves with each
+    `half_life` later items. The similarity of two items, by `by`:
+
+    - `together`: users who had both / sqrt(users of one * users of the other).
+    - `next`: users who had the second within `within` items after the first, the n-th item counting 1/n, divided by the
+      same root. An item that a user had repeatedly counts at its last time.
+    - `vectors`: the cosine of the item vectors, at least 0.
     """
 
     type = "item_to_item"
 
     class Params(Source.Params):
-        by: Literal["together", "next", "vectors"] = Field("together", description="What makes items alike.")
-        latest: int = Field(10, ge=1, le=100_000, description="Latest items of the user whose neighbours are brought.")
-        neighbours: int = Field(100, ge=1, le=100_000, description="Most similar items kept for each item.")
-        half_life: float = Field(5.0, gt=0, le=1e9, description="Items since, after which one counts half.")
-        within: int = Field(3, ge=1, le=1000, description="Interactions looked ahead (next).")
+        by: Literal["together", "next", "vectors"] = Field("together", description="Similarity of items.")
+        latest: int = Field(
+            10, ge=1, le=100_000, description="Number of the user's latest items whose neighbours are retrieved."
+        )
+        neighbours: int = Field(100, ge=1, le=100_000, description="Number of most similar items kept for each item.")
+        half_life: float = Field(
+            5.0, gt=0, le=1e9, description="Number of later items after which an item counts half."
+        )
+        within: int = Field(3, ge=1, le=1000, description="Maximum distance in interactions, for `next`.")
+
+    params: Params
 
     def fit(self, model: FittedModel, rows: np.ndarray) -> None:
         if self.params.by == "vectors":
@@ -54,14 +64,14 @@ class ItemToItem(Source):
 
     def retrieve(self, request: Request, k: int, allowed: np.ndarray | None) -> Lists:
         rows, latest, ago = request.events
-        near = (ago < self.params.latest) & (latest < len(self.items))  # items that came later have no neighbours yet
-        rows, latest, ago = rows[near], latest[near], ago[near]
+        known = (ago < self.params.latest) & (latest < len(self.items))  # items added after training have no neighbours
+        rows, latest, ago = rows[known], latest[known], ago[known]
         items = self.items[latest]
         scores = self.likeness[latest] * 0.5 ** (ago / self.params.half_life)[:, None]
         owners = np.repeat(rows, items.shape[1])
         items, scores = items.ravel(), scores.ravel()
-        shown = is_listable(items, listable_items(request, allowed), owners)
-        return lists_of_pairs(owners[shown], items[shown], scores[shown], len(request.rows), k)
+        listable = is_listable(items, listable_items(request, allowed), owners)
+        return lists_of_pairs(owners[listable], items[listable], scores[listable], len(request.rows), k)
 
     def state(self) -> dict[str, np.ndarray]:
         return {"items": self.items, "likeness": self.likeness}
@@ -72,20 +82,28 @@ class ItemToItem(Source):
             items.ndim == 2 and items.shape == self.likeness.shape and items.dtype.kind == "i" and len(items) <= count
         )
         if not fits or not -1 <= items.min(initial=-1) <= items.max(initial=-1) < count:
-            raise ValueError(f"neighbours of at most {count} items, by row, were expected")
+            raise ValueError(f"expected neighbours of at most {count} items, by row")
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
         self.items, self.likeness = state["items"], state["likeness"]
 
 
-def _binary(users: np.ndarray, items: np.ndarray, num_users: int, num_items: int) -> Any:
+def _binary(users: np.ndarray, items: np.ndarray, num_users: int, num_items: int) -> sparse.csr_matrix:
+    """Return (users, items) with 1 for each pair."""
     matrix = sparse.csr_matrix((np.ones(len(users), np.float32), (users, items)), (num_users, num_items))
     matrix.data[:] = 1
     return matrix
 
 
-def _follows(users: np.ndarray, items: np.ndarray, size: int, within: int) -> Any:
-    """(items, items) csr: how often the second came after the first, 1/n where it was the n-th after. users, items: in order of time."""
+def _follows(users: np.ndarray, items: np.ndarray, size: int, within: int) -> sparse.csr_matrix:
+    """Return (items, items): how often the second item follows the first, counting 1/n if it is the n-th after it.
+
+    Args:
+        users: (pairs,) user rows, grouped by user and in the order of time.
+        items: (pairs,) item rows.
+        size: The number of items.
+        within: The maximum n.
+    """
     total = sparse.csr_matrix((size, size), dtype=np.float32)
     for step in range(1, within + 1):
         same = users[step:] == users[:-step]
@@ -94,23 +112,28 @@ def _follows(users: np.ndarray, items: np.ndarray, size: int, within: int) -> An
     return total.tocsr()
 
 
-def _strongest(counts: Any, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """(items, k) the k greatest of each row and their values; -1 and 0 past the end. Equal ones by item."""
+def _strongest(counts: Any, k: int) -> tuple[np.ndarray, np.ndarray]:  # a csr_matrix; scipy has no type stubs
+    """Return (items, k) the columns of the k greatest values of each row, and the values; -1 and 0 past the end.
+
+    Ties are in the order of the columns.
+    """
     counts.eliminate_zeros()
-    rows = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
-    order = np.lexsort((counts.indices, -counts.data, rows))
-    place = np.arange(len(rows)) - counts.indptr[rows]
-    k = min(k, counts.shape[1])
-    near = place < k
-    items = np.full((counts.shape[0], k), -1, np.int32)
+    size, width = counts.shape
+    offsets, columns, data = np.asarray(counts.indptr), np.asarray(counts.indices), np.asarray(counts.data)
+    rows = np.repeat(np.arange(size), np.diff(offsets))
+    order = np.lexsort((columns, -data, rows))
+    place = np.arange(len(rows)) - offsets[rows]
+    k = min(k, width)
+    kept = place < k
+    items = np.full((size, k), -1, np.int32)
     values = np.zeros(items.shape, np.float32)
-    items[rows[near], place[near]] = counts.indices[order][near]
-    values[rows[near], place[near]] = counts.data[order][near]
+    items[rows[kept], place[kept]] = columns[order][kept]
+    values[rows[kept], place[kept]] = data[order][kept]
     return items, values
 
 
 def _nearest(model: FittedModel, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """(items, k) the nearest of each item by the cosine of their vectors, and the cosines; those below 0 count 0."""
+    """Return (items, k) the nearest items of each item by the cosine of their vectors, and the cosines, at least 0."""
     with torch.inference_mode():
         vectors = nn.functional.normalize(model.vectors("item", model.representations("item")), dim=1)
         k = min(k, len(vectors) - 1)

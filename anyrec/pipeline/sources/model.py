@@ -1,4 +1,4 @@
-"""The model's own ranking of the catalogue, through the index of the config where its scores are dot products."""
+"""The model's own ranking of the catalogue, through the index of the config if scores are dot products."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from anyrec.retrieval.model_index import item_index
 
 
 class ModelSource(Source):
-    """What the model scores highest: by the index where users and items have vectors, else all items, block by block.
+    """Retrieves the items with the highest scores of the model.
 
-    What an index finds is scored again by the model.
+    It searches the index if users and items have vectors, and otherwise scores all items. The model scores what the
+    index finds again.
     """
 
     type = "model"
@@ -22,8 +23,10 @@ class ModelSource(Source):
     class Params(Source.Params):
         pass
 
+    params: Params
+
     def in_model_order(self, request: Request) -> bool:
-        """True if all items are scored; an index may order them by approximate scores."""
+        """Return True if all items are scored; an index may order them by approximate scores."""
         return item_index(request.model) is None
 
     def retrieve(self, request: Request, k: int, allowed: np.ndarray | None) -> Lists:
