@@ -16,6 +16,7 @@ item_index       an index of item ids, as one folder
 choose           the cheapest index that reaches a recall
 model_index      the index of a model's items
 similar          items similar to given items
+exhaustive       the exact index for searches that are not configured
 indexes/         backends: exact, faiss, annoy, usearch, qdrant
 semantic/        items by a text or an image
 """

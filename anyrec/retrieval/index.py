@@ -81,6 +81,8 @@ class Index:
     type: ClassVar[str]
     metrics: ClassVar[tuple[str, ...]] = ("dot",)
     """What the backend orders by: "dot", or only "l2" or "cosine"; these get vectors of equal norm."""
+    exhaustive: ClassVar[bool] = False
+    """Whether every vector is compared with the query, so that results are exact and building takes no time."""
     exact_scores: bool = False
     """Whether the backend's scores are the float32 dot products. If not, what it finds is scored again."""
     tunes_norm_weight: bool = False

@@ -23,10 +23,9 @@ def item_index(model: FittedModel) -> ItemIndex | None:
     None if all items are to be scored instead: if the score is no dot product, if items were added since, or if they
     are few and the search is exact.
     """
-    exact = model.config.index.type == "exact"
     if not model.has_vectors or not model.factorised or model.widened:
         return None
-    if exact and len(model.dataset.items) <= SMALL:
+    if len(model.dataset.items) <= SMALL and _is_exhaustive(model):
         return None
     return model.computed.get(INDEX, lambda: _built(model))
 
@@ -68,7 +67,7 @@ def save_index(model: FittedModel, folder: Path, model_id: str, *, searched: boo
         model_id: The id of the saved model.
         searched: Whether a pipeline searches the index.
     """
-    if not searched or model.config.index.type == "exact":
+    if not searched or _is_exhaustive(model):
         return
     index = item_index(model)
     if index is not None:
@@ -95,6 +94,10 @@ def load_index(model: FittedModel, directory: Path, run_folder: Path) -> ItemInd
     except ModelError:
         return None
     return found if found.ids.equals(model.dataset.ids("item")) else None
+
+
+def _is_exhaustive(model: FittedModel) -> bool:
+    return model.registry.get("index", model.config.index.type, "/index/type").exhaustive
 
 
 def _built(model: FittedModel) -> ItemIndex:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import torch
 
 from anyrec.model.fitted import SIMILAR, FittedModel
+from anyrec.retrieval.exhaustive import exhaustive_index
 from anyrec.retrieval.index import Index
 
 
@@ -40,7 +41,7 @@ def similar(model: FittedModel, items: Sequence[Any] | pa.Array, k: int) -> pa.T
 def _cosine_index(model: FittedModel) -> Index:
     """An exact index of the items' vectors by cosine."""
     vectors = model.embeddings("item")
-    index = model.registry.get("index", "exact")(vectors.shape[1], "cosine")
+    index = exhaustive_index(model.registry)(vectors.shape[1], "cosine")
     index.build(vectors)
     return index
 

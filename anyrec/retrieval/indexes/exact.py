@@ -30,6 +30,7 @@ class Exact(Index):
     """
 
     type = "exact"
+    exhaustive = True
     trials = ({}, {"precision": "int8"})
 
     class Params(Options):

@@ -12,6 +12,7 @@ from anyrec.core.once import Once
 from anyrec.core.unit_vectors import unit_rows
 from anyrec.model.fitted import FittedModel
 from anyrec.model.scoring import score_blocks
+from anyrec.retrieval.exhaustive import exhaustive_index
 from anyrec.retrieval.index import Index
 from anyrec.retrieval.semantic.projection import Projection, fit_projection
 from anyrec.retrieval.semantic.queries import Kind, Query, check_query
@@ -162,7 +163,7 @@ class Search:
 
     def _indexed(self, vectors: np.ndarray) -> Index:
         """An exact index of vectors (items, dim), without those that are zero."""
-        index: Index = self.model.registry.get("index", "exact")(vectors.shape[1], "dot")
+        index: Index = exhaustive_index(self.model.registry)(vectors.shape[1], "dot")
         described = np.flatnonzero(vectors.any(1))
         index.build(vectors[described], described)
         return index
