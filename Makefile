@@ -54,7 +54,7 @@ bench: $(VENV)/.ready-bench
 	$(BIN)/python benchmarks/p1.py --data ml-1m --config configs/ml-1m-sequence.json --final
 	$(BIN)/python benchmarks/p1.py --data ml-1m --config configs/ml-1m-everything.json --final
 	$(BIN)/python benchmarks/ablation.py --data ml-100k
-	$(BIN)/python benchmarks/sequence.py --data ml-1m --beside-plain
+	$(BIN)/python benchmarks/sequence.py --data ml-1m --compare-plain
 	$(BIN)/python benchmarks/cold.py --protocol cold-items --data ml-1m
 	$(BIN)/python benchmarks/cold.py --protocol cold-users --data ml-1m
 	$(BIN)/python benchmarks/rankers.py

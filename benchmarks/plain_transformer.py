@@ -1,30 +1,32 @@
-"""A plain causal transformer over item ids in plain torch: what the trainer's speed and figures are measured against.
+"""A minimal causal transformer over item ids in torch: the reference for anyrec's transformer.
 
     python benchmarks/plain_transformer.py --data ml-100k|ml-1m --epochs N --seed N
 
-Two gated blocks with SwiGLU (LiGR, as in eSASRec, arXiv 2508.06450), dimension 64, two heads, each user's last 100 training
-items padded to 100, learned positions, tied item table, softmax over all items at the positions that are no padding, AdamW.
-Nothing is bucketed and nothing tuned. Of anyrec it uses the reader alone. Protocol P1; prints each epoch's seconds, of training
-alone, and validation ndcg@10; at the end the test's at the best validation epoch, trained on the training part alone.
+Two gated blocks with SwiGLU (LiGR, as in eSASRec, arXiv 2508.06450), dimension 64, two heads, each user's last 100
+training items padded to 100, learned positions, tied item table, softmax over all items at the positions that are not
+padding, AdamW. Sequences are not bucketed and options are not tuned. It uses anyrec only to read data. Protocol P1.
+Prints the seconds of training and the validation ndcg@10 of each epoch, and at the end the test ndcg@10 at the best
+validation epoch, trained on the training part.
 """
 
-import argparse
+from __future__ import annotations
+
 import os
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from common import DATA, argument_parser
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "0")  # torch as it is by itself; anyrec asks for huge pages
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "0")  # torch's default; anyrec enables huge pages
 
 from anyrec.core.hardware import multiplies_bf16
 from anyrec.data.dataset import Dataset
 from anyrec.data.order import time_order
 
-DATA = Path(os.environ.get("ANYREC_DATA", Path(__file__).parent / "../../shared/data"))
 DIM, HEADS, BLOCKS, WINDOW, BATCH, DROPOUT, RATE = 64, 2, 2, 100, 128, 0.2, 1e-3
 BF16 = multiplies_bf16(torch.device("cpu"))
 
@@ -40,12 +42,14 @@ class Block(nn.Module):
         self.up, self.down = nn.Linear(DIM, 8 * DIM, bias=False), nn.Linear(4 * DIM, DIM, bias=False)
         self.dropout = nn.Dropout(DROPOUT)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, window, dim) to the same shape."""
         x = x + torch.sigmoid(self.gates[0](x)) * self.dropout(self.attend(self.norms[0](x)))
         gate, value = self.up(self.norms[1](x)).chunk(2, -1)
         return x + torch.sigmoid(self.gates[1](x)) * self.dropout(self.down(F.silu(gate) * value))
 
-    def attend(self, x):
+    def attend(self, x: Tensor) -> Tensor:
+        """Return causal self-attention of (batch, window, dim)."""
         batch, length, _ = x.shape
         query, key, value = self.qkv(x).view(batch, length, 3, HEADS, DIM // HEADS).permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
@@ -53,7 +57,9 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    def __init__(self, num_items):
+    """Blocks over the vectors of items and positions; the item table is tied to the output."""
+
+    def __init__(self, num_items: int):
         super().__init__()
         self.items = nn.Embedding(num_items + 1, DIM, padding_idx=num_items)
         self.positions = nn.Embedding(WINDOW, DIM)
@@ -62,17 +68,17 @@ class Transformer(nn.Module):
         for table in (self.items, self.positions):
             nn.init.normal_(table.weight, std=0.02)
 
-    def forward(self, items):
-        """(batch, window) -> (batch, window, dim). Padding is at the end, where no real position sees it."""
+    def forward(self, items: Tensor) -> Tensor:
+        """Map (batch, window) items to (batch, window, dim). Padding is at the end: no real position attends to it."""
         return self.norm(self.blocks(self.dropout(self.items(items) + self.positions.weight[: items.shape[1]])))
 
-    def logits(self, hidden):
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Return scores of all items: (..., dim) to (..., items)."""
         return hidden @ self.items.weight[:-1].T
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", choices=["ml-100k", "ml-1m"], required=True)
+def main() -> None:
+    parser = argument_parser(__doc__, required=True)
     parser.add_argument("--epochs", type=int, default=28)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
@@ -97,30 +103,38 @@ def main():
     )
 
 
-def read(folder):
-    """Every user's items in time order, one user after another, as rows of those that occur; where users begin; their number."""
+def read(folder: Path) -> tuple[Tensor, Tensor, int]:
+    """Return (interactions,) item rows by user and time, (users + 1,) offsets, and the number of items."""
     data = Dataset.read(folder)
     order = time_order(data)
-    known, items = np.unique(data.item_rows[order], return_inverse=True)
+    occurring, items = np.unique(data.item_rows[order], return_inverse=True)
     counts = np.bincount(data.user_rows)
-    return torch.from_numpy(items), torch.from_numpy(np.append(0, np.cumsum(counts[counts > 0]))), len(known)
+    return torch.from_numpy(items), torch.from_numpy(np.append(0, np.cumsum(counts[counts > 0]))), len(occurring)
 
 
-def window(items, begin, end, length, padding):
-    """(users, length) the last items before `end: (users,)`, from the left; `padding` past them."""
+def window(items: Tensor, begin: Tensor, end: Tensor, length: int, padding: int) -> Tensor:
+    """Return (users, length), the last items of each user before `end`, aligned left and filled up with `padding`.
+
+    Args:
+        items: (interactions,) item rows.
+        begin: (users,) where each user begins.
+        end: (users,) where each window ends, exclusive.
+        length: Length of the window.
+        padding: Row of the padding.
+    """
     places = torch.maximum(begin, end - length)[:, None] + torch.arange(length)
     return torch.where(places < end[:, None], items[places.clamp(max=len(items) - 1)], padding)
 
 
-def training_windows(items, offsets, num_items):
-    """Inputs and targets (users, WINDOW): all but the last two interactions of each user."""
+def training_windows(items: Tensor, offsets: Tensor, num_items: int) -> tuple[Tensor, Tensor]:
+    """Return inputs and targets (users, WINDOW), without the last two interactions of each user."""
     begin, end = offsets[:-1], offsets[1:] - 2
     both = window(items, begin, end, WINDOW + 1, num_items)[end - begin > 1]
     return both[:, :-1], both[:, 1:]
 
 
-def train(model, optimizer, inputs, targets):
-    """One epoch; its mean loss."""
+def train(model: Transformer, optimizer: torch.optim.Optimizer, inputs: Tensor, targets: Tensor) -> float:
+    """Train one epoch and return its mean loss."""
     model.train()
     losses = []
     for rows in torch.randperm(len(inputs)).split(BATCH):
@@ -133,12 +147,15 @@ def train(model, optimizer, inputs, targets):
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    return np.mean(losses)
+    return float(np.mean(losses))
 
 
 @torch.no_grad()
-def ndcg(model, items, offsets, num_items, left):
-    """Mean ndcg@10 of each user's interaction `left` places from the end, all they had before it left out, ties half a place."""
+def ndcg(model: Transformer, items: Tensor, offsets: Tensor, num_items: int, left: int) -> float:
+    """Return the mean ndcg@10 of each user's interaction `left` places from the end.
+
+    Items that the user had before are excluded; a tie counts half a place.
+    """
     model.eval()
     begin, end, gains = offsets[:-1], offsets[1:] - left, []
     for users in torch.arange(len(begin))[end > begin].split(256):

@@ -1,35 +1,45 @@
-"""Rankers against logistic regression: ML-100K, rating 4 or 5 or not, by AUC, on the latest tenth of all ratings.
+"""Rankers compared with logistic regression on ML-100K: AUC of predicting a rating of at least 4.
 
     python benchmarks/rankers.py [--search] [--only dcn,deepfm] [--seeds 3]
     python benchmarks/rankers.py --speed
 
-All ratings by time: eight tenths train, the next validates, the last tests. Features of every model: user and item id, age, gender,
-occupation, first digit and first three digits of the zip code, genres, year of release. Settings (SETTINGS; --search tries each of
-the grids again) and the number of epochs are chosen on validation; then each model is trained again on training and validation part
-together, and tested. The regression sees ids and categories as indicators, numbers standardised and by quantile bins, with its C
-chosen on validation. Settings that were searched are printed with their validation AUC.
+Ratings are split by time: the first eight tenths train, the ninth validates, the last tests. Features of all models:
+user and item id, age, gender, occupation, first digit and first three digits of the zip code, genres, year of release.
+Options (`OPTIONS`; `--search` searches the grid again and prints the validation AUC of each setting) and the number of
+epochs are chosen on validation. Each model is then trained again on the training and validation parts together, and
+tested. The regression reads ids and categories as indicators, and numbers both standardised and in quantile bins; its C
+is chosen on validation.
 
---speed: seconds to score 100 users against 3,706 items, by each ranker and by DCN-v2 pair by pair.
+`--speed` measures the seconds to score 100 users against 3,706 items, by each ranker and by DCN-v2 pair by pair.
 """
 
-import argparse
+from __future__ import annotations
+
 import itertools
 import resource
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
-from p1 import DATA
+from common import DATA, argument_parser
+from scipy import sparse
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import KBinsDiscretizer, MultiLabelBinarizer, OneHotEncoder, StandardScaler
 
 from anyrec.core.discovery import discover
 from anyrec.core.load_config import load_config
+from anyrec.core.types import JsonObject
 from anyrec.data.dataset import Dataset
 from anyrec.data.labels import label_interactions
-from anyrec.data.split import Split, save_split
+from anyrec.data.split import Part, Split, save_split
 from anyrec.evaluation.classification import auc, score_pairs
+from anyrec.model.fitted import FittedModel
 from anyrec.model.scoring import score_blocks
+from anyrec.model.two_tower import TwoTowerModel
 from anyrec.recommender import Recommender
 
 BASE = {
@@ -57,7 +67,7 @@ GRID = {
     "training.optimizer.weight_decay": [0.3, 1.0, 3.0],
 }
 HEAVY = {"training.optimizer.weight_decay": 3.0}
-SETTINGS: dict[str, dict[str, object]] = {
+OPTIONS: dict[str, dict[str, object]] = {
     "dot": HEAVY,
     "mlp": HEAVY,
     "dcn": {"training.optimizer.weight_decay": 0.3},
@@ -68,25 +78,41 @@ CS = [0.1, 0.3, 1.0, 3.0, 10.0]
 
 
 class ByAUC(Recommender):
-    """Chosen by the AUC over all ratings of a part, each a pair of its own."""
+    """A recommender whose metric is the AUC over all ratings of a part."""
 
-    def evaluate(self, split="test"):
-        self._known = {}
-        rows, labels = self.split.rows(split), label_interactions(self.dataset, self.config.data)
-        scores = score_pairs(self, self.dataset.user_rows[rows], self.dataset.item_rows[rows])
-        return {"auc": auc(labels.positive[rows], scores)}
+    def evaluate(self, split: Part = "test") -> dict[str, float]:
+        """Return the AUC of one part of the split."""
+        return rating_auc(self.model, self.model.required_learning().split.rows(split))
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default=",".join(["regression", *SETTINGS]))
+def rating_auc(model: FittedModel, rows: np.ndarray) -> dict[str, float]:
+    """Return the AUC over the ratings in `rows`: (ratings,) rows of the interactions."""
+    learning = model.required_learning()
+    scores = score_pairs(model, learning.dataset.user_rows[rows], learning.dataset.item_rows[rows])
+    return {"auc": auc(learning.labels.positive[rows], scores)}
+
+
+def auc_of_validation(model: TwoTowerModel, split: Split) -> Callable[[], dict[str, float]] | None:
+    """Return a function that measures the validation part during training; None if that part is empty."""
+
+    def validate() -> dict[str, float]:
+        model.scorer.eval()
+        return rating_auc(model.recomputed(), split.validation)
+
+    return validate if len(split.validation) else None
+
+
+def main() -> None:
+    parser = argument_parser(__doc__)
+    parser.add_argument("--only", default=",".join(["regression", *OPTIONS]))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--search", action="store_true")
     parser.add_argument("--speed", action="store_true")
     parser.add_argument("--set", action="append", default=[], dest="overrides")
     arguments = parser.parse_args()
     if arguments.speed:
-        return speed()
+        speed()
+        return
     dataset = Dataset.read(DATA / "ml-100k").sorted()
     split = by_time(dataset)
     print(f"{'model':20} {'validation':>17} {'test':>17} {'epochs':>8} {'seconds':>8}")
@@ -97,29 +123,30 @@ def main():
         save_split(split, dataset, Path(folder))
         base = {**BASE, "split": {"file": str(Path(folder) / "split.parquet")}}
         for name in (name for name in names if name != "regression"):
-            chosen = search(dataset, base, name) if arguments.search else SETTINGS[name]
+            chosen = search(dataset, base, name) if arguments.search else OPTIONS[name]
             options = [*(f"{key}={value}" for key, value in chosen.items()), *arguments.overrides]
             report(name, [fit(dataset, base, name, options, seed) for seed in range(arguments.seeds)])
 
 
-def by_time(dataset):
-    """Eight tenths of all ratings, the next, the last. Of one moment all are on the same side."""
+def by_time(dataset: Dataset) -> Split:
+    """Split the ratings by time: 80% train, 10% validate, 10% test. Ratings at the same time stay together."""
     ordered = np.sort(dataset.times)
     edges = ordered[[len(ordered) * 8 // 10, len(ordered) * 9 // 10]]
     parts = np.searchsorted(edges, dataset.times, side="right")
     return Split(*(np.flatnonzero(parts == part) for part in range(3)), "global_time")
 
 
-def fit(dataset, base, name, options, seed):
+def fit(dataset: Dataset, base: JsonObject, name: str, options: Sequence[str], seed: int) -> tuple[Recommender, float]:
+    """Train a ranker with the AUC as validation metric; return it with the seconds it took."""
     started = time.perf_counter()
-    document = {**base, "interaction": {"type": name}, "seed": seed}
-    config, _ = load_config(document, options)
-    recommender = ByAUC(config, discover()).fit(dataset, progress=False)  # from_config would make a plain Recommender
+    config, _ = load_config({**base, "interaction": {"type": name}, "seed": seed}, options)
+    with mock.patch("anyrec.training.fit._validation", auc_of_validation):  # training measures list metrics only
+        recommender = ByAUC(config, discover()).fit(dataset, progress=False)
     return recommender, time.perf_counter() - started
 
 
-def search(dataset, base, name):
-    """The settings of the grid with the best validation AUC, of seed 0."""
+def search(dataset: Dataset, base: JsonObject, name: str) -> JsonObject:
+    """Return the options in the grid with the best validation AUC for seed 0."""
     found = []
     for values in itertools.product(*GRID.values()):
         chosen = dict(zip(GRID, values, strict=True))
@@ -130,7 +157,8 @@ def search(dataset, base, name):
     return max(found, key=lambda pair: pair[0])[1]
 
 
-def report(name, fits):
+def report(name: str, fits: Sequence[tuple[Recommender, float]]) -> None:
+    """Print the mean and standard deviation of a ranker's AUC over its trainings."""
     recommenders, seconds = zip(*fits, strict=True)
     figures = ["", ""]
     for place, part in enumerate(("validation", "test")):
@@ -140,12 +168,11 @@ def report(name, fits):
     print(f"{name:20} {figures[0]:>17} {figures[1]:>17} {epochs:8.1f} {np.mean(seconds):8.1f}", flush=True)
 
 
-def regression(dataset, split):
-    from sklearn.linear_model import LogisticRegression
-
+def regression(dataset: Dataset, split: Split) -> None:
+    """Print the AUC of logistic regression."""
     labels = label_interactions(dataset, load_config(BASE, [])[0].data).positive
 
-    def measure(rows, part, c):
+    def measure(rows: np.ndarray, part: np.ndarray, c: float) -> float:
         table = indicators(dataset, rows)
         model = LogisticRegression(C=c, max_iter=2000).fit(table[rows], labels[rows])
         return auc(labels[part], model.decision_function(table[part]))
@@ -158,11 +185,8 @@ def regression(dataset, split):
     print(f"{'logistic regression':20} {best:17.4f} {tested:17.4f} {'':8} {seconds:8.1f}   C={c}", flush=True)
 
 
-def indicators(dataset, rows):
-    """(interactions, columns) csr: every feature of user and item; vocabularies, scales and bins from `rows` alone."""
-    from scipy import sparse
-    from sklearn.preprocessing import KBinsDiscretizer, MultiLabelBinarizer, OneHotEncoder, StandardScaler
-
+def indicators(dataset: Dataset, rows: np.ndarray) -> sparse.csr_matrix:
+    """Return all features as (interactions, columns), with vocabularies, scales and bins fitted on `rows`."""
     parts = []
     for side, places in (("user", dataset.user_rows), ("item", dataset.item_rows)):
         table = dataset.table(side).to_pandas()
@@ -172,8 +196,8 @@ def indicators(dataset, rows):
             if name.startswith("text."):
                 continue
             if name == "categorical.genres":
-                kept = MultiLabelBinarizer(sparse_output=True).fit(column[name].iloc[seen])
-                made = kept.transform([[g for g in row if g in set(kept.classes_)] for row in column[name]])
+                encoder = MultiLabelBinarizer(sparse_output=True).fit(column[name].iloc[seen])
+                made = encoder.transform([[g for g in row if g in set(encoder.classes_)] for row in column[name]])
             elif name.startswith("continuous."):
                 filled = column.fillna(column.iloc[seen].mean())
                 scaled = StandardScaler().fit(filled.iloc[seen]).transform(filled)
@@ -185,7 +209,9 @@ def indicators(dataset, rows):
     return sparse.hstack(parts).tocsr()
 
 
-def speed(users=100, items=3706, dim=64, fields=(("id", "age", "gender", "job"), ("id", "genres", "text"))):
+def speed(users: int = 100, items: int = 3706, dim: int = 64) -> None:
+    """Print the seconds to score all pairs of users and items with random feature vectors."""
+    fields = ("id", "age", "gender", "job"), ("id", "genres", "text")
     registry = discover()
     torch.manual_seed(0)
     sides = [torch.randn(count, len(names), dim) for count, names in zip((users, items), fields, strict=True)]

@@ -1,29 +1,29 @@
-"""Processor time of one user's list, for three models of MovieLens-100K: one thread, one user a request.
+"""Processor time of one user's list, for three models of MovieLens-100K: one thread, one user per request.
 
     python benchmarks/request.py [--folder /tmp/models] [--users 200] [--rounds 5]
 
 - plain: the model alone scores all 1,682 items;
 - faiss: 200 candidates of an HNSW index, in a pipeline of one source;
-- staged: 300 candidates of four sources, a DCN ranker that passes on 50, five rules.
+- staged: 300 candidates of four sources, a DCN ranker that keeps 50, five rules.
 
-Trains the models (one epoch: what is measured does not depend on their quality), or takes them from --folder, where they are kept. Prints
-the milliseconds of processor time of a call of `recommend`, the least of several rounds over the same users, and of a cold model's first
-call, which computes what is kept between requests.
+Trains the models for one epoch (their quality does not affect the time), or loads them from `--folder`, where they are
+also saved. Prints the milliseconds of processor time of one call of `recommend`, as the minimum of several rounds over
+the same users, and of a loaded model's first call, which also computes the values that are cached between requests.
 """
 
-import argparse
-import os
+from __future__ import annotations
+
 import tempfile
 import time
 from pathlib import Path
 
 import torch
+from common import DATA, argument_parser
 
 from anyrec.core.load_config import load_config
 from anyrec.data.dataset import Dataset
 from anyrec.recommender import Recommender
 
-DATA = Path(os.environ.get("ANYREC_DATA", Path(__file__).parent / "../../shared/data"))
 NOW = 1_715_000_000_000_000
 GENRES = "item.categorical.genres"
 COMMON = ["Drama", "Comedy", "Action", "Thriller", "Romance", "Horror", "Children's", "War", "Sci-Fi", "Crime"]
@@ -52,8 +52,8 @@ CONFIGS = {
 }
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main() -> None:
+    parser = argument_parser(__doc__)
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--users", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=5)
@@ -67,7 +67,7 @@ def main():
 
 
 def train(folder: Path) -> None:
-    """Train the models that `folder` lacks."""
+    """Train and save the models that are not in `folder`."""
     missing = [name for name in CONFIGS if not (folder / name).exists()]
     dataset = Dataset.read(DATA / "ml-100k") if missing else None
     for name in missing:
@@ -75,18 +75,19 @@ def train(folder: Path) -> None:
 
 
 def measure(name: str, folder: Path, users: int, rounds: int) -> None:
+    """Print the processor time of a request to one model."""
     model = Recommender.load(folder)
     if model.pipeline is not None and model.pipeline.ranker is not None:
-        with torch.no_grad():  # one that learned nothing is left out, and would cost nothing
+        with torch.no_grad():  # a ranker whose gate is 0 is skipped and costs nothing
             model.pipeline.ranker.gate.fill_(1.0)
     ids = model.dataset.ids("user").to_pylist()[:users]
     first = milliseconds(model, ids[:1])
     found = [milliseconds(model, ids) for _ in range(rounds)]
-    print(f"{name:8} {min(found):6.2f} ms of processor time a request; the first {first:.0f} ms")
+    print(f"{name:8} {min(found):6.2f} ms of processor time per request; the first {first:.0f} ms")
 
 
-def milliseconds(model: Recommender, ids: list) -> float:
-    """Processor time of one request, the mean over `ids`."""
+def milliseconds(model: Recommender, ids: list[int | str]) -> float:
+    """Return the mean processor time of one request for each of `ids`, in milliseconds."""
     started = time.process_time()
     for user in ids:
         model.recommend([user], 10, now=NOW)

@@ -1,4 +1,4 @@
-"""How well search finds items by their own titles, and items like a poster that the projection was not fitted on.
+"""Search for items by their own titles, and for items similar to posters that the projection was not fitted on.
 
     HF_HUB_OFFLINE=1 python benchmarks/search.py --model_path MODEL
 
@@ -14,11 +14,11 @@ MODEL: a two-tower trained on ML-1M (docs/search.md has the command). One run me
 
 from __future__ import annotations
 
-import argparse
 import time
 from pathlib import Path
 
 import numpy as np
+from common import argument_parser
 
 from anyrec.core.unit_vectors import unit_rows
 from anyrec.data.item_facts import category_feature, indicators
@@ -30,15 +30,16 @@ from anyrec.retrieval.semantic.search import TOWER_WEIGHT, Search, cosine_deviat
 TITLES, POSTERS, K = 1000, 600, 10
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main() -> None:
+    parser = argument_parser(__doc__)
     parser.add_argument("--model_path", type=Path, required=True)
     recommender = Recommender.load(parser.parse_args().model_path)
     titles(recommender)
     posters(recommender)
 
 
-def titles(recommender: Recommender):
+def titles(recommender: Recommender) -> None:
+    """Search for items by their titles in each space, and print the recall of the projections."""
     rng = np.random.default_rng(0)
     names = recommender.dataset.items.column("text.title").to_pylist()
     rows = rng.permutation(len(names))[:TITLES]
@@ -58,7 +59,8 @@ def titles(recommender: Recommender):
         print(f"{kind} into the tower: {projection.recall}, chosen: {projection.method}")
 
 
-def posters(recommender: Recommender):
+def posters(recommender: Recommender) -> None:
+    """Print how similar the genres of the items found for a poster are to its own, by space."""
     search: Search = searcher(recommender.model)
     projection = search.space_index("image", "tower").projection
     name = category_feature(recommender.dataset, recommender.config.evaluation.category)
@@ -85,7 +87,10 @@ def posters(recommender: Recommender):
         best = np.argsort(-values, 1)[:, :K]
         both = (traits[held][:, None] * traits[best]).sum(2)
         either = np.maximum(traits[held][:, None], traits[best]).sum(2)
-        print(f"poster, {space:15} Jaccard {(both / either).mean():.3f}, share a genre {(both > 0).mean():.3f}")
+        print(
+            f"poster, {space:15} Jaccard {(both / either).mean():.3f}, "
+            f"fraction with a common genre {(both > 0).mean():.3f}"
+        )
 
 
 if __name__ == "__main__":

@@ -1,18 +1,20 @@
-"""Seconds of an epoch of the causal transformer: ours, and beside a plain one in torch, in turns so that the ratio is of one run.
+"""Seconds per epoch of the causal transformer, alone or in turns with a minimal one in torch on the same machine.
+
+anyrec alone, which prints lines `epoch N seconds S cpu C`; in turns with plain_transformer.py; the softmax by blocks
+compared with autograd's; tokens with and without padding:
 
     python benchmarks/sequence.py --data ml-100k|ml-1m [--epochs 2] [--all] [--variant pre_norm --hidden 1]
-                                                                                       ours alone: lines `epoch N seconds S cpu C`
-    python benchmarks/sequence.py --data ml-1m --beside-plain [--rounds 2] [--all]     in turns with plain_transformer.py
-    python benchmarks/sequence.py --parts                                              the softmax by blocks against autograd's
-    python benchmarks/sequence.py --data ml-1m --padding                               tokens with and without padding
+    python benchmarks/sequence.py --data ml-1m --compare-plain [--rounds 2] [--all]
+    python benchmarks/sequence.py --parts
+    python benchmarks/sequence.py --data ml-1m --padding
 
-Two gated blocks, dimension 64, two heads, SwiGLU width 256, window 100, softmax over all items, dropout 0.2, of the last 100
-training interactions of each user (--all: of all), which is what the plain one and RecTools learn from in an epoch, and the items
-that occur in the data. Ours by steps of 128 windows, as theirs.
+Two gated blocks, dimension 64, two heads, SwiGLU width 256, window 100, softmax over all items, dropout 0.2, steps of
+128 windows. An epoch trains on the last 100 training interactions of each user (`--all`: on all), as the plain
+transformer and RecTools do, and on the items that occur in the data.
 """
 
-import argparse
-import os
+from __future__ import annotations
+
 import re
 import statistics
 import subprocess
@@ -23,15 +25,16 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import torch
+from common import DATA, argument_parser
 from torch.nn import functional
 
 from anyrec.core.discovery import discover
+from anyrec.core.types import JsonObject
 from anyrec.data.dataset import Dataset
 from anyrec.data.order import position_from_end, time_order
 from anyrec.recommender import Recommender
 
 HERE = Path(__file__).parent
-DATA = Path(os.environ.get("ANYREC_DATA", HERE / "../../shared/data"))
 WINDOW, BATCH, HELD_OUT = 100, 128, 2
 LINE = re.compile(r"^epoch \d+ seconds ([\d.]+)", re.MULTILINE)
 CONFIG = {
@@ -57,14 +60,13 @@ CONFIG = {
 }
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", choices=["ml-100k", "ml-1m"], default="ml-1m")
+def main() -> None:
+    parser = argument_parser(__doc__, data="ml-1m")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--all", action="store_true")
     parser.add_argument("--variant", choices=["ligr", "pre_norm"], default="ligr")
     parser.add_argument("--hidden", type=int, default=4, help="width of the perceptrons, in dimensions")
-    parser.add_argument("--beside-plain", action="store_true")
+    parser.add_argument("--compare-plain", action="store_true")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--parts", action="store_true")
     parser.add_argument("--padding", action="store_true")
@@ -73,15 +75,22 @@ def main():
         parts()
     elif arguments.padding:
         padding(arguments.data)
-    elif arguments.beside_plain:
-        beside_plain(arguments.data, arguments.rounds, arguments.all)
+    elif arguments.compare_plain:
+        compare_plain(arguments.data, arguments.rounds, arguments.all)
     else:
-        ours(
-            arguments.data, arguments.epochs, arguments.all, {"variant": arguments.variant, "hidden": arguments.hidden}
-        )
+        layers = {"variant": arguments.variant, "hidden": arguments.hidden}
+        train(arguments.data, arguments.epochs, arguments.all, layers)
 
 
-def ours(name, epochs, everything, layers):
+def train(name: str, epochs: int, everything: bool, layers: JsonObject) -> None:
+    """Train anyrec's transformer and print a line for each epoch.
+
+    Args:
+        name: The dataset.
+        epochs: The number of epochs.
+        everything: Train on all interactions of each user instead of the last ones.
+        layers: Options of the history encoder.
+    """
     dataset = only_occurring(Dataset.read(DATA / name))
     if not everything:
         dataset = latest(dataset, WINDOW + HELD_OUT)
@@ -93,7 +102,7 @@ def ours(name, epochs, everything, layers):
     }
     began = [time.process_time()]
 
-    def report(entry):
+    def report(entry: JsonObject) -> None:
         spent = time.process_time() - began[0]
         print(f"epoch {entry['epoch']} seconds {entry['seconds']:.2f} cpu {spent:.2f}", flush=True)
         began[0] = time.process_time()
@@ -101,19 +110,21 @@ def ours(name, epochs, everything, layers):
     Recommender.from_config(config).fit(dataset, progress=False, report=report)
 
 
-def only_occurring(dataset):
+def only_occurring(dataset: Dataset) -> Dataset:
+    """Return the dataset without items that have no interaction."""
     items = dataset.items.take(pa.array(np.unique(dataset.item_rows)))
     return Dataset(dataset.users, items, dataset.interactions, dataset.root, dataset.roles)
 
 
-def latest(dataset, count):
-    """Each user's last `count` interactions."""
+def latest(dataset: Dataset, count: int) -> Dataset:
+    """Return the dataset with each user's last `count` interactions."""
     order = time_order(dataset)
     rows = np.sort(order[position_from_end(dataset.user_rows[order]) < count])
     return Dataset(dataset.users, dataset.items, dataset.interactions.take(pa.array(rows)), dataset.root, dataset.roles)
 
 
-def beside_plain(name, rounds, everything):
+def compare_plain(name: str, rounds: int, everything: bool) -> None:
+    """Train the plain transformer and anyrec's in turns, and print the median seconds of an epoch."""
     commands = {
         "plain": [str(HERE / "plain_transformer.py"), "--data", name, "--epochs", "2"],
         "ours": [__file__, "--data", name, "--epochs", "2"],
@@ -128,19 +139,18 @@ def beside_plain(name, rounds, everything):
     plain = statistics.median(seconds["plain"])
     for who, found in seconds.items():
         middle = statistics.median(found)
-        print(
-            f"{name} {who:24} {middle:7.2f} s an epoch (of {', '.join(f'{s:.1f}' for s in found)})   {plain / middle:.2f}x"
-        )
+        each = ", ".join(f"{s:.1f}" for s in found)
+        print(f"{name} {who:24} {middle:7.2f} s per epoch (of {each})   {plain / middle:.2f}x")
 
 
-def parts():
-    """Loss and gradients of 12,800 positions against 3,706 items, dimension 64."""
+def parts() -> None:
+    """Time the loss and gradients of 12,800 positions against 3,706 items, dimension 64."""
     loss = discover().get("loss", "full_softmax")()
     users, items = (torch.randn(rows, 64, requires_grad=True) for rows in (12_800, 3706))
     target = torch.randint(3706, (12_800,))
     ways = {
         "by blocks": lambda: loss.over_catalogue(users, items, target, lambda low, high, scores: scores.zero_(), None),
-        "kept for autograd": lambda: functional.cross_entropy(users @ items.T, target),
+        "by autograd": lambda: functional.cross_entropy(users @ items.T, target),
     }
     for name, way in ways.items():
         found = []
@@ -151,15 +161,15 @@ def parts():
         print(f"softmax {name:18} {1000 * min(found):6.0f} ms")
 
 
-def padding(name):
+def padding(name: str) -> None:
+    """Print how many tokens are saved by packing sequences without padding."""
     dataset = Dataset.read(DATA / name)
     lengths = np.bincount(dataset.user_rows) - HELD_OUT
     padded, real = len(lengths) * WINDOW, np.minimum(lengths, WINDOW).sum()
     cut = (np.ceil(lengths / WINDOW) * WINDOW).sum()
     print(f"{name}: the last {WINDOW} of each user: {real:,} tokens, padded {padded:,}: {1 - real / padded:.0%} saved")
-    print(
-        f"{name}: all interactions in windows: {lengths.sum():,} tokens, padded {cut:,.0f}: {1 - lengths.sum() / cut:.0%} saved"
-    )
+    total = lengths.sum()
+    print(f"{name}: all interactions in windows: {total:,} tokens, padded {cut:,.0f}: {1 - total / cut:.0%} saved")
 
 
 if __name__ == "__main__":

@@ -1,32 +1,36 @@
-"""Training throughput on ML-1M, ids alone, dimension 64: positive interactions per second of each trainer, in one run;
-ours with batches of 4096.
+"""Training throughput on ML-1M with ids only, dimension 64: positive interactions per second of each trainer.
+
+anyrec trains with batches of 4,096 unless the line says otherwise.
 
     python benchmarks/throughput.py [--epochs 2] [--profile]
 
-`plain` is a textbook torch two-tower: nn.Embedding, Adam, the whole batch's logits at once.
+`plain` is a minimal two-tower in torch: nn.Embedding, Adam, all logits of the batch at once.
 """
 
-import argparse
-import os
+from __future__ import annotations
+
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
+from common import DATA, argument_parser
+from implicit.bpr import BayesianPersonalizedRanking
+from scipy.sparse import csr_matrix
 from torch import nn
 from torch.nn import functional
 
+from anyrec.core.types import JsonObject
 from anyrec.data.dataset import Dataset
 from anyrec.recommender import Recommender
 
-DATA = Path(os.environ.get("ANYREC_DATA", Path(__file__).parent / "../../shared/data"))
 IDS = {
     "features": {"text": None, "image": None, "categorical": None, "continuous": None, "temporal": None},
     "fusion": {"type": "identity"},
 }
 
 
-def anyrec_run(dataset, name, epochs, **changes):
+def anyrec_run(dataset: Dataset, name: str, epochs: int, **changes: JsonObject | int) -> None:
+    """Train with some changes to the config, and print the speed of the fastest epoch."""
     config = {
         "defaults": "fixed",
         **IDS,
@@ -41,7 +45,8 @@ def anyrec_run(dataset, name, epochs, **changes):
     report(name, speed, f"{epochs} epochs, test ndcg@10 {recommender.metrics['test']['ndcg@10']:.4f}")
 
 
-def plain(dataset, loss, batch):
+def plain(dataset: Dataset, loss: str, batch: int) -> None:
+    """Train the minimal two-tower for some steps, and print its speed."""
     users, items = torch.from_numpy(dataset.user_rows), torch.from_numpy(dataset.item_rows)
     tables = nn.ModuleList([nn.Embedding(len(dataset.users), 64), nn.Embedding(len(dataset.items), 64)])
     optimizer = torch.optim.Adam(tables.parameters(), lr=0.003)
@@ -61,10 +66,8 @@ def plain(dataset, loss, batch):
     report(f"plain torch {loss}, batch {batch}", steps * batch / (time.perf_counter() - started))
 
 
-def implicit_bpr(dataset):
-    from implicit.bpr import BayesianPersonalizedRanking
-    from scipy.sparse import csr_matrix
-
+def implicit_bpr(dataset: Dataset) -> None:
+    """Train BPR of the library implicit for five epochs, and print its speed."""
     matrix = csr_matrix((np.ones(len(dataset.interactions), np.float32), (dataset.user_rows, dataset.item_rows)))
     model = BayesianPersonalizedRanking(factors=63, iterations=5, num_threads=2)
     started = time.perf_counter()
@@ -72,12 +75,13 @@ def implicit_bpr(dataset):
     report("implicit BPR (C++)", 5 * matrix.nnz / (time.perf_counter() - started))
 
 
-def report(name, speed, more=""):
+def report(name: str, speed: float, more: str = "") -> None:
+    """Print one line. speed: positives per second."""
     print(f"{name:42} {speed / 1e6:8.3f} M positives/s   {more}", flush=True)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main() -> None:
+    parser = argument_parser(__doc__)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--profile", action="store_true")
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""The protocols of benchmarks/cold.py: what is never trained on, what is given, and where the target ranks."""
+"""The cold-start protocols of the benchmarks: training data, histories, and the rank of the target."""
 
 import datetime as dt
 import sys
@@ -14,7 +14,7 @@ from anyrec.data.dataset import Dataset
 from anyrec.data.order import time_order
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
-from cold import FIRST, ColdCase, best_items, cold_items, cold_users, given_matrix, score
+from cold_protocols import HISTORY_LENGTH, ColdCase, best_items, cold_items, cold_users, history_matrix, score
 
 START = dt.datetime(2024, 1, 1, tzinfo=dt.timezone.utc)
 FOLDS = ["validation", "test"]
@@ -22,7 +22,7 @@ FOLDS = ["validation", "test"]
 
 @st.composite
 def datasets(draw):
-    """Users and items out of the order of their ids, times with ties, items and users that never occur, pairs that repeat."""
+    """Draw a dataset with unordered ids, equal times, repeated pairs, and users and items without interactions."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     users, items, rows = draw(st.integers(10, 30)), draw(st.integers(10, 40)), draw(st.integers(50, 400))
     user_ids, item_ids = rng.permutation(users), rng.permutation(items)
@@ -41,30 +41,30 @@ def datasets(draw):
 
 
 def sequences(dataset):
-    """Each user's item rows in time order."""
+    """Return each user's item rows in time order."""
     order = time_order(dataset)
     users, items = dataset.user_rows[order], dataset.item_rows[order]
     return {user: items[users == user].tolist() for user in np.unique(users).tolist()}
 
 
-def given_of(case, place):
-    return case.given[case.offsets[place] : case.offsets[place + 1]].tolist()
+def history_of(case, place):
+    return case.history[case.offsets[place] : case.offsets[place + 1]].tolist()
 
 
 @settings(max_examples=40, deadline=None)
 @given(datasets(), st.sampled_from(FOLDS))
-def test_a_removed_item_is_in_no_training_and_in_nothing_given(dataset, fold):
+def test_held_out_items_are_in_no_training_data_and_no_history(dataset, fold):
     case = cold_items(dataset, 0, fold)
     test_items = cold_items(dataset, 0, "test").candidates
     removed = np.union1d(case.candidates, test_items)
     assert not np.isin(dataset.item_rows[case.train], removed).any()
-    assert not np.isin(case.given, removed).any()
+    assert not np.isin(case.history, removed).any()
     assert len(case.train) == (~np.isin(dataset.item_rows, removed)).sum()
 
 
 @settings(max_examples=40, deadline=None)
 @given(datasets(), st.sampled_from(FOLDS))
-def test_the_target_is_the_latest_removed_item_and_all_given_came_before_it(dataset, fold):
+def test_the_target_is_the_latest_held_out_item_and_the_history_precedes_it(dataset, fold):
     case = cold_items(dataset, 0, fold)
     removed = set(np.union1d(case.candidates, cold_items(dataset, 0, "test").candidates).tolist())
     cold = set(case.candidates.tolist())
@@ -73,20 +73,20 @@ def test_the_target_is_the_latest_removed_item_and_all_given_came_before_it(data
         places = [place for place, item in enumerate(items) if item in cold]
         if places:
             expected[user] = (items[places[-1]], [item for item in items[: places[-1]] if item not in removed])
-    found = {int(user): (case.targets[i], given_of(case, i)) for i, user in enumerate(case.users)}
+    found = {int(user): (case.targets[i], history_of(case, i)) for i, user in enumerate(case.users)}
     assert found == expected
 
 
 @settings(max_examples=40, deadline=None)
 @given(datasets(), st.sampled_from(FOLDS))
-def test_a_cold_user_is_never_trained_and_given_their_first_items_to_find_the_next(dataset, fold):
+def test_cold_users_are_not_trained_on_and_their_sixth_item_is_the_target(dataset, fold):
     case = cold_users(dataset, 0, fold)
     everyone = sequences(dataset)
     assert not np.isin(dataset.user_rows[case.train], case.users).any()
     assert case.candidates.tolist() == sorted({item for items in everyone.values() for item in items})
     for place, user in enumerate(case.users.tolist()):
-        assert given_of(case, place) == everyone[user][:FIRST]
-        assert case.targets[place] == everyone[user][FIRST]
+        assert history_of(case, place) == everyone[user][:HISTORY_LENGTH]
+        assert case.targets[place] == everyone[user][HISTORY_LENGTH]
 
 
 @settings(max_examples=20, deadline=None)
@@ -104,7 +104,7 @@ def test_validation_and_test_share_no_user_or_item_and_validation_trains_on_neit
 @pytest.mark.parametrize("protocol", [cold_items, cold_users])
 @settings(max_examples=20, deadline=None)
 @given(dataset=datasets())
-def test_what_is_removed_depends_on_the_seed_and_not_on_the_order_of_records(protocol, dataset):
+def test_held_out_rows_depend_on_the_seed_and_not_on_the_order_of_records(protocol, dataset):
     again = dataset.sorted()
     first, second = protocol(dataset, 1, "test"), protocol(again, 1, "test")
     assert first.train.tolist() == second.train.tolist()
@@ -116,18 +116,18 @@ def test_what_is_removed_depends_on_the_seed_and_not_on_the_order_of_records(pro
 
 
 def hand_made():
-    """Two users among items 2, 4, 5, 7; the first was given 5, the second nothing."""
+    """Return a case of two users and the items 2, 4, 5 and 7; the first user's history holds item 5, the second's is empty."""
     return ColdCase(
         train=np.empty(0, np.int64),
         users=np.array([0, 1]),
-        given=np.array([1, 5]),
+        history=np.array([1, 5]),
         offsets=np.array([0, 2, 2]),
         targets=np.array([4, 7]),
         candidates=np.array([2, 4, 5, 7]),
     )
 
 
-def test_a_tie_counts_half_a_place_and_what_was_given_is_not_ranked():
+def test_a_tie_counts_half_a_place_and_the_history_is_not_ranked():
     table = np.array([[1.0, 1.0, 9.0, 0.0], [3.0, 2.0, 2.0, 2.0]])
     figures = score(hand_made(), lambda batch: table[batch], k=2)
     assert figures["rank"].tolist() == [1.5, 3.0]
@@ -142,12 +142,12 @@ def test_a_score_that_is_not_a_number_ranks_last():
 
 @settings(max_examples=30, deadline=None)
 @given(datasets(), st.sampled_from([cold_items, cold_users]), st.integers(1, 7))
-def test_ranks_are_those_of_a_slow_count_whatever_the_batch(dataset, protocol, batch_size):
+def test_ranks_are_those_of_a_plain_loop_for_every_batch_size(dataset, protocol, batch_size):
     case = protocol(dataset, 0, "test")
     table = np.random.default_rng(0).integers(0, 5, (len(case.users), len(case.candidates))).astype(np.float32)
     expected = []
     for place, target in enumerate(case.targets):
-        out = set(given_of(case, place)) - {target}
+        out = set(history_of(case, place)) - {target}
         row = {
             item: value for item, value in zip(case.candidates.tolist(), table[place], strict=True) if item not in out
         }
@@ -159,7 +159,7 @@ def test_ranks_are_those_of_a_slow_count_whatever_the_batch(dataset, protocol, b
 
 @settings(max_examples=30, deadline=None)
 @given(datasets(), st.sampled_from([cold_items, cold_users]), st.integers(1, 7))
-def test_lists_hold_the_target_at_its_rank_and_nothing_given(dataset, protocol, batch_size):
+def test_lists_hold_the_target_at_its_rank_and_no_item_of_the_history(dataset, protocol, batch_size):
     case = protocol(dataset, 0, "test")
     rng = np.random.default_rng(0)
     table = rng.permuted(np.tile(np.arange(len(case.candidates)), (len(case.users), 1)), axis=1)
@@ -167,14 +167,14 @@ def test_lists_hold_the_target_at_its_rank_and_nothing_given(dataset, protocol, 
     ranks = score(case, lambda batch: table[batch])["rank"]
     for place, target in enumerate(case.targets):
         listed = lists[place][lists[place] >= 0].tolist()
-        assert len(listed) == min(5, len(set(case.candidates) - set(given_of(case, place)) | {target}))
-        assert not set(listed) & (set(given_of(case, place)) - {target})
+        assert len(listed) == min(5, len(set(case.candidates) - set(history_of(case, place)) | {target}))
+        assert not set(listed) & (set(history_of(case, place)) - {target})
         assert (listed.index(target) + 1 if target in listed else 6) == min(ranks[place], 6)
 
 
-def test_the_last_items_given_are_counted_from_the_end():
+def test_the_last_items_of_the_history_are_counted_from_the_end():
     case = ColdCase(
         *[np.empty(0)] * 1, np.array([0, 1]), np.array([3, 1, 2, 0]), np.array([0, 3, 4]), *[np.empty(0)] * 2
     )
-    assert given_matrix(case, 4, last=2).toarray().tolist() == [[0, 1, 1, 0], [1, 0, 0, 0]]
-    assert given_matrix(case, 4).toarray().tolist() == [[0, 1, 1, 1], [1, 0, 0, 0]]
+    assert history_matrix(case, 4, last=2).toarray().tolist() == [[0, 1, 1, 0], [1, 0, 0, 0]]
+    assert history_matrix(case, 4).toarray().tolist() == [[0, 1, 1, 1], [1, 0, 0, 0]]
