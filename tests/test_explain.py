@@ -99,7 +99,7 @@ def test_a_record_is_explained_by_its_own_features_and_what_it_lacks_is_not_name
     lists = plain.recommend(users, 2)
     found = explain(plain, users, lists)
     assert {reason.name for reason in found[0].reasons if reason.kind == "user"} <= {"identity.id", "categorical.job"}
-    assert any(reason.told == "job nurse" for reason in found[0].reasons) and found[0].nearest == ()
+    assert any(reason.label == "job nurse" for reason in found[0].reasons) and found[0].nearest == ()
 
 
 def test_the_planted_cause_is_named_among_what_the_user_had(following):
@@ -114,7 +114,7 @@ def test_the_planted_cause_is_named_among_what_the_user_had(following):
         found = explain(recommender, record, lists)[0]
         had = [reason for reason in found.reasons if reason.kind == "history"]
         assert {one.name for one in had} == set(before) and found.nearest == ()
-        right += had[0].name == before[-1] and had[0].told == f"Title {cause}" and had[0].told in found.sentence
+        right += had[0].name == before[-1] and had[0].label == f"Title {cause}" and had[0].label in found.sentence
     assert right >= 8
 
 

@@ -1,1 +1,10 @@
-"""Layer 7: answers to requests: single results, batches, explanations."""
+"""Layer 7: answers to requests in the forms that users read: documents, files, explanations.
+
+Modules:
+
+- `result`: the result document of a request: embeddings, scores, lists.
+- `batch`: lists of all known users, written block by block to a file.
+- `list_files`: tables of lists as Parquet, CSV, JSON Lines or JSON.
+- `explain`: explanations of recommended items.
+- `masking`: what the interaction reads of users and items without one feature or history item at a time.
+"""

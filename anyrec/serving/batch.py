@@ -1,19 +1,19 @@
-"""Lists for every known user, written block by block to a file."""
+"""Lists of all known users, written block by block to a file."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
 from anyrec.core.progress import progress_bar
+from anyrec.core.types import JsonObject
 from anyrec.pipeline.answer import Clock, as_table, empty_table
 from anyrec.recommender import Recommender
 from anyrec.serving.list_files import open_lists
 
 ROWS = 1 << 17
-"""Of a row group, or as many as one block of users has."""
+"""Minimum number of rows in a row group of a Parquet file, except the last."""
 
 
 def write_lists(
@@ -22,25 +22,35 @@ def write_lists(
     k: int = 10,
     *,
     exclude_seen: bool = True,
-    context: dict[str, Any] | None = None,
+    context: JsonObject | None = None,
     now: int | None = None,
     progress: bool = True,
-) -> dict[str, Any]:
-    """Write the k best of every known user: user_id, item_id, score, rank. The file is whole or not there; memory is that of a block.
+) -> JsonObject:
+    """Write the k best items of each known user. Memory is bounded by one block of users.
 
-    Its ending names the format: .parquet (also without one), .csv, .jsonl or .json.
+    Args:
+        recommender: A fitted recommender.
+        path: The file; its ending is the format: .parquet (also without one), .csv, .jsonl or .json. It is complete
+            or does not exist.
+        k: Items for each user.
+        exclude_seen: Exclude the items that each user has interacted with.
+        context: Values of the moment by name.
+        now: Time of the request in microseconds since 1970; by default the current time.
+        progress: Show a progress bar.
 
-    Gives `users`, `rows`, `latency_ms` of all users together by stage, and `warnings`.
+    Returns:
+        `users` and `rows` (their numbers), `latency_ms` by stage for all users together, and `warnings`.
     """
     model, pipeline = recommender.model, recommender.stages()
     clock, rows, warnings = Clock(), 0, []
     total = len(model.dataset.users)
-    options = {"exclude_seen": exclude_seen, "context": context, "now": now}
     schema = empty_table(model).schema
     with open_lists(path, schema) as append:
         waiting: list[pa.Table] = []
         with progress_bar("lists", total, progress) as bar:
-            for request, lists in pipeline.blocks(model, None, k, clock, **options):
+            for request, lists in pipeline.blocks(
+                model, None, k, clock, exclude_seen=exclude_seen, context=context, now=now
+            ):
                 waiting.append(as_table(request, lists).cast(schema))
                 warnings += request.warnings
                 rows += len(waiting[-1])

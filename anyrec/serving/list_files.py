@@ -1,4 +1,4 @@
-"""Tables of lists as files: Parquet, CSV, JSON Lines or JSON, by the file's ending."""
+"""Tables of lists as files: Parquet, CSV, JSON Lines or JSON, by the ending of the name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import io
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pyarrow as pa
@@ -18,28 +17,34 @@ from anyrec.core.files import atomic_write
 
 TABLES = (".parquet", ".csv", ".jsonl", ".ndjson")
 JSON = ".json"
-
-
 OTHER_TABLES = (".tsv", ".xls", ".xlsx", ".ods", ".arrow", ".feather", ".orc", ".gz", ".bz2", ".xz", ".zst", ".zip")
-"""Endings of formats that are not written; a result document may have any other ending."""
+"""Endings of formats that are not supported; a result document may have any other ending."""
 
 
 def check_result_ending(path: Path) -> None:
-    """Raises InputError if the ending names a format of tables that a result cannot be written in."""
+    """Raise InputError if the ending is that of a table format in which a result cannot be written."""
     if path.suffix.lower() in OTHER_TABLES:
         check_ending(path)
 
 
 def check_ending(path: Path) -> None:
-    """Raises InputError unless lists can be written to a file of this name. Without an ending it is Parquet."""
+    """Raise InputError unless lists can be written to a file of this name. Without an ending it is Parquet."""
     if path.suffix.lower() not in ("", *TABLES, JSON):
-        what = f"lists are not written as '{path.suffix}'."
+        what = f"lists cannot be written as '{path.suffix}'."
         raise InputError(Fault("--output", what, f"Name a file that ends in {', '.join([*TABLES, JSON])}.", "option"))
 
 
 @contextmanager
 def open_lists(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
-    """Yield a function that appends a table of `schema` to the file; when the block ends the file replaces `path`."""
+    """Write a table in parts.
+
+    Args:
+        path: The file; it is replaced when the block ends without an error.
+        schema: Schema of all parts.
+
+    Yields:
+        A function that appends a table.
+    """
     ending = path.suffix.lower()
     with atomic_write(path) as temporary, ExitStack() as opened:
         if ending in ("", ".parquet"):
@@ -63,15 +68,17 @@ def open_lists(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], N
 
 
 class _Counted(io.RawIOBase):
-    """A file that counts what is written to it: Parquet needs its position, which a pipe does not have."""
+    """A file that counts its bytes: the Parquet writer needs the position, which a pipe does not have."""
 
     def __init__(self, path: Path):
         self.file, self.count = path.open("wb", buffering=0), 0
 
     def writable(self) -> bool:
+        """Return True."""
         return True
 
-    def write(self, data: Any) -> int:
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        """Write all bytes and return their number."""
         left = memoryview(data)
         size = left.nbytes
         while left.nbytes:
@@ -80,14 +87,16 @@ class _Counted(io.RawIOBase):
         return size
 
     def tell(self) -> int:
+        """Return the number of bytes written."""
         return self.count
 
     def close(self) -> None:
+        """Close the file."""
         self.file.close()
         super().close()
 
 
 def write_table(table: pa.Table, path: Path) -> None:
-    """One table as a file, in the format of its ending."""
+    """Write a table as a file in the format of its ending."""
     with open_lists(path, table.schema) as append:
         append(table)

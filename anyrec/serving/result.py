@@ -1,15 +1,15 @@
-"""A saved model and a file of records in, embeddings, scores and top-K lists out (`schemas/result.schema.json`)."""
+"""The result document of a request: embeddings, scores and top-k lists (`schemas/result.schema.json`)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from anyrec.core.errors import DataError
+from anyrec.core.types import JsonObject
 from anyrec.data.dataset import Dataset
 from anyrec.data.ids import rows_of
 from anyrec.data.partial import read_request_file
@@ -24,27 +24,33 @@ def infer(
     top_k: int,
     *,
     exclude_seen: bool = True,
-    candidates: Sequence[Any] | None = None,
-    context: dict[str, Any] | None = None,
+    candidates: Sequence[str | int] | None = None,
+    context: JsonObject | None = None,
     now: int | None = None,
     trace: bool = False,
     strict: bool | None = None,
-) -> dict[str, Any]:
-    """Answer a request: the result document for the users, items and interactions of `data`.
+) -> JsonObject:
+    """Return the result document of a request.
 
-    Items of `data` that the model does not know join the ranking. Its interactions extend what the model knows of each user, or
-    are a new user's history. `scores` holds the pairs that they name, or else each of its users with each of its items; a pair is
-    scored as it was before the request's interactions, which would give its outcome away. With a pipeline, or a `trace`, the time
-    of each stage and warnings stand in it too.
+    New items of the request are ranked with the known ones. Its interactions extend the history of a known user, and
+    are the history of a new one. `scores` has the pairs of the interactions, or without interactions all pairs of the
+    request's users and items. A pair is scored without the request's interactions, which would reveal its outcome.
+    With a pipeline or a trace the document also has the time of each stage and warnings.
 
     Args:
-        data: As `read_request` gives it.
+        recommender: A fitted recommender.
+        data: The request, as `read_request` returns it.
         top_k: Items for each user.
-        context, now, trace: As for `Recommender.answer`.
-        strict: Raise for what the model cannot read; by default `data.strict` of the config. If false it is named in `notes`.
+        exclude_seen: Exclude the items that each user has interacted with.
+        candidates: Ids of the only items that may be listed; by default all.
+        context: Values of the moment by name.
+        now: Time of the request in microseconds since 1970; by default the current time.
+        trace: Record what each stage of the pipeline did.
+        strict: Raise for values that the model cannot read, instead of naming them in `notes`; by default `data.strict`
+            of the config.
 
     Raises:
-        DataError: If strict, with all that the model cannot read.
+        DataError: With all values that the model cannot read, if `strict`.
     """
     top_k, faults = checked_k(top_k), []
     items = recommender.read_records("item", data, strict=strict, faults=faults) if len(data.items) else None
@@ -80,13 +86,13 @@ def infer(
 
 
 def read_request(recommender: Recommender, path: Path) -> Dataset:
-    """The records of a file or folder, with columns typed as the model knows them."""
+    """Read the records of a file or folder; columns have the types of the model's own data."""
     return read_request_file(path, recommender.dataset, recommender.config.data)
 
 
-def lists_of(recommender: Recommender, data: Dataset, result: dict[str, Any]) -> pa.Table:
-    """The lists of a result document as a table: user_id, item_id, score, rank."""
-    rows = [{"user_id": user["user_id"], **one} for user in result["users"] for one in user["recommendations"]]
+def lists_of(recommender: Recommender, data: Dataset, result: JsonObject) -> pa.Table:
+    """Return the lists of a result document as a table: user_id, item_id, score, rank."""
+    rows = [{"user_id": user["user_id"], **item} for user in result["users"] for item in user["recommendations"]]
     kinds = {
         "user_id": data.ids("user").type,
         "item_id": recommender.dataset.ids("item").type,
@@ -96,29 +102,36 @@ def lists_of(recommender: Recommender, data: Dataset, result: dict[str, Any]) ->
     return pa.table({name: pa.array([row[name] for row in rows], kind) for name, kind in kinds.items()})
 
 
-def _users(found: list[dict[str, Any]], lists: pa.Table | None, events: pa.Table | None) -> list[dict[str, Any]]:
+def _users(embedded: list[JsonObject], lists: pa.Table | None, events: pa.Table | None) -> list[JsonObject]:
+    """Return the users of a result with their lists and traces.
+
+    Args:
+        embedded: `user_id` of each user, with the embedding if there is one.
+        lists: The lists; None if the request has no users.
+        events: The trace; None without one.
+    """
     if lists is None:
         return []
-    by_user: dict[Any, list[dict[str, Any]]] = {entry["user_id"]: [] for entry in found}
+    by_user: dict[str | int, list[JsonObject]] = {entry["user_id"]: [] for entry in embedded}
     for row in lists.to_pylist():
         by_user[row["user_id"]].append({"item_id": row["item_id"], "score": row["score"], "rank": row["rank"]})
-    told: dict[Any, list[dict[str, Any]]] = {entry["user_id"]: [] for entry in found}
+    by_event: dict[str | int, list[JsonObject]] = {entry["user_id"]: [] for entry in embedded}
     for row in [] if events is None else events.to_pylist():
-        told[row.pop("user_id")].append({name: value for name, value in row.items() if value is not None})
-    traced = {user: {} if events is None else {"trace": entries} for user, entries in told.items()}
-    return [{**entry, "recommendations": by_user[entry["user_id"]], **traced[entry["user_id"]]} for entry in found]
+        by_event[row.pop("user_id")].append({name: value for name, value in row.items() if value is not None})
+    traced = {user: {} if events is None else {"trace": entries} for user, entries in by_event.items()}
+    return [{**entry, "recommendations": by_user[entry["user_id"]], **traced[entry["user_id"]]} for entry in embedded]
 
 
-def _embedded(recommender: Recommender, records: Records) -> list[dict[str, Any]]:
-    """The ids of one side of the request, each with its vector if the model has vectors."""
+def _embedded(recommender: Recommender, records: Records) -> list[JsonObject]:
+    """Return the ids of one side of the request, with their vectors if the model has vectors."""
     side = records.side
     if not recommender.model.has_vectors or not len(records.ids):
         return pa.table({f"{side}_id": records.ids}).to_pylist()
     return (recommender.embed_users(records) if side == "user" else recommender.embed_items(records)).to_pylist()
 
 
-def _scores(ranker: Recommender, data: Dataset, users: Records) -> list[dict[str, Any]]:
-    """The pairs of the request's interactions, or each of its users with each of its items."""
+def _scores(ranker: Recommender, data: Dataset, users: Records) -> list[JsonObject]:
+    """Return the scored pairs of the request's interactions, or else of all its users and items."""
     if not len(users.ids):
         return []
     if len(data.interactions):

@@ -1,0 +1,107 @@
+"""What the interaction reads of users and items if one feature, or one item of the history, is masked at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from torch import Tensor
+
+from anyrec.core.ragged import Prepared, select
+from anyrec.model.records import Records
+from anyrec.model.represent import represent_rows
+from anyrec.model.towers import Columns
+from anyrec.model.two_tower import TwoTowerModel
+
+MAX_HISTORY = 100
+"""Maximum number of history items that are masked, the latest ones."""
+
+
+@dataclass(frozen=True)
+class UserVariants:
+    """One user, complete and with one part masked at a time.
+
+    Attributes:
+        record: The user's record, one row.
+        represented: (1 + features + history, ...) what the interaction reads: of the complete user, without each
+            feature, and without each history item.
+        features: Names of the features.
+        history: (history,) item rows, the latest first.
+    """
+
+    record: pa.Table
+    represented: Tensor
+    features: list[str]
+    history: np.ndarray
+
+
+def user_variants(model: TwoTowerModel, user: Records) -> UserVariants:
+    """Mask the features and history items of one user. user: a single record."""
+    scorer = model.scorer
+    record, histories = _user_record(model, user)
+    columns = model.prepare("user", record)
+    names = [name for name in columns if name not in scorer.user.histories]
+    history, events = np.empty(0, np.int64), np.empty(0, np.int64)
+    flat = None
+    if histories is not None:
+        flat = histories.flatten()
+        events = pc.struct_field(flat, "item").to_numpy(zero_copy_only=False).astype(np.int64)
+        newest_first = events[::-1]
+        history = newest_first[np.sort(np.unique(newest_first, return_index=True)[1])][:MAX_HISTORY]
+    count = 1 + len(names) + len(history)
+    inputs = _masked({name: columns[name] for name in names}, names, count, model.device)
+    if flat is not None:
+        kept = np.ones((count, len(events)), bool)  # (variants, events): a masked item loses all its events
+        kept[1 + len(names) :] = events != history[:, None]
+        owners, places = np.nonzero(kept)
+        offsets = np.searchsorted(owners, np.arange(count + 1)).astype(np.int32)
+        lists = pa.ListArray.from_arrays(
+            pa.array(offsets), flat.take(pa.array(places)), mask=pa.array(np.diff(offsets) == 0)
+        )
+        inputs |= model.prepare_history(lists)
+    represented = represent_rows(scorer, "user", inputs, count, item_vectors=model.history_vectors())
+    return UserVariants(record, represented, names, history)
+
+
+def item_variants(model: TwoTowerModel, items: np.ndarray) -> tuple[Tensor, list[str]]:
+    """Mask the features of items.
+
+    Args:
+        model: The model.
+        items: (items,) item rows.
+
+    Returns:
+        ((1 + features) * items, ...) what the interaction reads: all complete items, then all items without each
+        feature; and the names of the features.
+    """
+    table = model.dataset.items.take(pa.array(items))
+    columns = model.prepare("item", table)
+    names = list(columns)
+    inputs = _masked(columns, names, 1 + len(names), model.device, len(items))
+    return represent_rows(model.scorer, "item", inputs, (1 + len(names)) * len(items)), names
+
+
+def _user_record(model: TwoTowerModel, user: Records) -> tuple[pa.Table, pa.Array | None]:
+    """Return the user's record and, if the model reads it, the history.
+
+    The record is that of the request; if the request has only the id of a known user, the model's own.
+    """
+    history = model.history_of(user) if model.reads_history else None
+    if user.table is None or (bool(user.bare[0]) and user.rows[0] >= 0):
+        return model.dataset.users.take(pa.array(user.rows, mask=user.rows < 0)), history
+    return user.table, history
+
+
+def _masked(columns: Columns, names: list[str], count: int, device: torch.device, rows: int = 1) -> Columns:
+    """Repeat the rows `count` times; in copy 1 + n the feature `names[n]` is absent."""
+    places = torch.arange(rows, device=device).repeat(count)
+    copies = torch.arange(count, device=device).repeat_interleave(rows)
+    return {
+        name: Prepared(
+            select(columns[name].values, places), columns[name].present.index_select(0, places) & (copies != 1 + n)
+        )
+        for n, name in enumerate(names)
+    }
