@@ -1,4 +1,4 @@
-"""adaptive_mimic: content speaks alone for an id that is unknown, and learns in training what the id would say."""
+"""adaptive_mimic: content alone represents an unknown id, and is trained to imitate the ids that are known."""
 
 import pytest
 import torch
@@ -66,7 +66,7 @@ def test_with_both_each_value_lies_between_that_of_the_id_and_that_of_the_conten
     assert not torch.allclose(output, c)
 
 
-def test_with_neither_the_output_is_learned_and_the_same_for_all():
+def test_without_id_and_content_the_output_is_learned_and_the_same_for_all_records():
     fusion = make()
     output = fusion(torch.full((4, 3, 8), float("nan")), torch.zeros(4, 3, dtype=torch.bool))
     assert torch.isfinite(output).all()
@@ -102,7 +102,7 @@ def test_the_penalty_counts_only_rows_that_have_both_id_and_content():
     assert fusion.take_penalty() == 0.0
 
 
-def test_there_is_no_penalty_in_evaluation_nor_with_a_weight_of_zero_nor_twice():
+def test_there_is_no_penalty_in_evaluation_or_with_weight_zero_and_it_is_taken_once():
     features, present = draw(1)
     fusion = make()
     fusion.eval()(features, present)
@@ -116,7 +116,7 @@ def test_there_is_no_penalty_in_evaluation_nor_with_a_weight_of_zero_nor_twice()
 
 
 @pytest.mark.parametrize("names", [["identity.id"], ["text.title"], ["text.title", "categorical.tags"], NAMES])
-def test_a_tower_without_an_id_or_with_nothing_else_works(names):
+def test_towers_without_an_id_or_with_only_an_id_work(names):
     fusion = make(names, out=5)
     features, present = torch.randn(4, len(names), 8), torch.ones(4, len(names), dtype=torch.bool)
     assert fusion(features, present).shape == (4, 5)

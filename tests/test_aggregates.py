@@ -1,4 +1,4 @@
-"""Aggregates of what a user had: as a plain loop gives them, blind to what comes later, and understood of items never trained."""
+"""Aggregates of a user's past equal a plain loop, do not depend on later events, and include untrained items."""
 
 import datetime as dt
 
@@ -99,7 +99,7 @@ histories = st.lists(
 
 @settings(deadline=None, max_examples=40)
 @given(histories, st.sampled_from([None, 0.7, 3.0]), st.integers(1, 6), st.sampled_from(["hidden", "ordered"]))
-def test_the_aggregates_are_those_of_a_plain_loop(users, half_life, top, same_time):
+def test_the_aggregates_equal_those_of_a_plain_loop(users, half_life, top, same_time):
     encoder = fitted(users, half_life=half_life, top=top, same_time=same_time)
     encoder.occurring = {item for user in users for item, _ in user}
     values = encoder.encode_column(events_of(*users)).values
@@ -136,8 +136,8 @@ def read_by_stream(encoder, column, length, seed=0):
 
 @settings(deadline=None, max_examples=60)
 @given(histories, st.data())
-def test_what_happens_at_or_after_a_target_changes_no_bit_of_its_aggregates(users, data):
-    """Of the user or of any other, wherever the rows are cut, with ties in time hidden or in the order of the file."""
+def test_changes_at_or_after_a_target_leave_its_aggregates_bit_identical(users, data):
+    """Changes of any user, at any cut of the rows, with events at the same time hidden or in file order."""
     same_time = data.draw(st.sampled_from(["hidden", "ordered"]))
     encoder = fitted(users, half_life=data.draw(st.sampled_from([None, 2.0])), same_time=same_time)
     user, place, changed = rewritten_from_a_target_on(users, data, same_time)
@@ -165,7 +165,7 @@ def test_long_histories_stay_exact():
     assert np.allclose(now, expected, atol=1e-6)
 
 
-def test_statistics_are_of_the_items_in_training_histories_alone():
+def test_statistics_are_learned_from_the_items_in_training_histories_only():
     users = [[(n % 3, n) for n in range(6)]]
     other = ITEMS.set_column(
         1, "continuous.price", pa.array([p if n < 3 else 1e9 for n, p in enumerate(PRICES)], pa.float64())
@@ -177,7 +177,7 @@ def test_statistics_are_of_the_items_in_training_histories_alone():
     assert one.state()["categories"]["categorical.genre"] == ["drama", "g1"]
 
 
-def test_without_any_time_the_order_of_the_file_counts():
+def test_without_timestamps_the_aggregates_follow_the_order_of_the_file():
     users = [[(1, None), (2, None), (3, None)]]
     encoder = fitted(users)
     assert encoder.encode_column(events_of(*users)).values["known"].values.tolist() == [False, True, True]
@@ -194,7 +194,7 @@ def test_without_numbers_and_categories_of_items_the_length_is_the_only_aggregat
 
 
 def shoppers(users=90, items=72, each=7, seed=0):
-    """Whoever shops does so in one price band and one genre, of three each, in no order."""
+    """Each user buys in one of three price bands and one of three genres, in no particular order."""
     rng = np.random.default_rng(seed)
     band, genre = rng.integers(0, 3, users), rng.integers(0, 3, users)
     item_band, item_genre = np.arange(items) % 3, np.arange(items) // 3 % 3
@@ -249,7 +249,7 @@ def asked(had):
     return pa.table({"user_id": ["stranger"], "temporal.had": pa.array([had], pa.list_(pa.string()))})
 
 
-def test_a_new_user_with_only_a_history_is_given_what_they_like(shop):
+def test_a_new_user_with_only_a_history_gets_items_of_their_taste(shop):
     model, band, genre = shop
     right = []
     for n in range(9):
@@ -261,8 +261,8 @@ def test_a_new_user_with_only_a_history_is_given_what_they_like(shop):
     assert list(model.model.scorer.user.histories) == ["history.totals"]
 
 
-def test_new_items_in_a_history_count_by_their_features(shop):
-    """Each of two wider models knows its own new items, whichever was made or asked last."""
+def test_new_items_in_a_history_are_aggregated_by_their_features(shop):
+    """Each of two models with other added items uses its own, whichever was made or called last."""
     model, band, genre = shop
     new = [
         pa.table({"item_id": [f"new{n}"], "continuous.price": [10.0 * n + 0.5], "categorical.genre": [f"genre {n}"]})
@@ -290,7 +290,7 @@ def test_a_loaded_model_gives_the_same_lists(shop, tmp_path):
 
 
 @pytest.mark.parametrize("block", ["transformer", "bidirectional", "mean"])
-def test_aggregates_stand_beside_a_sequence(block, tmp_path):
+def test_aggregates_can_be_combined_with_a_sequence_model(block, tmp_path):
     features = {"history": {**BOTH["history"], "block": block}}
     model = Recommender.from_config(small_config(features=features)).fit(small_dataset(), progress=False)
     assert list(model.model.scorer.user.histories) == ["history.events", "history.totals"]
@@ -298,7 +298,7 @@ def test_aggregates_stand_beside_a_sequence(block, tmp_path):
     assert again.recommend(None, 5).equals(model.recommend(None, 5))
 
 
-def test_aggregates_alone_may_read_the_events():
+def test_aggregates_can_be_the_only_feature_of_histories():
     features = {"history": {"type": "aggregates", "top": 2}}
     model = Recommender.from_config(small_config(features=features)).fit(small_dataset(), progress=False)
     assert model.model.scorer.user.histories["history.events"].type == "aggregates"
@@ -315,7 +315,7 @@ def test_aggregates_alone_may_read_the_events():
         ({"fields": {"events": None}}, []),
     ],
 )
-def test_the_config_names_the_features_made_of_histories(group, names):
+def test_the_config_names_the_features_that_read_histories(group, names):
     assert history_features(Recommender.from_config({"features": {"history": group}}).config) == names
 
 
@@ -328,7 +328,7 @@ def test_the_config_names_the_features_made_of_histories(group, names):
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_features_of_histories_that_want_different_streams_are_refused(other, option):
+def test_features_of_histories_with_different_windows_are_refused(other, option):
     config = small_config(features={"history": {"fields": {"other": other}}})
     with pytest.raises(ConfigError, match=f"differ in {option}: history.events .*history.other"):
         Recommender.from_config(config).fit(small_dataset(), progress=False)

@@ -1,4 +1,4 @@
-"""Classical models: each against its definition in float64 numpy, and all behind the same facade as the two-tower."""
+"""Classical models equal their definitions in float64 numpy, and have the same facade as two-tower models."""
 
 import collections
 import datetime as dt
@@ -23,7 +23,7 @@ TIME = pa.timestamp("us", "UTC")
 LAST = {"protocol": "leave_last_out"}
 NONE = {"protocol": "none"}
 SLOW = ("temporal", "text", "continuous")
-"""Feature groups that are left out where any will do."""
+"""Feature groups that the tests leave out if any features will do."""
 
 
 def fit(name, dataset=None, split=LAST, training=None, evaluation=None, **options):
@@ -75,7 +75,7 @@ def fitted(request):
     return fit(request.param)
 
 
-def test_the_models_there_are():
+def test_these_classical_models_are_built_in():
     assert MODELS == ["bpr_mf", "content_knn", "ease", "ials", "item_knn", "popularity", "recent_popularity"]
 
 
@@ -89,16 +89,16 @@ def test_k_items_are_listed_and_none_that_was_seen(fitted):
     assert len(with_seen) == 60 * 40 and (np.diff(with_seen["score"].to_numpy().reshape(60, 40)) <= 0).all()
 
 
-def test_the_lists_are_ranked_by_what_score_says(fitted):
+def test_lists_are_sorted_by_score(fitted):
     table, whole = fitted.recommend(["u003", "u017"], 5), scores(fitted)
     items = fitted.dataset.ids("item").to_pylist()
     expected = [whole[3 if row["user_id"] == "u003" else 17, items.index(row["item_id"])] for row in table.to_pylist()]
     np.testing.assert_allclose(table["score"].to_numpy(), expected, rtol=1e-5, atol=1e-6)
-    barred = fitted.recommend(["u003"], 5, candidates=["i000", "i001"], exclude_seen=False)
-    assert set(barred["item_id"].to_pylist()) == {"i000", "i001"}
+    restricted = fitted.recommend(["u003"], 5, candidates=["i000", "i001"], exclude_seen=False)
+    assert set(restricted["item_id"].to_pylist()) == {"i000", "i001"}
 
 
-def test_a_saved_model_comes_back_the_same_and_can_be_measured(fitted, tmp_path):
+def test_a_loaded_model_gives_the_same_lists_and_can_be_evaluated(fitted, tmp_path):
     again = Recommender.load(fitted.save(tmp_path / "model"))
     assert again.config == fitted.config and again.describe() == fitted.describe()
     assert again.recommend(None, 5).equals(fitted.recommend(None, 5))
@@ -109,7 +109,7 @@ def test_a_saved_model_comes_back_the_same_and_can_be_measured(fitted, tmp_path)
     assert kinds == {".json", ".arrow", ".safetensors", ".md"}
 
 
-def test_it_is_measured_on_both_held_out_parts(fitted):
+def test_it_is_evaluated_on_validation_and_test(fitted):
     assert fitted.metrics.keys() == {"validation", "test"}
     assert fitted.evaluate("test") == fitted.metrics["test"]
     assert 0 < fitted.metrics["test"]["recall@20"] < 1
@@ -123,7 +123,7 @@ def test_the_order_of_the_records_changes_nothing(fitted):
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if "popularity" not in name])
-def test_what_is_personal_beats_popularity_where_tastes_are_planted(name):
+def test_personal_models_beat_popularity_on_data_with_planted_tastes(name):
     data = small_dataset(users=200, each=12)
     options = {"ials": {"regularization": 1.0, "factors": 16}, "bpr_mf": {"iterations": 100}}.get(name, {})
     measured = fit(name, data, **options).metrics["test"]
@@ -148,7 +148,7 @@ def test_popularity_counts_the_users_of_each_item():
     np.testing.assert_array_equal(scores(recommender), np.tile(expected, (60, 1)))
 
 
-def test_recent_popularity_prefers_what_is_had_lately():
+def test_recent_popularity_prefers_items_with_recent_interactions():
     old = [(f"u{n}", "old") for n in range(6)]
     new = [(f"u{n}", "new") for n in range(4)]
     data = world(
@@ -161,7 +161,7 @@ def test_recent_popularity_prefers_what_is_had_lately():
 
 
 @pytest.mark.parametrize("half_life", [None, 0.1, 3.0])
-def test_recent_popularity_halves_a_pair_for_each_half_life_since_it_last_happened(half_life):
+def test_recent_popularity_halves_the_weight_of_a_pair_with_each_half_life_since_its_last_interaction(half_life):
     data = small_dataset()
     rng = np.random.default_rng(0)
     data.interactions = pa.concat_tables([data.interactions, data.interactions.slice(0, 90)])  # pairs that recur
@@ -213,7 +213,7 @@ def cosines(history):
     return found
 
 
-def test_item_knn_adds_the_cosines_to_the_users_items():
+def test_item_knn_sums_the_cosines_to_the_users_items():
     recommender = fit("item_knn", neighbours=40)
     history = matrix(recommender)
     found = scores(recommender.model.before("validation"))
@@ -230,7 +230,7 @@ def test_item_knn_keeps_the_nearest_of_each_item():
 
 
 @pytest.mark.parametrize("name", ["ials", "bpr_mf"])
-def test_factors_score_by_their_products_and_are_as_many_as_asked(name):
+def test_factor_models_have_the_requested_dimension_and_score_by_dot_products(name):
     recommender = fit(name, factors=6)
     users, items = (
         recommender.model.scorer.classical.users.astype(float),
@@ -241,7 +241,7 @@ def test_factors_score_by_their_products_and_are_as_many_as_asked(name):
 
 
 def test_ials_solves_its_normal_equations():
-    """Each user's vector is the weighted ridge solution against the items' (Hu, Koren and Volinsky, 2008, equation 4)."""
+    """A user's vector is the weighted ridge solution over the items' (Hu, Koren and Volinsky, 2008, equation 4)."""
     recommender = fit("ials", factors=4, regularization=0.3, alpha=5.0, iterations=60)
     users, items = (
         recommender.model.scorer.classical.users.astype(float),
@@ -268,8 +268,8 @@ def test_content_knn_finds_the_item_with_the_same_words():
 
 
 @pytest.mark.parametrize("dimension", [4, 256])
-def test_content_knn_is_the_cosine_of_what_items_say(dimension):
-    """Each word of weight (1 + ln times) (ln((1 + items) / (1 + items with it)) + 1); 4 dimensions keep the most of it."""
+def test_content_knn_is_the_cosine_of_tf_idf_vectors(dimension):
+    """A word weighs (1 + ln count) (ln((1 + items) / (1 + items with it)) + 1); dimension 4 keeps the largest part."""
     recommender = fit("content_knn", dimension=dimension)
     documents = [
         [word for word in text.lower().split() if len(word) > 1] for text in item_words(recommender.dataset.items)
@@ -309,17 +309,17 @@ def test_a_category_is_one_word_apart_from_the_texts():
     ]
 
 
-def test_an_empty_place_in_a_list_takes_no_other_word_away():
+def test_a_null_in_a_list_of_categories_removes_no_other_word():
     table = pa.table({"item_id": ["a"], "categorical.tags": [["x", None]], "text.lines": [["one", None, "two"]]})
     assert item_words(table)[0].split() == ["categorical_tags_x", "one", "two"]
 
 
-def test_items_without_a_word_are_like_none():
+def test_items_without_words_are_similar_to_no_item():
     recommender = fit("content_knn", world([("u", "a"), ("v", "b"), ("w", "c")]), NONE)
     assert not scores(recommender)[0].any()
 
 
-def test_a_user_not_known_is_shown_the_popular_items(fitted):
+def test_an_unknown_user_gets_the_popular_items(fitted):
     if fitted.config.model.type == "recent_popularity":
         pytest.skip("see the next test")
     counts = matrix(fitted).sum(0)
@@ -333,7 +333,7 @@ def test_a_user_not_known_is_shown_the_popular_items(fitted):
         fitted.recommend(["nobody"], 6)
 
 
-def test_recent_popularity_is_the_same_for_everybody_known_or_not():
+def test_recent_popularity_is_the_same_for_known_and_unknown_users():
     old = [(f"u{n}", "old") for n in range(6)]
     new = [(f"u{n}", "new") for n in range(4)]
     data = world([*old, *new], [*range(6), *range(90, 94)])
@@ -342,14 +342,14 @@ def test_recent_popularity_is_the_same_for_everybody_known_or_not():
     assert lists["u0"] == lists["nobody"] == ["new", "old"]
 
 
-def test_a_user_all_of_whose_interactions_are_held_out_is_shown_the_popular_items():
+def test_a_user_without_training_interactions_gets_the_popular_items():
     recommender = fit("ease", split={"protocol": "cold_users", "test": 0.2})
     cold = recommender.dataset.user_rows[recommender.model.split.test][0]
     np.testing.assert_array_equal(scores(recommender.model.before("test"))[cold], matrix(recommender).sum(0))
 
 
 @pytest.mark.parametrize("name", ["ease", "item_knn", "content_knn"])
-def test_a_model_of_histories_reads_what_was_known_at_the_time_and_is_served_with_all_of_it(name):
+def test_history_based_models_are_evaluated_on_earlier_interactions_and_served_with_all(name):
     recommender = fit(name)
     for state, parts in (
         (recommender.model.before("validation"), ("train",)),
@@ -364,13 +364,13 @@ def test_a_model_of_histories_reads_what_was_known_at_the_time_and_is_served_wit
         np.testing.assert_allclose(scores(state), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_a_record_without_an_id_is_told():
+def test_a_record_without_an_id_is_an_error():
     with pytest.raises(InputError, match="user_id"):
         fit("popularity").recommend([{"continuous": {"age": 3}}], 3)
 
 
 @pytest.mark.parametrize("name", ["ease", "popularity"])
-def test_what_a_classical_model_cannot_do_is_told_and_exits_2(name, tmp_path):
+def test_an_unsupported_request_is_an_input_error(name, tmp_path):
     recommender = fit(name)
     for attempt in (
         recommender.embed_users,
@@ -385,7 +385,7 @@ def test_what_a_classical_model_cannot_do_is_told_and_exits_2(name, tmp_path):
     assert (code, f"'{name}' has no embeddings" in message) == (2, True)
 
 
-def test_popularity_alone_has_no_notion_of_similar_items(fitted):
+def test_popularity_is_the_only_model_without_similar_items(fitted):
     if "popularity" in fitted.config.model.type:
         with pytest.raises(InputError, match="no notion of similar items"):
             fitted.similar(["i001"])
@@ -397,20 +397,20 @@ def test_popularity_alone_has_no_notion_of_similar_items(fitted):
         fitted.similar(["nothing"])
 
 
-def test_options_that_are_not_there_are_told_with_the_nearest():
-    for model, told in (
+def test_an_unknown_option_is_an_error_that_names_the_nearest():
+    for model, message in (
         ({"type": "ease", "l3": 5}, "Did you mean 'l2'"),
         ({"type": "ease", "l2": -1}, "/model/l2"),
         ({"type": "eas"}, "Did you mean 'ease'"),
         ({"type": "item_kn", "neighbours": 3}, "Did you mean 'item_knn'"),
         ({"type": "two_tower", "l2": 5}, "two_tower takes no options"),
     ):
-        with pytest.raises(ConfigError, match=told) as error:
+        with pytest.raises(ConfigError, match=message) as error:
             Recommender.from_config({"model": model}).fit(small_dataset(), progress=False)
         assert error.value.exit_code == 2 and "/model" in str(error.value)
 
 
-def test_a_misspelt_two_tower_is_suggested_too():
+def test_a_misspelt_two_tower_is_an_error_that_names_it():
     with pytest.raises(ConfigError, match="Did you mean 'two_tower'"):
         Recommender.from_config({"model": {"type": "two_towr"}}).fit(small_dataset(), progress=False)
 
@@ -429,7 +429,7 @@ def test_refit_trains_on_validation_too(name):
         np.testing.assert_array_equal(scores(again)[0], matrix(again, "train", "validation").sum(0))
 
 
-def test_refit_of_a_two_tower_learns_anew_from_both_parts_and_keeps_what_validation_said():
+def test_refit_of_a_two_tower_trains_again_on_both_parts_and_keeps_the_validation_metrics():
     def train(refit):
         training = {"epochs": 3, "batch_size": 128, "patience": None, "refit": refit}
         config = small_config(training=training, split=LAST, features=dict.fromkeys(SLOW))
@@ -451,7 +451,7 @@ def test_refit_of_a_two_tower_learns_anew_from_both_parts_and_keeps_what_validat
     assert len(plain.model.learning.final_split(plain.config).train) == len(plain.model.split.train)
 
 
-def test_refit_says_nothing_twice():
+def test_refit_repeats_no_note():
     data = small_dataset()
     data.users = data.users.append_column("smell.of", pa.array(["x"] * 60))
     training = {"epochs": 1, "refit": True}
@@ -463,19 +463,19 @@ def test_refit_says_nothing_twice():
 
 @pytest.fixture
 def no_implicit(monkeypatch):
-    """As on a machine where `implicit` is not installed."""
+    """Make `implicit` look as if it were not installed."""
     for name in ["implicit", *(name for name in sys.modules if name.startswith("implicit."))]:
         monkeypatch.setitem(sys.modules, name, None)
 
 
 @pytest.mark.parametrize("name", ["item_knn", "ials", "bpr_mf"])
-def test_a_model_whose_library_is_missing_is_told_with_its_install_line(name, no_implicit):
+def test_a_model_whose_library_is_missing_is_an_error_with_the_install_command(name, no_implicit):
     with pytest.raises(MissingDependency, match=r"pip install 'anyrec\[baselines\]'") as error:
         fit(name)
     assert error.value.exit_code == 3
 
 
-def test_a_baseline_whose_library_is_missing_is_left_out_with_a_sentence(no_implicit):
+def test_a_baseline_whose_library_is_missing_is_left_out_and_the_report_says_so(no_implicit):
     from anyrec.report.baselines import fit_baselines
 
     fitted, notes = fit_baselines(fit("popularity").model, progress=False)
@@ -487,7 +487,7 @@ def test_a_baseline_whose_library_is_missing_is_left_out_with_a_sentence(no_impl
     assert all("pip install 'anyrec[baselines]'" in note for note in notes)
 
 
-def test_the_command_line_trains_one_and_its_model_answers(tmp_path):
+def test_the_command_line_trains_a_classical_model_and_recommends_with_it(tmp_path):
     data = tmp_path / "data.json"
     from anyrec.data.formats.write_json import write_json
 
@@ -504,7 +504,7 @@ def test_the_command_line_trains_one_and_its_model_answers(tmp_path):
     assert code == 2 and "Did you mean 'ease'" in message
 
 
-def test_inference_answers_with_a_classical_model_too(tmp_path):
+def test_inference_works_with_a_classical_model(tmp_path):
     folder = fit("ease").save(tmp_path / "model")
     people = tmp_path / "people.json"
     people.write_text(json.dumps({"user_data": [{"user_id": "u001"}], "item_data": [], "interactions": []}))

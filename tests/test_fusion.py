@@ -1,4 +1,4 @@
-"""Fusions: what stands in a masked feature cannot be told from the output."""
+"""Fusions: the value of a masked feature cannot change the output."""
 
 import pytest
 import torch
@@ -34,7 +34,7 @@ def test_a_masked_feature_cannot_change_the_output_nor_the_gradient(name, data):
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if n != "identity"])
-def test_all_features_missing_still_gives_a_finite_vector_that_can_be_trained(name):
+def test_a_record_without_any_feature_has_a_finite_vector_that_is_trained(name):
     fusion = make(name)
     output = fusion(torch.full((3, 4, 8), float("nan")), torch.zeros(3, 4, dtype=torch.bool))
     assert output.isfinite().all()
@@ -43,7 +43,7 @@ def test_all_features_missing_still_gives_a_finite_vector_that_can_be_trained(na
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if n != "identity"])
-def test_the_size_of_the_batch_does_not_matter(name):
+def test_the_result_does_not_depend_on_the_batch(name):
     fusion = make(name).eval()
     features, present = torch.randn(1000, 4, 8), torch.rand(1000, 4) > 0.3
     together = fusion(features, present)
@@ -60,8 +60,8 @@ def test_the_order_of_the_features_does_not_matter_when_their_parameters_move_wi
             if key in ("missing", "feature_names", "weights", "lower"):
                 value.copy_(value[:1].expand_as(value))
             elif value.dim() == 2 and value.shape[1] == 32:
-                alike = value[:, :8].repeat(1, 4)
-                value.copy_(alike[:8].repeat(4, 1) if value.shape[0] == 32 else alike)
+                block = value[:, :8].repeat(1, 4)
+                value.copy_(block[:8].repeat(4, 1) if value.shape[0] == 32 else block)
             elif key == "gate.bias":
                 value.copy_(value[:8].repeat(4))
     features, present = torch.randn(6, 4, 8), torch.rand(6, 4) > 0.3
@@ -70,7 +70,7 @@ def test_the_order_of_the_features_does_not_matter_when_their_parameters_move_wi
 
 
 @pytest.mark.parametrize("own", ["identity.id", "history"])
-def test_residual_begins_as_what_is_the_records_own_and_little_of_the_rest(own):
+def test_residual_begins_as_the_records_own_vector_plus_little_of_the_rest(own):
     cls = REGISTRY.get("fusion", "residual")
     fusion = cls(["categorical.genre", own, "text.title"], 8, 8, cls.Params(start=0.03))
     features = torch.randn(5, 3, 8)
@@ -78,8 +78,8 @@ def test_residual_begins_as_what_is_the_records_own_and_little_of_the_rest(own):
     assert torch.allclose(fusion(features, torch.ones(5, 3, dtype=torch.bool)), expected, atol=1e-6)
 
 
-def test_what_residual_adds_grows_no_faster_than_it_began():
-    """An optimizer that moves every number alike moves the other features' share by `start` of what it moves the record's own."""
+def test_the_part_that_residual_adds_is_learned_at_the_speed_of_its_scale():
+    """A step that moves every parameter equally moves the other features' part by `start` times the own part's."""
     cls = REGISTRY.get("fusion", "residual")
     fusion = cls(["identity.id", "text.title"], 8, 8, cls.Params(start=0.03))
     optimizer = torch.optim.Adam(fusion.parameters(), lr=0.1)

@@ -1,4 +1,4 @@
-"""graph_layers: LightGCN as the paper writes it, of training positives alone, kept in the saved model."""
+"""graph_layers: equal to the equations of LightGCN, over training positives only, and saved with the model."""
 
 import numpy as np
 import pyarrow as pa
@@ -55,7 +55,7 @@ def draw(seed, users=7, items=5, edges=18, dim=3):
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 10_000), layers=st.integers(1, 4), edges=st.integers(0, 30))
-def test_vectors_and_gradients_are_those_of_the_paper(seed, layers, edges):
+def test_vectors_and_gradients_equal_the_equations_of_the_paper(seed, layers, edges):
     users, items, pairs = draw(seed, edges=edges)
     graph = Graph(users, items, pairs, layers)
     expected, mine = paper(users, items, pairs, layers), (graph.vectors("user"), graph.vectors("item"))
@@ -68,7 +68,7 @@ def test_vectors_and_gradients_are_those_of_the_paper(seed, layers, edges):
         assert torch.allclose(one, other, rtol=0, atol=1e-12)
 
 
-def test_one_pass_serves_a_whole_step_and_no_pass_outlives_its_weights():
+def test_a_step_propagates_once_and_again_after_the_weights_change():
     users, items, pairs = draw(0)
     graph, passes = Graph(users, items, pairs, 2), []
     once = graph.mean_of_layers
@@ -118,8 +118,8 @@ def test_only_training_positives_are_edges():
         assert torch.allclose(item.propagate().double(), expected[1], atol=1e-6)
 
 
-def test_what_was_held_out_changes_no_bit_of_the_model():
-    """Each held-out row is given to another item."""
+def test_held_out_interactions_leave_the_model_bit_identical():
+    """The held-out interactions are changed to other items."""
     data = small_dataset()
     config = {"split": {"protocol": "leave_last_out"}, "training": {"epochs": 2, "batch_size": 64, "patience": None}}
     config["training"]["evaluate_every"] = 2
@@ -136,7 +136,7 @@ def test_what_was_held_out_changes_no_bit_of_the_model():
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
-def test_a_loaded_model_needs_no_graph_and_gives_the_same(tmp_path):
+def test_a_loaded_model_needs_no_graph_and_gives_the_same_lists(tmp_path):
     recommender = fit(data={"min_rating": 2}, id_dropout=0.2)
     again = Recommender.load(recommender.save(tmp_path / "model"))
     assert [encoder.propagate for encoder in encoders(again)] == [None, None]
@@ -149,7 +149,7 @@ def test_a_loaded_model_needs_no_graph_and_gives_the_same(tmp_path):
     assert Recommender.load(tmp_path / "copy").embed_items().equals(recommender.embed_items())
 
 
-def test_the_state_holds_the_outcome_of_its_own_weights_whenever_it_is_taken():
+def test_a_state_dict_holds_the_propagated_vectors_of_its_own_weights():
     recommender = fit(training={"epochs": 2, "batch_size": 128, "patience": None})
     user, item = encoders(recommender)
     with torch.no_grad():
@@ -160,7 +160,7 @@ def test_the_state_holds_the_outcome_of_its_own_weights_whenever_it_is_taken():
     assert not torch.allclose(state[name], state[name.replace("propagated", "start")])
 
 
-def test_a_stopped_training_goes_on_as_if_it_had_not_been_stopped(tmp_path):
+def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path):
     whole = {"epochs": 4, "batch_size": 64, "patience": None}
     straight = fit(training=whole)
     config = small_config(features=SHARED, training=whole)
@@ -178,7 +178,7 @@ def test_a_stopped_training_goes_on_as_if_it_had_not_been_stopped(tmp_path):
 
 
 def rings(size=10, count=30, seed=0):
-    """In each ring user n has the items n and n + 1, then n + 2 (validation) and n - 1 (test), which the neighbours have."""
+    """In each ring, user n has items n and n + 1 in training, n + 2 in validation, n - 1 in test."""
     rows = [
         (f"u{ring:02d}-{n}", f"i{ring:02d}-{(n + place) % size}", step)
         for ring in range(count)
@@ -192,8 +192,8 @@ def rings(size=10, count=30, seed=0):
     return Dataset(pa.table(users), pa.table(items), interactions)
 
 
-def test_what_lies_past_the_users_own_items_is_found_that_plain_vectors_do_not_find():
-    """A user shares one item with either neighbour, who has the item that is asked for."""
+def test_items_of_similar_users_are_found_that_vectors_without_a_graph_do_not_find():
+    """A user shares one item with each neighbour, and the neighbour has the held-out item."""
     config = {
         "split": {"protocol": "leave_last_out"},
         "loss": {"type": "full_softmax"},
@@ -219,12 +219,12 @@ def test_what_lies_past_the_users_own_items_is_found_that_plain_vectors_do_not_f
         ),
     ],
 )
-def test_options_that_contradict_the_graph_are_refused(changes, message):
+def test_options_that_exclude_a_graph_are_refused(changes, message):
     with pytest.raises(ConfigError, match=message):
         Recommender.from_config(small_config(**changes)).fit(small_dataset(), progress=False)
 
 
-def test_large_tables_stay_dense_and_weight_decay_reaches_them():
+def test_large_tables_with_a_graph_stay_dense_and_have_weight_decay():
     options = {"sparse_rows": 1, "weight_decay": 0.5, "learning_rate": 0.01}
     small = {"epochs": 2, "batch_size": 128, "patience": None}
     decayed = fit(training={**small, "optimizer": options})

@@ -1,4 +1,4 @@
-"""Images: every odd file is read or told of, and the encoders keep their contract."""
+"""Images: unusual files are read or reported, and the encoders keep their contract."""
 
 import json
 
@@ -31,7 +31,7 @@ def gradient(width=40, height=30):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """One picture in every odd form."""
+    """A folder with one picture in many file formats and modes, and with unreadable files."""
     root = tmp_path_factory.mktemp("images")
     rgb = Image.fromarray(gradient())
     rgb.save(root / "rgb.png")
@@ -72,16 +72,23 @@ def test_sixteen_bits_grey_transparency_and_rotation(folder):
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("nowhere.png", "missing"), ("truncated.jpg", "corrupt"), ("noise.png", "corrupt"), ("empty.png", "corrupt"), ("bomb.png", "too large"),
-     ("http://example.org/a.png", "url"), ("ftp://example.org/a.png", "url")],
-)  # fmt: skip
-def test_what_cannot_be_used_is_told_by_kind(folder, name, kind):
+    [
+        ("nowhere.png", "missing"),
+        ("truncated.jpg", "corrupt"),
+        ("noise.png", "corrupt"),
+        ("empty.png", "corrupt"),
+        ("bomb.png", "too large"),
+        ("http://example.org/a.png", "url"),
+        ("ftp://example.org/a.png", "url"),
+    ],
+)
+def test_an_unusable_file_is_reported_by_kind(folder, name, kind):
     with pytest.raises(ImageFault) as error:
         open_image(name, folder)
     assert error.value.kind == kind
 
 
-def test_missing_and_corrupt_images_are_counted_masked_and_under_strict_refused(folder):
+def test_missing_and_corrupt_images_are_counted_and_masked_and_errors_if_strict(folder):
     column = pa.array(["rgb.png", "nowhere.png", "noise.png", None, "also.png"])
     context = Context(root=folder)
     encoder = CNN(None, 8)
@@ -118,7 +125,7 @@ COLUMN = pa.array(
 )
 
 
-def test_the_small_net_keeps_the_contract(folder):
+def test_the_convolutional_network_keeps_the_contract(folder):
     check_encoder(CNN, COLUMN, {"size": 16, "channels": 8}, Context(root=folder))
 
 
@@ -139,7 +146,7 @@ def test_a_torchvision_backbone_keeps_the_contract(folder, tmp_path, frozen):
     assert all(p.grad is not None for name, p in encoder.named_parameters() if "backbone" in name and p.requires_grad)
 
 
-def test_weights_come_from_a_file_without_running_code(folder, tmp_path):
+def test_weights_are_read_from_a_file_without_running_code(folder, tmp_path):
     from torchvision import models
 
     torch.manual_seed(5)
@@ -157,7 +164,7 @@ def test_weights_come_from_a_file_without_running_code(folder, tmp_path):
         bad.build()
 
 
-def test_an_unknown_backbone_is_told_with_the_nearest_one():
+def test_an_unknown_backbone_is_an_error_that_names_the_nearest_one():
     with pytest.raises(ConfigError, match="resnet18"):
         Torchvision(Torchvision.Params(model="resnet-18", frozen=False), 8).build()
 
@@ -172,7 +179,7 @@ def test_clip_embeds_images_and_texts(folder, tmp_path):
 
 
 def tiny_clip(tmp_path):
-    """A tiny random CLIP, saved and read as a real one is."""
+    """A tiny random CLIP model, saved and read as a real one is."""
     from sentence_transformers import SentenceTransformer
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 

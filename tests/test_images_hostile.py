@@ -31,7 +31,7 @@ PICTURE = Image.fromarray(GRADIENT)
 
 
 def png(width, height, depth=8, kind=0):
-    """A PNG of so many black pixels, in few bytes."""
+    """A PNG of black pixels, whose file is small."""
 
     def chunk(name, data):
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
@@ -74,7 +74,7 @@ def root(tmp_path):
     return root
 
 
-def test_names_of_no_regular_file_are_missing_images(root):
+def test_names_of_other_than_regular_files_are_missing_images(root):
     names = ["", ".", "folder.png", "fifo.png", "to-fifo.png", "loop.png", "dangling.png", "good.png\0", "\ud800.png"]
     names += [
         "y" * 256 + ".png",
@@ -123,7 +123,7 @@ def test_a_huge_file_is_too_large_before_it_is_read(root):
     assert kind_of("huge.png", root) == "too large"
 
 
-def test_a_report_skips_pictures_that_cannot_be_used(root):
+def test_a_report_skips_images_that_cannot_be_read(root):
     (root / "bomb.png").write_bytes(png(50_000, 2000))
     for names, shown in (
         (["fifo.png"], False),
@@ -190,7 +190,7 @@ def test_numbers_that_are_not_finite_are_black_or_white(root):
 
 
 @pytest.mark.parametrize("turn", [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 65535])
-def test_every_orientation_is_brought_upright_also_when_reduced(root, turn):
+def test_every_orientation_is_turned_upright_also_if_the_image_is_reduced(root, turn):
     from PIL import ImageOps
 
     exif = Image.Exif()
@@ -287,7 +287,7 @@ def answer_of(body, extra=b""):
     return b"HTTP/1.1 200 OK\r\nContent-Length: " + str(len(body)).encode() + b"\r\n" + extra + b"\r\n" + body
 
 
-def test_an_image_is_fetched_where_urls_are_allowed(serve, root):
+def test_an_image_is_fetched_if_urls_are_allowed(serve, root):
     url = serve(answer_of((root / "good.png").read_bytes())) + "/a.png"
     assert kind_of(url, root) == "url" and kind_of("ftp://h/a.png", root, allow_urls=True) == "url"
     assert open_image(url.replace("http", "HTTP"), root, allow_urls=True).size == PICTURE.size
@@ -320,7 +320,7 @@ def test_a_malformed_url_is_a_missing_image(root, url):
     assert kind_of(url, root, allow_urls=True) == "missing"
 
 
-def test_redirects_are_followed_a_few_times_only(serve, root):
+def test_only_a_few_redirects_are_followed(serve, root):
     picture = answer_of((root / "good.png").read_bytes())
     to = serve(picture)
     one = serve(b"HTTP/1.1 302 Found\r\nLocation: " + to.encode() + b"/a\r\nContent-Length: 0\r\n\r\n")

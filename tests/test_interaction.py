@@ -1,4 +1,4 @@
-"""Interactions score the same whether items are shared or each user's own, one by one or together."""
+"""Interactions give the same scores for shared items and for items of each user, one at a time or in batches."""
 
 import pytest
 import torch
@@ -39,7 +39,7 @@ def test_a_factorised_score_is_the_dot_product_of_its_vectors(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_pair_has_the_width_that_the_interaction_tells(name):
+def test_a_pair_has_the_dimension_that_the_interaction_declares(name):
     interaction, users, items = make(name)
     assert interaction.pair(users, items[:5]).shape == (5, interaction.pair_dim)
 

@@ -78,7 +78,7 @@ def test_a_loss_equals_its_definition_in_float64(name, seed, masked, weighted):
 
 
 @pytest.mark.parametrize("name", sorted(REFERENCE))
-def test_the_gradient_is_that_of_finite_differences_and_stays_finite_far_out(name):
+def test_the_gradient_equals_finite_differences_and_is_finite_for_extreme_scores(name):
     loss = make(name)
     torch.manual_seed(3)
     positive = torch.randn(4, dtype=torch.float64, requires_grad=True)
@@ -91,7 +91,7 @@ def test_the_gradient_is_that_of_finite_differences_and_stays_finite_far_out(nam
 
 
 def test_the_sampled_softmax_tends_to_the_full_one_as_negatives_grow():
-    """Guards the sign of the correction: with the wrong one, or none, popular items stay pushed down."""
+    """Checks the sign of the logQ correction: with the wrong sign or none, popular items get too low scores."""
     generator = torch.Generator().manual_seed(0)
     items, dim = 200, 6
     table, user = torch.randn(items, dim, generator=generator), torch.randn(1, dim, generator=generator)
@@ -121,6 +121,6 @@ def test_the_sampled_softmax_tends_to_the_full_one_as_negatives_grow():
         assert (gradient(100_000, wrong) - exact).norm() > 5 * errors[2]
 
 
-def test_an_unknown_part_of_a_combined_loss_is_named():
+def test_an_unknown_part_of_a_combined_loss_is_an_error_that_names_it():
     with pytest.raises(ConfigError, match=r"/loss/parts/bprr/.*'bpr'"):
         REGISTRY.params("loss", "combined", {"parts": {"bprr": 1.0}}, "/loss")

@@ -1,4 +1,4 @@
-"""Rankers against loops written from their papers; training on explicit labels alone."""
+"""Rankers equal loops written from their papers; training on explicit labels only."""
 
 import numpy as np
 import pyarrow as pa
@@ -75,7 +75,7 @@ def perceptron(deep, vector):
 
 
 @pytest.mark.parametrize(("name", "options"), VARIANTS, ids=str)
-def test_a_score_is_that_of_the_papers_equation(name, options):
+def test_a_score_equals_the_equation_of_the_paper(name, options):
     ranker, users, items = make(name, options)
     with torch.no_grad():
         expected = torch.stack([torch.stack([paper(ranker, user, item) for item in items]) for user in users])
@@ -83,7 +83,7 @@ def test_a_score_is_that_of_the_papers_equation(name, options):
 
 
 @pytest.mark.parametrize(("name", "options"), VARIANTS, ids=str)
-def test_shared_items_score_as_each_users_own(name, options):
+def test_shared_items_have_the_same_scores_as_items_of_each_user(name, options):
     ranker, users, items = make(name, options)
     own = items.expand(3, *items.shape)
     assert torch.allclose(ranker.score(users, items), ranker.score(users, own), rtol=1e-10, atol=1e-12)
@@ -102,7 +102,7 @@ def test_scores_from_terms_computed_once_for_the_items_equal_those_of_all_featur
 
 
 @pytest.mark.parametrize(("name", "options"), VARIANTS, ids=str)
-def test_what_the_heads_read_is_of_the_pair_alone(name, options):
+def test_the_vector_of_a_pair_does_not_depend_on_other_pairs(name, options):
     ranker, users, items = make(name, options)
     pairs = ranker.pair(users, items[:3])
     assert pairs.shape == (3, ranker.pair_dim)
@@ -132,7 +132,7 @@ def test_a_masked_feature_cannot_change_the_score(name):
 
 @pytest.mark.parametrize("name", ["dcn", "deepfm", "dlrm"])
 def test_a_planted_cross_is_learned_by_a_ranker_and_not_by_a_sum_of_weights(name):
-    """Liked where exactly one of the user's and the item's category is the second: no single category tells anything."""
+    """A pair is liked if exactly one of the two categories is the second one, so no single category predicts it."""
     from sklearn.linear_model import LogisticRegression
 
     dataset, labels, single = crossed()
@@ -200,7 +200,7 @@ def weighted(dataset):
 @pytest.mark.parametrize("interaction", ["dot", "mlp", "deepfm"])
 @pytest.mark.parametrize("weights", [False, True])
 @pytest.mark.parametrize("loss", ["bce", "focal"])
-def test_the_loss_is_the_mean_over_the_labelled_rows_each_by_its_own_label(interaction, weights, loss):
+def test_the_loss_is_the_mean_over_the_labelled_rows_by_their_own_labels(interaction, weights, loss):
     dataset = weighted(small_dataset()) if weights else small_dataset()
     options = {"loss": {"type": loss}, "training": {"epochs": 1, "batch_size": 128, "precision": "float32"}}
     objective, samples = objective_of(fit(dataset, interaction={"type": interaction}, **options))
@@ -231,7 +231,7 @@ def test_the_loss_is_the_mean_over_the_labelled_rows_each_by_its_own_label(inter
         assert objective.loss(Batch(rows)).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_every_labelled_row_is_learned_as_often_as_it_happened_and_nothing_else_is():
+def test_every_labelled_interaction_is_learned_as_often_as_it_occurs_and_no_other_pair_is():
     dataset = small_dataset(each=12)
     recommender = fit(dataset, training={"epochs": 1, "batch_size": 64, "precision": "float32"})
     objective, samples = objective_of(recommender)
@@ -249,14 +249,14 @@ def test_every_labelled_row_is_learned_as_often_as_it_happened_and_nothing_else_
     assert sorted(vocabulary.to_pylist()[row] for row in moved) == sorted({ids[int(item)] for item in labelled[rows]})
 
 
-def test_heads_are_learned_beside_explicit_labels():
+def test_heads_are_trained_together_with_explicit_labels():
     recommender = fit(small_dataset(), interaction={"type": "dcn"}, heads={"kind": {"type": "interaction_type"}})
     assert np.isfinite([entry["loss"] for entry in recommender.result.history]).all()
     found = recommender.score(recommender.dataset.interactions.select(["user_id", "item_id"]).slice(0, 5))
     assert "kind" in found.column_names
 
 
-def test_a_loss_that_compares_scores_is_refused_with_what_to_use_instead():
+def test_a_loss_that_compares_scores_is_refused_and_the_error_names_the_alternatives():
     with pytest.raises(ConfigError, match="'softmax' compares") as error:
         fit(small_dataset(), loss={"type": "softmax"})
     assert "'bce' or 'focal'" in str(error.value)
@@ -267,7 +267,7 @@ def test_labelled_training_without_explicit_negatives_in_the_config_is_refused()
         fit(small_dataset(), explicit_negatives=False)
 
 
-def test_data_without_an_explicit_negative_are_refused():
+def test_labelled_training_on_data_without_an_explicit_negative_is_refused():
     with pytest.raises(DataError, match="explicit negatives, and no training interaction is one"):
         fit(small_dataset(), data={})
 

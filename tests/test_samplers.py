@@ -1,4 +1,4 @@
-"""Negatives: never a training positive of the user, evenly drawn, as many as asked."""
+"""Negatives: never a training positive of the user, drawn with the declared probabilities, in the requested number."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ NAMES = REGISTRY.names("sampler")
 
 
 def world(seed, users=9, items=12, dense=True):
-    """Users who have anything from nothing to everything."""
+    """Positives of users who have between none and all of the items."""
     rng = np.random.default_rng(seed)
     share = rng.choice([0.0, 0.2, 0.8, 0.95, 1.0], users)
     has = rng.random((users, items)) < share[:, None]
@@ -32,7 +32,7 @@ def world(seed, users=9, items=12, dense=True):
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10_000), st.booleans())
-def test_membership_is_right_by_table_and_by_search(seed, dense):
+def test_membership_is_correct_by_table_and_by_search(seed, dense):
     positives, has = world(seed, dense=dense)
     users, items = torch.arange(9), torch.arange(12)
     assert torch.equal(positives.contains(users, items), torch.from_numpy(has))
@@ -69,24 +69,23 @@ def test_no_valid_negative_is_ever_a_positive_of_its_user(name, seed, dense):
     assert valid.shape == wide.shape
     assert not (has[rows[chosen]][np.arange(16)[:, None], wide] & valid).any()
     if name in ("uniform", "popularity"):
-        lacking = ~has[rows[chosen]].all(1)
         assert drawn.items.shape == (16, 5)
-        assert (valid.all(1) == lacking).all()
+        assert (valid.all(1) == ~has[rows[chosen]].all(1)).all()
 
 
-def test_uniform_negatives_are_uniform_over_what_the_user_lacks():
+def test_uniform_negatives_are_uniform_over_the_items_that_the_user_does_not_have():
     positives, has = world(3)
     for user in range(9):
-        lacking = np.flatnonzero(~has[user])
-        if len(lacking) < 2:
+        others = np.flatnonzero(~has[user])
+        if len(others) < 2:
             continue
         drawn, _ = positives.draw_outside(torch.full((4000,), user), 5, torch.Generator().manual_seed(user))
         counts = np.bincount(drawn.flatten().numpy(), minlength=12)
         assert counts[has[user]].sum() == 0
-        assert stats.chisquare(counts[lacking]).pvalue > 1e-4
+        assert stats.chisquare(counts[others]).pvalue > 1e-4
 
 
-def test_popular_negatives_follow_the_power_of_their_count():
+def test_popularity_negatives_are_proportional_to_the_power_of_the_count():
     rng = np.random.default_rng(0)
     items = torch.from_numpy(rng.choice(20, 400, p=np.arange(1, 21) / 210))
     positives = Positives(torch.arange(400), items, 401, 20)
@@ -113,7 +112,7 @@ def test_popular_negatives_follow_the_power_of_their_count():
         ("mixed", {"block": 8, "uniform": 4}),
     ],
 )
-def test_log_q_is_the_log_of_how_often_a_valid_negative_is_drawn_in_batches_of_training(name, options, skew):
+def test_log_q_is_the_log_of_the_mean_number_of_draws_in_batches_of_training(name, options, skew):
     """A Monte Carlo estimate over epochs of shuffled samples, in which some pairs are repeated `skew` times."""
     rng = np.random.default_rng(0)
     users = torch.from_numpy(rng.integers(0, 30, 60))

@@ -20,11 +20,9 @@ def fitted(column, **options):
 
 
 def test_words_of_any_script_are_split():
-    words, offsets = split_words(pa.array(["Don't STOP, Käse!", "東京タワー", None, ["one two", "three"][0]]), 99)
-    assert words.to_pylist() == ["don", "t", "stop", "käse", "東", "京", "タ", "ワ", "ー", "one", "two"] or words.to_pylist()[:6] == [
-        "don", "t", "stop", "käse", "東", "京",
-    ]  # fmt: skip
-    assert offsets[2] == offsets[3]
+    words, offsets = split_words(pa.array(["Don't STOP, Käse!", "東京タワー", None, "one two"]), 99)
+    assert words.to_pylist() == ["don", "t", "stop", "käse", "東", "京", "タ", "ワ", "ー", "one", "two"]
+    assert offsets.tolist() == [0, 4, 9, 9, 11]
 
 
 def test_texts_of_the_same_words_get_the_same_vector_and_unknown_words_are_absent():
@@ -42,10 +40,10 @@ def test_several_texts_of_a_record_are_read_together():
     many = pa.array([["red boat", "blue house"], ["red boat"], [], None])
     encoder, prepared = fitted(many, min_count=1)
     assert prepared.present.tolist() == [True, True, False, False]
-    assert prepared.values.lengths.tolist()[0] > prepared.values.lengths.tolist()[1]
+    assert prepared.values.lengths.tolist() == [7, 3, 0, 0]  # four words and three pairs, two words and one pair
 
 
-def test_max_words_bounds_a_text():
+def test_max_words_limits_the_words_read():
     encoder, prepared = fitted(pa.array(["a b c d e f g h"] * 3), max_words=3, ngrams=1)
     assert prepared.values.lengths.tolist() == [3, 3, 3]
 
@@ -71,7 +69,7 @@ def test_a_real_language_model_keeps_the_contract(minilm, tmp_path, frozen):
     assert any("backbone" in name for name in trained) is not frozen
 
 
-def test_meaning_shows_in_the_frozen_vectors_and_batching_leaves_them(minilm):
+def test_frozen_vectors_reflect_meaning_and_do_not_depend_on_the_batch(minilm):
     from sentence_transformers import SentenceTransformer
 
     model = SentenceTransformer(str(minilm), device="cpu")
@@ -98,15 +96,15 @@ def test_vectors_are_computed_once(minilm, tmp_path, monkeypatch):
     assert torch.equal(first, second[:6])
 
 
-def test_a_model_that_is_not_here_is_told_with_the_way_out():
+def test_a_model_that_cannot_be_loaded_is_an_error_that_names_the_alternative():
     encoder = Sentence(Sentence.Params(model="/no/such/model"), 8)
     with pytest.raises(ConfigError, match="cannot be loaded") as error:
         encoder.encode_column(pa.array(["hello"]))
     assert "'hashed'" in str(error.value)
 
 
-def test_real_plots_carry_genre(ml_1m):
-    """A linear model on the hashed terms of ML-1M's plots tells comedies from the rest better than chance."""
+def test_hashed_terms_of_real_plots_predict_the_genre(ml_1m):
+    """A linear model on the hashed terms of ML-1M's plots separates comedies from the rest better than chance."""
     from sklearn.linear_model import LogisticRegression
 
     from anyrec.data.formats.movielens import read_movielens

@@ -1,4 +1,4 @@
-"""`training.average_epochs` and `training.gradient_clip` do what their formulas say, and averaged runs resume exactly."""
+"""`training.average_epochs` and `training.gradient_clip` equal their formulas, and averaged runs resume exactly."""
 
 import pytest
 import torch
