@@ -19,7 +19,7 @@ import pytest
 from rich.console import Console
 from small import call, small_dataset
 
-from anyrec.cli.run import report_run, train_run
+from anyrec.cli.run import RunInputs, report_run, train_run
 from anyrec.core.errors import InputError, ModelError, OutputError
 from anyrec.core.files import exclusive
 from anyrec.core.load_config import load_config
@@ -54,7 +54,7 @@ def train(data: Path, runs: Path, resume: bool = False, **changes) -> str:
         place[key] = value
     settings, _ = load_config({**config, "output_dir": str(runs)})
     printed = io.StringIO()
-    train_run(settings, data, [], [], resume, Console(file=printed, width=300))
+    train_run(RunInputs(settings, data, resume=resume), Console(file=printed, width=300))
     return printed.getvalue()
 
 

@@ -80,17 +80,16 @@ def train(
 
     folders = [str(folder) for folder in plugins]
     settings, notes = load_config(config, with_overrides(overrides, image_root, output, seed), plugins=folders)
-    if print_config:
-        from anyrec.cli.run import complete_config
+    from anyrec.cli.run import RunInputs, complete_config, train_run
 
-        complete, reasons = complete_config(settings, data, folders)
+    inputs = RunInputs(settings, data, folders, notes, resume)
+    if print_config:
+        complete, reasons = complete_config(inputs)
         for line in [] if is_quiet() else [*notes, *reasons]:
             err.print(f"config: {line}", markup=False)
         write(json.dumps(complete.model_dump(mode="json"), indent=2, ensure_ascii=False), None)
         return
-    from anyrec.cli.run import train_run
-
-    train_run(settings, data, folders, notes, resume, ResultsOnly() if is_quiet() else out)
+    train_run(inputs, ResultsOnly() if is_quiet() else out)
 
 
 @app.command()

@@ -1,12 +1,11 @@
-"""`make demo`: multi-modal data with planted tastes, a model, and recommendations for people never seen, explained."""
+"""`anyrec demo`: generate data with planted preferences, train, and recommend to new users with the reasons."""
 
 from __future__ import annotations
 
 import base64
-import html
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,14 +14,18 @@ from rich.table import Table
 
 from anyrec.cli.run import report_run
 from anyrec.core.config import Config
-from anyrec.core.files import atomic_write
+from anyrec.core.files import atomic_files
 from anyrec.core.outputs import check_output
+from anyrec.core.types import JsonObject
 from anyrec.data.synthetic.generate import Synthetic, generate
 from anyrec.data.synthetic.world import trait_name
+from anyrec.evaluation.statistics import intervals
 from anyrec.recommender import Recommender
+from anyrec.report import figures, numbers, page
+from anyrec.report.record import REPORT
 from anyrec.storage.model_directory import check_model_output
 
-CONFIG: dict[str, Any] = {
+CONFIG: JsonObject = {
     "name": "demo",
     "defaults": "fixed",
     "dim": 64,
@@ -32,10 +35,50 @@ CONFIG: dict[str, Any] = {
     "training": {"epochs": 15, "batch_size": 512, "optimizer": {"learning_rate": 0.003}, "patience": 4},
 }
 SHOWN, K = 8, 5
+"""Number of new users that are shown, and of items recommended to each."""
+TRAITS = ("category", "weather", "style", "theme")
+"""Properties of items that the planted preferences refer to."""
+MODEL = "this model"
+
+
+@dataclass(frozen=True)
+class RecommendedItem:
+    """An item that was recommended to a new user.
+
+    Attributes:
+        title: Its title, or its id.
+        number: Its row.
+        matches: The user's planted preferences that the item has.
+        affinity: The planted affinity of the user to the item.
+    """
+
+    title: str
+    number: int
+    matches: list[str]
+    affinity: float
+
+
+@dataclass(frozen=True)
+class NewUser:
+    """A user who is not in the training data. preferences: planted ones. best: greatest affinity to any item."""
+
+    name: str
+    bio: str
+    preferences: list[str]
+    items: list[RecommendedItem]
+    best: float
 
 
 def run_demo(folder: Path, console: Console) -> None:
-    """Make data, train, recommend; write `report.html` and `report.md` into `folder`."""
+    """Generate data, train a model, recommend to new users, and write a report of each step.
+
+    Args:
+        folder: Gets data.json, images/, model/, report.html, report.md and, with the evaluation, measured/.
+        console: Where progress and results are printed.
+
+    Raises:
+        OutputError: If the folder cannot be written.
+    """
     started = time.perf_counter()
     check_output(folder, "inside")
     check_model_output(folder / "model")
@@ -46,86 +89,90 @@ def run_demo(folder: Path, console: Console) -> None:
         f"{len(world.dataset.interactions):,} interactions, a tenth of them random -> {folder / 'data.json'}"
     )
 
-    def report(entry: dict[str, Any]) -> None:
-        console.print(
-            f"epoch {entry['epoch']:>2}   loss {entry['loss']:.3f}   validation ndcg@10 {entry['validation']['ndcg@10']:.3f}"
-        )
+    def report(entry: JsonObject) -> None:
+        ndcg = entry["validation"]["ndcg@10"]
+        console.print(f"epoch {entry['epoch']:>2}   loss {entry['loss']:.3f}   validation ndcg@10 {ndcg:.3f}")
 
     recommender = Recommender.from_config(Config.model_validate(CONFIG)).fit(world.dataset, report=report)
     recommender.save(folder / "model")
-    newcomers, truth, people = world.new_users(200, seed=1)
+    newcomers, affinity, people = world.new_users(200, seed=1)
     lists = recommender.recommend(newcomers, K)
-    rows = _explained(world, newcomers.users, people, truth, lists)
-    console.print(_table(rows[:SHOWN]))
-    scores = _scores(world, lists, truth)
-    for line in _summary(scores):
-        console.print(line)
-    _write_report(folder, rows[:SHOWN], scores, recommender)
+    users = _new_users(world, newcomers.users, people, affinity, lists)
+    console.print(_table(users[:SHOWN]))
+    values = _planted_values(world, lists, affinity)
+    console.print(_summary(values))
+    with atomic_files(folder, REPORT) as new:
+        page.write_page("anyrec demo: new users", _sections(folder, users[:SHOWN], values, recommender), new)
     report_run(recommender, folder / "measured", console)
     console.print(f"report: {folder / 'report.html'}   ({time.perf_counter() - started:.0f} s in all)")
 
 
-def planted_ndcg(chosen: np.ndarray, truth: np.ndarray) -> float:
-    """chosen: (people, k) item rows, best first; truth: (people, items) affinity, which is the gain. Ideal: the k best."""
+def planted_ndcg_by_user(chosen: np.ndarray, affinity: np.ndarray) -> np.ndarray:
+    """Compute ndcg with the planted affinity as gain; the ideal list has the k items of the greatest affinity.
+
+    Args:
+        chosen: (users, k) item rows, best first.
+        affinity: (users, items) planted affinity.
+
+    Returns:
+        (users,) values from 0 to 1.
+    """
     discount = 1 / np.log2(np.arange(2, chosen.shape[1] + 2))
-    gained = (np.take_along_axis(truth, chosen, 1) * discount).sum(1)
-    best = (-np.sort(-truth, axis=1)[:, : chosen.shape[1]] * discount).sum(1)
-    return float((gained / np.maximum(best, 1e-9)).mean())
+    gained = (np.take_along_axis(affinity, chosen, 1) * discount).sum(1)
+    best = (-np.sort(-affinity, axis=1)[:, : chosen.shape[1]] * discount).sum(1)
+    return gained / np.maximum(best, 1e-9)
 
 
-def _scores(world: Synthetic, lists: pa.Table, truth: np.ndarray) -> dict[str, float]:
+def planted_ndcg(chosen: np.ndarray, affinity: np.ndarray) -> float:
+    """Return the mean of `planted_ndcg_by_user` over users."""
+    return float(planted_ndcg_by_user(chosen, affinity).mean())
+
+
+def _planted_values(world: Synthetic, lists: pa.Table, affinity: np.ndarray) -> dict[str, np.ndarray]:
+    """Return (users,) planted ndcg of the model, of the most popular items and of random items."""
     items = len(world.dataset.items)
     place = {name: row for row, name in enumerate(world.dataset.items["item_id"].to_pylist())}
-    chosen = np.array([place[name] for name in lists["item_id"].to_pylist()]).reshape(len(truth), -1)
+    chosen = np.array([place[name] for name in lists["item_id"].to_pylist()]).reshape(len(affinity), -1)
     counts = np.bincount(world.dataset.item_rows, minlength=items)
-    popular = np.tile(np.argsort(-counts, kind="stable")[:K], (len(truth), 1))
-    random = np.random.default_rng(0).random(truth.shape).argsort(1)[:, :K]
+    popular = np.tile(np.argsort(-counts, kind="stable")[:K], (len(affinity), 1))
+    random = np.random.default_rng(0).random(affinity.shape).argsort(1)[:, :K]
     return {
-        "this model": planted_ndcg(chosen, truth),
-        "popularity": planted_ndcg(popular, truth),
-        "chance": planted_ndcg(random, truth),
+        MODEL: planted_ndcg_by_user(chosen, affinity),
+        "popularity": planted_ndcg_by_user(popular, affinity),
+        "chance": planted_ndcg_by_user(random, affinity),
     }
 
 
-def _summary(scores: dict[str, float]) -> list[str]:
-    told = ", ".join(f"{name} {value:.3f}" for name, value in scores.items())
-    return [f"Against the planted truth, for 200 people never seen in training (ndcg@{K}, 1 is perfect): {told}."]
+def _summary(values: dict[str, np.ndarray]) -> str:
+    means = ", ".join(f"{name} {value.mean():.3f}" for name, value in values.items())
+    users = len(values[MODEL])
+    return f"Against the planted truth, for {users} people never seen in training (ndcg@{K}, 1 is perfect): {means}."
 
 
-def _explained(
-    world: Synthetic, users: pa.Table, people: dict[str, np.ndarray], truth: np.ndarray, lists: pa.Table
-) -> list[dict[str, Any]]:
-    """Who each person is, what they got, and which of their planted tastes each item meets."""
+def _new_users(
+    world: Synthetic, users: pa.Table, people: dict[str, np.ndarray], affinity: np.ndarray, lists: pa.Table
+) -> list[NewUser]:
+    """Join each new user with the recommended items and the planted preferences that each item matches."""
     place = {name: row for row, name in enumerate(world.dataset.items["item_id"].to_pylist())}
     titles = world.dataset.items["text.title"].to_pylist()
+    recommended: dict[str, list[str]] = {}
+    for user, item in zip(lists["user_id"].to_pylist(), lists["item_id"].to_pylist(), strict=True):
+        recommended.setdefault(user, []).append(item)
     found = []
-    got: dict[str, list[dict[str, Any]]] = {}
-    for row in lists.to_pylist():
-        got.setdefault(row["user_id"], []).append(row)
-    for number, person in enumerate(users.to_pylist()):
-        wants = {trait: trait_name(trait, people[trait][number]) for trait in ("category", "weather", "style", "theme")}
+    for number, user in enumerate(users.to_pylist()):
+        wanted = {trait: trait_name(trait, people[trait][number]) for trait in TRAITS}
         items = []
-        for row in got[person["user_id"]]:
-            item = place[row["item_id"]]
-            met = [
-                value for trait, value in wants.items() if trait_name(trait, world.world.traits[trait][item]) == value
-            ]
-            items.append(
-                {
-                    "title": titles[item] or row["item_id"],
-                    "number": item,
-                    "met": met,
-                    "affinity": float(truth[number, item]),
-                }
-            )
-        who = f"{person['categorical.occupation']}, {person['continuous.age']:.0f}, {person['categorical.location']}"
-        found.append(
-            {"who": who, "bio": person["text.bio"], "wants": wants, "items": items, "best": float(truth[number].max())}
-        )
+        for name in recommended[user["user_id"]]:
+            row = place[name]
+            has = {trait: trait_name(trait, world.world.traits[trait][row]) for trait in TRAITS}
+            matches = [value for trait, value in wanted.items() if has[trait] == value]
+            items.append(RecommendedItem(titles[row] or name, row, matches, float(affinity[number, row])))
+        name = f"{user['categorical.occupation']}, {user['continuous.age']:.0f}, {user['categorical.location']}"
+        found.append(NewUser(name, user["text.bio"] or "", list(wanted.values()), items, float(affinity[number].max())))
     return found
 
 
-def _table(rows: list[dict[str, Any]]) -> Table:
+def _table(users: list[NewUser]) -> Table:
     table = Table(
         "who, never seen before",
         "gets",
@@ -133,69 +180,52 @@ def _table(rows: list[dict[str, Any]]) -> Table:
         "of the best possible",
         header_style="bold",
     )
-    for row in rows:
-        wants = ", ".join(row["wants"].values())
-        for rank, item in enumerate(row["items"][:3]):
-            first = f"{row['who']}\n  likes {wants}" if rank == 0 else ""
-            table.add_row(
-                first, item["title"], " + ".join(item["met"]) or "-", f"{item['affinity']:.1f} / {row['best']:.1f}"
-            )
+    for user in users:
+        for rank, item in enumerate(user.items[:3]):
+            name = f"{user.name}\n  likes {', '.join(user.preferences)}" if rank == 0 else ""
+            table.add_row(name, item.title, " + ".join(item.matches) or "-", f"{item.affinity:.1f} / {user.best:.1f}")
         table.add_section()
     return table
 
 
-def _write_report(folder: Path, rows: list[dict[str, Any]], scores: dict[str, float], recommender: Recommender) -> None:
-    lines = ["# The demo", "", *_summary(scores), ""]
-    body = []
-    for row in rows:
-        wants = ", ".join(row["wants"].values())
-        lines += [
-            f"**{row['who']}** (likes {wants}): "
-            + "; ".join(f"{i['title']} ({' + '.join(i['met']) or 'nothing planted'})" for i in row["items"]),
-            "",
-        ]
-        cards = "".join(_card(folder, item) for item in row["items"])
-        told = html.escape(f"{row['who']}. {row['bio'] or ''}")
-        body.append(
-            f'<section><p><b>{told}</b><br>planted tastes: {html.escape(wants)}</p><div class="cards">{cards}</div></section>'
-        )
+def _sections(
+    folder: Path, users: list[NewUser], values: dict[str, np.ndarray], recommender: Recommender
+) -> list[page.Section]:
+    """Return the sections of the demo's report: the result, and the recommendations for new users."""
+    spans = intervals(values)
+    metric = f"planted ndcg@{K}"
+    rows = [[name, numbers.interval(span, 3)] for name, span in spans.items()]
     metrics = recommender.metrics.get("test", {})
-    told = f"On the interactions of people held out, a tenth of them random: ndcg@10 {metrics.get('ndcg@10', 0):.3f}, recall@10 {metrics.get('recall@10', 0):.3f}."
-    lines.append(told)
-    with atomic_write(folder / "report.md") as temporary:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    bars = "".join(
-        f'<tr><td>{name}</td><td><i style="width:{value * 12:.1f}em"></i></td><td>{value:.3f}</td></tr>'
-        for name, value in scores.items()
+    held_out = (
+        f"On the held-out interactions of users who are not in the training data, a tenth of them random: ndcg@10 "
+        f"{metrics.get('ndcg@10', 0):.3f}, recall@10 {metrics.get('recall@10', 0):.3f}. The evaluation with baselines, "
+        "intervals and feature importance is in `measured/report.html`."
     )
-    page = PAGE.format(summary=html.escape(_summary(scores)[0]), bars=bars, body="".join(body), told=html.escape(told))
-    with atomic_write(folder / "report.html") as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    result: list[page.Block] = [
+        page.Text(_summary(values), strong=True),
+        page.Text(held_out),
+        page.Table(["", f"{metric} [95%]"], rows, "The gain is the planted affinity of a user to an item.", marked=[0]),
+        figures.bars(spans, MODEL, metric),
+    ]
+    explanation = page.Text(
+        "The labels of an item are the user's planted preferences that it matches: category by occupation, weather by "
+        "home, style (visible only in the picture) by age, theme (only in the item's description) by the words of the "
+        "bio."
+    )
+    gallery = page.Gallery([_profile(folder, user) for user in users])
+    return [page.Section("", result), page.Section("Recommendations for new users", [explanation, gallery])]
 
 
-def _card(folder: Path, item: dict[str, Any]) -> str:
-    picture = base64.b64encode((folder / "images" / f"{item['number']}_front.png").read_bytes()).decode()
-    met = "".join(f"<span>{html.escape(name)}</span>" for name in item["met"]) or "<em>none planted</em>"
-    return f'<figure><img alt="" src="data:image/png;base64,{picture}"><figcaption>{html.escape(item["title"])}<br>{met}</figcaption></figure>'
+def _profile(folder: Path, user: NewUser) -> page.Profile:
+    cards = [
+        page.Card(item.title, picture=_picture(folder, item.number), badges=item.matches, marked=bool(item.matches))
+        for item in user.items
+    ]
+    notes = [("Bio", user.bio)] if user.bio else []
+    preferences = ", ".join(user.preferences)
+    return page.Profile(f"{user.name} (planted preferences: {preferences})", [("Recommended", cards)], notes)
 
 
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>anyrec demo</title>
-<style>
-:root {{ color-scheme: light dark; --line: #8884; --mark: #2f7d5b; }}
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }}
-h1 {{ margin-bottom: 0; }}
-section {{ border-top: 1px solid var(--line); }}
-.cards {{ display: flex; flex-wrap: wrap; gap: .75rem; margin-bottom: 1rem; }}
-figure {{ margin: 0; width: 9rem; }}
-img {{ width: 9rem; height: 9rem; border-radius: .5rem; image-rendering: pixelated; border: 1px solid var(--line); }}
-figcaption {{ font-size: .85rem; }}
-span {{ background: var(--mark); color: #fff; border-radius: .6rem; padding: 0 .45rem; margin: 0 .2rem .2rem 0; display: inline-block; }}
-td i {{ display: block; height: .8rem; background: var(--mark); border-radius: .2rem; }}
-</style></head><body>
-<h1>People never seen in training</h1>
-<p>{summary}</p><table>{bars}</table>
-<p>Under each picture stand the person's planted tastes that the item meets: category by occupation, weather by home,
-style (visible only in the picture) by age, theme (only in the item's description) by the words of the bio.</p>
-{body}<p>{told}</p></body></html>
-"""
+def _picture(folder: Path, number: int) -> str:
+    picture = base64.b64encode((folder / "images" / f"{number}_front.png").read_bytes()).decode()
+    return f"data:image/png;base64,{picture}"

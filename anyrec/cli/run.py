@@ -1,4 +1,4 @@
-"""One training run as the command line does it: read, fit, print, save."""
+"""One training run of the command line: read the data, train, print, save and report."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ import json
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
 from anyrec.core.config import Config
-from anyrec.core.discovery import discover
+from anyrec.core.discovery import Registry, discover
 from anyrec.core.errors import AnyrecError, Fault, OutputError
 from anyrec.core.files import atomic_write, exclusive
 from anyrec.core.outputs import check_output
+from anyrec.core.types import Json, JsonObject
 from anyrec.data.dataset import Dataset
 from anyrec.data.defaults import resolve_config
 from anyrec.data.doctor.examine import as_lines, examine
@@ -26,72 +28,88 @@ from anyrec.evaluation import sampled
 from anyrec.model.build import check_with_data
 from anyrec.model.fitted import FittedModel
 from anyrec.recommender import Recommender
+from anyrec.report.collect import collect_report_data
 from anyrec.report.record import remove_report
+from anyrec.report.verdict import verdict
+from anyrec.report.write import write_report
 from anyrec.retrieval.item_index import remove_other_index
 from anyrec.storage.model_card import metric_names
 from anyrec.storage.model_directory import check_model_output, model_id, update_metrics, versions
 
+T = TypeVar("T")
+
 SHOWN = 8
 """Findings of the data doctor that are printed before training."""
 RUN_FILES = {"model", "checkpoints", "metrics.jsonl", "environment.json", "evaluation", "report.html"}
-"""At least one of these is in the folder of every run that was begun."""
+"""The folder of every run that was started contains at least one of these."""
 
 
-def train_run(
-    config: Config,
-    data: Path,
-    plugins: Sequence[str],
-    notes: Sequence[str],
-    resume: bool,
-    console: Console,
-    dataset: Dataset | None = None,
-) -> Recommender:
-    """Train on `data` (read already as `dataset`) and leave models/<name>/: config, environment, metrics, checkpoints, model.
+@dataclass(frozen=True)
+class RunInputs:
+    """What a run is started from.
 
-    The model is saved as soon as it is trained. What follows, measuring and the report, can only fail with a warning.
+    Attributes:
+        config: The config; keys that it does not set are chosen to fit the data.
+        data: File or folder of the data.
+        plugins: Folders of plugins, in addition to those of the config.
+        notes: Notes on the config that are printed before training.
+        resume: Whether to continue from the last checkpoint of the run.
+    """
+
+    config: Config
+    data: Path
+    plugins: Sequence[str] = ()
+    notes: Sequence[str] = ()
+    resume: bool = False
+
+    @property
+    def run_dir(self) -> Path:
+        """Folder of the run."""
+        return Path(self.config.output_dir) / self.config.name
+
+
+@dataclass(frozen=True)
+class ResolvedRun:
+    """The complete config, the components and the data of a run, and why keys of the config were chosen."""
+
+    config: Config
+    registry: Registry
+    dataset: Dataset
+    reasons: list[str]
+
+
+def train_run(inputs: RunInputs, console: Console) -> Recommender:
+    """Train a model and write the run's folder: config, environment, metrics, checkpoints, model and report.
+
+    The model is saved as soon as it is trained. A failure of the evaluation or the report after that is a warning.
+
+    Args:
+        inputs: What the run is started from.
+        console: Where progress and results are printed.
 
     Raises:
-        OutputError: The run's folder cannot be written, or another process is training into it.
+        OutputError: If the run's folder cannot be written, or another process is training into it.
     """
-    run_dir = Path(config.output_dir) / config.name
-    check_run(run_dir)
-    with exclusive(run_dir):
-        return _train(config, data, plugins, notes, resume, console, dataset, run_dir)
+    check_run(inputs.run_dir)
+    with exclusive(inputs.run_dir):
+        return _train(inputs, console)
 
 
-def _train(
-    config: Config,
-    data: Path,
-    plugins: Sequence[str],
-    notes: Sequence[str],
-    resume: bool,
-    console: Console,
-    dataset: Dataset | None,
-    run_dir: Path,
-) -> Recommender:
-    registry = discover([*config.plugins, *plugins])
-    config = config.model_copy(update={"plugins": list(dict.fromkeys([*config.plugins, *plugins]))})
-    dataset = dataset or read_data(data, config)
-    config, chosen = resolve_config(config, dataset, registry)
-    for note in [*notes, *chosen]:
+def _train(inputs: RunInputs, console: Console) -> Recommender:
+    run, run_dir = _resolve(inputs), inputs.run_dir
+    for note in [*inputs.notes, *run.reasons]:
         console.print(f"config: {note}", markup=False)
-    console.print(
-        f"{len(dataset.users):,} users, {len(dataset.items):,} items, {len(dataset.interactions):,} interactions"
-    )
-    meaning = interpretation(dataset, config.data)
-    others = [one for one in examine(dataset, config, images=False) if one.level != "note" and one not in meaning]
-    printed = [*as_lines(meaning), *as_lines(others, SHOWN)]
-    for line in printed:
-        console.print(line, markup=False)
-    recommender = Recommender(config, registry)
+    printed = _print_data(run, console)
+    recommender = Recommender(run.config, run.registry)
 
     def started(model: FittedModel) -> None:
         _print_lines(model.describe(), console)
 
-    def report(entry: dict[str, Any]) -> None:
-        measured = entry.get("validation", {}).get(config.training.metric)
-        told = "" if measured is None else f"   validation {config.training.metric} {measured:.4f}"
-        console.print(f"epoch {entry['epoch']:>3}   loss {entry['loss']:.4f}   {entry['seconds']:.1f} s{told}")
+    def report(entry: JsonObject) -> None:
+        metric = run.config.training.metric
+        value = entry.get("validation", {}).get(metric)
+        validation = "" if value is None else f"   validation {metric} {value:.4f}"
+        console.print(f"epoch {entry['epoch']:>3}   loss {entry['loss']:.4f}   {entry['seconds']:.1f} s{validation}")
 
     def save() -> None:
         _save(recommender, run_dir)
@@ -104,22 +122,56 @@ def _train(
         return "`--resume` goes on from the last finished epoch." if (run_dir / "checkpoints").is_dir() else ""
 
     with _hinted(hint):
-        recommender.fit(dataset, run_dir=run_dir, resume=resume, report=report, trained=save, started=started)
+        recommender.fit(
+            run.dataset, run_dir=run_dir, resume=inputs.resume, report=report, trained=save, started=started
+        )
         for note in recommender.notes:
-            if f"warning: {note}" in printed:
-                continue
-            console.print(f"note: {note}", markup=False, style="bold red" if note.startswith("LEAK") else None)
-        if recommender.metrics:
-            metrics = _attempt(console, "the pipeline was not measured", lambda: _all_metrics(recommender))
-            _print_metrics(metrics or recommender.metrics, recommender.config, console)
-        _attempt(console, "its metrics were not saved", lambda: update_metrics(recommender.parts, run_dir / "model"))
-        if config.evaluation.report:
-            _attempt(console, "there is no report", lambda: report_run(recommender, run_dir, console))
+            if f"warning: {note}" not in printed:
+                console.print(f"note: {note}", markup=False, style="bold red" if note.startswith("LEAK") else None)
+        _evaluate(recommender, run_dir, console)
     return recommender
 
 
+def _resolve(inputs: RunInputs) -> ResolvedRun:
+    """Read the data and complete the config."""
+    plugins = list(dict.fromkeys([*inputs.config.plugins, *inputs.plugins]))
+    registry = discover(plugins)
+    config = inputs.config.model_copy(update={"plugins": plugins})
+    dataset = read_data(inputs.data, config)
+    config, reasons = resolve_config(config, dataset, registry)
+    return ResolvedRun(config, registry, dataset, reasons)
+
+
+def _print_data(run: ResolvedRun, console: Console) -> list[str]:
+    """Print the size of the data, how it is interpreted and what the data doctor finds; return the last two."""
+    dataset, config = run.dataset, run.config
+    console.print(
+        f"{len(dataset.users):,} users, {len(dataset.items):,} items, {len(dataset.interactions):,} interactions"
+    )
+    meaning = interpretation(dataset, config.data)
+    others = [one for one in examine(dataset, config, images=False) if one.level != "note" and one not in meaning]
+    printed = [*as_lines(meaning), *as_lines(others, SHOWN)]
+    _print_lines(printed, console)
+    return printed
+
+
+def _evaluate(recommender: Recommender, run_dir: Path, console: Console) -> None:
+    """Print and save the metrics of the saved model, and write the report; a failure is a warning."""
+    if recommender.metrics:
+        metrics = _attempt(console, "the pipeline was not measured", lambda: _all_metrics(recommender))
+        _print_metrics(metrics or recommender.metrics, recommender.config, console)
+    _attempt(console, "its metrics were not saved", lambda: update_metrics(recommender.parts, run_dir / "model"))
+    if recommender.config.evaluation.report:
+        _attempt(console, "there is no report", lambda: report_run(recommender, run_dir, console))
+
+
 def check_run(run_dir: Path) -> None:
-    """Raises OutputError or ModelError if a run cannot be written to `run_dir`: before any work, so that none is lost."""
+    """Check, before any work, that a run can be written into a folder.
+
+    Raises:
+        OutputError: If the folder cannot be written, or contains a config.json but no run.
+        ModelError: If its model folder contains other files.
+    """
     check_output(run_dir, "inside")
     check_model_output(run_dir / "model")
     names = {path.name for path in run_dir.iterdir()} if run_dir.is_dir() else set()
@@ -129,16 +181,18 @@ def check_run(run_dir: Path) -> None:
 
 
 def report_run(recommender: Recommender, run_dir: Path, console: Console) -> None:
-    """Measure the recommender beside its baselines, print the verdict and write the report; nothing if nothing was held out."""
-    from anyrec.report.collect import collect_report_data
-    from anyrec.report.verdict import verdict
-    from anyrec.report.write import write_report
+    """Evaluate a recommender and its baselines, print the verdict and write the report, if anything is held out.
 
+    Args:
+        recommender: A fitted recommender with its data.
+        run_dir: Folder that the report is written into.
+        console: Where the verdict is printed.
+    """
     found = collect_report_data(recommender)
     if found is None:
         console.print("Nothing is held out from what the model learned, so there is no report.")
         return
-    model = recommender.model.model_id or None  # as it was when it was loaded: its folder may hold another by now
+    model = recommender.model.model_id or None  # its id at load time: its folder may contain another model now
     page = write_report(found, run_dir, model)
     console.print(verdict(found).replace("**", ""), markup=False)
     console.print(f"report: {page}", markup=False)
@@ -158,7 +212,7 @@ def _save(recommender: Recommender, run_dir: Path) -> None:
 
 
 def _remove_older(run_dir: Path) -> None:
-    """Remove what belongs to the model that was there before: its report, evaluation, split, baseline and index."""
+    """Remove the report, the evaluation, the split, the baseline and the index of the run's previous model."""
     model = model_id(run_dir / "model")
     remove_report(run_dir, model)
     remove_other_index(run_dir / "index", model)
@@ -166,7 +220,7 @@ def _remove_older(run_dir: Path) -> None:
 
 @contextmanager
 def _hinted(hint: Callable[[], str]) -> Iterator[None]:
-    """Add what the user can do next to a signal that stops the work, and to an output that cannot be written."""
+    """Add what the user can do next to an interruption, and to an error of writing the output."""
     try:
         yield
     except BaseException as error:
@@ -175,10 +229,10 @@ def _hinted(hint: Callable[[], str]) -> Iterator[None]:
         raise
 
 
-def _attempt(console: Console, what: str, program: Callable[[], Any]) -> Any:
-    """Run a step after the model is saved: if it fails, that is a warning. Its result, or None."""
+def _attempt(console: Console, what: str, step: Callable[[], T]) -> T | None:
+    """Run a step after the model is saved. If it fails, print a warning and return None."""
     try:
-        return program()
+        return step()
     except BrokenPipeError:
         raise
     except Exception as error:
@@ -187,16 +241,19 @@ def _attempt(console: Console, what: str, program: Callable[[], Any]) -> Any:
         return None
 
 
-def complete_config(config: Config, data: Path, plugins: Sequence[str]) -> tuple[Config, list[str]]:
-    """The config that `train_run` would train by, checked against the data, and why keys were chosen. Raises ConfigError."""
-    registry = discover([*config.plugins, *plugins])
-    dataset = read_data(data, config)
-    complete, chosen = resolve_config(config, dataset, registry)
-    check_with_data(complete, registry, dataset)
-    return complete, chosen
+def complete_config(inputs: RunInputs) -> tuple[Config, list[str]]:
+    """Return the config that `train_run` would train with, checked against the data, and why keys were chosen.
+
+    Raises:
+        ConfigError: If the config does not fit the data.
+    """
+    run = _resolve(inputs)
+    check_with_data(run.config, run.registry, run.dataset)
+    return run.config.model_copy(update={"plugins": inputs.config.plugins}), run.reasons
 
 
 def read_data(data: Path, config: Config) -> Dataset:
+    """Read a dataset with the options of a config."""
     return Dataset.read(data, config.data)
 
 
@@ -206,7 +263,7 @@ def _print_lines(lines: Sequence[str], console: Console) -> None:
 
 
 def _all_metrics(recommender: Recommender) -> dict[str, dict[str, float]]:
-    """The metrics of each part; of the test also behind all stages of the pipeline."""
+    """Return the metrics of each split part, and of the test part after all stages of the pipeline."""
     parts = dict(recommender.metrics)
     if recommender.pipeline is not None and "test" in parts:
         parts["test, all stages"] = recommender.evaluate_pipeline("test")
@@ -222,6 +279,6 @@ def _print_metrics(parts: dict[str, dict[str, float]], config: Config, console: 
         console.print(sampled(config.evaluation.candidate_samples))
 
 
-def _write_json(path: Path, value: Any) -> None:
+def _write_json(path: Path, value: Json) -> None:
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
