@@ -229,7 +229,7 @@ class Recommender:
         self._take(again)
         self._model = replace(again.model, before_refit=dict(self.metrics.get("validation", {})))
 
-    def fit_beside(self, config: Config) -> Recommender:
+    def fit_like(self, config: Config) -> Recommender:
         """Return another recommender, fitted with another config on the training data of this one, such as a baseline.
 
         Args:

@@ -31,7 +31,7 @@ ROWS = st.lists(
 
 @settings(max_examples=200, deadline=None)
 @given(rows=ROWS, threshold=st.integers(-3, 3).map(float))
-def test_every_figure_is_scikit_learns(rows, threshold):
+def test_all_metrics_equal_those_of_scikit_learn(rows, threshold):
     labels, scores = np.array([row[0] for row in rows]), np.array([row[1] for row in rows])
     found = classification(labels, scores, threshold)
     called = scores >= threshold
@@ -52,7 +52,7 @@ def test_every_figure_is_scikit_learns(rows, threshold):
 
 @settings(max_examples=100, deadline=None)
 @given(rows=ROWS)
-def test_no_other_score_as_threshold_has_a_better_f1_and_of_equals_the_greatest_is_taken(rows):
+def test_the_best_threshold_has_the_best_f1_and_is_the_greatest_of_equal_ones(rows):
     labels, scores = np.array([row[0] for row in rows]), np.array([row[1] for row in rows])
     by_loop = {score: metrics.f1_score(labels, scores >= score, zero_division=0) for score in set(scores.tolist())}
     best = max(by_loop.values())
@@ -61,7 +61,7 @@ def test_no_other_score_as_threshold_has_a_better_f1_and_of_equals_the_greatest_
     assert all(f1 < best - 1e-12 for score, f1 in by_loop.items() if score > chosen)
 
 
-def test_a_score_that_is_no_number_is_the_lowest_and_no_rows_are_an_error():
+def test_a_nan_score_is_the_lowest_and_no_rows_are_an_error():
     labels = np.array([True, True, False])
     found = classification(labels, np.array([0.5, np.nan, -np.inf]), 0.5)
     assert (found.true_positives, found.false_negatives, found.true_negatives) == (1, 1, 1)
@@ -73,7 +73,7 @@ def test_a_score_that_is_no_number_is_the_lowest_and_no_rows_are_an_error():
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 10_000), interacted=st.booleans())
-def test_random_negatives_are_items_the_user_never_had(seed, interacted):
+def test_random_negatives_are_items_without_an_interaction_of_the_user(seed, interacted):
     rng = np.random.default_rng(seed)
     had = rng.random((6, 9)) < rng.random((6, 1))
     had[0] = True  # this user had all that there is to draw
@@ -90,7 +90,7 @@ def test_random_negatives_are_items_the_user_never_had(seed, interacted):
     assert drawn_users.tolist() == users[able[users]].tolist()
 
 
-def test_random_negatives_are_drawn_evenly():
+def test_random_negatives_are_drawn_uniformly():
     had = np.zeros((2, 5), bool)
     had[0, [0, 3]] = had[1, 2] = True
     keys = _random_negatives(world(had), np.repeat([0, 1], 9000), False, np.random.default_rng(0))
@@ -128,7 +128,7 @@ def rated():
     return Recommender.from_config(config).fit(clocked(), progress=False)
 
 
-def test_without_explicit_negatives_each_positive_gets_a_random_one(fitted):
+def test_without_explicit_negatives_each_positive_gets_a_random_negative(fitted):
     found = classify(fitted.model)
     assert found["negatives"] == found["threshold_negatives"] == "random"
     assert found["threshold_from"] == "validation" and found["notes"] == []
@@ -145,7 +145,7 @@ def test_without_explicit_negatives_each_positive_gets_a_random_one(fitted):
     assert other.items[~other.labels].tolist() != pairs.items[~pairs.labels].tolist()
 
 
-def test_ratings_below_the_least_are_explicit_negatives_of_the_parts_own_time(rated):
+def test_ratings_below_the_minimum_are_explicit_negatives_of_the_time_of_the_part(rated):
     dataset, split = rated.dataset, rated.model.split
     negative = label_interactions(dataset, rated.config.data).negative
     times = np.array(dataset.column("timestamp").to_pylist())
@@ -165,7 +165,7 @@ def test_ratings_below_the_least_are_explicit_negatives_of_the_parts_own_time(ra
     assert found["negatives"] == "explicit" and found["support"]["negatives"] == len(expected)
 
 
-def test_explicit_negatives_of_cold_items_are_of_the_parts_items():
+def test_explicit_negatives_of_a_split_by_items_are_of_the_items_of_the_part():
     config = small_config(
         data={"min_rating": 3}, split={"protocol": "cold_items", "validation": 0.2, "test": 0.2}, training={"epochs": 1}
     )
@@ -175,7 +175,7 @@ def test_explicit_negatives_of_cold_items_are_of_the_parts_items():
     assert not set(parts[0].items[~parts[0].labels]) & set(parts[1].items[~parts[1].labels])
 
 
-def test_a_threshold_may_be_given_and_one_chosen_on_the_measured_part_is_told(fitted):
+def test_a_threshold_can_be_given_and_one_chosen_on_the_evaluated_part_has_a_note(fitted):
     given_ = classify(fitted.model, "test", 0.25)
     assert (given_["threshold"], given_["threshold_from"]) == (0.25, "given")
     same = classify(fitted.model, "validation")
@@ -183,7 +183,7 @@ def test_a_threshold_may_be_given_and_one_chosen_on_the_measured_part_is_told(fi
     assert same["f1"] >= classify(fitted.model, "validation", 0.25)["f1"]
 
 
-def test_refit_is_told_and_the_order_of_the_interactions_changes_no_pair(fitted):
+def test_a_refit_has_a_note_and_the_order_of_interactions_does_not_change_the_pairs(fitted):
     config = small_config(training={"epochs": 1, "refit": True, "patience": None})
     dataset = small_dataset()
     order = np.random.default_rng(1).permutation(len(dataset.interactions))
@@ -195,7 +195,7 @@ def test_refit_is_told_and_the_order_of_the_interactions_changes_no_pair(fitted)
         assert mine.users.tolist() == other.users.tolist() and mine.items.tolist() == other.items.tolist()
 
 
-def test_a_model_without_its_data_or_without_a_validation_part_is_told_so(fitted, tmp_path):
+def test_a_model_without_data_or_without_a_validation_part_is_an_error(fitted, tmp_path):
     loaded = Recommender.load(fitted.save(tmp_path / "model"))
     with pytest.raises(ModelError, match="without its data"):
         classify(loaded.model)
@@ -208,8 +208,8 @@ def test_a_model_without_its_data_or_without_a_validation_part_is_told_so(fitted
     assert classify(bare.model, "test", 0.0)["threshold"] == 0.0
 
 
-def test_a_classical_model_is_classified_as_well(fitted):
-    popular = fitted.fit_beside(
+def test_a_classical_model_can_be_classified(fitted):
+    popular = fitted.fit_like(
         fitted.config.model_copy(update={"model": Component(type="popularity"), "name": "popular"})
     )
     assert 0.3 < classify(popular.model)["auc"] <= 1

@@ -1,4 +1,4 @@
-"""Runs side by side: figures, paired differences, settings, and what does not compare."""
+"""Comparison of runs: metrics, paired differences, settings, and runs that are not comparable."""
 
 import json
 import shutil
@@ -49,7 +49,7 @@ def by_user(folder, metric="ndcg@10"):
     return pq.read_table(folder / "evaluation" / "users.parquet")[f"model.{metric}"].to_numpy()
 
 
-def test_figures_differences_and_order_are_those_of_the_users(measured):
+def test_means_differences_and_order_equal_those_computed_from_users_parquet(measured):
     names = ["poor", "good", "features"]
     found = compare_runs([measured[name] for name in names])
     values = {name: by_user(measured[name]) for name in names}
@@ -60,14 +60,14 @@ def test_figures_differences_and_order_are_those_of_the_users(measured):
     behind = compare_paired(values[best], {name: values[name] for name in rest})
     assert [run.behind for run in found.runs] == [None, *behind.values()]
     for run in found.runs:
-        told = json.loads((measured[run.name] / "evaluation" / "evaluation.json").read_text())["metrics"]["model"]
+        saved = json.loads((measured[run.name] / "evaluation" / "evaluation.json").read_text())["metrics"]["model"]
         assert astuple(run.main) == pytest.approx(astuple(intervals({"": values[run.name]})[""]), abs=1e-12)
-        assert run.main.mean == pytest.approx(told["ndcg@10"], abs=1e-12)
+        assert run.main.mean == pytest.approx(saved["ndcg@10"], abs=1e-12)
         assert list(run.metrics) == ["recall@10", "precision@10", "hit_rate@10", "map@10", "mrr@10", "auc"]
-        assert run.metrics == pytest.approx({name: told[name] for name in run.metrics}, abs=1e-12)
+        assert run.metrics == pytest.approx({name: saved[name] for name in run.metrics}, abs=1e-12)
 
 
-def test_only_settings_that_are_not_the_same_are_told(measured):
+def test_only_settings_that_differ_are_listed(measured):
     found = compare_runs([measured["good"], measured["poor"], measured["features"]])
     assert found.settings == {
         "dim": {"good": 16, "poor": 4, "features": 16},
@@ -77,14 +77,14 @@ def test_only_settings_that_are_not_the_same_are_told(measured):
     }
 
 
-def test_a_model_folder_stands_for_its_run_and_runs_of_one_name_go_by_folder(measured, copies):
+def test_a_model_folder_means_its_run_and_runs_with_the_same_name_are_named_by_folder(measured, copies):
     found = compare_runs([measured["good"] / "model", copies["good"]])
     assert {run.name for run in found.runs} == {str(measured["good"].resolve()), str(copies["good"])}
     assert found.runs[1].behind.difference == 0 and found.runs[1].behind.corrected == 1
     assert found.settings == {}
 
 
-def test_what_was_measured_otherwise_is_refused_and_by_force_compared_on_common_users(measured):
+def test_incomparable_runs_are_an_error_and_with_force_are_compared_on_common_users(measured):
     with pytest.raises(InputError) as caught:
         compare_runs([measured["good"], measured["elsewhere"]])
     assert [fault.where for fault in caught.value.faults] == ["split", "candidate_samples"]
@@ -103,7 +103,7 @@ def test_what_was_measured_otherwise_is_refused_and_by_force_compared_on_common_
         assert run.own_users == len(users[run.name])
 
 
-def test_runs_chosen_by_different_metrics_are_compared_by_the_first_that_all_have(copies):
+def test_runs_with_different_main_metrics_are_compared_by_the_first_that_all_have(copies):
     edit(copies["good"], metric="ndcg@7")
     found = compare_runs([copies["good"], copies["poor"]])
     assert found.metric == "ndcg@10" and "ndcg@7" in found.warnings[0]
@@ -117,15 +117,15 @@ def edit(folder, **changes):
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
-def test_every_fault_of_every_run_is_told(copies, tmp_path):
+def test_all_faults_of_all_runs_are_reported(copies, tmp_path):
     shutil.rmtree(copies["good"] / "evaluation")
     (copies["poor"] / "evaluation" / "evaluation.json").write_text("{")
     (copies["features"] / "evaluation" / "users.parquet").write_text("no")
     (copies["elsewhere"] / "model" / "config.json").unlink()
     with pytest.raises(InputError) as caught:
         compare_runs([*copies.values(), tmp_path / "none", copies["good"]])
-    told = str(caught.value)
-    assert told.startswith("6 faults") and caught.value.exit_code == 2
+    text = str(caught.value)
+    assert text.startswith("6 faults") and caught.value.exit_code == 2
     for part in (
         f"{copies['good']}: this run has not been measured (it has no evaluation). Run `anyrec report` first.",
         "poor/evaluation/evaluation.json: this cannot be read",
@@ -134,7 +134,7 @@ def test_every_fault_of_every_run_is_told(copies, tmp_path):
         "none: there is no such folder",
         "named twice",
     ):
-        assert part in told
+        assert part in text
     with pytest.raises(InputError, match="nothing to compare with"):
         compare_runs([copies["poor"]])
     (copies["poor"] / "evaluation" / "evaluation.json").write_text('{"name": "poor", "split": "x"}')
@@ -142,7 +142,7 @@ def test_every_fault_of_every_run_is_told(copies, tmp_path):
         compare_runs([copies["poor"], copies["features"]])
 
 
-def test_runs_without_a_common_user_do_not_compare(copies):
+def test_runs_without_a_common_user_are_an_error(copies):
     path = copies["poor"] / "evaluation" / "users.parquet"
     table = pq.read_table(path)
     pq.write_table(table.set_column(0, "user_id", [np.arange(len(table))]), path)
@@ -150,7 +150,7 @@ def test_runs_without_a_common_user_do_not_compare(copies):
         compare_runs([copies["good"], copies["poor"]])
 
 
-def test_the_command_prints_a_row_a_run_or_json(measured):
+def test_the_command_prints_a_table_with_a_row_per_run_or_json(measured):
     runs = [measured["good"], measured["poor"]]
     code, out, err = call("compare", *runs)
     assert code == 0 and err == ""
@@ -168,7 +168,7 @@ def test_the_command_prints_a_row_a_run_or_json(measured):
     assert code == 2 and "--force" in message
 
 
-def test_nothing_in_a_cell_is_taken_for_markup_and_what_is_no_number_is_null(measured):
+def test_cells_are_plain_text_and_nan_is_null_in_json(measured):
     found = compare_runs([measured["good"], measured["poor"]])
     found.settings["loss"] = {"good": "[bold]x[/bold]"}
     found.runs[0].metrics["auc"] = float("nan")

@@ -65,7 +65,7 @@ def by_user(recommender, *parts):
     return found
 
 
-def test_lists_by_user_give_the_figures_of_the_saved_split(fitted, loaded, write):
+def test_lists_by_user_give_the_metrics_of_the_saved_split(fitted, loaded, write):
     truth, seen = write(by_user(fitted, "test")), write(by_user(fitted, "train", "validation"), "seen.json")
     expected = fitted.evaluate("test")
     for recommender in (fitted, loaded):
@@ -82,7 +82,7 @@ def test_lists_by_user_give_the_figures_of_the_saved_split(fitted, loaded, write
     json.dumps(found, allow_nan=False)
 
 
-def test_labelled_pairs_give_classification(fitted, loaded, write):
+def test_labelled_pairs_give_classification_metrics(fitted, loaded, write):
     rng = np.random.default_rng(0)
     users, items, labels = rng.integers(0, 60, 80), rng.integers(0, 40, 80), rng.integers(0, 2, 80)
     rows = [[f"{user}", int(item), int(label)] for user, item, label in zip(users, items, labels, strict=True)]
@@ -100,7 +100,7 @@ def test_labelled_pairs_give_classification(fitted, loaded, write):
     assert evaluate_file(loaded.model, write([[3, 4, True]]), threshold=0)["auc"] is None
 
 
-def test_unknown_ids_are_told_twenty_at_most_or_left_out_and_counted(loaded, write):
+def test_unknown_ids_are_errors_of_which_twenty_are_listed_or_are_dropped_and_counted(loaded, write):
     rows = [[1, 2, 1], *([1000 + n, 1, 0] for n in range(30))]
     with pytest.raises(DataError) as caught:
         evaluate_file(loaded.model, write(rows))
@@ -114,8 +114,8 @@ def test_unknown_ids_are_told_twenty_at_most_or_left_out_and_counted(loaded, wri
     with pytest.raises(DataError) as caught:
         evaluate_file(loaded.model, truth, write({"5": [1, 88]}, "seen.json"))
     assert caught.value.counts == {"unknown id": 4}
-    for told in ("/999: the model knows no user '999'", "/2/0: the model knows no item 77", "seen.json: /5/1"):
-        assert told in str(caught.value)
+    for part in ("/999: the model knows no user '999'", "/2/0: the model knows no item 77", "seen.json: /5/1"):
+        assert part in str(caught.value)
     found = evaluate_file(loaded.model, truth, write({"5": [1, 88]}, "seen.json"), skip_unknown=True)
     assert found["skipped"] == {"unknown_users": 2, "unknown_items": 1, "dropped_pairs": 4}
     assert (found["targets"], found["excluded"], found["skipped_exclude"]["dropped_pairs"]) == (2, 1, 1)
@@ -123,7 +123,7 @@ def test_unknown_ids_are_told_twenty_at_most_or_left_out_and_counted(loaded, wri
         evaluate_file(loaded.model, write({"999": [1]}), skip_unknown=True)
 
 
-def test_ids_of_text_are_matched_by_whole_numbers_too(write):
+def test_ids_match_independently_of_their_type(write):
     dataset = small_dataset()
     users = pa.table({"user_id": ["10", "20"], "categorical.job": ["nurse", "pilot"]})
     items = pa.table({"item_id": ["1", "2", "3"], "categorical.tags": ["a", "b", "c"]})
@@ -136,7 +136,7 @@ def test_ids_of_text_are_matched_by_whole_numbers_too(write):
 
 
 @pytest.mark.parametrize(
-    "document, told",
+    "document, message",
     [
         ("3", "expected a list or an object"),
         ("{", "not valid JSON"),
@@ -156,13 +156,13 @@ def test_ids_of_text_are_matched_by_whole_numbers_too(write):
         ("{}", "nothing to measure"),
     ],
 )
-def test_a_malformed_file_is_told_with_its_place(loaded, write, document, told):
+def test_the_error_of_a_malformed_file_names_the_place(loaded, write, document, message):
     with pytest.raises(DataError) as caught:
         evaluate_file(loaded.model, write(document))
-    assert told in str(caught.value) and caught.value.exit_code == 2
+    assert message in str(caught.value) and caught.value.exit_code == 2
 
 
-def test_options_that_a_shape_has_no_use_for_are_refused(loaded, write):
+def test_an_option_that_does_not_apply_to_the_shape_of_the_file_is_an_error(loaded, write):
     labelled, listed = write([[1, 2, 1]]), write({"1": [2]}, "listed.json")
     with pytest.raises(InputError, match="--exclude"):
         evaluate_file(loaded.model, labelled, listed)
@@ -180,7 +180,7 @@ def evaluate(*arguments):
     return code, json.loads(out) if out else None, message
 
 
-def test_the_command_measures_files_and_the_saved_split(fitted, place, write, tmp_path):
+def test_the_command_evaluates_files_and_the_saved_split(fitted, place, write, tmp_path):
     model = ("--model_path", place)
     code, found, _ = evaluate(*model, "--truth", write({"1": [2], "no": [1]}), "--skip-unknown")
     assert code == 0 and found["users"] == 1 and found["skipped"]["unknown_users"] == 1

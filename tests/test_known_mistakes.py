@@ -1,4 +1,4 @@
-"""Ways in which recommenders give good-looking numbers that are wrong, each shut out by a test."""
+"""Mistakes that give recommenders better metrics than they deserve, with a test against each."""
 
 import json
 import os
@@ -53,7 +53,7 @@ def test_every_parameter_is_trained(fusion, interaction, monkeypatch):
     assert set(still) <= {*never_missing, *bypassed}
 
 
-def test_the_share_asked_for_is_hidden_of_one_sides_features_in_training_alone_and_never_of_its_id():
+def test_feature_dropout_masks_its_fraction_of_one_side_in_training_only_and_never_the_id():
     recommender = fit(user={"feature_dropout": 0.6}, id_dropout=0.0)
     rows = torch.arange(60).repeat(50)
     for side, training, share in (("user", True, 0.6), ("user", False, 0.0), ("item", True, 0.0)):
@@ -98,7 +98,7 @@ def test_a_batch_of_one_equals_a_batch_of_all():
             assert alone == pytest.approx(together[row], abs=1e-6)
 
 
-def test_the_order_of_the_records_changes_nothing():
+def test_the_order_of_the_records_does_not_change_the_result():
     one, two = fit(small_dataset()), fit(small_dataset(order=5))
     for (name, first), (_, second) in zip(
         one.model.scorer.state_dict().items(), two.model.scorer.state_dict().items(), strict=True
@@ -106,7 +106,7 @@ def test_the_order_of_the_records_changes_nothing():
         assert torch.equal(first, second), name
 
 
-def test_the_hash_seed_of_python_changes_nothing(tmp_path):
+def test_the_hash_seed_of_python_does_not_change_the_result(tmp_path):
     program = (
         "from small import *; from anyrec.recommender import Recommender; import hashlib;"
         "m = Recommender.from_config(small_config()).fit(small_dataset(), progress=False).model.scorer.state_dict();"
@@ -125,8 +125,8 @@ def test_the_hash_seed_of_python_changes_nothing(tmp_path):
     assert len(digests) == 1
 
 
-def test_training_knows_the_training_interactions_alone():
-    """What is held out may be drawn as a negative in training: to leave it out would tell the model the answer."""
+def test_training_reads_the_training_interactions_only():
+    """Held-out items can be drawn as negatives: excluding them would leak them to the model."""
     recommender = fit(split={"protocol": "leave_last_out"}, negatives={"type": "uniform"}, training={"epochs": 1})
     from anyrec.data.positives import Positives
 
@@ -145,7 +145,7 @@ def test_training_knows_the_training_interactions_alone():
     assert not train.contains(users, drawn.items).any()
 
 
-def test_a_feature_that_lists_the_held_out_items_is_dropped_and_said():
+def test_a_feature_that_lists_the_held_out_items_is_dropped_with_a_note():
     data = small_dataset()
     liked = [
         data.interactions.filter(pa.compute.equal(data.interactions["user_id"], user)).column("item_id").to_pylist()
@@ -161,7 +161,7 @@ def test_a_feature_that_lists_the_held_out_items_is_dropped_and_said():
     assert any("LEAK" in note for note in kept.notes)
 
 
-def test_every_feature_of_the_data_is_used_as_what_it_is():
+def test_every_feature_of_the_data_is_used_with_the_encoder_of_its_kind():
     data = small_dataset()
     data.users = data.users.append_column("categorical.city", pa.array(["a", "b"] * (len(data.users) // 2)))
     data.users = data.users.append_column("smell.of", pa.array(["x"] * len(data.users)))
@@ -174,7 +174,7 @@ def test_every_feature_of_the_data_is_used_as_what_it_is():
     assert any("smell.of" in note and "not used" in note for note in recommender.notes)
 
 
-def test_switching_a_group_off_and_misspelling_one_are_told_apart():
+def test_a_group_can_be_switched_off_and_a_misspelled_group_is_an_error():
     recommender = fit(features={"text": None, "categorical": {"fields": {"job": None}}})
     assert not any(name.startswith("text") for name in recommender.model.scorer.user.features)
     assert "categorical.job" not in recommender.model.scorer.user.features
@@ -185,7 +185,7 @@ def test_switching_a_group_off_and_misspelling_one_are_told_apart():
 
 
 @pytest.mark.parametrize("exclude", [True, False])
-def test_seen_items_are_left_out_only_when_asked(exclude):
+def test_seen_items_are_excluded_if_and_only_if_exclude_seen_is_set(exclude):
     recommender = fit()
     data = recommender.dataset
     lists = recommender.recommend(None, 40, exclude_seen=exclude)
@@ -195,14 +195,14 @@ def test_seen_items_are_left_out_only_when_asked(exclude):
     assert len(listed) == 60 * 40 - (60 * 8 if exclude else 0)
 
 
-def test_a_candidate_list_is_a_filter_even_when_it_is_empty():
+def test_a_candidate_list_is_a_filter_also_if_it_is_empty():
     recommender = fit()
     lists = recommender.recommend(["u000"], 5, candidates=["i000", "i001"], exclude_seen=False)
     assert set(lists["item_id"].to_pylist()) == {"i000", "i001"}
     assert len(recommender.recommend(["u000"], 5, candidates=[])) == 0
 
 
-def test_the_config_saved_with_a_model_reruns_to_the_same_model(tmp_path):
+def test_the_config_saved_with_a_model_trains_the_same_model(tmp_path):
     first = fit()
     first.save(tmp_path / "model")
     config = json.loads((tmp_path / "model" / "config.json").read_text())

@@ -69,7 +69,7 @@ def test_accuracy_equals_that_of_a_peer(ours, peer, name, k):
 
 @pytest.mark.parametrize("k", KS)
 @pytest.mark.parametrize("peer", ["ranx", "rectools"])
-def test_map_equals_that_of_a_peer_where_no_more_than_k_items_were_held_out(ours, peer, k):
+def test_map_equals_that_of_a_peer_if_at_most_k_items_were_held_out(ours, peer, k):
     few = held_out_counts <= k
     assert few.any()
     same(ours[f"map@{k}"][few], theirs(peer, f"map@{k}")[few])
@@ -77,12 +77,12 @@ def test_map_equals_that_of_a_peer_where_no_more_than_k_items_were_held_out(ours
 
 
 @pytest.mark.parametrize("k", KS)
-def test_map_is_the_greater_of_rectools_two(ours, k):
+def test_map_is_the_greater_of_the_two_in_rectools(ours, k):
     same(ours[f"map@{k}"], np.maximum(theirs("rectools", f"map@{k}"), theirs("rectools", f"map_divide_by_k@{k}")))
 
 
 @pytest.mark.parametrize("k", KS)
-def test_rectools_divides_ndcg_by_k_held_out_items_unless_told_otherwise(ours, k):
+def test_rectools_divides_ndcg_by_the_ideal_of_k_held_out_items_by_default(ours, k):
     ideal = np.cumsum(1 / np.log2(np.arange(2, k + 2)))
     shrunk = ours[f"ndcg@{k}"] * ideal[np.minimum(held_out_counts, k) - 1] / ideal[-1]
     same(shrunk, theirs("rectools", f"ndcg_default@{k}"))
@@ -90,12 +90,12 @@ def test_rectools_divides_ndcg_by_k_held_out_items_unless_told_otherwise(ours, k
 
 @pytest.mark.parametrize("k", KS)
 @pytest.mark.parametrize("name", ["novelty", "popularity", "coverage"])
-def test_lists_are_described_as_by_rectools(ours, name, k):
+def test_list_metrics_equal_those_of_rectools(ours, name, k):
     same(ours[f"{name}@{k}"], theirs("rectools", f"{name}@{k}"))
 
 
 @pytest.mark.parametrize("k", KS)
-def test_diversity_equals_that_of_rectools_but_is_no_number_for_a_list_of_one(ours, k):
+def test_diversity_equals_that_of_rectools_but_is_nan_for_a_list_of_one_item(ours, k):
     several = np.minimum(list_lengths, k) > 1
     same(ours[f"diversity@{k}"][several], theirs("rectools", f"diversity@{k}")[several])
     assert np.isnan(ours[f"diversity@{k}"][~several]).all()
@@ -103,7 +103,7 @@ def test_diversity_equals_that_of_rectools_but_is_no_number_for_a_list_of_one(ou
 
 
 @pytest.mark.parametrize("k", KS)
-def test_serendipity_equals_that_of_rectools_but_for_short_lists_and_items_nobody_had(ours, k):
+def test_serendipity_equals_that_of_rectools_except_for_short_lists_and_unseen_items(ours, k):
     """RecTools divides by the list's length, and gives an item that nobody had the popularity rank N + 1."""
     nobody = np.flatnonzero(catalogue().counts == 0)
     hits = [set(row[:k]) & set(wanted) for row, wanted in zip(CASE["lists"], CASE["targets"], strict=True)]
@@ -114,7 +114,7 @@ def test_serendipity_equals_that_of_rectools_but_for_short_lists_and_items_nobod
     same((mine * k + cold / CASE["num_items"]) / np.minimum(list_lengths, k), theirs("rectools", f"serendipity@{k}"))
 
 
-def test_the_case_holds_what_the_definitions_turn_on():
+def test_the_case_contains_the_situations_in_which_the_definitions_differ():
     wanted = [set(row) for row in CASE["targets"]]
     assert (list_lengths < max(KS)).any() and (list_lengths == max(KS)).any()
     assert any(row.isdisjoint(listed) for row, listed in zip(wanted, CASE["lists"], strict=True))

@@ -70,19 +70,19 @@ def test_metrics_equal_a_loop_over_their_definitions(seed, many, ties):
     assert found == pytest.approx(metrics_by_loop(scores, targets, exclude, rankable, 5), abs=1e-9)
 
 
-def test_a_model_that_scores_everything_alike_gets_the_middle_rank():
+def test_a_model_with_equal_scores_for_all_items_gets_the_middle_rank():
     ranks = rank_targets(lambda rows: torch.zeros(len(rows), 101), Pairs.of(np.array([0]), np.array([5]), 1)).ranks
     assert ranks.tolist() == [51.0]
 
 
-def test_a_score_that_is_not_a_number_ranks_last():
+def test_a_nan_score_is_ranked_last():
     scores = torch.tensor([[1.0, float("nan"), 0.0]])
     ranks = rank_targets(lambda rows: scores.clone(), Pairs.of(np.array([0]), np.array([1]), 1)).ranks
     assert ranks.tolist() == [3.0]
 
 
 @pytest.mark.parametrize("sample", [None, 1])
-def test_a_held_out_item_that_lists_leave_out_is_a_miss_whatever_its_score_and_the_cut_off(sample):
+def test_a_held_out_item_that_lists_exclude_is_a_miss_at_every_score_and_cutoff(sample):
     scores = torch.tensor([[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]])
     targets = Pairs.of(np.array([0, 0, 1]), np.array([1, 2, 2]), 2)
     found = rank_targets(lambda rows: scores.clone(), targets, Pairs.of(np.array([0]), np.array([2]), 2), sample=sample)
@@ -91,7 +91,7 @@ def test_a_held_out_item_that_lists_leave_out_is_a_miss_whatever_its_score_and_t
     assert metrics["recall@5"] == 0.75 and metrics["hit_rate@5"] == 1.0 and metrics["auc"] == 1.0
 
 
-def test_a_held_out_item_stays_rankable_though_it_is_no_candidate():
+def test_a_held_out_item_is_ranked_even_if_it_is_not_a_candidate():
     scores, target = torch.tensor([[3.0, 2.0, 1.0]]), Pairs.of(np.array([0]), np.array([1]), 1)
     ranks = rank_targets(lambda rows: scores.clone(), target, None, np.array([True, False, True])).ranks
     assert ranks.tolist() == [2.0]
@@ -102,7 +102,7 @@ def test_no_held_out_items_give_no_metrics():
     assert ranking_metrics(none, [10]) == {}
 
 
-def test_held_out_items_that_share_the_top_are_a_perfect_list():
+def test_held_out_items_that_tie_at_the_top_are_a_perfect_list():
     scores = torch.tensor([[1.0, 1.0, 1.0, 0.0]])
     top = Pairs.of(np.array([0, 0, 0]), np.array([0, 1, 2]), 1)
     found = ranking_metrics(rank_targets(lambda rows: scores.clone(), top), [2, 3])

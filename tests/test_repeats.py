@@ -1,4 +1,4 @@
-"""Items that a user had before: lists leave them out, so evaluation does. What is measured is what would have been served."""
+"""Repeated targets: evaluation excludes seen items as served lists do, so metrics are those of served lists."""
 
 import datetime as dt
 from dataclasses import replace
@@ -89,7 +89,7 @@ def model(request, tower):
     if request.param == "tower":
         return tower
     options = {"factors": 8} if request.param == "ials" else {}
-    return tower.fit_beside(tower.config.model_copy(update={"model": Component(type=request.param, **options)}))
+    return tower.fit_like(tower.config.model_copy(update={"model": Component(type=request.param, **options)}))
 
 
 def with_repeats(recommender, repeats):
@@ -101,7 +101,7 @@ def with_repeats(recommender, repeats):
 
 @pytest.mark.parametrize("repeats", ["miss", "drop", "include_seen"])
 @pytest.mark.parametrize("part", ["validation", "test"])
-def test_reported_metrics_are_those_of_the_lists_that_are_served(model, part, repeats):
+def test_reported_metrics_equal_those_of_the_served_lists(model, part, repeats):
     model = with_repeats(model, repeats)
     served = metrics_of_served_lists(model, part, repeats)
     reported = model.evaluate(part)
@@ -109,7 +109,7 @@ def test_reported_metrics_are_those_of_the_lists_that_are_served(model, part, re
 
 
 @pytest.mark.parametrize("repeats", ["miss", "drop", "include_seen"])
-def test_the_metrics_of_a_pipeline_are_those_of_the_lists_that_it_serves(tower, repeats):
+def test_the_metrics_of_a_pipeline_equal_those_of_the_lists_that_it_serves(tower, repeats):
     staged = tower.with_pipeline(PIPELINE, progress=False)
     staged = with_repeats(staged, repeats)
     served = metrics_of_served_lists(staged, "test", repeats)
@@ -123,7 +123,7 @@ def test_the_metrics_of_a_pipeline_are_those_of_the_lists_that_it_serves(tower, 
     protocol=st.sampled_from(["leave_last_out", "leave_last_n", "random", "global_time", "cold_users"]),
     views=st.booleans(),
 )
-def test_what_is_tested_never_occurs_in_the_state_of_the_user_that_is_scored(seed, protocol, views):
+def test_a_tested_interaction_is_never_in_the_state_of_its_user(seed, protocol, views):
     dataset = repeating(seed, users=12, views=views)
     config = small_config(
         split={"protocol": protocol, "last_n": 2, "test": 0.2, "validation": 0.2},
@@ -160,7 +160,7 @@ def test_what_is_tested_never_occurs_in_the_state_of_the_user_that_is_scored(see
         assert not only_tested & set(zip(matrix.row, matrix.col, strict=True))
 
 
-def test_an_interaction_that_is_no_positive_is_known_only_after_it_happened():
+def test_an_interaction_that_is_not_positive_is_seen_only_in_later_parts():
     """A purchase that is held out, a view of the item before it and one after it."""
     hours = [START + dt.timedelta(hours=n) for n in range(5)]
     table = pa.table(
@@ -180,7 +180,7 @@ def test_an_interaction_that_is_no_positive_is_known_only_after_it_happened():
     assert part_of_each(data, nothing, positive).tolist() == [0, NO_PART, 1, NO_PART, 2]
 
 
-def test_a_repeated_target_is_a_miss_dropped_or_ranked_with_all_that_was_had():
+def test_a_repeated_target_is_a_miss_is_dropped_or_is_ranked_among_seen_items():
     fitted = fit(model={"type": "popularity"})
     held = held_out(fitted.model, "test")
     repeated = held.repeated
@@ -231,7 +231,7 @@ def test_classification_scores_users_as_they_were_before_the_tested_part(tower):
     assert not np.allclose(after, scores)  # the histories of today contain the tested interactions
 
 
-def test_where_no_validation_item_can_be_listed_all_epochs_are_trained():
+def test_all_epochs_are_trained_if_no_validation_item_can_be_listed():
     """Every user takes the same two items in turn."""
     users = [f"u{n:02d}" for n in range(20)]
     rows = [(user, f"i{(n + step) % 2 + 2 * (n % 5):02d}") for n, user in enumerate(users) for step in range(6)]
@@ -247,7 +247,7 @@ def test_where_no_validation_item_can_be_listed_all_epochs_are_trained():
         assert fitted.metrics.get("test", {"ndcg@10": 0.0})["ndcg@10"] == 0.0
 
 
-def test_a_refitted_model_is_never_measured_on_the_validation_part_it_has_learned_from(tmp_path):
+def test_a_refitted_model_is_never_evaluated_on_the_validation_part(tmp_path):
     training = {"epochs": 1, "batch_size": 128, "patience": None}
     plain = fit(model={"type": "ease"}, training=training)
     fitted = fit(model={"type": "ease"}, training={**training, "refit": True})
@@ -261,7 +261,7 @@ def test_a_refitted_model_is_never_measured_on_the_validation_part_it_has_learne
 
 
 @pytest.mark.parametrize("repeats", ["miss", "drop", "include_seen"])
-def test_training_notes_how_many_targets_repeat_and_the_metrics_of_both_kinds(repeats):
+def test_a_note_of_training_has_the_number_of_repeated_targets_and_both_metrics(repeats):
     fitted = fit(model={"type": "recent_popularity"}, evaluation={"repeats": repeats})
     held = held_out(fitted.model, "test", repeats="miss")
     note = next(one for one in fitted.notes if "the user had before" in one)
@@ -275,7 +275,7 @@ def test_training_notes_how_many_targets_repeat_and_the_metrics_of_both_kinds(re
     assert f"With seen items, it is {figures['include_seen']:.4f} over all pairs" in note
 
 
-def test_the_doctor_says_that_interactions_repeat_and_that_lists_leave_seen_items_out():
+def test_the_doctor_warns_of_repeated_interactions_if_lists_exclude_seen_items():
     from anyrec.data.doctor.examine import examine
 
     mostly = [one for one in examine(repeating(share=0.9)) if one.kind == "repeats"]

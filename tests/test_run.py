@@ -1,4 +1,4 @@
-"""A training run: nothing after the last epoch loses the model, and nothing of an older model is taken for the new one's."""
+"""Training runs: a failure after the last epoch does not lose the model; files of an older model are removed."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def raises(error: BaseException):
     return instead
 
 
-def test_the_model_is_saved_before_anything_is_measured(data, tmp_path, monkeypatch):
+def test_the_model_is_saved_before_it_is_evaluated(data, tmp_path, monkeypatch):
     there = []
     evaluate = Recommender.evaluate
 
@@ -87,7 +87,7 @@ def test_the_model_is_saved_before_anything_is_measured(data, tmp_path, monkeypa
     assert manifest["id"] == model_id(tmp_path / "a")
 
 
-def test_a_model_with_an_index_and_a_pipeline_is_whole_after_its_metrics_are_added(data, tmp_path):
+def test_a_model_with_an_index_and_a_pipeline_loads_after_its_metrics_are_added(data, tmp_path):
     train(data, tmp_path, epochs=1, index={"type": "faiss", "kind": "flat"}, pipeline={"retrieve": {"k": 20}})
     model = Recommender.load(tmp_path / "a")
     assert set(model.metrics) == {"validation", "test"} and item_index(model.model) is not None
@@ -106,7 +106,7 @@ def test_a_model_with_an_index_and_a_pipeline_is_whole_after_its_metrics_are_add
     ],
 )
 @pytest.mark.parametrize("error", [KeyError("auc"), OSError(errno.ENOSPC, "No space left on device")])
-def test_a_failure_after_the_last_epoch_is_a_warning_and_the_model_is_there(
+def test_a_failure_after_the_last_epoch_is_a_warning_and_the_model_is_saved(
     what, where, error, data, tmp_path, monkeypatch
 ):
     evaluate = Recommender.evaluate
@@ -122,7 +122,7 @@ def test_a_failure_after_the_last_epoch_is_a_warning_and_the_model_is_there(
     assert len(Recommender.load(tmp_path / "a").recommend(["u000"], 3)) == 3
 
 
-def test_a_metric_that_only_one_part_has_is_left_blank_in_the_card_and_the_table():
+def test_a_metric_of_one_part_only_is_blank_for_the_other_in_the_card_and_the_table():
     assert metric_names({"validation": {"auc": 0.5, "mrr": 0.1}, "test": {"mrr": 0.2, "map": 0.1}}) == [
         "auc",
         "mrr",
@@ -131,7 +131,7 @@ def test_a_metric_that_only_one_part_has_is_left_blank_in_the_card_and_the_table
     assert metric_names({}) == []
 
 
-def test_the_mean_of_a_metric_that_no_user_has_is_not_a_number_and_no_warning():
+def test_the_mean_of_a_metric_without_values_is_nan_and_no_warning():
     measured = EvaluationResult(
         "m", cast(Any, None), {"auc": np.full(2, np.nan), "mrr": np.array([1, np.nan])}, {}, 0.0
     )
@@ -139,7 +139,7 @@ def test_the_mean_of_a_metric_that_no_user_has_is_not_a_number_and_no_warning():
         assert np.isnan(measured.mean("auc")) and measured.mean("mrr") == 1
 
 
-def test_a_user_who_had_every_other_item_is_no_reason_to_lose_the_model(tmp_path):
+def test_a_user_who_interacted_with_every_other_item_does_not_lose_the_model(tmp_path):
     """The area under the curve is then not a number at test."""
     items = [{"item_id": f"i{n}", "categorical": {"kind": "ab"[n % 2]}} for n in range(4)]
     events = [{"user_id": "u", "item_id": f"i{n}", "timestamp": 1_700_000_000 + n} for n in range(4)]
@@ -149,7 +149,7 @@ def test_a_user_who_had_every_other_item_is_no_reason_to_lose_the_model(tmp_path
     assert (tmp_path / "a" / "model" / "README.md").is_file()
 
 
-def test_training_again_removes_what_belongs_to_the_model_before_and_nothing_else(data, tmp_path):
+def test_training_again_removes_the_files_of_the_previous_model_and_no_others(data, tmp_path):
     train(data, tmp_path, report=True)
     run = tmp_path / "a"
     code, _, message = call("index", "--model_path", run, "--type", "exact")
@@ -181,7 +181,7 @@ def test_the_same_model_trained_again_keeps_its_report(data, tmp_path, monkeypat
     assert below(tmp_path / "a") == before
 
 
-def test_figures_of_another_model_are_refused(data, tmp_path):
+def test_the_evaluation_of_another_model_is_an_error(data, tmp_path):
     for name in ("a", "b"):
         train(data, tmp_path, name=name, report=True)
     runs = [tmp_path / "a", tmp_path / "b"]
@@ -207,7 +207,7 @@ def test_an_evaluation_that_names_files_outside_its_run_removes_none_of_them(dat
     assert (tmp_path / "outside.txt").exists() and not (run / "evaluation" / "evaluation.json").exists()
 
 
-def test_a_report_that_cannot_be_completed_leaves_the_last_one_whole(data, tmp_path, monkeypatch):
+def test_a_report_that_cannot_be_completed_does_not_change_the_last_one(data, tmp_path, monkeypatch):
     train(data, tmp_path, report=True)
     run = tmp_path / "a"
     before = {name: (run / name).read_bytes() for name in below(run)}
@@ -222,7 +222,7 @@ def test_a_report_that_cannot_be_completed_leaves_the_last_one_whole(data, tmp_p
     assert set(after) == set(before) and all(after[name] == before[name] for name in report)
 
 
-def test_an_output_that_cannot_be_a_run_is_found_before_the_data_are_read(tmp_path):
+def test_an_output_that_cannot_be_a_run_is_an_error_before_the_data_are_read(tmp_path):
     nowhere = tmp_path / "no data.json"
     (tmp_path / "file").write_text("x")
     (tmp_path / "taken" / "a" / "model").mkdir(parents=True)
@@ -240,25 +240,25 @@ def test_an_output_that_cannot_be_a_run_is_found_before_the_data_are_read(tmp_pa
     assert (tmp_path / "foreign" / "a" / "config.json").read_text() == "{}"
 
 
-def test_a_second_training_into_one_folder_is_refused_and_names_the_first(data, tmp_path):
+def test_a_second_training_into_one_folder_is_an_error_that_names_the_first(data, tmp_path):
     import threading
 
-    told: list[str] = []
+    errors: list[str] = []
 
     def second():
         try:
             train(data, tmp_path)
         except OutputError as error:
-            told.append(str(error))
+            errors.append(str(error))
 
     with exclusive(tmp_path / "a"):
         thread = threading.Thread(target=second)
         thread.start()
         thread.join()
-    assert len(told) == 1 and f"process {os.getpid()} is writing here" in told[0]
+    assert len(errors) == 1 and f"process {os.getpid()} is writing here" in errors[0]
 
 
-def test_files_of_a_run_can_be_read_by_others_as_the_umask_says(data, tmp_path):
+def test_files_of_a_run_have_the_permissions_of_the_umask(data, tmp_path):
     before = os.umask(0o022)
     try:
         train(data, tmp_path)
@@ -268,7 +268,7 @@ def test_files_of_a_run_can_be_read_by_others_as_the_umask_says(data, tmp_path):
     assert {path.stat().st_mode & 0o777 for path in tmp_path.rglob("*") if path.is_file()} == {0o644}
 
 
-def test_embeddings_of_users_and_items_are_one_unit_with_the_models_id(data, tmp_path, monkeypatch):
+def test_embeddings_of_users_and_items_are_written_as_one_unit_with_the_id_of_the_model(data, tmp_path, monkeypatch):
     train(data, tmp_path)
     out = tmp_path / "e"
     assert call("embed", "--model_path", tmp_path / "a", "--output", out)[0] == 0
@@ -320,7 +320,7 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: " ".join(command[:2]))
-def test_every_command_finds_an_output_inside_a_file_before_it_works(command, tmp_path):
+def test_every_command_rejects_an_output_inside_a_file_before_it_works(command, tmp_path):
     (tmp_path / "file").write_text("x")
     (tmp_path / "ratings").mkdir()
     (tmp_path / "ratings" / "u.data").write_text("")

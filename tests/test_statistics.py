@@ -1,4 +1,4 @@
-"""How sure a figure is: bootstrap intervals, paired comparisons, Holm's correction and correlations against their definitions."""
+"""Bootstrap intervals, paired comparisons, Holm's correction and correlations, against their definitions."""
 
 from dataclasses import astuple
 
@@ -26,7 +26,7 @@ DRAWS = {
 
 @pytest.mark.parametrize("kind", DRAWS)
 @pytest.mark.parametrize("users", [30, 400])
-def test_an_interval_is_scipys_percentile_interval(kind, users):
+def test_an_interval_equals_the_percentile_interval_of_scipy(kind, users):
     """Both are drawn; with 2,000 and 20,000 samples an end is sure to about 0.06 standard errors."""
     values = DRAWS[kind][0](np.random.default_rng(users), users)
     mine = intervals({"x": values}, seed=3)["x"]
@@ -45,7 +45,7 @@ def test_an_interval_is_scipys_percentile_interval(kind, users):
 
 
 @pytest.mark.parametrize("kind", DRAWS)
-def test_about_95_percent_of_intervals_hold_the_true_mean(kind):
+def test_about_95_percent_of_intervals_contain_the_true_mean(kind):
     draw, truth = DRAWS[kind]
     samples = draw(np.random.default_rng(11), (80, 1000))
     found = intervals({str(n): samples[:, n] for n in range(1000)}).values()
@@ -53,14 +53,14 @@ def test_about_95_percent_of_intervals_hold_the_true_mean(kind):
 
 
 def test_a_resampled_mean_is_the_mean_of_users_drawn_with_replacement():
-    """With values 1, 10, 100, ... each mean tells how often each user was drawn: five in all, and all alike on average."""
+    """With values 1, 10, 100, ... a mean shows how often each of the 5 users was drawn: equally often on average."""
     means = bootstrap_means(10.0 ** np.arange(5)[:, None], seed=1, resamples=4000)[:, 0]
     times = np.array([[int(digit) for digit in f"{round(mean * 5):05d}"] for mean in means])
     assert (times.sum(1) == 5).all()
     assert times.mean(0) == pytest.approx(np.ones(5), abs=0.07)
 
 
-def test_columns_are_resampled_by_the_same_users_whatever_the_block(monkeypatch):
+def test_columns_are_resampled_by_the_same_users_for_every_block_size(monkeypatch):
     values = np.random.default_rng(0).normal(size=(50, 3))
     whole = bootstrap_means(values, seed=5, resamples=300)
     for place in range(3):
@@ -69,7 +69,7 @@ def test_columns_are_resampled_by_the_same_users_whatever_the_block(monkeypatch)
     np.testing.assert_allclose(bootstrap_means(values, seed=5, resamples=300), whole)
 
 
-def test_users_without_a_figure_are_left_out_of_it_alone():
+def test_users_without_a_value_are_omitted_from_that_metric_only():
     rng = np.random.default_rng(2)
     whole, part = rng.random(40), rng.random(40)
     part[::4] = np.nan
@@ -84,14 +84,14 @@ def test_users_without_a_figure_are_left_out_of_it_alone():
     values=st.lists(st.floats(0, 1), min_size=1, max_size=30),
     scale=st.sampled_from([0.5, 2.0, 4.0]),  # powers of two: nothing is rounded
 )
-def test_an_interval_moves_with_its_unit(values, scale):
+def test_an_interval_scales_with_its_values(values, scale):
     one = intervals({"x": np.array(values)})["x"]
     other = intervals({"x": np.array(values) * scale})["x"]
     assert [other.mean, other.low, other.high] == pytest.approx([one.mean * scale, one.low * scale, one.high * scale])
     assert min(values) - 1e-12 <= one.low <= one.high <= max(values) + 1e-12
 
 
-def test_an_interval_holds_its_own_mean():
+def test_an_interval_contains_its_mean():
     for value in (0.61314719, 1 / np.log2(3), 0.1):
         for users in range(1, 40):
             found = intervals({"x": np.full(users, value)})["x"]
@@ -100,7 +100,7 @@ def test_an_interval_holds_its_own_mean():
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10_000), users=st.integers(5, 60))
-def test_the_difference_is_of_the_same_users_and_turns_its_sign_with_the_sides(seed, users):
+def test_the_difference_is_paired_by_user_and_changes_sign_if_the_models_are_swapped(seed, users):
     rng = np.random.default_rng(seed)
     mine, other = rng.random(users), rng.random(users)
     one = compare_paired(mine, {"other": other})["other"]
@@ -112,7 +112,7 @@ def test_the_difference_is_of_the_same_users_and_turns_its_sign_with_the_sides(s
 
 
 @pytest.mark.parametrize("users", [1, 3, 6, 50])
-def test_what_is_always_better_is_as_sure_as_a_test_that_flips_signs_can_be(users):
+def test_p_of_a_difference_of_one_sign_is_the_least_p_of_a_sign_flip_test(users):
     rng = np.random.default_rng(0)
     weak = rng.random(users)
     better = compare_paired(weak + 0.01, {"weak": weak})["weak"]
@@ -145,7 +145,7 @@ def test_a_small_p_is_that_of_the_t_test_and_falls_as_the_difference_grows():
             assert found == pytest.approx(expected)
 
 
-def test_users_without_both_figures_are_left_out_of_that_comparison_alone():
+def test_users_without_both_values_are_omitted_from_that_comparison_only():
     rng = np.random.default_rng(2)
     mine, other, part = rng.random(60), rng.random(60), rng.random(60)
     part[::3] = np.nan
@@ -160,7 +160,7 @@ def test_users_without_both_figures_are_left_out_of_that_comparison_alone():
     assert two["other"].corrected == found["other"].corrected  # nothing was tested, so nothing is corrected for
 
 
-def test_pairing_finds_what_the_spread_between_users_hides():
+def test_pairing_detects_a_difference_that_is_small_against_the_spread_between_users():
     rng = np.random.default_rng(4)
     hard = rng.normal(0, 5, 200)
     mine = hard + rng.normal(0.2, 0.5, 200)
@@ -168,7 +168,7 @@ def test_pairing_finds_what_the_spread_between_users_hides():
     assert not compare_paired(mine, {"shuffled": rng.permutation(hard)})["shuffled"].significant
 
 
-def test_p_is_about_uniform_where_there_is_no_difference():
+def test_p_is_about_uniform_without_a_difference():
     gaps = np.random.default_rng(7).normal(size=(100, 1500))
     found = compare_paired(np.zeros(100), {str(n): gaps[:, n] for n in range(1500)})
     p = np.array([one.p for one in found.values()])
@@ -184,7 +184,7 @@ def test_p_agrees_with_the_t_test_of_paired_samples():
         assert one.p == pytest.approx(scipy.stats.ttest_rel(mine, others[name]).pvalue, abs=0.03)
 
 
-def test_the_correction_is_over_all_that_were_compared():
+def test_the_correction_is_over_all_comparisons():
     rng = np.random.default_rng(3)
     mine = rng.normal(0.2, 1, 100)
     others = {str(n): mine - rng.normal(0.1 * n, 1, 100) for n in range(6)}
@@ -197,7 +197,7 @@ def test_the_correction_is_over_all_that_were_compared():
     assert alone.corrected == alone.p == found["3"].p
 
 
-def test_comparing_with_nothing_or_over_nobody_gives_nothing():
+def test_a_comparison_without_others_or_without_users_is_empty():
     assert compare_paired(np.ones(3), {}) == {}
     assert compare_paired(np.empty(0), {"other": np.empty(0)}) == {}
     assert intervals({"x": np.empty(0)}) == {}
@@ -235,7 +235,7 @@ def test_corrected_ps_keep_their_order_and_are_never_below_the_plain_ones(p, see
     np.testing.assert_array_equal(holm(plain[order]), corrected[order])
 
 
-def test_of_many_families_without_a_difference_one_in_twenty_claims_one():
+def test_one_in_twenty_families_of_tests_without_a_difference_has_a_significant_one():
     p = np.random.default_rng(0).random((2000, 12))
     assert np.mean([(holm(family) <= 0.05).any() for family in p]) == pytest.approx(0.05, abs=0.015)
 
@@ -254,5 +254,5 @@ def test_a_correlation_is_its_definition_and_its_p_that_of_a_regression(seed, n,
 
 
 @pytest.mark.parametrize(("x", "y"), [([1, 1, 1], [1, 2, 3]), ([1, 2, 3], [5, 5, 5]), ([1, 2], [2, 1]), ([], [])])
-def test_what_does_not_vary_or_is_too_little_correlates_with_nothing(x, y):
+def test_constant_or_fewer_than_three_values_have_no_correlation(x, y):
     assert pearson(np.array(x, float), np.array(y, float)) == (0.0, 1.0)

@@ -1,6 +1,7 @@
 """Layer 3: metrics of ranked lists and of scored pairs, computed on held-out interactions.
 
 Modules:
+    definitions: the definition of every metric in words; docs/metrics.md is generated from it.
     ranking: rank of each held-out item among all candidates; accuracy metrics from these ranks.
     list_metrics: coverage, novelty, diversity, serendipity, popularity and calibration of the recommended lists.
     held_out: the targets of a split part, and their ranking by a fitted model.
