@@ -185,7 +185,7 @@ class ClosedSoftmax(torch.autograd.Function):
         else:
             shares = negative.sub((~valid).to(negative.dtype), alpha=MASK_VALUE)
         highest = torch.maximum(shares.amax(1), positive) if shares.shape[1] else positive
-        # exp is slow for numbers whose result is not a normal float. Such shares are negligible beside the largest, 1.
+        # exp is slow for numbers whose result is not a normal float. Such shares are negligible: the largest is 1.
         shares.sub_(highest.unsqueeze(1)).clamp_(min=-FAR).exp_()
         functional.threshold_(shares, 2 * math.exp(-FAR), 0.0)
         total = shares.sum(1) + (positive - highest).exp()

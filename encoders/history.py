@@ -39,7 +39,9 @@ class History(HistoryEncoder):
     References:
         Kang and McAuley, Self-Attentive Sequential Recommendation, 2018. Unlike SASRec, the loss, the negatives and by
         default the layers (`ligr`) are those of the config, and sequences are packed without padding.
+
         Sun et al., BERT4Rec, 2019.
+
         Hidasi et al., Session-based Recommendations with Recurrent Neural Networks, 2016.
     """
 
@@ -211,7 +213,7 @@ class History(HistoryEncoder):
         """Return (rows, length, output_dim), the input of the sequence model."""
         there = (windows.items >= 0).unsqueeze(-1)
         tokens = torch.where(there, self.resize(items)[windows.items.clamp(min=0)], self.nothing)
-        tokens = tokens * self.output_dim**0.5  # as in SASRec: item vectors are small beside position vectors otherwise
+        tokens = tokens * self.output_dim**0.5  # as in SASRec, so that position vectors do not dominate
         if self.params.use_gap:
             tokens = tokens + self.gap(windows.gaps.unsqueeze(-1) / 10)  # log seconds: 10 is about six hours
         if self.params.use_kind:

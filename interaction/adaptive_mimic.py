@@ -32,8 +32,9 @@ class AdaptiveMimic(Fusion):
         Yu et al., A Dual Augmented Two-tower Model for Online Large-scale Recommendation, 2021 (the adaptive-mimic
         mechanism). The paper imitates the vector of the other tower by squared distance. Here content imitates the id
         of its own record, and by cosine: untrained ids are noise, and the squared distance to noise shrank the
-        content to zero before the ids had learned anything. Volkovs et al., DropoutNet, 2017 (hiding ids in
-        training).
+        content to zero before the ids had learned anything.
+
+        Volkovs et al., DropoutNet, 2017 (hiding ids in training).
     """
 
     type = "adaptive_mimic"

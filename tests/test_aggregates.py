@@ -121,7 +121,7 @@ def test_the_aggregates_equal_those_of_a_plain_loop(users, half_life, top, same_
 
 
 def read_by_stream(encoder, column, length, seed=0):
-    """(events, width) what is read before each event in one epoch; nan where nothing came before."""
+    """(events, width) the values that one epoch reads before each event; nan if nothing came before."""
     values = encoder.encode_column(column).values
     count = len(values["items"].values)
     encoder.project = torch.nn.Identity()  # whose last bit does not hang on the batch

@@ -326,7 +326,7 @@ def test_no_explicit_negative_is_a_training_positive_of_its_user():
     assert not positives.contains(samples.users, drawn.unsqueeze(1))[there].any()
 
 
-def test_a_metric_that_validation_does_not_give_is_told():
+def test_an_unknown_metric_is_an_error():
     with pytest.raises(ConfigError, match="no such metric; use auc, or ndcg"):
         fit(training=training(metric="accuracy"))
 
@@ -355,7 +355,7 @@ def test_explicit_negatives_are_pushed_down():
     assert disliked(explicit_negatives=True) < disliked(explicit_negatives=False) < 0
 
 
-def test_weights_decide_what_is_learned():
+def test_interactions_with_more_weight_decide_the_ranking():
     """Two kinds of interaction with opposite tastes: the one that weighs more wins."""
     data = small_dataset()
     kinds = data.interactions["interaction_type"].to_pylist()
@@ -388,7 +388,7 @@ def test_heads_learn_their_targets():
         fit(data, heads={"stars": {"type": "rating"}})
 
 
-def test_nothing_positive_to_learn_from_is_told():
+def test_data_without_a_positive_are_an_error():
     with pytest.raises(DataError, match="no positive interaction"):
         Recommender.from_config(small_config(data={"min_rating": 99})).fit(small_dataset())
 
