@@ -1,7 +1,7 @@
 """The whole pipeline on MovieLens under protocol P1 (benchmarks/p1.py): the gain of its ranker, and its speed.
 
-    python benchmarks/pipeline.py --data ml-1m --seed 0 [--config configs/ml-1m-pipeline.json] [--model folder] [--set
-    key=value]
+    python benchmarks/pipeline.py --data ml-1m --seed 0 [--config configs/ml-1m-pipeline.json] [--model folder]
+        [--set key=value]
 
 Trains the retriever of the config on the training part, or loads it from `--model`, where it is also saved. Trains the
 ranker on the validation part, and prints:
