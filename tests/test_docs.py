@@ -166,6 +166,7 @@ def test_every_page_is_in_the_navigation_once():
 # -- the site ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_spec("mkdocs") is None, reason="the extra `docs` is not installed")
 def test_the_site_is_built_without_network_and_loads_nothing_from_elsewhere(tmp_path):
     import os

@@ -596,6 +596,7 @@ def test_movielens_100k_has_its_known_findings_and_no_leak(ml_100k):
     assert only(counted, "leak of the outcome").level == "problem"
 
 
+@pytest.mark.slow
 def test_movielens_1m_has_its_known_findings(ml_1m):
     found = examine(Dataset.read(ml_1m), images=False)
     kinds = [finding.kind for finding in found]

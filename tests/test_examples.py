@@ -42,6 +42,7 @@ def test_examples_use_public_names_only():
                 assert not node.attr.startswith("_"), f"{name}: {node.attr}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_an_example_prints_the_same_whatever_the_random_state(name, capsys):
     first = run(name, capsys)
@@ -61,6 +62,7 @@ def test_examples_show_what_they_claim(capsys):
     assert len(set(kinds)) == 4 and max(prices) < 60, "one item of each category, each cheaper than 60"
 
 
+@pytest.mark.slow
 def test_the_notebook_is_valid_and_its_cells_run(capsys):
     notebook = json.loads((EXAMPLES / "tutorial.ipynb").read_text())
     assert (notebook["nbformat"], notebook["nbformat_minor"]) >= (4, 5)

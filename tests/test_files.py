@@ -86,6 +86,7 @@ def in_child(program, *, at: int | None = None) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exchange", [True, False], ids=["one step", "two renames"])
 @pytest.mark.parametrize("older", [True, False], ids=["replacing", "first"])
 @pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
@@ -150,6 +151,7 @@ def test_a_folder_whose_writer_died_between_two_renames_is_found_and_put_in_plac
     assert hidden(tmp_path) == [".whole.lock"], "the next writer takes the lock over and removes it"
 
 
+@pytest.mark.slow
 def test_a_removed_folder_stays_removed_whatever_a_killed_writer_left(tmp_path):
     write_folder(tmp_path, "old")
     for at in range(1, 30):

@@ -142,6 +142,7 @@ def big(name, metric):
     return index, twin
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["dot", "cosine"])
 @given(data=st.data())
 @few_examples

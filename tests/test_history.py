@@ -233,6 +233,7 @@ def test_each_block_learns_which_item_comes_next(block):
         assert fitted.metrics["test"]["ndcg@5"] == 1.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

@@ -216,6 +216,7 @@ for name in sys.argv[2:]:
 """
 
 
+@pytest.mark.slow
 def test_a_large_image_of_any_mode_takes_little_more_memory_than_its_pixels(root):
     PICTURE.save(root / "warm.png")
     kinds = {"bits": (1, 0, 16), "palette": (8, 3, 16), "sixteen": (16, 0, 32), "glass": (8, 6, 64)}

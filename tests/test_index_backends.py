@@ -24,7 +24,13 @@ def made(name, metric="dot", **options):
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("annoy", {}), ("usearch", {}), ("usearch", {"dtype": "f32"}), ("usearch", {"dtype": "bf16"}), ("qdrant", {})],
+    [
+        ("annoy", {}),
+        ("usearch", {}),
+        ("usearch", {"dtype": "f32"}),
+        ("usearch", {"dtype": "bf16"}),
+        pytest.param("qdrant", {}, marks=pytest.mark.slow),
+    ],
 )
 def test_an_index_keeps_the_contract(name, options):
     check_index(type(made(name)), options)
@@ -39,6 +45,7 @@ def test_the_same_vectors_make_the_same_index(name):
         assert (first.search(QUERIES, k).keys == second.search(QUERIES, k).keys).all()
 
 
+@pytest.mark.slow
 def test_int8_takes_less_memory_than_float32_and_still_finds_the_same():
     many = np.random.default_rng(0).normal(size=(20_000, 16)).astype(np.float32)
     many *= np.random.default_rng(1).lognormal(0, 0.5, (20_000, 1)).astype(np.float32)
@@ -95,6 +102,7 @@ def test_a_few_longer_vectors_added_to_vectors_of_equal_norm_are_found(name):
     assert (index.search(QUERIES, 10).scores >= truth[:, :1] - 1e-5).mean() > 0.95
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "options"), [("faiss", {"ef_search": 32}), ("usearch", {"expansion_search": 32})])
 def test_a_graph_of_vectors_of_unequal_norm_uses_the_norm_weight_that_finds_most(name, options, tmp_path):
     rng = np.random.default_rng(0)

@@ -219,6 +219,7 @@ print(last, sorted(states), os.listdir(place.parent))
 """
 
 
+@pytest.mark.slow
 def test_a_writer_killed_at_any_moment_leaves_the_old_index_or_the_new_one(tmp_path):
     """The writer is killed before its first file operation, then before its second, and so on, until it finishes."""
     command = [sys.executable, "-W", "ignore", "-c", WRITER, str(tmp_path / "index")]
@@ -229,6 +230,7 @@ def test_a_writer_killed_at_any_moment_leaves_the_old_index_or_the_new_one(tmp_p
     assert states.strip() == "[1.0, 2.0] ['index']", "a later save removes what the killed ones left"
 
 
+@pytest.mark.slow
 def test_the_cheapest_index_that_reaches_the_recall_is_chosen():
     vectors = some(2000)
     best, tried = choose(REGISTRY, pa.array(range(2000)), vectors, 0.99, shown=False)

@@ -66,6 +66,7 @@ def test_feature_dropout_masks_its_fraction_of_one_side_in_training_only_and_nev
             assert abs(hidden - (0.0 if name == IDENTITY else share)) < 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interaction", INTERACTIONS)
 def test_the_scores_of_training_evaluation_and_inference_are_the_same(interaction):
     recommender = fit(interaction={"type": interaction})
@@ -106,6 +107,7 @@ def test_the_order_of_the_records_does_not_change_the_result():
         assert torch.equal(first, second), name
 
 
+@pytest.mark.slow
 def test_the_hash_seed_of_python_does_not_change_the_result(tmp_path):
     program = (
         "from small import *; from anyrec.recommender import Recommender; import hashlib;"

@@ -237,6 +237,7 @@ def pin(name, found):
     EXPECTED.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_behaviour_is_as_pinned(case):
     name, found = case
     entries = expected()

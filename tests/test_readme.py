@@ -63,6 +63,7 @@ def run(words):
     assert code == 0, f"{shlex.join(words)}: {message}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 def test_the_commands_and_the_code_of_a_page_work(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -82,6 +83,7 @@ def test_the_commands_and_the_code_of_a_page_work(page, tmp_path, monkeypatch, c
     assert ran >= 3
 
 
+@pytest.mark.slow
 def test_the_demo_runs_on_less_data(tmp_path, monkeypatch):
     from anyrec.cli import demo
 

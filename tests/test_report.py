@@ -486,6 +486,7 @@ def test_planted_features_are_the_most_important_and_noise_is_not_significant(re
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interaction", ["dot", "attention"])
 def test_masking_a_feature_equals_leaving_its_column_empty(interaction):
     """The attention reads the features one by one, the dot product their fused vector."""

@@ -94,6 +94,7 @@ def test_a_model_with_an_index_and_a_pipeline_loads_after_its_metrics_are_added(
     assert len(model.recommend(["u000"], 3)) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "where"),
     [
@@ -207,6 +208,7 @@ def test_an_evaluation_that_names_files_outside_its_run_removes_none_of_them(dat
     assert (tmp_path / "outside.txt").exists() and not (run / "evaluation" / "evaluation.json").exists()
 
 
+@pytest.mark.slow
 def test_a_report_that_cannot_be_completed_does_not_change_the_last_one(data, tmp_path, monkeypatch):
     train(data, tmp_path, report=True)
     run = tmp_path / "a"
@@ -289,6 +291,7 @@ def test_embeddings_of_users_and_items_are_written_as_one_unit_with_the_id_of_th
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_a_signal_during_training_ends_with_its_code_and_a_hint_and_leaves_nothing(data, tmp_path):
     settings = ["name=a", "dim=4", "training.epochs=100000", "training.patience=null", "evaluation.report=false"]
     command = [sys.executable, "train.py", "--data", data, "--output", tmp_path]

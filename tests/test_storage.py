@@ -96,6 +96,7 @@ def test_nothing_in_the_directory_is_a_pickle(saved):
     assert kinds == {".json", ".arrow", ".safetensors", ".md"}
 
 
+@pytest.mark.slow
 def test_a_save_killed_at_any_moment_leaves_a_whole_model(saved, tmp_path):
     recommender, _ = saved
     place = recommender.save(tmp_path / "model")

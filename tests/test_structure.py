@@ -61,6 +61,7 @@ def test_shelves_import_the_frame_and_never_by_their_bare_name():
                     assert node.module.split(".")[0] not in SHELVES, path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments", [["--help"], ["plugins"], ["validate", "datasets/synthetic/correlated_dataset.json", "--no-images"]]
 )
@@ -94,6 +95,7 @@ def test_the_packages_listed_are_the_folders_that_are_there():
         assert (ROOT / "anyrec" / shelf).resolve() == ROOT / shelf
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_all_and_works_elsewhere(tmp_path):
     build = [
         sys.executable,
@@ -175,6 +177,7 @@ def test_every_config_key_and_command_is_documented():
         assert f"anyrec {command.callback.__name__}" in readme, command.callback.__name__
 
 
+@pytest.mark.slow
 def test_train_runs_from_the_root_with_a_language_model(tmp_path, minilm):
     """The folder `datasets` at the root must not be taken for the library of that name."""
     command = [

@@ -120,6 +120,7 @@ def fitted_lift(preference, groups, world, tmp_path):
     return planted_ndcg(chosen, truth), planted_ndcg(popular, truth)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preference", PREFERENCES)
 def test_each_modality_alone_reveals_its_planted_preference_and_no_other_does(preference, tmp_path):
     world = generate(

@@ -63,6 +63,7 @@ def programs(model, n):
     return calls
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 def test_mixed_calls_of_eight_threads_give_what_one_thread_gives(name, tmp_path):
     folder = Recommender.from_config(CONFIGS[name]).fit(small_dataset(), progress=False).save(tmp_path / "model")

@@ -98,6 +98,7 @@ def test_a_run_that_is_resumed_ends_bitwise_as_one_that_never_stopped(tmp_path, 
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_any_moment_resumes_exactly(tmp_path):
     program = (
         "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[2]);"
