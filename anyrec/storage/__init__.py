@@ -1,1 +1,9 @@
-"""Layer 5: the model directory and its card."""
+"""Layer 5: the model directory and its card.
+
+model_directory: writes a model directory as one unit; finds it; its identifier.
+load_model: reads a model directory, which can come from anyone.
+tower_files: the files of a two-tower model.
+classical_files: the files of a classical model.
+model_card: README.md of the directory.
+parts: what a model directory has: model, pipeline, metrics, notes.
+"""

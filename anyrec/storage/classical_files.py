@@ -1,4 +1,4 @@
-"""The files of a classical model in its directory: what the component learned, and the users' histories."""
+"""The files of a classical model in its directory: the component's state, and the histories of the users."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from anyrec.model.classical import ClassicalModel, ClassicalScorer, check_classi
 
 
 def write_classical(model: ClassicalModel, folder: Path) -> None:
-    """Write the component's state, and the matrix that its scores read."""
+    """Write the component's state, and the matrix of histories that it scores by."""
     scorer = model.scorer
     state = {name: np.ascontiguousarray(value) for name, value in scorer.classical.state().items()}
     save_file(state, folder / "model.safetensors")
@@ -29,7 +29,21 @@ def write_classical(model: ClassicalModel, folder: Path) -> None:
 def read_classical(
     folder: Path, config: Config, registry: Registry, users: int, items: int
 ) -> tuple[ClassicalScorer, np.ndarray | None]:
-    """Read what `write_classical` wrote: the scorer, and (pairs,) uint8 the parts of its matrix, if saved. Raises ModelError."""
+    """Read what `write_classical` wrote.
+
+    Args:
+        folder: The model directory.
+        config: The model's config.
+        registry: The components.
+        users: Number of users.
+        items: Number of items.
+
+    Returns:
+        The scorer, and (pairs,) uint8 the parts of the split of the entries of its matrix, if saved.
+
+    Raises:
+        ModelError: If a file is damaged, or the component cannot score.
+    """
     state, arrays = read_arrays(folder / "model.safetensors"), read_arrays(folder / "history.safetensors")
     classical = make_classical(config, registry)
     with damaged(folder / "model.safetensors", f"what '{classical.type}' learned cannot be used"):

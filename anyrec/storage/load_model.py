@@ -1,17 +1,18 @@
-"""A model directory back as a recommender. The directory is data from anybody: nothing in it is run, and each fault is a ModelError.
+"""Read a model directory, which can come from anyone: none of its code is run, and every fault is a ModelError.
 
-docs/security.md has what loading does and does not do.
+docs/security.md describes what loading does and does not do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 from pydantic import ValidationError
 
 from anyrec.core.config import TWO_TOWER, Config
@@ -33,25 +34,26 @@ from anyrec.core.saved_files import (
     read_tensors,
 )
 from anyrec.core.trust import Named, note_of, without_outside
+from anyrec.core.types import JsonObject
 from anyrec.data.dataset import Dataset
 from anyrec.data.histories import COLUMN
 from anyrec.data.ids import SIDES
 from anyrec.data.list_columns import flat
 from anyrec.data.pairs import Pairs
-from anyrec.model.build import check_model_type, choose_device
+from anyrec.model.build import check_model_type, choose_device, training_context
 from anyrec.model.classical import ClassicalModel
 from anyrec.model.custom_modules import encoder_of, rebuild
-from anyrec.model.fitted import FittedModel
+from anyrec.model.fitted import FittedModel, ModelData
 from anyrec.model.two_tower import TwoTowerModel
 from anyrec.pipeline.fit import FOLDER as PIPELINE
 from anyrec.pipeline.fit import load_pipeline
 from anyrec.retrieval.model_index import load_index, share_index
 from anyrec.storage.classical_files import read_classical
-from anyrec.storage.model_directory import ELSEWHERE, FORMAT, HISTORY, find_model, id_of
+from anyrec.storage.model_directory import ELSEWHERE, FORMAT, HISTORY, SEEN, find_model, id_of
 from anyrec.storage.parts import ModelParts
 from anyrec.storage.tower_files import STATE, check_vectors, read_towers
 
-KINDS: dict[str, Any] = {
+KINDS: dict[str, type] = {
     "format": int,
     "name": str,
     "data": str,
@@ -62,13 +64,25 @@ KINDS: dict[str, Any] = {
     "modules": dict,
     "versions": dict,
 }
+"""The type of each key of the manifest."""
 ROLES = ("numbers", "timestamps", "items")
+"""The roles that a temporal feature can have."""
 
 
 def load_model(
     path: Path, trust_plugins: bool, plugins: Sequence[str | Path], image_root: str | Path | None = None
 ) -> ModelParts:
-    """Read one whole version of a model directory, even if a writer replaces it meanwhile. Arguments as of `anyrec.Recommender.load`."""
+    """Read one whole version of a model directory, even if a writer replaces it meanwhile.
+
+    Args:
+        path: The directory, its run's folder, or a file in either.
+        trust_plugins: Allow references to things outside the folder.
+        plugins: Folders of plugins that the model may use.
+        image_root: Folder that relative names of images start from; by default that of the training data.
+
+    Raises:
+        ModelError: With all faults.
+    """
 
     def read(manifest: Manifest) -> ModelParts:
         return _read(manifest, trust_plugins, plugins, image_root)
@@ -79,19 +93,20 @@ def load_model(
 def _read(
     manifest: Manifest, trusted: bool, plugins: Sequence[str | Path], image_root: str | Path | None
 ) -> ModelParts:
+    """Check the manifest and the config, and read the model. Arguments as for `load_model`."""
     directory = manifest.folder
-    found = manifest.document.get("format")
-    if found != FORMAT:
-        what = f"its format is {found!r}; this version reads {FORMAT}."
+    version = manifest.document.get("format")
+    if version != FORMAT:
+        what = f"its format is {version!r}; this version reads {FORMAT}."
         raise ModelError(Fault(str(directory), what, "Train again.", "format"))
     document = manifest.check(KINDS, ELSEWHERE)
     _check_details(document, directory)
     config = _read_config(directory / "config.json")
     state = directory / STATE
-    parts = read_object(state, AGAIN) if state.is_file() else {}
+    states = read_object(state, AGAIN) if state.is_file() else {}
     named: list[Named] = []
     if not trusted:
-        config, named = _restricted(config, parts, document, manifest, plugins)
+        config, named = _restricted(config, states, document, manifest, plugins)
     registry = discover([*config.plugins, *plugins], drop_in=trusted or not _is_within_run(manifest.place))
     try:
         with damaged(directory):
@@ -107,7 +122,7 @@ def _read(
 
 
 def _read_config(path: Path) -> Config:
-    """The model's config. Raises ModelError with every bad key."""
+    """Read the model's config. Raises ModelError with all invalid keys."""
     with damaged(path):
         document = read_object(path, AGAIN)
         try:
@@ -117,9 +132,23 @@ def _read_config(path: Path) -> Config:
 
 
 def _restricted(
-    config: Config, parts: dict[str, Any], document: dict[str, Any], manifest: Manifest, plugins: Iterable[str | Path]
+    config: Config, states: JsonObject, document: JsonObject, manifest: Manifest, plugins: Iterable[str | Path]
 ) -> tuple[Config, list[Named]]:
-    """The config of a model that is not trusted, and what was left out of it. Raises ModelError with everything that is refused."""
+    """Remove what a model that is not trusted may not have.
+
+    Args:
+        config: The model's config.
+        states: The states of its encoders and heads.
+        document: Its manifest.
+        manifest: The manifest's file.
+        plugins: Folders of plugins that the caller allows.
+
+    Returns:
+        The config, and what was left out of it.
+
+    Raises:
+        ModelError: With everything that is refused.
+    """
     faults, directory = [], manifest.folder
     if document["modules"]:
         names = ", ".join(f"'{name}'" for name in document["modules"])
@@ -127,7 +156,7 @@ def _restricted(
         faults.append(Fault(str(directory), what, ALLOW, "untrusted"))
     callers = ["plugins", *plugins]
     registry = discover(plugins, drop_in=not _is_within_run(manifest.place))
-    config, refused, left_out = without_outside(config, registry, parts, callers)
+    config, refused, left_out = without_outside(config, registry, states, callers)
     faults += [Fault(f"{directory}/config.json#{one.where}", one.what, one.hint, one.kind) for one in refused]
     if faults:
         raise ModelError(faults)
@@ -142,6 +171,16 @@ def _restore(
     named: Sequence[Named],
     image_root: str | Path | None,
 ) -> ModelParts:
+    """Create the model from the files of a checked manifest.
+
+    Args:
+        manifest: The manifest.
+        config: The model's config, without what is not trusted.
+        registry: The components.
+        trusted: Whether the model may name things outside its folder.
+        named: What was left out of the config.
+        image_root: Folder that relative names of images start from; None for that of the training data.
+    """
     directory, document = manifest.folder, manifest.document
     tables = {side: read_table(directory / f"{side}s.arrow") for side in SIDES}
     config = config.model_copy(update={"training": config.training.model_copy(update={"device": "auto"})})
@@ -151,68 +190,71 @@ def _restore(
         named = [*named, Named("/root", document["root"], Outside("a folder", "leave out"))]
     for side, table in tables.items():
         check_records(table, side, directory / f"{side}s.arrow")
-    nothing = pa.table({"user_id": pa.array([], pa.string()), "item_id": pa.array([], pa.string())})
+    no_interactions = pa.table({"user_id": pa.array([], pa.string()), "item_id": pa.array([], pa.string())})
     root = Path() if own_root else Path(image_root or document["root"])
-    dataset = Dataset(tables["user"], tables["item"], nothing, root, document["roles"])
+    dataset = Dataset(tables["user"], tables["item"], no_interactions, root, document["roles"])
     device = choose_device(config)
-    context = Context(
-        root=root,
-        allow_urls=config.data.allow_urls,
-        allow_outside_root=config.data.allow_outside_root,
-        seed=config.seed,
-        device=str(device),
-        items=dataset.items,
-        trusted=trusted,
-        open_files=not own_root,
-    )
-    users, items = len(tables["user"]), len(tables["item"])
+    context = replace(training_context(config, dataset, device, trusted), root=root, strict=False)
+    data = ModelData(config=config, registry=registry, dataset=dataset, has_vectors=config.model.type == TWO_TOWER)
+    model = _read_model(manifest, data, replace(context, open_files=not own_root), device)
+    pipeline = load_pipeline(model, directory / PIPELINE)
+    if pipeline is not None:
+        share_index(model, load_index(model, directory, manifest.place.parent))
+    return ModelParts(model, pipeline, document["metrics"], [note_of(named)] if named else [])
+
+
+def _read_model(manifest: Manifest, data: ModelData, context: Context, device: torch.device) -> FittedModel:
+    """Read the weights, the users' interactions and the saved representations."""
+    directory, document, config = manifest.folder, manifest.document, data.config
+    users, items = len(data.dataset.users), len(data.dataset.items)
     history = history_parts = None
     if (directory / HISTORY).is_file():
         history, history_parts = _read_history(directory / HISTORY, users, items)
-    pairs = read_table(directory / "seen.arrow")
-    owners, seen = check_pairs(pairs, users, items, directory / "seen.arrow")
-    seen_parts = None
-    if "parts" in pairs.column_names:
-        with damaged(directory / "seen.arrow"):
-            seen_parts = check_parts(pairs.column("parts").to_numpy(), len(seen))
-    metrics = document["metrics"]
+    seen, seen_parts = _read_seen(directory / SEEN, users, items)
     known = {name: rows.to(device) for name, rows in read_tensors(directory / "known.safetensors").items()}
-    shared: dict[str, Any] = {
+    shared: JsonObject = {
         "config": config,
-        "registry": registry,
-        "dataset": dataset,
+        "registry": data.registry,
+        "dataset": data.dataset,
         "context": context,
-        "seen": Pairs(seen, np.concatenate([[0], np.cumsum(np.bincount(owners, minlength=users))])),
+        "seen": seen,
         "seen_parts": seen_parts,
         "history": history,
         "history_parts": history_parts,
-        "before_refit": metrics.get("validation") if config.training.refit else None,
+        "before_refit": document["metrics"].get("validation") if config.training.refit else None,
         "fingerprint": document["data"],
         "model_id": id_of(document),
         "directory": manifest.place,
     }
-    if config.model.type == TWO_TOWER:
-        scorer = read_towers(directory, config, registry, context).to(device).eval()
-        model: FittedModel = TwoTowerModel(scorer=scorer, computed=Once(known), **shared)
+    if data.has_vectors:
+        scorer = read_towers(directory, config, data.registry, context).to(device).eval()
+        model = TwoTowerModel(scorer=scorer, computed=Once(known), **shared)
         check_vectors(model, known, directory)
-    else:
-        classical, matrix_parts = read_classical(directory, config, registry, users, items)
-        model = ClassicalModel(scorer=classical, matrix_parts=matrix_parts, **shared)
-    pipeline = load_pipeline(model, directory / PIPELINE)
-    if pipeline is not None:
-        share_index(model, load_index(model, directory, manifest.place.parent))
-    return ModelParts(model, pipeline, metrics, [note_of(named)] if named else [])
+        return model
+    classical, matrix_parts = read_classical(directory, config, data.registry, users, items)
+    return ClassicalModel(scorer=classical, matrix_parts=matrix_parts, **shared)
+
+
+def _read_seen(path: Path, users: int, items: int) -> tuple[Pairs, np.ndarray | None]:
+    """Read the seen pairs, and (pairs,) the parts of the split that each occurs in, if saved. Raises ModelError."""
+    pairs = read_table(path)
+    owners, seen = check_pairs(pairs, users, items, path)
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(owners, minlength=users))])
+    if "parts" not in pairs.column_names:
+        return Pairs(seen, offsets), None
+    with damaged(path):
+        return Pairs(seen, offsets), check_parts(pairs.column("parts").to_numpy(), len(seen))
 
 
 def _read_history(path: Path, users: int, items: int) -> tuple[pa.Array, np.ndarray | None]:
-    """(users,) the events of each user, and (events,) the part of the split of each, if saved. Raises ModelError."""
+    """Read (users,) list<EVENT>, and (events,) the part of the split of each event, if saved. Raises ModelError."""
     with damaged(path, "this is not a column of histories"):
         table = read_table(path)
         history = table.column("events").combine_chunks()
         if history.type != COLUMN or len(history) != users:
             raise ValueError(f"{users} rows of {COLUMN} were expected")
-        found = history.flatten().field("item").to_numpy(zero_copy_only=False)
-        if len(found) and not 0 <= found.min() <= found.max() < items:  # a null is NaN, which compares as False
+        rows = history.flatten().field("item").to_numpy(zero_copy_only=False)
+        if len(rows) and not 0 <= rows.min() <= rows.max() < items:  # a null is NaN, which compares as False
             raise ValueError(f"an item is not within 0 and {items - 1}")
         if "parts" not in table.column_names:
             return history, None
@@ -220,11 +262,11 @@ def _read_history(path: Path, users: int, items: int) -> tuple[pa.Array, np.ndar
         lengths, wanted = (pc.fill_null(pc.list_value_length(one), 0) for one in (parts, history))
         if not lengths.equals(wanted) or parts.flatten().null_count:
             raise ValueError("the parts are not those of the events")
-        return history, check_parts(flat(parts)[0].to_numpy(), len(found))
+        return history, check_parts(flat(parts)[0].to_numpy(), len(rows))
 
 
-def _check_details(document: dict[str, Any], directory: Path) -> None:
-    """Raises ModelError for values within the manifest that are not of their kind."""
+def _check_details(document: JsonObject, directory: Path) -> None:
+    """Check the values within the manifest. Raises ModelError with all that are invalid."""
     wrong = [f"roles/{name}" for name, role in document["roles"].items() if role not in ROLES]
     wrong += [
         f"metrics/{part}"
@@ -238,11 +280,15 @@ def _check_details(document: dict[str, Any], directory: Path) -> None:
         )
 
 
-def _add_modules(registry: Registry, modules: dict[str, Any]) -> None:
+def _add_modules(registry: Registry, modules: JsonObject) -> None:
+    """Register the modules of `add_encoder`, which are rebuilt from their descriptions."""
     for name, description in modules.items():
         registry.add_class("encoder", encoder_of(name, rebuild(description)), f"add_encoder('{name}')")
 
 
 def _is_within_run(directory: Path) -> bool:
-    """Whether the `plugins` folder of the current directory came with the model: within it, or in its run's folder."""
+    """Whether the `plugins` folder of the current directory is in the model's folder or in that of its run.
+
+    It then came with the model, so it is not used without trust.
+    """
     return Path("plugins").resolve().is_relative_to(directory.parent)

@@ -1,4 +1,4 @@
-"""The model card: what a model directory says of itself to a person."""
+"""The model card: README.md of a model directory."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def model_card(parts: ModelParts) -> str:
             cells = (f"{part[name]:.4f}" if name in part else "" for part in parts.metrics.values())
             lines.append(f"| {name} | " + " | ".join(cells) + " |")
     if parts.notes:
-        lines += ["", "What its training said of the data:", "", *(f"- {note}" for note in parts.notes)]
+        lines += ["", "Notes of the training:", "", *(f"- {note}" for note in parts.notes)]
     lines += ["", "Use it: `python inference.py --model_path <this folder> --data people.json --top_k 10`.", ""]
     return "\n".join(lines)
 
 
 def metric_names(parts: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """The names of all metrics that at least one part has: a metric that is not a number in one part is not there."""
+    """Return the names of all metrics that at least one part of the split has; a part lacks a metric that is NaN."""
     return list(dict.fromkeys(name for part in parts.values() for name in part))

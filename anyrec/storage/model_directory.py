@@ -1,13 +1,15 @@
-"""The model directory: what a fitted recommender leaves on disk (`anyrec.storage.load_model` reads it). No pickle in or out.
+"""Write a fitted model as a directory, without pickle. `anyrec.storage.load_model` reads it.
 
-model/  manifest.json       sha256 of each file below, hash of the data, versions
-        config.json         complete; reruns alone
+model/  manifest.json       sha256 of each file below, hash of the data, metrics, versions
+        config.json         the complete config, which trains the same model again
         model.safetensors   all weights
-        preprocessing/      what the encoders and heads learned: state.json and Arrow arrays
-        users.arrow items.arrow seen.arrow   the records, and who interacted with what
-        known.safetensors   what the interaction reads of each of those users and items
-        pipeline/           what its sources and its ranker learned, where the config has one
-        index/              of the items, where a pipeline searches one that takes time to build
+        preprocessing/      states of the encoders and heads: state.json and Arrow arrays
+        users.arrow items.arrow   the records
+        seen.arrow          the items that each user interacted with
+        history.arrow       the histories of the users, if the model or the pipeline reads them
+        known.safetensors   representations of the users and items
+        pipeline/           states of the sources and the ranker, if the config has a pipeline
+        index/              index of the items, if the pipeline searches one that takes time to build
         README.md           model card
 """
 
@@ -19,7 +21,6 @@ import os
 import shutil
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +33,7 @@ from anyrec.core.outputs import check_output
 from anyrec.core.registry import Registry
 from anyrec.core.saved_files import AGAIN, damaged
 from anyrec.core.timing import timed
+from anyrec.core.types import JsonObject
 from anyrec.data.ids import SIDES
 from anyrec.data.list_columns import flat, offsets_of
 from anyrec.model.classical import ClassicalModel
@@ -45,9 +47,10 @@ from anyrec.storage.parts import ModelParts
 from anyrec.storage.tower_files import write_json, write_table, write_towers
 
 FORMAT = 1
-HISTORY = "history.arrow"
+"""Version of the directory's format."""
+SEEN, HISTORY = "seen.arrow", "history.arrow"
 ELSEWHERE = ("index", "search")
-"""Folders within a model that its manifest does not list: the index has its own, the vectors for searching are a cache."""
+"""Folders that the manifest does not list: the index has its own manifest, and the vectors for searching are a cache."""
 CARD = "README.md"
 
 
@@ -55,11 +58,15 @@ CARD = "README.md"
 def save_model(parts: ModelParts, directory: Path) -> Path:
     """Write the model directory as one unit: a crash leaves the old model or the new one.
 
+    Args:
+        parts: The model with its pipeline, metrics and notes.
+        directory: The folder; a model in it is replaced.
+
     Returns:
-        The directory, resolved.
+        The directory as an absolute path.
 
     Raises:
-        ModelError: The directory holds something else.
+        ModelError: The directory has other content.
         OutputError: It cannot be written, or another process is writing it.
     """
     directory, model = directory.resolve(), parts.model
@@ -106,7 +113,12 @@ def update_metrics(parts: ModelParts, directory: Path) -> None:
 
 
 def check_model_output(directory: Path) -> None:
-    """Raises OutputError if a model cannot be written to `directory`, and ModelError if something else is there."""
+    """Check that a model can be written to a directory.
+
+    Raises:
+        OutputError: It cannot be written.
+        ModelError: It has other content.
+    """
     check_output(directory, "folder")
     if directory.is_dir() and any(directory.iterdir()) and not holds(directory, MODEL):
         what = "this folder exists and is not a model."
@@ -114,9 +126,15 @@ def check_model_output(directory: Path) -> None:
 
 
 def find_model(path: Path) -> Path:
-    """The model directory that `path` names: itself, its `model` folder, or that of the run that wrote the file.
+    """Find the model directory that a path belongs to.
 
-    If a crash interrupted the replacement of a model, this is the finished copy beside its place.
+    If a crash interrupted the replacement of a model, the result is the complete copy.
+
+    Args:
+        path: A model directory, its run's folder, or a file in either.
+
+    Raises:
+        ModelError: There is none.
     """
     path = path.resolve()
     for folder in [path, *path.parents][:3]:
@@ -133,19 +151,26 @@ def find_model(path: Path) -> Path:
 
 
 def model_id(path: Path) -> str:
-    """Identifies a model: a hash of the hashes of its files without its index, pipeline and card. path: as `find_model` takes it."""
+    """Return the identifier of a model: a hash of its files' hashes, without its index, pipeline and card.
+
+    Args:
+        path: As for `find_model`.
+
+    Raises:
+        ModelError: There is no model, or its manifest is damaged.
+    """
     with Manifest(find_model(path), AGAIN) as manifest, damaged(path):
         return id_of(manifest.document)
 
 
-def id_of(manifest: dict[str, Any]) -> str:
-    """`model_id` of the model with this manifest, computed: what the manifest itself says is not relied on."""
-    return _id_of(manifest["files"], *([CARD] if "id" in manifest else []))  # older versions counted the card in
+def id_of(manifest: JsonObject) -> str:
+    """Return the `model_id` for a manifest. It is computed; the value in the manifest is not trusted."""
+    return _id_of(manifest["files"], *([CARD] if "id" in manifest else []))  # older versions included the card
 
 
 def versions() -> dict[str, str]:
-    """Versions of what the model was made with."""
-    found = {}
+    """Return the installed versions of the packages that a model depends on."""
+    found: dict[str, str] = {}
     for package in ("anyrec", "torch", "numpy", "pyarrow", "torchvision", "sentence-transformers"):
         try:
             found[package] = version(package)
@@ -155,6 +180,7 @@ def versions() -> dict[str, str]:
 
 
 def _write_parts(parts: ModelParts, folder: Path) -> None:
+    """Write all files except the manifest and the index."""
     model, dataset, pipeline = parts.model, parts.model.dataset, parts.pipeline
     (folder / "config.json").write_text(model.config.model_dump_json(indent=1) + "\n", encoding="utf-8")
     known = {side: model.representations(side) for side in SIDES}
@@ -177,12 +203,12 @@ def _write_parts(parts: ModelParts, folder: Path) -> None:
     seen = {"user": pa.array(model.seen.owners()), "item": pa.array(model.seen.items)}
     if model.seen_parts is not None:
         seen["parts"] = pa.array(model.seen_parts)
-    write_table(folder / "seen.arrow", pa.table(seen))
+    write_table(folder / SEEN, pa.table(seen))
     _write_card(parts, folder)
 
 
 def _events_by_part(history: pa.Array, parts: np.ndarray | None) -> dict[str, pa.Array]:
-    """The histories, and in lists of the same lengths the part of the split that each event happened in."""
+    """Return the columns of history.arrow: `events`, and `parts` with the part of the split of each event, if known."""
     if parts is None:
         return {"events": history}
     _, owners = flat(history)
@@ -190,18 +216,20 @@ def _events_by_part(history: pa.Array, parts: np.ndarray | None) -> dict[str, pa
     return {"events": history, "parts": pa.ListArray.from_arrays(offsets, pa.array(parts))}
 
 
-def _module_descriptions(registry: Registry) -> dict[str, Any]:
+def _module_descriptions(registry: Registry) -> JsonObject:
+    """Return the descriptions of the modules of `add_encoder` by name (`anyrec.model.custom_modules`)."""
     classes = [plugin.load() for plugin in registry.plugins("encoder") if plugin.origin.startswith("add_encoder(")]
     return {cls.type: cls.description for cls in classes}
 
 
 def _hashes(folder: Path) -> dict[str, str]:
-    return {
-        path.relative_to(folder).as_posix(): sha256_of(path) for path in sorted(folder.rglob("*")) if path.is_file()
-    }
+    """Return the sha256 of all files below a folder, by relative name."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
 
 
 def _id_of(files: dict[str, str], *left_out: str) -> str:
+    """Return a hash of the files' hashes, without the index, the pipeline, and files whose names start with `left_out`."""
     own = {name: digest for name, digest in files.items() if not name.startswith(("index/", "pipeline/", *left_out))}
     return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
 

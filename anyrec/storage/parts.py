@@ -1,4 +1,4 @@
-"""What a model directory holds."""
+"""The contents of a model directory."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from anyrec.pipeline.pipeline import Pipeline
 
 @dataclass(frozen=True)
 class ModelParts:
-    """A fitted model with what belongs to it.
+    """A fitted model with its pipeline, metrics and notes.
 
-    model: The fitted model.
-    pipeline: The stages between the model and a list; None if the model ranks the whole catalogue.
-    metrics: By part of the split, as measured after training.
-    notes: What the user should know of the data and the training.
+    Attributes:
+        model: The fitted model.
+        pipeline: The stages between the model and a list; None if the model ranks the whole catalogue.
+        metrics: Ranking metrics by part of the split, as measured after training.
+        notes: Notes on the data and the training for the user.
     """
 
     model: FittedModel
