@@ -44,8 +44,8 @@ from anyrec.retrieval.similar import similar
 from anyrec.storage.load_model import load_model
 from anyrec.storage.model_directory import save_model
 from anyrec.storage.parts import ModelParts
-from anyrec.training.fit import FitOptions, Fitted, fit, fit_like
-from anyrec.training.loop import TrainingResult
+from anyrec.training.fit import Fitted, fit, fit_like
+from anyrec.training.loop import FitOptions, TrainingResult
 
 Ids: TypeAlias = Sequence[object] | pa.Array
 """Ids of users or items. They are validated when they are read."""
@@ -392,8 +392,8 @@ class Recommender:
         Args:
             text: A description of the items.
             image: A file, or a URL if the config allows it.
-            user: An id or a record (a dict). The model's score then makes up the fraction `personal` of an item's score;
-                without a user the score is the cosine.
+            user: An id or a record (a dict). The model's score then has the weight `personal`; without a user the score
+                is the cosine.
             k: Items to return.
             space: "auto", "joint", "text", "image", "visual" or "tower" (docs/search.md).
             where: A condition on items (docs/rules.md).
@@ -503,7 +503,7 @@ class Recommender:
     # Evaluation
 
     def evaluate(self, split: Part = "test") -> dict[str, float]:
-        """Return the ranking metrics of one part of the split, of the lists that `recommend` would have returned before it.
+        """Return the ranking metrics of the lists that `recommend` would have returned before a part of the split.
 
         Each held-out item is ranked among the full catalogue without the items that its user had seen: in training, and
         for the test part also in validation. A held-out item that the user had seen cannot be listed;
@@ -525,7 +525,7 @@ class Recommender:
         return ranking_metrics(rank_held_out(self.model, split), self.config.evaluation.k)
 
     def evaluate_pipeline(self, part: Part = "test") -> dict[str, float]:
-        """Return the ranking metrics of the pipeline's lists, as `evaluate` does; an item that is not listed is a miss."""
+        """Return the ranking metrics of the pipeline's lists, as `evaluate` does; an unlisted item is a miss."""
         return measure_pipeline(self.model, self.stages(), part)
 
     # Files
@@ -576,7 +576,7 @@ class Recommender:
         return self.with_config(self.config.model_copy(update={"data": data}))
 
     def with_config(self, config: Config) -> Recommender:
-        """Return this recommender with a config that differs only in sections that are not trained, such as `evaluation`.
+        """Return this recommender with a config that differs in sections that are not trained, such as `evaluation`.
 
         The pipeline stays the same; `with_pipeline` fits another one.
         """

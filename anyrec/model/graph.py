@@ -1,8 +1,8 @@
 """Propagation of id vectors over the graph of users and items, for id encoders with the option `graph_layers`.
 
 References:
-    He et al., LightGCN, 2020 (arXiv 2002.02126): E(k+1) = D^-1/2 A D^-1/2 E(k); the vectors that are scored are the mean
-    of E(0) to E(K).
+    He et al., LightGCN, 2020 (arXiv 2002.02126): E(k+1) = D^-1/2 A D^-1/2 E(k); the scored vectors are the mean of E(0)
+    to E(K).
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ class GraphEncoder(Protocol):
     propagate: Callable[[], Tensor] | None
 
     @property
-    def graph_layers(self) -> int: ...
+    def graph_layers(self) -> int:
+        """Number of propagation steps."""
+        ...
 
 
 class Graph:
@@ -101,7 +103,8 @@ class Graph:
             )
         layer, total = start.contiguous(), start.clone()
         for _ in range(self.layers):
-            # A weighted sum of rows is the sparse product. ML-1M, 64 dimensions, one core: 7 ms; torch's CSR 27 ms, COO 71.
+            # A weighted sum of rows is the sparse product. ML-1M, 64 dimensions, one core: 7 ms; torch's CSR product
+            # takes 27 ms, COO 71 ms.
             layer = functional.embedding_bag(
                 self.neighbours,
                 layer,
@@ -117,8 +120,8 @@ class Graph:
 class _Mean(torch.autograd.Function):
     """`Graph.mean_of_layers` with its gradient.
 
-    The matrix is symmetric, so the gradient is the same function of the incoming gradient. (Backward through torch's CSR
-    product: 295 ms, on the data of `mean_of_layers`.)
+    The matrix is symmetric, so the gradient is the same function of the incoming gradient. (Backward through torch's
+    CSR product: 295 ms, on the data of `mean_of_layers`.)
     """
 
     @staticmethod

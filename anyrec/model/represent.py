@@ -59,7 +59,7 @@ def vectors_for_histories(scorer: TowerScorer, columns: Columns, represented: Te
     Args:
         scorer: The towers.
         columns: Prepared features of the items.
-        represented: (items, ...) what the interaction reads of the items. They are returned if they are the tower's output.
+        represented: (items, ...) what the interaction reads of the items; returned if it is the tower's output.
     """
     if not scorer.has_history:
         return None

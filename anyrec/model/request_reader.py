@@ -216,7 +216,7 @@ class RequestReader:
         return history
 
     def _unused(self, records: Records) -> list[Fault]:
-        """Return faults for the parts that the model does not use: histories, empty records of unknown users, features."""
+        """Return faults for parts that the model does not use: histories, empty records of unknown users, features."""
         faults, reads = [], self.reads
         if records.active.any() and not reads.history and reads.personal:
             count = counted(int(records.active.sum()), "user")

@@ -150,7 +150,7 @@ class TwoTowerModel(FittedModel):
 
     @torch.inference_mode()
     def history_vectors(self) -> Tensor | None:
-        """Return (items, dim), the item tower's vectors that histories are encoded from; None if no feature needs them."""
+        """Return (items, dim), the item tower's vectors that histories are encoded from; None if there are none."""
         if not self.scorer.has_history:
             return None
         return self.computed.get(HISTORY_VECTORS, self._history_vectors)

@@ -12,7 +12,7 @@ from anyrec.data.pairs import Pairs
 
 
 def seen_pairs(learning: LearningData) -> tuple[Pairs, np.ndarray]:
-    """Return the items that each user interacted with, and (pairs,) uint8 in which parts of the split (`Pairs.by_part`)."""
+    """Return the items that each user interacted with, and (pairs,) uint8 their parts (`Pairs.by_part`)."""
     dataset = learning.dataset
     return Pairs.by_part(dataset.user_rows, dataset.item_rows, learning.parts, len(dataset.users))
 

@@ -50,7 +50,7 @@ FORMAT = 1
 """Version of the directory's format."""
 SEEN, HISTORY = "seen.arrow", "history.arrow"
 ELSEWHERE = ("index", "search")
-"""Folders that the manifest does not list: the index has its own manifest, and the vectors for searching are a cache."""
+"""Folders that the manifest does not list: the index has its own manifest, and the search vectors are a cache."""
 CARD = "README.md"
 
 
@@ -229,7 +229,7 @@ def _hashes(folder: Path) -> dict[str, str]:
 
 
 def _id_of(files: dict[str, str], *left_out: str) -> str:
-    """Return a hash of the files' hashes, without the index, the pipeline, and files whose names start with `left_out`."""
+    """Return a hash of the files' hashes, without the index, the pipeline, and names that start with `left_out`."""
     own = {name: digest for name, digest in files.items() if not name.startswith(("index/", "pipeline/", *left_out))}
     return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
 

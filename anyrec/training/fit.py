@@ -1,11 +1,9 @@
-"""Fit: from a config and learning data to a fitted model. Evaluation and the pipeline's own training come after it."""
+"""Fit a model to learning data. The facade evaluates it and fits its pipeline afterwards."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 from anyrec.core.config import TWO_TOWER, Config
 from anyrec.core.contracts import Context
@@ -15,6 +13,7 @@ from anyrec.core.runtime import seeded, training_memory
 from anyrec.core.timing import timed
 from anyrec.data.fingerprint import data_fingerprint
 from anyrec.data.histories import Events, history_column, history_features, with_history
+from anyrec.data.ids import Side
 from anyrec.data.labels import training_weights
 from anyrec.data.learning import LearningData
 from anyrec.data.split import Split
@@ -23,37 +22,22 @@ from anyrec.evaluation.ranking import ranking_metrics
 from anyrec.model.build import assemble
 from anyrec.model.classical import ClassicalModel, ClassicalScorer, make_classical, positive_matrix, training_matrix
 from anyrec.model.fitted import FittedModel
+from anyrec.model.towers import Columns, TowerScorer
 from anyrec.model.two_tower import TwoTowerModel
 from anyrec.model.user_interactions import events_in, histories_of, seen_pairs
-from anyrec.training.loop import TrainingResult, train
+from anyrec.training.loop import FitOptions, TrainingResult, train
 from anyrec.training.samples import TrainingData, make_samples, pack_events
 
 
 @dataclass(frozen=True)
-class FitOptions:
-    """How one training runs; nothing here changes what is learned.
-
-    run_dir: Folder for checkpoints and metrics.jsonl; None to keep none.
-    resume: Continue from the last checkpoint in `run_dir`.
-    progress: Show a progress bar.
-    report: Called with each epoch's entry of metrics.jsonl.
-    started: Called with the untrained model before the first epoch.
-    """
-
-    run_dir: Path | None = None
-    resume: bool = False
-    progress: bool = True
-    report: Callable[[dict[str, Any]], None] | None = None
-    started: Callable[[FittedModel], None] | None = None
-
-    def within(self, folder: str) -> FitOptions:
-        """Return the options for a second training, whose files go to a folder within `run_dir`."""
-        return replace(self, run_dir=None if self.run_dir is None else self.run_dir / folder, started=None)
-
-
-@dataclass(frozen=True)
 class Fitted:
-    """A fitted model, the history of its training (None without a training loop), and what the user should know of it."""
+    """The result of a fit.
+
+    Attributes:
+        model: The fitted model.
+        result: The history of the training; None for a classical model.
+        notes: Notes on the features and the training for the user.
+    """
 
     model: FittedModel
     result: TrainingResult | None
@@ -78,13 +62,13 @@ def fit(
         learning: The data, its labels and its split.
         registry: The components.
         context: Folder of files, permissions, seed and device.
-        split: The split to train on, if not that of `learning`: the one of a refit.
-        epochs: Train this many epochs without early stopping: for a refit.
-        options: How training runs.
+        split: The split to train on, for a refit; by default that of `learning`.
+        epochs: Number of epochs, without early stopping, for a refit; by default those of the config.
+        options: Options of the training that do not change its result.
 
     Raises:
         ConfigError: For options that do not fit the data.
-        DataError: If nothing is left to train on.
+        DataError: If no positive interaction is left to train on.
     """
     split = learning.split if split is None else split
     if not len(learning.positives(split.train)):
@@ -96,7 +80,15 @@ def fit(
 
 
 def fit_like(model: FittedModel, config: Config) -> Fitted:
-    """Fit a model of another config on exactly what `model` learned from. Raises ModelError for a model without its data."""
+    """Fit a model with another config on the same data and split as a fitted model.
+
+    Args:
+        model: The fitted model.
+        config: Complete config of the new model.
+
+    Raises:
+        ModelError: If `model` was loaded without its data.
+    """
     learning = model.required_learning()
     context = replace(model.context, warnings=[])
     fitted = fit(config, learning, model.registry, context, split=learning.final_split(model.config))
@@ -112,6 +104,7 @@ def _fit_towers(
     epochs: int | None,
     options: FitOptions,
 ) -> Fitted:
+    """Fit a two-tower model; arguments as for `fit`."""
     notes: list[str] = []
     dataset = learning.dataset
     tables = data_fingerprint(dataset, split) if options.run_dir is not None else None
@@ -138,12 +131,9 @@ def _fit_towers(
         TrainingData(columns["user"], columns["item"], samples, *sizes, packer),
         config if epochs is None else _for_epochs(config, epochs),
         registry,
+        options,
         validate=_validation(model, split),
         tables=tables,
-        run_dir=options.run_dir,
-        resume=options.resume,
-        progress=options.progress,
-        report=options.report,
     )
     if model.history is not None:
         columns = {**columns, "user": {**columns["user"], **model.prepare_history(model.history)}}
@@ -156,11 +146,11 @@ def _untrained(
     learning: LearningData,
     registry: Registry,
     context: Context,
-    scorer: Any,
-    columns: Any,
+    scorer: TowerScorer,
+    columns: dict[Side, Columns],
     events: Events | None,
 ) -> TwoTowerModel:
-    """Return the model as validation measures it during training."""
+    """Return the model with its untrained network, which validation during the training evaluates."""
     seen, seen_parts = seen_pairs(learning)
     history, history_parts = (None, None) if events is None else histories_of(learning, config)
     return TwoTowerModel(
@@ -179,7 +169,7 @@ def _untrained(
 
 
 def _validation(model: TwoTowerModel, split: Split) -> Callable[[], dict[str, float]] | None:
-    """Return what measures the validation part with the weights as they are; None if nothing can be measured."""
+    """Return a function that measures the validation part with the present weights; None if it has no target."""
     if not len(split.validation):
         return None
     held = held_out(model, "validation")
@@ -195,6 +185,7 @@ def _validation(model: TwoTowerModel, split: Split) -> Callable[[], dict[str, fl
 
 
 def _for_epochs(config: Config, epochs: int) -> Config:
+    """Return the config with a number of epochs and without early stopping."""
     training = config.training.model_copy(update={"epochs": epochs, "patience": None})
     return config.model_copy(update={"training": training})
 
@@ -202,12 +193,13 @@ def _for_epochs(config: Config, epochs: int) -> Config:
 def _fit_classical(
     config: Config, learning: LearningData, split: Split, registry: Registry, context: Context
 ) -> ClassicalModel:
+    """Fit a classical model; arguments as for `fit`."""
     classical = make_classical(config, registry)
     training = training_matrix(learning.dataset, learning.positives(split.train), config.seed)
     with seeded(config.seed):
         classical.fit(training)
     scorer, matrix_parts = ClassicalScorer(classical, training.matrix), None
-    if classical.by_history:  # served with all positives of each user, those after training included
+    if classical.by_history:  # it serves from all positives of each user, including those of validation and test
         matrix, matrix_parts = positive_matrix(learning)
         scorer = ClassicalScorer(classical, matrix, scorer.popularity)
     seen, seen_parts = seen_pairs(learning)

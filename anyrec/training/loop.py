@@ -1,15 +1,14 @@
-"""The training loop. All data are tensors on the device; a batch is an index_select."""
+"""The training loop: epochs, validation, checkpoints. All data are on the device; a batch is an index_select."""
 
 from __future__ import annotations
 
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,9 +17,11 @@ from anyrec.core.config import Config
 from anyrec.core.errors import AnyrecError, ConfigError, Fault
 from anyrec.core.files import atomic_write
 from anyrec.core.parallel import one_thread_elsewhere
-from anyrec.core.progress import progress_bar
+from anyrec.core.progress import Bar, progress_bar
 from anyrec.core.registry import Registry
+from anyrec.core.types import JsonObject
 from anyrec.core.windows import Batch
+from anyrec.model.fitted import FittedModel
 from anyrec.model.towers import TowerScorer
 from anyrec.training.checkpoints import (
     FOLDER,
@@ -39,11 +40,40 @@ from anyrec.training.weight_average import Average
 CHECKPOINT = "last.safetensors"
 
 
+@dataclass(frozen=True)
+class FitOptions:
+    """Options of a training that do not change its result.
+
+    Attributes:
+        run_dir: Folder for checkpoints and metrics.jsonl; None to write neither.
+        resume: Continue from the last checkpoint in `run_dir`.
+        progress: Show a progress bar.
+        report: Called with each epoch's entry of metrics.jsonl.
+        started: Called with the untrained model before the first epoch.
+    """
+
+    run_dir: Path | None = None
+    resume: bool = False
+    progress: bool = True
+    report: Callable[[JsonObject], None] | None = None
+    started: Callable[[FittedModel], None] | None = None
+
+    def within(self, folder: str) -> FitOptions:
+        """Return the options for a second training, which writes to a subfolder of `run_dir`."""
+        return replace(self, run_dir=None if self.run_dir is None else self.run_dir / folder, started=None)
+
+
 @dataclass
 class TrainingResult:
-    """history: one entry an epoch; best_epoch: the one whose weights the model now has, from 1."""
+    """The history of a training.
 
-    history: list[dict[str, Any]]
+    Attributes:
+        history: One entry for each epoch, as in metrics.jsonl.
+        best_epoch: The epoch whose weights the model has, from 1.
+        best_metric: Its validation metric; None if nothing was validated.
+    """
+
+    history: list[JsonObject]
     best_epoch: int
     best_metric: float | None
 
@@ -53,76 +83,117 @@ def train(
     data: TrainingData,
     config: Config,
     registry: Registry,
+    run: FitOptions,
     *,
     validate: Callable[[], dict[str, float]] | None = None,
-    run_dir: Path | None = None,
-    resume: bool = False,
-    progress: bool = True,
-    report: Callable[[dict[str, Any]], None] | None = None,
     tables: dict[str, str] | None = None,
 ) -> TrainingResult:
-    """Train `model` in place and leave it with its best epoch's weights.
+    """Train a network in place. It ends with the weights of its best epoch, in evaluation mode.
 
-    validate: metrics of the model as it stands; without it the last epoch counts as the best.
-    run_dir: gets metrics.jsonl and checkpoints/; resume: go on from there, exactly as if never stopped. Without resume, an
-    older run's checkpoints are removed. tables: hashes of the data, which a checkpoint must agree with to be resumed.
-    Raises ConfigError for a metric that validation does not give, AnyrecError when the loss is no longer finite.
+    Args:
+        model: The network.
+        data: The prepared features and the samples, on the device.
+        config: Complete config.
+        registry: The components.
+        run: Options that do not change the result. A resumed training ends with the same weights as one without
+            interruption; one that is not resumed removes the checkpoints of an older run.
+        validate: Returns the validation metrics of the network with its present weights. Without it the last epoch
+            counts as the best one.
+        tables: Hashes of the data by name, which a checkpoint must have to be resumed.
+
+    Raises:
+        ConfigError: If validation does not return the metric `training.metric`, or the checkpoint is of another run.
+        AnyrecError: If the loss is not finite.
     """
-    options, samples = config.training, data.samples
-    device = samples.users.device
+    options, device = config.training, data.samples.users.device
     generator = torch.Generator(device).manual_seed(config.seed)
     objective = make_objective(model, data, config, registry, generator)
     optimizer = Optimizer(model, options.optimizer)
     batches = data.packer or Batches(objective.rows, options.batch_size, objective.sampler.group_size)
     average = Average(model, options.average_epochs * batches.count) if options.average_epochs else None
     bf16 = not isinstance(objective.precision, nullcontext)
-    origin = {} if run_dir is None else run_origin(model, data, config, tables or {}, bf16)
-    state = Progress(origin=origin)
-    best: dict[str, Tensor] | None = None
-    folder = None if run_dir is None else run_dir / FOLDER
-    if run_dir is not None and not resume:
-        clear_checkpoints(run_dir)
-    if resume and folder is not None and (folder / CHECKPOINT).is_file():
-        state, best = load_checkpoint(folder / CHECKPOINT, model, optimizer, average, generator, config, origin)
+    origin = {} if run.run_dir is None else run_origin(model, data, config, tables or {}, bf16)
+    state, best = Progress(origin=origin), None
+    if run.run_dir is not None and not run.resume:
+        clear_checkpoints(run.run_dir)
+    checkpoint = None if run.run_dir is None else run.run_dir / FOLDER / CHECKPOINT
+    if run.resume and checkpoint is not None and checkpoint.is_file():
+        state, best = load_checkpoint(checkpoint, model, optimizer, average, generator, config, origin)
     steps = batches.count * options.epochs
-    with progress_bar("training", steps, progress) as bar:
+    with progress_bar("training", steps, run.progress) as bar:
         bar.advance(state.step)
         while state.epoch < options.epochs and not _waited_enough(state, config):
             started = time.perf_counter()
-            model.train()
-            total, learned = torch.zeros((), device=device), 0
-            with one_thread_elsewhere() if objective.uses_own_threads else nullcontext():
-                for batch in batches.epoch(generator):
-                    rate = learning_rate(state.step, steps, options.scheduler, options.optimizer.learning_rate)
-                    state.step += 1
-                    if len(batch.rows):  # a window of events may hold no positive, and there is then nothing to learn
-                        total += _step(objective, optimizer, batch, rate, options.gradient_clip)
-                        learned += 1
-                        if average is not None:
-                            average.update(state.step)
-                    bar.advance()
-            state.epoch += 1
-            entry = _entry(state, total, objective.rows, max(1, learned), started, config, steps)
+            loss = _train_epoch(objective, optimizer, average, batches.epoch(generator), state, config, steps, bar)
+            entry = _entry(state, loss, objective.rows, started, config, steps)
             if validate is not None and (state.epoch % options.evaluate_every == 0 or state.epoch == options.epochs):
                 with average.in_place() if average is not None else nullcontext():
                     entry["validation"] = validate()
                     best = _keep_best(state, entry["validation"], config, model, best)
             state.history.append(entry)
-            if run_dir is not None and folder is not None:
-                _write_log(run_dir / "metrics.jsonl", state.history)
-                save_checkpoint(folder / CHECKPOINT, model, best, optimizer, average, state, generator)
-            if report is not None:
-                report(entry)
-    if best is not None:
-        model.load_state_dict(best)
-    elif average is not None:
-        average.put(average.values)
-    model.eval()
+            if run.run_dir is not None and checkpoint is not None:
+                _write_log(run.run_dir / "metrics.jsonl", state.history)
+                save_checkpoint(checkpoint, model, best, optimizer, average, state, generator)
+            if run.report is not None:
+                run.report(entry)
+    _use_best(model, best, average)
     return TrainingResult(state.history, state.best_epoch or state.epoch, state.best_metric)
 
 
-def _step(objective: TrainingObjective, optimizer: Optimizer, batch: Batch, rate: float, clip: float | None) -> Tensor:
-    """Moves the model against the batch's gradient; the batch's loss."""
+def _train_epoch(
+    objective: TrainingObjective,
+    optimizer: Optimizer,
+    average: Average | None,
+    batches: Iterable[Batch],
+    state: Progress,
+    config: Config,
+    steps: int,
+    bar: Bar,
+) -> float:
+    """Train one epoch and count it in `state`.
+
+    Args:
+        objective: Computes the loss of a batch.
+        optimizer: Changes the weights.
+        average: The running average of the weights, if there is one.
+        batches: The batches of the epoch.
+        state: Counts epochs and steps.
+        config: Complete config.
+        steps: Number of steps of the whole training, for the schedule of the learning rate.
+        bar: Shows the steps.
+
+    Returns:
+        The mean loss of the batches with at least one positive.
+    """
+    options = config.training
+    objective.model.train()
+    total, learned = torch.zeros((), device=objective.model.device), 0  # summed on the device: no wait at each step
+    with one_thread_elsewhere() if objective.uses_own_threads else nullcontext():
+        for batch in batches:
+            rate = learning_rate(state.step, steps, options.scheduler, options.optimizer.learning_rate)
+            state.step += 1
+            if len(batch.rows):  # a window of events can lack positives
+                total += _train_step(objective, optimizer, batch, rate, options.gradient_clip)
+                learned += 1
+                if average is not None:
+                    average.update(state.step)
+            bar.advance()
+    state.epoch += 1
+    return total.item() / max(1, learned)
+
+
+def _train_step(
+    objective: TrainingObjective, optimizer: Optimizer, batch: Batch, rate: float, clip: float | None
+) -> Tensor:
+    """Change the weights by one step of the optimizer, and return the loss of the batch before it.
+
+    Args:
+        objective: Computes the loss.
+        optimizer: Changes the weights.
+        batch: The batch.
+        rate: Learning rate.
+        clip: Largest norm of the gradient of all weights; None for no limit.
+    """
     optimizer.set_rate(rate)
     optimizer.zero_grad()
     loss = objective.loss(batch)
@@ -134,12 +205,25 @@ def _step(objective: TrainingObjective, optimizer: Optimizer, batch: Batch, rate
 
 
 class Batches:
-    """Row numbers of the positives, in a new order each epoch, cut into batches of whole groups.
+    """Row numbers of the positives, in a new order in each epoch, in batches of whole groups.
 
-    The last group is filled up from the epoch's first rows, which are so seen twice.
+    The last group of an epoch is filled with its first rows, so these occur twice.
+
+    Attributes:
+        rows: Number of positives.
+        group: Positives that share negatives.
+        size: Positives of a batch: the largest multiple of `group` that is at most the batch size.
+        total: Positives of an epoch with the repeated ones.
+        count: Batches of an epoch.
     """
 
     def __init__(self, rows: int, batch_size: int, group: int):
+        """
+        Args:
+            rows: Number of positives.
+            batch_size: Largest number of positives in a batch.
+            group: Positives that share negatives (`Sampler.group_size`).
+        """
         self.rows = rows
         self.group = min(group, rows, batch_size)
         self.size = max(self.group, min(batch_size, rows) // self.group * self.group)
@@ -147,6 +231,7 @@ class Batches:
         self.count = math.ceil(self.total / self.size)
 
     def epoch(self, generator: torch.Generator) -> Iterator[Batch]:
+        """Yield the batches of an epoch. generator: draws the order."""
         order = torch.randperm(self.rows, generator=generator, device=generator.device)
         for rows in torch.cat([order, order[: self.total - self.rows]]).split(self.size):
             yield Batch(rows)
@@ -155,32 +240,50 @@ class Batches:
 def _keep_best(
     state: Progress, metrics: dict[str, float], config: Config, model: TowerScorer, best: dict[str, Tensor] | None
 ) -> dict[str, Tensor] | None:
+    """Return a copy of the weights if the validation metric is the best so far, else `best`."""
     name = config.training.metric
     if name not in metrics:
-        raise ConfigError(
-            Fault("/training/metric", f"validation gives no '{name}'.", f"It gives: {', '.join(metrics)}.")
-        )
+        hint = f"It gives: {', '.join(metrics)}."
+        raise ConfigError(Fault("/training/metric", f"validation gives no '{name}'.", hint))
     if not math.isnan(metrics[name]) and (state.best_metric is None or metrics[name] > state.best_metric):
         state.best_metric, state.best_epoch = metrics[name], state.epoch
         return {key: value.detach().clone() for key, value in model.state_dict().items()}
     return best
 
 
+def _use_best(model: TowerScorer, best: dict[str, Tensor] | None, average: Average | None) -> None:
+    """Give the network its final weights: the best validated ones, or else the average; switch to evaluation mode."""
+    if best is not None:
+        model.load_state_dict(best)
+    elif average is not None:
+        average.put(average.values)
+    model.eval()
+
+
 def _waited_enough(state: Progress, config: Config) -> bool:
-    """Whether `patience` validations in a row brought no better metric. Epochs that were not validated do not count."""
+    """Return whether the last `patience` validations had no better metric. Epochs without validation do not count."""
     patience = config.training.patience
     later = sum("validation" in entry for entry in state.history[state.best_epoch :])
     return patience is not None and state.best_metric is not None and later >= patience
 
 
-def _entry(
-    state: Progress, total: Tensor, positives: int, batches: int, started: float, config: Config, steps: int
-) -> dict[str, Any]:
-    loss = total.item() / batches
+def _entry(state: Progress, loss: float, positives: int, started: float, config: Config, steps: int) -> JsonObject:
+    """Return the entry of metrics.jsonl of the last epoch.
+
+    Args:
+        state: The training after the epoch.
+        loss: Mean loss.
+        positives: Positives of an epoch.
+        started: `time.perf_counter` at the start of the epoch.
+        config: Complete config.
+        steps: Number of steps of the whole training.
+
+    Raises:
+        AnyrecError: If the loss is not finite.
+    """
     if not math.isfinite(loss):
-        raise AnyrecError(
-            f"the loss is {loss} after epoch {state.epoch}: lower training.optimizer.learning_rate, or set training.gradient_clip."
-        )
+        fix = "lower training.optimizer.learning_rate, or set training.gradient_clip."
+        raise AnyrecError(f"the loss is {loss} after epoch {state.epoch}: {fix}")
     seconds, options = time.perf_counter() - started, config.training
     return {
         "epoch": state.epoch,
@@ -191,6 +294,7 @@ def _entry(
     }
 
 
-def _write_log(path: Path, history: list[dict[str, Any]]) -> None:
+def _write_log(path: Path, history: list[JsonObject]) -> None:
+    """Write metrics.jsonl: one JSON object in a line for each epoch."""
     with atomic_write(path) as temporary:
         temporary.write_text("".join(json.dumps(entry) + "\n" for entry in history), encoding="utf-8")
