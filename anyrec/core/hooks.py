@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
 
 import pluggy
 
 from anyrec.core.errors import Fault
+from anyrec.core.types import ComponentClass
 
 GROUP = "anyrec"
 """Name of the entry-point group, and of the pluggy project."""
@@ -105,7 +105,7 @@ class InstalledPackage:
     """
 
     name: str
-    components: list[tuple[str, type[Any]]] = field(default_factory=list)
+    components: list[tuple[str, ComponentClass]] = field(default_factory=list)
     fault: Fault | None = None
 
 
@@ -122,7 +122,7 @@ def installed_packages() -> Iterator[InstalledPackage]:
         yield package
 
 
-def _components(point: EntryPoint) -> list[tuple[str, type[Any]]]:
+def _components(point: EntryPoint) -> list[tuple[str, ComponentClass]]:
     """Import one entry point and call its hooks.
 
     Raises for anything that is wrong: a function that is marked as a hook but is none, a class without a `type`.
@@ -131,7 +131,7 @@ def _components(point: EntryPoint) -> list[tuple[str, type[Any]]]:
     manager.add_hookspecs(Hooks)
     manager.register(point.load(), name=point.name)
     manager.check_pending()
-    components: list[tuple[str, type[Any]]] = []
+    components: list[tuple[str, ComponentClass]] = []
     for kind, hook in HOOKS.items():
         for found in getattr(manager.hook, hook)():
             components += [(kind, component) for component in found if component.type]

@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
@@ -19,6 +18,7 @@ from anyrec.core.errors import ConfigError, Fault, did_you_mean
 from anyrec.core.param_faults import faults_of
 from anyrec.core.renamed import current_names, present_name
 from anyrec.core.strict_json import plain
+from anyrec.core.types import ComponentClass, JsonObject
 
 
 @dataclass
@@ -53,7 +53,7 @@ class Plugin:
     class_name: str = ""
     loaded: type | None = field(default=None, repr=False)
 
-    def load(self) -> type[Any]:
+    def load(self) -> ComponentClass:
         """Import the class.
 
         Raises:
@@ -103,7 +103,7 @@ class Registry:
             )
         self._plugins[plugin.kind, plugin.type] = plugin
 
-    def add_class(self, kind: str, cls: type[Any], origin: str) -> None:
+    def add_class(self, kind: str, cls: ComponentClass, origin: str) -> None:
         """Add a class that is already imported. Raises ConfigError as `add`."""
         is_encoder = kind == "encoder"
         self.add(
@@ -137,7 +137,7 @@ class Registry:
         """The feature groups that some encoder reads."""
         return sorted({plugin.group for plugin in self.plugins("encoder")})
 
-    def get(self, kind: str, name: str, where: str = "/") -> type[Any]:
+    def get(self, kind: str, name: str, where: str = "/") -> ComponentClass:
         """Import and return the class of a component.
 
         Args:
@@ -164,7 +164,7 @@ class Registry:
         hint = did_you_mean(name, self.names(kind))
         return [Fault(where, f"there is no {kind} '{name}'.", hint, "unknown plugin"), *self.broken]
 
-    def params(self, kind: str, name: str, options: dict[str, Any], where: str = "/") -> BaseModel:
+    def params(self, kind: str, name: str, options: JsonObject, where: str = "/") -> BaseModel:
         """Validate a component's options as strict JSON.
 
         Args:

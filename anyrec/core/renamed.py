@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+
+from anyrec.core.types import Json, JsonObject
 
 RENAMED = {("encoder", "looks"): "visual_descriptor", ("search space", "looks"): "visual"}
 """The current name of each renamed component, by its kind and former name."""
@@ -37,7 +38,7 @@ def present_name(kind: str, name: str) -> str:
     return current
 
 
-def current_names(values: Mapping[str, Any], renamed: Mapping[str, str]) -> dict[str, Any]:
+def current_names(values: Mapping[str, Json], renamed: Mapping[str, str]) -> JsonObject:
     """Replace former names of keys by the current ones.
 
     Args:

@@ -13,7 +13,10 @@ import random
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 SWITCH = "ANYREC_PROCESS_SETTINGS"
 TRIM_THRESHOLD, MMAP_THRESHOLD, ARENA_MAX = -1, -3, -8
@@ -65,7 +68,7 @@ def training_memory() -> Iterator[None]:
 
 
 @contextmanager
-def seeded(seed: int, device: Any = None) -> Iterator[None]:
+def seeded(seed: int, device: str | torch.device | None = None) -> Iterator[None]:
     """Seed the global random generators of Python, numpy and torch within the block, and restore them afterwards.
 
     Args:
@@ -95,7 +98,7 @@ def _enabled() -> bool:
     return os.environ.get(SWITCH, "1") != "0"
 
 
-def _libc() -> Any:
+def _libc() -> ctypes.CDLL | None:
     return ctypes.CDLL(None) if sys.platform == "linux" else None
 
 

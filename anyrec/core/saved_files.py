@@ -5,10 +5,10 @@ A hash shows that a file is the one of the manifest, not that it is well-formed:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -125,7 +125,9 @@ def bounded_by(path: Path) -> Iterator[None]:
     class Bound(TorchDispatchMode):
         left = 2 * size + SPARE_BYTES
 
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        def __torch_dispatch__(
+            self, func: Callable[..., object], types: object, args: tuple = (), kwargs: dict | None = None
+        ) -> object:
             shape = args[0] if args else None
             if isinstance(shape, int) and "arange" in str(func):
                 shape = args[:2]

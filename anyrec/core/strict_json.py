@@ -7,7 +7,6 @@ import math
 import stat
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePath
-from typing import Any
 
 from anyrec.core.errors import ConfigError, Fault
 from anyrec.core.types import Json, JsonObject
@@ -109,7 +108,7 @@ def json_or_text(text: str) -> Json:
         raise UnusableJson("the value is nested too deeply, or has thousands of digits.") from None
 
 
-def _plain(value: Any, where: str, depth: int, faults: list[Fault]) -> Json:
+def _plain(value: object, where: str, depth: int, faults: list[Fault]) -> Json:
     def fault(what: str, hint: str = "") -> None:
         faults.append(Fault(where or "/", what, hint, "bad value"))
 

@@ -8,3 +8,9 @@ JsonObject: TypeAlias = dict[str, Any]
 """A JSON object as Python has it. Values that code looks into are checked where they are read."""
 Json: TypeAlias = Any
 """Any JSON value."""
+ComponentClass: TypeAlias = type[Any]
+"""The class of a component, whose contract depends on its kind."""
+ComponentParams: TypeAlias = Any
+"""The options of a component: an instance of the `Params` that its own class declares."""
+SparseMatrix: TypeAlias = Any
+"""A scipy.sparse.csr_matrix; scipy has no type stubs."""

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 class Digest(Protocol):
     """A running hash, as `hashlib` makes them."""
 
-    def update(self, data: Any, /) -> None: ...
+    def update(self, data: bytes | memoryview, /) -> None: ...
 
 
 class HashSink:
@@ -25,7 +25,7 @@ class HashSink:
     def __init__(self, digest: Digest):
         self.digest = digest
 
-    def write(self, data: Any) -> int:
+    def write(self, data: bytes | memoryview) -> int:
         self.digest.update(data)
         return len(memoryview(data))
 
@@ -53,14 +53,14 @@ def hash_table(table: pa.Table) -> str:
     return hash_values({name: table.column(name) for name in table.column_names})
 
 
-def hash_values(value: Any) -> str:
+def hash_values(value: object) -> str:
     """Return the sha256 of Arrow arrays, numpy arrays, tensors and JSON values, nested in dicts, lists and tuples."""
     digest = hashlib.sha256()
     _feed(value, digest)
     return digest.hexdigest()
 
 
-def _feed(value: Any, digest: Digest) -> None:
+def _feed(value: object, digest: Digest) -> None:
     if isinstance(value, pa.ChunkedArray):
         value = value.combine_chunks()
     if isinstance(value, pa.Array):

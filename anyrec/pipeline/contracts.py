@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 from torch import Tensor
 
 from anyrec.core.contracts import Params as Options
-from anyrec.core.types import JsonObject
+from anyrec.core.types import ComponentParams, JsonObject
 from anyrec.data.list_columns import flat
 from anyrec.data.order import position_from_end
 from anyrec.model.fitted import FittedModel, ModelData
@@ -155,7 +155,7 @@ class Source:
         )
 
     def __init__(self, params: BaseModel | None = None):
-        self.params: Any = params if params is not None else type(self).Params()  # each subclass has its own Params
+        self.params: ComponentParams = params if params is not None else type(self).Params()
 
     def in_model_order(self, request: Request) -> bool:
         """Return whether the scores that `retrieve` returns for this request are the model's own."""
@@ -232,7 +232,7 @@ class Rule:
         )
 
     def __init__(self, params: BaseModel | None = None):
-        self.params: Any = params if params is not None else type(self).Params()  # each subclass has its own Params
+        self.params: ComponentParams = params if params is not None else type(self).Params()
 
     @property
     def on_error(self) -> Literal["refuse", "skip"] | None:

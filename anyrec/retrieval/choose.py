@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +11,7 @@ from anyrec.core.config import Component
 from anyrec.core.errors import ConfigError, Fault, MissingDependency
 from anyrec.core.progress import progress_bar
 from anyrec.core.registry import Registry
+from anyrec.core.types import JsonObject
 from anyrec.retrieval.inputs import Metric
 from anyrec.retrieval.item_index import ItemIndex
 
@@ -31,7 +32,7 @@ def candidates(registry: Registry, recall: float) -> list[Component]:
     found = []
     for name in registry.names("index"):
         cls = registry.get("index", name)
-        asked: dict[str, Any] = {"recall": recall} if "recall" in cls.Params.model_fields else {}
+        asked: JsonObject = {"recall": recall} if "recall" in cls.Params.model_fields else {}
         found += [Component(type=name, **{**asked, **options}) for options in cls.trials]
     return found
 

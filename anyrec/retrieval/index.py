@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from pydantic import BaseModel
 
 from anyrec.core.contracts import Params as Options
+from anyrec.core.types import ComponentParams, JsonObject
 from anyrec.retrieval import filtered_search
 from anyrec.retrieval.exclusions import Pairs
 from anyrec.retrieval.filtered_search import Backend
@@ -91,7 +92,7 @@ class Index:
     """Whether `_nearest` accepts `allowed`."""
     can_remove: bool = False
     """Whether removed rows leave the backend's structure. If not, they are dropped from what it finds."""
-    trials: ClassVar[tuple[dict[str, Any], ...]] = ({},)
+    trials: ClassVar[tuple[JsonObject, ...]] = ({},)
     """Options to try when an index is chosen by measuring (`anyrec index --recall`)."""
 
     class Params(Options):
@@ -107,7 +108,7 @@ class Index:
         """
         self.dim = dim
         self.metric: Metric = metric
-        self.params: Any = params if params is not None else type(self).Params()  # each backend declares its own type
+        self.params: ComponentParams = params if params is not None else type(self).Params()
         self.store = Store(np.empty((0, dim), np.float32), np.empty(0, np.int64))
         self.norms = NormAugmentation(metric)
         self.search_width = 1

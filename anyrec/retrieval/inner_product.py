@@ -23,10 +23,9 @@ References:
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from anyrec.core.types import JsonObject
 from anyrec.retrieval.inputs import Metric
 
 EQUAL_WITHIN = 1e-5
@@ -86,7 +85,7 @@ class NormAugmentation:
         """Add a zero to queries: (queries, dim) -> (queries, dim + extra_dims) float32."""
         return np.pad(queries, ((0, 0), (0, 1))) if self.extra_dims else queries
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> JsonObject:
         """Return what a saved index needs, as JSON values."""
         return {
             "max_norm": self.max_norm,
@@ -95,7 +94,7 @@ class NormAugmentation:
             "norm_weight_rows": self.weight_rows,
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: JsonObject) -> None:
         """Set the attributes from `state`, or from that of an index of format 2, which had other names.
 
         Raises:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +13,7 @@ from anyrec.retrieval.exhaustive import exhaustive_index
 from anyrec.retrieval.index import Index
 
 
-def similar(model: FittedModel, items: Sequence[Any] | pa.Array, k: int) -> pa.Table:
+def similar(model: FittedModel, items: Sequence[object] | pa.Array, k: int) -> pa.Table:
     """Return the k items most similar to each of `items`: query_id, item_id, score, rank (from 1).
 
     Args:

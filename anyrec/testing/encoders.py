@@ -11,7 +11,6 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Callable
-from typing import Any
 
 import pyarrow as pa
 import torch
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from anyrec.core.contracts import Context, Encoder, Fusion, HistoryEncoder
 from anyrec.core.ragged import Prepared, Values, select
+from anyrec.core.types import JsonObject
 from anyrec.testing.errors import ConformanceError
 
 ROWS, DIM = 40, 16
@@ -52,7 +52,7 @@ EXAMPLES: dict[str, Callable[[], pa.Array]] = {
 def check_encoder(
     cls: type[Encoder],
     column: pa.Array | None = None,
-    params: dict[str, Any] | None = None,
+    params: JsonObject | None = None,
     context: Context | None = None,
 ) -> None:
     """Check that an encoder keeps the contract of `anyrec.Encoder`.
@@ -71,7 +71,7 @@ def check_encoder(
     options = cls.Params(**(params or {}))
     faults: list[str] = []
 
-    def make(state: dict[str, Any] | None = None, width: int | None = None) -> Encoder:
+    def make(state: JsonObject | None = None, width: int | None = None) -> Encoder:
         torch.manual_seed(0)
         encoder = cls(options, DIM)
         encoder.context = context or Context(items=_items())

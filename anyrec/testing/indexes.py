@@ -5,11 +5,11 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from anyrec.core.errors import DataError
+from anyrec.core.types import JsonObject
 from anyrec.retrieval.exclusions import Pairs
 from anyrec.retrieval.index import Index
 from anyrec.retrieval.inputs import Metric
@@ -22,7 +22,7 @@ KEYS = 2 * ROWS
 Make = Callable[[], Index]
 
 
-def check_index(cls: type[Index], params: dict[str, Any] | None = None, recall: float = 0.9) -> None:
+def check_index(cls: type[Index], params: JsonObject | None = None, recall: float = 0.9) -> None:
     """Check that an index keeps the contract of `anyrec.Index`.
 
     Args:
@@ -42,7 +42,7 @@ def check_index(cls: type[Index], params: dict[str, Any] | None = None, recall: 
         raise ConformanceError(f"{cls.__name__}:\n" + "\n".join(f"- {fault}" for fault in faults))
 
 
-def index_faults(cls: type[Index], params: dict[str, Any], recall: float) -> list[str]:
+def index_faults(cls: type[Index], params: JsonObject, recall: float) -> list[str]:
     """Return one sentence for each violation; arguments as for `check_index`."""
     faults: list[str] = []
     for metric in ("dot", "cosine"):
@@ -211,7 +211,7 @@ def _check_edges(make: Make, reference: _Reference, faults: list[str]) -> None:
     if index.search(reference.queries, 3).keys.tolist() != [[0, -1, -1]] * QUERIES:
         faults.append("with one vector it does not find that one alone.")
     bad = np.full((2, DIM), np.nan, np.float32)
-    attempts: dict[str, Callable[[], Any]] = {
+    attempts: dict[str, Callable[[], object]] = {
         "vectors with NaN": lambda: index.build(bad),
         "vectors of another dimension": lambda: index.add(np.array([4]), reference.vectors[:1, 1:]),
         "queries with NaN": lambda: index.search(bad, 1),

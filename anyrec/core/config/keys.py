@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from anyrec.core.renamed import current_names, present_name
+from anyrec.core.types import Json, JsonObject
 
 TWO_TOWER = "two_tower"
 """The `model.type` that the rest of the config describes."""
@@ -28,7 +29,7 @@ class Keys(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _accept_former_names(cls, values: Any) -> Any:
+    def _accept_former_names(cls, values: Json) -> Json:
         return current_names(values, cls.renamed) if cls.renamed and isinstance(values, dict) else values
 
 
@@ -45,7 +46,7 @@ class Component(Keys):
 
     type: str = Field(description="Name of the component; `anyrec plugins` lists all.")
 
-    def options(self) -> dict[str, Any]:
+    def options(self) -> JsonObject:
         """Return the component's own options."""
         return dict(self.model_extra or {})
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel
 
 from anyrec.core.contracts.params import Params
+from anyrec.core.types import ComponentParams, SparseMatrix
 
 
 class TrainingMatrix(NamedTuple):
@@ -23,7 +24,7 @@ class TrainingMatrix(NamedTuple):
         seed: Seed for any randomness.
     """
 
-    matrix: Any  # scipy has no type stubs
+    matrix: SparseMatrix
     users: np.ndarray
     items: np.ndarray
     days: np.ndarray | None
@@ -77,7 +78,7 @@ class Classical:
         pass
 
     def __init__(self, params: BaseModel | None = None):
-        self.params: Any = params if params is not None else type(self).Params()  # each subclass has its own Params
+        self.params: ComponentParams = params if params is not None else type(self).Params()
 
     def fit(self, training: TrainingMatrix) -> None:
         """Learn from the training positives.
@@ -87,7 +88,7 @@ class Classical:
         """
         raise NotImplementedError(f"model '{self.type}' has no fit()")
 
-    def score(self, rows: np.ndarray, matrix: Any) -> np.ndarray:
+    def score(self, rows: np.ndarray, matrix: SparseMatrix) -> np.ndarray:
         """Score all items for some users.
 
         Args:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from anyrec.core.contracts.params import Params
 from anyrec.core.ragged import Prepared, Ragged, Values
+from anyrec.core.types import ComponentParams, JsonObject
 from anyrec.core.windows import Batch, PackedSequences
 
 
@@ -121,7 +122,7 @@ class Encoder(nn.Module):
 
     def __init__(self, params: BaseModel | None = None, output_dim: int = 64):
         super().__init__()
-        self.params: Any = params if params is not None else type(self).Params()  # each subclass has its own Params
+        self.params: ComponentParams = params if params is not None else type(self).Params()
         self.output_dim = output_dim
         self.input_dim: int | None = None
         self.context = Context()
@@ -208,18 +209,18 @@ class Encoder(nn.Module):
         """
         raise NotImplementedError(f"encoder '{self.type}' has no embed_texts()")
 
-    def saved_params(self) -> dict[str, Any]:
+    def saved_params(self) -> JsonObject:
         """Return the options that a saved encoder is made with again, as JSON values.
 
         Leave out options that `state` and the weights replace.
         """
         return self.params.model_dump(mode="json")
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> JsonObject:
         """Return what `fit` learned, as JSON values and Arrow arrays, complete enough for `restore`."""
         return {}
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: JsonObject) -> None:
         """Take back what `state` returned."""
 
     def encode_column(self, column: pa.Array | pa.ChunkedArray) -> Prepared:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import pyarrow as pa
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from anyrec.core.contracts.params import Params
 from anyrec.core.ragged import Prepared
+from anyrec.core.types import ComponentParams, JsonObject
 
 MASK_VALUE = 1e30
 """Subtracted from the score of an item that must not count as a negative."""
@@ -60,7 +61,7 @@ class Head(nn.Module):
     def __init__(self, dim: int, params: BaseModel | None = None):
         super().__init__()
         self.dim = dim
-        self.params: Any = params if params is not None else type(self).Params()  # each subclass has its own Params
+        self.params: ComponentParams = params if params is not None else type(self).Params()
 
     def fit(self, column: pa.Array) -> None:
         """Learn the classes or the scale.
@@ -103,11 +104,11 @@ class Head(nn.Module):
         """
         raise NotImplementedError(f"head '{self.type}' has no loss()")
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> JsonObject:
         """Return what `fit` learned, as JSON values and Arrow arrays."""
         return {}
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: JsonObject) -> None:
         """Take back what `state` returned."""
 
 
@@ -148,7 +149,7 @@ class Loss(nn.Module):
 
     def __init__(self, params: BaseModel | None = None):
         super().__init__()
-        self.params: Any = params if params is not None else type(self).Params()  # each subclass has its own Params
+        self.params: ComponentParams = params if params is not None else type(self).Params()
 
     def forward(self, positive: Tensor, negative: Tensor, valid: Tensor | None, weight: Tensor | None) -> Tensor:
         """Compute the weighted mean loss: sum(weight * loss) / sum(weight).
@@ -288,7 +289,7 @@ class Sampler:
 
     def __init__(self, positives: TrainingPositives, params: BaseModel | None = None):
         self.positives = positives
-        self.params: Any = params if params is not None else type(self).Params()  # each subclass has its own Params
+        self.params: ComponentParams = params if params is not None else type(self).Params()
 
     def sample(self, users: Tensor, items: Tensor, ratio: int, generator: torch.Generator) -> Negatives:
         """Draw the negatives of a batch.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
 from anyrec.core.contracts.params import Params
+from anyrec.core.types import ComponentParams
 
 
 class Fusion(nn.Module):
@@ -52,7 +53,7 @@ class Fusion(nn.Module):
         self.names = list(names)
         self.dim = dim
         self.output_dim = output_dim
-        self.params: Any = params if params is not None else type(self).Params()  # each subclass has its own Params
+        self.params: ComponentParams = params if params is not None else type(self).Params()
         self.missing = nn.Parameter(torch.randn(len(self.names), dim) * 0.02)
 
     def fill(self, features: Tensor, present: Tensor) -> Tensor:
@@ -142,7 +143,7 @@ class Interaction(nn.Module):
     def __init__(self, dim: int, params: BaseModel | None = None, fields: Fields = ((), ())):
         super().__init__()
         self.dim = dim
-        self.params: Any = params if params is not None else type(self).Params()  # each subclass has its own Params
+        self.params: ComponentParams = params if params is not None else type(self).Params()
         self.fields = fields
 
     def score(self, users: Tensor, items: Tensor) -> Tensor:

@@ -111,7 +111,7 @@ def _pandas_column(series: Any) -> pa.Array | list[object]:
         return [_python_value(value) for value in series.tolist()]
 
 
-def _python_value(value: Any) -> object:
+def _python_value(value: object) -> object:
     if isinstance(value, (tuple, set, frozenset)):
         return list(value)
     if hasattr(value, "tolist"):  # NumPy arrays and scalars

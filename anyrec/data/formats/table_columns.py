@@ -34,7 +34,7 @@ from anyrec.data.list_columns import as_lists, lengths_of
 FIELDS = ("interaction_type", "timestamp", "weight", "rating", "label")
 NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 COLUMN_NAMES = "a feature's column is named group.name, for example text.title."
-Column = pa.Array | list[Any]
+Column = pa.Array | list[object]
 """An Arrow array, or Python values for a data frame's column of several types."""
 Columns = list[tuple[str, Column]]
 """Columns by name; a name may be there twice, which is a fault."""
@@ -273,7 +273,7 @@ def _feature(group: str, column: Column, at: At, item_ids: pa.Array | None) -> p
     return as_lists(flat, lengths_of(column), column.is_null())
 
 
-def _of_one_kind(values: list[Any], at: At) -> list[Any]:
+def _of_one_kind(values: list[object], at: At) -> list[object]:
     """Return a data frame's categories; a value that is a text if the first is a number, or the reverse, is a fault.
 
     In a typed table a mixture is a mistake of the program that made it, while JSON has one type for each value.

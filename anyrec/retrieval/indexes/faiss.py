@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from pydantic import BaseModel, Field
@@ -33,6 +33,10 @@ OVERSAMPLE = 4, 64
 """Candidates of the compressed kinds that are scored again, as a multiple of k: the first tried, and the most."""
 MAX_ON_GPU = 2048
 """The most results that faiss returns on a GPU."""
+
+
+FaissObject: TypeAlias = Any
+"""An object of faiss, which has stubs for few of its generated classes."""
 
 
 class Faiss(Index):
@@ -105,7 +109,7 @@ class Faiss(Index):
     params: Params
     oversample: int = OVERSAMPLE[0]
     """Candidates scored again, as a multiple of k."""
-    _index: Any  # faiss has stubs for few of its generated classes
+    _index: FaissObject
     _on_gpu: bool = False
 
     def __init__(self, dim: int, metric: Metric = "dot", params: BaseModel | None = None):
@@ -116,7 +120,7 @@ class Faiss(Index):
         self.can_remove = kind in CELLS
         self.tunes_norm_weight = kind == GRAPH and self.metric == "dot" and self.params.norm_weight is None
         self.exact_scores = kind not in (SQ8, "ivf_pq")
-        self._usual: tuple[tuple[int, int, int] | None, Any] = (None, None)
+        self._usual: tuple[tuple[int, int, int] | None, FaissObject] = (None, None)
 
     def _choose_norm_weight(self) -> float:
         return best_norm_weight(self, "ef_search") if self.tunes_norm_weight else self.params.norm_weight or 0.0
@@ -208,7 +212,7 @@ class Faiss(Index):
             return rows * (self.inner_dim * 4 + 8) + links
         return rows * (self.dim if self.params.kind == SQ8 else self.dim * 4)
 
-    def _trained(self, vectors: np.ndarray) -> Any:
+    def _trained(self, vectors: np.ndarray) -> FaissObject:
         """Return the empty index, with centroids and codebooks learned from the vectors."""
         import faiss
 
@@ -231,7 +235,7 @@ class Faiss(Index):
         index.train(vectors)
         return index
 
-    def _empty_cells(self, rows: int) -> Any:
+    def _empty_cells(self, rows: int) -> FaissObject:
         """Return an untrained index of cells, compressed if there are enough vectors to learn 256 centroids."""
         import faiss
 
@@ -258,7 +262,7 @@ class Faiss(Index):
         kind = self.params.kind
         return self._index.nlist if kind in CELLS else MAX_GRAPH_WIDTH if kind == GRAPH else 1
 
-    def _usual_params(self, count: int) -> Any:
+    def _usual_params(self, count: int) -> FaissObject:
         """The parameters of a search without a filter, kept because creating them takes a tenth of a short search."""
         wanted = count, self.search_width, self._index.ntotal
         usual = self._usual
@@ -266,11 +270,11 @@ class Faiss(Index):
             usual = self._usual = wanted, self._search_params(count, None)
         return usual[1]
 
-    def _search_params(self, count: int, allowed: np.ndarray | None) -> Any:
+    def _search_params(self, count: int, allowed: np.ndarray | None) -> FaissObject:
         """The parameters of a search for `count` rows. The fewer rows are allowed, the more widely it searches."""
         import faiss
 
-        make: Any = faiss  # its stubs lack the keyword arguments
+        make: FaissObject = faiss  # its stubs lack the keyword arguments
         kind, options = self.params.kind, {}
         share = 1.0
         if allowed is not None:
