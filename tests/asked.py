@@ -1,4 +1,4 @@
-"""A request made by hand, for tests of conditions and rules: records in, no model trained."""
+"""Requests for tests of conditions and rules, without a trained model."""
 
 import datetime as dt
 from functools import cache
@@ -16,7 +16,13 @@ NOW = int(dt.datetime(2024, 6, 1, tzinfo=dt.timezone.utc).timestamp() * 1_000_00
 
 
 def ask(items, users=None, *, seen=(), history=None, context=None, vectors=None, seed=0, now=NOW):
-    """A request of all users. items, users: columns by name (their ids are made up where absent). seen: (user row, item row) pairs."""
+    """Return a request of all users.
+
+    Args:
+        items: Columns by name; ids are generated if absent.
+        users: As `items`.
+        seen: (user row, item row) pairs.
+    """
     items = table_of(items, "item")
     users = table_of(users if users is not None else {"user_id": ["u0"]}, "user")
     none = pa.table({"user_id": pa.array([], pa.string()), "item_id": pa.array([], pa.string())})
@@ -52,7 +58,7 @@ def table_of(columns, side):
 
 
 def lists_of(*rows):
-    """Lists of (item, score) pairs."""
+    """Return lists of (item, score) pairs."""
     width = max(map(len, rows))
     items, scores = np.full((len(rows), width), -1), np.full((len(rows), width), -np.inf, np.float32)
     for n, row in enumerate(rows):
@@ -62,7 +68,7 @@ def lists_of(*rows):
 
 
 def ranked(scores, lengths=None):
-    """All items by `scores: (users, items)`, best first, each list cut to its length."""
+    """Return all items sorted by `scores: (users, items)`, each list cut to its length."""
     scores = np.asarray(scores, np.float32)
     order = np.argsort(-scores, axis=1, kind="stable")
     ordered = np.take_along_axis(scores, order, 1)
@@ -73,7 +79,7 @@ def ranked(scores, lengths=None):
 
 
 def same_items(before, after):
-    """Whether each list holds the same items as before, its end at the end."""
+    """Return whether each list has the same items as before, and is filled from the front."""
     return (np.sort(before.items, 1) == np.sort(after.items, 1)).all() and (
         (after.items >= 0) == (before.items >= 0)
     ).all()

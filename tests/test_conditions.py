@@ -1,4 +1,4 @@
-"""The `where` language against a plain reading of it, record by record; and what it says of what it cannot read."""
+"""Conditions against a plain evaluation record by record, and their faults."""
 
 import datetime as dt
 import operator
@@ -154,7 +154,7 @@ def one_test(left, op, operand, world):
     CONDITIONS,
     st.fixed_dictionaries({"price": number, "kind": st.none() | tag, "tags": tags}),
 )
-def test_a_condition_holds_of_a_user_and_an_item_as_read_plainly(items, users, condition, context):
+def test_a_condition_agrees_with_a_plain_evaluation_record_by_record(items, users, condition, context):
     request = ask(table(items, "item"), table(users, "user"), context=context)
     asked = Condition(condition)
     assert asked.check(request.model) == []
@@ -184,7 +184,7 @@ USERS = {"categorical.likes": [["a", "b"], None], "continuous.age": [20.0, 60.0]
     "condition, expected",
     [
         ({"item.continuous.price": {"lt": 20}}, [1, 0, 0]),
-        ({"not": {"item.continuous.price": {"lt": 20}}}, [0, 1, 1]),  # the comparison with what is missing is false
+        ({"not": {"item.continuous.price": {"lt": 20}}}, [0, 1, 1]),  # a comparison with a missing value is false
         ({"item.continuous.price": {"ge": 5, "lt": 50}}, [1, 0, 0]),
         ({"item.categorical.kind": "a"}, [1, 0, 0]),
         ({"item.categorical.kind": {"value": "a"}}, [1, 0, 0]),
@@ -203,18 +203,18 @@ USERS = {"categorical.likes": [["a", "b"], None], "continuous.age": [20.0, 60.0]
         ({"any": [{"user.continuous.age": {"gt": 30}}, {"item.continuous.price": {"lt": 20}}]}, [[1, 0, 0], [1, 1, 1]]),
     ],
 )
-def test_the_language_reads_as_documented(condition, expected):
+def test_conditions_behave_as_documented(condition, expected):
     request = ask(ITEMS, USERS, context={"hour": 20})
     assert Condition(condition).check(request.model) == []
     assert Condition(condition).holds(request).astype(int).tolist() == expected
 
 
-def test_whole_number_ids_are_compared_as_they_are_written():
+def test_integer_ids_are_compared_as_texts():
     request = ask({"item_id": [1, 2**60 + 1, 2**60 + 2]})
     assert Condition({"item.id": {"in": [1, 2**60 + 1]}}).holds(request).tolist() == [True, True, False]
 
 
-def test_a_condition_is_asked_anew_of_another_catalogue_and_at_another_time():
+def test_a_condition_is_evaluated_again_for_another_catalogue_or_time():
     cheap, fresh = (
         Condition({"item.continuous.price": {"lt": 20}}),
         Condition({"item.temporal.released": {"ge": "now-30d"}}),
@@ -250,7 +250,7 @@ def test_a_condition_is_asked_anew_of_another_catalogue_and_at_another_time():
         ({"item.text.title": {"contains": "user.categorical.likes"}}, "/where/item.text.title/contains", "constant"),
     ],
 )
-def test_what_does_not_fit_the_data_is_said_with_its_pointer(condition, where, said):
+def test_a_fault_against_the_data_has_its_pointer(condition, where, said):
     (fault,) = Condition(condition).check(ask(ITEMS, USERS).model)
     assert fault.where == where and said in str(fault)
 

@@ -23,7 +23,7 @@ def plain():
 
 @pytest.fixture(scope="module")
 def following():
-    """Data. Items come in pairs, 2n + 1 right after 2n, among others at random: having had 2n is the cause of 2n + 1."""
+    """Data with planted causes: item 2n + 1 follows 2n, among random items."""
     rng = np.random.default_rng(0)
     users, items = [], []
     for user in range(300):
@@ -93,7 +93,7 @@ def test_a_masked_feature_without_influence_has_no_share(plain):
         assert shares(one)["user", "categorical.job"] == 0
 
 
-def test_a_record_is_explained_by_its_own_features_and_what_it_lacks_is_not_named(plain):
+def test_a_record_is_explained_by_the_features_that_it_has(plain):
     record = {"user_id": "new", "categorical": {"job": "nurse"}}
     users = [record]
     lists = plain.recommend(users, 2)
@@ -102,7 +102,7 @@ def test_a_record_is_explained_by_its_own_features_and_what_it_lacks_is_not_name
     assert any(reason.label == "job nurse" for reason in found[0].reasons) and found[0].nearest == ()
 
 
-def test_the_planted_cause_is_named_among_what_the_user_had(following):
+def test_the_planted_cause_is_the_main_reason_in_the_history(following):
     config = small_config(features=HISTORY, split={"protocol": "none"}, data={"history": "before"})
     config["training"] |= {"epochs": 12, "optimizer": {"learning_rate": 0.01}}
     recommender = Recommender.from_config(config).fit(following, progress=False)
@@ -128,7 +128,7 @@ def test_rankers_that_read_tokens_or_vectors_are_explained_too(interaction):
 
 
 @pytest.mark.parametrize("name", ["ease", "item_knn"])
-def test_of_a_classical_model_the_items_are_named_that_brought_the_item(name, following):
+def test_a_classical_model_is_explained_by_the_items_of_the_history(name, following):
     recommender = Recommender.from_config({"model": {"type": name}, "split": {"protocol": "none"}}).fit(
         following, progress=False
     )

@@ -1,4 +1,4 @@
-"""A filter never shows what it should hide: bad options are refused when the config is checked, and a failure refuses the request."""
+"""Filters fail closed: invalid options are refused when the config is checked, and a failure refuses the request."""
 
 import datetime as dt
 import json
@@ -130,7 +130,7 @@ def test_options_that_would_fail_at_a_request_are_refused_at_the_check(recommend
     assert caught.value.faults[0].where.startswith(f"/pipeline/rerank/rules/0{where}")
 
 
-def test_a_history_filter_is_refused_for_a_model_that_holds_no_events():
+def test_a_history_filter_is_refused_for_a_model_without_events():
     request = ask({"categorical.kind": ["a", "b"]})
     request.model.history = None
     rule = REGISTRY.get("rule", "history")
@@ -197,7 +197,7 @@ def test_times_of_all_units_are_microseconds_and_none_overflows():
 # -- files of a rule ---------------------------------------------------------------------------------------------------
 
 
-def test_an_item_file_that_is_no_regular_file_is_a_fault_and_never_blocks(tmp_path):
+def test_an_item_file_that_is_not_a_regular_file_is_a_fault_and_never_blocks(tmp_path):
     os.mkfifo(tmp_path / "fifo.txt")
     (tmp_path / "folder.txt").mkdir()
     (tmp_path / "link.txt").symlink_to(tmp_path / "link.txt")
@@ -235,7 +235,7 @@ def test_an_item_file_of_another_form_is_a_fault(tmp_path, name, content):
 
 
 @pytest.mark.parametrize("kind", [pa.float64(), pa.binary(), pa.list_(pa.string()), pa.bool_(), pa.date32()])
-def test_a_parquet_file_whose_ids_are_neither_texts_nor_whole_numbers_is_a_fault(tmp_path, kind):
+def test_a_parquet_file_whose_ids_are_neither_texts_nor_integers_is_a_fault(tmp_path, kind):
     pq.write_table(pa.table({"item_id": pa.nulls(2, kind)}), tmp_path / "a.parquet")
     with pytest.raises(DataError, match="expected texts or integers"):
         ItemFile(str(tmp_path / "a.parquet")).table()
@@ -284,7 +284,7 @@ DOCUMENT = st.sampled_from(sorted(RULES)).flatmap(
 
 @settings(max_examples=300, deadline=None)
 @given(DOCUMENT, st.sampled_from([{}, {"hour": 3}, {"hour": "late"}, {"hour": [1, 2]}]))
-def test_what_passes_the_check_never_fails_at_a_request_but_by_the_requests_own_values(recommender, rule, context):
+def test_a_checked_rule_fails_at_a_request_only_because_of_the_requests_own_values(recommender, rule, context):
     try:
         answer(recommender, rule, context=context, pipeline={"strict": True})
     except ConfigError:

@@ -20,7 +20,7 @@ def ask(fitted, document, **options):
     return infer(fitted, read_partial(document, DataConfig(), fitted.dataset.roles), 5, **options)
 
 
-def test_an_unknown_person_is_read_by_content(fitted):
+def test_an_unknown_user_is_represented_by_features(fitted):
     nurse, pilot = (
         {"user_id": f"new {job}", "categorical": {"job": job}, "text": {"bio": f"I work as a {job}"}}
         for job in ("nurse", "pilot")
@@ -32,7 +32,7 @@ def test_an_unknown_person_is_read_by_content(fitted):
     assert all(r["rank"] == n + 1 for user in result["users"] for n, r in enumerate(user["recommendations"]))
 
 
-def test_a_known_id_without_features_stands_for_the_known_person(fitted):
+def test_a_known_id_without_features_stands_for_the_known_user(fitted):
     result = ask(fitted, {"user_data": [{"user_id": "u003"}]})
     known = fitted.recommend(["u003"], 5)
     assert [r["item_id"] for r in result["users"][0]["recommendations"]] == known["item_id"].to_pylist()
@@ -56,7 +56,7 @@ def test_the_pairs_of_a_request_are_scored(fitted):
     assert [(row["user_id"], row["item_id"]) for row in result["scores"]] == [("x", "i001"), ("x", "i002")]
 
 
-def test_an_id_that_no_one_knows_is_told(fitted):
+def test_an_unknown_id_is_named_in_the_warnings(fitted):
     with pytest.raises(DataError, match="knows no such user"):
         fitted.recommend(["u001", "zz"], 3)
     with pytest.raises(DataError, match="knows no such item"):
@@ -71,7 +71,7 @@ def test_records_may_be_given_as_dicts_or_tables(fitted):
     assert fitted.recommend([record], 4).equals(fitted.recommend(table, 4))
 
 
-def test_similar_items_share_what_was_planted(fitted):
+def test_similar_items_share_the_planted_category(fitted):
     assert fitted.similar(["i000"], 3).column_names == ["query_id", "item_id", "score", "rank"]
     tags = dict(
         zip(

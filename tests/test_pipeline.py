@@ -1,4 +1,4 @@
-"""The pipeline: sources merged, ranked and reranked, and the answer that says how it came about."""
+"""The pipeline: merged sources, the ranker, rules, and traces."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +19,7 @@ from anyrec.data.partial import read_partial
 from anyrec.pipeline.candidate_lists import lists_of_pairs, merge
 from anyrec.pipeline.contracts import Lists, Rule, Source
 from anyrec.pipeline.pipeline import Pipeline
+from anyrec.pipeline.trace import FILTERED
 from anyrec.recommender import Recommender
 from anyrec.serving.batch import write_lists
 from anyrec.serving.result import infer
@@ -46,7 +47,7 @@ class Broken(Source):
 
 
 class Reversed(Rule):
-    """The first k back to front, less each list's first, whatever its options."""
+    """Reverses the first k, without the first item of each list."""
 
     type = "reversed"
 
@@ -77,8 +78,8 @@ def staged(plain):
 
 
 @pytest.fixture(scope="module")
-def told():
-    """A model of histories behind all stages, which a record may bring a history to."""
+def with_history():
+    """A model that reads histories, with all stages; a record may contain a history."""
     data = small_dataset()
     watched = pa.array([[f"i{i:03d}"] for i in np.arange(60) % 40])
     data.users = data.users.append_column("temporal.watched", watched)
@@ -88,7 +89,7 @@ def told():
 
 
 def behind(recommender, *, sources=(), rules=(), strict=False, **pipeline):
-    """The recommender behind stages of this module's own beside those of the config."""
+    """Return the recommender with added stages of this module."""
     other = recommender.with_pipeline({**pipeline, "strict": strict}, progress=False)
     other.pipeline.sources += sources
     other.pipeline.source_names += [one.type for one in sources]
@@ -98,7 +99,7 @@ def behind(recommender, *, sources=(), rules=(), strict=False, **pipeline):
 
 
 def same(one, other):
-    """Equal, but for the last bits of scores, which depend on how vectors lie in memory."""
+    """Equal, except for the last bits of scores, which depend on the memory layout of vectors."""
     scores = [table["score"].to_numpy() for table in (one, other)]
     return one.drop("score").equals(other.drop("score")) and np.allclose(*scores, atol=1e-5)
 
@@ -109,7 +110,7 @@ def test_the_model_alone_in_stages_gives_the_lists_that_it_gives_without(plain, 
     assert same(alone.recommend(None, 10, **options), plain.recommend(None, 10, **options))
 
 
-def test_every_answer_tells_the_time_of_each_stage(staged):
+def test_an_answer_has_the_time_of_each_stage(staged):
     answer = staged.answer(["u001", "u002"], 5)
     assert list(answer.latency) == ["represent", "filter", "retrieve", "rank", "rerank", "total"]
     assert all(value >= 0 for value in answer.latency.values())
@@ -137,7 +138,7 @@ def test_a_strict_pipeline_fails_with_its_stage(plain):
         failing.answer(["u001"], 5)
 
 
-def test_exactly_k_come_back_where_k_may_be_shown_even_if_sources_bring_fewer(plain):
+def test_lists_have_k_items_if_k_are_listable_even_if_sources_return_fewer(plain):
     few = behind(plain, retrieve={"sources": [{"type": "popularity", "k": 2}]}, rules=[Even()])
     got = few.recommend(None, 7).to_pandas()
     assert (got.groupby("user_id").size() == 7).all()
@@ -147,14 +148,14 @@ def test_exactly_k_come_back_where_k_may_be_shown_even_if_sources_bring_fewer(pl
     assert len(few.recommend(["u001"], 7, candidates=["i002", "i003"])) <= 1
 
 
-def test_no_list_where_nothing_may_be_shown(staged):
+def test_a_user_without_listable_items_gets_no_list(staged):
     seen = small_dataset().interactions.to_pandas().query("user_id == 'u001'").item_id.tolist()
     answer = staged.answer(["u001"], 5, candidates=seen, trace=True)
     assert len(answer.table) == 0 and answer.warnings == []
     assert staged.answer([], 5, trace=True).table.num_rows == 0
 
 
-def test_what_is_merged_is_each_item_at_its_best_place_the_first_source_before_others():
+def test_merging_puts_each_item_at_its_best_place_and_prefers_the_first_source():
     first = Lists(np.array([[3, 1, -1]]), np.array([[0.9, 0.8, -np.inf]], np.float32))
     second = Lists(np.array([[1, 4, 3]]), np.array([[9.0, 8.0, 7.0]], np.float32))
     merged = merge([first, second], 3, 5)
@@ -165,7 +166,7 @@ def test_what_is_merged_is_each_item_at_its_best_place_the_first_source_before_o
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_merging_agrees_with_doing_it_by_hand(data):
+def test_merging_agrees_with_a_plain_loop(data):
     lists = [
         data.draw(st.lists(st.integers(0, 8), unique=True, max_size=9)) for _ in range(data.draw(st.integers(2, 4)))
     ]
@@ -181,7 +182,7 @@ def test_merging_agrees_with_doing_it_by_hand(data):
     assert merged.places[:, 0].tolist() == [[one.index(i) if i in one else -1 for i in wanted] for one in lists]
 
 
-def test_pairs_become_lists_with_repeats_added_and_equal_ones_by_item():
+def test_lists_of_pairs_add_repeats_and_order_ties_by_item():
     made = lists_of_pairs(np.array([0, 0, 2, 0]), np.array([5, 3, 1, 5]), np.array([1.0, 2.0, 1.0, 1.0]), 3, 2)
     assert made.items.tolist() == [[3, 5], [-1, -1], [1, -1]]
     assert made.scores[0].tolist() == [2.0, 2.0]
@@ -189,7 +190,7 @@ def test_pairs_become_lists_with_repeats_added_and_equal_ones_by_item():
 
 @settings(max_examples=40, deadline=None)
 @given(st.data())
-def test_pairs_are_added_alike_by_table_and_by_sorting(data):
+def test_lists_of_pairs_are_the_same_by_a_dense_table_and_by_sorting(data):
     pairs = data.draw(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5), st.integers(0, 3)), min_size=1))
     rows, items, scores = (np.array(part) for part in zip(*pairs, strict=True))
     k = data.draw(st.integers(1, 6))
@@ -207,7 +208,7 @@ def test_pairs_are_added_alike_by_table_and_by_sorting(data):
             assert lists.scores[user, : len(best)].tolist() == table[user, best].tolist()
 
 
-def test_popularity_counts_those_of_the_users_own_group(plain):
+def test_popularity_counts_the_users_own_group(plain):
     by_job = behind(plain, retrieve={"sources": [{"type": "popularity", "group": "categorical.job"}]})
     source = by_job.pipeline.sources[0]
     data, train = by_job.dataset, by_job.split.train
@@ -219,7 +220,7 @@ def test_popularity_counts_those_of_the_users_own_group(plain):
     assert source.counts[0].sum() == len(train)
 
 
-def test_what_came_next_counts_by_how_soon(plain):
+def test_next_items_count_by_their_distance(plain):
     after = behind(plain, retrieve={"sources": [{"type": "item_to_item", "by": "next", "within": 2, "neighbours": 39}]})
     source, data = after.pipeline.sources[0], after.dataset
     rows = after.split.train
@@ -238,7 +239,7 @@ def test_what_came_next_counts_by_how_soon(plain):
     assert np.allclose(found, counts, atol=1e-6)
 
 
-def test_a_users_own_items_come_again_the_latest_or_the_commonest_first(plain):
+def test_the_history_source_returns_the_users_items_latest_or_most_frequent_first(plain):
     sources = [{"type": "history", "by": "recency"}]
     again = behind(plain, retrieve={"sources": sources})
     rows = again.dataset.user_rows == 3
@@ -248,7 +249,7 @@ def test_a_users_own_items_come_again_the_latest_or_the_commonest_first(plain):
     assert {item: n for n, item in enumerate(reversed(items), 1) if item in brought.index} == brought.to_dict()
 
 
-def test_the_ranker_begins_as_the_model_and_notes_what_it_is_worth(staged):
+def test_a_ranker_that_is_not_better_keeps_the_order_of_the_model(staged):
     [note] = [note for note in staged.notes if "anker" in note]
     assert "model's own order gives" in note
     measured = staged.pipeline.measured
@@ -256,7 +257,7 @@ def test_the_ranker_begins_as_the_model_and_notes_what_it_is_worth(staged):
         assert staged.pipeline.ranker.gate.item() == 0 and not staged.pipeline.ranker.linear.any()
 
 
-def test_a_ranker_learns_what_the_stages_signals_tell(plain):
+def test_a_ranker_learns_from_the_signals_of_a_source(plain):
     """Planted: a source that knows the held-out items, which the model does not."""
     held = plain.dataset.item_rows[plain.model.split.validation], plain.dataset.user_rows[plain.model.split.validation]
     wanted = np.full(60, -1)
@@ -286,7 +287,7 @@ def test_any_interaction_ranks(plain, kind):
 
 
 @pytest.mark.parametrize("kind", ["mlp", "dlrm", "dcn", "deepfm", "dot"])
-def test_a_ranker_scores_the_same_with_and_without_what_it_keeps_of_the_items(plain, kind, monkeypatch):
+def test_a_ranker_scores_the_same_with_and_without_cached_item_terms(plain, kind, monkeypatch):
     config = {**STAGED, "rank": {"type": kind, "training": {"epochs": 1}}, "retrieve": {"k": 20}}
     made = plain.with_pipeline(config, progress=False)
     ranker, users = made.pipeline.ranker, [f"u{n:03d}" for n in range(1, 9)]
@@ -306,7 +307,7 @@ def test_a_ranker_scores_the_same_with_and_without_what_it_keeps_of_the_items(pl
     assert "new" in more.recommend(users, 41, now=1, exclude_seen=False)["item_id"].to_pylist()
 
 
-def test_training_a_ranker_again_drops_what_it_kept_of_the_items(plain):
+def test_training_a_ranker_discards_cached_item_terms(plain):
     made = plain.with_pipeline({**STAGED, "rank": {"type": "dcn", "training": {"epochs": 1}}}, progress=False)
     with torch.no_grad():
         made.pipeline.ranker.gate.fill_(1.0)
@@ -316,7 +317,7 @@ def test_training_a_ranker_again_drops_what_it_kept_of_the_items(plain):
     assert made.pipeline.ranker._cached is None
 
 
-def test_the_ranker_learns_only_from_what_the_model_did_not(plain):
+def test_the_ranker_is_trained_on_positives_that_the_model_was_not_trained_on(plain):
     for changes in ({"training": {"epochs": 1, "refit": True}}, {"split": {"protocol": "none"}}):
         config = small_config(pipeline=STAGED, **{"training": {"epochs": 1}, **changes})
         made = Recommender.from_config(config).fit(small_dataset(), progress=False)
@@ -328,7 +329,7 @@ def test_the_ranker_learns_only_from_what_the_model_did_not(plain):
 
 
 @pytest.mark.parametrize("index", [{"type": "exact"}, {"type": "faiss"}])
-def test_the_whole_is_saved_and_loaded_in_one_folder(tmp_path, index):
+def test_a_pipeline_is_saved_and_loaded_with_its_model(tmp_path, index):
     config = small_config(pipeline=STAGED, index=index)
     made = Recommender.from_config(config).fit(small_dataset(), progress=False)
     loaded = Recommender.load(made.save(tmp_path / "model"))
@@ -347,7 +348,7 @@ def test_an_index_of_another_model_is_refused(tmp_path):
         Recommender.load(tmp_path / "model2")
 
 
-def test_a_trace_tells_what_happened(plain):
+def test_a_trace_records_the_events_of_all_stages(plain):
     made = behind(plain, retrieve={"k": 40, "sources": SOURCES[:2]}, rules=[Even(), Reversed()])
     answer = made.answer(["u005"], 4, trace=True)
     trace = answer.trace.to_pandas()
@@ -357,11 +358,11 @@ def test_a_trace_tells_what_happened(plain):
     before = even[:4]
     assert answer.table["item_id"].to_pylist() == [*before[:0:-1], even[4]]
 
-    barred = trace[trace.event == "barred"]
+    filtered = trace[trace.event == FILTERED]
     own_best = list(everything.index[:4])
-    assert set(barred[barred.by == "seen"].item_id) == seen & set(own_best)
-    assert set(barred[barred.by == "even"].item_id) == {item for item in own_best if int(item[1:]) % 2}
-    assert all(everything["rank"][row.item_id] == row["rank"] for _, row in barred.iterrows())
+    assert set(filtered[filtered.by == "seen"].item_id) == seen & set(own_best)
+    assert set(filtered[filtered.by == "even"].item_id) == {item for item in own_best if int(item[1:]) % 2}
+    assert all(everything["rank"][row.item_id] == row["rank"] for _, row in filtered.iterrows())
 
     stage = trace[(trace.event == "stage") & (trace.by == "retrieve")].set_index("item_id")
     assert stage["rank"].to_dict() == {item: even.index(item) + 1 for item in answer.table["item_id"].to_pylist()}
@@ -376,7 +377,7 @@ def test_a_trace_tells_what_happened(plain):
     assert sources["rank"].to_dict() == stage["rank"].to_dict()
 
 
-def test_lists_of_all_users_in_a_file_are_those_of_each(staged, tmp_path, monkeypatch):
+def test_lists_of_all_users_in_a_file_equal_those_of_single_requests(staged, tmp_path, monkeypatch):
     monkeypatch.setattr("anyrec.pipeline.requests.MAX_USERS", 7)
     monkeypatch.setattr("anyrec.serving.batch.ROWS", 100)
     done = write_lists(staged, tmp_path / "lists.parquet", 6, progress=False)
@@ -388,7 +389,7 @@ def test_lists_of_all_users_in_a_file_are_those_of_each(staged, tmp_path, monkey
         assert same(table.filter(pc.equal(table["user_id"], user)), staged.recommend([user], 6))
 
 
-def test_whoever_comes_with_a_history_with_features_or_with_nothing_gets_a_list(told):
+def test_a_user_with_a_history_with_features_or_with_an_unknown_id_gets_a_list(with_history):
     document = {
         "user_data": [
             {"user_id": "watcher", "temporal": {"watched": ["i001", "i002", "i003"]}},
@@ -397,15 +398,15 @@ def test_whoever_comes_with_a_history_with_features_or_with_nothing_gets_a_list(
             {"user_id": "u004"},
         ]
     }
-    request = read_partial(document, DataConfig(), told.dataset.roles)
-    result = infer(told, request, 5, trace=True)
+    request = read_partial(document, DataConfig(), with_history.dataset.roles)
+    result = infer(with_history, request, 5, trace=True)
     assert result["warnings"] == []
     lists = [[r["item_id"] for r in user["recommendations"]] for user in result["users"]]
     assert all(len(items) == 5 for items in lists)
     assert not set(lists[0]) & {"i001", "i002", "i003"}
-    assert lists[3] == told.recommend(["u004"], 5)["item_id"].to_pylist()
-    told_by = [{event["by"] for event in user["trace"]} for user in result["users"]]
-    assert "item_to_item" in told_by[0] and "item_to_item" not in told_by[2]
+    assert lists[3] == with_history.recommend(["u004"], 5)["item_id"].to_pylist()
+    origins = [{event["by"] for event in user["trace"]} for user in result["users"]]
+    assert "item_to_item" in origins[0] and "item_to_item" not in origins[2]
 
 
 def test_a_new_item_may_be_listed(staged):
@@ -418,7 +419,7 @@ def test_a_new_item_may_be_listed(staged):
     assert result["warnings"] == []
 
 
-def test_bad_pipelines_are_told_before_anything_is_trained():
+def test_faults_of_a_pipeline_are_raised_before_training():
     sources = [{"type": "popularity", "group": "categorical.jobs"}, {"type": "classical", "model": {"type": "easy"}}]
     config = small_config(pipeline={"retrieve": {"sources": sources}})
     with pytest.raises(ConfigError, match=r"sources/1/model/type.*easy"):
@@ -440,7 +441,7 @@ def test_a_classical_model_has_a_pipeline_but_no_ranker():
         Recommender.from_config({**config, "pipeline": STAGED}).fit(small_dataset(), progress=False)
 
 
-def test_the_measured_pipeline_of_the_model_alone_is_the_model(plain):
+def test_the_metrics_of_a_pipeline_with_the_model_alone_are_those_of_the_model(plain):
     alone = behind(plain, retrieve={"k": 40})
     staged, own = alone.evaluate_pipeline("test"), plain.metrics["test"]
     assert all(staged[name] == pytest.approx(own[name]) for name in staged)

@@ -70,9 +70,9 @@ def test_a_csv_of_interactions_is_the_history_of_its_users(fitted, tmp_path):
 def test_an_output_file_is_written_in_the_format_of_its_name(fitted, tmp_path, ending, everyone):
     model, place = fitted
     (tmp_path / "ids.json").write_text("[1, 2]")
-    whom = ["--all"] if everyone else ["--data", tmp_path / "ids.json"]
+    who = ["--all"] if everyone else ["--data", tmp_path / "ids.json"]
     output = tmp_path / f"lists.{ending}"
-    code, _, error = call("recommend", "--model-path", place, *whom, "--top-k", 3, "-o", output)
+    code, _, error = call("recommend", "--model-path", place, *who, "--top-k", 3, "-o", output)
     assert code == 0, error
     if ending == "csv":
         rows = pyarrow.csv.read_csv(output).to_pylist()
@@ -92,7 +92,7 @@ def test_an_output_file_is_written_in_the_format_of_its_name(fitted, tmp_path, e
 
 def test_an_output_in_no_format_is_refused_before_any_work(fitted, tmp_path):
     code, _, error = call("recommend", "--model-path", fitted[1], "--all", "-o", tmp_path / "lists.xlsx")
-    assert code == 2 and "lists are not written as '.xlsx'" in error
+    assert code == 2 and "lists cannot be written as '.xlsx'" in error
 
 
 @pytest.mark.parametrize("name", ["lists.xlsx", "lists.tsv", "lists.csv.gz"])
@@ -100,7 +100,7 @@ def test_a_result_is_not_written_under_the_name_of_another_format(fitted, tmp_pa
     (tmp_path / "ids.json").write_text("[1]")
     request = ("recommend", "--model-path", fitted[1], "--data", tmp_path / "ids.json")
     code, _, error = call(*request, "--output", tmp_path / name)
-    assert code == 2 and "are not written as" in error and not (tmp_path / name).exists()
+    assert code == 2 and "cannot be written as" in error and not (tmp_path / name).exists()
     assert call(*request, "--output", tmp_path / "lists.out")[0] == 0
     assert json.loads((tmp_path / "lists.out").read_text())["users"]
 
@@ -112,7 +112,7 @@ def test_a_result_is_not_written_under_the_name_of_another_format(fitted, tmp_pa
         ('[{"user_id": 1, "categorical.job": "nurse"}]', 'Write {"categorical": {"job": ...}}.'),
     ],
 )
-def test_a_misspelt_request_says_how_to_write_it(fitted, tmp_path, request_text, message):
+def test_a_misspelt_request_is_an_error_with_its_correction(fitted, tmp_path, request_text, message):
     (tmp_path / "request.json").write_text(request_text)
     code, _, error = call("recommend", "--model-path", fitted[1], "--data", tmp_path / "request.json")
     assert code == 2 and message in error
@@ -149,7 +149,7 @@ def test_paths_that_the_system_does_not_take_are_input_errors(fitted, path):
         fitted[0].recommend(Path(path))
 
 
-def test_strict_refuses_on_the_command_line_what_is_otherwise_a_note(fitted, tmp_path):
+def test_strict_on_the_command_line_turns_notes_into_errors(fitted, tmp_path):
     (tmp_path / "typo.json").write_text('{"user_id": 1, "categorical": {"jop": "nurse"}}')
     arguments = ["recommend", "--model-path", fitted[1], "--data", tmp_path / "typo.json"]
     code, out, _ = call(*arguments)
@@ -163,7 +163,7 @@ def frames(columns):
     return [pd.DataFrame(columns), polars.DataFrame(columns), pa.table(columns)]
 
 
-def test_pandas_polars_and_arrow_tables_go_wherever_tables_do(fitted):
+def test_pandas_polars_and_arrow_tables_are_accepted_as_tables(fitted):
     model, _ = fitted
     people = frames({"user_id": [1, 900], "categorical.job": ["nurse", "nurse"]})
     assert len({str(model.recommend(one, 4).to_pylist()) for one in people}) == 1

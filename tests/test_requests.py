@@ -1,4 +1,4 @@
-"""Requests are read completely: histories they bring, what the model cannot read, and nothing shared between two of them."""
+"""Requests: their histories, values that the model cannot read, and independence of each other."""
 
 import re
 import threading
@@ -105,19 +105,28 @@ def test_a_pair_is_scored_as_it_was_before_the_requests_interactions(models):
 RIGHT = {"user_id": "x", "categorical": {"job": "nurse"}, "continuous": {"age": 30}}
 UNREAD = {
     "group": ({"user_id": "x", "categorial": {"job": "nurse"}}, r"categorial/job.*Did you mean 'categorical.job'"),
-    "feature": ({"user_id": "x", "categorical": {"jop": "nurse"}}, r"no user feature 'categorical.jop'.*'categorical.job'"),
+    "feature": (
+        {"user_id": "x", "categorical": {"jop": "nurse"}},
+        r"no user feature 'categorical.jop'.*'categorical.job'",
+    ),
     "other group": ({"user_id": "x", "categorical": {"age": 30}}, "Did you mean 'continuous.age'"),
-    "category": ({"user_id": "x", "categorical": {"job": "Nurse"}}, "never saw the category 'Nurse'.*Did you mean 'nurse'"),
+    "category": (
+        {"user_id": "x", "categorical": {"job": "Nurse"}},
+        "never saw the category 'Nurse'.*Did you mean 'nurse'",
+    ),
     "list": ({"user_id": "x", "continuous": {"age": [30, 31]}}, "/user_data/0/continuous/age: one value is expected"),
     "id type": ({"user_id": 5, "categorical": {"job": "nurse"}}, "ids of this model are texts; found 5"),
     "nobody": ({"user_id": "x"}, "the model does not know this user and the record holds nothing else"),
-    "unknown item": ({"user_id": "x", "temporal": {"prev_interactions": ["i001", "gone"]}}, "1 item of the given histories"),
+    "unknown item": (
+        {"user_id": "x", "temporal": {"prev_interactions": ["i001", "gone"]}},
+        "1 item of the given histories",
+    ),
     "other list": ({"user_id": "x", "temporal": {"wishes": ["i001"]}}, "if data.history names it"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", UNREAD)
-def test_what_the_model_cannot_read_is_named_and_is_an_error_under_strict(models, name):
+def test_unreadable_values_are_named_and_are_errors_under_strict(models, name):
     record, expected = UNREAD[name]
     result = ask(models["history"], {"user_data": [record]})
     text = "\n".join(result["notes"])
@@ -145,7 +154,7 @@ def test_one_record_written_as_a_list_does_not_hide_the_values_of_others(models)
     assert result["users"][0]["embedding"] == pytest.approx(alone["users"][0]["embedding"], abs=1e-6)
 
 
-def test_a_single_category_beside_a_record_without_any_is_read_as_a_list_of_one(models):
+def test_a_single_category_is_read_as_a_list_of_one_if_another_record_has_none(models):
     items = [{"item_id": "a", "categorical": {"tags": "nurse"}}, {"item_id": "b", "text": {"title": "Thing"}}]
     found = ask(models["plain"], {"item_data": items})["items"]
     alone = ask(models["plain"], {"item_data": [{"item_id": "a", "categorical": {"tags": ["nurse"]}}]})["items"]
@@ -168,7 +177,7 @@ def test_a_new_item_with_an_id_of_another_type_is_an_error_with_its_place(models
         ask(models["plain"], {"user_data": [{"user_id": "u001"}], "item_data": [{"item_id": 500}]})
 
 
-def test_requests_at_once_are_answered_as_one_by_one_and_leave_nothing_behind(models):
+def test_concurrent_requests_are_answered_like_single_ones_and_leave_no_state(models):
     def calls(model, n):
         item = {"item_id": f"fresh{n}", "categorical": {"tags": ["nurse"]}, "continuous": {"price": 10.0 * n}}
         person = {"user_id": f"q{n}", "categorical": {"job": "nurse" if n % 2 else "gone"}}

@@ -66,9 +66,7 @@ REORDER = [
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 99), st.integers(1, 14), st.floats(-1e4, 1e4), st.data())
 @pytest.mark.parametrize("rule, options", REORDER)
-def test_a_reordering_keeps_every_item_once_its_end_at_the_end_and_is_the_same_again(
-    rule, options, seed, k, shift, data
-):
+def test_reordering_keeps_every_item_once_and_is_deterministic(rule, options, seed, k, shift, data):
     request, rng = world(seed=seed)
     lengths = data.draw(st.lists(st.integers(0, 12), min_size=3, max_size=3))
     if rule == "pin":  # a pinned item comes in where it was not
@@ -87,7 +85,7 @@ def test_a_reordering_keeps_every_item_once_its_end_at_the_end_and_is_the_same_a
 
 
 @pytest.mark.parametrize("rule, options", [*REORDER[3:7], *REORDER[:3], REORDER[8]])
-def test_the_scale_and_the_sign_of_scores_change_nothing(rule, options):
+def test_the_scale_and_the_sign_of_scores_do_not_matter(rule, options):
     request, rng = world(seed=5)
     scores = rng.normal(size=(3, 12))
     one = make(rule, **options).apply(request, ranked(scores), 5).items
@@ -95,7 +93,7 @@ def test_the_scale_and_the_sign_of_scores_change_nothing(rule, options):
 
 
 @pytest.mark.parametrize("rule, options", REORDER)
-def test_empty_lists_and_no_users_are_let_be(rule, options):
+def test_empty_lists_and_requests_without_users_are_accepted(rule, options):
     request, _ = world(users=0)
     rule = make(rule, **options)
     for before in (ranked(np.zeros((0, 12))), ranked(np.zeros((0, 0)))):
@@ -132,7 +130,7 @@ SHOP = {
         ({"since": "item.temporal.from", "until": "item.temporal.to"}, [0, 0, 1, 1]),
     ],
 )
-def test_availability_lists_what_can_be_had_now(options, expected):
+def test_availability_lists_available_items(options, expected):
     request = ask(SHOP)
     rule = make("availability", **options)
     rule.check(request.model)
@@ -151,7 +149,7 @@ def test_an_availability_file_is_read_again_when_it_changes(tmp_path):
         assert make("availability", file=str(tmp_path / name)).allowed(request).tolist() == [False, True, False, False]
 
 
-FOR_WHOM = {
+AUDIENCES = {
     "categorical.ages": [["child", "teen"], ["adult"], None],
     "continuous.min_age": [0.0, 18.0, None],
     "continuous.max_age": [12.0, None, None],
@@ -181,8 +179,8 @@ PEOPLE = {"categorical.group": ["teen", "adult", None], "continuous.age": [12.0,
         ),
     ],
 )
-def test_demographic_lists_what_is_for_the_user(options, expected):
-    request = ask(FOR_WHOM, PEOPLE)
+def test_demographic_lists_items_that_are_for_the_user(options, expected):
+    request = ask(AUDIENCES, PEOPLE)
     rule = make("demographic", **options)
     rule.check(request.model)
     assert rule.allowed(request).astype(int).tolist() == expected
@@ -193,7 +191,7 @@ EVENTS = [[(0, 400, "view"), (0, 10, "view"), (1, 5, "buy"), (2, None, None)], N
 
 
 @pytest.mark.parametrize(
-    "options, barred",
+    "options, excluded",
     [
         ({}, [0, 1, 2]),
         ({"types": ["buy"]}, [1]),
@@ -205,7 +203,7 @@ EVENTS = [[(0, 400, "view"), (0, 10, "view"), (1, 5, "buy"), (2, None, None)], N
     ],
 )
 @pytest.mark.parametrize("only", [False, True])
-def test_history_bars_what_was_had_of_a_type_of_late_or_often_or_lists_it_alone(options, barred, only):
+def test_history_excludes_items_by_type_age_and_number_of_interactions_or_lists_only_them(options, excluded, only):
     history = pa.array(
         [
             one and [{"item": i, "time": None if d is None else NOW - d * DAY, "kind": kind} for i, d, kind in one]
@@ -217,7 +215,7 @@ def test_history_bars_what_was_had_of_a_type_of_late_or_often_or_lists_it_alone(
         {"item_id": ["a", "b", "c", "d"]}, {"user_id": ["u", "v"]}, seen={(0, 0), (0, 1), (0, 2)}, history=history
     )
     found = make("history", **options, only=only).allowed(request)
-    assert np.flatnonzero(found[0] if only else ~found[0]).tolist() == barred
+    assert np.flatnonzero(found[0] if only else ~found[0]).tolist() == excluded
     assert found[1].tolist() == [not only] * 4
 
 
@@ -225,7 +223,7 @@ def test_history_bars_what_was_had_of_a_type_of_late_or_often_or_lists_it_alone(
 
 
 def likeness_paid(vectors, scores, chosen, n, weight):
-    """Of MMR: the score, less the greatest cosine to what is chosen."""
+    """The gain of MMR: the score minus the highest cosine with a chosen item."""
     return weight * scores[n] - (1 - weight) * max((vectors[n] @ vectors[m] for m in chosen), default=0)
 
 
@@ -239,18 +237,18 @@ def volume(vectors, scores, chosen, n, weight):
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 9999), st.integers(1, 8), st.floats(0, 0.95))
-def test_mmr_chooses_as_the_paper_says(seed, k, weight):
+def test_mmr_agrees_with_the_formula_of_the_paper(seed, k, weight):
     check_greedy(mmr, likeness_paid, 3, seed, k, weight)
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 9999), st.integers(1, 6), st.floats(0.05, 0.9))
-def test_dpp_adds_what_adds_most_to_the_determinant(seed, k, weight):
+def test_dpp_adds_the_item_that_increases_the_determinant_most(seed, k, weight):
     check_greedy(dpp, volume, 8, seed, k, weight)
 
 
 def check_greedy(method, gain, dim, seed, k, weight):
-    """What is chosen next gains most, of all that is left."""
+    """Each chosen item has the highest gain of all that are left."""
     rng = np.random.default_rng(seed)
     vectors = rng.normal(size=(2, 7, dim))
     vectors /= np.linalg.norm(vectors, axis=2, keepdims=True)
@@ -264,7 +262,7 @@ def check_greedy(method, gain, dim, seed, k, weight):
         assert [n for n in found[user].tolist() if n >= 0] == chosen
 
 
-def test_of_copies_of_one_item_dpp_and_mmr_choose_the_first_and_then_what_differs():
+def test_of_identical_items_dpp_and_mmr_choose_the_first_and_then_a_different_one():
     vectors = [[1, 0], [1, 0], [1, 0], [0, 1]]
     request = ask({"item_id": list("abcd")}, vectors=vectors)
     before = lists_of([(0, 4.0), (1, 3.9), (2, 3.8), (3, 1.0)])
@@ -276,7 +274,7 @@ def test_of_copies_of_one_item_dpp_and_mmr_choose_the_first_and_then_what_differ
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 9999), st.integers(1, 8), st.integers(1, 4))
-def test_max_per_category_is_kept_as_long_as_others_are_left(seed, k, most):
+def test_max_per_category_holds_while_other_candidates_are_left(seed, k, most):
     request, rng = world(seed=seed)
     before = ranked(rng.normal(size=(3, 12)))
     after = make("diversity", method="max_per_category", feature=GENRE, max=most).apply(request, before, k)
@@ -296,7 +294,7 @@ def test_max_per_category_is_kept_as_long_as_others_are_left(seed, k, most):
 
 @settings(max_examples=80, deadline=None)
 @given(st.integers(0, 9999), st.integers(1, 8), st.data())
-def test_a_quota_is_met_wherever_it_can_be_and_by_the_best_items(seed, k, data):
+def test_a_quota_is_met_if_possible_and_by_the_best_items(seed, k, data):
     request, rng = world(seed=seed, users=2)
     least = data.draw(st.dictionaries(st.sampled_from(GENRES), st.integers(1, 3), max_size=3))
     most = {
@@ -342,7 +340,7 @@ def within(own, least, most):
     )
 
 
-def test_a_share_is_rounded_up_for_at_least_and_down_for_at_most():
+def test_a_fraction_is_rounded_up_for_at_least_and_down_for_at_most():
     request = ask({"categorical.kind": ["a"] * 6 + ["b"] * 6})
     before = ranked([np.arange(12)[::-1]])
     after = make("quota", feature="item.categorical.kind", at_least={"b": 0.25}).apply(request, before, 5)
@@ -355,7 +353,7 @@ def test_a_share_is_rounded_up_for_at_least_and_down_for_at_most():
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 9999), st.integers(1, 8), st.floats(0, 1))
-def test_calibrate_never_takes_a_list_further_from_the_users_mix_and_at_weight_0_changes_nothing(seed, k, weight):
+def test_calibrate_never_increases_the_divergence_and_changes_nothing_at_weight_0(seed, k, weight):
     request, rng = world(seed=seed)
     before = ranked(rng.normal(size=(3, 12)))
     rule = make("calibrate", feature=GENRE, weight=weight)
@@ -372,7 +370,7 @@ def test_calibrate_never_takes_a_list_further_from_the_users_mix_and_at_weight_0
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 9999), st.integers(1, 6), st.floats(0.1, 1))
-def test_calibrate_chooses_as_the_paper_says(seed, k, weight):
+def test_calibrate_agrees_with_the_formula_of_the_paper(seed, k, weight):
     request, rng = world(seed=seed, users=1)
     before = ranked(rng.normal(size=(1, 12)))
     after = make("calibrate", feature=GENRE, weight=weight).apply(request, before, k)
@@ -397,15 +395,13 @@ def test_calibrate_chooses_as_the_paper_says(seed, k, weight):
     assert after.items[0, :k].tolist() == (chosen if kl(chosen) < kl(first) - 1e-12 else first)
 
 
-def test_freshness_halves_the_odds_with_each_half_life_and_spares_what_has_no_time():
+def test_freshness_halves_the_odds_with_each_half_life_and_gives_items_without_a_time_the_mean():
     times = [[dt.datetime(2024, 6, 1, tzinfo=UTC) - dt.timedelta(days=days)] for days in (0, 30, 60)]
     request = ask({"temporal.t": pa.array([*times, None, [dt.datetime(2030, 1, 1, tzinfo=UTC)]], pa.list_(TIME))})
     before = lists_of([(0, -1.0), (1, -1.0), (2, -1.0), (3, -1.0), (4, -1.0)])
     after = make("freshness", feature="item.temporal.t", half_life_days=30).apply(request, before, 5)
     score = dict(zip(after.items[0].tolist(), after.scores[0].tolist(), strict=True))
-    assert score[0] == pytest.approx(-1.0) and score[4] == pytest.approx(
-        -1.0
-    )  # what is yet to come is as fresh as can be
+    assert score[0] == pytest.approx(-1.0) and score[4] == pytest.approx(-1.0)  # items of the future have freshness 1
     assert [score[1], score[2]] == pytest.approx([-1 + np.log(0.5), -1 + np.log(0.25)])
     assert score[3] == pytest.approx(np.mean([score[0], score[1], score[2], score[4]]))
     dropping = make("freshness", feature="item.temporal.t", half_life_days=30, missing="drop")
@@ -439,7 +435,7 @@ def test_a_boost_may_differ_by_user():
     assert after.items.tolist() == [[0, 1], [1, 0]]
 
 
-def test_a_pin_puts_the_item_in_its_place_for_those_who_may_be_shown_it():
+def test_a_pin_puts_the_item_at_its_position_for_users_who_may_be_shown_it():
     request = ask({"item_id": list("abcde")}, {"user_id": ["u", "v", "w"], "categorical.land": ["no", "no", "se"]})
     request.allowed = np.array([[True] * 5, [True] * 5, [True, True, True, True, False]])
     request.exclude = np.array([1]), np.array([4])
@@ -532,6 +528,6 @@ def test_options_that_do_not_fit_the_data_are_named(rule, options, where, said):
         ("http", {"url": "file:///etc/passwd"}, "begins with http"),
     ],
 )
-def test_options_that_do_not_go_together_are_refused(rule, options, said):
+def test_conflicting_options_are_refused(rule, options, said):
     with pytest.raises(ConfigError, match=said):
         make(rule, **options)

@@ -23,7 +23,7 @@ import rules_examples
 PAGE = (ROOT / "docs/rules.md").read_text()
 
 
-def test_the_examples_show_what_the_rules_do():
+def test_the_examples_of_the_page_on_rules_are_current():
     assert len(rules_examples.EXAMPLE.findall(PAGE)) >= 13
     assert rules_examples.made(PAGE) == PAGE
 

@@ -1,4 +1,4 @@
-"""Bandit slots: what is drawn, and that its logged propensity is how often it is drawn."""
+"""Bandit slots: the drawn items and their logged propensities."""
 
 import json
 
@@ -44,7 +44,7 @@ def played(rule, seed=0, rounds=ROUNDS, items=4, k=4):
     "options",
     [{"epsilon": 0.3, "pool": 3}, {"method": "thompson", "prior_misses": 10}, {"method": "thompson", "state": True}],
 )
-def test_a_logged_propensity_is_how_often_the_item_is_drawn(options, state):
+def test_a_logged_propensity_is_the_frequency_of_the_drawn_item(options, state):
     options = {**options, "state": state} if "state" in options else options
     after, (first, second) = played(make("explore", positions=[1, 3], **options))
     for logged, place in ((first, 0), (second, 2)):
@@ -56,7 +56,7 @@ def test_a_logged_propensity_is_how_often_the_item_is_drawn(options, state):
             chance = first.values[drawn]
             assert np.ptp(chance) < 1e-12
             assert abs(drawn.mean() - chance[0]) < 5 * np.sqrt(chance[0] * (1 - chance[0]) / ROUNDS) + 1e-9
-    # the second slot's propensities are given what the first slot drew: inverse weights count each of its candidates once
+    # propensities of the second slot are conditional on the first: inverse weights count each candidate once
     weights = 1 / second.values
     assert abs(weights.mean() - len_of_pool(options, 2)) < 0.1
 
@@ -66,13 +66,13 @@ def len_of_pool(options, left):
     return min(options.get("pool", 20), left)
 
 
-def test_other_seeds_draw_others_and_one_seed_draws_the_same():
+def test_draws_depend_on_the_seed_only():
     rule = make("explore", positions=[2], epsilon=0.5)
     one, _ = played(rule, 1, 100)
     assert (played(rule, 1, 100)[0].items == one.items).all() and (played(rule, 2, 100)[0].items != one.items).any()
 
 
-def test_without_exploring_nothing_moves_and_the_propensity_is_1():
+def test_with_epsilon_0_nothing_moves_and_the_propensity_is_1():
     after, (logged,) = played(make("explore", positions=[1], epsilon=0), rounds=10)
     assert (after.items == np.arange(4)).all() and (logged.values == 1).all()
 
@@ -84,7 +84,7 @@ def test_slots_past_the_list_or_past_k_draw_nothing():
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(st.floats(0.5, 500), st.floats(0.5, 5000)), min_size=2, max_size=20))
-def test_the_propensities_of_all_that_may_be_drawn_add_up_to_1(rates):
+def test_the_propensities_of_a_pool_add_up_to_1(rates):
     a, b = (np.tile(values, (len(rates), 1)) for values in np.array(rates).T)
     found = chance_of_highest(a, b, np.ones(a.shape, bool), np.arange(len(rates)))
     assert (found > 0).all() and found.sum() == pytest.approx(1, abs=2e-3)
@@ -109,7 +109,7 @@ def test_the_state_is_read_from_json_or_parquet_and_items_it_does_not_name_start
         ({"a": 1}, "expected a list"),
     ],
 )
-def test_a_state_that_makes_no_sense_is_refused(rows, said, tmp_path):
+def test_an_invalid_state_is_refused(rows, said, tmp_path):
     path = tmp_path / "state.json"
     path.write_text(json.dumps(rows))
     with pytest.raises(ConfigError, match=said):

@@ -73,7 +73,7 @@ def test_the_order_comes_from_the_endpoint(server):
 
 
 @pytest.mark.parametrize("users, posts", [(1, 2), (2, 1), (100, 1)])
-def test_what_is_sent_is_the_records_and_scores(server, users, posts):
+def test_records_and_scores_are_sent(server, users, posts):
     asked(server, users=users)
     assert len(server.posted) == posts
     requests = [one for document in server.posted for one in document["requests"]]
@@ -117,7 +117,7 @@ def test_candidates_that_the_answer_does_not_name_come_after(server):
         (b" " * (17 << 20), "more than 16 MB"),
     ],
 )
-def test_an_answer_that_is_not_understood_fails_the_stage(server, answer, said):
+def test_an_invalid_answer_fails_the_stage(server, answer, said):
     server.answer = lambda document: answer
     with pytest.raises(AnyrecError, match=said):
         asked(server)

@@ -47,7 +47,7 @@ def lists(found):
 
 
 @pytest.mark.parametrize("k", [1, 5, 13])
-def test_filters_leave_exactly_k_where_k_are_eligible_and_rules_take_nothing_away(recommender, k):
+def test_lists_have_k_items_if_k_are_eligible_and_reordering_rules_keep_the_length(recommender, k):
     price = np.nan_to_num(recommender.dataset.items.column("continuous.price").to_numpy(), nan=99)
     ids = recommender.dataset.ids("item").to_pylist()
     seen = recommender.model.seen
@@ -75,12 +75,12 @@ def test_the_history_rule_reads_types_and_times_of_a_saved_model(recommender, tm
     assert set(before["u000"]) == set(recommender.dataset.ids("item").to_pylist()) - {row["item_id"] for row in bought}
 
 
-def test_the_trace_holds_propensities_and_what_moved(recommender):
+def test_the_trace_has_propensities_and_moved_items(recommender):
     trace = answer(recommender, [EVERY[7]], users=["u000", "u001"], trace=True).trace.to_pylist()
     assert [row["score"] for row in trace if row["event"] == "logged" and row["by"] == "propensity"] == [0.05, 0.05]
 
 
-def test_what_the_moment_is_decides(recommender):
+def test_values_of_the_moment_decide(recommender):
     rule = {"type": "boost", "where": {"context.device": "phone", "item.continuous.price": {"lt": 45}}, "add": 100}
     plain = lists(answer(recommender, []))
     assert lists(answer(recommender, [rule], context={"device": "tv"})) == plain
@@ -95,7 +95,7 @@ def test_an_endpoint_that_does_not_answer_is_skipped_with_a_warning_and_with_str
         answer(recommender, [rule])
 
 
-def test_faults_of_rules_say_where_they_stand_in_the_config(recommender):
+def test_faults_of_rules_have_their_place_in_the_config(recommender):
     rules = [
         {"type": "where", "where": {"item.continuous.prize": {"lt": 2}}},
         {"type": "freshness", "feature": "item.text.title", "half_life_days": 1},

@@ -24,7 +24,7 @@ def test_histories_times_weights_is_the_dense_product_at_any_density(users, item
 
 @settings(max_examples=100, deadline=None)
 @given(st.data())
-def test_the_first_open_items_are_those_of_the_whole_order(data):
+def test_the_first_listable_items_are_those_of_the_whole_order(data):
     items, k = data.draw(st.integers(1, 20)), data.draw(st.integers(1, 6))
     rng = np.random.default_rng(data.draw(st.integers(0, 1000)))
     order, users = rng.permutation(items), 3
@@ -50,7 +50,7 @@ def test_the_popularity_source_sorts_the_catalogue_once(group, monkeypatch):
     assert lists[4].scores[0].tolist() == ([2, 1] if group else [3, 1])
 
 
-def test_items_that_came_after_the_fit_are_last_with_a_score_of_zero():
+def test_items_added_after_training_are_last_with_a_score_of_zero():
     request = ask({"categorical.a": pa.array(["a", "b", "c"])})
     source = PopularitySource()
     source.restore({"counts": np.array([[1, 3]], np.float32), "groups": np.empty(0, np.uint8)})

@@ -18,8 +18,20 @@ from anyrec.recommender import Recommender
 ROOT = Path(__file__).parents[2]
 SCHEMA = json.loads((ROOT / "schemas" / "config.schema.json").read_text())
 LOCAL = [name for name in SCHEMA["$defs"] if name.startswith("rule:") and name != "rule:http"]
-FEATURES = ["item.categorical.tags", "item.continuous.price", "item.temporal.restocked", "item.text.title", "user.categorical.job",
-            "user.continuous.age", "user.temporal.spending", "context.day", "context.tags", "item.item_id", "user.user_id", "item.nope"]  # fmt: skip
+FEATURES = [
+    "item.categorical.tags",
+    "item.continuous.price",
+    "item.temporal.restocked",
+    "item.text.title",
+    "user.categorical.job",
+    "user.continuous.age",
+    "user.temporal.spending",
+    "context.day",
+    "context.tags",
+    "item.item_id",
+    "user.user_id",
+    "item.nope",
+]
 OPERATORS = ["eq", "ne", "lt", "le", "gt", "ge", "between", "in", "not_in", "contains", "overlaps", "is_null", "near"]
 CONSTANTS = st.sampled_from(["nurse", "all", 3, 50.5, True, None, "2024-02-01", "i001", *FEATURES]) | VALUES
 OPERANDS = CONSTANTS | st.lists(CONSTANTS, max_size=3)
