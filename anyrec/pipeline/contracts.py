@@ -236,7 +236,7 @@ class Rule:
 
     @property
     def on_error(self) -> Literal["refuse", "skip"] | None:
-        """What happens if `apply` fails: the option of this name; None if it is not set, or if there is no such option."""
+        """What happens if `apply` fails: the option of this name; None if it is not set or does not exist."""
         return self.params.on_error if isinstance(self.params, Rule.Params) else None
 
     def check(self, model: ModelData) -> None:

@@ -15,6 +15,7 @@ from anyrec.data.ids import rows_of
 from anyrec.data.partial import read_request_file
 from anyrec.model.arguments import checked_k
 from anyrec.model.records import Records, before_interactions
+from anyrec.pipeline.answer import Answer
 from anyrec.recommender import Recommender
 
 
@@ -58,16 +59,14 @@ def infer(
     users = ranker.read_records("user", data, strict=strict, faults=faults)
     if faults and users.context.strict:
         raise DataError(faults)
-    lists, more, events = None, {}, None
-    options = {"exclude_seen": exclude_seen, "candidates": candidates}
+    lists, events, more = None, None, {}
     if len(users.ids) and (ranker.pipeline is not None or trace):
-        answer = ranker.answer(users, top_k, context=context, now=now, trace=trace, **options)
-        lists, events = answer.table, answer.trace
-        latency = {stage: round(value, 3) for stage, value in answer.latency.items()}
-        warnings = [warning for warning in answer.warnings if warning not in users.context.warnings]
-        more = {"latency_ms": latency, "warnings": warnings}
+        answer = ranker.answer(
+            users, top_k, exclude_seen=exclude_seen, candidates=candidates, context=context, now=now, trace=trace
+        )
+        lists, events, more = answer.table, answer.trace, _stages(answer, users)
     elif len(users.ids):
-        lists = ranker.recommend(users, top_k, **options)
+        lists = ranker.recommend(users, top_k, exclude_seen=exclude_seen, candidates=candidates)
     found = {
         "model": recommender.model.about(),
         "top_k": top_k,
@@ -76,13 +75,16 @@ def infer(
         "items": [] if items is None else _embedded(recommender, items),
         "scores": _scores(ranker, data, users),
     }
-    notes = [
-        *data.notes,
-        *map(str, faults),
-        *users.context.warnings,
-        *([] if items is None else items.context.warnings),
-    ]
+    of_items = [] if items is None else items.context.warnings
+    notes = [*data.notes, *map(str, faults), *users.context.warnings, *of_items]
     return {**found, "notes": list(dict.fromkeys(notes))}
+
+
+def _stages(answer: Answer, users: Records) -> JsonObject:
+    """Return the time of each stage, and the warnings of the stages without those of reading the request."""
+    latency = {stage: round(value, 3) for stage, value in answer.latency.items()}
+    warnings = [warning for warning in answer.warnings if warning not in users.context.warnings]
+    return {"latency_ms": latency, "warnings": warnings}
 
 
 def read_request(recommender: Recommender, path: Path) -> Dataset:
