@@ -252,7 +252,7 @@ table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabu
 .caption { margin: .8rem 0 0; color: var(--quiet); font-size: .9rem; }
 th, td { padding: .25rem .55rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 th:first-child { text-align: left; font-weight: normal; padding-left: 0; }
-thead th { font-weight: 600 !important; vertical-align: bottom; }
+thead th { font-weight: 600 !important; vertical-align: bottom; white-space: normal; }
 .marked th, .marked td { font-weight: 600; background: var(--soft); }
 .prose td:last-child, .prose thead th:last-child { text-align: left; white-space: normal; min-width: 14rem; }
 .tables {
@@ -275,7 +275,7 @@ article { border: 1px solid var(--line); border-radius: .6rem; padding: .8rem 1r
 .small { font-size: .88rem; }
 .cards { list-style: none; display: flex; flex-wrap: wrap; gap: .6rem; margin: 0; padding: 0; }
 .cards li {
-  width: 7.4rem; font-size: .85rem; line-height: 1.3; border: 1px solid var(--line); border-radius: .4rem;
+  width: 8.2rem; font-size: .85rem; line-height: 1.3; border: 1px solid var(--line); border-radius: .4rem;
   padding: .4rem; overflow-wrap: anywhere;
 }
 .cards .marked { border: 2px solid var(--mark); }
@@ -283,10 +283,11 @@ article { border: 1px solid var(--line); border-radius: .6rem; padding: .8rem 1r
   width: 100%; height: 7rem; object-fit: contain; display: block; margin-bottom: .3rem; border-radius: .25rem;
   background: var(--soft);
 }
-.cards small { display: block; color: var(--quiet); }
+.cards span, .cards small { display: block; }
+.cards small { color: var(--quiet); }
 .badge {
   display: inline-block; background: var(--mark); color: Canvas; border-radius: .5rem; padding: 0 .4rem;
-  margin-left: .3rem; font-size: .75rem;
+  margin: .1rem .2rem 0 0; font-size: .72rem; white-space: nowrap;
 }
 </style></head><body>
 <h1>{title}</h1>
