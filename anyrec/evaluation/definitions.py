@@ -1,7 +1,7 @@
 """The definition of every metric, in words. docs/metrics.md is generated from it.
 
-Symbols: m is the number of a user's distinct held-out items, k the cut-off, n the length of the user's list (at most k), N the
-number of items that can be ranked. A hit at k is a held-out item with rank <= k.
+Symbols: m is the number of a user's distinct held-out items, k the cut-off, n the length of the user's list (at most
+k), N the number of items that can be ranked. A hit at k is a held-out item with rank <= k.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ class MetricDefinition(NamedTuple):
 
     Attributes:
         name: As it is printed; `@k` stands for the cut-off.
-        kind: What it is computed from: the ranks of held-out items, the lists whether right or wrong, or labelled pairs.
+        kind: What it is computed from: the ranks of held-out items, the lists (right or wrong), or labelled pairs.
         formula: For one user, or for all pairs of a classification.
         denominator: What the sum in the formula is divided by.
         ties: How equal scores, empty lists and undefined values count.
@@ -86,8 +86,8 @@ METRICS = (
     MetricDefinition(
         "calibration@k",
         "lists",
-        "sum over categories of p ln(p / (0.99 q + 0.01 p)); p is the fraction of the category in the user's history, q in "
-        "the list (Steck, 2018); 0 is perfect",
+        "sum over categories of p ln(p / (0.99 q + 0.01 p)); p is the fraction of the category in the user's "
+        "history, q in the list (Steck, 2018); 0 is perfect",
         "each item is spread evenly over its categories; p and q sum to 1",
         "items without a category are ignored; undefined if none is left in the history or in the list",
     ),
@@ -101,8 +101,8 @@ METRICS = (
     MetricDefinition(
         "gini@k",
         "lists",
-        "sum of (2 i - N - 1) x_i, divided by (N sum of x); x_i is the number of lists that contain the item, ascending; 0 if "
-        "all items are listed equally often, close to 1 for a single item",
+        "sum of (2 i - N - 1) x_i, divided by (N sum of x); x_i is the number of lists that contain "
+        "the item, ascending; 0 if all items are listed equally often, close to 1 for a single item",
         "N",
         "items in no list count; 0 if no item is in any list",
     ),

@@ -1,0 +1,263 @@
+"""Feature importance, slices and example users, against plain loops."""
+
+import collections
+import math
+import re
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from reports import changed, classical, fit, planted, planted_report, report_data, skip_drawing, tower, with_column
+from small import JOBS, small_config, small_dataset
+
+from anyrec.evaluation.held_out import rank_held_out
+from anyrec.evaluation.measure import catalogue_statistics, measure
+from anyrec.evaluation.ranking import metrics_by_user
+from anyrec.recommender import Recommender
+from anyrec.report.feature_importance import feature_importance
+from anyrec.report.page import Gallery, Section, as_html
+from anyrec.report.sections import sections
+from anyrec.report.slices import slices
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory):
+    return planted_report(tmp_path_factory.mktemp("reported"))
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    skip_drawing(monkeypatch)
+
+
+# Feature importance
+
+
+def test_planted_features_are_the_most_important_and_noise_is_not_significant(reported):
+    found, _ = reported
+    order = sorted(found.feature_importance, key=lambda name: -found.feature_importance[name].difference)
+    assert set(order[:2]) == {"user categorical.occupation", "item categorical.category"}
+    assert all(
+        found.feature_importance[name].significant and found.feature_importance[name].difference > 0.2
+        for name in order[:2]
+    )
+    assert not found.feature_importance["user continuous.noise"].significant
+    assert set(order) == {
+        f"{side} {name}" for side in ("user", "item") for name in found.recommender.model.columns[side]
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("interaction", ["dot", "attention"])
+def test_masking_a_feature_equals_leaving_its_column_empty(interaction):
+    """The attention reads the features one by one, the dot product their fused vector."""
+    config = small_config(
+        interaction={"type": interaction}, training={"epochs": 1, "batch_size": 128, "patience": None}
+    )
+    recommender = fit({**config, "evaluation": {"k": [5, 10]}})
+    whole = measure(recommender.model, "test", catalogue_statistics(recommender.model), "model")
+    importance = feature_importance(recommender.model, "test", whole, "ndcg@10")
+    for side, features in recommender.model.columns.items():
+        for name in features:
+            if name == "identity.id":
+                continue
+            data = small_dataset()
+            table = data.table(side)
+            empty = with_column(table, name, pa.nulls(len(table), table.schema.field(name).type))
+            bare = recommender.with_data(changed(data, **{f"{side}s": empty}))
+            assert all(not present.any() for _, present in [bare.model.columns[side][name]])
+            without = metrics_by_user(rank_held_out(bare.model, "test"), [10])["ndcg@10"]
+            expected = (whole.by_user["ndcg@10"] - without).mean()
+            assert importance[f"{side} {name}"].difference == pytest.approx(expected, abs=1e-12), (side, name)
+
+
+def test_pooled_features_are_masked_together():
+    features = {"categorical": {"type": "categorical", "pool_group": True}, "text": None, "temporal": None}
+    data = planted("occupation")
+    recommender = fit(tower(features=features, training={"epochs": 1}), data)
+    importance = feature_importance(
+        recommender.model,
+        "test",
+        measure(recommender.model, "test", catalogue_statistics(recommender.model), ""),
+        "ndcg@10",
+    )
+    assert "user categorical" in importance and "user categorical.occupation" not in importance
+
+
+def test_a_classical_model_has_no_feature_importance_and_no_embedding_diagnostics():
+    found = report_data(classical("ease"))
+    assert (
+        found.feature_importance == {}
+        and found.diagnostics.embeddings == {}
+        and found.diagnostics.alignment == []
+        and found.diagnostics.cohesion is None
+    )
+
+
+# Slices
+
+
+def test_slices_of_users_partition_the_users_and_slices_of_items_the_held_out_items(reported):
+    found, _ = reported
+    ranking = found.model.ranking
+    kinds = collections.defaultdict(list)
+    for one in found.slices:
+        kinds[one.kind].append(one)
+        assert one.figures.keys() == {"model", found.best_baseline}
+        assert 0 < one.users <= len(ranking.users) and one.users <= one.targets <= len(ranking.targets)
+    for kind in ("users by training interactions", "users by length of history"):
+        assert sum(one.users for one in kinds[kind]) == len(ranking.users)
+        assert sum(one.targets for one in kinds[kind]) == len(ranking.targets)
+    assert sum(one.targets for one in kinds["items by training interactions"]) == len(ranking.targets)
+    without_category = found.recommender.dataset.items["categorical.category"].is_null().to_numpy()
+    assert (
+        sum(one.targets for one in kinds["items by categorical.category"]) == (~without_category[ranking.items]).sum()
+    )
+
+
+def test_slices_by_a_feature_with_one_value_per_user_partition_the_users():
+    parts = [one for one in parts_of(small_dataset()) if one.kind == "users by categorical.job"]
+    assert {one.name for one in parts} == set(JOBS)
+    assert sum(one.users for one in parts) == sum(one.targets for one in parts) == 60
+
+
+def ndcg_by_loop(ranks, k=10):
+    gains = sum(1 / math.log2(rank + 1) for rank in ranks if rank <= k)
+    return gains / sum(1 / math.log2(place + 2) for place in range(min(k, len(ranks))))
+
+
+def bounds(name):
+    """Return the bounds of `unseen`, `1-19`, `20+`."""
+    if name == "unseen":
+        return 0, 0
+    numbers = [int(number) for number in re.findall(r"\d+", name)]
+    return numbers[0], math.inf if "+" in name else numbers[-1]
+
+
+def test_metrics_of_slices_equal_a_plain_loop(reported):
+    """A slice of users has all their held-out items; a slice of items the held-out items in it."""
+    found, _ = reported
+    data, split, ranking = found.recommender.dataset, found.recommender.model.split, found.model.ranking
+    known = {(data.user_rows[row], data.item_rows[row]) for row in split.train}
+    counts = {"users": collections.Counter(u for u, _ in known), "items": collections.Counter(i for _, i in known)}
+    traits = {
+        "users": data.users["categorical.occupation"].to_pylist(),
+        "items": data.items["categorical.category"].to_pylist(),
+    }
+    ranks = collections.defaultdict(dict)
+    for user, item, rank in zip(ranking.targets.tolist(), ranking.items.tolist(), ranking.ranks.tolist(), strict=True):
+        ranks[user][item] = rank
+    checked = set()
+    for one in found.slices:
+        side, by = one.kind.split(" by ")
+        if by in ("training interactions", "length of history"):
+            low, high = bounds(one.name)
+            chosen = {row for row in range(len(traits[side])) if low <= counts[side][row] <= high}
+        elif by in ("categorical.occupation", "categorical.category"):
+            chosen = {row for row, value in enumerate(traits[side]) if value == one.name}
+        else:
+            continue
+        if side == "users":
+            lists = [list(own.values()) for user, own in ranks.items() if user in chosen]
+        else:
+            lists = [[rank for item, rank in own.items() if item in chosen] for own in ranks.values()]
+        lists = [own for own in lists if own]
+        assert (one.users, one.targets) == (len(lists), sum(map(len, lists))), one.name
+        assert one.figures["model"].mean == pytest.approx(np.mean([ndcg_by_loop(own) for own in lists])), one.name
+        checked.add(one.kind)
+    assert len(checked) == 5
+
+
+def test_an_item_without_training_interactions_is_in_the_unseen_bucket():
+    data = small_dataset()
+    items = data.interactions["item_id"].to_pylist()
+    for user in range(60):
+        items[user * 8 + (6 if user % 2 else 7)] = "i999"  # of half the users it validates, of the others it tests
+    new = data.items.slice(0, 1).set_column(0, "item_id", pa.array(["i999"]))
+    table = with_column(data.interactions, "item_id", items)
+    parts = parts_of(changed(data, items=pa.concat_tables([data.items, new]), interactions=table))
+    assert {one.name: one.targets for one in parts if one.kind == "items by training interactions"}["unseen"] == 30
+
+
+def parts_of(data):
+    recommender = fit(classical("popularity"), data)
+    catalogue = catalogue_statistics(recommender.model)
+    return slices(recommender.dataset, catalogue, [measure(recommender.model, "test", catalogue, "model")], "ndcg@10")
+
+
+def test_slices_show_the_most_frequent_values_and_skip_features_with_many_values():
+    data = small_dataset(users=100)
+    users = with_column(data.users, "categorical.postcode", [f"p{n}" for n in range(100)])
+    users = with_column(
+        users, "categorical.letter", ["abcdefghij"[math.isqrt(n)] for n in range(100)]
+    )  # 1, 3, 5, ... 19
+    parts = parts_of(changed(data, users=users))
+    assert "users by categorical.postcode" not in {one.kind for one in parts}
+    shown = [(one.name, one.users) for one in parts if one.kind == "users by categorical.letter"]
+    assert shown == list(zip("jihgfedc", range(19, 3, -2), strict=True))
+
+
+# Examples
+
+
+def test_examples_mark_exactly_the_held_out_items_as_hits(reported):
+    found, _ = reported
+    data, split = found.recommender.dataset, found.recommender.model.split
+    titles = [
+        title or row for title, row in zip(*(data.items[n].to_pylist() for n in ("text.title", "item_id")), strict=True)
+    ]
+    assert len(found.examples) == 6
+    for one in found.examples:
+        person = one.user.split()[0]
+        user = data.ids("user").to_pylist().index(person)
+        mine = [row for row in range(len(data.interactions)) if data.user_rows[row] == user]
+        tested = {titles[data.item_rows[row]] for row in mine if row in set(split.test)}
+        seen = {titles[data.item_rows[row]] for row in mine if row in set(split.train) | set(split.validation)}
+        assert [item.hit for item in one.recommended] == [item.title in tested for item in one.recommended]
+        assert set(one.held_out) <= tested and not any(item.hit for item in one.history)
+        recommender = found.recommender
+        before = replace(recommender.parts, model=recommender.model.before("test"))
+        lists = (
+            Recommender(recommender.config, recommender.registry, parts=before)
+            .recommend([person], 60, exclude_seen=False)["item_id"]
+            .to_pylist()
+        )
+        ranked = [titles[data.ids("item").to_pylist().index(item)] for item in lists]
+        assert [item.title for item in one.recommended] == [
+            title for title in ranked if title not in seen or title in tested
+        ][:6]
+        times = data.interactions["timestamp"].to_pylist()
+        known = [row for row in mine if row not in set(split.test)]
+        latest = [titles[data.item_rows[row]] for row in sorted(known, key=lambda row: times[row], reverse=True)]
+        assert [item.title for item in one.history] == latest[: len(one.history)] and len(one.history) == min(
+            6, len(latest)
+        )
+    assert sum(any(item.hit for item in one.recommended) for one in found.examples) >= 3
+
+
+def test_the_category_overlap_equals_a_plain_loop(reported):
+    found, _ = reported
+    assert found.category == "categorical.category"
+    data = found.recommender.dataset
+    kinds = data.items["categorical.category"].to_pylist()
+    titles = [
+        title or row for title, row in zip(*(data.items[n].to_pylist() for n in ("text.title", "item_id")), strict=True)
+    ]
+    for one in found.examples:
+        user = data.ids("user").to_pylist().index(one.user.split()[0])
+        rows = [*found.recommender.model.split.train, *found.recommender.model.split.validation]
+        categories = {kinds[data.item_rows[row]] for row in rows if data.user_rows[row] == user} - {None}
+        shown = [kinds[titles.index(item.title)] in categories for item in one.recommended]
+        assert one.category_overlap == pytest.approx(sum(shown) / len(shown))
+
+
+def test_the_page_marks_as_many_hits_as_the_report_data(reported, undrawn):
+    found, folder = reported
+    hits = sum(item.hit for one in found.examples for item in one.recommended)
+    assert (folder / "report.html").read_text().count('<b class="badge">hit</b>') == hits
+    assert (folder / "report.md").read_text().count("** (hit)") == hits
+    gallery = next(
+        block for section in sections(found, folder) for block in section.blocks if isinstance(block, Gallery)
+    )
+    assert as_html("", [Section("", [gallery])]).count('<li class="marked">') == hits
