@@ -38,7 +38,7 @@ def test_a_user_with_one_interaction_is_trained_on_and_served():
     assert len(fitted.recommend(["u003"], 5)) == 5
 
 
-def test_a_catalogue_that_filters_left_empty_is_told():
+def test_filters_that_leave_no_interaction_are_an_error():
     data = small_dataset()
     config = Recommender.from_config({"data": {"min_item_interactions": 10_000}}).config
     with pytest.raises(DataError, match="leave no interaction"):

@@ -1,4 +1,4 @@
-"""A model directory is data from anybody: loading it runs nothing, opens nothing outside, and reports what is wrong with it."""
+"""Loading a model directory from anyone runs no code, opens no file outside it, and reports every fault."""
 
 import json
 import os
@@ -503,7 +503,7 @@ def test_any_flipped_bit_of_a_checkpoint_is_noticed(tmp_path):
             Recommender.from_config(config).fit(small_dataset(), run_dir=tmp_path, resume=True, progress=False)
 
 
-# A writer beside a reader
+# A writer and a reader at the same time
 
 SWAPPER = """
 import shutil, sys
@@ -518,8 +518,8 @@ while True:
 """
 
 
-def read_beside_a_writer(place, sources, read, times):
-    """What `read` returns while another process replaces `place` by each of `sources` in turn."""
+def read_during_writes(place, sources, read, times):
+    """Results of `read` while another process replaces `place` by each of `sources` in turn."""
     shutil.copytree(sources[0], place)
     process = subprocess.Popen([sys.executable, "-c", SWAPPER, *map(str, (place, *sources))], stdout=subprocess.PIPE)
     try:
@@ -545,7 +545,7 @@ def test_a_reader_gets_one_whole_version_of_a_model_while_a_writer_replaces_it(t
         assert loaded.recommend(None, 3).equals(answers[loaded.config.name])
         return loaded.config.name
 
-    assert set(read_beside_a_writer(tmp_path / "model", sources, read, 15)) <= set(answers)
+    assert set(read_during_writes(tmp_path / "model", sources, read, 15)) <= set(answers)
 
 
 def test_a_reader_gets_one_whole_version_of_an_index_while_a_writer_replaces_it(tmp_path):
@@ -561,7 +561,7 @@ def test_a_reader_gets_one_whole_version_of_an_index_while_a_writer_replaces_it(
         assert found.model == str(found.index.dim) and (found.index.store.vectors == found.index.dim).all()
         return found.model
 
-    assert set(read_beside_a_writer(tmp_path / "index", sources, read, 60)) <= {"4", "8"}
+    assert set(read_during_writes(tmp_path / "index", sources, read, 60)) <= {"4", "8"}
 
 
 def test_a_request_to_a_damaged_model_never_raises_anything_but_its_own_errors(model):

@@ -1,5 +1,6 @@
-"""The model directory: comes back the same, refuses what was tampered with, holds no pickle."""
+"""The model directory: a loaded model equals the saved one, changed files are refused, and there is no pickle."""
 
+import ast
 import json
 import os
 import signal
@@ -15,8 +16,9 @@ import torch
 from small import small_config, small_dataset
 from torch import nn
 
+import anyrec
 from anyrec.core.config import Component
-from anyrec.core.errors import ModelError
+from anyrec.core.errors import ModelError, OutputError
 from anyrec.recommender import Recommender
 from anyrec.retrieval.item_index import ItemIndex
 from anyrec.storage.model_directory import find_model
@@ -148,3 +150,41 @@ def test_a_module_of_the_users_own_is_trained_saved_and_loaded_only_when_trusted
     again = Recommender.load(folder, trust_plugins=True)
     assert torch.equal(again.model.scorer.item.encoders[place].module.layer.weight, weights)
     assert again.recommend(None, 5).equals(recommender.recommend(None, 5))
+
+
+def calls_in(path):
+    """Dotted names of the functions and methods that a file calls, such as `os.replace`."""
+    calls = (node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call))
+    return {ast.unparse(call) for call in calls if isinstance(call, (ast.Attribute, ast.Name))}
+
+
+def test_only_one_module_replaces_files_and_folders():
+    """Models, indexes, checkpoints and reports are whole or absent, because `core.files` alone moves them into place."""
+    package = Path(anyrec.__file__).parent
+    movers = {"os.replace", "os.rename", "shutil.move", "os.renames"}
+    found = {path.relative_to(package).as_posix() for path in package.rglob("*.py") if movers & calls_in(path)}
+    assert found == {"core/files.py"}
+
+
+def test_models_indexes_and_checkpoints_use_the_same_writer_and_the_same_check():
+    package = Path(anyrec.__file__).parent
+    writers = {"storage/model_directory.py", "retrieval/item_index.py", "training/checkpoints.py"}
+    for name in writers:
+        assert calls_in(package / name) & {"atomic_folder", "atomic_files", "atomic_write"}, name
+    for name in ("storage/load_model.py", "retrieval/item_index.py"):
+        assert {"read_version", "manifest.check"} <= calls_in(package / name), name
+
+
+def test_a_failed_save_leaves_the_model_as_it_was(saved, tmp_path, monkeypatch):
+    recommender, _ = saved
+    folder = recommender.save(tmp_path / "model")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    def fails(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("anyrec.storage.model_directory.write_towers", fails)
+    with pytest.raises(OutputError, match="the disk is full"):
+        recommender.save(folder)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert [path.name for path in tmp_path.iterdir() if "writing" in path.name] == []

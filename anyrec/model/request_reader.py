@@ -220,7 +220,7 @@ class RequestReader:
         faults, reads = [], self.reads
         if records.active.any() and not reads.history and reads.personal:
             count = counted(int(records.active.sum()), "user")
-            what = f"this model reads no history: that of {count} decides only what is left out of the lists."
+            what = f"this model reads no history: that of {count} decides only which items lists leave out."
             faults.append(Fault("/interactions", what, "Train with features.history, say.", "unused history"))
         nameless = records.bare & ~records.active & (records.rows < 0)
         if nameless.any():

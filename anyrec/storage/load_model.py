@@ -175,7 +175,7 @@ def _restore(
 
     Args:
         manifest: The manifest.
-        config: The model's config, without what is not trusted.
+        config: The model's config, without the entries that need trust.
         registry: The components.
         trusted: Whether the model may name things outside its folder.
         named: What was left out of the config.

@@ -4,13 +4,12 @@ import random
 import traceback
 from collections import Counter
 
-import pytest
 from api_calls import random_call
 from hostile import N
 from small import small_config, small_dataset
 
 from anyrec import Recommender
-from anyrec.core.errors import AnyrecError, NotFittedError
+from anyrec.core.errors import AnyrecError
 
 FIRST, CALLS = (random.randrange(2**40), N) if N else (0, 1500)
 
@@ -45,23 +44,3 @@ def failures(models, seeds):
 
 def test_random_calls_answer_or_raise_an_error_made_for_the_user():
     assert failures(make_models(), range(FIRST, FIRST + CALLS)) == []
-
-
-@pytest.mark.parametrize(
-    "call",
-    [
-        lambda model: model.recommend(["u001"]),
-        lambda model: model.answer(["u001"]),
-        lambda model: model.similar(["i001"]),
-        lambda model: model.search(text="nurse"),
-        lambda model: model.score([{"user_id": "u001", "item_id": "i001"}]),
-        lambda model: model.embed_users(),
-        lambda model: model.add_items([{"item_id": "new"}]),
-        lambda model: model.evaluate("test"),
-        lambda model: model.save("nowhere"),
-        lambda model: model.with_data(small_dataset()).recommend(["u001"]),
-    ],
-)
-def test_a_model_that_is_not_fitted_says_so(call):
-    with pytest.raises(NotFittedError, match=r"not fitted. Call fit\(dataset\)"):
-        call(Recommender.from_config(small_config()))
