@@ -1,1 +1,16 @@
-"""Layer 8: the command line, one file for each group of commands."""
+"""Layer 8, the command line: one file for each group of commands, all of them thin.
+
+app        the application with all commands; entry points of `anyrec`, `train.py` and `inference.py`
+train      the command train
+recommend  the commands recommend and embed
+evaluate   the commands evaluate, compare and report
+search     the commands search and similar
+index      the command index
+data       commands on data, configs and plugins: init, validate, describe, doctor, plugins, schema, synth, convert
+run        one training run: read, fit, print, save, report
+demo       `make demo`: multi-modal data with planted preferences, a model, and lists for new users
+options    options that several commands share, and how a command loads a model
+terminal   the Typer classes: -v and -q, help, lines of results
+process    exit codes, signals and the terminal's encoding
+errors     the message of an internal error
+"""

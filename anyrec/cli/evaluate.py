@@ -1,0 +1,209 @@
+"""The commands `evaluate`, `compare` and `report`, which measure saved models."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from anyrec.cli.options import (
+    DataPath,
+    ModelDir,
+    ModelName,
+    ModelPath,
+    PluginFolders,
+    Trust,
+    app,
+    err,
+    load,
+    log,
+    model_place,
+    out,
+    print_tables,
+    write,
+)
+from anyrec.core.errors import Fault, InputError
+from anyrec.core.outputs import check_output
+from anyrec.evaluation import sampled
+
+if TYPE_CHECKING:  # these load torch, which the terminal's help does without
+    from anyrec.data.split import Part
+    from anyrec.recommender import Recommender
+
+TrainingPath = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        "--data_path",
+        "--data-path",
+        help="The data that the model was trained on; not needed with --truth.",
+    ),
+]
+EvaluatedPart = Annotated[str, typer.Option(help="Part of the split to evaluate: validation or test.")]
+Truth = Annotated[
+    Path | None,
+    typer.Option("--truth", help="Evaluate on this JSON file instead: [[user, item, label], ...] or {user: [items]}."),
+]
+Exclude = Annotated[
+    Path | None,
+    typer.Option(
+        "--exclude", help="For --truth {user: [items]}: a JSON file of the same form, with items that are not ranked."
+    ),
+]
+Classified = Annotated[
+    bool,
+    typer.Option("--classification", help="Report accuracy, precision, recall, F1 and AUC of the held-out part."),
+]
+Threshold = Annotated[
+    float | None,
+    typer.Option(
+        help="Score from which a pair counts as positive; by default the one with the best F1 on the validation part."
+    ),
+]
+SkipUnknown = Annotated[
+    bool,
+    typer.Option("--skip-unknown", "--skip_unknown", help="Leave out unknown ids of --truth and report how many."),
+]
+
+
+@app.command()
+def evaluate(
+    data: TrainingPath = None,
+    model_path: ModelPath = None,
+    part: EvaluatedPart = "test",
+    truth: Truth = None,
+    exclude: Exclude = None,
+    classification: Classified = False,
+    threshold: Threshold = None,
+    skip_unknown: SkipUnknown = False,
+    model_dir: ModelDir = None,
+    model_name: ModelName = None,
+    plugins: PluginFolders = [],
+    trust_plugins: Trust = False,
+) -> None:
+    """Evaluate a saved model on the held-out part of its data, or on a file of true pairs."""
+    chosen: Part = "validation" if part == "validation" else "test"
+    _check_evaluate(data, part, truth, exclude, classification, threshold, skip_unknown)
+    recommender = load(model_path, model_dir, model_name, None, plugins, trust_plugins)
+    if data is not None:
+        from anyrec.cli.run import read_data
+
+        recommender = recommender.with_data(read_data(data, recommender.config))
+    if truth is not None:
+        from anyrec.evaluation.truth_files import evaluate_file
+
+        metrics = evaluate_file(recommender.model, truth, exclude, threshold=threshold, skip_unknown=skip_unknown)
+    elif classification:
+        from anyrec.evaluation.classification import classify
+
+        metrics = classify(recommender.model, chosen, threshold)
+    else:
+        metrics = measure_part(recommender, chosen)
+    samples = recommender.config.evaluation.candidate_samples
+    if not classification and samples is not None:
+        err.print(sampled(samples))
+    write(json.dumps(metrics, indent=1), None)
+
+
+def measure_part(recommender: Recommender, part: Part) -> dict[str, float]:
+    """Return the metrics of a part of the split, and log the notes that belong to them."""
+    from anyrec.evaluation.repeats import repeat_notes
+
+    if part == "validation" and recommender.model.refitted:
+        log.info(
+            "training.refit has trained this model on the validation part; these metrics were measured before that."
+        )
+        return recommender.evaluate(part)
+    for note in repeat_notes(recommender.model, part):
+        log.info(note)
+    return recommender.evaluate(part)
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders with a report.")],
+    force: Annotated[
+        bool, typer.Option("--force", help="Compare runs even if they were measured in different ways.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Compare runs: metrics with confidence intervals, paired differences to the best run, and differing settings."""
+    from anyrec.report import compare as comparing
+
+    found = comparing.compare_runs(runs, force)
+    for warning in found.warnings:
+        log.warning(warning)
+    if as_json:
+        write(json.dumps(comparing.as_json(found), indent=1), None)
+        return
+    print_tables(*comparing.tables(found), width=200)
+
+
+@app.command()
+def report(
+    data: DataPath,
+    model_path: ModelPath = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder to write to; by default the run's folder.")
+    ] = None,
+    model_dir: ModelDir = None,
+    model_name: ModelName = None,
+    plugins: PluginFolders = [],
+    trust_plugins: Trust = False,
+) -> None:
+    """Evaluate a saved model and the classical models on the same split, and write report.md and report.html."""
+    from anyrec.storage.model_directory import find_model
+
+    place = output or find_model(model_place(model_path, model_dir, model_name)).parent
+    check_output(place, "inside")
+    recommender = load(model_path, model_dir, model_name, None, plugins, trust_plugins)
+    from anyrec.cli.run import read_data, report_run
+
+    report_run(recommender.with_data(read_data(data, recommender.config)), place, out)
+
+
+def _check_evaluate(
+    data: Path | None,
+    part: str,
+    truth: Path | None,
+    exclude: Path | None,
+    classification: bool,
+    threshold: float | None,
+    skip_unknown: bool,
+) -> None:
+    """Check combinations of options of `evaluate`. Raises InputError with all that do not go together."""
+    checks = [
+        (
+            part not in ("validation", "test"),
+            "--part",
+            f"'{part}' is not a part of the split.",
+            "Use validation or test.",
+        ),
+        (data is None and truth is None, "--data", "there is nothing to evaluate on.", "Give --data, or --truth FILE."),
+        (truth is None and exclude is not None, "--exclude", "it needs --truth.", "Give --truth as well."),
+        (truth is None and skip_unknown, "--skip-unknown", "it needs --truth.", "Give --truth as well."),
+        (
+            truth is not None and classification,
+            "--classification",
+            "it is for the saved split, not for --truth.",
+            "Leave it out: a file of labelled pairs is measured that way by itself.",
+        ),
+        (
+            threshold is not None and truth is None and not classification,
+            "--threshold",
+            "ranking has no threshold.",
+            "Give --classification, or --truth with labels.",
+        ),
+        (
+            threshold is not None and not math.isfinite(threshold),
+            "--threshold",
+            "it is not a finite number.",
+            "Give a score.",
+        ),
+    ]
+    faults = [Fault(where, what, hint, "option") for wrong, where, what, hint in checks if wrong]
+    if faults:
+        raise InputError(faults)

@@ -1,0 +1,200 @@
+"""The commands `recommend` and `embed`, which apply a saved model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from anyrec.cli.options import (
+    ConfigPath,
+    ContextValues,
+    ImageRoot,
+    ModelDir,
+    ModelName,
+    ModelPath,
+    Now,
+    Output,
+    PluginFolders,
+    Strict,
+    TopK,
+    Trust,
+    app,
+    err,
+    load,
+    log,
+    read_moment,
+    write,
+)
+from anyrec.cli.search import show_explained
+from anyrec.core.errors import Fault, InputError
+from anyrec.core.outputs import check_output
+from anyrec.core.types import JsonObject
+
+if TYPE_CHECKING:  # these load torch, which the terminal's help does without
+    from anyrec.data.dataset import Dataset
+    from anyrec.recommender import Recommender
+
+RequestPath = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        "--data_path",
+        "--data-path",
+        help="The request: a JSON, JSON Lines, CSV or Parquet file, or a folder of them.",
+    ),
+]
+IncludeSeen = Annotated[
+    bool,
+    typer.Option("--include-seen", "--include_seen", help="Also list items that the user interacted with before."),
+]
+Everyone = Annotated[bool, typer.Option("--all", help="List items for every known user, and write them to --output.")]
+Traced = Annotated[bool, typer.Option("--trace", help="Report what each stage and rule did with each item.")]
+Explained = Annotated[
+    bool,
+    typer.Option(
+        "--explain", help="Print the lists with the reasons for each item. The JSON result is written only to --output."
+    ),
+]
+
+
+@app.command()
+def recommend(
+    data: RequestPath = None,
+    model_path: ModelPath = None,
+    config: ConfigPath = None,
+    top_k: TopK = 10,
+    output: Output = None,
+    model_dir: ModelDir = None,
+    model_name: ModelName = None,
+    image_root: ImageRoot = None,
+    plugins: PluginFolders = [],
+    trust_plugins: Trust = False,
+    include_seen: IncludeSeen = False,
+    everyone: Everyone = False,
+    context: ContextValues = [],
+    now: Now = None,
+    trace: Traced = False,
+    explain: Explained = False,
+    strict: Strict = None,
+) -> None:
+    """Write top-K lists, embeddings and scores for the users and items of a request.
+
+    The result is a JSON document. If --output ends in .csv, .parquet or .jsonl, it is a table of the lists. `inference.py` is
+    the same command.
+    """
+    _check_recommend(data, everyone, output, trace or explain)
+    moment = read_moment(context, now)
+    recommender = load(model_path, model_dir, model_name, config, plugins, trust_plugins, image_root)
+    if data is None:
+        if output is not None:
+            _write_everyone(recommender, output, top_k, not include_seen, moment)
+        return
+    from anyrec.serving.result import infer, read_request
+
+    if image_root is not None:
+        recommender = recommender.with_image_root(image_root)
+    request = read_request(recommender, data)
+    traced = trace or (explain and recommender.pipeline is not None)
+    result = infer(recommender, request, top_k, exclude_seen=not include_seen, trace=traced, strict=strict, **moment)
+    if explain:
+        from anyrec.serving.explain import explain_result
+
+        explain_result(recommender, request, result)
+        show_explained(result)
+    if output is not None or not explain:
+        _write_result(recommender, request, result, output)
+
+
+def _write_everyone(recommender: Recommender, output: Path, top_k: int, exclude_seen: bool, moment: JsonObject) -> None:
+    """Write the lists of all known users to a file, and print their number and the time of each stage."""
+    from anyrec.serving.batch import write_lists
+
+    done = write_lists(recommender, output, top_k, exclude_seen=exclude_seen, **moment)
+    for warning in done["warnings"]:
+        log.warning(warning)
+    spent = ", ".join(f"{stage} {value / 1000:.1f} s" for stage, value in done["latency_ms"].items())
+    err.print(f"{done['users']:,} users, {done['rows']:,} rows -> {output} ({spent})", markup=False)
+
+
+def _write_result(recommender: Recommender, request: Dataset, result: JsonObject, output: Path | None) -> None:
+    """Write a result document, or a table of its lists if the output's ending names a table."""
+    from anyrec.serving.list_files import TABLES, write_table
+    from anyrec.serving.result import lists_of
+
+    if output is None or output.suffix.lower() not in TABLES:
+        write(json.dumps(result, indent=1, ensure_ascii=False), output)
+        return
+    for note in [*result["notes"], *result.get("warnings", [])]:
+        log.info(note)
+    write_table(lists_of(recommender, request, result), output)
+
+
+@app.command()
+def embed(
+    model_path: ModelPath = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Records to embed; by default all users and items of the model.")
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder to write users.parquet and items.parquet to.")
+    ] = Path("embeddings"),
+    model_dir: ModelDir = None,
+    model_name: ModelName = None,
+    trust_plugins: Trust = False,
+    strict: Strict = None,
+) -> None:
+    """Write user and item embeddings as Parquet files. Both files carry the model's id in their metadata."""
+    check_output(output, "inside")
+    import pyarrow.parquet as pq
+
+    from anyrec.core.files import atomic_files
+
+    recommender = load(model_path, model_dir, model_name, None, [], trust_plugins)
+    from anyrec.serving.result import read_request
+
+    request = None if data is None else read_request(recommender, data)
+    tables = {
+        "users": recommender.embed_users(request, strict=strict),
+        "items": recommender.embed_items(request, strict=strict),
+    }
+    with atomic_files(output, "embeddings") as new:
+        for side, table in tables.items():
+            pq.write_table(
+                table.replace_schema_metadata({"model": recommender.model.model_id}), new / f"{side}.parquet"
+            )
+    for side, table in tables.items():
+        err.print(f"{len(table):,} {side} -> {output / side}.parquet")
+
+
+def _check_recommend(data: Path | None, everyone: bool, output: Path | None, trace: bool) -> None:
+    """Check combinations of options of `recommend`. Raises InputError with all that do not go together."""
+    checks = [
+        (data is None and not everyone, "--data", "there is no request.", "Give --data, or --all for all known users."),
+        (data is not None and everyone, "--data", "it cannot be combined with --all.", "Remove one of the two."),
+        (
+            everyone and output is None,
+            "--output",
+            "lists of all users are written to a file.",
+            "Give --output lists.parquet.",
+        ),
+        (
+            everyone and trace,
+            "--trace, --explain",
+            "it cannot be combined with --all.",
+            "Request single users with --data.",
+        ),
+    ]
+    faults = [Fault(where, what, hint, "option") for wrong, where, what, hint in checks if wrong]
+    if faults:
+        raise InputError(faults)
+    if output is None:
+        return
+    from anyrec.serving.list_files import check_ending, check_result_ending
+
+    if everyone:
+        check_ending(output)
+    check_output(output)
+    check_result_ending(output)

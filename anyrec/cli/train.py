@@ -1,0 +1,65 @@
+"""The command `train`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from anyrec.cli.options import (
+    ConfigPath,
+    DataPath,
+    ImageRoot,
+    Overrides,
+    PluginFolders,
+    app,
+    err,
+    out,
+    with_overrides,
+    write,
+)
+from anyrec.cli.terminal import ResultsOnly, is_quiet
+
+
+@app.command()
+def train(
+    data: DataPath,
+    config: ConfigPath = None,
+    overrides: Overrides = [],
+    plugins: PluginFolders = [],
+    image_root: ImageRoot = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "--output_dir", "--output-dir", help="Folder for run folders; by default `models`."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of all random numbers.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint of this run.")] = False,
+    print_config: Annotated[
+        bool,
+        typer.Option(
+            "--print-config",
+            "--print_config",
+            help="Print the complete config for this data and exit without training.",
+        ),
+    ] = False,
+) -> None:
+    """Train a recommender, save it, evaluate it and write a report.
+
+    Config keys that are not set are chosen to fit the data.
+    """
+    from anyrec.core.load_config import load_config
+
+    folders = [str(folder) for folder in plugins]
+    settings, notes = load_config(config, with_overrides(overrides, image_root, output, seed), plugins=folders)
+    from anyrec.cli.run import RunInputs, complete_config, train_run
+
+    inputs = RunInputs(settings, data, folders, notes, resume)
+    if print_config:
+        complete, reasons = complete_config(inputs)
+        for line in [] if is_quiet() else [*notes, *reasons]:
+            err.print(f"config: {line}", markup=False)
+        write(json.dumps(complete.model_dump(mode="json"), indent=2, ensure_ascii=False), None)
+        return
+    train_run(inputs, ResultsOnly() if is_quiet() else out)
