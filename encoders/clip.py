@@ -64,7 +64,8 @@ class Clip(Encoder):
         return model.encode(texts, convert_to_tensor=True, show_progress_bar=False).float().cpu()
 
     def _embed(self, images: list[np.ndarray]) -> Tensor:
-        """
+        """Run images through the model.
+
         Args:
             images: (height, width, 3) uint8 each.
 

@@ -87,7 +87,8 @@ class Continuous(Encoder):
             self.project = nn.Linear(width, self.output_dim)
 
     def forward(self, values: Tensor) -> Tensor:
-        """
+        """Encode standardised numbers.
+
         Args:
             values: (batch, width) standardised numbers.
 

@@ -88,7 +88,8 @@ class Identity(Encoder):
         nn.init.normal_(self.table.weight, std=std)
 
     def forward(self, values: Tensor) -> Tensor:
-        """
+        """Look up the vectors of ids.
+
         Args:
             values: (batch,) int64 rows of the vocabulary.
 

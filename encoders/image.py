@@ -73,7 +73,8 @@ class CNN(Encoder):
         self.project = nn.Linear(8 * width, self.output_dim)
 
     def forward(self, values: Ragged) -> Tensor:
-        """
+        """Encode the images of each record, and average.
+
         Args:
             values: The images of each of `batch` records, (images, 3, size, size) uint8.
 
@@ -146,7 +147,8 @@ class Torchvision(Encoder):
             self.project = nn.Linear(width, self.output_dim)
 
     def forward(self, values: Tensor | Ragged) -> Tensor:
-        """
+        """Project the cached vectors, or encode the images of each record and average.
+
         Args:
             values: Vectors (batch, width), or the images of each of `batch` records, (images, 3, size, size) uint8.
 
@@ -163,7 +165,8 @@ class Torchvision(Encoder):
         return values.mean(self.project(self.backbone(normalised(values.values)).flatten(1)))
 
     def _embed(self, images: list[Tensor]) -> Tensor:
-        """
+        """Run images through the frozen backbone.
+
         Args:
             images: (3, size, size) uint8 each.
 

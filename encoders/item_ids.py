@@ -44,7 +44,8 @@ class ItemIds(Encoder):
         nn.init.normal_(self.table.weight, std=self.output_dim**-0.5)
 
     def forward(self, values: Ragged) -> Tensor:
-        """
+        """Average the vectors of each record's ids.
+
         Args:
             values: Rows of the vocabulary for each of `batch` records.
 

@@ -89,7 +89,8 @@ class Sentence(Encoder):
             super().build()
 
     def forward(self, values: Tensor | Ragged) -> Tensor:
-        """
+        """Project the cached vectors, or run the backbone over the tokens.
+
         Args:
             values: Vectors (batch, width), or the token ids of each of `batch` records.
 

@@ -147,7 +147,8 @@ class PreNorm(nn.Module):
         self.dropout = dropout
 
     def forward(self, tokens: Tensor, bias: Tensor, place: Tensor | None = None) -> Tensor:
-        """
+        """Apply the layer to all tokens, or to one token of each row.
+
         Args:
             tokens: (rows, length, dim).
             bias: (rows, 1, length, length), added to the attention scores.
@@ -220,7 +221,8 @@ class Recurrent(nn.Module):
         self.gru = nn.GRU(dim, dim, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
 
     def forward(self, tokens: Tensor, first: Tensor) -> Tensor:
-        """
+        """Run the recurrent unit over each run.
+
         Args:
             tokens: (rows, length, dim).
             first: (rows, length) int64, the column at which the run of each token begins.
@@ -260,7 +262,8 @@ class DecayedMean(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, tokens: Tensor, visible: Tensor, there: Tensor) -> Tensor:
-        """
+        """Average the tokens that each token can see.
+
         Args:
             tokens: (rows, length, dim).
             visible: (rows, length, length) bool, whether a token (second dimension) can see another (third).

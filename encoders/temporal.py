@@ -90,7 +90,8 @@ class Sequence(Encoder):
         self.project = nn.Linear(8 if self.params.pooling == "statistics" else width, self.output_dim)
 
     def forward(self, values: Tensor | Ragged) -> Tensor:
-        """
+        """Project the statistics, or run the sequence model over the numbers.
+
         Args:
             values: Statistics (batch, 8), or the numbers of each of `batch` records.
 

@@ -85,7 +85,8 @@ class Hashed(Encoder):
         self.weights: Tensor
 
     def forward(self, values: Ragged) -> Tensor:
-        """
+        """Sum the weighted vectors of each text's terms.
+
         Args:
             values: Rows of the embedding table for each of `batch` texts.
 

@@ -67,7 +67,8 @@ class VisualDescriptor(Encoder):
         return self.params.cells**2 * (3 + DIRECTIONS) + HUES * LEVELS * LEVELS
 
     def _embed(self, images: list[np.ndarray]) -> Tensor:
-        """
+        """Describe images in batches.
+
         Args:
             images: (SIZE, SIZE, 3) uint8 each.
 
@@ -79,7 +80,8 @@ class VisualDescriptor(Encoder):
         return torch.from_numpy(np.concatenate(parts))
 
     def _describe(self, small: np.ndarray) -> np.ndarray:
-        """
+        """Describe a batch of images.
+
         Args:
             small: (images, SIZE, SIZE, 3) uint8.
 
@@ -155,7 +157,8 @@ def _square(image: Image.Image) -> np.ndarray:
 
 
 def _cell_means(values: np.ndarray, cells: int) -> np.ndarray:
-    """
+    """Average values over the cells of a grid.
+
     Args:
         values: (images, size, size, channels).
         cells: Cells along each side.

@@ -94,7 +94,8 @@ class SequencePacker:
         ordered: bool,
         mask_share: float | None = None,
     ):
-        """
+        """Prepare the tokens of all events.
+
         Args:
             events: The events of all users.
             samples: (events,) int64, the row of the training sample that each event is; -1 for an event that is not a
@@ -150,7 +151,8 @@ class SequencePacker:
         return order[cells].view(self.rows, self.length)
 
     def _batch(self, events: Tensor, generator: torch.Generator) -> Batch:
-        """
+        """Gather the tokens and targets of some rows.
+
         Args:
             events: (rows, length) int64, the event of each token.
         """
