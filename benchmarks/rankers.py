@@ -29,7 +29,9 @@ from common import DATA, argument_parser
 from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import KBinsDiscretizer, MultiLabelBinarizer, OneHotEncoder, StandardScaler
+from torch import Tensor
 
+from anyrec.core.contracts import Interaction
 from anyrec.core.discovery import discover
 from anyrec.core.load_config import load_config
 from anyrec.core.types import JsonObject
@@ -209,24 +211,42 @@ def indicators(dataset: Dataset, rows: np.ndarray) -> sparse.csr_matrix:
     return sparse.hstack(parts).tocsr()
 
 
+class InteractionScorer:
+    """Scores feature vectors by an interaction, without towers."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, interaction: Interaction, pair_by_pair: bool):
+        """
+        Args:
+            interaction: The interaction.
+            pair_by_pair: Compute the hidden layers of each pair, instead of sharing terms between pairs.
+        """
+        self.interaction, self.pair_by_pair = interaction, pair_by_pair
+
+    def pair_width(self, items: Tensor) -> int:
+        """Return about how many numbers the interaction holds for each user-item pair."""
+        return 4 * items.shape[1] * items.shape[2]
+
+    def score(self, users: Tensor, items: Tensor) -> Tensor:
+        """Return scores (users, items)."""
+        if self.pair_by_pair:
+            return self.interaction.out(self.interaction.hidden(users, items)).squeeze(-1)
+        return self.interaction.score(users, items)
+
+
 def speed(users: int = 100, items: int = 3706, dim: int = 64) -> None:
     """Print the seconds to score all pairs of users and items with random feature vectors."""
     fields = ("id", "age", "gender", "job"), ("id", "genres", "text")
     registry = discover()
     torch.manual_seed(0)
-    sides = [torch.randn(count, len(names), dim) for count, names in zip((users, items), fields, strict=True)]
+    vectors = [torch.randn(count, len(names), dim) for count, names in zip((users, items), fields, strict=True)]
     for name in ("dcn", "deepfm", "dlrm", "dcn pair by pair"):
-        cls = registry.get("interaction", name.split()[0])
-        model = torch.nn.Module()
-        model.interaction = cls(dim, None, fields).eval()
-        model.score = model.interaction.score
-        if name.endswith("pair"):
-            ranker = model.interaction
-            model.score = lambda u, i, ranker=ranker: ranker.out(ranker.hidden(u, i)).squeeze(-1)
+        interaction = registry.get("interaction", name.split()[0])(dim, None, fields).eval()
+        scorer = InteractionScorer(interaction, name.endswith("pair"))
         started = time.perf_counter()
         with torch.inference_mode():
-            for block in sides[0].split(4527):
-                score_blocks(model, block, sides[1])
+            score_blocks(scorer, *vectors)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
         print(f"{name:20} {time.perf_counter() - started:6.1f} s, peak {peak:.1f} GB", flush=True)
 

@@ -59,7 +59,7 @@ def test_the_saved_config_is_complete_and_reruns_alone_to_the_same_model(tmp_pat
         assert one.equal(other)
 
 
-def test_a_second_fit_chooses_anew_for_its_data():
+def test_a_second_fit_chooses_defaults_for_its_own_data():
     recommender = Recommender.from_config({"training": {"epochs": 1}}).fit(DATA, progress=False)
     assert "history" in recommender.config.features
     assert "history" not in recommender.fit(TIMELESS, progress=False).config.features
@@ -147,7 +147,7 @@ def test_numbers_follow_those_that_are_set():
     assert "identity" not in graph.user.features
 
 
-def test_a_model_that_disagrees_with_what_is_set_is_never_chosen_silently():
+def test_a_model_that_contradicts_the_config_is_never_chosen_without_a_note():
     with pytest.raises(ConfigError, match="unknown key"):
         Recommender.from_config({"fusion": {"start": 0.1, "hidden_dims": [4]}}).fit(DATA, progress=False)
 
@@ -173,7 +173,7 @@ def holds(document, other):
     st.dictionaries(st.sampled_from("abcd"), JSON, max_size=4),
     st.dictionaries(st.sampled_from("abcd"), JSON, max_size=4),
 )
-def test_what_is_set_always_stands_and_every_other_suggestion_is_taken(asked, suggested):
+def test_options_of_the_config_stay_and_every_other_suggestion_is_taken(asked, suggested):
     found = merged(asked, suggested)
     assert holds(asked, found)
     assert set(found) == set(asked) | set(suggested)
@@ -198,7 +198,7 @@ SETTINGS = {
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.fixed_dictionaries({}, optional=SETTINGS))
-def test_whatever_is_set_the_choices_beside_it_train(document):
+def test_the_chosen_defaults_train_with_any_options(document):
     """A user's choice is never broken by a suggestion."""
     if document.get("fusion", {}).get("type") == "attention":
         document.pop("dim", None), document.pop("encoder_dim", None)  # its four heads are the user's to divide

@@ -38,7 +38,7 @@ def test_imports_point_to_the_same_or_a_lower_layer_without_circles():
 
 
 @pytest.mark.parametrize("folder", ["tests", "benchmarks", "scripts", "examples"])
-def test_files_beside_the_package_have_no_circles_of_imports(folder):
+def test_files_outside_the_package_have_no_circles_of_imports(folder):
     assert [circle for circle in circles(graph(modules(ROOT / folder, ""))) if " ".join(circle) not in DEBT] == []
 
 
@@ -75,7 +75,7 @@ def test_light_commands_load_no_torch(arguments):
     assert done.returncode == 0, done.stderr
 
 
-def test_what_is_exported_is_what_is_there():
+def test_every_exported_name_exists():
     assert sorted(anyrec.__all__) == anyrec.__all__
     for name in anyrec.__all__:
         assert getattr(anyrec, name) is not None
@@ -163,7 +163,7 @@ def test_every_config_key_and_command_is_documented():
     from anyrec.cli import app as cli
     from anyrec.core import config
 
-    told = (ROOT / "docs" / "config.md").read_text()
+    page = (ROOT / "docs" / "config.md").read_text()
     for section in vars(config).values():
         if (
             isinstance(section, type)
@@ -171,7 +171,7 @@ def test_every_config_key_and_command_is_documented():
             and section.__module__.startswith("anyrec.core.config.")
         ):
             for key in section.model_fields:
-                assert f"`{key}`" in told, f"docs/config.md says nothing of {section.__name__}.{key}"
+                assert f"`{key}`" in page, f"docs/config.md does not describe {section.__name__}.{key}"
     readme = (ROOT / "README.md").read_text()
     for command in cli.app.registered_commands:
         assert f"anyrec {command.callback.__name__}" in readme, command.callback.__name__

@@ -47,7 +47,7 @@ def test_an_override_is_refused_or_keeps_to_the_schema(key, value):
 
 @FUZZ
 @given(config=from_schema(SCHEMA, SCHEMA))
-def test_what_is_accepted_is_accepted_again_when_it_is_written_out(config):
+def test_an_accepted_config_is_accepted_again_after_it_is_written(config):
     try:
         loaded, _ = load_config(config, registry=REGISTRY)
     except ConfigError:
