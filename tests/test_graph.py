@@ -136,7 +136,7 @@ def test_held_out_interactions_leave_the_model_bit_identical():
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
-def test_a_loaded_model_needs_no_graph_and_gives_the_same_lists(tmp_path):
+def test_a_loaded_model_needs_no_graph_and_gives_the_same_lists_lists(tmp_path):
     recommender = fit(data={"min_rating": 2}, id_dropout=0.2)
     again = Recommender.load(recommender.save(tmp_path / "model"))
     assert [encoder.propagate for encoder in encoders(again)] == [None, None]

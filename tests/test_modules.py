@@ -1,4 +1,4 @@
-"""A plain module is written down by its structure and comes back without pickle."""
+"""A plain torch module is saved by its structure and restored without pickle."""
 
 import json
 

@@ -80,8 +80,8 @@ class Graph:
         users, items = self.start["user"], self.start["item"]
         key = (torch.is_grad_enabled(), users._version, items._version)
         if self._kept is None or self._kept[0] != key:
-            made = _Mean.apply(torch.cat([users, items]), self)
-            self._kept = key, {"user": made[: len(users)], "item": made[len(users) :]}
+            vectors = _Mean.apply(torch.cat([users, items]), self)
+            self._kept = key, {"user": vectors[: len(users)], "item": vectors[len(users) :]}
         return self._kept[1][side]
 
     def forget(self) -> None:

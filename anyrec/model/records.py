@@ -62,11 +62,11 @@ class Records:
     @property
     def active(self) -> np.ndarray:
         """(rows,) bool: users with interactions in the request."""
-        found = np.zeros(len(self.ids), bool)
+        active = np.zeros(len(self.ids), bool)
         if self.history is not None:
-            found[self.history.owners] = True
-            found |= self.history.replaces
-        return found
+            active[self.history.owners] = True
+            active |= self.history.replaces
+        return active
 
     @property
     def bare(self) -> np.ndarray:

@@ -118,12 +118,12 @@ class RequestReader:
             data = Dataset(pa.table({"user_id": ids}), no_records("items"), no_records("interactions"), context.root)
         if interactions is not None:
             data = with_interactions(data, interactions, self.dataset, self.config)
-        found: list[Fault] = [] if faults is None else faults
-        records = self._records(side, data, context, found)
+        unread: list[Fault] = [] if faults is None else faults
+        records = self._records(side, data, context, unread)
         if faults is None:
-            if found and context.strict:
-                raise DataError(found)
-            context.warnings += [str(fault) for fault in found]
+            if unread and context.strict:
+                raise DataError(unread)
+            context.warnings += [str(fault) for fault in unread]
         return records
 
     def rows_of(self, side: Side, ids: object) -> np.ndarray:

@@ -78,7 +78,7 @@ def rank_rows(
         eligible items gets all of them.
     """
     block = max(1, CELLS_AT_A_TIME // max(1, len(items)))
-    found = []
+    blocks = []
     excluded = None if allowed is None else torch.from_numpy(~allowed).to(items.device)
     for start in range(0, len(users), block):
         scores = score_blocks(scorer, users[start : start + block], items).float().clone()
@@ -91,10 +91,10 @@ def rank_rows(
         best, chosen = top_k(scores, min(k, len(items)))
         best, chosen = best.cpu().numpy(), chosen.cpu().numpy()
         rows, places = np.nonzero(best > -np.inf)
-        found.append((rows + start, chosen[rows, places], best[rows, places], places + 1))
-    if not found:
+        blocks.append((rows + start, chosen[rows, places], best[rows, places], places + 1))
+    if not blocks:
         return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.int64)
-    rows, chosen, best, ranks = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    rows, chosen, best, ranks = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
     return rows, chosen, best, ranks
 
 

@@ -139,9 +139,9 @@ def find_model(path: Path) -> Path:
     path = path.resolve()
     for folder in [path, *path.parents][:3]:
         for place in (folder, folder / "model"):
-            found = find_folder(place, MANIFEST)
-            if found is not None:
-                return found
+            complete = find_folder(place, MANIFEST)
+            if complete is not None:
+                return complete
         if folder == path and path.is_dir() and path.name != "checkpoints":
             break
     state = "no model is here" if path.exists() else "there is no such path"
@@ -170,13 +170,13 @@ def id_of(manifest: JsonObject) -> str:
 
 def versions() -> dict[str, str]:
     """Return the installed versions of the packages that a model depends on."""
-    found: dict[str, str] = {}
+    installed: dict[str, str] = {}
     for package in ("anyrec", "torch", "numpy", "pyarrow", "torchvision", "sentence-transformers"):
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def _write_parts(parts: ModelParts, folder: Path) -> None:
