@@ -1,4 +1,4 @@
-"""Shared fixtures. Tests of real data read it from ANYREC_DATA (default ../shared/data); without it they are skipped."""
+"""Shared fixtures. Tests of real data read it from ANYREC_DATA (default ../shared/data), or are skipped."""
 
 import os
 from pathlib import Path

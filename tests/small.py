@@ -80,8 +80,16 @@ def call(*arguments):
 
 
 def rewritten_from_a_target_on(users, data, same_time):
-    """users: lists of (item, second), as drawn. A user, the place of a target of theirs, and all users with what happened
-    at or after the target's time changed; with same_time "ordered", from the target on."""
+    """Draw a user and a target, and change the user's interactions from the target on.
+
+    Args:
+        users: A list of (item, second) for each user.
+        data: Hypothesis data.
+        same_time: With "ordered", earlier interactions at the time of the target stay; otherwise they change as well.
+
+    Returns:
+        The user, the place of the target, and all users with the changed interactions.
+    """
     user = data.draw(st.integers(0, len(users) - 1))
     place = data.draw(st.integers(0, len(users[user]) - 1))
     moment = users[user][place][1]

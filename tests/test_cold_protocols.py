@@ -116,7 +116,7 @@ def test_held_out_rows_depend_on_the_seed_and_not_on_the_order_of_records(protoc
 
 
 def hand_made():
-    """Return a case of two users and the items 2, 4, 5 and 7; the first user's history holds item 5, the second's is empty."""
+    """Return a case of two users and the items 2, 4, 5 and 7. Only the first user has a history."""
     return ColdCase(
         train=np.empty(0, np.int64),
         users=np.array([0, 1]),

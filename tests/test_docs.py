@@ -1,4 +1,4 @@
-"""The documentation is complete and true: entries for everything that a user can name, no broken link, no stale part."""
+"""The documentation describes everything that a user can name, without broken links or outdated parts."""
 
 import json
 import re

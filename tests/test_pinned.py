@@ -31,16 +31,23 @@ LISTED = 40
 """Users whose lists are written out in the file; the lists of all users are pinned by a hash."""
 
 METRIC_TOLERANCE = 0.02
-"""Absolute. Measured with other instruction sets (ATEN_CPU_CAPABILITY avx2 and default, ONEDNN_MAX_CPU_ISA SSE41): metrics differ by
-at most 0.005. Another seed changes them by 0.025 to 0.34."""
+"""Absolute.
+
+Measured with other instruction sets (ATEN_CPU_CAPABILITY avx2 and default, ONEDNN_MAX_CPU_ISA SSE41): metrics
+differ by at most 0.005. Another seed changes them by 0.025 to 0.34."""
 SCORE_TOLERANCE = 0.01
-"""As a fraction of the standard deviation of the pinned scores. Measured as above: at most 0.0001; another seed: 2.9 to 4.2."""
+"""As a fraction of the standard deviation of the pinned scores.
+
+Measured as above: at most 0.0001; another seed: 2.9 to 4.2."""
 IMAGE_SCORE_TOLERANCE = 0.2
-"""The same for models that read images: the order in which convolutions add depends most on the processor. Measured: at most
-0.07; another seed: 1.7 to 2.0."""
+"""The same for models that read images, as convolutions add in an order that depends most on the processor.
+
+Measured: at most 0.07; another seed: 1.7 to 2.0."""
 READ_IMAGES = ("demo", "pipeline")
 OVERLAP = 0.9
-"""Mean fraction of the items of a list that another environment must also list. Measured: at least 0.978; another seed: at most 0.68."""
+"""Mean fraction of a list's items that another environment must also list. Measured: at least 0.978.
+
+Another seed: at most 0.68."""
 
 
 def demo_data(folder):
@@ -113,8 +120,8 @@ CASES = {
     "ease": (small_data, {"name": "ease", "model": {"type": "ease"}, "split": {"protocol": "random"}}, 1),
     "item_knn": (small_data, {"name": "item_knn", "model": {"type": "item_knn"}}, 1),
 }
-"""By name: the data, the config, and the threads of torch. A sequence model is trained in as many shares as there are threads
-(`anyrec.parallel`), so its weights depend on their number."""
+"""By name: the data, the config, and the threads of torch. A sequence model is trained in as many shares as there are
+threads (`anyrec.core.parallel`), so its weights depend on their number."""
 
 
 def environment():
@@ -164,8 +171,8 @@ def behaviour(recommender, folder):
     """What a fitted recommender does and leaves on disk.
 
     Returns:
-        `exact`: hashes that only the same environment reproduces. `metrics`, `scores`, `lists`: values that any environment
-        reproduces within tolerances.
+        `exact`: hashes that only the same environment reproduces. `metrics`, `scores`, `lists`: values that any
+        environment reproduces within tolerances.
     """
     recommender.save(folder)
     lists = lists_of(recommender.recommend(None, k=K))
@@ -211,7 +218,7 @@ def new_users(recommender):
 
 @pytest.fixture(scope="module", params=CASES)
 def case(request, tmp_path_factory):
-    """A case's name and its behaviour, trained with the number of threads of the case, whatever that of the test run is."""
+    """Return a case's name and its behaviour, trained with the case's number of threads."""
     data, config, threads = CASES[request.param]
     folder = tmp_path_factory.mktemp(request.param)
     before = torch.get_num_threads()

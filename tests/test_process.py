@@ -98,7 +98,8 @@ def test_characters_that_an_encoding_lacks_are_printed_so_that_json_reads_them_b
 )
 def test_a_terminal_without_unicode_stops_no_command(environment, tmp_path):
     program = (
-        "from anyrec.cli.process import run_command; from anyrec.cli.options import out, err, write; from pathlib import Path\n"
+        "from anyrec.cli.process import run_command; from anyrec.cli.options import out, err, write; "
+        "from pathlib import Path\n"
         "def program():\n"
         "    out.print('note: caf\\u00e9 [/b] \\u2026'); err.print('\\U0001f600')\n"
         "    write('[\"\\u00e9\\U0001f600\"]', None); write('[\"\\u00e9\"]', Path('file.json'))\n"

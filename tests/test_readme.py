@@ -1,6 +1,7 @@
-"""The commands, requests and Python code of README.md, the tutorial and the how-to guides work, in the order of the page.
+"""The commands, requests and Python code of README.md, the tutorial and the how-to guides work, in order.
 
-Commands run in this process, in an empty folder, on less data and for fewer epochs than the page says. The code is run as it is.
+Commands run in this process, in an empty folder, on less data and for fewer epochs than the page says. The code is run
+as it is.
 """
 
 import os
@@ -29,7 +30,7 @@ COMPLETE = {"plugins", "schema"}
 
 
 def steps(page):
-    """(language, text) of each code block and each command in the text, and (file name, content) of each request to save."""
+    """Yield (language, text) of each code block and command, and (file name, content) of each request to save."""
     text = (ROOT / page).read_text(encoding="utf-8")
     for match in BLOCK.finditer(text):
         language, block, inline = match.groups()

@@ -29,7 +29,7 @@ PIPELINE = {
 
 
 def repeating(seed=0, users=50, each=10, share=0.4, views=False):
-    """The small world with `each` interactions a user, of which about `share` repeat an item that the user had before."""
+    """Return the small dataset with `each` interactions per user; about `share` of them repeat an earlier item."""
     rng, small = np.random.default_rng(seed), small_dataset(users=users)
     rows = []
     for user in range(users):

@@ -1,8 +1,8 @@
 """Models that an earlier version saved are loaded and answer as they did when they were saved.
 
-`tests/saved_models/` has model directories written by the code before the layers of the package were rearranged, and for each
-NAME the answers that the model gave then, in NAME.expected.json. They are never written again: a change that makes this test
-fail breaks the models that users have. `tests/saved_models/make.py` adds models of further kinds.
+`tests/saved_models/` has model directories written by the code before the layers of the package were rearranged, and
+for each NAME the answers that the model gave then, in NAME.expected.json. They are never written again: a change that
+makes this test fail breaks the models that users have. `tests/saved_models/make.py` adds models of further kinds.
 """
 
 import json
@@ -45,7 +45,7 @@ def test_saved_models_name_no_folder_of_the_machine_that_trained_them():
 
 
 def answers_of(recommender):
-    """What a loaded model answers, as rows of JSON values: lists, similar items and scores, also for records it does not know."""
+    """Return a model's lists, similar items and scores as rows of JSON values, also for unknown records."""
     users, items = (recommender.dataset.ids(side).to_pylist() for side in ("user", "item"))
     pairs = [{"user_id": user, "item_id": item} for user, item in zip(users, items, strict=False)]
     happened = [
@@ -63,7 +63,7 @@ def answers_of(recommender):
 
 
 def new_users(recommender):
-    """Records of users that the model does not know: those of ten known users with other ids, with the features it reads."""
+    """Return the records of ten known users under unknown ids, with the features that the model reads."""
     table = recommender.dataset.users.slice(0, 10)
     features = [name for name in table.column_names if name.split(".")[0] in groups_read(recommender.config)]
     return table.select(["user_id", *features]).set_column(0, "user_id", [[f"new{n}" for n in range(len(table))]])
@@ -77,7 +77,7 @@ def groups_read(config):
 
 
 def rows_of(table):
-    """The values of each row in the order of the columns. A rank is a whole number; scores are floats or lists of floats."""
+    """Return the values of each row in column order. Ranks are integers; scores are floats or lists of floats."""
     return [list(row.values()) for row in table.to_pylist()]
 
 

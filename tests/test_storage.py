@@ -159,7 +159,7 @@ def calls_in(path):
 
 
 def test_only_one_module_replaces_files_and_folders():
-    """Models, indexes, checkpoints and reports are whole or absent, because `core.files` alone moves them into place."""
+    """Only `core.files` moves models, indexes, checkpoints and reports into place, so they are whole or absent."""
     package = Path(anyrec.__file__).parent
     movers = {"os.replace", "os.rename", "shutil.move", "os.renames"}
     found = {path.relative_to(package).as_posix() for path in package.rglob("*.py") if movers & calls_in(path)}

@@ -125,7 +125,8 @@ def test_the_wheel_holds_all_and_works_elsewhere(tmp_path):
     subprocess.run(install, check=True, capture_output=True)
     program = (
         "import anyrec, sys; assert anyrec.__file__.startswith(sys.argv[1]), anyrec.__file__\n"
-        "from anyrec.core.discovery import discover; r = discover(); r.get('encoder', 'hashed'); r.get('fusion', 'simple')\n"
+        "from anyrec.core.discovery import discover; r = discover(); "
+        "r.get('encoder', 'hashed'); r.get('fusion', 'simple')\n"
         "from pathlib import Path; assert (Path(anyrec.__file__).parent / 'schemas' / 'dataset.schema.json').exists()"
     )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
@@ -181,8 +182,9 @@ def test_every_config_key_and_command_is_documented():
 def test_train_runs_from_the_root_with_a_language_model(tmp_path, minilm):
     """The folder `datasets` at the root must not be taken for the library of that name."""
     command = [
-        sys.executable, "train.py", "--data", "datasets/synthetic/correlated_dataset.json", "--output", tmp_path, "--set", "training.epochs=1",
-        "--set", "features.text.type=sentence", "--set", f"features.text.model={minilm}", "--set", "features.image=null",
+        sys.executable, "train.py", "--data", "datasets/synthetic/correlated_dataset.json", "--output", tmp_path,
+        "--set", "training.epochs=1", "--set", "features.text.type=sentence",
+        "--set", f"features.text.model={minilm}", "--set", "features.image=null",
     ]  # fmt: skip
     done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -105,7 +105,8 @@ def test_a_run_killed_at_any_moment_resumes_exactly(tmp_path):
         "from small import *; from anyrec.recommender import Recommender;"
         "cfg = small_config(training={'epochs': 12, 'batch_size': 64, 'patience': None});"
         "r = Recommender.from_config(cfg);"
-        "r.fit(small_dataset(), run_dir=Path(sys.argv[1]), resume=True, progress=False, report=lambda e: print(e['epoch'], flush=True))"
+        "r.fit(small_dataset(), run_dir=Path(sys.argv[1]), resume=True, progress=False, "
+        "report=lambda e: print(e['epoch'], flush=True))"
     )
     command = [sys.executable, "-c", program, str(tmp_path), os.path.dirname(__file__)]
     for delay in (0.0, 0.03, 0.07):

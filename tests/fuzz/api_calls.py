@@ -8,8 +8,10 @@ import pandas as pd
 import pyarrow as pa
 
 SURROGATE = "\ud800"
-SCALARS = [None, True, 0, 1, -1, 1.5, float("nan"), float("inf"), 2**31, 2**63, 10**400, "", " ", "u001", "i001", "3", "x" * 5000,
-           SURROGATE, "a\x00b", b"x", object(), Ellipsis, pd.Timestamp("2024-01-01"), np.int64(3), np.float32(1), int, print]  # fmt: skip
+SCALARS = [None, True, 0, 1, -1, 1.5, float("nan"), float("inf"), 2**31, 2**63, 10**400, "", " ",
+           "u001", "i001", "3", "x" * 5000, SURROGATE, "a\x00b", b"x", object(), Ellipsis,
+           pd.Timestamp("2024-01-01"), np.int64(3), np.float32(1), int, print]  # fmt: skip
+PAIRS = [{"user_id": "u001", "item_id": "i001"}]
 TABLES = [
     pa.table({}),
     pa.table({"user_id": pa.array(["u001"]), "item_id": pa.array(["i001"])}),
@@ -113,7 +115,7 @@ def random_call(seed):
         ("answer", lambda model: model.answer(users, k, interactions=events, trace=rng.random() < 0.3, **options)),
         ("similar", lambda model: model.similar(items, k)),
         ("search", lambda model: model.search(**search)),
-        ("score", lambda model: model.score(rng.choice([users, rng.choice(TABLES), [{"user_id": "u001", "item_id": "i001"}]]))),
+        ("score", lambda model: model.score(rng.choice([users, rng.choice(TABLES), PAIRS]))),
         ("embed_users", lambda model: model.embed_users(users, strict=strict)),
         ("embed_items", lambda model: model.embed_items(items, strict=strict)),
         ("add_items", lambda model: model.add_items(items, strict=strict).recommend(["u001"], 3)),

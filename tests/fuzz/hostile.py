@@ -1,6 +1,7 @@
 """Hypothesis strategies for hostile input: instances of a JSON Schema, mutated documents, and mutated bytes.
 
-A document is a JSON value in which `Raw` stands for text that is written as it is, and `Pairs` for an object with a repeated key.
+A document is a JSON value in which `Raw` stands for text that is written as it is, and `Pairs` for an object with a
+repeated key.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ FUZZ = settings(
 
 
 def refusal(program: Callable[[], Any]) -> AnyrecError | None:
-    """The error with which input is refused; None if it is accepted. Any other exception is a fault of the program and is raised."""
+    """Return the error that refuses an input, None if it is accepted. Any other exception is a bug and is raised."""
     try:
         program()
     except AnyrecError as error:
@@ -53,9 +54,10 @@ class Pairs(list):
 
 
 TEXTS = [
-    "", " ", "\0", "a\nb", "\ud800", "\u202e", "é" * 300, "[/bold]", "[link=x]y", "..", "../x", "/dev/zero", "null", "nan", "NaN",
-    "true", "1", "-1", "1e999", "12,90", "2024-01-01", "2024-13-45T99:00:00Z", "9999-12-31T23:59:59Z", '{"a": 1}', "['a', 'b']",
-    "u1", "i1", "x" * 5000, "http://127.0.0.1:9/x", "data:image/png;base64,AAAA", "__class__", "forward", "history", "user_id",
+    "", " ", "\0", "a\nb", "\ud800", "\u202e", "é" * 300, "[/bold]", "[link=x]y", "..", "../x",
+    "/dev/zero", "null", "nan", "NaN", "true", "1", "-1", "1e999", "12,90",
+    "2024-01-01", "2024-13-45T99:00:00Z", "9999-12-31T23:59:59Z", '{"a": 1}', "['a', 'b']", "u1", "i1",
+    "x" * 5000, "http://127.0.0.1:9/x", "data:image/png;base64,AAAA", "__class__", "forward", "history", "user_id",
 ]  # fmt: skip
 NUMBERS = [
     0, -0.0, 1, -1, 2, 0.5, 1.5, 10**6, 2**31, 2**53 + 1, 2**63 - 1, 2**63, -(2**63) - 1, 10**30, 1e308, -1e308, 5e-324,
@@ -161,7 +163,9 @@ def mutated_bytes(draw: st.DrawFn, texts: st.SearchStrategy[bytes]) -> bytes:
 
 
 def from_schema(schema: Any, root: dict[str, Any], depth: int = 5) -> st.SearchStrategy[Any]:
-    """Instances of a JSON Schema as our own schemas use it: types, enum, const, bounds, objects, arrays, references, unions.
+    """Draw instances of a JSON Schema.
+
+    Supports what schemas/ uses: types, enum, const, bounds, objects, arrays, references and unions.
 
     Below `depth` levels optional properties are left out. An instance need not be valid where keywords are combined.
     """

@@ -36,7 +36,8 @@ def failures(models, seeds):
             str(error)
         except Exception as error:
             place = traceback.extract_tb(error.__traceback__)[-1]
-            kind = f"{name}: {type(error).__name__} at {place.filename.split('/')[-1]}:{place.lineno}: {str(error)[:150]!r}"
+            where = f"{place.filename.split('/')[-1]}:{place.lineno}"
+            kind = f"{name}: {type(error).__name__} at {where}: {str(error)[:150]!r}"
             found[kind] += 1
             first.setdefault(kind, seed)
     return [f"{count} x {kind} (seed {first[kind]})" for kind, count in found.most_common()]

@@ -1,4 +1,4 @@
-"""Any config is read or refused with an error that says why; the validator and the published schema accept the same configs."""
+"""Any config is read, or refused with a reason; the validator and the published schema accept the same configs."""
 
 import json
 from pathlib import Path

@@ -12,15 +12,26 @@ from anyrec import Recommender
 from anyrec.serving.result import infer, read_request
 
 REQUESTS = [
-    {"user_data": [{"user_id": "u001"}, {"user_id": "new", "categorical": {"job": "nurse"}, "text": {"bio": "I sail"}}]},
-    {"user_data": [{"user_id": "new"}], "interactions": [{"user_id": "new", "item_id": "i001", "timestamp": "2024-03-01"}]},
+    {
+        "user_data": [
+            {"user_id": "u001"},
+            {"user_id": "new", "categorical": {"job": "nurse"}, "text": {"bio": "I sail"}},
+        ]
+    },
+    {
+        "user_data": [{"user_id": "new"}],
+        "interactions": [{"user_id": "new", "item_id": "i001", "timestamp": "2024-03-01"}],
+    },
     {"user_data": [{"user_id": "new", "temporal": {"prev_interactions": ["i001", "i002"]}}]},
-    {"user_data": [{"user_id": "u002"}], "item_data": [{"item_id": "new", "categorical": {"tags": ["nurse"]}, "continuous": {"price": 5}}]},
+    {
+        "user_data": [{"user_id": "u002"}],
+        "item_data": [{"item_id": "new", "categorical": {"tags": ["nurse"]}, "continuous": {"price": 5}}],
+    },
     {"interactions": [{"user_id": "u001", "item_id": "i002"}]},
     ["u001", "u002"],
     [{"user_id": "u003", "continuous": {"age": 40}}],
     {"user_id": "u004", "image": {"face": "missing.png"}},
-]  # fmt: skip
+]
 TINY = {"epochs": 1, "batch_size": 128, "patience": None}
 STAGED = {"retrieve": {"k": 20, "sources": [{"type": "model"}, {"type": "item_to_item"}, {"type": "popularity"}]}}
 CONFIGS = {
