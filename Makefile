@@ -26,6 +26,7 @@ lint: $(VENV)/.ready-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+	$(BIN)/python scripts/check_words.py
 
 format: $(VENV)/.ready-test
 	$(BIN)/ruff check --fix .

@@ -12,11 +12,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from anyrec.core.contracts import Head, Params, Width
+from anyrec.core.contracts import Head, Width
 from anyrec.core.ragged import Prepared
 
 
-class HeadParams(Params):
+class HeadParams(Head.Params):
     """Options of both heads."""
 
     weight: float = Field(

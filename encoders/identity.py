@@ -105,12 +105,12 @@ class Identity(Encoder):
             return self.propagate()
         return self.start if self.training else self.propagated
 
-    def _save_to_state_dict(self, *arguments: Any) -> None:
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         """Update `propagated` before torch saves it."""
         if self.propagate is not None:
             with torch.no_grad():
                 self.propagated.copy_(self.propagate())
-        super()._save_to_state_dict(*arguments)
+        super()._save_to_state_dict(destination, prefix, keep_vars)
 
     def state(self) -> dict[str, Any]:
         return {"vocabulary": self.vocabulary}

@@ -1,7 +1,7 @@
 """Check that code and texts use plain English: no word of words.txt outside its allow-list. Part of `make lint`.
 
-Exit code 1 with one line for each place. scripts/words.txt has one entry a line: `word`, or `allow path: text`, which allows
-lines of the files that match `path` (a glob) and contain `text`.
+Exit code 1 with one line for each place. scripts/words.txt has one entry for each line: `word`, or `allow path: text`,
+which allows lines that contain `text` in the files that match `path` (a glob).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Writes the tables of the examples in docs/rules.md: a list before and after each rule. Part of `make docs`.
 
-An example is a rule in a JSON block, followed by a comment with the user and the features to show. The lists are those of
-EASE on `datasets/synthetic`: a classical model gives the same lists on every machine.
+An example is a rule in a JSON block, followed by a comment with the user and the features to show. The lists are those
+of EASE on `datasets/synthetic`: a classical model gives the same lists on every machine.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def made(page: str) -> str:
 
 
 def example_recommender() -> Recommender:
-    """Return EASE on the synthetic data, with two added item features: `first_seen`, a time, and `from_age`, a minimum age."""
+    """Return EASE on the synthetic data, with two more item features: `first_seen` (a time), `from_age`."""
     data = Dataset.read(DOCS.parent / "datasets/synthetic/correlated_dataset.json").sorted()
     first = np.full(len(data.items), np.iinfo(np.int64).max)
     np.minimum.at(first, data.item_rows, data.times)

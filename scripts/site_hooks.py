@@ -2,8 +2,8 @@
 
 - README-like files of the repository's root, and benchmarks/RESULTS.md, become pages as they are.
 - Each script of examples/ becomes a page with its docstring and its code; a notebook becomes a page with its cells.
-- A link from any page to a file of the repository leads to that file's page. A link to a file that has no page is an error,
-  as any broken link is.
+- A link from any page to a file of the repository leads to that file's page. A link to a file that has no page is an
+  error, as any broken link is.
 """
 
 from __future__ import annotations

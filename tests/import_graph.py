@@ -17,6 +17,27 @@ LAYERS = [
 ]
 """From the lowest to the highest: a module imports its own layer and lower ones. ARCHITECTURE.md draws the same."""
 
+LAZY = {
+    "torch": "1.2 s to import; commands that need no model run without it",
+    "torchvision": "imports torch",
+    "sentence_transformers": "4 s to import",
+    "faiss": "loads its own BLAS; only indexes need it",
+    "annoy": "an extra",
+    "usearch": "an extra",
+    "qdrant_client": "an extra",
+    "sklearn": "1 s to import; one classical model needs it",
+    "scipy": "its special functions and statistics take 0.3 s",
+    "matplotlib": "0.5 s to import; only reports draw",
+    "safetensors": "its torch part imports torch",
+    "rich": "only a terminal needs it",
+    "numpy": "0.1 s to import; the terminal's help runs without it",
+    "pyarrow": "0.1 s to import; the terminal's help runs without it",
+}
+"""Packages that may be imported within a function, and why: nowhere else is an import within a function allowed.
+
+The modules of anyrec/cli also import modules of anyrec that import one of these.
+"""
+
 
 def modules(folder: Path, name: str) -> dict[str, Path]:
     """Files by dotted module name; links are followed once."""
@@ -89,3 +110,39 @@ def layer(module: str) -> int:
     """The place of a module in LAYERS; the package itself, which exports from all layers, is above them."""
     part = module.split(".")[1] if "." in module else ""
     return next((n for n, names in enumerate(LAYERS) if part in names), len(LAYERS) if not part else -1)
+
+
+def inner_imports(path: Path) -> list[str]:
+    """The modules that are imported within a function of a file."""
+    found = []
+    for function in ast.walk(ast.parse(path.read_text())):
+        if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            for node in ast.walk(function):
+                if isinstance(node, ast.ImportFrom) and node.module:
+                    found.append(node.module)
+                elif isinstance(node, ast.Import):
+                    found += [alias.name for alias in node.names]
+    return found
+
+
+def long_functions(path: Path, most: int) -> list[str]:
+    """The functions of a file that have more than `most` lines."""
+    functions = [
+        node
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+    ]
+    return [f"{path.name}: {one.name}" for one in functions if (one.end_lineno or 0) - one.lineno >= most]
+
+
+def private_accesses(path: Path) -> list[str]:
+    """Attributes with a leading underscore of objects other than `self` and `cls`, dunders left out."""
+    return [
+        f"{path.name}:{node.lineno}: {ast.unparse(node)}"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute)
+        and node.attr.startswith("_")
+        and not node.attr.startswith("__")
+        and not (isinstance(node.value, ast.Name) and node.value.id in ("self", "cls"))
+        and not isinstance(node.value, ast.Call)
+    ]

@@ -1,6 +1,7 @@
 """Runs a command as a process: turns errors and signals into messages and exit codes, and handles terminal encodings.
 
-Exit codes: 0 success; 1 an error; 2 bad input; 3 a missing package; 128 + N stopped by signal N (130 SIGINT, 143 SIGTERM).
+Exit codes: 0 success; 1 an error; 2 bad input; 3 a missing package; 128 + N stopped by signal N (130 SIGINT,
+143 SIGTERM).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ SAME = 1.0
 
 
 class Stopped(BaseException):
-    """A signal requests the end of the process. Not a subclass of Exception, so `except Exception` does not catch it."""
+    """A signal requests the end of the process. No subclass of Exception, so `except Exception` does not catch it."""
 
     def __init__(self, number: int):
         super().__init__(number)
@@ -88,7 +89,7 @@ def _escaped(error: UnicodeError) -> tuple[str, int]:
 
 @contextmanager
 def _signals_stop() -> Iterator[None]:
-    """Raise Stopped at a signal, so that unfinished files are removed. Signals that are ignored (nohup) stay ignored."""
+    """Raise Stopped at a signal, so that unfinished files are removed. Ignored signals (nohup) stay ignored."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -82,8 +82,8 @@ def recommend(
 ) -> None:
     """Write top-K lists, embeddings and scores for the users and items of a request.
 
-    The result is a JSON document. If --output ends in .csv, .parquet or .jsonl, it is a table of the lists. `inference.py` is
-    the same command.
+    The result is a JSON document. If --output ends in .csv, .parquet or .jsonl, it is a table of the lists.
+    `inference.py` is the same command.
     """
     _check_recommend(data, everyone, output, trace or explain)
     moment = read_moment(context, now)

@@ -1,7 +1,7 @@
 """What the commands print: results to standard output, log messages to standard error.
 
-As a library, anyrec logs to the logger `anyrec`, which is silent until a program gives it a handler. A command gives it the
-handler below for as long as it runs: information is printed as `note: ...`, warnings as `warning: ...`.
+As a library, anyrec logs to the logger `anyrec`, which is silent until a program gives it a handler. A command gives
+it the handler below for as long as it runs: information is printed as `note: ...`, warnings as `warning: ...`.
 """
 
 from __future__ import annotations

@@ -56,6 +56,10 @@ class PackedSequences(NamedTuple):
         same = self.first.unsqueeze(2) == self.first.unsqueeze(1)
         return same.tril() if causal else same
 
+    def with_items(self, items: Tensor) -> PackedSequences:
+        """Return the same tokens with other items: (rows, length) int64."""
+        return PackedSequences(items, self.gaps, self.kinds, self.first)
+
 
 class Batch(NamedTuple):
     """The positives of one training step.
@@ -72,6 +76,10 @@ class Batch(NamedTuple):
     windows: PackedSequences | None = None
     read: Tensor | None = None
     events: Tensor | None = None
+
+    def with_windows(self, windows: PackedSequences) -> Batch:
+        """Return the same positives with other tokens."""
+        return Batch(self.rows, windows, self.read, self.events)
 
 
 class SequencePacker:

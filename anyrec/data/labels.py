@@ -139,7 +139,7 @@ def training_weights(
         relative = np.exp2(logs - logs.max())
         _check_enough(relative, config)
         weight[rows] = relative / relative.mean()
-    return labels._replace(weight=weight)
+    return Labels(labels.positive, labels.negative, weight)
 
 
 def ages(times: np.ndarray, half_life: float) -> tuple[np.ndarray, int]:

@@ -87,15 +87,15 @@ def _read_file(path: Path, options: DataConfig) -> Tables:
     refuse_one_table(path)
     faults, notes = Faults(), []
     is_stdin = str(path) == STDIN
-    data = read_bytes(path)
+    data: bytes | None = read_bytes(path)
     document = decode(data, path, faults)
     if not is_stdin:
-        del data  # the file is read again in the rare case that a key is doubled
+        data = None  # the file is read again in the rare case that a key is doubled
     missing_ok = options.unknown_ids == "drop"
     if isinstance(document, Document):
         keys_left, tables = document.keys_left, document_tables(document, faults, notes, missing_ok)
         if faults.keys != keys_left:
-            doubled_keys(data if is_stdin else read_bytes(path), path, keys_left, faults.keys, faults)
+            doubled_keys(read_bytes(path) if data is None else data, path, keys_left, faults.keys, faults)
     else:
         lists = _checked_parts(document, faults, options.unknown_ids == "keep")
         tables = document_tables(lists, faults, notes, missing_ok)

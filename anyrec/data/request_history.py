@@ -47,8 +47,9 @@ class RequestHistory(NamedTuple):
     def slice(self, start: int, length: int) -> RequestHistory:
         """Return the history of `length` rows of the request from row `start` on, which becomes row 0."""
         low, high = np.searchsorted(self.owners, [start, start + length])
-        part = self.take(np.arange(low, high))
-        return part._replace(owners=part.owners - start, replaces=self.replaces[start : start + length])
+        owners, items, times, kinds, positive, negative, listed, _ = self.take(np.arange(low, high))
+        replaces = self.replaces[start : start + length]
+        return RequestHistory(owners - start, items, times, kinds, positive, negative, listed, replaces)
 
 
 def request_history(

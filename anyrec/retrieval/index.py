@@ -95,8 +95,8 @@ class Index:
     trials: ClassVar[tuple[JsonObject, ...]] = ({},)
     """Options to try when an index is chosen by measuring (`anyrec index --recall`)."""
 
-    class Params(Options):
-        """The options of the index."""
+    Params: ClassVar[type[Options]] = Options
+    """The class of the options: a backend declares its own as a nested class."""
 
     def __init__(self, dim: int, metric: Metric = "dot", params: BaseModel | None = None):
         """Create an empty index.

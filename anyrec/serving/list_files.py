@@ -77,7 +77,7 @@ class _Counted(io.RawIOBase):
         """Return True."""
         return True
 
-    def write(self, data: bytes | bytearray | memoryview) -> int:
+    def write(self, data: bytes | memoryview, /) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]  pyarrow writes these
         """Write all bytes and return their number."""
         left = memoryview(data)
         size = left.nbytes

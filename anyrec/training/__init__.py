@@ -1,7 +1,9 @@
-"""From training interactions to a trained model.
+"""Layer 4: from training interactions to a trained model.
 
+fit: from a config and LearningData to a FittedModel.
 samples: the training interactions as tensors.
 objective: the loss of one batch.
+make_objective: creates the objective that a config names.
 labelled_objective: the loss of one batch of explicit labels.
 loop: the training loop.
 optimizers: dense and sparse optimizers, and the schedule of the learning rate.

@@ -219,7 +219,7 @@ class TrainingObjective:
         distinct, place = torch.unique(torch.cat([*wanted, windows.items.flatten().clamp(min=0)]), return_inverse=True)
         vectors = model.represent("item", columns, distinct)
         positive, negative, seen = place.split([len(items), drawn.items.numel(), windows.items.numel()])
-        windows = windows._replace(items=torch.where(windows.items >= 0, seen.view_as(windows.items), -1))
+        windows = windows.with_items(torch.where(windows.items >= 0, seen.view_as(windows.items), -1))
         negatives = vectors[negative].view(*drawn.items.shape, *vectors.shape[1:])
         return vectors[positive], negatives, self._histories(batch, windows, vectors, distinct)
 
@@ -236,7 +236,7 @@ class TrainingObjective:
         """
         if windows is None:
             return {}
-        model, batch = self.model, batch._replace(windows=windows)
+        model, batch = self.model, batch.with_windows(windows)
         if model.interaction.reads == "tokens":  # histories read vectors after the fusion
             vectors = model.item(self.data.items, rows)
         columns = self.data.users

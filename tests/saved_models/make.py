@@ -1,9 +1,9 @@
-"""Train and save a model that tests/test_saved_models.py loads, and beside it the answers that it gives: NAME.expected.json.
+"""Train and save a model that tests/test_saved_models.py loads, and its answers (NAME.expected.json).
 
     cd tests && PYTHONPATH=..:. python saved_models/make.py NAME
 
-The folders here were written by the code of their commit and stay as they are: a model that exists is not replaced. To cover
-a new kind of model, add a config and run this with its name.
+The folders here were written by the code of their commit and stay as they are: a model that exists is not replaced. To
+cover a new kind of model, add a config and run this with its name.
 """
 
 import json

@@ -8,6 +8,7 @@ finite. Every number has both bounds, so that no value can exhaust the memory.
 - `data`: reading and splitting the data.
 - `training`: training, its optimizer, and evaluation.
 - `pipeline`: retrieval, ranking and reranking.
+- `components`: every component that a config names, for checks that traverse it.
 - `config`: the whole config.
 """
 

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel
 
-from anyrec.core.contracts.params import Params
+from anyrec.core.contracts.params import Params as Options
 from anyrec.core.types import ComponentParams, SparseMatrix
 
 
@@ -74,8 +74,8 @@ class Classical:
     baseline: ClassVar[bool] = True
     most_items: ClassVar[int | None] = None
 
-    class Params(Params):
-        pass
+    Params: ClassVar[type[Options]] = Options
+    """The class of the options: a component declares its own as a nested class `Params`."""
 
     def __init__(self, params: BaseModel | None = None):
         self.params: ComponentParams = params if params is not None else type(self).Params()

@@ -14,7 +14,7 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from anyrec.core.contracts.params import Params
+from anyrec.core.contracts.params import Params as Options
 from anyrec.core.ragged import Prepared, Ragged, Values
 from anyrec.core.types import ComponentParams, JsonObject
 from anyrec.core.windows import Batch, PackedSequences
@@ -110,15 +110,15 @@ class Encoder(nn.Module):
                 return torch.log1p(torch.tensor(lengths.to_pylist()).float()).unsqueeze(1)
     """
 
-    type: ClassVar[str]
+    type: ClassVar[str]  # pyright: ignore[reportIncompatibleMethodOverride]  nothing calls Module.type(dtype)
     group: ClassVar[str] = ""
     role: ClassVar[str] = ""
     preferred: ClassVar[bool] = False
     joint: ClassVar[bool] = False
     untrained: ClassVar[bool] = False
 
-    class Params(Params):
-        pass
+    Params: ClassVar[type[Options]] = Options
+    """The class of the options: a component declares its own as a nested class `Params`."""
 
     def __init__(self, params: BaseModel | None = None, output_dim: int = 64):
         super().__init__()

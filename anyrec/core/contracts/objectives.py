@@ -10,7 +10,7 @@ import torch
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
-from anyrec.core.contracts.params import Params
+from anyrec.core.contracts.params import Params as Options
 from anyrec.core.ragged import Prepared
 from anyrec.core.types import ComponentParams, JsonObject
 
@@ -52,10 +52,10 @@ class Head(nn.Module):
                 return functional.binary_cross_entropy_with_logits(prediction, target, reduction="none")
     """
 
-    type: ClassVar[str]
+    type: ClassVar[str]  # pyright: ignore[reportIncompatibleMethodOverride]  nothing calls Module.type(dtype)
     target: ClassVar[str] = ""
 
-    class Params(Params):
+    class Params(Options):
         weight: float = Field(default=1.0, ge=0, le=1e6)
 
     def __init__(self, dim: int, params: BaseModel | None = None):
@@ -137,15 +137,15 @@ class Loss(nn.Module):
                 return losses.mean() if weight is None else (losses * weight).sum() / weight.sum()
     """
 
-    type: ClassVar[str]
+    type: ClassVar[str]  # pyright: ignore[reportIncompatibleMethodOverride]  nothing calls Module.type(dtype)
     corrected: ClassVar[bool] = False
     all_items: ClassVar[bool] = False
     blockwise: ClassVar[bool] = False
     temperature: float = 1.0
     num_items: int = 0
 
-    class Params(Params):
-        pass
+    Params: ClassVar[type[Options]] = Options
+    """The class of the options: a component declares its own as a nested class `Params`."""
 
     def __init__(self, params: BaseModel | None = None):
         super().__init__()
@@ -278,14 +278,14 @@ class Sampler:
                 return Negatives(drawn.unsqueeze(0), ~self.positives.contains(users, drawn), None)
     """
 
-    type: ClassVar[str]
+    type: ClassVar[str]  # pyright: ignore[reportIncompatibleMethodOverride]  nothing calls Module.type(dtype)
     group_size: int = 1
     keep_hardest: ClassVar[bool] = False
     labelled: ClassVar[bool] = False
     losses: ClassVar[tuple[str, ...] | None] = None
 
-    class Params(Params):
-        pass
+    Params: ClassVar[type[Options]] = Options
+    """The class of the options: a component declares its own as a nested class `Params`."""
 
     def __init__(self, positives: TrainingPositives, params: BaseModel | None = None):
         self.positives = positives

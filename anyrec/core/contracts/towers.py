@@ -9,7 +9,7 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from anyrec.core.contracts.params import Params
+from anyrec.core.contracts.params import Params as Options
 from anyrec.core.types import ComponentParams
 
 
@@ -42,11 +42,11 @@ class Fusion(nn.Module):
                 return self.project(features.sum(1))
     """
 
-    type: ClassVar[str]
+    type: ClassVar[str]  # pyright: ignore[reportIncompatibleMethodOverride]  nothing calls Module.type(dtype)
     penalty: Tensor | None = None
 
-    class Params(Params):
-        pass
+    Params: ClassVar[type[Options]] = Options
+    """The class of the options: a component declares its own as a nested class `Params`."""
 
     def __init__(self, names: Sequence[str], dim: int, output_dim: int, params: BaseModel | None = None):
         super().__init__()
@@ -133,12 +133,12 @@ class Interaction(nn.Module):
                 return -(users.unsqueeze(1) - items).square().sum(-1)
     """
 
-    type: ClassVar[str]
+    type: ClassVar[str]  # pyright: ignore[reportIncompatibleMethodOverride]  nothing calls Module.type(dtype)
     factorised: ClassVar[bool] = False
     reads: ClassVar[Literal["vectors", "tokens"]] = "vectors"
 
-    class Params(Params):
-        pass
+    Params: ClassVar[type[Options]] = Options
+    """The class of the options: a component declares its own as a nested class `Params`."""
 
     def __init__(self, dim: int, params: BaseModel | None = None, fields: Fields = ((), ())):
         super().__init__()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -40,7 +41,8 @@ class RankedItems(NamedTuple):
     scores: np.ndarray
 
 
-class SpaceIndex(NamedTuple):
+@dataclass(frozen=True)
+class SpaceIndex:
     """The items of one space, or of a space and the tower's, in one index.
 
     Attributes:
