@@ -77,7 +77,8 @@ class _Counted(io.RawIOBase):
         """Return True."""
         return True
 
-    def write(self, data: bytes | memoryview, /) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]  pyarrow writes these
+    # pyarrow writes bytes and memoryviews, not any buffer.
+    def write(self, data: bytes | memoryview, /) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Write all bytes and return their number."""
         left = memoryview(data)
         size = left.nbytes
