@@ -28,8 +28,8 @@ def checked_k(k: object, most: int = 2**62) -> int:
     Raises:
         InputError: If it is not a whole number of at least 1.
     """
-    number = 0
-    if isinstance(k, (SupportsInt, SupportsIndex)) and not isinstance(k, bool):
+    number = k if type(k) is int else 0
+    if not number and isinstance(k, (SupportsInt, SupportsIndex)) and not isinstance(k, bool):
         try:
             number = int(k) if int(k) == k else 0
         except (TypeError, ValueError, OverflowError):  # such as infinity

@@ -109,7 +109,7 @@ class FittedModel(ModelData, ABC):
         """The split of the training data; None for a model loaded without it."""
         return None if self.learning is None else self.learning.split
 
-    @property
+    @cached_property
     def device(self) -> torch.device:
         """The device that the scorer computes on."""
         return self.scorer.device
