@@ -12,6 +12,7 @@ from anyrec.data.dataset import Dataset
 from anyrec.data.labels import Labels, label_interactions
 from anyrec.data.leaks import drop_leaks
 from anyrec.data.order import latest_of_pairs
+from anyrec.data.pairs import Pairs
 from anyrec.data.split import Part, Split, hold_out_users, make_split, part_of_each
 
 
@@ -51,6 +52,20 @@ class LearningData:
     def parts(self) -> np.ndarray:
         """(interactions,) int8, the part of the split that each interaction happened in (`part_of_each`)."""
         return part_of_each(self.dataset, self.split, self.labels.positive)
+
+    @cached_property
+    def seen(self) -> tuple[Pairs, np.ndarray]:
+        """The items that each user interacted with, and (pairs,) uint8 their parts (`Pairs.by_part`)."""
+        return self._pairs(np.arange(len(self.dataset.interactions)))
+
+    @cached_property
+    def positive_pairs(self) -> tuple[Pairs, np.ndarray]:
+        """The items of each user's positive interactions, and (pairs,) uint8 their parts (`Pairs.by_part`)."""
+        return self._pairs(np.flatnonzero(self.labels.positive))
+
+    def _pairs(self, rows: np.ndarray) -> tuple[Pairs, np.ndarray]:
+        dataset = self.dataset
+        return Pairs.by_part(dataset.user_rows[rows], dataset.item_rows[rows], self.parts[rows], len(dataset.users))
 
     def positives(self, rows: np.ndarray) -> np.ndarray:
         """Return those of the interactions `rows` that are positive."""

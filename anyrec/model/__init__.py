@@ -9,7 +9,7 @@ scoring: scores and top-K lists, in blocks of bounded memory.
 fitted: `FittedModel`, which evaluation, retrieval, the pipeline, storage and serving work with.
 two_tower: the fitted two-tower model.
 classical: the fitted classical model, such as item-kNN.
-user_interactions: seen pairs and histories of the users, from the learning data.
+user_interactions: histories of the users, from the learning data.
 request_reader: reads the users or items of a request.
 records: the users or items of a request as the model reads them.
 result_tables: lists, scores and embeddings as Arrow tables.

@@ -10,7 +10,7 @@ from anyrec.core.outside import ALLOW
 from anyrec.data.dataset import Dataset
 from anyrec.data.learning import LearningData
 from anyrec.model.fitted import FittedModel
-from anyrec.model.user_interactions import histories_of, seen_pairs
+from anyrec.model.user_interactions import histories_of
 
 
 def with_data(model: FittedModel, dataset: Dataset) -> tuple[FittedModel, list[str]]:
@@ -38,7 +38,7 @@ def with_data(model: FittedModel, dataset: Dataset) -> tuple[FittedModel, list[s
         raise DataError(Fault("data", what, hint, "other data"))
     root = Path(config.data.image_root) if config.data.image_root else dataset.root
     context = replace(model.request_context(root), items=learning.dataset.items, open_files=True)
-    seen, seen_parts = seen_pairs(learning)
+    seen, seen_parts = learning.seen
     fresh = replace(
         model, dataset=learning.dataset, learning=learning, context=context, seen=seen, seen_parts=seen_parts
     )

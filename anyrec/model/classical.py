@@ -19,7 +19,6 @@ from anyrec.core.types import JsonObject
 from anyrec.data.dataset import Dataset
 from anyrec.data.ids import Side
 from anyrec.data.labels import MICROSECONDS_A_DAY
-from anyrec.data.learning import LearningData
 from anyrec.data.pairs import Pairs
 from anyrec.data.split import Part
 from anyrec.model.fitted import FittedModel
@@ -220,18 +219,6 @@ def matrix_of(pairs: Pairs, shape: tuple[int, int]) -> sparse.csr_matrix:
     """
     ones = np.ones(len(pairs.items), np.float32)
     return sparse.csr_matrix((ones, pairs.items.astype(np.int32), pairs.offsets.astype(np.int32)), shape)
-
-
-def positive_matrix(learning: LearningData) -> tuple[sparse.csr_matrix, np.ndarray]:
-    """Return all positives of each user.
-
-    Returns:
-        (users, items) CSR, and (pairs,) uint8, for each entry the parts of the split it occurs in (`Pairs.by_part`).
-    """
-    dataset, rows = learning.dataset, np.flatnonzero(learning.labels.positive)
-    users = len(dataset.users)
-    pairs, parts = Pairs.by_part(dataset.user_rows[rows], dataset.item_rows[rows], learning.parts[rows], users)
-    return matrix_of(pairs, (users, len(dataset.items))), parts
 
 
 def check_classical(classical: Classical, users: int, items: int) -> None:

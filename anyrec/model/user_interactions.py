@@ -1,4 +1,4 @@
-"""The interactions of the users as a fitted model keeps them: seen pairs and histories, with the parts of the split."""
+"""The histories of the users as a fitted model keeps them, with the parts of the split."""
 
 from __future__ import annotations
 
@@ -8,13 +8,6 @@ import pyarrow as pa
 from anyrec.core.config import Config
 from anyrec.data.histories import Events, events_of, history_column, parts_of_events
 from anyrec.data.learning import LearningData
-from anyrec.data.pairs import Pairs
-
-
-def seen_pairs(learning: LearningData) -> tuple[Pairs, np.ndarray]:
-    """Return the items that each user interacted with, and (pairs,) uint8 their parts (`Pairs.by_part`)."""
-    dataset = learning.dataset
-    return Pairs.by_part(dataset.user_rows, dataset.item_rows, learning.parts, len(dataset.users))
 
 
 def events_in(learning: LearningData, rows: np.ndarray, config: Config) -> Events:

@@ -20,11 +20,11 @@ from anyrec.data.split import Split
 from anyrec.evaluation.held_out import held_out, rank_state
 from anyrec.evaluation.ranking import ranking_metrics
 from anyrec.model.build import assemble
-from anyrec.model.classical import ClassicalModel, ClassicalScorer, make_classical, positive_matrix, training_matrix
+from anyrec.model.classical import ClassicalModel, ClassicalScorer, make_classical, matrix_of, training_matrix
 from anyrec.model.fitted import FittedModel
 from anyrec.model.towers import Columns, TowerScorer
 from anyrec.model.two_tower import TwoTowerModel
-from anyrec.model.user_interactions import events_in, histories_of, seen_pairs
+from anyrec.model.user_interactions import events_in, histories_of
 from anyrec.training.loop import FitOptions, TrainingResult, train
 from anyrec.training.samples import TrainingData, make_samples, pack_events
 
@@ -151,7 +151,7 @@ def _untrained(
     events: Events | None,
 ) -> TwoTowerModel:
     """Return the model with its untrained network, which validation during the training evaluates."""
-    seen, seen_parts = seen_pairs(learning)
+    seen, seen_parts = learning.seen
     history, history_parts = (None, None) if events is None else histories_of(learning, config)
     return TwoTowerModel(
         config=config,
@@ -200,9 +200,9 @@ def _fit_classical(
         classical.fit(training)
     scorer, matrix_parts = ClassicalScorer(classical, training.matrix), None
     if classical.by_history:  # it serves from all positives of each user, including those of validation and test
-        matrix, matrix_parts = positive_matrix(learning)
-        scorer = ClassicalScorer(classical, matrix, scorer.popularity)
-    seen, seen_parts = seen_pairs(learning)
+        pairs, matrix_parts = learning.positive_pairs
+        scorer = ClassicalScorer(classical, matrix_of(pairs, training.matrix.shape), scorer.popularity)
+    seen, seen_parts = learning.seen
     return ClassicalModel(
         config=config,
         registry=registry,
