@@ -262,7 +262,8 @@ class TwoTowerModel(FittedModel):
             values[TOKENS["item"]] = torch.cat([self.token_embeddings("item"), self.tokens(new)])
         vectors = self.history_vectors()
         if vectors is not None:
-            more = vectors_for_histories(self.scorer, self.prepare("item", table, new.context), represented)
+            columns = self.prepare("item", table, new.context) if self.reads_tokens else {}  # else they are not read
+            more = vectors_for_histories(self.scorer, columns, represented)
             values[HISTORY_VECTORS] = vectors if more is None else torch.cat([vectors, more])
         dataset = Dataset(
             known.users, joined(known.items, table), known.interactions, known.root, known.roles, known.notes
