@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -85,7 +85,6 @@ def evaluate(
     trust_plugins: Trust = False,
 ) -> None:
     """Evaluate a saved model on the held-out part of its data, or on a file of true pairs."""
-    chosen: Part = "validation" if part == "validation" else "test"
     _check_evaluate(data, part, truth, exclude, classification, threshold, skip_unknown)
     recommender = load(model_path, model_dir, model_name, None, plugins, trust_plugins)
     if data is not None:
@@ -99,9 +98,9 @@ def evaluate(
     elif classification:
         from anyrec.evaluation.classification import classify
 
-        metrics = classify(recommender.model, chosen, threshold)
+        metrics = classify(recommender.model, cast("Part", part), threshold)
     else:
-        metrics = measure_part(recommender, chosen)
+        metrics = measure_part(recommender, cast("Part", part))
     samples = recommender.config.evaluation.candidate_samples
     if not classification and samples is not None:
         err.print(sampled(samples))
