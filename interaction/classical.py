@@ -53,12 +53,21 @@ class RecentPopularity(Popularity):
             description="Days in which the weight of a pair is halved; null for a twentieth of the data's time span.",
         )
 
+    search = {"half_life_days": 2.0}
+
+    def automatic(self, training: TrainingMatrix) -> dict[str, float]:
+        return {"half_life_days": _twentieth(_days(training))}
+
     def fit(self, training: TrainingMatrix) -> None:
-        days = np.zeros(len(training.items)) if training.days is None else training.days
-        half_life = self.params.half_life_days or _twentieth(days)
-        old = ages(days, half_life)[0]
+        half_life = self.params.half_life_days or _twentieth(_days(training))
+        old = ages(_days(training), half_life)[0]
         weights = np.bincount(training.items, 0.5**old, minlength=training.matrix.shape[1])
         self.weights = weights.astype(np.float32)
+
+
+def _days(training: TrainingMatrix) -> np.ndarray:
+    """Return (pairs,) float64, the time of each pair in days; 0 without timestamps."""
+    return np.zeros(len(training.items)) if training.days is None else training.days
 
 
 def _twentieth(days: np.ndarray) -> float:
@@ -80,6 +89,7 @@ class EASE(Classical):
     type = "ease"
     by_history = True
     most_items = 20_000
+    search = {"l2": 2.0}
 
     class Params(Params):
         l2: float = Field(200.0, ge=1e-6, le=1e9, description="Ridge penalty.")
@@ -145,6 +155,7 @@ class ItemKNN(Classical):
 
     type = "item_knn"
     by_history = True
+    search = {"neighbours": 2.0}
 
     class Params(Params):
         neighbours: int = Field(100, ge=1, le=10**6, description="Most similar items that are kept for each item.")
@@ -200,6 +211,7 @@ class IALS(Factors):
     """
 
     type = "ials"
+    search = {"regularization": 2.0, "alpha": 3.0, "factors": 2.0}
 
     class Params(Params):
         factors: int = Field(128, ge=1, le=4096, description="Dimension of the vectors.")

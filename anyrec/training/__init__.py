@@ -1,6 +1,8 @@
 """Layer 4: from training interactions to a trained model.
 
 fit: from a config and LearningData to a FittedModel.
+fit_classical: the same for classical models, which need no training loop.
+tune: the options of a classical model that are best on validation.
 samples: the training interactions as tensors.
 objective: the loss of one batch.
 make_objective: creates the objective that a config names.

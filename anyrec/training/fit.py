@@ -20,11 +20,11 @@ from anyrec.data.split import Split
 from anyrec.evaluation.held_out import held_out, rank_state
 from anyrec.evaluation.ranking import ranking_metrics
 from anyrec.model.build import assemble
-from anyrec.model.classical import ClassicalModel, ClassicalScorer, make_classical, matrix_of, training_matrix
 from anyrec.model.fitted import FittedModel
 from anyrec.model.towers import Columns, TowerScorer
 from anyrec.model.two_tower import TwoTowerModel
 from anyrec.model.user_interactions import events_in, histories_of
+from anyrec.training.fit_classical import fit_classical
 from anyrec.training.loop import FitOptions, TrainingResult, train
 from anyrec.training.samples import TrainingData, make_samples, pack_events
 
@@ -74,7 +74,7 @@ def fit(
     if not len(learning.positives(split.train)):
         raise DataError(Fault("/interactions", "no positive interaction is left to train on.", kind="no positives"))
     if config.model.type != TWO_TOWER:
-        return Fitted(_fit_classical(config, learning, split, registry, context), None, [])
+        return Fitted(fit_classical(config, learning, split, registry, context), None, [])
     with seeded(config.seed, context.device), training_memory():
         return _fit_towers(config, learning, split, registry, context, epochs, options or FitOptions())
 
@@ -188,29 +188,3 @@ def _for_epochs(config: Config, epochs: int) -> Config:
     """Return the config with a number of epochs and without early stopping."""
     training = config.training.model_copy(update={"epochs": epochs, "patience": None})
     return config.model_copy(update={"training": training})
-
-
-def _fit_classical(
-    config: Config, learning: LearningData, split: Split, registry: Registry, context: Context
-) -> ClassicalModel:
-    """Fit a classical model; arguments as for `fit`."""
-    classical = make_classical(config, registry)
-    training = training_matrix(learning.dataset, learning.positives(split.train), config.seed)
-    with seeded(config.seed):
-        classical.fit(training)
-    scorer, matrix_parts = ClassicalScorer(classical, training.matrix), None
-    if classical.by_history:  # it serves from all positives of each user, including those of validation and test
-        pairs, matrix_parts = learning.positive_pairs
-        scorer = ClassicalScorer(classical, matrix_of(pairs, training.matrix.shape), scorer.popularity)
-    seen, seen_parts = learning.seen
-    return ClassicalModel(
-        config=config,
-        registry=registry,
-        dataset=learning.dataset,
-        context=context,
-        scorer=scorer,
-        seen=seen,
-        seen_parts=seen_parts,
-        learning=learning,
-        matrix_parts=matrix_parts,
-    )

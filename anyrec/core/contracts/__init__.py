@@ -13,7 +13,7 @@ The contracts of vector indexes, candidate sources and rules are in the layers t
 and `anyrec.pipeline.contracts`.
 """
 
-from anyrec.core.contracts.classical import Classical, TrainingMatrix
+from anyrec.core.contracts.classical import Classical, Step, TrainingMatrix
 from anyrec.core.contracts.encoders import Context, Encoder, HistoryEncoder, during_request
 from anyrec.core.contracts.objectives import (
     MASK_VALUE,
@@ -42,6 +42,7 @@ __all__ = [
     "Negatives",
     "Params",
     "Sampler",
+    "Step",
     "TrainingMatrix",
     "TrainingPositives",
     "Width",

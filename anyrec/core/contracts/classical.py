@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -32,6 +33,12 @@ class TrainingMatrix(NamedTuple):
     seed: int
 
 
+class Step(NamedTuple):
+    """The difference between neighbouring values of a tuned option. See `Classical.search`."""
+
+    difference: float
+
+
 class Classical:
     """A model of the interaction matrix that is fitted at once, without the training loop.
 
@@ -46,6 +53,9 @@ class Classical:
         by_history: Whether `score` reads only the user's own history, so that it scores users who were not in training.
         baseline: Whether the report measures it as a baseline by default.
         most_items: Number of items above which it is not fitted as a baseline by default; None for no limit.
+        search: The options that are tuned on validation (`anyrec.training.tune`), the most important first. For each:
+            the factor between neighbouring values (greater than 1), or a `Step` for options that are tried by
+            differences, such as exponents. Values that the option's bounds exclude are not tried.
 
     Example:
         class Recent(Classical):
@@ -73,6 +83,7 @@ class Classical:
     by_history: ClassVar[bool] = False
     baseline: ClassVar[bool] = True
     most_items: ClassVar[int | None] = None
+    search: ClassVar[Mapping[str, float | Step]] = {}
 
     Params: ClassVar[type[Options]] = Options
     """The class of the options: a component declares its own as a nested class `Params`."""
@@ -87,6 +98,10 @@ class Classical:
             MissingDependency: A library that the model needs is not installed.
         """
         raise NotImplementedError(f"model '{self.type}' has no fit()")
+
+    def automatic(self, training: TrainingMatrix) -> dict[str, float]:
+        """Return the values that `fit` uses for those options in `search` that are None, where tuning starts."""
+        return {}
 
     def score(self, rows: np.ndarray, matrix: SparseMatrix) -> np.ndarray:
         """Score all items for some users.
