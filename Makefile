@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test quick fuzz lint format schema docs site bench clean
+.PHONY: demo test quick fuzz lint format schema docs site bench arena clean
 
 demo: $(VENV)/.ready
 	$(BIN)/anyrec demo
@@ -65,6 +65,12 @@ bench: $(VENV)/.ready-bench
 	$(BIN)/python benchmarks/rankers.py
 	$(BIN)/python benchmarks/indexes.py
 	$(BIN)/python benchmarks/pipeline.py --data ml-1m
+
+# The default config against tuned classical models, on all data under all protocols: hours. `make arena ARGS=--quick`
+# takes minutes and writes no page.
+ARGS ?= --report
+arena: $(VENV)/.ready
+	$(BIN)/python benchmarks/arena.py $(ARGS)
 
 $(VENV)/.ready: setup.cfg constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

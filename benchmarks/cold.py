@@ -34,6 +34,7 @@ from anyrec.core.load_config import load_config
 from anyrec.data.dataset import Dataset
 from anyrec.data.ids import rows_of
 from anyrec.data.list_columns import flat
+from anyrec.model.fitted import FittedModel
 from anyrec.recommender import Recommender
 
 HERE = Path(__file__).parent
@@ -137,17 +138,31 @@ def fit_anyrec(dataset: Dataset, case: ColdCase, seed: int, config: Path, overri
     """
     options = [*overrides, f"seed={seed}", f"data.history={HISTORY}", "split.protocol=none"]
     settings, _ = load_config(read_config(config), options)
+    model = Recommender.from_config(settings).fit(training_data(dataset, case), progress=False).model
+    return scorer_of(model, dataset, case)
+
+
+def training_data(dataset: Dataset, case: ColdCase) -> Dataset:
+    """Return the dataset with the training rows of a case only, sorted by id."""
     train = dataset.interactions.take(pa.array(case.train))
-    training_data = Dataset(dataset.users, dataset.items, train, dataset.root, dataset.roles).sorted()
-    model = Recommender.from_config(settings).fit(training_data, progress=False).model
+    return Dataset(dataset.users, dataset.items, train, dataset.root, dataset.roles).sorted()
+
+
+def scorer_of(model: FittedModel, dataset: Dataset, case: ColdCase) -> Scorer:
+    """Score by a fitted model that reads the history of each case from the feature `HISTORY` of a record."""
     items = dataset.ids("item")
     histories = pa.ListArray.from_arrays(pa.array(case.offsets.astype(np.int32)), items.take(pa.array(case.history)))
     records = dataset.users.take(pa.array(case.users)).append_column(f"temporal.{HISTORY}", histories)
-    candidates = rows_of(items.take(pa.array(case.candidates)), training_data.ids("item"))
+    candidates = torch.from_numpy(rows_of(items.take(pa.array(case.candidates)), model.dataset.ids("item")))
     with torch.inference_mode():
-        users = model.represent(model.read_records("user", records))
-        vectors = model.representations("item")[torch.from_numpy(candidates)]
-    return lambda batch: model.scorer.score(users[torch.from_numpy(batch)], vectors).detach().numpy()
+        users, vectors = model.represent(model.read_records("user", records)), model.representations("item")
+
+    def score_batch(batch: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            scores = model.scorer.score(users[torch.from_numpy(batch)], vectors)
+            return scores[:, candidates.to(scores.device)].float().cpu().numpy()
+
+    return score_batch
 
 
 MODELS: dict[str, dict[str, Callable[..., Scorer]]] = {
@@ -179,7 +194,7 @@ def main() -> None:
     arguments = parser.parse_args()
     dataset = Dataset.read(DATA / arguments.data)
     folds: list[Fold] = arguments.fold or ["validation", "test"]
-    cases = {fold: PROTOCOLS[arguments.protocol](dataset, arguments.seed, fold) for fold in folds}
+    cases: dict[Fold, ColdCase] = {fold: PROTOCOLS[arguments.protocol](dataset, arguments.seed, fold) for fold in folds}
     for fold, case in cases.items():
         length = np.median(np.diff(case.offsets))
         print(f"{fold}: {len(case.users)} users, median history {length:.0f}, {len(case.candidates)} candidates")

@@ -6,8 +6,9 @@ its defaults and 0.171 with 256 factors, alpha 30 and regularization 30.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -102,7 +103,7 @@ def tune(
     best = trial(start)
     if not np.isnan(best.value):
         most = trials_for(len(training.items), len(learning.dataset.items)) if trials is None else trials
-        best = _climb(best, steps, trial, most)
+        best = climb(best, steps, trial, most)
     return Tuned(name, best.options, best.value, best.model, trial.tried)
 
 
@@ -114,6 +115,19 @@ def trials_for(pairs: int, items: int) -> int:
     """
     share = min(1.0, FULL_PAIRS / max(pairs, 1), (FULL_ITEMS / max(items, 1)) ** 2)
     return max(FEWEST_TRIALS, round(TRIALS * share))
+
+
+class Tried(Protocol):
+    """The options of one trial, and their metric on validation."""
+
+    @property
+    def options(self) -> JsonObject: ...
+
+    @property
+    def value(self) -> float: ...
+
+
+AnyTried = TypeVar("AnyTried", bound=Tried)
 
 
 @dataclass(frozen=True)
@@ -178,8 +192,17 @@ def sample_users(learning: LearningData, users: int, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).choice(rows, users, replace=False))
 
 
-def _climb(best: _Result, steps: dict[str, float | Step], trial: Callable[[JsonObject], _Result], most: int) -> _Result:
-    """Return the best of the trials of a coordinate ascent from `best`, which was the first of `most` trials."""
+def climb(
+    best: AnyTried, steps: Mapping[str, float | Step], trial: Callable[[JsonObject], AnyTried], most: int
+) -> AnyTried:
+    """Return the best of the trials of a coordinate ascent.
+
+    Args:
+        best: The first trial.
+        steps: As `Classical.search`.
+        trial: Tries options; raises ConfigError for a value outside an option's bounds.
+        most: Most trials, including the first.
+    """
     known = {_key(best.options)}
     moved = True
     while moved:
