@@ -45,7 +45,7 @@ from anyrec.data.dataset import Dataset
 PAGE = ROOT / "benchmarks" / "ARENA.md"
 TRIALS = 40
 """Most fits for the options of a classical model: more than the product uses, so that the options are the best ones."""
-QUICK_TRIALS = 5
+QUICK_TRIALS = 3
 QUICK = {"ml-100k": (*PROTOCOLS, *COLD), "ml-latest-small": ("P2",)}
 """The protocols of each data set in a quick run."""
 SLOW = ("bpr_mf",)
@@ -206,11 +206,19 @@ def provenance() -> JsonObject:
     versions = [f"{name} {importlib.metadata.version(name)}" for name in PACKAGES]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
     return {
-        "machine": f"{os.cpu_count()} cores ({platform.machine()}), {memory:.0f} GiB",
+        "machine": f"{os.cpu_count()} cores ({processor()}), {memory:.0f} GiB",
         "versions": ", ".join([f"Python {platform.python_version()}", *versions]),
         "commit": git.stdout.strip() or "unknown",
         "command": " ".join(["python benchmarks/arena.py", *sys.argv[1:]]),
     }
+
+
+def processor() -> str:
+    """Return the name of the processor, or its architecture if the system does not say."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    found = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return found[0] if found else platform.machine()
 
 
 if __name__ == "__main__":

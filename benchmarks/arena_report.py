@@ -18,7 +18,8 @@ from anyrec.evaluation.statistics import Interval, bootstrap_means, compare_pair
 
 SHOWN = (MAIN, "recall@20")
 """The metrics of the first table."""
-ORDER_FREE = "P3"
+DETAILS = {"P1": (MAIN, "recall@10", "recall@20"), "P3": (MAIN, "ndcg@20", "recall@20")}
+"""The metrics of the tables of a protocol, if published figures need others than SHOWN."""
 LEVEL = (0.025, 0.975)
 TITLES = {name: protocol.title for name, protocol in PROTOCOLS.items()} | {
     name: protocol.title for name, protocol in COLD.items()
@@ -217,7 +218,7 @@ def _summary(found: list[Cell]) -> list[str]:
 def _provenance(records: Sequence[JsonObject]) -> list[str]:
     """Return where, with what and for how long the records were made."""
     lines = []
-    for key in ("machine", "versions", "commit", "command"):
+    for key in ("machine", "device", "versions", "commit", "command"):
         values = Counter(str(record.get(key, "unknown")) for record in records)
         shown = "; ".join(f"{value} ({count} runs)" if len(values) > 1 else value for value, count in values.items())
         lines.append(f"- {key}: {shown}")
@@ -228,7 +229,7 @@ def _provenance(records: Sequence[JsonObject]) -> list[str]:
 
 def _details(cell: Cell) -> list[str]:
     """Return the table of a cell, the best model first."""
-    metrics = (MAIN, "ndcg@20", "recall@20") if cell.protocol == ORDER_FREE else SHOWN
+    metrics = DETAILS.get(cell.protocol, SHOWN)
     cuts = "" if len(cell.cuts) == 1 else f", cuts at {', '.join(cell.cuts)} %"
     lines = [f"## {cell.protocol}, {cell.data}", "", f"{TITLES[cell.protocol]}{cuts}; {cell.users:,} users.", ""]
     heads = " | ".join(metrics)

@@ -58,7 +58,7 @@ def run(task: Task) -> Outcome:
             return run_default(case, source, task.overrides)
         learning, config, registry, context = prepared(case, source)
         if task.model == LIGHTGCN:
-            return run_lightgcn(learning, config, registry, context)
+            return run_lightgcn(learning, config, registry, context, task.trials)
         return run_classical(learning, source, registry, context, task)
 
 
@@ -103,8 +103,10 @@ def fit_both_parts(learning: LearningData, config: Config, registry: Registry, c
     return replace(model, before_refit={})
 
 
-def run_lightgcn(learning: LearningData, config: Config, registry: Registry, context: Context) -> Outcome:
-    """Choose LightGCN's options and steps on validation, and train it again on training and validation."""
+def run_lightgcn(
+    learning: LearningData, config: Config, registry: Registry, context: Context, trials: int | None = None
+) -> Outcome:
+    """Choose LightGCN's options and steps on validation by `trials` runs, and train it on training and validation."""
     carrier_config, _ = load_config({**config.model_dump(mode="json"), "model": {"type": "popularity"}})
     carrier = fit(carrier_config, learning, registry, context).model
     parts: dict[Part, HeldOut] = {"validation": held_out(carrier, "validation"), "test": held_out(carrier, "test")}
@@ -123,7 +125,10 @@ def run_lightgcn(learning: LearningData, config: Config, registry: Registry, con
 
     def attempt(temperature: float, layers: int) -> float:
         if (temperature, layers) not in tried:
-            score, steps = train(known, num_items, Options(layers, temperature), config.seed, validate)
+            if trials is not None and len(tried) >= trials:
+                return -1.0
+            options = Options(layers, temperature)
+            score, steps = train(known, num_items, options, config.seed, validate, context.device)
             tried[temperature, layers] = validate(score), steps
         return tried[temperature, layers][0]
 
@@ -133,7 +138,8 @@ def run_lightgcn(learning: LearningData, config: Config, registry: Registry, con
     value, steps = tried[temperature, layers]
     final = Options(layers, temperature, steps=steps)
     fitting = Clock()
-    score, _ = train(pairs(np.union1d(learning.split.train, learning.split.validation)), num_items, final, config.seed)
+    both = pairs(np.union1d(learning.split.train, learning.split.validation))
+    score, _ = train(both, num_items, final, config.seed, device=context.device)
     fitting.stop()
     options = {"temperature": temperature, "layers": layers, "steps": steps}
     ranking = rank_pairs(carrier, parts["test"], score)

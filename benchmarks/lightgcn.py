@@ -53,19 +53,21 @@ class Options:
 class LightGCN(nn.Module):
     """The vectors and the graph."""
 
-    def __init__(self, pairs: Pairs, num_items: int, options: Options, seed: int):
+    def __init__(self, pairs: Pairs, num_items: int, options: Options, seed: int, device: str | torch.device = "cpu"):
         """
         Args:
             pairs: The training positives.
             num_items: Number of items.
             options: The options.
             seed: Seed of the initial vectors.
+            device: Where it computes.
         """
         super().__init__()
         self.options, self.num_users = options, len(pairs.offsets) - 1
         torch.manual_seed(seed)
-        self.vectors = nn.Parameter(torch.randn(self.num_users + num_items, options.dim) / options.dim**0.5)
-        self.graph = _graph(pairs, num_items)
+        start = torch.randn(self.num_users + num_items, options.dim) / options.dim**0.5
+        self.vectors = nn.Parameter(start.to(device))
+        self.graph = _graph(pairs, num_items).to(device)
 
     def forward(self) -> tuple[Tensor, Tensor]:
         """Return (users, dim) and (items, dim), all of norm 1."""
@@ -110,6 +112,7 @@ def train(
     options: Options,
     seed: int = 0,
     validate: Callable[[Callable[[np.ndarray], Tensor]], float] | None = None,
+    device: str | torch.device = "cpu",
 ) -> tuple[Callable[[np.ndarray], Tensor], int]:
     """Train, and stop when the validation metric no longer increases.
 
@@ -119,11 +122,12 @@ def train(
         options: The options.
         seed: Seed of the initial vectors and of the order of users.
         validate: Returns the metric of a function that scores users; None to make all `options.steps`.
+        device: Where it computes.
 
     Returns:
         The function that maps user rows (batch,) to (batch, items) scores, and the number of steps of the best model.
     """
-    net = LightGCN(pairs, num_items, options, seed)
+    net = LightGCN(pairs, num_items, options, seed, device)
     optimizer = torch.optim.Adam(net.parameters(), LEARNING_RATE)
     active = torch.from_numpy(np.flatnonzero(pairs.counts()))
     best, best_step, waited, step = -1.0, 0, 0, 0
@@ -149,7 +153,8 @@ def _loss(net: LightGCN, pairs: Pairs, batch: np.ndarray) -> Tensor:
     """Return the mean over the items of the users `batch` of the softmax over the catalogue."""
     users, items = net()
     places, wanted = pairs.take(batch)
-    logits = users[torch.from_numpy(batch)] @ items.T / net.options.temperature
+    rows, places, wanted = (torch.from_numpy(part).to(users.device) for part in (batch, places, wanted))
+    logits = users[rows] @ items.T / net.options.temperature
     return (logits.logsumexp(1)[places] - logits[places, wanted]).mean()
 
 
@@ -157,4 +162,4 @@ def scorer(net: LightGCN) -> Callable[[np.ndarray], Tensor]:
     """Return the function that scores users with the present vectors."""
     with torch.no_grad():
         users, items = (part.clone() for part in net())
-    return lambda rows: users[torch.from_numpy(rows)] @ items.T
+    return lambda rows: users[torch.from_numpy(rows).to(users.device)] @ items.T

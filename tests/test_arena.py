@@ -316,7 +316,7 @@ def test_every_kind_of_run_measures_all_metrics(tmp_path, monkeypatch, protocol,
 
 
 @pytest.mark.slow
-def test_the_command_runs_what_is_missing_and_prints_the_table(tmp_path, monkeypatch, capsys):
+def test_the_command_runs_missing_tasks_and_prints_the_table(tmp_path, monkeypatch, capsys):
     data, out, page = tmp_path / "data", tmp_path / "out", tmp_path / "page.md"
     tiny(data / "toys")
     monkeypatch.setenv("ANYREC_DATA", str(data))
