@@ -7,5 +7,7 @@ rankers: interactions over the feature vectors of both sides: DCN-v2, DeepFM, DL
 ranker_layers: the layers of the rankers.
 samplers: samplers of negatives.
 labelled: the sampler for training on explicit negatives only.
-classical: models of the interaction matrix without training loop, also used as baselines.
+classical: classical models, fitted without training loop and also used as baselines: popularity, EASE, content-kNN.
+item_knn: the classical model of co-occurring items.
+factorisation: the classical models with a vector for each user and item.
 """

@@ -1,23 +1,22 @@
-"""Classical recommenders. They are fitted at once, without the training loop, and are the baselines of every report."""
+"""Popularity, EASE and content-kNN: models that are fitted at once, without the training loop."""
 
 from __future__ import annotations
 
-import warnings
-from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 from scipy import sparse
-from threadpoolctl import threadpool_limits
 
 from anyrec.core.contracts import Classical, Params, TrainingMatrix
-from anyrec.core.errors import MissingDependency
 from anyrec.core.unit_vectors import unit_rows
 from anyrec.data.labels import ages
 from anyrec.data.list_columns import flat, offsets_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Popularity(Classical):
@@ -80,7 +79,8 @@ def _twentieth(days: np.ndarray) -> float:
 class EASE(Classical):
     """EASE: a linear map from a user's items to the scores of all items, in closed form.
 
-    B = I - P / diag(P) with P = (X'X + l2 I)^-1, which has a zero diagonal. Solved by Cholesky in float32.
+    B = I - P / diag(P) with P = (X'X + l2 I)^-1, which has a zero diagonal. Solved by Cholesky in float32, in the
+    items or, if there are few users, in the users (`ridge_inverse`).
 
     References:
         Steck, Embarrassingly Shallow Autoencoders for Sparse Data, 2019.
@@ -95,11 +95,7 @@ class EASE(Classical):
         l2: float = Field(200.0, ge=1e-6, le=1e9, description="Ridge penalty.")
 
     def fit(self, training: TrainingMatrix) -> None:
-        import torch
-
-        gram = torch.from_numpy((training.matrix.T @ training.matrix).toarray())
-        gram.diagonal().add_(self.params.l2)
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
+        inverse = ridge_inverse(training.matrix, self.params.l2)
         inverse /= -inverse.diagonal().clone()
         inverse.fill_diagonal_(0.0)
         self.weights = inverse.numpy()
@@ -117,6 +113,35 @@ class EASE(Classical):
         self.weights = state["weights"]
         if self.weights.ndim != 2 or len(set(self.weights.shape)) > 1:
             raise ValueError(f"a square matrix was expected, not {self.weights.shape}")
+
+
+def ridge_inverse(matrix: Any, l2: float) -> Tensor:
+    """Return (items, items) float32, (X'X + l2 I)^-1 up to a factor of the whole matrix.
+
+    With m users and n items it takes about n^3 multiplications to invert in the items. With few users the inverse is
+    (I - X' (X X' + l2 I)^-1 X) / l2 (Woodbury), which takes m^3 / 3 + m^2 n + m n^2. With 610 users and
+    9,724 items (ml-latest-small), the second takes a tenth of the time of the first, and its error is smaller.
+
+    Args:
+        matrix: (users, items) CSR of float32.
+        l2: Ridge penalty.
+    """
+    import torch
+
+    matrix = matrix[np.diff(matrix.indptr) > 0]
+    users, items = matrix.shape
+    if users**3 / 3 + users**2 * items + users * items**2 > items**3:
+        gram = torch.from_numpy((matrix.T @ matrix).toarray())
+        gram.diagonal().add_(l2)
+        return torch.cholesky_inverse(torch.linalg.cholesky(gram))
+    gram = torch.from_numpy((matrix @ matrix.T).toarray())
+    gram.diagonal().add_(l2)
+    half = torch.linalg.solve_triangular(
+        torch.linalg.cholesky(gram), torch.from_numpy(matrix.toarray()), upper=False
+    )  # (users, items)
+    inverse = (half.T @ half).neg_()
+    inverse.diagonal().add_(1.0)
+    return inverse
 
 
 def rows_times(matrix: Any, weights: np.ndarray) -> np.ndarray:
@@ -144,103 +169,6 @@ def rows_times(matrix: Any, weights: np.ndarray) -> np.ndarray:
         mode="sum",
         per_sample_weights=torch.from_numpy(matrix.data.astype(np.float32)),
     ).numpy()
-
-
-class ItemKNN(Classical):
-    """Items similar to those of the user, by the cosine of their sets of users. Uses the library `implicit`.
-
-    References:
-        Sarwar et al., Item-based Collaborative Filtering Recommendation Algorithms, 2001.
-    """
-
-    type = "item_knn"
-    by_history = True
-    search = {"neighbours": 2.0}
-
-    class Params(Params):
-        neighbours: int = Field(100, ge=1, le=10**6, description="Most similar items that are kept for each item.")
-
-    def fit(self, training: TrainingMatrix) -> None:
-        model = _fit_quietly("nearest_neighbours", "CosineRecommender", training, {"K": self.params.neighbours + 1})
-        similarity = sparse.csr_matrix(model.similarity, dtype=np.float32)
-        similarity.setdiag(0.0)
-        similarity.eliminate_zeros()
-        self.similarity = similarity
-
-    def score(self, rows: np.ndarray, matrix: Any) -> np.ndarray:
-        return (matrix @ self.similarity.T).toarray()
-
-    def similar(self, rows: np.ndarray) -> np.ndarray:
-        return self.similarity[rows].toarray()
-
-    def state(self) -> dict[str, np.ndarray]:
-        return _pack(self.similarity)
-
-    def restore(self, state: dict[str, np.ndarray]) -> None:
-        self.similarity = _unpack(state)
-
-
-class Factors(Classical):
-    """Base class of the models with a vector for each user and item; the score is their dot product."""
-
-    users: np.ndarray
-    items: np.ndarray
-
-    def score(self, rows: np.ndarray, matrix: Any) -> np.ndarray:
-        return self.users[rows] @ self.items.T
-
-    def similar(self, rows: np.ndarray) -> np.ndarray:
-        unit = unit_rows(self.items)
-        return unit[rows] @ unit.T
-
-    def state(self) -> dict[str, np.ndarray]:
-        return {"users": self.users, "items": self.items}
-
-    def restore(self, state: dict[str, np.ndarray]) -> None:
-        self.users, self.items = state["users"], state["items"]
-
-    def _keep(self, model: Any) -> None:
-        self.users, self.items = np.ascontiguousarray(model.user_factors), np.ascontiguousarray(model.item_factors)
-
-
-class IALS(Factors):
-    """Matrix factorisation by weighted least squares. Uses the library `implicit`.
-
-    References:
-        Hu, Koren and Volinsky, Collaborative Filtering for Implicit Feedback Datasets, 2008.
-    """
-
-    type = "ials"
-    search = {"regularization": 2.0, "alpha": 3.0, "factors": 2.0}
-
-    class Params(Params):
-        factors: int = Field(128, ge=1, le=4096, description="Dimension of the vectors.")
-        regularization: float = Field(20.0, ge=0, le=1e6, description="L2 penalty on the vectors.")
-        alpha: float = Field(1.0, ge=1e-6, le=1e6, description="Confidence in an interaction, relative to none.")
-        iterations: int = Field(15, ge=1, le=10_000, description="Alternating updates of users and items.")
-
-    def fit(self, training: TrainingMatrix) -> None:
-        self._keep(_fit_quietly("als", "AlternatingLeastSquares", training, self.params.model_dump()))
-
-
-class BPRMF(Factors):
-    """Matrix factorisation by Bayesian personalised ranking. Uses the library `implicit`.
-
-    References:
-        Rendle et al., BPR: Bayesian Personalized Ranking from Implicit Feedback, 2009.
-    """
-
-    type = "bpr_mf"
-    baseline = False  # iALS is also a matrix factorisation, and better on little data
-
-    class Params(Params):
-        factors: int = Field(64, ge=1, le=4096, description="Dimension of the vectors.")
-        regularization: float = Field(0.01, ge=0, le=1e6, description="L2 penalty on the vectors.")
-        learning_rate: float = Field(0.01, ge=1e-10, le=1000, description="Step size of gradient descent.")
-        iterations: int = Field(100, ge=1, le=10_000, description="Passes over the training pairs.")
-
-    def fit(self, training: TrainingMatrix) -> None:
-        self._keep(_fit_quietly("bpr", "BayesianPersonalizedRanking", training, self.params.model_dump()))
 
 
 class ContentKNN(Classical):
@@ -312,43 +240,3 @@ def _word(name: str, values: pa.Array) -> pa.Array:
     """Return each category as one word: the name of its feature, an underscore, and the category."""
     plain = pc.replace_substring_regex(values.cast(pa.string()), r"\W+", "_")
     return pc.binary_join_element_wise(name.replace(".", "_"), plain, "_")
-
-
-def _fit_quietly(part: str, name: str, training: TrainingMatrix, options: dict[str, Any]) -> Any:
-    """Return a fitted model of the library `implicit`.
-
-    The library starts its own threads, so those of the linear algebra below them are limited to one.
-
-    Args:
-        part: Submodule of the library.
-        name: Class in that module.
-        training: The training positives.
-        options: Arguments of the class.
-
-    Raises:
-        MissingDependency: If the library is not installed.
-    """
-    try:
-        module = import_module(f"implicit.{part}")
-    except ImportError:
-        raise MissingDependency("implicit", "baselines", "this classical model") from None
-    if part != "nearest_neighbours":
-        options = {**options, "random_state": training.seed, "use_gpu": False}
-    with threadpool_limits(1, "blas"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model = getattr(module, name)(**options)
-        model.fit(training.matrix, show_progress=False)
-    return model
-
-
-def _pack(matrix: sparse.csr_matrix) -> dict[str, np.ndarray]:
-    """Return a sparse matrix as named arrays."""
-    shape = np.array(matrix.shape, np.int64)
-    return {"values": matrix.data, "columns": matrix.indices, "offsets": matrix.indptr, "shape": shape}
-
-
-def _unpack(state: dict[str, np.ndarray]) -> sparse.csr_matrix:
-    """Return the sparse matrix of named arrays. Raises ValueError if they are not one."""
-    matrix = sparse.csr_matrix((state["values"], state["columns"], state["offsets"]), shape=tuple(state["shape"]))
-    matrix.check_format(full_check=True)  # scipy does not check indices when it multiplies
-    return matrix

@@ -205,9 +205,9 @@ def test_an_unknown_baseline_is_an_error_with_a_suggestion():
 def test_a_baseline_that_cannot_be_fitted_is_omitted_with_a_note(monkeypatch, tmp_path, undrawn):
     for name in ["implicit", *(name for name in sys.modules if name.startswith("implicit."))]:
         monkeypatch.setitem(sys.modules, name, None)
-    found = report_data(classical("popularity", evaluation={"baselines": ["ease", "item_knn"]}))
+    found = report_data(classical("popularity", evaluation={"baselines": ["ease", "ials"]}))
     assert list(found.baselines) == ["ease"]
-    assert len(found.notes) == 1 and "The baseline item_knn is not measured" in found.notes[0]
+    assert len(found.notes) == 1 and "The baseline ials is not measured" in found.notes[0]
     assert "\n" + found.notes[0] + "\n" in as_markdown("report", sections(found, tmp_path))
 
 
