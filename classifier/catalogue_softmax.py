@@ -80,6 +80,73 @@ class CatalogueSoftmax(torch.autograd.Function):
         return to_users * gradient, to_items * gradient, None, None, None
 
 
+class SharedCatalogueSoftmax(torch.autograd.Function):
+    """As `CatalogueSoftmax`, for users with several targets each, which share the scores of their user.
+
+    With p the softmax of a user's scores and w the sum of the shares of the user's targets, the gradients are
+    w * p @ items - sum(share * items[target]) for the user, and w * p[i] * user for item i, less share * user for each
+    target.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, users: Tensor, items: Tensor, target: Tensor, owners: Tensor, fill_mask: FillMask, share: Tensor
+    ) -> Tensor:
+        """Compute the loss, and keep its gradients for `backward`.
+
+        Args:
+            users: (users, dim) float32.
+            items: (items, dim) float32.
+            target: (positives,) rows of the positives in `items`.
+            owners: (positives,) int64, ascending, the row of `users` that predicts each positive.
+            fill_mask: Masks the items that are no negatives, for rows of `users`. It may mask targets.
+            share: (positives,) weight of each positive; the weights sum to 1.
+
+        Returns:
+            A scalar.
+        """
+        count = len(items)
+        weighted = users * share.new_zeros(len(users)).index_add_(0, owners, share)[:, None]  # (users, dim)
+        to_users, probability = torch.empty_like(users), torch.empty_like(share)
+        parts = shares_of(len(users), users.device)
+        rows = max(LEAST_ROWS, CELLS_AT_A_TIME[users.device.type] // count)
+        to_items = items.new_zeros(len(parts), *items.shape)
+        buffers = share.new_empty(len(parts), min(rows, len(users)), count)
+        begins = torch.searchsorted(owners, torch.arange(len(users) + 1, device=owners.device)).tolist()
+        cells = owners * count + target
+
+        def gradients(part: int) -> None:
+            """Write the gradients and the targets' probabilities of one part of the users."""
+            for low in range(parts[part].start, parts[part].stop, rows):
+                here = slice(low, min(low + rows, parts[part].stop))
+                own = slice(begins[here.start], begins[here.stop])
+                block, places = users[here], cells[own] - low * count
+                scores = buffers[part, : len(block)]  # (rows, items)
+                fill_mask(here.start, here.stop, scores)
+                scores.view(-1).index_fill_(0, places, 0.0)  # a target is never masked
+                torch.softmax(add_products(scores, block, items), 1, out=scores)
+                torch.index_select(scores.view(-1), 0, places, out=probability[own])
+                p = scores.to(product_type(block))
+                to_users[here] = p @ items
+                add_products(to_items[part], p.T, weighted[here].T)
+
+        on_threads(gradients, range(len(parts)))
+        total = -(share * probability.clamp(min=SMALLEST).log()).sum()
+        to_users.mul_(share.new_zeros(len(users)).index_add_(0, owners, share)[:, None])
+        to_users.index_add_(0, owners, items[target] * share[:, None], alpha=-1)
+        summed = to_items.sum(0)  # in the order of the parts, so the same on every run
+        summed.index_add_(0, target, users[owners] * share[:, None], alpha=-1)
+        ctx.save_for_backward(to_users, summed)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Scale the gradients of `forward` by that of the loss."""
+        (gradient,) = gradients
+        to_users, to_items = ctx.saved_tensors
+        return to_users * gradient, to_items * gradient, None, None, None, None
+
+
 def add_products(scores: Tensor, left: Tensor, right: Tensor) -> Tensor:
     """Add left @ right.T to `scores`, in place.
 

@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from anyrec.classifier.catalogue_softmax import CatalogueSoftmax
+from anyrec.classifier.catalogue_softmax import CatalogueSoftmax, SharedCatalogueSoftmax
 from anyrec.core.contracts import MASK_VALUE, FillMask, Loss, Params
 
 FAR = 70.0
@@ -212,21 +212,39 @@ class InfoNCE(Softmax):
 
 
 class FullSoftmax(Softmax):
-    """Softmax over all items. The user's other positives do not count as negatives."""
+    """Softmax over all items. The user's other positives do not count as negatives.
+
+    If one user vector predicts several positives (histories without order), these share one softmax: they compete with
+    each other, as in a multinomial likelihood, and the user's other positives do not count.
+
+    References:
+        Liang et al., Variational Autoencoders for Collaborative Filtering, 2018, for the multinomial likelihood. Unlike
+        there, only hidden items are predicted.
+    """
 
     type = "full_softmax"
     corrected = False
     all_items = True
     blockwise = True
+    shares_users = True
 
     def over_catalogue(
-        self, users: Tensor, items: Tensor, target: Tensor, fill_mask: FillMask, weight: Tensor | None
+        self,
+        users: Tensor,
+        items: Tensor,
+        target: Tensor,
+        fill_mask: FillMask,
+        weight: Tensor | None,
+        owners: Tensor | None = None,
     ) -> Tensor:
         """Compute the loss for scores that are dot products, without storing the (batch, items) scores."""
         share = torch.full_like(target, 1.0, dtype=torch.float32) if weight is None else weight
         share = share / share.sum().clamp(min=1e-12)
         # Gradients are summed in float32, while matrix products are computed in bfloat16 under autocast.
-        return CatalogueSoftmax.apply(users.float() / self.temperature, items.float(), target, fill_mask, share)
+        scaled = users.float() / self.temperature
+        if owners is not None:
+            return SharedCatalogueSoftmax.apply(scaled, items.float(), target, owners, fill_mask, share)
+        return CatalogueSoftmax.apply(scaled, items.float(), target, fill_mask, share)
 
 
 class Combined(Loss):

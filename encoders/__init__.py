@@ -11,6 +11,7 @@ visual_descriptor: images by colours and edges, without training.
 temporal: sequences of numbers, and timestamps.
 item_ids: lists of item ids, without order.
 history: a user's past interactions, by a sequence model.
+item_set: a user's past interactions, as a set without order.
 aggregates: a user's past interactions, as running means and frequencies.
 sequence_blocks: the layers of `history`.
 """

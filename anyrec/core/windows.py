@@ -1,7 +1,7 @@
-"""Interactions in time order, as sequence models read them.
+"""Interactions as the encoders of histories read them: in time order as sequences, or without order as sets.
 
-`SequencePacker` packs the events of all users into rows without padding, for training. `last_windows` gathers the
-last events of each user, for inference.
+For training, `SequencePacker` packs the events of all users into rows without padding, and `SetPacker` splits those of
+each user into visible events and targets. `last_windows` gathers the last events of each user, for inference.
 """
 
 from __future__ import annotations
@@ -70,16 +70,27 @@ class Batch(NamedTuple):
         read: (positives,) int64, for each positive the token whose state represents the user before it: an index into
             the flattened `windows`, or -1 if the user has no visible event before it.
         events: (positives,) int64 index of each positive among all events.
+        owners: (positives,) int64, ascending from 0 without gaps: positives with the same number belong to one user and
+            have the same `read`, so one user vector predicts them all. None if each positive has its own.
     """
 
     rows: Tensor
     windows: PackedSequences | None = None
     read: Tensor | None = None
     events: Tensor | None = None
+    owners: Tensor | None = None
 
     def with_windows(self, windows: PackedSequences) -> Batch:
         """Return the same positives with other tokens."""
-        return Batch(self.rows, windows, self.read, self.events)
+        return self._replace(windows=windows)
+
+    def one_of_each(self) -> Batch:
+        """Return the first positive of each owner, with the same tokens; the batch itself if it has no owners."""
+        if self.owners is None or self.read is None or self.events is None:
+            return self
+        begins = torch.ones_like(self.owners, dtype=torch.bool)
+        begins[1:] = self.owners[1:] != self.owners[:-1]
+        return Batch(self.rows[begins], self.windows, self.read[begins], self.events[begins])
 
 
 class SequencePacker:
@@ -190,6 +201,64 @@ class SequencePacker:
         read = torch.where(read >= 0, read + base, -1)
         windows = PackedSequences(items, gaps, kinds, first)
         return Batch(self.samples[events][learned], windows, read[learned], events[learned])
+
+
+class SetPacker:
+    """Splits the events of each user into visible ones and targets, at random and anew in each epoch.
+
+    The targets of a user are predicted together, from the visible events. All events of an item that a user had
+    several times fall on the same side, so that no target is visible.
+    """
+
+    def __init__(self, events: Events, samples: Tensor, batch_size: int, hidden_share: float):
+        """
+        Args:
+            events: The events of all users; only their items are read.
+            samples: (events,) int64, the row of the training sample that each event is; -1 for an event that is not a
+                target.
+            batch_size: Events in a step, on average: a step has the same number of users each time.
+            hidden_share: Fraction of the events that are targets.
+        """
+        items = events["items"]
+        self.items, self.samples, self.hidden_share = items, samples, hidden_share
+        self.users = (items.lengths > 0).nonzero()[:, 0]
+        self.users_a_step = max(1, round(batch_size * len(self.users) / max(1, len(items.values))))
+        self.count = math.ceil(len(self.users) / self.users_a_step)
+        width = int(items.values.max()) + 1 if len(items.values) else 1
+        self.pairs = torch.unique(items.row_of_value() * width + items.values, return_inverse=True)[1]
+        """(events,) the number of the event's user and item."""
+        self.places = Ragged(torch.arange(len(items.values), device=samples.device), items.offsets)
+
+    def epoch(self, generator: torch.Generator) -> Iterator[Batch]:
+        """Yield the batches of one epoch, the users in random order."""
+        device = self.samples.device
+        order = self.users[torch.randperm(len(self.users), generator=generator, device=device)]
+        drawn = torch.rand(len(self.pairs), generator=generator, device=device)
+        hidden = (drawn < self.hidden_share)[self.pairs]
+        for users in order.split(self.users_a_step):
+            yield self._batch(users, hidden)
+
+    def _batch(self, users: Tensor, hidden: Tensor) -> Batch:
+        """Gather the visible items and the targets of some users.
+
+        Args:
+            users: (batch,) rows of users.
+            hidden: (events,) bool, the events that are targets in this epoch.
+        """
+        events, offsets = self.places.select(users)
+        place = Ragged(events, offsets).row_of_value()
+        target = hidden[events] & (self.samples[events] >= 0)
+        shown = events[~hidden[events]]
+        begin = torch.bincount(place[~hidden[events]], minlength=len(users))
+        lengths, begin = begin, begin.cumsum(0) - begin
+        first = begin.repeat_interleave(lengths, output_size=len(shown)).unsqueeze(0)
+        tokens = self.items.values[shown].unsqueeze(0)
+        windows = PackedSequences(
+            tokens, torch.zeros_like(tokens, dtype=torch.float32), torch.zeros_like(tokens), first
+        )
+        read = torch.where(lengths > 0, begin, -1)[place[target]]
+        owners = torch.unique_consecutive(place[target], return_inverse=True)[1]
+        return Batch(self.samples[events[target]], windows, read, events[target], owners)
 
 
 def last_windows(events: Events, length: int, masked: bool) -> tuple[PackedSequences, Tensor]:

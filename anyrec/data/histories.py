@@ -142,7 +142,9 @@ def parts_of_events(events: Events, parts: np.ndarray) -> np.ndarray:
     return np.where(events.interactions >= 0, parts[events.interactions], -1).astype(np.int8)
 
 
-def history_before(column: pa.Array, parts: np.ndarray, levels: np.ndarray, ordered: bool) -> pa.Array:
+def history_before(
+    column: pa.Array, parts: np.ndarray, levels: np.ndarray, ordered: bool, sets: bool = False
+) -> pa.Array:
     """Return the histories as they were before each user's first event of a part.
 
     Only events of earlier parts are kept, and of those only events before the first event of the part in question.
@@ -152,6 +154,7 @@ def history_before(column: pa.Array, parts: np.ndarray, levels: np.ndarray, orde
         parts: (events,) The part of each event, as `parts_of_events` returns them.
         levels: (users,) The position in PARTS of the part before which each user is seen, or NOW for the whole history.
         ordered: Whether an event at the same time counts as before if it stands before in the file.
+        sets: Whether the order in the file means nothing. Without any time, all events of earlier parts are then kept.
 
     Returns:
         (users,) list<EVENT>.
@@ -159,10 +162,13 @@ def history_before(column: pa.Array, parts: np.ndarray, levels: np.ndarray, orde
     events, owners = flat(column)
     level = levels[owners]
     times = pc.fill_null(pc.struct_field(events, "time"), NO_TIME).to_numpy(zero_copy_only=False)
-    when = np.arange(len(owners)) if ordered or not (times != NO_TIME).any() else times
-    first = np.full(len(column), np.iinfo(np.int64).max)
-    np.minimum.at(first, owners[parts == level], when[parts == level])
-    kept = (parts < level) & ((parts < 0) | (when < first[owners]))
+    timed = bool((times != NO_TIME).any())
+    kept = parts < level
+    if timed or not sets:
+        when = np.arange(len(owners)) if ordered or not timed else times
+        first = np.full(len(column), np.iinfo(np.int64).max)
+        np.minimum.at(first, owners[parts == level], when[parts == level])
+        kept &= (parts < 0) | (when < first[owners])
     counts = np.bincount(owners[kept], minlength=len(column))
     return _lists(events.filter(pa.array(kept)), counts)
 

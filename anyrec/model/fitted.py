@@ -272,16 +272,17 @@ class FittedModel(ModelData, ABC):
         """Return (users,) int, the index in PARTS of `part` for each user."""
         return np.full(len(self.dataset.users), PARTS.index(part)) if isinstance(part, str) else part
 
-    def histories_before(self, levels: np.ndarray, ordered: bool) -> pa.Array | None:
+    def histories_before(self, levels: np.ndarray, ordered: bool, sets: bool = False) -> pa.Array | None:
         """Return (users,) list<EVENT>, the histories before a part of the split; None if the model has no histories.
 
         Args:
             levels: (users,) int, as `levels` returns them.
             ordered: Whether an event with the same timestamp counts as earlier if it comes earlier in the file.
+            sets: Whether the order in the file means nothing: without timestamps all events of earlier parts count.
         """
         if self.history is None or self.history_parts is None:
             return self.history
-        return history_before(self.history, self.history_parts, levels, ordered)
+        return history_before(self.history, self.history_parts, levels, ordered, sets)
 
     # Representations and scores
 

@@ -101,8 +101,9 @@ class TwoTowerModel(FittedModel):
         return self._before(part)
 
     def _before(self, part: Part | np.ndarray) -> Self:
-        ordered = all(encoder.ordered for encoder in self.scorer.user.histories.values())
-        history = self.histories_before(self.levels(part), ordered)
+        encoders = self.scorer.user.histories.values()
+        ordered, sets = all(one.ordered for one in encoders), all(one.unordered for one in encoders)
+        history = self.histories_before(self.levels(part), ordered, sets)
         state = replace(self, seen=self.seen_before(part), history=history, computed=self.computed.without(*STATES))
         if history is None or not self.reads_history:
             return state

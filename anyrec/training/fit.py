@@ -111,8 +111,6 @@ def _fit_towers(
     labels = training_weights(learning.labels, dataset, split.train, config.data, notes)
     events, features = None, history_features(config)
     if features:
-        if dataset.column("timestamp") is None:
-            notes.append("No interaction has a timestamp: histories follow the order of the file.")
         events = events_in(learning, split.train, config)
         dataset = with_history(dataset, history_column(dataset, events), features)
     scorer, columns = assemble(config, registry, dataset, split.train, learning.positives(split.train), context, notes)
@@ -121,7 +119,10 @@ def _fit_towers(
     model = _untrained(config, learning, registry, context, scorer, columns, events)
     packer = None
     if events is not None:
-        ordered = dataset.column("timestamp") is None or all(one.ordered for one in scorer.user.histories.values())
+        encoders = scorer.user.histories.values()
+        if dataset.column("timestamp") is None and not all(one.unordered for one in encoders):
+            notes.append("No interaction has a timestamp: histories follow the order of the file.")
+        ordered = dataset.column("timestamp") is None or all(one.ordered for one in encoders)
         packer = pack_events(scorer, columns["user"], events, labels, config, ordered)
     if options.started is not None:
         options.started(model)

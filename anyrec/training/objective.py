@@ -76,11 +76,16 @@ class TrainingObjective:
         users, items = samples.users[rows], samples.items[rows]
         weight = None if samples.weights is None else samples.weights[rows]
         drawn = None if self._is_blockwise() else self._negatives(users, items)
+        one = batch.one_of_each()
+        shared = batch.owners if drawn is None and self.compare.shares_users and not model.heads else None
         with self.precision:
-            item_vectors, negative_vectors, histories = self._items(items, drawn, batch)
-            user_vectors = self._users(users, histories)
+            item_vectors, negative_vectors, histories = self._items(items, drawn, one)
+            user_vectors = self._users(samples.users[one.rows], histories)
+            if batch.owners is not None and shared is None:
+                user_vectors = user_vectors.index_select(0, batch.owners)
             if drawn is None:
-                main = self._over_catalogue(user_vectors, negative_vectors[0], users, items, weight)
+                owners = users if shared is None else samples.users[one.rows]
+                main = self._over_catalogue(user_vectors, negative_vectors[0], owners, items, weight, shared)
             else:
                 main = self._over_sample(user_vectors, item_vectors, negative_vectors, drawn, users, weight)
         if weight is not None:
@@ -119,7 +124,13 @@ class TrainingObjective:
         return loss.all_items and loss.blockwise and self.model.interaction.factorised and self.explicit is None
 
     def _over_catalogue(
-        self, users: Tensor, items: Tensor, user_rows: Tensor, targets: Tensor, weight: Tensor | None
+        self,
+        users: Tensor,
+        items: Tensor,
+        user_rows: Tensor,
+        targets: Tensor,
+        weight: Tensor | None,
+        shared: Tensor | None,
     ) -> Tensor:
         """Compute the loss over all items in blocks.
 
@@ -127,8 +138,9 @@ class TrainingObjective:
             users: (batch, dim).
             items: (items, dim), all items.
             user_rows: (batch,) rows of the users.
-            targets: (batch,) item rows of the positives.
-            weight: (batch,) weights of the positives, or None.
+            targets: (positives,) item rows of the positives.
+            weight: (positives,) weights of the positives, or None.
+            shared: (positives,) the row of `users` that predicts each positive; None if each has its own.
         """
         distinct, place = torch.unique(user_rows, return_inverse=True)
         table = None
@@ -142,7 +154,9 @@ class TrainingObjective:
             return self.positives.fill(user_rows[low:high], scores, -MASK_VALUE, 0.0)
 
         left, right = self.model.interaction.user_vectors(users), self.model.interaction.item_vectors(items)
-        return self.compare.over_catalogue(left, right, targets, fill_mask, weight)
+        if shared is None:
+            return self.compare.over_catalogue(left, right, targets, fill_mask, weight)
+        return self.compare.over_catalogue(left, right, targets, fill_mask, weight, shared)
 
     def _over_sample(
         self,

@@ -15,7 +15,7 @@ from anyrec.core.config import Config
 from anyrec.core.contracts import Head, HistoryEncoder
 from anyrec.core.errors import ConfigError, Fault
 from anyrec.core.ragged import Prepared, Ragged, move
-from anyrec.core.windows import SequencePacker
+from anyrec.core.windows import SequencePacker, SetPacker
 from anyrec.data.dataset import Dataset
 from anyrec.data.histories import Events
 from anyrec.data.labels import Labels
@@ -74,7 +74,7 @@ class TrainingData:
     samples: Samples
     num_users: int
     num_items: int
-    packer: SequencePacker | None = None
+    packer: SequencePacker | SetPacker | None = None
 
 
 def make_samples(
@@ -118,8 +118,8 @@ WINDOW = 100
 
 def pack_events(
     model: TowerScorer, users: Columns, events: Events, labels: Labels, config: Config, ordered: bool
-) -> SequencePacker:
-    """Pack the training events into windows, as the features that read histories need them.
+) -> SequencePacker | SetPacker:
+    """Pack the training events into windows or sets, as the features that read histories need them.
 
     Args:
         model: The model, for its features that read histories.
@@ -133,6 +133,7 @@ def pack_events(
         ConfigError: If the features need different windows.
     """
     encoders = model.user.histories
+    _agree(encoders, "order", {name: "no order" if one.unordered else "order" for name, one in encoders.items()})
     _agree(encoders, "same_time", {name: "ordered" if one.ordered else "hidden" for name, one in encoders.items()})
     readers = {name: one for name, one in encoders.items() if one.window is not None}
     for option in ("window", "mask_share"):
@@ -141,6 +142,8 @@ def pack_events(
     values = cast(Mapping[str, Ragged], users[name].values)
     positive = (events.interactions >= 0) & labels.positive[events.interactions]
     samples = torch.from_numpy(np.where(positive, np.cumsum(positive) - 1, -1)).to(values["items"].offsets.device)
+    if encoder.unordered:
+        return SetPacker(values, samples, config.training.batch_size, encoder.mask_share or 0.5)
     length = encoder.window or WINDOW
     return SequencePacker(values, samples, length, config.training.batch_size, ordered, encoder.mask_share)
 

@@ -258,6 +258,8 @@ class HistoryEncoder(Encoder):
         mask_share: Fraction of interactions that are hidden in training and predicted from both sides; None if each
             interaction is predicted from those before it.
         item_dim: Dimension of the item tower's vectors; the frame sets it before `build`.
+        unordered: Whether the order of interactions has no effect. In training, a fraction `mask_share` of a user's
+            interactions is then hidden and predicted from the others, all at once (`anyrec.core.windows.SetPacker`).
         uses_own_threads: Whether `states` distributes its rows over threads itself, with `anyrec.core.parallel`.
 
     Example:
@@ -283,6 +285,7 @@ class HistoryEncoder(Encoder):
     ordered: bool
     mask_share: float | None
     item_dim: int
+    unordered: bool = False
     uses_own_threads: bool = False
 
     def states(self, windows: PackedSequences, items: Tensor) -> Tensor:

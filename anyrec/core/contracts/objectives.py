@@ -124,6 +124,7 @@ class Loss(nn.Module):
             be drawn is subtracted from its score.
         all_items: True if the negatives are all other items (full softmax) instead of a sample.
         blockwise: True if the loss implements `over_catalogue`.
+        shares_users: True if `over_catalogue` accepts `owners`.
         temperature: Scores are divided by it, before the correction.
         num_items: Number of items; the frame sets it before training.
 
@@ -141,6 +142,7 @@ class Loss(nn.Module):
     corrected: ClassVar[bool] = False
     all_items: ClassVar[bool] = False
     blockwise: ClassVar[bool] = False
+    shares_users: ClassVar[bool] = False
     temperature: float = 1.0
     num_items: int = 0
 
@@ -167,7 +169,13 @@ class Loss(nn.Module):
         raise NotImplementedError(f"loss '{self.type}' has no forward()")
 
     def over_catalogue(
-        self, users: Tensor, items: Tensor, target: Tensor, fill_mask: FillMask, weight: Tensor | None
+        self,
+        users: Tensor,
+        items: Tensor,
+        target: Tensor,
+        fill_mask: FillMask,
+        weight: Tensor | None,
+        owners: Tensor | None = None,
     ) -> Tensor:
         """Compute the loss over all items in blocks, so that the (batch, items) scores are never stored.
 
@@ -176,9 +184,11 @@ class Loss(nn.Module):
         Args:
             users: (batch, dim).
             items: (items, dim), all items.
-            target: (batch,) rows of the positives in `items`.
+            target: (batch,) rows of the positives in `items`; with `owners` (positives,).
             fill_mask: Masks the items that are no negatives. It may mask the target, which counts all the same.
-            weight: (batch,) weight of each positive. None: all 1.
+            weight: (batch,) or (positives,) weight of each positive. None: all 1.
+            owners: (positives,) int64, ascending, the row of `users` that predicts each positive; None if each has its
+                own row. Given only if `shares_users` is true.
 
         Returns:
             A scalar, as of `forward`.
