@@ -24,6 +24,7 @@ class Popularity(Classical):
 
     type = "popularity"
     personal = False
+    counts = True
 
     def fit(self, training: TrainingMatrix) -> None:
         self.weights = np.bincount(training.items, minlength=training.matrix.shape[1]).astype(np.float32)

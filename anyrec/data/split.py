@@ -22,6 +22,7 @@ from anyrec.data.order import has_clock, position_from_end, time_order
 
 Part = Literal["validation", "test"]
 """A held-out part."""
+HELD_OUT: tuple[Part, ...] = ("validation", "test")
 PARTS = ("train", "validation", "test")
 NO_PART = len(PARTS)
 """Stands for an interaction that is in no part."""

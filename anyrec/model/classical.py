@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import NoReturn, Self
 
@@ -20,7 +21,7 @@ from anyrec.data.dataset import Dataset
 from anyrec.data.ids import Side
 from anyrec.data.labels import MICROSECONDS_A_DAY
 from anyrec.data.pairs import Pairs
-from anyrec.data.split import Part
+from anyrec.data.split import NOW, Part
 from anyrec.model.fitted import FittedModel
 from anyrec.model.records import Records
 from anyrec.model.request_reader import Reads
@@ -42,7 +43,7 @@ class ClassicalScorer:
             classical: The fitted component.
             matrix: (users, items) CSR, 1 for each item that a user interacted with: in training, or up to now if the
                 component scores by history.
-            popularity: (items,) number of training users of each item; by default counted in `matrix`.
+            popularity: (items,) number of users of each item; by default counted in `matrix`.
         """
         self.classical, self.matrix = classical, matrix
         counted = np.asarray(matrix.sum(0), np.float32).ravel() if popularity is None else popularity
@@ -113,6 +114,29 @@ class ClassicalScorer:
         return known
 
 
+class ScorerByUser(ClassicalScorer):
+    """Scores each user with the scorer of one of several moments. A new user gets that of the earliest."""
+
+    def __init__(self, scorers: Mapping[int, ClassicalScorer], levels: np.ndarray):
+        """
+        Args:
+            scorers: The scorers by level, as in `FittedModel.levels`.
+            levels: (users,) the level of each user.
+        """
+        first = scorers[min(scorers)]
+        super().__init__(first.classical, first.matrix, first.popularity)
+        self.scorers, self.levels = scorers, levels
+
+    def score(self, users: Tensor, items: Tensor) -> Tensor:
+        rows = users[:, 0].cpu().numpy()
+        levels = np.where(rows < 0, min(self.scorers), self.levels[np.maximum(rows, 0)])
+        found = torch.empty((len(rows), items.shape[-2]), device=users.device)
+        for level in np.unique(levels):
+            mine = torch.from_numpy(np.flatnonzero(levels == level)).to(users.device)
+            found[mine] = self.scorers[int(level)].score(users[mine], items[mine] if items.dim() == 3 else items)
+        return found
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ClassicalModel(FittedModel):
     """A classical component with the users and items it was fitted on.
@@ -121,10 +145,13 @@ class ClassicalModel(FittedModel):
         scorer: The component and the histories of the users.
         matrix_parts: (pairs,) uint8, as `seen_parts`, for the entries of the scorer's matrix; None if the matrix has
             training interactions only.
+        past: For a component that counts, the components that counted the positives before each held-out part; None
+            for others, and for models saved by a version that counted the training part only.
     """
 
     scorer: ClassicalScorer
     matrix_parts: np.ndarray | None = None
+    past: Mapping[Part, Classical] | None = None
     has_vectors: bool = False
 
     @property
@@ -144,14 +171,33 @@ class ClassicalModel(FittedModel):
         return {"name": self.config.name, "type": self.config.model.type}
 
     def before(self, part: Part | np.ndarray) -> Self:
-        levels, scorer = self.levels(part), self.scorer
-        if self.matrix_parts is not None:
-            pairs = Pairs(scorer.matrix.indices, scorer.matrix.indptr)
-            earlier = ((1 << levels) - 1)[pairs.owners()]
-            kept = matrix_of(pairs.where(self.matrix_parts & earlier != 0), (len(levels), len(self.dataset.items)))
-            scorer = ClassicalScorer(scorer.classical, kept, scorer.popularity)
+        levels = self.levels(part)
+        scorers = {int(level): self._scorer_before(int(level), levels) for level in np.unique(levels)}
+        scorer = next(iter(scorers.values())) if len(scorers) == 1 else ScorerByUser(scorers, levels)
         history = self.histories_before(levels, True)
         return replace(self, scorer=scorer, seen=self.seen_before(part), history=history)
+
+    def _scorer_before(self, level: int, levels: np.ndarray) -> ClassicalScorer:
+        """Return the scorer at a level: its counts and its popularity are those of earlier parts, for all users.
+
+        Nothing is earlier than the training part, so its own counts are used there, as the weights of other models are.
+
+        Args:
+            level: As in `levels`.
+            levels: (users,) the level of each user, whose own history ends there.
+        """
+        level, scorer = max(level, 1), self.scorer
+        if self.past is not None and level < NOW:
+            counted = self.past["validation" if level == 1 else "test"]
+            scorer = ClassicalScorer(counted, scorer.matrix, scorer.popularity)
+        if self.matrix_parts is None:
+            return scorer
+        shape = scorer.matrix.shape
+        pairs = Pairs(scorer.matrix.indices, scorer.matrix.indptr)
+        earlier = ((1 << levels) - 1)[pairs.owners()]
+        kept = matrix_of(pairs.where(self.matrix_parts & earlier != 0), shape)
+        counted = pairs.items[self.matrix_parts & ((1 << level) - 1) != 0]
+        return ClassicalScorer(scorer.classical, kept, np.bincount(counted, minlength=shape[1]))
 
     def representations(self, side: Side) -> Tensor:
         return self.computed.get(side, lambda: torch.arange(len(self.dataset.table(side))).unsqueeze(1))

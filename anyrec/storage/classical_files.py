@@ -8,16 +8,26 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from anyrec.core.config import Config
+from anyrec.core.contracts import Classical
 from anyrec.core.registry import Registry
 from anyrec.core.saved_files import check_parts, damaged, read_arrays
 from anyrec.data.pairs import Pairs
+from anyrec.data.split import HELD_OUT, Part
 from anyrec.model.classical import ClassicalModel, ClassicalScorer, check_classical, make_classical, matrix_of
+
+BEFORE = "before "
+"""Begins the names of the arrays of a component that counted the positives before a part: `before test/weights`."""
 
 
 def write_classical(model: ClassicalModel, folder: Path) -> None:
     """Write the component's state, and the matrix of histories that it scores by."""
     scorer = model.scorer
-    state = {name: np.ascontiguousarray(value) for name, value in scorer.classical.state().items()}
+    states = {"": scorer.classical, **{BEFORE + part + "/": one for part, one in (model.past or {}).items()}}
+    state = {
+        moment + name: np.ascontiguousarray(value)
+        for moment, one in states.items()
+        for name, value in one.state().items()
+    }
     save_file(state, folder / "model.safetensors")
     matrix = scorer.matrix
     arrays = {"columns": matrix.indices, "offsets": matrix.indptr, "popularity": scorer.popularity}
@@ -28,7 +38,7 @@ def write_classical(model: ClassicalModel, folder: Path) -> None:
 
 def read_classical(
     folder: Path, config: Config, registry: Registry, users: int, items: int
-) -> tuple[ClassicalScorer, np.ndarray | None]:
+) -> tuple[ClassicalScorer, np.ndarray | None, dict[Part, Classical] | None]:
     """Read what `write_classical` wrote.
 
     Args:
@@ -39,14 +49,24 @@ def read_classical(
         items: Number of items.
 
     Returns:
-        The scorer, and (pairs,) uint8 the parts of the split of the entries of its matrix, if saved.
+        The scorer, (pairs,) uint8 the parts of the split of the entries of its matrix, and the components that counted
+        the positives before each part (`ClassicalModel.past`); the last two are None if they are not saved.
 
     Raises:
         ModelError: If a file is damaged, or the component cannot score.
     """
     state, arrays = read_arrays(folder / "model.safetensors"), read_arrays(folder / "history.safetensors")
+    past: dict[Part, Classical] = {}
     classical = make_classical(config, registry)
     with damaged(folder / "model.safetensors", f"what '{classical.type}' learned cannot be used"):
+        for part in HELD_OUT:
+            counted = {name: value for name, value in state.items() if name.startswith(f"{BEFORE}{part}/")}
+            if counted:
+                past[part] = make_classical(config, registry)
+                past[part].restore({name.partition("/")[2]: state.pop(name) for name in counted})
+                check_classical(past[part], users, items)
+        if past and len(past) < len(HELD_OUT):
+            raise ValueError(f"counts before {', '.join(past)} only")
         classical.restore(state)
         check_classical(classical, users, items)
     with damaged(folder / "history.safetensors", "this is not a history of the users"):
@@ -57,4 +77,4 @@ def read_classical(
             raise ValueError(f"the popularity of {items} items was expected")
         if parts is not None:
             check_parts(parts, len(arrays["columns"]))
-    return ClassicalScorer(classical, matrix, popularity), parts
+    return ClassicalScorer(classical, matrix, popularity), parts, past or None

@@ -231,8 +231,8 @@ def _read_model(manifest: Manifest, data: ModelData, context: Context, device: t
         model = TwoTowerModel(scorer=scorer, computed=Once(known), **shared)
         check_vectors(model, known, directory)
         return model
-    classical, matrix_parts = read_classical(directory, config, data.registry, users, items)
-    return ClassicalModel(scorer=classical, matrix_parts=matrix_parts, **shared)
+    scorer, matrix_parts, past = read_classical(directory, config, data.registry, users, items)
+    return ClassicalModel(scorer=scorer, matrix_parts=matrix_parts, past=past, **shared)
 
 
 def _read_seen(path: Path, users: int, items: int) -> tuple[Pairs, np.ndarray | None]:

@@ -22,8 +22,8 @@ from anyrec.data.learning import LearningData
 from anyrec.evaluation.held_out import HeldOut, held_out, rank_held_out
 from anyrec.evaluation.ranking import ranking_metrics
 from anyrec.evaluation.repeats import main_metric
-from anyrec.model.classical import ClassicalModel, make_classical, training_matrix
-from anyrec.training.fit_classical import fit_classical
+from anyrec.model.classical import ClassicalModel, make_classical
+from anyrec.training.fit_classical import fit_classical, past_matrix
 
 TRIALS = 24
 """Most fits of one model: enough to move three options by three steps each and to look at all their neighbours."""
@@ -92,9 +92,8 @@ def tune(
         ConfigError: If there is no such classical model, or an option in `asked` is invalid.
         MissingDependency: If a library that the model needs is not installed.
     """
-    rows = learning.positives(learning.split.train)
-    training = training_matrix(learning.dataset, rows, config.seed)
-    trial = _Trial(learning, config, registry, context, name, training, users, bar or Silent())
+    trial = _Trial(learning, config, registry, context, name, users, bar or Silent())
+    training = past_matrix(learning, "validation", config.seed, trial.matrices)
     asked = asked or {}
     classical = make_classical(trial.config_of(asked), registry)
     steps = {option: step for option, step in classical.search.items() if option not in asked}
@@ -144,7 +143,9 @@ class _Trial:
     """Fits and measures a model with given options.
 
     Attributes:
+        matrices: The training matrices of all trials (`fit_classical`).
         tried: Options and metric of all trials.
+        held: The measured targets.
     """
 
     learning: LearningData
@@ -152,9 +153,9 @@ class _Trial:
     registry: Registry
     context: Context
     name: str
-    training: TrainingMatrix
     users: int
     bar: Bar
+    matrices: dict[str, TrainingMatrix] = field(default_factory=dict)
     tried: list[tuple[JsonObject, float]] = field(default_factory=list)
     held: HeldOut | None = None
 
@@ -162,7 +163,7 @@ class _Trial:
         """Fit and measure; errors as for `tune`."""
         self.bar.advance(0, f"{self.name}: trial {len(self.tried) + 1}")
         model = fit_classical(
-            self.config_of(options), self.learning, self.learning.split, self.registry, self.context, self.training
+            self.config_of(options), self.learning, self.learning.split, self.registry, self.context, self.matrices
         )
         value = self.measure(model)
         self.tried.append((options, value))

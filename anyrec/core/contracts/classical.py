@@ -51,6 +51,8 @@ class Classical:
         personal: Whether the scores depend on the user. Users without a history then get the most popular items
             instead.
         by_history: Whether `score` reads only the user's own history, so that it scores users who were not in training.
+        counts: Whether `fit` counts the past, as popularity does, instead of learning weights. Counts are state: before
+            a part of the split is evaluated, all positives of the earlier parts are counted; for serving, all.
         baseline: Whether the report measures it as a baseline by default.
         most_items: Number of items above which it is not fitted as a baseline by default; None for no limit.
         search: The options that are tuned on validation (`anyrec.training.tune`), the most important first. For each:
@@ -62,6 +64,7 @@ class Classical:
             type = "recent"
             needs = ("timestamps",)
             personal = False
+            counts = True
 
             def fit(self, training):
                 self.latest = np.full(training.matrix.shape[1], -np.inf, np.float32)
@@ -81,6 +84,7 @@ class Classical:
     needs: ClassVar[tuple[str, ...]] = ()
     personal: ClassVar[bool] = True
     by_history: ClassVar[bool] = False
+    counts: ClassVar[bool] = False
     baseline: ClassVar[bool] = True
     most_items: ClassVar[int | None] = None
     search: ClassVar[Mapping[str, float | Step]] = {}
