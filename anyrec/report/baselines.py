@@ -1,37 +1,73 @@
-"""Classical models that are fitted on the split of the model, to compare it with."""
+"""Classical models that are tuned and fitted on the split of the model, to compare it with."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field, replace
+
 from anyrec.core.config import Component, Config
 from anyrec.core.errors import MissingDependency
-from anyrec.core.progress import progress_bar
+from anyrec.core.progress import Bar, progress_bar
 from anyrec.core.registry import Registry
+from anyrec.core.types import JsonObject
 from anyrec.data.dataset import Dataset
+from anyrec.model.classical import ClassicalModel
 from anyrec.model.fitted import FittedModel
-from anyrec.training.fit import fit_like
+from anyrec.training.fit_classical import fit_classical
+from anyrec.training.tune import tune
 
 
-def fit_baselines(model: FittedModel, progress: bool = True) -> tuple[dict[str, FittedModel], list[str]]:
-    """Fit the baselines on exactly the interactions that the model was trained on.
+@dataclass
+class Baselines:
+    """The baselines of a model.
+
+    Attributes:
+        fitted: The fitted baselines, by name.
+        tuned: The options that were chosen on validation, by name of a baseline; without baselines that were not tuned.
+        notes: Why baselines are missing.
+    """
+
+    fitted: dict[str, ClassicalModel] = field(default_factory=dict)
+    tuned: dict[str, JsonObject] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def fit_baselines(model: FittedModel, progress: bool = True) -> Baselines:
+    """Tune the baselines on validation, and fit them for the part that the report measures.
+
+    For the test part they are fitted on the training and validation parts, for the validation part on the training part
+    only.
 
     Args:
         model: A model with its data.
         progress: Whether to show a progress bar.
-
-    Returns:
-        The fitted baselines by name, and why baselines are missing.
     """
     names, notes = choose(model.dataset, model.config, model.registry)
-    fitted: dict[str, FittedModel] = {}
+    found = Baselines(notes=notes)
     with progress_bar("baselines", len(names), progress) as bar:
         for name in names:
-            config = model.config.model_copy(update={"model": Component(type=name), "name": name})
             try:
-                fitted[name] = fit_like(model, config).model
+                found.fitted[name] = _fit(model, name, found, bar)
             except MissingDependency as error:
                 notes.append(f"The baseline {name} is not measured: {error}.")
             bar.advance()
-    return fitted, notes
+    return found
+
+
+def _fit(model: FittedModel, name: str, found: Baselines, bar: Bar) -> ClassicalModel:
+    """Tune and fit one baseline, and note its options in `found.tuned`; errors as for `tune`."""
+    learning, config = model.required_learning(), model.config
+    context = replace(model.context, warnings=[])
+    trials = None if config.evaluation.tune_baselines else 1
+    tuned = tune(learning, config, model.registry, context, name, trials=trials, bar=bar)
+    if len(tuned.tried) > 1:
+        found.tuned[name] = tuned.options
+    if not len(learning.split.test) or not len(learning.split.validation):
+        return tuned.model
+    training = config.training.model_copy(update={"refit": True})
+    changes = {"model": Component(type=name, **tuned.options), "name": name, "training": training}
+    refit = config.model_copy(update=changes)
+    fitted = fit_classical(refit, learning, learning.final_split(refit), model.registry, context)
+    return replace(fitted, before_refit={config.training.metric: tuned.value})
 
 
 def choose(dataset: Dataset, config: Config, registry: Registry) -> tuple[list[str], list[str]]:
@@ -47,21 +83,29 @@ def choose(dataset: Dataset, config: Config, registry: Registry) -> tuple[list[s
         for place, name in enumerate(config.evaluation.baselines):
             registry.get("classical", name, f"/evaluation/baselines/{place}")
         return list(config.evaluation.baselines), []
-    names, notes = [], []
+    names, large = [], []
     timed = dataset.column("timestamp") is not None
     content = any(name.split(".")[0] in ("text", "categorical") for name in dataset.features("item"))
     for name in registry.names("classical"):
         cls = registry.get("classical", name)
         if not cls.baseline or name == config.model.type:
             continue
-        if cls.most_items is not None and len(dataset.items) > cls.most_items:
-            notes.append(
-                f"The baseline {name} is not measured: it stores a number for each pair of items, too many for "
-                f"{len(dataset.items):,} items (limit {cls.most_items:,}). To measure it, name it in "
-                "evaluation.baselines."
-            )
-        elif ("timestamps" in cls.needs and not timed) or ("content" in cls.needs and not content):
+        if ("timestamps" in cls.needs and not timed) or ("content" in cls.needs and not content):
             continue
+        if cls.most_items is not None and len(dataset.items) > cls.most_items:
+            large.append(name)
         else:
             names.append(name)
-    return names, notes
+    return names, [_too_large(name, names, dataset, registry) for name in large]
+
+
+def _too_large(name: str, names: list[str], dataset: Dataset, registry: Registry) -> str:
+    """Return the note on a baseline that is left out for the size of the catalogue, and what that means."""
+    limit = registry.get("classical", name).most_items
+    others = [one for one in names if registry.get("classical", one).by_history]
+    instead = f" The baselines {', '.join(others)} score by the same histories and stand in for it." if others else ""
+    return (
+        f"The baseline {name} is not measured: it stores a number for each pair of items, too many for "
+        f"{len(dataset.items):,} items (limit {limit:,}).{instead} If it would be the best of "
+        "the classical models, the comparison is too favourable. To measure it, name it in evaluation.baselines."
+    )

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from anyrec.core.timing import timed
+from anyrec.core.types import JsonObject
 from anyrec.data.doctor.examine import Finding, examine
 from anyrec.data.item_facts import category_feature
 from anyrec.data.split import Part
@@ -17,6 +18,7 @@ from anyrec.evaluation.list_metrics import CatalogueStatistics
 from anyrec.evaluation.measure import EvaluationResult, catalogue_statistics, measure
 from anyrec.evaluation.repeats import RepeatFigures, main_metric, measure_repeats
 from anyrec.evaluation.statistics import Comparison, Interval, compare_paired, intervals
+from anyrec.model.classical import ClassicalModel
 from anyrec.model.fitted import FittedModel
 from anyrec.recommender import Recommender
 from anyrec.report.baselines import fit_baselines
@@ -40,6 +42,7 @@ class ReportData:
         baselines: Results of the baselines, by name.
         best_baseline: Name of the baseline with the greatest mean; None without baselines.
         fitted: The fitted baselines, by name.
+        tuned: The options chosen on validation, by name of a baseline.
         catalogue: Statistics of the training interactions.
         category: Categorical feature that groups items.
         intervals: By model, then by metric.
@@ -61,7 +64,8 @@ class ReportData:
     model: EvaluationResult
     baselines: dict[str, EvaluationResult]
     best_baseline: str | None
-    fitted: dict[str, FittedModel]
+    fitted: dict[str, ClassicalModel]
+    tuned: dict[str, JsonObject]
     catalogue: CatalogueStatistics
     category: str | None
     intervals: dict[str, dict[str, Interval]]
@@ -97,13 +101,13 @@ def collect_report_data(recommender: Recommender, progress: bool = True) -> Repo
     catalogue, metric = catalogue_statistics(model), main_metric(model)
     measured = measure(model, part, catalogue, _name_in_report(model), held)
     watch.lap("evaluation of the model")
-    fitted, notes = fit_baselines(model, progress)
-    watch.lap("fitting of the baselines")
-    baselines = {name: measure(one, part, catalogue, name, held) for name, one in fitted.items()}
+    classical = fit_baselines(model, progress)
+    watch.lap("tuning and fitting of the baselines")
+    baselines = {name: measure(one, part, catalogue, name, held) for name, one in classical.fitted.items()}
     watch.lap("evaluation of the baselines")
     spans, compared = _statistics(measured, baselines, metric, config.seed)
     watch.lap("bootstrap")
-    repeats = measure_repeats({measured.name: model, **fitted}, part, metric)
+    repeats = measure_repeats({measured.name: model, **classical.fitted}, part, metric)
     watch.lap("repeated items")
     importance = feature_importance(model, part, measured, metric)
     watch.lap("feature importance")
@@ -123,7 +127,8 @@ def collect_report_data(recommender: Recommender, progress: bool = True) -> Repo
         model=measured,
         baselines=baselines,
         best_baseline=best,
-        fitted=fitted,
+        fitted=classical.fitted,
+        tuned=classical.tuned,
         catalogue=catalogue,
         category=category,
         intervals=spans,
@@ -136,7 +141,7 @@ def collect_report_data(recommender: Recommender, progress: bool = True) -> Repo
         findings=findings,
         milliseconds=milliseconds,
         seconds=watch.seconds,
-        notes=notes,
+        notes=classical.notes,
     )
 
 

@@ -14,7 +14,7 @@ from anyrec.report.collect import ReportData
 from anyrec.report.diagnostics import norms
 from anyrec.report.examples import Example, Item
 from anyrec.report.page import Block, Bullets, Card, Gallery, Picture, Profile, Section, Table, Text
-from anyrec.report.verdict import is_better, verdict
+from anyrec.report.verdict import is_better, tuned_options, verdict
 
 LEVELS = {"problem": "Problem", "warning": "Warning", "note": "Note"}
 ACCURACY = ("ndcg", "recall", "precision", "hit_rate", "map", "mrr")
@@ -90,29 +90,34 @@ def _comparison(data: ReportData) -> Section:
     header = ["", f"{data.metric} [95%]", "delta (model - baseline)", "p (Holm)", *metrics[1:]]
     spans = {name: data.intervals[name][data.metric] for name in names}
     blocks: list[Block] = [
-        Table(header, rows, "The model first, then the baselines, fitted on the same split.", marked=[0]),
+        Table(header, rows, f"The model first, then the baselines, {_fitting(data)}.", marked=[0]),
         figures.bars(spans, data.model.name, data.metric),
     ]
     cutoffs = sorted({int(name.split("@")[1]) for name in data.model.by_user if name.startswith("ndcg@")})
     if len(cutoffs) > 1:
         table = [[f"@{k}", *(f"{data.model.mean(f'{name}@{k}'):.4f}" for name in ACCURACY)] for k in cutoffs]
         blocks.append(Table(["model", *ACCURACY], table, "The model at each cut-off."))
-    return Section("Comparison with baselines", [*blocks, *map(Text, [*data.notes, *_inputs_at_test(data)])])
+    options = [f"{name}: {tuned_options(data, name)}." for name in names if data.tuned.get(name)]
+    texts = [*data.notes, *_inputs_at_test(data)]
+    return Section("Comparison with baselines", [*blocks, *([Bullets(options)] if options else []), *map(Text, texts)])
+
+
+def _fitting(data: ReportData) -> str:
+    """Return how the baselines were fitted."""
+    both = any(one.refitted for one in data.fitted.values())
+    tuned = " with options chosen on the validation part" if data.tuned else ""
+    return f"fitted on the training {'and validation parts' if both else 'part'}{tuned}"
 
 
 def _inputs_at_test(data: ReportData) -> list[str]:
-    """State which models read the validation interactions at test time, if the models differ in this."""
+    """State how the model used the validation part, if the baselines were fitted on it and the model was not."""
     model = data.recommender.model
-    if data.part != "test" or model.refitted or not len(model.required_learning().split.validation):
+    if model.refitted or not any(one.refitted for one in data.fitted.values()):
         return []
-    models = {data.model.name: model, **data.fitted}
-    reading = [name for name, one in models.items() if one.reads_history]
-    others = [name for name in models if name not in reading]
-    if not reading or not others:
-        return []
+    used = " and to read each user's history" if model.reads_history else ""
     return [
-        f"At test time {', '.join(reading)} also read the validation interactions of each user, as they would in "
-        f"service. {', '.join(others)} use the training interactions only, which is a disadvantage in this comparison."
+        f"The baselines were also fitted on the validation part, as simple models are in service. The model used that "
+        f"part only to choose an epoch{used}. training.refit=true fits it on the validation part as well."
     ]
 
 

@@ -20,17 +20,18 @@ def verdict(data: ReportData) -> str:
         return f"{text} No baseline was measured, so there is nothing to say whether that is good."
     better = [name for name, delta in data.compared.items() if delta.significant and delta.difference < 0]
     name = max(better, key=lambda one: data.baselines[one].mean(data.metric)) if better else best
-    delta = data.compared[name]
-    subject = f"the best baseline, {name}," if name == best else name
-    reaches = f"{subject} reaches {data.baselines[name].mean(data.metric):.4f}"
+    delta, value = data.compared[name], f"{data.baselines[name].mean(data.metric):.4f}"
+    subject, options = ("the best baseline, " if name == best else ""), tuned_options(data, name)
+    named = f"{subject}{name}{f' ({options})' if options else ''}{',' if subject else ''}"
     if better:
-        text += f" **A baseline is better: {reaches}** ({numbers.comparison(delta)})."
-    elif is_better(delta):
-        return f"{text} That is better than every baseline: {reaches} ({numbers.comparison(delta)})."
-    elif name != "popularity":
-        text += (
-            f" **A baseline is as good: {reaches}**, and the difference could be chance ({numbers.comparison(delta)})."
+        text = (
+            f"**{named[0].upper()}{named[1:]} is better: {data.metric} {value}** ({numbers.comparison(delta)}). {text}"
         )
+    elif is_better(delta):
+        return f"{text} That is better than every baseline: {named} reaches {value} ({numbers.comparison(delta)})."
+    elif name != "popularity":
+        chance = f"the difference could be chance ({numbers.comparison(delta)})"
+        text += f" **A baseline is as good: {named} reaches {value}**, and {chance}."
     if popular is None or is_better(popular):
         return text
     value = data.baselines["popularity"].mean(data.metric)
@@ -41,6 +42,16 @@ def verdict(data: ReportData) -> str:
         f"{text} **The model learned nothing about who likes what, as far as {users} can tell: it is no better than "
         f"showing everybody the same popular items**{figure}."
     )
+
+
+def tuned_options(data: ReportData, name: str) -> str:
+    """Return the options of a baseline in words, as `l2 400; tuned on validation`; nothing if it was not tuned."""
+    options = data.tuned.get(name, {})
+    shown = [
+        f"{option} {value:.4g}" if isinstance(value, float) else f"{option} {value}"
+        for option, value in options.items()
+    ]
+    return f"{', '.join(shown)}; tuned on validation" if shown else ""
 
 
 def is_better(delta: Comparison) -> bool:

@@ -38,7 +38,9 @@ def write_report(data: ReportData, folder: Path, model: str | None = None) -> Pa
     started = time.perf_counter()
     recommender, best, last = data.recommender, data.best_baseline, read_files(folder)
     if best is not None:
-        save_model(ModelParts(data.fitted[best]), folder / "baselines" / best)
+        baseline = data.fitted[best]
+        metrics = {} if baseline.before_refit is None else {"validation": baseline.before_refit}
+        save_model(ModelParts(baseline, metrics=metrics), folder / "baselines" / best)
     data.seconds["saving"] = time.perf_counter() - started
     with atomic_files(folder, REPORT) as new:
         learning = recommender.model.required_learning()
@@ -82,6 +84,7 @@ def save_figures(data: ReportData, folder: Path, model: str | None = None) -> No
         "repeated_targets": None if data.repeats is None else data.repeats.as_dict(),
         "users": len(data.model.ranking.users),
         "metrics": {name: one.means() for name, one in {"model": data.model, **data.baselines}.items()},
+        "tuned": data.tuned,
         "compared": {name: asdict(one) for name, one in data.compared.items()},
         "feature_importance": {name: asdict(one) for name, one in data.feature_importance.items()},
         "seconds": data.seconds,

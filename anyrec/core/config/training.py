@@ -144,6 +144,11 @@ class EvaluationConfig(Section):
         description="Classical models that are measured for comparison. auto: all that the data and the size of the "
         "catalogue allow.",
     )
+    tune_baselines: bool = Field(
+        default=True,
+        description="Choose the options of these models on the validation part; false measures them with their "
+        "defaults.",
+    )
     report: bool = Field(default=True, description="Write report.md and report.html after training.")
     category: str | None = Field(
         default=None,
