@@ -10,9 +10,9 @@ Its record is added to FOLDER/results.jsonl as soon as it is complete, so an int
 A run with a record of the same version of the package is not repeated (`--again` repeats it; `--any-version` accepts
 records of other versions). `--set` changes the default config, to compare a changed config with it.
 
-The first table is printed. `--report` writes the whole page, by default benchmarks/ARENA.md; `--no-run` only reads
-records. `--quick` runs ML-100K under all protocols and MovieLens latest-small under P2, with one seed, one cut, and few
-trials, in under ten minutes on two cores.
+The first table is printed. `--report` writes the whole page, by default benchmarks/ARENA.md, and then also the rows of
+README.md; `--no-run` only reads records. `--quick` runs ML-100K under all protocols and MovieLens latest-small under
+P2, with one seed, one cut, and few trials, in under ten minutes on two cores.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from pathlib import Path
 
 from arena_cold import COLD, can_score
 from arena_protocols import PROTOCOLS, load, names_of_data
-from arena_report import read_records, render, summary
+from arena_report import read_records, readme_rows, render, summary, with_rows
 from arena_task import DEFAULT, LIGHTGCN, WHOLE, Task
 from common import DATA, ROOT, argument_parser, names
 
@@ -42,7 +42,7 @@ from anyrec.core.discovery import discover
 from anyrec.core.types import JsonObject
 from anyrec.data.dataset import Dataset
 
-PAGE = ROOT / "benchmarks" / "ARENA.md"
+PAGE, README = ROOT / "benchmarks" / "ARENA.md", ROOT / "README.md"
 TRIALS = 40
 """Most fits for the options of a classical model: more than the product uses, so that the options are the best ones."""
 QUICK_TRIALS = 3
@@ -64,6 +64,8 @@ def main() -> None:
     print(summary(records, folder))
     if arguments.report is not None:
         arguments.report.write_text(render(records, folder), encoding="utf-8")
+        if arguments.report == PAGE:
+            README.write_text(with_rows(README.read_text(encoding="utf-8"), readme_rows(records, folder)), "utf-8")
         print(f"The page is {arguments.report}.")
     if failed:
         raise SystemExit(f"{len(failed)} runs failed: {', '.join(failed)}")

@@ -21,6 +21,8 @@ SHOWN = (MAIN, "recall@20")
 DETAILS = {"P1": (MAIN, "recall@10", "recall@20"), "P3": (MAIN, "ndcg@20", "recall@20")}
 """The metrics of the tables of a protocol, if published figures need others than SHOWN."""
 LEVEL = (0.025, 0.975)
+ROW = "| arena, "
+"""Start of the arena's rows in README.md."""
 TITLES = {name: protocol.title for name, protocol in PROTOCOLS.items()} | {
     name: protocol.title for name, protocol in COLD.items()
 }
@@ -196,13 +198,38 @@ def summary(records: Sequence[JsonObject], folder: Path) -> str:
     return "\n".join(_summary(cells(records, folder)))
 
 
+def readme_rows(records: Sequence[JsonObject], folder: Path) -> list[str]:
+    """Return one row for each protocol, for the table of README.md: task, anyrec, others."""
+    rows: dict[str, tuple[list[str], list[str]]] = {}
+    for cell in cells(records, folder):
+        best = cell.best(MAIN)
+        if DEFAULT in cell.entries and best is not None:
+            ours, others = rows.setdefault(cell.protocol, ([], []))
+            ours.append(f"{cell.data} {cell.entries[DEFAULT].mean(MAIN):.3f}")
+            others.append(f"{cell.data} {best.name} {best.mean(MAIN):.3f}")
+    return [
+        f"{ROW}{protocol} ({TITLES[protocol]}), {MAIN}, nothing set | {', '.join(ours)} | best tuned classical model: "
+        f"{', '.join(others)} |"
+        for protocol, (ours, others) in rows.items()
+    ]
+
+
+def with_rows(page: str, rows: list[str]) -> str:
+    """Return README.md with the arena's rows at the end of the table of `## Measured`, instead of former ones."""
+    start = page.index("## Measured")
+    lines = [line for line in page[start:].splitlines() if not line.startswith(ROW)]
+    first = next(place for place, line in enumerate(lines) if line.startswith("|"))
+    end = next(place for place in range(first, len(lines) + 1) if place == len(lines) or lines[place][:1] != "|")
+    return page[:start] + "\n".join([*lines[:end], *rows, *lines[end:]]) + "\n"
+
+
 def _summary(found: list[Cell]) -> list[str]:
     heads = [f"{metric}: default | best classical | ratio | " for metric in SHOWN]
     lines = [f"| protocol | data | {'| '.join(heads)}|", "|---|---|" + "---|---|---|---|" * len(SHOWN)]
     for cell in found:
         if DEFAULT not in cell.entries:
             continue
-        row = f"| {cell.protocol} | {cell.data} |"
+        row = f"| {cell.protocol} | {cell.data}{' (incomplete)' if cell.missing else ''} |"
         for metric in SHOWN:
             mine, best = cell.entries[DEFAULT], cell.best(metric)
             row += f" {mine.mean(metric):.4f} |"
@@ -270,11 +297,12 @@ def _seconds(value: float) -> str:
 
 
 def _options(entry: Entry) -> str:
-    """Return the options of each cut, or of each seed; equal ones once."""
-    texts = [
-        ", ".join(f"{key} {_short(value)}" for key, value in record["options"].items()) for record in entry.records
-    ]
-    return "; ".join(dict.fromkeys(text for text in texts if text))
+    """Return each option with its different values over cuts and seeds."""
+    values: dict[str, list[str]] = {}
+    for record in entry.records:
+        for key, value in record["options"].items():
+            values.setdefault(key, []).append(_short(value))
+    return "; ".join(f"{key} {', '.join(dict.fromkeys(shown))}" for key, shown in values.items())
 
 
 def _short(value: object) -> str:

@@ -1,6 +1,6 @@
 """Hooks of mkdocs (mkdocs.yml): puts pages that are kept outside docs/ into the site, and makes links to them work.
 
-- README-like files of the repository's root, and benchmarks/RESULTS.md, become pages as they are.
+- README-like files of the repository's root, and those of benchmarks/, become pages as they are.
 - Each script of examples/ becomes a page with its docstring and its code; a notebook becomes a page with its cells.
 - A link from any page to a file of the repository leads to that file's page. A link to a file that has no page is an
   error, as any broken link is.
@@ -18,7 +18,8 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("CONTRIBUTING.md", "ARCHITECTURE.md", "CHANGELOG.md", "SECURITY.md", "benchmarks/RESULTS.md")
+PAGES = ("CONTRIBUTING.md", "ARCHITECTURE.md", "CHANGELOG.md", "SECURITY.md")
+PAGES += ("benchmarks/ARENA.md", "benchmarks/RESULTS.md")
 LINK = re.compile(r"(?<!!)\[([^\]\n]*)\]\(([^)\s#:]+)(#[^)\s]*)?\)")
 CODE = re.compile(r"(```.*?```)", re.DOTALL)
 

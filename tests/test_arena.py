@@ -22,7 +22,7 @@ import arena_protocols
 import lightgcn
 from arena_cold import COLD, last_validates
 from arena_protocols import PROTOCOLS, SHARES, global_time, leave_last_out, new_users, order_free, read
-from arena_report import cells, pooled, ratio, read_records, render, verdict
+from arena_report import cells, pooled, ratio, read_records, readme_rows, render, verdict, with_rows
 from arena_runs import highest, run
 from arena_task import METRICS, Task
 
@@ -237,13 +237,29 @@ def test_the_page_compares_the_default_with_the_best_classical_model(tmp_path):
     assert "5 runs, 0.1 hours" in page
 
 
+def test_the_rows_of_the_readme_are_replaced(tmp_path):
+    record(tmp_path, "default", [0.5, 0.1])
+    record(tmp_path, "ease", [0.5, 0.3])
+    rows = readme_rows(read_records(tmp_path), tmp_path)
+    (row,) = rows
+    assert row.startswith("| arena, P3 (")
+    assert row.endswith("| toys 0.300 | best tuned classical model: toys ease 0.400 |")
+    page = "# x\n\n| a |\n\n## Measured\n\nText.\n\n| task |\n|---|\n| speed |\n\nMore.\n\n| b |\n"
+    once = with_rows(page, rows)
+    assert once == page.replace("| speed |\n", f"| speed |\n{row}\n")
+    assert with_rows(once, rows) == once
+    assert with_rows(once, []) == page
+
+
 def test_a_model_without_all_cuts_is_named_and_not_compared(tmp_path):
     for cut in ("60", "65"):
         record(tmp_path, "default", [0.5, 0.1, 0.9], cut, "P2")
     record(tmp_path, "ease", [0.9, 0.9, 0.9], "60", "P2")
     (cell,) = cells(read_records(tmp_path), tmp_path)
     assert (list(cell.entries), cell.missing, cell.cuts) == (["default"], ["ease"], ["60", "65"])
-    assert "Not measured on all cuts: ease." in render(read_records(tmp_path), tmp_path)
+    page = render(read_records(tmp_path), tmp_path)
+    assert "Not measured on all cuts: ease." in page
+    assert "| P2 | toys (incomplete) |" in page
 
 
 def test_models_that_were_measured_on_other_users_are_refused(tmp_path):

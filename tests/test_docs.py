@@ -18,7 +18,7 @@ import reference_commands
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 OUTSIDE = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", "CHANGELOG.md", "SECURITY.md")]
-OUTSIDE.append(ROOT / "benchmarks" / "RESULTS.md")
+OUTSIDE += [ROOT / "benchmarks" / name for name in ("ARENA.md", "RESULTS.md")]
 FENCED = re.compile(r"^(```|~~~).*?^\1", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\[[^\]\n]*\]\(([^)\s]+)\)")
 
