@@ -44,7 +44,8 @@ from anyrec.retrieval.similar import similar
 from anyrec.storage.load_model import load_model
 from anyrec.storage.model_directory import save_model
 from anyrec.storage.parts import ModelParts
-from anyrec.training.fit import Fitted, fit, fit_like
+from anyrec.training.final import fit_final
+from anyrec.training.fit import fit_like
 from anyrec.training.loop import FitOptions, TrainingResult
 
 Ids: TypeAlias = Sequence[object] | pa.Array
@@ -216,18 +217,16 @@ class Recommender:
         return self
 
     def _train(self, learning: LearningData, config: Config, context: Context, options: FitOptions) -> None:
-        """Train the model; with `training.refit` measure validation, and train again on that part as well."""
-        fitted = fit(config, learning, self.registry, context, options=options)
-        self._take(fitted)
-        self.result = fitted.result
-        if not config.training.refit or not len(learning.split.validation):
-            return
-        self._measure_part("validation")
-        best = None if fitted.result is None else fitted.result.best_epoch
-        split, options = learning.final_split(config), options.within("refit")
-        again = fit(config, learning, self.registry, context, split=split, epochs=best, options=options)
-        self._take(again)
-        self._model = replace(again.model, before_refit=dict(self.metrics.get("validation", {})))
+        """Train the model; if a part of it learns from validation as well, measure validation before that."""
+
+        def measure(model: FittedModel) -> dict[str, float]:
+            self._model = model
+            self._measure_part("validation")
+            return self.metrics.get("validation", {})
+
+        fitted = fit_final(config, learning, self.registry, context, options, measure)
+        self._model, self.result = fitted.model, fitted.result
+        self.notes = list(dict.fromkeys([*self.notes, *fitted.notes]))
 
     def fit_like(self, config: Config) -> Recommender:
         """Return another recommender, fitted with another config on the training data of this one, such as a baseline.
@@ -587,10 +586,6 @@ class Recommender:
         self._model = self.model.saved_in(directory, model_id)
 
     # Helpers
-
-    def _take(self, fitted: Fitted) -> None:
-        self._model = fitted.model
-        self.notes = list(dict.fromkeys([*self.notes, *fitted.notes]))
 
     def _with(self, parts: ModelParts) -> Recommender:
         """Return a recommender with other parts and the requested config of this one."""

@@ -12,6 +12,7 @@ SECTIONS = {
     "features": "Feature",
     "user and item": "TowerConfig",
     "training": "TrainingConfig",
+    "blend": "BlendConfig",
     "optimizer": "OptimizerConfig",
     "scheduler": "SchedulerConfig",
     "evaluation": "EvaluationConfig",

@@ -14,6 +14,7 @@ from anyrec.core.errors import ConfigError
 from anyrec.core.load_config import load_config
 from anyrec.data.dataset import Dataset
 from anyrec.data.defaults import merged, resolve_config
+from anyrec.model.blended import towers_of
 from anyrec.recommender import Recommender
 
 REGISTRY = discover()
@@ -45,7 +46,8 @@ def test_python_and_the_command_line_train_the_same_model(tmp_path):
     assert from_python.config.model_copy(update={"output_dir": "models"}) == from_shell.config.model_copy(
         update={"output_dir": "models"}
     )
-    assert "history.events" in from_python.model.scorer.user.features
+    assert "history.events" in towers_of(from_python.model).scorer.user.features
+    assert from_shell.model.choice == from_python.model.choice
 
 
 def test_the_saved_config_is_complete_and_reruns_alone_to_the_same_model(tmp_path):
@@ -55,7 +57,8 @@ def test_the_saved_config_is_complete_and_reruns_alone_to_the_same_model(tmp_pat
     assert saved["defaults"] == "fixed" and saved["fusion"]["type"] == "residual"
     again = Recommender.from_config(saved).fit(DATA, progress=False)
     assert again.config == fitted.config
-    for one, other in zip(again.model.scorer.parameters(), fitted.model.scorer.parameters(), strict=True):
+    networks = [towers_of(one.model).scorer for one in (again, fitted)]
+    for one, other in zip(*(network.parameters() for network in networks), strict=True):
         assert one.equal(other)
 
 

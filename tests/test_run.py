@@ -78,7 +78,7 @@ def test_the_model_is_saved_before_it_is_evaluated(data, tmp_path, monkeypatch):
         return evaluate(self, part)
 
     monkeypatch.setattr(Recommender, "evaluate", watched)
-    train(data, tmp_path)
+    train(data, tmp_path, blend=None)
     assert there[-2:] == [("validation", True), ("test", True)]
     manifest = json.loads((tmp_path / "a" / "model" / "manifest.json").read_text())
     card = (tmp_path / "a" / "model" / "README.md").read_text()

@@ -35,6 +35,10 @@ def config_schema(registry: Registry) -> JsonObject:
     tower = definitions["TowerConfig"]["properties"]
     untyped = [_without_type(definitions[f"fusion:{name}"]) for name in registry.names("fusion")]
     tower["fusion"] = {"anyOf": [{"$ref": "#/$defs/fusion"}, *untyped, {"type": "null"}]}
+    blend = definitions["BlendConfig"]["properties"]["models"]
+    blend["anyOf"] = [
+        {**one, "items": {"$ref": "#/$defs/classical"}} if "items" in one else one for one in blend["anyOf"]
+    ]
     definitions["RetrieveConfig"]["properties"]["sources"]["items"] = {"$ref": "#/$defs/source"}
     definitions["RerankConfig"]["properties"]["rules"]["items"] = {"$ref": "#/$defs/rule"}
     definitions["RankConfig"] = _rank(definitions)

@@ -32,9 +32,26 @@ def resolve_config(config: Config, dataset: Dataset, registry: Registry) -> tupl
     suggested, reasons = {}, []
     if config.model.type == TWO_TOWER:
         suggested, reasons = suggest_config(dataset, None, asked, registry)
+        if _may_blend(config, registry):
+            suggested["blend"] = {}
+            reasons.append("blend: classical models are tuned, and join the towers if validation is better with them")
     suggested["data"] = {"roles": known_roles(dataset)}
     document = merged(merged(asked, suggested), _metric(config))
     return Config.model_validate({**document, "defaults": "fixed"}), reasons
+
+
+def _may_blend(config: Config, registry: Registry) -> bool:
+    """Return whether the towers may be blended with classical models.
+
+    A blend has no vectors whose dot product is its score, so an approximate index, a ranker and a score that is no dot
+    product exclude it.
+    """
+    name = config.interaction.type
+    factorised = name not in registry.names("interaction") or registry.get("interaction", name).factorised
+    index = config.index.type
+    exhaustive = index not in registry.names("index") or registry.get("index", index).exhaustive
+    ranked = config.pipeline is not None and config.pipeline.rank is not None
+    return "blend" not in config.model_fields_set and bool(factorised) and bool(exhaustive) and not ranked
 
 
 def merged(asked: JsonObject, suggested: JsonObject) -> JsonObject:

@@ -209,9 +209,7 @@ def validation_threshold(model: FittedModel) -> tuple[float, JsonObject, list[st
     threshold = best_threshold(pairs.labels[kept], scores[kept])
     notes = []
     if model.refitted:
-        notes.append(
-            "The threshold was chosen on the validation part, on which training.refit trained: it may be too high."
-        )
+        notes.append("The threshold was chosen on the validation part, which a refit learned from: it may be too high.")
     return threshold, {"threshold_from": "validation", "threshold_negatives": pairs.negatives}, notes
 
 

@@ -155,7 +155,7 @@ def refuse_refitted(model: FittedModel, part: Part) -> None:
     measured = f" Before the refit, validation {name} was {before[name]:.4f}." if name in before else ""
     fault = Fault(
         "validation",
-        f"the refitted model (training.refit) has learned from the validation part.{measured}",
+        f"a part of this model (training.refit, or blend.refit) has learned from the validation part.{measured}",
         "Measure on the test part, or train with training.refit=false.",
         "refitted",
     )

@@ -8,6 +8,8 @@ represent: representations of many rows, in blocks of bounded memory.
 scoring: scores and top-K lists, in blocks of bounded memory.
 fitted: `FittedModel`, which evaluation, retrieval, the pipeline, storage and serving work with.
 two_tower: the fitted two-tower model.
+choice: what was chosen on the validation part, for reports and model files.
+blended: the fitted blend of towers and classical models.
 classical: the fitted classical model, such as item-kNN.
 user_interactions: histories of the users, from the learning data.
 request_reader: reads the users or items of a request.

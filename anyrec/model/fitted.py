@@ -6,6 +6,7 @@ Evaluation, retrieval, the pipeline, storage and serving work with `FittedModel`
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +30,7 @@ from anyrec.data.learning import LearningData
 from anyrec.data.pairs import Pairs
 from anyrec.data.request_history import extend_histories
 from anyrec.data.split import PARTS, Part, Split
+from anyrec.model.choice import Choice
 from anyrec.model.records import Records
 from anyrec.model.request_reader import TRAIN_TOWERS, Reads, RequestReader, Users
 from anyrec.model.scoring import Scorer
@@ -80,6 +82,7 @@ class FittedModel(ModelData, ABC):
         model_id: Identifier of the saved model (`anyrec.storage.model_directory.model_id`); empty if it is not saved.
         directory: Folder that the model was loaded from or saved to.
         widened: Whether items were added after training.
+        choice: What a blend was chosen from, and why; None if the config has no blend, or nothing could be chosen.
         computed: Values that are computed when first needed, by name: representations, indexes, states.
     """
 
@@ -94,6 +97,7 @@ class FittedModel(ModelData, ABC):
     model_id: str = ""
     directory: Path | None = None
     widened: bool = False
+    choice: Choice | None = None
     # Any: each key has its own type, and the method that computes a value knows it
     computed: Once[Any] = field(default_factory=Once, repr=False)
 
@@ -103,6 +107,11 @@ class FittedModel(ModelData, ABC):
     def refitted(self) -> bool:
         """Whether the model also learned from the validation part (`training.refit`)."""
         return self.before_refit is not None
+
+    @property
+    def tuned(self) -> Mapping[str, JsonObject]:
+        """The options that were chosen for classical models on the validation part, by name of the model."""
+        return {} if self.choice is None else self.choice.options
 
     @property
     def split(self) -> Split | None:

@@ -272,17 +272,6 @@ class TwoTowerModel(FittedModel):
         return replace(self, dataset=dataset, widened=True, computed=type(self.computed)(values))
 
 
-def towers_of(model: FittedModel) -> TwoTowerModel:
-    """Return a model as a two-tower model.
-
-    Raises:
-        InputError: If it is of another type.
-    """
-    if not isinstance(model, TwoTowerModel):
-        raise model.unable("no towers")
-    return model
-
-
 def _new_items(known: Dataset, records: Records) -> Records:
     """Return the items of `records` with unknown ids, with ids of the type of the known ones.
 

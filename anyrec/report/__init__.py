@@ -7,6 +7,7 @@ Modules:
     feature_importance: the metric lost if a feature is masked.
     diagnostics: properties of the embeddings; features that correlate with the scores.
     examples: recommendations for a few users, with their history and held-out items.
+    chosen: the section on what was chosen on the validation part.
     verdict: the first paragraph of the report: is the model better than the baselines?
     sections: the sections of the report from `ReportData`.
     figures: the figures, as SVG and PNG.

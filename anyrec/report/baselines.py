@@ -13,6 +13,7 @@ from anyrec.data.dataset import Dataset
 from anyrec.model.classical import ClassicalModel
 from anyrec.model.fitted import FittedModel
 from anyrec.training.fit_classical import fit_classical
+from anyrec.training.fitting_models import fitting_models
 from anyrec.training.tune import tune
 
 
@@ -58,8 +59,10 @@ def _fit(model: FittedModel, name: str, found: Baselines, bar: Bar) -> Classical
     learning, config = model.required_learning(), model.config
     context = replace(model.context, warnings=[])
     trials = None if config.evaluation.tune_baselines else 1
-    tuned = tune(learning, config, model.registry, context, name, trials=trials, bar=bar)
-    if len(tuned.tried) > 1:
+    chosen = model.tuned.get(name)  # by a blend, on the same part
+    trials = 1 if chosen is not None else trials
+    tuned = tune(learning, config, model.registry, context, name, asked=chosen, trials=trials, bar=bar)
+    if len(tuned.tried) > 1 or chosen:
         found.tuned[name] = tuned.options
     if not len(learning.split.test) or not len(learning.split.validation):
         return tuned.model
@@ -83,19 +86,8 @@ def choose(dataset: Dataset, config: Config, registry: Registry) -> tuple[list[s
         for place, name in enumerate(config.evaluation.baselines):
             registry.get("classical", name, f"/evaluation/baselines/{place}")
         return list(config.evaluation.baselines), []
-    names, large = [], []
-    timed = dataset.column("timestamp") is not None
-    content = any(name.split(".")[0] in ("text", "categorical") for name in dataset.features("item"))
-    for name in registry.names("classical"):
-        cls = registry.get("classical", name)
-        if not cls.baseline or name == config.model.type:
-            continue
-        if ("timestamps" in cls.needs and not timed) or ("content" in cls.needs and not content):
-            continue
-        if cls.most_items is not None and len(dataset.items) > cls.most_items:
-            large.append(name)
-        else:
-            names.append(name)
+    names, large = fitting_models(dataset, registry)
+    names, large = ([name for name in part if name != config.model.type] for part in (names, large))
     return names, [_too_large(name, names, dataset, registry) for name in large]
 
 

@@ -14,6 +14,7 @@ from anyrec.evaluation.held_out import held_out, rank_pairs
 from anyrec.evaluation.measure import EvaluationResult
 from anyrec.evaluation.ranking import metrics_by_user
 from anyrec.evaluation.statistics import Comparison, compare_paired
+from anyrec.model.blended import BlendedModel, has_towers, towers_of
 from anyrec.model.fitted import FittedModel
 from anyrec.model.represent import ROWS_AT_A_TIME, tower_vectors
 from anyrec.model.scoring import score_blocks
@@ -30,7 +31,7 @@ def feature_importance(model: FittedModel, part: Part, whole: EvaluationResult, 
     A masked feature is treated as a missing value. Each feature is encoded once, whatever the number of passes.
 
     Args:
-        model: A model with its data. Only two-tower models have features to mask.
+        model: A model with its data. Only models with towers have features to mask.
         part: The split part.
         whole: Result of the model with all features on that part.
         metric: As `ndcg@10`.
@@ -38,24 +39,25 @@ def feature_importance(model: FittedModel, part: Part, whole: EvaluationResult, 
     Returns:
         By side and feature, as `user text.bio`; empty for a model without features.
     """
-    if not isinstance(model, TwoTowerModel):
+    if not has_towers(model):
         return {}
-    scorer = model.scorer
     users = whole.ranking.users
     if len(users) > MOST_USERS:
         users = np.sort(np.random.default_rng(model.config.seed).choice(users, MOST_USERS, replace=False))
-    rows = {"user": users, "item": np.arange(len(model.dataset.items))}
+    rows: dict[Side, np.ndarray] = {"user": users, "item": np.arange(len(model.dataset.items))}
     k = int(metric.split("@")[1])
     full = whole.by_user[metric][np.searchsorted(whole.ranking.users, users)]
     held, state = held_out(model, part, users), model.before(part)
     without: dict[str, np.ndarray] = {}
     with torch.inference_mode():
-        tokens = {side: _tokens(state, side, rows[side]) for side in SIDES}
+        towers = towers_of(state)
+        scorer = towers.scorer
+        tokens = {side: _tokens(towers, side, rows[side]) for side in SIDES}
         unmasked: dict[Side, Tensor] = {side: _vectors(scorer, side, tokens[side], None) for side in SIDES}
         for side in SIDES:
             for place, name in enumerate(scorer.tower(side).token_names):
                 vectors: dict[Side, Tensor] = {**unmasked, side: _vectors(scorer, side, tokens[side], place)}
-                ranking = rank_pairs(model, held, _score(scorer, users, vectors), length=1)
+                ranking = rank_pairs(model, held, _score(state, users, rows, vectors), length=1)
                 without[f"{side} {name}"] = metrics_by_user(ranking, [k])[metric]
     return compare_paired(full, without, model.config.seed)
 
@@ -74,9 +76,20 @@ def _tokens(model: TwoTowerModel, side: Side, rows: np.ndarray) -> tuple[Tensor,
     return torch.cat([vectors for vectors, _ in parts]), torch.cat([present for _, present in parts])
 
 
-def _score(scorer: TowerScorer, users: np.ndarray, vectors: dict[Side, Tensor]) -> Callable[[np.ndarray], Tensor]:
-    """Return the score function of `rank_targets`. users: (n,) the user rows of vectors["user"], ascending."""
-    return lambda rows: score_blocks(scorer, vectors["user"][np.searchsorted(users, rows)], vectors["item"])
+def _score(
+    state: FittedModel, users: np.ndarray, rows: dict[Side, np.ndarray], vectors: dict[Side, Tensor]
+) -> Callable[[np.ndarray], Tensor]:
+    """Return the score function of `rank_targets`.
+
+    Args:
+        state: The model as it was before the part.
+        users: (users,) user rows, ascending.
+        rows: The rows of each side that were encoded.
+        vectors: What the towers' interaction reads of these rows.
+    """
+    if isinstance(state, BlendedModel):
+        vectors = {side: state.joined(vectors[side], rows[side]) for side in SIDES}
+    return lambda wanted: score_blocks(state.scorer, vectors["user"][np.searchsorted(users, wanted)], vectors["item"])
 
 
 def _vectors(scorer: TowerScorer, side: Side, tokens: tuple[Tensor, Tensor], masked: int | None) -> Tensor:

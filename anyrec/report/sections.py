@@ -10,6 +10,7 @@ from anyrec.data.item_facts import indicators
 from anyrec.evaluation import sampled
 from anyrec.evaluation.measure import EvaluationResult
 from anyrec.report import figures, numbers
+from anyrec.report.chosen import chosen_section
 from anyrec.report.collect import ReportData
 from anyrec.report.diagnostics import norms
 from anyrec.report.examples import Example, Item
@@ -40,6 +41,7 @@ def sections(data: ReportData, folder: Path) -> list[Section]:
     made = [
         _verdict(data, folder),
         _comparison(data),
+        chosen_section(data.recommender.model.choice),
         _repeats(data),
         _training(data),
         _slices(data),

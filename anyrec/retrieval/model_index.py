@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from anyrec.core.errors import ConfigError, Fault, ModelError
+from anyrec.model.blended import has_towers, towers_of
 from anyrec.model.fitted import INDEX, FittedModel
 from anyrec.retrieval.item_index import ItemIndex
 
@@ -34,12 +35,14 @@ def vectors_to_index(model: FittedModel) -> tuple[pa.Array, np.ndarray, np.ndarr
     """Return what an index of the model's items is built from.
 
     Returns:
-        (items,) ids; (items, dim) and (users, dim) float32 vectors, whose dot products are the model's scores.
+        (items,) ids; (items, dim) and (users, dim) float32 vectors, whose dot products are the model's scores, or for a
+        blend those of its towers.
 
     Raises:
         ConfigError: If the model's score is no dot product of vectors.
     """
-    if not model.has_vectors or not model.factorised:
+    scored = towers_of(model) if has_towers(model) else model
+    if not scored.has_vectors or not scored.factorised:
         kind = model.config.interaction.type if model.has_vectors else model.config.model.type
         raise ConfigError(
             Fault(

@@ -16,14 +16,16 @@ from anyrec.core.types import JsonObject
 from anyrec.data.dataset import Dataset
 from anyrec.data.ids import Side
 from anyrec.data.item_facts import title_of
+from anyrec.model.blended import BlendedModel, towers_of
 from anyrec.model.classical import ClassicalModel
+from anyrec.model.fitted import FittedModel
 from anyrec.model.records import Records
 from anyrec.model.request_reader import Users
 from anyrec.model.scoring import score_blocks
 from anyrec.model.towers import IDENTITY
-from anyrec.model.two_tower import TwoTowerModel, towers_of
+from anyrec.model.two_tower import TwoTowerModel
 from anyrec.recommender import Recommender
-from anyrec.serving.masking import item_variants, user_variants
+from anyrec.serving.masking import blended_variants, item_variants, user_variants
 
 REFERENCE_ITEMS = 512
 """Number of items, evenly spaced in the catalogue, whose mean effect is subtracted from effects of the user."""
@@ -81,8 +83,8 @@ def explain(recommender: Recommender, users: Users, lists: pa.Table) -> list[Exp
     """Explain recommended items.
 
     The features of the user and of the items are masked one by one, and each of the user's latest items. For a
-    classical model only the items of the user's history are masked. The effects of a pipeline's ranker and rules are
-    not explained here; the trace has them.
+    classical model only the items of the user's history are masked. The score of a blend is that of all its members.
+    The effects of a pipeline's ranker and rules are not explained here; the trace has them.
 
     Args:
         recommender: A fitted recommender.
@@ -107,7 +109,7 @@ def explain(recommender: Recommender, users: Users, lists: pa.Table) -> list[Exp
             if isinstance(model, ClassicalModel):
                 explanations = _explain_classical(model, owner, user, rows[own])
             else:
-                explanations = _explain_towers(towers_of(model), owner, user, rows[own])
+                explanations = _explain_by_masking(model, owner, user, rows[own])
         found.update({(owner, one.item_id): one for one in explanations})
     return [found[key] for key in zip(owners, item_ids, strict=True)]
 
@@ -150,19 +152,23 @@ def _as_json(reason: Reason) -> JsonObject:
     }
 
 
-def _explain_towers(model: TwoTowerModel, owner: str | int, user: Records, items: np.ndarray) -> list[Explanation]:
-    """Explain some items of one user.
+def _explain_by_masking(model: FittedModel, owner: str | int, user: Records, items: np.ndarray) -> list[Explanation]:
+    """Explain some items of one user by masking features and items of the history.
 
     Args:
-        model: The model.
+        model: A model with towers.
         owner: Id of the user.
         user: The user's record.
         items: (shown,) item rows.
     """
     scorer, table = model.scorer, model.dataset.items
-    variants = user_variants(model, user)
+    towers = towers_of(model)
+    variants = user_variants(towers, user)
+    parts, item_names = item_variants(towers, items)
+    if isinstance(model, BlendedModel):
+        variants = blended_variants(model, user, variants)
+        parts = model.joined(parts, np.tile(items, 1 + len(item_names)))
     users, history = variants.represented, variants.history
-    parts, item_names = item_variants(model, items)
     shown = parts.view(1 + len(item_names), len(items), *parts.shape[1:])
     known = model.representations("item")
     count = min(REFERENCE_ITEMS, len(known))
@@ -183,7 +189,7 @@ def _explain_towers(model: TwoTowerModel, owner: str | int, user: Records, items
             for one, row in zip(history_ids, history.tolist(), strict=True)
         ),
     ]
-    nearest = [()] * len(items) if model.reads_history else _nearest_titles(model, _liked(model, user), items)
+    nearest = [()] * len(items) if model.reads_history else _nearest_titles(towers, _liked(towers, user), items)
     found = []
     for n, row in enumerate(items.tolist()):
         labelled = [*heads, *(("item", name, _label(table, "item", name, row)) for name in item_names)]

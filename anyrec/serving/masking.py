@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from anyrec.core.ragged import Prepared, select
+from anyrec.model.blended import BlendedModel, reader_of
 from anyrec.model.records import Records
 from anyrec.model.represent import represent_rows
 from anyrec.model.towers import Columns
@@ -64,6 +65,38 @@ def user_variants(model: TwoTowerModel, user: Records) -> UserVariants:
         inputs |= model.prepare_history(lists)
     represented = represent_rows(scorer, "user", inputs, count, item_vectors=model.history_vectors())
     return UserVariants(record, represented, names, history)
+
+
+def blended_variants(model: BlendedModel, user: Records, variants: UserVariants) -> UserVariants:
+    """Add what the classical models of a blend read of a user to the variants for the towers.
+
+    If the towers read no history, the items that the classical models read are masked one at a time.
+
+    Args:
+        model: The blend.
+        user: A single record.
+        variants: The variants for its towers.
+    """
+    reader = reader_of(model.members)
+    complete = reader.represent(user)  # (1, 1 or more)
+    items = np.asarray(reader.scorer.history_of(complete).indices, np.int64)
+    history = variants.history if len(variants.history) else items[:MAX_HISTORY]
+    unmasked = len(variants.represented) - len(variants.history)
+    kept = np.where(items == history[:, None], -1, items)  # (history, items)
+    flags = np.tile([int(complete[0, 0]), 1], (len(history), 1))  # the row; the history replaces the known one
+    without = torch.from_numpy(np.concatenate([flags, kept], 1))
+    width = max(complete.shape[1], without.shape[1])
+    read = torch.cat([_padded(complete, width).expand(unmasked, -1), _padded(without, width)])
+    vectors = variants.represented
+    if not len(variants.history):
+        vectors = torch.cat([vectors, vectors[:1].expand(len(history), -1)])
+    return replace(variants, represented=torch.cat([vectors, read.to(vectors)], 1), history=history)
+
+
+def _padded(represented: Tensor, width: int) -> Tensor:
+    """Pad what a classical model reads to a width, as `ClassicalScorer.represent` does."""
+    filled = represented if represented.shape[1] > 1 else torch.nn.functional.pad(represented, (0, 1), value=0)
+    return torch.nn.functional.pad(filled, (0, max(0, width - filled.shape[1])), value=-1)
 
 
 def item_variants(model: TwoTowerModel, items: np.ndarray) -> tuple[Tensor, list[str]]:

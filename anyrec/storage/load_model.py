@@ -48,6 +48,7 @@ from anyrec.model.two_tower import TwoTowerModel
 from anyrec.pipeline.fit import FOLDER as PIPELINE
 from anyrec.pipeline.fit import load_pipeline
 from anyrec.retrieval.model_index import load_index, share_index
+from anyrec.storage.blend_files import has_members, read_choice
 from anyrec.storage.classical_files import read_classical
 from anyrec.storage.model_directory import ELSEWHERE, FORMAT, HISTORY, SEEN, find_model, id_of
 from anyrec.storage.parts import ModelParts
@@ -221,7 +222,7 @@ def _read_model(manifest: Manifest, data: ModelData, context: Context, device: t
         "seen_parts": seen_parts,
         "history": history,
         "history_parts": history_parts,
-        "before_refit": document["metrics"].get("validation") if config.training.refit else None,
+        "before_refit": document["metrics"].get("validation") if _is_refitted(config, directory) else None,
         "fingerprint": document["data"],
         "model_id": id_of(document),
         "directory": manifest.place,
@@ -230,9 +231,14 @@ def _read_model(manifest: Manifest, data: ModelData, context: Context, device: t
         scorer = read_towers(directory, config, data.registry, context).to(device).eval()
         model = TwoTowerModel(scorer=scorer, computed=Once(known), **shared)
         check_vectors(model, known, directory)
-        return model
+        return read_choice(model, directory)
     scorer, matrix_parts, past = read_classical(directory, config, data.registry, users, items)
     return ClassicalModel(scorer=scorer, matrix_parts=matrix_parts, past=past, **shared)
+
+
+def _is_refitted(config: Config, directory: Path) -> bool:
+    """Whether a part of the model learned from the validation part as well."""
+    return config.training.refit or (config.blend is not None and config.blend.refit and has_members(directory))
 
 
 def _read_seen(path: Path, users: int, items: int) -> tuple[Pairs, np.ndarray | None]:

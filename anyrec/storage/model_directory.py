@@ -8,6 +8,7 @@ model/  manifest.json       sha256 of each file below, hash of the data, metrics
         seen.arrow          the items that each user interacted with
         history.arrow       the histories of the users, if the model or the pipeline reads them
         known.safetensors   representations of the users and items
+        blend/              what was chosen on validation, and the files of the classical models in a blend
         pipeline/           states of the sources and the ranker, if the config has a pipeline
         index/              index of the items, if the pipeline searches one that takes time to build
         README.md           model card
@@ -36,11 +37,13 @@ from anyrec.core.timing import timed
 from anyrec.core.types import JsonObject
 from anyrec.data.ids import SIDES
 from anyrec.data.list_columns import flat, offsets_of
+from anyrec.model.blended import has_towers, towers_of
 from anyrec.model.classical import ClassicalModel
-from anyrec.model.two_tower import HISTORY_VECTORS, TOKENS, TwoTowerModel
+from anyrec.model.two_tower import HISTORY_VECTORS, TOKENS
 from anyrec.pipeline.fit import FOLDER as PIPELINE
 from anyrec.pipeline.fit import save_pipeline
 from anyrec.retrieval.model_index import save_index
+from anyrec.storage.blend_files import write_choice
 from anyrec.storage.classical_files import write_classical
 from anyrec.storage.model_card import model_card
 from anyrec.storage.parts import ModelParts
@@ -183,14 +186,16 @@ def _write_parts(parts: ModelParts, folder: Path) -> None:
     """Write all files except the manifest and the index."""
     model, dataset, pipeline = parts.model, parts.model.dataset, parts.pipeline
     (folder / "config.json").write_text(model.config.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    known = {side: model.representations(side) for side in SIDES}
+    represented = towers_of(model) if has_towers(model) else model
+    known = {side: represented.representations(side) for side in SIDES}
     if pipeline is not None and pipeline.ranker is not None and not model.reads_tokens:
         known |= {TOKENS[side]: model.token_embeddings(side) for side in SIDES}
-    if isinstance(model, TwoTowerModel):
-        vectors = model.history_vectors()
+    if has_towers(model):
+        vectors = towers_of(model).history_vectors()
         if vectors is not None and vectors is not known["item"]:
             known[HISTORY_VECTORS] = vectors
-        write_towers(model.scorer, folder)
+        write_towers(towers_of(model).scorer, folder)
+        write_choice(model, folder)
     elif isinstance(model, ClassicalModel):
         write_classical(model, folder)
     save_file({name: rows.cpu().contiguous().clone() for name, rows in known.items()}, folder / "known.safetensors")

@@ -3,6 +3,10 @@
 fit: from a config and LearningData to a FittedModel.
 fit_classical: the same for classical models, which need no training loop.
 tune: the options of a classical model that are best on validation.
+blend: towers and classical models, chosen and weighted on the validation part.
+ensemble: the weights of a blend, by ensemble selection.
+fitting_models: the classical models that fit a dataset.
+final: the model that is delivered, with its blend and its refit.
 samples: the training interactions as tensors.
 objective: the loss of one batch.
 make_objective: creates the objective that a config names.

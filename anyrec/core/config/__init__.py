@@ -9,9 +9,11 @@ finite. Every number has both bounds, so that no value can exhaust the memory.
 - `training`: training, its optimizer, and evaluation.
 - `pipeline`: retrieval, ranking and reranking.
 - `components`: every component that a config names, for checks that traverse it.
+- `blend`: the blend of the towers with classical models.
 - `config`: the whole config.
 """
 
+from anyrec.core.config.blend import BlendConfig
 from anyrec.core.config.config import Config
 from anyrec.core.config.data import DataConfig, SplitConfig
 from anyrec.core.config.keys import (
@@ -42,6 +44,7 @@ __all__ = [
     "MAX_DIM",
     "MAX_ROWS",
     "TWO_TOWER",
+    "BlendConfig",
     "Component",
     "Config",
     "DataConfig",

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
+from anyrec.core.config.blend import BlendConfig
 from anyrec.core.config.data import DataConfig, SplitConfig
 from anyrec.core.config.keys import (
     MAX_DIM,
@@ -93,6 +94,11 @@ class Config(Section):
         description="Also use explicit negatives (label 0, or a rating below `data.min_rating`) in training.",
     )
     training: TrainingConfig = Field(default_factory=lambda: TrainingConfig())
+    blend: BlendConfig | None = Field(
+        default=None,
+        description="Blend the towers with classical models, or replace them, if that is better on the validation "
+        "part; null uses the towers alone.",
+    )
     evaluation: EvaluationConfig = Field(default_factory=lambda: EvaluationConfig())
     index: IndexChoice = Field(default_factory=lambda: IndexChoice(), description="Index that finds the nearest items.")
     pipeline: PipelineConfig | None = Field(

@@ -19,8 +19,9 @@ from anyrec.core.manifest import read_object
 from anyrec.core.registry import Registry
 from anyrec.core.saved_files import AGAIN, bounded_by, damaged, read_tensors
 from anyrec.data.ids import SIDES, Side
+from anyrec.model.blended import towers_of
 from anyrec.model.fitted import FittedModel
-from anyrec.model.two_tower import TwoTowerModel, towers_of
+from anyrec.model.two_tower import TwoTowerModel
 from anyrec.pipeline.candidate_lists import Candidates
 from anyrec.pipeline.contracts import Request
 from anyrec.pipeline.ranking.signals import item_facts, signal_names, signal_values

@@ -14,8 +14,8 @@ from anyrec.core.contracts import Encoder
 from anyrec.core.ragged import move, select
 from anyrec.data.item_facts import category_feature
 from anyrec.data.list_columns import flat
+from anyrec.model.blended import has_towers, towers_of
 from anyrec.model.fitted import FittedModel
-from anyrec.model.two_tower import TwoTowerModel
 from anyrec.retrieval.semantic.queries import Kind
 
 ROWS_AT_A_TIME = 1024
@@ -81,8 +81,9 @@ def fields_read(model: FittedModel, kind: Kind) -> list[Field]:
 
     Texts are weighted by their length, because a plot says more than a title.
     """
-    if not isinstance(model, TwoTowerModel):
+    if not has_towers(model):
         return []
+    model = towers_of(model)
     tower, table, fields = model.scorer.item, model.dataset.items, []
     for name, encoder in zip(tower.features, tower.encoders, strict=True):
         if name.split(".")[0] == kind and name in table.column_names and isinstance(encoder, Encoder):

@@ -10,10 +10,10 @@ import torch
 
 from anyrec.core.ranks import ranks_of
 from anyrec.core.unit_vectors import unit_rows
+from anyrec.model.blended import towers_of
 from anyrec.model.fitted import FittedModel
 from anyrec.model.represent import represent_rows
 from anyrec.model.towers import IDENTITY
-from anyrec.model.two_tower import towers_of
 from anyrec.retrieval.semantic.queries import Kind
 
 Method = Literal["ridge", "tower"]

@@ -1,0 +1,319 @@
+"""The fitted blend: two towers and classical models, whose standardised scores are added."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Self, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from anyrec.core.config import Config
+from anyrec.core.types import JsonObject
+from anyrec.data.ids import Side
+from anyrec.data.split import Part
+from anyrec.model.choice import GROUPS, TOWERS, Choice, Weights, shares_of
+from anyrec.model.classical import ClassicalModel
+from anyrec.model.fitted import INDEX, SEARCH, SIMILAR, STATES, FittedModel
+from anyrec.model.records import Records
+from anyrec.model.request_reader import Reads
+from anyrec.model.two_tower import TwoTowerModel
+
+MOST_ROWS = 1 << 24
+"""Rows are appended to the towers' vectors as float32, which represents integers exactly up to this number."""
+LEAST_SPREAD = 1e-9
+"""Lower bound of a standard deviation, so that equal scores of all items become zeros."""
+SHARED = ("dataset", "context", "learning", "seen", "seen_parts", "history", "history_parts")
+"""Fields of a blend that its members share."""
+
+
+PAIRS_AT_A_TIME = 1024
+"""Pairs scored at once; the classical models score the whole catalogue for each."""
+Shared = TypeVar("Shared", TwoTowerModel, ClassicalModel)
+
+
+class BlendScorer:
+    """Adds the scores of towers and classical models, each standardised over the catalogue for each user.
+
+    score = sum over members m of weight[group of the user, m] * (score_m - mean_m) / deviation_m, with the mean and the
+    standard deviation of the user's scores of all items that were in training. An item that the classical models do not
+    know gets the mean of their scores, so its towers decide.
+
+    A user is represented by the vector of the user tower, followed by what the classical models read
+    (`ClassicalScorer.represent`); an item by the vector of the item tower, followed by its row.
+    """
+
+    def __init__(self, towers: TwoTowerModel, members: Mapping[str, ClassicalModel], weights: Weights):
+        """
+        Args:
+            towers: The towers, in the state whose users are scored.
+            members: The classical models in the same state, by name.
+            weights: Weight of each member, for each group of users.
+        """
+        self.towers, self.members, self.weights = towers, members, weights
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the towers."""
+        return self.towers.device
+
+    @cached_property
+    def known(self) -> Tensor:
+        """(items,) bool, the items that the classical models have scores for; items that were added later have none."""
+        learned = next(iter(self.members.values())).scorer.popularity > 0
+        return torch.from_numpy(learned)
+
+    @cached_property
+    def _moments(self) -> tuple[Tensor, Tensor]:
+        """(dim,) mean and (dim, dim) covariance of the vectors of the trained items."""
+        vectors = self.towers.vectors("item", self.towers.representations("item"))[: len(self.known)].float()
+        vectors = vectors[self.known.to(vectors.device)]
+        centred = vectors - vectors.mean(0)
+        return vectors.mean(0), centred.T @ centred / max(1, len(vectors))
+
+    def pair_width(self, items: Tensor) -> int:
+        """Return 1, the number that `score` holds for each pair."""
+        return 1
+
+    def score(self, users: Tensor, items: Tensor) -> Tensor:
+        """Score users against items.
+
+        Args:
+            users: (batch, dim + 1 or more) representations.
+            items: (items, dim + 1) representations shared by all users, or (batch, items, dim + 1) each user's own.
+
+        Returns:
+            (batch, items) scores.
+        """
+        dim = items.shape[-1] - 1
+        rows, vectors = users[:, dim:].long(), users[:, :dim]
+        groups = self._groups(rows)
+        total = self._weight(TOWERS, groups) * self.towers_score(vectors, items[..., :dim])
+        places = items[..., dim].long()
+        for name, member in self.members.items():
+            total += self._weight(name, groups) * self.member_score(member, rows, places)
+        return total
+
+    def towers_score(self, users: Tensor, items: Tensor) -> Tensor:
+        """Return the standardised scores (batch, items) of the towers; arguments are vectors as for `score`."""
+        mean, covariance = self._moments
+        vectors = self.towers.vectors("user", users).float()
+        deviation = ((vectors @ covariance) * vectors).sum(1).clamp(min=0).sqrt().clamp(min=LEAST_SPREAD)
+        return (self.towers.scorer.score(users, items).float() - (vectors @ mean)[:, None]) / deviation[:, None]
+
+    def member_score(self, member: ClassicalModel, users: Tensor, places: Tensor) -> Tensor:
+        """Return the standardised scores (batch, items) of a classical model.
+
+        Args:
+            member: The model.
+            users: (batch, 1 or more) int64, what the classical models read of the users.
+            places: (items,) or (batch, items) int64, item rows.
+        """
+        known = self.known
+        of_all = member.scorer.score(users.cpu(), torch.arange(len(known))[:, None]).float()
+        trained = of_all if bool(known.all()) else of_all[:, known]
+        mean = trained.mean(1, keepdim=True)
+        deviation = trained.std(1, keepdim=True, correction=0).clamp(min=LEAST_SPREAD)
+        standard = ((of_all - mean) / deviation).masked_fill_(~known, 0.0)
+        added = int(places.max()) + 1 - len(known) if places.numel() else 0
+        if added > 0:
+            standard = torch.nn.functional.pad(standard, (0, added))
+        places = places.cpu()
+        found = standard.gather(1, places) if places.dim() == 2 else standard.index_select(1, places)
+        return found.to(self.device)
+
+    def _groups(self, users: Tensor) -> Tensor:
+        """Return (batch,) the position of each user's group in GROUPS."""
+        return (self.history_lengths(users) > 0).long()
+
+    def history_lengths(self, users: Tensor) -> Tensor:
+        """Return (batch,) the number of items in each user's history; `users` as for `member_score`."""
+        matrix = reader_of(self.members).scorer.history_of(users.cpu())
+        return torch.from_numpy(np.diff(matrix.indptr)).to(self.device)
+
+    def _weight(self, name: str, groups: Tensor) -> Tensor:
+        """Return (batch, 1), the weight of a member for users of the given groups."""
+        by_group = torch.tensor([self.weights[group].get(name, 0.0) for group in GROUPS], device=self.device)
+        return by_group[groups][:, None]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BlendedModel(FittedModel):
+    """Two towers and classical models whose scores are blended.
+
+    Embeddings, searches by content and explanations are those of the towers.
+
+    Attributes:
+        scorer: Scores by all members.
+        towers: The towers.
+        members: The classical models by name.
+    """
+
+    scorer: BlendScorer
+    towers: TwoTowerModel
+    members: Mapping[str, ClassicalModel]
+    has_vectors: bool = True
+
+    def __post_init__(self) -> None:
+        """Give the members the data of the blend, so that `dataclasses.replace` changes all of them."""
+        shared = {name: getattr(self, name) for name in SHARED}
+        towers = _sharing(self.towers, shared)
+        members = {name: _sharing(member, shared) for name, member in self.members.items()}
+        if towers is not self.towers or any(members[name] is not self.members[name] for name in members):
+            object.__setattr__(self, "towers", towers)
+            object.__setattr__(self, "members", members)
+            object.__setattr__(self, "scorer", BlendScorer(towers, members, self.weights))
+
+    @staticmethod
+    def of(
+        towers: TwoTowerModel,
+        members: Mapping[str, ClassicalModel],
+        choice: Choice,
+    ) -> BlendedModel:
+        """Return the blend of fitted towers and classical models of the same data, with the weights of a choice."""
+        own = {one.name: getattr(towers, one.name) for one in fields(FittedModel) if one.name != "computed"}
+        own |= {"choice": choice, "scorer": BlendScorer(towers, members, choice.weights)}
+        return BlendedModel(**own, towers=towers, members=members)
+
+    @property
+    def weights(self) -> Weights:
+        """Weight of each member for each group of users."""
+        return self.scorer.weights
+
+    @property
+    def reads_history(self) -> bool:
+        return self.towers.reads_history or any(member.reads_history for member in self.members.values())
+
+    def reads(self) -> Reads:
+        return replace(self.towers.reads(), history=self.reads_history or self.config.pipeline is not None)
+
+    def describe(self) -> list[str]:
+        known, new = (shares_of(self.weights[group]) for group in ("known", "new"))
+        members = [line for member in self.members.values() for line in member.describe()]
+        blend = f"blend: {known}" + ("" if known == new else f"; for users without a history: {new}")
+        return [*self.towers.describe(), *members, blend]
+
+    def about(self) -> JsonObject:
+        return self.towers.about()
+
+    def before(self, part: Part | np.ndarray) -> Self:
+        if isinstance(part, str):
+            return self.computed.get(("before", part), lambda: self._before(part))
+        return self._before(part)
+
+    def _before(self, part: Part | np.ndarray) -> Self:
+        towers = self.towers.before(part)
+        shared = {name: getattr(towers, name) for name in SHARED}
+        members = {name: _sharing(member.before(part), shared) for name, member in self.members.items()}
+        scorer = BlendScorer(towers, members, self.weights)
+        computed = self.computed.without(*STATES, "user")
+        state = {"towers": towers, "members": members, "scorer": scorer, "computed": computed}
+        return replace(self, seen=towers.seen, history=towers.history, **state)
+
+    # Representations
+
+    def representations(self, side: Side) -> Tensor:
+        rows = np.arange(len(self.dataset.table(side)))
+        return self.computed.get(side, lambda: self.joined(self.towers.representations(side), rows))
+
+    def user_representations(self, rows: np.ndarray) -> Tensor:
+        return self.joined(self.towers.user_representations(rows), rows)
+
+    def represent(self, records: Records) -> Tensor:
+        if records.side == "item":
+            return self.joined(self.towers.represent(records), records.rows)
+        return _append(self.towers.represent(records), reader_of(self.members).represent(records))
+
+    def joined(self, vectors: Tensor, rows: np.ndarray) -> Tensor:
+        """Return representations of known users or items with other vectors of the towers.
+
+        Args:
+            vectors: (rows, dim) what the towers' interaction reads.
+            rows: (rows,) rows of the users or items.
+        """
+        return _append(vectors, torch.from_numpy(rows)[:, None])
+
+    def token_embeddings(self, side: Side) -> Tensor:
+        return self.towers.token_embeddings(side)
+
+    def user_tokens(self, rows: np.ndarray) -> Tensor:
+        return self.towers.user_tokens(rows)
+
+    def tokens(self, records: Records) -> Tensor:
+        return self.towers.tokens(records)
+
+    def vectors(self, side: Side, representations: Tensor) -> Tensor:
+        """Return the vectors of the towers. Their dot products are the towers' scores, not those of the blend."""
+        return self.towers.vectors(side, representations[..., : self.towers.representations(side).shape[-1]])
+
+    # Scores
+
+    @torch.inference_mode()
+    def predict(self, users: Tensor, items: Tensor) -> dict[str, Tensor]:
+        dim = items.shape[-1] - 1
+        predictions = self.towers.predict(users[:, :dim], items[:, :dim])
+        blocks = zip(users.split(PAIRS_AT_A_TIME), items.split(PAIRS_AT_A_TIME), strict=True)
+        predictions["score"] = torch.cat([self.scorer.score(u, i[:, None]).squeeze(1) for u, i in blocks])
+        return predictions
+
+    def similar_items(self, rows: np.ndarray) -> None:
+        return None
+
+    # Other data, other configs
+
+    def with_prepared_features(self) -> Self:
+        return self._with_towers(self.towers.with_prepared_features())
+
+    def with_config(self, config: Config) -> Self:
+        return replace(super().with_config(config), towers=self.towers.with_config(config))
+
+    def with_items(self, records: Records) -> Self:
+        towers = self.towers.with_items(records)
+        if towers is self.towers:
+            return self
+        wider = self._with_towers(towers)
+        return replace(wider, dataset=towers.dataset, widened=True)
+
+    def _with_towers(self, towers: TwoTowerModel) -> Self:
+        """Return this model with other towers, without what was computed from the present ones."""
+        scorer = BlendScorer(towers, self.members, self.weights)
+        computed = self.computed.without(*STATES, "user", "item", INDEX, SIMILAR, SEARCH)
+        return replace(self, towers=towers, scorer=scorer, computed=computed)
+
+
+def towers_of(model: FittedModel) -> TwoTowerModel:
+    """Return a two-tower model, or the towers of a blend.
+
+    Raises:
+        InputError: If the model is of another type.
+    """
+    if isinstance(model, BlendedModel):
+        return model.towers
+    if not isinstance(model, TwoTowerModel):
+        raise model.unable("no towers")
+    return model
+
+
+def has_towers(model: FittedModel) -> bool:
+    """Whether `towers_of` returns towers for a model."""
+    return isinstance(model, (TwoTowerModel, BlendedModel))
+
+
+def reader_of(members: Mapping[str, ClassicalModel]) -> ClassicalModel:
+    """Return the member that reads most of a user: one that scores by the history, if there is one."""
+    models = list(members.values())
+    return next((one for one in models if one.reads_history), models[0])
+
+
+def _append(vectors: Tensor, rows: Tensor) -> Tensor:
+    """Append integers (rows, n) to vectors (rows, dim)."""
+    return torch.cat([vectors.float(), rows.to(vectors.device, torch.float32)], 1)
+
+
+def _sharing(model: Shared, shared: Mapping[str, object]) -> Shared:
+    """Return a model whose fields `shared` have the given values."""
+    differing = {name: value for name, value in shared.items() if getattr(model, name) is not value}
+    return replace(model, **differing) if differing else model

@@ -1,0 +1,180 @@
+"""Blend fitted towers with classical models: tune the models, choose the weights, fit the chosen ones again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from anyrec.core.config import Component, Config
+from anyrec.core.errors import MissingDependency
+from anyrec.core.progress import progress_bar
+from anyrec.core.registry import Registry
+from anyrec.core.types import JsonObject
+from anyrec.data.learning import LearningData
+from anyrec.data.split import Split
+from anyrec.evaluation.held_out import HeldOut, held_out
+from anyrec.evaluation.repeats import main_metric
+from anyrec.model.blended import MOST_ROWS, BlendedModel, BlendScorer
+from anyrec.model.choice import CHOICE, GROUPS, TOWERS, Choice, Group, Weights
+from anyrec.model.classical import ClassicalModel
+from anyrec.model.fitted import FittedModel
+from anyrec.model.two_tower import TwoTowerModel
+from anyrec.training.ensemble import Pool, make_pool, select
+from anyrec.training.fit_classical import fit_classical
+from anyrec.training.fitting_models import fitting_models
+from anyrec.training.tune import Tuned, sample_users, tune
+
+FEWEST_USERS = 20
+"""Fewest validation users of a group whose weights are chosen by them."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A choice with the models that it was made of.
+
+    Attributes:
+        choice: The candidates, their metrics and the weights.
+        tuned: The tuned classical models by name, fitted on the training part.
+        notes: Why classical models are missing.
+    """
+
+    choice: Choice
+    tuned: Mapping[str, Tuned]
+    notes: list[str]
+
+    def explained(self) -> list[str]:
+        """Return notes for the user on what was chosen and why."""
+        return [*self.notes, f"{self.choice.sentence} `blend: null` switches blending off."]
+
+
+def choose_blend(towers: TwoTowerModel, progress: bool = True) -> Chosen | None:
+    """Tune classical models and choose the weights of their blend with fitted towers, on the validation part.
+
+    Args:
+        towers: The towers, with their data.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        The choice; None if the config has no blend, or nothing can be chosen: no listable validation target, or more
+        rows than a blend can represent.
+    """
+    config, learning = towers.config, towers.required_learning()
+    section = config.blend
+    rows = max(len(towers.dataset.users), len(towers.dataset.items))
+    if section is None or not len(learning.held_out("validation")) or rows > MOST_ROWS:
+        return None
+    tuned, notes = _tune_all(towers, progress)
+    users = sample_users(learning, section.users, config.seed)
+    held = held_out(towers, "validation", users)
+    if not tuned or not held.listable.any():
+        return None
+    with torch.inference_mode():
+        pool, lengths = _make_pool(towers, {name: one.model for name, one in tuned.items()}, held)
+    metric = main_metric(towers)
+    personal = [name for name in tuned if towers.registry.get("classical", name).personal]
+    weights: dict[Group, dict[str, float]] = {}
+    chosen = np.empty(len(pool.users))
+    for number, group in enumerate(GROUPS):
+        inside = (lengths > 0) == bool(number)
+        own = pool.only(inside)
+        if group == "new":  # without a history, a personal model gives the popularity
+            own = replace(own, scores={name: one for name, one in own.scores.items() if name not in personal})
+        weights[group] = {TOWERS: 1.0}
+        if inside.sum() >= FEWEST_USERS:
+            weights[group] = select(own, metric, section.rounds, [TOWERS])
+        if inside.any():
+            chosen[inside] = own.values(weights[group], metric)
+    values = {name: float(pool.values({name: 1.0}, metric).mean()) for name in pool.scores}
+    options = {name: one.options for name, one in tuned.items()}
+    choice = Choice(metric, {**values, CHOICE: float(chosen.mean())}, weights, options)
+    return Chosen(choice, tuned, notes)
+
+
+def blended(towers: TwoTowerModel, chosen: Chosen, members: Mapping[str, ClassicalModel] | None = None) -> FittedModel:
+    """Return the model of a choice.
+
+    Args:
+        towers: The towers.
+        chosen: The choice.
+        members: The members, if they were fitted again; by default as they were tuned.
+
+    Returns:
+        The blend; the towers alone if no classical model has a weight.
+    """
+    if not chosen.choice.members:
+        return replace(towers, choice=chosen.choice)
+    members = members or {name: chosen.tuned[name].model for name in chosen.choice.members}
+    return BlendedModel.of(towers, members, chosen.choice)
+
+
+def fit_members(towers: TwoTowerModel, chosen: Chosen) -> dict[str, ClassicalModel]:
+    """Fit the members of a choice again, on the training and validation parts."""
+    config, learning = towers.config, towers.required_learning()
+    split = learning.split
+    both = Split(np.union1d(split.train, split.validation), np.empty(0, np.int64), split.test, split.protocol)
+    fitted = {}
+    for name in chosen.choice.members:
+        own = member_config(config, name, chosen.tuned[name].options)
+        fitted[name] = fit_classical(own, learning, both, towers.registry, towers.context)
+    return fitted
+
+
+def member_config(config: Config, name: str, options: JsonObject) -> Config:
+    """Return the config of a classical member of a blend."""
+    return config.model_copy(update={"model": Component(type=name, **options), "blend": None})
+
+
+def candidates(config: Config, registry: Registry, learning: LearningData) -> dict[str, JsonObject]:
+    """Return the classical models that a blend chooses from, with the options that the config sets."""
+    section = config.blend
+    if section is not None and section.models != "auto":
+        return {one.type: one.options() for one in section.models}
+    return {name: {} for name in fitting_models(learning.dataset, registry)[0]}
+
+
+def _tune_all(towers: TwoTowerModel, progress: bool) -> tuple[dict[str, Tuned], list[str]]:
+    """Tune all candidates, and return those that can be fitted, with notes on the others."""
+    config, registry, learning = towers.config, towers.registry, towers.required_learning()
+    asked = candidates(config, registry, learning)
+    assert config.blend is not None
+    tuned, notes = {}, []
+    with progress_bar("classical models", len(asked), progress) as bar:
+        for name, options in asked.items():
+            try:
+                tuned[name] = tune(
+                    learning,
+                    member_config(config, name, options),
+                    registry,
+                    towers.context,
+                    name,
+                    asked=options,
+                    users=config.blend.users,
+                )
+            except MissingDependency as error:
+                notes.append(f"{name} is left out of the blend: {error}.")
+            bar.advance()
+    return tuned, notes
+
+
+def _make_pool(towers: TwoTowerModel, members: Mapping[str, ClassicalModel], held: HeldOut) -> tuple[Pool, np.ndarray]:
+    """Return the members' scores for the candidates of each user, and (users,) the lengths of their histories."""
+    state = towers.before("validation")
+    states = {name: model.before("validation") for name, model in members.items()}
+    nothing: Weights = {group: {} for group in GROUPS}
+    scorer = BlendScorer(state, states, nothing)
+    items, places = state.representations("item"), torch.arange(len(towers.dataset.items))
+
+    def of_towers(rows: np.ndarray) -> Tensor:
+        return scorer.towers_score(state.user_representations(rows), items)
+
+    def of_member(member: ClassicalModel) -> Callable[[np.ndarray], Tensor]:
+        return lambda rows: scorer.member_score(member, torch.from_numpy(rows)[:, None], places)
+
+    functions = {TOWERS: of_towers, **{name: of_member(member) for name, member in states.items()}}
+    users = np.flatnonzero(held.targets.counts())
+    pool = make_pool(users, functions, held)
+    return pool, scorer.history_lengths(torch.from_numpy(users)[:, None]).cpu().numpy()
