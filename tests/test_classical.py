@@ -83,7 +83,16 @@ def fitted(request):
 
 
 def test_these_classical_models_are_built_in():
-    assert MODELS == ["bpr_mf", "content_knn", "ease", "ials", "item_knn", "popularity", "recent_popularity"]
+    assert MODELS == [
+        "bpr_mf",
+        "content_knn",
+        "ease",
+        "ials",
+        "item_knn",
+        "popularity",
+        "recent_popularity",
+        "trending",
+    ]
 
 
 def test_k_items_are_listed_and_none_that_was_seen(fitted):
@@ -410,7 +419,7 @@ def test_items_without_words_are_similar_to_no_item():
 
 
 def test_an_unknown_user_gets_the_popular_items(fitted):
-    if fitted.config.model.type == "recent_popularity":
+    if fitted.config.model.type in ("recent_popularity", "trending"):
         pytest.skip("see the next test")
     counts = matrix(fitted, *(("train",) if fitted.config.model.type == "bpr_mf" else PARTS)).sum(0)
     popular = [f"i{place:03d}" for place in np.argsort(-counts, kind="stable")[:6]]
@@ -476,8 +485,8 @@ def test_an_unsupported_request_is_an_input_error(name, tmp_path):
     assert (code, f"'{name}' has no embeddings" in message) == (2, True)
 
 
-def test_popularity_is_the_only_model_without_similar_items(fitted):
-    if "popularity" in fitted.config.model.type:
+def test_models_of_popularity_are_the_only_ones_without_similar_items(fitted):
+    if "popularity" in fitted.config.model.type or fitted.config.model.type == "trending":
         with pytest.raises(InputError, match="no notion of similar items"):
             fitted.similar(["i001"])
         return
@@ -571,7 +580,7 @@ def test_a_baseline_whose_library_is_missing_is_left_out_and_the_report_says_so(
 
     found = fit_baselines(fit("popularity").model, progress=False)
     notes = found.notes
-    assert set(found.fitted) == {"content_knn", "ease", "item_knn", "recent_popularity"}
+    assert set(found.fitted) == {"content_knn", "ease", "item_knn", "recent_popularity", "trending"}
     assert [note.split(":")[0] for note in notes] == ["The baseline ials is not measured"]
     assert all("pip install 'anyrec[baselines]'" in note for note in notes)
 

@@ -105,7 +105,7 @@ def test_the_default_baselines_are_those_that_fit_the_data():
         data, items=data.items.select(["item_id"]), interactions=data.interactions.select(["user_id", "item_id"])
     )
     for one, split, names in (
-        (data, LAST, {"content_knn", "ease", "ials", "item_knn", "popularity", "recent_popularity"}),
+        (data, LAST, {"content_knn", "ease", "ials", "item_knn", "popularity", "recent_popularity", "trending"}),
         (bare, {"protocol": "random"}, {"ease", "ials", "item_knn", "popularity"}),
     ):
         for own in ("ease", "popularity"):

@@ -64,10 +64,10 @@ class ClassicalScorer:
             (batch, items) scores.
         """
         rows = users[:, 0].cpu().numpy()
-        known = np.maximum(rows, 0)
+        known = rows if self.classical.by_history else np.maximum(rows, 0)
         history = self.history_of(users)
         scores = np.asarray(self.classical.score(known, history), np.float32)
-        if self.classical.personal:
+        if self.classical.personal and not self.classical.ranks_new_users:
             new = (rows < 0) & (not self.classical.by_history)
             scores[new | (np.diff(history.indptr) == 0)] = self.popularity
         of_all, places = torch.from_numpy(scores), items[..., 0].cpu()
@@ -286,7 +286,7 @@ def training_matrix(dataset: Dataset, rows: np.ndarray, seed: int) -> TrainingMa
     owners = pairs.owners()
     matrix = matrix_of(pairs, (len(dataset.users), len(dataset.items)))
     days = _last_days(dataset, rows, owners, pairs.items)
-    return TrainingMatrix(matrix, owners, pairs.items, days, dataset.items, seed)
+    return TrainingMatrix(matrix, owners, pairs.items, days, dataset.items, seed, dataset.users)
 
 
 def _last_days(dataset: Dataset, rows: np.ndarray, users: np.ndarray, items: np.ndarray) -> np.ndarray | None:

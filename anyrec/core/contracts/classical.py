@@ -23,6 +23,7 @@ class TrainingMatrix(NamedTuple):
         days: (pairs,) float64, time of the latest interaction of each pair, in days; None without timestamps.
         item_table: The items' features, one row for each item.
         seed: Seed for any randomness.
+        user_table: The users' features, one row for each user; None for none.
     """
 
     matrix: SparseMatrix
@@ -31,6 +32,7 @@ class TrainingMatrix(NamedTuple):
     days: np.ndarray | None
     item_table: pa.Table
     seed: int
+    user_table: pa.Table | None = None
 
 
 class Step(NamedTuple):
@@ -49,7 +51,8 @@ class Classical:
         type: Name of the model in a config (`model.type`).
         needs: What the data must have: "timestamps", "content" (texts or categories of items).
         personal: Whether the scores depend on the user. Users without a history then get the most popular items
-            instead.
+            instead, unless `ranks_new_users`.
+        ranks_new_users: Whether `score` also ranks items for users without a history.
         by_history: Whether `score` reads only the user's own history, so that it scores users who were not in training.
         counts: Whether `fit` counts the past, as popularity does, instead of learning weights. Counts are state: before
             a part of the split is evaluated, all positives of the earlier parts are counted; for serving, all.
@@ -83,6 +86,7 @@ class Classical:
     type: ClassVar[str]
     needs: ClassVar[tuple[str, ...]] = ()
     personal: ClassVar[bool] = True
+    ranks_new_users: ClassVar[bool] = False
     by_history: ClassVar[bool] = False
     counts: ClassVar[bool] = False
     baseline: ClassVar[bool] = True
