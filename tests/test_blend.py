@@ -104,7 +104,7 @@ def test_the_validation_part_is_refused_once_members_learned_from_it(blend):
 
 
 def test_few_users_and_rounds_choose_weights_as_well():
-    few = fitted(blend={"rounds": 2, "users": 30})
+    few = fitted(models=[{"type": "ease"}], blend={"rounds": 2, "users": 30, "trials": 2})
     weights = few.model.choice.weights["known"]
     assert sum(weights.values()) == pytest.approx(1) and all(one in (0.5, 1.0) for one in weights.values())
 

@@ -26,7 +26,7 @@ from anyrec.model.two_tower import TwoTowerModel
 from anyrec.training.ensemble import Pool, make_pool, select
 from anyrec.training.fit_classical import fit_classical
 from anyrec.training.fitting_models import fitting_models
-from anyrec.training.tune import Tuned, sample_users, tune
+from anyrec.training.tune import Tuned, sample_users, trials_for, tune
 
 FEWEST_USERS = 20
 """Fewest validation users of a group whose weights are chosen by them."""
@@ -142,6 +142,7 @@ def _tune_all(towers: TwoTowerModel, progress: bool) -> tuple[dict[str, Tuned], 
     asked = candidates(config, registry, learning)
     assert config.blend is not None
     tuned, notes = {}, []
+    pairs = len(learning.positives(learning.split.train))
     with progress_bar("classical models", len(asked), progress) as bar:
         for name, options in asked.items():
             try:
@@ -152,6 +153,7 @@ def _tune_all(towers: TwoTowerModel, progress: bool) -> tuple[dict[str, Tuned], 
                     towers.context,
                     name,
                     asked=options,
+                    trials=min(config.blend.trials, trials_for(pairs, len(learning.dataset.items))),
                     users=config.blend.users,
                 )
             except MissingDependency as error:

@@ -17,6 +17,9 @@ class BlendConfig(Section):
         description="Classical models to choose from. Options that are set here are not tuned. auto: all baselines "
         "that the data and the size of the catalogue allow.",
     )
+    trials: int = Field(
+        default=10, ge=1, le=10_000, description="Most fits of each classical model while its options are tuned."
+    )
     rounds: int = Field(
         default=20, ge=1, le=1000, description="Most steps of the ensemble selection, each of which adds one model."
     )
