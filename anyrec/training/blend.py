@@ -75,14 +75,14 @@ def choose_blend(towers: TwoTowerModel, progress: bool = True) -> Chosen | None:
     with torch.inference_mode():
         pool, lengths = _make_pool(towers, {name: one.model for name, one in tuned.items()}, held)
     metric = main_metric(towers)
-    personal = [name for name in tuned if towers.registry.get("classical", name).personal]
+    for_new = [TOWERS, *(name for name in tuned if _ranks_new_users(towers.registry, name))]
     weights: dict[Group, dict[str, float]] = {}
     chosen = np.empty(len(pool.users))
     for number, group in enumerate(GROUPS):
         inside = (lengths > 0) == bool(number)
         own = pool.only(inside)
-        if group == "new":  # without a history, a personal model gives the popularity
-            own = replace(own, scores={name: one for name, one in own.scores.items() if name not in personal})
+        if group == "new":  # without a history, other models give the popularity
+            own = replace(own, scores={name: own.scores[name] for name in for_new})
         weights[group] = {TOWERS: 1.0}
         if inside.sum() >= FEWEST_USERS:
             weights[group] = select(own, metric, section.rounds, [TOWERS])
@@ -134,6 +134,12 @@ def candidates(config: Config, registry: Registry, learning: LearningData) -> di
     if section is not None and section.models != "auto":
         return {one.type: one.options() for one in section.models}
     return {name: {} for name in fitting_models(learning.dataset, registry)[0]}
+
+
+def _ranks_new_users(registry: Registry, name: str) -> bool:
+    """Whether a classical model has scores of its own for users without a history."""
+    cls = registry.get("classical", name)
+    return cls.ranks_new_users or not cls.personal
 
 
 def _tune_all(towers: TwoTowerModel, progress: bool) -> tuple[dict[str, Tuned], list[str]]:
