@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 from arena_protocols import SEED, timed
-from arena_task import DEFAULT, MAIN, METRICS, Clock, Outcome, Task
+from arena_task import DEFAULT, MAIN, METRICS, Clock, Outcome, Task, chosen
 from cold import HISTORY, scorer_of, training_data
 from cold_protocols import PROTOCOLS as COLD_PROTOCOLS
 from cold_protocols import ColdCase, Scorer, history_matrix, score
@@ -86,10 +86,7 @@ def _run_default(dataset: Dataset, case: ColdCase, task: Task) -> Outcome:
         recommender = Recommender.from_config(config)
         recommender.fit(known, progress=False, trained=clock.stop)
         values = measured(case, scorer_of(recommender.model, dataset, case))
-    options: JsonObject = {}
-    if recommender.result is not None:
-        options = {"best epoch": recommender.result.best_epoch, "epochs": len(recommender.result.history)}
-    return Outcome(case.users, values, clock.seconds, options=options)
+    return Outcome(case.users, values, clock.seconds, options=chosen(recommender))
 
 
 def last_validates(dataset: Dataset) -> Split:

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from arena_cold import COLD, run_cold
 from arena_protocols import PROTOCOLS, Case, load
-from arena_task import DEFAULT, KS, LIGHTGCN, MAIN, METRICS, Clock, Outcome, Task
+from arena_task import DEFAULT, KS, LIGHTGCN, MAIN, METRICS, Clock, Outcome, Task, chosen
 from lightgcn import Options, train
 
 from anyrec.core.config import Config
@@ -67,11 +67,10 @@ def run_default(case: Case, source: JsonObject, overrides: tuple[str, ...] = ())
     config, _ = load_config(source, overrides)
     recommender, clock = Recommender.from_config(config), Clock()
     recommender.fit(case.dataset, progress=False, trained=clock.stop)
-    options: JsonObject = {}
-    if recommender.result is not None:
-        options = {"best epoch": recommender.result.best_epoch, "epochs": len(recommender.result.history)}
     validation = recommender.metrics.get("validation", {}).get(MAIN)
-    return outcome(rank_held_out(recommender.model, "test"), clock.seconds, validation=validation, options=options)
+    return outcome(
+        rank_held_out(recommender.model, "test"), clock.seconds, validation=validation, options=chosen(recommender)
+    )
 
 
 def prepared(case: Case, source: JsonObject) -> tuple[LearningData, Config, Registry, Context]:

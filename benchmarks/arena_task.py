@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from anyrec.core.types import JsonObject
+from anyrec.recommender import Recommender
 
 DEFAULT, LIGHTGCN = "default", "lightgcn"
 """Names of the models that are not classical."""
@@ -78,6 +79,17 @@ class Outcome:
     validation: float | None = None
     options: JsonObject = field(default_factory=dict)
     trials: int = 1
+
+
+def chosen(recommender: Recommender) -> JsonObject:
+    """Return what a fit of the default config chose, for the report: its epochs, and the weights of a blend."""
+    found: JsonObject = {}
+    if recommender.result is not None:
+        found = {"best epoch": recommender.result.best_epoch, "epochs": len(recommender.result.history)}
+    for line in recommender.describe():
+        if line.startswith("blend: "):
+            found["blend"] = line.removeprefix("blend: ")
+    return found
 
 
 class Clock:
