@@ -28,8 +28,8 @@ START = dt.datetime(2020, 1, 1, tzinfo=dt.timezone.utc)
 """Time of position 0 of a user's order."""
 SHARES = (60, 65, 70, 75, 80)
 """Percent of the interactions that the cuts of P2 train on."""
-PERIOD = 0.1
-"""Fraction of the interactions that validates, and that tests, at each cut of P2."""
+PERIOD = 10
+"""Percent of the interactions that validate, and that test, at each cut of P2."""
 SEED = 0
 """Seed of all random splits, whatever the seed of the model."""
 
@@ -126,8 +126,8 @@ def global_time(dataset: Dataset, cut: str) -> Case:
         cut: Percent of the interactions to train on.
     """
     order = np.argsort(dataset.times, kind="stable")
-    share = int(cut) / 100
-    ends = [round(len(order) * end) for end in (share, share + PERIOD, share + 2 * PERIOD)]
+    share = int(cut)
+    ends = [round(len(order) * end / 100) for end in (share, share + PERIOD, share + 2 * PERIOD)]
     kept = np.sort(order[: ends[2]])
     rows = np.searchsorted(kept, order[: ends[2]])
     train, validation, test = (np.sort(part) for part in np.split(rows, ends[:2]))

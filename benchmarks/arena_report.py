@@ -249,8 +249,11 @@ def _provenance(records: Sequence[JsonObject]) -> list[str]:
         values = Counter(str(record.get(key, "unknown")) for record in records)
         shown = "; ".join(f"{value} ({count} runs)" if len(values) > 1 else value for value, count in values.items())
         lines.append(f"- {key}: {shown}")
-    hours = sum(record.get("wall", 0.0) for record in records) / 3600
-    lines.append(f"- {len(records)} runs, {hours:.1f} hours together, one at a time, each in a process of its own")
+    hours = [sum(record.get(key, 0.0) for record in records) / 3600 for key in ("wall", "processor_seconds")]
+    lines.append(
+        f"- {len(records)} runs, one at a time, each in a process of its own: {hours[0]:.1f} hours together, "
+        f"{hours[1]:.1f} hours of one processor core"
+    )
     return lines
 
 

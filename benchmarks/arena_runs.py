@@ -173,6 +173,7 @@ def outcome(
 def main() -> None:
     task, folder = Task.of(json.loads(sys.argv[1])), Path(sys.argv[2])
     found = run(task)
+    used = resource.getrusage(resource.RUSAGE_SELF)
     record = {
         **asdict(task),
         "users": len(found.users),
@@ -182,7 +183,8 @@ def main() -> None:
         "trials_done": found.trials,
         "seconds": round(found.seconds, 2),
         "tuning_seconds": round(found.tuning_seconds, 2),
-        "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20), 3),
+        "processor_seconds": round(used.ru_utime + used.ru_stime, 1),
+        "peak_gib": round(used.ru_maxrss / (1 << 20), 3),
         "device": "cuda" if torch.cuda.is_available() else f"cpu, {torch.get_num_threads()} threads",
     }
     values = {name: column.astype(np.float32) for name, column in found.by_user.items()}
