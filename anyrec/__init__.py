@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         Negatives,
         Params,
         Sampler,
+        Step,
     )
     from anyrec.core.errors import AnyrecError, NotFittedError
     from anyrec.core.hooks import hookimpl
@@ -67,6 +68,7 @@ __all__ = [
     "Sampler",
     "SearchResult",
     "Source",
+    "Step",
     "hookimpl",
 ]
 
@@ -95,6 +97,7 @@ _HOMES = {
     "Sampler": "core.contracts",
     "SearchResult": "retrieval.results",
     "Source": "pipeline.contracts",
+    "Step": "core.contracts",
     "hookimpl": "core.hooks",
 }
 

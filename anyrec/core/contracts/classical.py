@@ -36,7 +36,14 @@ class TrainingMatrix(NamedTuple):
 
 
 class Step(NamedTuple):
-    """The difference between neighbouring values of a tuned option. See `Classical.search`."""
+    """The difference between neighbouring values of a tuned option (`Classical.search`).
+
+    Attributes:
+        difference: Greater than 0.
+
+    Example:
+        search = {"target_exponent": Step(0.125)}
+    """
 
     difference: float
 
