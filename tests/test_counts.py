@@ -40,6 +40,7 @@ def test_popularity_counts_what_happened_before_the_part_and_everything_for_serv
         (model, ["train", "validation", "test"]),
     ):
         np.testing.assert_array_equal(scores(state), np.tile(counts(recommender, *parts), (60, 1)))
+        np.testing.assert_array_equal(state.scorer.popularity, counts(recommender, *parts))
 
 
 def test_a_refit_changes_no_count():

@@ -186,18 +186,16 @@ class ClassicalModel(FittedModel):
             level: As in `levels`.
             levels: (users,) the level of each user, whose own history ends there.
         """
-        level, scorer = max(level, 1), self.scorer
+        level, classical, matrix = max(level, 1), self.scorer.classical, self.scorer.matrix
         if self.past is not None and level < NOW:
-            counted = self.past["validation" if level == 1 else "test"]
-            scorer = ClassicalScorer(counted, scorer.matrix, scorer.popularity)
+            classical = self.past["validation" if level == 1 else "test"]
         if self.matrix_parts is None:
-            return scorer
-        shape = scorer.matrix.shape
-        pairs = Pairs(scorer.matrix.indices, scorer.matrix.indptr)
+            return ClassicalScorer(classical, matrix, self.scorer.popularity)
+        pairs = Pairs(matrix.indices, matrix.indptr)
         earlier = ((1 << levels) - 1)[pairs.owners()]
-        kept = matrix_of(pairs.where(self.matrix_parts & earlier != 0), shape)
+        kept = matrix_of(pairs.where(self.matrix_parts & earlier != 0), matrix.shape)
         counted = pairs.items[self.matrix_parts & ((1 << level) - 1) != 0]
-        return ClassicalScorer(scorer.classical, kept, np.bincount(counted, minlength=shape[1]))
+        return ClassicalScorer(classical, kept, np.bincount(counted, minlength=matrix.shape[1]))
 
     def representations(self, side: Side) -> Tensor:
         return self.computed.get(side, lambda: torch.arange(len(self.dataset.table(side))).unsqueeze(1))

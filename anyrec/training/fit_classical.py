@@ -50,7 +50,7 @@ def fit_classical(
         training = training_matrix(learning.dataset, learning.positives(split.train), config.seed)
     classical = _fitted(config, registry, training)
     scorer, matrix_parts = ClassicalScorer(classical, training.matrix), None
-    if classical.by_history:  # it serves from all positives of each user, including those of validation and test
+    if classical.by_history or classical.counts:  # it serves from all positives, those of validation and test as well
         pairs, matrix_parts = learning.positive_pairs
         scorer = ClassicalScorer(classical, matrix_of(pairs, training.matrix.shape))
     seen, seen_parts = learning.seen
