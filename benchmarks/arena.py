@@ -148,7 +148,7 @@ def scores_differ(cls: type[Classical], protocol: str) -> bool:
     """Return whether a classical model can score the users of a protocol by more than popularity."""
     if protocol in COLD:
         return can_score(cls, protocol)
-    return PROTOCOLS[protocol].histories or not cls.personal
+    return PROTOCOLS[protocol].histories or not cls.personal or cls.ranks_new_users
 
 
 def attempt(task: Task, arguments: argparse.Namespace) -> bool:

@@ -352,3 +352,23 @@ def test_the_command_runs_missing_tasks_and_prints_the_table(tmp_path, monkeypat
     arena.main()
     assert "toys P3" not in capsys.readouterr().out
     assert len((out / "results.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    "protocol, expected",
+    [
+        ("P3", {"default", "lightgcn", "ease", "ials", "item_knn", "content_knn", "popularity"}),
+        ("P2", {"default", "recent_popularity", "trending", "ease"}),
+        ("new-users", {"default", "popularity", "recent_popularity", "trending"}),
+        ("cold-items", {"default", "popularity", "content_knn"}),
+        ("cold-users", {"default", "popularity", "ease", "item_knn", "content_knn"}),
+    ],
+)
+def test_each_protocol_has_the_models_that_can_score_there(tmp_path, monkeypatch, protocol, expected):
+    tiny(tmp_path / "toys")
+    monkeypatch.setattr(sys, "argv", ["arena.py", "--out", str(tmp_path / "out")])
+    found = set(arena.models_of(read(tmp_path / "toys"), protocol, arena.parse()))
+    assert expected <= found
+    assert ("lightgcn" in found) == (protocol == "P3")
+    assert ("ease" in found) == (protocol not in ("new-users", "cold-items"))
+    assert ("recent_popularity" in found) == (protocol not in ("P3", "cold-items"))
