@@ -1,12 +1,16 @@
 """The blend of towers with classical models: its score, its choice on validation, its files and its requests."""
 
+import datetime as dt
+
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
-from small import small_config, small_dataset
+from small import START, small_config, small_dataset
 
 from anyrec import Recommender
 from anyrec.core.errors import ConfigError, ModelError
+from anyrec.data.dataset import Dataset
 from anyrec.data.pairs import Pairs
 from anyrec.data.split import Split
 from anyrec.evaluation.held_out import HeldOut, refuse_refitted
@@ -230,3 +234,31 @@ def test_seen_items_are_no_candidates_and_a_seen_target_is_a_miss():
     seen = Pairs.of(np.arange(200), targets, 200)
     pool = make_pool(np.arange(200), {"left": scores_of(members["left"])}, HeldOut(held.targets, seen, held.rankable))
     assert not pool.values({"left": 1.0}, "recall@10").any()
+
+
+def fashionable(users=240, items=40, each=8):
+    """Each day a new user comes, and mostly chooses among the six items that are in fashion; these change."""
+    random, rows = np.random.default_rng(0), []
+    for user in range(users):
+        odds = np.where((np.arange(items) * 6 - user) % 240 < 36, 10.0, 0.1)
+        for item in random.choice(items, each, replace=False, p=odds / odds.sum()):
+            time = START + dt.timedelta(days=user, minutes=len(rows))
+            rows.append({"user_id": f"u{user:03d}", "item_id": f"i{item:03d}", "timestamp": time})
+    ids = pa.table({"item_id": [f"i{item:03d}" for item in range(items)]})
+    return Dataset(pa.table({"user_id": [f"u{user:03d}" for user in range(users)]}), ids, pa.Table.from_pylist(rows))
+
+
+def test_users_without_a_history_get_a_model_that_ranks_items_for_them():
+    config = {
+        "training": {"epochs": 1},
+        "split": {"protocol": "global_time"},
+        "blend": {"models": [{"type": "trending"}, {"type": "popularity"}]},
+    }
+    recommender = Recommender.from_config(config).fit(fashionable(), progress=False)
+    assert recommender.model.choice is not None
+    weights = recommender.model.choice.weights
+    assert weights["new"].get("trending", 0) > 0.5
+    # hardly a user comes back, so the weights of users with a history are chosen by all users
+    assert weights["known"].get("trending", 0) > 0.5
+    stranger = recommender.recommend([{"user_id": "nobody"}], 5)
+    assert len(explain(recommender, [{"user_id": "nobody"}], stranger)) == 5

@@ -29,7 +29,8 @@ from anyrec.training.fitting_models import fitting_models
 from anyrec.training.tune import Tuned, sample_users, trials_for, tune
 
 FEWEST_USERS = 20
-"""Fewest validation users of a group whose weights are chosen by them."""
+"""Fewest validation users of a group whose weights are chosen by them alone. With fewer, the weights for users with a
+history are chosen by all users; users without a history get the towers alone, which read their features."""
 
 
 @dataclass(frozen=True)
@@ -80,12 +81,13 @@ def choose_blend(towers: TwoTowerModel, progress: bool = True) -> Chosen | None:
     chosen = np.empty(len(pool.users))
     for number, group in enumerate(GROUPS):
         inside = (lengths > 0) == bool(number)
-        own = pool.only(inside)
+        enough = np.ones_like(inside) if group == "known" and inside.sum() < FEWEST_USERS else inside
+        own, chosen_by = pool.only(inside), pool.only(enough)
         if group == "new":  # without a history, other models give the popularity
-            own = replace(own, scores={name: own.scores[name] for name in for_new})
+            own, chosen_by = own.of(for_new), chosen_by.of(for_new)
         weights[group] = {TOWERS: 1.0}
-        if inside.sum() >= FEWEST_USERS:
-            weights[group] = select(own, metric, section.rounds, [TOWERS])
+        if enough.sum() >= FEWEST_USERS:
+            weights[group] = select(chosen_by, metric, section.rounds, [TOWERS])
         if inside.any():
             chosen[inside] = own.values(weights[group], metric)
     values = {name: float(pool.values({name: 1.0}, metric).mean()) for name in pool.scores}

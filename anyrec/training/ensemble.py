@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -46,6 +46,10 @@ class Pool:
         scores = {name: values[torch.from_numpy(kept)] for name, values in self.scores.items()}
         owners = index[self.owners[inside]]
         return Pool(self.users[kept], scores, owners, self.places[inside], self.listable[inside])
+
+    def of(self, names: Iterable[str]) -> Pool:
+        """Return the pool with the scores of some members. names: of the members."""
+        return replace(self, scores={name: self.scores[name] for name in names})
 
     def values(self, weights: Mapping[str, float], metric: str) -> np.ndarray:
         """Return (users,) the metric of each user's list by weighted scores.
