@@ -89,8 +89,8 @@ def choose_blend(towers: TwoTowerModel, progress: bool = True) -> Chosen | None:
         if enough.sum() >= FEWEST_USERS:
             weights[group] = select(chosen_by, metric, section.rounds, [TOWERS])
         if inside.any():
-            chosen[inside] = own.values(weights[group], metric)
-    values = {name: float(pool.values({name: 1.0}, metric).mean()) for name in pool.scores}
+            chosen[inside] = own.values(own.blended(weights[group]), metric)
+    values = {name: float(pool.values(scores, metric).mean()) for name, scores in pool.scores.items()}
     options = {name: one.options for name, one in tuned.items()}
     choice = Choice(metric, {**values, CHOICE: float(chosen.mean())}, weights, options)
     return Chosen(choice, tuned, notes)

@@ -15,7 +15,9 @@ from anyrec.model.scoring import top_k
 
 POOL = 100
 """Best items of each member from which the lists are made."""
-USERS_AT_A_TIME = 256
+STEPS = (0.5, 0.3, 0.15, 0.07)
+"""Shares of a member that are tried when it is added to a blend."""
+USERS_AT_A_TIME, TARGETS_AT_A_TIME = 256, 4096
 
 
 @dataclass(frozen=True)
@@ -51,27 +53,45 @@ class Pool:
         """Return the pool with the scores of some members. names: of the members."""
         return replace(self, scores={name: self.scores[name] for name in names})
 
-    def values(self, weights: Mapping[str, float], metric: str) -> np.ndarray:
-        """Return (users,) the metric of each user's list by weighted scores.
+    def blended(self, weights: Mapping[str, float]) -> Tensor:
+        """Return (users, width), the weighted sum of the members' scores; members without a weight are left out."""
+        total = torch.zeros(())
+        for name, weight in weights.items():
+            total = total + weight * self.scores[name]
+        return total
+
+    def values(self, blended: Tensor, metric: str) -> np.ndarray:
+        """Return (users,) the metric of each user's list.
 
         Args:
-            weights: Weight of each member; members without an entry are left out.
+            blended: (users, width) scores of the candidates.
             metric: Such as `ndcg@10`. `auc`, which needs the whole catalogue, is computed over the candidates.
         """
-        blended = torch.stack([weight * self.scores[name] for name, weight in weights.items()]).sum(0)
-        targets = blended[self.owners, self.places][:, None]
-        ranks = np.empty(len(self.owners))
-        for part in torch.arange(len(ranks)).split(4096):
-            rows = blended[torch.from_numpy(self.owners[part.numpy()])]
-            higher, equal = (rows > targets[part]).sum(1), (rows == targets[part]).sum(1) - 1
-            ranks[part.numpy()] = (1 + higher + equal / 2).numpy()
+        k = int(metric.split("@")[1]) if "@" in metric else None
+        ranks = self._ranks(blended) if k is None else self._first_ranks(blended, k)
         ranks = np.where(self.listable, ranks, np.inf)
         candidates = (blended > -torch.inf).sum(1).numpy()
         nothing = np.empty((len(self.users), 0), np.int64)
-        k = [int(metric.split("@")[1])] if "@" in metric else [10]
         users = np.arange(len(self.users))
         ranking = Ranking(self.owners, self.places, ranks, users, nothing, candidates)
-        return np.nan_to_num(metrics_by_user(ranking, k)[metric])
+        return np.nan_to_num(metrics_by_user(ranking, [k or 1])[metric])
+
+    def _first_ranks(self, blended: Tensor, k: int) -> np.ndarray:
+        """Return (targets,) the ranks up to k, and infinity for a target behind. Equal scores have any order."""
+        places = torch.topk(blended, min(k, blended.shape[1]), dim=1).indices
+        ranks = torch.full(blended.shape, torch.inf)
+        ranks.scatter_(1, places, torch.arange(1.0, places.shape[1] + 1).expand_as(places).contiguous())
+        return ranks[self.owners, self.places].double().numpy()
+
+    def _ranks(self, blended: Tensor) -> np.ndarray:
+        """Return (targets,) the ranks among all candidates; an equal score counts half a rank."""
+        targets = blended[self.owners, self.places][:, None]
+        ranks = np.empty(len(self.owners))
+        for part in torch.arange(len(ranks)).split(TARGETS_AT_A_TIME):
+            rows = blended[torch.from_numpy(self.owners[part.numpy()])]
+            higher, equal = (rows > targets[part]).sum(1), (rows == targets[part]).sum(1) - 1
+            ranks[part.numpy()] = (1 + higher + equal / 2).numpy()
+        return ranks
 
 
 def make_pool(
@@ -130,40 +150,68 @@ def _candidates(
 
 
 def select(pool: Pool, metric: str, rounds: int, first: Sequence[str]) -> dict[str, float]:
-    """Choose the weights of a blend by ensemble selection.
+    """Choose the weights of a blend, or one of the members `first` alone.
 
-    Starts with the best single member and adds, with replacement, the member that increases the mean of the metric
-    most, until none does. A member's weight is the fraction of the rounds in which it was added. The result is used
-    only if it is better than the best of the members `first` by more than one standard error of the paired
-    difference; otherwise that member alone is returned, since it is simpler and as good.
-
-    References:
-        Caruana et al., Ensemble Selection from Libraries of Models, 2004.
+    The weights are found on all users (`climb`). They are used only if weights that were found in the same way on one
+    half of the users are better on the other half than the best of `first`, by more than one standard error of the
+    paired difference over both halves. Otherwise that member alone is used, since it is simpler and as good.
 
     Args:
         pool: The scores.
         metric: As for `Pool.values`.
         rounds: Most steps.
-        first: Members, by preference, that are used alone if a blend is not better by more than noise.
+        first: Members, by preference.
 
     Returns:
         Positive weights by name, which sum to 1.
     """
-    single = {name: pool.values({name: 1.0}, metric) for name in pool.scores}
-    names = [*first, *(name for name in single if name not in first)]
-    best = max(names, key=lambda name: single[name].mean())
-    counts, values = {best: 1}, single[best]
-    for _ in range(rounds - 1):
-        tried = {name: pool.values({**counts, name: counts.get(name, 0) + 1}, metric) for name in names}
-        name = max(names, key=lambda one: tried[one].mean())
-        if tried[name].mean() <= values.mean():
+    single = {name: pool.values(pool.scores[name], metric) for name in first}
+    simple = max(first, key=lambda name: single[name].mean())
+    held_out = np.empty(len(pool.users))
+    for half in (0, 1):
+        inside = np.arange(len(pool.users)) % 2 == half
+        other = pool.only(~inside)
+        held_out[~inside] = other.values(other.blended(climb(pool.only(inside), metric, rounds)), metric)
+    return climb(pool, metric, rounds) if is_better(held_out, single[simple]) else {simple: 1.0}
+
+
+def climb(pool: Pool, metric: str, rounds: int) -> dict[str, float]:
+    """Find the weights of a blend by greedy ensemble selection.
+
+    Starts with the best single member. Each round moves the weights by one of `STEPS` towards the member that raises
+    the mean of the metric most: weights = (1 - step) * weights + step * member. It ends when nothing raises it.
+
+    References:
+        Caruana et al., Ensemble Selection from Libraries of Models, 2004. They add whole models, so that the first
+        step is one half; smaller steps also find a small share of a model that is much worse alone.
+
+    Args:
+        pool: The scores.
+        metric: As for `Pool.values`.
+        rounds: Most steps.
+
+    Returns:
+        Positive weights by name, which sum to 1.
+    """
+    single = {name: float(pool.values(scores, metric).mean()) for name, scores in pool.scores.items()}
+    best = max(single, key=lambda name: single[name])
+    weights, value, blended = {best: 1.0}, single[best], pool.scores[best]
+    moves = [(name, step) for name in single for step in STEPS]
+    for _ in range(rounds):
+        tried = [float(pool.values(_moved(blended, pool.scores[name], step), metric).mean()) for name, step in moves]
+        place = int(np.argmax(tried))
+        if tried[place] <= value:
             break
-        counts[name], values = counts.get(name, 0) + 1, tried[name]
-    simple = max(first, key=lambda name: single[name].mean()) if first else best
-    if not is_better(values, single[simple]):
-        return {simple: 1.0}
-    total = sum(counts.values())
-    return {name: counts[name] / total for name in names if name in counts}
+        name, step = moves[place]
+        weights = {one: (1 - step) * weight for one, weight in weights.items()}
+        weights[name] = weights.get(name, 0.0) + step
+        value, blended = tried[place], _moved(blended, pool.scores[name], step)
+    return weights
+
+
+def _moved(scores: Tensor, others: Tensor, step: float) -> Tensor:
+    """Return (1 - step) * scores + step * others; -inf in both stays -inf, which `torch.lerp` would make nan."""
+    return scores * (1 - step) + others * step
 
 
 def is_better(values: np.ndarray, others: np.ndarray) -> bool:
