@@ -150,6 +150,41 @@ def test_numbers_follow_those_that_are_set():
     assert "identity" not in graph.user.features
 
 
+@pytest.mark.parametrize(("each", "short"), [(8, True), (19, True), (20, False), (40, False)])
+def test_short_histories_have_more_regularisation_and_fewer_epochs(each, short):
+    data = small_dataset(users=40, items=50, each=each)
+    found = resolved({}, data)
+    optimizer = found.training.optimizer
+    assert found.features["history"].options().get("dropout") == (0.5 if short else None)
+    assert (optimizer.weight_decay > 0.01) == short
+    own = {"features": {"history": {"dropout": 0.1}}, "training": {"optimizer": {"weight_decay": 0.02}}}
+    chosen = resolved(own, data)
+    assert chosen.features["history"].options()["dropout"] == 0.1
+    assert chosen.training.optimizer.weight_decay == 0.02
+    placed = resolved({"user": {"features": {"history": {"layers": 1}}}}, data).user.features["history"].options()
+    assert placed.get("dropout") == (0.5 if short else None)
+    fewest = 6 if short else 10
+    assert resolved({"training": {"batch_size": 1}}, data).training.epochs == fewest
+
+
+def test_weight_decay_on_short_histories_has_the_same_effect_in_an_epoch_whatever_the_steps():
+    data = small_dataset(users=100, each=10)
+    effects = []
+    for size in (8, 16, 32):
+        training = resolved({"training": {"batch_size": size}}, data).training
+        steps = len(data.interactions) / size
+        effects.append(training.optimizer.learning_rate * training.optimizer.weight_decay * steps)
+    assert effects == pytest.approx([1 / 11] * 3, rel=0.05)
+
+
+def test_training_waits_for_at_most_a_quarter_of_the_epochs_unless_these_are_few():
+    for each, size in ((8, 1), (8, 80), (30, 1), (30, 400)):
+        training = resolved({"training": {"batch_size": size}}, small_dataset(items=50, each=each)).training
+        assert training.patience == max(3, training.epochs // 4) and 2 * training.patience <= training.epochs
+    assert resolved({"training": {"epochs": 100}}).training.patience == 5  # the fixed default
+    assert resolved({"training": {"patience": None}}).training.patience is None
+
+
 def test_a_model_that_contradicts_the_config_is_never_chosen_without_a_note():
     with pytest.raises(ConfigError, match="unknown key"):
         Recommender.from_config({"fusion": {"start": 0.1, "hidden_dims": [4]}}).fit(DATA, progress=False)

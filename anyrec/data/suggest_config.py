@@ -24,6 +24,16 @@ MANY = 500_000
 """The number of interactions from which four layers learn more than two."""
 LEAST_EPOCHS = {2: 10, 4: 14}
 """The fewest epochs, by the number of layers."""
+SHORT = 20
+"""Users with fewer interactions on average have short histories, on which a sequence model overfits."""
+SHORT_STEPS = 600
+"""The steps in which a sequence model learns a small data set of short histories."""
+SHORT_EPOCHS = 6
+"""The fewest epochs on short histories."""
+LEAST_PATIENCE = 3
+"""The fewest validations without a better one that stop a sequence model, else a quarter of its epochs."""
+DECAY_EPOCHS = 11
+"""On short histories, the epochs after which weight decay alone would reduce a weight to 1/e."""
 WINDOWS = (20, 50, 100, 200)
 """Lengths of histories to choose from, in events."""
 MOST_ITEMS = 20_000
@@ -127,17 +137,42 @@ def _sequence(config: JsonObject, reasons: list[str], dataset: Dataset, lengths:
         f"{lengths.mean():.0f} on average, with times"
     )
     batch = _set(asked, "training", "batch_size") or max(8 * window // 2, min(3200, events // 100))
-    least = LEAST_EPOCHS[4 if layers >= 4 else 2]
-    epochs = max(least, min(40, round(STEPS * batch / events)))
+    _schedule(config, reasons, lengths, batch, layers, asked)
+
+
+def _schedule(
+    config: JsonObject, reasons: list[str], lengths: np.ndarray, batch: int, layers: int, asked: JsonObject
+) -> None:
+    """Suggest the epochs and the optimizer of a sequence model, and stronger regularisation for short histories.
+
+    The effect of weight decay depends on the learning rate times the steps, so it is chosen by the steps of an epoch.
+
+    References:
+        Wang and Aitchison, How to Set AdamW's Weight Decay as You Scale Model and Dataset Size, 2024.
+    """
+    events, rate, decay = int(lengths.sum()), 0.003, 0.01
+    least, steps = LEAST_EPOCHS[4 if layers >= 4 else 2], STEPS
+    if lengths.mean() < SHORT:
+        least, steps = SHORT_EPOCHS, SHORT_STEPS
+        decay = min(1.0, float(f"{batch / (DECAY_EPOCHS * rate * events):.2g}"))
+        side = config["features"] if "history" in config["features"] else config["user"]["features"]
+        side["history"]["dropout"] = 0.5
+        reasons.append(f"dropout 0.5 and weight decay {decay:g}: with short histories, the model overfits without them")
+    epochs = max(least, min(40, round(steps * batch / events)))
     config["training"] = {
         "epochs": epochs,
         "batch_size": batch,
         "average_epochs": 1,
-        "optimizer": {"type": "adamw", "learning_rate": 0.003, "weight_decay": 0.01},
+        "optimizer": {"type": "adamw", "learning_rate": rate, "weight_decay": decay},
         "scheduler": {"type": "linear", "warmup": 0.05},
     }
     if _set(asked, "training", "epochs") is None:
-        reasons.append(f"{epochs} epochs with a falling learning rate; the running average of the weights is kept")
+        patience = max(LEAST_PATIENCE, epochs // 4)
+        config["training"]["patience"] = patience
+        reasons.append(
+            f"up to {epochs} epochs with a falling learning rate, stopped after {patience} validations that are not "
+            "better; the running average of the weights is kept"
+        )
 
 
 def _two_tower(config: JsonObject, reasons: list[str], lengths: np.ndarray, why: str) -> None:
