@@ -206,7 +206,7 @@ def planted(users=200, items=60, seed=0):
 def test_selection_finds_members_that_complement_each_other():
     members, held, _ = planted()
     pool = make_pool(np.arange(200), {name: scores_of(one) for name, one in members.items()}, held)
-    weights = select(pool, "ndcg@10", 20, ["noise"])
+    weights = select(pool, "ndcg@10", 20, {"noise": 1.0})
     assert set(weights) == {"left", "right"} and sum(weights.values()) == pytest.approx(1)
     assert abs(weights["left"] - 0.5) < 0.15
 
@@ -222,14 +222,14 @@ def test_selection_finds_a_small_share_of_a_member_that_is_much_worse_alone():
     pool = make_pool(np.arange(400), {name: scores_of(one) for name, one in members.items()}, held)
     halves = pool.values(pool.blended({"good": 0.5, "weak": 0.5}), "ndcg@10").mean()
     assert halves < pool.values(pool.scores["good"], "ndcg@10").mean()
-    assert 0.1 < select(pool, "ndcg@10", 20, ["good"])["weak"] < 0.35
+    assert 0.1 < select(pool, "ndcg@10", 20, {"good": 1.0})["weak"] < 0.35
 
 
 def test_the_preferred_member_stays_without_evidence_against_it():
     members, held, _ = planted()
     same = {"left": members["left"], "copy": members["left"], "noise": members["noise"]}
     pool = make_pool(np.arange(200), {name: scores_of(one) for name, one in same.items()}, held)
-    assert select(pool, "ndcg@10", 20, ["copy"]) == {"copy": 1.0}
+    assert select(pool, "ndcg@10", 20, {"copy": 1.0}) == {"copy": 1.0}
 
 
 @pytest.mark.parametrize("size", [5, 60])

@@ -29,8 +29,7 @@ from anyrec.training.fitting_models import fitting_models
 from anyrec.training.tune import Tuned, sample_users, trials_for, tune
 
 FEWEST_USERS = 20
-"""Fewest validation users of a group whose weights are chosen by them alone. With fewer, the weights for users with a
-history are chosen by all users; users without a history get the towers alone, which read their features."""
+"""Fewest validation users of a group that can have weights of its own."""
 
 
 @dataclass(frozen=True)
@@ -77,19 +76,7 @@ def choose_blend(towers: TwoTowerModel, progress: bool = True) -> Chosen | None:
         pool, lengths = _make_pool(towers, {name: one.model for name, one in tuned.items()}, held)
     metric = main_metric(towers)
     for_new = [TOWERS, *(name for name in tuned if _ranks_new_users(towers.registry, name))]
-    weights: dict[Group, dict[str, float]] = {}
-    chosen = np.empty(len(pool.users))
-    for number, group in enumerate(GROUPS):
-        inside = (lengths > 0) == bool(number)
-        enough = np.ones_like(inside) if group == "known" and inside.sum() < FEWEST_USERS else inside
-        own, chosen_by = pool.only(inside), pool.only(enough)
-        if group == "new":  # without a history, other models give the popularity
-            own, chosen_by = own.of(for_new), chosen_by.of(for_new)
-        weights[group] = {TOWERS: 1.0}
-        if enough.sum() >= FEWEST_USERS:
-            weights[group] = select(chosen_by, metric, section.rounds, [TOWERS])
-        if inside.any():
-            chosen[inside] = own.values(own.blended(weights[group]), metric)
+    weights, chosen = _weights(pool, lengths > 0, for_new, metric, section.rounds)
     values = {name: float(pool.values(scores, metric).mean()) for name, scores in pool.scores.items()}
     options = {name: one.options for name, one in tuned.items()}
     choice = Choice(metric, {**values, CHOICE: float(chosen.mean())}, weights, options)
@@ -142,6 +129,38 @@ def _ranks_new_users(registry: Registry, name: str) -> bool:
     """Whether a classical model has scores of its own for users without a history."""
     cls = registry.get("classical", name)
     return cls.ranks_new_users or not cls.personal
+
+
+def _weights(
+    pool: Pool, known: np.ndarray, for_new: list[str], metric: str, rounds: int
+) -> tuple[dict[Group, dict[str, float]], np.ndarray]:
+    """Choose the weights of each group of users: those of all users, or own ones that are better on held-out users.
+
+    Without FEWEST_USERS who are new, new users get the towers alone, which read their features.
+
+    Args:
+        pool: The scores of all members.
+        known: (users,) bool, whether a user has a history.
+        for_new: Members that have scores of their own for users without a history.
+        metric: The metric to raise.
+        rounds: Most steps of each choice.
+
+    Returns:
+        The weights, and (users,) the metric with them.
+    """
+    towers = {TOWERS: 1.0}
+    shared = select(pool, metric, rounds, towers) if len(pool.users) >= FEWEST_USERS else towers
+    weights: dict[Group, dict[str, float]] = {"new": towers, "known": shared}
+    chosen = np.empty(len(pool.users))
+    for group in GROUPS:
+        inside = known if group == "known" else ~known
+        own = pool.only(inside)
+        if inside.sum() >= FEWEST_USERS:
+            members = for_new if group == "new" else list(pool.scores)
+            weights[group] = select(own, metric, rounds, shared, members)
+        if inside.any():
+            chosen[inside] = own.values(own.blended(weights[group]), metric)
+    return weights, chosen
 
 
 def _tune_all(towers: TwoTowerModel, progress: bool) -> tuple[dict[str, Tuned], list[str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -149,30 +149,34 @@ def _candidates(
     return items, {name: own.gather(1, found[1]).masked_fill(~inside, -torch.inf) for name, own in scores.items()}
 
 
-def select(pool: Pool, metric: str, rounds: int, first: Sequence[str]) -> dict[str, float]:
-    """Choose the weights of a blend, or one of the members `first` alone.
+def select(
+    pool: Pool, metric: str, rounds: int, default: Mapping[str, float], members: Iterable[str] | None = None
+) -> dict[str, float]:
+    """Choose the weights of a blend, or default weights if there is no evidence for others.
 
     The weights are found on all users (`climb`). They are used only if weights that were found in the same way on one
-    half of the users are better on the other half than the best of `first`, by more than one standard error of the
-    paired difference over both halves. Otherwise that member alone is used, since it is simpler and as good.
+    half of the users are better on the other half than the default weights, by more than one standard error of the
+    paired difference over both halves.
 
     Args:
         pool: The scores.
         metric: As for `Pool.values`.
         rounds: Most steps.
-        first: Members, by preference.
+        default: The default weights by name.
+        members: The members to choose from; by default all.
 
     Returns:
         Positive weights by name, which sum to 1.
     """
-    single = {name: pool.values(pool.scores[name], metric) for name in first}
-    simple = max(first, key=lambda name: single[name].mean())
+    own = pool if members is None else pool.of(members)
     held_out = np.empty(len(pool.users))
     for half in (0, 1):
         inside = np.arange(len(pool.users)) % 2 == half
-        other = pool.only(~inside)
-        held_out[~inside] = other.values(other.blended(climb(pool.only(inside), metric, rounds)), metric)
-    return climb(pool, metric, rounds) if is_better(held_out, single[simple]) else {simple: 1.0}
+        other = own.only(~inside)
+        held_out[~inside] = other.values(other.blended(climb(own.only(inside), metric, rounds)), metric)
+    if is_better(held_out, pool.values(pool.blended(default), metric)):
+        return climb(own, metric, rounds)
+    return dict(default)
 
 
 def climb(pool: Pool, metric: str, rounds: int) -> dict[str, float]:
