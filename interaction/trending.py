@@ -36,7 +36,6 @@ class Moment(NamedTuple):
 
     Attributes:
         pairs: (users, items) CSR, 1 for each pair before it.
-        positions: Their positions in the histories.
         features: (items, features) float32, of the items (`PairLog.item_features`).
         candidates: (candidates,) rows of the items that users choose among, ascending.
         similarity: (candidates, candidates) float32, the weights of EASE.
@@ -44,7 +43,6 @@ class Moment(NamedTuple):
     """
 
     pairs: SparseMatrix
-    positions: Positions
     features: np.ndarray
     candidates: np.ndarray
     similarity: np.ndarray
@@ -86,20 +84,18 @@ class Trending(Classical):
 
     def fit(self, training: TrainingMatrix) -> None:
         log, users = PairLog.of(training), UserFeatures.of(training.user_table, training.matrix.shape[0])
-        sets = self._past_choices(log, users, np.random.default_rng(training.seed))
-        now = self._moment(log, users, len(log.users))
+        self.users, self.positions = users, Positions.of(log)
+        sets = self._past_choices(log, np.random.default_rng(training.seed))
+        now = self._moment(log, len(log.users))
         shared = now.features.shape[1]
         weights = np.stack([_learn(group, shared, users.feature_count + 2, self.params.penalty) for group in sets])
         self.popular = (weights[:, :shared] @ now.features[now.candidates].T).astype(np.float32)
         self.lift_weights = weights[:, shared : shared + users.feature_count][:, users.features].astype(np.float32)
         self.history_weights = weights[1, shared + users.feature_count :].astype(np.float32)
         self.candidates, self.similarity, self.lifts = now.candidates, now.similarity, now.lifts
-        self.users, self.positions = users, now.positions
         self.recent = now.features[:, PRIOR] / (1 + now.features[:, PRIOR].max(initial=0.0))
 
-    def _past_choices(
-        self, log: PairLog, users: UserFeatures, random: np.random.Generator
-    ) -> tuple[list[ChoiceSet], list[ChoiceSet]]:
+    def _past_choices(self, log: PairLog, random: np.random.Generator) -> tuple[list[ChoiceSet], list[ChoiceSet]]:
         """Return what users without, and users with a history chose after past moments."""
         groups: tuple[list[ChoiceSet], list[ChoiceSet]] = [], []
         for fraction in np.linspace(FIRST, 1 - HORIZON, SNAPSHOTS):
@@ -107,34 +103,30 @@ class Trending(Classical):
             end = log.boundary(fraction + HORIZON) if fraction < 1 - HORIZON else len(log.users)
             if not 0 < cut < end:  # all of these pairs have the same time
                 continue
-            moment, chosen = self._moment(log.between(0, cut), users, len(log.users)), log.between(cut, end).matrix()
+            moment, chosen = self._moment(log.between(0, cut), len(log.users)), log.between(cut, end).matrix()
             known = np.diff(moment.pairs.indptr) > 0
             for returning, sets in enumerate(groups):
                 rows = np.flatnonzero((np.diff(chosen.indptr) > 0) & (known == bool(returning)))
                 if len(rows) > MOST_USERS:
                     rows = np.sort(random.choice(rows, MOST_USERS, replace=False))
                 if len(rows):
-                    sets.append(self._choices(moment, users, rows, chosen[rows], bool(returning)))
+                    sets.append(self._choices(moment, rows, chosen[rows], bool(returning)))
         return groups
 
-    def _moment(self, log: PairLog, users: UserFeatures, total: int) -> Moment:
+    def _moment(self, log: PairLog, total: int) -> Moment:
         """Return what is known after the pairs of `log`. total: as in `PairLog.item_features`."""
         features, pairs = log.item_features(total), log.matrix()
         highest = [np.argsort(-features[:, count], kind="stable")[:CANDIDATES] for count in RANKED_BY]
         candidates = np.unique(np.concatenate(highest))
         recency = 0.5 ** ((len(log.users) - log.last_places()) / (USER_HALF_LIFE * max(total, 1)))
         similarity = _ease(pairs[:, candidates], recency.astype(np.float32), self.params.l2)
-        lifts = users.lifts(pairs, candidates)
-        return Moment(pairs, Positions.of(log), features, candidates, similarity, lifts)
+        return Moment(pairs, features, candidates, similarity, self.users.lifts(pairs, candidates))
 
-    def _choices(
-        self, moment: Moment, users: UserFeatures, rows: np.ndarray, chosen: SparseMatrix, returning: bool
-    ) -> ChoiceSet:
+    def _choices(self, moment: Moment, rows: np.ndarray, chosen: SparseMatrix, returning: bool) -> ChoiceSet:
         """Return what some users of one group chose after a moment.
 
         Args:
             moment: What is known at the moment.
-            users: The features of all users.
             rows: (users,) their rows.
             chosen: (users, items) CSR, 1 for each item that they chose.
             returning: Whether they have a history.
@@ -142,9 +134,9 @@ class Trending(Classical):
         history, targets = moment.pairs[rows], np.diff(chosen.indptr)
         each = 1 / (np.minimum(targets, AT_MOST) if returning else targets)
         weights = chosen[:, moment.candidates].toarray() * each[:, None].astype(np.float32)
-        ends = moment.positions.recency(rows, history, self.params.history_half_life)
+        ends = self.positions.recency(rows, history, self.params.history_half_life)
         by_history = _by_history((history, ends), moment.candidates, moment.similarity)
-        pairs = np.concatenate([users.of_each(rows, moment.lifts), by_history], 2)
+        pairs = np.concatenate([self.users.of_each(rows, moment.lifts), by_history], 2)
         allowed = history[:, moment.candidates].toarray() == 0
         return ChoiceSet(moment.features[moment.candidates], pairs, weights, allowed)
 
