@@ -31,7 +31,7 @@ class IALS(Classical):
 
     type = "ials"
     by_history = True
-    search = {"regularization": 2.0, "alpha": 3.0, "factors": 2.0}
+    search = {"alpha": 3.0, "regularization": 2.0, "factors": 2.0}
 
     class Params(Params):
         factors: int = Field(128, ge=1, le=4096, description="Dimension of the vectors.")

@@ -72,6 +72,12 @@ def test_each_option_climbs_to_its_best_value(registry):
     assert found.value == max(value for _, value in found.tried) > found.tried[0][1]
 
 
+def test_the_last_steps_are_half_as_large(registry, monkeypatch):
+    monkeypatch.setattr(Planted, "best", {"size": 64, "rate": 0.1 * 3**0.5, "power": 0.625})
+    found = tuned(registry, trials=100)
+    assert found.options == {"size": 64, "rate": pytest.approx(0.1 * 3**0.5, rel=1e-3), "power": 0.625}
+
+
 def test_tuning_starts_at_the_defaults_and_at_automatic_values(registry):
     assert tuned(registry).tried[0][0] == {"size": 16, "rate": 0.9, "power": 0.5}
 

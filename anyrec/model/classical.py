@@ -191,11 +191,12 @@ class ClassicalModel(FittedModel):
             classical = self.past["validation" if level == 1 else "test"]
         if self.matrix_parts is None:
             return ClassicalScorer(classical, matrix, self.scorer.popularity)
+        shape = len(levels), len(self.scorer.popularity)
         pairs = Pairs(matrix.indices, matrix.indptr)
         earlier = ((1 << levels) - 1)[pairs.owners()]
-        kept = matrix_of(pairs.where(self.matrix_parts & earlier != 0), matrix.shape)
+        kept = matrix_of(pairs.where(self.matrix_parts & earlier != 0), shape)
         counted = pairs.items[self.matrix_parts & ((1 << level) - 1) != 0]
-        return ClassicalScorer(classical, kept, np.bincount(counted, minlength=matrix.shape[1]))
+        return ClassicalScorer(classical, kept, np.bincount(counted, minlength=shape[1]))
 
     def representations(self, side: Side) -> Tensor:
         return self.computed.get(side, lambda: torch.arange(len(self.dataset.table(side))).unsqueeze(1))

@@ -37,7 +37,8 @@ def fit_classical(
         ConfigError: If the model's options are invalid.
         MissingDependency: If a library that the model needs is not installed.
     """
-    classical, past = make_classical(config, registry), None
+    classical = make_classical(config, registry)
+    past: dict[Part, Classical] | None = None
     matrices = {} if matrices is None or split is not learning.split else matrices
     if classical.counts:
         past = {
