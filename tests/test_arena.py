@@ -235,7 +235,7 @@ def test_the_page_compares_the_default_with_the_best_classical_model(tmp_path):
     assert [line.split("|")[1].strip() for line in details] == ["lightgcn", "default", "ease", "popularity"]
     assert f"(seeds ± {0.2 * mean / 2**0.5:.4f})" in details[1]
     assert "| 2.0 | 30 | 0.70 | l2 400 |" in details[2]
-    assert "5 runs, one at a time, each in a process of its own: 0.1 hours together, 0.1 hours of one" in page
+    assert "runs: 5, one at a time, each in a process of its own: 0.1 hours together, 0.1 hours of one" in page
 
 
 def test_the_rows_of_the_readme_are_replaced(tmp_path):
