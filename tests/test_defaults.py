@@ -2,6 +2,8 @@
 
 import json
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,11 +16,25 @@ from anyrec.core.errors import ConfigError
 from anyrec.core.load_config import load_config
 from anyrec.data.dataset import Dataset
 from anyrec.data.defaults import merged, resolve_config
+from anyrec.data.order import order_matters
+from anyrec.data.suggest_set import set_dim, suggest_set
 from anyrec.model.blended import towers_of
 from anyrec.recommender import Recommender
 
 REGISTRY = discover()
-DATA = small_dataset()
+
+
+def in_order(data):
+    """The same interactions, each user's in the order of the items, so that an item tells which ones may be next."""
+    times = data.interactions.column("timestamp")
+    others = data.interactions.drop_columns(["timestamp"])
+    sorted_ = others.sort_by([("user_id", "ascending"), ("item_id", "ascending")]).append_column("timestamp", times)
+    return Dataset(data.users, data.items, sorted_, roles=data.roles)
+
+
+ORDERLESS = small_dataset()
+"""Its users draw items independently, so their times tell nothing."""
+DATA = in_order(ORDERLESS)
 TIMELESS = Dataset(DATA.users, DATA.items, DATA.interactions.drop_columns(["timestamp"]), roles=DATA.roles)
 
 
@@ -64,8 +80,8 @@ def test_the_saved_config_is_complete_and_reruns_alone_to_the_same_model(tmp_pat
 
 def test_a_second_fit_chooses_defaults_for_its_own_data():
     recommender = Recommender.from_config({"training": {"epochs": 1}}).fit(DATA, progress=False)
-    assert "history" in recommender.config.features
-    assert "history" not in recommender.fit(TIMELESS, progress=False).config.features
+    assert recommender.config.features["history"].type == "history"
+    assert recommender.fit(TIMELESS, progress=False).config.features["history"].type == "set"
 
 
 def test_fixed_defaults_leave_the_config_as_it_is():
@@ -121,6 +137,55 @@ def test_without_a_history_the_choices_are_those_for_ids_without_order():
     assert "history" not in resolved(labelled).features
 
 
+def test_users_are_sets_where_order_tells_nothing():
+    """Without times, with shuffled times, and with times where users draw items independently."""
+    rng = np.random.default_rng(0)
+    times = DATA.interactions.column("timestamp")
+    times = times.take(pa.array(rng.permutation(len(times))))
+    shuffled = DATA.interactions.set_column(DATA.interactions.column_names.index("timestamp"), "timestamp", times)
+    assert order_matters(DATA.sorted())
+    for data in (TIMELESS, ORDERLESS, Dataset(DATA.users, DATA.items, shuffled, roles=DATA.roles)):
+        found = resolved({}, data)
+        assert found.features["history"].type == "set" and found.user.features["identity"] is None
+        assert (found.loss.type, found.interaction.type) == ("full_softmax", "cosine")
+        assert found.interaction.options()["temperature"] == pytest.approx(1 / np.log(40), abs=1e-4)
+        assert not found.explicit_negatives and found.history_dropout == 0.1
+
+
+def test_a_set_agrees_with_the_keys_that_are_set():
+    assert resolved({"features": {"history": {"type": "set"}}}).features["history"].type == "set"
+    own = resolved({"user": {"features": {"history": {"type": "set", "hidden_share": 0.3}}}}, TIMELESS)
+    assert own.user.features["history"].options() == {"hidden_share": 0.3} and "history" not in own.features
+    as_asked = resolved({"features": {"history": {"window": 7}}}, TIMELESS)
+    assert as_asked.features["history"].type is None and "identity" not in as_asked.user.features
+    sequence = resolved({"features": {"history": {"window": 7}}}, ORDERLESS)
+    assert sequence.features["history"].options()["window"] == 7 and sequence.fusion.type == "residual"
+    few, many = (resolved({"training": {"batch_size": size}}, TIMELESS).training for size in (4, 400))
+    assert few.epochs < many.epochs and few.evaluate_every < many.evaluate_every
+    dot = resolved({"interaction": {"type": "dot"}, "loss": {"type": "bpr"}}, TIMELESS)
+    assert not dot.interaction.options() and dot.features["history"].type == "set" and dot.explicit_negatives
+    graph = resolved({"features": {"identity": {"graph_layers": 1}}}, TIMELESS)
+    assert "identity" not in graph.user.features and graph.features["history"].type == "set"
+
+
+def test_the_size_of_a_set_model_follows_the_numbers_of_users_and_interactions():
+    wide = [suggested(users, each) for users, each in ((500, 10), (5000, 10), (40_000, 10), (40_000, 300))]
+    assert [one["training"]["batch_size"] for one in wide] == [640, 780, 2560, 76_800]
+    assert [one["training"]["epochs"] for one in wide] == [30, 10, 8, 8]
+    assert all(
+        2 * one["training"]["patience"] * one["training"]["evaluate_every"] < one["training"]["epochs"] for one in wide
+    )
+    assert [set_dim(size) for size in (1000, 100_000, 1_000_000, 10**8)] == [64, 128, 256, 128]
+
+
+def suggested(users, each):
+    """The suggestion for users with the same number of interactions each."""
+    found = {}
+    options = {"why": "", "batch": None, "own_history": False, "keep_id": False}
+    suggest_set(found, [], np.full(users, each), 1000, False, **options)
+    return found
+
+
 def test_options_of_a_history_join_those_that_are_chosen():
     history = resolved({"features": {"history": {"block": "gru", "window": 10}}}).features["history"]
     assert history.options()["window"] == 10 and history.options()["hidden"] == 2
@@ -152,7 +217,7 @@ def test_numbers_follow_those_that_are_set():
 
 @pytest.mark.parametrize(("each", "short"), [(8, True), (19, True), (20, False), (40, False)])
 def test_short_histories_have_more_regularisation_and_fewer_epochs(each, short):
-    data = small_dataset(users=40, items=50, each=each)
+    data = in_order(small_dataset(users=40, items=50, each=each))
     found = resolved({}, data)
     optimizer = found.training.optimizer
     assert found.features["history"].options().get("dropout") == (0.5 if short else None)
@@ -168,7 +233,7 @@ def test_short_histories_have_more_regularisation_and_fewer_epochs(each, short):
 
 
 def test_weight_decay_on_short_histories_has_the_same_effect_in_an_epoch_whatever_the_steps():
-    data = small_dataset(users=100, each=10)
+    data = in_order(small_dataset(users=100, each=10))
     effects = []
     for size in (8, 16, 32):
         training = resolved({"training": {"batch_size": size}}, data).training
@@ -179,7 +244,8 @@ def test_weight_decay_on_short_histories_has_the_same_effect_in_an_epoch_whateve
 
 def test_training_waits_for_at_most_a_quarter_of_the_epochs_unless_these_are_few():
     for each, size in ((8, 1), (8, 80), (30, 1), (30, 400)):
-        training = resolved({"training": {"batch_size": size}}, small_dataset(items=50, each=each)).training
+        data = in_order(small_dataset(items=50, each=each))
+        training = resolved({"training": {"batch_size": size}}, data).training
         assert training.patience == max(3, training.epochs // 4) and 2 * training.patience <= training.epochs
     assert resolved({"training": {"epochs": 100}}).training.patience == 5  # the fixed default
     assert resolved({"training": {"patience": None}}).training.patience is None

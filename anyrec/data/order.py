@@ -59,3 +59,52 @@ def has_clock(dataset: Tables) -> bool:
     times, users = timestamps.cast(pa.int64()).take(pa.array(order)).to_numpy(), dataset.user_rows[order]
     first = times[np.append(True, users[1:] != users[:-1])]
     return bool(times.min() < times.max() and (len(first) < 3 or (first == times.min()).mean() < 0.5))
+
+
+SAMPLE = 200_000
+"""The most interactions whose order is examined."""
+LEAST_PAIRS = 40
+"""The fewest coinciding pairs from which anything is concluded."""
+ORDERED = 1.5
+"""The order carries information if there are this many times as many coinciding pairs as after shuffling."""
+
+
+def order_matters(dataset: Tables, seed: int = 0) -> bool:
+    """Return whether the order of the users' interactions carries information.
+
+    Counted are the pairs of steps that coincide: the same item after the same item, for different users or at different
+    times. If order means nothing, shuffling each user's interactions leaves their number the same. Measured: 3.3 times
+    as many as after shuffling for ML-100K, 6.4 for ML-1M, 11 for ml-latest-small, 7.3 for Amazon Beauty, 5.6 for 500
+    users of it, 0.83 to 1.1 for synthetic data whose users draw items independently.
+
+    Args:
+        dataset: The data, with times.
+        seed: Seed of the sample of users and of the shuffling.
+
+    Returns:
+        True also if there are too few coinciding pairs to tell.
+    """
+    rng = np.random.default_rng(seed)
+    order = time_order(dataset)
+    users, items = dataset.user_rows[order], dataset.item_rows[order]
+    counts = np.bincount(users, minlength=len(dataset.users))
+    drawn = rng.permutation(len(counts))
+    chosen = np.zeros(len(counts), bool)
+    chosen[drawn[np.cumsum(counts[drawn]) <= max(SAMPLE, int(counts.max(initial=0)))]] = True
+    users, items = users[chosen[users]], items[chosen[users]]
+    shuffled = items[np.lexsort((rng.random(len(users)), users))]
+    found, expected = (_coinciding(users, one, len(dataset.items)) for one in (items, shuffled))
+    return found + expected < 2 * LEAST_PAIRS or found > ORDERED * expected
+
+
+def _coinciding(users: np.ndarray, items: np.ndarray, count: int) -> int:
+    """Return how many pairs of steps have the same two items.
+
+    Args:
+        users: (interactions,) Ascending.
+        items: (interactions,) Item rows.
+        count: Number of items.
+    """
+    steps = (items[:-1] * count + items[1:])[users[1:] == users[:-1]]
+    repeats = np.unique(steps, return_counts=True)[1]
+    return int((repeats * (repeats - 1)).sum())

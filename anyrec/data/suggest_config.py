@@ -15,6 +15,8 @@ from anyrec.core.types import Json, JsonObject
 from anyrec.data.checks.temporal_roles import temporal_names
 from anyrec.data.dataset import Dataset
 from anyrec.data.interpretation import interpretation
+from anyrec.data.order import order_matters
+from anyrec.data.suggest_set import MOST_CELLS, set_dim, suggest_set
 
 SHORTEST = 5
 """The mean number of interactions of a user from which their order is learned."""
@@ -65,20 +67,10 @@ def suggest_config(
     config["dim"] = _dim(asked, 32 if interactions < 20_000 else 64 if interactions < 5_000_000 else 128)
     lengths = np.bincount(dataset.user_rows, minlength=users)
     lengths = lengths[lengths > 0]
-    timed = dataset.column("timestamp") is not None
-    closed = _without_order(asked, registry)
-    if timed and len(lengths) and lengths.mean() >= SHORTEST and not closed:
-        _sequence(config, reasons, dataset, lengths, asked)
-    else:
-        _two_tower(
-            config,
-            reasons,
-            lengths,
-            closed or ("users have few interactions" if timed else "no interaction has a time"),
-        )
+    _histories(config, reasons, dataset, lengths, asked, _without_order(asked, registry))
     batch = _set(asked, "training", "batch_size") or config["training"]["batch_size"]
     reasons.append(f"dim {_set(asked, 'dim') or config['dim']}, batch {batch}: {interactions:,} interactions")
-    _loss(config, reasons, items, asked, registry)
+    _loss(config, reasons, len(lengths), items, asked, registry)
     if users and interactions / users < SHORTEST and _set(asked, "id_dropout") is None:
         config["id_dropout"] = 0.3
         reasons.append("id_dropout 0.3: users have few interactions, so features matter more than ids")
@@ -101,6 +93,41 @@ def known_roles(dataset: Dataset) -> dict[str, str]:
     """Return the roles of the temporal features that the data have."""
     names = set(temporal_names(dataset.users, dataset.items))
     return {name: role for name, role in sorted(dataset.roles.items()) if name in names}
+
+
+def _histories(
+    config: JsonObject, reasons: list[str], dataset: Dataset, lengths: np.ndarray, asked: JsonObject, closed: str
+) -> None:
+    """Suggest how users are represented: by sequences, by sets of items, or by ids alone.
+
+    Args:
+        config: Gets the suggestion.
+        reasons: Gets the reasons.
+        dataset: The data.
+        lengths: (users,) the number of interactions of each user who has any.
+        asked: The config document as the user wrote it.
+        closed: Why it allows no history; empty if it does.
+    """
+    timed = dataset.column("timestamp") is not None
+    own = _history_options(asked)
+    why = "" if own and own.get("type") != "set" else _no_order(dataset, lengths, timed, own)
+    if timed and len(lengths) and lengths.mean() >= SHORTEST and not closed and not why:
+        _sequence(config, reasons, dataset, lengths, asked)
+    elif closed or not why:
+        _two_tower(config, reasons, lengths, closed or "the config sets how histories are read")
+    else:
+        config["dim"] = _dim(asked, set_dim(len(dataset.interactions)))
+        suggest_set(
+            config,
+            reasons,
+            lengths,
+            len(dataset.items),
+            bool(dataset.features("user")),
+            why=why,
+            batch=_set(asked, "training", "batch_size"),
+            own_history=_set(asked, "user", "features", "history") is not None,
+            keep_id=bool((_set(asked, "features", "identity") or {}).get("graph_layers")),
+        )
 
 
 def _sequence(config: JsonObject, reasons: list[str], dataset: Dataset, lengths: np.ndarray, asked: JsonObject) -> None:
@@ -185,10 +212,13 @@ def _two_tower(config: JsonObject, reasons: list[str], lengths: np.ndarray, why:
     reasons.append(f"up to {epochs} epochs, stopped when validation no longer improves")
 
 
-def _loss(config: JsonObject, reasons: list[str], items: int, asked: JsonObject, registry: Registry | None) -> None:
+def _loss(
+    config: JsonObject, reasons: list[str], users: int, items: int, asked: JsonObject, registry: Registry | None
+) -> None:
     """Suggest a loss over the whole catalogue, or over sampled negatives.
 
-    The former needs a small catalogue and a config that allows it.
+    The former needs a small catalogue and a config that allows it. A set model scores the catalogue once for each user
+    and epoch, so its catalogue can be larger.
     """
     loss = _set(asked, "loss", "type")
     if loss not in (None, "softmax"):
@@ -196,8 +226,11 @@ def _loss(config: JsonObject, reasons: list[str], items: int, asked: JsonObject,
     sequence = "user" in config
     drawn = _set(asked, "negatives", "type") is not None or bool(_set(asked, "negatives"))
     factorised = _is_factorised(asked, registry)
-    if loss is None and not drawn and factorised and items <= MOST_ITEMS:
+    sets = config.get("interaction", {}).get("type") == "cosine"
+    if loss is None and not drawn and factorised and (items <= MOST_ITEMS or (sets and users * items <= MOST_CELLS)):
         config["loss"] = {"type": "full_softmax"}
+        if sets:
+            config["explicit_negatives"] = False  # they are among all items already
         reasons.append(f"full softmax: {items:,} items are few enough to compare with all of them")
         return
     why = f"{items:,} items are too many to compare with all" if items > MOST_ITEMS else "as the config sets it"
@@ -217,6 +250,22 @@ def _loss(config: JsonObject, reasons: list[str], items: int, asked: JsonObject,
     reasons.append(f"softmax over {drawn_by}: {why}")
 
 
+def _history_options(asked: JsonObject) -> JsonObject:
+    """Return what the user set for histories."""
+    return _set(asked, "user", "features", "history") or _set(asked, "features", "history") or {}
+
+
+def _no_order(dataset: Dataset, lengths: np.ndarray, timed: bool, own: JsonObject) -> str:
+    """Return why the order of interactions is not learned; empty if it is."""
+    if own.get("type") == "set":
+        return "the config sets it"
+    if not timed:
+        return "no interaction has a time"
+    if not len(lengths) or lengths.mean() < SHORTEST:
+        return "users have few interactions"
+    return "" if order_matters(dataset) else "which item follows another is as if at random"
+
+
 def _without_order(asked: JsonObject, registry: Registry | None) -> str:
     """Return why no history may be suggested with what the user set; empty if it may."""
     for place in (("user", "features"), ("features",)):
@@ -225,7 +274,7 @@ def _without_order(asked: JsonObject, registry: Registry | None) -> str:
             choice = features["history"]
             if choice is None:
                 return "the config switches histories off"
-            if choice.get("type") not in (None, "history"):
+            if choice.get("type") not in (None, "history", "set"):
                 return f"the config reads histories by '{choice['type']}'"
             break
     if (_set(asked, "user", "fusion", "type") or _set(asked, "fusion", "type")) == "identity":
