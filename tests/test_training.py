@@ -62,9 +62,13 @@ def test_every_loss_learns_the_planted_taste(loss):
 
 @pytest.fixture(scope="module")
 def tastes():
-    """Data in which users prefer the items with the tag of their occupation, and how well popularity ranks them."""
+    """Data in which users prefer the items with the tag of their occupation, and how well popularity ranks them.
+
+    The validation part: before it popularity has counted what a model learns from, before the test part it has counted
+    the validation part as well.
+    """
     data = small_dataset(users=150, items=60, each=10, seed=3)
-    return data, fit(data, model={"type": "popularity"}).metrics["test"]["ndcg@10"]
+    return data, fit(data, model={"type": "popularity"}).metrics["validation"]["ndcg@10"]
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -75,7 +79,7 @@ def test_with_every_sampler_the_loss_falls_and_the_planted_taste_is_found(sample
     recommender = fit(data, negatives={"type": sampler, **block}, loss={"type": "softmax"}, training=options)
     losses = [entry["loss"] for entry in recommender.result.history]
     assert losses[-1] < 0.75 * losses[0]
-    assert recommender.metrics["test"]["ndcg@10"] > 2 * popularity
+    assert recommender.metrics["validation"]["ndcg@10"] > 2 * popularity
     lists = recommender.recommend(None, 60)  # all items that a user has not had
     jobs = dict(zip(data.users["user_id"].to_pylist(), data.users["categorical.job"].to_pylist(), strict=True))
     tags = dict(zip(data.items["item_id"].to_pylist(), data.items["categorical.tags"].to_pylist(), strict=True))
