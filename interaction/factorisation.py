@@ -32,6 +32,8 @@ class IALS(Classical):
     type = "ials"
     by_history = True
     search = {"alpha": 3.0, "regularization": 2.0, "factors": 2.0}
+    # ML-1M, random split, validation ndcg@10: 0.2312 with 512 factors, 0.2319 with 1,024, in three times the time
+    search_limits = {"factors": 512}
 
     class Params(Params):
         factors: int = Field(128, ge=1, le=4096, description="Dimension of the vectors.")

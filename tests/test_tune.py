@@ -111,6 +111,12 @@ def test_the_metric_is_that_of_the_training(registry):
     assert found.value == ranking_metrics(rank_held_out(found.model, "validation"), [5])["recall@5"]
 
 
+def test_no_value_above_a_limit_is_tried_unless_it_is_set(registry, monkeypatch):
+    monkeypatch.setattr(Planted, "search_limits", {"size": 32})
+    assert {options["size"] for options, _ in tuned(registry).tried} == {16, 32}
+    assert tuned(registry, asked={"size": 64}, trials=2).options["size"] == 64
+
+
 def test_options_that_are_set_are_not_tuned(registry):
     found = tuned(registry, asked={"size": 16})
     assert {options["size"] for options, _ in found.tried} == {16}

@@ -14,7 +14,7 @@ import numpy as np
 
 from anyrec.core.config import Component, Config
 from anyrec.core.contracts import Context, Step, TrainingMatrix
-from anyrec.core.errors import ConfigError
+from anyrec.core.errors import ConfigError, Fault
 from anyrec.core.progress import Bar, Silent
 from anyrec.core.registry import Registry
 from anyrec.core.types import JsonObject
@@ -102,6 +102,7 @@ def tune(
     classical = make_classical(trial.config_of(asked), registry)
     steps = {option: step for option, step in classical.search.items() if option not in asked}
     start = {**{option: getattr(classical.params, option) for option in steps}, **asked}
+    trial.limits = {option: most for option, most in classical.search_limits.items() if option in steps}
     start |= {key: value for key, value in classical.automatic(training).items() if start.get(key, 0) is None}
     best = trial(start)
     if not np.isnan(best.value):
@@ -147,6 +148,7 @@ class _Trial:
     """Fits and measures a model with given options.
 
     Attributes:
+        limits: The greatest values that are tried, by option.
         matrices: The training matrices of all trials (`fit_classical`).
         tried: Options and metric of all trials.
         held: The measured targets.
@@ -159,12 +161,21 @@ class _Trial:
     name: str
     users: int
     bar: Bar
+    limits: dict[str, float] = field(default_factory=dict)
     matrices: dict[str, TrainingMatrix] = field(default_factory=dict)
     tried: list[tuple[JsonObject, float]] = field(default_factory=list)
     held: HeldOut | None = None
 
     def __call__(self, options: JsonObject) -> _Result:
-        """Fit and measure; errors as for `tune`."""
+        """Fit and measure.
+
+        Raises:
+            ConfigError: For a value outside its option's bounds or limit.
+            MissingDependency: If a library that the model needs is not installed.
+        """
+        for option, most in self.limits.items():
+            if options[option] > most:
+                raise ConfigError(Fault(f"/model/{option}", f"{options[option]} is above {most}, the limit of tuning."))
         self.bar.advance(0, f"{self.name}: trial {len(self.tried) + 1}")
         model = fit_classical(
             self.config_of(options), self.learning, self.learning.split, self.registry, self.context, self.matrices

@@ -68,6 +68,7 @@ class Classical:
         search: The options that are tuned on validation (`anyrec.training.tune`), the most important first. For each:
             the factor between neighbouring values (greater than 1), or a `Step` for options that are tried by
             differences, such as exponents. Values that the option's bounds exclude are not tried.
+        search_limits: The greatest values that tuning tries, for options whose cost grows with them.
 
     Example:
         class Recent(Classical):
@@ -99,6 +100,7 @@ class Classical:
     baseline: ClassVar[bool] = True
     most_items: ClassVar[int | None] = None
     search: ClassVar[Mapping[str, float | Step]] = {}
+    search_limits: ClassVar[Mapping[str, float]] = {}
 
     Params: ClassVar[type[Options]] = Options
     """The class of the options: a component declares its own as a nested class `Params`."""
