@@ -18,8 +18,8 @@ STEPS_AN_EPOCH = 64
 """The steps that an epoch is cut into, if that many users are in each."""
 VALIDATIONS = 12
 """The number of validations of a training, about."""
-PATIENCE = 3
-"""The validations without a better metric after which training stops: less than half of the epochs."""
+PATIENCE = 4
+"""The validations without a better metric after which training stops: at most half of the epochs."""
 MOST_CELLS = 2_000_000_000
 """The most users times items for scores of all pairs in each epoch."""
 DIMS = ((20_000, 64), (150_000, 128), (5_000_000, 256))
