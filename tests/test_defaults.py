@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from small import call, small_dataset
+from small import call, in_order, small_dataset
 
 from anyrec.core.config import Config
 from anyrec.core.discovery import discover
@@ -22,14 +22,6 @@ from anyrec.model.blended import towers_of
 from anyrec.recommender import Recommender
 
 REGISTRY = discover()
-
-
-def in_order(data):
-    """The same interactions, each user's in the order of the items, so that an item tells which ones may be next."""
-    times = data.interactions.column("timestamp")
-    others = data.interactions.drop_columns(["timestamp"])
-    sorted_ = others.sort_by([("user_id", "ascending"), ("item_id", "ascending")]).append_column("timestamp", times)
-    return Dataset(data.users, data.items, sorted_, roles=data.roles)
 
 
 ORDERLESS = small_dataset()
@@ -181,7 +173,7 @@ def test_the_size_of_a_set_model_follows_the_numbers_of_users_and_interactions()
 def suggested(users, each):
     """The suggestion for users with the same number of interactions each."""
     found = {}
-    options = {"why": "", "batch": None, "own_history": False, "keep_id": False}
+    options = {"why": "", "batch": None, "epochs": None, "own_history": False, "keep_id": False}
     suggest_set(found, [], np.full(users, each), 1000, False, **options)
     return found
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pyarrow as pa
 import pytest
-from small import call, small_config, small_dataset
+from small import call, in_order, small_config, small_dataset
 
 from anyrec.core.errors import ConfigError, DataError
 from anyrec.data.checks.row_limits import apply_limits
@@ -81,7 +81,7 @@ def test_single_labels_and_histories_do_not_go_together():
 
 def test_a_config_that_sets_nothing_is_made_to_fit_the_data(tmp_path, monkeypatch):
     """Who sets nothing gets the order where there is one."""
-    data = small_dataset()
+    data = in_order(small_dataset())
     from anyrec.data import suggest_config as init
 
     suggested, reasons = init.suggest_config(data, tmp_path / "small.json")
@@ -95,5 +95,5 @@ def test_a_config_that_sets_nothing_is_made_to_fit_the_data(tmp_path, monkeypatc
     assert init.suggest_config(data, tmp_path / "small.json")[0]["features"]["history"]["layers"] == 4
     timeless = Dataset(data.users, data.items, data.interactions.drop_columns(["timestamp"]), roles=data.roles)
     suggested, reasons = init.suggest_config(timeless, tmp_path / "small.json")
-    assert "history" not in suggested.get("features", {})
+    assert suggested["features"]["history"] == {"type": "set"}
     assert any("no interaction has a time" in reason for reason in reasons)

@@ -123,7 +123,9 @@ def test_the_command_to_train_a_baseline_names_an_existing_config(beaten, tmp_pa
     folder, _ = beaten
     call("report", "--model_path", folder, "--data", folder.parent / "data.json", "--output", tmp_path)
     config = re.search(r"`python train.py --config (\S+) ", (tmp_path / "report.md").read_text())[1]
-    assert json.loads(Path(config).read_text())["model"]["type"] == "ease"
+    metrics = json.loads((folder / "evaluation" / "evaluation.json").read_text())["metrics"]
+    best = max(metrics, key=lambda name: metrics[name]["ndcg@10"])
+    assert json.loads(Path(config).read_text())["model"]["type"] == best
 
 
 def test_the_verdict_without_baselines_makes_no_claim():

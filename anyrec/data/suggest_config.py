@@ -125,6 +125,7 @@ def _histories(
             bool(dataset.features("user")),
             why=why,
             batch=_set(asked, "training", "batch_size"),
+            epochs=_set(asked, "training", "epochs"),
             own_history=_set(asked, "user", "features", "history") is not None,
             keep_id=bool((_set(asked, "features", "identity") or {}).get("graph_layers")),
         )

@@ -37,6 +37,7 @@ def suggest_set(
     *,
     why: str,
     batch: int | None,
+    epochs: int | None,
     own_history: bool,
     keep_id: bool,
 ) -> None:
@@ -50,6 +51,7 @@ def suggest_set(
         has_features: Whether users have features.
         why: Why no order is learned.
         batch: The batch size that the user set.
+        epochs: The number of epochs that the user set.
         own_history: Whether the user set the history under `user.features`.
         keep_id: Whether users keep the vector of their id besides.
     """
@@ -71,7 +73,7 @@ def suggest_set(
     together = min(USERS[1], max(USERS[0], users // STEPS_AN_EPOCH))
     batch = batch or max(1, round(together * length))
     steps = math.ceil(interactions / batch)
-    epochs = min(EPOCHS[1], max(EPOCHS[0], math.ceil(STEPS / steps)))
+    epochs = epochs or min(EPOCHS[1], max(EPOCHS[0], math.ceil(STEPS / steps)))
     config["training"] = {
         "epochs": epochs,
         "batch_size": batch,
