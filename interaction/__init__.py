@@ -10,7 +10,7 @@ labelled: the sampler for training on explicit negatives only.
 classical: classical models, fitted without training loop and also used as baselines: popularity, EASE, content-kNN.
 item_knn: the classical model of co-occurring items.
 factorisation: the classical models with a vector for each user and item.
-trending: the classical model of what is popular now, by weights that are learned at past moments.
+trending: the classical model of present popularity, by weights that are learned at past moments.
 pair_log: training pairs in the order of time, and what they say of items and histories at a moment.
 user_lifts: how much more often users with a value of a feature choose each item.
 conditional_logit: the weights of features by which users choose among items.

@@ -131,7 +131,7 @@ def powers(counts: np.ndarray, exponent: float) -> np.ndarray:
 
 
 def keep_greatest(block: Any, most: int) -> None:
-    """Remove all but the `most` greatest positive entries of each row, in place; of equal ones the first stay.
+    """Keep only the `most` greatest positive entries of each row, in place; of equal ones the first stay.
 
     The values of all rows are sorted at once, as 64-bit keys of the row and the descending value: non-negative floats
     have the order of their bits. The key at the end of the kept part of each row is a threshold for the row.

@@ -1,4 +1,4 @@
-"""Learned popularity: what is popular now, by weights that are learned at past moments of the data."""
+"""Learned popularity: present popularity, by weights that are learned at past moments of the data."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ AT_MOST = 10
 
 
 class Moment(NamedTuple):
-    """What is known at one moment.
+    """The state at one moment.
 
     Attributes:
         pairs: (users, items) CSR, 1 for each pair before it.
@@ -50,7 +50,7 @@ class Moment(NamedTuple):
 
 
 class Trending(Classical):
-    """What is popular now, by weights that are learned at past moments of the data.
+    """Present popularity, by weights that are learned at past moments of the data.
 
     The score of an item is a weighted sum of
 
@@ -114,7 +114,7 @@ class Trending(Classical):
         return groups
 
     def _moment(self, log: PairLog, total: int) -> Moment:
-        """Return what is known after the pairs of `log`. total: as in `PairLog.item_features`."""
+        """Return the state after the pairs of `log`. total: as in `PairLog.item_features`."""
         features, pairs = log.item_features(total), log.matrix()
         highest = [np.argsort(-features[:, count], kind="stable")[:CANDIDATES] for count in RANKED_BY]
         candidates = np.unique(np.concatenate(highest))
@@ -126,7 +126,7 @@ class Trending(Classical):
         """Return what some users of one group chose after a moment.
 
         Args:
-            moment: What is known at the moment.
+            moment: The state at the moment.
             rows: (users,) their rows.
             chosen: (users, items) CSR, 1 for each item that they chose.
             returning: Whether they have a history.
@@ -206,8 +206,8 @@ def _by_history(
 ) -> np.ndarray:
     """Return (users, candidates, 2) float32, the scores of EASE for two weightings of histories.
 
-    Each row has mean 0 and standard deviation 1, so histories of all lengths are alike; 0 without a candidate in the
-    history.
+    Each row has mean 0 and standard deviation 1, so histories of all lengths have one scale; 0 without a candidate in
+    the history.
 
     Args:
         histories: Two (users, items) CSR.

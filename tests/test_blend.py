@@ -25,7 +25,7 @@ MODELS = [{"type": "ease", "l2": 20.0}, {"type": "popularity"}]
 
 
 def fitted(models=MODELS, blend=None, epochs=1, **changes):
-    """A blend whose towers have hardly learned anything, so that classical models have weights."""
+    """A blend whose towers have learned for one epoch only, so that classical models have weights."""
     training = {"epochs": epochs, "batch_size": 128, "patience": None}
     section = {"models": models, **(blend or {})}
     config = small_config(training=training, split={"protocol": "leave_last_out"}, blend=section, **changes)
@@ -272,7 +272,7 @@ def test_users_without_a_history_get_a_model_that_ranks_items_for_them():
     assert recommender.model.choice is not None
     weights = recommender.model.choice.weights
     assert weights["new"].get("trending", 0) > 0.5
-    # hardly a user comes back, so the weights of users with a history are chosen by all users
+    # few users come back, so the weights of users with a history are chosen by all users
     assert weights["known"].get("trending", 0) > 0.5
     stranger = recommender.recommend([{"user_id": "nobody"}], 5)
     assert len(explain(recommender, [{"user_id": "nobody"}], stranger)) == 5

@@ -1,4 +1,4 @@
-"""Models that count are state: what is counted ends at the moment that is evaluated."""
+"""Models that count are state: the counts end at the moment that is evaluated."""
 
 from dataclasses import replace
 

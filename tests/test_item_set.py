@@ -53,7 +53,7 @@ some_users = st.lists(st.lists(st.integers(0, ITEMS - 1), max_size=9), min_size=
 @settings(deadline=None, max_examples=60)
 @given(some_users, st.integers(0, 3), st.sampled_from([0.2, 0.5, 0.9]))
 def test_a_target_is_predicted_from_its_users_visible_items(users, seed, hidden_share):
-    """Every event is either a visible token or a target; each target's vector is the mean of what is visible."""
+    """Every event is either a visible token or a target; each target's vector is the mean of the visible ones."""
     values, packer = packed(users, hidden_share)
     encoder, table = set_encoder(), torch.randn(ITEMS, DIM)
     owners, items = values["items"].row_of_value(), values["items"].values

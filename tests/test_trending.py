@@ -1,4 +1,4 @@
-"""Trending learns, at past moments, how what is known of items and users predicts what users choose next."""
+"""Trending learns, at past moments, how facts about items and users predict what users choose next."""
 
 import numpy as np
 import pyarrow as pa
@@ -117,7 +117,7 @@ def test_a_large_penalty_keeps_the_prior():
     np.testing.assert_allclose(fit_conditional_logit([choices(0)], 1e6, prior), prior, atol=1e-5)
 
 
-# what is known at a moment
+# the state at a moment
 
 
 def test_the_features_of_items_are_their_definitions():
@@ -204,7 +204,7 @@ def test_users_without_features_have_no_lifts():
 # the model
 
 
-def test_new_users_get_what_is_popular_now():
+def test_new_users_get_the_present_popularity():
     model = fitted(drawn(chances=fashion))
     found = model.score(np.array([-1]), empty(1))[0]
     assert set(np.argsort(-found)[:5]) <= set(range(48, 60))  # fashionable at day 300
@@ -222,7 +222,7 @@ def test_users_with_a_feature_get_what_such_users_choose():
     assert np.isfinite(unknown).all() and np.ptp(unknown) < np.ptp(found)
 
 
-def test_users_with_a_history_get_what_is_chosen_with_it():
+def test_users_with_a_history_get_items_that_are_chosen_with_it():
     def taste(user):
         return 0.05 + 2.0 * (np.arange(ITEMS) % 3 == user % 3)
 

@@ -204,7 +204,7 @@ class SequencePacker:
 
 
 class SetPacker:
-    """Splits the events of each user into visible ones and targets, at random and anew in each epoch.
+    """Splits the events of each user into visible ones and targets, at random and again in each epoch.
 
     The targets of a user are predicted together, from the visible events. All events of an item that a user had
     several times fall on the same side, so that no target is visible.

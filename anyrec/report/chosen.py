@@ -17,7 +17,7 @@ def chosen_section(choice: Choice | None) -> Section:
         shares = [f"{weight:.0%}" if weight else "" for weight in weights]
         rows.append([name, f"{value:.4f}", *shares, _options(choice.options.get(name, {})) if name != TOWERS else ""])
     header = ["", f"{choice.metric} alone", "weight", "weight for users without a history", "options (tuned)"]
-    total = "" if CHOICE not in choice.values else f" What is delivered reaches {choice.values[CHOICE]:.4f}."
+    total = "" if CHOICE not in choice.values else f" The choice reaches {choice.values[CHOICE]:.4f}."
     note = "Measured on the validation part, before any model learned from it."
     return Section("What was chosen", [Text(choice.sentence), Table(header, rows, f"{note}{total}")])
 
