@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from anyrec.core.ranks import ranks_of
 from anyrec.evaluation.held_out import HeldOut
 from anyrec.evaluation.ranking import Ranking, metrics_by_user
 from anyrec.model.scoring import top_k
@@ -17,7 +18,7 @@ POOL = 100
 """Best items of each member from which the lists are made."""
 STEPS = (0.5, 0.3, 0.15, 0.07)
 """Shares of a member that are tried when it is added to a blend."""
-USERS_AT_A_TIME, TARGETS_AT_A_TIME = 256, 4096
+USERS_AT_A_TIME = 256
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,11 @@ class Pool:
             metric: Such as `ndcg@10`. `auc`, which needs the whole catalogue, is computed over the candidates.
         """
         k = int(metric.split("@")[1]) if "@" in metric else None
-        ranks = self._ranks(blended) if k is None else self._first_ranks(blended, k)
+        if k is None:
+            owners = torch.from_numpy(self.owners)
+            ranks = ranks_of(blended, owners, blended[self.owners, self.places]).numpy()
+        else:
+            ranks = self._first_ranks(blended, k)
         ranks = np.where(self.listable, ranks, np.inf)
         candidates = (blended > -torch.inf).sum(1).numpy()
         nothing = np.empty((len(self.users), 0), np.int64)
@@ -82,16 +87,6 @@ class Pool:
         ranks = torch.full(blended.shape, torch.inf)
         ranks.scatter_(1, places, torch.arange(1.0, places.shape[1] + 1).expand_as(places).contiguous())
         return ranks[self.owners, self.places].double().numpy()
-
-    def _ranks(self, blended: Tensor) -> np.ndarray:
-        """Return (targets,) the ranks among all candidates; an equal score counts half a rank."""
-        targets = blended[self.owners, self.places][:, None]
-        ranks = np.empty(len(self.owners))
-        for part in torch.arange(len(ranks)).split(TARGETS_AT_A_TIME):
-            rows = blended[torch.from_numpy(self.owners[part.numpy()])]
-            higher, equal = (rows > targets[part]).sum(1), (rows == targets[part]).sum(1) - 1
-            ranks[part.numpy()] = (1 + higher + equal / 2).numpy()
-        return ranks
 
 
 def make_pool(
@@ -129,19 +124,15 @@ def _candidates(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return the candidates (users, width) of one block, -1 as padding, and each member's scores for them."""
     scores: dict[str, Tensor] = {}
-    chosen: Tensor | None = None
-    rows, targets = (torch.from_numpy(part) for part in held.targets.take(users))
+    chosen = torch.zeros((len(users), len(held.rankable)), dtype=torch.bool)
+    chosen[tuple(torch.from_numpy(part) for part in held.targets.take(users))] = True
     for name, score in members.items():
         own = torch.nan_to_num(score(users).cpu(), nan=-1e9, neginf=-1e9)
         if held.exclude_seen:
             own[tuple(torch.from_numpy(part) for part in held.seen.take(users))] = -torch.inf
         own[:, torch.from_numpy(~held.rankable)] = -torch.inf
         scores[name] = own
-        if chosen is None:
-            chosen = torch.zeros(own.shape, dtype=torch.bool)
         chosen.scatter_(1, torch.topk(own, min(size, own.shape[1]), dim=1).indices, True)
-    assert chosen is not None
-    chosen[rows, targets] = True
     width = int(chosen.sum(1).max())
     found = top_k(chosen.float(), width)
     inside = found[0] > 0
