@@ -49,8 +49,7 @@ class IALS(Classical):
         return user_vectors(matrix, self.items, self.solved, self.params.alpha) @ self.items.T
 
     def similar(self, rows: np.ndarray) -> np.ndarray:
-        unit = unit_rows(self.items)
-        return unit[rows] @ unit.T
+        return cosines(self.items, rows)
 
     def state(self) -> dict[str, np.ndarray]:
         return {"items": self.items}
@@ -167,14 +166,19 @@ class BPRMF(Classical):
         return self.users[rows] @ self.items.T
 
     def similar(self, rows: np.ndarray) -> np.ndarray:
-        unit = unit_rows(self.items)
-        return unit[rows] @ unit.T
+        return cosines(self.items, rows)
 
     def state(self) -> dict[str, np.ndarray]:
         return {"users": self.users, "items": self.items}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
         self.users, self.items = state["users"], state["items"]
+
+
+def cosines(vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return (rows, items), the cosines of some of the vectors (items, factors) with all of them."""
+    unit = unit_rows(vectors)
+    return unit[rows] @ unit.T
 
 
 def fit_quietly(part: str, name: str, training: TrainingMatrix, options: dict[str, Any]) -> Any:
