@@ -36,6 +36,21 @@ def config_faults(config: Config, registry: Registry, encoders_may_follow: bool 
     return list(dict.fromkeys(checker.faults))
 
 
+def blend_faults(config: Config, registry: Registry) -> list[Fault]:
+    """Return what in a config excludes a blend, whether or not the config has one."""
+    faults, hint = [], "Leave `blend` out."
+    if config.model.type != TWO_TOWER:
+        faults.append(Fault("/blend", "only a two_tower can be blended.", hint, "combination"))
+    name = config.interaction.type
+    if name in registry.names("interaction") and not registry.get("interaction", name).factorised:
+        what = f"a blend needs scores that are dot products; those of '{name}' are not."
+        faults.append(Fault("/blend", what, hint, "combination"))
+    if config.pipeline is not None and config.pipeline.rank is not None:
+        what = "a ranker reads the scores of the towers alone, so it cannot follow a blend."
+        faults.append(Fault("/blend", what, "Leave out `blend` or `pipeline.rank`.", "combination"))
+    return faults
+
+
 class _Checker:
     """Collects the faults of one config."""
 
@@ -86,29 +101,14 @@ class _Checker:
             hint = did_you_mean(model.type, [TWO_TOWER, *known])
             self.faults.append(Fault("/model/type", f"there is no model '{model.type}'.", hint, "unknown plugin"))
             self.faults += self.registry.broken
-        self._check_blend()
+        if self.config.blend is not None:
+            self.faults += blend_faults(self.config, self.registry)
         baselines = self.config.evaluation.baselines
         for number, name in enumerate([] if baselines == "auto" else baselines):
             if name not in known:
                 what, hint = f"there is no classical model '{name}'.", did_you_mean(name, known)
                 self.faults.append(Fault(f"/evaluation/baselines/{number}", what, hint, "unknown plugin"))
                 self.faults += self.registry.broken
-
-    def _check_blend(self) -> None:
-        """Check that the rest of the config allows a blend."""
-        blend, config = self.config.blend, self.config
-        if blend is None:
-            return
-        hint = "Leave `blend` out."
-        if config.model.type != TWO_TOWER:
-            self.faults.append(Fault("/blend", "only a two_tower can be blended.", hint, "combination"))
-        name = config.interaction.type
-        if name in self.registry.names("interaction") and not self.registry.get("interaction", name).factorised:
-            what = f"a blend needs scores that are dot products; those of '{name}' are not."
-            self.faults.append(Fault("/blend", what, hint, "combination"))
-        if config.pipeline is not None and config.pipeline.rank is not None:
-            what = "a ranker reads the scores of the towers alone, so it cannot follow a blend."
-            self.faults.append(Fault("/blend", what, "Leave out `blend` or `pipeline.rank`.", "combination"))
 
     def check_features(self, encoders_may_follow: bool) -> list[str]:
         """Check the encoders.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+from anyrec.core.check_config import blend_faults
 from anyrec.core.config import TWO_TOWER, Config
 from anyrec.core.registry import Registry
 from anyrec.core.types import JsonObject
@@ -41,17 +42,13 @@ def resolve_config(config: Config, dataset: Dataset, registry: Registry) -> tupl
 
 
 def _may_blend(config: Config, registry: Registry) -> bool:
-    """Return whether the towers may be blended with classical models.
+    """Return whether a blend is suggested: not if it is set, is excluded, or the config names an approximate index.
 
-    A blend has no vectors whose dot product is its score, so an approximate index, a ranker and a score that is no dot
-    product exclude it.
+    A blend has no vectors whose dot product is its score, which such an index would need.
     """
-    name = config.interaction.type
-    factorised = name not in registry.names("interaction") or registry.get("interaction", name).factorised
     index = config.index.type
-    exhaustive = index not in registry.names("index") or registry.get("index", index).exhaustive
-    ranked = config.pipeline is not None and config.pipeline.rank is not None
-    return "blend" not in config.model_fields_set and bool(factorised) and bool(exhaustive) and not ranked
+    exhaustive = index not in registry.names("index") or bool(registry.get("index", index).exhaustive)
+    return "blend" not in config.model_fields_set and exhaustive and not blend_faults(config, registry)
 
 
 def merged(asked: JsonObject, suggested: JsonObject) -> JsonObject:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anyrec.core.config import Config
+from anyrec.core.config import Component, Config
 from anyrec.core.types import JsonObject
 from anyrec.data.ids import Side
 from anyrec.data.split import Part
@@ -28,8 +28,6 @@ LEAST_SPREAD = 1e-9
 """Lower bound of a standard deviation, so that equal scores of all items become zeros."""
 SHARED = ("dataset", "context", "learning", "seen", "seen_parts", "history", "history_parts")
 """Fields of a blend that its members share."""
-
-
 PAIRS_AT_A_TIME = 1024
 """Pairs scored at once; the classical models score the whole catalogue for each."""
 Shared = TypeVar("Shared", TwoTowerModel, ClassicalModel)
@@ -306,6 +304,11 @@ def reader_of(members: Mapping[str, ClassicalModel]) -> ClassicalModel:
     """Return the member that reads most of a user: one that scores by the history, if there is one."""
     models = list(members.values())
     return next((one for one in models if one.reads_history), models[0])
+
+
+def member_config(config: Config, name: str, options: JsonObject) -> Config:
+    """Return the config of a classical member of a blend."""
+    return config.model_copy(update={"model": Component(type=name, **options), "blend": None})
 
 
 def _append(vectors: Tensor, rows: Tensor) -> Tensor:

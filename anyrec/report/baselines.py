@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from anyrec.core.config import Component, Config
+from anyrec.core.contracts import TrainingMatrix
 from anyrec.core.errors import MissingDependency
 from anyrec.core.progress import Bar, progress_bar
 from anyrec.core.registry import Registry
@@ -44,24 +45,29 @@ def fit_baselines(model: FittedModel, progress: bool = True) -> Baselines:
     """
     names, notes = choose(model.dataset, model.config, model.registry)
     found = Baselines(notes=notes)
+    matrices: dict[str, TrainingMatrix] = {}
     with progress_bar("baselines", len(names), progress) as bar:
         for name in names:
             try:
-                found.fitted[name] = _fit(model, name, found, bar)
+                found.fitted[name] = _fit(model, name, found, bar, matrices)
             except MissingDependency as error:
                 notes.append(f"The baseline {name} is not measured: {error}.")
             bar.advance()
     return found
 
 
-def _fit(model: FittedModel, name: str, found: Baselines, bar: Bar) -> ClassicalModel:
+def _fit(
+    model: FittedModel, name: str, found: Baselines, bar: Bar, matrices: dict[str, TrainingMatrix]
+) -> ClassicalModel:
     """Tune and fit one baseline, and note its options in `found.tuned`; errors as for `tune`."""
     learning, config = model.required_learning(), model.config
     context = replace(model.context, warnings=[])
     trials = None if config.evaluation.tune_baselines else 1
     chosen = model.tuned.get(name)  # by a blend, on the same part
     trials = 1 if chosen is not None else trials
-    tuned = tune(learning, config, model.registry, context, name, asked=chosen, trials=trials, bar=bar)
+    tuned = tune(
+        learning, config, model.registry, context, name, asked=chosen, trials=trials, bar=bar, matrices=matrices
+    )
     if len(tuned.tried) > 1 or chosen:
         found.tuned[name] = tuned.options
     if not len(learning.split.test) or not len(learning.split.validation):

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from anyrec.core.config import Component
 from anyrec.core.manifest import is_inside, read_object
 from anyrec.core.saved_files import AGAIN, damaged
 from anyrec.core.types import JsonObject
-from anyrec.model.blended import BlendedModel
+from anyrec.model.blended import BlendedModel, member_config
 from anyrec.model.choice import GROUPS, TOWERS, Choice
 from anyrec.model.classical import ClassicalModel
 from anyrec.model.fitted import FittedModel
@@ -65,7 +64,7 @@ def read_choice(towers: TwoTowerModel, directory: Path) -> FittedModel:
 
 def _read_member(towers: TwoTowerModel, place: Path, name: str, options: JsonObject) -> ClassicalModel:
     """Read one classical member. Errors as for `read_choice`."""
-    config = towers.config.model_copy(update={"model": Component(type=name, **options), "blend": None})
+    config = member_config(towers.config, name, options)
     users, items = len(towers.dataset.users), len(towers.dataset.items)
     scorer, matrix_parts, past = read_classical(place / name, config, towers.registry, users, items)
     return ClassicalModel(

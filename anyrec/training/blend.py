@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anyrec.core.config import Component, Config
+from anyrec.core.config import Config
+from anyrec.core.contracts import TrainingMatrix
 from anyrec.core.errors import MissingDependency
 from anyrec.core.progress import progress_bar
 from anyrec.core.registry import Registry
@@ -18,7 +19,7 @@ from anyrec.data.learning import LearningData
 from anyrec.data.split import Split
 from anyrec.evaluation.held_out import HeldOut, held_out
 from anyrec.evaluation.repeats import main_metric
-from anyrec.model.blended import MOST_ROWS, BlendedModel, BlendScorer
+from anyrec.model.blended import MOST_ROWS, BlendedModel, BlendScorer, member_config
 from anyrec.model.choice import CHOICE, GROUPS, TOWERS, Choice, Group, Weights
 from anyrec.model.classical import ClassicalModel
 from anyrec.model.fitted import FittedModel
@@ -112,11 +113,6 @@ def fit_members(towers: TwoTowerModel, chosen: Chosen) -> dict[str, ClassicalMod
     return fitted
 
 
-def member_config(config: Config, name: str, options: JsonObject) -> Config:
-    """Return the config of a classical member of a blend."""
-    return config.model_copy(update={"model": Component(type=name, **options), "blend": None})
-
-
 def candidates(config: Config, registry: Registry, learning: LearningData) -> dict[str, JsonObject]:
     """Return the classical models that a blend chooses from, with the options that the config sets."""
     section = config.blend
@@ -170,6 +166,7 @@ def _tune_all(towers: TwoTowerModel, progress: bool) -> tuple[dict[str, Tuned], 
     assert config.blend is not None
     tuned, notes = {}, []
     pairs = len(learning.positives(learning.split.train))
+    matrices: dict[str, TrainingMatrix] = {}
     with progress_bar("classical models", len(asked), progress) as bar:
         for name, options in asked.items():
             try:
@@ -182,6 +179,7 @@ def _tune_all(towers: TwoTowerModel, progress: bool) -> tuple[dict[str, Tuned], 
                     asked=options,
                     trials=min(config.blend.trials, trials_for(pairs, len(learning.dataset.items))),
                     users=config.blend.users,
+                    matrices=matrices,
                 )
             except MissingDependency as error:
                 notes.append(f"{name} is left out of the blend: {error}.")

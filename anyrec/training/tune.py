@@ -66,6 +66,7 @@ def tune(
     trials: int | None = None,
     users: int = USERS,
     bar: Bar | None = None,
+    matrices: dict[str, TrainingMatrix] | None = None,
 ) -> Tuned:
     """Tune a classical model by coordinate steps.
 
@@ -88,6 +89,7 @@ def tune(
         trials: Most fits; by default `trials_for` the data.
         users: Most validation users that are measured, a random sample by the config's seed.
         bar: Progress bar whose text shows the number of the trial.
+        matrices: As for `fit_classical`; pass the same dict to tune several models on the same data.
 
     Returns:
         The result. Without validation targets, or without options in `search`, the model is fitted once.
@@ -96,7 +98,9 @@ def tune(
         ConfigError: If there is no such classical model, or an option in `asked` is invalid.
         MissingDependency: If a library that the model needs is not installed.
     """
-    trial = _Trial(learning, config, registry, context, name, users, bar or Silent())
+    trial = _Trial(
+        learning, config, registry, context, name, users, bar or Silent(), matrices={} if matrices is None else matrices
+    )
     training = past_matrix(learning, "validation", config.seed, trial.matrices)
     asked = asked or {}
     classical = make_classical(trial.config_of(asked), registry)
