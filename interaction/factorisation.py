@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import warnings
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import Field
+from scipy.linalg import cholesky, solve_triangular
 from threadpoolctl import threadpool_limits
 
 from anyrec.core.contracts import Classical, Params, TrainingMatrix
 from anyrec.core.errors import MissingDependency
 from anyrec.core.unit_vectors import unit_rows
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PRECISION = 1e-6
+"""Length of the residual, relative to the right side, at which a system is solved."""
 CELLS = 16_000_000
 """Most numbers in the histories' vectors of one batch of users: 64 MB."""
 
@@ -46,7 +52,7 @@ class IALS(Classical):
         self._keep(np.ascontiguousarray(model.item_factors))
 
     def score(self, rows: np.ndarray, matrix: Any) -> np.ndarray:
-        return user_vectors(matrix, self.items, self.solved, self.params.alpha) @ self.items.T
+        return user_vectors(matrix, self.whitened, self.params.alpha) @ self.whitened.T
 
     def similar(self, rows: np.ndarray) -> np.ndarray:
         return cosines(self.items, rows)
@@ -59,11 +65,11 @@ class IALS(Classical):
 
     def _keep(self, items: np.ndarray) -> None:
         self.items = items
-        self.solved = solved_items(items, self.params.regularization)
+        self.whitened = whitened_items(items, self.params.regularization)
 
 
-def solved_items(items: np.ndarray, regularization: float) -> np.ndarray:
-    """Return (items, factors) float32 Z = Y (Y'Y + regularization I)^-1, computed in float64.
+def whitened_items(items: np.ndarray, regularization: float) -> np.ndarray:
+    """Return (items, factors) float32 W = Y L'^-1 with L L' = Y'Y + regularization I, computed in float64.
 
     Args:
         items: (items, factors) Y.
@@ -72,10 +78,10 @@ def solved_items(items: np.ndarray, regularization: float) -> np.ndarray:
     exact = items.astype(np.float64)
     gram = exact.T @ exact
     gram[np.diag_indices_from(gram)] += regularization + 1e-9 * np.trace(gram) / len(gram) + 1e-30
-    return np.linalg.solve(gram, exact.T).T.astype(np.float32)
+    return solve_triangular(cholesky(gram, lower=True), exact.T, lower=True).T.astype(np.float32)
 
 
-def user_vectors(matrix: Any, items: np.ndarray, solved: np.ndarray, alpha: float) -> np.ndarray:
+def user_vectors(matrix: Any, items: np.ndarray, alpha: float) -> np.ndarray:
     """Solve the vectors of users from their histories.
 
     With Y the vectors of all items, Y_u those of the user's history, A = Y'Y + regularization I and 1 a vector of
@@ -83,26 +89,28 @@ def user_vectors(matrix: Any, items: np.ndarray, solved: np.ndarray, alpha: floa
 
         x = (A + (alpha - 1) Y_u' Y_u)^-1 Y_u' alpha 1.
 
-    By the push-through identity it is Z_u' w with Z = Y A^-1 and w = alpha (I + (alpha - 1) Z_u Y_u')^-1 1, a system
-    with one unknown for each item of the history instead of one for each factor. Users with more items than factors
-    are solved in the factors: with S = Z_u' Y_u, x = (I + (alpha - 1) S)^-1 Z_u' alpha 1. Users with histories of
-    about the same length are solved together; shorter ones are padded with zero vectors, which change nothing.
+    With A = L L' and W = Y L'^-1 the same scores are W v with v = (I + (alpha - 1) W_u' W_u)^-1 W_u' alpha 1. By the
+    push-through identity v is W_u' (I + (alpha - 1) W_u W_u')^-1 alpha 1, too: a system with one unknown for each item
+    of the history instead of one for each factor. The smaller one is solved. Since W_u' W_u is at most the identity,
+    the condition is at most alpha, and conjugate gradients need few steps.
+
+    Users with histories of about the same length are solved together; shorter ones are padded with zero vectors, which
+    change nothing.
 
     Args:
         matrix: (users, items) CSR, 1 for each item of a history.
-        items: (items, factors) float32 Y.
-        solved: (items, factors) float32 Z.
+        items: (items, factors) float32 W.
         alpha: Confidence in an interaction.
 
     Returns:
-        (users, factors) float32; zeros for a user without a history.
+        (users, factors) float32 v; zeros for a user without a history.
     """
     import torch
 
     if alpha == 1:
-        return np.asarray(matrix @ solved, np.float32)
+        return np.asarray(matrix @ items, np.float32)
     factors = items.shape[1]
-    y, z = (torch.from_numpy(np.concatenate([one, np.zeros((1, factors), np.float32)])) for one in (items, solved))
+    vectors = torch.from_numpy(np.concatenate([items, np.zeros((1, factors), np.float32)]))
     found = np.zeros((matrix.shape[0], factors), np.float32)
     lengths = np.diff(matrix.indptr)
     order = np.argsort(lengths, kind="stable")
@@ -114,18 +122,41 @@ def user_vectors(matrix: Any, items: np.ndarray, solved: np.ndarray, alpha: floa
         places = np.full((len(users), longest), len(items))
         inside = np.arange(longest) < lengths[users, None]
         places[inside] = matrix[users].indices
-        rows = torch.from_numpy(places)
-        yu, zu = y[rows], z[rows]  # (batch, longest, factors)
+        own = vectors[torch.from_numpy(places)]  # (batch, longest, factors)
+        transposed = own.transpose(1, 2)
         if longest <= factors:
-            system = (alpha - 1) * (zu @ yu.transpose(1, 2)) + torch.eye(longest)
             right = torch.full((len(users), longest, 1), float(alpha))
-            x = zu.transpose(1, 2) @ torch.linalg.solve(system, right)
+            solved = transposed @ conjugate_gradients(own @ transposed, alpha - 1, right)
         else:
-            system = (alpha - 1) * (zu.transpose(1, 2) @ yu) + torch.eye(factors)
-            x = torch.linalg.solve(system, alpha * zu.sum(1).unsqueeze(2))
-        found[users] = x[:, :, 0].numpy()
+            solved = conjugate_gradients(transposed @ own, alpha - 1, alpha * own.sum(1).unsqueeze(2))
+        found[users] = solved[:, :, 0].numpy()
         start = batch.stop
     return found
+
+
+def conjugate_gradients(gram: Tensor, scale: float, right: Tensor) -> Tensor:
+    """Solve (I + scale * gram) x = right, for a batch of positive definite systems, until the residuals vanish.
+
+    Matrix products only: the batched LU decomposition of torch can wait for itself forever with several threads.
+
+    Args:
+        gram: (batch, size, size) symmetric, with eigenvalues of 0 to 1.
+        scale: Above -1.
+        right: (batch, size, 1).
+    """
+    solution, residual, direction = right * 0, right, right
+    squares = (residual * residual).sum(1, keepdim=True)
+    enough = (PRECISION**2 * squares).clamp_min(1e-30)
+    for _ in range(2 * len(gram[0]) + 1):
+        if bool((squares <= enough).all()):
+            break
+        moved = direction + scale * (gram @ direction)
+        step = squares / (direction * moved).sum(1, keepdim=True).clamp_min(1e-30)
+        solution = solution + step * direction
+        residual = residual - step * moved
+        before, squares = squares, (residual * residual).sum(1, keepdim=True)
+        direction = residual + squares / before.clamp_min(1e-30) * direction
+    return solution
 
 
 def _same_length(lengths: np.ndarray, start: int, factors: int) -> slice:

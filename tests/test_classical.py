@@ -9,6 +9,7 @@ import tracemalloc
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
@@ -19,7 +20,7 @@ from anyrec.core.errors import ConfigError, DataError, InputError, MissingDepend
 from anyrec.data.dataset import Dataset
 from anyrec.interaction import item_knn
 from anyrec.interaction.classical import item_words, ridge_inverse
-from anyrec.interaction.factorisation import solved_items, user_vectors
+from anyrec.interaction.factorisation import conjugate_gradients, user_vectors, whitened_items
 from anyrec.interaction.item_knn import similarities
 from anyrec.model.scoring import score_blocks
 from anyrec.recommender import Recommender
@@ -341,11 +342,26 @@ def test_ials_gives_users_the_vectors_of_the_last_half_step():
     counted = sparse.csr_matrix(dense)
     model = AlternatingLeastSquares(8, regularization=2.0, alpha=7.0, iterations=200, random_state=0, use_gpu=False)
     model.fit(counted, show_progress=False)
-    solved = solved_items(model.item_factors, 2.0)
-    found = user_vectors(counted, model.item_factors, solved, 7.0)
-    exact = model.recalculate_user(np.arange(80), counted)
+    items = whitened_items(model.item_factors, 2.0)
+    found = user_vectors(counted, items, 7.0) @ items.T
+    exact = model.recalculate_user(np.arange(80), counted) @ model.item_factors.T
     np.testing.assert_allclose(found, exact, atol=1e-4 * np.abs(exact).max())
-    np.testing.assert_allclose(found, model.user_factors, atol=0.01 * np.abs(exact).max())  # of the last iteration
+    last = model.user_factors @ model.item_factors.T  # of the last iteration
+    np.testing.assert_allclose(found, last, atol=0.01 * np.abs(exact).max())
+
+
+@pytest.mark.parametrize("alpha", [1e-3, 0.5, 3.0, 30.0, 1000.0])
+def test_conjugate_gradients_solve_every_system_of_a_batch(alpha):
+    """Systems of different difficulty end at different steps: those that are solved stay solved."""
+    rng = np.random.default_rng(0)
+    gram = np.zeros((4, 20, 20), np.float32)
+    for system, share in enumerate((0, 1e-4, 0.5, 1.0)):
+        basis = np.linalg.qr(rng.normal(size=(20, 20)))[0]
+        gram[system] = basis @ np.diag(rng.random(20) * share) @ basis.T
+    right = rng.normal(size=(4, 20, 1)).astype(np.float32)
+    found = conjugate_gradients(torch.from_numpy(gram), alpha - 1, torch.from_numpy(right)).numpy()
+    exact = np.linalg.solve(np.eye(20) + (alpha - 1) * gram.astype(float), right)
+    np.testing.assert_allclose(found, exact, atol=1e-4 * np.abs(exact).max())
 
 
 def test_ials_scores_new_users_by_the_history_of_a_request():
