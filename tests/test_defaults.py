@@ -142,6 +142,9 @@ def test_users_are_sets_where_order_tells_nothing():
         assert (found.loss.type, found.interaction.type) == ("full_softmax", "cosine")
         assert found.interaction.options()["temperature"] == pytest.approx(1 / np.log(40), abs=1e-4)
         assert not found.explicit_negatives and found.history_dropout == 0.1
+        assert found.training.refit
+    for learns_from_validation in ({"heads": {"rating": {"type": "rating"}}}, {"pipeline": {"rank": {"type": "dcn"}}}):
+        assert not resolved(learns_from_validation, TIMELESS).training.refit
 
 
 def test_a_set_agrees_with_the_keys_that_are_set():

@@ -129,6 +129,9 @@ def _histories(
             own_history=_set(asked, "user", "features", "history") is not None,
             keep_id=bool((_set(asked, "features", "identity") or {}).get("graph_layers")),
         )
+        if _set(asked, "pipeline", "rank") is None and not asked.get("heads"):  # they need the validation part
+            config["training"]["refit"] = True
+            reasons.append("trained again on the training and validation parts: without order that is quick")
 
 
 def _sequence(config: JsonObject, reasons: list[str], dataset: Dataset, lengths: np.ndarray, asked: JsonObject) -> None:
