@@ -72,6 +72,7 @@ class Trending(Classical):
     by_history = True
     counts = True
     ranks_new_users = True
+    backtested = True
 
     class Params(Params):
         penalty: float = Field(

@@ -230,6 +230,9 @@ def test_the_preferred_member_stays_without_evidence_against_it():
     same = {"left": members["left"], "copy": members["left"], "noise": members["noise"]}
     pool = make_pool(np.arange(200), {name: scores_of(one) for name, one in same.items()}, held)
     assert select(pool, "ndcg@10", 20, {"copy": 1.0}) == {"copy": 1.0}
+    found = select(pool, "ndcg@10", 20, {"noise": 1.0})
+    assert found["left"] > 0.9
+    assert select(pool, "ndcg@10", 20, {"noise": 1.0}, errors=1000.0) == {"noise": 1.0}
 
 
 @pytest.mark.parametrize("size", [5, 60])
@@ -274,5 +277,18 @@ def test_users_without_a_history_get_a_model_that_ranks_items_for_them():
     assert weights["new"].get("trending", 0) > 0.5
     # few users come back, so the weights of users with a history are chosen by all users
     assert weights["known"].get("trending", 0) > 0.5
+    assert recommender.model.choice.reference == "trending"
     stranger = recommender.recommend([{"user_id": "nobody"}], 5)
     assert len(explain(recommender, [{"user_id": "nobody"}], stranger)) == 5
+
+
+@pytest.mark.parametrize(("protocol", "reference"), [("global_time", "trending"), ("leave_last_out", "two_tower")])
+def test_a_model_that_learned_at_past_moments_is_preferred_on_a_split_by_time(protocol, reference, monkeypatch):
+    """Without any evidence for a blend, the reference is delivered, alone and to everybody."""
+    monkeypatch.setattr("anyrec.training.blend.FEWEST_USERS", 10**6)
+    config = {"training": {"epochs": 1}, "split": {"protocol": protocol}, "blend": {"rounds": 2, "trials": 1}}
+    choice = Recommender.from_config(config).fit(fashionable(), progress=False).model.choice
+    assert choice.reference == reference
+    assert choice.weights == {"known": {reference: 1.0}, "new": {reference: 1.0}}
+    expected = "trending is chosen: it learned at past moments" if reference == "trending" else "The towers alone"
+    assert choice.sentence.startswith(expected)

@@ -28,12 +28,14 @@ class Choice:
         values: Its mean over users for each candidate alone, and for the choice (`CHOICE`).
         weights: Weight of each member, for each group of users.
         options: The chosen options of each tuned classical model.
+        reference: The candidate that is delivered without evidence for another.
     """
 
     metric: str
     values: Mapping[str, float]
     weights: Weights
     options: Mapping[str, JsonObject]
+    reference: str = TOWERS
 
     @property
     def members(self) -> list[str]:
@@ -54,7 +56,10 @@ class Choice:
         measured = f"{self.metric} on validation"
         if not self.members:
             return f"The towers alone are chosen, as no blend is better by more than noise: {measured}: {listed}."
-        if len(self.weights["known"]) == 1:
+        if self.reference != TOWERS and set(self.weights["known"]) == {self.reference}:
+            why = "it learned at past moments what comes next, and no blend is clearly better"
+            text = f"{known} is chosen: {why}: {measured}: {listed}."
+        elif len(self.weights["known"]) == 1:
             text = f"{known} is chosen for users with a history: {measured}: {listed}."
         else:
             text = f"A blend is chosen ({known}): {measured} {self.values[CHOICE]:.4f}; alone: {listed}."

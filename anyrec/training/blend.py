@@ -31,6 +31,10 @@ from anyrec.training.tune import Tuned, sample_users, trials_for, tune
 
 FEWEST_USERS = 20
 """Fewest validation users of a group that can have weights of its own."""
+ERRORS, ERRORS_BY_TIME = 1.0, 3.0
+"""Standard errors by which weights must be better than the reference; on a split by time, whose test users come later
+than the validation users, the second.
+"""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,27 @@ class Chosen:
     def explained(self) -> list[str]:
         """Return notes for the user on what was chosen and why."""
         return [*self.notes, f"{self.choice.sentence} `blend: null` switches blending off."]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How weights are chosen.
+
+    Attributes:
+        metric: The metric to raise.
+        rounds: Most steps of each choice.
+        reference: The candidate that is delivered without evidence for another.
+        errors: Standard errors by which other weights must be better.
+    """
+
+    metric: str
+    rounds: int
+    reference: str
+    errors: float
+
+    def select(self, pool: Pool, default: Mapping[str, float], members: list[str] | None = None) -> dict[str, float]:
+        """Return weights for the users of a pool, as `ensemble.select` does."""
+        return select(pool, self.metric, self.rounds, default, members, self.errors)
 
 
 def choose_blend(towers: TwoTowerModel, progress: bool = True) -> Chosen | None:
@@ -77,10 +102,13 @@ def choose_blend(towers: TwoTowerModel, progress: bool = True) -> Chosen | None:
         pool, lengths = _make_pool(towers, {name: one.model for name, one in tuned.items()}, held)
     metric = main_metric(towers)
     for_new = [TOWERS, *(name for name in tuned if _ranks_new_users(towers.registry, name))]
-    weights, chosen = _weights(pool, lengths > 0, for_new, metric, section.rounds)
+    reference = _reference(towers, tuned)
+    by_time = learning.split.protocol == "global_time"
+    rule = Rule(metric, section.rounds, reference, ERRORS_BY_TIME if by_time else ERRORS)
+    weights, chosen = _weights(pool, lengths > 0, for_new, rule)
     values = {name: float(pool.values(scores, metric).mean()) for name, scores in pool.scores.items()}
     options = {name: one.options for name, one in tuned.items()}
-    choice = Choice(metric, {**values, CHOICE: float(chosen.mean())}, weights, options)
+    choice = Choice(metric, {**values, CHOICE: float(chosen.mean())}, weights, options, reference)
     return Chosen(choice, tuned, notes)
 
 
@@ -127,35 +155,45 @@ def _ranks_new_users(registry: Registry, name: str) -> bool:
     return cls.ranks_new_users or not cls.personal
 
 
+def _reference(towers: TwoTowerModel, tuned: Mapping[str, Tuned]) -> str:
+    """Return the candidate that is delivered without evidence for another.
+
+    The towers, except on a split by time. There the test users come after another period than the validation users,
+    for which the towers are a period old, and a model that learned at past moments is preferred.
+    """
+    if towers.required_learning().split.protocol != "global_time":
+        return TOWERS
+    return next((name for name in tuned if towers.registry.get("classical", name).backtested), TOWERS)
+
+
 def _weights(
-    pool: Pool, known: np.ndarray, for_new: list[str], metric: str, rounds: int
+    pool: Pool, known: np.ndarray, for_new: list[str], rule: Rule
 ) -> tuple[dict[Group, dict[str, float]], np.ndarray]:
     """Choose the weights of each group of users: those of all users, or own ones that are better on held-out users.
 
-    Without FEWEST_USERS who are new, new users get the towers alone, which read their features.
+    Without FEWEST_USERS who are new, new users get the reference alone.
 
     Args:
         pool: The scores of all members.
         known: (users,) bool, whether a user has a history.
         for_new: Members that have scores of their own for users without a history.
-        metric: The metric to raise.
-        rounds: Most steps of each choice.
+        rule: How weights are chosen.
 
     Returns:
         The weights, and (users,) the metric with them.
     """
-    towers = {TOWERS: 1.0}
-    shared = select(pool, metric, rounds, towers) if len(pool.users) >= FEWEST_USERS else towers
-    weights: dict[Group, dict[str, float]] = {"new": towers, "known": shared}
+    reference = {rule.reference: 1.0}
+    shared = rule.select(pool, reference) if len(pool.users) >= FEWEST_USERS else reference
+    weights: dict[Group, dict[str, float]] = {"new": reference, "known": shared}
     chosen = np.empty(len(pool.users))
     for group in GROUPS:
         inside = known if group == "known" else ~known
         own = pool.only(inside)
         if inside.sum() >= FEWEST_USERS:
             members = for_new if group == "new" else list(pool.scores)
-            weights[group] = select(own, metric, rounds, shared, members)
+            weights[group] = rule.select(own, shared, members)
         if inside.any():
-            chosen[inside] = own.values(own.blended(weights[group]), metric)
+            chosen[inside] = own.values(own.blended(weights[group]), rule.metric)
     return weights, chosen
 
 

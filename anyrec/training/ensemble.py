@@ -141,13 +141,18 @@ def _candidates(
 
 
 def select(
-    pool: Pool, metric: str, rounds: int, default: Mapping[str, float], members: Iterable[str] | None = None
+    pool: Pool,
+    metric: str,
+    rounds: int,
+    default: Mapping[str, float],
+    members: Iterable[str] | None = None,
+    errors: float = 1.0,
 ) -> dict[str, float]:
     """Choose the weights of a blend, or default weights if there is no evidence for others.
 
     The weights are found on all users (`climb`). They are used only if weights that were found in the same way on one
-    half of the users are better on the other half than the default weights, by more than one standard error of the
-    paired difference over both halves.
+    half of the users are better on the other half than the default weights, by more than `errors` standard errors of
+    the paired difference over both halves.
 
     Args:
         pool: The scores.
@@ -155,6 +160,7 @@ def select(
         rounds: Most steps.
         default: The default weights by name.
         members: The members to choose from; by default all.
+        errors: Standard errors by which the weights must be better.
 
     Returns:
         Positive weights by name, which sum to 1.
@@ -165,7 +171,7 @@ def select(
         inside = np.arange(len(pool.users)) % 2 == half
         other = own.only(~inside)
         held_out[~inside] = other.values(other.blended(climb(own.only(inside), metric, rounds)), metric)
-    if is_better(held_out, pool.values(pool.blended(default), metric)):
+    if is_better(held_out, pool.values(pool.blended(default), metric), errors):
         return climb(own, metric, rounds)
     return dict(default)
 
@@ -209,10 +215,10 @@ def _moved(scores: Tensor, others: Tensor, step: float) -> Tensor:
     return scores * (1 - step) + others * step
 
 
-def is_better(values: np.ndarray, others: np.ndarray) -> bool:
-    """Whether the mean of `values: (users,)` exceeds that of `others` by more than the standard error of the
+def is_better(values: np.ndarray, others: np.ndarray, errors: float) -> bool:
+    """Whether the mean of `values: (users,)` exceeds that of `others` by more than some standard errors of the
     difference.
     """
     difference = values - others
     error = difference.std(ddof=1) / np.sqrt(len(difference)) if len(difference) > 1 else np.inf
-    return bool(difference.mean() > error)
+    return bool(difference.mean() > errors * error)

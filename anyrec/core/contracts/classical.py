@@ -63,6 +63,8 @@ class Classical:
         by_history: Whether `score` reads only the user's own history, so that it scores users who were not in training.
         counts: Whether `fit` counts the past, as popularity does, instead of learning weights. Counts are state: before
             a part of the split is evaluated, all positives of the earlier parts are counted; for serving, all.
+        backtested: Whether `fit` learns at past moments what users chose after each of them. On a split by time a blend
+            prefers such a model, since the evidence of one validation period counts less.
         baseline: Whether the report measures it as a baseline by default.
         most_items: Number of items above which it is not fitted as a baseline by default; None for no limit.
         search: The options that are tuned on validation (`anyrec.training.tune`), the most important first. For each:
@@ -97,6 +99,7 @@ class Classical:
     ranks_new_users: ClassVar[bool] = False
     by_history: ClassVar[bool] = False
     counts: ClassVar[bool] = False
+    backtested: ClassVar[bool] = False
     baseline: ClassVar[bool] = True
     most_items: ClassVar[int | None] = None
     search: ClassVar[Mapping[str, float | Step]] = {}
