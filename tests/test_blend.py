@@ -229,10 +229,28 @@ def test_the_preferred_member_stays_without_evidence_against_it():
     members, held, _ = planted()
     same = {"left": members["left"], "copy": members["left"], "noise": members["noise"]}
     pool = make_pool(np.arange(200), {name: scores_of(one) for name, one in same.items()}, held)
-    assert select(pool, "ndcg@10", 20, {"copy": 1.0}) == {"copy": 1.0}
+    assert select(pool, "ndcg@10", 20, {"copy": 1.0}, errors=4.0) == {"copy": 1.0}
     found = select(pool, "ndcg@10", 20, {"noise": 1.0})
     assert found["left"] > 0.9
     assert select(pool, "ndcg@10", 20, {"noise": 1.0}, errors=1000.0) == {"noise": 1.0}
+
+
+def test_weights_are_shared_among_members_that_are_equally_good():
+    """One selection would take the one that is best by chance; a blend of both is better on other users."""
+    rng = np.random.default_rng(2)
+    truth = rng.normal(size=(400, 60))
+    members = {name: truth + rng.normal(size=truth.shape) for name in ("one", "other")}
+    held = HeldOut(
+        Pairs.of(np.arange(400), truth.argmax(1), 400), Pairs.of(*np.zeros((2, 0), int), 400), np.ones(60, bool)
+    )
+    pool = make_pool(np.arange(400), {name: scores_of(one) for name, one in members.items()}, held)
+    found = pool.only(np.arange(400) < 200)
+    weights = select(found, "ndcg@10", 20, {"one": 1.0}, errors=-1.0)
+    assert 0.3 < weights["one"] < 0.7
+    assert weights == select(found, "ndcg@10", 20, {"one": 1.0}, errors=-1.0, seed=0)
+    rest = pool.only(np.arange(400) >= 200)
+    alone = max(rest.values(scores, "ndcg@10").mean() for scores in rest.scores.values())
+    assert rest.values(rest.blended(weights), "ndcg@10").mean() > alone
 
 
 @pytest.mark.parametrize("size", [5, 60])

@@ -55,7 +55,7 @@ class Choice:
         known, new = (shares_of(self.weights[group]) for group in ("known", "new"))
         measured = f"{self.metric} on validation"
         if not self.members:
-            return f"The towers alone are chosen, as no blend is better by more than noise: {measured}: {listed}."
+            return f"The towers alone are chosen, as blends with them are no better: {measured}: {listed}."
         if self.reference != TOWERS and set(self.weights["known"]) == {self.reference}:
             why = "it learned at past moments what comes next, and no blend is clearly better"
             text = f"{known} is chosen: {why}: {measured}: {listed}."

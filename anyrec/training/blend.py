@@ -31,9 +31,9 @@ from anyrec.training.tune import Tuned, sample_users, trials_for, tune
 
 FEWEST_USERS = 20
 """Fewest validation users of a group that can have weights of its own."""
-ERRORS, ERRORS_BY_TIME = 1.0, 3.0
-"""Standard errors by which weights must be better than the reference; on a split by time, whose test users come later
-than the validation users, the second.
+NO_WORSE, BETTER, CLEARLY_BETTER = -1.0, 1.0, 3.0
+"""Standard errors by which weights must be better than others. A blend replaces the towers alone unless it is worse,
+since it varies less; it replaces the reference of a split by time if it is clearly better.
 """
 
 
@@ -63,18 +63,24 @@ class Rule:
     Attributes:
         metric: The metric to raise.
         rounds: Most steps of each choice.
+        seed: Seed of the samples of users.
         reference: The candidate that is delivered without evidence for another.
-        errors: Standard errors by which other weights must be better.
     """
 
     metric: str
     rounds: int
+    seed: int
     reference: str
-    errors: float
 
-    def select(self, pool: Pool, default: Mapping[str, float], members: list[str] | None = None) -> dict[str, float]:
-        """Return weights for the users of a pool, as `ensemble.select` does."""
-        return select(pool, self.metric, self.rounds, default, members, self.errors)
+    def shared(self, pool: Pool) -> dict[str, float]:
+        """Return the weights of all users of a pool."""
+        errors = NO_WORSE if self.reference == TOWERS else CLEARLY_BETTER
+        return select(pool, self.metric, self.rounds, {self.reference: 1.0}, errors=errors, seed=self.seed)
+
+    def own(self, pool: Pool, shared: Mapping[str, float], members: list[str]) -> dict[str, float]:
+        """Return the weights of a group of users, among some members, or the `shared` ones if these are as good."""
+        errors = BETTER if self.reference == TOWERS else CLEARLY_BETTER
+        return select(pool, self.metric, self.rounds, shared, members=members, errors=errors, seed=self.seed)
 
 
 def choose_blend(towers: TwoTowerModel, progress: bool = True) -> Chosen | None:
@@ -103,8 +109,7 @@ def choose_blend(towers: TwoTowerModel, progress: bool = True) -> Chosen | None:
     metric = main_metric(towers)
     for_new = [TOWERS, *(name for name in tuned if _ranks_new_users(towers.registry, name))]
     reference = _reference(towers, tuned)
-    by_time = learning.split.protocol == "global_time"
-    rule = Rule(metric, section.rounds, reference, ERRORS_BY_TIME if by_time else ERRORS)
+    rule = Rule(metric, section.rounds, config.seed, reference)
     weights, chosen = _weights(pool, lengths > 0, for_new, rule)
     values = {name: float(pool.values(scores, metric).mean()) for name, scores in pool.scores.items()}
     options = {name: one.options for name, one in tuned.items()}
@@ -183,7 +188,7 @@ def _weights(
         The weights, and (users,) the metric with them.
     """
     reference = {rule.reference: 1.0}
-    shared = rule.select(pool, reference) if len(pool.users) >= FEWEST_USERS else reference
+    shared = rule.shared(pool) if len(pool.users) >= FEWEST_USERS else reference
     weights: dict[Group, dict[str, float]] = {"new": reference, "known": shared}
     chosen = np.empty(len(pool.users))
     for group in GROUPS:
@@ -191,7 +196,7 @@ def _weights(
         own = pool.only(inside)
         if inside.sum() >= FEWEST_USERS:
             members = for_new if group == "new" else list(pool.scores)
-            weights[group] = rule.select(own, shared, members)
+            weights[group] = rule.own(own, shared, members)
         if inside.any():
             chosen[inside] = own.values(own.blended(weights[group]), rule.metric)
     return weights, chosen

@@ -19,6 +19,10 @@ POOL = 100
 STEPS = (0.5, 0.3, 0.15, 0.07)
 """Shares of a member that are tried when it is added to a blend."""
 USERS_AT_A_TIME = 256
+BAGS, BAG = 10, 1000
+"""Samples of the users on which weights are found, and the most users of each."""
+LEAST_SHARE = 0.05
+"""Weight below which a member is left out."""
 
 
 @dataclass(frozen=True)
@@ -145,38 +149,67 @@ def select(
     metric: str,
     rounds: int,
     default: Mapping[str, float],
+    *,
     members: Iterable[str] | None = None,
     errors: float = 1.0,
+    seed: int = 0,
 ) -> dict[str, float]:
-    """Choose the weights of a blend, or default weights if there is no evidence for others.
+    """Choose the weights of a blend, or default weights if the evidence for others is too weak.
 
-    The weights are found on all users (`climb`). They are used only if weights that were found in the same way on one
-    half of the users are better on the other half than the default weights, by more than `errors` standard errors of
-    the paired difference over both halves.
+    The weights are the mean of those found by `climb` on BAGS samples of the users, without shares below LEAST_SHARE.
+    They are used if the metric of users outside a sample, with the weights found on it, exceeds that with the default
+    weights by more than `errors` standard errors of the paired difference.
+
+    References:
+        Caruana et al., Ensemble Selection from Libraries of Models, 2004, section 2.3: a single selection overfits;
+        the mean of selections on samples does less.
 
     Args:
         pool: The scores.
         metric: As for `Pool.values`.
-        rounds: Most steps.
+        rounds: Most steps of each selection.
         default: The default weights by name.
         members: The members to choose from; by default all.
-        errors: Standard errors by which the weights must be better.
+        errors: Standard errors by which the weights must be better; if negative, the most by which they may be worse.
+        seed: Seed of the samples.
 
     Returns:
         Positive weights by name, which sum to 1.
     """
     own = pool if members is None else pool.of(members)
-    held_out = np.empty(len(pool.users))
-    for half in (0, 1):
-        inside = np.arange(len(pool.users)) % 2 == half
-        other = own.only(~inside)
-        held_out[~inside] = other.values(other.blended(climb(own.only(inside), metric, rounds)), metric)
-    if is_better(held_out, pool.values(pool.blended(default), metric), errors):
-        return climb(own, metric, rounds)
+    found, outside = _bagged(own, metric, rounds, np.random.default_rng(seed))
+    measured = ~np.isnan(outside)
+    if is_better(outside[measured], pool.values(pool.blended(default), metric)[measured], errors):
+        return found
     return dict(default)
 
 
-def climb(pool: Pool, metric: str, rounds: int) -> dict[str, float]:
+def _bagged(pool: Pool, metric: str, rounds: int, random: np.random.Generator) -> tuple[dict[str, float], np.ndarray]:
+    """Return the mean weights of selections on samples of the users, drawn with replacement.
+
+    Returns:
+        The weights, and (users,) the metric of each user with the weights of the samples that the user is not in: the
+        mean over these samples, nan for a user who is in all.
+    """
+    users = len(pool.users)
+    total: dict[str, float] = {}
+    sums, times = np.zeros(users), np.zeros(users)
+    for _ in range(BAGS):
+        counts = np.bincount(random.choice(users, min(users, BAG)), minlength=users)
+        weights = climb(pool.only(counts > 0), metric, rounds, counts[counts > 0])
+        for name, weight in weights.items():
+            total[name] = total.get(name, 0.0) + weight / BAGS
+        outside = counts == 0
+        if outside.any():
+            other = pool.only(outside)
+            sums[outside] += other.values(other.blended(weights), metric)
+            times[outside] += 1
+    kept = {name: weight for name, weight in total.items() if weight >= LEAST_SHARE}
+    measured = np.divide(sums, times, out=np.full(users, np.nan), where=times > 0)
+    return {name: weight / sum(kept.values()) for name, weight in kept.items()}, measured
+
+
+def climb(pool: Pool, metric: str, rounds: int, counts: np.ndarray | None = None) -> dict[str, float]:
     """Find the weights of a blend by greedy ensemble selection.
 
     Starts with the best single member. Each round moves the weights by one of `STEPS` towards the member that raises
@@ -190,16 +223,21 @@ def climb(pool: Pool, metric: str, rounds: int) -> dict[str, float]:
         pool: The scores.
         metric: As for `Pool.values`.
         rounds: Most steps.
+        counts: (users,) how often each user counts; by default once.
 
     Returns:
         Positive weights by name, which sum to 1.
     """
-    single = {name: float(pool.values(scores, metric).mean()) for name, scores in pool.scores.items()}
+
+    def mean(blended: Tensor) -> float:
+        return float(np.average(pool.values(blended, metric), weights=counts))
+
+    single = {name: mean(scores) for name, scores in pool.scores.items()}
     best = max(single, key=lambda name: single[name])
     weights, value, blended = {best: 1.0}, single[best], pool.scores[best]
     moves = [(name, step) for name in single for step in STEPS]
     for _ in range(rounds):
-        tried = [float(pool.values(_moved(blended, pool.scores[name], step), metric).mean()) for name, step in moves]
+        tried = [mean(_moved(blended, pool.scores[name], step)) for name, step in moves]
         place = int(np.argmax(tried))
         if tried[place] <= value:
             break
