@@ -16,6 +16,7 @@ class Labelled(Sampler):
 
     type = "labelled"
     labelled = True
+    reads_ratio = False
     losses = ("bce", "focal")
 
     def sample(self, users: Tensor, items: Tensor, ratio: int, generator: torch.Generator) -> Negatives:

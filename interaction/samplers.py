@@ -1,7 +1,7 @@
 """Samplers of negatives.
 
-No negative is among the user's training positives: a sampler draws again, or marks such a candidate as not valid. Each
-returns the log of the expected number of draws of every candidate, for losses with the logQ correction.
+No negative is an item that the user has (`TrainingPositives`): a sampler draws again, or marks such a candidate as not
+valid. Each returns the log of the expected number of draws of every candidate, for losses with the logQ correction.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Uniform(Sampler):
 class PopularitySampler(Sampler):
     """Negatives of each positive, drawn by popularity from the items that its user has not interacted with.
 
-    A positive of the user is drawn again by popularity, up to `tries` times, and then uniformly.
+    An item that the user has is drawn again by popularity, up to `tries` times, and then uniformly.
     """
 
     type = "popularity"
@@ -37,7 +37,7 @@ class PopularitySampler(Sampler):
             0.75, ge=0, le=2, description="Exponent of an item's popularity: 0 is uniform, 1 proportional."
         )
         tries: int = Field(
-            3, ge=0, le=100, description="Times that a positive of the user is drawn again by popularity."
+            3, ge=0, le=100, description="Times that an item that the user has is drawn again by popularity."
         )
 
     def __init__(self, positives: TrainingPositives, params: BaseModel | None = None):
@@ -48,7 +48,7 @@ class PopularitySampler(Sampler):
         )
         history = self.weights.new_zeros(positives.num_users).index_add(0, owners, self.weights[positives.items])
         self.outside = (1 - history).clamp(min=1e-6)
-        """(users,) the probability that a draw by popularity is not a positive of the user."""
+        """(users,) the probability that a draw by popularity is no item that the user has."""
 
     def sample(self, users: Tensor, items: Tensor, ratio: int, generator: torch.Generator) -> Negatives:
         drawn = draw(self.weights, len(users) * ratio, generator).view(len(users), ratio)
@@ -73,6 +73,7 @@ class Shared(Sampler):
     """Negatives shared by the whole batch, drawn uniformly or by popularity. Their number is `size`, not the ratio."""
 
     type = "shared"
+    reads_ratio = False
 
     class Params(Params):
         size: int = Field(256, ge=1, le=1_000_000, description="Negatives of a batch.")
@@ -98,6 +99,7 @@ class InBatch(Sampler):
     """
 
     type = "in_batch"
+    reads_ratio = False
 
     class Params(Params):
         block: int = Field(256, ge=2, le=65_536, description="Positives that are each other's negatives.")
@@ -130,6 +132,7 @@ class Mixed(Sampler):
     """
 
     type = "mixed"
+    reads_ratio = False
 
     class Params(InBatch.Params):
         uniform: int = Field(128, ge=1, le=100_000, description="Negatives of each block that are drawn uniformly.")
@@ -153,21 +156,35 @@ class Mixed(Sampler):
 
 
 class Hard(Sampler):
-    """Negatives of each positive: from a pool drawn uniformly, the items with the highest scores.
+    """Negatives of each positive, drawn from the items that the model itself scores highest for the user.
 
-    The pool holds items that the user has not interacted with. The logQ correction is not applied, since the expected
-    number of draws depends on the scores.
+    The lists are made at each step, with vectors of the items that are computed again after every `refresh` steps. They
+    leave out the items that the user has interacted with. All draws of a positive differ. The logQ correction is not
+    applied, since the expected number of draws depends on the scores.
     """
 
     type = "hard"
-    keep_hardest = True
 
     class Params(Params):
-        pool: int = Field(32, ge=2, le=100_000, description="Candidates of each positive.")
+        renamed = {"pool": "top"}
+        top: int = Field(
+            100,
+            ge=1,
+            le=100_000,
+            description="Items with the highest scores, from which the negatives of a positive are drawn.",
+        )
+        refresh: int = Field(
+            50, ge=1, le=1_000_000, description="Steps after which the vectors of all items are computed again."
+        )
 
-    def sample(self, users: Tensor, items: Tensor, ratio: int, generator: torch.Generator) -> Negatives:
-        drawn, possible = self.positives.draw_outside(users, max(self.params.pool, ratio), generator)
-        return Negatives(drawn, possible.expand_as(drawn), None)
+    def __init__(self, positives: TrainingPositives, params: BaseModel | None = None):
+        super().__init__(positives, params)
+        self.top, self.refresh = self.params.top, self.params.refresh
+
+    def sample_top(self, best: Tensor, there: Tensor, ratio: int, generator: torch.Generator) -> Negatives:
+        keys = torch.rand(best.shape, generator=generator, device=best.device).masked_fill(~there, -1)
+        place = keys.topk(min(ratio, best.shape[1]), dim=1).indices  # (batch, ratio) places drawn without replacement
+        return Negatives(best.gather(1, place), there.gather(1, place), None)
 
 
 def popular(positives: TrainingPositives, alpha: float) -> Tensor:

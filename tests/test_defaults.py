@@ -141,7 +141,7 @@ def test_users_are_sets_where_order_tells_nothing():
         assert found.features["history"].type == "set" and found.user.features["identity"] is None
         assert (found.loss.type, found.interaction.type) == ("full_softmax", "cosine")
         assert found.interaction.options()["temperature"] == pytest.approx(1 / np.log(40), abs=1e-4)
-        assert not found.explicit_negatives and found.history_dropout == 0.1
+        assert found.history_dropout == 0.1
         assert found.training.refit
     for learns_from_validation in ({"heads": {"rating": {"type": "rating"}}}, {"pipeline": {"rank": {"type": "dcn"}}}):
         assert not resolved(learns_from_validation, TIMELESS).training.refit
@@ -158,7 +158,7 @@ def test_a_set_agrees_with_the_keys_that_are_set():
     few, many = (resolved({"training": {"batch_size": size}}, TIMELESS).training for size in (4, 400))
     assert few.epochs < many.epochs and few.evaluate_every < many.evaluate_every
     dot = resolved({"interaction": {"type": "dot"}, "loss": {"type": "bpr"}}, TIMELESS)
-    assert not dot.interaction.options() and dot.features["history"].type == "set" and dot.explicit_negatives
+    assert not dot.interaction.options() and dot.features["history"].type == "set"
     graph = resolved({"features": {"identity": {"graph_layers": 1}}}, TIMELESS)
     assert "identity" not in graph.user.features and graph.features["history"].type == "set"
 

@@ -1,4 +1,4 @@
-"""Negatives: never a training positive of the user, drawn with the declared probabilities, in the requested number."""
+"""Negatives: never an item that the user has, drawn with the declared probabilities, in the requested number."""
 
 import numpy as np
 import pytest
@@ -17,32 +17,40 @@ NAMES = REGISTRY.names("sampler")
 
 
 def world(seed, users=9, items=12, dense=True):
-    """Positives of users who have between none and all of the items."""
+    """Users who have between none and all of the items.
+
+    Returns the items of each user, (users, items) which pairs these are, and which of them are positives.
+    """
     rng = np.random.default_rng(seed)
     share = rng.choice([0.0, 0.2, 0.8, 0.95, 1.0], users)
     has = rng.random((users, items)) < share[:, None]
-    rows, columns = (torch.from_numpy(part) for part in np.nonzero(has))
+    liked = has & (rng.random((users, items)) < rng.choice([0.3, 1.0]))
+    others = has & (~liked | (rng.random((users, items)) < 0.2))  # a pair can be both
     before = module.TABLE_BYTES
     module.TABLE_BYTES = before if dense else 0
     try:
-        return Positives(rows, columns, users, items), has
+        return Positives(*pairs(liked), users, items, pairs(others)), has, liked
     finally:
         module.TABLE_BYTES = before
+
+
+def pairs(table):
+    return tuple(torch.from_numpy(part) for part in np.nonzero(table))
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10_000), st.booleans())
 def test_membership_is_correct_by_table_and_by_search(seed, dense):
-    positives, has = world(seed, dense=dense)
+    positives, has, liked = world(seed, dense=dense)
     users, items = torch.arange(9), torch.arange(12)
     assert torch.equal(positives.contains(users, items), torch.from_numpy(has))
-    assert positives.popularity.tolist() == has.sum(0).tolist()
+    assert positives.popularity.tolist() == positives.repeats.tolist() == liked.sum(0).tolist()
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10_000), st.lists(st.integers(0, 8), max_size=20))
-def test_cells_are_filled_at_each_users_positives_and_nowhere_else(seed, chosen):
-    positives, has = world(seed)
+def test_cells_are_filled_at_each_users_items_and_nowhere_else(seed, chosen):
+    positives, has, _ = world(seed)
     users = torch.tensor(chosen, dtype=torch.int64)
     cells = positives.fill(users, torch.full((len(chosen), 12), torch.nan), -5.0, 0.0)
     assert torch.equal(cells, torch.from_numpy(np.where(has[chosen].reshape(-1, 12), -5.0, 0.0)).float())
@@ -50,17 +58,17 @@ def test_cells_are_filled_at_each_users_positives_and_nowhere_else(seed, chosen)
     assert torch.equal(valid, torch.from_numpy(~has[chosen].reshape(-1, 12)))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "hard"])
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10_000), dense=st.booleans())
-def test_no_valid_negative_is_ever_a_positive_of_its_user(name, seed, dense):
-    positives, has = world(seed, dense=dense)
-    if not has.any():
+def test_no_valid_negative_is_ever_an_item_that_its_user_has(name, seed, dense):
+    positives, has, liked = world(seed, dense=dense)
+    if not liked.any():
         return
     cls = REGISTRY.get("sampler", name)
     options = {"block": 4} if name in ("in_batch", "mixed") else {}
     sampler = cls(positives, cls.Params(**options))
-    rows, columns = np.nonzero(has)
+    rows, columns = np.nonzero(liked)
     chosen = np.random.default_rng(seed).integers(0, len(rows), 16)
     users, items = torch.from_numpy(rows[chosen]), torch.from_numpy(columns[chosen])
     drawn = sampler.sample(users, items, 5, torch.Generator().manual_seed(seed))
@@ -74,7 +82,7 @@ def test_no_valid_negative_is_ever_a_positive_of_its_user(name, seed, dense):
 
 
 def test_uniform_negatives_are_uniform_over_the_items_that_the_user_does_not_have():
-    positives, has = world(3)
+    positives, has, _ = world(3)
     for user in range(9):
         others = np.flatnonzero(~has[user])
         if len(others) < 2:

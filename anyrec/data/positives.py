@@ -1,4 +1,4 @@
-"""The training positives: look-ups, and exact draws of items that a user does not have, vectorised on the device."""
+"""The items that are no negatives of a user: look-ups, and exact draws of other items, vectorised on the device."""
 
 from __future__ import annotations
 
@@ -12,33 +12,45 @@ TABLE_BYTES = 256 << 20
 
 
 class Positives:
-    """The training positives of every user.
+    """The training positives of every user, and other items that are no negatives of the user.
+
+    A user has an item if it is either.
 
     Attributes:
         items: (pairs,) Each user's distinct item rows, ascending, users one after another.
         offsets: (users + 1,) Where each user's items begin.
         counts: (users,) How many items each user has.
-        popularity: (items,) How many users have each item.
-        repeats: (items,) How many of the given rows have each item.
+        popularity: (items,) How many users have a positive with each item.
+        repeats: (items,) How many of the given positives have each item.
     """
 
-    def __init__(self, user_rows: Tensor, item_rows: Tensor, num_users: int, num_items: int):
+    def __init__(
+        self,
+        user_rows: Tensor,
+        item_rows: Tensor,
+        num_users: int,
+        num_items: int,
+        others: tuple[Tensor, Tensor] | None = None,
+    ):
         """
         Args:
             user_rows: (positives,) int64.
             item_rows: (positives,) int64; repeated pairs count once.
             num_users: The number of users.
             num_items: The number of items.
+            others: User rows and item rows of other pairs that are no negatives, (pairs,) int64 each.
         """
         self.num_users, self.num_items = num_users, num_items
         self.keys = torch.unique(user_rows * num_items + item_rows)
+        self.popularity = torch.bincount(self.keys % num_items, minlength=num_items)
+        self.repeats = torch.bincount(item_rows, minlength=num_items)
+        if others is not None and len(others[0]):
+            self.keys = torch.unique(torch.cat([self.keys, others[0] * num_items + others[1]]))
         users = torch.div(self.keys, num_items, rounding_mode="floor")
         self.items = self.keys - users * num_items
         counts = torch.bincount(users, minlength=num_users)
         self.offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
         self.counts = counts
-        self.popularity = torch.bincount(self.items, minlength=num_items)
-        self.repeats = torch.bincount(item_rows, minlength=num_items)
         # Before item p_j, the j-th of a user, are p_j - j items that the user does not have; these keys are sorted too.
         place = torch.arange(len(self.items), device=self.items.device) - self.offsets[users]
         self._gaps = users * (num_items + 1) + self.items - place
@@ -76,15 +88,16 @@ class Positives:
         return (self.keys[place] == keys).flatten(0, 1)
 
     def fill(self, users: Tensor, cells: Tensor, value: float | bool, elsewhere: float | bool) -> Tensor:
-        """Set cells to one value at each user's positives and to another at all other items.
+        """Set cells to one value at the items that each user has and to another at all other items.
 
-        Each cell is written once and each positive once more, whatever the number of users; nothing is looked up. 30 x
-        20,000 cells of 150,000 users take 0.08 ms; `contains`, with too many users for its table of bits, takes 88 ms.
+        Each cell is written once and each item of a user once more, whatever the number of users; nothing is looked up.
+        30 x 20,000 cells of 150,000 users take 0.08 ms; `contains`, with too many users for its table of bits, takes 88
+        ms.
 
         Args:
             users: (batch,) User rows.
             cells: (batch, items) Contiguous; changed in place.
-            value: The value at positives.
+            value: The value at the user's items.
             elsewhere: The value at other items.
 
         Returns:

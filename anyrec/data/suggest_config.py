@@ -233,8 +233,6 @@ def _loss(
     sets = config.get("interaction", {}).get("type") == "cosine"
     if loss is None and not drawn and factorised and (items <= MOST_ITEMS or (sets and users * items <= MOST_CELLS)):
         config["loss"] = {"type": "full_softmax"}
-        if sets:
-            config["explicit_negatives"] = False  # they are among all items already
         reasons.append(f"full softmax: {items:,} items are few enough to compare with all of them")
         return
     why = f"{items:,} items are too many to compare with all" if items > MOST_ITEMS else "as the config sets it"

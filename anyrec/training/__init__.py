@@ -9,6 +9,8 @@ fitting_models: the classical models that fit a dataset.
 final: the model that is delivered, with its blend and its refit.
 samples: the training interactions as tensors.
 objective: the loss of one batch.
+explicit_negatives: the draws of explicit negatives, and the pairs that are never negatives.
+top_items: the items that the present model scores highest, for samplers that draw from them.
 make_objective: creates the objective that a config names.
 labelled_objective: the loss of one batch of explicit labels.
 loop: the training loop.

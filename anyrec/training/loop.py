@@ -166,7 +166,7 @@ def _train_epoch(
         The mean loss of the batches with at least one positive.
     """
     options = config.training
-    objective.model.train()
+    objective.start_epoch()
     total, learned = torch.zeros((), device=objective.model.device), 0  # summed on the device: no wait at each step
     with one_thread_elsewhere() if objective.uses_own_threads else nullcontext():
         for batch in batches:

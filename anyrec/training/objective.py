@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -16,7 +15,9 @@ from anyrec.core.windows import Batch, PackedSequences
 from anyrec.data.ids import Side
 from anyrec.data.positives import Positives
 from anyrec.model.towers import IDENTITY, Columns, PrecomputedVectors, Tower, TowerScorer
-from anyrec.training.samples import Samples, TrainingData
+from anyrec.training.explicit_negatives import ExplicitNegatives, not_negative
+from anyrec.training.samples import TrainingData
+from anyrec.training.top_items import TopItems
 
 TABLE_CELLS = 1 << 22
 """If the distinct users of a step times the items are at most this (16 MB), the mask is computed once for each user and
@@ -49,14 +50,26 @@ class TrainingObjective:
         self.compare.num_items = data.num_items
         samples = data.samples
         self.rows = len(samples.users)
-        self.positives = Positives(samples.users, samples.items, data.num_users, data.num_items)
+        others = not_negative(samples, config, self.compare.all_items)
+        self.positives = Positives(samples.users, samples.items, data.num_users, data.num_items, others)
         params = registry.params("sampler", config.negatives.type, config.negatives.options(), "/negatives")
         self.sampler: Sampler = registry.get("sampler", config.negatives.type)(self.positives, params)
-        has_explicit = config.explicit_negatives and len(samples.negatives[0])
+        # A full softmax has explicit negatives among all items.
+        has_explicit = config.explicit_negatives and len(samples.negatives[0]) and not self.compare.all_items
         self.explicit = ExplicitNegatives(samples, data.num_users) if has_explicit else None
         self.precision = _autocast(config, samples.users.device)
+        self.top = None
         if self.compare.all_items:
             self.sampler.group_size = 1
+        elif self.sampler.top:
+            k = min(self.sampler.top, data.num_items)
+            self.top = TopItems(model, data, self.positives, k, self.sampler.refresh)
+
+    def start_epoch(self) -> None:
+        """Switch the model to training mode, and forget what the last epoch kept between its steps."""
+        self.model.train()
+        if self.top is not None:
+            self.top.restart()
 
     def loss(self, batch: Batch) -> Tensor:
         """Compute the mean of weight * loss over a batch, plus the losses of heads and the penalties of fusions.
@@ -75,7 +88,7 @@ class TrainingObjective:
         samples, model, rows = self.data.samples, self.model, batch.rows
         users, items = samples.users[rows], samples.items[rows]
         weight = None if samples.weights is None else samples.weights[rows]
-        drawn = None if self._is_blockwise() else self._negatives(users, items)
+        drawn = None if self._is_blockwise() else self._negatives(users, items, batch)
         one = batch.one_of_each()
         shared = batch.owners if drawn is None and self.compare.shares_users and not model.heads else None
         with self.precision:
@@ -181,8 +194,6 @@ class TrainingObjective:
         negative = score_groups(self.model, users, negatives).float()  # (batch, negatives)
         if self.explicit is not None:
             negative, drawn = self._with_explicit(negative, drawn, user_rows, users)
-        if drawn.valid is not None and self.sampler.keep_hardest:
-            negative, drawn = _hardest(negative, drawn, self.ratio)
         if self.compare.temperature != 1.0:
             positive, negative = positive / self.compare.temperature, negative / self.compare.temperature
         if self.compare.corrected and drawn.log_q is not None:
@@ -190,8 +201,10 @@ class TrainingObjective:
             negative = (negative.view(groups, -1, negative.shape[1]) - drawn.log_q.unsqueeze(1)).view_as(negative)
         return self.compare(positive, negative, drawn.valid, weight)
 
-    def _negatives(self, users: Tensor, items: Tensor) -> Negatives:
+    def _negatives(self, users: Tensor, items: Tensor, batch: Batch) -> Negatives:
         """Draw the negatives of a batch; for a full softmax, take all items. users, items: (batch,) rows."""
+        if self.top is not None:
+            return self.sampler.sample_top(*self.top.of(batch), self.ratio, self.generator)
         if not self.compare.all_items:
             return self.sampler.sample(users, items, self.ratio, self.generator)
         every = torch.arange(self.data.num_items, device=users.device).unsqueeze(0)
@@ -303,37 +316,6 @@ class TrainingObjective:
         return total
 
 
-class ExplicitNegatives:
-    """The explicit negatives of all users, from which one is drawn for each positive.
-
-    Args:
-        samples: The training samples.
-        num_users: Number of users.
-    """
-
-    def __init__(self, samples: Samples, num_users: int):
-        users, items = samples.negatives
-        order = torch.argsort(users, stable=True)
-        self.items = items[order]
-        self.counts = torch.bincount(users, minlength=num_users)
-        self.starts = self.counts.cumsum(0) - self.counts
-
-    def draw(self, users: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draw an explicit negative for each user.
-
-        Args:
-            users: (batch,) rows.
-            generator: Source of the random numbers.
-
-        Returns:
-            (batch,) item rows, and (batch,) bool, False for a user without explicit negatives.
-        """
-        counts = self.counts[users]
-        draws = (torch.rand(len(users), generator=generator, device=users.device) * counts).long()
-        place = (self.starts[users] + torch.minimum(draws, (counts - 1).clamp(min=0))).clamp(max=len(self.items) - 1)
-        return self.items[place], counts > 0
-
-
 def encode(model: TowerScorer, side: Side, columns: Columns, rows: Tensor) -> Tensor:
     """Represent some rows of one side.
 
@@ -379,14 +361,6 @@ def score_groups(model: TowerScorer, users: Tensor, items: Tensor) -> Tensor:
 
 def _only_ids(tower: Tower) -> bool:
     return tower.features == [IDENTITY]
-
-
-def _hardest(negative: Tensor, drawn: Negatives, ratio: int) -> tuple[Tensor, Negatives]:
-    """Keep the `ratio` valid negatives with the highest scores. negative: (batch, negatives)."""
-    assert drawn.valid is not None
-    ranked = negative.detach().masked_fill(~drawn.valid, -math.inf)
-    place = ranked.topk(min(ratio, negative.shape[1]), dim=1).indices
-    return negative.gather(1, place), Negatives(drawn.items, drawn.valid.gather(1, place), None)
 
 
 def _autocast(config: Config, device: torch.device) -> AbstractContextManager[object]:

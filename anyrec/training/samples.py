@@ -24,7 +24,7 @@ from anyrec.model.towers import Columns, TowerScorer
 
 @dataclass(frozen=True)
 class Samples:
-    """The training positives and the explicit negatives. Repeated interactions are repeated here.
+    """The training interactions. Repeated interactions are repeated here.
 
     Attributes:
         users: (positives,) int64 user rows.
@@ -32,6 +32,8 @@ class Samples:
         weights: (positives,) float32 with mean 1; None if all weights are 1.
         negatives: User rows and item rows of the explicit negatives, (negatives,) int64 each. None of these pairs is a
             training positive.
+        neutral: User rows and item rows of the interactions that are neither, such as those of a type that
+            `data.positive_types` leaves out, (neutral,) int64 each.
         targets: By name of the head: its targets, one row for each positive.
     """
 
@@ -39,6 +41,7 @@ class Samples:
     items: Tensor
     weights: Tensor | None
     negatives: tuple[Tensor, Tensor]
+    neutral: tuple[Tensor, Tensor]
     targets: dict[str, Prepared]
 
     def to(self, device: torch.device) -> Samples:
@@ -49,6 +52,7 @@ class Samples:
             items=self.items.to(device),
             weights=None if self.weights is None else self.weights.to(device),
             negatives=(self.negatives[0].to(device), self.negatives[1].to(device)),
+            neutral=(self.neutral[0].to(device), self.neutral[1].to(device)),
             targets={
                 name: Prepared(move(values, device), present.to(device))
                 for name, (values, present) in self.targets.items()
@@ -96,6 +100,7 @@ def make_samples(
     positive, negative = positive[labels.positive[positive]], rows[labels.negative[rows]]
     pairs = dataset.user_rows * len(dataset.items) + dataset.item_rows
     negative = negative[~np.isin(pairs[negative], pairs[positive])]
+    neutral = rows[~labels.positive[rows] & ~labels.negative[rows]]
     weights = labels.weight[positive].astype(np.float32)
     targets = {}
     for name, head in heads.items():
@@ -108,6 +113,7 @@ def make_samples(
         torch.from_numpy(dataset.item_rows[positive]),
         None if (weights == 1).all() else torch.from_numpy(weights),
         (torch.from_numpy(dataset.user_rows[negative]), torch.from_numpy(dataset.item_rows[negative])),
+        (torch.from_numpy(dataset.user_rows[neutral]), torch.from_numpy(dataset.item_rows[neutral])),
         targets,
     )
 

@@ -91,7 +91,9 @@ class Config(Section):
     negative_ratio: int = Field(default=4, ge=1, le=100_000, description="Negatives for each positive.")
     explicit_negatives: bool = Field(
         default=True,
-        description="Also use explicit negatives (label 0, or a rating below `data.min_rating`) in training.",
+        description="Use explicit negatives (label 0, or a rating below `data.min_rating`) in training. A sampled loss "
+        "compares each positive with one of its user's as well; a full softmax has them among all items. false: they "
+        "count like interactions that are neither positive nor negative.",
     )
     training: TrainingConfig = Field(default_factory=lambda: TrainingConfig())
     blend: BlendConfig | None = Field(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -83,6 +83,11 @@ class NegativesChoice(Component):
     """The sampler of negatives."""
 
     type: str = "in_batch"
+    exclude: Literal["interacted", "positives"] = Field(
+        default="interacted",
+        description="Items that are no negatives of a user. interacted: all items that the user has a training "
+        "interaction with. positives: only those of the user's training positives.",
+    )
 
 
 class IndexChoice(Component):

@@ -202,7 +202,7 @@ class Negatives(NamedTuple):
     Attributes:
         items: (groups, negatives) int64 item rows. The batch is cut into `groups` equal runs, and each run shares its
             negatives. With 1 group all positives share them; with as many groups as positives each has its own.
-        valid: (batch, negatives) bool; False if the item is a positive of that user. None: all are valid.
+        valid: (batch, negatives) bool; False if that user has the item (`TrainingPositives`). None: all are valid.
         log_q: (groups or batch, negatives), or 1 for either dimension: log of the expected number of times that an item
             is drawn. Subtracting it from the score makes the sum of exponentials over the negatives an unbiased
             estimate of the sum over all items. The positive needs no correction, since it is always present
@@ -218,7 +218,10 @@ class Negatives(NamedTuple):
 
 
 class TrainingPositives(Protocol):
-    """The training positives, as a sampler sees them (`anyrec.data.positives.Positives`).
+    """The items that each user has, as a sampler sees them (`anyrec.data.positives.Positives`).
+
+    A user has the items of the training positives and, with `negatives.exclude: interacted`, those of all other
+    training interactions. None of them is a negative of the user.
 
     Attributes:
         num_users: Number of users.
@@ -226,8 +229,8 @@ class TrainingPositives(Protocol):
         items: (pairs,) int64 distinct item rows of each user, ascending, users one after another.
         offsets: (users + 1,) int64; the items of user u are `items[offsets[u]:offsets[u + 1]]`.
         counts: (users,) int64 number of distinct items of each user.
-        popularity: (items,) int64 number of users that have each item.
-        repeats: (items,) int64 number of training interactions with each item.
+        popularity: (items,) int64 number of users that have a positive with each item.
+        repeats: (items,) int64 number of training positives with each item.
     """
 
     num_users: int
@@ -265,16 +268,19 @@ class TrainingPositives(Protocol):
 
 
 class Sampler:
-    """Draws negatives for a whole batch at once, on the device.
+    """Draws negatives for a whole batch at once, on the device, with `sample` or `sample_top`.
 
     Args:
-        positives: The training positives.
+        positives: The items that each user has, which are no negatives of the user.
         params: The options; by default those of `Params()`.
 
     Attributes:
         type: Name of the sampler in a config (`negatives.type`).
         group_size: Batches come in multiples of it.
-        keep_hardest: True if training keeps only the drawn negatives with the highest scores, `negative_ratio` of them.
+        reads_ratio: False if the number of negatives does not depend on `negative_ratio`.
+        top: The sampler draws from this many items with the highest present scores: training calls `sample_top`. 0: it
+            calls `sample`.
+        refresh: With `top`, the number of steps for which the vectors of the items are kept.
         labelled: True if no negatives are drawn, because interactions with a label of 0 are learned as samples of their
             own.
         losses: Names of the losses that the sampler can be combined with; None for all.
@@ -290,7 +296,9 @@ class Sampler:
 
     type: ClassVar[str]  # pyright: ignore[reportIncompatibleMethodOverride]  nothing calls Module.type(dtype)
     group_size: int = 1
-    keep_hardest: ClassVar[bool] = False
+    reads_ratio: ClassVar[bool] = True
+    top: int = 0
+    refresh: int = 1
     labelled: ClassVar[bool] = False
     losses: ClassVar[tuple[str, ...] | None] = None
 
@@ -311,3 +319,14 @@ class Sampler:
             generator: Source of the random numbers, on the device of `users`.
         """
         raise NotImplementedError(f"sampler '{self.type}' has no sample()")
+
+    def sample_top(self, best: Tensor, there: Tensor, ratio: int, generator: torch.Generator) -> Negatives:
+        """Draw the negatives of a batch from the items that the model scores highest for the user of each positive.
+
+        Args:
+            best: (batch, top) item rows, without the items that the user has, in descending order of score.
+            there: (batch, top) bool, False past the end of a shorter list.
+            ratio: Requested number of negatives for each positive.
+            generator: Source of the random numbers, on the device of `best`.
+        """
+        raise NotImplementedError(f"sampler '{self.type}' has no sample_top()")
