@@ -15,6 +15,7 @@ from anyrec.core.config import TWO_TOWER, Config, PipelineConfig
 from anyrec.core.contracts import Context
 from anyrec.core.discovery import discover
 from anyrec.core.errors import Fault, ModelError, NotFittedError, OutputError, checked_path
+from anyrec.core.infer_types import with_types
 from anyrec.core.load_config import load_config
 from anyrec.core.registry import Registry
 from anyrec.core.runtime import seeded
@@ -108,7 +109,9 @@ class Recommender:
             ConfigError: With all invalid keys.
         """
         if isinstance(config, Config):
-            return cls(config, discover([*config.plugins, *plugins]))
+            registry = discover([*config.plugins, *plugins])
+            typed, notes = with_types(config, registry)
+            return cls(typed, registry, notes)
         loaded, notes = load_config(config, plugins=plugins, encoders_may_follow=True)
         return cls(loaded, discover([*loaded.plugins, *plugins]), notes)
 
@@ -196,7 +199,7 @@ class Recommender:
             DataError: If no positive interaction is left to train on.
         """
         config, chosen = resolve_config(self.requested, checked_dataset(dataset), self.registry)
-        check_with_data(config, self.registry, dataset)
+        chosen += check_with_data(config, self.registry, dataset, self.requested)
         dataset = dataset.sorted()
         meaning = interpretation(dataset, config.data)
         learning, notes = LearningData.make(dataset, config)

@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from anyrec.core.contracts import Encoder, Params
+from anyrec.core.contracts import Encoder, Params, only_with
 from anyrec.core.ragged import Ragged
 from anyrec.data.list_columns import flat, offsets_of
 
@@ -33,12 +33,14 @@ class Categorical(Encoder):
             ge=1,
             le=10**9,
             description="Categories of fewer training rows than this share the vector of unseen categories.",
+            json_schema_extra=only_with(hash_buckets=[None]),
         )
         max_categories: int | None = Field(
             None,
             ge=1,
             le=10**7,
             description="Most categories with a vector of their own, the most frequent first; null for no limit.",
+            json_schema_extra=only_with(hash_buckets=[None]),
         )
         hash_buckets: int | None = Field(
             None,

@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from anyrec.core.contracts import Encoder, Params
+from anyrec.core.contracts import Encoder, Params, only_with
 from anyrec.core.ragged import Prepared
 
 
@@ -36,7 +36,13 @@ class Continuous(Encoder):
         encoding: Literal["linear", "periodic", "piecewise"] = Field(
             "piecewise", description="How a standardised number becomes a vector."
         )
-        bins: int = Field(16, ge=2, le=1024, description="Quantile bins of `piecewise`, frequencies of `periodic`.")
+        bins: int = Field(
+            16,
+            ge=2,
+            le=1024,
+            description="Quantile bins of `piecewise`, frequencies of `periodic`.",
+            json_schema_extra=only_with(encoding=["piecewise", "periodic"]),
+        )
         clip: float = Field(
             5.0, ge=1e-3, le=1e6, description="Numbers are limited to this many standard deviations from the mean."
         )

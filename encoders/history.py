@@ -14,7 +14,7 @@ import torch
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
-from anyrec.core.contracts import HistoryEncoder, Params
+from anyrec.core.contracts import HistoryEncoder, Params, only_with
 from anyrec.core.parallel import by_shares, shares_of
 from anyrec.core.ragged import Prepared, Ragged
 from anyrec.core.windows import Events, PackedSequences, last_windows
@@ -23,6 +23,7 @@ from anyrec.data.list_columns import flat, offsets_of
 from anyrec.encoders.sequence_blocks import HIDDEN_BIAS, DecayedMean, Dropout, LiGR, PreNorm, Recurrent
 from anyrec.interaction.feature_fusion import check_heads
 
+TRANSFORMERS = ("transformer", "bidirectional")
 MICROSECONDS = 1e6
 """Microseconds in a second."""
 USERS_AT_A_TIME = 128
@@ -53,16 +54,38 @@ class History(HistoryEncoder):
             "transformer", description="The sequence model."
         )
         variant: Literal["ligr", "pre_norm"] = Field(
-            "ligr", description="Layers of the transformers: with gated residuals and SwiGLU, or plain."
+            "ligr",
+            description="Layers of the transformers: with gated residuals and SwiGLU, or plain.",
+            json_schema_extra=only_with(block=TRANSFORMERS),
         )
-        layers: int = Field(2, ge=1, le=64, description="Layers of the transformers and the gru.")
-        heads: int = Field(2, ge=1, le=256, description="Attention heads; must divide the feature dimension.")
+        layers: int = Field(
+            2,
+            ge=1,
+            le=64,
+            description="Layers of the transformers and the gru.",
+            json_schema_extra=only_with(block=[*TRANSFORMERS, "gru"]),
+        )
+        heads: int = Field(
+            2,
+            ge=1,
+            le=256,
+            description="Attention heads of the transformers; must divide the feature dimension.",
+            json_schema_extra=only_with(block=TRANSFORMERS),
+        )
         hidden: int = Field(
-            4, ge=1, le=64, description="Hidden units of a transformer's perceptron, as a multiple of the dimension."
+            4,
+            ge=1,
+            le=64,
+            description="Hidden units of a transformer's perceptron, as a multiple of the dimension.",
+            json_schema_extra=only_with(block=TRANSFORMERS),
         )
         dropout: float = Field(0.2, ge=0, le=0.99, description="Fraction of values set to zero in training.")
         window: int = Field(100, ge=2, le=10_000, description="Latest interactions that are read.")
-        use_position: bool = Field(True, description="Add a learned vector for the position (transformers).")
+        use_position: bool = Field(
+            True,
+            description="Add a learned vector for the position (transformers).",
+            json_schema_extra=only_with(block=TRANSFORMERS),
+        )
         use_gap: bool = Field(False, description="Add a vector for the time since the previous interaction.")
         use_kind: bool = Field(False, description="Add a learned vector for the type of interaction.")
         same_time: Literal["hidden", "ordered"] = Field(
@@ -70,10 +93,18 @@ class History(HistoryEncoder):
             description="Interactions at the time of the target: hidden, or visible if they precede it in the file.",
         )
         mask_share: float = Field(
-            0.2, ge=0.01, le=0.99, description="Fraction of interactions hidden in training (bidirectional)."
+            0.2,
+            ge=0.01,
+            le=0.99,
+            description="Fraction of interactions hidden in training (bidirectional).",
+            json_schema_extra=only_with(block=["bidirectional"]),
         )
         half_life: float = Field(
-            5.0, ge=1e-3, le=1e9, description="Interactions after which the weight of one is halved (mean)."
+            5.0,
+            ge=1e-3,
+            le=1e9,
+            description="Interactions after which the weight of one is halved (mean).",
+            json_schema_extra=only_with(block=["mean"]),
         )
 
     def __init__(self, params: BaseModel | None = None, output_dim: int = 64):

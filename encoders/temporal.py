@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from anyrec.core.contracts import Encoder, Params
+from anyrec.core.contracts import Encoder, Params, only_with
 from anyrec.core.ragged import Prepared, Ragged
 from anyrec.data.list_columns import flat, offsets_of
 from anyrec.encoders.continuous import scaling_of
@@ -38,9 +38,19 @@ class Sequence(Encoder):
             "statistics", description="How the sequence becomes one vector."
         )
         max_length: int = Field(
-            64, ge=1, le=10_000, description="Numbers that `gru` and `transformer` read, the last ones of the sequence."
+            64,
+            ge=1,
+            le=10_000,
+            description="Numbers that `gru` and `transformer` read, the last ones of the sequence.",
+            json_schema_extra=only_with(pooling=["gru", "transformer"]),
         )
-        hidden_dim: int = Field(32, ge=2, le=4096, description="Hidden dimension of `gru` and `transformer`.")
+        hidden_dim: int = Field(
+            32,
+            ge=2,
+            le=4096,
+            description="Hidden dimension of `gru` and `transformer`.",
+            json_schema_extra=only_with(pooling=["gru", "transformer"]),
+        )
         clip: float = Field(
             5.0, ge=1e-3, le=1e6, description="Numbers are limited to this many standard deviations from the mean."
         )

@@ -88,7 +88,7 @@ def test_faults_of_many_kinds_are_reported_together():
 def test_options_without_a_type_must_be_those_of_a_default_and_the_fault_names_components_that_have_them():
     config, _ = load_config({"loss": {"temperature": 2}, "fusion": {"start": 0.1}})
     assert not config.loss.named() and config.fusion.options() == {"start": 0.1}
-    assert "'attention' has it" in faults({}, "fusion.num_heads=2")["/fusion/num_heads"].hint
+    assert "'contrastive', 'triplet' have it" in faults({}, "loss.margin=2")["/loss/margin"].hint
     shared = {"fusion": {"type": "attention", "num_layers": 2}, "user": {"fusion": {"num_heads": 2}}}
     fusion = load_config(shared)[0].tower("user")[1]
     assert fusion.type == "attention" and fusion.options() == {"num_layers": 2, "num_heads": 2}

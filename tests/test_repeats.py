@@ -125,8 +125,9 @@ def test_the_metrics_of_a_pipeline_equal_those_of_the_lists_that_it_serves(tower
 )
 def test_a_tested_interaction_is_never_in_the_state_of_its_user(seed, protocol, views):
     dataset = repeating(seed, users=12, views=views)
+    held = {"leave_last_out": {}, "leave_last_n": {"last_n": 2}}.get(protocol, {"test": 0.2, "validation": 0.2})
     config = small_config(
-        split={"protocol": protocol, "last_n": 2, "test": 0.2, "validation": 0.2},
+        split={"protocol": protocol, **held},
         model={"type": "ease"},
         data={"positive_types": {"buy": 1.0}} if views else {},
     )

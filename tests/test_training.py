@@ -50,11 +50,11 @@ def same(first, second):
 @pytest.mark.parametrize("loss", LOSSES)
 def test_every_loss_learns_the_planted_taste(loss):
     """Tastes by occupation: after a few epochs the model ranks held-out items better than chance would."""
-    negatives = "in_batch" if loss in ("softmax", "infonce") else "uniform"
-    options = {"block": 32} if negatives == "in_batch" else {}
+    in_batch = {"negatives": {"type": "in_batch", "block": 32}}
+    drawn = {"full_softmax": {}, "softmax": in_batch, "infonce": in_batch}
     recommender = fit(
         loss={"type": loss},
-        negatives={"type": negatives, **options},
+        **drawn.get(loss, {"negatives": {"type": "uniform"}}),
         training=training(epochs=12, optimizer={"learning_rate": 0.01}),
     )
     assert recommender.metrics["test"]["recall@10"] > 1.25 * 10 / 33

@@ -126,20 +126,21 @@ def _train(inputs: RunInputs, console: Console) -> Recommender:
             run.dataset, run_dir=run_dir, resume=inputs.resume, report=report, trained=save, started=started
         )
         for note in recommender.notes:
-            if f"warning: {note}" not in printed:
+            if f"warning: {note}" not in printed and note not in run.reasons:
                 console.print(f"note: {note}", markup=False, style="bold red" if note.startswith("LEAK") else None)
         _evaluate(recommender, run_dir, console)
     return recommender
 
 
 def _resolve(inputs: RunInputs) -> ResolvedRun:
-    """Read the data and complete the config."""
+    """Read the data, complete the config and check it against the data."""
     plugins = list(dict.fromkeys([*inputs.config.plugins, *inputs.plugins]))
     registry = discover(plugins)
     config = inputs.config.model_copy(update={"plugins": plugins})
     dataset = read_data(inputs.data, config)
-    config, reasons = resolve_config(config, dataset, registry)
-    return ResolvedRun(config, registry, dataset, reasons)
+    complete, reasons = resolve_config(config, dataset, registry)
+    notes = check_with_data(complete, registry, dataset, config)
+    return ResolvedRun(complete, registry, dataset, [*reasons, *notes])
 
 
 def _print_data(run: ResolvedRun, console: Console) -> list[str]:
@@ -248,7 +249,6 @@ def complete_config(inputs: RunInputs) -> tuple[Config, list[str]]:
         ConfigError: If the config does not fit the data.
     """
     run = _resolve(inputs)
-    check_with_data(run.config, run.registry, run.dataset)
     return run.config.model_copy(update={"plugins": inputs.config.plugins}), run.reasons
 
 

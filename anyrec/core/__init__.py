@@ -1,8 +1,9 @@
 """Layer 0: config, plugins, errors and files. It knows nothing about recommending; every other layer uses it.
 
 Config
-- `config/`: every key of the config. `load_config`: reading it. `check_config`: checks that need no data. `schema`: its
-  JSON Schema. `legacy`: the older format. `renamed`: former names of keys. `strict_json`: JSON values.
+- `config/`: every key of the config. `load_config`: reading it. `infer_types`: components without a type.
+  `check_config`: checks that need no data. `effects`: keys without effect. `schema`: its JSON Schema. `legacy`: the
+  older format. `renamed`: former names of keys. `strict_json`: JSON values.
 
 Plugins
 - `contracts/`: the base class of each kind of component. `hooks`: installed packages. `discovery`: finding components.

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pydantic import BaseModel
 
 from anyrec.core.config import TWO_TOWER, Component, Config, Feature
-from anyrec.core.config.components import DEFAULT_CHOICES, Place, components
+from anyrec.core.config.components import Place, components
 from anyrec.core.errors import ConfigError, Fault, did_you_mean
+from anyrec.core.infer_types import untyped_choices
 from anyrec.core.registry import Registry
 from anyrec.core.strict_json import pointer
 from anyrec.core.types import JsonObject
@@ -160,14 +161,8 @@ class _Checker:
                 self.faults.append(Fault("/loss/type", what, hint, "combination"))
 
     def _check_untyped(self, place: Place) -> None:
-        """Check options without `type`: the component that the key stands for must have them.
-
-        If that component is only chosen when the data is known, one of `DEFAULT_CHOICES` must have them.
-        """
-        options, tried = place.component.options(), DEFAULT_CHOICES[place.key]
-        is_side = place.component is not place.merged
-        if self.config.defaults == "fixed" or (is_side and self.config.fusion.named()):
-            options, tried = place.merged.options(), (place.merged.type,)
+        """Check options without `type`: a component that the key can stand for must have them."""
+        options, tried = untyped_choices(place, self.config)
         first: list[Fault] = []
         for name in tried:
             try:

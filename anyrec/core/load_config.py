@@ -11,7 +11,9 @@ from pydantic import ValidationError
 from anyrec.core.check_config import config_faults
 from anyrec.core.config import Config
 from anyrec.core.discovery import discover
+from anyrec.core.effects import chosen_by_user, idle_keys, without
 from anyrec.core.errors import ConfigError, Fault, checked_path
+from anyrec.core.infer_types import with_types
 from anyrec.core.legacy import is_legacy, translate
 from anyrec.core.param_faults import faults_of
 from anyrec.core.registry import Registry
@@ -50,7 +52,8 @@ def load_config(
     if faults:
         raise ConfigError(faults)
     notes: list[str] = []
-    if is_legacy(document):
+    older = is_legacy(document)
+    if older:
         document, notes = translate(document)
         if "defaults" not in document:
             document["defaults"] = "fixed"
@@ -70,10 +73,25 @@ def load_config(
                 if not os.path.isdir(folder)
             ]
             registry = discover([*config.plugins, *plugins])
+        config, inferred = with_types(config, registry)
+        notes += inferred
         faults += config_faults(config, registry, encoders_may_follow)
     if faults:
         raise ConfigError(faults)
+    if older:
+        config, idle = _without_idle_keys(config, registry)
+        notes += idle
     return config, notes + renamed
+
+
+def _without_idle_keys(config: Config, registry: Registry) -> tuple[Config, list[str]]:
+    """Return a translated config without the keys that have no effect, and a note for each.
+
+    The older format set such keys together with others, so they are no mistake of its user.
+    """
+    idle = [one for one in chosen_by_user(idle_keys(config, registry), config) if one.is_fault]
+    document = without(config.model_dump(mode="json", exclude_unset=True), idle)
+    return Config.model_validate(document), [f"{one.note} It is left out." for one in idle]
 
 
 def _document_of(source: str | Path | JsonObject | None) -> JsonObject:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from anyrec.core.config import TWO_TOWER, Config
-from anyrec.core.config.components import DEFAULT_CHOICES, KIND_OF_KEY
+from anyrec.core.config.components import KIND_OF_KEY
 from anyrec.core.hooks import HOOKS
 from anyrec.core.registry import Registry
 from anyrec.core.types import JsonObject
@@ -28,10 +28,15 @@ def config_schema(registry: Registry) -> JsonObject:
             branches.append({"$ref": f"#/$defs/{name}"})
         definitions[kind] = {"oneOf": branches}
     for key, kind in KIND_OF_KEY.items():
-        schema["properties"][key] = _optional_type(definitions, key, kind)
+        keys = definitions[f"{key.capitalize()}Choice"]["properties"]
+        own = {name: one for name, one in keys.items() if name != "type"}
+        for name in registry.names(kind):
+            definitions[f"{kind}:{name}"]["properties"] |= own
+        schema["properties"][key] = _optional_type(definitions, kind)
     two_tower = {"type": "object", "properties": {"type": {"const": TWO_TOWER}}, "additionalProperties": False}
     schema["properties"]["model"] = {"oneOf": [two_tower, {"$ref": "#/$defs/classical"}]}
-    schema["properties"]["heads"]["additionalProperties"] = {"$ref": "#/$defs/head"}
+    heads = {name: _without_type(definitions[f"head:{name}"]) for name in registry.names("head")}
+    schema["properties"]["heads"] |= {"properties": _named(heads), "additionalProperties": {"$ref": "#/$defs/head"}}
     tower = definitions["TowerConfig"]["properties"]
     untyped = [_without_type(definitions[f"fusion:{name}"]) for name in registry.names("fusion")]
     tower["fusion"] = {"anyOf": [{"$ref": "#/$defs/fusion"}, *untyped, {"type": "null"}]}
@@ -76,10 +81,9 @@ def _without_type(component: JsonObject) -> JsonObject:
     }
 
 
-def _optional_type(definitions: JsonObject, key: str, kind: str) -> JsonObject:
-    """A component of the kind, or only options of a component that the key can stand for without `type`."""
-    names = [f"{kind}:{name}" for name in DEFAULT_CHOICES[key]]
-    untyped = [_without_type(definitions[name]) for name in names if name in definitions]
+def _optional_type(definitions: JsonObject, kind: str) -> JsonObject:
+    """A component of the kind, or only its options: those tell which one it is, or are checked when it is read."""
+    untyped = [_without_type(definition) for name, definition in definitions.items() if name.startswith(f"{kind}:")]
     return {"anyOf": [{"$ref": f"#/$defs/{kind}"}, *untyped]}
 
 
@@ -87,7 +91,13 @@ def _rank(definitions: JsonObject) -> JsonObject:
     """A ranker: an interaction with its options, and the keys of `RankConfig`."""
     own = {name: definitions["RankConfig"]["properties"][name] for name in ("k", "training")}
     branches = [definitions[part["$ref"].rsplit("/", 1)[1]] for part in definitions["interaction"]["oneOf"]]
-    return {"oneOf": [{**branch, "properties": {**branch["properties"], **own}} for branch in branches]}
+    branches += [_without_type(branch) for branch in branches]
+    return {"anyOf": [{**branch, "properties": {**branch["properties"], **own}} for branch in branches]}
+
+
+def _named(heads: dict[str, JsonObject]) -> JsonObject:
+    """Heads by name: one that is named like its type needs no `type`."""
+    return {name: {"anyOf": [{"$ref": "#/$defs/head"}, untyped]} for name, untyped in heads.items()}
 
 
 def _features(registry: Registry, definitions: JsonObject) -> JsonObject:

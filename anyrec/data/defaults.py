@@ -6,8 +6,10 @@ import copy
 
 from anyrec.core.check_config import blend_faults
 from anyrec.core.config import TWO_TOWER, Config
+from anyrec.core.effects import idle_keys, is_set, without
 from anyrec.core.registry import Registry
 from anyrec.core.types import JsonObject
+from anyrec.data.checks.config_fits import idle_with_data
 from anyrec.data.dataset import Dataset
 from anyrec.data.suggest_config import known_roles, suggest_config
 
@@ -16,7 +18,8 @@ def resolve_config(config: Config, dataset: Dataset, registry: Registry) -> tupl
     """Complete a config for a dataset.
 
     A key that `config` sets is never changed. Options that are suggested for a component are left out if the config
-    names another `type`. With `defaults: fixed` the config is returned as it is.
+    names another `type`, and so are keys that have no effect with what it sets. With `defaults: fixed` the
+    config is returned as it is.
 
     Args:
         config: The config.
@@ -38,7 +41,10 @@ def resolve_config(config: Config, dataset: Dataset, registry: Registry) -> tupl
             reasons.append("blend: classical models are tuned, and join the towers if validation is better with them")
     suggested["data"] = {"roles": known_roles(dataset)}
     document = merged(merged(asked, suggested), _metric(config))
-    return Config.model_validate({**document, "defaults": "fixed"}), reasons
+    complete = Config.model_validate({**document, "defaults": "fixed"})
+    idle = [*idle_keys(complete, registry), *idle_with_data(complete, dataset)]
+    suggestions = [one for one in idle if not is_set(asked, one.path)]
+    return Config.model_validate(without(complete.model_dump(mode="json", exclude_unset=True), suggestions)), reasons
 
 
 def _may_blend(config: Config, registry: Registry) -> bool:

@@ -224,11 +224,14 @@ def _loss(
     The former needs a small catalogue and a config that allows it. A set model scores the catalogue once for each user
     and epoch, so its catalogue can be larger.
     """
-    loss = _set(asked, "loss", "type")
+    loss, named = _set(asked, "loss", "type"), _set(asked, "negatives", "type")
+    ratio = _set(asked, "negative_ratio") is not None
+    if ratio and named is None:
+        config["negatives"] = {"type": "uniform"}  # the fixed default and `shared` have no ratio
     if loss not in (None, "softmax"):
         return
     sequence = "user" in config
-    drawn = _set(asked, "negatives", "type") is not None or bool(_set(asked, "negatives"))
+    drawn = ratio or named is not None or bool(_options(asked, "negatives"))
     factorised = _is_factorised(asked, registry)
     sets = config.get("interaction", {}).get("type") == "cosine"
     if loss is None and not drawn and factorised and (items <= MOST_ITEMS or (sets and users * items <= MOST_CELLS)):
@@ -237,14 +240,11 @@ def _loss(
         return
     why = f"{items:,} items are too many to compare with all" if items > MOST_ITEMS else "as the config sets it"
     config["loss"] = {"type": "softmax"}
-    if sequence and factorised:
-        config["negatives"] = {"type": "shared", "size": 2048, "alpha": 0.5}
-    else:
-        config["negatives"] = {"type": "in_batch"}
-    named = _set(asked, "negatives", "type")
+    shared = {"type": "shared", "size": 2048, "alpha": 0.5}
+    config.setdefault("negatives", shared if sequence and factorised else {"type": "in_batch"})
     drawn_by = (
-        f"'{named}' negatives"
-        if named
+        f"'{named or 'uniform'}' negatives"
+        if named or ratio
         else "2,048 negatives a step"
         if sequence and factorised
         else "in-batch negatives"
@@ -289,8 +289,8 @@ def _without_order(asked: JsonObject, registry: Registry | None) -> str:
 
 def _take_options(config: JsonObject, place: str, asked: JsonObject, registry: Registry) -> None:
     """Choose the component whose options the user set, if the config names no type."""
-    own = _set(asked, place)
-    if not own or own.get("type") is not None:
+    own = _options(asked, place)
+    if not own or _set(asked, place, "type") is not None:
         return
     fixed = Config.model_fields[place].get_default(call_default_factory=True).type
     chosen = config.get(place, {"type": fixed})
@@ -298,6 +298,12 @@ def _take_options(config: JsonObject, place: str, asked: JsonObject, registry: R
         if registry.has_options(KIND_OF_KEY[place], name, own):
             config[place] = chosen if name == chosen["type"] else {"type": name}
             return
+
+
+def _options(asked: JsonObject, place: str) -> JsonObject:
+    """Return the component's own options that the user set, without the keys that every component of the place has."""
+    keys = Config.model_fields[place].get_default(call_default_factory=True).__class__.model_fields
+    return {key: value for key, value in (_set(asked, place) or {}).items() if key not in keys}
 
 
 def _dim(asked: JsonObject, fitted: int) -> int:

@@ -11,9 +11,10 @@ import torch
 from anyrec.core.check_config import config_faults
 from anyrec.core.config import TWO_TOWER, Config
 from anyrec.core.contracts import Context, Encoder, Head
+from anyrec.core.effects import chosen_by_user, idle_keys
 from anyrec.core.errors import ConfigError, Fault, did_you_mean
 from anyrec.core.registry import Registry
-from anyrec.data.checks.config_fits import data_faults
+from anyrec.data.checks.config_fits import data_faults, idle_with_data
 from anyrec.data.dataset import Dataset
 from anyrec.data.ids import SIDES, Side
 from anyrec.model.graph import join_graph
@@ -85,13 +86,24 @@ def training_context(config: Config, dataset: Dataset, device: torch.device, tru
     )
 
 
-def check_with_data(config: Config, registry: Registry, dataset: Dataset) -> None:
+def check_with_data(config: Config, registry: Registry, dataset: Dataset, asked: Config | None = None) -> list[str]:
     """Check a complete config against the data, before training.
+
+    Args:
+        config: The complete config.
+        registry: The components.
+        dataset: The data.
+        asked: The config as the user wrote it; by default the complete one.
+
+    Returns:
+        Notes for the user, among them keys without effect.
 
     Raises:
         ConfigError: With all faults.
     """
+    idle = chosen_by_user([*idle_keys(config, registry), *idle_with_data(config, dataset)], config, asked)
     faults = [*config_faults(config, registry), *data_faults(config, dataset)]
+    faults += [one.fault for one in idle if one.is_fault]
     if config.model.type == TWO_TOWER:
         for side in SIDES:
             faults += unknown_choices(config.tower(side)[0], registry, dataset, side)
@@ -101,6 +113,7 @@ def check_with_data(config: Config, registry: Registry, dataset: Dataset) -> Non
                 faults.append(_no_target(name, target))
     if faults:
         raise ConfigError(list(dict.fromkeys(faults)))
+    return [one.note for one in idle]
 
 
 def _no_target(head: str, target: str) -> Fault:

@@ -23,8 +23,9 @@ DEFAULT_CHOICES = {
     "negatives": ("in_batch", "shared"),
     "interaction": ("dot",),
     "index": ("exact",),
+    "rank": ("mlp",),
 }
-"""What such a key can stand for without `type`: the fixed default, then components that are chosen to fit the data."""
+"""What a key can stand for without `type`: the fixed default, then components that are chosen to fit the data."""
 
 
 class Place(NamedTuple):
@@ -32,7 +33,7 @@ class Place(NamedTuple):
 
     Attributes:
         where: JSON pointer into the config.
-        key: The key of `KIND_OF_KEY` for a component that needs no `type`; else "".
+        key: The key of `DEFAULT_CHOICES` for a component that needs no `type`; else "".
         kind: Kind of component.
         component: The component as it was set.
         merged: The component that is used: a side's fusion without `type` is the shared one with the side's options.
@@ -66,4 +67,4 @@ def components(config: Config) -> Iterator[Place]:
     for number, rule in enumerate(config.pipeline.rerank.rules):
         yield Place(f"/pipeline/rerank/rules/{number}", "", "rule", rule, rule)
     if config.pipeline.rank is not None:
-        yield Place("/pipeline/rank", "", "interaction", config.pipeline.rank, config.pipeline.rank)
+        yield Place("/pipeline/rank", "rank", "interaction", config.pipeline.rank, config.pipeline.rank)

@@ -24,6 +24,7 @@ from anyrec.core.config.keys import (
 from anyrec.core.config.pipeline import PipelineConfig
 from anyrec.core.config.training import EvaluationConfig, TrainingConfig
 from anyrec.core.outside import Outside
+from anyrec.core.types import Json
 
 
 class Config(Section):
@@ -82,7 +83,8 @@ class Config(Section):
         default_factory=lambda: InteractionChoice(), description="Score of a user vector and an item vector."
     )
     heads: dict[str, Component] = Field(
-        default_factory=dict, description="Further predictions for user-item pairs, by name."
+        default_factory=dict,
+        description="Further predictions for user-item pairs, by name. A head without `type` has the type of its name.",
     )
     loss: LossChoice = Field(default_factory=lambda: LossChoice(), description="Training loss.")
     negatives: NegativesChoice = Field(
@@ -108,6 +110,14 @@ class Config(Section):
         description="Stages and rules between the model and a list; null ranks the whole catalogue by the model's "
         "score.",
     )
+
+    @field_validator("heads", mode="before")
+    @classmethod
+    def _typed_by_name(cls, heads: Json) -> Json:
+        if not isinstance(heads, dict):
+            return heads
+        untyped = {name: head for name, head in heads.items() if isinstance(head, dict) and "type" not in head}
+        return {**heads, **{name: {"type": name, **head} for name, head in untyped.items()}}
 
     @field_validator("name")
     @classmethod

@@ -56,6 +56,7 @@ class RankTrainingConfig(Section):
 class RankConfig(Component):
     """The second stage: an interaction by name, trained on what the first stage returns."""
 
+    type: str = "mlp"
     k: int = Field(default=100, ge=1, le=1_000_000, description="Candidates of each user that are passed on.")
     training: RankTrainingConfig = Field(default_factory=lambda: RankTrainingConfig())
 

@@ -24,7 +24,7 @@ from anyrec.core.contracts.objectives import (
     Sampler,
     TrainingPositives,
 )
-from anyrec.core.contracts.params import Params, Width
+from anyrec.core.contracts.params import Params, Width, only_with
 from anyrec.core.contracts.towers import Fields, Fusion, Interaction
 
 __all__ = [
@@ -47,4 +47,5 @@ __all__ = [
     "TrainingPositives",
     "Width",
     "during_request",
+    "only_with",
 ]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from anyrec.core.types import Json
 
 
 class Params(BaseModel):
@@ -25,6 +27,27 @@ class Params(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
     renamed: ClassVar[Mapping[str, str]] = {}
+
+
+ONLY_WITH = "only_with"
+"""Key of a field's schema: the values of other options with which the option has an effect."""
+
+
+def only_with(**values: Sequence[Json]) -> dict[str, Json]:
+    """Declare that an option has an effect only with certain values of other options.
+
+    A config that sets it with another value is refused.
+
+    Args:
+        values: By option, the values.
+
+    Returns:
+        The `json_schema_extra` of the field.
+
+    Example:
+        half_life: float = Field(5.0, ge=1, le=100, json_schema_extra=only_with(block=["mean"]))
+    """
+    return {ONLY_WITH: {option: list(accepted) for option, accepted in values.items()}}
 
 
 Width = Annotated[int, Field(ge=1, le=16_384)]

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
-from anyrec.core.config import MAX_ROWS, Config, DataConfig
+from anyrec.core.config import MAX_ROWS, TWO_TOWER, Config, DataConfig
+from anyrec.core.effects import Idle, idle_key
 from anyrec.core.errors import Fault, did_you_mean
 from anyrec.data.checks.temporal_roles import unknown_roles
+from anyrec.data.histories import GROUP as HISTORY
+from anyrec.data.ids import SIDES, Side
 from anyrec.data.tables import Tables
 
 
@@ -45,3 +50,40 @@ def _not_read_by(options: DataConfig, dataset: Tables) -> list[Fault]:
     }
     what, hint = "the data were read without this limit.", "Read them with it: Dataset.read(path, config.data)."
     return [Fault(f"/data/{key}", what, hint, "not read by") for key, wrong in checks.items() if wrong]
+
+
+def idle_with_data(config: Config, dataset: Tables) -> list[Idle]:
+    """Return the keys that have no effect with these data, set or not. They are notes, as other data may follow."""
+    found = []
+    if dataset.column("timestamp") is None:
+        for key in ("half_life_days", "half_life_interactions"):
+            found.append(idle_key(config, "data", key, what="no interaction has a timestamp"))
+    if dataset.column("rating") is None:
+        found.append(idle_key(config, "data", "min_rating", what="no interaction has a rating"))
+    if config.model.type == TWO_TOWER:
+        if not config.split.validation or config.split.protocol == "none":
+            for key in ("metric", "patience", "evaluate_every"):
+                found.append(idle_key(config, "training", key, what="nothing is held out for validation"))
+        found += _idle_dropouts(config, dataset)
+    return [one._replace(is_fault=False) for one in found]
+
+
+def _idle_dropouts(config: Config, dataset: Tables) -> Iterator[Idle]:
+    """Yield the dropouts of features that the data or the config lack."""
+    history = config.tower("user")[0].get(HISTORY) is not None
+    has_id = config.tower("user")[0].get("identity", True) is not None
+    others: dict[Side, bool] = {side: _has_features(config, dataset, side) for side in SIDES}
+    for side in SIDES:
+        if not others[side]:
+            what = f"{side}s have no feature besides the id and the history"
+            yield idle_key(config, side, "feature_dropout", what=what)
+    if history and not has_id and not others["user"]:
+        yield idle_key(config, "history_dropout", what="users have no feature besides the history")
+    if not others["item"] and not (has_id and (others["user"] or history)):
+        yield idle_key(config, "id_dropout", what="no feature could represent a user or an item instead of the id")
+
+
+def _has_features(config: Config, dataset: Tables, side: Side) -> bool:
+    """Return whether the config reads any feature of one side, besides the id and the history."""
+    choices = config.tower(side)[0]
+    return any(choices.get(name.split(".", 1)[0], True) is not None for name in dataset.features(side))

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, Field, model_validator
 from scipy.special import betainc, betaincinv
 
+from anyrec.core.contracts import only_with
 from anyrec.core.errors import DataError, Fault
 from anyrec.core.outside import Outside
 from anyrec.model.fitted import ModelData
@@ -46,15 +47,29 @@ class Explore(Rule):
             min_length=1, max_length=100, description="The slots' positions, from 1."
         )
         pool: int = Field(20, ge=2, le=1000, description="Number of candidates from which a slot is drawn.")
-        epsilon: float = Field(0.1, ge=0, le=1, description="Probability of a uniform draw, for epsilon_greedy.")
+        epsilon: float = Field(
+            0.1,
+            ge=0,
+            le=1,
+            description="Probability of a uniform draw, for epsilon_greedy.",
+            json_schema_extra=only_with(method=["epsilon_greedy"]),
+        )
         state: Annotated[str | None, Outside("a file")] = Field(
             None, description="File with item_id, impressions and clicks, for thompson; read again when it changes."
         )
         prior_clicks: float = Field(
-            1.0, ge=1e-6, le=1e9, description="Prior number of clicks of each item, for thompson."
+            1.0,
+            ge=1e-6,
+            le=1e9,
+            description="Prior number of clicks of each item, for thompson.",
+            json_schema_extra=only_with(method=["thompson"]),
         )
         prior_misses: float = Field(
-            1.0, ge=1e-6, le=1e9, description="Prior number of impressions without a click of each item, for thompson."
+            1.0,
+            ge=1e-6,
+            le=1e9,
+            description="Prior number of impressions without a click of each item, for thompson.",
+            json_schema_extra=only_with(method=["thompson"]),
         )
 
         @model_validator(mode="after")
