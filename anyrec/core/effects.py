@@ -103,7 +103,7 @@ def idle_key(config: Config, *path: str, what: str, hint: str = "Leave it out.")
     for part in path[:-1]:
         section = getattr(section, part)
     default = type(section).model_fields[path[-1]].get_default(call_default_factory=True)  # type: ignore[attr-defined]
-    plain = default.model_dump(mode="json", exclude_unset=True) if hasattr(default, "model_dump") else default
+    plain = default.model_dump(mode="json") if hasattr(default, "model_dump") else default
     return Idle(path, what, hint, plain)
 
 
