@@ -12,7 +12,8 @@ def with_types(config: Config, registry: Registry) -> tuple[Config, list[str]]:
     """Name the components whose options only one component of their kind has.
 
     `{"fusion": {"num_heads": 2}}` is the fusion `attention`. A component keeps no `type` if the default of its key has
-    the options, or if several components have them, which `check_config` reports.
+    the options, or if several components have them, which `check_config` reports. The fusion of one side without a type
+    is the shared one, if that has a type.
 
     Args:
         config: The config as the user wrote it.
@@ -48,8 +49,8 @@ def untyped_choices(place: Place, config: Config) -> tuple[JsonObject, tuple[str
 
 def _only_type(place: Place, config: Config, registry: Registry) -> str | None:
     """Return the only component that has the options of an untyped one; None if it has a type, or needs none."""
-    own = place.component.options()
-    if place.component.named() or not own or not place.key:
+    own, is_side = place.component.options(), place.component is not place.merged
+    if place.component.named() or not own or not place.key or (is_side and config.fusion.named()):
         return None
     options, tried = untyped_choices(place, config)
     known = registry.names(place.kind)
