@@ -183,7 +183,7 @@ def suggested(users, each):
 
 def test_options_of_a_history_join_those_that_are_chosen():
     history = resolved({"features": {"history": {"block": "gru", "window": 10}}}).features["history"]
-    assert history.options()["window"] == 10 and history.options()["hidden"] == 2
+    assert history.options()["window"] == 10 and history.options()["layers"] == 2 and "hidden" not in history.options()
     assert history.fields["recent"].options() == {"block": "mean"}
     both_sided = resolved({"features": {"history": {"block": "bidirectional"}}}).features["history"]
     assert "recent" not in both_sided.fields  # it hides no interaction, and all features of one group must
