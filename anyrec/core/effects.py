@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 from anyrec.core.config import TWO_TOWER, Component, Config, Feature
 from anyrec.core.config.components import components
@@ -35,7 +35,8 @@ SHARES = ("global_time", "random", "cold_users", "cold_items")
 """Protocols of a split that read `validation` and `test`."""
 
 
-class Idle(NamedTuple):
+@dataclass(frozen=True)
+class Idle:
     """A key without effect.
 
     Attributes:
@@ -86,7 +87,7 @@ def idle_keys(config: Config, registry: Registry) -> list[Idle]:
         found.append(idle_key(config, "pipeline", "rank", "training", "holdout_fraction", what=what))
     if config.model.type != TWO_TOWER:
         what = f"it describes a {TWO_TOWER}, and '{config.model.type}' reads its own options under 'model'"
-        return [*found, *(idle_key(config, key, what=what)._replace(is_fault=False) for key in OF_TOWERS)]
+        return [*found, *(replace(idle_key(config, key, what=what), is_fault=False) for key in OF_TOWERS)]
     return [*found, *_negatives(config, registry), *_towers(config, registry)]
 
 

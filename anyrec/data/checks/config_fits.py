@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -65,7 +66,7 @@ def idle_with_data(config: Config, dataset: Tables) -> list[Idle]:
             for key in ("metric", "patience", "evaluate_every"):
                 found.append(idle_key(config, "training", key, what="nothing is held out for validation"))
         found += _idle_dropouts(config, dataset)
-    return [one._replace(is_fault=False) for one in found]
+    return [replace(one, is_fault=False) for one in found]
 
 
 def _idle_dropouts(config: Config, dataset: Tables) -> Iterator[Idle]:
