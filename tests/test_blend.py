@@ -6,6 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from small import START, small_config, small_dataset
 
 from anyrec import Recommender
@@ -229,10 +231,25 @@ def test_the_preferred_member_stays_without_evidence_against_it():
     members, held, _ = planted()
     same = {"left": members["left"], "copy": members["left"], "noise": members["noise"]}
     pool = make_pool(np.arange(200), {name: scores_of(one) for name, one in same.items()}, held)
-    assert select(pool, "ndcg@10", 20, {"copy": 1.0}, errors=4.0) == {"copy": 1.0}
+    assert select(pool, "ndcg@10", 20, {"copy": 1.0}, evidence=(4.0, 5.0)) == {"copy": 1.0}
     found = select(pool, "ndcg@10", 20, {"noise": 1.0})
     assert found["left"] > 0.9
-    assert select(pool, "ndcg@10", 20, {"noise": 1.0}, errors=1000.0) == {"noise": 1.0}
+    assert select(pool, "ndcg@10", 20, {"noise": 1.0}, evidence=(1000.0, 2000.0)) == {"noise": 1.0}
+    between = select(pool, "ndcg@10", 20, {"noise": 1.0}, evidence=(0.0, 1000.0))
+    assert "noise" in between
+
+
+@given(evidence=st.floats(-5, 5), width=st.floats(0.1, 50))
+@settings(max_examples=20, deadline=None)
+def test_weights_move_from_the_default_to_the_others_with_the_evidence(evidence, width):
+    members, held, _ = planted()
+    pool = make_pool(np.arange(200), {name: scores_of(one) for name, one in members.items()}, held)
+    weights, later = (
+        select(pool, "ndcg@10", 4, {"noise": 1.0}, evidence=(start, start + width))
+        for start in (evidence, evidence + 1)
+    )
+    assert sum(weights.values()) == pytest.approx(1) and min(weights.values()) > 0
+    assert later.get("noise", 0) >= weights.get("noise", 0) - 1e-9
 
 
 def test_weights_are_shared_among_members_that_are_equally_good():
@@ -245,9 +262,9 @@ def test_weights_are_shared_among_members_that_are_equally_good():
     )
     pool = make_pool(np.arange(400), {name: scores_of(one) for name, one in members.items()}, held)
     found = pool.only(np.arange(400) < 200)
-    weights = select(found, "ndcg@10", 20, {"one": 1.0}, errors=-1.0)
+    weights = select(found, "ndcg@10", 20, {"one": 1.0}, evidence=(-2.0, 0.0))
     assert 0.3 < weights["one"] < 0.7
-    assert weights == select(found, "ndcg@10", 20, {"one": 1.0}, errors=-1.0, seed=0)
+    assert weights == select(found, "ndcg@10", 20, {"one": 1.0}, evidence=(-2.0, 0.0), seed=0)
     rest = pool.only(np.arange(400) >= 200)
     alone = max(rest.values(scores, "ndcg@10").mean() for scores in rest.scores.values())
     assert rest.values(rest.blended(weights), "ndcg@10").mean() > alone

@@ -31,8 +31,8 @@ from anyrec.training.tune import Tuned, sample_users, trials_for, tune
 
 FEWEST_USERS = 20
 """Fewest validation users of a group that can have weights of its own."""
-NO_WORSE, BETTER, CLEARLY_BETTER = -1.0, 1.0, 3.0
-"""Standard errors by which weights must be better than others. A blend replaces the towers alone unless it is worse,
+NOT_WORSE, BETTER, CLEARLY_BETTER = (-2.0, 0.0), (0.0, 2.0), (1.0, 3.0)
+"""Evidence for weights against others, as for `ensemble.select`. A blend replaces the towers alone unless it is worse,
 since it varies less; it replaces the reference of a split by time if it is clearly better.
 """
 
@@ -74,13 +74,13 @@ class Rule:
 
     def shared(self, pool: Pool) -> dict[str, float]:
         """Return the weights of all users of a pool."""
-        errors = NO_WORSE if self.reference == TOWERS else CLEARLY_BETTER
-        return select(pool, self.metric, self.rounds, {self.reference: 1.0}, errors=errors, seed=self.seed)
+        evidence = NOT_WORSE if self.reference == TOWERS else CLEARLY_BETTER
+        return select(pool, self.metric, self.rounds, {self.reference: 1.0}, evidence=evidence, seed=self.seed)
 
     def own(self, pool: Pool, shared: Mapping[str, float], members: list[str]) -> dict[str, float]:
         """Return the weights of a group of users, among some members, or the `shared` ones if these are as good."""
-        errors = BETTER if self.reference == TOWERS else CLEARLY_BETTER
-        return select(pool, self.metric, self.rounds, shared, members=members, errors=errors, seed=self.seed)
+        evidence = BETTER if self.reference == TOWERS else CLEARLY_BETTER
+        return select(pool, self.metric, self.rounds, shared, members=members, evidence=evidence, seed=self.seed)
 
 
 def choose_blend(towers: TwoTowerModel, progress: bool = True) -> Chosen | None:

@@ -151,14 +151,15 @@ def select(
     default: Mapping[str, float],
     *,
     members: Iterable[str] | None = None,
-    errors: float = 1.0,
+    evidence: tuple[float, float] = (0.0, 2.0),
     seed: int = 0,
 ) -> dict[str, float]:
-    """Choose the weights of a blend, or default weights if the evidence for others is too weak.
+    """Choose the weights of a blend: default weights, others, or between them, by the evidence for the others.
 
-    The weights are the mean of those found by `climb` on BAGS samples of the users, without shares below LEAST_SHARE.
-    They are used if the metric of users outside a sample, with the weights found on it, exceeds that with the default
-    weights by more than `errors` standard errors of the paired difference.
+    The others are the mean of those found by `climb` on BAGS samples of the users, without shares below LEAST_SHARE.
+    The evidence is the difference between the metric of users outside a sample, with the weights found on it, and that
+    with the default weights, in standard errors of the paired difference. The share of the others grows linearly from 0
+    to 1 between the two limits of `evidence`.
 
     References:
         Caruana et al., Ensemble Selection from Libraries of Models, 2004, section 2.3: a single selection overfits;
@@ -170,7 +171,7 @@ def select(
         rounds: Most steps of each selection.
         default: The default weights by name.
         members: The members to choose from; by default all.
-        errors: Standard errors by which the weights must be better; if negative, the most by which they may be worse.
+        evidence: Standard errors up to which the default weights are used alone, and from which the others are.
         seed: Seed of the samples.
 
     Returns:
@@ -179,9 +180,11 @@ def select(
     own = pool if members is None else pool.of(members)
     found, outside = _bagged(own, metric, rounds, np.random.default_rng(seed))
     measured = ~np.isnan(outside)
-    if is_better(outside[measured], pool.values(pool.blended(default), metric)[measured], errors):
-        return found
-    return dict(default)
+    errors = standard_errors(outside[measured], pool.values(pool.blended(default), metric)[measured])
+    share = float(np.clip((errors - evidence[0]) / (evidence[1] - evidence[0]), 0.0, 1.0))
+    return _shares(
+        {name: (1 - share) * default.get(name, 0.0) + share * found.get(name, 0.0) for name in {**default, **found}}
+    )
 
 
 def _bagged(pool: Pool, metric: str, rounds: int, random: np.random.Generator) -> tuple[dict[str, float], np.ndarray]:
@@ -204,9 +207,13 @@ def _bagged(pool: Pool, metric: str, rounds: int, random: np.random.Generator) -
             other = pool.only(outside)
             sums[outside] += other.values(other.blended(weights), metric)
             times[outside] += 1
-    kept = {name: weight for name, weight in total.items() if weight >= LEAST_SHARE}
-    measured = np.divide(sums, times, out=np.full(users, np.nan), where=times > 0)
-    return {name: weight / sum(kept.values()) for name, weight in kept.items()}, measured
+    return _shares(total), np.divide(sums, times, out=np.full(users, np.nan), where=times > 0)
+
+
+def _shares(weights: Mapping[str, float]) -> dict[str, float]:
+    """Return weights without those below LEAST_SHARE, which sum to 1. weights: sum to 1."""
+    kept = {name: weight for name, weight in weights.items() if weight >= LEAST_SHARE}
+    return {name: weight / sum(kept.values()) for name, weight in kept.items()}
 
 
 def climb(pool: Pool, metric: str, rounds: int, counts: np.ndarray | None = None) -> dict[str, float]:
@@ -253,10 +260,8 @@ def _moved(scores: Tensor, others: Tensor, step: float) -> Tensor:
     return scores * (1 - step) + others * step
 
 
-def is_better(values: np.ndarray, others: np.ndarray, errors: float) -> bool:
-    """Whether the mean of `values: (users,)` exceeds that of `others` by more than some standard errors of the
-    difference.
-    """
+def standard_errors(values: np.ndarray, others: np.ndarray) -> float:
+    """Return the mean of `values - others: (users,)` in standard errors of that mean; 0 if all are equal."""
     difference = values - others
-    error = difference.std(ddof=1) / np.sqrt(len(difference)) if len(difference) > 1 else np.inf
-    return bool(difference.mean() > errors * error)
+    mean, error = difference.mean(), difference.std(ddof=1) / np.sqrt(len(difference))
+    return float(mean / error) if error > 0 else 0.0
