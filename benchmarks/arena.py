@@ -48,7 +48,7 @@ TRIALS = 40
 QUICK_TRIALS = 3
 QUICK = {"ml-100k": (*PROTOCOLS, *COLD), "ml-latest-small": ("P2",)}
 """The protocols of each data set in a quick run."""
-SLOW = ("bpr_mf",)
+SLOW = ("bpr_mf", LIGHTGCN)
 """Models that a quick run omits."""
 PACKAGES = ("torch", "numpy", "scipy", "implicit")
 

@@ -80,7 +80,7 @@ def _run_default(dataset: Dataset, case: ColdCase, task: Task) -> Outcome:
         source = {
             "seed": task.seed,
             "data": {"unknown_ids": "keep", "history": HISTORY},
-            "split": {"protocol": "leave_last_out", "file": f"{folder}/split.parquet"},
+            "split": {"file": f"{folder}/split.parquet"},
         }
         config, _ = load_config(source, task.overrides)
         recommender = Recommender.from_config(config)

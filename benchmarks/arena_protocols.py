@@ -41,7 +41,7 @@ class Case:
     Attributes:
         dataset: Sorted by id, with nothing that the protocol hides.
         split: Rows of `dataset.interactions` for each part.
-        needs: Sections of the config that the protocol needs, without `split.file`.
+        needs: Sections of the config that the protocol needs; `split` is how the split was made.
     """
 
     dataset: Dataset
@@ -51,7 +51,7 @@ class Case:
     def source(self, folder: Path) -> JsonObject:
         """Save the split in `folder`, and return the config document that uses it and sets nothing else."""
         save_split(self.split, self.dataset, folder)
-        split = {**self.needs["split"], "file": str(folder / "split.parquet")}
+        split = {"file": str(folder / "split.parquet")}
         return {**self.needs, "data": {"unknown_ids": "keep"}, "split": split}
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from anyrec.core.config import Config
+from anyrec.core.config import Config, SplitConfig
 from anyrec.core.types import JsonObject
 from anyrec.data.dataset import Dataset
 from anyrec.data.labels import label_interactions
@@ -87,8 +87,7 @@ def configured_split(config: Config, dataset: Dataset) -> Split:
 def with_split(config: Config, split: Split, dataset: Dataset, folder: Path) -> Config:
     """Return the config with another split, which is saved in `folder`."""
     save_split(split, dataset, folder)
-    changes = {"file": str(folder / "split.parquet")}
-    return config.model_copy(update={"split": config.split.model_copy(update=changes)})
+    return config.model_copy(update={"split": SplitConfig(file=str(folder / "split.parquet"))})
 
 
 def test_lists(recommender: Recommender) -> pa.Table:
