@@ -26,6 +26,7 @@ from anyrec.data.ids import Side
 from anyrec.data.interpretation import interpretation
 from anyrec.data.learning import LearningData
 from anyrec.data.split import Part, Split
+from anyrec.evaluation.heads import head_metrics
 from anyrec.evaluation.held_out import rank_held_out
 from anyrec.evaluation.ranking import ranking_metrics
 from anyrec.evaluation.repeats import repeat_notes
@@ -208,7 +209,7 @@ class Recommender:
         context = training_context(config, learning.dataset, self.device, trusted)
         self.metrics, self.pipeline, self.result, self._model = {}, None, None, None
         untrained = {"config": config, "registry": self.registry, "dataset": learning.dataset}
-        check_pipeline(ModelData(**untrained, has_vectors=config.model.type == TWO_TOWER))
+        self.notes += check_pipeline(ModelData(**untrained, has_vectors=config.model.type == TWO_TOWER))
         self._train(learning, config, context, FitOptions(run_dir, resume, progress, report, started))
         self._model, self.pipeline, notes = _fit_stages(self.model, progress)
         self.notes += notes
@@ -525,6 +526,11 @@ class Recommender:
         if self.model.refitted and split == "validation":
             return dict(self.metrics.get("validation", {}))
         return ranking_metrics(rank_held_out(self.model, split), self.config.evaluation.k)
+
+    def evaluate_heads(self, part: Part = "test") -> dict[str, JsonObject]:
+        """Return the metrics of each head on the positives of a part of the split, as `head_metrics` does."""
+        checked_choice(part, ("validation", "test"), "part")
+        return head_metrics(self.model, part)
 
     def evaluate_pipeline(self, part: Part = "test") -> dict[str, float]:
         """Return the ranking metrics of the pipeline's lists, as `evaluate` does; an unlisted item is a miss."""

@@ -29,10 +29,11 @@ class HeadParams(Head.Params):
 
 
 class InteractionType(Head):
-    """The type of interaction, as log probabilities of the types seen in training, by cross entropy."""
+    """The type of interaction, as probabilities of the types seen in training, by cross entropy."""
 
     type = "interaction_type"
     target = "interaction_type"
+    task = "classes"
 
     class Params(HeadParams):
         pass
@@ -59,6 +60,13 @@ class InteractionType(Head):
     def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
         return functional.nll_loss(prediction, target, reduction="none")
 
+    def answer(self, prediction: Tensor) -> Tensor:
+        """Return (batch, classes) probabilities."""
+        return prediction.exp()
+
+    def class_names(self) -> list[str]:
+        return [str(name) for name in self.classes.to_pylist()]
+
     def state(self) -> dict[str, Any]:
         return {"classes": self.classes}
 
@@ -71,6 +79,7 @@ class Rating(Head):
 
     type = "rating"
     target = "rating"
+    task = "number"
 
     class Params(HeadParams):
         pass

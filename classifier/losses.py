@@ -6,15 +6,18 @@ In the formulas s is the sigmoid. A mean over negatives counts valid negatives o
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
 from anyrec.classifier.catalogue_softmax import CatalogueSoftmax, SharedCatalogueSoftmax
-from anyrec.core.contracts import MASK_VALUE, FillMask, Loss, Params
+from anyrec.core.config import Component
+from anyrec.core.contracts import MASK_VALUE, PARTS, FillMask, Loss, Params
+from anyrec.core.registry import Registry
+from anyrec.core.types import Json
 
 FAR = 70.0
 """A score this far below the largest has a softmax share of exp(-70) = 4e-31, which counts as zero."""
@@ -247,32 +250,57 @@ class FullSoftmax(Softmax):
         return CatalogueSoftmax.apply(scaled, items.float(), target, fill_mask, share)
 
 
+class Part(Component):
+    """One loss of a sum; the other keys are the loss's own options."""
+
+    weight: float = Field(default=1.0, ge=0, le=1e6, description="Weight of the loss.")
+
+
 class Combined(Loss):
-    """A weighted sum of several losses. The scores have no logQ correction, also for `softmax` and `infonce`."""
+    """A weighted sum of losses, each with its own options. No scores have the logQ correction.
+
+    If a part compares with all items, all parts do.
+    """
 
     type = "combined"
 
     class Params(Params):
-        parts: dict[
-            Literal["bce", "focal", "gbce", "bpr", "triplet", "contrastive", "softmax", "infonce"],
-            Annotated[float, Field(ge=0, le=1e6)],
-        ] = Field(
-            default_factory=lambda: {"bce": 1.0, "contrastive": 0.5},
+        parts: list[Part] = Field(
+            default_factory=lambda: [Part(type="bce"), Part(type="contrastive", weight=0.5)],
             min_length=1,
-            description="Losses by name, each with its weight.",
+            max_length=100,
+            description="Losses by `type`, each with `weight` and its own options; or an object of weights by name.",
+            json_schema_extra={PARTS: "loss"},
         )
 
-    def __init__(self, params: Combined.Params | None = None):
-        super().__init__(params)
-        known = {cls.type: cls for cls in (BCE, Focal, GBCE, BPR, Triplet, Contrastive, Softmax, InfoNCE)}
-        self.parts = nn.ModuleDict({name: known[name]() for name in self.params.parts})
+        @field_validator("parts", mode="before")
+        @classmethod
+        def _by_name(cls, parts: Json) -> Json:
+            if not isinstance(parts, dict):
+                return parts
+            options = {name: one if isinstance(one, dict) else {"weight": one} for name, one in parts.items()}
+            return [{"type": name, **one} for name, one in options.items()]
+
+    def build(self, registry: Registry) -> None:
+        made: list[Loss] = []
+        for choice in self._choices:
+            params = registry.params("loss", choice.type, choice.options())
+            made.append(registry.get("loss", choice.type)(params))
+            made[-1].build(registry)
+        self.parts = nn.ModuleList(made)
+        self.all_items = any(part.all_items for part in made)
+
+    @property
+    def _choices(self) -> list[Part]:
+        return self.params.parts
 
     def forward(self, positive: Tensor, negative: Tensor, valid: Tensor | None, weight: Tensor | None) -> Tensor:
         losses = []
-        for name, part in self.parts.items():
+        for choice, part in zip(self._choices, self.parts, strict=True):
             assert isinstance(part, Loss)
             part.num_items = self.num_items
-            losses.append(self.params.parts[name] * part(positive, negative, valid, weight))
+            scores = positive / part.temperature, negative / part.temperature
+            losses.append(choice.weight * part(*scores, valid, weight))
         return torch.stack(losses).sum()
 
 

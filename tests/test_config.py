@@ -52,7 +52,7 @@ WRONG = {
     "/features/text/type": {"features": {"text": {"type": "cnn"}}},
     "/features/text/fields/title/ngrams": {"features": {"text": {"fields": {"title": {"ngrams": 99}}}}},
     "/loss/type": {"negatives": {"type": "labelled"}, "loss": {"type": "bpr"}},
-    "/loss/parts/bprr/[key]": {"loss": {"type": "combined", "parts": {"bprr": 1}}},
+    "/loss/parts/0/type": {"loss": {"type": "combined", "parts": {"bprr": 1}}},
     "/user/fusion/num_heads": {"fusion": {"type": "sum"}, "user": {"fusion": {"num_heads": 2}}},
     "/pipeline/retrieve/sources/0/type": {"pipeline": {"retrieve": {"sources": [{"type": "modl"}]}}},
     "/pipeline/retrieve/sources/0/model/l3": {

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from anyrec.core.discovery import discover
 from anyrec.core.errors import ConfigError
+from anyrec.core.load_config import load_config
 
 REGISTRY = discover()
 
@@ -48,6 +49,7 @@ REFERENCE["combined"] = lambda p, ns, c: REFERENCE["bce"](p, ns, c) + 0.5 * REFE
 
 def make(name):
     loss = REGISTRY.get("loss", name)()
+    loss.build(REGISTRY)
     loss.num_items = 50
     return loss
 
@@ -122,5 +124,75 @@ def test_the_sampled_softmax_tends_to_the_full_one_as_negatives_grow():
 
 
 def test_an_unknown_part_of_a_combined_loss_is_an_error_that_names_it():
-    with pytest.raises(ConfigError, match=r"/loss/parts/bprr/.*'bpr'"):
-        REGISTRY.params("loss", "combined", {"parts": {"bprr": 1.0}}, "/loss")
+    with pytest.raises(ConfigError, match=r"/loss/parts/0/type: there is no loss 'bprr'.*'bpr'"):
+        load_config({"loss": {"type": "combined", "parts": {"bprr": 1.0}}}, registry=REGISTRY)
+    with pytest.raises(ConfigError, match="/loss/parts/1/gama") as caught:
+        parts = [{"type": "bprr"}, {"type": "focal", "gama": 1.0}]
+        load_config({"loss": {"type": "combined", "parts": parts}}, registry=REGISTRY)
+    assert len(caught.value.faults) == 2
+
+
+def combined(parts):
+    loss = REGISTRY.get("loss", "combined")(REGISTRY.params("loss", "combined", {"parts": parts}))
+    loss.build(REGISTRY)
+    loss.num_items = 50
+    return loss
+
+
+def test_the_parts_of_a_combined_loss_have_their_own_options():
+    positive, negative = torch.tensor([0.3, 2.0]), torch.tensor([[0.1, -1.0, 0.7], [0.5, 1.5, -0.2]])
+    valid = torch.tensor([[True, False, True], [True, True, True]])
+
+    def single(name, **options):
+        loss = REGISTRY.get("loss", name)(REGISTRY.params("loss", name, options))
+        loss.num_items = 50
+        return loss
+
+    softmax = single("softmax", temperature=0.5)
+    expected = 2.0 * single("focal", gamma=1.0)(positive, negative, valid, None)
+    expected = expected + 0.5 * single("gbce", t=0.3)(positive, negative, valid, None)
+    expected = expected + softmax(positive / 0.5, negative / 0.5, valid, None)
+    parts = [
+        {"type": "focal", "weight": 2.0, "gamma": 1.0},
+        {"type": "gbce", "weight": 0.5, "t": 0.3},
+        {"type": "softmax", "temperature": 0.5},
+    ]
+    found = combined(parts)(positive, negative, valid, None)
+    assert torch.allclose(found, expected)
+    by_name = {one["type"]: {key: one[key] for key in one if key != "type"} for one in parts}
+    assert torch.equal(combined(by_name)(positive, negative, valid, None), found)
+    weights = {"bce": 1.0, "contrastive": 0.5}
+    usual = REGISTRY.get("loss", "combined")()
+    usual.build(REGISTRY)
+    assert torch.equal(combined(weights)(positive, negative, valid, None), usual(positive, negative, valid, None))
+
+
+def test_a_combined_loss_compares_with_all_items_if_a_part_does():
+    assert combined([{"type": "full_softmax"}, {"type": "bce"}]).all_items
+    assert not combined([{"type": "bce"}]).all_items and not REGISTRY.get("loss", "combined").all_items
+
+
+def test_a_loss_of_a_plugin_can_be_a_part(tmp_path):
+    (tmp_path / "hinge.py").write_text(HINGE)
+    registry = discover([tmp_path])
+    loss = registry.get("loss", "combined")(registry.params("loss", "combined", {"parts": {"hinge": {"gap": 2.0}}}))
+    loss.build(registry)
+    found = loss(torch.tensor([1.0]), torch.tensor([[0.5]]), None, None)
+    assert float(found) == pytest.approx(1.5)
+
+
+HINGE = """
+from pydantic import Field
+from anyrec import Loss, Params
+
+class Hinge(Loss):
+    "Hinge."
+
+    type = "hinge"
+
+    class Params(Params):
+        gap: float = Field(1.0, ge=0, le=10, description="Gap.")
+
+    def forward(self, positive, negative, valid, weight):
+        return (self.params.gap - positive.unsqueeze(1) + negative).relu().sum(1).mean()
+"""

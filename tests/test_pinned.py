@@ -195,13 +195,18 @@ def behaviour(recommender, folder):
         embedding = recommender.embed_items().column("embedding").combine_chunks()
         exact["item embeddings"] = sha(embedding.flatten().to_numpy().tobytes())
     heads = [name for name in scored.column_names if name not in ("user_id", "item_id")]
-    scores = {name: np.array([np.ravel(one) for one in scored.column(name).to_pylist()]).ravel() for name in heads}
+    scores = {name: np.array([numbers(one) for one in scored.column(name).to_pylist()]).ravel() for name in heads}
     return {
         "exact": exact,
         "metrics": metrics,
         "scores": {name: " ".join(f"{one:.5g}" for one in values) for name, values in scores.items()},
         "lists": dict(list(lists.items())[:LISTED]),
     }
+
+
+def numbers(answer):
+    """The numbers of a score, or of a head's answer, which may be probabilities by class."""
+    return np.ravel(list(answer.values()) if isinstance(answer, dict) else answer)
 
 
 def new_users(recommender):

@@ -67,13 +67,13 @@ def validate(
     images: Annotated[bool, typer.Option(help="Open every image file as well.")] = True,
     overrides: Overrides = [],
 ) -> None:
-    """Check data, and report every fault with its place and how to correct it."""
+    """Check data, and a config against them, and report every fault with its place and how to correct it."""
     from anyrec.core.errors import DataError
     from anyrec.core.load_config import load_config
     from anyrec.data.dataset import Dataset
     from anyrec.data.labels import check_weights
 
-    settings, _ = load_config(config, with_overrides(overrides, image_root, None, None))
+    settings, config_notes = load_config(config, with_overrides(overrides, image_root, None, None))
     dataset = Dataset.read(data, settings.data)
     check_weights(dataset)
     if images:
@@ -85,8 +85,14 @@ def validate(
         for kind, count in counts.items():
             first = next(fault for fault in faults if fault.kind == kind)
             err.print(f"warning: {count} of kind '{kind}', which count as absent; the first: {first}")
-    for note in dataset.notes:
-        err.print(f"note: {note}")
+    notes = list(dataset.notes)
+    if config is not None or overrides:
+        from anyrec.cli.run import resolved
+        from anyrec.core.discovery import discover
+
+        notes += [*config_notes, *resolved(settings, discover(settings.plugins), dataset).notes]
+    for note in notes:
+        err.print(f"note: {note}", markup=False)
     out.print(f"valid: {_sizes(dataset)}")
 
 

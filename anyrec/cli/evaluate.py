@@ -101,6 +101,8 @@ def evaluate(
         metrics = classify(recommender.model, cast("Part", part), threshold)
     else:
         metrics = measure_part(recommender, cast("Part", part))
+        if recommender.model.heads and not (part == "validation" and recommender.model.refitted):
+            metrics = {**metrics, "heads": recommender.evaluate_heads(cast("Part", part))}
     samples = recommender.config.evaluation.candidate_samples
     if not classification and samples is not None:
         err.print(sampled(samples))

@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from anyrec.core.config import Config
+from anyrec.core.config import TWO_TOWER, Config
 from anyrec.core.discovery import Registry, discover
 from anyrec.core.errors import AnyrecError, Fault, OutputError
 from anyrec.core.files import atomic_write, exclusive
@@ -26,7 +26,8 @@ from anyrec.data.doctor.examine import as_lines, examine
 from anyrec.data.interpretation import interpretation
 from anyrec.evaluation import sampled
 from anyrec.model.build import check_with_data
-from anyrec.model.fitted import FittedModel
+from anyrec.model.fitted import FittedModel, ModelData
+from anyrec.pipeline.fit import check_pipeline
 from anyrec.recommender import Recommender
 from anyrec.report.collect import collect_report_data
 from anyrec.report.record import remove_report
@@ -70,12 +71,18 @@ class RunInputs:
 
 @dataclass(frozen=True)
 class ResolvedRun:
-    """The complete config, the components and the data of a run, and why keys of the config were chosen."""
+    """The complete config, the components and the data of a run.
+
+    Attributes:
+        reasons: Why keys of the config were chosen.
+        notes: What the config names and the data lack, and keys without effect.
+    """
 
     config: Config
     registry: Registry
     dataset: Dataset
     reasons: list[str]
+    notes: list[str]
 
 
 def train_run(inputs: RunInputs, console: Console) -> Recommender:
@@ -97,7 +104,7 @@ def train_run(inputs: RunInputs, console: Console) -> Recommender:
 
 def _train(inputs: RunInputs, console: Console) -> Recommender:
     run, run_dir = _resolve(inputs), inputs.run_dir
-    for note in [*inputs.notes, *run.reasons]:
+    for note in [*inputs.notes, *run.reasons, *run.notes]:
         console.print(f"config: {note}", markup=False)
     printed = _print_data(run, console)
     recommender = Recommender(run.config, run.registry)
@@ -126,7 +133,7 @@ def _train(inputs: RunInputs, console: Console) -> Recommender:
             run.dataset, run_dir=run_dir, resume=inputs.resume, report=report, trained=save, started=started
         )
         for note in recommender.notes:
-            if f"warning: {note}" not in printed and note not in run.reasons:
+            if f"warning: {note}" not in printed and note not in run.notes:
                 console.print(f"note: {note}", markup=False, style="bold red" if note.startswith("LEAK") else None)
         _evaluate(recommender, run_dir, console)
     return recommender
@@ -138,9 +145,20 @@ def _resolve(inputs: RunInputs) -> ResolvedRun:
     registry = discover(plugins)
     config = inputs.config.model_copy(update={"plugins": plugins})
     dataset = read_data(inputs.data, config)
+    return resolved(config, registry, dataset)
+
+
+def resolved(config: Config, registry: Registry, dataset: Dataset) -> ResolvedRun:
+    """Complete a config for a dataset, and check both against each other, before any training.
+
+    Raises:
+        ConfigError: With all faults.
+    """
     complete, reasons = resolve_config(config, dataset, registry)
     notes = check_with_data(complete, registry, dataset, config)
-    return ResolvedRun(complete, registry, dataset, [*reasons, *notes])
+    has_vectors = complete.model.type == TWO_TOWER
+    notes += check_pipeline(ModelData(config=complete, registry=registry, dataset=dataset, has_vectors=has_vectors))
+    return ResolvedRun(complete, registry, dataset, reasons, notes)
 
 
 def _print_data(run: ResolvedRun, console: Console) -> list[str]:

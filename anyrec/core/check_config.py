@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from anyrec.core.config import TWO_TOWER, Component, Config, Feature
 from anyrec.core.config.components import Place, components
+from anyrec.core.contracts.params import PARTS
 from anyrec.core.errors import ConfigError, Fault, did_you_mean
 from anyrec.core.infer_types import untyped_choices
 from anyrec.core.registry import Registry
@@ -75,6 +76,10 @@ class _Checker:
             if isinstance(extra, dict) and "kind" in extra:  # an option that is itself a component
                 part: Component = getattr(params, option)
                 self.check_component(str(extra["kind"]), part.type, part.options(), f"{where}/{option}")
+            if isinstance(extra, dict) and PARTS in extra:  # a list of components
+                parts: list[Component] = getattr(params, option)
+                for number, one in enumerate(parts):
+                    self.check_component(str(extra[PARTS]), one.type, one.options(), f"{where}/{option}/{number}")
         return params
 
     def check_place(self, place: Place) -> None:

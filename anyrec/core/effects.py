@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from anyrec.core.config import TWO_TOWER, Component, Config, Feature
 from anyrec.core.config.components import components
-from anyrec.core.contracts.params import ONLY_WITH
+from anyrec.core.contracts.params import ONLY_WITH, PARTS
 from anyrec.core.errors import ConfigError, Fault
 from anyrec.core.registry import Registry
 from anyrec.core.strict_json import pointer
@@ -159,7 +159,7 @@ def _split(config: Config) -> Iterator[Idle]:
 def _negatives(config: Config, registry: Registry) -> Iterator[Idle]:
     """Keys of negatives that the loss or the sampler does not read."""
     loss, name = config.loss.type, config.negatives.type
-    if loss in registry.names("loss") and registry.get("loss", loss).all_items:
+    if _compares_with_all(registry, loss, config.loss.options()):
         what = f"the loss '{loss}' compares with all items instead of sampled negatives"
         hint = "Leave it out, or choose a loss of sampled negatives, for example softmax."
         yield idle_key(config, "negative_ratio", what=what, hint=hint)
@@ -177,6 +177,21 @@ def _negatives(config: Config, registry: Registry) -> Iterator[Idle]:
             yield idle_key(config, "negative_ratio", what=what, hint=hint)
         if sampler.labelled:
             yield Idle(("negatives", "exclude"), f"'{name}' draws no negatives", default="interacted")
+
+
+def _compares_with_all(registry: Registry, loss: str, options: JsonObject) -> bool:
+    """Return whether a loss, or one of its parts, compares with all items."""
+    if loss not in registry.names("loss"):
+        return False
+    cls = registry.get("loss", loss)
+    if cls.all_items:
+        return True
+    try:
+        params = registry.params("loss", loss, options)
+    except ConfigError:
+        return False
+    parts = [name for name, one in cls.Params.model_fields.items() if PARTS in (one.json_schema_extra or {})]
+    return any(_compares_with_all(registry, one.type, one.options()) for name in parts for one in getattr(params, name))
 
 
 def _towers(config: Config, registry: Registry) -> Iterator[Idle]:

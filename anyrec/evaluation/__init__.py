@@ -8,6 +8,7 @@ Modules:
     measure: all metrics of one model on one split part, per user.
     repeats: metrics of targets that their user interacted with before, separate from the other targets.
     classification: metrics of labelled pairs at one score threshold.
+    heads: metrics of a model's heads, such as the type of interaction or the rating.
     truth_files: metrics on a file of labelled pairs or of each user's true items.
     statistics: bootstrap intervals, paired comparisons and correlations.
 """

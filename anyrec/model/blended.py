@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from anyrec.core.config import Component, Config
+from anyrec.core.contracts import Head
 from anyrec.core.types import JsonObject
 from anyrec.data.ids import Side
 from anyrec.data.split import Part
@@ -248,6 +249,10 @@ class BlendedModel(FittedModel):
         return self.towers.vectors(side, representations[..., : self.towers.representations(side).shape[-1]])
 
     # Scores
+
+    @property
+    def heads(self) -> dict[str, Head]:
+        return self.towers.heads
 
     @torch.inference_mode()
     def predict(self, users: Tensor, items: Tensor) -> dict[str, Tensor]:

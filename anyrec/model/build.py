@@ -102,7 +102,7 @@ def check_with_data(config: Config, registry: Registry, dataset: Dataset, asked:
         ConfigError: With all faults.
     """
     idle = chosen_by_user([*idle_keys(config, registry), *idle_with_data(config, dataset)], config, asked)
-    faults = [*config_faults(config, registry), *data_faults(config, dataset)]
+    faults = [*config_faults(config, registry), *data_faults(config, dataset, registry)]
     faults += [one.fault for one in idle if one.is_fault]
     if config.model.type == TWO_TOWER:
         for side in SIDES:
@@ -152,6 +152,7 @@ def assemble(
         table, rows = dataset.table(side), dataset.user_rows if side == "user" else dataset.item_rows
         fit_encoders(encoders, table, pa.array(np.unique(rows[train])), side, context)
         prepared = {name: encoders[name].encode_column(feature_column(table, name, side)) for name in sorted(encoders)}
+        notes += _unread(prepared, encoders, table, side)
         columns[side] = move_columns(prepared, context.device)
         towers[side] = make_tower(config, registry, encoders, pool_groups, side)
     user, item = towers["user"], towers["item"]
@@ -159,6 +160,20 @@ def assemble(
     interaction = make_interaction(config, registry, user.token_names, item.token_names)
     heads = fit_heads(config, registry, dataset, train, interaction.pair_dim)
     return TowerScorer(user, item, interaction, heads).to(context.device), columns
+
+
+def _unread(prepared: Columns, encoders: dict[str, Encoder], table: pa.Table, side: Side) -> list[str]:
+    """Return a note for each feature whose values its encoder can read in no record."""
+    notes = []
+    for name, (_, present) in prepared.items():
+        column = feature_column(table, name, side)
+        values = len(column) - column.null_count
+        if values and not bool(present.any()):
+            kind = encoders[name].type
+            notes.append(
+                f"The {side} feature '{name}' has no effect: the encoder '{kind}' reads none of its {values:,} values."
+            )
+    return notes
 
 
 def _encoders_of_sides(

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from anyrec.core.config import Config
-from anyrec.core.contracts import Context
+from anyrec.core.contracts import Context, Head
 from anyrec.core.errors import Fault, InputError, ModelError
 from anyrec.core.once import Once
 from anyrec.core.registry import Registry
@@ -98,8 +98,7 @@ class FittedModel(ModelData, ABC):
     directory: Path | None = None
     widened: bool = False
     choice: Choice | None = None
-    # Any: each key has its own type, and the method that computes a value knows it
-    computed: Once[Any] = field(default_factory=Once, repr=False)
+    computed: Once[Any] = field(default_factory=Once, repr=False)  # Any: each key has its own type
 
     # What the model is
 
@@ -338,6 +337,11 @@ class FittedModel(ModelData, ABC):
         """Return (rows, dim) float32, the vectors of all known users or items; errors as for `vectors`."""
         with torch.inference_mode():
             return self.vectors(side, self.representations(side)).float().cpu().numpy()
+
+    @property
+    def heads(self) -> dict[str, Head]:
+        """The heads by name; a classical model has none."""
+        return {}
 
     @abstractmethod
     def predict(self, users: Tensor, items: Tensor) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from anyrec.core.config import DataConfig
+from anyrec.core.contracts import Head
 from anyrec.core.errors import DataError, Fault
 from anyrec.core.values import show
 from anyrec.data.formats.frames import as_arrow, is_table
@@ -59,11 +60,13 @@ def pair_scores(
         item_rows: (pairs,) rows of the known items.
 
     Returns:
-        `score` and the prediction of each head by name, (pairs,) each.
+        `score` and the answer of each head by name, (pairs,) each. A head with classes has a struct: the probability of
+        each class by its name.
     """
     users = model.represent(records)[torch.from_numpy(user_rows).to(model.device)]
     items = model.representations("item")[torch.from_numpy(item_rows).to(model.device)]
-    return {name: _as_column(values.cpu()) for name, values in model.predict(users, items).items()}
+    predicted = model.predict(users, items)
+    return {name: _as_column(values, model.heads.get(name)) for name, values in predicted.items()}
 
 
 @torch.inference_mode()
@@ -103,8 +106,17 @@ def pair_table(pairs: object) -> pa.Table:
     return table
 
 
-def _as_column(values: Tensor) -> pa.Array:
-    """Return values (rows,) as numbers, and (rows, width) as lists of numbers."""
+def _as_column(values: Tensor, head: Head | None) -> pa.Array:
+    """Return values (rows,) as numbers, and (rows, width) as structs by class, or as lists of numbers without names.
+
+    Args:
+        values: What the model predicted.
+        head: The head that predicted it; None for the score.
+    """
+    values = (values if head is None else head.answer(values.float())).cpu()
+    names = [] if head is None else head.class_names()
+    if names:
+        return pa.StructArray.from_arrays([pa.array(column.float().numpy()) for column in values.T], names)
     flat = pa.array(values.reshape(-1).float().numpy())
     if values.dim() == 1:
         return flat

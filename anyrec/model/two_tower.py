@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Self
+from typing import Self, cast
 
 import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
 
-from anyrec.core.contracts import Context, during_request
+from anyrec.core.contracts import Context, Head, during_request
 from anyrec.core.errors import DataError, Fault
 from anyrec.core.types import JsonObject
 from anyrec.core.values import show
@@ -233,6 +233,10 @@ class TwoTowerModel(FittedModel):
         return (
             interaction.user_vectors(representations) if side == "user" else interaction.item_vectors(representations)
         )
+
+    @property
+    def heads(self) -> dict[str, Head]:
+        return {name: cast(Head, head) for name, head in self.scorer.heads.items()}
 
     @torch.inference_mode()
     def predict(self, users: Tensor, items: Tensor) -> dict[str, Tensor]:

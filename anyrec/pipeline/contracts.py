@@ -246,6 +246,10 @@ class Rule:
             ConfigError: Options do not fit; it has all faults, each at a JSON pointer within the options.
         """
 
+    def notes(self, model: ModelData) -> list[str]:
+        """Return what the user should know before training, such as values of the options that no item has."""
+        return []
+
     def allowed(self, request: Request) -> np.ndarray | None:
         """Return which items may be listed. It is called before retrieval; an exception refuses the request.
 

@@ -26,14 +26,20 @@ from anyrec.pipeline.requests import requests_before
 FOLDER = "pipeline"
 
 
-def check_pipeline(model: ModelData) -> None:
+def check_pipeline(model: ModelData) -> list[str]:
     """Check the config's pipeline against the data, before training.
+
+    Returns:
+        Notes for the user, such as values of a rule that no item has.
 
     Raises:
         ConfigError: With every fault.
     """
-    if model.config.pipeline is not None:
-        Pipeline(model.config.pipeline, model.registry).check(model)
+    if model.config.pipeline is None:
+        return []
+    pipeline = Pipeline(model.config.pipeline, model.registry)
+    pipeline.check(model)
+    return pipeline.notes(model)
 
 
 @timed("pipeline fitted")

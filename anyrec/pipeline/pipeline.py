@@ -97,6 +97,11 @@ class Pipeline:
         if faults:
             raise ConfigError(list(dict.fromkeys(faults)))
 
+    def notes(self, model: ModelData) -> list[str]:
+        """Return the notes of the rules, each with its rule."""
+        rules = zip(self.rule_names, self.rules, strict=True)
+        return [f"The rule '{name}': {note}" for name, rule in rules for note in rule.notes(model)]
+
     def answer(
         self,
         model: FittedModel,

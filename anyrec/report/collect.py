@@ -13,6 +13,7 @@ from anyrec.core.types import JsonObject
 from anyrec.data.doctor.examine import Finding, examine
 from anyrec.data.item_facts import category_feature
 from anyrec.data.split import Part
+from anyrec.evaluation.heads import head_metrics
 from anyrec.evaluation.held_out import HeldOut, held_out
 from anyrec.evaluation.list_metrics import CatalogueStatistics
 from anyrec.evaluation.measure import EvaluationResult, catalogue_statistics, measure
@@ -50,6 +51,7 @@ class ReportData:
         repeats: Metrics of repeated targets; None if there are none.
         slices: Main metric of groups of users and items, for the model and the best baseline.
         feature_importance: The main metric minus its value without a feature, by feature.
+        heads: Metrics of each head, by name.
         diagnostics: Properties of the embeddings; correlations with the scores.
         examples: Recommendations for a few users.
         findings: Findings of the data doctor.
@@ -73,6 +75,7 @@ class ReportData:
     repeats: RepeatFigures | None
     slices: list[Slice]
     feature_importance: dict[str, Comparison]
+    heads: dict[str, JsonObject]
     diagnostics: Diagnostics
     examples: list[Example]
     findings: list[Finding]
@@ -111,6 +114,7 @@ def collect_report_data(recommender: Recommender, progress: bool = True) -> Repo
     watch.lap("repeated items")
     importance = feature_importance(model, part, measured, metric)
     watch.lap("feature importance")
+    heads = head_metrics(model, part)
     diagnostics = diagnose(model, part, measured, catalogue, category)
     shown = examples(model, part, measured, category)
     milliseconds = request_times(recommender)
@@ -136,6 +140,7 @@ def collect_report_data(recommender: Recommender, progress: bool = True) -> Repo
         repeats=repeats,
         slices=parts,
         feature_importance=importance,
+        heads=heads,
         diagnostics=diagnostics,
         examples=shown,
         findings=findings,

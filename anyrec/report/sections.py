@@ -44,6 +44,7 @@ def sections(data: ReportData, folder: Path) -> list[Section]:
         chosen_section(data.recommender.model.choice),
         _repeats(data),
         _training(data),
+        _heads(data),
         _slices(data),
         _lists(data),
         _features(data),
@@ -167,6 +168,26 @@ def _training(data: ReportData) -> Section:
         blocks.append(figures.curves(result.history, recommender.config.training.metric))
     blocks.append(figures.latency(data.milliseconds))
     return Section("Training and latency", [*blocks, Bullets(recommender.describe())])
+
+
+def _heads(data: ReportData) -> Section:
+    """Return a table of the heads' metrics; empty without heads."""
+    names = list(dict.fromkeys(name for one in data.heads.values() for name in one if name not in ("target", "count")))
+    rows = [
+        [name, str(one["target"]), f"{one['count']:,}", *(_decimal(one.get(metric)) for metric in names)]
+        for name, one in data.heads.items()
+    ]
+    if not rows:
+        return Section("Heads", [])
+    what = (
+        "Predictions besides the match score, on the held-out positives that have the target. auc is the mean over the "
+        "classes, each against the others."
+    )
+    return Section("Heads", [Text(what), Table(["head", "target", "interactions", *names], rows)])
+
+
+def _decimal(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
 
 
 def _slices(data: ReportData) -> Section:

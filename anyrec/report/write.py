@@ -84,6 +84,7 @@ def save_figures(data: ReportData, folder: Path, model: str | None = None) -> No
         "repeated_targets": None if data.repeats is None else data.repeats.as_dict(),
         "users": len(data.model.ranking.users),
         "metrics": {name: one.means() for name, one in {"model": data.model, **data.baselines}.items()},
+        "heads": data.heads,
         "tuned": data.tuned,
         "compared": {name: asdict(one) for name, one in data.compared.items()},
         "feature_importance": {name: asdict(one) for name, one in data.feature_importance.items()},

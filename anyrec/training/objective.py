@@ -47,6 +47,7 @@ class TrainingObjective:
         self.ratio = config.negative_ratio
         params = registry.params("loss", config.loss.type, config.loss.options(), "/loss")
         self.compare: Loss = registry.get("loss", config.loss.type)(params)
+        self.compare.build(registry)
         self.compare.num_items = data.num_items
         samples = data.samples
         self.rows = len(samples.users)

@@ -24,11 +24,12 @@ from anyrec.core.contracts.objectives import (
     Sampler,
     TrainingPositives,
 )
-from anyrec.core.contracts.params import Params, Width, only_with
+from anyrec.core.contracts.params import PARTS, Params, Width, only_with
 from anyrec.core.contracts.towers import Fields, Fusion, Interaction
 
 __all__ = [
     "MASK_VALUE",
+    "PARTS",
     "Classical",
     "Context",
     "Encoder",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar, NamedTuple, Protocol
+from typing import ClassVar, Literal, NamedTuple, Protocol
 
 import pyarrow as pa
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from anyrec.core.contracts.params import Params as Options
 from anyrec.core.ragged import Prepared
+from anyrec.core.registry import Registry
 from anyrec.core.types import ComponentParams, JsonObject
 
 MASK_VALUE = 1e30
@@ -32,11 +33,15 @@ class Head(nn.Module):
     Attributes:
         type: Name of the head in a config.
         target: Column of the interactions that it learns: `interaction_type`, `rating`, `label`, ...
+        task: What `answer` returns, which decides how the head is measured: "classes", probabilities (batch, classes)
+            of `class_names`; "binary", the probability (batch,) of a target of 1; "number", the target itself (batch,).
+            Empty: the head is not measured.
 
     Example:
         class Liked(Head):
             type = "liked"
             target = "label"
+            task = "binary"
 
             def build(self):
                 self.layer = nn.Linear(self.dim, 1)
@@ -50,10 +55,14 @@ class Head(nn.Module):
 
             def loss(self, prediction, target):
                 return functional.binary_cross_entropy_with_logits(prediction, target, reduction="none")
+
+            def answer(self, prediction):
+                return prediction.sigmoid()
     """
 
     type: ClassVar[str]  # pyright: ignore[reportIncompatibleMethodOverride]  nothing calls Module.type(dtype)
     target: ClassVar[str] = ""
+    task: ClassVar[Literal["classes", "binary", "number", ""]] = ""
 
     class Params(Options):
         weight: float = Field(default=1.0, ge=0, le=1e6)
@@ -104,6 +113,21 @@ class Head(nn.Module):
         """
         raise NotImplementedError(f"head '{self.type}' has no loss()")
 
+    def answer(self, prediction: Tensor) -> Tensor:
+        """Return what users get: probabilities instead of their logarithms, for example.
+
+        Args:
+            prediction: (batch, ...), what `forward` returned.
+
+        Returns:
+            (batch, ...), as `task` says; by default the prediction itself.
+        """
+        return prediction
+
+    def class_names(self) -> list[str]:
+        """Return the names of the columns of `answer`; empty if it is one number."""
+        return []
+
     def state(self) -> JsonObject:
         """Return what `fit` learned, as JSON values and Arrow arrays."""
         return {}
@@ -140,7 +164,7 @@ class Loss(nn.Module):
 
     type: ClassVar[str]  # pyright: ignore[reportIncompatibleMethodOverride]  nothing calls Module.type(dtype)
     corrected: ClassVar[bool] = False
-    all_items: ClassVar[bool] = False
+    all_items: bool = False
     blockwise: ClassVar[bool] = False
     shares_users: ClassVar[bool] = False
     temperature: float = 1.0
@@ -152,6 +176,9 @@ class Loss(nn.Module):
     def __init__(self, params: BaseModel | None = None):
         super().__init__()
         self.params: ComponentParams = params if params is not None else type(self).Params()
+
+    def build(self, registry: Registry) -> None:
+        """Create the losses that this one consists of. Called once, before training."""
 
     def forward(self, positive: Tensor, negative: Tensor, valid: Tensor | None, weight: Tensor | None) -> Tensor:
         """Compute the weighted mean loss: sum(weight * loss) / sum(weight).

@@ -10,18 +10,27 @@ import numpy as np
 from anyrec.core.config import MAX_ROWS, TWO_TOWER, Config, DataConfig
 from anyrec.core.effects import Idle, idle_key
 from anyrec.core.errors import Fault, did_you_mean
+from anyrec.core.registry import Registry
+from anyrec.core.values import show
 from anyrec.data.checks.temporal_roles import unknown_roles
 from anyrec.data.histories import GROUP as HISTORY
 from anyrec.data.ids import SIDES, Side
+from anyrec.data.labels import label_interactions
 from anyrec.data.tables import Tables
 
 
-def data_faults(config: Config, dataset: Tables) -> list[Fault]:
+def data_faults(config: Config, dataset: Tables, registry: Registry) -> list[Fault]:
     """Check a config against a dataset before anything is trained.
 
+    Args:
+        config: Complete config.
+        dataset: The data.
+        registry: The components.
+
     Returns:
-        Faults for roles and an evaluation category of features that the data lack, and for keys of the config's `data`
-        section that the data were not read by.
+        Faults for what the config names and the data lack (roles, the history, positive types, the category of the
+        report, what classical models need), for encoders that cannot read their features, and for keys of the config's
+        `data` section that the data were not read by.
     """
     faults = [*_not_read_by(config.data, dataset), *unknown_roles(config.data.roles, dataset.users, dataset.items)]
     for name, role in config.data.roles.items():
@@ -29,12 +38,97 @@ def data_faults(config: Config, dataset: Tables) -> list[Fault]:
             what = f"the data were read with '{name}' as {dataset.roles[name]}, not as {role}."
             hint = "Read them with it: Dataset.read(path, config.data)."
             faults.append(Fault(f"/data/roles/{name}", what, hint, "other role"))
+    faults += _unknown_history(config.data, dataset)
+    faults += _unknown_types(config.data, dataset)
+    faults += _unmet_needs(config, dataset, registry)
+    faults += _unreadable(config, dataset, registry)
     category = config.evaluation.category
     if category is not None:
         known = [name for name in dataset.features("item") if name.startswith("categorical.")]
         if category not in known:
             what = f"items have no categorical feature '{category}'."
             faults.append(Fault("/evaluation/category", what, did_you_mean(category, known), "unknown feature"))
+    return faults
+
+
+def _unknown_history(options: DataConfig, dataset: Tables) -> list[Fault]:
+    """Return a fault if users lack the feature that `data.history` names."""
+    name = options.history
+    if name is None or f"temporal.{name}" in dataset.users.column_names:
+        return []
+    known = [one.removeprefix("temporal.") for one in dataset.features("user") if one.startswith("temporal.")]
+    return [
+        Fault(
+            "/data/history", f"users have no temporal feature '{name}'.", did_you_mean(name, known), "unknown feature"
+        )
+    ]
+
+
+def _unknown_types(options: DataConfig, dataset: Tables) -> list[Fault]:
+    """Return a fault if `data.positive_types` leaves no positive: none of its types occurs, and no label is 1."""
+    if options.positive_types is None or label_interactions(dataset, options, checked=False).positive.any():
+        return []
+    column = dataset.column("interaction_type")
+    known = [] if column is None else [str(name) for name in column.unique().drop_null().to_pylist()]
+    wanted = [name for name, weight in options.positive_types.items() if weight > 0]
+    if any(name in known for name in wanted):
+        return []  # other keys leave no positive, such as `min_rating`
+    listed = ", ".join(map(show, wanted)) or "no type with a weight above 0"
+    if not known:
+        return [Fault("/data/positive_types", "no interaction has a type.", "Leave it out.", "unknown type")]
+    hint = did_you_mean(wanted[0], known) if wanted else f"Known: {', '.join(known)}."
+    return [Fault("/data/positive_types", f"no interaction is positive: it names {listed}.", hint, "unknown type")]
+
+
+def _unmet_needs(config: Config, dataset: Tables, registry: Registry) -> list[Fault]:
+    """Return a fault for each classical model that the config names and the data have not enough for."""
+    named = []
+    if config.model.type != TWO_TOWER:
+        named.append(("/model/type", config.model.type))
+    if config.evaluation.baselines != "auto":
+        named += [(f"/evaluation/baselines/{n}", name) for n, name in enumerate(config.evaluation.baselines)]
+    if config.blend is not None and config.blend.models != "auto":
+        named += [(f"/blend/models/{n}/type", one.type) for n, one in enumerate(config.blend.models)]
+    has = {
+        "timestamps": dataset.column("timestamp") is not None,
+        "content": any(name.split(".")[0] in ("text", "categorical") for name in dataset.features("item")),
+    }
+    lacks = {"timestamps": "no interaction has a timestamp", "content": "items have no text and no category"}
+    known = registry.names("classical")
+    return [
+        Fault(where, f"'{name}' needs {need}, and {lacks[need]}.", "Use another model.", "unmet need")
+        for where, name in named
+        if name in known
+        for need in registry.get("classical", name).needs
+        if not has.get(need, True)
+    ]
+
+
+def _unreadable(config: Config, dataset: Tables, registry: Registry) -> list[Fault]:
+    """Return a fault for each encoder of temporal features that reads none of them, by their roles."""
+    roles = {plugin.type: plugin.role for plugin in registry.plugins("encoder") if plugin.role}
+    faults = []
+    for start, sides, features in (
+        ("/features", SIDES, config.features),
+        ("/user/features", ("user",), config.user.features),
+        ("/item/features", ("item",), config.item.features),
+    ):
+        choice = features.get("temporal")
+        if choice is None:
+            continue
+        names = [name for name in dataset.roles if name.split(".")[0] in sides]
+        for field, own in choice.fields.items():
+            read = roles.get(own.type or "") if own is not None else None
+            held = [dataset.roles[name] for name in names if name.split(".", 1)[1] == field]
+            if read and held and read not in held:
+                what = f"'{own.type if own else None}' reads {read}, and '{field}' holds {held[0]}."
+                faults.append(
+                    Fault(f"{start}/temporal/fields/{field}/type", what, "Choose another encoder.", "wrong role")
+                )
+        read = roles.get(choice.type or "")
+        if read and names and read not in {dataset.roles[name] for name in names}:
+            what = f"'{choice.type}' reads {read}, and no temporal feature holds {read}."
+            faults.append(Fault(f"{start}/temporal/type", what, "Choose another encoder.", "wrong role"))
     return faults
 
 

@@ -45,6 +45,9 @@ class Boost(Rule):
     def check(self, model: ModelData) -> None:
         raise_faults(self.condition.check(model))
 
+    def notes(self, model: ModelData) -> list[str]:
+        return self.condition.unmatched(model)
+
     def apply(self, request: Request, lists: Lists, k: int) -> Lists:
         items, places = distinct_items(lists)
         if not len(items):

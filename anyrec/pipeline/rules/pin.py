@@ -54,6 +54,9 @@ class Pin(Rule):
             faults += Condition(one.where).check(model, f"/items/{n}/where") if one.where else []
         raise_faults(faults)
 
+    def notes(self, model: ModelData) -> list[str]:
+        return [note for one in self.conditions if one is not None for note in one.unmatched(model)]
+
     def apply(self, request: Request, lists: Lists, k: int) -> Lists:
         rows = rows_of_ids([one.item for one in self.pins], request.model.dataset.ids("item"))
         listable = listable_items(request, request.allowed)

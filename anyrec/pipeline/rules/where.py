@@ -28,5 +28,8 @@ class WhereRule(Rule):
     def check(self, model: ModelData) -> None:
         raise_faults(self.condition.check(model))
 
+    def notes(self, model: ModelData) -> list[str]:
+        return self.condition.unmatched(model)
+
     def allowed(self, request: Request) -> np.ndarray:
         return self.condition.holds(request)
