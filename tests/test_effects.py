@@ -1,11 +1,13 @@
 """No key of a config is ignored silently: one without effect in the combination chosen is an error or a note."""
 
 import copy
+import datetime as dt
 import json
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
-from small import call, small_config, small_dataset
+from small import START, call, small_config, small_dataset
 
 from anyrec.core.config import Config
 from anyrec.core.discovery import discover
@@ -22,6 +24,10 @@ DATA = small_dataset()
 NO_FEATURES = Dataset(
     DATA.users.select(["user_id"]), DATA.items.select(["item_id"]), DATA.interactions.drop_columns(["rating"])
 )
+COUNTS = [START + dt.timedelta(seconds=n % 8) for n in range(len(DATA.interactions))]
+TIMES = pa.array(COUNTS, pa.timestamp("us", "UTC"))
+BY_ORDER = DATA.interactions.drop_columns(["timestamp"]).append_column("timestamp", TIMES)
+ORDERED = Dataset(DATA.users, DATA.items, BY_ORDER, roles=DATA.roles)
 HISTORY = {"history": {"block": "mean"}}
 FULL = {"loss": {"type": "full_softmax"}}
 
@@ -179,6 +185,12 @@ def test_an_older_config_gets_a_note_instead():
         ({"features": {"history": None}, "id_dropout": 0.2}, NO_FEATURES, ["id_dropout"]),
         ({"user": {"feature_dropout": 0.2}}, NO_FEATURES, ["user.feature_dropout"]),
         ({"history_dropout": 0.2}, NO_FEATURES, ["history_dropout"]),
+        (
+            {"features": {"image": {"type": "cnn"}}, "explicit_negatives": False},
+            DATA,
+            ["features.image", "explicit_negatives"],
+        ),
+        ({"split": {"validation": 0.2}}, ORDERED, ["split.validation"]),
         (
             {"interaction": {"type": "attention"}, "features": {"history": None}, "fusion": {"type": "sum"}},
             DATA,

@@ -6,6 +6,7 @@ makes this test fail breaks the models that users have. `tests/saved_models/make
 """
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -77,8 +78,15 @@ def groups_read(config):
 
 
 def rows_of(table):
-    """Return the values of each row in column order. Ranks are integers; scores are floats or lists of floats."""
-    return [list(row.values()) for row in table.to_pylist()]
+    """Return the values of each row in column order. Ranks are integers; scores are floats or lists of floats.
+
+    The expected probabilities of classes are logarithms, which earlier versions returned.
+    """
+
+    def plain(value):
+        return [math.log(one) for one in value.values()] if isinstance(value, dict) else value
+
+    return [[plain(value) for value in row.values()] for row in table.to_pylist()]
 
 
 def ids_of(row):

@@ -7,15 +7,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from anyrec.core.config import MAX_ROWS, TWO_TOWER, Config, DataConfig
+from anyrec.core.config import MAX_ROWS, TWO_TOWER, Config, DataConfig, Feature
 from anyrec.core.effects import Idle, idle_key
 from anyrec.core.errors import Fault, did_you_mean
 from anyrec.core.registry import Registry
+from anyrec.core.strict_json import pointer
 from anyrec.core.values import show
 from anyrec.data.checks.temporal_roles import unknown_roles
 from anyrec.data.histories import GROUP as HISTORY
 from anyrec.data.ids import SIDES, Side
 from anyrec.data.labels import label_interactions
+from anyrec.data.order import has_clock
 from anyrec.data.tables import Tables
 
 
@@ -108,11 +110,8 @@ def _unreadable(config: Config, dataset: Tables, registry: Registry) -> list[Fau
     """Return a fault for each encoder of temporal features that reads none of them, by their roles."""
     roles = {plugin.type: plugin.role for plugin in registry.plugins("encoder") if plugin.role}
     faults = []
-    for start, sides, features in (
-        ("/features", SIDES, config.features),
-        ("/user/features", ("user",), config.user.features),
-        ("/item/features", ("item",), config.item.features),
-    ):
+    for path, sides, features in _sections(config):
+        start = pointer((*path, "features"))
         choice = features.get("temporal")
         if choice is None:
             continue
@@ -155,12 +154,38 @@ def idle_with_data(config: Config, dataset: Tables) -> list[Idle]:
             found.append(idle_key(config, "data", key, what="no interaction has a timestamp"))
     if dataset.column("rating") is None:
         found.append(idle_key(config, "data", "min_rating", what="no interaction has a rating"))
+    if config.split.protocol == "auto" and dataset.column("timestamp") is not None and not has_clock(dataset):
+        for key in ("validation", "test"):
+            what = "the timestamps only order each user's interactions, so the last of each user are held out"
+            found.append(idle_key(config, "split", key, what=what))
     if config.model.type == TWO_TOWER:
+        found += _idle_groups(config, dataset)
+        if not label_interactions(dataset, config.data, checked=False).negative.any():
+            what = "no interaction is an explicit negative (label 0, or a rating below 'data.min_rating')"
+            found.append(idle_key(config, "explicit_negatives", what=what))
         if not config.split.validation or config.split.protocol == "none":
             for key in ("metric", "patience", "evaluate_every"):
                 found.append(idle_key(config, "training", key, what="nothing is held out for validation"))
         found += _idle_dropouts(config, dataset)
     return [replace(one, is_fault=False) for one in found]
+
+
+def _idle_groups(config: Config, dataset: Tables) -> Iterator[Idle]:
+    """Yield the feature groups that the config chooses an encoder for, and that no record has."""
+    for start, sides, features in _sections(config):
+        for group, choice in features.items():
+            names = [name for side in sides for name in dataset.features(side) if name.startswith(f"{group}.")]
+            if choice is not None and not names and group not in ("identity", HISTORY):
+                yield Idle((*start, "features", group), "no record has a feature of this group")
+
+
+def _sections(config: Config) -> list[tuple[tuple[str, ...], tuple[Side, ...], dict[str, Feature | None]]]:
+    """Return the path of each section with feature groups, the sides that it is for, and its groups."""
+    return [
+        ((), SIDES, config.features),
+        (("user",), ("user",), config.user.features),
+        (("item",), ("item",), config.item.features),
+    ]
 
 
 def _idle_dropouts(config: Config, dataset: Tables) -> Iterator[Idle]:
