@@ -327,3 +327,11 @@ def test_a_model_that_learned_at_past_moments_is_preferred_on_a_split_by_time(pr
     assert choice.weights == {"known": {reference: 1.0}, "new": {reference: 1.0}}
     expected = "trending is chosen: it learned at past moments" if reference == "trending" else "The towers alone"
     assert choice.sentence.startswith(expected)
+
+
+def test_candidates_far_behind_are_not_tuned_and_the_report_tunes_them_itself(monkeypatch):
+    monkeypatch.setattr("anyrec.training.blend.LEAST_RATIO", 1000.0)
+    config = {"training": {"epochs": 1}, "blend": {"models": [{"type": "popularity"}, {"type": "ease"}]}}
+    model = Recommender.from_config(config).fit(small_dataset(), progress=False).model
+    assert model.choice.untuned == ["ease"] and model.choice.options["ease"] == {"l2": 200.0}
+    assert set(model.tuned) == {"popularity"}

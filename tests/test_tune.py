@@ -125,6 +125,12 @@ def test_options_that_are_set_are_not_tuned(registry):
         tuned(registry, asked={"sise": 16})
 
 
+def test_a_model_that_is_too_far_behind_is_not_tuned(registry):
+    first = tuned(registry).tried[0][1]
+    assert tuned(registry, worth=first * 1.01).tried == [tuned(registry).tried[0]]
+    assert len(tuned(registry, worth=first).tried) > 1
+
+
 def test_no_options_are_tried_twice_and_no_more_than_the_trials(registry):
     found = tuned(registry)
     assert len({repr(options) for options, _ in found.tried}) == len(found.tried) <= TRIALS

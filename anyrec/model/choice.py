@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -29,6 +29,7 @@ class Choice:
         weights: Weight of each member, for each group of users.
         options: The chosen options of each tuned classical model.
         reference: The candidate that is delivered without evidence for another.
+        untuned: The classical models whose options are their defaults, as they were too far behind to be tuned.
     """
 
     metric: str
@@ -36,6 +37,7 @@ class Choice:
     weights: Weights
     options: Mapping[str, JsonObject]
     reference: str = TOWERS
+    untuned: Sequence[str] = ()
 
     @property
     def members(self) -> list[str]:

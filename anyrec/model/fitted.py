@@ -110,7 +110,9 @@ class FittedModel(ModelData, ABC):
     @property
     def tuned(self) -> Mapping[str, JsonObject]:
         """The options that were chosen for classical models on the validation part, by name of the model."""
-        return {} if self.choice is None else self.choice.options
+        if self.choice is None:
+            return {}
+        return {name: own for name, own in self.choice.options.items() if name not in self.choice.untuned}
 
     @property
     def split(self) -> Split | None:

@@ -84,8 +84,8 @@ def _check(choice: Choice) -> None:
     """Check what a file says of a choice. Raises ValueError or TypeError."""
     if not all(is_inside(name) and isinstance(own, dict) for name, own in choice.options.items()):
         raise ValueError("the classical models are not named")
-    if choice.reference not in {TOWERS, *choice.options}:
-        raise ValueError("the reference is no candidate")
+    if choice.reference not in {TOWERS, *choice.options} or not set(choice.untuned) <= set(choice.options):
+        raise ValueError("the reference or an untuned model is no candidate")
     if set(choice.weights) != set(GROUPS):
         raise ValueError(f"weights of the groups {', '.join(GROUPS)} were expected")
     for own in choice.weights.values():

@@ -27,10 +27,12 @@ from anyrec.model.two_tower import TwoTowerModel
 from anyrec.training.ensemble import Pool, make_pool, select
 from anyrec.training.fit_classical import fit_classical
 from anyrec.training.fitting_models import fitting_models
-from anyrec.training.tune import Tuned, sample_users, trials_for, tune
+from anyrec.training.tune import Tuned, metric_of, sample_users, trials_for, tune
 
 FEWEST_USERS = 20
 """Fewest validation users of a group that can have weights of its own."""
+LEAST_RATIO = 0.5
+"""Share of the best metric so far that a candidate must reach with its defaults to be tuned."""
 NOT_WORSE, BETTER, CLEARLY_BETTER = (-2.0, 0.0), (0.0, 2.0), (1.0, 3.0)
 """Evidence for weights against others, as for `ensemble.select`. A blend replaces the towers alone unless it is worse,
 since it varies less; it replaces the reference of a split by time if it is clearly better.
@@ -99,10 +101,12 @@ def choose_blend(towers: TwoTowerModel, progress: bool = True) -> Chosen | None:
     rows = max(len(towers.dataset.users), len(towers.dataset.items))
     if section is None or not len(learning.held_out("validation")) or rows > MOST_ROWS:
         return None
-    tuned, notes = _tune_all(towers, progress)
     users = sample_users(learning, section.users, config.seed)
     held = held_out(towers, "validation", users)
-    if not tuned or not held.listable.any():
+    if not held.listable.any():
+        return None
+    tuned, notes = _tune_all(towers, metric_of(towers, held, config), progress)
+    if not tuned:
         return None
     with torch.inference_mode():
         pool, lengths = _make_pool(towers, {name: one.model for name, one in tuned.items()}, held)
@@ -113,7 +117,8 @@ def choose_blend(towers: TwoTowerModel, progress: bool = True) -> Chosen | None:
     weights, chosen = _weights(pool, lengths > 0, for_new, rule)
     values = {name: float(pool.values(scores, metric).mean()) for name, scores in pool.scores.items()}
     options = {name: one.options for name, one in tuned.items()}
-    choice = Choice(metric, {**values, CHOICE: float(chosen.mean())}, weights, options, reference)
+    untuned = [name for name, one in tuned.items() if len(one.tried) == 1 and _has_search(towers.registry, name)]
+    choice = Choice(metric, {**values, CHOICE: float(chosen.mean())}, weights, options, reference, untuned)
     return Chosen(choice, tuned, notes)
 
 
@@ -152,6 +157,11 @@ def candidates(config: Config, registry: Registry, learning: LearningData) -> di
     if section is not None and section.models != "auto":
         return {one.type: one.options() for one in section.models}
     return {name: {} for name in fitting_models(learning.dataset, registry)[0]}
+
+
+def _has_search(registry: Registry, name: str) -> bool:
+    """Whether a classical model has options to tune."""
+    return bool(registry.get("classical", name).search)
 
 
 def _ranks_new_users(registry: Registry, name: str) -> bool:
@@ -202,8 +212,16 @@ def _weights(
     return weights, chosen
 
 
-def _tune_all(towers: TwoTowerModel, progress: bool) -> tuple[dict[str, Tuned], list[str]]:
-    """Tune all candidates, and return those that can be fitted, with notes on the others."""
+def _tune_all(towers: TwoTowerModel, best: float, progress: bool) -> tuple[dict[str, Tuned], list[str]]:
+    """Tune all candidates, and return those that can be fitted, with notes on the others.
+
+    A candidate that with its defaults is far behind the best one so far is not tuned: it gets little weight or none.
+
+    Args:
+        towers: The towers.
+        best: Their metric on validation.
+        progress: Whether to show a progress bar.
+    """
     config, registry, learning = towers.config, towers.registry, towers.required_learning()
     asked = candidates(config, registry, learning)
     assert config.blend is not None
@@ -222,8 +240,10 @@ def _tune_all(towers: TwoTowerModel, progress: bool) -> tuple[dict[str, Tuned], 
                     asked=options,
                     trials=min(config.blend.trials, trials_for(pairs, len(learning.dataset.items))),
                     users=config.blend.users,
+                    worth=LEAST_RATIO * best,
                     matrices=matrices,
                 )
+                best = max(best, tuned[name].value)
             except MissingDependency as error:
                 notes.append(f"{name} is left out of the blend: {error}.")
             bar.advance()

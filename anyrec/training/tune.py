@@ -23,6 +23,7 @@ from anyrec.evaluation.held_out import HeldOut, held_out, rank_held_out
 from anyrec.evaluation.ranking import ranking_metrics
 from anyrec.evaluation.repeats import main_metric
 from anyrec.model.classical import ClassicalModel, make_classical
+from anyrec.model.fitted import FittedModel
 from anyrec.training.fit_classical import fit_classical, past_matrix
 
 TRIALS = 24
@@ -65,6 +66,7 @@ def tune(
     asked: JsonObject | None = None,
     trials: int | None = None,
     users: int = USERS,
+    worth: float = -np.inf,
     bar: Bar | None = None,
     matrices: dict[str, TrainingMatrix] | None = None,
 ) -> Tuned:
@@ -88,6 +90,7 @@ def tune(
         asked: Options that are fixed, by name.
         trials: Most fits; by default `trials_for` the data.
         users: Most validation users that are measured, a random sample by the config's seed.
+        worth: The metric that the model must reach with its defaults; below it there is only this one trial.
         bar: Progress bar whose text shows the number of the trial.
         matrices: As for `fit_classical`; pass the same dict to tune several models on the same data.
 
@@ -109,7 +112,7 @@ def tune(
     trial.limits = {option: most for option, most in classical.search_limits.items() if option in steps}
     start |= {key: value for key, value in classical.automatic(training).items() if start.get(key, 0) is None}
     best = trial(start)
-    if not np.isnan(best.value):
+    if best.value >= worth:
         most = trials_for(len(training.items), len(learning.dataset.items)) if trials is None else trials
         best = climb(best, steps, trial, most)
     return Tuned(name, best.options, best.value, best.model, trial.tried)
@@ -197,11 +200,24 @@ class _Trial:
         if self.held is None:
             drawn = sample_users(self.learning, self.users, self.config.seed)
             self.held = held_out(model, "validation", drawn)
-        if not self.held.listable.any():
-            return float("nan")
-        ranking = rank_held_out(model, "validation", held=self.held)
-        found = ranking_metrics(ranking, self.config.evaluation.k)
-        return found.get(self.config.training.metric, found[main_metric(model)])
+        return metric_of(model, self.held, self.config)
+
+
+def metric_of(model: FittedModel, held: HeldOut, config: Config) -> float:
+    """Return the metric of training (else the main metric) of a model on validation targets.
+
+    Args:
+        model: The model.
+        held: The targets.
+        config: Has the cut-offs and the metric.
+
+    Returns:
+        The metric; nan without targets that a list can contain.
+    """
+    if not held.listable.any():
+        return float("nan")
+    found = ranking_metrics(rank_held_out(model, "validation", held=held), config.evaluation.k)
+    return found.get(config.training.metric, found[main_metric(model)])
 
 
 def sample_users(learning: LearningData, users: int, seed: int) -> np.ndarray:
