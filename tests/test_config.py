@@ -61,6 +61,9 @@ WRONG = {
     "/pipeline/rerank/rules/0/where": {
         "pipeline": {"rerank": {"rules": [{"type": "where", "where": {"item.x": {"lx": 1}}}]}}
     },
+    "/pipeline/rerank/rules/1/type": {
+        "pipeline": {"rerank": {"rules": [{"type": "where", "where": {}}, {"where": {"item.x": {"lt": 1}}}]}}
+    },
     "/pipeline/rank/type": {"pipeline": {"rank": {"type": "dnc"}}},
     "/training/device": {"training": {"device": "meta"}},
     "/model": {"model": {"type": "two_tower", "dim": 3}},

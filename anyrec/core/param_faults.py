@@ -26,6 +26,9 @@ def faults_of(error: ValidationError, model: type[BaseModel], where: str = "") -
         if item["type"] == "extra_forbidden":
             known = _fields_at(model, item["loc"][:-1])
             faults.append(Fault(place, "unknown key.", did_you_mean(str(item["loc"][-1]), known), "unknown key"))
+        elif item["type"] == "missing":
+            hint = "`anyrec plugins` lists all." if item["loc"][-1] == "type" else ""
+            faults.append(Fault(place, "this key is required here.", hint, "missing key"))
         else:
             message = item["msg"].removeprefix("Value error, ")
             shown = "" if isinstance(item["input"], dict) else f" (found {show(item['input'])})"
