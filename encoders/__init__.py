@@ -4,6 +4,7 @@ identity: the record's own id, as a learned vector; optionally propagated over t
 categorical: one category or several, as learned vectors.
 continuous: numbers, standardised; linear, periodic or piecewise linear.
 text: texts as hashed words and word pairs.
+text_statistics: numbers of words, characters and sentences of texts, and how they are written.
 sentence: texts by a sentence-transformers model.
 image: images by a small convolutional network or a torchvision backbone.
 clip: images by the image half of a CLIP model.
