@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from anyrec.core.config import Config
 from anyrec.data.dataset import Dataset
+from anyrec.data.doctor.id_checks import check_ids, check_unique_categories
 from anyrec.data.doctor.leak_checks import check_answers, check_counted, check_lists
 from anyrec.data.doctor.near_duplicates import check_images, check_texts
 from anyrec.data.doctor.split_checks import check_drift, check_seen_before, check_split
@@ -16,7 +17,6 @@ from anyrec.data.doctor.table_checks import (
     check_activity,
     check_cells,
     check_features,
-    check_ids,
     check_repeats,
     check_size,
     check_tail,
@@ -61,6 +61,7 @@ def examine(dataset: Dataset, config: Config | None = None, images: bool = True)
         *check_times(dataset, labels, split),
         *check_features(dataset),
         *check_cells(dataset),
+        *check_unique_categories(dataset),
         *check_texts(dataset),
         *(check_images(dataset, config) if images else []),
         *check_lists(dataset, split, config),

@@ -1,4 +1,4 @@
-"""Findings that the tables show as they are: counts, ids, values, times, features."""
+"""Findings that the tables show as they are: counts, values, times, features."""
 
 from __future__ import annotations
 
@@ -124,28 +124,6 @@ def check_repeats(dataset: Dataset) -> list[Finding]:
         return [Finding("warning", "duplicate interactions", text, advice)]
     text = f"{share} repeat another row's user and item; without times, copies and returns look the same."
     return [Finding("note", "repeated pairs", text, "Give interactions a timestamp, or remove the copies.")]
-
-
-def check_ids(dataset: Dataset) -> list[Finding]:
-    """Report ids that a spreadsheet or a data frame has turned into floats."""
-    found = []
-    for side in SIDES:
-        ids = dataset.ids(side)
-        if pa.types.is_floating(ids.type):
-            text = f"The {len(ids):,} ids of the {side}s are numbers with a decimal point."
-            found.append(Finding("warning", f"float {side} ids", text, "Write ids as whole numbers or as texts."))
-        if not pa.types.is_string(ids.type):
-            continue
-        floats = ids.filter(pc.match_substring_regex(ids, r"^-?\d+\.0+$"))
-        if not len(floats):
-            continue
-        whole = pc.replace_substring_regex(floats, r"\.0+$", "")
-        twins = pc.sum(pc.is_in(whole, value_set=ids)).as_py()
-        text = f"{len(floats):,} of {count(len(ids), f'{side} id')} look like floats, as '{floats[0]}'"
-        text += f", and {twins:,} of them also occur without the decimal point." if twins else "."
-        advice = "Write them as whole numbers at the source (a missing id turns a pandas column into floats)."
-        found.append(Finding("problem" if twins else "warning", f"float {side} ids", text, advice))
-    return found
 
 
 def check_values(dataset: Dataset, labels: Labels) -> list[Finding]:
