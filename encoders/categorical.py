@@ -48,6 +48,7 @@ class Categorical(Encoder):
             le=10**7,
             description="Hash categories into this many vectors; null to learn a vocabulary instead.",
         )
+        sparse: bool = Field(False, description="Use sparse gradients for this table, whatever its size.")
 
     def fit(self, column: pa.Array) -> None:
         """Learn the vocabulary: categories by descending count, ties by name, then sorted by name."""
@@ -81,7 +82,8 @@ class Categorical(Encoder):
 
     def build(self) -> None:
         """Create the embedding table, with vectors of about unit length."""
-        self.table = nn.Embedding(self.params.hash_buckets or len(self.vocabulary) + 1, self.output_dim)
+        rows = self.params.hash_buckets or len(self.vocabulary) + 1
+        self.table = nn.Embedding(rows, self.output_dim, sparse=self.params.sparse)
         nn.init.normal_(self.table.weight, std=self.output_dim**-0.5)
 
     def forward(self, values: Ragged) -> Tensor:

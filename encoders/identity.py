@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -63,10 +63,6 @@ class Identity(Encoder):
     @property
     def graph_layers(self) -> int:
         return self.params.graph_layers
-
-    @classmethod
-    def wants_sparse_gradients(cls, params: BaseModel) -> bool:
-        return isinstance(params, Identity.Params) and params.sparse
 
     def fit(self, column: pa.Array) -> None:
         """Learn the ids, in ascending order."""

@@ -7,10 +7,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from anyrec.core.contracts import Encoder
+from anyrec.core.contracts import Encoder, Params
 from anyrec.core.ragged import Ragged
 from anyrec.data.ids import rows_of
 from anyrec.data.list_columns import offsets_of
@@ -22,6 +23,9 @@ class ItemIds(Encoder):
     type = "item_ids"
     group = "temporal"
     role = "items"
+
+    class Params(Params):
+        sparse: bool = Field(False, description="Use sparse gradients for this table, whatever its size.")
 
     def fit(self, column: pa.Array) -> None:
         """Learn the ids, in ascending order."""
@@ -40,7 +44,7 @@ class ItemIds(Encoder):
 
     def build(self) -> None:
         """Create the embedding table, with vectors of about unit length."""
-        self.table = nn.Embedding(max(1, len(self.vocabulary)), self.output_dim)
+        self.table = nn.Embedding(max(1, len(self.vocabulary)), self.output_dim, sparse=self.params.sparse)
         nn.init.normal_(self.table.weight, std=self.output_dim**-0.5)
 
     def forward(self, values: Ragged) -> Tensor:

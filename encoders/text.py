@@ -52,6 +52,7 @@ class Hashed(Encoder):
             2, ge=1, le=10**9, description="Training rows that must contain a term for it to have a vector."
         )
         max_words: int = Field(256, ge=1, le=100_000, description="Words read from each text; the rest is ignored.")
+        sparse: bool = Field(False, description="Use sparse gradients for this table, whatever its size.")
 
     def fit(self, column: pa.Array) -> None:
         """Learn which buckets are in use, and their inverse document frequencies."""
@@ -78,7 +79,7 @@ class Hashed(Encoder):
 
     def build(self) -> None:
         """Create the embedding table, with vectors of about unit length."""
-        self.table = nn.Embedding(max(1, len(self.terms)), self.output_dim)
+        self.table = nn.Embedding(max(1, len(self.terms)), self.output_dim, sparse=self.params.sparse)
         nn.init.normal_(self.table.weight, std=self.output_dim**-0.5)
         idf = torch.from_numpy(self.idf.to_numpy().astype(np.float32)) if len(self.idf) else torch.ones(1)
         self.register_buffer("weights", idf, persistent=False)

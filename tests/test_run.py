@@ -309,7 +309,11 @@ def test_a_signal_during_training_ends_with_its_code_and_a_hint_and_leaves_nothi
     out, message = process.communicate()
     assert process.returncode == 143, message
     assert message.strip() == "stopped by SIGTERM. `--resume` goes on from the last finished epoch."
-    assert below(tmp_path / "a") == {"metrics.jsonl", "checkpoints/last.safetensors"}
+    assert below(tmp_path / "a") == {
+        "metrics.jsonl",
+        "checkpoints/last.safetensors",
+        "checkpoints/best.safetensors",
+    }
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 

@@ -1,7 +1,8 @@
 """Checkpoints of a training run, for exact resuming.
 
-A checkpoint is one safetensors file, with the remaining state as JSON in its header: no pickle, and a crash leaves the
-whole previous file or the whole new one.
+After each epoch, `last.safetensors` has everything that the next one depends on, and `best.safetensors` has the weights
+of the best epoch so far. The remaining state is JSON in the header of the files: no pickle. A crash leaves the whole
+previous file or the whole new one.
 """
 
 from __future__ import annotations
@@ -31,8 +32,10 @@ from anyrec.training.optimizers import Optimizer
 from anyrec.training.samples import TrainingData
 from anyrec.training.weight_average import Average
 
+LAST, BEST = "last.safetensors", "best.safetensors"
 FOLDER, REFIT = "checkpoints", "refit"
 """Folders within a run: of its checkpoints, and of the second training of `training.refit`."""
+AGAIN = "Train without --resume."
 SHOWN = 8
 """Differences that an error message names."""
 TABLES = {
@@ -66,7 +69,7 @@ class Progress:
 
 
 def save_checkpoint(
-    path: Path,
+    folder: Path,
     model: nn.Module,
     best: dict[str, torch.Tensor] | None,
     optimizer: Optimizer,
@@ -74,12 +77,15 @@ def save_checkpoint(
     progress: Progress,
     generator: torch.Generator,
 ) -> None:
-    """Write everything that the next epoch depends on to one file, atomically.
+    """Write everything that the next epoch depends on, each file atomically.
+
+    The last state is written first. A crash between the two files therefore leaves a last state whose own weights are
+    the best ones, so `load_checkpoint` finds the best weights in any case.
 
     Args:
-        path: The file.
+        folder: Folder of the checkpoints.
         model: The model, with its present weights.
-        best: The weights of the best epoch so far; None if there is none.
+        best: The weights of the best epoch so far, written if that is the last epoch; None if there is none.
         optimizer: Its state is saved.
         average: The moving average of the weights, if the run has one.
         progress: The progress so far.
@@ -87,19 +93,29 @@ def save_checkpoint(
     """
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     tensors |= {f"optimizer.{name}": value for name, value in optimizer.tensors().items()}
-    tensors |= {f"best.{name}": value for name, value in (best or {}).items()}
     tensors |= {f"average.{name}": value for name, value in (average.values if average else {}).items()}
     tensors |= {"random.draws": generator.get_state(), "random.torch": torch.get_rng_state()}
     if next(model.parameters()).is_cuda:
         tensors["random.cuda"] = torch.cuda.get_rng_state()
+    _write(folder / LAST, tensors, asdict(progress))
+    if best is not None and progress.best_epoch == progress.epoch:
+        _save_best(folder, best, progress)
+
+
+def _save_best(folder: Path, best: dict[str, torch.Tensor], progress: Progress) -> None:
+    _write(folder / BEST, best, {"epoch": progress.best_epoch, "metric": progress.best_metric})
+
+
+def _write(path: Path, tensors: dict[str, torch.Tensor], state: dict[str, Any]) -> None:
+    """Write tensors and a JSON state to one file, atomically."""
     copies = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
-    state = json.dumps(asdict(progress))
+    text = json.dumps(state)
     with atomic_write(path) as temporary:
-        save_file(copies, temporary, metadata={"progress": state, "sha256": digest_of_tensors(copies, state)})
+        save_file(copies, temporary, metadata={"progress": text, "sha256": digest_of_tensors(copies, text)})
 
 
 def load_checkpoint(
-    path: Path,
+    folder: Path,
     model: nn.Module,
     optimizer: Optimizer,
     average: Average | None,
@@ -110,7 +126,7 @@ def load_checkpoint(
     """Restore what `save_checkpoint` wrote.
 
     Args:
-        path: The file.
+        folder: Folder of the checkpoints.
         model: Receives the weights.
         optimizer: Receives its state.
         average: Receives the moving average, if the run has one.
@@ -122,10 +138,13 @@ def load_checkpoint(
         The progress, and the weights of the best epoch so far, or None.
 
     Raises:
-        ModelError: If the file is damaged, or if continuing from it would give another result than an uninterrupted run
-            of `config` and `origin`.
+        ModelError: If a file is missing or damaged, or if continuing would give another result than an uninterrupted
+            run of `config` and `origin`.
     """
-    progress, tensors = _read(path)
+    path = folder / LAST
+    state, tensors = _read(path)
+    with damaged(path, "this is not the progress of a training", AGAIN):
+        progress = Progress(**state)
     reason = _differences(progress.origin, origin) or another_course(progress, config)
     if reason:
         hint = "Restore what differs, or train without --resume, which starts again and removes this checkpoint."
@@ -135,7 +154,7 @@ def load_checkpoint(
         return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
     device = next(model.parameters()).device
-    with damaged(path, "this checkpoint does not fit the model", "Train without --resume."):
+    with damaged(path, "this checkpoint does not fit the model", AGAIN):
         model.load_state_dict(part("model."))
         optimizer.load_tensors(part("optimizer."))
         if average is not None:
@@ -144,23 +163,54 @@ def load_checkpoint(
         torch.set_rng_state(tensors["random.torch"])
         if "random.cuda" in tensors:
             torch.cuda.set_rng_state(tensors["random.cuda"])
-    best = {name: value.to(device) for name, value in part("best.").items()}
-    return progress, best or None
+    return progress, _best_weights(folder, progress, model, average, device)
 
 
-def _read(path: Path) -> tuple[Progress, dict[str, torch.Tensor]]:
-    """Return the progress and the tensors of a checkpoint. Raises ModelError if the file is damaged."""
+def _best_weights(
+    folder: Path, progress: Progress, model: nn.Module, average: Average | None, device: torch.device
+) -> dict[str, torch.Tensor] | None:
+    """Return the weights of the best epoch so far, or None if there is none.
+
+    Args:
+        folder: Folder of the checkpoints.
+        progress: The progress of the last state.
+        model: The model with the weights of the last state.
+        average: The moving average of the last state, if the run has one.
+        device: Where the weights are returned.
+
+    Raises:
+        ModelError: If the file is missing or damaged, or of another epoch.
+    """
+    weights = model.state_dict()
+    if not progress.best_epoch:
+        return None
+    if progress.best_epoch == progress.epoch:  # the run may have been stopped before it wrote the file
+        averaged = {} if average is None else average.values
+        best = {name: value.detach().clone() for name, value in {**weights, **averaged}.items()}
+        _save_best(folder, best, progress)
+        return best
+    state, tensors = _read(folder / BEST)
+    with damaged(folder / BEST, "these are not the weights of the best epoch", AGAIN):
+        if state["epoch"] != progress.best_epoch:
+            raise ValueError(f"they are of epoch {state['epoch']}; the best one is {progress.best_epoch}")
+        if {name: value.shape for name, value in tensors.items()} != {
+            name: value.shape for name, value in weights.items()
+        }:
+            raise ValueError("they are not those of this model")
+    return {name: value.to(device) for name, value in tensors.items()}
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Return the JSON state and the tensors of a checkpoint. Raises ModelError if the file is missing or damaged."""
     try:
         with safe_open(path, "pt") as file:
             saved = file.metadata()
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
         if digest_of_tensors(tensors, saved["progress"]) != saved["sha256"]:
             raise ValueError("its content is not what was saved")
-        return Progress(**json.loads(saved["progress"])), tensors
+        return json.loads(saved["progress"]), tensors
     except (SafetensorError, OSError, LookupError, TypeError, ValueError, RecursionError) as error:
-        raise ModelError(
-            Fault(str(path), f"this checkpoint cannot be read: {error}.", "Train without --resume.", "damaged")
-        ) from None
+        raise ModelError(Fault(str(path), f"this checkpoint cannot be read: {error}.", AGAIN, "damaged")) from None
 
 
 def clear_checkpoints(run_dir: Path) -> None:

@@ -25,6 +25,7 @@ from anyrec.model.fitted import FittedModel
 from anyrec.model.towers import TowerScorer
 from anyrec.training.checkpoints import (
     FOLDER,
+    LAST,
     Progress,
     clear_checkpoints,
     load_checkpoint,
@@ -36,8 +37,6 @@ from anyrec.training.objective import TrainingObjective
 from anyrec.training.optimizers import Optimizer, learning_rate
 from anyrec.training.samples import TrainingData
 from anyrec.training.weight_average import Average
-
-CHECKPOINT = "last.safetensors"
 
 
 @dataclass(frozen=True)
@@ -116,9 +115,9 @@ def train(
     state, best = Progress(origin=origin), None
     if run.run_dir is not None and not run.resume:
         clear_checkpoints(run.run_dir)
-    checkpoint = None if run.run_dir is None else run.run_dir / FOLDER / CHECKPOINT
-    if run.resume and checkpoint is not None and checkpoint.is_file():
-        state, best = load_checkpoint(checkpoint, model, optimizer, average, generator, config, origin)
+    checkpoints = None if run.run_dir is None else run.run_dir / FOLDER
+    if run.resume and checkpoints is not None and (checkpoints / LAST).is_file():
+        state, best = load_checkpoint(checkpoints, model, optimizer, average, generator, config, origin)
     steps = batches.count * options.epochs
     with progress_bar("training", steps, run.progress) as bar:
         bar.advance(state.step)
@@ -131,9 +130,9 @@ def train(
                     entry["validation"] = validate()
                     best = _keep_best(state, entry["validation"], config, model, best)
             state.history.append(entry)
-            if run.run_dir is not None and checkpoint is not None:
+            if run.run_dir is not None and checkpoints is not None:
                 _write_log(run.run_dir / "metrics.jsonl", state.history)
-                save_checkpoint(checkpoint, model, best, optimizer, average, state, generator)
+                save_checkpoint(checkpoints, model, best, optimizer, average, state, generator)
             if run.report is not None:
                 run.report(entry)
     _use_best(model, best, average)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from anyrec.core.config import OptimizerConfig, SchedulerConfig
+from anyrec.core.errors import ConfigError, Fault
 
 DENSE: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
@@ -82,11 +83,19 @@ def choose_sparse_tables(model: nn.Module, config: OptimizerConfig) -> None:
 
     With `sparse: auto` these are tables of at least `sparse_rows` rows, unless weight decay or `max_norm` is set, which
     need dense gradients.
+
+    Raises:
+        ConfigError: If an encoder has made a table with sparse gradients and the optimizer needs dense ones. Options of
+            built-in encoders are checked before (`anyrec.core.check_config`).
     """
-    for table in model.modules():
+    allowed = config.weight_decay == 0 and config.max_norm is None
+    for name, table in model.named_modules():
         if isinstance(table, nn.Embedding):
+            if table.sparse and not allowed:
+                what = f"the table '{name}' has sparse gradients, which cannot go with weight_decay or max_norm."
+                hint = "Leave these options out, or make the table dense."
+                raise ConfigError(Fault("/training/optimizer", what, hint, "combination"))
             table.max_norm = config.max_norm
-            allowed = config.weight_decay == 0 and config.max_norm is None
             if config.sparse is True or (
                 config.sparse == "auto" and allowed and table.num_embeddings >= config.sparse_rows
             ):
