@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
+from anyrec.core.class_sources import ancestry_of, read_source
 from anyrec.core.errors import Fault
 from anyrec.core.hooks import installed_packages
 from anyrec.core.registry import Plugin, Registry, drop_in_module, first_line
@@ -114,7 +115,7 @@ def read_folder(folder: Path, package: str | None = None) -> Folder:
                 found.plugins += _components(tree, path, drop_in_module(path), str(path))
             else:
                 origin = f"{package.split('.')[-1]}/{path.name}"
-                found.plugins += _components(tree, path, f"{package}.{path.stem}", origin)
+                found.plugins += _components(tree, path, f"{package}.{path.stem}", origin, package)
         except BrokenPlugin as error:
             found.broken.append(error.fault)
     return found
@@ -172,16 +173,18 @@ def _refuse_bare_shelves(tree: ast.Module, path: Path) -> None:
                 raise BrokenPlugin(f"{path}:{node.lineno}", what, f"Write import 'anyrec.{shelf}'.")
 
 
-def _components(tree: ast.Module, path: Path, module: str, origin: str) -> list[Plugin]:
-    """The components of a file: its classes with a base class of `KINDS`, a `type` and a public name."""
-    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+def _components(tree: ast.Module, path: Path, module: str, origin: str, package: str = "") -> list[Plugin]:
+    """The components of a file: its classes with a `type` and a public name that derive from a class of `KINDS`."""
+    source = read_source(tree, package)
     found = []
-    for node in classes.values():
-        ancestry = _ancestry(node, classes)
-        kind = next((KINDS[name] for one in ancestry for name in _bases(one) if name in KINDS), None)
-        own, inherited = _constants(node), _constants(*reversed(ancestry))
-        if kind is None or not own.get("type") or node.name.startswith("_"):
+    for name, node in source.classes.items():
+        own = _constants(node)
+        if not own.get("type") or name.startswith("_"):
             continue
+        ancestry = ancestry_of(name, source, KINDS)
+        if not ancestry.roots:
+            continue
+        kind, inherited = KINDS[ancestry.roots[0]], _constants(*reversed(ancestry.nodes))
         found.append(
             Plugin(
                 kind=kind,
@@ -194,26 +197,9 @@ def _components(tree: ast.Module, path: Path, module: str, origin: str) -> list[
                 untrained=own.get("untrained") == "True",
                 module=module,
                 path=path,
-                class_name=node.name,
+                class_name=name,
             )
         )
-    return found
-
-
-def _bases(node: ast.ClassDef) -> list[str]:
-    """The names of a class's base classes, without the modules they are from."""
-    return [
-        base.attr if isinstance(base, ast.Attribute) else base.id
-        for base in node.bases
-        if isinstance(base, (ast.Attribute, ast.Name))
-    ]
-
-
-def _ancestry(node: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> list[ast.ClassDef]:
-    """A class and its base classes within the file, each once, the class itself first."""
-    found = [node]
-    for one in found:
-        found += [classes[name] for name in _bases(one) if name in classes and classes[name] not in found]
     return found
 
 

@@ -123,7 +123,7 @@ def save_pipeline(pipeline: Pipeline, folder: Path) -> None:
     for number, source in enumerate(pipeline.sources):
         state = source.state()
         if state:
-            arrays = {name: np.ascontiguousarray(values) for name, values in state.items()}
+            arrays = {name: np.asarray(values, order="C") for name, values in state.items()}
             save_file(arrays, folder / f"source-{number}.safetensors")
     if pipeline.ranker is not None:
         pipeline.ranker.save(folder)

@@ -24,7 +24,7 @@ def write_classical(model: ClassicalModel, folder: Path) -> None:
     scorer = model.scorer
     states = {"": scorer.classical, **{BEFORE + part + "/": one for part, one in (model.past or {}).items()}}
     state = {
-        moment + name: np.ascontiguousarray(value)
+        moment + name: np.asarray(value, order="C")  # ascontiguousarray would give a scalar a dimension
         for moment, one in states.items()
         for name, value in one.state().items()
     }

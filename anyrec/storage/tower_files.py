@@ -11,15 +11,15 @@ from torch import Tensor
 
 from anyrec.core.config import Config
 from anyrec.core.contracts import Context, Encoder, Head
-from anyrec.core.errors import Fault, ModelError
-from anyrec.core.manifest import is_inside, read_object
+from anyrec.core.manifest import read_object
 from anyrec.core.registry import Registry
-from anyrec.core.saved_files import AGAIN, bounded_by, damaged, read_table, read_tensors, require_finite
+from anyrec.core.saved_files import AGAIN, bounded_by, damaged, read_tensors, require_finite
 from anyrec.core.types import Json, JsonObject
 from anyrec.data.ids import SIDES
 from anyrec.model.make_towers import make_head, make_interaction, make_tower
 from anyrec.model.towers import Tower, TowerScorer
 from anyrec.model.two_tower import HISTORY_VECTORS, TOKENS, TwoTowerModel
+from anyrec.storage.states import pack, unpack
 
 STATE = "preprocessing/state.json"
 POOL_GROUPS = "together"
@@ -39,13 +39,13 @@ def write_towers(scorer: TowerScorer, folder: Path) -> None:
                 "type": encoder.type,
                 "params": encoder.saved_params(),
                 "input_dim": encoder.input_dim,
-                "state": _pack(encoder.state(), preprocessing.parent, f"{side}-{index}"),
+                "state": pack(encoder.state(), preprocessing.parent, f"{side}-{index}"),
             }
             for index, (name, encoder) in enumerate(tower.named_encoders())
         }
         states[f"{side}_{POOL_GROUPS}"] = tower.pool_groups
     states["heads"] = {
-        name: _pack(head.state(), preprocessing.parent, f"head-{index}")
+        name: pack(head.state(), preprocessing.parent, f"head-{index}")
         for index, (name, head) in enumerate(scorer.heads.items())
         if isinstance(head, Head)
     }
@@ -144,47 +144,6 @@ def _empty_records(table: pa.Table, key: str) -> pa.Table:
     columns = {name: pa.nulls(2, table.schema.field(name).type) for name in table.column_names}
     kind = table.schema.field(key).type
     return pa.table({**columns, key: pa.array([0, 1] if pa.types.is_integer(kind) else ["new-1", "new-2"], kind)})
-
-
-def _pack(state: JsonObject, folder: Path, stem: str) -> JsonObject:
-    """Return a state as JSON. Its Arrow arrays are written to files `STEM-KEY.arrow` in `folder` and referred to."""
-    packed = {}
-    for key, value in state.items():
-        if isinstance(value, pa.ChunkedArray):
-            value = value.combine_chunks()
-        if isinstance(value, pa.Array):
-            file = f"{stem}-{key}.arrow"
-            write_table(folder / file, pa.table({"values": value}))
-            value = {"$arrow": file}
-        packed[key] = value
-    return packed
-
-
-def unpack(state: JsonObject, folder: Path) -> JsonObject:
-    """Return the state that was packed, with its Arrow arrays.
-
-    Args:
-        state: What `_pack` returned.
-        folder: Folder of the arrays' files.
-
-    Raises:
-        ModelError: If a file is damaged, or its name is not that of a file within `folder`.
-    """
-    unpacked = {}
-    for key, value in state.items():
-        if isinstance(value, dict) and set(value) == {"$arrow"}:
-            name = value["$arrow"]
-            if not is_inside(name):
-                raise ModelError(Fault(str(folder), f"{name!r} is not a file of this folder.", AGAIN, "damaged"))
-            value = read_table(folder / name).column("values").combine_chunks()
-        unpacked[key] = value
-    return unpacked
-
-
-def write_table(path: Path, table: pa.Table) -> None:
-    """Write a table as an uncompressed Arrow file."""
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)
 
 
 def write_json(path: Path, value: Json) -> None:

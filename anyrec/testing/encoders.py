@@ -12,6 +12,7 @@ import datetime as dt
 import json
 from collections.abc import Callable
 
+import numpy as np
 import pyarrow as pa
 import torch
 from pydantic import BaseModel
@@ -236,19 +237,27 @@ def _check_independence(
         faults.append("in a column of nulls, a row counts as present or its output is not finite.")
 
 
+def _as_saved(value: object) -> object:
+    """Return a part of a state as it comes back from a saved model. Raises TypeError for what cannot be saved."""
+    if isinstance(value, dict):
+        return {key: _as_saved(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_as_saved(one) for one in value]
+    if isinstance(value, (pa.Array, pa.ChunkedArray, np.ndarray, Tensor)):
+        return value
+    return json.loads(json.dumps(value.item() if isinstance(value, np.generic) else value))
+
+
 def _check_state(
     encoder: Encoder, make: Callable[..., Encoder], whole: Tensor, column: pa.Array, faults: list[str]
 ) -> None:
     """An encoder that is restored from `state` and its weights returns the outputs `whole: (rows, dim)`."""
     state = {}
     for key, value in encoder.state().items():
-        if isinstance(value, (pa.Array, pa.ChunkedArray)):
-            state[key] = value
-            continue
         try:
-            state[key] = json.loads(json.dumps(value))
-        except TypeError:
-            faults.append(f"state()['{key}'] is a {type(value).__name__}: use JSON values and Arrow arrays.")
+            state[key] = _as_saved(value)
+        except TypeError as error:
+            faults.append(f"state()['{key}']: {error}: use JSON values, Arrow arrays, NumPy arrays and tensors.")
             return
     again = make(state, encoder.input_dim)
     again.build()

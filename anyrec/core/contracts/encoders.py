@@ -149,11 +149,11 @@ class Encoder(nn.Module):
 
     @classmethod
     def wants_sparse_gradients(cls, params: BaseModel) -> bool:
-        """Whether an encoder with these options has a table with sparse gradients.
+        """Whether an encoder with these options has a table with sparse gradients: by default, if `sparse` is set.
 
         Optimizer options that need dense gradients are then refused.
         """
-        return False
+        return bool(getattr(params, "sparse", False))
 
     @classmethod
     def example(cls) -> pa.Array | None:
@@ -217,7 +217,10 @@ class Encoder(nn.Module):
         return self.params.model_dump(mode="json")
 
     def state(self) -> JsonObject:
-        """Return what `fit` learned, as JSON values and Arrow arrays, complete enough for `restore`."""
+        """Return what `fit` learned, complete enough for `restore`.
+
+        JSON values, and Arrow arrays, NumPy arrays and tensors of any rank, also in objects and lists.
+        """
         return {}
 
     def restore(self, state: JsonObject) -> None:

@@ -129,7 +129,7 @@ class Head(nn.Module):
         return []
 
     def state(self) -> JsonObject:
-        """Return what `fit` learned, as JSON values and Arrow arrays."""
+        """Return what `fit` learned: JSON values, and Arrow arrays, NumPy arrays and tensors of any rank."""
         return {}
 
     def restore(self, state: JsonObject) -> None:
