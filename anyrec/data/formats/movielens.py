@@ -11,7 +11,9 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from anyrec.core.config import DataConfig
 from anyrec.core.errors import DataError, Fault
+from anyrec.data.checks.row_limits import apply_limits
 from anyrec.data.formats.times import TIME
 from anyrec.data.formats.write_json import write_json
 from anyrec.data.tables import Tables
@@ -55,16 +57,21 @@ def is_movielens(path: Path) -> bool:
         return False
 
 
-def convert_movielens(source: Path, destination: Path) -> Tables:
+def convert_movielens(source: Path, destination: Path, options: DataConfig | None = None) -> Tables:
     """Read a MovieLens folder and write it as one JSON file, with image paths relative to that file.
 
+    Args:
+        source: The folder.
+        destination: The file.
+        options: The config's `data` section, whose limits of users, items and interactions are applied.
+
     Returns:
-        What was read.
+        What was written.
 
     Raises:
         DataError: If the folder cannot be read as MovieLens.
     """
-    dataset = read_movielens(source)
+    dataset = apply_limits(read_movielens(source), options or DataConfig())
     if "image.poster" in dataset.items.column_names:
         prefix = os.path.relpath(source.resolve(), destination.resolve().parent)
         posters = pc.binary_join_element_wise(prefix, dataset.items.column("image.poster"), "/")

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from anyrec.core.errors import Fault, OutputError
+from anyrec.core.outputs import is_stream
 from anyrec.data.synthetic.world import CATEGORIES, STYLES, World
 
 SIZE, SCALE = 64, 4
@@ -28,6 +30,13 @@ def draw_items(world: World, folder: Path) -> None:
         for view in ("front", "back"):
             image = draw_item(categories[category], STYLES[style], rng, plain=view == "back")
             image.save(folder / f"{number}_{view}.png", optimize=True)
+
+
+def refuse_stream(path: Path) -> None:
+    """Raise OutputError if an output is a device or a pipe, which cannot have images in the same folder."""
+    if is_stream(path):
+        what = "a device or a pipe cannot have images in the same folder."
+        raise OutputError(Fault(str(path), what, "Name a file, or use --no-images.", "output"))
 
 
 def draw_item(category: str, style: str, rng: np.random.Generator, plain: bool = False) -> Image.Image:

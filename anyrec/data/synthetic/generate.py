@@ -22,13 +22,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from anyrec.core.errors import Fault, OutputError
 from anyrec.core.files import atomic_files
-from anyrec.core.outputs import is_stream
 from anyrec.data.dataset import Dataset
 from anyrec.data.formats.times import TIME
 from anyrec.data.formats.write_json import write_json
-from anyrec.data.synthetic.draw import draw_items
+from anyrec.data.synthetic.draw import draw_items, refuse_stream
 from anyrec.data.synthetic.world import (
     AGES,
     CATEGORIES,
@@ -101,9 +99,7 @@ class Synthetic:
             kept = [name for name in items.column_names if name != "image.views"]
             write_json(Dataset(users, items.select(kept), interactions), path)
             return
-        if is_stream(path):
-            what = "a device or a pipe cannot have images in the same folder."
-            raise OutputError(Fault(str(path), what, "Name a file, or use --no-images.", "output"))
+        refuse_stream(path)
         path = Path(os.path.realpath(path))
         with atomic_files(path.parent, path.name) as new:
             draw_items(self.world, new / "images")
