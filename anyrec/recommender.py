@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 from torch import nn
 
-from anyrec.core.config import TWO_TOWER, Config, PipelineConfig
+from anyrec.core.config import TWO_TOWER, Component, Config, PipelineConfig
 from anyrec.core.contracts import Context
 from anyrec.core.discovery import discover
-from anyrec.core.errors import Fault, ModelError, NotFittedError, OutputError, checked_path
+from anyrec.core.errors import ConfigError, Fault, ModelError, NotFittedError, OutputError, checked_path
 from anyrec.core.infer_types import with_types
 from anyrec.core.load_config import load_config
 from anyrec.core.registry import Registry
@@ -39,6 +39,7 @@ from anyrec.model.records import Records
 from anyrec.model.request_reader import Users
 from anyrec.model.result_tables import embedding_table, pair_scores, pair_table, ranked_table
 from anyrec.pipeline.answer import Answer
+from anyrec.pipeline.conditions.conditions import Condition
 from anyrec.pipeline.fit import check_pipeline, fit_pipeline, measure_pipeline
 from anyrec.pipeline.item_search import search_items
 from anyrec.pipeline.pipeline import Pipeline
@@ -272,6 +273,23 @@ class Recommender:
         config, _ = load_config({**self.config.model_dump(mode="json"), "pipeline": section}, registry=self.registry)
         model, stages, notes = _fit_stages(self.model.with_config(config), progress)
         return self._with(ModelParts(model, stages, self.metrics, [*self.notes, *notes]))
+
+    def filtered(self, where: JsonObject) -> Recommender:
+        """Return this recommender with lists of items that meet a condition, in addition to the pipeline's own filters.
+
+        Args:
+            where: A condition on features of items, users and the moment (docs/rules.md), for example
+                {"item.continuous.price": {"lt": 20}}.
+
+        Raises:
+            ConfigError: If the condition is not well formed, or does not fit the data.
+        """
+        faults = Condition(where).check(self.model, "--where")
+        if faults:
+            raise ConfigError(faults)
+        stages = self.stages().with_filter(Component(type="where", where=where), self.registry)
+        config = self.config.model_copy(update={"pipeline": stages.config})
+        return self._with(replace(self.parts, model=self.model.with_config(config), pipeline=stages))
 
     def add_items(self, items: Users, *, strict: bool | None = None) -> Recommender:
         """Return a recommender that also ranks new items, by their features and without training.

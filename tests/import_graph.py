@@ -13,7 +13,7 @@ LAYERS = [
     ("storage",),
     ("recommender", "answers"),
     ("report", "serving"),
-    ("cli",),
+    ("cli", "__main__"),
 ]
 """From the lowest to the highest: a module imports its own layer and lower ones. ARCHITECTURE.md draws the same."""
 

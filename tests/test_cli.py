@@ -70,7 +70,7 @@ def test_train_prints_towers_epochs_metrics_and_leaves_a_whole_run(trained):
 @pytest.mark.parametrize("names", [("--model_path", "--top_k"), ("--model-path", "--top-k")])
 def test_inference_answers_in_the_published_schema(trained, names):
     folder, _ = trained
-    code, out, err = run("inference.py", names[0], folder, "--data", "test_input.json", names[1], "4")
+    code, out, err = run("inference.py", names[0], folder, "--data", "test_input.json", names[1], "4", "--embeddings")
     assert code == 0, err
     result = json.loads(out)
     jsonschema.validate(result, json.loads((ROOT / "schemas" / "result.schema.json").read_text()))

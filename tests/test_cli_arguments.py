@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from anyrec.cli import app as cli
 from anyrec.cli import data as cli_data
 from anyrec.cli import options as cli_options
-from anyrec.cli import search as cli_search
+from anyrec.cli import results as cli_results
 from anyrec.core.errors import InputError
 
 
@@ -89,7 +89,7 @@ def test_texts_of_the_data_are_printed_as_they_are(capsys, text):
     printed = capsys.readouterr().out
     assert printed.count(text.replace("\x01", "")) + printed.count(text) >= 4
     entry = {"rank": 1, "item_id": text, "score": 0.5, "explanation": {"title": text, "sentence": text}}
-    cli_search.show_explained({"users": [{"user_id": text, "recommendations": [entry]}]})
+    cli_results.show_explained({"users": [{"user_id": text, "recommendations": [entry]}]})
 
 
 @pytest.mark.parametrize("now", ["0001-01-01", "9999-12-31T23:59:59", "1969-12-31"])

@@ -152,7 +152,7 @@ def test_runs_without_a_common_user_are_an_error(copies):
 
 def test_the_command_prints_a_table_with_a_row_per_run_or_json(measured):
     runs = [measured["good"], measured["poor"]]
-    code, out, err = call("compare", *runs)
+    code, out, err = call("compare", *runs, "--table")
     assert code == 0 and err == ""
     found = compare_runs(runs)
     rows = {line.split()[0]: line for line in out.splitlines() if line.strip()}
@@ -160,6 +160,7 @@ def test_the_command_prints_a_table_with_a_row_per_run_or_json(measured):
         assert f"{run.main.mean:.4f} [{run.main.low:.4f}, {run.main.high:.4f}]" in rows[run.name]
         assert rows[run.name].split()[-1] == f"{run.metrics['auc']:.4f}"
     assert rows["dim"].split() == ["dim", *(str(found.settings["dim"][run.name]) for run in found.runs)]
+    assert call("compare", *runs)[1] == call("compare", *runs, "--json")[1]
     code, out, _ = call("compare", *runs, "--json")
     assert code == 0 and json.loads(out) == json.loads(json.dumps(as_json(found)))
     code, out, err = call("compare", measured["good"], measured["elsewhere"], "--force")

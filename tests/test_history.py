@@ -322,7 +322,7 @@ def test_a_new_item_in_a_history_is_read_by_its_content():
     twin = {**new[0], "item_id": "another for a nurse"}
     people = [{"user_id": one["item_id"], "temporal": {"had": [one["item_id"]] * 2}} for one in [*new, twin]]
     document = {"user_data": [*people, {"user_id": "nobody"}], "item_data": [*new, twin]}
-    answer = infer(fitted, read_partial(document, fitted.config.data, fitted.dataset.roles), 5)
+    answer = infer(fitted, read_partial(document, fitted.config.data, fitted.dataset.roles), 5, embeddings=True)
     nurse, pilot, other_nurse, nobody = (user["embedding"] for user in answer["users"])
     assert nurse == pytest.approx(other_nurse, abs=1e-6)
     assert nurse != pytest.approx(pilot, abs=1e-3) and nurse != pytest.approx(nobody, abs=1e-3)

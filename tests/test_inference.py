@@ -17,7 +17,7 @@ def fitted():
 
 
 def ask(fitted, document, **options):
-    return infer(fitted, read_partial(document, DataConfig(), fitted.dataset.roles), 5, **options)
+    return infer(fitted, read_partial(document, DataConfig(), fitted.dataset.roles), 5, embeddings=True, **options)
 
 
 def test_an_unknown_user_is_represented_by_features(fitted):

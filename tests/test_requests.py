@@ -38,7 +38,7 @@ def models():
 
 
 def ask(model, document, k=40, **options):
-    return infer(model, request_of_document(document, model.dataset, model.config.data), k, **options)
+    return infer(model, request_of_document(document, model.dataset, model.config.data), k, embeddings=True, **options)
 
 
 def listed(result, place=0):

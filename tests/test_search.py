@@ -87,7 +87,7 @@ def test_the_former_name_of_the_space_of_images_works_with_a_note(fitted, tmp_pa
     image = fitted.dataset.root / "0.png"
     assert fitted.search(image=image, k=3, space="looks").equals(fitted.search(image=image, k=3, space="visual"))
     fitted.save(tmp_path / "model")
-    arguments = ("--model_path", tmp_path / "model", "--trust-plugins", "--image", image, "--space", "looks")
+    arguments = ("--model_path", tmp_path / "model", "--trust-plugins", "--image", image, "--space", "looks", "--table")
     code, shown, message = call("search", *arguments)
     assert code == 0 and "visual" in shown and message.count("'looks' is now called 'visual'") == 1
 
@@ -219,12 +219,12 @@ def test_clip_has_one_space_for_texts_and_images(tmp_path):
 def test_the_commands_show_titles_and_print_json(fitted, tmp_path):
     fitted.save(tmp_path / "model")
     model = ("--model_path", tmp_path / "model", "--trust-plugins")
-    code, shown, _ = call("search", *model, "--text", "a shark", "--top_k", 2)
+    code, shown, _ = call("search", *model, "--text", "a shark", "--top_k", 2, "--table")
     assert code == 0 and "Deep Teeth" in shown and "Horror" in shown
     where = json.dumps({"item.categorical.genre": "Western"})
     code, shown, _ = call("search", *model, "--text", "a shark", "--json", "--where", where, "--user", "u1")
     assert code == 0 and {row["item_id"] for row in json.loads(shown)} == {"f6", "f7"}
-    code, shown, _ = call("similar", *model, "--item", "f0", "--item", "f2", "--top_k", 2)
+    code, shown, _ = call("similar", *model, "--item", "f0", "--item", "f2", "--top_k", 2, "--table")
     assert code == 0 and "like The Tin Galaxy (f0)" in shown and "like Paper Moonlight (f2)" in shown
     code, shown, _ = call("similar", *model, "--item", "f0", "--top_k", 2, "--json")
     assert code == 0 and [row["rank"] for row in json.loads(shown)] == [1, 2]

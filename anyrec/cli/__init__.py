@@ -6,9 +6,11 @@ recommend  the commands recommend and embed
 evaluate   the commands evaluate, compare and report
 search     the commands search and similar
 index      the command index
-data       commands on data, configs and plugins: init, validate, describe, doctor, plugins, schema, synth, convert
+data       commands on data, configs and plugins: init, validate, describe, doctor, plugins, schema, convert
+synth      the commands that generate data
 run        one training run: read, fit, print, save, report
 demo       `make demo`: multi-modal data with planted preferences, a model, and lists for new users
+results    tables of lists, scores, explanations and metrics
 options    options that several commands share, and how a command loads a model
 terminal   the Typer classes: -v and -q, help, lines of results
 process    exit codes, signals and the terminal's encoding

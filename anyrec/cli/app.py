@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from anyrec.cli import data, index, search  # noqa: F401  their commands join the application
+from anyrec.cli import data, index, search, synth  # noqa: F401  their commands join the application
 from anyrec.cli import evaluate as _evaluate  # noqa: F401
 from anyrec.cli.options import app
 from anyrec.cli.process import run_command
@@ -35,7 +35,7 @@ def inference_main() -> None:
 
 def _run_alone(command: Callable[..., None]) -> None:
     """Run one command as a program of its own."""
-    single = Application(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    single = Application(add_completion=False, no_args_is_help=False)
     single.command()(command)
     run_command(single)
 

@@ -1,4 +1,4 @@
-"""Commands on data, configs and plugins.
+"""Commands on data, configs and plugins; `synth` is in a file of its own.
 
 Each command imports what it needs when it runs, so that `anyrec --help` loads neither Arrow nor torch.
 """
@@ -19,23 +19,21 @@ from anyrec.cli.options import (
     app,
     convert_app,
     err,
-    finite,
     out,
     print_tables,
+    sizes,
     with_overrides,
     write,
 )
-from anyrec.core.errors import Fault, InputError
+from anyrec.core.errors import Fault, InputError, did_you_mean
 from anyrec.core.outputs import check_output
 
 if TYPE_CHECKING:
-    from anyrec.data.tables import Tables
+    from anyrec.core.registry import Plugin
 
 DataArgument = Annotated[
     Path, typer.Argument(help="The data: JSON, a folder of tables or of MovieLens, or - for JSON from standard input.")
 ]
-MOST_MADE = 100_000_000
-"""The most users, items and interactions that `synth` makes: more do not fit the memory of one machine."""
 
 
 @app.command()
@@ -93,11 +91,7 @@ def validate(
         notes += [*config_notes, *resolved(settings, discover(settings.plugins), dataset).notes]
     for note in notes:
         err.print(f"note: {note}", markup=False)
-    out.print(f"valid: {_sizes(dataset)}")
-
-
-def _sizes(dataset: Tables) -> str:
-    return f"{len(dataset.users):,} users, {len(dataset.items):,} items, {len(dataset.interactions):,} interactions"
+    out.print(f"valid: {sizes(dataset)}")
 
 
 @app.command()
@@ -145,25 +139,55 @@ def doctor(
 
 
 @app.command()
-def plugins(folders: PluginFolders = []) -> None:
-    """List every component, with its kind, what it reads and where it is from."""
+def plugins(
+    name: Annotated[
+        str | None, typer.Argument(help="A kind or a type, whose components are listed with their options.")
+    ] = None,
+    folders: PluginFolders = [],
+) -> None:
+    """List every component, with its kind, what it reads and where it is from; with a name, the options as well."""
     from rich.table import Table
 
     from anyrec.core.discovery import discover
 
-    table = Table("kind", "type", "reads", "from", "what it is", box=None, header_style="bold")
     registry = discover(folders, warn=False)
-    for plugin in registry.plugins():
+    found = [plugin for plugin in registry.plugins() if name in (None, plugin.kind, plugin.type)]
+    if not found and name is not None:
+        known = {one for plugin in registry.plugins() for one in (plugin.kind, plugin.type)}
+        what = f"there is no component or kind '{name}'."
+        raise InputError([Fault("plugins", what, did_you_mean(name, known), "option"), *registry.broken])
+    table = Table("kind", "type", "reads", "from", "what it is", box=None, header_style="bold")
+    for plugin in found:
         reads = plugin.group + (f" ({plugin.role})" if plugin.role else "")
         table.add_row(plugin.kind, plugin.type, reads, plugin.origin, plugin.doc)
     print_tables(table)
+    if name is not None:
+        for plugin in found:
+            _print_options(plugin)
     if registry.broken:
         raise InputError(registry.broken)
 
 
+def _print_options(plugin: Plugin) -> None:
+    """Print the options of a component with their defaults. It is imported for that."""
+    from rich.table import Table
+
+    fields = plugin.load().Params.model_fields
+    out.print(f"\nOptions of the {plugin.kind} {plugin.type}:" + ("" if fields else " none"), markup=False)
+    table = Table("option", "default", "meaning", box=None, header_style="bold")
+    for key, field in fields.items():
+        value = field.get_default(call_default_factory=True)
+        default = "required" if field.is_required() else json.dumps(value, default=str)
+        table.add_row(key, default, field.description or "")
+    if fields:
+        print_tables(table)
+
+
 @app.command()
 def schema(
-    which: Annotated[str, typer.Argument(help="config, dataset or result.")] = "config",
+    which: Annotated[
+        str, typer.Argument(autocompletion=lambda: ["config", "dataset", "result"], help="config, dataset or result.")
+    ] = "config",
     folders: PluginFolders = [],
 ) -> None:
     """Print a JSON Schema: of the config with all plugins' parameters, of the dataset, or of results."""
@@ -178,52 +202,29 @@ def schema(
         raise InputError(Fault("schema", f"there is no schema '{which}'.", "Use config, dataset or result.", "option"))
 
 
-@app.command()
-def synth(
-    path: Annotated[Path, typer.Argument(help="The JSON file to write; images go into the same folder.")],
-    users: Annotated[int, typer.Option(min=1, max=MOST_MADE, help="Number of users.")] = 1000,
-    items: Annotated[int, typer.Option(min=1, max=MOST_MADE, help="Number of items.")] = 100,
-    interactions: Annotated[
-        int, typer.Option(min=1, max=MOST_MADE, help="Number of interactions, approximately.")
-    ] = 13600,
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of all random numbers.")] = 0,
-    noise: Annotated[
-        float, typer.Option(min=0, max=1, callback=finite, help="Fraction of interactions that are random.")
-    ] = 0.1,
-    preferences: Annotated[str, typer.Option(help="Planted preferences, by commas; 'all' or 'none'.")] = "all",
-    images: Annotated[bool, typer.Option(help="Draw an image of each item.")] = True,
-) -> None:
-    """Make data with planted preferences, so that the right model is known in advance."""
-    from anyrec.core.errors import did_you_mean
-    from anyrec.data.synthetic.generate import generate
-    from anyrec.data.synthetic.world import PREFERENCES
-
-    wanted = PREFERENCES if preferences == "all" else () if preferences == "none" else tuple(preferences.split(","))
-    for name in wanted:
-        if name not in PREFERENCES:
-            raise InputError(
-                Fault("--preferences", f"there is no preference '{name}'.", did_you_mean(name, PREFERENCES), "option")
-            )
-    check_output(path)
-    world = generate(users=users, items=items, interactions=interactions, seed=seed, noise=noise, preferences=wanted)
-    world.write(path, images=images)
-    err.print(f"{_sizes(world.dataset)} -> {path}")
-
-
 @convert_app.command()
 def movielens(
     source: Annotated[Path, typer.Argument(help="The unpacked folder.")],
     destination: Annotated[Path, typer.Argument(help="The JSON file to write.")],
+    config: ConfigPath = None,
+    overrides: Overrides = [],
 ) -> None:
-    """Convert MovieLens as GroupLens packs it (100K, 1M, 10M, 20M, 25M, 32M, latest), or a Parquet copy."""
+    """Convert MovieLens as GroupLens packs it (100K, 1M, 10M, 20M, 25M, 32M, latest), or a Parquet copy.
+
+    Limits of the config's data section apply, for example --set data.max_users=1000.
+    """
+    from anyrec.core.load_config import load_config
     from anyrec.data.formats.movielens import convert_movielens, is_movielens
 
     if not is_movielens(source):
         what, hint = "this folder holds no MovieLens.", "Give the folder with u.data, ratings.dat or ratings.csv."
         raise InputError(Fault(str(source), what, hint, "no data"))
     check_output(destination)
-    dataset = convert_movielens(source, destination)
-    err.print(f"{_sizes(dataset)} -> {destination}")
+    settings, _ = load_config(config, overrides)
+    dataset = convert_movielens(source, destination, settings.data)
+    for note in dataset.notes:
+        err.print(f"note: {note}", markup=False)
+    err.print(f"{sizes(dataset)} -> {destination}")
 
 
 @app.command()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from anyrec.cli.options import (
+    AsJson,
     DataPath,
     ModelDir,
     ModelName,
@@ -23,8 +24,10 @@ from anyrec.cli.options import (
     model_place,
     out,
     print_tables,
+    wants_json,
     write,
 )
+from anyrec.cli.results import show_metrics
 from anyrec.core.errors import Fault, InputError
 from anyrec.core.outputs import check_output
 from anyrec.evaluation import sampled
@@ -42,7 +45,12 @@ TrainingPath = Annotated[
         help="The data that the model was trained on; not needed with --truth.",
     ),
 ]
-EvaluatedPart = Annotated[str, typer.Option(help="Part of the split to evaluate: validation or test.")]
+EvaluatedPart = Annotated[
+    str,
+    typer.Option(
+        autocompletion=lambda: ["validation", "test"], help="Part of the split to evaluate: validation or test."
+    ),
+]
 Truth = Annotated[
     Path | None,
     typer.Option("--truth", help="Evaluate on this JSON file instead: [[user, item, label], ...] or {user: [items]}."),
@@ -83,6 +91,7 @@ def evaluate(
     model_name: ModelName = None,
     plugins: PluginFolders = [],
     trust_plugins: Trust = False,
+    as_json: AsJson = None,
 ) -> None:
     """Evaluate a saved model on the held-out part of its data, or on a file of true pairs."""
     _check_evaluate(data, part, truth, exclude, classification, threshold, skip_unknown)
@@ -106,7 +115,10 @@ def evaluate(
     samples = recommender.config.evaluation.candidate_samples
     if not classification and samples is not None:
         err.print(sampled(samples))
-    write(json.dumps(metrics, indent=1), None)
+    if wants_json(as_json):
+        write(json.dumps(metrics, indent=1), None)
+    else:
+        show_metrics(metrics)
 
 
 def measure_part(recommender: Recommender, part: Part) -> dict[str, float]:
@@ -129,7 +141,7 @@ def compare(
     force: Annotated[
         bool, typer.Option("--force", help="Compare runs even if they were measured in different ways.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    as_json: AsJson = None,
 ) -> None:
     """Compare runs: metrics with confidence intervals, paired differences to the best run, and differing settings."""
     from anyrec.report import compare as comparing
@@ -137,7 +149,7 @@ def compare(
     found = comparing.compare_runs(runs, force)
     for warning in found.warnings:
         log.warning(warning)
-    if as_json:
+    if wants_json(as_json):
         write(json.dumps(comparing.as_json(found), indent=1), None)
         return
     print_tables(*comparing.tables(found), width=200)

@@ -12,20 +12,32 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from anyrec.cli.terminal import Application, console, err, log, out, print_tables
-from anyrec.core.errors import Fault, InputError
+from anyrec.cli.terminal import Application, WithDefault, console, err, log, out, print_tables
+from anyrec.core.errors import Fault, InputError, checked_path
 from anyrec.core.strict_json import UnusableJson, json_or_text, split_pair
+from anyrec.core.types import JsonObject
 from anyrec.core.values import is_unicode
 from anyrec.core.version import __version__
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from anyrec.data.ids import Side
+    from anyrec.data.tables import Tables
     from anyrec.recommender import Recommender
 
 __all__ = ["console", "err", "log", "out", "print_tables"]
 
-app = Application(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
-convert_app = Application(no_args_is_help=True)
+CONFIGS, MODELS = Path("configs"), Path("models")
+"""Folders in which configs and runs are found by name."""
+
+app, convert_app, synth_app = Application(), Application(), Application(cls=WithDefault)
 app.add_typer(convert_app, name="convert", help="Convert a published data set to anyrec's data format.")
+app.add_typer(
+    synth_app,
+    name="synth",
+    help="Generate data: with planted preferences (the default), or in the manner of an online shop.",
+)
 
 
 def _print_version(wanted: bool) -> None:
@@ -69,39 +81,92 @@ def check_arguments(arguments: Sequence[str]) -> None:
         raise InputError(faults)
 
 
+def find_config(path: Path | None) -> Path | None:
+    """Return the path that `--config` names, or else the file of that name, with or without `.json`, in `configs/`."""
+    if path is None or path.exists() or path.is_absolute():
+        return path
+    names = [CONFIGS / path, CONFIGS / f"{path}.json"]
+    return next((place for place in names if place.is_file()), path)
+
+
 ConfigPath = Annotated[
-    Path | None, typer.Option("--config", "--config_path", "--config-path", help="The config, a JSON file.")
+    Path | None,
+    typer.Option(
+        "--config",
+        "--config_path",
+        "--config-path",
+        callback=find_config,
+        metavar="FILE",
+        help="The config, a JSON file: a path, or the name of a file in configs/.",
+    ),
 ]
 DataPath = Annotated[
     Path, typer.Option("--data", "--data_path", "--data-path", help="The data: a JSON file, or a folder of tables.")
 ]
 ModelPath = Annotated[
     Path | None,
-    typer.Option("--model-path", "--model_path", help="The run's folder, the model's folder, or any file in them."),
+    typer.Option(
+        "--model-path",
+        "--model_path",
+        metavar="PATH",
+        help="The run's folder, the model's folder, or any file in them; models/NAME.pth is models/NAME.",
+    ),
 ]
 ModelDir = Annotated[
     Path | None,
-    typer.Option("--model-dir", "--model_dir", help="Folder of run folders; use it together with --model-name."),
+    typer.Option("--model-dir", "--model_dir", metavar="FOLDER", help="Folder of run folders; by default `models`."),
 ]
 ModelName = Annotated[
-    str | None, typer.Option("--model-name", "--model_name", help="Name of the run in the folder --model-dir.")
+    str | None,
+    typer.Option("--model-name", "--model_name", metavar="NAME", help="Name of the run in the folder --model-dir."),
 ]
 Overrides = Annotated[
     list[str],
-    typer.Option("--set", help="Set a config value, for example fusion.type=gated. Can be repeated."),
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Set a config value, for example fusion.type=gated. Can be repeated."
+    ),
 ]
-PluginFolders = Annotated[list[Path], typer.Option("--plugins", help="A folder of plugin files. Can be repeated.")]
+PluginFolders = Annotated[
+    list[Path], typer.Option("--plugins", metavar="FOLDER", help="A folder of plugin files. Can be repeated.")
+]
 ImageRoot = Annotated[
     Path | None,
     typer.Option("--image-root", "--image_root", help="Folder for relative image paths; by default the data file's."),
 ]
 TopK = Annotated[
-    int, typer.Option("--top-k", "--top_k", min=1, max=1_000_000_000, help="Number of items to list for each user.")
+    int,
+    typer.Option("--top-k", "--top_k", "--k", min=1, max=1_000_000_000, help="Number of items to list for each user."),
 ]
-Output = Annotated[Path | None, typer.Option("--output", "-o", help="File to write; by default standard output.")]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        "--output-file",
+        "--output_file",
+        metavar="FILE",
+        help="File to write; by default standard output.",
+    ),
+]
+Where = Annotated[
+    str | None,
+    typer.Option(
+        "--where",
+        "--filters",
+        metavar="JSON",
+        help="A condition that items must meet, as JSON or the name of a JSON file (docs/rules.md), for example "
+        '{"item.continuous.price": {"lt": 20}}.',
+    ),
+]
+AsJson = Annotated[
+    bool | None,
+    typer.Option("--json/--table", help="Print JSON, or tables; by default tables on a terminal, and JSON elsewhere."),
+]
 ContextValues = Annotated[
     list[str],
-    typer.Option("--context", help="A value that rules can read, for example country=fr. Can be repeated."),
+    typer.Option(
+        "--context", metavar="KEY=VALUE", help="A value that rules can read, for example country=fr. Can be repeated."
+    ),
 ]
 Strict = Annotated[
     bool | None,
@@ -222,14 +287,15 @@ def model_place(model_path: Path | None, model_dir: Path | None, model_name: str
     """Return the path of the model.
 
     Raises:
-        InputError: If neither `--model-path` nor `--model-dir` is given.
+        InputError: If none of the three options is given.
     """
     if model_path is not None:
         return model_path
-    if model_dir is None:
+    if model_dir is None and model_name is None:
         what = "no model was named."
-        raise InputError(Fault("--model_path", what, "Give --model_path, or --model_dir with --model_name.", "option"))
-    return model_dir / model_name if model_name else model_dir
+        raise InputError(Fault("--model_path", what, "Give --model_path, or --model_name with --model_dir.", "option"))
+    folder = model_dir or MODELS
+    return folder / model_name if model_name else folder
 
 
 def load(
@@ -265,6 +331,51 @@ def load(
     for note in recommender.notes:
         log.info(note)
     return recommender
+
+
+def id_array(recommender: Recommender, side: Side, given: Sequence[str], option: str) -> pa.Array:
+    """Return ids of the command line with the type of the model's ids.
+
+    Raises:
+        InputError: If one of them is not of that type.
+    """
+    import pyarrow as pa
+
+    kind = recommender.dataset.ids(side).type
+    try:
+        return pa.array(given, pa.string()).cast(kind)
+    except pa.ArrowInvalid:
+        fix = "Give an id of this type."
+        raise InputError(Fault(option, f"the ids of this model are {kind}.", fix, "bad id")) from None
+
+
+def read_object(text: str, option: str) -> JsonObject:
+    """Return the JSON object that an option gives, or the file that it names.
+
+    Raises:
+        InputError: If it is neither.
+    """
+    if not text.lstrip().startswith("{") and text.endswith(".json"):
+        from anyrec.core.strict_json import read_config_file
+
+        return read_config_file(checked_path(text, option))
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:  # thousands of digits are a ValueError
+        raise InputError(Fault(option, f"this is not valid JSON: {error}.", kind="option")) from None
+    if not isinstance(found, dict):
+        raise InputError(Fault(option, "a JSON object was expected.", kind="option"))
+    return found
+
+
+def sizes(dataset: Tables) -> str:
+    """Return the numbers of users, items and interactions as a text."""
+    return f"{len(dataset.users):,} users, {len(dataset.items):,} items, {len(dataset.interactions):,} interactions"
+
+
+def wants_json(as_json: bool | None) -> bool:
+    """Return whether to print JSON: as `--json` and `--table` say, else if standard output is not a terminal."""
+    return not sys.stdout.isatty() if as_json is None else as_json
 
 
 def write(text: str, output: Path | None) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from anyrec.cli.options import (
+    AsJson,
     ConfigPath,
     ContextValues,
     ImageRoot,
@@ -21,14 +22,18 @@ from anyrec.cli.options import (
     Strict,
     TopK,
     Trust,
+    Where,
     app,
     err,
+    id_array,
     load,
     log,
     read_moment,
+    read_object,
+    wants_json,
     write,
 )
-from anyrec.cli.search import show_explained
+from anyrec.cli.results import show_explained, show_result
 from anyrec.core.errors import Fault, InputError
 from anyrec.core.outputs import check_output
 from anyrec.core.types import JsonObject
@@ -46,6 +51,18 @@ RequestPath = Annotated[
         help="The request: a JSON, JSON Lines, CSV or Parquet file, or a folder of them.",
     ),
 ]
+UserIds = Annotated[
+    list[str],
+    typer.Option(
+        "--user-id",
+        "--user_id",
+        metavar="ID",
+        help="A known user to list items for, instead of --data. Can be repeated.",
+    ),
+]
+Embeddings = Annotated[
+    bool, typer.Option("--embeddings", help="Add the vectors of the request's users and items to the result.")
+]
 IncludeSeen = Annotated[
     bool,
     typer.Option("--include-seen", "--include_seen", help="Also list items that the user interacted with before."),
@@ -55,7 +72,8 @@ Traced = Annotated[bool, typer.Option("--trace", help="Report what each stage an
 Explained = Annotated[
     bool,
     typer.Option(
-        "--explain", help="Print the lists with the reasons for each item. The JSON result is written only to --output."
+        "--explain",
+        help="Print the lists with the reasons for each item; with --json, or in --output, as part of the JSON result.",
     ),
 ]
 
@@ -64,9 +82,13 @@ Explained = Annotated[
 def recommend(
     data: RequestPath = None,
     model_path: ModelPath = None,
+    user_id: UserIds = [],
     config: ConfigPath = None,
     top_k: TopK = 10,
+    where: Where = None,
     output: Output = None,
+    as_json: AsJson = None,
+    embeddings: Embeddings = False,
     model_dir: ModelDir = None,
     model_name: ModelName = None,
     image_root: ImageRoot = None,
@@ -80,31 +102,42 @@ def recommend(
     explain: Explained = False,
     strict: Strict = None,
 ) -> None:
-    """Write top-K lists, embeddings and scores for the users and items of a request.
+    """List the top-K items for users, with scores and, if requested, embeddings, of a request or of known users.
 
-    The result is a JSON document. If --output ends in .csv, .parquet or .jsonl, it is a table of the lists.
-    `inference.py` is the same command.
+    The result is a JSON document (schemas/result.schema.json); on a terminal it is printed as tables. If --output ends
+    in .csv, .parquet or .jsonl, it is a table of the lists. `inference.py` is the same command.
     """
-    _check_recommend(data, everyone, output, trace or explain)
-    moment = read_moment(context, now)
+    _check_recommend(data, user_id, everyone, output, trace or explain)
+    moment, condition = read_moment(context, now), None if where is None else read_object(where, "--where")
     recommender = load(model_path, model_dir, model_name, config, plugins, trust_plugins, image_root)
-    if data is None:
+    if condition is not None:
+        recommender = recommender.filtered(condition)
+    if everyone:
         if output is not None:
             _write_everyone(recommender, output, top_k, not include_seen, moment)
         return
-    from anyrec.serving.result import infer, read_request
+    from anyrec.serving.result import infer, read_request, request_of_ids
 
     if image_root is not None:
         recommender = recommender.with_image_root(image_root)
-    request = read_request(recommender, data)
+    if data is not None:
+        request = read_request(recommender, data)
+    else:
+        request = request_of_ids(recommender, id_array(recommender, "user", user_id, "--user_id"))
+    options = {"exclude_seen": not include_seen, "embeddings": embeddings, "strict": strict, **moment}
     traced = trace or (explain and recommender.pipeline is not None)
-    result = infer(recommender, request, top_k, exclude_seen=not include_seen, trace=traced, strict=strict, **moment)
+    result = infer(recommender, request, top_k, trace=traced, **options)
     if explain:
         from anyrec.serving.explain import explain_result
 
         explain_result(recommender, request, result)
+    if explain and not as_json:
         show_explained(result)
-    if output is not None or not explain:
+        if output is None:
+            return
+    if output is None and not wants_json(as_json):
+        show_result(recommender, request, result)
+    else:
         _write_result(recommender, request, result, output)
 
 
@@ -169,11 +202,17 @@ def embed(
         err.print(f"{len(table):,} {side} -> {output / side}.parquet")
 
 
-def _check_recommend(data: Path | None, everyone: bool, output: Path | None, trace: bool) -> None:
+def _check_recommend(data: Path | None, user_ids: list[str], everyone: bool, output: Path | None, trace: bool) -> None:
     """Check combinations of options of `recommend`. Raises InputError with all that do not go together."""
+    given = [name for name, value in (("--data", data), ("--user_id", user_ids), ("--all", everyone)) if value]
     checks = [
-        (data is None and not everyone, "--data", "there is no request.", "Give --data, or --all for all known users."),
-        (data is not None and everyone, "--data", "it cannot be combined with --all.", "Remove one of the two."),
+        (not given, "--data", "there is no request.", "Give --data, --user_id, or --all for all known users."),
+        (
+            len(given) > 1,
+            "".join(given[:1]),
+            f"it cannot be combined with {' and '.join(given[1:])}.",
+            "Give one of them.",
+        ),
         (
             everyone and output is None,
             "--output",

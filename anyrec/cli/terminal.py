@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
 log = logging.getLogger("anyrec")
 
@@ -41,6 +42,8 @@ def print_tables(*tables: Any, width: int = 160) -> None:
         tables: Rich tables.
         width: Width in characters if standard output is not a terminal; else the terminal's width is used.
     """
+    for column in (column for table in tables for column in table.columns):
+        column.overflow = "fold"  # break a long word rather than cut it off
     console(width=None if sys.stdout.isatty() else width).print(*tables, sep="\n")
 
 
@@ -80,11 +83,45 @@ def is_quiet() -> bool:
     return not log.isEnabledFor(logging.WARNING)
 
 
+class Commands(TyperGroup):
+    """A group of commands whose help has the whole first paragraph of each command's help, at any width."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the section of the commands, without cutting off descriptions as the base class does."""
+        rows = []
+        for name in self.list_commands(ctx):
+            command = self.get_command(ctx, name)
+            if command is not None and not command.hidden:
+                rows.append((name, " ".join(inspect.cleandoc(command.help or "").split("\n\n")[0].split())))
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+class WithDefault(Commands):
+    """A group whose first command is meant if none is named: `anyrec synth PATH` is `anyrec synth planted PATH`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments, with the name of the first command before them if they begin with none."""
+        names = self.list_commands(ctx)
+        if args and args[0] not in (*names, "--help"):
+            args = [names[0], *args]
+        return super().parse_args(ctx, args)
+
+
 class Application(typer.Typer):
-    """A typer application whose commands all have `--verbose` and `--quiet`.
+    """A typer application whose commands all have `--verbose` and `--quiet`, and whose help is plain and complete.
 
     The functions of the commands do not change: they are called without these two options.
     """
+
+    def __init__(self, cls: type[TyperGroup] = Commands, no_args_is_help: bool = True, **options: Any):
+        super().__init__(
+            cls=cls,
+            no_args_is_help=no_args_is_help,
+            pretty_exceptions_enable=False,
+            rich_markup_mode=None,
+            **options,
+        )
 
     def command(self, *arguments: Any, **options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """Register a function as a command, as `typer.Typer.command` does, and return it unchanged."""

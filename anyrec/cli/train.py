@@ -22,8 +22,11 @@ from anyrec.cli.options import (
 )
 from anyrec.cli.terminal import ResultsOnly, is_quiet
 
+COMPONENTS = "`anyrec plugins` lists the components that a config can name, and `anyrec schema` all keys of a config."
+"""Printed below the help of commands that read a config."""
 
-@app.command()
+
+@app.command(epilog=COMPONENTS)
 def train(
     data: DataPath,
     config: ConfigPath = None,

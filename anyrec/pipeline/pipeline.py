@@ -78,6 +78,22 @@ class Pipeline:
         self.source_names = _names(self.sources)
         self.rule_names = _names(self.rules)
 
+    def with_filter(self, rule: Component, registry: Registry) -> Pipeline:
+        """Return this pipeline, with what its stages learned, and a further rule before its own.
+
+        Args:
+            rule: The rule.
+            registry: The known components.
+
+        Raises:
+            ConfigError: With every invalid option of the rule.
+        """
+        rerank = self.config.rerank.model_copy(update={"rules": [rule, *self.config.rerank.rules]})
+        wider = Pipeline(self.config.model_copy(update={"rerank": rerank}), registry)
+        wider.sources, wider.rules[1:], wider.ranker = self.sources, self.rules, self.ranker
+        wider.measured = self.measured
+        return wider
+
     def check(self, model: ModelData) -> None:
         """Check the options of all components against the data.
 

@@ -12,7 +12,7 @@ from anyrec.core.errors import DataError
 from anyrec.core.types import JsonObject
 from anyrec.data.dataset import Dataset
 from anyrec.data.ids import rows_of
-from anyrec.data.partial import read_request_file
+from anyrec.data.partial import read_request_file, request_of_document
 from anyrec.model.arguments import checked_k
 from anyrec.model.records import Records, before_interactions
 from anyrec.pipeline.answer import Answer
@@ -29,6 +29,7 @@ def infer(
     context: JsonObject | None = None,
     now: int | None = None,
     trace: bool = False,
+    embeddings: bool = False,
     strict: bool | None = None,
 ) -> JsonObject:
     """Return the result document of a request.
@@ -47,6 +48,7 @@ def infer(
         context: Values of the moment by name.
         now: Time of the request in microseconds since 1970; by default the current time.
         trace: Record what each stage of the pipeline did.
+        embeddings: Add the vectors of the request's users and items, if the model has vectors.
         strict: Raise for values that the model cannot read, instead of naming them in `notes`; by default `data.strict`
             of the config.
 
@@ -70,9 +72,9 @@ def infer(
     found = {
         "model": recommender.model.about(),
         "top_k": top_k,
-        "users": _users(_embedded(ranker, users), lists, events),
+        "users": _users(_entries(ranker, users, embeddings), lists, events),
         **more,
-        "items": [] if items is None else _embedded(recommender, items),
+        "items": [] if items is None else _entries(recommender, items, embeddings),
         "scores": _scores(ranker, data, users),
     }
     of_items = [] if items is None else items.context.warnings
@@ -85,6 +87,20 @@ def _stages(answer: Answer, users: Records) -> JsonObject:
     latency = {stage: round(value, 3) for stage, value in answer.latency.items()}
     warnings = [warning for warning in answer.warnings if warning not in users.context.warnings]
     return {"latency_ms": latency, "warnings": warnings}
+
+
+def request_of_ids(recommender: Recommender, ids: pa.Array) -> Dataset:
+    """Return the request of some known users.
+
+    Args:
+        recommender: A fitted recommender.
+        ids: (users,) ids, of the model's type.
+
+    Raises:
+        DataError: With every id that the model does not know.
+    """
+    recommender.model.rows_of("user", ids)
+    return request_of_document(ids.to_pylist(), recommender.dataset, recommender.config.data)
 
 
 def read_request(recommender: Recommender, path: Path) -> Dataset:
@@ -104,30 +120,30 @@ def lists_of(recommender: Recommender, data: Dataset, result: JsonObject) -> pa.
     return pa.table({name: pa.array([row[name] for row in rows], kind) for name, kind in kinds.items()})
 
 
-def _users(embedded: list[JsonObject], lists: pa.Table | None, events: pa.Table | None) -> list[JsonObject]:
+def _users(entries: list[JsonObject], lists: pa.Table | None, events: pa.Table | None) -> list[JsonObject]:
     """Return the users of a result with their lists and traces.
 
     Args:
-        embedded: `user_id` of each user, with the embedding if there is one.
+        entries: `user_id` of each user, with the embedding if it was requested.
         lists: The lists; None if the request has no users.
         events: The trace; None without one.
     """
     if lists is None:
         return []
-    by_user: dict[str | int, list[JsonObject]] = {entry["user_id"]: [] for entry in embedded}
+    by_user: dict[str | int, list[JsonObject]] = {entry["user_id"]: [] for entry in entries}
     for row in lists.to_pylist():
         by_user[row["user_id"]].append({"item_id": row["item_id"], "score": row["score"], "rank": row["rank"]})
-    by_event: dict[str | int, list[JsonObject]] = {entry["user_id"]: [] for entry in embedded}
+    by_event: dict[str | int, list[JsonObject]] = {entry["user_id"]: [] for entry in entries}
     for row in [] if events is None else events.to_pylist():
         by_event[row.pop("user_id")].append({name: value for name, value in row.items() if value is not None})
-    traced = {user: {} if events is None else {"trace": entries} for user, entries in by_event.items()}
-    return [{**entry, "recommendations": by_user[entry["user_id"]], **traced[entry["user_id"]]} for entry in embedded]
+    traced = {user: {} if events is None else {"trace": found} for user, found in by_event.items()}
+    return [{**entry, "recommendations": by_user[entry["user_id"]], **traced[entry["user_id"]]} for entry in entries]
 
 
-def _embedded(recommender: Recommender, records: Records) -> list[JsonObject]:
-    """Return the ids of one side of the request, with their vectors if the model has vectors."""
+def _entries(recommender: Recommender, records: Records, embeddings: bool) -> list[JsonObject]:
+    """Return the ids of one side of the request, with their vectors if `embeddings` and the model has vectors."""
     side = records.side
-    if not recommender.model.has_vectors or not len(records.ids):
+    if not embeddings or not recommender.model.has_vectors or not len(records.ids):
         return pa.table({f"{side}_id": records.ids}).to_pylist()
     return (recommender.embed_users(records) if side == "user" else recommender.embed_items(records)).to_pylist()
 

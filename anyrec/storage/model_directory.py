@@ -21,13 +21,14 @@ import json
 import os
 import shutil
 from importlib.metadata import PackageNotFoundError, version
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from safetensors.torch import save_file
 
-from anyrec.core.errors import Fault, ModelError
+from anyrec.core.errors import Fault, ModelError, did_you_mean
 from anyrec.core.files import atomic_folder, find_folder, sha256_of
 from anyrec.core.manifest import MANIFEST, MODEL, Manifest, holds
 from anyrec.core.outputs import check_output
@@ -47,11 +48,16 @@ from anyrec.storage.blend_files import write_choice
 from anyrec.storage.classical_files import write_classical
 from anyrec.storage.model_card import model_card
 from anyrec.storage.parts import ModelParts
-from anyrec.storage.tower_files import write_json, write_table, write_towers
+from anyrec.storage.states import write_table
+from anyrec.storage.tower_files import write_json, write_towers
 
 FORMAT = 1
 """Version of the directory's format."""
 SEEN, HISTORY = "seen.arrow", "history.arrow"
+WEIGHT_FILES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
+"""Endings of files of weights, by which a user may name a model."""
+MOST_NAMED = 50
+"""Most folders that are looked at for a model of a similar name."""
 ELSEWHERE = ("index", "search")
 """Folders that the manifest does not list: the index has its own manifest, and the search vectors are a cache."""
 CARD = "README.md"
@@ -134,23 +140,37 @@ def find_model(path: Path) -> Path:
     If a crash interrupted the replacement of a model, the result is the complete copy.
 
     Args:
-        path: A model directory, its run's folder, or a file in either.
+        path: A model directory, its run's folder, or a file in either. `models/NAME.pth`, as other programs name the
+            file of a model, is `models/NAME`.
 
     Raises:
         ModelError: There is none.
     """
     path = path.resolve()
-    for folder in [path, *path.parents][:3]:
-        for place in (folder, folder / "model"):
-            complete = find_folder(place, MANIFEST)
-            if complete is not None:
-                return complete
+    by_name = [path.with_suffix("")] if path.suffix in WEIGHT_FILES and not path.exists() else []
+    for folder in [*by_name, *[path, *path.parents][:3]]:
+        complete = _model_in(folder)
+        if complete is not None:
+            return complete
         if folder == path and path.is_dir() and path.name != "checkpoints":
             break
     state = "no model is here" if path.exists() else "there is no such path"
-    raise ModelError(
-        Fault(str(path), f"{state} (no {MANIFEST} found).", "Give the folder that train.py wrote.", "no model")
-    )
+    others = [place.name for place in _folders_of(path.parent) if _model_in(place) is not None]
+    hint = f"{did_you_mean(path.stem, others)} Give the folder that train.py wrote.".strip()
+    raise ModelError(Fault(str(path), f"{state} (no {MANIFEST} found).", hint, "no model"))
+
+
+def _model_in(folder: Path) -> Path | None:
+    """Return the model directory that a folder is, or that it contains as a run's folder; None if there is none."""
+    return find_folder(folder, MANIFEST) or find_folder(folder / "model", MANIFEST)
+
+
+def _folders_of(folder: Path) -> list[Path]:
+    """Return the folders in a folder, at most `MOST_NAMED` of them; none if it cannot be read."""
+    try:
+        return [place for place in islice(folder.iterdir(), MOST_NAMED) if place.is_dir()]
+    except OSError:
+        return []
 
 
 def model_id(path: Path) -> str:
