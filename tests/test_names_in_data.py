@@ -34,7 +34,6 @@ def check(document, data=DATA):
     [
         ({"data": {"positive_types": {"bye": 1.0}}}, DATA, "/data/positive_types", "'buy'"),
         ({"data": {"positive_types": {"buy": 0.0}}}, DATA, "/data/positive_types", "no type with a weight above 0"),
-        ({"data": {"history": "spendings"}}, DATA, "/data/history", "'spending'"),
         ({"data": {"roles": {"user.spendings": "numbers"}}}, DATA, "/data/roles/user.spendings", "'user.spending'"),
         ({"evaluation": {"category": "categorical.tag"}}, DATA, "/evaluation/category", "'categorical.tags'"),
         ({"evaluation": {"baselines": ["recent_popularity"]}}, TIMELESS, "/evaluation/baselines/0", "timestamp"),
@@ -61,7 +60,7 @@ def test_a_name_that_the_data_lack_is_an_error(document, data, where, message):
 
 def test_several_are_reported_together():
     document = {
-        "data": {"positive_types": {"bye": 1.0}, "history": "spendings", "roles": {"item.x": "items"}},
+        "data": {"positive_types": {"bye": 1.0}, "roles": {"item.x": "items", "user.y": "numbers"}},
         "evaluation": {"category": "categorical.tag"},
     }
     with pytest.raises(ConfigError) as caught:
@@ -80,6 +79,12 @@ def test_several_are_reported_together():
 )
 def test_names_of_which_the_data_have_some_are_accepted(document):
     check(document)
+
+
+def test_a_history_that_no_user_has_gets_a_note_since_requests_can_pass_it():
+    (note,) = check({"data": {"history": "spendings"}})
+    assert "'spendings' (data.history)" in note and "Did you mean 'spending'?" in note
+    assert check({"data": {"history": "spending"}}) == []
 
 
 def rules(*made):

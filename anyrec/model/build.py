@@ -14,7 +14,7 @@ from anyrec.core.contracts import Context, Encoder, Head
 from anyrec.core.effects import chosen_by_user, idle_keys
 from anyrec.core.errors import ConfigError, Fault, did_you_mean
 from anyrec.core.registry import Registry
-from anyrec.data.checks.config_fits import data_faults, idle_with_data
+from anyrec.data.checks.config_fits import data_faults, data_notes, idle_with_data
 from anyrec.data.dataset import Dataset
 from anyrec.data.ids import SIDES, Side
 from anyrec.model.graph import join_graph
@@ -113,7 +113,7 @@ def check_with_data(config: Config, registry: Registry, dataset: Dataset, asked:
                 faults.append(_no_target(name, target))
     if faults:
         raise ConfigError(list(dict.fromkeys(faults)))
-    return [one.note for one in idle]
+    return [*data_notes(config.data, dataset), *(one.note for one in idle)]
 
 
 def _no_target(head: str, target: str) -> Fault:

@@ -30,7 +30,7 @@ def data_faults(config: Config, dataset: Tables, registry: Registry) -> list[Fau
         registry: The components.
 
     Returns:
-        Faults for what the config names and the data lack (roles, the history, positive types, the category of the
+        Faults for what the config names and the data lack (roles, positive types, the category of the
         report, what classical models need), for encoders that cannot read their features, and for keys of the config's
         `data` section that the data were not read by.
     """
@@ -40,7 +40,6 @@ def data_faults(config: Config, dataset: Tables, registry: Registry) -> list[Fau
             what = f"the data were read with '{name}' as {dataset.roles[name]}, not as {role}."
             hint = "Read them with it: Dataset.read(path, config.data)."
             faults.append(Fault(f"/data/roles/{name}", what, hint, "other role"))
-    faults += _unknown_history(config.data, dataset)
     faults += _unknown_types(config.data, dataset)
     faults += _unmet_needs(config, dataset, registry)
     faults += _unreadable(config, dataset, registry)
@@ -51,19 +50,6 @@ def data_faults(config: Config, dataset: Tables, registry: Registry) -> list[Fau
             what = f"items have no categorical feature '{category}'."
             faults.append(Fault("/evaluation/category", what, did_you_mean(category, known), "unknown feature"))
     return faults
-
-
-def _unknown_history(options: DataConfig, dataset: Tables) -> list[Fault]:
-    """Return a fault if users lack the feature that `data.history` names."""
-    name = options.history
-    if name is None or f"temporal.{name}" in dataset.users.column_names:
-        return []
-    known = [one.removeprefix("temporal.") for one in dataset.features("user") if one.startswith("temporal.")]
-    return [
-        Fault(
-            "/data/history", f"users have no temporal feature '{name}'.", did_you_mean(name, known), "unknown feature"
-        )
-    ]
 
 
 def _unknown_types(options: DataConfig, dataset: Tables) -> list[Fault]:
@@ -129,6 +115,16 @@ def _unreadable(config: Config, dataset: Tables, registry: Registry) -> list[Fau
             what = f"'{choice.type}' reads {read}, and no temporal feature holds {read}."
             faults.append(Fault(f"{start}/temporal/type", what, "Choose another encoder.", "wrong role"))
     return faults
+
+
+def data_notes(options: DataConfig, dataset: Tables) -> list[str]:
+    """Return a note if no user has the feature that `data.history` names. Requests can pass it all the same."""
+    name = options.history
+    if name is None or f"temporal.{name}" in dataset.users.column_names:
+        return []
+    known = [one.removeprefix("temporal.") for one in dataset.features("user") if one.startswith("temporal.")]
+    note = f"users have no temporal feature '{name}' (data.history), so only requests can have one."
+    return [f"{note} {did_you_mean(name, known)}".rstrip()]
 
 
 def _not_read_by(options: DataConfig, dataset: Tables) -> list[Fault]:
