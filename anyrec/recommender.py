@@ -37,12 +37,13 @@ from anyrec.model.custom_modules import encoder_of
 from anyrec.model.fitted import FittedModel, ModelData
 from anyrec.model.records import Records
 from anyrec.model.request_reader import Users
-from anyrec.model.result_tables import embedding_table, pair_scores, pair_table, ranked_table
+from anyrec.model.result_tables import embedding_table, pair_scores, pair_table
 from anyrec.pipeline.answer import Answer
 from anyrec.pipeline.conditions.conditions import Condition
 from anyrec.pipeline.fit import check_pipeline, fit_pipeline, measure_pipeline
 from anyrec.pipeline.item_search import search_items
 from anyrec.pipeline.pipeline import Pipeline
+from anyrec.retrieval.best_items import ranked_table
 from anyrec.retrieval.similar import similar
 from anyrec.storage.load_model import load_model
 from anyrec.storage.model_directory import save_model
@@ -336,7 +337,8 @@ class Recommender:
                 `data.strict` of the config; if false, each is logged as a warning.
 
         Returns:
-            user_id, item_id, score, rank (from 1).
+            user_id, item_id, score, rank (from 1). The metadata of its schema name the index that the items were found
+            by, as `Answer.index`.
 
         Raises:
             DataError: For unknown ids without a record, and for invalid records.

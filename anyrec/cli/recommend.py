@@ -150,6 +150,8 @@ def _write_everyone(recommender: Recommender, output: Path, top_k: int, exclude_
         log.warning(warning)
     spent = ", ".join(f"{stage} {value / 1000:.1f} s" for stage, value in done["latency_ms"].items())
     err.print(f"{done['users']:,} users, {done['rows']:,} rows -> {output} ({spent})", markup=False)
+    if done["index"] is not None:
+        err.print(f"index: {' '.join(map(str, done['index'].values()))}", markup=False)
 
 
 def _write_result(recommender: Recommender, request: Dataset, result: JsonObject, output: Path | None) -> None:

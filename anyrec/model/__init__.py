@@ -3,6 +3,7 @@
 towers: the two-tower network: `Tower` encodes one side, `TowerScorer` has both and the interaction.
 make_towers: encoders, towers, interaction and heads from a config.
 build: the untrained network from a config and training rows; checks of a config against the data.
+check_index: checks of the index in a config.
 graph: propagation of id vectors over the interaction graph (LightGCN).
 represent: representations of many rows, in blocks of bounded memory.
 scoring: scores and top-K lists, in blocks of bounded memory.

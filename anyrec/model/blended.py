@@ -103,6 +103,20 @@ class BlendScorer:
         deviation = ((vectors @ covariance) * vectors).sum(1).clamp(min=0).sqrt().clamp(min=LEAST_SPREAD)
         return (self.towers.scorer.score(users, items).float() - (vectors @ mean)[:, None]) / deviation[:, None]
 
+    def members_score(self, users: Tensor) -> Tensor:
+        """Return the part of the score that the classical models add, for all items: (batch, items).
+
+        Args:
+            users: (batch, dim + 1 or more) representations.
+        """
+        known = self.towers.representations("item")
+        rows = users[:, known.shape[-1] :].long()
+        groups, places = self._groups(rows), torch.arange(len(known))
+        total = torch.zeros(len(users), len(known), device=self.device)
+        for name, member in self.members.items():
+            total += self._weight(name, groups) * self.member_score(member, rows, places)
+        return total
+
     def member_score(self, member: ClassicalModel, users: Tensor, places: Tensor) -> Tensor:
         """Return the standardised scores (batch, items) of a classical model.
 
@@ -132,6 +146,11 @@ class BlendScorer:
         """Return (batch,) the number of items in each user's history; `users` as for `member_score`."""
         matrix = reader_of(self.members).scorer.history_of(users.cpu())
         return torch.from_numpy(np.diff(matrix.indptr)).to(self.device)
+
+    def weight_of(self, name: str, users: Tensor) -> Tensor:
+        """Return (batch, 1), the weight of a member for each user; `users` as for `score`."""
+        dim = self.towers.representations("item").shape[-1]
+        return self._weight(name, self._groups(users[:, dim:].long()))
 
     def _weight(self, name: str, groups: Tensor) -> Tensor:
         """Return (batch, 1), the weight of a member for users of the given groups."""

@@ -17,6 +17,7 @@ from anyrec.core.registry import Registry
 from anyrec.data.checks.config_fits import data_faults, data_notes, idle_with_data
 from anyrec.data.dataset import Dataset
 from anyrec.data.ids import SIDES, Side
+from anyrec.model.check_index import index_faults
 from anyrec.model.graph import join_graph
 from anyrec.model.make_towers import (
     feature_column,
@@ -102,8 +103,8 @@ def check_with_data(config: Config, registry: Registry, dataset: Dataset, asked:
         ConfigError: With all faults.
     """
     idle = chosen_by_user([*idle_keys(config, registry), *idle_with_data(config, dataset)], config, asked)
-    faults = [*config_faults(config, registry), *data_faults(config, dataset, registry)]
-    faults += [one.fault for one in idle if one.is_fault]
+    faults = config_faults(config, registry) or index_faults(config, registry)
+    faults += [*data_faults(config, dataset, registry), *(one.fault for one in idle if one.is_fault)]
     if config.model.type == TWO_TOWER:
         for side in SIDES:
             faults += unknown_choices(config.tower(side)[0], registry, dataset, side)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pyarrow as pa
 import torch
@@ -10,41 +12,23 @@ from torch import Tensor
 from anyrec.core.config import DataConfig
 from anyrec.core.contracts import Head
 from anyrec.core.errors import DataError, Fault
+from anyrec.core.types import JsonObject
 from anyrec.core.values import show
 from anyrec.data.formats.frames import as_arrow, is_table
 from anyrec.data.partial import read_partial
 from anyrec.model.fitted import FittedModel
 from anyrec.model.records import Records
-from anyrec.model.scoring import rank_rows
 
 
-@torch.inference_mode()
-def ranked_table(
-    model: FittedModel, records: Records, k: int, *, exclude_seen: bool, allowed: np.ndarray | None
-) -> pa.Table:
-    """List the k best items of each user.
+def with_index(table: pa.Table, index: JsonObject | None) -> pa.Table:
+    """Return a table of lists whose metadata name the index that the items were found by (`index_of`)."""
+    return table if index is None else table.replace_schema_metadata({"index": json.dumps(index)})
 
-    Args:
-        model: The model.
-        records: The users.
-        k: Items for each user.
-        exclude_seen: Leave out items that the user interacted with.
-        allowed: (items,) bool, the items that may be listed; None for all.
 
-    Returns:
-        user_id, item_id, score, rank (from 1).
-    """
-    exclude = model.seen_of(records) if exclude_seen else None
-    users, items = model.represent(records), model.representations("item")
-    rows, places, scores, ranks = rank_rows(model.scorer, users, items, k, exclude, allowed)
-    return pa.table(
-        {
-            "user_id": records.ids.take(pa.array(rows)),
-            "item_id": model.dataset.ids("item").take(pa.array(places)),
-            "score": pa.array(scores),
-            "rank": pa.array(ranks),
-        }
-    )
+def index_of(table: pa.Table) -> JsonObject | None:
+    """Return the type and options of the index that the items of a table were found by; None if it names none."""
+    named = (table.schema.metadata or {}).get(b"index")
+    return None if named is None else json.loads(named)
 
 
 @torch.inference_mode()

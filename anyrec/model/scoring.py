@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
+Ranked: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+"""Lists as flat arrays (entries,): user row, item row, score, and rank from 1."""
 CELLS_AT_A_TIME = 1 << 24
 """Numbers held at the same time while scoring: 64 MiB of float32."""
 
@@ -60,7 +62,7 @@ def rank_rows(
     k: int,
     exclude: tuple[np.ndarray, np.ndarray] | None = None,
     allowed: np.ndarray | None = None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+) -> Ranked:
     """Rank the items for each user.
 
     Users are ranked in blocks of bounded memory. Equal scores are ordered by item row.

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from anyrec.core.types import JsonObject
 from anyrec.model.fitted import FittedModel
 from anyrec.pipeline.contracts import Lists, Request
 
@@ -25,12 +26,15 @@ class Answer:
         latency: Milliseconds by stage, and `total`.
         warnings: Sentences, for example on stages that were skipped.
         trace: Events of the items (`anyrec.pipeline.trace.Trace`); None if no trace was requested.
+        index: Type and options of the index that the items were found by, such as {"type": "faiss", "kind": "hnsw"};
+            the exhaustive one (`exact`) if all items were scored; None if no source searches all items.
     """
 
     table: pa.Table
     latency: dict[str, float]
     warnings: list[str]
     trace: pa.Table | None = None
+    index: JsonObject | None = None
 
 
 class Clock:

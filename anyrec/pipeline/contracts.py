@@ -161,6 +161,10 @@ class Source:
         """Return whether the scores that `retrieve` returns for this request are the model's own."""
         return self.scored
 
+    def index(self, model: FittedModel) -> JsonObject | None:
+        """Return the type and options of the index that `retrieve` searches for this model; None without one."""
+        return None
+
     def check(self, model: ModelData) -> None:
         """Check the options against the data.
 

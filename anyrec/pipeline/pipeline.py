@@ -15,6 +15,7 @@ from anyrec.core.registry import Registry
 from anyrec.core.types import JsonObject
 from anyrec.model.fitted import FittedModel, ModelData
 from anyrec.model.request_reader import Users
+from anyrec.model.result_tables import with_index
 from anyrec.pipeline.answer import Answer, Clock, as_table, empty_table
 from anyrec.pipeline.candidate_lists import (
     Candidates,
@@ -161,12 +162,18 @@ class Pipeline:
         for request, lists in blocks:
             tables.append(as_table(request, lists))
             warnings += request.warnings
+        index = self.index(model)
         return Answer(
-            pa.concat_tables(tables) if tables else empty_table(model),
+            with_index(pa.concat_tables(tables) if tables else empty_table(model), index),
             clock.milliseconds(),
             list(dict.fromkeys(warnings)),
             None if recorder is None else recorder.table(model),
+            index,
         )
+
+    def index(self, model: FittedModel) -> JsonObject | None:
+        """Return the type and options of the index that a source searches for the model; None if none does."""
+        return next((found for source in self.sources if (found := source.index(model)) is not None), None)
 
     def blocks(
         self,

@@ -15,6 +15,8 @@ vector_order     near vectors at near addresses
 item_index       an index of item ids, as one folder
 choose           the cheapest index that reaches a recall
 model_index      the index of a model's items
+best_items       the best items of users, by that index or by scoring all items
+blend_candidates the best items of a blend among the candidates of its towers and members
 similar          items similar to given items
 exhaustive       the exact index for searches that are not configured
 indexes/         backends: exact, faiss, annoy, usearch, qdrant

@@ -135,6 +135,14 @@ class Index:
         """The size of the backend's structure in memory, without the float32 vectors of the store."""
         return self._bytes() if len(self.store) else 0
 
+    def check(self) -> None:
+        """Check that an index with these options can be built here: the library, the server. Called before training.
+
+        Raises:
+            InputError: With all faults.
+            MissingDependency: If the library is not installed.
+        """
+
     def build(self, vectors: np.ndarray, keys: np.ndarray | None = None, queries: np.ndarray | None = None) -> None:
         """Replace the contents of the index.
 

@@ -2,33 +2,67 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
+from anyrec.core.config import Component
 from anyrec.core.errors import ConfigError, Fault, ModelError
-from anyrec.model.blended import has_towers, towers_of
+from anyrec.core.files import find_folder
+from anyrec.core.manifest import MANIFEST
+from anyrec.core.types import JsonObject
+from anyrec.model.blended import BlendedModel, has_towers, towers_of
 from anyrec.model.fitted import INDEX, FittedModel
+from anyrec.retrieval.exhaustive import exhaustive_index
 from anyrec.retrieval.item_index import ItemIndex
 
 FOLDER = "index"
 SMALL = 20_000
-"""Up to this many items all are scored at once if exact search is configured: one matrix product, and no copy of the
-vectors."""
+"""Up to this many items all are scored at once if exact search without options is configured: one matrix product, and
+no copy of the vectors."""
 
 
 def item_index(model: FittedModel) -> ItemIndex | None:
-    """Return the index that `index` of the config describes, over the items' vectors.
+    """Return the index by which a model's best items are found: the one that was loaded with it, or that of its config.
 
-    None if all items are to be scored instead: if the score is no dot product, if items were added since, or if they
-    are few and the search is exact.
+    For a blend it has the vectors of the towers.
+
+    None if all items are to be scored instead: if no part of the score is a dot product, if items were added since, if
+    the items are few and the search is exact, or for a blend if the search is exact.
     """
-    if not model.has_vectors or not model.factorised or model.widened:
+    if not _has_dot_products(model) or model.widened:
         return None
-    if len(model.dataset.items) <= SMALL and _is_exhaustive(model):
-        return None
-    return model.computed.get(INDEX, lambda: _built(model))
+    component = component_of(model)
+    if is_exhaustive(model, component):
+        few = len(model.dataset.items) <= SMALL and not component.options()
+        if few or isinstance(model, BlendedModel):
+            return None
+    return _kept(model)
+
+
+def component_of(model: FittedModel) -> Component:
+    """Return the type and options of the index that was loaded with a model, or else those in its config."""
+    return _kept(model).component if INDEX in model.computed else model.config.index
+
+
+def used_index(model: FittedModel) -> JsonObject:
+    """Return the type and options of the index that lists are found by; the exhaustive one if all items are scored."""
+    index = item_index(model)
+    return described(model, None if index is None else index.component)
+
+
+def described(model: FittedModel, component: Component | None) -> JsonObject:
+    """Return the type and options of an index for results. None: all items were compared."""
+    if component is None:
+        return {"type": exhaustive_index(model.registry).type}
+    return component.model_dump(mode="json")
+
+
+def is_exhaustive(model: FittedModel, component: Component) -> bool:
+    """Return whether an index compares every vector."""
+    return bool(model.registry.get("index", component.type, "/index/type").exhaustive)
 
 
 def vectors_to_index(model: FittedModel) -> tuple[pa.Array, np.ndarray, np.ndarray]:
@@ -41,8 +75,7 @@ def vectors_to_index(model: FittedModel) -> tuple[pa.Array, np.ndarray, np.ndarr
     Raises:
         ConfigError: If the model's score is no dot product of vectors.
     """
-    scored = towers_of(model) if has_towers(model) else model
-    if not scored.has_vectors or not scored.factorised:
+    if not _has_dot_products(model):
         kind = model.config.interaction.type if model.has_vectors else model.config.model.type
         raise ConfigError(
             Fault(
@@ -61,46 +94,69 @@ def share_index(model: FittedModel, index: ItemIndex | None) -> None:
         model.computed.get(INDEX, lambda: index)
 
 
-def save_index(model: FittedModel, folder: Path, model_id: str, *, searched: bool) -> None:
-    """Write the index into the model's folder if a pipeline searches one that takes time to build.
+def save_index(model: FittedModel, folder: Path, model_id: str) -> None:
+    """Write the index into the model's folder if it takes time to build.
+
+    A failure, such as a server that does not answer, is logged as a warning: the model must not be lost by it.
 
     Args:
         model: The model.
         folder: Its folder.
         model_id: The id of the saved model.
-        searched: Whether a pipeline searches the index.
     """
-    if not searched or _is_exhaustive(model):
+    if is_exhaustive(model, component_of(model)):
         return
-    index = item_index(model)
-    if index is not None:
-        index.model = model_id
-        index.save(folder / FOLDER)
+    try:
+        index = item_index(model)
+        if index is not None:
+            index.model = model_id
+            index.save(folder / FOLDER)
+    except Exception as error:
+        text = f"the index is not saved with the model, and is built when it is first searched: {error}"
+        logging.getLogger("anyrec").warning(text)
 
 
-def load_index(model: FittedModel, directory: Path, run_folder: Path) -> ItemIndex | None:
-    """Return the index of a loaded model, from its folder or the folder of its run; None if neither has one.
+def load_index(model: FittedModel, directory: Path, run_folder: Path) -> tuple[ItemIndex | None, list[str]]:
+    """Return the index of a loaded model.
+
+    It is read from the folder of the model's run, to which `anyrec index` writes, or else from the model's own folder.
 
     Args:
         model: The model, with its `model_id`.
         directory: The model's folder.
-        run_folder: The folder of its run, to which `anyrec index` writes by default.
+        run_folder: The folder of its run.
+
+    Returns:
+        The index, or None if neither folder has one for this model; and a note if the run's folder has one that cannot
+        be used.
 
     Raises:
-        ModelError: If the index in the folder is damaged or belongs to another model.
+        ModelError: If the index in the model's own folder is damaged or belongs to another model.
     """
-    of_model = model.registry, model.model_id, model.context.trusted
-    if (directory / FOLDER).exists():
-        return ItemIndex.load(directory / FOLDER, *of_model)
-    try:
-        found = ItemIndex.load(run_folder / FOLDER, *of_model)
-    except ModelError:
-        return None
-    return found if found.ids.equals(model.dataset.ids("item")) else None
+    if not _has_dot_products(model):
+        return None, []
+    of_model, notes = (model.registry, model.model_id, model.context.trusted), []
+    if find_folder(run_folder / FOLDER, MANIFEST) is not None:
+        try:
+            found = ItemIndex.load(run_folder / FOLDER, *of_model)
+            if found.ids.equals(model.dataset.ids("item")):
+                return found, []
+        except ModelError as error:
+            notes = [f"The index that `anyrec index` built is not used. {one}" for one in error.faults]
+    if find_folder(directory / FOLDER, MANIFEST) is None and not (directory / FOLDER).exists():
+        return None, notes
+    return ItemIndex.load(directory / FOLDER, *of_model), notes
 
 
-def _is_exhaustive(model: FittedModel) -> bool:
-    return model.registry.get("index", model.config.index.type, "/index/type").exhaustive
+def _has_dot_products(model: FittedModel) -> bool:
+    """Whether the score, or for a blend that of its towers, is a dot product of vectors."""
+    scored = towers_of(model) if has_towers(model) else model
+    return scored.has_vectors and scored.factorised
+
+
+def _kept(model: FittedModel) -> ItemIndex:
+    """Return the index that the model keeps, built now if it has none."""
+    return model.computed.get(INDEX, lambda: _built(model))
 
 
 def _built(model: FittedModel) -> ItemIndex:

@@ -39,7 +39,8 @@ def write_lists(
         progress: Show a progress bar.
 
     Returns:
-        `users` and `rows` (their numbers), `latency_ms` by stage for all users together, and `warnings`.
+        `users` and `rows` (their numbers), `latency_ms` by stage for all users together, `warnings`, and `index` as of
+        `Answer`.
     """
     model, pipeline = recommender.model, recommender.stages()
     clock, rows, warnings = Clock(), 0, []
@@ -60,4 +61,5 @@ def write_lists(
                 bar.advance(len(request.rows))
             append(pa.concat_tables([empty_table(model), *waiting]))
     warnings = list(dict.fromkeys(warnings))
-    return {"users": total, "rows": rows, "latency_ms": clock.milliseconds(), "warnings": warnings}
+    done = {"users": total, "rows": rows, "latency_ms": clock.milliseconds(), "warnings": warnings}
+    return {**done, "index": pipeline.index(model)}

@@ -15,6 +15,7 @@ from anyrec.data.ids import rows_of
 from anyrec.data.partial import read_request_file, request_of_document
 from anyrec.model.arguments import checked_k
 from anyrec.model.records import Records, before_interactions
+from anyrec.model.result_tables import index_of
 from anyrec.pipeline.answer import Answer
 from anyrec.recommender import Recommender
 
@@ -61,17 +62,19 @@ def infer(
     users = ranker.read_records("user", data, strict=strict, faults=faults)
     if faults and users.context.strict:
         raise DataError(faults)
-    lists, events, more = None, None, {}
+    lists, events, more, index = None, None, {}, None
     if len(users.ids) and (ranker.pipeline is not None or trace):
         answer = ranker.answer(
             users, top_k, exclude_seen=exclude_seen, candidates=candidates, context=context, now=now, trace=trace
         )
-        lists, events, more = answer.table, answer.trace, _stages(answer, users)
+        lists, events, more, index = answer.table, answer.trace, _stages(answer, users), answer.index
     elif len(users.ids):
         lists = ranker.recommend(users, top_k, exclude_seen=exclude_seen, candidates=candidates)
+        index = index_of(lists)
     found = {
         "model": recommender.model.about(),
         "top_k": top_k,
+        **({} if index is None else {"index": index}),
         "users": _users(_entries(ranker, users, embeddings), lists, events),
         **more,
         "items": [] if items is None else _entries(recommender, items, embeddings),

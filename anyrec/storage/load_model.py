@@ -199,9 +199,9 @@ def _restore(
     data = ModelData(config=config, registry=registry, dataset=dataset, has_vectors=config.model.type == TWO_TOWER)
     model = _read_model(manifest, data, replace(context, open_files=not own_root), device)
     pipeline = load_pipeline(model, directory / PIPELINE)
-    if pipeline is not None:
-        share_index(model, load_index(model, directory, manifest.place.parent))
-    return ModelParts(model, pipeline, document["metrics"], [note_of(named)] if named else [])
+    index, notes = load_index(model, directory, manifest.place.parent)
+    share_index(model, index)
+    return ModelParts(model, pipeline, document["metrics"], [*([note_of(named)] if named else []), *notes])
 
 
 def _read_model(manifest: Manifest, data: ModelData, context: Context, device: torch.device) -> FittedModel:

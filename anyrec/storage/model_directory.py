@@ -10,7 +10,7 @@ model/  manifest.json       sha256 of each file below, hash of the data, metrics
         known.safetensors   representations of the users and items
         blend/              what was chosen on validation, and the files of the classical models in a blend
         pipeline/           states of the sources and the ranker, if the config has a pipeline
-        index/              index of the items, if the pipeline searches one that takes time to build
+        index/              index of the items, if it takes time to build
         README.md           model card
 """
 
@@ -97,7 +97,7 @@ def save_model(parts: ModelParts, directory: Path) -> Path:
         }
         manifest["id"] = _id_of(manifest["files"], CARD)
         write_json(new / MANIFEST, manifest)
-        save_index(model, new, manifest["id"], searched=parts.pipeline is not None)
+        save_index(model, new, manifest["id"])
     return directory
 
 

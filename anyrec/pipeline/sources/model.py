@@ -1,14 +1,15 @@
-"""The model's own ranking of the catalogue, through the index of the config if scores are dot products."""
+"""The model's own ranking of the catalogue, through the index of the model if scores are dot products."""
 
 from __future__ import annotations
 
 import numpy as np
-import torch
 
-from anyrec.model.scoring import rank_rows
+from anyrec.core.types import JsonObject
+from anyrec.model.fitted import FittedModel
 from anyrec.pipeline.candidate_lists import lists_of_ranks
 from anyrec.pipeline.contracts import Lists, Request, Source
-from anyrec.retrieval.model_index import item_index
+from anyrec.retrieval.best_items import best_items
+from anyrec.retrieval.model_index import item_index, used_index
 
 
 class ModelSource(Source):
@@ -29,19 +30,9 @@ class ModelSource(Source):
         """Return True if all items are scored; an index may order them by approximate scores."""
         return item_index(request.model) is None
 
+    def index(self, model: FittedModel) -> JsonObject:
+        return used_index(model)
+
     def retrieve(self, request: Request, k: int, allowed: np.ndarray | None) -> Lists:
-        model, index = request.model, item_index(request.model)
-        with torch.inference_mode():
-            if index is not None:
-                queries = model.vectors("user", request.represented).float().cpu().numpy()
-                return Lists(*index.search(queries, k, allowed, request.exclude))
-            found = rank_rows(
-                model.scorer,
-                request.represented,
-                model.representations("item"),
-                k,
-                request.exclude,
-                allowed,
-            )
-        rows, items, scores, ranks = found
-        return lists_of_ranks(rows, items, scores, ranks, len(request.rows))
+        found = best_items(request.model, request.represented, k, request.exclude, allowed)
+        return lists_of_ranks(*found, len(request.rows))

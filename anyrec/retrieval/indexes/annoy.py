@@ -67,6 +67,9 @@ class Annoy(Index):
     _built: int
     """The number of rows in the trees; later ones are scanned."""
 
+    def check(self) -> None:
+        self._new()
+
     def _build(self, vectors: np.ndarray, rows: np.ndarray) -> None:
         self._forest, self._built = self._new(), len(vectors)
         self._forest.set_seed(self.params.seed)

@@ -78,6 +78,11 @@ class Qdrant(Index):
     _state: str
     """A hash of the options, the vectors and all changes since the build. The server stores it with the collection."""
 
+    def check(self) -> None:
+        self._open()
+        with self._server_errors():
+            self._behind_alias()
+
     def _build(self, vectors: np.ndarray, rows: np.ndarray) -> None:
         self._open()
         self._state = _hash(json.dumps(self.params.model_dump(exclude={"url", "api_key_env"})).encode(), vectors)

@@ -78,6 +78,9 @@ class Usearch(Index):
             return best_norm_weight(self, "expansion_search")
         return self.params.norm_weight or 0.0
 
+    def check(self) -> None:
+        self._new()
+
     def _build(self, vectors: np.ndarray, rows: np.ndarray) -> None:
         self._graph, self._scale = self._new(), float(np.abs(vectors).max()) or 1.0
         self._insert(rows, vectors)

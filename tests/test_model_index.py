@@ -1,0 +1,132 @@
+"""The index is a property of the model: whatever lists items uses it and names it."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from small import call, small_config, small_dataset
+
+from anyrec import Recommender
+from anyrec.core.errors import ConfigError, InputError
+from anyrec.model.result_tables import index_of
+from anyrec.retrieval.item_index import ItemIndex
+from anyrec.retrieval.model_index import component_of, item_index
+
+FLAT = {"type": "faiss", "kind": "flat"}
+EXACT = {"type": "exact"}
+
+
+def fitted(**changes) -> Recommender:
+    training = {"epochs": 1, "batch_size": 128, "patience": None}
+    return Recommender.from_config(small_config(training=training, **changes)).fit(small_dataset(), progress=False)
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return fitted()
+
+
+@pytest.fixture(scope="module")
+def indexed():
+    return fitted(index=FLAT)
+
+
+def test_a_list_names_the_index_that_it_was_found_by(plain, indexed):
+    for recommender, expected in ((plain, EXACT), (indexed, FLAT)):
+        assert index_of(recommender.recommend(["u001"], 3)) == expected
+        answer = recommender.answer(["u001"], 3)
+        assert answer.index == expected == index_of(answer.table)
+
+
+def test_a_configured_index_is_searched_without_a_pipeline(indexed, monkeypatch):
+    searched = []
+    search = ItemIndex.search
+    monkeypatch.setattr(ItemIndex, "search", lambda *given: searched.append(given[2]) or search(*given))
+    indexed.recommend(None, 7)
+    assert searched == [7]
+
+
+def test_an_index_finds_what_scoring_all_items_finds(plain, indexed):
+    for options in ({}, {"exclude_seen": False}, {"candidates": [f"i{n:03d}" for n in range(9)]}):
+        by_index, scored = indexed.recommend(None, 5, **options), plain.recommend(None, 5, **options)
+        assert by_index.select(["user_id", "item_id", "rank"]).equals(scored.select(["user_id", "item_id", "rank"]))
+        np.testing.assert_allclose(by_index["score"].to_numpy(), scored["score"].to_numpy(), rtol=1e-4)
+
+
+def test_exact_search_with_options_uses_an_index_even_for_few_items(plain):
+    assert item_index(plain.model) is None
+    compressed = fitted(index={"type": "exact", "precision": "int8"})
+    assert index_of(compressed.recommend(["u001"], 3)) == {"type": "exact", "precision": "int8"}
+
+
+def test_the_index_is_saved_with_the_model_and_a_built_one_takes_its_place(indexed, tmp_path):
+    directory = indexed.save(tmp_path / "run" / "model")
+    assert (directory / "index" / "manifest.json").is_file()
+    loaded = Recommender.load(directory)
+    assert index_of(loaded.recommend(["u001"], 3)) == FLAT
+    code, out, _ = call("index", "--model-path", directory, "--type", "faiss", "--set", "kind=sq8")
+    assert code == 0 and "sq8" in out
+    built = Recommender.load(directory)
+    assert component_of(built.model).options() == {"kind": "sq8"}
+    assert len(built.recommend(None, 5)) == len(indexed.recommend(None, 5))
+    _, out, _ = call("recommend", "--model-path", directory, "--data", _request(tmp_path), "--top-k", "3")
+    assert json.loads(out)["index"] == {"type": "faiss", "kind": "sq8"}
+
+
+def test_an_index_of_another_model_is_not_used_and_a_note_says_so(plain, indexed, tmp_path):
+    plain.save(tmp_path / "run" / "model")
+    call("index", "--model-path", tmp_path / "run", "--type", "faiss")
+    assert index_of(Recommender.load(tmp_path / "run").recommend(["u001"], 3))["type"] == "faiss"
+    indexed.save(tmp_path / "run" / "model")
+    loaded = Recommender.load(tmp_path / "run")
+    assert any("belongs to another model" in note for note in loaded.notes)
+    assert index_of(loaded.recommend(["u001"], 3)) == FLAT
+
+
+def test_items_of_a_request_that_the_index_does_not_have_are_scored_with_all_others(indexed):
+    wider = indexed.add_items([{"item_id": "new", "continuous": {"price": 50.0}}])
+    found = wider.recommend(["u001"], 41, exclude_seen=False)
+    assert index_of(found) == EXACT and "new" in found["item_id"].to_pylist()
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        ({"index": {"type": "nosuch"}}, "there is no index 'nosuch'"),
+        ({"index": {"type": "faiss", "kind": "tree"}}, "/index/kind"),
+        ({"index": FLAT, "interaction": {"type": "mlp"}}, "the scores of 'mlp'"),
+        ({"index": FLAT, "model": {"type": "ease"}}, "'ease' has none"),
+        ({"index": {"type": "qdrant", "url": "http://127.0.0.1:9"}}, "127.0.0.1:9: Qdrant does not answer"),
+        ({"index": {"type": "qdrant", "url": "http://a", "api_key_env": "ANYREC_NO_KEY"}}, "ANYREC_NO_KEY is not set"),
+    ],
+)
+def test_an_index_that_cannot_work_is_refused_before_training(config, named):
+    started = []
+    with pytest.raises(InputError, match=named):
+        recommender = Recommender.from_config(small_config(**config))
+        recommender.fit(small_dataset(), progress=False, started=started.append)
+    assert not started
+
+
+def test_a_fault_of_the_index_is_reported_with_the_other_faults_of_the_config():
+    with pytest.raises(ConfigError) as caught:
+        Recommender.from_config({"index": {"type": "nosuch"}, "loss": {"type": "nosuch"}})
+    assert len(caught.value.faults) == 2
+
+
+def test_a_model_is_saved_even_if_its_index_cannot_be(indexed, tmp_path, monkeypatch, caplog):
+    def fails(self, folder):
+        raise RuntimeError("no space for it")
+
+    monkeypatch.setattr(ItemIndex, "save", fails)
+    directory = indexed.save(tmp_path / "model")
+    assert "no space for it" in caplog.text
+    assert index_of(Recommender.load(directory).recommend(["u001"], 3)) == FLAT
+
+
+def _request(folder):
+    path = folder / "request.json"
+    path.write_text(json.dumps({"user_data": [{"user_id": "u001"}]}))
+    return path
