@@ -16,7 +16,7 @@ from anyrec.core.contracts import Context
 from anyrec.core.discovery import discover
 from anyrec.core.errors import ConfigError, Fault, ModelError, NotFittedError, OutputError, checked_path
 from anyrec.core.infer_types import with_types
-from anyrec.core.load_config import load_config
+from anyrec.core.load_config import load_config, read_config
 from anyrec.core.registry import Registry
 from anyrec.core.runtime import seeded
 from anyrec.core.types import JsonObject
@@ -35,6 +35,7 @@ from anyrec.model.attach_data import with_data
 from anyrec.model.build import check_model_type, check_with_data, choose_device, training_context
 from anyrec.model.custom_modules import encoder_of
 from anyrec.model.fitted import FittedModel, ModelData
+from anyrec.model.reconfigure import changed_config
 from anyrec.model.records import Records
 from anyrec.model.request_reader import Users
 from anyrec.model.result_tables import embedding_table, pair_scores, pair_table
@@ -601,14 +602,37 @@ class Recommender:
     def with_image_root(self, folder: Path) -> Recommender:
         """Return this recommender with another folder that relative names of images in requests start from."""
         data = self.config.data.model_copy(update={"image_root": str(folder)})
-        return self.with_config(self.config.model_copy(update={"data": data}))
-
-    def with_config(self, config: Config) -> Recommender:
-        """Return this recommender with a config that differs in sections that are not trained, such as `evaluation`.
-
-        The pipeline stays the same; `with_pipeline` fits another one.
-        """
+        config = self.config.model_copy(update={"data": data})
         return self._with(replace(self.parts, model=self.model.with_config(config)))
+
+    def with_config(self, config: Config | JsonObject | str | Path, *, progress: bool = True) -> Recommender:
+        """Return this recommender with other values of keys that are read after training.
+
+        These are `pipeline`, `evaluation`, `index`, and `strict`, `image_root`, `allow_urls` and `allow_outside_root`
+        of `data`. Keys that `config` does not set keep their values. It may set other keys to the values that the model
+        was trained with, so the config of the training run can be changed and given again. Rules need no training; for
+        other sources or another ranker the model needs its data (`with_data`).
+
+        Args:
+            config: A config, a dict, or the path of a file. The plugins of the model are known; others are named when
+                it is loaded.
+            progress: Show progress bars.
+
+        Raises:
+            ConfigError: With every key that cannot change after training, or with all invalid options.
+            ModelError: If a stage of the pipeline learns from the data, and the model was loaded without it.
+
+        Example:
+            >>> rules = [{"type": "where", "where": {"item.categorical.kind": {"eq": "book"}}}]
+            >>> Recommender.load("models/shop").with_config({"pipeline": {"rerank": {"rules": rules}}})
+        """
+        changes, notes = (config, []) if isinstance(config, Config) else read_config(config)
+        changed = changed_config(self.config, changes, self.registry)
+        model, pipeline = self.model.with_config(changed), self.pipeline
+        if _dumped(changed.pipeline) != _dumped(self.config.pipeline):
+            model, pipeline, more = _fit_stages(model, progress, self.pipeline)
+            notes = [*notes, *more]
+        return self._with(ModelParts(model, pipeline, self.metrics, [*self.notes, *notes]))
 
     def saved_in(self, directory: Path, model_id: str) -> None:
         """Record the folder and the id (`model_id`) that the model was saved with."""
@@ -642,8 +666,20 @@ class Recommender:
         return table
 
 
-def _fit_stages(model: FittedModel, progress: bool) -> tuple[FittedModel, Pipeline | None, list[str]]:
+def _dumped(section: PipelineConfig | None) -> JsonObject | None:
+    """Return the keys and values of a section: two sections that set the same values by different keys are equal."""
+    return None if section is None else section.model_dump(mode="json")
+
+
+def _fit_stages(
+    model: FittedModel, progress: bool, former: Pipeline | None = None
+) -> tuple[FittedModel, Pipeline | None, list[str]]:
     """Fit the pipeline of the model's config.
+
+    Args:
+        model: The model.
+        progress: Show progress bars.
+        former: A fitted pipeline of the model, whose sources and ranker are kept if they are the same.
 
     Returns:
         The model, with histories if there is a pipeline; the pipeline; notes for the user.
@@ -651,4 +687,4 @@ def _fit_stages(model: FittedModel, progress: bool) -> tuple[FittedModel, Pipeli
     if model.config.pipeline is None:
         return model, None, []
     model = model.with_histories()
-    return model, *fit_pipeline(model, progress=progress)
+    return model, *fit_pipeline(model, former, progress=progress)

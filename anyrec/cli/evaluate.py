@@ -11,6 +11,8 @@ import typer
 
 from anyrec.cli.options import (
     AsJson,
+    Changes,
+    ChangesPath,
     DataPath,
     ModelDir,
     ModelName,
@@ -81,6 +83,8 @@ SkipUnknown = Annotated[
 def evaluate(
     data: TrainingPath = None,
     model_path: ModelPath = None,
+    config: ChangesPath = None,
+    overrides: Changes = [],
     part: EvaluatedPart = "test",
     truth: Truth = None,
     exclude: Exclude = None,
@@ -95,11 +99,9 @@ def evaluate(
 ) -> None:
     """Evaluate a saved model on the held-out part of its data, or on a file of true pairs."""
     _check_evaluate(data, part, truth, exclude, classification, threshold, skip_unknown)
-    recommender = load(model_path, model_dir, model_name, None, plugins, trust_plugins)
-    if data is not None:
-        from anyrec.cli.run import read_data
-
-        recommender = recommender.with_data(read_data(data, recommender.config))
+    recommender = load(
+        model_path, model_dir, model_name, config, plugins, trust_plugins, overrides=overrides, data=data
+    )
     if truth is not None:
         from anyrec.evaluation.truth_files import evaluate_file
 
@@ -159,6 +161,8 @@ def compare(
 def report(
     data: DataPath,
     model_path: ModelPath = None,
+    config: ChangesPath = None,
+    overrides: Changes = [],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder to write to; by default the run's folder.")
     ] = None,
@@ -172,10 +176,12 @@ def report(
 
     place = output or find_model(model_place(model_path, model_dir, model_name)).parent
     check_output(place, "inside")
-    recommender = load(model_path, model_dir, model_name, None, plugins, trust_plugins)
-    from anyrec.cli.run import read_data, report_run
+    recommender = load(
+        model_path, model_dir, model_name, config, plugins, trust_plugins, overrides=overrides, data=data
+    )
+    from anyrec.cli.run import report_run
 
-    report_run(recommender.with_data(read_data(data, recommender.config)), place, out)
+    report_run(recommender, place, out)
 
 
 def _check_evaluate(

@@ -129,6 +129,26 @@ Overrides = Annotated[
 PluginFolders = Annotated[
     list[Path], typer.Option("--plugins", metavar="FOLDER", help="A folder of plugin files. Can be repeated.")
 ]
+ChangesPath = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        "--config_path",
+        "--config-path",
+        callback=find_config,
+        metavar="FILE",
+        help="A config, a JSON file, whose pipeline, index and evaluation are used instead of the model's. It may "
+        "repeat what the model was trained with.",
+    ),
+]
+Changes = Annotated[
+    list[str],
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a value that is read after training, for example index.type=exact. Can be repeated.",
+    ),
+]
 ImageRoot = Annotated[
     Path | None,
     typer.Option("--image-root", "--image_root", help="Folder for relative image paths; by default the data file's."),
@@ -306,27 +326,42 @@ def load(
     plugins: list[Path],
     trust: bool,
     image_root: Path | None = None,
+    overrides: Sequence[str] = (),
+    data: Path | None = None,
 ) -> Recommender:
-    """Load the model that the options name, and log its notes.
+    """Load the model that the options name, change what can change after training, and log its notes.
 
     Args:
         model_path: Folder of the run or of the model, or a file in one of them.
         model_dir: Folder of run folders.
         model_name: Name of the run in `model_dir`.
-        config: A config file. The model has its own config; this file is only checked for errors.
+        config: A config file with other values for keys that are read after training; None for the model's own config.
         plugins: Folders of plugin files.
         trust: Allow what the model names outside its folder.
         image_root: Folder for relative image paths.
-    """
-    model_path = model_place(model_path, model_dir, model_name)
-    if config is not None:
-        from anyrec.core.load_config import load_config
+        overrides: Values of `--set`, which take precedence over `config`.
+        data: The training data, if the model needs it.
 
-        load_config(config, plugins=plugins)
+    Raises:
+        ConfigError: With every key that cannot change after training.
+    """
+    from anyrec.core.load_config import read_config
+
+    model_path = model_place(model_path, model_dir, model_name)
+    changes, notes = read_config(config, overrides)
+    plugins = [*plugins, *map(Path, changes.plugins)]
     from anyrec.recommender import Recommender  # loads torch
 
     started = time.perf_counter()
     recommender = Recommender.load(model_path, trust_plugins=trust, plugins=plugins, image_root=image_root)
+    if data is not None:
+        from anyrec.cli.run import read_data
+
+        recommender = recommender.with_data(read_data(data, recommender.config))
+    if changes.model_fields_set:
+        recommender = recommender.with_config(changes, progress=False)
+    for note in notes:
+        err.print(f"config: {note}", markup=False)
     log.debug("loaded %s in %.1f s", model_path, time.perf_counter() - started)
     for note in recommender.notes:
         log.info(note)

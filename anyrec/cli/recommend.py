@@ -10,7 +10,8 @@ import typer
 
 from anyrec.cli.options import (
     AsJson,
-    ConfigPath,
+    Changes,
+    ChangesPath,
     ContextValues,
     ImageRoot,
     ModelDir,
@@ -83,7 +84,8 @@ def recommend(
     data: RequestPath = None,
     model_path: ModelPath = None,
     user_id: UserIds = [],
-    config: ConfigPath = None,
+    config: ChangesPath = None,
+    overrides: Changes = [],
     top_k: TopK = 10,
     where: Where = None,
     output: Output = None,
@@ -105,11 +107,12 @@ def recommend(
     """List the top-K items for users, with scores and, if requested, embeddings, of a request or of known users.
 
     The result is a JSON document (schemas/result.schema.json); on a terminal it is printed as tables. If --output ends
-    in .csv, .parquet or .jsonl, it is a table of the lists. `inference.py` is the same command.
+    in .csv, .parquet or .jsonl, it is a table of the lists. --config and --set change what the model reads after
+    training: the pipeline with its rules, the index, the evaluation. `inference.py` is the same command.
     """
     _check_recommend(data, user_id, everyone, output, trace or explain)
     moment, condition = read_moment(context, now), None if where is None else read_object(where, "--where")
-    recommender = load(model_path, model_dir, model_name, config, plugins, trust_plugins, image_root)
+    recommender = load(model_path, model_dir, model_name, config, plugins, trust_plugins, image_root, overrides)
     if condition is not None:
         recommender = recommender.filtered(condition)
     if everyone:

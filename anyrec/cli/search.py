@@ -9,6 +9,8 @@ import typer
 
 from anyrec.cli.options import (
     AsJson,
+    Changes,
+    ChangesPath,
     ImageRoot,
     ModelDir,
     ModelName,
@@ -38,6 +40,8 @@ def search(
         str | None, typer.Option("--user", help="A user id, or a user record as JSON, to personalise the results for.")
     ] = None,
     model_path: ModelPath = None,
+    config: ChangesPath = None,
+    overrides: Changes = [],
     top_k: TopK = 10,
     personal: Annotated[
         float, typer.Option(callback=finite, help="Weight of the user's preferences, from 0 to 1.")
@@ -69,7 +73,7 @@ def search(
         space = present_name("search space", space)
     for note in renamed:
         err.print(f"note: {note}", markup=False)
-    recommender = load(model_path, model_dir, model_name, None, plugins, trust_plugins, image_root)
+    recommender = load(model_path, model_dir, model_name, config, plugins, trust_plugins, image_root, overrides)
     table = recommender.search(
         text=text,
         image=image,
@@ -97,6 +101,8 @@ def search(
 def similar(
     item: Annotated[list[str], typer.Option("--item", help="An item id. Can be repeated.")],
     model_path: ModelPath = None,
+    config: ChangesPath = None,
+    overrides: Changes = [],
     top_k: TopK = 10,
     as_json: AsJson = None,
     model_dir: ModelDir = None,
@@ -104,7 +110,7 @@ def similar(
     trust_plugins: Trust = False,
 ) -> None:
     """List the items most similar to the given items."""
-    recommender = load(model_path, model_dir, model_name, None, [], trust_plugins)
+    recommender = load(model_path, model_dir, model_name, config, [], trust_plugins, overrides=overrides)
     ids = id_array(recommender, "item", item, "--item")
     table = recommender.similar(ids, top_k)
     if wants_json(as_json):

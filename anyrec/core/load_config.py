@@ -47,6 +47,53 @@ def load_config(
     Raises:
         ConfigError: With all faults.
     """
+    config, notes, older = _parsed(source, overrides)
+    with noting_former_names() as renamed:
+        faults = []
+        if registry is None:
+            faults = [
+                Fault(f"/plugins/{n}", f"there is no folder {show(folder)}.", "Give a folder of plugins.", "no folder")
+                for n, folder in enumerate(config.plugins)
+                if not os.path.isdir(folder)
+            ]
+            registry = discover([*config.plugins, *plugins])
+        config, inferred = with_types(config, registry)
+        notes += inferred
+        faults += config_faults(config, registry, encoders_may_follow)
+    if faults:
+        raise ConfigError(faults)
+    if older:
+        config, idle = _without_idle_keys(config, registry)
+        notes += idle
+    return config, notes + renamed
+
+
+def read_config(source: str | Path | JsonObject | None, overrides: Sequence[str] = ()) -> tuple[Config, list[str]]:
+    """Read a config and check names and values of its keys, but not its components.
+
+    Args:
+        source: As for `load_config`.
+        overrides: As for `load_config`.
+
+    Returns:
+        The config, and notes about keys that were translated or renamed.
+
+    Raises:
+        ConfigError: With all faults.
+    """
+    config, notes, older = _parsed(source, overrides)
+    if older:
+        config, idle = _without_idle_keys(config, discover(config.plugins))
+        notes += idle
+    return config, notes
+
+
+def _parsed(source: str | Path | JsonObject | None, overrides: Sequence[str]) -> tuple[Config, list[str], bool]:
+    """Return the config, the notes of `read_config`, and whether it was translated from the older format.
+
+    Raises:
+        ConfigError: With all faults.
+    """
     document, faults = plain(_document_of(source))
     faults += [fault for override in overrides for fault in _set(document, override)]
     if faults:
@@ -65,23 +112,7 @@ def load_config(
             config = Config.model_validate(document)
         except ValidationError as error:
             raise ConfigError(faults_of(error, Config)) from None
-        faults = []
-        if registry is None:
-            faults = [
-                Fault(f"/plugins/{n}", f"there is no folder {show(folder)}.", "Give a folder of plugins.", "no folder")
-                for n, folder in enumerate(config.plugins)
-                if not os.path.isdir(folder)
-            ]
-            registry = discover([*config.plugins, *plugins])
-        config, inferred = with_types(config, registry)
-        notes += inferred
-        faults += config_faults(config, registry, encoders_may_follow)
-    if faults:
-        raise ConfigError(faults)
-    if older:
-        config, idle = _without_idle_keys(config, registry)
-        notes += idle
-    return config, notes + renamed
+    return config, notes + renamed, older
 
 
 def _without_idle_keys(config: Config, registry: Registry) -> tuple[Config, list[str]]:

@@ -12,6 +12,7 @@ two_tower: the fitted two-tower model.
 choice: what was chosen on the validation part, for reports and model files.
 blended: the fitted blend of towers and classical models.
 classical: the fitted classical model, such as item-kNN.
+reconfigure: the keys of a fitted model's config that can change.
 user_interactions: histories of the users, from the learning data.
 request_reader: reads the users or items of a request.
 records: the users or items of a request as the model reads them.

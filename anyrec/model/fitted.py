@@ -376,7 +376,8 @@ class FittedModel(ModelData, ABC):
 
     def with_config(self, config: Config) -> Self:
         """Return this model with a config that differs only in sections that are not trained, such as `evaluation`."""
-        changed = (*STATES, SEARCH) if config.index == self.config.index else (*STATES, SEARCH, INDEX)
+        same = config.index.model_dump() == self.config.index.model_dump()
+        changed = (*STATES, SEARCH) if same else (*STATES, SEARCH, INDEX, SIMILAR)
         return replace(self, config=config, computed=self.computed.without(*changed))
 
     def saved_in(self, directory: Path, model_id: str) -> Self:

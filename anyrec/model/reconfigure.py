@@ -64,7 +64,10 @@ def _differing(given: Json, own: Json, path: tuple[str, ...]) -> Iterator[tuple[
     """Yield path, value in `own` and value in `given` of every value of `given` that `own` does not have."""
     if isinstance(given, dict) and isinstance(own, dict):
         for key, value in given.items():
-            yield from _differing(value, own.get(key), (*path, key))
+            if key in own:
+                yield from _differing(value, own[key], (*path, key))
+            else:
+                yield (*path, key), None, value
     elif given != own:
         yield path, own, given
 

@@ -8,11 +8,13 @@ import numpy as np
 import torch
 from safetensors.numpy import save_file
 
+from anyrec.core.config import PipelineConfig
 from anyrec.core.errors import Fault, ModelError
 from anyrec.core.ranks import ranks_of
 from anyrec.core.runtime import seeded
 from anyrec.core.saved_files import AGAIN, damaged, read_arrays
 from anyrec.core.timing import timed
+from anyrec.core.types import JsonObject
 from anyrec.data.split import Part
 from anyrec.evaluation.held_out import HeldOut, held_out, refuse_refitted
 from anyrec.evaluation.ranking import Ranking, ranking_metrics
@@ -43,11 +45,14 @@ def check_pipeline(model: ModelData) -> list[str]:
 
 
 @timed("pipeline fitted")
-def fit_pipeline(model: FittedModel, *, progress: bool = True) -> tuple[Pipeline | None, list[str]]:
+def fit_pipeline(
+    model: FittedModel, former: Pipeline | None = None, *, progress: bool = True
+) -> tuple[Pipeline | None, list[str]]:
     """Fit the sources and the ranker of the config's pipeline.
 
     Args:
         model: A fitted model; if it has its data, it keeps histories (`FittedModel.with_histories`).
+        former: A fitted pipeline of the model. Its sources and its ranker are kept if the config has the same.
         progress: Show progress bars.
 
     Returns:
@@ -62,10 +67,14 @@ def fit_pipeline(model: FittedModel, *, progress: bool = True) -> tuple[Pipeline
         return None, []
     pipeline = Pipeline(config, model.registry)
     pipeline.check(model)
+    if former is not None and _first_stages(former.config) == _first_stages(config):
+        pipeline.sources, pipeline.ranker, pipeline.measured = former.sources, former.ranker, former.measured
+        return pipeline, []
     if learning is None:
         if config.rank is not None or any(_learns(source) for source in pipeline.sources):
             what = "its sources and ranker learn from the data, and this model was loaded without its data."
-            raise ModelError(Fault("/pipeline", what, "Call with_data(dataset) first."))
+            hint = "Train with this pipeline, or in Python call with_data(dataset) first. Rules alone need no data."
+            raise ModelError(Fault("/pipeline", what, hint))
         return pipeline, []
     positives = learning.positives_learned(model.config)
     for source in pipeline.sources:
@@ -157,6 +166,11 @@ def load_pipeline(model: FittedModel, folder: Path) -> Pipeline | None:
     if config.rank is not None:
         pipeline.ranker = load_ranker(folder, config.rank, model, pipeline.source_names, model.registry)
     return pipeline
+
+
+def _first_stages(config: PipelineConfig) -> JsonObject:
+    """Return the stages of a pipeline that learn from the data."""
+    return config.model_dump(mode="json", include={"retrieve", "rank"})
 
 
 def _learns(source: Source) -> bool:
