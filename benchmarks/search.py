@@ -54,7 +54,7 @@ def titles(recommender: Recommender) -> None:
         first, among = np.mean(np.array(ranks) == 0), np.mean(np.array(ranks) < K)
         print(f"title, {space:6} first {first:.3f}, among {K}: {among:.3f}; {spent:.1f} ms")
     for kind in ("text", "image"):
-        projection = searcher(recommender.model).space_index(kind, "tower").projection
+        projection = searcher(recommender.model).space_items(kind, "tower").projection
         assert projection is not None
         print(f"{kind} into the tower: {projection.recall}, chosen: {projection.method}")
 
@@ -62,12 +62,12 @@ def titles(recommender: Recommender) -> None:
 def posters(recommender: Recommender) -> None:
     """Print how similar the genres of the items found for a poster are to its own, by space."""
     search: Search = searcher(recommender.model)
-    projection = search.space_index("image", "tower").projection
+    projection = search.space_items("image", "tower").projection
     name = category_feature(recommender.dataset, recommender.config.evaluation.category)
     assert projection is not None and name is not None
     tower = projection.items
     traits = indicators(recommender.dataset, "item", name)[0].toarray()
-    features = {space: search.space_index("image", space).space.item_vectors() for space in ("visual", "image")}
+    features = {space: search.space_items("image", space).space.item_vectors() for space in ("visual", "image")}
     described = np.flatnonzero(features["visual"].any(1))
     rng = np.random.default_rng(0)
     held = rng.permutation(described)[:POSTERS]

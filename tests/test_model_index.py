@@ -9,6 +9,7 @@ import pytest
 from small import call, small_config, small_dataset
 
 from anyrec import Recommender
+from anyrec.core.discovery import discover
 from anyrec.core.errors import ConfigError, InputError
 from anyrec.model.result_tables import index_of
 from anyrec.retrieval.item_index import ItemIndex
@@ -83,6 +84,46 @@ def test_an_index_of_another_model_is_not_used_and_a_note_says_so(plain, indexed
     loaded = Recommender.load(tmp_path / "run")
     assert any("belongs to another model" in note for note in loaded.notes)
     assert index_of(loaded.recommend(["u001"], 3)) == FLAT
+
+
+def test_similar_items_are_found_by_an_index_of_the_same_type_that_is_kept_with_the_model(plain, indexed, tmp_path):
+    loaded = Recommender.load(indexed.save(tmp_path / "model"))
+    found, scanned = loaded.similar(["i003", "i009"], 4), plain.similar(["i003", "i009"], 4)
+    assert (index_of(found), index_of(scanned)) == (FLAT, EXACT)
+    assert found["item_id"].equals(scanned["item_id"])
+    place = tmp_path / "model" / "search" / "similar.index"
+    assert (place / "manifest.json").is_file()
+    written = (place / "manifest.json").stat().st_mtime_ns
+    assert Recommender.load(tmp_path / "model").similar(["i003", "i009"], 4).equals(found)
+    assert (place / "manifest.json").stat().st_mtime_ns == written
+    changed = Recommender.load(tmp_path / "model").with_config({"index": {"type": "faiss", "kind": "sq8"}})
+    assert index_of(changed.similar(["i003"], 4)) == {"type": "faiss", "kind": "sq8"}
+    _, out, err = call("similar", "--model-path", tmp_path / "model", "--item", "i003", "--top-k", "4", "--json")
+    assert len(json.loads(out)) == 4
+
+
+@pytest.mark.parametrize("space", ["auto", "text", "tower"])
+def test_items_are_searched_by_an_index_of_the_same_type(plain, indexed, space, tmp_path):
+    loaded = Recommender.load(indexed.save(tmp_path / "model"))
+    for options in ({}, {"candidates": [f"i{n:03d}" for n in range(9)]}):
+        found = loaded.search(text="Thing for a nurse", k=5, space=space, **options)
+        scanned = plain.search(text="Thing for a nurse", k=5, space=space, **options)
+        assert (index_of(found), index_of(scanned)) == (FLAT, EXACT)
+        assert found["item_id"].equals(scanned["item_id"])
+    assert (tmp_path / "model" / "search" / f"{space}-text.index" / "manifest.json").is_file()
+    assert index_of(loaded.search(text="Thing for a nurse", user="u001", space=space)) == EXACT
+
+
+def test_a_damaged_index_of_similar_items_is_built_again(indexed, tmp_path):
+    loaded = Recommender.load(indexed.save(tmp_path / "model"))
+    found = loaded.similar(["i003"], 4)
+    (tmp_path / "model" / "search" / "similar.index" / "vectors.npy").write_bytes(b"damaged")
+    assert Recommender.load(tmp_path / "model").similar(["i003"], 4).equals(found)
+
+
+def test_a_further_index_on_a_server_has_a_name_of_its_own():
+    cls = discover().get("index", "qdrant")
+    assert cls.options_beside({"url": "http://a"}, "similar") == {"url": "http://a", "collection": "anyrec.similar"}
 
 
 def test_items_of_a_request_that_the_index_does_not_have_are_scored_with_all_others(indexed):

@@ -183,7 +183,7 @@ def test_a_loaded_model_saves_item_vectors_and_computes_damaged_ones_again(fitte
         if damage is not None:
             kept[0].write_bytes(damage)
     again = Recommender.load(tmp_path / "model", trust_plugins=True)
-    searcher(again.model).space_index("text")
+    searcher(again.model).space_items("text")
     from anyrec.retrieval.semantic import spaces
 
     class Refuses(spaces.Space):

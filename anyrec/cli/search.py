@@ -25,6 +25,7 @@ from anyrec.cli.options import (
     finite,
     id_array,
     load,
+    log,
     read_object,
     wants_json,
     write,
@@ -85,6 +86,7 @@ def search(
         exclude_seen=exclude_seen,
         strict=strict,
     )
+    _note_index(table)
     if wants_json(as_json):
         write(json.dumps(table.to_pylist(), indent=1, ensure_ascii=False), None)
         return
@@ -113,6 +115,7 @@ def similar(
     recommender = load(model_path, model_dir, model_name, config, [], trust_plugins, overrides=overrides)
     ids = id_array(recommender, "item", item, "--item")
     table = recommender.similar(ids, top_k)
+    _note_index(table)
     if wants_json(as_json):
         write(json.dumps(table.to_pylist(), indent=1, ensure_ascii=False), None)
         return
@@ -122,6 +125,15 @@ def similar(
     for query, row in zip(ids.to_pylist(), rows, strict=True):
         like = table.filter(_equal(table.column("query_id"), query))
         show_items(recommender, like, f"like {title_of(recommender.dataset, int(row))} ({query})")
+
+
+def _note_index(table: Any) -> None:
+    """Log the index that the items of a table were found by."""
+    from anyrec.model.result_tables import index_of
+
+    index = index_of(table)
+    if index is not None:
+        log.info("index: %s", " ".join(map(str, index.values())))
 
 
 def _equal(column: Any, value: Any) -> Any:

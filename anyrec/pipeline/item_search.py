@@ -15,6 +15,7 @@ from anyrec.core.values import show
 from anyrec.model.arguments import checked_choice, checked_k, checked_share, checked_text, log
 from anyrec.model.fitted import SEARCH, FittedModel
 from anyrec.model.records import Records
+from anyrec.model.result_tables import with_index
 from anyrec.pipeline.conditions.conditions import Condition
 from anyrec.pipeline.contracts import Request
 from anyrec.pipeline.requests import make_requests
@@ -44,7 +45,7 @@ def search_items(
     """Return the k items nearest to a text, an image or both; arguments as of `anyrec.Recommender.search`.
 
     Returns:
-        item_id, score, rank (from 1).
+        item_id, score, rank (from 1); the metadata name the index.
 
     Raises:
         InputError: An argument is invalid, or needs a user and none is given.
@@ -61,13 +62,14 @@ def search_items(
     found = searcher(model).find(query, k, space=space, allowed=allowed, user=represented, personal=personal)
     if records is not None:
         log(user, records.context.warnings)
-    return pa.table(
+    table = pa.table(
         {
             "item_id": model.dataset.ids("item").take(pa.array(found.items)),
             "score": pa.array(found.scores),
             "rank": pa.array(np.arange(1, len(found.items) + 1)),
         }
     )
+    return with_index(table, found.index)
 
 
 def _searchable(

@@ -17,6 +17,7 @@ choose           the cheapest index that reaches a recall
 model_index      the index of a model's items
 best_items       the best items of users, by that index or by scoring all items
 blend_candidates the best items of a blend among the candidates of its towers and members
+vector_index     indexes of other vectors of the items, of the type of the model's index
 similar          items similar to given items
 exhaustive       the exact index for searches that are not configured
 indexes/         backends: exact, faiss, annoy, usearch, qdrant

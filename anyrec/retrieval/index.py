@@ -135,6 +135,16 @@ class Index:
         """The size of the backend's structure in memory, without the float32 vectors of the store."""
         return self._bytes() if len(self.store) else 0
 
+    @classmethod
+    def options_beside(cls, options: JsonObject, name: str) -> JsonObject:
+        """Return the options of a further index of the same model: those of the first, but with other names on servers.
+
+        Args:
+            options: The options of the model's index, as `index` in the config.
+            name: The name of the further index.
+        """
+        return options
+
     def check(self) -> None:
         """Check that an index with these options can be built here: the library, the server. Called before training.
 

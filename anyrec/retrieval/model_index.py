@@ -50,14 +50,12 @@ def component_of(model: FittedModel) -> Component:
 def used_index(model: FittedModel) -> JsonObject:
     """Return the type and options of the index that lists are found by; the exhaustive one if all items are scored."""
     index = item_index(model)
-    return described(model, None if index is None else index.component)
+    return scanned(model) if index is None else index.component.model_dump(mode="json")
 
 
-def described(model: FittedModel, component: Component | None) -> JsonObject:
-    """Return the type and options of an index for results. None: all items were compared."""
-    if component is None:
-        return {"type": exhaustive_index(model.registry).type}
-    return component.model_dump(mode="json")
+def scanned(model: FittedModel) -> JsonObject:
+    """Return what results name if all items were compared: the type of the exhaustive index."""
+    return {"type": exhaustive_index(model.registry).type}
 
 
 def is_exhaustive(model: FittedModel, component: Component) -> bool:

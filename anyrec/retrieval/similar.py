@@ -9,12 +9,19 @@ import pyarrow as pa
 import torch
 
 from anyrec.model.fitted import SIMILAR, FittedModel
-from anyrec.retrieval.exhaustive import exhaustive_index
-from anyrec.retrieval.index import Index
+from anyrec.model.result_tables import with_index
+from anyrec.retrieval.model_index import scanned
+from anyrec.retrieval.vector_index import vector_index
+
+NAME = "similar"
+"""Name of the index of cosines in the model's folder."""
 
 
 def similar(model: FittedModel, items: Sequence[object] | pa.Array, k: int) -> pa.Table:
     """Return the k items most similar to each of `items`: query_id, item_id, score, rank (from 1).
+
+    The metadata of the table name the index (`anyrec.model.result_tables.index_of`). It has the type and the options of
+    the model's index, but orders by cosine.
 
     Args:
         model: The model.
@@ -31,18 +38,11 @@ def similar(model: FittedModel, items: Sequence[object] | pa.Array, k: int) -> p
         scores = torch.from_numpy(own.copy())
         scores[torch.arange(len(rows)), torch.from_numpy(rows)] = -torch.inf
         best = torch.sort(scores, dim=1, descending=True, stable=True)
-        return _as_table(model, rows, best.indices.numpy(), best.values.numpy(), k)
-    index = model.computed.get(SIMILAR, lambda: _cosine_index(model))
-    keys, scores = index.search(index.store.vectors[rows], k, exclude=(np.arange(len(rows)), rows))
-    return _as_table(model, rows, keys, scores, k)
-
-
-def _cosine_index(model: FittedModel) -> Index:
-    """An exact index of the items' vectors by cosine."""
-    vectors = model.embeddings("item")
-    index = exhaustive_index(model.registry)(vectors.shape[1], "cosine")
-    index.build(vectors)
-    return index
+        return with_index(_as_table(model, rows, best.indices.numpy(), best.values.numpy(), k), scanned(model))
+    index = model.computed.get(SIMILAR, lambda: vector_index(model, NAME, model.embeddings("item"), "cosine"))
+    vectors = index.items.index.store.vectors[rows]
+    keys, scores = index.items.search(vectors, k, exclude=(np.arange(len(rows)), rows))
+    return with_index(_as_table(model, rows, keys, scores, k), index.described)
 
 
 def _as_table(model: FittedModel, rows: np.ndarray, places: np.ndarray, scores: np.ndarray, k: int) -> pa.Table:

@@ -16,6 +16,7 @@ from pydantic import Field
 from anyrec.core.contracts import Params as Options
 from anyrec.core.errors import ConfigError, Fault, InputError, MissingDependency, ModelError
 from anyrec.core.outside import Outside
+from anyrec.core.types import JsonObject
 from anyrec.retrieval.index import Index
 from anyrec.retrieval.results import SearchResult
 
@@ -77,6 +78,11 @@ class Qdrant(Index):
     """The collection."""
     _state: str
     """A hash of the options, the vectors and all changes since the build. The server stores it with the collection."""
+
+    @classmethod
+    def options_beside(cls, options: JsonObject, name: str) -> JsonObject:
+        collection = options.get("collection", cls.Params.model_fields["collection"].default)
+        return {**options, "collection": f"{collection}.{name}"[:200]}
 
     def check(self) -> None:
         self._open()

@@ -10,15 +10,16 @@ import torch
 
 from anyrec.core.errors import Fault, InputError
 from anyrec.core.once import Once
+from anyrec.core.types import JsonObject
 from anyrec.core.unit_vectors import unit_rows
 from anyrec.model.fitted import FittedModel
 from anyrec.model.scoring import score_blocks
-from anyrec.retrieval.exhaustive import exhaustive_index
-from anyrec.retrieval.index import Index
+from anyrec.retrieval.model_index import scanned
 from anyrec.retrieval.semantic.projection import Projection, fit_projection
 from anyrec.retrieval.semantic.queries import Kind, Query, check_query
 from anyrec.retrieval.semantic.saved_vectors import item_vectors
 from anyrec.retrieval.semantic.spaces import Space, find_space
+from anyrec.retrieval.vector_index import VectorIndex, vector_index
 
 TOWER_WEIGHT: dict[Kind, float] = {"text": 0.35, "image": 0.5}
 """Weight of the tower's space in `auto`, in standard deviations of the cosines. ML-1M, 600 posters that the regression
@@ -35,26 +36,29 @@ class RankedItems(NamedTuple):
     Attributes:
         items: (found,) rows of the items, best first.
         scores: (found,) float32.
+        index: Type and options of the index that found them.
     """
 
     items: np.ndarray
     scores: np.ndarray
+    index: JsonObject
 
 
 @dataclass(frozen=True)
-class SpaceIndex:
-    """The items of one space, or of a space and the tower's, in one index.
+class SpaceItems:
+    """The items of one space, or of a space and the tower's.
 
     Attributes:
         space: Encodes queries.
-        index: The items' vectors. For two spaces they are concatenated, and the query's vectors are weighted, so that
-            one dot product is the weighted mean of both cosines.
+        vectors: (items, dim) float32, zero for an item that the space does not describe. For two spaces the vectors are
+            concatenated, and the query's vectors are weighted, so that one dot product is the weighted mean of both
+            cosines.
         weight: Weight of the cosine in the space; the rest is the weight of the cosine in the tower's space.
         projection: From the space into the tower's; None if the tower's space is not used.
     """
 
     space: Space
-    index: Index
+    vectors: np.ndarray
     weight: float
     projection: Projection | None = None
 
@@ -86,7 +90,8 @@ class Search:
             model: The model. If it was loaded from a folder, item vectors are saved there.
         """
         self.model = model
-        self._spaces: Once[SpaceIndex] = Once()
+        self._spaces: Once[SpaceItems] = Once()
+        self._indexes: Once[VectorIndex] = Once()
 
     def find(
         self,
@@ -100,7 +105,7 @@ class Search:
     ) -> RankedItems:
         """Find the items nearest to a query.
 
-        The score is the cosine, or the weighted mean of two (`SpaceIndex`). For a text and an image it is the mean of
+        The score is the cosine, or the weighted mean of two (`SpaceItems`). For a text and an image it is the mean of
         the two standardised scores. With a user it is (1 - personal) x search + personal x the model's score, both
         standardised. Scores are standardised over the items that are allowed and that the space describes.
 
@@ -116,24 +121,25 @@ class Search:
             InputError: With every fault of the query, or if the items have nothing to compare it with.
         """
         check_query(query, space, personal, self.model.context)
-        parts = [(self.space_index(kind, space), value) for kind, value in query.parts()]
+        parts = [(self.space_items(kind, space), value) for kind, value in query.parts()]
         if len(parts) == 1 and (user is None or personal == 0):
             (one, value), *_ = parts
-            keys, scores = one.index.search(one.query_vector(self.model, value), k, allowed)
+            index = self._indexes.get((one.space.kind, space), lambda: self._indexed(one, space))
+            keys, scores = index.search(one.query_vector(self.model, value), k, allowed)
             found = keys[0] >= 0
-            return RankedItems(keys[0][found], scores[0][found])
+            return RankedItems(keys[0][found], scores[0][found], index.described)
         scores = np.mean([_standardised(self._all_scores(one, value, allowed)) for one, value in parts], 0)
         if user is not None:
             scores = self._personalised(scores, user, personal)
         order = np.argsort(-scores, kind="stable")[:k]
         order = order[np.isfinite(scores[order])]
-        return RankedItems(order, scores[order].astype(np.float32))
+        return RankedItems(order, scores[order].astype(np.float32), scanned(self.model))
 
     def spaces_of(self, query: Query, space: str = "auto") -> list[str]:
         """Return the names of the spaces in which a query is compared."""
-        return [self.space_index(kind, space).name for kind, _ in query.parts()]
+        return [self.space_items(kind, space).name for kind, _ in query.parts()]
 
-    def space_index(self, kind: Kind, wanted: str = "auto") -> SpaceIndex:
+    def space_items(self, kind: Kind, wanted: str = "auto") -> SpaceItems:
         """Return where queries of a kind are compared.
 
         Args:
@@ -145,7 +151,7 @@ class Search:
         """
         return self._spaces.get((kind, wanted), lambda: self._make(kind, wanted))
 
-    def _make(self, kind: Kind, wanted: str) -> SpaceIndex:
+    def _make(self, kind: Kind, wanted: str) -> SpaceItems:
         model = self.model
         space = find_space(model, kind, "auto" if wanted == "tower" else wanted)
         if space is None or not (vectors := item_vectors(model, space)).any():
@@ -153,30 +159,26 @@ class Search:
         if wanted == "tower" and not model.has_vectors:
             raise InputError(Fault("--space", "this model has no item tower.", "Leave it out.", "nothing to search"))
         if wanted != "tower" and (wanted != "auto" or not model.has_vectors or space.name == "joint"):
-            return SpaceIndex(space, self._indexed(vectors), 1.0)
+            return SpaceItems(space, vectors, 1.0)
         projection = fit_projection(model, kind, vectors)
         if wanted == "tower":
-            return SpaceIndex(space, self._indexed(projection.items), 0.0, projection)
+            return SpaceItems(space, projection.items, 0.0, projection)
         # Weights of standard deviations, so that the space whose cosines differ more does not decide alone.
         own = (1 - TOWER_WEIGHT[kind]) / cosine_deviation(vectors)
         tower = TOWER_WEIGHT[kind] / cosine_deviation(projection.items)
         both = np.concatenate([vectors, projection.items], 1)
-        return SpaceIndex(space, self._indexed(both), own / (own + tower), projection)
+        return SpaceItems(space, both, own / (own + tower), projection)
 
-    def _indexed(self, vectors: np.ndarray) -> Index:
-        """An exact index of vectors (items, dim), without those that are zero."""
-        index: Index = exhaustive_index(self.model.registry)(vectors.shape[1], "dot")
-        described = np.flatnonzero(vectors.any(1))
-        index.build(vectors[described], described)
-        return index
+    def _indexed(self, one: SpaceItems, wanted: str) -> VectorIndex:
+        """Return the index of the items that a space describes."""
+        identity = f"{one.space.identity} {one.name}"
+        return vector_index(self.model, f"{wanted}-{one.space.kind}", one.vectors, "dot", identity)
 
-    def _all_scores(self, one: SpaceIndex, value: str, allowed: np.ndarray | None) -> np.ndarray:
+    def _all_scores(self, one: SpaceItems, value: str, allowed: np.ndarray | None) -> np.ndarray:
         """(items,) float64 scores; -inf for an item that is not allowed or not in the space."""
-        items = len(self.model.dataset.items)
-        keys, scores = one.index.search(one.query_vector(self.model, value), items, allowed)
-        found = np.full(items, -np.inf)
-        found[keys[0][keys[0] >= 0]] = scores[0][keys[0] >= 0]
-        return found
+        scores = (one.vectors @ one.query_vector(self.model, value)[0]).astype(np.float64)
+        found = one.vectors.any(1) if allowed is None else allowed & one.vectors.any(1)
+        return np.where(found, scores, -np.inf)
 
     def _personalised(self, searched: np.ndarray, user: torch.Tensor, personal: float) -> np.ndarray:
         """Mix standardised scores (items,) of a search with the model's; -inf stays."""
