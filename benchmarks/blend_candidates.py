@@ -1,17 +1,22 @@
-"""Recall of the candidates for a blend: how deep in the towers' and the members' lists its k best items are.
+"""Recall of a blend's lists through an index: how deep its k best items are in the towers' and the members' lists, and
+the recall of the lists that are served with `depth` candidates of each (anyrec/retrieval/blend_candidates.py).
 
-python benchmarks/blend_candidates.py --model models/ml-100k [--users 1000] [--k 10]
+python benchmarks/blend_candidates.py --model models/ml-100k [--users 1000] [--k 10] [--index '{"type": "faiss"}']
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import time
 
 import numpy as np
 import torch
 
 from anyrec import Recommender
-from anyrec.model.blended import TOWERS, BlendedModel
+from anyrec.core.types import JsonObject
+from anyrec.model.blended import BlendedModel
+from anyrec.retrieval.best_items import best_items
 
 DEPTHS = (10, 20, 50, 100, 200)
 
@@ -27,12 +32,14 @@ def main() -> None:
     options.add_argument("--model", required=True)
     options.add_argument("--users", type=int, default=1000)
     options.add_argument("--k", type=int, default=10)
+    options.add_argument("--index", default='{"type": "faiss", "kind": "hnsw"}')
     given = options.parse_args()
-    model = Recommender.load(given.model).model
+    recommender = Recommender.load(given.model)
+    model = recommender.model
     assert isinstance(model, BlendedModel)
     count = len(model.dataset.users)
     rows = np.sort(np.random.default_rng(0).permutation(count)[: given.users])
-    in_towers, in_members = [], []
+    in_towers, in_members, wanted = [], [], []
     for part in np.array_split(rows, max(1, len(rows) // 50)):
         users, items = model.user_representations(part), model.representations("item")
         scorer = model.scorer
@@ -45,13 +52,37 @@ def main() -> None:
         best = exact.topk(given.k, 1).indices
         in_towers.append(ranks(towers, best))
         in_members.append(ranks(members, best))
+        wanted.append(best.numpy())
     tower_ranks, member_ranks = np.concatenate(in_towers), np.concatenate(in_members)
     print(f"{given.model}: {len(rows)} of {count} users, {len(model.dataset.items)} items, k {given.k}")
-    print({group: {name: round(w, 3) for name, w in own.items()} for group, own in model.weights.items()}, TOWERS)
+    print({group: {name: round(w, 3) for name, w in own.items()} for group, own in model.weights.items()})
     print("depth  towers  members  both")
     for depth in DEPTHS:
         own, other = tower_ranks < depth, member_ranks < depth
         print(f"{depth:5}  {own.mean():.4f}  {other.mean():.4f}   {(own | other).mean():.4f}")
+    served(recommender, json.loads(given.index), rows, np.concatenate(wanted))
+
+
+def served(recommender: Recommender, index: JsonObject, rows: np.ndarray, wanted: np.ndarray) -> None:
+    """Print the recall of the lists that are served through an index, and the time with and without it.
+
+    Args:
+        recommender: The blend.
+        index: Type and options of the index.
+        rows: (users,) the users.
+        wanted: (users, k) their best items.
+    """
+    k = wanted.shape[1]
+    for name, model in (("all items", recommender.model), (index, recommender.with_config({"index": index}).model)):
+        users = model.user_representations(rows)
+        best_items(model, users[:1], k)
+        started = time.perf_counter()
+        owners, items, _, places = best_items(model, users, k, model.seen_by(rows))
+        spent = time.perf_counter() - started
+        found = np.full(wanted.shape, -1)
+        found[owners, places - 1] = items
+        recall = (wanted[:, :, None] == found[:, None, :]).any(2).mean()
+        print(f"{name}: recall@{k} {recall:.4f}, {1000 * spent / len(rows):.2f} ms for each user")
 
 
 if __name__ == "__main__":

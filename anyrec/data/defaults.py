@@ -48,13 +48,8 @@ def resolve_config(config: Config, dataset: Dataset, registry: Registry) -> tupl
 
 
 def _may_blend(config: Config, registry: Registry) -> bool:
-    """Return whether a blend is suggested: not if it is set, is excluded, or the config names an approximate index.
-
-    A blend has no vectors whose dot product is its score, which such an index would need.
-    """
-    index = config.index.type
-    exhaustive = index not in registry.names("index") or bool(registry.get("index", index).exhaustive)
-    return "blend" not in config.model_fields_set and exhaustive and not blend_faults(config, registry)
+    """Return whether a blend is suggested: not if it is set, or is excluded by other keys."""
+    return "blend" not in config.model_fields_set and not blend_faults(config, registry)
 
 
 def merged(asked: JsonObject, suggested: JsonObject) -> JsonObject:

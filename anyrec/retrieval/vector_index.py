@@ -77,11 +77,11 @@ def vector_index(model: FittedModel, name: str, vectors: np.ndarray, metric: Met
         kept = vectors if len(rows) == len(vectors) else vectors[rows]
         return ItemIndex.build(beside, model.registry, ids, kept, metric=metric, model=of_model, measured=False)
 
-    if model.directory is None or is_exhaustive(model, component):
+    place = None if model.directory is None else model.directory / FOLDER / f"{name}.index"
+    if place is None or place.is_symlink() or place.parent.is_symlink() or is_exhaustive(model, component):
         return VectorIndex(build(""), rows, described)
     known = [model.model_id, hash_stream(pa.table({"id": ids})), metric, identity, beside.model_dump(mode="json")]
     of_vectors = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
-    place = model.directory / FOLDER / f"{name}.index"
     try:
         items = ItemIndex.load(place, model.registry, of_vectors, model.context.trusted)
     except ModelError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from anyrec.core.types import JsonObject
+from anyrec.model.blended import BlendedModel
 from anyrec.model.fitted import FittedModel
 from anyrec.pipeline.candidate_lists import lists_of_ranks
 from anyrec.pipeline.contracts import Lists, Request, Source
@@ -13,10 +14,9 @@ from anyrec.retrieval.model_index import item_index, used_index
 
 
 class ModelSource(Source):
-    """Retrieves the items with the highest scores of the model.
+    """Retrieves the items with the highest scores of the model, through its index if it has one.
 
-    It searches the index if users and items have vectors, and otherwise scores all items. The model scores what the
-    index finds again.
+    The model scores again what the index finds.
     """
 
     type = "model"
@@ -27,8 +27,8 @@ class ModelSource(Source):
     params: Params
 
     def in_model_order(self, request: Request) -> bool:
-        """Return True if all items are scored; an index may order them by approximate scores."""
-        return item_index(request.model) is None
+        """Return True if the model scores what is listed; an index may order items by approximate scores."""
+        return item_index(request.model) is None or isinstance(request.model, BlendedModel)
 
     def index(self, model: FittedModel) -> JsonObject:
         return used_index(model)
