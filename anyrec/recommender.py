@@ -627,7 +627,7 @@ class Recommender:
             >>> Recommender.load("models/shop").with_config({"pipeline": {"rerank": {"rules": rules}}})
         """
         changes, notes = (config, []) if isinstance(config, Config) else read_config(config)
-        changed = changed_config(self.config, changes, self.registry)
+        changed = changed_config(self.config, changes, self.registry, self.dataset)
         model, pipeline = self.model.with_config(changed), self.pipeline
         if _dumped(changed.pipeline) != _dumped(self.config.pipeline):
             model, pipeline, more = _fit_stages(model, progress, self.pipeline)

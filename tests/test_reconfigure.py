@@ -102,6 +102,11 @@ def test_faults_of_the_result_are_reported(loaded):
         loaded.with_config({"pipeline": {"rerank": {"rules": [{"type": "nosuch"}]}}})
 
 
+def test_names_that_the_data_lack_are_refused(loaded):
+    with pytest.raises(ConfigError, match=r"no categorical feature 'categorical\.tag'"):
+        loaded.with_config({"evaluation": {"category": "categorical.tag"}})
+
+
 def test_a_stage_that_learns_needs_the_data_and_is_kept_when_only_rules_change(loaded, tmp_path):
     learns = {"pipeline": {"retrieve": {"sources": [{"type": "model"}, {"type": "item_to_item"}]}}}
     with pytest.raises(ModelError, match="learn from the data"):

@@ -11,6 +11,8 @@ from anyrec.core.registry import Registry
 from anyrec.core.strict_json import pointer
 from anyrec.core.types import Json, JsonObject
 from anyrec.core.values import show
+from anyrec.data.checks.config_fits import category_faults
+from anyrec.data.dataset import Dataset
 from anyrec.data.defaults import merged
 from anyrec.model.check_index import index_faults
 
@@ -29,7 +31,7 @@ OF_THE_RUN = ("name", "output_dir", "plugins", "defaults", "training.device")
 again."""
 
 
-def changed_config(config: Config, changes: Config, registry: Registry) -> Config:
+def changed_config(config: Config, changes: Config, registry: Registry, dataset: Dataset) -> Config:
     """Return the config of a fitted model with the changes that another config makes.
 
     Keys that `changes` does not set are kept. A named `index` replaces the former one with all of its options.
@@ -38,6 +40,7 @@ def changed_config(config: Config, changes: Config, registry: Registry) -> Confi
         config: The complete config of the model.
         changes: The config with the changes. It may set keys that were used for training to the same values.
         registry: The components.
+        dataset: The users and items that the model knows.
 
     Raises:
         ConfigError: With every key that cannot change after training, and the faults of the result.
@@ -53,6 +56,7 @@ def changed_config(config: Config, changes: Config, registry: Registry) -> Confi
     result = Config.model_validate(merged(given, own))
     # The metric of the training is not measured any more, so its cut-off need not be one of `evaluation.k`.
     faults = [fault for fault in config_faults(result, registry) if fault.where != "/training/metric"]
+    faults += category_faults(result, dataset)
     if not faults and result.index != config.index:
         faults = index_faults(result, registry)
     if faults:

@@ -62,19 +62,18 @@ def infer(
     users = ranker.read_records("user", data, strict=strict, faults=faults)
     if faults and users.context.strict:
         raise DataError(faults)
-    lists, events, more, index = None, None, {}, None
+    lists, events, more = None, None, {}
     if len(users.ids) and (ranker.pipeline is not None or trace):
         answer = ranker.answer(
             users, top_k, exclude_seen=exclude_seen, candidates=candidates, context=context, now=now, trace=trace
         )
-        lists, events, more, index = answer.table, answer.trace, _stages(answer, users), answer.index
+        lists, events, more = answer.table, answer.trace, _stages(answer, users)
     elif len(users.ids):
         lists = ranker.recommend(users, top_k, exclude_seen=exclude_seen, candidates=candidates)
-        index = index_of(lists)
     found = {
         "model": recommender.model.about(),
         "top_k": top_k,
-        **({} if index is None else {"index": index}),
+        **_index(lists),
         "users": _users(_entries(ranker, users, embeddings), lists, events),
         **more,
         "items": [] if items is None else _entries(recommender, items, embeddings),
@@ -83,6 +82,12 @@ def infer(
     of_items = [] if items is None else items.context.warnings
     notes = [*data.notes, *map(str, faults), *users.context.warnings, *of_items]
     return {**found, "notes": list(dict.fromkeys(notes))}
+
+
+def _index(lists: pa.Table | None) -> JsonObject:
+    """Return `index`, the index that the lists were found by, if one was."""
+    index = None if lists is None else index_of(lists)
+    return {} if index is None else {"index": index}
 
 
 def _stages(answer: Answer, users: Records) -> JsonObject:

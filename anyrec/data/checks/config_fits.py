@@ -43,13 +43,17 @@ def data_faults(config: Config, dataset: Tables, registry: Registry) -> list[Fau
     faults += _unknown_types(config.data, dataset)
     faults += _unmet_needs(config, dataset, registry)
     faults += _unreadable(config, dataset, registry)
+    return faults + category_faults(config, dataset)
+
+
+def category_faults(config: Config, dataset: Tables) -> list[Fault]:
+    """Return a fault if items lack the feature that `evaluation.category` names."""
     category = config.evaluation.category
-    if category is not None:
-        known = [name for name in dataset.features("item") if name.startswith("categorical.")]
-        if category not in known:
-            what = f"items have no categorical feature '{category}'."
-            faults.append(Fault("/evaluation/category", what, did_you_mean(category, known), "unknown feature"))
-    return faults
+    known = [name for name in dataset.features("item") if name.startswith("categorical.")]
+    if category is None or category in known:
+        return []
+    what = f"items have no categorical feature '{category}'."
+    return [Fault("/evaluation/category", what, did_you_mean(category, known), "unknown feature")]
 
 
 def _unknown_types(options: DataConfig, dataset: Tables) -> list[Fault]:
