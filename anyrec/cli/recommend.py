@@ -119,14 +119,11 @@ def recommend(
         if output is not None:
             _write_everyone(recommender, output, top_k, not include_seen, moment)
         return
-    from anyrec.serving.result import infer, read_request, request_of_ids
+    from anyrec.serving.result import infer
 
     if image_root is not None:
         recommender = recommender.with_image_root(image_root)
-    if data is not None:
-        request = read_request(recommender, data)
-    else:
-        request = request_of_ids(recommender, id_array(recommender, "user", user_id, "--user_id"))
+    request = _request(recommender, data, user_id)
     options = {"exclude_seen": not include_seen, "embeddings": embeddings, "strict": strict, **moment}
     traced = trace or (explain and recommender.pipeline is not None)
     result = infer(recommender, request, top_k, trace=traced, **options)
@@ -142,6 +139,15 @@ def recommend(
         show_result(recommender, request, result)
     else:
         _write_result(recommender, request, result, output)
+
+
+def _request(recommender: Recommender, data: Path | None, user_id: list[str]) -> Dataset:
+    """Return the request that --data or --user-id names."""
+    from anyrec.serving.result import read_request, request_of_ids
+
+    if data is not None:
+        return read_request(recommender, data)
+    return request_of_ids(recommender, id_array(recommender, "user", user_id, "--user_id"))
 
 
 def _write_everyone(recommender: Recommender, output: Path, top_k: int, exclude_seen: bool, moment: JsonObject) -> None:

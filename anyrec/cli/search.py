@@ -67,13 +67,7 @@ def search(
     image_root: ImageRoot = None,
 ) -> None:
     """Search items by a text, an image or both, with or without a user."""
-    from anyrec.core.renamed import noting_former_names, present_name
-
-    condition = None if where is None else read_object(where, "--where")
-    with noting_former_names() as renamed:
-        space = present_name("search space", space)
-    for note in renamed:
-        err.print(f"note: {note}", markup=False)
+    condition, space = None if where is None else read_object(where, "--where"), _present_space(space)
     recommender = load(model_path, model_dir, model_name, config, plugins, trust_plugins, image_root, overrides)
     table = recommender.search(
         text=text,
@@ -125,6 +119,17 @@ def similar(
     for query, row in zip(ids.to_pylist(), rows, strict=True):
         like = table.filter(_equal(table.column("query_id"), query))
         show_items(recommender, like, f"like {title_of(recommender.dataset, int(row))} ({query})")
+
+
+def _present_space(space: str) -> str:
+    """Return the present name of a search space, and print a note if it was renamed."""
+    from anyrec.core.renamed import noting_former_names, present_name
+
+    with noting_former_names() as renamed:
+        space = present_name("search space", space)
+    for note in renamed:
+        err.print(f"note: {note}", markup=False)
+    return space
 
 
 def _note_index(table: Any) -> None:

@@ -73,9 +73,8 @@ def infer(
     found = {
         "model": recommender.model.about(),
         "top_k": top_k,
-        **_index(lists),
         "users": _users(_entries(ranker, users, embeddings), lists, events),
-        **more,
+        **(more | _index(lists)),
         "items": [] if items is None else _entries(recommender, items, embeddings),
         "scores": _scores(ranker, data, users),
     }
