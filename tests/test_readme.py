@@ -21,7 +21,7 @@ SMALLER = {
 }
 """Options that are added to commands: later ones win."""
 PROGRAMS = {"train.py": "train", "inference.py": "recommend"}
-ELSEWHERE = {"pip", "make"}
+ELSEWHERE = {"pip", "make", "docker"}
 """Programs whose lines are not run here: the tests are run by them."""
 LARGE = {"demo", "convert"}
 """Commands that need more: the next test, and tests/test_containers.py, run them."""
