@@ -17,6 +17,7 @@ from anyrec.core.discovery import discover
 from anyrec.core.errors import ConfigError, Fault, ModelError, NotFittedError, OutputError, checked_path
 from anyrec.core.infer_types import with_types
 from anyrec.core.load_config import load_config, read_config
+from anyrec.core.notebook import html_table
 from anyrec.core.registry import Registry
 from anyrec.core.runtime import seeded
 from anyrec.core.types import JsonObject
@@ -100,6 +101,22 @@ class Recommender:
         self.result: TrainingResult | None = None
         self.metrics: dict[str, dict[str, float]] = dict(parts.metrics) if parts else {}
         self._model: FittedModel | None = parts.model if parts else None
+
+    def __repr__(self) -> str:
+        config = self.config
+        about = f"Recommender({config.name}: {config.model.type}, "
+        if self._model is None:
+            return f"{about}not fitted)"
+        about += f"{len(self.dataset.users):,} users, {len(self.dataset.items):,} items"
+        part, metric = next((one for one in ("test", "validation") if one in self.metrics), ""), config.training.metric
+        value = self.metrics.get(part, {}).get(metric)
+        return about + (")" if value is None else f", {part} {metric} {value:.4f})")
+
+    def _repr_html_(self) -> str:
+        """Return a table for notebooks: the metrics of each part of the split."""
+        names = list(dict.fromkeys(name for part in self.metrics.values() for name in part))
+        rows = [(name, *(part.get(name) for part in self.metrics.values())) for name in names]
+        return html_table(repr(self), ["metric", *self.metrics], rows)
 
     @classmethod
     def from_config(cls, config: Config | JsonObject | str | Path, plugins: Sequence[str | Path] = ()) -> Recommender:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
+
 from anyrec.core.config import DataConfig
+from anyrec.core.notebook import html_table
 from anyrec.data.formats.frames import DataFrame
 from anyrec.data.read import read_frames, read_path
 from anyrec.data.tables import Tables
@@ -20,6 +23,20 @@ class Dataset(Tables):
         >>> dataset.features("item")
         ['categorical.genres', 'text.title']
     """
+
+    def __repr__(self) -> str:
+        return f"Dataset({_counted(self.users, 'user')}, {_counted(self.items, 'item')}, " + (
+            f"{_counted(self.interactions, 'interaction')})"
+        )
+
+    def _repr_html_(self) -> str:
+        """Return a table for notebooks: the number of records of each part, and the names of its columns."""
+        parts = {"users": self.users, "items": self.items, "interactions": self.interactions}
+        rows = [
+            (name, len(table), ", ".join(sorted(one for one in table.column_names if not one.endswith("_id"))))
+            for name, table in parts.items()
+        ]
+        return html_table(repr(self), ["part", "records", "columns"], rows)
 
     @classmethod
     def read(cls, path: str | Path, options: DataConfig | None = None) -> Dataset:
@@ -61,3 +78,7 @@ class Dataset(Tables):
     @classmethod
     def _of(cls, tables: Tables) -> Dataset:
         return cls(tables.users, tables.items, tables.interactions, tables.root, tables.roles, tables.notes)
+
+
+def _counted(table: pa.Table, name: str) -> str:
+    return f"{len(table):,} {name}" + ("" if len(table) == 1 else "s")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from anyrec.core.notebook import html_table
 from anyrec.core.types import JsonObject
 from anyrec.model.fitted import FittedModel
 from anyrec.pipeline.contracts import Lists, Request
@@ -35,6 +36,19 @@ class Answer:
     warnings: list[str]
     trace: pa.Table | None = None
     index: JsonObject | None = None
+
+    def __repr__(self) -> str:
+        users = len(self.table.column("user_id").unique())
+        number = len(self.warnings)
+        warned = f", {number} warning{'s' if number > 1 else ''}" if number else ""
+        return f"Answer({users:,} users, {len(self.table):,} items, {self.latency.get('total', 0.0):.1f} ms{warned})"
+
+    def _repr_html_(self) -> str:
+        """Return tables for notebooks: the lists, and the time of each stage with the warnings."""
+        lists = html_table(repr(self), self.table.column_names, zip(*self.table.to_pydict().values(), strict=True))
+        more = [(stage, f"{value:.1f} ms") for stage, value in self.latency.items()]
+        more += [("warning", text) for text in self.warnings]
+        return lists + html_table("Stages", ["stage", "time"], more)
 
 
 class Clock:

@@ -22,6 +22,10 @@ class SearchResult(NamedTuple):
     keys: np.ndarray
     scores: np.ndarray
 
+    def __repr__(self) -> str:
+        queries, k = self.keys.shape
+        return f"SearchResult({queries:,} queries, {k:,} results each)"
+
     @classmethod
     def empty(cls, queries: int, k: int) -> SearchResult:
         """A result without any key: (queries, k)."""

@@ -16,6 +16,7 @@ from torch import Tensor
 from anyrec.core.config import Config
 from anyrec.core.errors import AnyrecError, ConfigError, Fault
 from anyrec.core.files import atomic_write
+from anyrec.core.notebook import html_table
 from anyrec.core.parallel import one_thread_elsewhere
 from anyrec.core.progress import Bar, progress_bar
 from anyrec.core.registry import Registry
@@ -75,6 +76,19 @@ class TrainingResult:
     history: list[JsonObject]
     best_epoch: int
     best_metric: float | None
+
+    def __repr__(self) -> str:
+        metric = "" if self.best_metric is None else f" with {self.best_metric:.4f}"
+        return f"TrainingResult({len(self.history)} epochs, best epoch {self.best_epoch}{metric})"
+
+    def _repr_html_(self) -> str:
+        """Return a table for notebooks: loss, seconds and validation metrics of each epoch."""
+        names = list(dict.fromkeys(name for entry in self.history for name in entry.get("validation", {})))
+        rows = [
+            (entry["epoch"], entry["loss"], entry["seconds"], *map(entry.get("validation", {}).get, names))
+            for entry in self.history
+        ]
+        return html_table(repr(self), ["epoch", "loss", "seconds", *(f"validation {name}" for name in names)], rows)
 
 
 def train(
