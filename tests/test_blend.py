@@ -26,9 +26,9 @@ DATA = {"users": 120, "items": 40, "each": 8}
 MODELS = [{"type": "ease", "l2": 20.0}, {"type": "popularity"}]
 
 
-def fitted(models=MODELS, blend=None, epochs=1, **changes):
+def fitted(models=MODELS, blend=None, epochs=1, refit=False, **changes):
     """A blend whose towers have learned for one epoch only, so that classical models have weights."""
-    training = {"epochs": epochs, "batch_size": 128, "patience": None}
+    training = {"epochs": epochs, "batch_size": 128, "patience": None, "refit": refit}
     section = {"models": models, **(blend or {})}
     config = small_config(training=training, split={"protocol": "leave_last_out"}, blend=section, **changes)
     return Recommender.from_config(config).fit(small_dataset(**DATA), progress=False)
@@ -120,6 +120,13 @@ def test_members_learn_from_train_and_validation_but_not_from_test(blend):
     rows = np.union1d(learning.split.train, learning.split.validation)
     split = Split(rows, np.empty(0, np.int64), learning.split.test, learning.split.protocol)
     expected = fit_classical(member.config, learning, split, blend.registry, member.context)
+    np.testing.assert_array_equal(member.scorer.classical.weights, expected.scorer.classical.weights)
+
+
+def test_towers_that_are_fitted_again_keep_members_that_are_not():
+    again = fitted(models=[{"type": "ease"}], blend={"refit": False}, refit=True).model
+    member, learning = again.members["ease"], again.learning
+    expected = fit_classical(member.config, learning, learning.split, again.registry, member.context)
     np.testing.assert_array_equal(member.scorer.classical.weights, expected.scorer.classical.weights)
 
 

@@ -49,7 +49,8 @@ def fit_final(
     notes = [*fitted.notes, *(chosen.explained() if chosen is not None else ())]
     if chosen is not None and isinstance(model, TwoTowerModel):
         model = blended(model, chosen)
-    again = config.training.refit or _fits_members_again(config, chosen)
+    members_again = _fits_members_again(config, chosen)
+    again = config.training.refit or members_again
     if not again or not len(learning.split.validation):
         return replace(fitted, model=model, notes=notes)
     before = dict(measure(model))
@@ -61,7 +62,7 @@ def fit_final(
         notes += fitted.notes
     model = fitted.model
     if chosen is not None and isinstance(model, TwoTowerModel):
-        model = blended(model, chosen, fit_members(model, chosen))
+        model = blended(model, chosen, fit_members(model, chosen) if members_again else None)
     return Fitted(replace(model, before_refit=before), result, list(dict.fromkeys(notes)))
 
 
