@@ -432,7 +432,7 @@ def test_a_null_in_a_list_of_categories_removes_no_other_word():
 
 
 def test_items_without_words_are_similar_to_no_item():
-    recommender = fit("content_knn", world([("u", "a"), ("v", "b"), ("w", "c")]), NONE)
+    recommender = fit("content_knn", world([("u", "a"), ("v", "b"), ("w", "c")], text__title=["!", "?", "-"]), NONE)
     assert not scores(recommender)[0].any()
 
 

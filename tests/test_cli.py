@@ -90,7 +90,7 @@ def test_older_option_names_and_any_file_of_the_run_find_the_model(trained, tmp_
             "--model_name",
             folder.name,
             "--config_path",
-            ROOT / "configs/correlated_dataset_config.json",
+            folder / "config.json",
         ),
         ("--model_path", folder / "model" / "model.safetensors"),
         ("--model_path", folder / "best_model.pth"),

@@ -387,12 +387,16 @@ def test_calibrate_agrees_with_the_formula_of_the_paper(seed, k, weight):
         return sum(p * np.log(p / (0.99 * found[name] + 0.01 * p)) for name, p in own.items() if p)
 
     scores = dict(zip(before.items[0].tolist(), relevance(before)[0].tolist(), strict=True))
-    chosen, left = [], before.items[0].tolist()
-    while len(chosen) < k:
-        gains = [(1 - weight) * sum(scores[m] for m in [*chosen, n]) - weight * kl([*chosen, n]) for n in left]
-        chosen.append(left.pop(next(n for n, gain in enumerate(gains) if gain >= max(gains) - 1e-9)))
-    first = before.items[0, :k].tolist()
-    assert after.items[0, :k].tolist() == (chosen if kl(chosen) < kl(first) - 1e-12 else first)
+    found, first = after.items[0, :k].tolist(), before.items[0, :k].tolist()
+    if found == first:
+        return
+    assert kl(found) < kl(first)
+    left = before.items[0].tolist()
+    for place, item in enumerate(found):  # each item is the best next one; rounding decides between equal ones
+        lists = {n: [*found[:place], n] for n in left}
+        gains = {n: (1 - weight) * sum(scores[m] for m in own) - weight * kl(own) for n, own in lists.items()}
+        assert gains[item] >= max(gains.values()) - 1e-6
+        left.remove(item)
 
 
 def test_freshness_halves_the_odds_with_each_half_life_and_gives_items_without_a_time_the_mean():

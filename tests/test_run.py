@@ -78,7 +78,7 @@ def test_the_model_is_saved_before_it_is_evaluated(data, tmp_path, monkeypatch):
         return evaluate(self, part)
 
     monkeypatch.setattr(Recommender, "evaluate", watched)
-    train(data, tmp_path, blend=None)
+    train(data, tmp_path, blend=None, training={**CONFIG["training"], "refit": False})
     assert there[-2:] == [("validation", True), ("test", True)]
     manifest = json.loads((tmp_path / "a" / "model" / "manifest.json").read_text())
     card = (tmp_path / "a" / "model" / "README.md").read_text()
@@ -163,7 +163,7 @@ def test_training_again_removes_the_files_of_the_previous_model_and_no_others(da
     for mine in ("figures/mine.png", "evaluation/mine.txt", "notes.txt"):
         (run / mine).write_text("mine")
     train(data, tmp_path, dim=4)
-    left = {name for name in below(run) if not name.startswith(("model/", "checkpoints/"))}
+    left = {name for name in below(run) if not name.startswith(("model/", "checkpoints/", "refit/"))}
     assert left == {
         "config.json",
         "environment.json",
@@ -294,6 +294,7 @@ def test_embeddings_of_users_and_items_are_written_as_one_unit_with_the_id_of_th
 @pytest.mark.slow
 def test_a_signal_during_training_ends_with_its_code_and_a_hint_and_leaves_nothing(data, tmp_path):
     settings = ["name=a", "dim=4", "training.epochs=100000", "training.patience=null", "evaluation.report=false"]
+    settings.append("training.evaluate_every=1")  # the best weights are those of a validation
     command = [sys.executable, "train.py", "--data", data, "--output", tmp_path]
     command += [part for setting in settings for part in ("--set", setting)]
     root = Path(__file__).parent.parent

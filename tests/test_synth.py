@@ -103,7 +103,6 @@ def fitted_lift(preference, groups, world, tmp_path):
     config = {
         "defaults": "fixed",
         "dim": 32,
-        "id_dropout": 0.5,
         "split": {"protocol": "none"},
         "loss": {"type": "full_softmax"},
         "training": {"epochs": 8, "batch_size": 256, "patience": None, "optimizer": {"learning_rate": 0.005}},
@@ -111,6 +110,8 @@ def fitted_lift(preference, groups, world, tmp_path):
     for side in ("user", "item"):
         seen = groups.get(side, []) or ["identity"]
         config[side] = {"features": {group: None for group in GROUPS if group not in seen}}
+    if any(not groups.get(side) for side in ("user", "item")):
+        config["id_dropout"] = 0.5
     recommender = Recommender.from_config(config).fit(world.dataset, progress=False)
     people, truth, _ = world.new_users(150, seed=1)
     lists = recommender.recommend(people, 10)

@@ -7,7 +7,8 @@ Config
 
 Plugins
 - `contracts/`: the base class of each kind of component. `hooks`: installed packages. `discovery`: finding components.
-  `class_sources`: base classes in source code. `registry`: components by name. `param_faults`: errors of options.
+  `class_sources`: base classes in source code. `registry`: components by name.
+  `param_faults`, `param_keys`: errors and schema keys of options.
 
 Security
 - `outside`, `trust`: what a loaded model names outside its folder.

@@ -8,9 +8,9 @@ from pydantic import BaseModel
 
 from anyrec.core.config import TWO_TOWER, Component, Config, Feature
 from anyrec.core.config.components import Place, components
-from anyrec.core.contracts.params import PARTS
 from anyrec.core.errors import ConfigError, Fault, did_you_mean
 from anyrec.core.infer_types import untyped_choices
+from anyrec.core.param_keys import PARTS
 from anyrec.core.registry import Registry
 from anyrec.core.strict_json import pointer
 from anyrec.core.types import JsonObject

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from anyrec.core.config import TWO_TOWER, Component, Config, Feature
 from anyrec.core.config.components import components
-from anyrec.core.contracts.params import ONLY_WITH, PARTS
 from anyrec.core.errors import ConfigError, Fault
+from anyrec.core.param_keys import ONLY_WITH, PARTS
 from anyrec.core.registry import Registry
 from anyrec.core.strict_json import pointer
 from anyrec.core.types import Json, JsonObject

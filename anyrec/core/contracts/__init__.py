@@ -24,8 +24,9 @@ from anyrec.core.contracts.objectives import (
     Sampler,
     TrainingPositives,
 )
-from anyrec.core.contracts.params import PARTS, Params, Width, only_with
+from anyrec.core.contracts.params import Params, Width, only_with
 from anyrec.core.contracts.towers import Fields, Fusion, Interaction
+from anyrec.core.param_keys import PARTS
 
 __all__ = [
     "MASK_VALUE",

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from anyrec.core.param_keys import ONLY_WITH
 from anyrec.core.types import Json
 
 
@@ -27,12 +28,6 @@ class Params(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
     renamed: ClassVar[Mapping[str, str]] = {}
-
-
-PARTS = "parts_of_kind"
-"""Key of a field's schema: the field is a list of components of this kind."""
-ONLY_WITH = "only_with"
-"""Key of a field's schema: the values of other options with which the option has an effect."""
 
 
 def only_with(**values: Sequence[Json]) -> dict[str, Json]:
