@@ -306,7 +306,7 @@ class Recommender:
         faults = Condition(where).check(self.model, "--where")
         if faults:
             raise ConfigError(faults)
-        stages = self.stages().with_filter(Component(type="where", where=where), self.registry)
+        stages = self.stages().with_filter(Component.model_validate({"type": "where", "where": where}), self.registry)
         config = self.config.model_copy(update={"pipeline": stages.config})
         return self._with(replace(self.parts, model=self.model.with_config(config), pipeline=stages))
 

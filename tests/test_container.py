@@ -27,7 +27,7 @@ def copied():
     ]
 
 
-def test_what_is_copied_exists_and_is_enough_for_the_package():
+def test_the_copied_files_exist_and_are_enough_for_the_package():
     assert copied() and all((ROOT / source).exists() for source in copied())
     folders = {place.split("=")[1].strip() for place in SETUP["options"]["package_dir"].strip().splitlines()}
     assert folders <= set(copied())
@@ -36,7 +36,7 @@ def test_what_is_copied_exists_and_is_enough_for_the_package():
     )
 
 
-def test_the_ignore_file_lets_through_what_is_copied_and_nothing_else():
+def test_the_ignore_file_lets_through_the_copied_files_and_nothing_else():
     lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     rules = [line for line in lines if line and not line.startswith("#")]
     assert rules[0] == "*"

@@ -123,7 +123,10 @@ def test_a_damaged_index_of_similar_items_is_built_again(indexed, tmp_path):
 
 def test_a_further_index_on_a_server_has_a_name_of_its_own():
     cls = discover().get("index", "qdrant")
-    assert cls.options_beside({"url": "http://a"}, "similar") == {"url": "http://a", "collection": "anyrec.similar"}
+    assert cls.options_for_another({"url": "http://a"}, "similar") == {
+        "url": "http://a",
+        "collection": "anyrec.similar",
+    }
 
 
 def test_items_of_a_request_that_the_index_does_not_have_are_scored_with_all_others(indexed):

@@ -213,7 +213,9 @@ def test_the_vectors_of_hard_negatives_are_kept_for_the_set_number_of_steps(monk
     steps = len(kept) // 2
     assert steps > 3
     changes = [n for n in range(len(kept)) if n == 0 or kept[n] is not kept[n - 1]]
-    assert changes == [start + step for start in (0, steps) for step in range(0, steps, 3)]  # each epoch begins anew
+    assert changes == [
+        start + step for start in (0, steps) for step in range(0, steps, 3)
+    ]  # from the start of each epoch
 
 
 def test_a_user_who_has_nearly_all_items_gets_fewer_hard_negatives():
@@ -236,7 +238,7 @@ def test_an_unknown_exclusion_is_an_error():
 
 
 def test_in_training_no_item_of_a_later_part_is_excluded(monkeypatch):
-    """Held-out items can be negatives: excluding them would tell the model what is held out."""
+    """Held-out items can be negatives: excluding them would tell the model which they are."""
     recommender, drawn = record_negatives(
         monkeypatch, negatives={"type": "uniform"}, split={"protocol": "leave_last_out"}
     )

@@ -41,7 +41,7 @@ class Idle:
 
     Attributes:
         path: The key and the sections that it is in.
-        what: Why it has none, and what is used instead.
+        what: Why it has none, and the replacement.
         hint: What to do.
         default: The value that the key has if it is not set.
         is_fault: Whether a config that sets it is refused; otherwise the user gets a note.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from anyrec.core.check_config import config_faults
 from anyrec.core.config import Config
@@ -87,7 +87,7 @@ def _refusal(path: tuple[str, ...], own: Json, given: Json) -> Fault:
     return Fault(pointer(path), what, hint, "trained")
 
 
-def _remove(document: JsonObject, path: list[str]) -> None:
+def _remove(document: JsonObject, path: Sequence[str]) -> None:
     """Remove a key from nested dicts, if it is there."""
     *parents, last = path
     place: Json = document

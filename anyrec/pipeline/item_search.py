@@ -69,7 +69,7 @@ def search_items(
             "rank": pa.array(np.arange(1, len(found.items) + 1)),
         }
     )
-    return with_index(table, found.index)
+    return with_index(table, found.found_by)
 
 
 def _searchable(

@@ -17,7 +17,7 @@ from anyrec.retrieval.exclusions import Pairs
 from anyrec.retrieval.item_index import ItemIndex
 
 DEPTH, LEAST = 10, 100
-"""Candidates of each part: this many times k, and at least so many."""
+"""Candidates of each part: this many times k, and at least this number."""
 
 
 @torch.inference_mode()

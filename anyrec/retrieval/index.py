@@ -136,7 +136,7 @@ class Index:
         return self._bytes() if len(self.store) else 0
 
     @classmethod
-    def options_beside(cls, options: JsonObject, name: str) -> JsonObject:
+    def options_for_another(cls, options: JsonObject, name: str) -> JsonObject:
         """Return the options of a further index of the same model: those of the first, but with other names on servers.
 
         Args:

@@ -71,16 +71,16 @@ def vector_index(model: FittedModel, name: str, vectors: np.ndarray, metric: Met
     ids = model.dataset.ids("item").take(pa.array(rows))
     described = component.model_dump(mode="json")
     cls = model.registry.get("index", component.type, "/index/type")
-    beside = Component.model_validate({"type": component.type, **cls.options_beside(component.options(), name)})
+    other = Component.model_validate({"type": component.type, **cls.options_for_another(component.options(), name)})
 
     def build(of_model: str) -> ItemIndex:
         kept = vectors if len(rows) == len(vectors) else vectors[rows]
-        return ItemIndex.build(beside, model.registry, ids, kept, metric=metric, model=of_model, measured=False)
+        return ItemIndex.build(other, model.registry, ids, kept, metric=metric, model=of_model, measured=False)
 
     place = None if model.directory is None else model.directory / FOLDER / f"{name}.index"
     if place is None or place.is_symlink() or place.parent.is_symlink() or is_exhaustive(model, component):
         return VectorIndex(build(""), rows, described)
-    known = [model.model_id, hash_stream(pa.table({"id": ids})), metric, identity, beside.model_dump(mode="json")]
+    known = [model.model_id, hash_stream(pa.table({"id": ids})), metric, identity, other.model_dump(mode="json")]
     of_vectors = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
     try:
         items = ItemIndex.load(place, model.registry, of_vectors, model.context.trusted)

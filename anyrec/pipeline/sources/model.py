@@ -27,7 +27,7 @@ class ModelSource(Source):
     params: Params
 
     def in_model_order(self, request: Request) -> bool:
-        """Return True if the model scores what is listed; an index may order items by approximate scores."""
+        """Return True if the model scores the listed items; an index may order items by approximate scores."""
         return item_index(request.model) is None or isinstance(request.model, BlendedModel)
 
     def index(self, model: FittedModel) -> JsonObject:

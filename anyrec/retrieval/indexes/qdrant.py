@@ -80,7 +80,7 @@ class Qdrant(Index):
     """A hash of the options, the vectors and all changes since the build. The server stores it with the collection."""
 
     @classmethod
-    def options_beside(cls, options: JsonObject, name: str) -> JsonObject:
+    def options_for_another(cls, options: JsonObject, name: str) -> JsonObject:
         collection = options.get("collection", cls.Params.model_fields["collection"].default)
         return {**options, "collection": f"{collection}.{name}"[:200]}
 

@@ -36,12 +36,12 @@ class RankedItems(NamedTuple):
     Attributes:
         items: (found,) rows of the items, best first.
         scores: (found,) float32.
-        index: Type and options of the index that found them.
+        found_by: Type and options of the index that found them.
     """
 
     items: np.ndarray
     scores: np.ndarray
-    index: JsonObject
+    found_by: JsonObject
 
 
 @dataclass(frozen=True)
