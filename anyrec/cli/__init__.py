@@ -11,7 +11,8 @@ synth      the commands that generate data
 run        one training run: read, fit, print, save, report
 demo       `make demo`: multi-modal data with planted preferences, a model, and lists for new users
 results    tables of lists, scores, explanations and metrics
-options    options that several commands share, and how a command loads a model
+options    options that several commands share
+load       how a command loads the model that its options name
 terminal   the Typer classes: -v and -q, help, lines of results
 process    exit codes, signals and the terminal's encoding
 errors     the message of an internal error

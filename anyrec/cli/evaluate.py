@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from anyrec.cli.load import load, model_place
 from anyrec.cli.options import (
     AsJson,
     Changes,
@@ -21,9 +22,7 @@ from anyrec.cli.options import (
     Trust,
     app,
     err,
-    load,
     log,
-    model_place,
     out,
     print_tables,
     wants_json,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from anyrec.cli.load import load, model_place
 from anyrec.cli.options import (
     ModelDir,
     ModelName,
@@ -16,8 +17,6 @@ from anyrec.cli.options import (
     app,
     err,
     finite,
-    load,
-    model_place,
     out,
 )
 from anyrec.core.errors import ConfigError, Fault

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,16 +19,12 @@ from anyrec.core.values import is_unicode
 from anyrec.core.version import __version__
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from anyrec.data.ids import Side
     from anyrec.data.tables import Tables
-    from anyrec.recommender import Recommender
 
 __all__ = ["console", "err", "log", "out", "print_tables"]
 
-CONFIGS, MODELS = Path("configs"), Path("models")
-"""Folders in which configs and runs are found by name."""
+CONFIGS = Path("configs")
+"""Folder in which configs are found by name."""
 
 app, convert_app, synth_app = Application(), Application(), Application(cls=WithDefault)
 app.add_typer(convert_app, name="convert", help="Convert a published data set to anyrec's data format.")
@@ -89,16 +84,13 @@ def find_config(path: Path | None) -> Path | None:
     return next((place for place in names if place.is_file()), path)
 
 
+def config_option(help: str) -> Any:
+    """Return the option `--config` with all of its names. Any: the type of typer's options."""
+    return typer.Option("--config", "--config_path", "--config-path", callback=find_config, metavar="FILE", help=help)
+
+
 ConfigPath = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        "--config_path",
-        "--config-path",
-        callback=find_config,
-        metavar="FILE",
-        help="The config, a JSON file: a path, or the name of a file in configs/.",
-    ),
+    Path | None, config_option("The config, a JSON file: a path, or the name of a file in configs/.")
 ]
 DataPath = Annotated[
     Path, typer.Option("--data", "--data_path", "--data-path", help="The data: a JSON file, or a folder of tables.")
@@ -131,14 +123,9 @@ PluginFolders = Annotated[
 ]
 ChangesPath = Annotated[
     Path | None,
-    typer.Option(
-        "--config",
-        "--config_path",
-        "--config-path",
-        callback=find_config,
-        metavar="FILE",
-        help="A config, a JSON file, whose pipeline, index and evaluation are used instead of the model's. It may "
-        "repeat what the model was trained with.",
+    config_option(
+        "A config, a JSON file, whose pipeline, index and evaluation are used instead of the model's. It may repeat "
+        "what the model was trained with."
     ),
 ]
 Changes = Annotated[
@@ -301,87 +288,6 @@ def read_now(text: str | None) -> int | None:
     if moment is None:
         raise InputError(Fault("--now", f"'{text:.60}' is not a time.", "Write it as 2026-11-21T12:00.", "option"))
     return moment
-
-
-def model_place(model_path: Path | None, model_dir: Path | None, model_name: str | None) -> Path:
-    """Return the path of the model.
-
-    Raises:
-        InputError: If none of the three options is given.
-    """
-    if model_path is not None:
-        return model_path
-    if model_dir is None and model_name is None:
-        what = "no model was named."
-        raise InputError(Fault("--model_path", what, "Give --model_path, or --model_name with --model_dir.", "option"))
-    folder = model_dir or MODELS
-    return folder / model_name if model_name else folder
-
-
-def load(
-    model_path: Path | None,
-    model_dir: Path | None,
-    model_name: str | None,
-    config: Path | None,
-    plugins: list[Path],
-    trust: bool,
-    image_root: Path | None = None,
-    overrides: Sequence[str] = (),
-    data: Path | None = None,
-) -> Recommender:
-    """Load the model that the options name, change what can change after training, and log its notes.
-
-    Args:
-        model_path: Folder of the run or of the model, or a file in one of them.
-        model_dir: Folder of run folders.
-        model_name: Name of the run in `model_dir`.
-        config: A config file with other values for keys that are read after training; None for the model's own config.
-        plugins: Folders of plugin files.
-        trust: Allow what the model names outside its folder.
-        image_root: Folder for relative image paths.
-        overrides: Values of `--set`, which take precedence over `config`.
-        data: The training data, if the model needs it.
-
-    Raises:
-        ConfigError: With every key that cannot change after training.
-    """
-    from anyrec.core.load_config import read_config
-
-    model_path = model_place(model_path, model_dir, model_name)
-    changes, notes = read_config(config, overrides)
-    plugins = [*plugins, *map(Path, changes.plugins)]
-    from anyrec.recommender import Recommender  # loads torch
-
-    started = time.perf_counter()
-    recommender = Recommender.load(model_path, trust_plugins=trust, plugins=plugins, image_root=image_root)
-    if data is not None:
-        from anyrec.cli.run import read_data
-
-        recommender = recommender.with_data(read_data(data, recommender.config))
-    if changes.model_fields_set:
-        recommender = recommender.with_config(changes, progress=False)
-    for note in notes:
-        err.print(f"config: {note}", markup=False)
-    log.debug("loaded %s in %.1f s", model_path, time.perf_counter() - started)
-    for note in recommender.notes:
-        log.info(note)
-    return recommender
-
-
-def id_array(recommender: Recommender, side: Side, given: Sequence[str], option: str) -> pa.Array:
-    """Return ids of the command line with the type of the model's ids.
-
-    Raises:
-        InputError: If one of them is not of that type.
-    """
-    import pyarrow as pa
-
-    kind = recommender.dataset.ids(side).type
-    try:
-        return pa.array(given, pa.string()).cast(kind)
-    except pa.ArrowInvalid:
-        fix = "Give an id of this type."
-        raise InputError(Fault(option, f"the ids of this model are {kind}.", fix, "bad id")) from None
 
 
 def read_object(text: str, option: str) -> JsonObject:

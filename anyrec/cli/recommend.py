@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from anyrec.cli.load import id_array, load
 from anyrec.cli.options import (
     AsJson,
     Changes,
@@ -26,8 +27,6 @@ from anyrec.cli.options import (
     Where,
     app,
     err,
-    id_array,
-    load,
     log,
     read_moment,
     read_object,

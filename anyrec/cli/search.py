@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from anyrec.cli.load import id_array, load
 from anyrec.cli.options import (
     AsJson,
     Changes,
@@ -23,8 +24,6 @@ from anyrec.cli.options import (
     app,
     err,
     finite,
-    id_array,
-    load,
     log,
     read_object,
     wants_json,

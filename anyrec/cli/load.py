@@ -1,0 +1,101 @@
+"""How a command loads the model that its options name, and reads the ids that they give."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from anyrec.cli.terminal import err, log
+from anyrec.core.errors import Fault, InputError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from anyrec.data.ids import Side
+    from anyrec.recommender import Recommender
+
+MODELS = Path("models")
+"""Folder in which runs are found by name."""
+
+
+def model_place(model_path: Path | None, model_dir: Path | None, model_name: str | None) -> Path:
+    """Return the path of the model.
+
+    Raises:
+        InputError: If none of the three options is given.
+    """
+    if model_path is not None:
+        return model_path
+    if model_dir is None and model_name is None:
+        what = "no model was named."
+        raise InputError(Fault("--model_path", what, "Give --model_path, or --model_name with --model_dir.", "option"))
+    folder = model_dir or MODELS
+    return folder / model_name if model_name else folder
+
+
+def load(
+    model_path: Path | None,
+    model_dir: Path | None,
+    model_name: str | None,
+    config: Path | None,
+    plugins: list[Path],
+    trust: bool,
+    image_root: Path | None = None,
+    overrides: Sequence[str] = (),
+    data: Path | None = None,
+) -> Recommender:
+    """Load the model that the options name, change what can change after training, and log its notes.
+
+    Args:
+        model_path: Folder of the run or of the model, or a file in one of them.
+        model_dir: Folder of run folders.
+        model_name: Name of the run in `model_dir`.
+        config: A config file with other values for keys that are read after training; None for the model's own config.
+        plugins: Folders of plugin files.
+        trust: Allow what the model names outside its folder.
+        image_root: Folder for relative image paths.
+        overrides: Values of `--set`, which take precedence over `config`.
+        data: The training data, if the model needs it.
+
+    Raises:
+        ConfigError: With every key that cannot change after training.
+    """
+    from anyrec.core.load_config import read_config
+
+    model_path = model_place(model_path, model_dir, model_name)
+    changes, notes = read_config(config, overrides)
+    plugins = [*plugins, *map(Path, changes.plugins)]
+    from anyrec.recommender import Recommender  # loads torch
+
+    started = time.perf_counter()
+    recommender = Recommender.load(model_path, trust_plugins=trust, plugins=plugins, image_root=image_root)
+    if data is not None:
+        from anyrec.cli.run import read_data
+
+        recommender = recommender.with_data(read_data(data, recommender.config))
+    if changes.model_fields_set:
+        recommender = recommender.with_config(changes, progress=False)
+    for note in notes:
+        err.print(f"config: {note}", markup=False)
+    log.debug("loaded %s in %.1f s", model_path, time.perf_counter() - started)
+    for note in recommender.notes:
+        log.info(note)
+    return recommender
+
+
+def id_array(recommender: Recommender, side: Side, given: Sequence[str], option: str) -> pa.Array:
+    """Return ids of the command line with the type of the model's ids.
+
+    Raises:
+        InputError: If one of them is not of that type.
+    """
+    import pyarrow as pa
+
+    kind = recommender.dataset.ids(side).type
+    try:
+        return pa.array(given, pa.string()).cast(kind)
+    except pa.ArrowInvalid:
+        fix = "Give an id of this type."
+        raise InputError(Fault(option, f"the ids of this model are {kind}.", fix, "bad id")) from None
