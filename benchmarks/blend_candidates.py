@@ -42,10 +42,10 @@ def main() -> None:
     in_towers, in_members, wanted = [], [], []
     for part in np.array_split(rows, max(1, len(rows) // 50)):
         users, items = model.user_representations(part), model.representations("item")
-        scorer = model.scorer
-        exact = scorer.score(users, items).float()
-        members = scorer.members_score(users)
-        towers = scorer.towers_score(users[:, : items.shape[1] - 1], items[:, :-1]).float()
+        scorer, dim = model.scorer, items.shape[1] - 1
+        exact, read = scorer.score(users, items).float(), users[:, dim:].long()
+        members = scorer.members_score(read, scorer.groups_of(read))
+        towers = scorer.towers_score(users[:, :dim], items[:, :-1]).float()
         owners, seen = model.seen_by(part)
         for scores in (exact, members, towers):
             scores[torch.from_numpy(owners), torch.from_numpy(seen)] = -torch.inf

@@ -88,13 +88,10 @@ class BlendScorer:
             (batch, items) scores.
         """
         dim = items.shape[-1] - 1
-        rows, vectors = users[:, dim:].long(), users[:, :dim]
-        groups = self._groups(rows)
-        total = self._weight(TOWERS, groups) * self.towers_score(vectors, items[..., :dim])
-        places = items[..., dim].long()
-        for name, member in self.members.items():
-            total += self._weight(name, groups) * self.member_score(member, rows, places)
-        return total
+        rows = users[:, dim:].long()
+        groups = self.groups_of(rows)
+        total = self.weight_of(TOWERS, groups) * self.towers_score(users[:, :dim], items[..., :dim])
+        return self._add_members(total, rows, groups, items[..., dim].long())
 
     def towers_score(self, users: Tensor, items: Tensor) -> Tensor:
         """Return the standardised scores (batch, items) of the towers; arguments are vectors as for `score`."""
@@ -103,18 +100,20 @@ class BlendScorer:
         deviation = ((vectors @ covariance) * vectors).sum(1).clamp(min=0).sqrt().clamp(min=LEAST_SPREAD)
         return (self.towers.scorer.score(users, items).float() - (vectors @ mean)[:, None]) / deviation[:, None]
 
-    def members_score(self, users: Tensor) -> Tensor:
+    def members_score(self, users: Tensor, groups: Tensor) -> Tensor:
         """Return the part of the score that the classical models add, for all items: (batch, items).
 
         Args:
-            users: (batch, dim + 1 or more) representations.
+            users: (batch, 1 or more) int64, as for `member_score`.
+            groups: (batch,) their groups.
         """
-        known = self.towers.representations("item")
-        rows = users[:, known.shape[-1] :].long()
-        groups, places = self._groups(rows), torch.arange(len(known))
-        total = torch.zeros(len(users), len(known), device=self.device)
+        items = len(self.towers.dataset.items)
+        return self._add_members(torch.zeros(len(users), items, device=self.device), users, groups, torch.arange(items))
+
+    def _add_members(self, total: Tensor, users: Tensor, groups: Tensor, places: Tensor) -> Tensor:
+        """Add the classical models' part to scores (batch, items); other arguments as for `members_score`."""
         for name, member in self.members.items():
-            total += self._weight(name, groups) * self.member_score(member, rows, places)
+            total += self.weight_of(name, groups) * self.member_score(member, users, places)
         return total
 
     def member_score(self, member: ClassicalModel, users: Tensor, places: Tensor) -> Tensor:
@@ -138,8 +137,8 @@ class BlendScorer:
         found = standard.gather(1, places) if places.dim() == 2 else standard.index_select(1, places)
         return found.to(self.device)
 
-    def _groups(self, users: Tensor) -> Tensor:
-        """Return (batch,) the position of each user's group in GROUPS."""
+    def groups_of(self, users: Tensor) -> Tensor:
+        """Return (batch,) the position of each user's group in GROUPS; `users` as for `member_score`."""
         return (self.history_lengths(users) > 0).long()
 
     def history_lengths(self, users: Tensor) -> Tensor:
@@ -147,12 +146,7 @@ class BlendScorer:
         matrix = reader_of(self.members).scorer.history_of(users.cpu())
         return torch.from_numpy(np.diff(matrix.indptr)).to(self.device)
 
-    def weight_of(self, name: str, users: Tensor) -> Tensor:
-        """Return (batch, 1), the weight of a member for each user; `users` as for `score`."""
-        dim = self.towers.representations("item").shape[-1]
-        return self._weight(name, self._groups(users[:, dim:].long()))
-
-    def _weight(self, name: str, groups: Tensor) -> Tensor:
+    def weight_of(self, name: str, groups: Tensor) -> Tensor:
         """Return (batch, 1), the weight of a member for users of the given groups."""
         by_group = torch.tensor([self.weights[group].get(name, 0.0) for group in GROUPS], device=self.device)
         return by_group[groups][:, None]

@@ -63,7 +63,9 @@ def _block(
     depth = min(max(LEAST, DEPTH * k), len(model.dataset.items))
     queries = model.vectors("user", users).float().cpu().numpy()
     found = torch.from_numpy(index.search(queries, depth, allowed, exclude).keys)  # (users, depth)
-    members = model.scorer.members_score(users).cpu()  # (users, items)
+    rows = users[:, model.towers.representations("item").shape[-1] :].long()
+    groups = model.scorer.groups_of(rows)
+    members = model.scorer.members_score(rows, groups).cpu()  # (users, items)
     eligible = members.clone()
     if allowed is not None:
         eligible.masked_fill_(torch.from_numpy(~allowed), -torch.inf)
@@ -74,20 +76,20 @@ def _block(
     repeated = torch.zeros_like(candidates, dtype=torch.bool)
     repeated[:, 1:] = candidates[:, 1:] == candidates[:, :-1]
     places = candidates.clamp(min=0)
-    scores = members.gather(1, places) + _towers_part(model, users, places)
+    scores = members.gather(1, places) + _towers_part(model, users, groups, places)
     scores = scores.masked_fill(repeated | (candidates < 0), -torch.inf)
     values, columns = top_k(scores, min(k, scores.shape[1]))  # candidates ascend, so equal scores are in item order
     items, kept = candidates.gather(1, columns).numpy(), values.numpy()
-    rows, ranks = np.nonzero(kept > -np.inf)
-    return rows, items[rows, ranks], kept[rows, ranks], ranks + 1
+    lists, ranks = np.nonzero(kept > -np.inf)
+    return lists, items[lists, ranks], kept[lists, ranks], ranks + 1
 
 
-def _towers_part(model: BlendedModel, users: Tensor, places: Tensor) -> Tensor:
+def _towers_part(model: BlendedModel, users: Tensor, groups: Tensor, places: Tensor) -> Tensor:
     """Return the part of the score (users, n) that the towers add for items (users, n) of each user."""
     scorer, known = model.scorer, model.towers.representations("item")
     dim = known.shape[-1]
     scores = scorer.towers_score(users[:, :dim], known[places.to(known.device)])
-    return (scorer.weight_of(TOWERS, users) * scores).cpu().float()
+    return (scorer.weight_of(TOWERS, groups) * scores).cpu().float()
 
 
 def _within(pairs: Pairs, low: int, high: int) -> Pairs:
