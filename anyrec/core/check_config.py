@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pydantic import BaseModel
 
 from anyrec.core.config import TWO_TOWER, Component, Config, Feature
-from anyrec.core.config.components import Place, components
+from anyrec.core.config.components import Place, components, feature_sections
 from anyrec.core.errors import ConfigError, Fault, did_you_mean
 from anyrec.core.infer_types import untyped_choices
 from anyrec.core.param_keys import PARTS
@@ -204,20 +204,14 @@ class _Checker:
 
 def _features(config: Config) -> Iterator[tuple[str, str, Feature]]:
     """Yield JSON pointer, group and choice of every group, and of every single feature that has its own choice."""
-    for start, features in (
-        ("/features", config.features),
-        ("/user/features", config.user.features),
-        ("/item/features", config.item.features),
-    ):
+    for start, features in feature_sections(config):
         for group, choice in features.items():
             if choice is None:
                 continue
-            yield start + pointer([group]), group, choice
+            yield pointer([*start, group]), group, choice
             for field, own in choice.fields.items():
                 if own is not None:
-                    options = own.options() if own.type else {**choice.options(), **own.options()}
-                    merged = Feature.model_validate({"type": own.type or choice.type, **options})
-                    yield start + pointer([group, "fields", field]), group, merged
+                    yield pointer([*start, group, "fields", field]), group, own.within(choice)
 
 
 def _head_name_faults(name: str) -> list[Fault]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from anyrec.core.config import TWO_TOWER, Component, Config, Feature
-from anyrec.core.config.components import components
+from anyrec.core.config.components import components, feature_sections
 from anyrec.core.errors import ConfigError, Fault
 from anyrec.core.param_keys import ONLY_WITH, PARTS
 from anyrec.core.registry import Registry
@@ -204,18 +204,11 @@ def _towers(config: Config, registry: Registry) -> Iterator[Idle]:
         )
     if all("identity" in features and features["identity"] is None for features in sides):
         yield idle_key(config, "id_dropout", what="ids are switched off ('features.identity')")
-    for start, features in (
-        ((), config.features),
-        (("user",), config.user.features),
-        (("item",), config.item.features),
-    ):
+    for start, features in feature_sections(config):
         for group, choice in features.items():
-            for field, own in (choice.fields if choice else {}).items():
-                for key in ("fields", "pool_group"):
-                    what = "it is a key of the whole group"
-                    path = (*start, "features", group, "fields", field, key)
-                    yield Idle(path, what, default={} if key == "fields" else False)
-                del own
+            for field in choice.fields if choice else ():
+                for key, default in (("fields", {}), ("pool_group", False)):
+                    yield Idle((*start, group, "fields", field, key), "it is a key of the whole group", default=default)
     reads = config.interaction.type
     if reads in registry.names("interaction") and registry.get("interaction", reads).reads == "tokens":
         what = f"the interaction '{reads}' reads the vectors of the features, before any fusion"
@@ -233,21 +226,16 @@ def _options_of_components(config: Config, registry: Registry) -> Iterator[Idle]
         for option, what in _idle_options(registry, place.kind, name, place.merged.options()):
             if option in place.component.options():
                 yield Idle((*path, option), what, default=_default(registry, place.kind, name, option))
-    for start, features in (
-        ((), config.features),
-        (("user",), config.user.features),
-        (("item",), config.item.features),
-    ):
+    for start, features in feature_sections(config):
         for group, choice in features.items():
             if choice is not None:
-                yield from _options_of_group(registry, (*start, "features", group), group, choice)
+                yield from _options_of_group(registry, (*start, group), group, choice)
 
 
 def _options_of_group(registry: Registry, path: tuple[str, ...], group: str, choice: Feature) -> Iterator[Idle]:
     """The same for a group of features. An option of the group counts if any of its features reads it."""
     fields = {name: own for name, own in choice.fields.items() if own is not None}
-    merged = {name: own if own.type else _joined(choice, own) for name, own in fields.items()}
-    found = {name: _idle_in_feature(registry, group, one) for name, one in merged.items()}
+    found = {name: _idle_in_feature(registry, group, own.within(choice)) for name, own in fields.items()}
     shared = _idle_in_feature(registry, group, choice)
     for option, (what, default) in shared.items():
         readers = [name for name, own in fields.items() if not own.type and option not in own.options()]
@@ -257,10 +245,6 @@ def _options_of_group(registry: Registry, path: tuple[str, ...], group: str, cho
         for option, (what, default) in found[name].items():
             if option in own.options():
                 yield Idle((*path, "fields", name, option), what, default=default)
-
-
-def _joined(choice: Feature, own: Feature) -> Feature:
-    return Feature.model_validate({"type": choice.type, **choice.options(), **own.options()})
 
 
 def _idle_in_feature(registry: Registry, group: str, choice: Component) -> dict[str, tuple[str, Json]]:

@@ -76,9 +76,7 @@ def _chosen_features(config: Config, dataset: Dataset, side: Side) -> Iterator[t
             if own is None:
                 continue
             where += f"/fields/{field}"
-            if not own.type:
-                own = Feature.model_validate({"type": choice.type, **choice.options(), **own.options()})
-            choice = own
+            choice = own.within(choice)
         yield name, choice, where
 
 

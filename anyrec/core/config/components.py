@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from anyrec.core.config.config import Config
-from anyrec.core.config.keys import Component
+from anyrec.core.config.keys import Component, Feature
 from anyrec.core.strict_json import pointer
 
 KIND_OF_KEY = {
@@ -44,6 +44,13 @@ class Place(NamedTuple):
     kind: str
     component: Component
     merged: Component
+
+
+def feature_sections(config: Config) -> Iterator[tuple[tuple[str, ...], Mapping[str, Feature | None]]]:
+    """Yield the path and the choices by group of every section that says how features are encoded."""
+    yield ("features",), config.features
+    yield ("user", "features"), config.user.features
+    yield ("item", "features"), config.item.features
 
 
 def components(config: Config) -> Iterator[Place]:

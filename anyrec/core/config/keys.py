@@ -114,6 +114,12 @@ class Feature(Component):
         """Accept the former name of an encoder."""
         return name and present_name("encoder", name)
 
+    def within(self, group: Feature) -> Feature:
+        """Return this choice for a single feature, completed by that of its group unless it names an encoder itself."""
+        if self.type:
+            return self
+        return Feature.model_validate({"type": group.type, **group.options(), **self.options()})
+
 
 class TowerConfig(Section):
     """Choices for one side that differ from the shared ones."""
