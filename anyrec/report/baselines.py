@@ -13,7 +13,7 @@ from anyrec.core.types import JsonObject
 from anyrec.data.dataset import Dataset
 from anyrec.model.classical import ClassicalModel
 from anyrec.model.fitted import FittedModel
-from anyrec.training.fit_classical import fit_classical
+from anyrec.training.fit_classical import fit_classical, with_refit
 from anyrec.training.fitting_models import fitting_models
 from anyrec.training.tune import tune
 
@@ -72,9 +72,8 @@ def _fit(
         found.tuned[name] = tuned.options
     if not len(learning.split.test) or not len(learning.split.validation):
         return tuned.model
-    training = config.training.model_copy(update={"refit": True})
-    changes = {"model": Component(type=name, **tuned.options), "name": name, "training": training}
-    refit = config.model_copy(update=changes)
+    own = {"model": Component(type=name, **tuned.options), "name": name}
+    refit = with_refit(config.model_copy(update=own))
     fitted = fit_classical(refit, learning, learning.final_split(refit), model.registry, context)
     return replace(fitted, before_refit={config.training.metric: tuned.value})
 

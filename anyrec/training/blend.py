@@ -16,7 +16,6 @@ from anyrec.core.progress import progress_bar
 from anyrec.core.registry import Registry
 from anyrec.core.types import JsonObject
 from anyrec.data.learning import LearningData
-from anyrec.data.split import Split
 from anyrec.evaluation.held_out import HeldOut, held_out
 from anyrec.evaluation.repeats import main_metric
 from anyrec.model.blended import MOST_ROWS, BlendedModel, BlendScorer, member_config
@@ -25,7 +24,7 @@ from anyrec.model.classical import ClassicalModel
 from anyrec.model.fitted import FittedModel
 from anyrec.model.two_tower import TwoTowerModel
 from anyrec.training.ensemble import Pool, make_pool, select
-from anyrec.training.fit_classical import fit_classical
+from anyrec.training.fit_classical import fit_classical, with_refit
 from anyrec.training.fitting_models import fitting_models
 from anyrec.training.tune import Tuned, metric_of, sample_users, trials_for, tune
 
@@ -142,9 +141,7 @@ def blended(towers: TwoTowerModel, chosen: Chosen, members: Mapping[str, Classic
 def fit_members(towers: TwoTowerModel, chosen: Chosen) -> dict[str, ClassicalModel]:
     """Fit the members of a choice again, on the training and validation parts."""
     config, learning = towers.config, towers.required_learning()
-    split = learning.split
-    both = Split(np.union1d(split.train, split.validation), np.empty(0, np.int64), split.test, split.protocol)
-    fitted = {}
+    both, fitted = learning.final_split(with_refit(config)), {}
     for name in chosen.choice.members:
         own = member_config(config, name, chosen.tuned[name].options)
         fitted[name] = fit_classical(own, learning, both, towers.registry, towers.context)

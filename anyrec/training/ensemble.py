@@ -213,7 +213,8 @@ def _bagged(pool: Pool, metric: str, rounds: int, random: np.random.Generator) -
 def _shares(weights: Mapping[str, float]) -> dict[str, float]:
     """Return weights without those below LEAST_SHARE, which sum to 1. weights: sum to 1."""
     kept = {name: weight for name, weight in weights.items() if weight >= LEAST_SHARE}
-    return {name: weight / sum(kept.values()) for name, weight in kept.items()}
+    total = sum(kept.values())
+    return {name: weight / total for name, weight in kept.items()}
 
 
 def climb(pool: Pool, metric: str, rounds: int, counts: np.ndarray | None = None) -> dict[str, float]:

@@ -13,6 +13,11 @@ from anyrec.data.split import HELD_OUT, PARTS, Part, Split
 from anyrec.model.classical import ClassicalModel, ClassicalScorer, make_classical, matrix_of, training_matrix
 
 
+def with_refit(config: Config) -> Config:
+    """Return the config of a fit on the training and validation parts, for `LearningData.final_split`."""
+    return config.model_copy(update={"training": config.training.model_copy(update={"refit": True})})
+
+
 def fit_classical(
     config: Config,
     learning: LearningData,
