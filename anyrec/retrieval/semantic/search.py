@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -61,6 +62,11 @@ class SpaceItems:
     vectors: np.ndarray
     weight: float
     projection: Projection | None = None
+
+    @cached_property
+    def described(self) -> np.ndarray:
+        """(items,) bool, the items that have a vector."""
+        return np.asarray(self.vectors.any(1))
 
     @property
     def name(self) -> str:
@@ -177,8 +183,7 @@ class Search:
     def _all_scores(self, one: SpaceItems, value: str, allowed: np.ndarray | None) -> np.ndarray:
         """(items,) float64 scores; -inf for an item that is not allowed or not in the space."""
         scores = (one.vectors @ one.query_vector(self.model, value)[0]).astype(np.float64)
-        found = one.vectors.any(1) if allowed is None else allowed & one.vectors.any(1)
-        return np.where(found, scores, -np.inf)
+        return np.where(one.described if allowed is None else allowed & one.described, scores, -np.inf)
 
     def _personalised(self, searched: np.ndarray, user: torch.Tensor, personal: float) -> np.ndarray:
         """Mix standardised scores (items,) of a search with the model's; -inf stays."""
