@@ -45,6 +45,11 @@ class Choice:
         return [name for name in self.options if any(weights.get(name) for weights in self.weights.values())]
 
     @property
+    def tuned(self) -> dict[str, JsonObject]:
+        """The options of the models that were tuned."""
+        return {name: own for name, own in self.options.items() if name not in self.untuned}
+
+    @property
     def alone(self) -> dict[str, float]:
         """The metric of each candidate alone, the best first."""
         found = {name: value for name, value in self.values.items() if name != CHOICE}

@@ -110,9 +110,7 @@ class FittedModel(ModelData, ABC):
     @property
     def tuned(self) -> Mapping[str, JsonObject]:
         """The options that were chosen for classical models on the validation part, by name of the model."""
-        if self.choice is None:
-            return {}
-        return {name: own for name, own in self.choice.options.items() if name not in self.choice.untuned}
+        return {} if self.choice is None else self.choice.tuned
 
     @property
     def split(self) -> Split | None:

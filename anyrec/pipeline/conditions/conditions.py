@@ -18,7 +18,6 @@ from scipy import sparse
 
 from anyrec.core.errors import ConfigError, Fault, did_you_mean
 from anyrec.core.types import Json, JsonObject
-from anyrec.core.values import show
 from anyrec.model.fitted import ModelData
 from anyrec.pipeline.conditions.constants import Wrong, constant_values, kind_of
 from anyrec.pipeline.conditions.features import (
@@ -29,14 +28,11 @@ from anyrec.pipeline.conditions.features import (
     Values,
     known_types,
     split_name,
-    values_of,
     wrong_value,
 )
 from anyrec.pipeline.conditions.syntax import ORDER, SETS, Group, Operand, Test, read_condition, tests_of
+from anyrec.pipeline.conditions.unmatched import unmatched
 from anyrec.pipeline.contracts import Request
-
-NAMING = ("eq", "ne", "in", "not_in", "contains", "overlaps")
-"""Operators whose constants are values that records can have."""
 
 
 class Condition:
@@ -86,7 +82,7 @@ class Condition:
         Args:
             model: The model.
         """
-        return [text for test in self.tests for text in _unmatched(test, model)]
+        return [text for test in self.tests for text in unmatched(test, model)]
 
     def holds(self, request: Request, items: np.ndarray | None = None) -> np.ndarray:
         """Evaluate the condition.
@@ -349,24 +345,6 @@ def _check_test(test: Test, types: dict[str, Type]) -> list[Fault]:
     if what:
         return [Fault(test.where, f"{what}.", kind="wrong type")]
     return _check_constants(test, found[0].kind)
-
-
-def _unmatched(test: Test, model: ModelData) -> list[str]:
-    """Return a sentence for each text that a test compares with a feature, and that no record has."""
-    if test.operator not in NAMING or test.feature.startswith("context."):
-        return []
-    side, column = split_name(test.feature)
-    table = model.dataset.users if side == "user" else model.dataset.items
-    values = values_of(table, column, len(table))
-    if values.names is None or column.startswith("text."):
-        return []
-    known = values.names.to_pylist()
-    wanted = [str(value) for operand in test.operands for value in operand.constants]
-    return [
-        f"no {side} has {show(value)} in '{test.feature}'. {did_you_mean(value, known)}".rstrip()
-        for value in dict.fromkeys(wanted)
-        if value not in set(known)
-    ]
 
 
 def _misfit(test: Test, found: list[Type]) -> str:
