@@ -326,12 +326,12 @@ def test_users_without_a_history_get_a_model_that_ranks_items_for_them():
 
 @pytest.mark.parametrize(("protocol", "reference"), [("global_time", "trending"), ("leave_last_out", "two_tower")])
 def test_a_model_that_learned_at_past_moments_is_preferred_on_a_split_by_time(protocol, reference, monkeypatch):
-    """Without any evidence for a blend, the reference is delivered, alone and to everybody."""
+    """Without any evidence the reference is delivered, but new users get the towers, which read their features."""
     monkeypatch.setattr("anyrec.training.blend.FEWEST_USERS", 10**6)
     config = {"training": {"epochs": 1}, "split": {"protocol": protocol}, "blend": {"rounds": 2, "trials": 1}}
     choice = Recommender.from_config(config).fit(fashionable(), progress=False).model.choice
     assert choice.reference == reference
-    assert choice.weights == {"known": {reference: 1.0}, "new": {reference: 1.0}}
+    assert choice.weights == {"known": {reference: 1.0}, "new": {"two_tower": 1.0}}
     expected = "trending is chosen: it learned at past moments" if reference == "trending" else "The towers alone"
     assert choice.sentence.startswith(expected)
 

@@ -1,11 +1,14 @@
 """New users whose features are known and whose history is not."""
 
+import numpy as np
 import pytest
 import torch
 from small import JOBS, small_config, small_dataset
 
+from anyrec.cli.demo import planted_ndcg
 from anyrec.core.discovery import discover
 from anyrec.data.suggest_config import suggest_config
+from anyrec.data.synthetic.generate import generate
 from anyrec.recommender import Recommender
 
 REGISTRY = discover()
@@ -23,6 +26,20 @@ def test_new_users_are_recommended_to_by_their_features(tmp_path):
     lists = fitted.recommend([{"user_id": job, "categorical": {"job": job}} for job in JOBS], k=5).to_pylist()
     tags = dict(zip(dataset.items["item_id"].to_pylist(), dataset.items["categorical.tags"].to_pylist(), strict=True))
     assert sum(row["user_id"] in tags[row["item_id"]] for row in lists) >= 18  # of 20; 5 by chance
+
+
+@pytest.mark.parametrize("protocol", ["global_time", "leave_last_out"])
+def test_the_delivered_default_recommends_to_new_users_by_their_features(protocol):
+    """Also on a split by time with few new validation users, where a blend prefers a model that knows the moment."""
+    world = generate(users=300, items=60, interactions=5000, seed=0)
+    fitted = Recommender.from_config({"split": {"protocol": protocol}}).fit(world.dataset, progress=False)
+    assert fitted.model.learning.split.protocol == protocol and fitted.model.choice is not None
+    people, truth, _ = world.new_users(100, seed=1)
+    place = {name: row for row, name in enumerate(world.dataset.items["item_id"].to_pylist())}
+    listed = [place[name] for name in fitted.recommend(people, 10)["item_id"].to_pylist()]
+    chosen = np.array(listed).reshape(len(truth), 10)
+    popular = np.tile(np.argsort(-np.bincount(world.dataset.item_rows), kind="stable")[:10], (len(truth), 1))
+    assert planted_ndcg(chosen, truth) > 1.5 * planted_ndcg(popular, truth)
 
 
 def test_the_suggested_config_hides_histories_only_if_users_have_features(tmp_path):

@@ -183,7 +183,7 @@ def _weights(
 ) -> tuple[dict[Group, dict[str, float]], np.ndarray]:
     """Choose the weights of each group of users: those of all users, or own ones that are better on held-out users.
 
-    Without FEWEST_USERS who are new, new users get the reference alone.
+    Without FEWEST_USERS who are new, new users get the towers alone: these read their features best.
 
     Args:
         pool: The scores of all members.
@@ -196,7 +196,7 @@ def _weights(
     """
     reference = {rule.reference: 1.0}
     shared = rule.shared(pool) if len(pool.users) >= FEWEST_USERS else reference
-    weights: dict[Group, dict[str, float]] = {"new": reference, "known": shared}
+    weights: dict[Group, dict[str, float]] = {"new": {TOWERS: 1.0}, "known": shared}
     chosen = np.empty(len(pool.users))
     for group in GROUPS:
         inside = known if group == "known" else ~known
