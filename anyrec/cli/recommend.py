@@ -219,7 +219,7 @@ def _check_recommend(data: Path | None, user_ids: list[str], everyone: bool, out
         (not given, "--data", "there is no request.", "Give --data, --user_id, or --all for all known users."),
         (
             len(given) > 1,
-            "".join(given[:1]),
+            next(iter(given), ""),
             f"it cannot be combined with {' and '.join(given[1:])}.",
             "Give one of them.",
         ),
