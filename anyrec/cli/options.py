@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.models import OptionInfo
 
 from anyrec.cli.terminal import Application, WithDefault, console, err, log, out, print_tables
 from anyrec.core.errors import Fault, InputError, checked_path
@@ -84,8 +85,8 @@ def find_config(path: Path | None) -> Path | None:
     return next((place for place in names if place.is_file()), path)
 
 
-def config_option(help: str) -> Any:
-    """Return the option `--config` with all of its names. Any: the type of typer's options."""
+def config_option(help: str) -> OptionInfo:
+    """Return the option `--config` with all of its names."""
     return typer.Option("--config", "--config_path", "--config-path", callback=find_config, metavar="FILE", help=help)
 
 
