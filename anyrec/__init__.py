@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from anyrec.core.hooks import hookimpl
     from anyrec.core.ragged import Prepared, Ragged
     from anyrec.data.dataset import Dataset
+    from anyrec.data.sources.contract import Provider, Rows
     from anyrec.pipeline.contracts import Lists, Request, Rule, Source
     from anyrec.recommender import Recommender
     from anyrec.retrieval.index import Index
@@ -61,9 +62,11 @@ __all__ = [
     "NotFittedError",
     "Params",
     "Prepared",
+    "Provider",
     "Ragged",
     "Recommender",
     "Request",
+    "Rows",
     "Rule",
     "Sampler",
     "SearchResult",
@@ -90,9 +93,11 @@ _HOMES = {
     "NotFittedError": "core.errors",
     "Params": "core.contracts",
     "Prepared": "core.ragged",
+    "Provider": "data.sources.contract",
     "Ragged": "core.ragged",
     "Recommender": "recommender",
     "Request": "pipeline.contracts",
+    "Rows": "data.sources.contract",
     "Rule": "pipeline.contracts",
     "Sampler": "core.contracts",
     "SearchResult": "retrieval.results",

@@ -8,6 +8,11 @@ from typing import Any
 SECTIONS = {
     "top level": "Config",
     "data": "DataConfig",
+    "sources": "SourcesConfig",
+    "table": "SourceTable",
+    "side table": "SideTable",
+    "column": "ColumnConfig",
+    "format": "FormatConfig",
     "split": "SplitConfig",
     "features": "Feature",
     "user and item": "TowerConfig",

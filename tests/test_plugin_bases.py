@@ -25,6 +25,7 @@ BUILT_IN = {
     "classical": ("item_knn", {"model": {"type": "mine"}}),
     "index": ("exact", {"index": {"type": "mine"}}),
     "source": ("popularity", {"pipeline": {"retrieve": {"sources": [{"type": "mine"}]}}}),
+    "provider": ("files", {"data": {"sources": {"interactions": [{"path": "log.csv", "provider": {"type": "mine"}}]}}}),
     "rule": ("history", {"pipeline": {"rerank": {"rules": [{"type": "mine"}]}}}),
 }
 """For each kind of component a built-in type, and a config that uses a class derived from it."""

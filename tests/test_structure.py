@@ -27,7 +27,12 @@ import anyrec
 ROOT = Path(__file__).parent.parent
 SHELVES = ("encoders", "interaction", "classifier")
 COMPONENTS = ("anyrec.encoders.", "anyrec.interaction.", "anyrec.classifier.")
-COMPONENTS += ("anyrec.retrieval.indexes.", "anyrec.pipeline.sources.", "anyrec.pipeline.rules.")
+COMPONENTS += (
+    "anyrec.retrieval.indexes.",
+    "anyrec.pipeline.sources.",
+    "anyrec.pipeline.rules.",
+    "anyrec.data.providers.",
+)
 
 
 def wrong_edges():

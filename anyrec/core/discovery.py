@@ -22,7 +22,7 @@ from anyrec.core.registry import Plugin, Registry, drop_in_module, first_line
 
 SHELVES = ("encoders", "interaction", "classifier")
 """Folders at the top of the repository that are packages of `anyrec`."""
-FOLDERS = (*SHELVES, "retrieval.indexes", "pipeline.sources", "pipeline.rules")
+FOLDERS = (*SHELVES, "retrieval.indexes", "pipeline.sources", "pipeline.rules", "data.providers")
 """Packages of `anyrec` that hold the built-in components."""
 KINDS = {
     "Encoder": "encoder",
@@ -36,9 +36,10 @@ KINDS = {
     "Index": "index",
     "Source": "source",
     "Rule": "rule",
+    "Provider": "provider",
 }
 """The kind of component that each base class makes."""
-CONSTANTS = ("type", "group", "role", "preferred", "untrained")
+CONSTANTS = ("type", "group", "role", "preferred", "untrained", "schemes", "endings")
 """The constants of a class that are read from its source."""
 
 
@@ -195,6 +196,8 @@ def _components(tree: ast.Module, path: Path, module: str, origin: str, package:
                 role=inherited.get("role", ""),
                 preferred=own.get("preferred") == "True",
                 untrained=own.get("untrained") == "True",
+                schemes=inherited.get("schemes", ""),
+                endings=inherited.get("endings", ""),
                 module=module,
                 path=path,
                 class_name=name,

@@ -78,6 +78,11 @@ class Hooks:
         """Return rule classes."""
         ...
 
+    @hookspec
+    def anyrec_providers(self) -> list[type]:
+        """Return classes of providers of tables."""
+        ...
+
 
 HOOKS = {
     "encoder": "anyrec_encoders",
@@ -90,6 +95,7 @@ HOOKS = {
     "index": "anyrec_indexes",
     "source": "anyrec_sources",
     "rule": "anyrec_rules",
+    "provider": "anyrec_providers",
 }
 """The hook of each kind of component."""
 

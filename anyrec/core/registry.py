@@ -34,6 +34,8 @@ class Plugin:
         role: Role within the group that an encoder reads.
         preferred: Whether the encoder is its group's default.
         untrained: Whether the encoder needs no training.
+        schemes: Schemes of the addresses that a provider reads, separated by spaces.
+        endings: Endings of the names that a provider reads, separated by spaces.
         module: Name of its module.
         path: File of a drop-in plugin; None for components of importable modules.
         class_name: Name of its class in the module.
@@ -48,6 +50,8 @@ class Plugin:
     role: str = ""
     preferred: bool = False
     untrained: bool = False
+    schemes: str = ""
+    endings: str = ""
     module: str = ""
     path: Path | None = None
     class_name: str = ""
@@ -116,6 +120,8 @@ class Registry:
                 role=cls.role if is_encoder else "",
                 preferred=is_encoder and cls.preferred,
                 untrained=is_encoder and cls.untrained,
+                schemes=cls.schemes if kind == "provider" else "",
+                endings=cls.endings if kind == "provider" else "",
                 module=cls.__module__,
                 class_name=cls.__qualname__,
                 loaded=cls,

@@ -46,6 +46,8 @@ def config_schema(registry: Registry) -> JsonObject:
     ]
     definitions["RetrieveConfig"]["properties"]["sources"]["items"] = {"$ref": "#/$defs/source"}
     definitions["RerankConfig"]["properties"]["rules"]["items"] = {"$ref": "#/$defs/rule"}
+    for table in ("SourceTable", "SideTable"):
+        definitions[table]["properties"]["provider"]["anyOf"] = [{"$ref": "#/$defs/provider"}, {"type": "null"}]
     definitions["RankConfig"] = _rank(definitions)
     features = _features(registry, definitions)
     schema["properties"]["features"] |= features

@@ -15,6 +15,8 @@ histories: what each user did before, as a feature.
 request_history: what the users of a request did.
 checks: checks of tables as a whole.
 read: any supported file or folder to checked tables.
+sources: tables as they are, by the config's mapping of columns.
+providers: where the rows of such tables come from.
 dataset: the public form of these tables.
 partial: the records of a request.
 split: which interactions train, validate and test.

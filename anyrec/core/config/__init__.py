@@ -6,6 +6,7 @@ finite. Every number has both bounds, so that no value can exhaust the memory.
 
 - `keys`: base classes, the choice of a component, the choice of a feature's encoder, and the towers.
 - `data`: reading and splitting the data.
+- `sources`: the tables that the data is read from, and what their columns mean.
 - `training`: training, its optimizer, and evaluation.
 - `pipeline`: retrieval, ranking and reranking.
 - `components`: every component that a config names, for checks that traverse it.
@@ -38,6 +39,14 @@ from anyrec.core.config.pipeline import (
     RerankConfig,
     RetrieveConfig,
 )
+from anyrec.core.config.sources import (
+    ColumnConfig,
+    FormatConfig,
+    SideTable,
+    SourcesConfig,
+    SourceTable,
+    TableConfig,
+)
 from anyrec.core.config.training import EvaluationConfig, OptimizerConfig, SchedulerConfig, TrainingConfig
 
 __all__ = [
@@ -45,11 +54,13 @@ __all__ = [
     "MAX_ROWS",
     "TWO_TOWER",
     "BlendConfig",
+    "ColumnConfig",
     "Component",
     "Config",
     "DataConfig",
     "EvaluationConfig",
     "Feature",
+    "FormatConfig",
     "FusionChoice",
     "IndexChoice",
     "InteractionChoice",
@@ -64,7 +75,11 @@ __all__ = [
     "RetrieveConfig",
     "SchedulerConfig",
     "Section",
+    "SideTable",
+    "SourceTable",
+    "SourcesConfig",
     "SplitConfig",
+    "TableConfig",
     "TowerConfig",
     "TrainingConfig",
 ]

@@ -67,6 +67,10 @@ def components(config: Config) -> Iterator[Place]:
     if config.blend is not None and config.blend.models != "auto":
         for number, model in enumerate(config.blend.models):
             yield Place(f"/blend/models/{number}", "", "classical", model, model)
+    for path, table in config.data.sources.tables() if config.data.sources is not None else ():
+        if table.provider is not None:
+            where = pointer(["data", "sources", *path, "provider"])
+            yield Place(where, "", "provider", table.provider, table.provider)
     if config.pipeline is None:
         return
     for number, source in enumerate(config.pipeline.retrieve.sources):

@@ -7,20 +7,24 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from anyrec.core.config.keys import MAX_ROWS, Section
+from anyrec.core.config.sources import SourcesConfig
 from anyrec.core.outside import Outside
 
 
 class DataConfig(Section):
     """How the data is read, and what counts as a positive interaction."""
 
+    sources: Annotated[SourcesConfig | None, Outside("tables", "check")] = Field(
+        default=None, description="Tables to read if no other data is given, and what their columns mean."
+    )
     strict: bool = Field(
         default=False, description="Treat missing and corrupt image files as errors instead of missing values."
     )
     image_root: Annotated[str | None, Outside("a folder", "leave out")] = Field(
         default=None, description="Folder that relative file names start from; by default the folder of the data file."
     )
-    allow_urls: Annotated[bool, Outside("addresses of images", "leave out")] = Field(
-        default=False, description="Allow images to be fetched from URLs."
+    allow_urls: Annotated[bool, Outside("addresses of images and tables", "leave out")] = Field(
+        default=False, description="Allow images and tables to be fetched from other machines by their addresses."
     )
     allow_outside_root: Annotated[bool, Outside("files outside the image root", "leave out")] = Field(
         default=False,

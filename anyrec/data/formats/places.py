@@ -37,10 +37,21 @@ class LinePlace:
         data: The whole file.
         separator: The separator of a CSV file, whose first line is the header; empty for JSON Lines.
         width: The number of cells of a CSV row; rows with more or fewer are not part of the table.
+        before: Lines before the first row of a CSV file; by default its first row is the header.
+        quote: The quote around cells; None for none.
     """
 
-    def __init__(self, name: str, data: bytes, separator: str = "", width: int = 0):
+    def __init__(
+        self,
+        name: str,
+        data: bytes,
+        separator: str = "",
+        width: int = 0,
+        before: int | None = None,
+        quote: str | None = '"',
+    ):
         self.name, self.data, self.separator, self.width = name, data, separator, width
+        self.before, self.quote = before, quote
 
     def __call__(self, row: int, column: str) -> str:
         line = self.lines[row] if row < len(self.lines) else row + 1
@@ -62,16 +73,20 @@ class LinePlace:
     def _csv_rows(self) -> list[tuple[int, int]]:
         """The line and the number of cells of each row except the header and empty lines."""
         text = io.StringIO(self.data.decode("utf-8", "replace"), newline="")
-        reader = csv.reader(text, delimiter=self.separator)
-        rows, begins = [], 1
+        for _ in range(self.before or 0):
+            text.readline()
+        quoting = csv.QUOTE_MINIMAL if self.quote else csv.QUOTE_NONE
+        reader = csv.reader(text, delimiter=self.separator, quotechar=self.quote, quoting=quoting)
+        first = 1 + (self.before or 0)
+        rows, begins = [], first
         try:
             for cells in reader:
                 if cells:
                     rows.append((begins, len(cells)))
-                begins = reader.line_num + 1
+                begins = reader.line_num + first
         except csv.Error:  # a cell is longer than the csv module accepts: later rows get no line of their own
             pass
-        return rows[1:]
+        return rows[1:] if self.before is None else rows
 
 
 def column_of(place: Place, column: str) -> Pointer:

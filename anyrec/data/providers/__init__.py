@@ -1,0 +1,4 @@
+"""Providers of tables: where rows come from. Each is a component (docs/plugins.md).
+
+files: files of this machine and standard input.
+"""

@@ -1,0 +1,190 @@
+"""JSON Lines, lists of JSON objects, and lines of Python objects as streams of record batches."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pyarrow as pa
+import pyarrow.json
+
+from anyrec.core.config.sources import FormatConfig
+from anyrec.core.errors import DataError, Fault
+from anyrec.core.types import Json, JsonObject
+from anyrec.core.values import show
+from anyrec.data.formats.decode import decode_any
+from anyrec.data.formats.faults import Faults
+from anyrec.data.formats.places import table_place
+from anyrec.data.sources.contract import Access, Rows
+from anyrec.data.sources.python_text import is_python, python_as_json
+from anyrec.data.sources.text_stream import not_text
+from anyrec.data.sources.unpack import Container, reading
+
+PIECE = 1 << 26
+"""Bytes of text that are parsed at a time."""
+ACCEPTED = "a table of JSON has one object on each line, or is one list of objects"
+
+
+def open_json(file: Container, options: FormatConfig, access: Access, notes: list[str]) -> Rows:
+    """Open JSON Lines, or a list of objects.
+
+    The types of the columns are those of all rows, so a text that is longer than a piece is parsed twice.
+
+    Args:
+        file: The file.
+        options: The format.
+        access: Which columns are read, and where faults of lines go.
+        notes: Gets what was found out about the text.
+
+    Raises:
+        DataError: If the file is no such table.
+    """
+    pieces = _pieces(file)
+    first, second = next(pieces, b""), next(pieces, None)
+    faults = access.faults
+    if second is None:
+        tables: Iterator[pa.Table] = iter([whole := _parse(first, 0, file, faults, notes)])
+        schema = whole.schema
+    else:
+        parts = [_parse(one, 0, file, Faults(), []).schema for one in (first, second, *pieces)]
+        schema = _unified(parts, file)
+        tables = _later(file, schema, faults, notes)
+    wanted = [name for name in schema.names if access.columns is None or name in access.columns]
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for table in tables:
+            yield from table.select(wanted).to_batches()
+
+    reader = pa.RecordBatchReader.from_batches(pa.schema([schema.field(name) for name in wanted]), batches())
+    place = table_place(file.name)
+    return Rows(reader, file.name, file.file.version, names=schema.names, place=place, notes=notes)
+
+
+def _unified(schemas: list[pa.Schema], file: Container) -> pa.Schema:
+    try:
+        return pa.unify_schemas(schemas, promote_options="permissive")
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        what = f"a column has values of several types: {str(error).splitlines()[0].rstrip('.')}."
+        raise DataError(Fault(file.name, what, "Write the column with one type.", "column type")) from None
+
+
+def _later(file: Container, schema: pa.Schema, faults: Faults, notes: list[str]) -> Iterator[pa.Table]:
+    """Yield the pieces of a long text as tables of one schema."""
+    start = 0
+    for piece in _pieces(file):
+        table = _parse(piece, start, file, faults, notes)
+        start += len(table)
+        yield pa.concat_tables([schema.empty_table(), table], promote_options="permissive").cast(schema)
+
+
+def _pieces(file: Container) -> Iterator[bytes]:
+    """Yield the text in pieces of whole lines; a list of objects, and Python objects, as JSON Lines."""
+    with reading(file.file.name):
+        stream = file.text()
+        if file.text_head.lstrip().startswith("["):
+            yield _lines_of_list(stream.read(), file)
+            return
+        python = is_python(file.text_head)
+        kept = b""
+        while chunk := stream.read(PIECE):
+            cut = chunk.rfind(b"\n") + 1
+            piece, kept = (kept + chunk[:cut], chunk[cut:]) if cut else (b"", kept + chunk)
+            if piece:
+                yield python_as_json(_checked(piece, file)) if python else piece
+        if kept:
+            yield python_as_json(_checked(kept, file)) if python else kept
+
+
+def _lines_of_list(data: bytes, file: Container) -> bytes:
+    """Return the objects of a list, one on each line."""
+    try:
+        objects = msgspec.json.decode(data.replace(b"\n", b" "), type=list[msgspec.Raw])
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        decode_any(data, Path(file.file.name))  # raises for text that is not JSON
+        raise DataError(Fault(file.name, f"{ACCEPTED}.", kind="shape")) from None
+    return b"\n".join(map(bytes, objects)) + b"\n"
+
+
+def _parse(piece: bytes, start: int, file: Container, faults: Faults, notes: list[str]) -> pa.Table:
+    """Parse lines. Times stay texts, since the mapping of the columns decides what is a time.
+
+    Args:
+        piece: The lines.
+        start: Number of the first row.
+        file: The file, for messages.
+        faults: Gets a fault for each line that is no object.
+        notes: Gets a sentence for each column of several types.
+    """
+    piece = _checked(piece, file)
+    try:
+        table = _fast(piece)
+        times = [field for field in table.schema if _with_texts(field.type) != field.type]
+        if times:
+            table = _fast(piece, pa.schema([(field.name, _with_texts(field.type)) for field in times]))
+    except pa.ArrowInvalid:
+        return _slow(piece, start, file, faults, notes)
+    return table
+
+
+def _fast(piece: bytes, schema: pa.Schema | None = None) -> pa.Table:
+    options = pyarrow.json.ParseOptions(explicit_schema=schema)
+    longest = pyarrow.json.ReadOptions(block_size=max(1 << 20, min(len(piece), 1 << 24)))
+    try:
+        return pyarrow.json.read_json(pa.BufferReader(piece), longest, options)
+    except pa.ArrowInvalid as error:
+        if "straddl" not in str(error):
+            raise
+        whole = pyarrow.json.ReadOptions(block_size=len(piece) + 1)
+        return pyarrow.json.read_json(pa.BufferReader(piece), whole, options)
+
+
+def _with_texts(kind: pa.DataType) -> pa.DataType:
+    """Return a type with texts in place of times."""
+    if pa.types.is_timestamp(kind):
+        return pa.string()
+    if pa.types.is_list(kind):
+        return pa.list_(_with_texts(kind.value_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([(field.name, _with_texts(field.type)) for field in kind])
+    return kind
+
+
+def _slow(piece: bytes, start: int, file: Container, faults: Faults, notes: list[str]) -> pa.Table:
+    """Parse lines one by one: reports those that are no objects, and reads columns of several types as texts."""
+    rows: list[JsonObject] = []
+    for number, line in enumerate(filter(bytes.strip, piece.split(b"\n")), start + 1):
+        try:
+            row = decode_any(line, Path(file.name))
+        except DataError as error:
+            row = error.faults[0].what
+        if not isinstance(row, dict):
+            what = f"this is no JSON object: {show(row)}."
+            faults.add("json", f"{file.name} row {number}", what, f"{ACCEPTED.capitalize()}.")
+        rows.append(row if isinstance(row, dict) else {})
+    names = dict.fromkeys(name for row in rows for name in row)
+    return pa.table({name: _column([row.get(name) for row in rows], name, file, notes) for name in names})
+
+
+def _column(values: list[Json], name: str, file: Container, notes: list[str]) -> pa.Array:
+    try:
+        return pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+        note = f"{file.name}: the column '{name}' holds values of several types, and is read as text."
+        notes += [] if note in notes else [note]
+        texts = [value if value is None or isinstance(value, str) else _as_text(value) for value in values]
+        return pa.array(texts, pa.string())
+
+
+def _as_text(value: Json) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _checked(piece: bytes, file: Container) -> bytes:
+    """Return bytes that are UTF-8. Raises DataError for others."""
+    try:
+        codecs.decode(piece, "utf-8")
+    except UnicodeDecodeError:
+        raise not_text(file) from None
+    return piece
