@@ -31,6 +31,7 @@ from anyrec.evaluation.heads import head_metrics
 from anyrec.evaluation.held_out import rank_held_out
 from anyrec.evaluation.ranking import ranking_metrics
 from anyrec.evaluation.repeats import repeat_notes
+from anyrec.evaluation.slices import Slice, measure_slices
 from anyrec.model.arguments import checked_choice, checked_context, checked_dataset, checked_k, checked_now, log
 from anyrec.model.attach_data import with_data
 from anyrec.model.build import check_model_type, check_with_data, choose_device, training_context
@@ -564,6 +565,18 @@ class Recommender:
         if self.model.refitted and split == "validation":
             return dict(self.metrics.get("validation", {}))
         return ranking_metrics(rank_held_out(self.model, split), self.config.evaluation.k)
+
+    def evaluate_slices(self, part: Part = "test") -> list[Slice]:
+        """Return all metrics by groups of users and items: by training interactions, history and categorical features.
+
+        Args:
+            part: "validation" or "test".
+
+        Raises:
+            ModelError: If the model was loaded without its data, or was refitted on the validation part.
+        """
+        checked_choice(part, ("validation", "test"), "part")
+        return measure_slices(self.model, part)
 
     def evaluate_heads(self, part: Part = "test") -> dict[str, JsonObject]:
         """Return the metrics of each head on the positives of a part of the split, as `head_metrics` does."""

@@ -1,24 +1,28 @@
 """Feature importance, slices and example users, against plain loops."""
 
 import collections
+import json
 import math
 import re
-from dataclasses import replace
+from dataclasses import astuple, replace
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from reports import changed, classical, fit, planted, report_data, tower, with_column
-from small import JOBS, small_config, small_dataset
+from small import JOBS, call, small_config, small_dataset
 
+from anyrec.data.dataset import Dataset
+from anyrec.data.formats.write_json import write_json
 from anyrec.evaluation.held_out import rank_held_out
 from anyrec.evaluation.measure import catalogue_statistics, measure
 from anyrec.evaluation.ranking import metrics_by_user
+from anyrec.evaluation.slices import slices
+from anyrec.evaluation.statistics import intervals
 from anyrec.recommender import Recommender
 from anyrec.report.feature_importance import feature_importance
 from anyrec.report.page import Gallery, Section, as_html
 from anyrec.report.sections import sections
-from anyrec.report.slices import slices
 
 # Feature importance
 
@@ -153,9 +157,92 @@ def test_metrics_of_slices_equal_a_plain_loop(reported):
             lists = [[rank for item, rank in own.items() if item in chosen] for own in ranks.values()]
         lists = [own for own in lists if own]
         assert (one.users, one.targets) == (len(lists), sum(map(len, lists))), one.name
-        assert one.figures["model"].mean == pytest.approx(np.mean([ndcg_by_loop(own) for own in lists])), one.name
+        assert one.figures["model"]["ndcg@10"].mean == pytest.approx(np.mean([ndcg_by_loop(own) for own in lists])), (
+            one.name
+        )
         checked.add(one.kind)
     assert len(checked) == 5
+
+
+def test_a_slice_has_every_metric_of_the_report_at_every_cutoff_and_as_many_users_as_have_it(reported):
+    found, _ = reported
+    ranking, ks = found.model.ranking, found.recommender.config.evaluation.k
+    names = [f"{name}@{k}" for name in ("ndcg", "recall", "precision", "hit_rate", "map", "mrr") for k in ks]
+    lists = [f"{name}@{k}" for name in ("novelty", "popularity", "diversity", "calibration") for k in ks]
+    of_all = [f"{name}@{k}" for k in ks for name in ("coverage", "gini")]
+    for one in found.slices:
+        for model, result in (("model", found.model), (found.best_baseline, found.baselines[found.best_baseline])):
+            figures, overall = one.figures[model], one.overall[model]
+            assert {*names, *(f"serendipity@{k}" for k in ks)} <= set(figures) and list(overall) == of_all
+            assert set(lists) <= set(figures) or one.kind.startswith("items")
+            assert all(span.low <= span.mean <= span.high and span.users <= one.users for span in figures.values())
+            assert all(figures[name].users == one.users for name in names)
+            if one.users == len(ranking.users) and one.kind.startswith("users"):
+                assert {name: span.mean for name, span in figures.items()} | overall == pytest.approx(result.means())
+
+
+def test_lists_of_a_slice_equal_a_plain_loop(reported):
+    """Coverage is of a group's users in all items, or of a group's items in the lists of all users."""
+    found, _ = reported
+    data, ranking, catalogue = found.recommender.dataset, found.model.ranking, found.catalogue
+    jobs, kinds = data.users["categorical.occupation"].to_pylist(), data.items["categorical.category"].to_pylist()
+    checked = 0
+    for one in found.slices:
+        figures, overall = one.figures["model"], one.overall["model"]
+        if one.kind == "users by categorical.occupation":
+            lists = [row[:10] for user, row in zip(ranking.users, ranking.lists, strict=True) if jobs[user] == one.name]
+            assert overall["coverage@10"] == pytest.approx(len({item for row in lists for item in row}) / 60)
+            shown = [np.mean([catalogue.counts[item] for item in row]) for row in lists]
+            assert figures["popularity@10"].mean == pytest.approx(np.mean(shown))
+        elif one.kind == "items by categorical.category":
+            listed = {item for row in ranking.lists for item in row[:10] if kinds[item] == one.name}
+            assert overall["coverage@10"] == pytest.approx(len(listed) / kinds.count(one.name))
+            assert not [name for name in figures if name.startswith(("popularity", "novelty", "diversity"))]
+        else:
+            continue
+        checked += 1
+    assert checked > 5
+
+
+def test_the_interval_of_a_slice_is_that_of_its_users(reported):
+    found, _ = reported
+    data, ranking = found.recommender.dataset, found.model.ranking
+    jobs = np.array(data.users["categorical.occupation"].to_pylist())
+    for one in found.slices:
+        if one.kind == "users by categorical.occupation":
+            own = found.model.by_user["recall@5"][jobs[ranking.users] == one.name]
+            expected, span = intervals({"": own})[""], one.figures["model"]["recall@5"]
+            assert astuple(span) == pytest.approx(astuple(expected), abs=1e-12)
+
+
+def test_slices_are_in_evaluation_json_and_in_the_report(reported):
+    found, folder = reported
+    saved = json.loads((folder / "evaluation" / "evaluation.json").read_text())["slices"]
+    assert saved == json.loads(json.dumps([one.as_dict() for one in found.slices]))
+    markdown = (folder / "report.md").read_text()
+    for one, entry in zip(found.slices, saved, strict=True):
+        assert (entry["users"], entry["held_out_items"]) == (one.users, one.targets)
+        span = entry["metrics"]["model"]["ndcg@10"]
+        assert set(span) == {"mean", "low", "high", "users"} and set(entry["metrics"]["model"]["gini@5"]) == {"mean"}
+        if "training interactions" in one.kind:
+            assert f"{one.name} ({one.users:,} users): model" in markdown
+            cell = f"{span['mean']:.3f} [{span['low']:.3f}, {span['high']:.3f}]"
+            assert cell in markdown
+
+
+def test_the_command_evaluate_reports_slices_as_json_and_as_tables(tmp_path):
+    write_json(small_dataset(), tmp_path / "data.json")
+    recommender = fit(classical("ease"), Dataset.read(tmp_path / "data.json"))
+    folder = recommender.save(tmp_path / "model")
+    arguments = ("evaluate", "--model-path", folder, "--data", tmp_path / "data.json", "--slices")
+    code, out, message = call(*arguments)
+    assert code == 0, message
+    assert json.loads(out)["slices"] == json.loads(json.dumps([one.as_dict() for one in recommender.evaluate_slices()]))
+    code, out, message = call(*arguments, "--table")
+    assert code == 0 and "users by training interactions" in out, message
+    assert out.count("ndcg@10") == 1 + len({one.kind for one in recommender.evaluate_slices()})
+    code, _, message = call(*arguments, "--classification", "--truth", tmp_path / "data.json")
+    assert code == 2 and "--slices" in message and "--classification" in message
 
 
 def test_an_item_without_training_interactions_is_in_the_unseen_bucket():
@@ -172,7 +259,7 @@ def test_an_item_without_training_interactions_is_in_the_unseen_bucket():
 def parts_of(data):
     recommender = fit(classical("popularity"), data)
     catalogue = catalogue_statistics(recommender.model)
-    return slices(recommender.dataset, catalogue, [measure(recommender.model, "test", catalogue, "model")], "ndcg@10")
+    return slices(recommender.dataset, catalogue, [measure(recommender.model, "test", catalogue, "model")], [10])
 
 
 def test_slices_show_the_most_frequent_values_and_skip_features_with_many_values():

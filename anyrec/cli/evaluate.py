@@ -28,13 +28,14 @@ from anyrec.cli.options import (
     wants_json,
     write,
 )
-from anyrec.cli.results import show_metrics
+from anyrec.cli.results import show_metrics, show_slices
 from anyrec.core.errors import Fault, InputError
 from anyrec.core.outputs import check_output
 from anyrec.evaluation import sampled
 
 if TYPE_CHECKING:  # these load torch, which the terminal's help does without
     from anyrec.data.split import Part
+    from anyrec.evaluation.slices import Slice
     from anyrec.recommender import Recommender
 
 TrainingPath = Annotated[
@@ -66,6 +67,12 @@ Classified = Annotated[
     bool,
     typer.Option("--classification", help="Report accuracy, precision, recall, F1 and AUC of the held-out part."),
 ]
+Slices = Annotated[
+    bool,
+    typer.Option(
+        "--slices", help="Also report all metrics by groups of users and items, such as those unseen in training."
+    ),
+]
 Threshold = Annotated[
     float | None,
     typer.Option(
@@ -89,6 +96,7 @@ def evaluate(
     exclude: Exclude = None,
     classification: Classified = False,
     threshold: Threshold = None,
+    slices: Slices = False,
     skip_unknown: SkipUnknown = False,
     model_dir: ModelDir = None,
     model_name: ModelName = None,
@@ -97,10 +105,11 @@ def evaluate(
     as_json: AsJson = None,
 ) -> None:
     """Evaluate a saved model on the held-out part of its data, or on a file of true pairs."""
-    _check_evaluate(data, part, truth, exclude, classification, threshold, skip_unknown)
+    _check_evaluate(data, part, truth, exclude, classification, threshold, slices, skip_unknown)
     recommender = load(
         model_path, model_dir, model_name, config, plugins, trust_plugins, overrides=overrides, data=data
     )
+    groups: list[Slice] = []
     if truth is not None:
         from anyrec.evaluation.truth_files import evaluate_file
 
@@ -113,13 +122,20 @@ def evaluate(
         metrics = measure_part(recommender, cast("Part", part))
         if recommender.model.heads and not (part == "validation" and recommender.model.refitted):
             metrics = {**metrics, "heads": recommender.evaluate_heads(cast("Part", part))}
+        if slices:
+            groups = recommender.evaluate_slices(cast("Part", part))
     samples = recommender.config.evaluation.candidate_samples
     if not classification and samples is not None:
         err.print(sampled(samples))
     if wants_json(as_json):
-        write(json.dumps(metrics, indent=1), None)
-    else:
-        show_metrics(metrics)
+        found = {**metrics, "slices": [one.as_dict() for one in groups]} if slices else metrics
+        write(json.dumps(found, indent=1), None)
+        return
+    show_metrics(metrics)
+    if slices:
+        from anyrec.evaluation.repeats import main_metric
+
+        show_slices(groups, main_metric(recommender.model))
 
 
 def measure_part(recommender: Recommender, part: Part) -> dict[str, float]:
@@ -190,6 +206,7 @@ def _check_evaluate(
     exclude: Path | None,
     classification: bool,
     threshold: float | None,
+    slices: bool,
     skip_unknown: bool,
 ) -> None:
     """Check combinations of options of `evaluate`. Raises InputError with all that do not go together."""
@@ -208,6 +225,12 @@ def _check_evaluate(
             "--classification",
             "it is for the saved split, not for --truth.",
             "Leave it out: a file of labelled pairs is measured that way by itself.",
+        ),
+        (
+            slices and (truth is not None or classification),
+            "--slices",
+            "it is for the ranking of the saved split.",
+            "Leave out --truth and --classification.",
         ),
         (
             threshold is not None and truth is None and not classification,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from anyrec.cli.terminal import err, out, print_tables
@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # these load torch and Arrow, which the terminal's help does 
     from rich.table import Table
 
     from anyrec.data.dataset import Dataset
+    from anyrec.evaluation.slices import Slice
     from anyrec.recommender import Recommender
 
 MOST_USERS, MOST_PAIRS = 20, 50
@@ -82,6 +83,25 @@ def show_metrics(metrics: Mapping[str, object]) -> None:
         for key, one in inner.items():
             table.add_row(f"{name} {key}".strip(), _cell(one))
     print_tables(table)
+
+
+def show_slices(slices: Sequence[Slice], metric: str) -> None:
+    """Print a table of groups for each kind of group, with the metrics at the cut-off of the main metric.
+
+    Args:
+        slices: The groups of one model.
+        metric: The main metric, as `ndcg@10`.
+    """
+    cutoff = metric.split("@")[-1]
+    for kind in dict.fromkeys(one.kind for one in slices):
+        entries = [one.as_dict() for one in slices if one.kind == kind]
+        shown = [next(iter(entry["metrics"].values())) for entry in entries]
+        names = [name for name in dict.fromkeys(name for one in shown for name in one) if cutoff in name.split("@")]
+        table = _table(kind, "", "users", "held-out items", *names)
+        for entry, means in zip(entries, shown, strict=True):
+            cells = [_cell(means[name]["mean"]) if name in means else "" for name in names]
+            table.add_row(entry["name"], *map(_cell, (entry["users"], entry["held_out_items"])), *cells)
+        print_tables(table)
 
 
 def _items_table(

@@ -7,6 +7,7 @@ Modules:
     held_out: the targets of a split part, and their ranking by a fitted model.
     measure: all metrics of one model on one split part, per user.
     repeats: metrics of targets that their user interacted with before, separate from the other targets.
+    slices: all metrics in groups of users and of items, such as those without training interactions.
     classification: metrics of labelled pairs at one score threshold.
     heads: metrics of a model's heads, such as the type of interaction or the rating.
     truth_files: metrics on a file of labelled pairs or of each user's true items.

@@ -70,20 +70,41 @@ def list_metrics(ranking: Ranking, catalogue: CatalogueStatistics, ks: Sequence[
     counts = np.maximum(catalogue.counts, 1)
     surprise = np.append(-np.log2(counts / max(1, catalogue.num_users)), 0.0)
     popular = np.append(catalogue.counts.astype(float), 0.0)
-    unexpected = _unexpected(ranking, catalogue) * _hits(ranking)
     for k in ks:
         lists = ranking.lists[:, :k]
         length = np.maximum((lists >= 0).sum(1), 1)
         # -1, past the end of a list, is the appended 0.0
         found[f"novelty@{k}"] = surprise[lists].sum(1) / length
         found[f"popularity@{k}"] = popular[lists].sum(1) / length
-        found[f"serendipity@{k}"] = unexpected[:, :k].sum(1) / k
         if catalogue.traits is not None:
             found[f"diversity@{k}"] = _diversity(lists, catalogue.traits, len(counts))
             found[f"calibration@{k}"] = _calibration(
                 ranking.users, lists, catalogue.history, catalogue.traits, len(counts)
             )
-        shown = np.bincount(lists[lists >= 0], minlength=len(catalogue.rankable))[catalogue.rankable]
+    return {**found, **serendipity(ranking, catalogue, ks), **exposure(ranking.lists, catalogue.rankable, ks)}
+
+
+def serendipity(ranking: Ranking, catalogue: CatalogueStatistics, ks: Sequence[int]) -> dict[str, np.ndarray]:
+    """Return serendipity@k of `list_metrics`: (users,) at each k."""
+    unexpected = _unexpected(ranking, catalogue) * _hits(ranking)
+    found = {}
+    for k in ks:
+        found[f"serendipity@{k}"] = unexpected[:, :k].sum(1) / k
+    return found
+
+
+def exposure(lists: np.ndarray, items: np.ndarray, ks: Sequence[int]) -> dict[str, float]:
+    """Return coverage@k and gini@k of `list_metrics`.
+
+    Args:
+        lists: (users, length) rows of items, -1 past the end.
+        items: (items,) bool, the rankable items that are counted.
+        ks: Cut-offs.
+    """
+    found = {}
+    for k in ks:
+        listed = lists[:, :k]
+        shown = np.bincount(listed[listed >= 0], minlength=len(items))[items]
         found[f"coverage@{k}"] = float((shown > 0).mean()) if len(shown) else 0.0
         found[f"gini@{k}"] = gini(shown)
     return found

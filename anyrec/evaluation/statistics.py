@@ -7,7 +7,9 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from scipy.stats import pearsonr
@@ -20,6 +22,8 @@ FEWEST_BEYOND = 20
 With fewer, p is that of Student's t, to which the paired bootstrap converges."""
 CELLS = 1 << 23
 """Drawn users in memory at once."""
+Name = TypeVar("Name", bound=Hashable)
+"""What names a metric: a text, or a pair of a model and a metric."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ def bootstrap_means(values: np.ndarray, seed: int = 0, resamples: int = RESAMPLE
     return np.concatenate(means)
 
 
-def intervals(values: dict[str, np.ndarray], seed: int = 0) -> dict[str, Interval]:
+def intervals(values: dict[Name, np.ndarray], seed: int = 0) -> dict[Name, Interval]:
     """Compute 95% percentile intervals of several metrics.
 
     Args:
@@ -85,19 +89,17 @@ def intervals(values: dict[str, np.ndarray], seed: int = 0) -> dict[str, Interva
     Returns:
         By name; a metric without any value is omitted.
     """
-    found = {}
-    whole = [name for name, value in values.items() if not np.isnan(value).any() and len(value)]
-    if whole:
-        columns = np.column_stack([values[name] for name in whole])
-        low, high = _bounds(bootstrap_means(columns, seed))
-        for place, name in enumerate(whole):
-            found[name] = _interval(columns[:, place], low[place], high[place])
+    by_users: dict[bytes, list[Name]] = {}  # metrics that the same users have are resampled together
     for name, value in values.items():
-        known = value[~np.isnan(value)]
-        if name not in found and len(known):
-            low, high = _bounds(bootstrap_means(known[:, None], seed))
-            found[name] = _interval(known, low[0], high[0])
-    return found
+        by_users.setdefault(np.isnan(value).tobytes(), []).append(name)
+    found: dict[Name, Interval] = {}
+    for names in by_users.values():
+        columns = np.column_stack([values[name] for name in names])
+        columns = columns[~np.isnan(columns[:, 0])]
+        if len(columns):
+            low, high = _bounds(bootstrap_means(columns, seed))
+            found |= {name: _interval(columns[:, n], low[n], high[n]) for n, name in enumerate(names)}
+    return {name: found[name] for name in values if name in found}
 
 
 def _interval(values: np.ndarray, low: float, high: float) -> Interval:

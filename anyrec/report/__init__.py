@@ -3,10 +3,10 @@
 Modules:
     collect: evaluates a model, its baselines, slices and features, and collects the results as `ReportData`.
     baselines: fits classical models on the split of the model.
-    slices: metrics of groups of users and of items.
     feature_importance: the metric lost if a feature is masked.
     diagnostics: properties of the embeddings; features that correlate with the scores.
     examples: recommendations for a few users, with their history and held-out items.
+    groups: the section on groups of users and of items.
     chosen: the section on what was chosen on the validation part.
     verdict: the first paragraph of the report: is the model better than the baselines?
     sections: the sections of the report from `ReportData`.

@@ -18,6 +18,7 @@ from anyrec.evaluation.held_out import HeldOut, held_out
 from anyrec.evaluation.list_metrics import CatalogueStatistics
 from anyrec.evaluation.measure import EvaluationResult, catalogue_statistics, measure
 from anyrec.evaluation.repeats import RepeatFigures, main_metric, measure_repeats
+from anyrec.evaluation.slices import Slice, slices
 from anyrec.evaluation.statistics import Comparison, Interval, compare_paired, intervals
 from anyrec.model.classical import ClassicalModel
 from anyrec.model.fitted import FittedModel
@@ -26,7 +27,6 @@ from anyrec.report.baselines import fit_baselines
 from anyrec.report.diagnostics import Diagnostics, diagnose
 from anyrec.report.examples import Example, examples
 from anyrec.report.feature_importance import feature_importance
-from anyrec.report.slices import Slice, slices
 
 TIMED_REQUESTS = 30
 
@@ -49,7 +49,7 @@ class ReportData:
         intervals: By model, then by metric.
         compared: The main metric of the model minus that of each baseline.
         repeats: Metrics of repeated targets; None if there are none.
-        slices: Main metric of groups of users and items, for the model and the best baseline.
+        slices: Metrics of groups of users and items, for the model and the best baseline.
         feature_importance: The main metric minus its value without a feature, by feature.
         heads: Metrics of each head, by name.
         diagnostics: Properties of the embeddings; correlations with the scores.
@@ -120,7 +120,7 @@ def collect_report_data(recommender: Recommender, progress: bool = True) -> Repo
     milliseconds = request_times(recommender)
     watch.lap("diagnostics and examples")
     best = best_of(baselines, metric)
-    parts = slices(data, catalogue, [measured] if best is None else [measured, baselines[best]], metric)
+    parts = slices(data, catalogue, [measured] if best is None else [measured, baselines[best]], config.evaluation.k)
     watch.lap("slices")
     findings = examine(data, config, images=False)
     watch.lap("data doctor")

@@ -14,12 +14,13 @@ from anyrec.report.chosen import chosen_section
 from anyrec.report.collect import ReportData
 from anyrec.report.diagnostics import norms
 from anyrec.report.examples import Example, Item
+from anyrec.report.groups import groups_section
 from anyrec.report.page import Block, Bullets, Card, Gallery, Picture, Profile, Section, Table, Text
 from anyrec.report.verdict import is_better, tuned_options, verdict
 
 LEVELS = {"problem": "Problem", "warning": "Warning", "note": "Note"}
 ACCURACY = ("ndcg", "recall", "precision", "hit_rate", "map", "mrr")
-MOST_CORRELATIONS, MOST_SLICE_FIGURES, MOST_ALIGNMENTS = 12, 3, 6
+MOST_CORRELATIONS, MOST_ALIGNMENTS = 12, 6
 LIST_METRICS = {
     "coverage": "fraction of the catalogue that is in at least one list",
     "gini": "0: all items equally often in lists; 1: one item only",
@@ -45,7 +46,7 @@ def sections(data: ReportData, folder: Path) -> list[Section]:
         _repeats(data),
         _training(data),
         _heads(data),
-        _slices(data),
+        groups_section(data),
         _lists(data),
         _features(data),
         _embeddings(data),
@@ -188,33 +189,6 @@ def _heads(data: ReportData) -> Section:
 
 def _decimal(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
-
-
-def _slices(data: ReportData) -> Section:
-    pictures: list[Block] = []
-    tables: list[Block] = []
-    names = [data.model.name] + ([data.best_baseline] if data.best_baseline else [])
-    kinds = list(dict.fromkeys(one.kind for one in data.slices))
-    for place, kind in enumerate(kinds):
-        chosen = [one for one in data.slices if one.kind == kind]
-        if len(chosen) < 2 and "interactions" not in kind:
-            continue
-        rows = [
-            [
-                one.name,
-                f"{one.users:,}",
-                f"{one.targets:,}",
-                *(numbers.interval(one.figures.get(name), 3) for name in names),
-            ]
-            for one in chosen
-        ]
-        if place < MOST_SLICE_FIGURES and len(chosen) > 1:
-            values = {name: [one.figures.get(name) for one in chosen] for name in names}
-            labels, counts = [one.name for one in chosen], [one.users for one in chosen]
-            pictures.append(figures.slice_bars(kind, labels, values, counts, data.metric, f"slice_{place}"))
-        header = ["frequency bucket" if "interactions" in kind else "", "users", "held-out items", *names]
-        tables.append(Table(header, rows, f"{data.metric} of {kind} [95%]"))
-    return Section("Groups of users and items", [*pictures, *tables])
 
 
 def _lists(data: ReportData) -> Section:

@@ -58,7 +58,7 @@ def save_figures(data: ReportData, folder: Path, model: str | None = None) -> No
     """Write users.parquet and evaluation.json; both contain the id of the model.
 
     users.parquet has one row per evaluated user and columns `model.METRIC` and `BASELINE.METRIC` (the main metric).
-    evaluation.json has the means, the comparisons and the options of the evaluation.
+    evaluation.json has the means, the metrics of groups, the comparisons and the options of the evaluation.
 
     Args:
         data: The contents of the report.
@@ -84,6 +84,7 @@ def save_figures(data: ReportData, folder: Path, model: str | None = None) -> No
         "repeated_targets": None if data.repeats is None else data.repeats.as_dict(),
         "users": len(data.model.ranking.users),
         "metrics": {name: one.means() for name, one in {"model": data.model, **data.baselines}.items()},
+        "slices": [one.as_dict() for one in data.slices],
         "heads": data.heads,
         "tuned": data.tuned,
         "compared": {name: asdict(one) for name, one in data.compared.items()},
