@@ -83,6 +83,11 @@ class EASE(Classical):
     B = I - P / diag(P) with P = (X'X + l2 I)^-1, which has a zero diagonal. Solved by Cholesky in float32, in the
     items or, if there are few users, in the users (`ridge_inverse`).
 
+    The best l2 of the most popular items is nearly that of all. Validation ndcg@10 of the random split, l2 in steps of
+    factor 2: ML-100K 400 with 1,682, 841 and 420 items; ML-1M 800 with 3,883, 1,941 and 970; ml-latest-small 200 with
+    9,742, 5,000 and 2,500; Amazon Beauty 50 with 5,000 and 100 with 3,000
+    (35, in half steps, with all 12,101).
+
     References:
         Steck, Embarrassingly Shallow Autoencoders for Sparse Data, 2019.
     """
@@ -90,16 +95,22 @@ class EASE(Classical):
     type = "ease"
     by_history = True
     most_items = 20_000
+    tuned_items = 5000
     search = {"l2": 2.0}
 
     class Params(Params):
         l2: float = Field(200.0, ge=1e-6, le=1e9, description="Ridge penalty.")
 
     def fit(self, training: TrainingMatrix) -> None:
-        inverse = ridge_inverse(training.matrix, self.params.l2)
+        size = training.matrix.shape[1]
+        known = np.unique(training.items)  # the others are uncorrelated with all: their weights are 0
+        inverse = ridge_inverse(training.matrix[:, known], self.params.l2)
         inverse /= -inverse.diagonal().clone()
         inverse.fill_diagonal_(0.0)
         self.weights = inverse.numpy()
+        if len(known) < size:
+            self.weights = np.zeros((size, size), np.float32)
+            self.weights[np.ix_(known, known)] = inverse.numpy()
 
     def score(self, rows: np.ndarray, matrix: Any) -> np.ndarray:
         return rows_times(matrix, self.weights)

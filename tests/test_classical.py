@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from scipy import sparse
 from small import START, call, small_config, small_dataset
 
+from anyrec.core.contracts import TrainingMatrix
 from anyrec.core.discovery import discover
 from anyrec.core.errors import ConfigError, DataError, InputError, MissingDependency
 from anyrec.data.dataset import Dataset
 from anyrec.interaction import item_knn
-from anyrec.interaction.classical import item_words, ridge_inverse
+from anyrec.interaction.classical import EASE, item_words, ridge_inverse
 from anyrec.interaction.factorisation import conjugate_gradients, user_vectors, whitened_items
 from anyrec.interaction.item_knn import similarities
 from anyrec.model.scoring import score_blocks
@@ -217,6 +218,19 @@ def test_ease_is_its_closed_form(l2, seed):
     similar = recommender.similar(["i005"], 3)
     order = np.argsort(-np.where(np.arange(items) == 5, -np.inf, weights[5]), kind="stable")[:3]
     assert similar["item_id"].to_pylist() == [f"i{place:03d}" for place in order]
+
+
+def test_ease_gives_no_weight_to_items_without_training_pairs():
+    dense = (np.random.default_rng(0).random((50, 12)) < 0.3).astype(np.float32)
+    dense[:, [2, 7]] = 0
+    users, items = dense.nonzero()
+    ease = EASE(EASE.Params(l2=3.0))
+    ease.fit(TrainingMatrix(sparse.csr_matrix(dense), users, items, None, None, 0))
+    inverse = np.linalg.inv(dense.T.astype(float) @ dense + 3 * np.eye(12))
+    expected = -inverse / np.diag(inverse)
+    np.fill_diagonal(expected, 0)
+    np.testing.assert_allclose(ease.weights, expected, atol=1e-5)
+    assert not ease.weights[2].any() and not ease.weights[:, 7].any()
 
 
 def cosines(history):

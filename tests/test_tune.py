@@ -12,8 +12,10 @@ from anyrec.core.errors import ConfigError
 from anyrec.data.learning import LearningData
 from anyrec.evaluation.held_out import rank_held_out
 from anyrec.evaluation.ranking import ranking_metrics
+from anyrec.interaction.classical import EASE
 from anyrec.training.fit import fit
-from anyrec.training.tune import FEWEST_TRIALS, TRIALS, sample_users, trials_for, tune
+from anyrec.training.fit_classical import past_matrix
+from anyrec.training.tune import FEWEST_TRIALS, TRIALS, popular_part, sample_users, trials_for, tune
 
 METRIC = "ndcg@10"
 DATA = {"users": 300, "items": 40, "each": 12}
@@ -103,6 +105,39 @@ def test_the_value_is_the_metric_of_the_model_on_validation_and_the_model_is_as_
     options = {"type": "ease", **found.options}
     again = fit(made(model=options), learned(config), registry, Context()).model
     np.testing.assert_array_equal(again.scorer.classical.weights, found.model.scorer.classical.weights)
+
+
+def test_a_model_of_many_items_is_tuned_on_popular_ones_and_fitted_on_all(registry, monkeypatch):
+    sizes = []
+    usual = EASE.fit
+
+    def fit_and_count(self, training):
+        sizes.append(len(np.unique(training.items)))
+        usual(self, training)
+
+    monkeypatch.setattr(EASE, "fit", fit_and_count)
+    monkeypatch.setattr(EASE, "tuned_items", 15)
+    found = tuned(registry, "ease")
+    assert set(sizes[:-1]) == {15} and sizes[-1] == DATA["items"] and len(sizes) == len(found.tried)
+    assert found.compared and found.tried[-1] == (found.options, found.value)
+    assert max(found.tried[:-1], key=lambda one: one[1])[0] == found.options
+    again = tuned(registry, "ease", asked=found.options)  # one fit, to all items
+    np.testing.assert_array_equal(again.model.scorer.classical.weights, found.model.scorer.classical.weights)
+    assert again.value == found.value and len(again.tried) == 1 and not again.compared
+
+
+def test_the_popular_part_keeps_all_pairs_of_the_items_with_the_most_users(registry):
+    training = past_matrix(learned(made()), "validation", 0, {})
+    counts = np.bincount(training.items, minlength=DATA["items"])
+    part = popular_part(training, 10)
+    kept = np.argsort(-counts, kind="stable")[:10]
+    inside = np.isin(training.items, kept)
+    np.testing.assert_array_equal(part.items, training.items[inside])
+    np.testing.assert_array_equal(part.users, training.users[inside])
+    expected = training.matrix.toarray()
+    expected[:, ~np.isin(np.arange(DATA["items"]), kept)] = 0
+    np.testing.assert_array_equal(part.matrix.toarray(), expected)
+    assert part.days is not None and part.matrix.nnz == len(part.items) == len(part.days)
 
 
 def test_the_metric_is_that_of_the_training(registry):

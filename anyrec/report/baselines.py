@@ -68,7 +68,7 @@ def _fit(
     tuned = tune(
         learning, config, model.registry, context, name, asked=chosen, trials=trials, bar=bar, matrices=matrices
     )
-    if len(tuned.tried) > 1 or chosen:
+    if tuned.compared or chosen:
         found.tuned[name] = tuned.options
     if not len(learning.split.test) or not len(learning.split.validation):
         return tuned.model

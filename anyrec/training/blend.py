@@ -116,7 +116,7 @@ def choose_blend(towers: TwoTowerModel, progress: bool = True) -> Chosen | None:
     weights, chosen = _weights(pool, lengths > 0, for_new, rule)
     values = {name: float(pool.values(scores, metric).mean()) for name, scores in pool.scores.items()}
     options = {name: one.options for name, one in tuned.items()}
-    untuned = [name for name, one in tuned.items() if len(one.tried) == 1 and _has_search(towers.registry, name)]
+    untuned = [name for name, one in tuned.items() if not one.compared and _has_search(towers.registry, name)]
     choice = Choice(metric, {**values, CHOICE: float(chosen.mean())}, weights, options, reference, untuned)
     return Chosen(choice, tuned, notes)
 

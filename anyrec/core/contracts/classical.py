@@ -71,6 +71,8 @@ class Classical:
             the factor between neighbouring values (greater than 1), or a `Step` for options that are tried by
             differences, such as exponents. Values that the option's bounds exclude are not tried.
         search_limits: The greatest values that tuning tries, for options whose cost grows with them.
+        tuned_items: Number of the most popular items that the fits of tuning are restricted to, for a model whose cost
+            grows fast with the items; None for all. The chosen options are then fitted to all items.
 
     Example:
         class Recent(Classical):
@@ -104,6 +106,7 @@ class Classical:
     most_items: ClassVar[int | None] = None
     search: ClassVar[Mapping[str, float | Step]] = {}
     search_limits: ClassVar[Mapping[str, float]] = {}
+    tuned_items: ClassVar[int | None] = None
 
     Params: ClassVar[type[Options]] = Options
     """The class of the options: a component declares its own as a nested class `Params`."""
