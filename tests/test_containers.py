@@ -153,7 +153,77 @@ def test_the_same_data_in_any_container_are_the_same_dataset(tmp_path_factory, k
         assert sorted(one.column_names) == sorted(other.column_names)
         assert one.select(other.column_names).to_pylist() == other.to_pylist()
         assert one.select(other.column_names).schema.types == other.schema.types
-    assert found.roles == wanted.roles
+    assert found.roles == wanted.roles and found.fingerprint() == wanted.fingerprint()
+
+
+# times
+
+
+def times_in(path, kind, values):
+    """Data whose timestamps and whose temporal feature `seen` are `values`, read from a container."""
+    frame = pd.DataFrame({"user_id": ["u1", "u2"], "temporal.seen": [list(values), None]})
+    rows = {"user_id": ["u1"] * len(values), "item_id": ["i1"] * len(values), "timestamp": list(values)}
+    items = pd.DataFrame({"item_id": ["i1"]})
+    if kind == "pandas":
+        return Dataset.from_tables(frame, items, pd.DataFrame(rows))
+    if kind == "json":
+        users = [{"user_id": "u1", "temporal": {"seen": list(values)}}, {"user_id": "u2"}]
+        interactions = [{"user_id": "u1", "item_id": "i1", "timestamp": value} for value in values]
+        content = {"user_data": users, "item_data": [{"item_id": "i1"}], "interactions": interactions}
+        (path / "d.json").write_text(json.dumps(content))
+        return Dataset.read(path / "d.json")
+    if kind == "csv":
+        text = "|".join(map(str, values))
+        (path / "users.csv").write_text(f"user_id,temporal.seen[]\nu1,{text}\nu2,\n")
+        (path / "items.csv").write_text("item_id\ni1\n")
+        (path / "interactions.csv").write_text(pd.DataFrame(rows).to_csv(index=False))
+        return Dataset.read(path)
+    typed = values if len(set(map(type, values))) == 1 else list(map(str, values))
+    tables = [
+        pa.table({"user_id": ["u1", "u2"], "temporal.seen": [typed, None]}),
+        pa.table({"item_id": ["i1"]}),
+        pa.table({**rows, "timestamp": typed}),
+    ]
+    if kind == "parquet":
+        for name, table in zip(("users", "items", "interactions"), tables, strict=True):
+            pq.write_table(table, path / f"{name}.parquet")
+        return Dataset.read(path)
+    return Dataset.from_tables(*(map(polars.from_arrow, tables) if kind == "polars" else tables))
+
+
+@pytest.mark.parametrize("kind", ["json", "csv", "parquet", "pandas", "polars", "arrow"])
+@pytest.mark.parametrize(
+    "values",
+    [
+        ["2024-05-17T12:30:00Z", "2024-05-18", "2024-05-19T02:00:00+02:00"],
+        [1715949000, 1715990400, 1716076800],
+        [1715949000, "2024-05-18", "2024-05-19T02:00:00+02:00"],
+        ["1715949000", "2024-05-18", "1716076800.0"],
+    ],
+    ids=["ISO", "epoch", "mixed", "epoch as text"],
+)
+def test_iso_and_epoch_times_may_be_mixed_in_every_container(tmp_path, kind, values):
+    found = times_in(tmp_path, kind, values)
+    wanted = [datetime.datetime.fromtimestamp(s, datetime.timezone.utc) for s in (1715949000, 1715990400, 1716076800)]
+    assert found.interactions["timestamp"].to_pylist() == wanted
+    assert found.users["temporal.seen"].to_pylist() == [wanted, None] and found.roles == {"user.seen": "timestamps"}
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    assert found.fingerprint() == times_in(plain, "json", [time.isoformat() for time in wanted]).fingerprint()
+
+
+@pytest.mark.parametrize("kind", ["json", "csv", "parquet", "pandas", "polars", "arrow"])
+@pytest.mark.parametrize("values", [[20240517, 20240519], ["20240517", "20240519"]], ids=["numbers", "texts"])
+def test_numbers_that_all_are_dates_are_dates_in_every_container(tmp_path, kind, values):
+    found = times_in(tmp_path, kind, values)
+    assert [str(time.date()) for time in found.interactions["timestamp"].to_pylist()] == ["2024-05-17", "2024-05-19"]
+    assert found.roles == {"user.seen": "timestamps"}
+
+
+def test_numbers_that_are_not_all_dates_are_seconds(tmp_path):
+    found = times_in(tmp_path, "json", [20240517, 20241317])
+    assert {time.year for time in found.interactions["timestamp"].to_pylist()} == {1970}
+    assert found.roles == {"user.seen": "numbers"}
 
 
 # Arrow types

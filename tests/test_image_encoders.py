@@ -1,6 +1,7 @@
 """Images: unusual files are read or reported, and the encoders keep their contract."""
 
 import json
+import re
 
 import numpy as np
 import pyarrow as pa
@@ -109,6 +110,30 @@ def test_validation_finds_every_bad_image(folder):
     faults, counts = check_images(data, DataConfig())
     assert counts == {"corrupt image": 1, "missing image": 1}
     assert {fault.where for fault in faults} == {"nowhere.png", "noise.png"}
+
+
+@pytest.mark.parametrize("kind", ["json", "csv"])
+def test_a_bad_image_is_reported_where_the_data_name_it(kind, folder, tmp_path):
+    items = [{"item_id": "i1", "image": {"front": "rgb.png"}}, {"item_id": "i2", "image": {"front": "nowhere.png"}}]
+    pairs = [{"user_id": "u", "item_id": "i2"}]
+    if kind == "json":
+        path, place = tmp_path / "d.json", "/item_data/1/image/front"
+        content = {"user_data": [{"user_id": "u"}], "item_data": items, "interactions": pairs}
+        path.write_text(json.dumps(content))
+    else:
+        path, place = tmp_path, "items.csv line 4, column 'image.front'"
+        (path / "items.csv").write_text('item_id,text.a,image.front\ni1,"two\nlines",rgb.png\ni2,,nowhere.png\n')
+        (path / "users.csv").write_text("user_id\nu\n")
+        (path / "interactions.csv").write_text("user_id,item_id\nu,i2\n")
+    options = DataConfig(image_root=str(folder), strict=True)
+    faults, _ = check_images(Dataset.read(path, options), options)
+    assert [fault.where for fault in faults] == [place]
+    config = small_config(data={"image_root": str(folder), "strict": True})
+    with pytest.raises(DataError, match=re.escape(f"{place}: the image 'nowhere.png': there is no such file.")):
+        Recommender.from_config(config).fit(Dataset.read(path, options), progress=False)
+    config["data"]["strict"] = False
+    data = Dataset.read(path, DataConfig(image_root=str(folder)))
+    assert any(place in note for note in Recommender.from_config(config).fit(data, progress=False).notes)
 
 
 COLUMN = pa.array(

@@ -160,3 +160,16 @@ def test_positive_types_by_label_are_enough():
     labels = pa.array([1] * len(DATA.interactions), pa.int8())
     data = Dataset(DATA.users, DATA.items, DATA.interactions.append_column("label", labels), roles=DATA.roles)
     check({"data": {"positive_types": {"bye": 1.0}}}, data)
+
+
+def test_validate_reports_groups_that_no_encoder_reads_and_what_they_may_mean(tmp_path):
+    document = {
+        "user_data": [{"user_id": "u", "categorial": {"job": "nurse"}}],
+        "item_data": [{"item_id": "i", "sensors": {"a": 1}}],
+        "interactions": [{"user_id": "u", "item_id": "i"}],
+    }
+    (tmp_path / "d.json").write_text(json.dumps(document))
+    code, _, message = call("validate", tmp_path / "d.json")
+    assert code == 0
+    assert "user feature 'categorial.job' is not used: no encoder reads the group" in message.replace("\n", " ")
+    assert "Did you mean 'categorical'?" in message and "item feature 'sensors.a' is not used" in message

@@ -155,7 +155,7 @@ FAULTY = {
     "milliseconds": (
         lambda d: d["interactions"][0].update(timestamp=1704067200000),
         "/interactions/0/timestamp",
-        "is not a time",
+        "is not a time. It looks like milliseconds since 1970: divide it by 1,000.",
     ),
     "bad label": (lambda d: d["interactions"][1].update(label=3), "/interactions/1/label", "a label is 0 or 1"),
     "rating as text": (
@@ -170,9 +170,82 @@ FAULTY = {
     ),
     "record not an object": (lambda d: d["item_data"].append(7), "/item_data/2", "expected an object"),
     "no interactions": (lambda d: d.update(interactions=[]), "/interactions", "there is no interaction"),
-    "misspelt part": (lambda d: d.update(item_dat=d.pop("item_data")), "/item_dat", "Did you mean 'item_data'"),
+    "misspelt part": (
+        lambda d: d.update(item_dat=d.pop("item_data")),
+        "/item_data",
+        "Rename 'item_dat' to 'item_data'",
+    ),
     "interactions no list": (lambda d: d.update(interactions={}), "/interactions", "expected a list"),
 }
+
+
+def without_users(content):
+    content["users"] = content.pop("user_data")
+
+
+def numbered(content):
+    for row in content["interactions"]:
+        row["user_id"] = 5
+
+
+def unnamed(content):
+    for row in content["interactions"]:
+        row["user"] = row.pop("user_id")
+
+
+ONE_CAUSE = {
+    "a list under another name": without_users,
+    "a list that is empty": lambda d: d.update(user_data=[]),
+    "a record without its id": lambda d: d["user_data"][0].pop("user_id"),
+    "a record whose id is empty": lambda d: d["user_data"][0].update(user_id=""),
+    "a record whose id is of another type": lambda d: d["item_data"][0].update(item_id=[7]),
+    "ids that are numbers in one part only": numbered,
+    "no id in any record": unnamed,
+}
+
+
+@pytest.mark.parametrize("name", ONE_CAUSE)
+def test_one_cause_is_one_fault(tmp_path, name):
+    content = document()
+    ONE_CAUSE[name](content)
+    with pytest.raises(DataError) as error:
+        read(tmp_path, content)
+    assert sum(error.value.counts.values()) == 1, error.value
+
+
+def test_an_id_is_unknown_for_its_own_reason_if_more_are_unknown_than_records_without_an_id(tmp_path):
+    content = document()
+    content["user_data"].append({})
+    content["interactions"] += [{"user_id": "c", "item_id": "x"}, {"user_id": "d", "item_id": "x"}]
+    with pytest.raises(DataError) as error:
+        read(tmp_path, content)
+    assert error.value.counts == {"bad id": 1, "unknown id": 2}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "hint"),
+    [
+        ("title", "A kite", 'Put it into a group: {"text": {"title": ...}}'),
+        ("categorial", "red", "Did you mean 'categorical'?"),
+        ("text", ["red"], 'Write {"text": {"name": ...}}.'),
+        ("text.title", "A kite", 'Write {"text": {"title": ...}}.'),
+    ],
+)
+def test_a_feature_outside_a_group_is_a_fault_that_says_how_to_write_it(tmp_path, key, value, hint):
+    content = document()
+    content["item_data"][0][key] = value
+    with pytest.raises(DataError) as error:
+        read(tmp_path, content)
+    assert hint in str(error.value)
+
+
+def test_the_fields_that_unused_keys_of_interactions_may_mean_are_suggested(tmp_path):
+    content = document()
+    content["interactions"][0].update(timestmp=5, colour="red")
+    assert any(
+        "'colour', 'timestmp', which are not used" in note and "'timestmp': Did you mean 'timestamp'?" in note
+        for note in read(tmp_path, content).notes
+    )
 
 
 @pytest.mark.parametrize("name", FAULTY)

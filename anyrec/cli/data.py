@@ -83,12 +83,15 @@ def validate(
         for kind, count in counts.items():
             first = next(fault for fault in faults if fault.kind == kind)
             err.print(f"warning: {count} of kind '{kind}', which count as absent; the first: {first}")
-    notes = list(dataset.notes)
+    from anyrec.core.discovery import discover
+    from anyrec.data.checks.config_fits import unread_features
+
+    registry = discover(settings.plugins)
+    notes = [*dataset.notes, *unread_features(settings, registry, dataset)]
     if config is not None or overrides:
         from anyrec.cli.run import resolved
-        from anyrec.core.discovery import discover
 
-        notes += [*config_notes, *resolved(settings, discover(settings.plugins), dataset).notes]
+        notes += [*config_notes, *resolved(settings, registry, dataset).notes]
     for note in notes:
         err.print(f"note: {note}", markup=False)
     out.print(f"valid: {sizes(dataset)}")

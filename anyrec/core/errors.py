@@ -173,7 +173,16 @@ def checked_path(value: object, where: str, error: type[InputError] = InputError
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return a sentence that suggests the known names closest to `name`, or that lists all if none is close."""
     names = sorted(known)
-    near = get_close_matches(name, names, n=2, cutoff=0.5)
-    if near:
-        return "Did you mean " + " or ".join(f"'{match}'" for match in near) + "?"
-    return "Known: " + ", ".join(names) + "." if names else ""
+    return suggestion(name, names, 0.5) or ("Known: " + ", ".join(names) + "." if names else "")
+
+
+def suggestion(name: str, known: Iterable[str], cutoff: float = 0.7) -> str:
+    """Return a sentence that suggests the known names closest to `name`; empty if none is close.
+
+    Args:
+        name: A name that is probably misspelt.
+        known: The names to suggest.
+        cutoff: The least similarity, from 0 to 1.
+    """
+    near = get_close_matches(name, sorted(known), n=2, cutoff=cutoff)
+    return "Did you mean " + " or ".join(f"'{match}'" for match in near) + "?" if near else ""

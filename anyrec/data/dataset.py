@@ -77,7 +77,9 @@ class Dataset(Tables):
 
     @classmethod
     def _of(cls, tables: Tables) -> Dataset:
-        return cls(tables.users, tables.items, tables.interactions, tables.root, tables.roles, tables.notes)
+        return cls(
+            tables.users, tables.items, tables.interactions, tables.root, tables.roles, tables.notes, tables.origins
+        )
 
 
 def _counted(table: pa.Table, name: str) -> str:

@@ -8,17 +8,20 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from PIL import Image, UnidentifiedImageError
 
 from anyrec.core.config import DataConfig
 from anyrec.core.errors import DataError, Fault
 from anyrec.data.dataset import Dataset
+from anyrec.data.ids import SIDES
 from anyrec.data.url_fetch import FetchError, fetch
 
 if TYPE_CHECKING:  # the contracts load torch
@@ -165,7 +168,7 @@ def load_images(
     Raises:
         DataError: If there are unreadable files and `context.strict` is set.
     """
-    failed: dict[str, list[tuple[str, str]]] = {}
+    failed: dict[str, list[tuple[str, str]]] = {}  # by kind: the name and the reason
 
     def load(name: str) -> Made | ImageFault:
         try:
@@ -186,13 +189,14 @@ def load_images(
         if isinstance(result, ImageFault):
             failed.setdefault(result.kind, []).append((name, str(result)))
     if failed and context.strict:
-        raise DataError(*_faults(failed))
+        raise DataError(*_faults(failed, context.locate))
     for kind, files in failed.items():
         words, hint = KINDS[kind]
         advice = f" {hint}" if kind == "outside" else ""
+        first, place = _short(files[0][0]), _short(context.locate(files[0][0]))
         context.warnings.append(
-            f"{len(files)} of {len(names)} images are {words} and count as absent; the first: '{_short(files[0][0])}' "
-            f"({files[0][1]}).{advice}"
+            f"{len(files)} of {len(names)} images are {words} and count as absent; the first: '{first}' "
+            f"({files[0][1]}{'' if place == first else f'; {place}'}).{advice}"
         )
     readable = np.array([not isinstance(result, ImageFault) for result in results], bool)
     return [result for result in results if not isinstance(result, ImageFault)], readable
@@ -218,7 +222,7 @@ def check_images(dataset: Dataset, options: DataConfig) -> tuple[list[Fault], di
         for name, fault in zip(names, pool.map(check, names), strict=True):
             if fault is not None:
                 failed.setdefault(fault.kind, []).append((name, str(fault)))
-    return _faults(failed)
+    return _faults(failed, partial(image_place, dataset))
 
 
 def image_names(dataset: Dataset) -> set[str]:
@@ -233,9 +237,26 @@ def image_names(dataset: Dataset) -> set[str]:
     return found
 
 
-def _faults(failed: dict[str, list[tuple[str, str]]]) -> tuple[list[Fault], dict[str, int]]:
+def image_place(dataset: Dataset, name: str) -> str:
+    """Return the place of the first record that names an image; the name itself if there is none."""
+    for side in SIDES:
+        table = dataset.table(side)
+        for column_name in table.column_names if side in dataset.origins else []:
+            if column_name.startswith("image."):
+                column = table.column(column_name).combine_chunks()
+                is_list = pa.types.is_list(column.type)
+                found = pc.index(column.flatten() if is_list else column, name).as_py()
+                if found >= 0:
+                    row = pc.list_parent_indices(column)[found].as_py() if is_list else found
+                    return dataset.origins[side].where(dataset.ids(side)[row], column_name)
+    return name
+
+
+def _faults(
+    failed: dict[str, list[tuple[str, str]]], locate: Callable[[str], str]
+) -> tuple[list[Fault], dict[str, int]]:
     faults = [
-        Fault(_short(name), f"{reason}.", KINDS[kind][1], f"{kind} image")
+        Fault(_short(locate(name)), f"the image '{_short(name)}': {reason}.", KINDS[kind][1], f"{kind} image")
         for kind, files in sorted(failed.items())
         for name, reason in files[:20]
     ]

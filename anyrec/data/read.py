@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 
 from anyrec.core.config import DataConfig
@@ -21,9 +22,10 @@ from anyrec.data.formats.faults import Faults
 from anyrec.data.formats.frames import DataFrame, dataframe_parts
 from anyrec.data.formats.movielens import is_movielens, read_movielens
 from anyrec.data.formats.parts import Part
-from anyrec.data.formats.places import json_place
+from anyrec.data.formats.places import Origin, json_place
 from anyrec.data.formats.records import document_tables
 from anyrec.data.formats.table_files import read_table_folder
+from anyrec.data.ids import Side
 from anyrec.data.interpretation import interpretation
 from anyrec.data.tables import Tables
 
@@ -109,9 +111,13 @@ def _finish(parts: list[Part], faults: Faults, notes: list[str], options: DataCo
     users, items, interactions = check_tables(
         parts[0].table, parts[1].table, parts[2].table, faults, options, notes=notes, places=places
     )
+    origins: dict[Side, Origin] = {
+        "user": Origin(users.column("user_id"), places[0]),
+        "item": Origin(items.column("item_id"), places[1]),
+    }
     faults.add_all(unknown_roles(options.roles, users, items))
     users, items, roles = apply_roles(users, items, options, notes, faults, places)
-    tables = Tables(users, items, interactions, root, roles, notes)
+    tables = Tables(users, items, interactions, root, roles, notes, origins)
     if faults:
         raise _with_remarks(faults, tables, options)
     return tables
@@ -147,15 +153,20 @@ def _checked_parts(document: Json, faults: Faults, ids_suffice: bool) -> dict[st
                 "/", f"a dataset is an object with {', '.join(DOCUMENT_PARTS)}; found {show(document)}.", kind="shape"
             )
         )
+    unknown = [key for key in document if key not in DOCUMENT_PARTS]
+    missing = [key for key in DOCUMENT_PARTS if key not in document]
+    misspelt = {key: near[0] for key in unknown if (near := get_close_matches(key, missing, n=1, cutoff=0.5))}
     for key in document:
-        if key not in DOCUMENT_PARTS:
+        if key not in DOCUMENT_PARTS and misspelt.get(key) is None:
             faults.add("unknown key", f"/{key}", "unknown key.", did_you_mean(key, DOCUMENT_PARTS))
     parts: dict[str, list[Json]] = {}
     for key in DOCUMENT_PARTS:
         value = document.get(key)
         if not isinstance(value, list) and not (ids_suffice and key not in document and key != "interactions"):
             found = "it is missing" if key not in document else f"found {show(value)}"
-            faults.add("shape", f"/{key}", f"expected a list; {found}.")
+            instead = [name for name, meant in misspelt.items() if meant == key]
+            hint = f"Rename {show(instead[0])} to '{key}'." if instead else ""
+            faults.add("shape", f"/{key}", f"expected a list; {found}.", hint)
         parts[key] = value if isinstance(value, list) else []
     return parts
 

@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from anyrec.data.hashing import hash_stream
+from anyrec.data.formats.places import Origin
+from anyrec.data.hashing import hash_stream, hash_values
 from anyrec.data.ids import NO_TIME, Side, rows_of
 
 
@@ -34,6 +35,7 @@ class Tables:
         root: The folder that relative file names start from.
         roles: What each temporal feature holds: {"user.history": "numbers" | "timestamps" | "items"}.
         notes: Sentences about the data that the user should read: what was inferred, dropped or ignored.
+        origins: Where the records of each side were read from.
     """
 
     users: pa.Table
@@ -42,6 +44,7 @@ class Tables:
     root: Path = field(default_factory=Path)
     roles: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    origins: dict[Side, Origin] = field(default_factory=dict, repr=False, compare=False)
 
     def table(self, side: Side) -> pa.Table:
         """Return the table of one side."""
@@ -93,5 +96,21 @@ class Tables:
         return replace(self, users=users, items=items)
 
     def fingerprint(self) -> str:
-        """Return the sha256 of the content of the three tables."""
-        return hash_stream(self.users, self.items, self.interactions)
+        """Return the sha256 of the content of the three tables: the same for the same data in any file format."""
+        return hash_values([_by_value(table) for table in (self.users, self.items, self.interactions)])
+
+    def has_fingerprint(self, known: str) -> bool:
+        """Return whether these tables have a hash that `fingerprint` returned, in this or an earlier version."""
+        return known in (self.fingerprint(), hash_stream(self.users, self.items, self.interactions))
+
+
+def _by_value(table: pa.Table) -> dict[str, pa.ChunkedArray]:
+    """Return the columns with whole numbers as floats if that loses nothing, since formats differ in this."""
+    columns = {name: table.column(name) for name in table.column_names}
+    for name, column in columns.items():
+        if pa.types.is_integer(column.type) and not name.endswith("_id"):
+            try:
+                columns[name] = column.cast(pa.float64())
+            except pa.ArrowInvalid:  # past 53 bits
+                continue
+    return columns

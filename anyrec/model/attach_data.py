@@ -32,7 +32,7 @@ def with_data(model: FittedModel, dataset: Dataset) -> tuple[FittedModel, list[s
         what = f"the model names the file of its split, outside its folder: {config.split.file!r}."
         raise ModelError(Fault("/split/file", what, ALLOW, "untrusted"))
     learning, notes = LearningData.make(dataset.sorted(), config)
-    if model.fingerprint is not None and learning.dataset.fingerprint() != model.fingerprint:
+    if model.fingerprint is not None and not learning.dataset.has_fingerprint(model.fingerprint):
         what = "this is not the data that the model was trained on."
         hint = "Give that, or measure with lists of your own (`anyrec evaluate --truth`)."
         raise DataError(Fault("data", what, hint, "other data"))

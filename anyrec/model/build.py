@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from anyrec.core.registry import Registry
 from anyrec.data.checks.config_fits import data_faults, data_notes, idle_with_data
 from anyrec.data.dataset import Dataset
 from anyrec.data.ids import SIDES, Side
+from anyrec.data.images import image_place
 from anyrec.model.check_index import index_faults
 from anyrec.model.graph import join_graph
 from anyrec.model.make_towers import (
@@ -84,6 +86,7 @@ def training_context(config: Config, dataset: Dataset, device: torch.device, tru
         device=str(device),
         items=dataset.items,
         trusted=trusted,
+        locate=partial(image_place, dataset),
     )
 
 

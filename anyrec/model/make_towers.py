@@ -10,6 +10,7 @@ from anyrec.core.config import Component, Config, Feature
 from anyrec.core.contracts import Context, Encoder, Head, HistoryEncoder, Interaction
 from anyrec.core.errors import ConfigError, Fault, did_you_mean
 from anyrec.core.registry import Registry
+from anyrec.data.checks.config_fits import unread_note
 from anyrec.data.dataset import Dataset
 from anyrec.data.histories import GROUP as HISTORY
 from anyrec.data.ids import SIDES, Side
@@ -44,7 +45,7 @@ def make_encoders(
         fits = choice.type and _reads_role(registry, choice.type, role)
         kind = choice.type if fits else registry.encoder_for(group, role)
         if kind is None:
-            notes.append(f"{side} feature '{name}' is not used: no encoder reads the group '{group}'.")
+            notes.append(unread_note(name, side))
             continue
         try:
             # options for number sequences do not apply to timestamps of the same group

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -37,6 +37,7 @@ class Context:
             that the model names outside its own folder nor download anything.
         open_files: False if the files that the known records name must not be opened: the model is not trusted, and the
             caller has not named the folder of these files.
+        locate: Returns the place of the data that names a file.
         warnings: Sentences for the user, which encoders append to, for example the number of unreadable images.
 
     Example:
@@ -53,6 +54,7 @@ class Context:
     items: pa.Table | None = None
     trusted: bool = True
     open_files: bool = True
+    locate: Callable[[str], str] = str
     warnings: list[str] = field(default_factory=list)
 
 

@@ -9,11 +9,12 @@ import numpy as np
 
 from anyrec.core.config import MAX_ROWS, TWO_TOWER, Config, DataConfig, Feature
 from anyrec.core.effects import Idle, idle_key
-from anyrec.core.errors import Fault, did_you_mean
+from anyrec.core.errors import Fault, did_you_mean, suggestion
 from anyrec.core.registry import Registry
 from anyrec.core.strict_json import pointer
 from anyrec.core.values import show
 from anyrec.data.checks.temporal_roles import unknown_roles
+from anyrec.data.formats.columns import ALLOWED
 from anyrec.data.histories import GROUP as HISTORY
 from anyrec.data.ids import SIDES, Side
 from anyrec.data.labels import label_interactions
@@ -207,3 +208,23 @@ def _has_features(config: Config, dataset: Tables, side: Side) -> bool:
     """Return whether the config reads any feature of one side, besides the id and the history."""
     choices = config.tower(side)[0]
     return any(choices.get(name.split(".", 1)[0], True) is not None for name in dataset.features(side))
+
+
+def unread_features(config: Config, registry: Registry, dataset: Tables) -> list[str]:
+    """Return a sentence for each feature of the data that no encoder reads and that the config does not mention."""
+    notes = []
+    for side in SIDES:
+        choices, _ = config.tower(side)
+        for name in dataset.features(side):
+            group, field = name.split(".", 1)
+            role = dataset.roles.get(f"{side}.{field}", "") if group == "temporal" else ""
+            if group not in choices and registry.encoder_for(group, role) is None:
+                notes.append(unread_note(name, side))
+    return notes
+
+
+def unread_note(name: str, side: Side) -> str:
+    """Return a sentence on a feature that no encoder reads, with the group that is probably meant."""
+    group = name.split(".", 1)[0]
+    near = suggestion(group, ALLOWED)
+    return f"{side} feature '{name}' is not used: no encoder reads the group '{group}'. {near}".rstrip()

@@ -13,7 +13,7 @@ from anyrec.core.errors import Fault, did_you_mean
 from anyrec.core.values import show
 from anyrec.data.formats.faults import Faults
 from anyrec.data.formats.places import Place, json_place
-from anyrec.data.formats.times import TIME, clock_seconds, epochs, parse_times
+from anyrec.data.formats.times import EPOCH, TIME, are_dates, clock_seconds, epochs, times_of_texts
 from anyrec.data.ids import rows_of
 from anyrec.data.list_columns import as_lists, lengths_of
 
@@ -99,8 +99,8 @@ def infer_role(column: pa.Array, item_ids: pa.Array) -> str:
         item_ids: The ids of the items.
 
     Returns:
-        "items" if all values are ids of items; "timestamps" for times or epoch seconds; otherwise "numbers", which
-        include times of day (as seconds since midnight).
+        "items" if all values are ids of items; "timestamps" for times, epoch seconds or dates as YYYYMMDD; otherwise
+        "numbers", which include times of day (as seconds since midnight).
     """
     values = column.flatten().drop_null()
     if pa.types.is_timestamp(values.type):
@@ -112,11 +112,11 @@ def infer_role(column: pa.Array, item_ids: pa.Array) -> str:
     if pa.types.is_string(values.type):
         if clock_seconds(values) is not None:
             return "numbers"
-        _, bad = parse_times(values)
+        _, bad = times_of_texts(values, EPOCH)
         return "timestamps" if len(bad) <= len(values) / 2 else "items"
     bounds = pc.min_max(values)
     inside = EPOCHS[0] <= bounds["min"].as_py() and bounds["max"].as_py() <= EPOCHS[1]
-    return "timestamps" if inside else "numbers"
+    return "timestamps" if inside or are_dates(values) else "numbers"
 
 
 def _no_item_named(name: str, column: pa.Array, item_ids: pa.Array) -> list[str]:
@@ -185,7 +185,7 @@ def _timestamps(values: pa.Array) -> tuple[pa.Array, np.ndarray]:
     if pa.types.is_timestamp(values.type):
         return values.cast(TIME), NOTHING
     if pa.types.is_string(values.type):
-        return parse_times(values)
+        return times_of_texts(values)
     return epochs(values.cast(pa.float64(), safe=False))
 
 

@@ -90,17 +90,28 @@ def _with_records(
         elif options.unknown_ids == "drop":
             known &= ~missing
             notes.append(f"{int(missing.sum()):,} interactions were dropped: no record has their {side}_id.")
-        else:
+        elif pc.count_distinct(column.filter(pa.array(missing))).as_py() > _without_id(ids):
             _add_unknown(column, ids, np.flatnonzero(missing), side, faults, place)
     return known
 
 
+def _without_id(ids: pa.ChunkedArray) -> float:
+    """Return how many ids of interactions may be unknown because of faults that are reported already.
+
+    These are as many as records have no valid id, and all if there is no record.
+    """
+    return ids.null_count + (pc.sum(pc.equal(ids, "")).as_py() or 0 if pa.types.is_string(ids.type) else 0) or (
+        float("inf") if not len(ids) else 0
+    )
+
+
 def _check_empty(tables: dict[Side, pa.Table], interactions: pa.Table, faults: Faults, options: DataConfig) -> None:
+    reported = {fault.where for fault in faults.shown}
     for side, table in tables.items():
-        if not len(table) and options.unknown_ids != "keep":
+        if not len(table) and options.unknown_ids != "keep" and f"/{side}_data" not in reported:
             hint = "Add records, or set data.unknown_ids to 'keep'."
             faults.add("empty data", f"/{side}_data", f"there is no {side}.", hint)
-    if not len(interactions):
+    if not len(interactions) and "/interactions" not in reported:
         hint = "Add some: a recommender learns from them."
         faults.add("empty data", "/interactions", "there is no interaction.", hint)
 
@@ -140,10 +151,12 @@ def _add_unknown(
 ) -> None:
     """Add a fault for each of the interactions `rows`, whose ids in `column` no record has among `ids`."""
     hint = "Add its record, correct the id, or set data.unknown_ids to 'drop' or 'keep'."
-    if column.type != ids.type and len(ids):
+    if column.type != ids.type:
         names = {True: "whole numbers", False: "texts"}
         here, there = names[pa.types.is_integer(column.type)], names[pa.types.is_integer(ids.type)]
-        hint = f"Ids are {here} here and {there} in the {side} records: write both in the same way."
+        what = f"{side} ids are {here} here and {there} in the {side} records, so that none of {len(rows):,} is known."
+        faults.add("unknown id", place(int(rows[0]), f"{side}_id"), what, "Write both in the same way.")
+        return
     faults.add_rows(
         "unknown id",
         rows,

@@ -16,7 +16,7 @@ from anyrec.data.formats.arrow_types import plain
 from anyrec.data.formats.faults import Faults
 from anyrec.data.formats.nested import NOT_TEXT, check_nested, is_text
 from anyrec.data.formats.places import Pointer
-from anyrec.data.formats.times import epochs, parse_times
+from anyrec.data.formats.times import EPOCH, epochs, time_hint, times_of_texts
 from anyrec.data.list_columns import as_lists
 
 TEXT, NUMBER = {str}, {int, float}
@@ -30,7 +30,6 @@ ALLOWED: dict[str, tuple[set[type], str]] = {
 RESERVED = ("history", "identity")
 """Group names that the config uses for the history of users and for ids."""
 CONTROL = set(map(chr, range(32))) | {"\x7f"}
-TIME_HINT = "Write it as 2024-05-17T12:30:00Z or as seconds since 1970."
 
 
 def name_fault(group: str, name: str = "x") -> tuple[str, str] | None:
@@ -78,6 +77,10 @@ def id_column(values: list[Json], pointer: Pointer, faults: Faults, missing_ok: 
         kinds = set(map(type, values))
     if missing_ok:
         kinds -= {type(None)}
+    elif kinds == {type(None)} and len(values) > 1:
+        what = f"there is no id here, nor in any other of the {len(values):,} records."
+        faults.add("bad id", pointer(0), what, "Give each record an id under this name.")
+        return pa.nulls(len(values), pa.string())
     if kinds <= {int} and kinds:
         return _whole_ids(values, pointer, faults)
     if kinds <= {str}:
@@ -154,11 +157,19 @@ def time_column(values: list[Json], pointer: Pointer, faults: Faults) -> pa.Arra
         faults.add_rows(
             "bad timestamp",
             wrong,
-            lambda row: (pointer(row), f"a timestamp is ISO 8601 or epoch seconds; found {show(values[row])}.", ""),
+            lambda row: (
+                pointer(row),
+                f"a timestamp is ISO 8601 or epoch seconds; found {show(values[row])}.",
+                time_hint(None),
+            ),
         )
         values = without(values, wrong)
     column, bad = _times(values, pointer, faults)
-    faults.add_rows("bad timestamp", bad, lambda row: (pointer(row), f"{show(values[row])} is not a time.", TIME_HINT))
+    faults.add_rows(
+        "bad timestamp",
+        bad,
+        lambda row: (pointer(row), f"{show(values[row])} is not a time.", time_hint(values[row])),
+    )
     return column
 
 
@@ -168,7 +179,7 @@ def _times(values: list[Json], pointer: Pointer, faults: Faults) -> tuple[pa.Arr
     if kinds <= NUMBER and kinds:
         return epochs(_floats(values))
     texts = text_column([v if type(v) is str else None for v in values] if kinds - {str} else values, pointer, faults)
-    column, bad = parse_times(texts)
+    column, bad = times_of_texts(texts, EPOCH)
     if kinds <= {str}:
         return column, bad
     numbers, bad_numbers = epochs(_floats([v if type(v) is not str else None for v in values]))

@@ -6,6 +6,7 @@ import csv
 import io
 from collections import deque
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def read_csv(path: Path, faults: Faults, notes: list[str]) -> tuple[Columns, int
         table, ragged = _parse(data, separator)
     except (pa.ArrowException, OSError) as error:
         raise DataError(Fault(str(path), f"cannot be read: {str(error).splitlines()[0]}.", kind="unreadable")) from None
-    place = LinePlace(path.name, data, separator, table.num_columns)
+    place = LinePlace(path.name, partial(read_bytes, path), separator, table.num_columns)
     if len(table) + ragged + 1 < data.count(b"\n") and b'"' in data:  # a cell holds a line end, or a line is empty
         _refuse_open_quotes(data, separator, path)
     if ragged:

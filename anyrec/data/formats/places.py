@@ -5,7 +5,11 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 Pointer = Callable[[int], str]
 """Row to the place of one column's value."""
@@ -34,7 +38,7 @@ class LinePlace:
 
     Attributes:
         name: The name of the file.
-        data: The whole file.
+        read: Returns the whole file, which is read again rather than kept.
         separator: The separator of a CSV file, whose first line is the header; empty for JSON Lines.
         width: The number of cells of a CSV row; rows with more or fewer are not part of the table.
         before: Lines before the first row of a CSV file; by default its first row is the header.
@@ -44,13 +48,13 @@ class LinePlace:
     def __init__(
         self,
         name: str,
-        data: bytes,
+        read: Callable[[], bytes],
         separator: str = "",
         width: int = 0,
         before: int | None = None,
         quote: str | None = '"',
     ):
-        self.name, self.data, self.separator, self.width = name, data, separator, width
+        self.name, self.read, self.separator, self.width = name, read, separator, width
         self.before, self.quote = before, quote
 
     def __call__(self, row: int, column: str) -> str:
@@ -61,7 +65,7 @@ class LinePlace:
     def lines(self) -> list[int]:
         """The line on which each row begins."""
         if not self.separator:
-            return [number for number, line in enumerate(self.data.split(b"\n"), 1) if line.strip()]
+            return [number for number, line in enumerate(self.read().split(b"\n"), 1) if line.strip()]
         return [line for line, cells in self._csv_rows if cells == self.width]
 
     @property
@@ -72,7 +76,7 @@ class LinePlace:
     @cached_property
     def _csv_rows(self) -> list[tuple[int, int]]:
         """The line and the number of cells of each row except the header and empty lines."""
-        text = io.StringIO(self.data.decode("utf-8", "replace"), newline="")
+        text = io.StringIO(self.read().decode("utf-8", "replace"), newline="")
         for _ in range(self.before or 0):
             text.readline()
         quoting = csv.QUOTE_MINIMAL if self.quote else csv.QUOTE_NONE
@@ -87,6 +91,23 @@ class LinePlace:
         except csv.Error:  # a cell is longer than the csv module accepts: later rows get no line of their own
             pass
         return rows[1:] if self.before is None else rows
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the records of one side come from.
+
+    Attributes:
+        ids: (rows,) The ids in the order of the source.
+        place: Where each row is in the source.
+    """
+
+    ids: pa.ChunkedArray
+    place: Place
+
+    def where(self, record: object, column: str) -> str:
+        """Return the place of a column's value in the record with an id."""
+        return self.place(pc.index(self.ids, record).as_py(), column)
 
 
 def column_of(place: Place, column: str) -> Pointer:

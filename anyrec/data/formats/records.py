@@ -6,7 +6,7 @@ from itertools import repeat
 
 import pyarrow as pa
 
-from anyrec.core.errors import did_you_mean
+from anyrec.core.errors import suggestion
 from anyrec.core.types import Json, JsonObject
 from anyrec.core.values import show
 from anyrec.data.formats.columns import (
@@ -112,15 +112,14 @@ def _features(values: list[Json], group: str, key: str, place: Place, faults: Fa
     wrong = [row for row, value in enumerate(values) if value is not None and type(value) is not dict]
     head, _, tail = group.partition(".")
     if wrong:
+        hint = suggestion(group, [key, *GROUPS]) or f'Put it into a group: {{"text": {{"{group}": ...}}}}, for example.'
         faults.add_rows(
             "bad value",
             wrong,
             lambda row: (
                 place(row, group),
                 f"a feature group is an object of named features; found {show(values[row])}.",
-                f'Write {{"{head}": {{"{tail}": ...}}}}.'
-                if tail and head in GROUPS
-                else did_you_mean(group, [key, *GROUPS]),
+                f'Write {{"{head}": {{"{tail or "name"}": ...}}}}.' if head in GROUPS else hint,
             ),
         )
     groups = [value if type(value) is dict else {} for value in values]
@@ -189,8 +188,7 @@ def interaction_table(
                 faults.add("bad name", place(0, ""), f"the key {show(name)} holds half characters.", "Rename it.")
             check_nested(_values(rows, name), column_of(place, name), faults)
         if unused:
-            names = ", ".join(f"'{name}'" for name in unused)
-            notes.append(f"Interactions also have {names}, which is not used: further facts belong in 'context'.")
+            notes.append(unused_note(unused))
     columns = {}
     for key in ("user_id", "item_id"):
         columns[key] = id_column(values[key], column_of(place, key), faults, missing_ok)
@@ -206,6 +204,15 @@ def interaction_table(
     for column, cells in contexts.items():
         _add_feature(columns, column, cells, "interaction", place, faults, notes)
     return pa.table(columns)
+
+
+def unused_note(names: list[str]) -> str:
+    """Return a note on keys of interactions that are not used, and which fields they may be meant as."""
+    meant = [f"'{name}': {near}" for name in names if (near := suggestion(name, FIELDS))]
+    what = ", ".join(f"'{name}'" for name in names) + (", which is" if len(names) == 1 else ", which are")
+    return f"Interactions also have {what} not used: further facts belong in 'context'." + (
+        " " + " ".join(meant) if meant else ""
+    )
 
 
 def _types(values: list[Json], odd: bool, place: Place, faults: Faults) -> pa.Array:

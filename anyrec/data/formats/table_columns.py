@@ -10,12 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from anyrec.core.errors import did_you_mean
+from anyrec.core.errors import did_you_mean, suggestion
 from anyrec.core.values import show
 from anyrec.data.formats.arrow_types import UnreadableType, plain
 from anyrec.data.formats.columns import (
     NOT_FINITE,
-    TIME_HINT,
     category,
     check_finite,
     feature_column,
@@ -27,12 +26,12 @@ from anyrec.data.formats.columns import (
 )
 from anyrec.data.formats.faults import Faults
 from anyrec.data.formats.places import Place, Pointer, column_of
-from anyrec.data.formats.times import TIME, epochs, iso, parse_times
+from anyrec.data.formats.times import NUMERAL, TIME, cast_numerals, epochs, iso, time_hint, times_of_texts
 from anyrec.data.ids import ID_COLUMNS, Side
 from anyrec.data.list_columns import as_lists, lengths_of
 
 FIELDS = ("interaction_type", "timestamp", "weight", "rating", "label")
-NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+NUMBER = f"^{NUMERAL}$"
 COLUMN_NAMES = "a feature's column is named group.name, for example text.title."
 Column = pa.Array | list[object]
 """An Arrow array, or Python values for a data frame's column of several types."""
@@ -98,7 +97,8 @@ def normalised(
         known = name in keys or (not side and name in FIELDS)
         if not known and not (dot and field):
             part = f"{side}s" if side else "interactions"
-            notes.append(f"The column '{name}' of {part} is not used: {COLUMN_NAMES}")
+            near = "" if side else suggestion(name, (*ID_COLUMNS, *FIELDS))
+            notes.append(f"The column '{name}' of {part} is not used: {COLUMN_NAMES} {near}".rstrip())
             continue
         fault = None if known else name_fault(group, field)
         if fault:
@@ -132,7 +132,9 @@ def _plain(column: pa.Array, at: At) -> pa.Array:
         at.faults.add("column type", at.where, what, "Convert it.")
         return pa.nulls(len(column), pa.string())
     at.faults.add_rows(
-        "bad timestamp", bad, lambda row: (at.pointer(row), "this time is outside the years 1 to 9999.", TIME_HINT)
+        "bad timestamp",
+        bad,
+        lambda row: (at.pointer(row), "this time is outside the years 1 to 9999.", time_hint(None)),
     )
     return column
 
@@ -191,31 +193,18 @@ def _times(column: pa.Array, at: At) -> pa.Array:
     if pa.types.is_timestamp(kind):
         return column
     if pa.types.is_string(kind):
-        made, bad = _times_of_texts(column)
+        made, bad = times_of_texts(column)
     elif pa.types.is_integer(kind) or pa.types.is_floating(kind):
         made, bad = epochs(_as_floats(column))
     else:
         return _wrong_type(column, "a timestamp is ISO 8601 or epoch seconds", at, TIME)
-    at.faults.add_rows(
-        "bad timestamp", bad, lambda row: (at.pointer(row), f"{show(column[row].as_py())} is not a time.", TIME_HINT)
-    )
+
+    def wrong(row: int) -> tuple[str, str, str]:
+        value = column[row].as_py()
+        return at.pointer(row), f"{show(value)} is not a time.", time_hint(value)
+
+    at.faults.add_rows("bad timestamp", bad, wrong)
     return made
-
-
-def _times_of_texts(texts: pa.Array) -> tuple[pa.Array, np.ndarray]:
-    """Return times of ISO 8601 texts and numerals, and the rows of texts that are neither."""
-    numerals = pc.fill_null(pc.match_substring_regex(texts, NUMBER), False)
-    if not pc.any(numerals).as_py():
-        return parse_times(texts)
-    numbers, bad = epochs(_cast_numerals(pc.if_else(numerals, texts, None)))
-    if pc.all(pc.or_(numerals, texts.is_null())).as_py():
-        return numbers, bad
-    times, worse = parse_times(pc.if_else(numerals, None, texts))
-    return pc.coalesce(times, numbers), np.union1d(bad, worse).astype(np.int64)
-
-
-def _cast_numerals(texts: pa.Array) -> pa.Array:
-    return pc.utf8_ltrim(pc.utf8_trim_whitespace(texts), "+").cast(pa.float64())
 
 
 def _as_floats(column: pa.Array) -> pa.Array:
@@ -241,7 +230,7 @@ def _numbers(column: pa.Array, wanted: str, at: At) -> pa.Array:
                     "Write it as 12.90, or leave the cell empty.",
                 ),
             )
-            made = _cast_numerals(pc.if_else(good, trimmed, None))
+            made = cast_numerals(pc.if_else(good, trimmed, None))
     elif pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
         made = _as_floats(column)
     else:
@@ -321,7 +310,7 @@ def _cast_whole(texts: pa.Array) -> pa.Array:
     try:
         return texts.cast(pa.int64())
     except pa.ArrowInvalid:
-        return _cast_numerals(texts)
+        return cast_numerals(texts)
 
 
 def _texts(group: str, column: Column, at: At) -> pa.Array:

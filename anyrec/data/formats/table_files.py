@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -160,7 +161,7 @@ def read_lines(path: Path, faults: Faults) -> tuple[list[Json], LinePlace]:
         The records, and the line of each.
     """
     data = read_bytes(path)
-    place = LinePlace(path.name, data)
+    place = LinePlace(path.name, partial(read_bytes, path))
     try:
         rows = msgspec.json.Decoder().decode_lines(data)
         keys = keys_of(rows)

@@ -1,4 +1,4 @@
-"""ISO 8601 texts and epoch seconds to times. `schemas/dataset.schema.json` repeats the grammar as a pattern."""
+"""ISO 8601 texts and epoch seconds to times. `schemas/dataset.schema.json` repeats the grammars as a pattern."""
 
 from __future__ import annotations
 
@@ -25,6 +25,12 @@ _HOUR, _SIXTY = "(?:[01][0-9]|2[0-3])", "[0-5][0-9]"
 _CLOCK = f"[Tt ]{_HOUR}(?::?{_SIXTY}(?::?{_SIXTY}(?:[.,][0-9]{{1,9}})?)?)?(?:[Zz]|[+-]{_HOUR}(?::?{_SIXTY})?)?"
 ISO_8601 = f"{_DATE}(?:{_CLOCK})?"
 """The texts that are times: ISO 8601 dates, with or without a time of day and a zone, of years that exist."""
+NUMERAL = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
+"""The texts that are numbers."""
+EPOCH = r"[0-9]{9,10}(?:[.][0-9]{1,9})?"
+"""The texts that are epoch seconds even if numbers are not written as texts: of the years 1973 to 2286."""
+_DATE_NUMBERS = (19_000_101, 20_991_231)
+"""Numbers in this range may be dates: 20240517 is 17 May 2024."""
 OUTSIDE = "0000|0001-?01-?01[^+]*[+]|9999-?12-?31[^-]*-"
 """Beginnings of texts that are before the year 1 or after the year 9999, at least in UTC."""
 _PARTS = (
@@ -55,6 +61,43 @@ def parse_times(texts: pa.Array) -> tuple[pa.Array, np.ndarray]:
     good = pc.and_(good, pc.invert(pc.fill_null(pc.match_substring_regex(texts, f"^(?:{OUTSIDE})"), False)))
     bad = np.flatnonzero(pc.and_(texts.is_valid(), pc.invert(good)).to_numpy(zero_copy_only=False))
     return _canonical(pc.if_else(good, texts, None)).cast(TIME), bad
+
+
+def times_of_texts(texts: pa.Array, numeral: str = NUMERAL) -> tuple[pa.Array, np.ndarray]:
+    """Parse ISO 8601 texts and epoch seconds that are written as texts, which may be mixed.
+
+    Args:
+        texts: (rows,) string.
+        numeral: The texts that are epoch seconds.
+
+    Returns:
+        (rows,) TIME, and the rows of texts that are neither.
+    """
+    numerals = pc.fill_null(pc.match_substring_regex(texts, f"^(?:{numeral})$"), False)
+    if not pc.any(numerals).as_py():
+        return parse_times(texts)
+    numbers, bad = epochs(cast_numerals(pc.if_else(numerals, texts, None)))
+    if pc.all(pc.or_(numerals, texts.is_null())).as_py():
+        return numbers, bad
+    times, worse = parse_times(pc.if_else(numerals, None, texts))
+    return pc.coalesce(times, numbers), np.union1d(bad, worse).astype(np.int64)
+
+
+def cast_numerals(texts: pa.Array) -> pa.Array:
+    """Return (rows,) float64 of texts that are NUMERAL, perhaps between spaces."""
+    return pc.utf8_ltrim(pc.utf8_trim_whitespace(texts), "+").cast(pa.float64())
+
+
+def time_hint(value: object) -> str:
+    """Return how to correct a value that is not a time."""
+    try:
+        size = abs(float(value)) if isinstance(value, (int, float, str)) else 0.0
+    except (ValueError, OverflowError):
+        size = 0.0
+    for unit, count, most in (("milli", "1,000", 1e14), ("micro", "1,000,000", 1e17), ("nano", "10^9", 1e20)):
+        if LATEST_SECOND <= size < most:
+            return f"It looks like {unit}seconds since 1970: divide it by {count}."
+    return "Write it as 2024-05-17T12:30:00Z or as seconds since 1970."
 
 
 def parse_time(text: str) -> int | None:
@@ -93,17 +136,40 @@ def _canonical(texts: pa.Array) -> pa.Array:
 def epochs(seconds: pa.Array) -> tuple[pa.Array, np.ndarray]:
     """Convert seconds since 1970 to times.
 
+    If all values are dates of the years 1900 to 2099 as YYYYMMDD, such as 20240517, they are dates: as seconds they
+    would all be in the same month of 1970.
+
     Args:
         seconds: (rows,) float64.
 
     Returns:
         (rows,) TIME, and the rows outside the years 1 to 5138.
     """
+    dates = _dates(seconds)
+    if dates is not None:
+        return dates, np.empty(0, np.int64)
     values = pc.fill_null(seconds, 0.0).to_numpy(zero_copy_only=False)
     bad = ~((values >= EARLIEST_SECOND) & (values < LATEST_SECOND))
     micro = np.round(np.where(bad, 0.0, values) * 1e6).astype(np.int64)
     mask = bad | seconds.is_null().to_numpy(zero_copy_only=False)
     return pa.array(micro, mask=mask).cast(pa.timestamp("us")).cast(TIME), np.flatnonzero(bad)
+
+
+def are_dates(numbers: pa.Array) -> bool:
+    """Return whether all numbers are dates of the years 1900 to 2099 as YYYYMMDD."""
+    return _dates(numbers.cast(pa.float64(), safe=False)) is not None
+
+
+def _dates(numbers: pa.Array) -> pa.Array | None:
+    """Return (rows,) TIME if all of (rows,) float64 are dates as YYYYMMDD, otherwise None."""
+    bounds = pc.min_max(numbers)
+    least, most = bounds["min"].as_py(), bounds["max"].as_py()
+    if least is None or not _DATE_NUMBERS[0] <= least <= most <= _DATE_NUMBERS[1]:
+        return None
+    if not pc.all(pc.equal(numbers, pc.floor(numbers))).as_py():
+        return None
+    times, bad = parse_times(numbers.cast(pa.int64()).cast(pa.string()))
+    return None if len(bad) else times
 
 
 def typed_times(column: pa.Array) -> tuple[pa.Array, np.ndarray]:

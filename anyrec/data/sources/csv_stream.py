@@ -152,7 +152,8 @@ class CsvTable:
             with reading(self.file.file.name):
                 data = CheckedText(self.file, self.separator).read()
             separator = self.separator if len(self.separator) == 1 else MARK
-            self._lines = LinePlace(self.file.name, data, separator, len(self.names), self._before, self.quote)
+            width, before = len(self.names), self._before
+            self._lines = LinePlace(self.file.name, lambda: data, separator, width, before, self.quote)
         return self._lines(row, column)
 
     def _parsed(self, text: CheckedText, block: int) -> Iterator[pa.RecordBatch]:
