@@ -17,6 +17,7 @@ from anyrec.core.values import show
 OF_TOWERS = (
     "dim",
     "encoder_dim",
+    "dim_ratio",
     "features",
     "id_dropout",
     "history_dropout",

@@ -1,7 +1,9 @@
 """Layer 2: prepared columns to vectors to scores, and a fitted model with the users and items it knows.
 
-towers: the two-tower network: `Tower` encodes one side, `TowerScorer` has both and the interaction.
-make_towers: encoders, towers, interaction and heads from a config.
+towers: `EntityTower`, `UserTower` and `ItemTower` encode one side; `MultiModalFusion` joins vectors.
+dim_shares: the share of the feature dimension that each group has (`dim_ratio`).
+two_tower_network: `TwoTower` has both towers, the interaction and the heads.
+make_towers: encoders, towers and heads from a config.
 build: the untrained network from a config and training rows; checks of a config against the data.
 check_index: checks of the index in a config.
 graph: propagation of id vectors over the interaction graph (LightGCN).

@@ -26,11 +26,12 @@ from anyrec.model.make_towers import (
     fit_encoders,
     make_encoders,
     make_head,
-    make_interaction,
     make_tower,
     unknown_choices,
+    unknown_shares,
 )
-from anyrec.model.towers import Columns, Tower, TowerScorer, move_columns
+from anyrec.model.towers import Columns, EntityTower, move_columns
+from anyrec.model.two_tower_network import TwoTower, make_interaction
 
 
 def check_model_type(config: Config, registry: Registry) -> None:
@@ -111,6 +112,7 @@ def check_with_data(config: Config, registry: Registry, dataset: Dataset, asked:
     if config.model.type == TWO_TOWER:
         for side in SIDES:
             faults += unknown_choices(config.tower(side)[0], registry, dataset, side)
+        faults += unknown_shares(config, registry, dataset)
         for name, component in config.heads.items():
             target = registry.get("head", component.type).target if not faults else None
             if target is not None and dataset.column(target) is None:
@@ -132,7 +134,7 @@ def assemble(
     positives: np.ndarray,
     context: Context,
     notes: list[str],
-) -> tuple[TowerScorer, dict[Side, Columns]]:
+) -> tuple[TwoTower, dict[Side, Columns]]:
     """Fit the encoders, prepare the features of all records, and create the untrained network.
 
     Args:
@@ -150,7 +152,7 @@ def assemble(
     Raises:
         ConfigError: With all invalid options of both sides.
     """
-    towers: dict[Side, Tower] = {}
+    towers: dict[Side, EntityTower] = {}
     columns: dict[Side, Columns] = {}
     for side, (encoders, pool_groups) in _encoders_of_sides(config, registry, dataset, notes).items():
         table, rows = dataset.table(side), dataset.user_rows if side == "user" else dataset.item_rows
@@ -159,11 +161,10 @@ def assemble(
         notes += _unread(prepared, encoders, table, side)
         columns[side] = move_columns(prepared, context.device)
         towers[side] = make_tower(config, registry, encoders, pool_groups, side)
-    user, item = towers["user"], towers["item"]
     join_graph(config, towers, dataset, positives)
-    interaction = make_interaction(config, registry, user.token_names, item.token_names)
+    interaction = make_interaction(config.interaction.model_dump(), towers["user"], towers["item"], registry)
     heads = fit_heads(config, registry, dataset, train, interaction.pair_dim)
-    return TowerScorer(user, item, interaction, heads).to(context.device), columns
+    return TwoTower(towers["user"], towers["item"], interaction, heads).to(context.device), columns
 
 
 def _unread(prepared: Columns, encoders: dict[str, Encoder], table: pa.Table, side: Side) -> list[str]:

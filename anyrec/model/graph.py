@@ -21,7 +21,8 @@ from anyrec.core.config import Config
 from anyrec.core.errors import ConfigError, Fault
 from anyrec.data.dataset import Dataset
 from anyrec.data.ids import SIDES, Side, rows_of
-from anyrec.model.towers import IDENTITY, Tower
+from anyrec.model.dim_shares import WHERE as SHARES
+from anyrec.model.towers import IDENTITY, EntityTower
 
 WHERE = "/features/identity/graph_layers"
 
@@ -137,7 +138,7 @@ class _Mean(torch.autograd.Function):
         return ctx.graph.mean_of_layers(gradients[0]), None
 
 
-def join_graph(config: Config, towers: dict[Side, Tower], dataset: Dataset, positives: np.ndarray) -> None:
+def join_graph(config: Config, towers: dict[Side, EntityTower], dataset: Dataset, positives: np.ndarray) -> None:
     """Connect the id encoders of both sides to one graph of the training positives.
 
     Without `graph_layers` on either side nothing changes.
@@ -149,8 +150,8 @@ def join_graph(config: Config, towers: dict[Side, Tower], dataset: Dataset, posi
         positives: (rows,) the positive training interactions.
 
     Raises:
-        ConfigError: If `graph_layers` differs between the sides, or the optimizer has options for tables that are
-            updated row by row.
+        ConfigError: If `graph_layers` or the size of the vectors differs between the sides, or the optimizer has
+            options for tables that are updated row by row.
     """
     layers = {side: _layers(towers[side]) for side in SIDES}
     if not any(layers.values()):
@@ -167,18 +168,22 @@ def join_graph(config: Config, towers: dict[Side, Tower], dataset: Dataset, posi
         what = "graph_layers changes every id's vector at each step, so no update is sparse or limited to some rows."
         raise ConfigError(Fault(f"/training/optimizer/{name}", what, "Leave it out, or graph_layers."))
     user, item = _identity(towers["user"]), _identity(towers["item"])
+    if user.start.shape[1] != item.start.shape[1]:
+        sizes = f"{user.start.shape[1]} dimensions for users and {item.start.shape[1]} for items"
+        what = f"the share of 'identity' is {sizes}, and one graph joins both (graph_layers)."
+        raise ConfigError(Fault(f"{SHARES}/identity", what, "Leave it out of `dim_ratio`: ids then have all of it."))
     users = rows_of(dataset.ids("user"), user.vocabulary)[dataset.user_rows[positives]]
     items = rows_of(dataset.ids("item"), item.vocabulary)[dataset.item_rows[positives]]
     graph = Graph(user.start, item.start, (users, items), user.graph_layers)
     user.propagate, item.propagate = partial(graph.vectors, "user"), partial(graph.vectors, "item")
 
 
-def _identity(tower: Tower) -> GraphEncoder:
+def _identity(tower: EntityTower) -> GraphEncoder:
     """Return the id encoder of a tower that has one."""
     return cast(GraphEncoder, dict(tower.named_encoders())[IDENTITY])
 
 
-def _layers(tower: Tower) -> int | None:
+def _layers(tower: EntityTower) -> int | None:
     """Return `graph_layers` of a tower's id encoder; None if that feature is switched off."""
     return _identity(tower).graph_layers if IDENTITY in tower.features else None
 

@@ -1,20 +1,21 @@
-"""Create the parts of the two-tower network from a config: encoders, towers, the interaction and heads."""
+"""Create the parts of the two-tower network from a config: encoders, towers and heads."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
 
 from anyrec.core.config import Component, Config, Feature
-from anyrec.core.contracts import Context, Encoder, Head, HistoryEncoder, Interaction
+from anyrec.core.contracts import Context, Encoder, Head, HistoryEncoder
 from anyrec.core.errors import ConfigError, Fault, did_you_mean
 from anyrec.core.registry import Registry
 from anyrec.data.checks.config_fits import unread_note
 from anyrec.data.dataset import Dataset
 from anyrec.data.histories import GROUP as HISTORY
 from anyrec.data.ids import SIDES, Side
-from anyrec.model.towers import IDENTITY, Tower
+from anyrec.model.dim_shares import dim_shares, group_of
+from anyrec.model.towers import IDENTITY, EntityTower, ItemTower, UserTower
 
 
 def make_encoders(
@@ -37,8 +38,7 @@ def make_encoders(
     """
     choices, _ = config.tower(side)
     faults = unknown_choices(choices, registry, dataset, side)
-    dim = config.encoder_dim or config.dim
-    encoders: dict[str, Encoder] = {}
+    found = []
     for name, choice, where in _chosen_features(config, dataset, side):
         group, field = name.split(".", 1)
         role = dataset.roles.get(f"{side}.{field}", "") if group == "temporal" else ""
@@ -47,11 +47,15 @@ def make_encoders(
         if kind is None:
             notes.append(unread_note(name, side))
             continue
+        # options for number sequences do not apply to timestamps of the same group
+        applies = choice.type == kind or (choice.type is None and role in ("", "numbers"))
+        found.append((name, kind, choice.options() if applies else {}, where))
+    widths = feature_widths(config, [name for name, *_ in found])
+    encoders: dict[str, Encoder] = {}
+    for name, kind, options, where in found:
         try:
-            # options for number sequences do not apply to timestamps of the same group
-            applies = choice.type == kind or (choice.type is None and role in ("", "numbers"))
-            params = registry.params("encoder", kind, choice.options() if applies else {}, where)
-            encoders[name] = registry.get("encoder", kind, where)(params, dim)
+            params = registry.params("encoder", kind, options, where)
+            encoders[name] = registry.get("encoder", kind, where)(params, widths[name])
         except ConfigError as error:
             faults += error.faults
     if not encoders and not faults:
@@ -60,6 +64,21 @@ def make_encoders(
     if faults:
         raise ConfigError(list(dict.fromkeys(faults)))
     return encoders, [group for group, choice in choices.items() if choice is not None and choice.pool_group]
+
+
+def feature_widths(config: Config, names: Iterable[str]) -> dict[str, int]:
+    """Return the dimension of the vector that the encoder of each feature of one side returns.
+
+    Args:
+        config: The config.
+        names: The names of all features of the side that an encoder reads.
+
+    Raises:
+        ConfigError: If `dim_ratio` names more groups than there are dimensions.
+    """
+    names, dim = list(names), config.encoder_dim or config.dim
+    shares = dim_shares(names, dim, config.dim_ratio)
+    return {name: shares[group_of(name)].width if group_of(name) in shares else dim for name in names}
 
 
 def _chosen_features(config: Config, dataset: Dataset, side: Side) -> Iterator[tuple[str, Feature, str]]:
@@ -110,6 +129,16 @@ def unknown_choices(
     return faults
 
 
+def unknown_shares(config: Config, registry: Registry, dataset: Dataset) -> list[Fault]:
+    """Return a fault for each group of `dim_ratio` that neither the data nor an encoder has."""
+    known = {*registry.groups(), *(group_of(name) for side in SIDES for name in dataset.features(side))}
+    return [
+        Fault(f"/dim_ratio/{group}", "no such feature group.", did_you_mean(group, known), "unknown group")
+        for group in config.dim_ratio or ()
+        if group not in known
+    ]
+
+
 def fit_encoders(
     encoders: dict[str, Encoder], table: pa.Table, train_rows: pa.Array, side: Side, context: Context
 ) -> None:
@@ -134,7 +163,7 @@ def feature_column(table: pa.Table, name: str, side: Side) -> pa.ChunkedArray:
 
 def make_tower(
     config: Config, registry: Registry, encoders: dict[str, Encoder], pool_groups: Iterable[str], side: Side
-) -> Tower:
+) -> EntityTower:
     """Create the tower of one side and the layers of its encoders.
 
     Args:
@@ -144,39 +173,27 @@ def make_tower(
         pool_groups: Groups whose features are averaged into one vector.
         side: The side.
     """
-    dim = config.encoder_dim or config.dim
     for name in sorted(encoders):  # the order of creation decides the initial weights
         encoder = encoders[name]
         if isinstance(encoder, HistoryEncoder):
             encoder.item_dim = config.dim
         encoder.build()
     options = config.user if side == "user" else config.item
-    dropouts = config.id_dropout, options.feature_dropout, config.history_dropout
-    tower = Tower(encoders, list(pool_groups), dim, *dropouts)
     _, fusion = config.tower(side)
-    where = f"/{side}/fusion" if options.fusion else "/fusion"
-    params = registry.params("fusion", fusion.type, fusion.options(), where)
-    tower.fusion = registry.get("fusion", fusion.type, where)(tower.token_names, dim, config.dim, params)
+    tower = (UserTower if side == "user" else ItemTower)(
+        encoders,
+        config.encoder_dim or config.dim,
+        config.dim,
+        fusion=fusion.model_dump(),
+        dim_ratio=config.dim_ratio,
+        pool_groups=list(pool_groups),
+        id_dropout=config.id_dropout,
+        feature_dropout=options.feature_dropout,
+        registry=registry,
+    )
+    if isinstance(tower, UserTower):
+        tower.history_dropout = config.history_dropout
     return tower
-
-
-def make_interaction(
-    config: Config, registry: Registry, user_tokens: Sequence[str], item_tokens: Sequence[str]
-) -> Interaction:
-    """Create the interaction of the config.
-
-    Args:
-        config: Complete config.
-        registry: The components.
-        user_tokens: `Tower.token_names` of the user tower.
-        item_tokens: `Tower.token_names` of the item tower.
-    """
-    kind = config.interaction.type
-    interaction = registry.get("interaction", kind, "/interaction/type")
-    params = registry.params("interaction", kind, config.interaction.options(), "/interaction")
-    if interaction.reads == "tokens":
-        return interaction(config.encoder_dim or config.dim, params, (user_tokens, item_tokens))
-    return interaction(config.dim, params)
 
 
 def make_head(registry: Registry, name: str, component: Component, dim: int) -> Head:

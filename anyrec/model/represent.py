@@ -7,14 +7,15 @@ import torch
 from torch import Tensor
 
 from anyrec.data.ids import Side
-from anyrec.model.towers import Columns, TowerScorer
+from anyrec.model.towers import Columns
+from anyrec.model.two_tower_network import TwoTower
 
 ROWS_AT_A_TIME = 4096
 """Rows in one block, which bounds the memory of activations."""
 
 
 def represent_rows(
-    scorer: TowerScorer,
+    scorer: TwoTower,
     side: Side,
     columns: Columns,
     count: int,
@@ -35,7 +36,7 @@ def represent_rows(
 
 
 def token_rows(
-    scorer: TowerScorer,
+    scorer: TwoTower,
     side: Side,
     columns: Columns,
     count: int,
@@ -53,7 +54,7 @@ def token_rows(
     return torch.cat(parts)
 
 
-def vectors_for_histories(scorer: TowerScorer, columns: Columns, represented: Tensor) -> Tensor | None:
+def vectors_for_histories(scorer: TwoTower, columns: Columns, represented: Tensor) -> Tensor | None:
     """Return the vectors (items, dim) of the item tower that histories are encoded from; None if no feature needs them.
 
     Args:
@@ -66,12 +67,12 @@ def vectors_for_histories(scorer: TowerScorer, columns: Columns, represented: Te
     return represented if scorer.interaction.reads == "vectors" else tower_vectors(scorer, columns, len(represented))
 
 
-def tower_vectors(scorer: TowerScorer, columns: Columns, count: int) -> Tensor:
+def tower_vectors(scorer: TwoTower, columns: Columns, count: int) -> Tensor:
     """Return (items, dim), the item tower's vectors of the first `count` rows of `columns`."""
-    return torch.cat([scorer.item(columns, part) for part in _blocks(scorer, count, None)])
+    return torch.cat([scorer.item.encode(columns, part) for part in _blocks(scorer, count, None)])
 
 
-def _blocks(scorer: TowerScorer, count: int, rows: np.ndarray | None) -> tuple[Tensor, ...]:
+def _blocks(scorer: TwoTower, count: int, rows: np.ndarray | None) -> tuple[Tensor, ...]:
     """Return `rows`, by default all `count` rows, in blocks on the model's device."""
     index = torch.arange(count, device=scorer.device) if rows is None else torch.from_numpy(rows).to(scorer.device)
     return index.split(ROWS_AT_A_TIME)

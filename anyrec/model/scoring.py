@@ -15,7 +15,7 @@ CELLS_AT_A_TIME = 1 << 24
 
 
 class Scorer(Protocol):
-    """Scores representations of users against representations of items: `TowerScorer` or `ClassicalScorer`."""
+    """Scores representations of users against representations of items: `TwoTower` or `ClassicalScorer`."""
 
     @property
     def device(self) -> torch.device:

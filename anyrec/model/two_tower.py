@@ -24,7 +24,8 @@ from anyrec.model.fitted import INDEX, SEARCH, SIMILAR, STATES, FittedModel
 from anyrec.model.records import Records, completed, joined
 from anyrec.model.represent import ROWS_AT_A_TIME, represent_rows, token_rows, vectors_for_histories
 from anyrec.model.request_reader import Reads
-from anyrec.model.towers import Columns, TowerScorer, move_columns
+from anyrec.model.towers import IDENTITY, Columns, move_columns
+from anyrec.model.two_tower_network import TwoTower
 
 HISTORY_VECTORS = "item_vectors"
 """Key of `FittedModel.computed`: the item tower's vectors, if histories are encoded from them."""
@@ -41,7 +42,7 @@ class TwoTowerModel(FittedModel):
         columns: The prepared features of each side. A loaded model has none; it has the saved representations.
     """
 
-    scorer: TowerScorer
+    scorer: TwoTower
     columns: dict[Side, Columns] = field(default_factory=dict)
     has_vectors: bool = True
 
@@ -74,10 +75,16 @@ class TwoTowerModel(FittedModel):
             context: Context of their request; by default a new one.
 
         Returns:
-            The prepared features, on the model's device.
+            The prepared features, on the model's device. A feature without a column in `table` is left out and counts
+            as missing in all rows.
         """
-        context = context or self.request_context()
-        return move_columns(self.scorer.tower(side).prepare(table, side, context), self.device)
+        columns, context = {}, context or self.request_context()
+        for name, encoder in self.scorer.tower(side).named_encoders():
+            source = f"{side}_id" if name == IDENTITY else name
+            if source in table.column_names:
+                with during_request(context):
+                    columns[name] = encoder.encode_column(table.column(source))
+        return move_columns(columns, self.device)
 
     def prepare_history(self, history: pa.Array, context: Context | None = None) -> Columns:
         """Prepare the features that are made of histories.

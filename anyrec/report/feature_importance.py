@@ -18,8 +18,9 @@ from anyrec.model.blended import BlendedModel, has_towers, towers_of
 from anyrec.model.fitted import FittedModel
 from anyrec.model.represent import ROWS_AT_A_TIME, tower_vectors
 from anyrec.model.scoring import score_blocks
-from anyrec.model.towers import Tower, TowerScorer
+from anyrec.model.towers import EntityTower
 from anyrec.model.two_tower import TwoTowerModel
+from anyrec.model.two_tower_network import TwoTower
 
 MOST_USERS = 20_000
 """Users that are evaluated at most; of more, a sample."""
@@ -92,13 +93,13 @@ def _score(
     return lambda wanted: score_blocks(state.scorer, vectors["user"][np.searchsorted(users, wanted)], vectors["item"])
 
 
-def _vectors(scorer: TowerScorer, side: Side, tokens: tuple[Tensor, Tensor], masked: int | None) -> Tensor:
+def _vectors(scorer: TwoTower, side: Side, tokens: tuple[Tensor, Tensor], masked: int | None) -> Tensor:
     """Return the input of the interaction for each row, with the feature at place `masked` absent."""
     vectors, present = tokens
     if masked is not None:
         present = present.clone()
         present[:, masked] = False
-    tower: Tower = scorer.tower(side)
+    tower: EntityTower = scorer.tower(side)
     fuse = tower.fusion.fill if scorer.interaction.reads == "tokens" else tower.fusion
     pieces = zip(vectors.split(ROWS_AT_A_TIME), present.split(ROWS_AT_A_TIME), strict=True)
     return torch.cat([fuse(part, there) for part, there in pieces])

@@ -16,9 +16,10 @@ from anyrec.core.registry import Registry
 from anyrec.core.saved_files import AGAIN, bounded_by, damaged, read_tensors, require_finite
 from anyrec.core.types import Json, JsonObject
 from anyrec.data.ids import SIDES
-from anyrec.model.make_towers import make_head, make_interaction, make_tower
-from anyrec.model.towers import Tower, TowerScorer
+from anyrec.model.make_towers import feature_widths, make_head, make_tower
+from anyrec.model.towers import EntityTower
 from anyrec.model.two_tower import HISTORY_VECTORS, TOKENS, TwoTowerModel
+from anyrec.model.two_tower_network import TwoTower, make_interaction
 from anyrec.storage.states import pack, unpack
 
 STATE = "preprocessing/state.json"
@@ -26,7 +27,7 @@ POOL_GROUPS = "together"
 """Key of a tower's `pool_groups` in the state file, after the side: part of the file format."""
 
 
-def write_towers(scorer: TowerScorer, folder: Path) -> None:
+def write_towers(scorer: TwoTower, folder: Path) -> None:
     """Write the weights and the states of the encoders and heads."""
     weights = {name: value.detach().cpu().contiguous() for name, value in scorer.state_dict().items()}
     save_file(weights, folder / "model.safetensors")
@@ -52,7 +53,7 @@ def write_towers(scorer: TowerScorer, folder: Path) -> None:
     write_json(preprocessing, states)
 
 
-def read_towers(directory: Path, config: Config, registry: Registry, context: Context) -> TowerScorer:
+def read_towers(directory: Path, config: Config, registry: Registry, context: Context) -> TwoTower:
     """Read what `write_towers` wrote: restore the encoders, create the layers of the config, load the weights.
 
     Args:
@@ -79,30 +80,29 @@ def read_towers(directory: Path, config: Config, registry: Registry, context: Co
     return scorer
 
 
-def _made(states: JsonObject, directory: Path, config: Config, registry: Registry, context: Context) -> TowerScorer:
+def _made(states: JsonObject, directory: Path, config: Config, registry: Registry, context: Context) -> TwoTower:
     """Create the network of a config around restored encoders and heads, with random weights."""
     folder = (directory / STATE).parent
-    towers: dict[str, Tower] = {}
+    towers: dict[str, EntityTower] = {}
     for side in SIDES:
-        encoders = {}
+        encoders, widths = {}, feature_widths(config, states[side])
         for name, saved in states[side].items():
             where = f"/features/{name}"
             params = registry.params("encoder", saved["type"], saved["params"], where)
-            encoder: Encoder = registry.get("encoder", saved["type"], where)(params, config.encoder_dim or config.dim)
+            encoder: Encoder = registry.get("encoder", saved["type"], where)(params, widths[name])
             encoder.context = context
             encoder.input_dim = saved["input_dim"]
             encoder.restore(unpack(saved["state"], folder))
             encoders[name] = encoder
         towers[side] = make_tower(config, registry, encoders, states[f"{side}_{POOL_GROUPS}"], side)
-    user, item = towers["user"], towers["item"]
-    interaction = make_interaction(config, registry, user.token_names, item.token_names)
+    interaction = make_interaction(config.interaction.model_dump(), towers["user"], towers["item"], registry)
     heads = {}
     for name, component in sorted(config.heads.items()):
         head = make_head(registry, name, component, interaction.pair_dim)
         head.restore(unpack(states["heads"][name], folder))
         head.build()
         heads[name] = head
-    return TowerScorer(user, item, interaction, heads)
+    return TwoTower(towers["user"], towers["item"], interaction, heads)
 
 
 def check_vectors(model: TwoTowerModel, known: dict[str, Tensor], directory: Path) -> None:

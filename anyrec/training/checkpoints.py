@@ -27,7 +27,8 @@ from anyrec.core.manifest import digest_of_tensors
 from anyrec.core.saved_files import damaged
 from anyrec.data.hashing import hash_values
 from anyrec.data.ids import Side
-from anyrec.model.towers import Columns, TowerScorer
+from anyrec.model.towers import Columns
+from anyrec.model.two_tower_network import TwoTower
 from anyrec.training.optimizers import Optimizer
 from anyrec.training.samples import TrainingData
 from anyrec.training.weight_average import Average
@@ -221,7 +222,7 @@ def clear_checkpoints(run_dir: Path) -> None:
 
 
 def run_origin(
-    model: TowerScorer, data: TrainingData, config: Config, tables: dict[str, str], bf16: bool
+    model: TwoTower, data: TrainingData, config: Config, tables: dict[str, str], bf16: bool
 ) -> dict[str, Any]:
     """Return everything that the result of training depends on, by a name for error messages; large values as hashes.
 

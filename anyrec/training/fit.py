@@ -21,8 +21,9 @@ from anyrec.evaluation.held_out import held_out, rank_state
 from anyrec.evaluation.ranking import ranking_metrics
 from anyrec.model.build import assemble
 from anyrec.model.fitted import FittedModel
-from anyrec.model.towers import Columns, TowerScorer
+from anyrec.model.towers import Columns
 from anyrec.model.two_tower import TwoTowerModel
+from anyrec.model.two_tower_network import TwoTower
 from anyrec.model.user_interactions import events_in, histories_of
 from anyrec.training.fit_classical import fit_classical
 from anyrec.training.loop import FitOptions, TrainingResult, train
@@ -147,7 +148,7 @@ def _untrained(
     learning: LearningData,
     registry: Registry,
     context: Context,
-    scorer: TowerScorer,
+    scorer: TwoTower,
     columns: dict[Side, Columns],
     events: Events | None,
 ) -> TwoTowerModel:

@@ -9,7 +9,7 @@ from anyrec.core.config import Config
 from anyrec.core.errors import ConfigError, DataError, Fault
 from anyrec.core.registry import Registry
 from anyrec.core.windows import Batch
-from anyrec.model.towers import TowerScorer
+from anyrec.model.two_tower_network import TwoTower
 from anyrec.training.objective import TrainingObjective, encode
 from anyrec.training.samples import TrainingData
 
@@ -26,7 +26,7 @@ class LabelledObjective(TrainingObjective):
     """
 
     def __init__(
-        self, model: TowerScorer, data: TrainingData, config: Config, registry: Registry, generator: torch.Generator
+        self, model: TwoTower, data: TrainingData, config: Config, registry: Registry, generator: torch.Generator
     ):
         super().__init__(model, data, config, registry, generator)
         _check(data, config, self.sampler.losses)

@@ -23,7 +23,7 @@ from anyrec.core.registry import Registry
 from anyrec.core.types import JsonObject
 from anyrec.core.windows import Batch
 from anyrec.model.fitted import FittedModel
-from anyrec.model.towers import TowerScorer
+from anyrec.model.two_tower_network import TwoTower
 from anyrec.training.checkpoints import (
     FOLDER,
     LAST,
@@ -92,7 +92,7 @@ class TrainingResult:
 
 
 def train(
-    model: TowerScorer,
+    model: TwoTower,
     data: TrainingData,
     config: Config,
     registry: Registry,
@@ -251,7 +251,7 @@ class Batches:
 
 
 def _keep_best(
-    state: Progress, metrics: dict[str, float], config: Config, model: TowerScorer, best: dict[str, Tensor] | None
+    state: Progress, metrics: dict[str, float], config: Config, model: TwoTower, best: dict[str, Tensor] | None
 ) -> dict[str, Tensor] | None:
     """Return a copy of the weights if the validation metric is the best so far, else `best`."""
     name = config.training.metric
@@ -264,7 +264,7 @@ def _keep_best(
     return best
 
 
-def _use_best(model: TowerScorer, best: dict[str, Tensor] | None, average: Average | None) -> None:
+def _use_best(model: TwoTower, best: dict[str, Tensor] | None, average: Average | None) -> None:
     """Give the network its final weights: the best validated ones, or else the average; switch to evaluation mode."""
     if best is not None:
         model.load_state_dict(best)

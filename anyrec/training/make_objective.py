@@ -6,14 +6,14 @@ import torch
 
 from anyrec.core.config import Config
 from anyrec.core.registry import Registry
-from anyrec.model.towers import TowerScorer
+from anyrec.model.two_tower_network import TwoTower
 from anyrec.training.labelled_objective import LabelledObjective
 from anyrec.training.objective import TrainingObjective
 from anyrec.training.samples import TrainingData
 
 
 def make_objective(
-    model: TowerScorer, data: TrainingData, config: Config, registry: Registry, generator: torch.Generator
+    model: TwoTower, data: TrainingData, config: Config, registry: Registry, generator: torch.Generator
 ) -> TrainingObjective:
     """Create the objective that the config's sampler of negatives needs; arguments as for `TrainingObjective`."""
     labelled = registry.get("sampler", config.negatives.type).labelled

@@ -14,7 +14,8 @@ from anyrec.core.registry import Registry
 from anyrec.core.windows import Batch, PackedSequences
 from anyrec.data.ids import Side
 from anyrec.data.positives import Positives
-from anyrec.model.towers import IDENTITY, Columns, PrecomputedVectors, Tower, TowerScorer
+from anyrec.model.towers import IDENTITY, Columns, EntityTower, PrecomputedVectors
+from anyrec.model.two_tower_network import TwoTower
 from anyrec.training.explicit_negatives import ExplicitNegatives, not_negative
 from anyrec.training.samples import TrainingData
 from anyrec.training.top_items import TopItems
@@ -41,7 +42,7 @@ class TrainingObjective:
     """
 
     def __init__(
-        self, model: TowerScorer, data: TrainingData, config: Config, registry: Registry, generator: torch.Generator
+        self, model: TwoTower, data: TrainingData, config: Config, registry: Registry, generator: torch.Generator
     ):
         self.model, self.data, self.generator = model, data, generator
         self.ratio = config.negative_ratio
@@ -266,7 +267,7 @@ class TrainingObjective:
             return {}
         model, batch = self.model, batch.with_windows(windows)
         if model.interaction.reads == "tokens":  # histories read vectors after the fusion
-            vectors = model.item(self.data.items, rows)
+            vectors = model.item.encode(self.data.items, rows)
         columns = self.data.users
         return {name: one.before(batch, columns[name].values, vectors) for name, one in model.user.histories.items()}
 
@@ -317,7 +318,7 @@ class TrainingObjective:
         return total
 
 
-def encode(model: TowerScorer, side: Side, columns: Columns, rows: Tensor) -> Tensor:
+def encode(model: TwoTower, side: Side, columns: Columns, rows: Tensor) -> Tensor:
     """Represent some rows of one side.
 
     If the side has features other than the id, each distinct row is encoded once.
@@ -337,7 +338,7 @@ def encode(model: TowerScorer, side: Side, columns: Columns, rows: Tensor) -> Te
     return model.represent(side, columns, distinct).index_select(0, place)
 
 
-def score_groups(model: TowerScorer, users: Tensor, items: Tensor) -> Tensor:
+def score_groups(model: TwoTower, users: Tensor, items: Tensor) -> Tensor:
     """Score users against the negatives of their groups.
 
     Args:
@@ -360,7 +361,7 @@ def score_groups(model: TowerScorer, users: Tensor, items: Tensor) -> Tensor:
     return torch.cat([model.score(part, own) for part, own in zip(users.chunk(groups), items, strict=True)])
 
 
-def _only_ids(tower: Tower) -> bool:
+def _only_ids(tower: EntityTower) -> bool:
     return tower.features == [IDENTITY]
 
 

@@ -19,7 +19,8 @@ from anyrec.core.windows import SequencePacker, SetPacker
 from anyrec.data.dataset import Dataset
 from anyrec.data.histories import Events
 from anyrec.data.labels import Labels
-from anyrec.model.towers import Columns, TowerScorer
+from anyrec.model.towers import Columns
+from anyrec.model.two_tower_network import TwoTower
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ WINDOW = 100
 
 
 def pack_events(
-    model: TowerScorer, users: Columns, events: Events, labels: Labels, config: Config, ordered: bool
+    model: TwoTower, users: Columns, events: Events, labels: Labels, config: Config, ordered: bool
 ) -> SequencePacker | SetPacker:
     """Pack the training events into windows or sets, as the features that read histories need them.
 

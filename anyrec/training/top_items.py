@@ -10,7 +10,7 @@ from anyrec.core.windows import Batch
 from anyrec.data.positives import Positives
 from anyrec.model.represent import represent_rows, vectors_for_histories
 from anyrec.model.scoring import CELLS_AT_A_TIME, score_blocks
-from anyrec.model.towers import TowerScorer
+from anyrec.model.two_tower_network import TwoTower
 from anyrec.training.samples import TrainingData
 
 
@@ -24,7 +24,7 @@ class TopItems:
         Xiong et al., Approximate Nearest Neighbor Negative Contrastive Learning for Dense Text Retrieval, 2021.
     """
 
-    def __init__(self, model: TowerScorer, data: TrainingData, positives: Positives, k: int, refresh: int):
+    def __init__(self, model: TwoTower, data: TrainingData, positives: Positives, k: int, refresh: int):
         """
         Args:
             model: The model that is trained.

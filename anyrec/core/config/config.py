@@ -57,6 +57,11 @@ class Config(Section):
     encoder_dim: int | None = Field(
         default=None, ge=1, le=MAX_DIM, description="Dimension of each feature's vector; by default `dim`."
     )
+    dim_ratio: dict[str, Annotated[float, Field(ge=1e-6, le=1e6)]] | None = Field(
+        default=None,
+        description='Shares that dimension between groups of features, as {"text": 7, "categorical": 2}: the vectors '
+        "of a group are zero outside of its part. Groups that are not named have all of it; null shares nothing.",
+    )
     features: dict[str, Feature | None] = Field(
         default_factory=dict, description="Encoder of each feature group; null leaves the group out."
     )

@@ -172,12 +172,16 @@ def idle_with_data(config: Config, dataset: Tables) -> list[Idle]:
 
 
 def _idle_groups(config: Config, dataset: Tables) -> Iterator[Idle]:
-    """Yield the feature groups that the config chooses an encoder for, and that no record has."""
+    """Yield the feature groups that the config chooses an encoder or a share for, and that no record has."""
     for start, sides, features in _sections(config):
         for group, choice in features.items():
             names = [name for side in sides for name in dataset.features(side) if name.startswith(f"{group}.")]
             if choice is not None and not names and group not in ("identity", HISTORY):
                 yield Idle((*start, "features", group), "no record has a feature of this group")
+    found = {name.split(".", 1)[0] for side in SIDES for name in dataset.features(side)} | {"identity", HISTORY}
+    for group in config.dim_ratio or ():
+        if group not in found:
+            yield Idle(("dim_ratio", group), "no record has a feature of this group")
 
 
 def _sections(config: Config) -> list[tuple[tuple[str, ...], tuple[Side, ...], dict[str, Feature | None]]]:
