@@ -6,8 +6,8 @@ Example:
     recommender = Recommender.from_config("cfg.json").fit(Dataset.read("data.json"))
     recommender.recommend(["user 1"], k=10)
 
-What this module exports is the public API: the recommender and its data, and what plugins are made of
-(docs/plugins.md). Everything else may change.
+What this module exports is the public API: the recommender and its data, what plugins are made of (docs/plugins.md),
+and its parts for programs of their own (docs/how-to/parts.md). Everything else may change.
 
 Warnings about requests are logged to the logger `anyrec`, which prints nothing unless the program configures logging.
 """
@@ -39,25 +39,43 @@ if TYPE_CHECKING:
     from anyrec.core.ragged import Prepared, Ragged
     from anyrec.data.dataset import Dataset
     from anyrec.data.sources.contract import Provider, Rows
+    from anyrec.model.towers import EntityTower, ItemTower, MultiModalFusion, UserTower
+    from anyrec.model.two_tower_network import TwoTower
+    from anyrec.pipeline.apply_rules import apply_rules
     from anyrec.pipeline.contracts import Lists, Request, Rule, Source
+    from anyrec.pipeline.rules.availability import AvailabilityRule
+    from anyrec.pipeline.rules.demographic import DemographicRule
+    from anyrec.pipeline.rules.diversity import DiversityRule
+    from anyrec.pipeline.rules.freshness import FreshnessRule
+    from anyrec.pipeline.rules.history import HistoryRule
+    from anyrec.pipeline.rules.where import WhereRule
     from anyrec.recommender import Recommender
+    from anyrec.retrieval.create_index import create_index
     from anyrec.retrieval.index import Index
     from anyrec.retrieval.results import SearchResult
 
 __all__ = [
     "AnyrecError",
+    "AvailabilityRule",
     "Classical",
     "Config",
     "Context",
     "Dataset",
+    "DemographicRule",
+    "DiversityRule",
     "Encoder",
+    "EntityTower",
+    "FreshnessRule",
     "Fusion",
     "Head",
     "HistoryEncoder",
+    "HistoryRule",
     "Index",
     "Interaction",
+    "ItemTower",
     "Lists",
     "Loss",
+    "MultiModalFusion",
     "Negatives",
     "NotFittedError",
     "Params",
@@ -72,23 +90,36 @@ __all__ = [
     "SearchResult",
     "Source",
     "Step",
+    "TwoTower",
+    "UserTower",
+    "WhereRule",
+    "apply_rules",
+    "create_index",
     "hookimpl",
 ]
 
 _HOMES = {
     "AnyrecError": "core.errors",
+    "AvailabilityRule": "pipeline.rules.availability",
     "Classical": "core.contracts",
     "Config": "core.config",
     "Context": "core.contracts",
     "Dataset": "data.dataset",
+    "DemographicRule": "pipeline.rules.demographic",
+    "DiversityRule": "pipeline.rules.diversity",
     "Encoder": "core.contracts",
+    "EntityTower": "model.towers",
+    "FreshnessRule": "pipeline.rules.freshness",
     "Fusion": "core.contracts",
     "Head": "core.contracts",
     "HistoryEncoder": "core.contracts",
+    "HistoryRule": "pipeline.rules.history",
     "Index": "retrieval.index",
     "Interaction": "core.contracts",
+    "ItemTower": "model.towers",
     "Lists": "pipeline.contracts",
     "Loss": "core.contracts",
+    "MultiModalFusion": "model.towers",
     "Negatives": "core.contracts",
     "NotFittedError": "core.errors",
     "Params": "core.contracts",
@@ -103,6 +134,11 @@ _HOMES = {
     "SearchResult": "retrieval.results",
     "Source": "pipeline.contracts",
     "Step": "core.contracts",
+    "TwoTower": "model.two_tower_network",
+    "UserTower": "model.towers",
+    "WhereRule": "pipeline.rules.where",
+    "apply_rules": "pipeline.apply_rules",
+    "create_index": "retrieval.create_index",
     "hookimpl": "core.hooks",
 }
 

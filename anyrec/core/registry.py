@@ -185,19 +185,7 @@ class Registry:
         Raises:
             ConfigError: With a fault for each bad option.
         """
-        cls = self.get(kind, name, f"{where}/type")
-        options, faults = plain(options)
-        if faults:
-            inside = where.rstrip("/")
-            raise ConfigError([replace(fault, where=inside + fault.where.rstrip("/")) for fault in faults])
-        try:
-            options = current_names(options, cls.Params.renamed)
-        except ValueError as error:
-            raise ConfigError(Fault(where, f"{error}.", kind="bad value")) from None
-        try:
-            return cls.Params.model_validate_json(json.dumps(options))
-        except ValidationError as error:
-            raise ConfigError(faults_of(error, cls.Params, where)) from None
+        return params_of(self.get(kind, name, f"{where}/type"), options, where)
 
     def has_options(self, kind: str, name: str, options: Iterable[str]) -> bool:
         """Return True if a component has options of these names."""
@@ -219,6 +207,22 @@ class Registry:
         preferred = [plugin.type for plugin in fitting if plugin.preferred]
         exact = [plugin.type for plugin in fitting if plugin.type == group or (role and plugin.role == role)]
         return (preferred or exact or [plugin.type for plugin in fitting] or [None])[0]
+
+
+def params_of(cls: ComponentClass, options: JsonObject, where: str = "/") -> BaseModel:
+    """Validate the options of a component's class; arguments and errors as for `Registry.params`."""
+    options, faults = plain(options)
+    if faults:
+        inside = where.rstrip("/")
+        raise ConfigError([replace(fault, where=inside + fault.where.rstrip("/")) for fault in faults])
+    try:
+        options = current_names(options, cls.Params.renamed)
+    except ValueError as error:
+        raise ConfigError(Fault(where, f"{error}.", kind="bad value")) from None
+    try:
+        return cls.Params.model_validate_json(json.dumps(options))
+    except ValidationError as error:
+        raise ConfigError(faults_of(error, cls.Params, where)) from None
 
 
 def first_line(doc: str | None) -> str:

@@ -13,7 +13,8 @@ from pydantic import BaseModel, Field
 from torch import Tensor
 
 from anyrec.core.contracts import Params as Options
-from anyrec.core.types import ComponentParams, JsonObject
+from anyrec.core.registry import params_of
+from anyrec.core.types import ComponentParams, Json, JsonObject
 from anyrec.data.list_columns import flat
 from anyrec.data.order import position_from_end
 from anyrec.model.fitted import FittedModel, ModelData
@@ -213,9 +214,13 @@ class Rule:
 
     Args:
         params: The options; by default those of `Params()`.
+        options: The options by name, as in a config, instead of `params`.
 
     Attributes:
         type: Name of the rule in a config.
+
+    Raises:
+        ConfigError: With every option that is invalid.
 
     Example:
         class Reverse(Rule):
@@ -235,8 +240,8 @@ class Rule:
             "default; filters always refuse).",
         )
 
-    def __init__(self, params: BaseModel | None = None):
-        self.params: ComponentParams = params if params is not None else type(self).Params()
+    def __init__(self, params: BaseModel | None = None, **options: Json):
+        self.params: ComponentParams = params if params is not None else params_of(type(self), options, self.type)
 
     @property
     def on_error(self) -> Literal["refuse", "skip"] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -94,6 +95,12 @@ class Pipeline:
         wider.sources, wider.rules[1:], wider.ranker = self.sources, self.rules, self.ranker
         wider.measured = self.measured
         return wider
+
+    def with_rules(self, rules: Sequence[Rule]) -> Pipeline:
+        """Return this pipeline, with what its stages learned, and rules instead of its own."""
+        other = copy(self)
+        other.rules, other.rule_names = list(rules), _names(rules)
+        return other
 
     def check(self, model: ModelData) -> None:
         """Check the options of all components against the data.
@@ -236,6 +243,23 @@ class Pipeline:
         if trace is not None:
             trace.finish(request, lists)
         return lists
+
+    def rerank(self, request: Request, lists: Lists, k: int) -> Lists:
+        """Return the first k items of each list after the filters and rules, without the stages before them.
+
+        Args:
+            request: The request; its `allowed` and `warnings` are set.
+            lists: (users, length) items, best first.
+            k: Items for each user.
+
+        Raises:
+            AnyrecError: A filter failed, or a rule that may not be skipped.
+        """
+        self._filter(request, None, None, k)
+        listable = listable_items(request, request.allowed)
+        lists = keep(lists, is_listable(lists.items, listable), lists.items.shape[1])
+        lists = self._rerank(request, lists, k, listable, None)
+        return Lists(lists.items[:, :k], lists.scores[:, :k])
 
     def candidates(self, request: Request, rankable: np.ndarray | None) -> Candidates:
         """Return the first stage's candidates without the rules' filters. rankable: (items,) bool, or None."""

@@ -8,6 +8,7 @@ scan             exact search, block by block
 filtered_search  min(k, eligible) results with any filter and any backend
 inner_product    one more dimension for dot products of vectors of unequal norm
 index            Index, the contract that a backend implements
+create_index     an index of vectors that a program has, without a model
 recall           the fraction of the truly nearest that a search finds
 tuning           search width and norm weight by trying
 benchmark        recall, size and queries per second

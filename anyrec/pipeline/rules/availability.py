@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from anyrec.core.errors import Fault
 from anyrec.core.outside import Outside
+from anyrec.core.types import Json
 from anyrec.model.fitted import ModelData
 from anyrec.pipeline.conditions.constants import Wrong, constant_values, read_time
 from anyrec.pipeline.conditions.features import Features, Values, check_feature, known_types
@@ -17,11 +18,14 @@ from anyrec.pipeline.contracts import Request, Rule
 from anyrec.pipeline.reranking.item_files import ItemFile, check_ids, raise_faults, rows_of_ids
 
 
-class Availability(Rule):
+class AvailabilityRule(Rule):
     """Lists only available items: by a feature, by listed ids, within a window of time.
 
     An item matches if it meets all options that are set. Mode `only` lists the items that match, mode `never` the
     others.
+
+    Example:
+        AvailabilityRule(feature="item.continuous.stock")
     """
 
     type = "availability"
@@ -63,8 +67,8 @@ class Availability(Rule):
 
     params: Params
 
-    def __init__(self, params: BaseModel | None = None):
-        super().__init__(params)
+    def __init__(self, params: BaseModel | None = None, **options: Json):
+        super().__init__(params, **options)
         self.features = Features()
         self.file = ItemFile(self.params.file) if self.params.file else None
 

@@ -7,6 +7,7 @@ from typing import Self
 import numpy as np
 from pydantic import BaseModel, Field, model_validator
 
+from anyrec.core.types import Json
 from anyrec.model.fitted import ModelData
 from anyrec.pipeline.conditions.conditions import Condition, Where, where_field
 from anyrec.pipeline.contracts import Lists, Request, Rule
@@ -38,8 +39,8 @@ class Boost(Rule):
 
     params: Params
 
-    def __init__(self, params: BaseModel | None = None):
-        super().__init__(params)
+    def __init__(self, params: BaseModel | None = None, **options: Json):
+        super().__init__(params, **options)
         self.condition = Condition(self.params.where)
 
     def check(self, model: ModelData) -> None:

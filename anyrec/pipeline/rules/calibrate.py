@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from pydantic import BaseModel, Field
 
+from anyrec.core.types import Json
 from anyrec.model.fitted import ModelData
 from anyrec.pipeline.conditions.features import Features, Values, check_feature
 from anyrec.pipeline.contracts import Lists, Request, Rule
@@ -42,8 +43,8 @@ class Calibrate(Rule):
 
     params: Params
 
-    def __init__(self, params: BaseModel | None = None):
-        super().__init__(params)
+    def __init__(self, params: BaseModel | None = None, **options: Json):
+        super().__init__(params, **options)
         self.features = Features()
 
     def check(self, model: ModelData) -> None:

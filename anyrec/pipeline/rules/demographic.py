@@ -7,7 +7,7 @@ from typing import Literal, Self
 import numpy as np
 from pydantic import BaseModel, Field, model_validator
 
-from anyrec.core.types import JsonObject
+from anyrec.core.types import Json, JsonObject
 from anyrec.model.fitted import ModelData
 from anyrec.pipeline.conditions.conditions import Condition
 from anyrec.pipeline.conditions.features import check_feature
@@ -15,8 +15,12 @@ from anyrec.pipeline.contracts import Request, Rule
 from anyrec.pipeline.reranking.item_files import raise_faults
 
 
-class Demographic(Rule):
-    """Lists only items that are for the user: by the user's groups, or by an item's bounds on a number of the user."""
+class DemographicRule(Rule):
+    """Lists only items that are for the user: by the user's groups, or by an item's bounds on a number of the user.
+
+    Example:
+        DemographicRule(user="user.continuous.age", min="item.continuous.min_age")
+    """
 
     type = "demographic"
 
@@ -42,8 +46,8 @@ class Demographic(Rule):
 
     params: Params
 
-    def __init__(self, params: BaseModel | None = None):
-        super().__init__(params)
+    def __init__(self, params: BaseModel | None = None, **options: Json):
+        super().__init__(params, **options)
         named = [name for name in (self.params.item, self.params.min, self.params.max) if name]
         fits = [_fits(name, test) for name, test in zip(named, self._tests(), strict=True)]
         unbounded: JsonObject = {name: {"is_null": True} for name in named}

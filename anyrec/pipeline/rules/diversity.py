@@ -10,6 +10,7 @@ import torch
 from pydantic import BaseModel, Field, model_validator
 
 from anyrec.core.errors import Fault
+from anyrec.core.types import Json
 from anyrec.model.fitted import FittedModel, ModelData
 from anyrec.pipeline.conditions.features import Features, check_feature
 from anyrec.pipeline.contracts import Lists, Request, Rule
@@ -21,7 +22,7 @@ from anyrec.pipeline.reranking.reorder import chosen_first, codes_at, distinct_i
 METHODS = {"mmr": mmr, "dpp": dpp}
 
 
-class Diversity(Rule):
+class DiversityRule(Rule):
     """Makes the first k items different: by a maximum number in each category, or by item vectors (MMR, DPP).
 
     `max_per_category` moves items above the maximum behind the others; with too few others it adds a warning. `mmr`
@@ -30,6 +31,9 @@ class Diversity(Rule):
 
     References:
         See `anyrec.pipeline.reranking.greedy_choice`.
+
+    Example:
+        DiversityRule(method="max_per_category", feature="item.categorical.genre", max=2)
     """
 
     type = "diversity"
@@ -62,15 +66,16 @@ class Diversity(Rule):
 
     params: Params
 
-    def __init__(self, params: BaseModel | None = None):
-        super().__init__(params)
+    def __init__(self, params: BaseModel | None = None, **options: Json):
+        super().__init__(params, **options)
         self.features = Features()
 
     def check(self, model: ModelData) -> None:
         faults = check_feature(model, self.params.feature, "/feature", "item", ("text",))
         if self.params.method in METHODS and not model.has_vectors:
-            what = f"'{self.params.method}' compares item vectors, and '{model.config.model.type}' has none."
-            faults.append(Fault("/method", what, "Use max_per_category.", "no vectors"))
+            what = f"'{self.params.method}' compares item vectors, and there are none."
+            hint = "Use max_per_category, or a model with vectors (for apply_rules: item_vectors)."
+            faults.append(Fault("/method", what, hint, "no vectors"))
         raise_faults(faults)
 
     def allowed(self, request: Request) -> np.ndarray | None:

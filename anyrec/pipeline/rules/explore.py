@@ -13,6 +13,7 @@ from scipy.special import betainc, betaincinv
 from anyrec.core.contracts import only_with
 from anyrec.core.errors import DataError, Fault
 from anyrec.core.outside import Outside
+from anyrec.core.types import Json
 from anyrec.model.fitted import ModelData
 from anyrec.pipeline.contracts import Lists, Logged, Request, Rule
 from anyrec.pipeline.reranking.item_files import ItemFile, raise_faults
@@ -82,8 +83,8 @@ class Explore(Rule):
 
     params: Params
 
-    def __init__(self, params: BaseModel | None = None):
-        super().__init__(params)
+    def __init__(self, params: BaseModel | None = None, **options: Json):
+        super().__init__(params, **options)
         self.state = ItemFile(self.params.state) if self.params.state else None
 
     def check(self, model: ModelData) -> None:

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, Field
 
+from anyrec.core.types import Json
 from anyrec.model.fitted import ModelData
 from anyrec.pipeline.conditions.constants import DAY, MOST_DAYS, SECOND
 from anyrec.pipeline.conditions.features import Features, check_feature
@@ -19,11 +20,14 @@ MAX_CHANGE = 1e6
 """Maximum change of a score in standard deviations, so that it fits into float32 for any time in the data."""
 
 
-class Freshness(Rule):
+class FreshnessRule(Rule):
     """Raises items by their age: freshness f = 2^(-age / half_life_days), which is 1 for items of the future.
 
     `multiply` multiplies an item's odds in the softmax of the standardised scores by f^weight; `add` adds weight * f
     standard deviations of the user's candidates' scores. Neither depends on the scale or sign of a model's scores.
+
+    Example:
+        FreshnessRule(feature="item.temporal.added", half_life_days=30)
     """
 
     type = "freshness"
@@ -47,8 +51,8 @@ class Freshness(Rule):
 
     params: Params
 
-    def __init__(self, params: BaseModel | None = None):
-        super().__init__(params)
+    def __init__(self, params: BaseModel | None = None, **options: Json):
+        super().__init__(params, **options)
         self.features = Features()
 
     def check(self, model: ModelData) -> None:

@@ -16,6 +16,7 @@ from anyrec.pipeline.contracts import Request, Rule
 from anyrec.pipeline.reranking.item_files import raise_faults
 
 NO_EVENTS = "this model knows which items users had, but not the types, times and numbers of their interactions."
+HINT = "Call with_data(dataset), or train the model with this rule (for apply_rules: give interactions)."
 
 
 class HistoryRule(Rule):
@@ -24,6 +25,9 @@ class HistoryRule(Rule):
     The interactions can be restricted to some types, to the last days, and to a minimum number. They are then read
     from the user's history, which leaves out interactions that are labelled negative; an event without a type or a
     time matches no restriction of it.
+
+    Example:
+        HistoryRule(types=["purchase"], within_days=90)
     """
 
     type = "history"
@@ -49,9 +53,7 @@ class HistoryRule(Rule):
     def check(self, model: ModelData) -> None:
         dataset, faults = model.dataset, []
         if self._reads_events() and model.history is None and not len(dataset.interactions):
-            faults.append(
-                Fault("", NO_EVENTS, "Call with_data(dataset), or train the model with this rule.", "no data")
-            )
+            faults.append(Fault("", NO_EVENTS, HINT, "no data"))
         kinds = dataset.column("interaction_type")
         if self.params.types is not None and len(dataset.interactions):
             known = set() if kinds is None else set(kinds.unique().drop_null().to_pylist())

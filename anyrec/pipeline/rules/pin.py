@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from pydantic import BaseModel, Field, field_validator
 
+from anyrec.core.types import Json
 from anyrec.model.fitted import ModelData
 from anyrec.pipeline.candidate_lists import listable_items
 from anyrec.pipeline.conditions.conditions import Condition, Where, where_field
@@ -43,8 +44,8 @@ class Pin(Rule):
 
     params: Params
 
-    def __init__(self, params: BaseModel | None = None):
-        super().__init__(params)
+    def __init__(self, params: BaseModel | None = None, **options: Json):
+        super().__init__(params, **options)
         self.pins = sorted(self.params.items, key=lambda one: one.position)
         self.conditions = [Condition(one.where) if one.where else None for one in self.pins]
 

@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import BaseModel, Field, model_validator
 
 from anyrec.core.errors import Fault, did_you_mean
+from anyrec.core.types import Json
 from anyrec.model.fitted import ModelData
 from anyrec.pipeline.conditions.features import Features, check_feature, split_name, values_of
 from anyrec.pipeline.conditions.syntax import escape
@@ -59,8 +60,8 @@ class Quota(Rule):
 
     params: Params
 
-    def __init__(self, params: BaseModel | None = None):
-        super().__init__(params)
+    def __init__(self, params: BaseModel | None = None, **options: Json):
+        super().__init__(params, **options)
         self.features = Features()
 
     def check(self, model: ModelData) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from pydantic import BaseModel
 
+from anyrec.core.types import Json
 from anyrec.model.fitted import ModelData
 from anyrec.pipeline.conditions.conditions import Condition, Where, where_field
 from anyrec.pipeline.contracts import Request, Rule
@@ -12,7 +13,11 @@ from anyrec.pipeline.reranking.item_files import raise_faults
 
 
 class WhereRule(Rule):
-    """Lists only items that meet a condition."""
+    """Lists only items that meet a condition.
+
+    Example:
+        WhereRule(where={"item.continuous.price": {"lt": 20}})
+    """
 
     type = "where"
 
@@ -21,8 +26,8 @@ class WhereRule(Rule):
 
     params: Params
 
-    def __init__(self, params: BaseModel | None = None):
-        super().__init__(params)
+    def __init__(self, params: BaseModel | None = None, **options: Json):
+        super().__init__(params, **options)
         self.condition = Condition(self.params.where)
 
     def check(self, model: ModelData) -> None:
