@@ -73,7 +73,7 @@ class DiversityRule(Rule):
     def check(self, model: ModelData) -> None:
         faults = check_feature(model, self.params.feature, "/feature", "item", ("text",))
         if self.params.method in METHODS and not model.has_vectors:
-            what = f"'{self.params.method}' compares item vectors, and there are none."
+            what = f"'{self.params.method}' compares item vectors, and this model has none."
             hint = "Use max_per_category, or a model with vectors (for apply_rules: item_vectors)."
             faults.append(Fault("/method", what, hint, "no vectors"))
         raise_faults(faults)
