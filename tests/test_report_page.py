@@ -8,6 +8,7 @@ import re
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from browser import measured
 from reports import changed, report_data, table_under, with_column
 from small import small_config, small_dataset
 
@@ -15,7 +16,7 @@ from anyrec.evaluation.held_out import rank_held_out
 from anyrec.evaluation.ranking import ranking_metrics
 from anyrec.evaluation.statistics import Interval, intervals
 from anyrec.report import figures
-from anyrec.report.page import Bullets, Text, as_html
+from anyrec.report.page import Bullets, Section, Table, Text, as_html, write_page
 from anyrec.report.sections import sections
 from anyrec.report.verdict import verdict
 
@@ -178,3 +179,40 @@ def test_a_metric_with_equal_values_for_all_users_can_be_drawn():
     span = intervals({"x": np.full(11, 0.61314719)})["x"]
     assert figures.bars({"model": span}, "model", "ndcg@10").png
     assert figures.slice_bars("users by x", ["a"], {"model": [span]}, [11], "ndcg@10", "s").png
+
+
+def check_fit(page, folder, width, dark):
+    """Check in a browser that nothing is cut off, and that wide tables scroll beside their first column."""
+    found = measured(page, folder, width, dark)
+    assert (found["width"], found["dark"]) == (width, dark)
+    assert found["page"] <= width and found["outside"] == [] and found["texts"] == []
+    for table in found["tables"]:
+        assert table["hidden"] < 1, "a column cannot be reached by scrolling"
+        assert table["moved"] < 1 and table["solid"] and table["cut"] == 0, "the first column scrolls away"
+        assert table["column"] <= 0.5 * width
+    return found["tables"]
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_the_report_fits_into_a_screen_and_a_telephone(reported, tmp_path, dark):
+    _, folder = reported
+    tables = check_fit(folder / "report.html", tmp_path, 1280, dark)
+    assert len(tables) >= 10 and all(table["scrolled"] == 0 for table in tables)
+    tables = check_fit(folder / "report.html", tmp_path, 390, dark)
+    assert any(table["scrolled"] > 0 for table in tables)
+    assert all(table["scrolled"] < 900 for table in tables)
+
+
+def test_tables_with_many_columns_and_long_names_scroll_within_their_box(tmp_path):
+    names = ["a name of many short words that goes on", "x" * 90, "小説" * 30, "مرحبا بالعالم", "1-19", ""]
+    rows = [[name, *[f"0.{n:04d} [0.0000, 1.0000]" for n in range(12)]] for name in names]
+    prose = [
+        [name, "0.5", "what this means, in a sentence that is longer than the screen of a telephone"] for name in names
+    ]
+    many = Table(["metric", *[f"{n} (30 users): a model with a name" for n in range(12)]], rows, "Wide", marked=[0])
+    text = "`" + "a/path/without/spaces/" * 9 + "` " + "w" * 200
+    blocks = [Text(text), Bullets([text]), many, Table(["a", "b", "definition"], prose, "Prose", prose=True), many]
+    write_page("t" * 120, [Section("A heading " * 20, blocks)], tmp_path)
+    for width in (390, 1280):
+        wide, _, again = check_fit(tmp_path / "report.html", tmp_path, width, dark=False)
+        assert wide["scrolled"] > 100 and wide == again and wide["column"] > 100

@@ -11,6 +11,7 @@ Modules:
     verdict: the first paragraph of the report: is the model better than the baselines?
     sections: the sections of the report from `ReportData`.
     figures: the figures, as SVG and PNG.
+    labels: the texts of the data in figures, in the installed fonts.
     numbers: intervals, differences and p values as text.
     page: a report as HTML and Markdown.
     record: which model the files of a report belong to, and which files these are.

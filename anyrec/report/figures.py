@@ -11,6 +11,7 @@ import numpy as np
 
 from anyrec.core.types import Json, JsonObject
 from anyrec.evaluation.statistics import Comparison, Interval
+from anyrec.report.labels import Labels
 from anyrec.report.page import Picture
 
 if TYPE_CHECKING:
@@ -75,17 +76,18 @@ def bars(figures: dict[str, Interval], model: str, metric: str) -> Picture:
         metric: Name of the metric.
     """
     order = sorted(figures, key=lambda name: figures[name].mean)
+    labels = Labels(order)
     figure, (axis,) = _axes(height=0.9 + 0.32 * len(order))
     means = np.array([figures[name].mean for name in order])
     spread = np.array([[figures[n].mean - figures[n].low, figures[n].high - figures[n].mean] for n in order]).T
     colours = [MODEL if name == model else OTHER for name in order]
-    axis.barh(order, means, color=colours, height=0.65)
+    axis.barh(range(len(order)), means, color=colours, height=0.65)
+    axis.set_yticks(range(len(order)), [labels[name] for name in order])
     axis.errorbar(means, range(len(order)), xerr=spread, fmt="none", ecolor=INK, elinewidth=1.2, capsize=2.5)
     axis.set_xlabel(metric)
     axis.grid(axis="y", visible=False)
-    return _finish(
-        figure, "baselines", f"{metric} of the model (green) and the baselines, with 95% intervals over users."
-    )
+    caption = f"{metric} of the model (green) and the baselines, with 95% intervals over users."
+    return _finish(figure, "baselines", caption, labels)
 
 
 def slice_bars(
@@ -106,6 +108,7 @@ def slice_bars(
         metric: Name of the metric.
         name: Name of the figure.
     """
+    labels = Labels([*names, *figures])
     figure, (axis,) = _axes(height=1.0 + 0.48 * len(names))
     height = 0.8 / max(1, len(figures))
     for place, (model, values) in enumerate(figures.items()):
@@ -113,15 +116,14 @@ def slice_bars(
         means = np.array([0.0 if one is None else one.mean for one in values])
         low = np.array([0.0 if one is None else one.mean - one.low for one in values])
         high = np.array([0.0 if one is None else one.high - one.mean for one in values])
-        axis.barh(where, means, height * 0.92, color=MODEL if place == 0 else OTHER, label=model)
+        axis.barh(where, means, height * 0.92, color=MODEL if place == 0 else OTHER, label=labels[model])
         axis.errorbar(means, where, xerr=[low, high], fmt="none", ecolor=INK, elinewidth=1, capsize=2)
-    axis.set_yticks(
-        np.arange(len(names))[::-1], [f"{n}\n{c:,} users" for n, c in zip(names, counts, strict=True)], fontsize=9
-    )
+    ticks = [f"{labels[n]}\n{c:,} users" for n, c in zip(names, counts, strict=True)]
+    axis.set_yticks(np.arange(len(names))[::-1], ticks, fontsize=9)
     axis.set_xlabel(metric)
     axis.grid(axis="y", visible=False)
-    axis.legend(frameon=False, fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
-    return _finish(figure, name, f"{metric} of {kind}, with 95% intervals: the model and the best baseline.")
+    _legend(axis, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+    return _finish(figure, name, f"{metric} of {kind}, with 95% intervals: the model and the best baseline.", labels)
 
 
 def exposure(counts: np.ndarray, shown: dict[str, np.ndarray], k: int) -> Picture:
@@ -132,13 +134,14 @@ def exposure(counts: np.ndarray, shown: dict[str, np.ndarray], k: int) -> Pictur
         shown: By model, (items,) number of lists that each item is in.
         k: Length of the lists.
     """
+    labels = Labels([*shown, "training data"])
     figure, (axis,) = _axes()
     order = np.argsort(-counts, kind="stable")
     share = np.arange(1, len(order) + 1) / len(order)
     for place, (name, times) in enumerate({**shown, "training data": counts}.items()):
         colour = SECOND if name == "training data" else MODEL if place == 0 else OTHER
         total = np.cumsum(times[order]) / max(1, times.sum())
-        axis.plot(share, total, color=colour, label=name, linewidth=1.8)
+        axis.plot(share, total, color=colour, label=labels[name], linewidth=1.8)
     axis.set_xscale("log")
     axis.set_xticks([0.001, 0.01, 0.1, 1], ["0.1%", "1%", "10%", "100%"])
     axis.set_xlim(max(0.0007, 1 / len(order)), 1)
@@ -146,12 +149,12 @@ def exposure(counts: np.ndarray, shown: dict[str, np.ndarray], k: int) -> Pictur
     axis.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25%", "50%", "75%", "100%"])
     axis.set_xlabel("items, the most popular first")
     axis.set_ylabel(f"share of all top-{k} places")
-    axis.legend(frameon=False, fontsize=9, loc="lower right")
+    _legend(axis, loc="lower right")
     caption = (
         f"Exposure by popularity: the share of all top-{k} places that the most popular items take. A line above that "
         "of the training data means that the lists favour popular items more than users did."
     )
-    return _finish(figure, "exposure", caption)
+    return _finish(figure, "exposure", caption, labels)
 
 
 def embedding_map(vectors: np.ndarray, kinds: Sequence[str], names: Sequence[str]) -> Picture:
@@ -169,13 +172,14 @@ def embedding_map(vectors: np.ndarray, kinds: Sequence[str], names: Sequence[str
     flat = centred @ axes_[:2].T
     if flat.shape[1] < 2:
         flat = np.column_stack([flat, np.zeros(len(flat))])
+    labels = Labels([*names, "other"])
     figure, (axis,) = _axes(height=3.6)
     kinds_ = np.asarray(kinds)
     for place, name in enumerate([*names, None]):
         chosen = ~np.isin(kinds_, names) if name is None else kinds_ == name
         if chosen.any():
             colour = "#b5bac4" if name is None else KINDS[place % len(KINDS)]
-            label = "other" if name is None else name
+            label = labels["other" if name is None else name]
             order = 1 if name is None else 2
             axis.scatter(
                 *flat[chosen].T, s=7, color=colour, label=label, alpha=0.75, linewidths=0, rasterized=True, zorder=order
@@ -184,17 +188,9 @@ def embedding_map(vectors: np.ndarray, kinds: Sequence[str], names: Sequence[str
     axis.set_yticks([])
     axis.grid(visible=False)
     if len(names):
-        axis.legend(
-            frameon=False,
-            fontsize=8.5,
-            loc="upper center",
-            bbox_to_anchor=(0.5, -0.03),
-            ncols=3,
-            markerscale=2.2,
-            handletextpad=0.2,
-        )
+        _legend(axis, loc="upper center", bbox_to_anchor=(0.5, -0.03), ncols=2, markerscale=2.2, handletextpad=0.2)
     caption = "Item embeddings, projected on their first two principal components (PCA)"
-    return _finish(figure, "embedding_map", caption + (", coloured by category." if len(names) else "."))
+    return _finish(figure, "embedding_map", caption + (", coloured by category." if len(names) else "."), labels)
 
 
 def importance_bars(importance: dict[str, Comparison], metric: str) -> Picture:
@@ -205,12 +201,14 @@ def importance_bars(importance: dict[str, Comparison], metric: str) -> Picture:
         metric: Name of the metric.
     """
     order = sorted(importance, key=lambda name: importance[name].difference)[-14:]
+    labels = Labels(order)
     figure, (axis,) = _axes(height=0.9 + 0.3 * len(order))
     shown = [importance[name] for name in order]
     gain = np.array([one.difference for one in shown])
     spread = np.array([[one.difference - one.low, one.high - one.difference] for one in shown]).T
     colours = [OTHER if not one.significant else MODEL if one.difference > 0 else SECOND for one in shown]
-    axis.barh(order, gain, color=colours, height=0.65)
+    axis.barh(range(len(order)), gain, color=colours, height=0.65)
+    axis.set_yticks(range(len(order)), [labels[name] for name in order])
     axis.errorbar(gain, range(len(order)), xerr=np.abs(spread), fmt="none", ecolor=INK, elinewidth=1.2, capsize=2.5)
     axis.axvline(0, color=INK, linewidth=0.8)
     axis.set_xlabel(f"{metric} lost without the feature")
@@ -219,7 +217,7 @@ def importance_bars(importance: dict[str, Comparison], metric: str) -> Picture:
         f"Feature importance: the {metric} lost if the feature is masked, with 95% intervals. Green: the feature "
         "significantly helps; orange: it significantly harms; grey: not significant."
     )
-    return _finish(figure, "feature_importance", caption)
+    return _finish(figure, "feature_importance", caption, labels)
 
 
 def latency(milliseconds: np.ndarray) -> Picture:
@@ -247,13 +245,27 @@ def _axes(rows: int = 1, height: float = HEIGHT) -> tuple[Figure, Sequence[Axes]
     return figure, list(axes)
 
 
-def _finish(figure: Figure, name: str, caption: str) -> Picture:
-    """Render a figure as SVG and PNG."""
+def _legend(axis: Axes, **options: Json) -> None:
+    """Add a legend in the colour of the page's text."""
+    axis.legend(frameon=False, fontsize=9, labelcolor=INK, **options)
+
+
+def _finish(figure: Figure, name: str, caption: str, labels: Labels | None = None) -> Picture:
+    """Render a figure as SVG and PNG.
+
+    Args:
+        figure: The figure.
+        name: Name of the picture.
+        caption: Text below it.
+        labels: The labels of the figure that are texts of the data.
+    """
     import matplotlib as mpl
     from matplotlib.text import Text
 
+    labels = labels or Labels([])
     for text in figure.findobj(Text):
         text.set_parse_math(False)  # a price range "$$" is not a formula
+        text.set_fontfamily(["sans-serif", *labels.families])
     with mpl.rc_context(STYLE):
         vector, pixels = io.StringIO(), io.BytesIO()
         figure.savefig(vector, format="svg", metadata={"Date": None})
@@ -263,4 +275,4 @@ def _finish(figure: Figure, name: str, caption: str) -> Picture:
     svg = re.sub(r'(<svg [^>]*?) width="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'(<svg [^>]*?) height="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{name}-", svg)
-    return Picture(name, svg, pixels.getvalue(), caption)
+    return Picture(name, labels.written_out(svg), pixels.getvalue(), caption, labels.explained())

@@ -9,6 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+MOST_CHARACTERS = 60
+"""Characters in a row of a table that shares its place on the page with another table."""
+SHORT = 14
+"""Characters of a row's name up to which it is never divided into lines."""
+
 
 @dataclass(frozen=True)
 class Text:
@@ -46,12 +51,21 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure. svg: for HTML, its text in the page's colour. png: for Markdown. name: of the PNG file and SVG ids."""
+    """A figure.
+
+    Attributes:
+        name: Name of the PNG file, and beginning of the ids of the SVG.
+        svg: For HTML, its text in the page's colour.
+        png: For Markdown.
+        caption: Text below the figure.
+        numbers: What the numbered labels of the PNG are, as `[1] is ...`; empty without numbered labels.
+    """
 
     name: str
     svg: str
     png: bytes
     caption: str
+    numbers: str = ""
 
 
 @dataclass(frozen=True)
@@ -131,7 +145,8 @@ def _markdown(block: Block) -> list[str]:
         rule = "|" + "---|" * len(block.header)
         return [*caption, _line(block.header), rule, *(_line(row) for row in marked)]
     if isinstance(block, Picture):
-        return [f"![{block.caption}](figures/{block.name}.png)", "", block.caption]
+        below = f"{block.caption} {block.numbers}." if block.numbers else block.caption
+        return [f"![{block.caption}](figures/{block.name}.png)", "", below]
     return [line for profile in block.profiles for line in _markdown_profile(profile)]
 
 
@@ -193,12 +208,16 @@ def _html_table(table: Table) -> str:
     caption = f'<p class="caption">{_text(table.caption)}</p>' if table.caption else ""
     style = ' class="prose"' if table.prose else ""
     body = f"<table{style}><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-    return f'<div>{caption}<div class="scroll" tabindex="0">{body}</div></div>'
+    words = [max(map(len, re.split("[ -]", name))) for name in table.header]  # a heading is divided between its words
+    cells = [max(map(len, column)) for column in zip(*table.rows, strict=True)]
+    wide = ' class="wide"' if sum(map(max, words, cells)) > MOST_CHARACTERS else ""
+    return f'<div{wide}>{caption}<div class="scroll" tabindex="0">{body}</div></div>'
 
 
 def _row(cells: Sequence[str], marked: bool) -> str:
     first, *rest = cells
-    inside = f'<th scope="row">{_text(first)}</th>' + "".join(f"<td>{_text(cell)}</td>" for cell in rest)
+    short = ' class="short"' if len(first) <= SHORT else ""
+    inside = f'<th scope="row"{short}>{_text(first)}</th>' + "".join(f"<td>{_text(cell)}</td>" for cell in rest)
     return f'<tr class="marked">{inside}</tr>' if marked else f"<tr>{inside}</tr>"
 
 
@@ -247,19 +266,31 @@ section:first-of-type { border-top: 0; padding-top: 0; }
 p { margin: .4rem 0 .7rem; max-width: 48rem; overflow-wrap: anywhere; }
 .strong { font-size: 1.08rem; border-left: 4px solid var(--mark); padding-left: .8rem; }
 ul { padding-left: 1.2rem; max-width: 48rem; overflow-wrap: anywhere; }
-.scroll { overflow-x: auto; margin: .3rem 0 1rem; }
+.scroll {
+  overflow-x: auto; margin: .3rem 0 1rem;
+  /* A shadow if more columns are behind the edge; the page's colour hides it at the end of the table. */
+  background: linear-gradient(to left, Canvas 2rem, transparent 3.5rem) right / 3.5rem 100% no-repeat local,
+    linear-gradient(to left, #8887, transparent 1rem) right / 1rem 100% no-repeat scroll;
+}
 table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; }
 .caption { margin: .8rem 0 0; color: var(--quiet); font-size: .9rem; }
 th, td { padding: .25rem .55rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
-th:first-child { text-align: left; font-weight: normal; padding-left: 0; }
+th:first-child {
+  text-align: left; font-weight: normal; padding-left: 0; position: sticky; left: 0; background: Canvas; z-index: 1;
+  max-width: min(20rem, 42vw); white-space: normal; overflow-wrap: break-word; word-break: keep-all;
+}
 thead th { font-weight: 600 !important; vertical-align: bottom; white-space: normal; }
+th.short { white-space: nowrap !important; }
+tbody th:not(.short) { min-width: 9rem; }
 .marked th, .marked td { font-weight: 600; background: var(--soft); }
+.marked th:first-child { background: linear-gradient(var(--soft), var(--soft)), Canvas; }
 .prose td:last-child, .prose thead th:last-child { text-align: left; white-space: normal; min-width: 14rem; }
 .tables {
   display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 31rem), 1fr)); gap: 0 2rem;
   align-items: start;
 }
 .tables > div { min-width: 0; }
+.tables > .wide { grid-column: 1 / -1; }
 .figures {
   display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 25rem), 1fr)); gap: .5rem 2rem;
   align-items: start;

@@ -20,6 +20,10 @@ from anyrec.report.verdict import is_better, tuned_options, verdict
 
 LEVELS = {"problem": "Problem", "warning": "Warning", "note": "Note"}
 ACCURACY = ("ndcg", "recall", "precision", "hit_rate", "map", "mrr")
+NUMBERED = (
+    "Labels with characters that no font of this computer has are numbers in the PNG figures; report.md explains them "
+    "below each figure, and report.html shows the labels. A font such as Noto Sans CJK or Noto Emoji draws them."
+)
 MOST_CORRELATIONS, MOST_ALIGNMENTS = 12, 6
 LIST_METRICS = {
     "coverage": "fraction of the catalogue that is in at least one list",
@@ -52,9 +56,9 @@ def sections(data: ReportData, folder: Path) -> list[Section]:
         _embeddings(data),
         _examples(data),
         _findings(data),
-        _method(data),
     ]
-    return [section for section in made if section.blocks]
+    numbered = any(isinstance(block, Picture) and block.numbers for section in made for block in section.blocks)
+    return [section for section in (*made, _method(data, numbered)) if section.blocks]
 
 
 def _verdict(data: ReportData, folder: Path) -> Section:
@@ -295,7 +299,8 @@ def _findings(data: ReportData) -> Section:
     return Section("Data checks", [Bullets(lines)] if lines else [])
 
 
-def _method(data: ReportData) -> Section:
+def _method(data: ReportData, numbered: bool) -> Section:
+    """Return how the report was made. numbered: Whether a figure has labels that no installed font has."""
     config, ranking = data.recommender.config, data.model.ranking
     split = data.recommender.model.required_learning().split
     among = "all items" if config.evaluation.candidates == "all" else "all items that occur in an interaction"
@@ -312,7 +317,7 @@ def _method(data: ReportData) -> Section:
         f"{len(ranking.targets):,} held-out items of {len(ranking.users):,} users; seed {config.seed}.",
         "Seconds: " + ", ".join(f"{name} {value:.1f}" for name, value in data.seconds.items()) + ".",
     ]
-    return Section("Method", [Bullets(lines)])
+    return Section("Method", [Bullets([*lines, NUMBERED] if numbered else lines)])
 
 
 def _times_shown(one: EvaluationResult, k: int, items: int) -> np.ndarray:
