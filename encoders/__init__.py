@@ -7,7 +7,8 @@ text: texts as hashed words and word pairs.
 text_statistics: numbers of words, characters and sentences of texts, and how they are written.
 sentence: texts by a sentence-transformers model.
 image: images by a small convolutional network or a torchvision backbone.
-clip: images by the image half of a CLIP model.
+clip, clip_text: images and texts by the halves of a CLIP model, in one space.
+clip_model: the model behind them.
 visual_descriptor: images by colours and edges, without training.
 temporal: sequences of numbers, and timestamps.
 item_ids: lists of item ids, without order.

@@ -1,32 +1,34 @@
-"""Images by the image half of a frozen CLIP model, through sentence-transformers. Vectors are cached."""
+"""Images by the image half of a CLIP model: frozen with cached vectors, or fine-tuned."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
-from anyrec.core.contracts import Encoder, Params
+from anyrec.core.contracts import Context, Encoder, Params
 from anyrec.core.outside import Outside, is_path
-from anyrec.core.ragged import Prepared
-from anyrec.encoders.image import file_names, file_vectors, mean_of_readable
-from anyrec.encoders.sentence import backbone
+from anyrec.core.ragged import Prepared, Ragged
+from anyrec.encoders.clip_model import DEFAULT, ClipModel, features
+from anyrec.encoders.image import file_names, file_vectors, mean_of_readable, pixels
 
 SIDE = 448
 """Images are reduced to a shorter side of at most this many pixels; CLIP models read 224 to 336."""
 LONGEST = 4
 """Images are cropped to at most this ratio of the longer to the shorter side; CLIP reads the middle square."""
-BATCH = 16
-"""Images in a forward pass."""
 
 
 class Clip(Encoder):
     """The image vector of a CLIP model, projected. Several images: the mean of their vectors.
+
+    If `frozen`, the vectors are cached on disk, and texts can be compared with them: queries of a search, and texts of
+    items that the encoder `clip_text` reads by the same model. Otherwise the image half of the model is trained, saved
+    and loaded with the recommender, and its space is no longer that of texts.
 
     References:
         Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021.
@@ -38,43 +40,102 @@ class Clip(Encoder):
 
     class Params(Params):
         model: Annotated[str, Outside("a folder of a pretrained model", names_something=is_path)] = Field(
-            "sentence-transformers/clip-ViT-B-32", description="Name or folder of a CLIP model."
+            DEFAULT, description="Name or folder of a CLIP model."
         )
+        frozen: bool = Field(True, description="Do not train the model, and cache its vectors.")
 
-    def prepare(self, column: pa.Array) -> Prepared:
-        """Embed the readable images of each record, and average.
+    @property
+    def space(self) -> str:
+        """The space of the model, which `clip_text` shares."""
+        return f"clip {self.params.model}"
+
+    def fit(self, column: pa.Array) -> None:
+        """Load the model if it is to be trained, so that one that cannot be loaded is an error before any training."""
+        if not self.params.frozen:
+            self._model()
+
+    def prepare(self, column: pa.Array) -> Prepared | Ragged:
+        """Read, and if `frozen` embed, the readable images of each record.
 
         Args:
             column: (records,) file names, or lists of them.
 
         Returns:
-            (records, width) float32. A record without a readable image is absent.
+            If `frozen`, the mean vectors (records, width) float32; otherwise the images of each record, (images, 3,
+            size, size) uint8. A record without a readable image is absent.
         """
+        if not self.params.frozen:
+            return pixels(column, self.context, self._model().image_size, _middle_square)
         names, offsets = file_names(column)
-        vectors, readable = file_vectors(
-            names, self.context, f"clip {self.params.model}", _reduced, 2 * SIDE, self._embed
-        )
+        vectors, readable = _file_vectors(names, self.params.model, self.context, self.where)
         if not len(vectors) and self.input_dim:
             vectors = torch.zeros(0, self.input_dim)
         return mean_of_readable(vectors, readable, offsets)
 
-    def embed_texts(self, texts: list[str]) -> Tensor:
-        """Return (texts, width) float32, vectors that can be compared with those of images."""
-        model = backbone(self.params.model, self.context).to(self.context.device)
-        return model.encode(texts, convert_to_tensor=True, show_progress_bar=False).float().cpu()
+    def build(self) -> None:
+        """Create the projection, and the image half of the model if it is trained."""
+        if self.params.frozen:
+            super().build()
+        else:
+            model = self._model()
+            self.backbone: Any = model.half("image")
+            self.statistics: Tensor
+            self.register_buffer("statistics", model.pixel_statistics(), persistent=False)
+            self.project = nn.Linear(model.dim, self.output_dim)
 
-    def _embed(self, images: list[np.ndarray]) -> Tensor:
-        """Run images through the model.
+    def forward(self, values: Tensor | Ragged) -> Tensor:
+        """Project the cached vectors, or encode the images of each record and average.
 
         Args:
-            images: (height, width, 3) uint8 each.
+            values: Vectors (batch, width), or the images of each of `batch` records, (images, 3, size, size) uint8.
 
         Returns:
-            (images, width) float32.
+            (batch, output_dim); a record without an image has a zero vector.
         """
-        model = backbone(self.params.model, self.context).to(self.context.device)
-        pictures = [Image.fromarray(one) for one in images]
-        return model.encode(pictures, batch_size=BATCH, convert_to_tensor=True, show_progress_bar=False).float().cpu()
+        if isinstance(values, Tensor):
+            return self.project(values)
+        if not len(values.values):
+            return self.project.bias.new_zeros(values.rows, self.output_dim)
+        mean, deviation = self.statistics.view(2, 1, 3, 1, 1)
+        colours = (values.values.float() / 255 - mean) / deviation
+        output = self.backbone.get_image_features(pixel_values=colours)
+        return values.mean(self.project(features(output)))
+
+    def embed_texts(self, texts: list[str]) -> Tensor:
+        """Return (texts, width) float32, vectors that can be compared with those of images."""
+        return self._model().embed_texts(texts)
+
+    def embed_images(self, names: list[str]) -> Tensor:
+        """Return (names, width) float32 of image files, zeros for those that cannot be read."""
+        return image_vectors(names, self.params.model, self.context, self.where)
+
+    def _model(self) -> ClipModel:
+        return ClipModel(self.params.model, self.context, self.where)
+
+
+def image_vectors(names: list[str], model: str, context: Context, where: str) -> Tensor:
+    """Return (names, width) float32, the vectors of image files; zeros for files that cannot be read.
+
+    Args:
+        names: The files.
+        model: Name or folder of the CLIP model.
+        context: Where files and cached vectors are.
+        where: JSON pointer of the encoder's options.
+    """
+    vectors, readable = _file_vectors(names, model, context, where)
+    width = vectors.shape[1] or ClipModel(model, context, where).dim
+    every = torch.zeros(len(names), width)
+    every[torch.from_numpy(readable)] = vectors.reshape(-1, width)
+    return every
+
+
+def _file_vectors(names: list[str], model: str, context: Context, where: str) -> tuple[Tensor, np.ndarray]:
+    """Return the vectors (readable files, width), and (names,) bool, which files are readable."""
+
+    def embed(images: list[np.ndarray]) -> Tensor:
+        return ClipModel(model, context, where).embed_images(images)
+
+    return file_vectors(names, context, f"clip {model}", _reduced, 2 * SIDE, embed)
 
 
 def _reduced(image: Image.Image) -> np.ndarray:
@@ -88,3 +149,9 @@ def _reduced(image: Image.Image) -> np.ndarray:
         size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
         image = image.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
     return np.asarray(image)
+
+
+def _middle_square(image: Image.Image, size: int) -> Tensor:
+    """Return (3, size, size) uint8: the middle square of the image, resampled, as CLIP reads it."""
+    square = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
+    return torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous()

@@ -190,10 +190,17 @@ def file_names(column: pa.Array) -> tuple[list[str], np.ndarray]:
     return names.to_pylist(), offsets_of(owners, len(column))
 
 
-def pixels(column: pa.Array, context: Context, size: int) -> Ragged:
-    """Return the readable images of each record, (images, 3, size, size) uint8."""
+def pixels(column: pa.Array, context: Context, size: int, fit: Callable[..., Tensor] | None = None) -> Ragged:
+    """Return the readable images of each record, (images, 3, size, size) uint8.
+
+    Args:
+        column: (records,) file names, or lists of them.
+        context: Where the files are.
+        size: Side in pixels.
+        fit: Makes (3, size, size) uint8 of an image and the size; by default `fit_square`.
+    """
     names, offsets = file_names(column)
-    images, readable = load_images(names, context, partial(fit_square, size=size), size)
+    images, readable = load_images(names, context, partial(fit or fit_square, size=size), size)
     values = torch.stack(images) if images else torch.zeros(0, 3, size, size, dtype=torch.uint8)
     counted = np.concatenate([[0], np.cumsum(readable)])
     return Ragged(values, torch.from_numpy(counted[offsets].astype(np.int64)))

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 BATCH = 8
 """Texts in a forward pass. Fastest on two cores once texts are sorted by length (benchmarks/text_vectors.py)."""
+INSTEAD = "name the folder of a model that is on this machine, or use the encoder 'hashed', which needs no model"
 TOKENS = 512
 """Tokens read from each text if neither the options nor the model set a limit: that of BERT."""
 
@@ -58,7 +59,7 @@ class Sentence(Encoder):
     def fit(self, column: pa.Array) -> None:
         """Load the model if it is to be trained, so that one that cannot be loaded is an error before any training."""
         if not self.params.frozen:
-            backbone(self.params.model, self.context)
+            self._model()
 
     def prepare(self, column: pa.Array) -> Prepared:
         """Embed or tokenise the texts.
@@ -76,13 +77,13 @@ class Sentence(Encoder):
             vectors = self._vectors(texts)
             return Prepared(Ragged(vectors, torch.from_numpy(offsets)).mean(), present)
         if len(offsets) - 1 != len(texts) or (np.diff(offsets) > 1).any():
-            texts = pa.array(_joined(texts.to_pylist(), offsets))
+            texts = pa.array(joined_texts(texts.to_pylist(), offsets))
         return Prepared(self._tokens(texts.to_pylist()), present)
 
     def build(self) -> None:
         """Create the projection, and the backbone if it is trained."""
         if not self.params.frozen:
-            model: Any = copy.deepcopy(backbone(self.params.model, self.context)[0].auto_model).float()
+            model: Any = copy.deepcopy(self._model()[0].auto_model).float()
             self.backbone: nn.Module = model
             self.project = nn.Linear(model.config.hidden_size, self.output_dim)
         else:
@@ -111,20 +112,21 @@ class Sentence(Encoder):
         """Return (texts, width) float32 vectors, through the cache."""
         values = texts.to_pylist()
         if not values:
-            width = self.input_dim or backbone(self.params.model, self.context).get_embedding_dimension()
+            width = self.input_dim or self._model().get_embedding_dimension()
             return torch.zeros(0, width or 0)
         keys = [digest_of(text.encode()) for text in values]
         name = f"sentence {self.params.model} {self.params.max_tokens} {fast_dtype(self.context.device)}"
         return cached_vectors(keys, name, lambda rows: self._embed([values[row] for row in rows]), self.context.cache)
 
     def _embed(self, texts: list[str]) -> Tensor:
-        return embed_texts(
-            texts, backbone(self.params.model, self.context), self.params.max_tokens, self.context.device
-        )
+        return embed_texts(texts, self._model(), self.params.max_tokens, self.context.device)
+
+    def _model(self) -> SentenceTransformer:
+        return backbone(self.params.model, self.context, f"{self.where}/model")
 
     def _tokens(self, texts: list[str]) -> Ragged:
         """Return the token ids of each text, int64."""
-        model = backbone(self.params.model, self.context)
+        model = self._model()
         limit = self.params.max_tokens or model.max_seq_length or TOKENS
         ids = model.tokenizer(texts, truncation=True, max_length=limit)["input_ids"] if texts else []
         lengths = np.fromiter(map(len, ids), np.int64, len(ids))
@@ -165,11 +167,17 @@ def fast_dtype(device: str) -> torch.dtype:
     return torch.bfloat16 if multiplies_bf16(torch.device(device)) else torch.float32
 
 
-def backbone(name: str, context: Context) -> SentenceTransformer:
+def backbone(name: str, context: Context, where: str, instead: str = INSTEAD) -> SentenceTransformer:
     """Return a sentence-transformers model by its published name or its folder. The last two are kept in memory.
 
     If the recommender's model is not trusted, nothing is downloaded and no folder is read: the backbone must be in the
     cache of this machine.
+
+    Args:
+        name: The name or the folder.
+        context: Whether the recommender's model is trusted.
+        where: JSON pointer of the option that names the backbone.
+        instead: What to do if it cannot be loaded.
 
     Raises:
         ConfigError: If it cannot be loaded.
@@ -177,8 +185,25 @@ def backbone(name: str, context: Context) -> SentenceTransformer:
     """
     if not context.trusted and is_path(name):
         what = f"the model names the folder '{name}' of a pretrained model, outside its own folder."
-        raise ConfigError(Fault("/features/text/model", what, ALLOW, "untrusted"))
-    return _backbone(name, local_only=not context.trusted)
+        raise ConfigError(Fault(where, what, ALLOW, "untrusted"))
+    local_only = not context.trusted
+    try:
+        return _backbone(name, local_only)
+    except MissingDependency:
+        raise
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200].rstrip(".")
+        what, hint = f"the model '{name}' cannot be loaded: {reason}.", _how_to_get(name, instead)
+        if local_only:
+            hint = f"It is not downloaded for a model that is not trusted. {ALLOW}"
+        raise ConfigError(Fault(where, what, hint, "no such model")) from None
+
+
+def _how_to_get(name: str, instead: str) -> str:
+    """Return how to make weights available that cannot be loaded."""
+    if is_path(name):
+        return f"Put the files of the model into this folder, or {instead}."
+    return f"With network access it is downloaded; otherwise {instead}."
 
 
 @lru_cache(maxsize=2)
@@ -186,20 +211,8 @@ def _backbone(name: str, local_only: bool) -> SentenceTransformer:
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError:
-        raise MissingDependency("sentence-transformers", "text", f"The text encoder 'sentence' ({name})") from None
-    try:
-        return SentenceTransformer(name, device="cpu", local_files_only=local_only)
-    except Exception as error:
-        reason = str(error).strip().split("\n")[0]
-        hint = "Give the folder of a model that is on this machine, or use the encoder 'hashed', which needs no model."
-        raise ConfigError(
-            Fault(
-                "/features/text/model",
-                f"the sentence-transformers model '{name}' cannot be loaded: {reason[:200]}.",
-                f"It is not downloaded for a model that is not trusted. {ALLOW}" if local_only else hint,
-                "no such model",
-            )
-        ) from None
+        raise MissingDependency("sentence-transformers", "text", f"The pretrained model {name}") from None
+    return SentenceTransformer(name, device="cpu", local_files_only=local_only)
 
 
 def flatten_texts(column: pa.Array) -> tuple[pa.Array, np.ndarray]:
@@ -213,6 +226,6 @@ def flatten_texts(column: pa.Array) -> tuple[pa.Array, np.ndarray]:
     return texts.filter(full), offsets_of(owners[full.to_numpy(zero_copy_only=False)], len(column))
 
 
-def _joined(texts: list[str], offsets: np.ndarray) -> list[str]:
+def joined_texts(texts: list[str], offsets: np.ndarray) -> list[str]:
     """Return one text for each record: its texts with a space between them."""
     return [" ".join(texts[start:end]) for start, end in pairwise(offsets)]

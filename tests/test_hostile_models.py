@@ -150,7 +150,7 @@ def test_nothing_is_downloaded_for_a_model_that_is_not_trusted():
     from anyrec.encoders.sentence import backbone
 
     with pytest.raises(ConfigError, match="not downloaded for a model that is not trusted"):
-        backbone("nobody/no-such-model", Context(trusted=False))
+        backbone("nobody/no-such-model", Context(trusted=False), "/features/text/model")
     with pytest.raises(ConfigError, match="cache on this machine"):
         make_backbone("vit_h_14", "DEFAULT", Context(trusted=False))
 

@@ -18,7 +18,6 @@ from anyrec.core.load_config import load_config
 from anyrec.core.ragged import select
 from anyrec.data.dataset import Dataset
 from anyrec.data.images import ImageFault, check_images, open_image
-from anyrec.encoders.clip import Clip
 from anyrec.encoders.image import CNN, Torchvision
 from anyrec.encoders.visual_descriptor import VisualDescriptor
 from anyrec.recommender import Recommender
@@ -192,45 +191,6 @@ def test_weights_are_read_from_a_file_without_running_code(folder, tmp_path):
 def test_an_unknown_backbone_is_an_error_that_names_the_nearest_one():
     with pytest.raises(ConfigError, match="resnet18"):
         Torchvision(Torchvision.Params(model="resnet-18", frozen=False), 8).build()
-
-
-def test_clip_embeds_images_and_texts(folder, tmp_path):
-    encoder = Clip(Clip.Params(model=str(tiny_clip(tmp_path))), 8)
-    encoder.context = Context(root=folder, cache=tmp_path)
-    prepared = encoder.encode_column(COLUMN)
-    assert prepared.values.shape == (8, 12)
-    assert prepared.present.tolist() == [True, True, False, False, False, True, True, True]
-    assert encoder.embed_texts(["a", "b c"]).shape == (2, 12)
-
-
-def tiny_clip(tmp_path):
-    """A tiny random CLIP model, saved and read as a real one is."""
-    from sentence_transformers import SentenceTransformer
-    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
-
-    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = CLIPConfig(
-        text_config={**small, "vocab_size": 99},
-        vision_config={**small, "image_size": 32, "patch_size": 16},
-        projection_dim=12,
-    )
-    place = tmp_path / "clip"
-    CLIPModel(config).save_pretrained(place)
-    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(place)
-    _tiny_tokenizer().save_pretrained(place)
-    model = SentenceTransformer(str(place), device="cpu")
-    model.save(str(tmp_path / "sentence-clip"))
-    return tmp_path / "sentence-clip"
-
-
-def _tiny_tokenizer():
-    from transformers import CLIPTokenizer
-
-    vocabulary = {
-        word: n
-        for n, word in enumerate(["<|startoftext|>", "<|endoftext|>", *"abcdefgh", *(f"{c}</w>" for c in "abcdefgh")])
-    }
-    return CLIPTokenizer(vocab=vocabulary, merges=[])
 
 
 def test_visual_descriptors_separate_images_by_colour_and_by_edge_direction(tmp_path):

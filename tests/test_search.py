@@ -206,7 +206,7 @@ def test_items_added_without_training_are_found(fitted):
 
 
 def test_clip_has_one_space_for_texts_and_images(tmp_path):
-    from test_image_encoders import tiny_clip
+    from tiny_clip import tiny_clip
 
     config = small_config(features={"image": {"type": "clip", "model": str(tiny_clip(tmp_path))}, "text": None})
     dataset = films(tmp_path)

@@ -56,6 +56,7 @@ def make_encoders(
         try:
             params = registry.params("encoder", kind, options, where)
             encoders[name] = registry.get("encoder", kind, where)(params, widths[name])
+            encoders[name].where = where
         except ConfigError as error:
             faults += error.faults
     if not encoders and not faults:
@@ -90,7 +91,9 @@ def _chosen_features(config: Config, dataset: Dataset, side: Side) -> Iterator[t
             continue  # the items in this list are part of the users' histories
         if group in choices and choices[group] is None:
             continue
-        choice, where = choices.get(group) or Feature.model_validate({}), f"/features/{group}"
+        own_side = group in (config.user if side == "user" else config.item).features
+        where = f"/{side}/features/{group}" if own_side else f"/features/{group}"
+        choice = choices.get(group) or Feature.model_validate({})
         if field in choice.fields:
             own = choice.fields[field]
             if own is None:

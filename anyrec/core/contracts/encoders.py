@@ -94,13 +94,14 @@ class Encoder(nn.Module):
         role: Within the group `temporal`: `numbers`, `timestamps` or `items`.
         preferred: True for the encoder that its group gets if the config names none. Else it is an encoder whose type
             is the name of the group.
-        joint: True if `prepare` returns vectors of a space that also holds texts, as with CLIP; `embed_texts` then
-            embeds texts in this space.
+        joint: True if `prepare` returns vectors of a space that holds texts and images, as with CLIP; `embed_texts`
+            and `embed_images` then embed others in this space.
         untrained: True if `prepare` returns vectors without `fit`, training or files of weights. Search compares items
             by such an encoder if the model reads them by none of its own.
         params: The options.
         output_dim: Dimension of the vectors that `forward` returns.
         input_dim: Last dimension of the prepared values if they are a float tensor, set before `build`; else None.
+        where: JSON pointer of the encoder's options in the config, for error messages.
 
     Example:
         class Length(Encoder):
@@ -127,6 +128,7 @@ class Encoder(nn.Module):
         self.params: ComponentParams = params if params is not None else type(self).Params()
         self.output_dim = output_dim
         self.input_dim: int | None = None
+        self.where = f"/features/{self.group}"
         self.context = Context()
 
     @property
@@ -140,6 +142,11 @@ class Encoder(nn.Module):
     @context.setter
     def context(self, value: Context) -> None:
         self._context = value
+
+    @property
+    def space(self) -> str:
+        """The name of the space of the vectors that `prepare` returns: features in one space can be compared."""
+        return repr((self.type, self.params))
 
     @property
     def graph_layers(self) -> int:
@@ -210,6 +217,14 @@ class Encoder(nn.Module):
             (texts, dim) float32.
         """
         raise NotImplementedError(f"encoder '{self.type}' has no embed_texts()")
+
+    def embed_images(self, names: list[str]) -> Tensor:
+        """Embed image files in the space of the prepared vectors. Called only if `joint`.
+
+        Returns:
+            (names, dim) float32; zeros for files that cannot be read.
+        """
+        raise NotImplementedError(f"encoder '{self.type}' has no embed_images()")
 
     def saved_params(self) -> JsonObject:
         """Return the options that a saved encoder is made with again, as JSON values.

@@ -48,7 +48,12 @@ class Field(NamedTuple):
 
         Fields of the same frozen encoder share a space, a trained encoder has one for each field.
         """
-        return repr((self.encoder.type, self.encoder.params)) if self.frozen else self.name
+        return self.encoder.space if self.frozen else self.name
+
+    @property
+    def joint(self) -> bool:
+        """Whether the vectors are in a space of texts and images, which training would have changed."""
+        return self.encoder.joint and self.frozen
 
     def unit_vectors(self) -> Tensor:
         """Return the vectors of the column: (items, dim) float32 of norm 1; zeros for absent values."""

@@ -82,8 +82,9 @@ class Space:
             if self.kind == "image":  # the file is the caller's, not one that the data name
                 encoder = copy.copy(encoder)
                 encoder.context = replace(encoder.context, allow_outside_root=True, warnings=[])
-            if self.kind == "text" and field.name.startswith("image."):
-                parts.append(nn.functional.normalize(encoder.embed_texts([value]), dim=1))
+            if not field.name.startswith(f"{self.kind}."):  # in a joint space
+                embed = encoder.embed_texts if self.kind == "text" else encoder.embed_images
+                parts.append(nn.functional.normalize(embed([value]), dim=1))
             else:
                 parts.append(unit_vectors(encoder, column))
         vector = torch.cat(parts, 1)
@@ -109,7 +110,8 @@ def find_space(model: FittedModel, kind: Kind, wanted: str = "auto") -> Space | 
     Returns:
         The space; None if the items have nothing to compare with such a query.
     """
-    joint = [field for field in fields_read(model, "image") if field.encoder.joint]
+    both = [*fields_read(model, "image"), *fields_read(model, "text")]
+    joint = [field._replace(weight=1.0) for field in both if field.joint]
     if wanted in ("auto", "joint") and joint:
         return Space("joint", kind, joint)
     if kind == "image" and wanted in ("auto", "visual"):

@@ -1,0 +1,130 @@
+"""Texts by the text half of a CLIP model, in the space of its images: frozen with cached vectors, or fine-tuned."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from anyrec.core.contracts import Encoder, Params
+from anyrec.core.outside import Outside, is_path
+from anyrec.core.ragged import Prepared, Ragged
+from anyrec.core.vector_cache import cached_vectors, digest_of
+from anyrec.encoders.clip_model import DEFAULT, ClipModel, features
+from anyrec.encoders.sentence import flatten_texts, joined_texts
+
+
+class ClipText(Encoder):
+    """The text vector of a CLIP model, projected. With the encoder `clip` for images, both are in one space.
+
+    CLIP reads 77 tokens, about 50 words: the rest of a longer text is not read, and a note says how many texts are
+    longer. `sentence` is better for long texts. Several texts of a record: the mean of their vectors if `frozen`,
+    otherwise the texts are joined.
+
+    References:
+        Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021.
+    """
+
+    type = "clip_text"
+    group = "text"
+    joint = True
+
+    class Params(Params):
+        model: Annotated[str, Outside("a folder of a pretrained model", names_something=is_path)] = Field(
+            DEFAULT, description="Name or folder of a CLIP model."
+        )
+        frozen: bool = Field(True, description="Do not train the model, and cache its vectors.")
+
+    @property
+    def space(self) -> str:
+        """The space of the model, which `clip` shares."""
+        return f"clip {self.params.model}"
+
+    def fit(self, column: pa.Array) -> None:
+        """Load the model if it is to be trained, so that one that cannot be loaded is an error before any training."""
+        if not self.params.frozen:
+            self._model()
+
+    def prepare(self, column: pa.Array) -> Prepared:
+        """Embed or tokenise the texts.
+
+        Args:
+            column: (records,) texts, or lists of texts. Empty texts are left out.
+
+        Returns:
+            If `frozen`, the mean vectors (records, width) float32; otherwise the token ids of each record, int64. A
+            record without a text is absent.
+        """
+        texts, offsets = flatten_texts(column)
+        present = torch.from_numpy(np.diff(offsets) > 0)
+        values = texts.to_pylist()
+        if self.params.frozen:
+            return Prepared(Ragged(self._vectors(values), torch.from_numpy(offsets)).mean(), present)
+        rows, longer = self._model().tokens(joined_texts(values, offsets))
+        self._note_longer(longer, int(present.sum()))
+        flat = np.concatenate([np.array(row, np.int64) for row in rows]) if rows else np.empty(0, np.int64)
+        ends = np.cumsum([0, *map(len, rows)])
+        return Prepared(Ragged(torch.from_numpy(flat), torch.from_numpy(ends.astype(np.int64))), present)
+
+    def build(self) -> None:
+        """Create the projection, and the text half of the model if it is trained."""
+        if self.params.frozen:
+            super().build()
+        else:
+            model = self._model()
+            self.backbone: Any = model.half("text")
+            self.project = nn.Linear(model.dim, self.output_dim)
+
+    def forward(self, values: Tensor | Ragged) -> Tensor:
+        """Project the cached vectors, or run the text half over the tokens.
+
+        Args:
+            values: Vectors (batch, width), or the token ids of each of `batch` records.
+
+        Returns:
+            (batch, output_dim).
+        """
+        if isinstance(values, Tensor):
+            return self.project(values)
+        tokens, mask = values.pad()  # (batch, longest)
+        output = self.backbone.get_text_features(input_ids=tokens, attention_mask=mask.long())
+        return self.project(features(output))
+
+    def embed_texts(self, texts: list[str]) -> Tensor:
+        """Return (texts, width) float32, vectors that can be compared with those of images."""
+        return self._model().embed_texts(texts)
+
+    def embed_images(self, names: list[str]) -> Tensor:
+        """Return (names, width) float32 of image files, zeros for those that cannot be read."""
+        from anyrec.encoders.clip import image_vectors
+
+        return image_vectors(names, self.params.model, self.context, self.where)
+
+    def _model(self) -> ClipModel:
+        return ClipModel(self.params.model, self.context, self.where)
+
+    def _vectors(self, texts: list[str]) -> Tensor:
+        """Return (texts, width) float32 vectors, through the cache."""
+        if not texts:
+            return torch.zeros(0, self.input_dim or self._model().dim)
+
+        def embed(rows: list[int]) -> Tensor:
+            chosen, model = [texts[row] for row in rows], self._model()
+            self._note_longer(model.tokens(chosen)[1], len(chosen))
+            return model.embed_texts(chosen)
+
+        keys = [digest_of(text.encode()) for text in texts]
+        return cached_vectors(keys, f"clip text {self.params.model}", embed, self.context.cache)
+
+    def _note_longer(self, longer: int, texts: int) -> None:
+        """Warn of texts whose end is not read."""
+        if longer:
+            limit = self._model().max_tokens
+            self.context.warnings.append(
+                f"{longer:,} of {texts:,} texts are longer than the {limit} tokens that the model "
+                f"'{self.params.model}' reads: their ends are not read. The encoder 'sentence' reads longer texts."
+            )
