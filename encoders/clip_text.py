@@ -14,6 +14,7 @@ from anyrec.core.contracts import Encoder, Params
 from anyrec.core.outside import Outside, is_path
 from anyrec.core.ragged import Prepared, Ragged
 from anyrec.core.vector_cache import cached_vectors, digest_of
+from anyrec.encoders.clip import image_vectors
 from anyrec.encoders.clip_model import DEFAULT, ClipModel, features
 from anyrec.encoders.sentence import flatten_texts, joined_texts
 
@@ -100,8 +101,6 @@ class ClipText(Encoder):
 
     def embed_images(self, names: list[str]) -> Tensor:
         """Return (names, width) float32 of image files, zeros for those that cannot be read."""
-        from anyrec.encoders.clip import image_vectors
-
         return image_vectors(names, self.params.model, self.context, self.where)
 
     def _model(self) -> ClipModel:
