@@ -111,7 +111,7 @@ def find_space(model: FittedModel, kind: Kind, wanted: str = "auto") -> Space | 
         The space; None if the items have nothing to compare with such a query.
     """
     both = [*fields_read(model, "image"), *fields_read(model, "text")]
-    joint = [field._replace(weight=1.0) for field in both if field.joint]
+    joint = [Field(field.name, field.encoder, field.column, 1.0) for field in both if field.joint]
     if wanted in ("auto", "joint") and joint:
         return Space("joint", kind, joint)
     if kind == "image" and wanted in ("auto", "visual"):
