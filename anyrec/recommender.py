@@ -124,7 +124,7 @@ class Recommender:
         """Return an unfitted recommender.
 
         Args:
-            config: A config, a dict, or the path of a JSON file.
+            config: A config, a dict, or the path of a JSON or YAML file.
             plugins: Folders of plugins, in addition to those that the config names.
 
         Raises:

@@ -101,7 +101,7 @@ def test_options_without_a_type_must_be_those_of_a_default_and_the_fault_names_c
     ("content", "message"),
     [
         (b"\xff\xfe{}", "not UTF-8"),
-        (b"[1]", "a config is a JSON object"),
+        (b"[1]", "a config is an object of keys"),
         (b'{"dim": 3, "dim": 4}', "/dim: this key occurs more than once"),
         (b'{"dim": ' + b"9" * 5000 + b"}", "thousands of digits"),
         (b'{"dim": NaN}', "no JSON number"),

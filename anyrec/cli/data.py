@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from anyrec.core.registry import Plugin
 
 DataArgument = Annotated[
-    Path, typer.Argument(help="The data: JSON, a folder of tables or of MovieLens, or - for JSON from standard input.")
+    Path,
+    typer.Argument(help="The data: JSON, YAML, a folder of tables or of MovieLens, or - for JSON from standard input."),
 ]
 
 

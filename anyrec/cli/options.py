@@ -78,10 +78,10 @@ def check_arguments(arguments: Sequence[str]) -> None:
 
 
 def find_config(path: Path | None) -> Path | None:
-    """Return the path that `--config` names, or else the file of that name, with or without `.json`, in `configs/`."""
+    """Return the path that `--config` names, or else the file of that name in `configs/`, with or without ending."""
     if path is None or path.exists() or path.is_absolute():
         return path
-    names = [CONFIGS / path, CONFIGS / f"{path}.json"]
+    names = [CONFIGS / f"{path}{ending}" for ending in ("", ".json", ".yaml", ".yml")]
     return next((place for place in names if place.is_file()), path)
 
 
@@ -91,10 +91,11 @@ def config_option(help: str) -> OptionInfo:
 
 
 ConfigPath = Annotated[
-    Path | None, config_option("The config, a JSON file: a path, or the name of a file in configs/.")
+    Path | None, config_option("The config, a JSON or YAML file: a path, or the name of a file in configs/.")
 ]
 DataPath = Annotated[
-    Path, typer.Option("--data", "--data_path", "--data-path", help="The data: a JSON file, or a folder of tables.")
+    Path,
+    typer.Option("--data", "--data_path", "--data-path", help="The data: a file (JSON, YAML), or a folder of tables."),
 ]
 ModelPath = Annotated[
     Path | None,
@@ -125,8 +126,8 @@ PluginFolders = Annotated[
 ChangesPath = Annotated[
     Path | None,
     config_option(
-        "A config, a JSON file, whose pipeline, index and evaluation are used instead of the model's. It may repeat "
-        "what the model was trained with."
+        "A config, a JSON or YAML file, whose pipeline, index and evaluation are used instead of the model's. It may "
+        "repeat what the model was trained with."
     ),
 ]
 Changes = Annotated[
@@ -162,8 +163,8 @@ Where = Annotated[
         "--where",
         "--filters",
         metavar="JSON",
-        help="A condition that items must meet, as JSON or the name of a JSON file (docs/rules.md), for example "
-        '{"item.continuous.price": {"lt": 20}}.',
+        help="A condition that items must meet, as JSON or the name of a JSON or YAML file (docs/rules.md), for "
+        'example {"item.continuous.price": {"lt": 20}}.',
     ),
 ]
 AsJson = Annotated[
@@ -297,8 +298,8 @@ def read_object(text: str, option: str) -> JsonObject:
     Raises:
         InputError: If it is neither.
     """
-    if not text.lstrip().startswith("{") and text.endswith(".json"):
-        from anyrec.core.strict_json import read_config_file
+    if not text.lstrip().startswith("{") and text.endswith((".json", ".yaml", ".yml")):
+        from anyrec.core.config_file import read_config_file
 
         return read_config_file(checked_path(text, option))
     try:

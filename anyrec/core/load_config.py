@@ -1,4 +1,4 @@
-"""Reading a config: JSON, in the current or the older format, with overrides of single keys."""
+"""Reading a config: JSON or YAML, in the current or the older format, with overrides of single keys."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from anyrec.core.check_config import config_faults
 from anyrec.core.config import Config
+from anyrec.core.config_file import read_config_file
 from anyrec.core.discovery import discover
 from anyrec.core.effects import chosen_by_user, idle_keys, without
 from anyrec.core.errors import ConfigError, Fault, checked_path
@@ -18,7 +19,7 @@ from anyrec.core.legacy import is_legacy, translate
 from anyrec.core.param_faults import faults_of
 from anyrec.core.registry import Registry
 from anyrec.core.renamed import noting_former_names
-from anyrec.core.strict_json import UnusableJson, json_or_text, plain, read_config_file, split_pair
+from anyrec.core.strict_json import UnusableJson, json_or_text, plain, split_pair
 from anyrec.core.types import JsonObject
 from anyrec.core.values import show
 

@@ -4,44 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-import stat
 from collections.abc import Callable, Iterable
-from pathlib import Path, PurePath
+from pathlib import PurePath
 
-from anyrec.core.errors import ConfigError, Fault
+from anyrec.core.errors import Fault
 from anyrec.core.types import Json, JsonObject
 from anyrec.core.values import is_unicode, show
 
-LARGEST_FILE = 16 << 20
-"""Maximum size of a config file, in bytes."""
 MAX_DEPTH = 100
 """Maximum levels of nesting."""
 MAX_TEXT = 100_000
 """Maximum length of one text, in characters."""
 MAX_INTEGER = 2**63 - 1
 """Largest integer: that of 64 bits."""
-
-
-def read_config_file(path: Path) -> JsonObject:
-    """Read a JSON object from a UTF-8 file, with or without a byte order mark.
-
-    Raises:
-        ConfigError: The file cannot be read or holds something else.
-    """
-    text = _text_of(path)
-    try:
-        document = parse_json(text)
-    except json.JSONDecodeError as error:
-        raise ConfigError(
-            Fault(f"{path}:{error.lineno}:{error.colno}", f"not valid JSON: {error.msg}.", kind="json")
-        ) from None
-    except (RecursionError, ValueError) as error:
-        raise ConfigError(Fault(str(path), f"not usable JSON: {_reason(error)}.", kind="json")) from None
-    if not isinstance(document, dict):
-        raise ConfigError(
-            Fault(str(path), f"a config is a JSON object; found a {type(document).__name__}.", kind="json")
-        )
-    return document
 
 
 class Repeated(dict[str, Json]):
@@ -155,7 +130,7 @@ def _plain_object(value: dict[object, object], where: str, depth: int, faults: l
             continue
         inside = where + pointer([key])
         _check_text(
-            key, lambda what, hint, inside=inside: faults.append(Fault(_shown(inside), what, hint, "bad value"))
+            key, lambda what, hint, inside=inside: faults.append(Fault(printable(inside), what, hint, "bad value"))
         )
         found[key] = _plain(part, inside, depth + 1, faults)
     return found
@@ -168,7 +143,7 @@ def _check_text(text: str, fault: Callable[[str, str], None]) -> None:
         fault(f"a text of {len(text):,} characters; the most is {MAX_TEXT:,}.", "Shorten it.")
 
 
-def _shown(text: str) -> str:
+def printable(text: str) -> str:
     """A pointer or path with characters that cannot be printed escaped."""
     return text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\x00")
 
@@ -180,32 +155,3 @@ def _object(pairs: list[tuple[str, Json]]) -> JsonObject:
     seen: set[str] = set()
     found.repeated = tuple(dict.fromkeys(key for key, _ in pairs if key in seen or seen.add(key)))
     return found
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, RecursionError):
-        return "it is nested too deeply"
-    return "an integer has thousands of digits" if "integer string" in str(error) else str(error)
-
-
-def _text_of(path: Path) -> str:
-    try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
-            kind = "a folder" if stat.S_ISDIR(found.st_mode) else "not a regular file"
-            raise ConfigError(Fault(str(path), f"this is {kind}.", "Give a JSON file.", "no file"))
-        if found.st_size > LARGEST_FILE:
-            what = f"a file of {found.st_size:,} bytes is no config; the most is {LARGEST_FILE:,}."
-            raise ConfigError(Fault(str(path), what, "Give the config's file.", "no file"))
-        return path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise ConfigError(
-            Fault(
-                _shown(str(path)), "there is no such file.", "`anyrec init data.json > cfg.json` writes one.", "no file"
-            )
-        ) from None
-    except UnicodeDecodeError as error:
-        what = f"this file is not UTF-8: the byte at {error.start} cannot be read."
-        raise ConfigError(Fault(str(path), what, "Save it as UTF-8.", "encoding")) from None
-    except (OSError, ValueError) as error:
-        raise ConfigError(Fault(_shown(str(path)), f"cannot be read: {error}.", kind="no file")) from None

@@ -43,7 +43,7 @@ class Dataset(Tables):
         """Read a dataset.
 
         Args:
-            path: A JSON file, or a folder of JSON Lines, CSV or Parquet files, or of MovieLens.
+            path: A JSON or YAML file, or a folder of JSON Lines, CSV or Parquet files, or of MovieLens.
             options: The config's `data` section.
 
         Raises:

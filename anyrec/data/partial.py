@@ -32,7 +32,7 @@ FORMS = "ids, dicts, a pandas, polars or Arrow table, or a Dataset"
 
 
 def read_request_file(path: Path, known: Dataset, options: DataConfig) -> Dataset:
-    """Read the request at `path`: JSON, JSON Lines, CSV, Parquet, or a folder of users, items and interactions.
+    """Read the request at `path`: JSON, YAML, JSON Lines, CSV, Parquet, or a folder of users, items and interactions.
 
     The columns of a single table decide what it holds: interactions if it has both user_id and item_id, otherwise users
     or items. A folder may lack any of its three files.
@@ -70,7 +70,7 @@ def read_partial(
     """Read records for inference: any of the three parts, a list of users, or one user. Ids may be unknown.
 
     Args:
-        source: A JSON file, or parsed JSON.
+        source: A JSON or YAML file, or parsed JSON.
         options: The config's `data` section.
         roles: What each temporal feature of the model holds.
         root: Folder that relative file names start from; by default that of the file.

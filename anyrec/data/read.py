@@ -35,8 +35,8 @@ def read_path(path: str | Path, options: DataConfig | None = None) -> Tables:
     """Read and validate a dataset file or folder.
 
     Args:
-        path: A JSON file, which may be packed by gzip; `-` for JSON from standard input; a folder of users, items and
-            interactions as JSON Lines, CSV or Parquet; or a MovieLens folder.
+        path: A JSON or YAML file, which may be packed by gzip; `-` for JSON from standard input; a folder of users,
+            items and interactions as JSON Lines, CSV or Parquet; or a MovieLens folder.
         options: The config's `data` section.
 
     Raises:

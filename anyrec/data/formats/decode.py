@@ -13,6 +13,7 @@ import numpy as np
 from msgspec import UNSET, UnsetType
 
 from anyrec.core.errors import DataError, Fault
+from anyrec.core.strict_yaml import is_yaml, parse_yaml
 from anyrec.core.types import Json, JsonObject
 from anyrec.data.formats.containers import WANTED, WANTED_HINT, not_utf8
 from anyrec.data.formats.faults import Faults
@@ -106,16 +107,21 @@ def doubled_keys(data: bytes, path: Path, keys_left: int, keys: int, faults: Fau
 
 
 def decode_any(data: bytes, path: Path, faults: Faults | None = None) -> Json:
-    """Parse JSON.
+    """Parse JSON, or YAML if the file is named so.
 
     Args:
         data: The text.
         path: Its file, for messages.
-        faults: Gets doubled keys; without it they raise.
+        faults: Gets doubled keys of JSON; without it, and in YAML, they raise.
 
     Raises:
-        DataError: If the text is not JSON, or for doubled keys if there is no `faults`.
+        DataError: If the text is neither, or for doubled keys.
     """
+    if is_yaml(path):
+        try:
+            return parse_yaml(data.decode("utf-8"), path, DataError)
+        except UnicodeDecodeError:
+            raise not_utf8(data, path) from None
     found = Faults() if faults is None else faults
     try:
         document = msgspec.json.decode(data)
