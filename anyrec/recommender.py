@@ -16,7 +16,7 @@ from anyrec.core.contracts import Context
 from anyrec.core.discovery import discover
 from anyrec.core.errors import ConfigError, Fault, ModelError, NotFittedError, OutputError, checked_path
 from anyrec.core.infer_types import with_types
-from anyrec.core.load_config import load_config, read_config
+from anyrec.core.load_config import load_config, read_config, with_root
 from anyrec.core.notebook import html_table
 from anyrec.core.registry import Registry
 from anyrec.core.runtime import seeded
@@ -33,7 +33,7 @@ from anyrec.evaluation.ranking import ranking_metrics
 from anyrec.evaluation.repeats import repeat_notes
 from anyrec.evaluation.slices import Slice, measure_slices
 from anyrec.model.arguments import checked_choice, checked_context, checked_dataset, checked_k, checked_now, log
-from anyrec.model.attach_data import with_data
+from anyrec.model.attach_data import own_data, with_data
 from anyrec.model.build import check_model_type, check_with_data, choose_device, training_context
 from anyrec.model.custom_modules import encoder_of
 from anyrec.model.fitted import FittedModel, ModelData
@@ -132,7 +132,7 @@ class Recommender:
         """
         if isinstance(config, Config):
             registry = discover([*config.plugins, *plugins])
-            typed, notes = with_types(config, registry)
+            typed, notes = with_types(with_root(config), registry)
             return cls(typed, registry, notes)
         loaded, notes = load_config(config, plugins=plugins, encoders_may_follow=True)
         return cls(loaded, discover([*loaded.plugins, *plugins]), notes)
@@ -193,7 +193,7 @@ class Recommender:
 
     def fit(
         self,
-        dataset: Dataset,
+        dataset: Dataset | None = None,
         *,
         run_dir: Path | None = None,
         resume: bool = False,
@@ -205,7 +205,7 @@ class Recommender:
         """Complete the config from the data, split the data, train, and measure the validation and the test part.
 
         Args:
-            dataset: Users, items and interactions.
+            dataset: Users, items and interactions; by default the tables that the config names in `data.sources`.
             run_dir: Folder for checkpoints and metrics.jsonl; None to write neither.
             resume: Continue from the last checkpoint in `run_dir`.
             progress: Show progress bars.
@@ -220,6 +220,8 @@ class Recommender:
             ConfigError: For options that do not fit the data.
             DataError: If no positive interaction is left to train on.
         """
+        if dataset is None:
+            dataset = Dataset.from_sources(self.requested.data, self.registry)
         config, chosen = resolve_config(self.requested, checked_dataset(dataset), self.registry)
         chosen += check_with_data(config, self.registry, dataset, self.requested)
         dataset = dataset.sorted()
@@ -265,15 +267,18 @@ class Recommender:
         fitted = fit_like(self.model, config)
         return Recommender(config, self.registry, parts=ModelParts(fitted.model, notes=fitted.notes))
 
-    def with_data(self, dataset: Dataset) -> Recommender:
+    def with_data(self, dataset: Dataset | None = None) -> Recommender:
         """Return this recommender with the data it was trained on, so that it can be evaluated. The split is the same.
 
         Args:
-            dataset: The training data.
+            dataset: The training data; by default the tables that the config names in `data.sources`, for which the
+                model must be loaded with `trust_plugins`.
 
         Raises:
             DataError: If this is not the data that it was trained on.
+            ModelError: If the model is not trusted and `dataset` is not given.
         """
+        dataset = own_data(self.model) if dataset is None else dataset
         model, notes = with_data(self.model, checked_dataset(dataset))
         return self._with(replace(self.parts, model=model, notes=[*self.notes, *notes]))
 

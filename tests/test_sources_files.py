@@ -152,7 +152,7 @@ def test_columns_of_several_types_are_texts_and_said(tmp_path):
     (tmp_path / "log.jsonl").write_text('{"a": 1, "b": 1}\n{"a": "x", "b": 2}\n{"a": {"c": true}, "b": 3}\n')
     found, rows = opened("log.jsonl", tmp_path)
     assert [row["a"] for row in found] == ["1", "x", '{"c":true}'] and [row["b"] for row in found] == [1, 2, 3]
-    assert rows.notes == ["log.jsonl: the column 'a' holds values of several types, and is read as text."]
+    assert rows.mixed == {"a": [1, 2]}
 
 
 def test_lines_that_are_no_objects_are_faults(tmp_path):

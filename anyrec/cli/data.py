@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from anyrec.cli.datasets import read_dataset
 from anyrec.cli.options import (
     ConfigPath,
     ImageRoot,
@@ -32,8 +33,11 @@ if TYPE_CHECKING:
     from anyrec.core.registry import Plugin
 
 DataArgument = Annotated[
-    Path,
-    typer.Argument(help="The data: JSON, YAML, a folder of tables or of MovieLens, or - for JSON from standard input."),
+    Path | None,
+    typer.Argument(
+        help="The data: JSON, YAML, a folder of tables or of MovieLens, or - for JSON from standard input; by "
+        "default the tables of the config's data.sources."
+    ),
 ]
 
 
@@ -60,7 +64,7 @@ def init(
 
 @app.command()
 def validate(
-    data: DataArgument,
+    data: DataArgument = None,
     config: ConfigPath = None,
     image_root: ImageRoot = None,
     images: Annotated[bool, typer.Option(help="Open every image file as well.")] = True,
@@ -69,11 +73,10 @@ def validate(
     """Check data, and a config against them, and report every fault with its place and how to correct it."""
     from anyrec.core.errors import DataError
     from anyrec.core.load_config import load_config
-    from anyrec.data.dataset import Dataset
     from anyrec.data.labels import check_weights
 
     settings, config_notes = load_config(config, with_overrides(overrides, image_root, None, None))
-    dataset = Dataset.read(data, settings.data)
+    dataset = read_dataset(data, settings)
     check_weights(dataset)
     if images:
         from anyrec.data.images import check_images
@@ -100,17 +103,16 @@ def validate(
 
 @app.command()
 def describe(
-    data: DataArgument,
+    data: DataArgument = None,
     config: ConfigPath = None,
     overrides: Overrides = [],
 ) -> None:
     """Print counts of users, items and interactions, types, ratings and times, and how complete each feature is."""
     from anyrec.core.load_config import load_config
-    from anyrec.data.dataset import Dataset
     from anyrec.data.describe import describe_dataset
 
     settings, _ = load_config(config, overrides)
-    dataset = Dataset.read(data, settings.data)
+    dataset = read_dataset(data, settings)
     for note in dataset.notes:
         err.print(f"note: {note}")
     out.print(describe_dataset(dataset))
@@ -118,7 +120,7 @@ def describe(
 
 @app.command()
 def doctor(
-    data: DataArgument,
+    data: DataArgument = None,
     config: ConfigPath = None,
     image_root: ImageRoot = None,
     images: Annotated[bool, typer.Option(help="Compare the images as well.")] = True,
@@ -126,12 +128,11 @@ def doctor(
 ) -> None:
     """Report oddities of the data: leaks, duplicates, drift, dead features, suspicious ids; and how to correct them."""
     from anyrec.core.load_config import load_config
-    from anyrec.data.dataset import Dataset
     from anyrec.data.doctor.examine import examine
     from anyrec.data.interpretation import interpretation
 
     settings, _ = load_config(config, with_overrides(overrides, image_root, None, None))
-    dataset = Dataset.read(data, settings.data)
+    dataset = read_dataset(data, settings)
     plain = [one for one in interpretation(dataset, settings.data) if one.level == "note"]
     findings = [*examine(dataset, settings, images), *plain]
     for finding in findings:

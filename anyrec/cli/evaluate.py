@@ -44,7 +44,8 @@ TrainingPath = Annotated[
         "--data",
         "--data_path",
         "--data-path",
-        help="The data that the model was trained on; not needed with --truth.",
+        help="The data that the model was trained on; by default the tables of its data.sources. Not needed with "
+        "--truth.",
     ),
 ]
 EvaluatedPart = Annotated[
@@ -105,9 +106,17 @@ def evaluate(
     as_json: AsJson = None,
 ) -> None:
     """Evaluate a saved model on the held-out part of its data, or on a file of true pairs."""
-    _check_evaluate(data, part, truth, exclude, classification, threshold, slices, skip_unknown)
+    _check_evaluate(part, truth, exclude, classification, threshold, slices, skip_unknown)
     recommender = load(
-        model_path, model_dir, model_name, config, plugins, trust_plugins, overrides=overrides, data=data
+        model_path,
+        model_dir,
+        model_name,
+        config,
+        plugins,
+        trust_plugins,
+        overrides=overrides,
+        data=data,
+        with_data=data is not None or truth is None,
     )
     groups: list[Slice] = []
     if truth is not None:
@@ -174,7 +183,7 @@ def compare(
 
 @app.command()
 def report(
-    data: DataPath,
+    data: DataPath = None,
     model_path: ModelPath = None,
     config: ChangesPath = None,
     overrides: Changes = [],
@@ -192,7 +201,15 @@ def report(
     place = output or find_model(model_place(model_path, model_dir, model_name)).parent
     check_output(place, "inside")
     recommender = load(
-        model_path, model_dir, model_name, config, plugins, trust_plugins, overrides=overrides, data=data
+        model_path,
+        model_dir,
+        model_name,
+        config,
+        plugins,
+        trust_plugins,
+        overrides=overrides,
+        data=data,
+        with_data=True,
     )
     from anyrec.cli.run import report_run
 
@@ -200,7 +217,6 @@ def report(
 
 
 def _check_evaluate(
-    data: Path | None,
     part: str,
     truth: Path | None,
     exclude: Path | None,
@@ -217,7 +233,6 @@ def _check_evaluate(
             f"'{part}' is not a part of the split.",
             "Use validation or test.",
         ),
-        (data is None and truth is None, "--data", "there is nothing to evaluate on.", "Give --data, or --truth FILE."),
         (truth is None and exclude is not None, "--exclude", "it needs --truth.", "Give --truth as well."),
         (truth is None and skip_unknown, "--skip-unknown", "it needs --truth.", "Give --truth as well."),
         (

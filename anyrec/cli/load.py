@@ -7,12 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from anyrec.cli.datasets import read_dataset
 from anyrec.cli.terminal import err, log
 from anyrec.core.errors import Fault, InputError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from anyrec.core.config import Config
+    from anyrec.data.dataset import Dataset
     from anyrec.data.ids import Side
     from anyrec.recommender import Recommender
 
@@ -45,6 +48,7 @@ def load(
     image_root: Path | None = None,
     overrides: Sequence[str] = (),
     data: Path | None = None,
+    with_data: bool = False,
 ) -> Recommender:
     """Load the model that the options name, change what can change after training, and log its notes.
 
@@ -57,7 +61,8 @@ def load(
         trust: Allow what the model names outside its folder.
         image_root: Folder for relative image paths.
         overrides: Values of `--set`, which take precedence over `config`.
-        data: The training data, if the model needs it.
+        data: The training data; None for the tables that the config names.
+        with_data: Whether the model needs its training data.
 
     Raises:
         ConfigError: With every key that cannot change after training.
@@ -71,10 +76,8 @@ def load(
 
     started = time.perf_counter()
     recommender = Recommender.load(model_path, trust_plugins=trust, plugins=plugins, image_root=image_root)
-    if data is not None:
-        from anyrec.cli.run import read_data
-
-        recommender = recommender.with_data(read_data(data, recommender.config))
+    if with_data:
+        recommender = recommender.with_data(_training_data(data, recommender.config, changes))
     if changes.model_fields_set:
         recommender = recommender.with_config(changes, progress=False)
     for note in notes:
@@ -83,6 +86,14 @@ def load(
     for note in recommender.notes:
         log.info(note)
     return recommender
+
+
+def _training_data(data: Path | None, config: Config, changes: Config) -> Dataset | None:
+    """Read the data that a command names, or the tables that its config names; None for those of the model itself."""
+    if data is None and changes.data.sources is None:
+        return None
+    options = config.data.model_copy(update={"sources": changes.data.sources})
+    return read_dataset(data, config.model_copy(update={"data": options}))
 
 
 def id_array(recommender: Recommender, side: Side, given: Sequence[str], option: str) -> pa.Array:

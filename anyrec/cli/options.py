@@ -94,8 +94,14 @@ ConfigPath = Annotated[
     Path | None, config_option("The config, a JSON or YAML file: a path, or the name of a file in configs/.")
 ]
 DataPath = Annotated[
-    Path,
-    typer.Option("--data", "--data_path", "--data-path", help="The data: a file (JSON, YAML), or a folder of tables."),
+    Path | None,
+    typer.Option(
+        "--data",
+        "--data_path",
+        "--data-path",
+        help="The data: a file (JSON, YAML), or a folder of tables; by default the tables of the config's "
+        "data.sources.",
+    ),
 ]
 ModelPath = Annotated[
     Path | None,

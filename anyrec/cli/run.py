@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from anyrec.cli.datasets import read_dataset
 from anyrec.core.config import TWO_TOWER, Config
 from anyrec.core.discovery import Registry, discover
 from anyrec.core.errors import AnyrecError, Fault, OutputError
@@ -51,14 +52,14 @@ class RunInputs:
 
     Attributes:
         config: The config; keys that it does not set are chosen to fit the data.
-        data: File or folder of the data.
+        data: File or folder of the data; None for the tables of the config's `data.sources`.
         plugins: Folders of plugins, in addition to those of the config.
         notes: Notes on the config that are printed before training.
         resume: Whether to continue from the last checkpoint of the run.
     """
 
     config: Config
-    data: Path
+    data: Path | None
     plugins: Sequence[str] = ()
     notes: Sequence[str] = ()
     resume: bool = False
@@ -119,7 +120,7 @@ def _train(inputs: RunInputs, console: Console) -> Recommender:
         console.print(f"epoch {entry['epoch']:>3}   loss {entry['loss']:.4f}   {entry['seconds']:.1f} s{validation}")
 
     def save() -> None:
-        _save(recommender, run_dir)
+        _save(recommender, run_dir, run.dataset.versions)
         console.print(f"saved: {run_dir / 'model'}", markup=False)
         _attempt(console, "older results were not removed", lambda: _remove_older(run_dir))
 
@@ -144,7 +145,7 @@ def _resolve(inputs: RunInputs) -> ResolvedRun:
     plugins = list(dict.fromkeys([*inputs.config.plugins, *inputs.plugins]))
     registry = discover(plugins)
     config = inputs.config.model_copy(update={"plugins": plugins})
-    dataset = read_data(inputs.data, config)
+    dataset = read_dataset(inputs.data, config)
     return resolved(config, registry, dataset)
 
 
@@ -217,7 +218,8 @@ def report_run(recommender: Recommender, run_dir: Path, console: Console) -> Non
     console.print(f"report: {page}", markup=False)
 
 
-def _save(recommender: Recommender, run_dir: Path) -> None:
+def _save(recommender: Recommender, run_dir: Path, sources: Mapping[str, str]) -> None:
+    """Save the model, the config and the environment. sources: What identifies the content of each table."""
     directory = recommender.save(run_dir / "model")
     recommender.saved_in(directory, model_id(directory))
     _write_json(run_dir / "config.json", recommender.config.model_dump(mode="json"))
@@ -226,6 +228,7 @@ def _save(recommender: Recommender, run_dir: Path) -> None:
         "machine": platform.machine(),
         "threads": torch.get_num_threads(),
         **versions(),
+        **({"sources": dict(sources)} if sources else {}),
     }
     _write_json(run_dir / "environment.json", environment)
 
@@ -268,11 +271,6 @@ def complete_config(inputs: RunInputs) -> tuple[Config, list[str]]:
     """
     run = _resolve(inputs)
     return run.config.model_copy(update={"plugins": inputs.config.plugins}), run.reasons
-
-
-def read_data(data: Path, config: Config) -> Dataset:
-    """Read a dataset with the options of a config."""
-    return Dataset.read(data, config.data)
 
 
 def _print_lines(lines: Sequence[str], console: Console) -> None:

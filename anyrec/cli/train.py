@@ -28,7 +28,7 @@ COMPONENTS = "`anyrec plugins` lists the components that a config can name, and 
 
 @app.command(epilog=COMPONENTS)
 def train(
-    data: DataPath,
+    data: DataPath = None,
     config: ConfigPath = None,
     overrides: Overrides = [],
     plugins: PluginFolders = [],

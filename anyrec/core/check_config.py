@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from pydantic import BaseModel
 
+from anyrec.core.check_sources import source_faults
 from anyrec.core.config import TWO_TOWER, Component, Config, Feature
 from anyrec.core.config.components import Place, components, feature_sections
 from anyrec.core.errors import ConfigError, Fault, did_you_mean
@@ -35,6 +36,8 @@ def config_faults(config: Config, registry: Registry, encoders_may_follow: bool 
     checker.check_model()
     sparse = checker.check_features(encoders_may_follow)
     checker.check_combinations(sparse)
+    if config.data.sources is not None:
+        checker.faults += source_faults(config.data.sources)
     return list(dict.fromkeys(checker.faults))
 
 

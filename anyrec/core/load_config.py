@@ -97,6 +97,7 @@ def _parsed(source: str | Path | JsonObject | None, overrides: Sequence[str]) ->
     """
     document, faults = plain(_document_of(source))
     faults += [fault for override in overrides for fault in _set(document, override)]
+    _set_root(document, Path() if source is None or isinstance(source, dict) else Path(source).parent)
     if faults:
         raise ConfigError(faults)
     notes: list[str] = []
@@ -124,6 +125,28 @@ def _without_idle_keys(config: Config, registry: Registry) -> tuple[Config, list
     idle = [one for one in chosen_by_user(idle_keys(config, registry), config) if one.is_fault]
     document = without(config.model_dump(mode="json", exclude_unset=True), idle)
     return Config.model_validate(document), [f"{one.note} It is left out." for one in idle]
+
+
+def with_root(config: Config) -> Config:
+    """Return a config whose `data.sources` has the working directory as the folder of relative paths, unless set."""
+    sources = config.data.sources
+    if sources is None or sources.root is not None:
+        return config
+    data = config.data.model_copy(update={"sources": sources.model_copy(update={"root": str(Path().absolute())})})
+    return config.model_copy(update={"data": data})
+
+
+def _set_root(document: JsonObject, folder: Path) -> None:
+    """Write down the folder that relative paths of `data.sources` start from, so that a copy of the config finds them.
+
+    Args:
+        document: The config; it is changed.
+        folder: The folder of the config file.
+    """
+    data = document.get("data")
+    sources = data.get("sources") if isinstance(data, dict) else None
+    if isinstance(sources, dict) and isinstance(sources.get("root", ""), (str, type(None))):
+        sources["root"] = str((folder / (sources.get("root") or "")).absolute())
 
 
 def _document_of(source: str | Path | JsonObject | None) -> JsonObject:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
 
-from anyrec.core.config import DataConfig
+from anyrec.core.config import Config, DataConfig
+from anyrec.core.load_config import load_config
 from anyrec.core.notebook import html_table
+from anyrec.core.registry import Registry
+from anyrec.core.types import JsonObject
 from anyrec.data.formats.frames import DataFrame
-from anyrec.data.read import read_frames, read_path
+from anyrec.data.read import read_frames, read_path, read_sources
 from anyrec.data.tables import Tables
 
 
@@ -76,10 +80,31 @@ class Dataset(Tables):
         return cls._of(read_frames(users, items, interactions, options or DataConfig(), Path(root or "")))
 
     @classmethod
+    def from_sources(
+        cls,
+        config: Config | DataConfig | JsonObject | str | Path,
+        registry: Registry | None = None,
+        tables: Mapping[str, DataFrame] | None = None,
+    ) -> Dataset:
+        """Read the tables that a config names in `data.sources`, as docs/data-sources.md describes.
+
+        Args:
+            config: A config, its `data` section, a dict, or the path of a config file.
+            registry: The components; by default those of installed packages and of ./plugins.
+            tables: Pandas, polars or Arrow tables that take the place of tables of the config, by their `path`.
+
+        Raises:
+            ConfigError: If there are no sources, or they name columns that are not there.
+            DataError: With every fault found, by table and row.
+        """
+        if not isinstance(config, DataConfig):
+            config = (config if isinstance(config, Config) else load_config(config)[0]).data
+        return cls._of(read_sources(config, registry, tables))
+
+    @classmethod
     def _of(cls, tables: Tables) -> Dataset:
-        return cls(
-            tables.users, tables.items, tables.interactions, tables.root, tables.roles, tables.notes, tables.origins
-        )
+        parts = (tables.users, tables.items, tables.interactions)
+        return cls(*parts, tables.root, tables.roles, tables.notes, tables.origins, tables.versions)
 
 
 def _counted(table: pa.Table, name: str) -> str:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 
+from anyrec.core.check_sources import source_faults
 from anyrec.core.config import DataConfig
-from anyrec.core.errors import DataError, Fault, checked_path, did_you_mean
+from anyrec.core.discovery import discover
+from anyrec.core.errors import ConfigError, DataError, Fault, checked_path, did_you_mean
+from anyrec.core.registry import Registry
 from anyrec.core.timing import timed
 from anyrec.core.types import Json
 from anyrec.core.values import show
@@ -27,6 +30,7 @@ from anyrec.data.formats.records import document_tables
 from anyrec.data.formats.table_files import read_table_folder
 from anyrec.data.ids import Side
 from anyrec.data.interpretation import interpretation
+from anyrec.data.sources.assemble import read_tables
 from anyrec.data.tables import Tables
 
 
@@ -62,6 +66,34 @@ def read_frames(users: DataFrame, items: DataFrame, interactions: DataFrame, opt
         DataError: With every fault found.
     """
     return apply_limits(_checked_frames(users, items, interactions, options, root), options)
+
+
+@timed("data read")
+def read_sources(
+    options: DataConfig, registry: Registry | None = None, tables: Mapping[str, DataFrame] | None = None
+) -> Tables:
+    """Read and validate the tables of the config's `data.sources`.
+
+    Args:
+        options: The config's `data` section.
+        registry: The components; by default those of `discover`.
+        tables: Data frames that take the place of tables, by their `path`.
+
+    Raises:
+        ConfigError: If there are no sources, or they name columns that are not there.
+        DataError: With every fault found.
+    """
+    if options.sources is None:
+        what, hint = "the config names no tables.", "Give the data (--data), or write data.sources by `anyrec init`."
+        raise ConfigError(Fault("/data/sources", what, hint, "no data"))
+    if wrong := source_faults(options.sources):
+        raise ConfigError(wrong)
+    faults, notes = Faults(), []
+    with _no_garbage_collection():
+        parts, versions = read_tables(options, registry or discover(), faults, notes, tables or {})
+        made = _finish(parts, faults, notes, options, Path(options.sources.root or ""))
+    made.versions = versions
+    return apply_limits(made, options)
 
 
 def _read_folder(path: Path, options: DataConfig) -> Tables:

@@ -36,6 +36,7 @@ class Tables:
         roles: What each temporal feature holds: {"user.history": "numbers" | "timestamps" | "items"}.
         notes: Sentences about the data that the user should read: what was inferred, dropped or ignored.
         origins: Where the records of each side were read from.
+        versions: What identifies the content of each table of `data.sources`, by its name.
     """
 
     users: pa.Table
@@ -45,6 +46,7 @@ class Tables:
     roles: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     origins: dict[Side, Origin] = field(default_factory=dict, repr=False, compare=False)
+    versions: dict[str, str] = field(default_factory=dict)
 
     def table(self, side: Side) -> pa.Table:
         """Return the table of one side."""

@@ -13,6 +13,19 @@ from anyrec.model.fitted import FittedModel
 from anyrec.model.user_interactions import histories_of
 
 
+def own_data(model: FittedModel) -> Dataset:
+    """Read the tables that a model's config names in `data.sources`.
+
+    Raises:
+        ConfigError: If it names none.
+        ModelError: If the model is not trusted: its tables and queries are outside its folder.
+    """
+    if model.config.data.sources is not None and not model.context.trusted:
+        what = "the model names the tables that it was trained on, outside its folder."
+        raise ModelError(Fault("/data/sources", what, f"Give the data. {ALLOW}", "untrusted"))
+    return Dataset.from_sources(model.config.data, model.registry)
+
+
 def with_data(model: FittedModel, dataset: Dataset) -> tuple[FittedModel, list[str]]:
     """Return a model with its data, which is labelled and split again as for the training.
 

@@ -159,12 +159,12 @@ def _named(name: str, texts: pa.Array) -> tuple[str, pa.Array]:
     if name in (*ID_COLUMNS, *FIELDS) or group in ALLOWED:
         return name, column
     if pa.types.is_list(column.type):
-        typed = _typed(column.flatten())
+        typed = typed_texts(column.flatten())
         return name, pa.ListArray.from_arrays(column.offsets, typed, mask=column.is_null())
-    return name, _typed(column)
+    return name, typed_texts(column)
 
 
-def _typed(texts: pa.Array) -> pa.Array:
+def typed_texts(texts: pa.Array) -> pa.Array:
     """Return whole numbers, numbers or booleans if all texts are written so, otherwise the texts."""
     if texts.null_count == len(texts):
         return texts

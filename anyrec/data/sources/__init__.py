@@ -9,4 +9,13 @@ csv_stream: separated text.
 json_stream: JSON Lines and lists of objects.
 typed_files: Parquet, Arrow and Feather.
 decode: files of any of these formats as one stream.
+nested: columns by name, also fields of nested objects.
+at: where a column is.
+moments: times of any spelling.
+transforms: the changes of values that a column declares.
+groups: rows of one key as one value.
+side_tables: columns of side tables, by a key.
+id_types: ids of several tables in one type.
+map_table: one table as columns of roles and features.
+assemble: all tables as users, items and interactions.
 """

@@ -47,6 +47,7 @@ class Rows:
         names: All columns of the table, those that are left out included; by default those of the reader.
         place: Where a row (from 0) is in its source; by default the number of the row.
         untyped: Whether all cells are texts because the format has no types.
+        mixed: For columns that are texts because they held several types, the rows of a rarer type.
         notes: What was found out about the format, for the user. It can grow while the rows are read.
 
     Example:
@@ -59,6 +60,7 @@ class Rows:
     names: list[str] | None = None
     place: Place | None = None
     untyped: bool = False
+    mixed: dict[str, list[int]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 

@@ -54,7 +54,7 @@ def decode(files: list[SourceFile], options: FormatConfig, access: Access) -> Ro
     Args:
         files: The files, in the order of their rows.
         options: The format.
-        access: What is read, and where faults go.
+        access: Which columns are read, and where faults go.
 
     Raises:
         DataError: If a file cannot be opened or is of no known format.
@@ -63,7 +63,7 @@ def decode(files: list[SourceFile], options: FormatConfig, access: Access) -> Ro
     opened = [_open(file, options, access, notes) for file in files]
     if len(opened) == 1:
         return opened[0]
-    starts = [0]
+    starts, mixed = [0], dict[str, list[int]]()
     schema = _common_schema(opened)
 
     def batches() -> Iterator[pa.RecordBatch]:
@@ -72,6 +72,8 @@ def decode(files: list[SourceFile], options: FormatConfig, access: Access) -> Ro
             for batch in rows.reader:
                 count += len(batch)
                 yield _as_schema(batch, schema)
+            for name, found in rows.mixed.items():
+                mixed[name] = [*mixed.get(name, []), *(starts[-1] + row for row in found)]
             starts.append(starts[-1] + count)
 
     names = list(dict.fromkeys(name for rows in opened for name in rows.names or rows.reader.schema.names))
@@ -82,6 +84,7 @@ def decode(files: list[SourceFile], options: FormatConfig, access: Access) -> Ro
         names=names,
         place=_place_in(opened, starts),
         untyped=all(rows.untyped for rows in opened),
+        mixed=mixed,
         notes=notes,
     )
 

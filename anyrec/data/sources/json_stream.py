@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import codecs
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.json
 
 from anyrec.core.config.sources import FormatConfig
@@ -17,6 +20,7 @@ from anyrec.core.values import show
 from anyrec.data.formats.decode import decode_any
 from anyrec.data.formats.faults import Faults
 from anyrec.data.formats.places import table_place
+from anyrec.data.list_columns import as_lists
 from anyrec.data.sources.contract import Access, Rows
 from anyrec.data.sources.python_text import is_python, python_as_json
 from anyrec.data.sources.text_stream import not_text
@@ -43,14 +47,14 @@ def open_json(file: Container, options: FormatConfig, access: Access, notes: lis
     """
     pieces = _pieces(file)
     first, second = next(pieces, b""), next(pieces, None)
-    faults = access.faults
+    faults, mixed = access.faults, dict[str, list[int]]()
     if second is None:
-        tables: Iterator[pa.Table] = iter([whole := _parse(first, 0, file, faults, notes)])
+        tables: Iterator[pa.Table] = iter([whole := _parse(first, 0, file, faults, mixed)])
         schema = whole.schema
     else:
-        parts = [_parse(one, 0, file, Faults(), []).schema for one in (first, second, *pieces)]
+        parts = [_parse(one, 0, file, Faults(), {}).schema for one in (first, second, *pieces)]
         schema = _unified(parts, file)
-        tables = _later(file, schema, faults, notes)
+        tables = _later(file, schema, faults, mixed)
     wanted = [name for name in schema.names if access.columns is None or name in access.columns]
 
     def batches() -> Iterator[pa.RecordBatch]:
@@ -59,7 +63,7 @@ def open_json(file: Container, options: FormatConfig, access: Access, notes: lis
 
     reader = pa.RecordBatchReader.from_batches(pa.schema([schema.field(name) for name in wanted]), batches())
     place = table_place(file.name)
-    return Rows(reader, file.name, file.file.version, names=schema.names, place=place, notes=notes)
+    return Rows(reader, file.name, file.file.version, names=schema.names, place=place, mixed=mixed, notes=notes)
 
 
 def _unified(schemas: list[pa.Schema], file: Container) -> pa.Schema:
@@ -70,11 +74,11 @@ def _unified(schemas: list[pa.Schema], file: Container) -> pa.Schema:
         raise DataError(Fault(file.name, what, "Write the column with one type.", "column type")) from None
 
 
-def _later(file: Container, schema: pa.Schema, faults: Faults, notes: list[str]) -> Iterator[pa.Table]:
+def _later(file: Container, schema: pa.Schema, faults: Faults, mixed: dict[str, list[int]]) -> Iterator[pa.Table]:
     """Yield the pieces of a long text as tables of one schema."""
     start = 0
     for piece in _pieces(file):
-        table = _parse(piece, start, file, faults, notes)
+        table = _parse(piece, start, file, faults, mixed)
         start += len(table)
         yield pa.concat_tables([schema.empty_table(), table], promote_options="permissive").cast(schema)
 
@@ -107,15 +111,15 @@ def _lines_of_list(data: bytes, file: Container) -> bytes:
     return b"\n".join(map(bytes, objects)) + b"\n"
 
 
-def _parse(piece: bytes, start: int, file: Container, faults: Faults, notes: list[str]) -> pa.Table:
-    """Parse lines. Times stay texts, since the mapping of the columns decides what is a time.
+def _parse(piece: bytes, start: int, file: Container, faults: Faults, mixed: dict[str, list[int]]) -> pa.Table:
+    """Parse lines. Times stay texts, since the mapping of the columns decides which are times.
 
     Args:
         piece: The lines.
         start: Number of the first row.
         file: The file, for messages.
         faults: Gets a fault for each line that is no object.
-        notes: Gets a sentence for each column of several types.
+        mixed: Gets the rows of the rarer types of each column of several types.
     """
     piece = _checked(piece, file)
     try:
@@ -124,7 +128,7 @@ def _parse(piece: bytes, start: int, file: Container, faults: Faults, notes: lis
         if times:
             table = _fast(piece, pa.schema([(field.name, _with_texts(field.type)) for field in times]))
     except pa.ArrowInvalid:
-        return _slow(piece, start, file, faults, notes)
+        return _slow(piece, start, file, faults, mixed)
     return table
 
 
@@ -151,7 +155,7 @@ def _with_texts(kind: pa.DataType) -> pa.DataType:
     return kind
 
 
-def _slow(piece: bytes, start: int, file: Container, faults: Faults, notes: list[str]) -> pa.Table:
+def _slow(piece: bytes, start: int, file: Container, faults: Faults, mixed: dict[str, list[int]]) -> pa.Table:
     """Parse lines one by one: reports those that are no objects, and reads columns of several types as texts."""
     rows: list[JsonObject] = []
     for number, line in enumerate(filter(bytes.strip, piece.split(b"\n")), start + 1):
@@ -163,18 +167,24 @@ def _slow(piece: bytes, start: int, file: Container, faults: Faults, notes: list
             what = f"this is no JSON object: {show(row)}."
             faults.add("json", f"{file.name} row {number}", what, f"{ACCEPTED.capitalize()}.")
         rows.append(row if isinstance(row, dict) else {})
-    names = dict.fromkeys(name for row in rows for name in row)
-    return pa.table({name: _column([row.get(name) for row in rows], name, file, notes) for name in names})
+    columns = {}
+    for name in dict.fromkeys(name for row in rows for name in row):
+        columns[name], rarer = _column([row.get(name) for row in rows])
+        if rarer is not None:
+            mixed[name] = [*mixed.get(name, []), *(start + row for row in rarer)]
+    return pa.table(columns)
 
 
-def _column(values: list[Json], name: str, file: Container, notes: list[str]) -> pa.Array:
+def _column(values: list[Json]) -> tuple[pa.Array, list[int] | None]:
+    """Return a column, and the rows of its rarer types if it has several; it is of texts then."""
     try:
-        return pa.array(values)
+        return pa.array(values), None
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-        note = f"{file.name}: the column '{name}' holds values of several types, and is read as text."
-        notes += [] if note in notes else [note]
+        kinds = Counter(type(value) for value in values if value is not None)
+        common = kinds.most_common(1)[0][0]
         texts = [value if value is None or isinstance(value, str) else _as_text(value) for value in values]
-        return pa.array(texts, pa.string())
+        rarer = [row for row, value in enumerate(values) if value is not None and type(value) is not common]
+        return pa.array(texts, pa.string()), rarer
 
 
 def _as_text(value: Json) -> str:
@@ -188,3 +198,65 @@ def _checked(piece: bytes, file: Container) -> bytes:
     except UnicodeDecodeError:
         raise not_text(file) from None
     return piece
+
+
+class JsonFault(ValueError):
+    """Texts that are not JSON.
+
+    Attributes:
+        rows: Their rows.
+    """
+
+    def __init__(self, rows: list[int]):
+        super().__init__(f"{len(rows)} texts are not JSON")
+        self.rows = rows
+
+
+def parse_values(texts: pa.Array) -> pa.Array:
+    """Parse one JSON value in each text.
+
+    Args:
+        texts: (rows,) string.
+
+    Returns:
+        (rows,) lists of texts, or of another type if all values have it; a single value is a list of one.
+
+    Raises:
+        JsonFault: With the rows that are not JSON.
+    """
+    if texts.null_count == len(texts):
+        return pa.nulls(len(texts), pa.list_(pa.string()))
+    one_line = pc.replace_substring_regex(pc.fill_null(texts, "null"), r"[\r\n]", " ")
+    lines = pc.binary_join_element_wise('{"value":', one_line, "}\n", "").cast(pa.large_string())
+    start, end = np.frombuffer(lines.buffers()[1], np.int64)[[lines.offset, lines.offset + len(lines)]]
+    piece = lines.buffers()[2].slice(start, end - start).to_pybytes()
+    try:
+        table = _fast(piece)
+        kind = _with_texts(table.schema.field("value").type)
+        table = _fast(piece, pa.schema([("value", kind)])) if kind != table.schema.field("value").type else table
+        values = table.column("value").combine_chunks()
+    except pa.ArrowInvalid:
+        values = _value_by_value(one_line)
+    if len(values) != len(texts):
+        raise JsonFault([])
+    if pa.types.is_list(values.type):
+        return values
+    return as_lists(values.drop_null(), values.is_valid().to_numpy(zero_copy_only=False), values.is_null())
+
+
+def _value_by_value(texts: pa.Array) -> pa.Array:
+    """Parse texts whose values have several types, as lists of texts. Raises JsonFault."""
+    found: list[list[str | None] | None] = []
+    wrong = []
+    for row, text in enumerate(texts.to_pylist()):
+        try:
+            value = msgspec.json.decode(text)
+        except (msgspec.MsgspecError, RecursionError):
+            wrong.append(row)
+            continue
+        parts = value if isinstance(value, list) else [value]
+        texts_of = [part if part is None or isinstance(part, str) else _as_text(part) for part in parts]
+        found.append(None if value is None else texts_of)
+    if wrong:
+        raise JsonFault(wrong)
+    return pa.array(found, pa.list_(pa.string()))

@@ -1,0 +1,31 @@
+"""The data of a command: a file or folder, or the tables that the config names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from anyrec.cli.terminal import err
+
+if TYPE_CHECKING:
+    from anyrec.core.config import Config
+    from anyrec.data.dataset import Dataset
+
+
+def read_dataset(data: Path | None, config: Config, plugins: Sequence[str | Path] = ()) -> Dataset:
+    """Read the data that a command names, or else the tables of the config's `data.sources`.
+
+    Args:
+        data: File or folder of the data; None for the tables of the config.
+        config: The config.
+        plugins: Folders of plugins, in addition to those of the config.
+    """
+    from anyrec.core.discovery import discover
+    from anyrec.data.dataset import Dataset
+
+    if data is None:
+        return Dataset.from_sources(config.data, discover([*config.plugins, *plugins]))
+    if config.data.sources is not None:
+        err.print(f"note: {data} is read, and not the tables of data.sources.", markup=False)
+    return Dataset.read(data, config.data)

@@ -1,0 +1,293 @@
+"""One table of the config as columns that are named by their roles and features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from anyrec.core.config.sources import Cell, ColumnConfig, FormatConfig, SourceTable, TableConfig
+from anyrec.core.errors import ConfigError, Fault, did_you_mean
+from anyrec.core.registry import Registry
+from anyrec.core.strict_json import pointer
+from anyrec.core.values import show
+from anyrec.data.formats.columns import ALLOWED
+from anyrec.data.formats.csv_file import typed_texts
+from anyrec.data.formats.faults import Faults
+from anyrec.data.formats.frames import DataFrame, as_arrow
+from anyrec.data.formats.places import Place, table_place
+from anyrec.data.formats.table_columns import FIELDS
+from anyrec.data.ids import ID_COLUMNS
+from anyrec.data.list_columns import is_list, lengths_of
+from anyrec.data.sources.at import At
+from anyrec.data.sources.contract import Access, Rows
+from anyrec.data.sources.nested import column_named, names_of, roots_of
+from anyrec.data.sources.open_table import open_table
+from anyrec.data.sources.side_tables import joined, keys_of
+from anyrec.data.sources.transforms import as_text, transformed
+
+TEXTS = (*ALLOWED, *FIELDS)
+"""Groups and roles whose texts are read by their own rules; numbers in texts of other groups become numbers."""
+
+
+@dataclass
+class Mapped:
+    """A table whose columns are named by roles and features.
+
+    Attributes:
+        config: The table in the config.
+        where: JSON pointer to it.
+        name: Its name, for messages.
+        columns: (rows,) arrays by role or feature.
+        specs: What the config says of each column.
+        rows: The number of rows.
+        place: Where each row is; the column is named by its role or feature.
+        untyped: Whether its cells were texts because the format has no types.
+        mixed: For columns that had values of several types, the rows of the rarer ones.
+        times: (rows,) int64 the times of interactions in microseconds since 1970, for records that they describe.
+    """
+
+    config: SourceTable
+    where: str
+    name: str
+    columns: dict[str, pa.Array]
+    specs: dict[str, ColumnConfig]
+    rows: int
+    place: Place
+    untyped: bool
+    mixed: dict[str, list[int]] = field(default_factory=dict)
+    times: np.ndarray | None = None
+
+    def at(self, column: str, faults: Faults, notes: list[str]) -> At:
+        """Return the place of a column."""
+        return At(f"{self.name}: {column}", self.where, lambda row: self.place(row, column), faults, notes)
+
+
+@dataclass
+class Reader:
+    """Everything that is needed to read the tables of a config.
+
+    Attributes:
+        registry: The components.
+        access: Folder of relative paths and permissions; its faults get those of all columns.
+        tables: Data frames by the paths that they stand for.
+        notes: Gets what the user should know.
+        versions: Gets what identifies the content of each table.
+    """
+
+    registry: Registry
+    access: Access
+    tables: Mapping[str, DataFrame] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def read(self, table: TableConfig, wanted: Iterable[str] | None, where: str) -> tuple[pa.Table, Rows]:
+        """Read a table, with the rows that `only` keeps.
+
+        Args:
+            table: Where the rows are.
+            wanted: Columns that are used; None for all.
+            where: JSON pointer to the table.
+        """
+        names = None if wanted is None else frozenset(one for name in (*wanted, *table.only) for one in roots_of(name))
+        if isinstance(table.path, str) and table.path in self.tables:
+            found = as_arrow(self.tables[table.path])
+            rows = Rows(found.to_reader(), table.path, "", names=found.column_names)
+        else:
+            rows = open_table(table, replace(self.access, columns=names), self.registry, where)
+        read = rows.reader.read_all()
+        self.notes += [note for note in rows.notes if note not in self.notes]
+        if rows.version:
+            self.versions[rows.name] = rows.version
+        read = read.replace_schema_metadata(None)
+        return (_only(read, table, rows, where), rows) if table.only else (read, rows)
+
+
+def map_table(table: SourceTable, where: str, reader: Reader) -> Mapped:
+    """Read a table, add its side tables, and make its columns of roles and features.
+
+    Raises:
+        ConfigError: If a column is not there.
+        DataError: If a table cannot be read.
+    """
+    faults, notes = reader.access.faults, reader.notes
+    specs = _specs(table)
+    wanted = _wanted(table, specs)
+    read, rows = reader.read(table, wanted, where)
+    place = rows.place or table_place(rows.name)
+    for number, side in enumerate(table.join):
+        side_where = f"{where}/join/{number}"
+        names = None if side.columns is None else [*keys_of(side).values(), *side.columns]
+        other, side_rows = reader.read(side, names, side_where)
+        other = _without_nulls(other, side.format, side_rows.untyped)
+        side_place = side_rows.place or table_place(side_rows.name)
+        at = At(rows.name, side_where, lambda row: place(row, ""), faults, notes)
+        read = joined(read, side, other, side_place, side_rows.name, at)
+    if not table.columns:
+        specs = [(name, ColumnConfig(to=name)) for name in read.column_names]
+    _check_names(read, rows, specs, where)
+    counts: dict[str, dict[str, int]] = {}
+    made: dict[str, pa.Array] = {}
+    for name, spec in specs:
+        at = At(f"{rows.name}: {name}", pointer_of(where, name), lambda row, n=name: place(row, n), faults, notes)
+        made[spec.to] = _column(read, name, spec, table.format, rows.untyped, counts, at)
+    _note_nulls(counts, rows.name, notes)
+    mixed = {spec.to: rows.mixed[name] for name, spec in specs if name in rows.mixed}
+    sources = {spec.to: name for name, spec in specs}
+    mapped = Mapped(
+        table, where, rows.name, made, {spec.to: spec for _, spec in specs}, len(read),
+        lambda row, column: place(row, sources.get(column, column)), rows.untyped, mixed,
+    )  # fmt: skip
+    _explode(mapped, faults)
+    for name, value in table.constants.items():
+        mapped.columns[name] = pa.array([value] * mapped.rows)
+    return mapped
+
+
+def pointer_of(where: str, column: str) -> str:
+    """Return the JSON pointer to the meaning of a column. where: That of its table."""
+    return where + pointer(["columns", column])
+
+
+def _specs(table: SourceTable) -> list[tuple[str, ColumnConfig]]:
+    """Return the columns with their meanings; a column of several meanings occurs several times."""
+    found = []
+    for name, target in table.columns.items():
+        for one in target if isinstance(target, list) else [target]:
+            if one is not None:
+                found.append((name, ColumnConfig(to=one) if isinstance(one, str) else one))
+    return found
+
+
+def _wanted(table: SourceTable, specs: list[tuple[str, ColumnConfig]]) -> list[str] | None:
+    """Return the columns that are read, also those that a side table may have; None for all."""
+    if not table.columns:
+        return None
+    return [name for column, spec in specs for name in (column, *spec.append)] + [
+        key for side in table.join for key in keys_of(side)
+    ]
+
+
+def _check_names(read: pa.Table, rows: Rows, specs: list[tuple[str, ColumnConfig]], where: str) -> None:
+    """Raise ConfigError for columns that are not there, or that are there twice."""
+    names = rows.names or read.column_names
+    faults = []
+    for name in dict.fromkeys(one for column, spec in specs for one in (column, *spec.append)):
+        if column_named(read, name) is None:
+            hint = did_you_mean(name, dict.fromkeys([*names, *names_of(read.schema)]))
+            faults.append(
+                Fault(pointer_of(where, name), f"{rows.name} has no column {show(name)}.", hint, "unknown column")
+            )
+        elif names.count(name) > 1:
+            what, hint = f"{rows.name} has several columns {show(name)}.", "Rename them, or set format.header."
+            faults.append(Fault(pointer_of(where, name), what, hint, "doubled column"))
+    if faults:
+        raise ConfigError(faults)
+
+
+def _column(
+    read: pa.Table,
+    name: str,
+    spec: ColumnConfig,
+    options: FormatConfig,
+    untyped: bool,
+    counts: dict[str, dict[str, int]],
+    at: At,
+) -> pa.Array:
+    """Return a column with its missing values and its changes. counts: Gets how often each null text occurs."""
+    columns = [column_named(read, one) for one in (name, *spec.append)]
+    found = [column for column in columns if column is not None]
+    if untyped and spec.to not in ID_COLUMNS:
+        found = [_nulled(column, options.nulls, counts.setdefault(name, {})) for column in found]
+    made = transformed(found[0], spec, found[1:], options.decimal, untyped, at)
+    target = spec.to.split(".")
+    kind = target[-2] if len(target) > 1 else target[0]
+    if untyped and pa.types.is_string(made.type) and kind not in TEXTS and spec.to not in ID_COLUMNS:
+        return typed_texts(made)
+    return made
+
+
+def _nulled(column: pa.Array, nulls: list[str], counts: dict[str, int]) -> pa.Array:
+    """Return a column of texts without those that stand for a missing value."""
+    if not pa.types.is_string(column.type) or not nulls:
+        return column
+    missing = pc.is_in(column, value_set=pa.array(nulls))
+    if not pc.any(missing).as_py():
+        return column
+    for one in pc.value_counts(column.filter(missing)).to_pylist():
+        if one["values"]:
+            counts[one["values"]] = counts.get(one["values"], 0) + one["counts"]
+    return pc.if_else(missing, pa.scalar(None, pa.string()), column)
+
+
+def _without_nulls(table: pa.Table, options: FormatConfig, untyped: bool) -> pa.Table:
+    """Return a side table without texts that stand for a missing value."""
+    if not untyped:
+        return table
+    columns = [_nulled(column_named(table, name), options.nulls, {}) for name in table.column_names]
+    return pa.Table.from_arrays(columns, table.column_names)
+
+
+def _note_nulls(counts: dict[str, dict[str, int]], name: str, notes: list[str]) -> None:
+    """Say which texts are read as missing values, and in which columns."""
+    for text in dict.fromkeys(text for found in counts.values() for text in found):
+        where = ", ".join(f"{column} ({found[text]:,})" for column, found in counts.items() if text in found)
+        notes.append(f"{name}: {text!r} is read as a missing value in {where}; format.nulls of the table changes it.")
+
+
+def _only(read: pa.Table, table: TableConfig, rows: Rows, where: str) -> pa.Table:
+    """Return the rows whose values `only` lists. The places of the rows follow."""
+    keep = np.ones(len(read), bool)
+    for name, values in table.only.items():
+        column = column_named(read, name)
+        if column is None:
+            hint = did_you_mean(name, names_of(read.schema))
+            raise ConfigError(
+                Fault(where + pointer(["only", name]), f"{rows.name} has no such column.", hint, "unknown column")
+            )
+        at = At(f"{rows.name}: {name}", where, str, Faults(), [])
+        texts = pa.array([None if value is None else _as_cell(value) for value in values], pa.string())
+        keep &= pc.is_in(as_text(column, at), value_set=texts).to_numpy(zero_copy_only=False)
+    kept = np.flatnonzero(keep)
+    place = rows.place or table_place(rows.name)
+    rows.place = lambda row, column: place(int(kept[row]), column)
+    numbers = {int(row): n for n, row in enumerate(kept)} if rows.mixed else {}
+    rows.mixed = {name: [numbers[row] for row in found if row in numbers] for name, found in rows.mixed.items()}
+    return read.filter(pa.array(keep))
+
+
+def _as_cell(value: Cell) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _explode(mapped: Mapped, faults: Faults) -> None:
+    """Make a row for each value of the lists whose columns say `explode`. Rows without a value are left out."""
+    names = [name for name, spec in mapped.specs.items() if spec.explode]
+    if not names:
+        return
+    lengths = None
+    for name in names:
+        column = mapped.columns[name]
+        if not is_list(column.type):
+            what, hint = "this column has no lists.", "Set `split` or `json_list` as well."
+            faults.add("column type", f"{mapped.name}: {name}", what, hint)
+            return
+        found = lengths_of(column)
+        if lengths is not None and (found != lengths).any():
+            row = int(np.flatnonzero(found != lengths)[0])
+            what = f"{lengths[row]} values in one list and {found[row]} in the other."
+            faults.add(
+                "bad value", mapped.place(row, name), what, "Lists of one row that are exploded have one length."
+            )
+            return
+        lengths = found
+    owners = np.repeat(np.arange(mapped.rows), lengths)
+    rows, place = pa.array(owners), mapped.place
+    mapped.columns = {
+        name: column.flatten() if name in names else column.take(rows) for name, column in mapped.columns.items()
+    }
+    mapped.rows, mapped.mixed = len(owners), {}
+    mapped.place = lambda row, column: place(int(owners[row]), column)
