@@ -21,6 +21,7 @@ SECTIONS = {
     "optimizer": "OptimizerConfig",
     "scheduler": "SchedulerConfig",
     "evaluation": "EvaluationConfig",
+    "diagnostics": "DiagnosticsConfig",
     "pipeline": "PipelineConfig",
     "retrieve": "RetrieveConfig",
     "rank": "RankConfig",

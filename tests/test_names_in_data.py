@@ -36,6 +36,7 @@ def check(document, data=DATA):
         ({"data": {"positive_types": {"buy": 0.0}}}, DATA, "/data/positive_types", "no type with a weight above 0"),
         ({"data": {"roles": {"user.spendings": "numbers"}}}, DATA, "/data/roles/user.spendings", "'user.spending'"),
         ({"evaluation": {"category": "categorical.tag"}}, DATA, "/evaluation/category", "'categorical.tags'"),
+        ({"evaluation": {"traits": ["categorical.tag"]}}, DATA, "/evaluation/traits/0", "'categorical.tags'"),
         ({"evaluation": {"baselines": ["recent_popularity"]}}, TIMELESS, "/evaluation/baselines/0", "timestamp"),
         ({"model": {"type": "content_knn"}}, BARE, "/model/type", "no text"),
         ({"blend": {"models": [{"type": "trending"}]}}, TIMELESS, "/blend/models/0/type", "timestamp"),

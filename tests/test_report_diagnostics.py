@@ -6,11 +6,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import scipy.stats
-from reports import changed, classical, fit, with_column
-from small import JOBS, small_dataset
+from reports import LAST, changed, classical, fit, with_column
+from small import JOBS, small_config, small_dataset
 
+from anyrec.core.config import DiagnosticsConfig
 from anyrec.evaluation.measure import catalogue_statistics, measure
-from anyrec.report.diagnostics import Embeddings, alignment, cohesion, correlations, norms
+from anyrec.report.diagnostics import Embeddings, alignment, cohesion, correlations, embeddings, norms
+from anyrec.report.feature_importance import feature_importance
 
 
 def unit(vector):
@@ -23,7 +25,9 @@ def test_cohesion_equals_a_plain_double_loop():
     data.items = with_column(data.items, "categorical.tags", pa.array(tags, pa.list_(pa.string())))
     vectors = rng.normal(size=(30, 5))
     vectors[:, :4] += [[2.0 * (job in (own or ())) for job in JOBS] for own in tags]
-    found = cohesion(data, Embeddings(np.arange(30), vectors.astype(np.float32)), "categorical.tags")
+    found = cohesion(
+        data, Embeddings(np.arange(30), vectors.astype(np.float32)), "categorical.tags", DiagnosticsConfig()
+    )
     shared = [[bool(set(a or ()) & set(b or ())) for b in tags] for a in tags]
     near = []
     for one in range(30):
@@ -66,6 +70,42 @@ def test_a_model_of_planted_preferences_places_similar_records_together(reported
         np.testing.assert_allclose(found.diagnostics.embeddings[side].vectors, made["embedding"].to_pylist(), atol=1e-6)
         length = [math.sqrt(sum(x * x for x in vector)) for vector in made["embedding"].to_pylist()]
         assert norms(found.diagnostics.embeddings[side])["mean"] == pytest.approx(np.mean(length), rel=1e-5)
+
+
+def test_cohesion_compares_as_many_neighbours_and_pairs_as_the_config_says():
+    data = small_dataset(items=30)
+    data.items = with_column(data.items, "categorical.kind", ["a", "b"] * 15)
+    line = np.stack([np.ones(30), np.arange(30) * 0.02], 1).astype(np.float32)  # neighbours are next to each other
+    items = Embeddings(np.arange(30), line)
+    one, _ = cohesion(data, items, "categorical.kind", DiagnosticsConfig(neighbours=1))
+    two, anyone = cohesion(data, items, "categorical.kind", DiagnosticsConfig(neighbours=29, pairs=1))
+    assert one == 0 and two == pytest.approx(14 / 29) and anyone in (0.0, 1.0)
+
+
+def test_the_config_sets_the_sample_sizes_of_embeddings_users_and_values():
+    data = small_dataset()
+    sizes = {"embeddings": 7, "scored_users": 5, "values": 2, "masked_users": 1}
+    training = {"epochs": 1, "batch_size": 128, "patience": None}
+    config = small_config(training=training, evaluation={"diagnostics": sizes, "baselines": []}, split=LAST)
+    recommender = fit(config, data)
+    catalogue = catalogue_statistics(recommender.model)
+    whole = measure(recommender.model, "test", catalogue, "model")
+    found = embeddings(recommender.model)
+    assert [len(one.rows) for one in found.values()] == [7, 7] == [len(one.vectors) for one in found.values()]
+    tested = [one.feature for one in correlations(recommender.model.before("test"), whole, catalogue)]
+    assert len([name for name in tested if name.startswith("user categorical.job = ")]) == 2
+    users = np.sort(np.random.default_rng(0).permutation(whole.ranking.users)[:5])
+    names = [f"u{user:03d}" for user in users for _ in range(40)]
+    pairs = pa.table({"user_id": names, "item_id": data.ids("item").to_pylist() * 5})
+    scores = recommender.score(pairs)["score"].to_numpy().reshape(5, 40)
+    mean = ((scores - scores.mean(1, keepdims=True)) / scores.std(1, ddof=1, keepdims=True)).mean(0)
+    price = data.items["continuous.price"].to_numpy()
+    known = np.isfinite(price)
+    one = {one.feature: one for one in correlations(recommender.model.before("test"), whole, catalogue)}
+    expected = scipy.stats.pearsonr(price[known], mean[known]).statistic
+    assert one["item continuous.price"].r == pytest.approx(expected, abs=1e-4)
+    importance = feature_importance(recommender.model, "test", whole, "ndcg@10").values()
+    assert importance and all(one.low == one.difference == one.high for one in importance)  # of one user
 
 
 def priced(seed=0):

@@ -23,6 +23,7 @@ from anyrec.recommender import Recommender
 from anyrec.report.feature_importance import feature_importance
 from anyrec.report.page import Gallery, Section, as_html
 from anyrec.report.sections import sections
+from anyrec.report.write import write_report
 
 # Feature importance
 
@@ -312,9 +313,11 @@ def test_examples_mark_exactly_the_held_out_items_as_hits(reported):
     assert sum(any(item.hit for item in one.recommended) for one in found.examples) >= 3
 
 
-def test_the_category_overlap_equals_a_plain_loop(reported):
+def test_the_hit_ratio_of_an_example_equals_a_plain_loop(reported):
     found, _ = reported
-    assert found.category == "categorical.category"
+    assert found.category == "categorical.category" and all(
+        set(one.ratios) == {found.category} for one in found.examples
+    )
     data = found.recommender.dataset
     kinds = data.items["categorical.category"].to_pylist()
     titles = [
@@ -325,7 +328,62 @@ def test_the_category_overlap_equals_a_plain_loop(reported):
         rows = [*found.recommender.model.split.train, *found.recommender.model.split.validation]
         categories = {kinds[data.item_rows[row]] for row in rows if data.user_rows[row] == user} - {None}
         shown = [kinds[titles.index(item.title)] in categories for item in one.recommended]
-        assert one.category_overlap == pytest.approx(sum(shown) / len(shown))
+        assert one.ratios[found.category] == pytest.approx(sum(shown) / len(shown))
+
+
+def authored():
+    """Return small data whose items have one or two authors, some none, and a publisher."""
+    data, rng = small_dataset(), np.random.default_rng(0)
+    authors = [[f"author{n}" for n in rng.choice(12, rng.integers(0, 3), replace=False)] or None for _ in range(40)]
+    items = with_column(data.items, "categorical.author_name", pa.array(authors, pa.list_(pa.string())))
+    return changed(data, items=with_column(items, "categorical.publisher", [f"press{n % 6}" for n in range(40)]))
+
+
+def test_hit_ratios_of_several_traits_equal_a_plain_loop(tmp_path, undrawn):
+    found = report_data(classical("ease", evaluation={"baselines": ["popularity"], "k": [5]}), authored())
+    data, split, ranking = found.recommender.dataset, found.recommender.model.split, found.model.ranking
+    assert [one.feature for one in found.traits] == [
+        "categorical.tags",
+        "categorical.author_name",
+        "categorical.publisher",
+    ]
+    known = [*split.train, *split.validation]
+    for one in found.traits:
+        values = [
+            {value} if isinstance(value, str) else set(value or ()) for value in data.items[one.feature].to_pylist()
+        ]
+        of = {"history": known, "held_out": split.test}
+        for kind, rows in of.items():
+            mine = collections.defaultdict(set)
+            for row in rows:
+                mine[data.user_rows[row]] |= values[data.item_rows[row]]
+            ratios = [
+                np.mean([bool(values[item] & mine[user]) for item in items[:5]])
+                for user, items in zip(ranking.users, ranking.lists, strict=True)
+                if mine[user]
+            ]
+            span = getattr(one, kind)["model"]
+            assert (span.mean, span.users) == (pytest.approx(np.mean(ratios)), len(ratios)), (one.feature, kind)
+            chance = [np.mean([bool(own & mine[user]) for own in values]) for user in ranking.users if mine[user]]
+            assert one.by_chance[list(of).index(kind)] == pytest.approx(np.mean(chance), abs=0.02)
+    text = (write_report(found, tmp_path).parent / "report.md").read_text()
+    assert "categorical.author_name, history" in text and "categorical.publisher, held-out" in text
+    example = found.examples[0].ratios
+    assert set(example) >= {"categorical.tags", "categorical.publisher"}
+    shared = ", ".join(f"{name.split('.')[1]} {ratio:.0%}" for name, ratio in example.items())
+    assert f"Recommended items that share a value with the history: {shared}." in text
+    saved = json.loads((tmp_path / "evaluation" / "evaluation.json").read_text())["traits"]
+    assert saved["categorical.publisher"]["history"]["popularity"]["users"] == 60
+
+
+def test_the_config_names_the_traits_and_the_number_of_examples(tmp_path, undrawn):
+    options = {"baselines": [], "traits": ["categorical.publisher"], "diagnostics": {"examples": 3}}
+    found = report_data(classical("ease", evaluation=options), authored())
+    assert [one.feature for one in found.traits] == ["categorical.publisher"] and len(found.examples) == 3
+    assert found.examples[0].recommended[0].about.startswith("press")
+    none = report_data(classical("ease", evaluation={"baselines": [], "traits": [], "diagnostics": {"examples": 0}}))
+    assert none.traits == [] and none.examples == []
+    assert "Example recommendations" not in [section.title for section in sections(none, tmp_path)]
 
 
 def test_the_page_marks_as_many_hits_as_the_report_data(reported, undrawn):

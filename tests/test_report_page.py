@@ -182,7 +182,7 @@ def test_a_metric_with_equal_values_for_all_users_can_be_drawn():
 
 
 def check_fit(page, folder, width, dark):
-    """Check in a browser that nothing is cut off, and that wide tables scroll beside their first column."""
+    """Check in a browser that nothing is cut off, and that wide tables scroll under their first column."""
     found = measured(page, folder, width, dark)
     assert (found["width"], found["dark"]) == (width, dark)
     assert found["page"] <= width and found["outside"] == [] and found["texts"] == []

@@ -13,6 +13,20 @@ from anyrec.data.list_columns import flat
 
 FEWEST, MOST = 2, 200
 """Number of values of a feature that can divide items into groups."""
+MAKERS = (
+    "author",
+    "artist",
+    "brand",
+    "creator",
+    "director",
+    "writer",
+    "publisher",
+    "manufacturer",
+    "designer",
+    "maker",
+)
+"""Words in the names of features that say who made an item."""
+MOST_TRAITS = 4
 
 
 def category_feature(dataset: Dataset, wanted: str | None = None) -> str | None:
@@ -39,6 +53,24 @@ def category_feature(dataset: Dataset, wanted: str | None = None) -> str | None:
         if FEWEST <= values <= MOST and (best is None or rank < best):
             best = rank
     return None if best is None else best[2]
+
+
+def trait_features(dataset: Dataset, wanted: list[str] | None, category: str | None) -> list[str]:
+    """Return the categorical item features that lists and histories are compared by.
+
+    Args:
+        dataset: The data.
+        wanted: The features that the config names.
+        category: As `category_feature` returns it.
+
+    Returns:
+        `wanted`, those that items have. Without it: the category, and the features whose name says who made an item.
+    """
+    known = [name for name in dataset.features("item") if name.startswith("categorical.")]
+    if wanted is not None:
+        return [name for name in dict.fromkeys(wanted) if name in known]
+    made = [name for name in known if any(word in name.split(".")[1].lower() for word in MAKERS)]
+    return list(dict.fromkeys([*([] if category is None else [category]), *made]))[:MOST_TRAITS]
 
 
 def indicators(dataset: Dataset, side: Side, name: str) -> tuple[sparse.csr_matrix, list[str]]:

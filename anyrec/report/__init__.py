@@ -7,6 +7,7 @@ Modules:
     diagnostics: properties of the embeddings; features that correlate with the scores.
     examples: recommendations for a few users, with their history and held-out items.
     groups: the section on groups of users and of items.
+    traits: how many recommended items share a category or an author with users' items.
     chosen: the section on what was chosen on the validation part.
     verdict: the first paragraph of the report: is the model better than the baselines?
     sections: the sections of the report from `ReportData`.

@@ -11,7 +11,7 @@ import pyarrow as pa
 from anyrec.core.timing import timed
 from anyrec.core.types import JsonObject
 from anyrec.data.doctor.examine import Finding, examine
-from anyrec.data.item_facts import category_feature
+from anyrec.data.item_facts import category_feature, trait_features
 from anyrec.data.split import Part
 from anyrec.evaluation.heads import head_metrics
 from anyrec.evaluation.held_out import HeldOut, held_out
@@ -27,6 +27,7 @@ from anyrec.report.baselines import fit_baselines
 from anyrec.report.diagnostics import Diagnostics, diagnose
 from anyrec.report.examples import Example, examples
 from anyrec.report.feature_importance import feature_importance
+from anyrec.report.traits import TraitRatios, trait_ratios
 
 TIMED_REQUESTS = 30
 
@@ -54,6 +55,7 @@ class ReportData:
         heads: Metrics of each head, by name.
         diagnostics: Properties of the embeddings; correlations with the scores.
         examples: Recommendations for a few users.
+        traits: Hit ratios of each trait, for the model and the best baseline.
         findings: Findings of the data doctor.
         milliseconds: (requests,) duration of a request for the ten best items of one user.
         seconds: Duration of each step of the evaluation.
@@ -78,6 +80,7 @@ class ReportData:
     heads: dict[str, JsonObject]
     diagnostics: Diagnostics
     examples: list[Example]
+    traits: list[TraitRatios]
     findings: list[Finding]
     milliseconds: np.ndarray
     seconds: dict[str, float]
@@ -116,11 +119,14 @@ def collect_report_data(recommender: Recommender, progress: bool = True) -> Repo
     watch.lap("feature importance")
     heads = head_metrics(model, part)
     diagnostics = diagnose(model, part, measured, catalogue, category)
-    shown = examples(model, part, measured, category)
+    traits = trait_features(data, config.evaluation.traits, category)
+    shown = examples(model, part, measured, traits)
     milliseconds = request_times(recommender)
     watch.lap("diagnostics and examples")
     best = best_of(baselines, metric)
-    parts = slices(data, catalogue, [measured] if best is None else [measured, baselines[best]], config.evaluation.k)
+    both = [measured] if best is None else [measured, baselines[best]]
+    ratios = trait_ratios(model, part, both, catalogue.rankable, traits, int(metric.split("@")[1]))
+    parts = slices(data, catalogue, both, config.evaluation.k)
     watch.lap("slices")
     findings = examine(data, config, images=False)
     watch.lap("data doctor")
@@ -143,6 +149,7 @@ def collect_report_data(recommender: Recommender, progress: bool = True) -> Repo
         heads=heads,
         diagnostics=diagnostics,
         examples=shown,
+        traits=ratios,
         findings=findings,
         milliseconds=milliseconds,
         seconds=watch.seconds,

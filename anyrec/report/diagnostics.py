@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from scipy import sparse
 
+from anyrec.core.config import DiagnosticsConfig
 from anyrec.data.dataset import Dataset
 from anyrec.data.ids import SIDES, Side
 from anyrec.data.item_facts import FEWEST, MOST, indicators
@@ -17,16 +18,6 @@ from anyrec.evaluation.measure import EvaluationResult
 from anyrec.evaluation.statistics import holm, pearson
 from anyrec.model.fitted import FittedModel
 from anyrec.model.scoring import score_blocks
-
-NEIGHBOURS = 10
-MOST_ROWS = 20_000
-"""Rows of either side that are examined at most; of more, a sample."""
-SCORED_USERS = 500
-"""Users whose scores are examined at most."""
-VALUES = 20
-"""Most frequent values of a categorical feature that are tested for a correlation with the scores."""
-DRAWN_PAIRS = 20_000
-"""Random pairs of items that estimate how often any two items share a category."""
 
 
 @dataclass(frozen=True)
@@ -86,25 +77,26 @@ def diagnose(
         catalogue: Statistics of the training interactions.
         category: Categorical feature of items that groups them.
     """
-    vectors = embeddings(model)
+    vectors, sizes = embeddings(model), model.config.evaluation.diagnostics
     return Diagnostics(
         embeddings=vectors,
         alignment=[one for side, found in vectors.items() for one in alignment(model.dataset, side, found)],
-        cohesion=cohesion(model.dataset, vectors["item"], category) if vectors and category else None,
+        cohesion=cohesion(model.dataset, vectors["item"], category, sizes) if vectors and category else None,
         correlations=correlations(model.before(part), whole, catalogue),
     )
 
 
 def embeddings(model: FittedModel) -> dict[Side, Embeddings]:
-    """Return the embeddings of both sides; none for a model without embeddings."""
+    """Return the embeddings of both sides, or of a sample; none for a model without embeddings."""
     if not model.has_vectors:
         return {}
     found: dict[Side, Embeddings] = {}
+    most = model.config.evaluation.diagnostics.embeddings
     rng = np.random.default_rng(model.config.seed)
     with torch.inference_mode():
         for side in SIDES:
             count = len(model.dataset.table(side))
-            rows = np.arange(count) if count <= MOST_ROWS else np.sort(rng.choice(count, MOST_ROWS, replace=False))
+            rows = np.arange(count) if count <= most else np.sort(rng.choice(count, most, replace=False))
             chosen = model.representations(side)[torch.from_numpy(rows).to(model.device)]
             found[side] = Embeddings(rows, model.vectors(side, chosen).float().cpu().numpy())
     return found
@@ -117,21 +109,22 @@ def norms(found: Embeddings) -> dict[str, float]:
     return {"mean": float(length.mean()), "5%": float(low), "95%": float(high)}
 
 
-def cohesion(dataset: Dataset, items: Embeddings, name: str) -> tuple[float, float]:
+def cohesion(dataset: Dataset, items: Embeddings, name: str, sizes: DiagnosticsConfig) -> tuple[float, float]:
     """Return the fraction of nearest neighbours, and of random pairs, that share a category.
 
     Args:
         dataset: The data of the model.
-        items: Embeddings of items; the 10 nearest neighbours are by cosine.
+        items: Embeddings of items; their nearest neighbours are by cosine.
         name: Categorical feature of items.
+        sizes: Numbers of neighbours of an item, and of random pairs.
 
     Returns:
-        The fraction of (item, neighbour) pairs, and of 20,000 random pairs of items, that share a category; nan with
-        fewer than two items.
+        The fraction of (item, neighbour) pairs, and of random pairs of items, that share a category; nan with fewer
+        than two items.
     """
     traits = indicators(dataset, "item", name)[0][items.rows]
     unit = torch.from_numpy(_unit(items.vectors))
-    k = min(NEIGHBOURS, len(unit) - 1)
+    k = min(sizes.neighbours, len(unit) - 1)
     if k < 1:
         return float("nan"), float("nan")
     shared = []
@@ -143,7 +136,7 @@ def cohesion(dataset: Dataset, items: Embeddings, name: str) -> tuple[float, flo
         left = traits[np.repeat(np.arange(start, start + len(near)), k)]
         shared.append(np.asarray(left.multiply(traits[near.ravel()]).sum(1)).ravel() > 0)
     rng = np.random.default_rng(0)
-    one, two = rng.integers(0, len(unit), (2, DRAWN_PAIRS))
+    one, two = rng.integers(0, len(unit), (2, sizes.pairs))
     distinct = one != two
     pairs = traits[one[distinct]].multiply(traits[two[distinct]])
     return float(np.concatenate(shared).mean()), float((np.asarray(pairs.sum(1)).ravel() > 0).mean())
@@ -195,8 +188,8 @@ def correlations(model: FittedModel, whole: EvaluationResult, catalogue: Catalog
     dataset = model.dataset
     if not len(whole.ranking.users):
         return []
-    rng = np.random.default_rng(model.config.seed)
-    users = np.sort(rng.permutation(whole.ranking.users)[:SCORED_USERS])
+    rng, sizes = np.random.default_rng(model.config.seed), model.config.evaluation.diagnostics
+    users = np.sort(rng.permutation(whole.ranking.users)[: sizes.scored_users])
     total = np.zeros(len(dataset.items))
     with torch.inference_mode():
         items = model.representations("item")
@@ -205,10 +198,10 @@ def correlations(model: FittedModel, whole: EvaluationResult, catalogue: Catalog
             spread = scores.std(1, keepdim=True).clamp(min=1e-9)
             total += ((scores - scores.mean(1, keepdim=True)) / spread).sum(0).double().cpu().numpy()
     trained = np.flatnonzero(catalogue.rankable)
-    tests = _tests(dataset, "item", trained, total[trained] / len(users))
+    tests = _tests(dataset, "item", trained, total[trained] / len(users), sizes.values)
     metric = next((name for name in whole.by_user if name.startswith("popularity@")), None)
     if metric is not None:
-        tests += _tests(dataset, "user", whole.ranking.users, whole.by_user[metric])
+        tests += _tests(dataset, "user", whole.ranking.users, whole.by_user[metric], sizes.values)
     corrected = holm(np.array([test.p for test in tests])) if tests else []
     found = [
         Correlation(test.feature, test.r, test.p, float(p), test.n) for test, p in zip(tests, corrected, strict=True)
@@ -226,8 +219,8 @@ class _Test:
     n: int
 
 
-def _tests(dataset: Dataset, side: Side, rows: np.ndarray, target: np.ndarray) -> list[_Test]:
-    """Correlate each numeric feature, and each frequent category as 0 or 1, with `target: (rows,)`."""
+def _tests(dataset: Dataset, side: Side, rows: np.ndarray, target: np.ndarray, most: int) -> list[_Test]:
+    """Correlate each numeric feature, and its `most` frequent categories as 0 or 1, with `target: (rows,)`."""
     found = []
     for name in dataset.features(side):
         column = dataset.table(side).column(name)
@@ -239,7 +232,7 @@ def _tests(dataset: Dataset, side: Side, rows: np.ndarray, target: np.ndarray) -
         elif name.startswith("categorical."):
             matrix, values = indicators(dataset, side, name)
             if len(values) >= FEWEST:
-                dense = sparse.csr_matrix(matrix[rows][:, :VALUES]).toarray()
+                dense = sparse.csr_matrix(matrix[rows][:, :most]).toarray()
                 found += [
                     _Test(f"{side} {name} = {values[place]}", *pearson(dense[:, place], target), len(rows))
                     for place in range(dense.shape[1])

@@ -7,7 +7,6 @@ import io
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import sparse
 
 from anyrec.data.dataset import Dataset
 from anyrec.data.images import ImageFault, open_image
@@ -15,10 +14,12 @@ from anyrec.data.item_facts import indicators, title_of
 from anyrec.data.order import time_order
 from anyrec.data.split import PARTS, Part
 from anyrec.evaluation.measure import EvaluationResult
+from anyrec.evaluation.ranking import Ranking
 from anyrec.model.fitted import FittedModel
+from anyrec.report.traits import history_before, shared
 
-USERS, HISTORY, SHOWN = 6, 6, 6
-"""Number of users, of items of a history, and of recommended items."""
+HISTORY, SHOWN = 6, 6
+"""Number of items of a history, and of recommended items."""
 PICTURE = 96
 """Width and height of a picture, in pixels."""
 FACTS = 4
@@ -27,7 +28,7 @@ FACTS = 4
 
 @dataclass(frozen=True)
 class Item:
-    """An item. about: its category. picture: a data URL or "". hit: whether it is a held-out item of the user."""
+    """An item. about: its traits. picture: a data URL or "". hit: whether it is a held-out item of the user."""
 
     title: str
     about: str
@@ -44,37 +45,36 @@ class Example:
         history: The user's latest items, the latest first.
         recommended: The best items, best first.
         held_out: Titles of held-out items.
-        category_overlap: Fraction of the recommended items that share a category with the history; None without
-            categories.
+        ratios: By trait, the fraction of the recommended items that share a value with an item of the whole history.
     """
 
     user: str
     history: list[Item]
     recommended: list[Item]
     held_out: list[str]
-    category_overlap: float | None
+    ratios: dict[str, float]
 
 
-def examples(model: FittedModel, part: Part, whole: EvaluationResult, category: str | None) -> list[Example]:
+def examples(model: FittedModel, part: Part, whole: EvaluationResult, traits: list[str]) -> list[Example]:
     """Choose users by the config's seed: half from the users with a hit among the shown items, half from all users.
 
     Args:
         model: A model with its data.
         part: The split part of `whole`.
         whole: Result of the model.
-        category: Categorical feature of items.
+        traits: Categorical features of items.
     """
-    dataset, ranking = model.dataset, whole.ranking
-    if not len(ranking.users):
+    dataset, ranking, number = model.dataset, whole.ranking, model.config.evaluation.diagnostics.examples
+    if not len(ranking.users) or not number:
         return []
     rng = np.random.default_rng(model.config.seed)
     with_hit = np.unique(ranking.targets[ranking.ranks <= SHOWN])
-    chosen = list(rng.permutation(with_hit)[: USERS // 2])
-    chosen += [user for user in rng.permutation(ranking.users) if user not in chosen][: USERS - len(chosen)]
+    chosen = list(rng.permutation(with_hit)[: (number + 1) // 2])
+    chosen += [user for user in rng.permutation(ranking.users) if user not in chosen][: number - len(chosen)]
     histories = _histories(model, part, np.array(chosen))
-    traits = None if category is None else indicators(dataset, "item", category)[0]
+    ratios = _ratios(model, part, ranking, np.array(chosen), traits)
     found = []
-    for user in chosen:
+    for place, user in enumerate(chosen):
         held_out = ranking.items[ranking.targets == user]
         shown = ranking.lists[np.searchsorted(ranking.users, user)][:SHOWN]
         shown = shown[shown >= 0]
@@ -82,21 +82,22 @@ def examples(model: FittedModel, part: Part, whole: EvaluationResult, category: 
         found.append(
             Example(
                 _user(dataset, int(user)),
-                [_item(model, int(row), category, False) for row in history[:HISTORY]],
-                [_item(model, int(row), category, bool(np.isin(row, held_out))) for row in shown],
+                [_item(model, int(row), traits, False) for row in history[:HISTORY]],
+                [_item(model, int(row), traits, bool(np.isin(row, held_out))) for row in shown],
                 [title_of(dataset, int(row)) for row in held_out[:HISTORY]],
-                None if traits is None else _overlap(traits, history, shown),
+                {name: float(values[place]) for name, values in ratios.items() if not np.isnan(values[place])},
             )
         )
     return found
 
 
-def _overlap(traits: sparse.csr_matrix, history: np.ndarray, shown: np.ndarray) -> float | None:
-    """Return the fraction of `shown: (items,)` that share a category with `history: (items,)`; None if one is empty."""
-    if not len(history) or not len(shown):
-        return None
-    categories = np.asarray(traits[history].sum(0)).ravel() > 0
-    return float((np.asarray(traits[shown][:, categories].sum(1)).ravel() > 0).mean())
+def _ratios(
+    model: FittedModel, part: Part, ranking: Ranking, users: np.ndarray, traits: list[str]
+) -> dict[str, np.ndarray]:
+    """Return by trait the fraction of each user's recommended items that share a value with the history, (users,)."""
+    history = history_before(model, part)
+    lists = ranking.lists[np.searchsorted(ranking.users, users), :SHOWN]
+    return {name: shared(users, lists, indicators(model.dataset, "item", name)[0], history) for name in traits}
 
 
 def _histories(model: FittedModel, part: Part, users: np.ndarray) -> dict[int, np.ndarray]:
@@ -125,11 +126,12 @@ def _user(dataset: Dataset, row: int) -> str:
     return f"{dataset.ids('user')[row].as_py()}" + (f" ({'; '.join(facts)})" if facts else "")
 
 
-def _item(model: FittedModel, row: int, category: str | None, hit: bool) -> Item:
-    dataset = model.dataset
-    value = None if category is None else dataset.items.column(category)[row].as_py()
-    about = ", ".join(value) if isinstance(value, list) else str(value or "")
-    return Item(title_of(dataset, row), about, picture_of(model, row), hit)
+def _item(model: FittedModel, row: int, traits: list[str], hit: bool) -> Item:
+    about = []
+    for name in traits:
+        value = model.dataset.items.column(name)[row].as_py()
+        about += value if isinstance(value, list) else [] if value is None else [value]
+    return Item(title_of(model.dataset, row), ", ".join(map(str, about)), picture_of(model, row), hit)
 
 
 def picture_of(model: FittedModel, row: int) -> str:

@@ -22,9 +22,6 @@ from anyrec.model.towers import EntityTower
 from anyrec.model.two_tower import TwoTowerModel
 from anyrec.model.two_tower_network import TwoTower
 
-MOST_USERS = 20_000
-"""Users that are evaluated at most; of more, a sample."""
-
 
 def feature_importance(model: FittedModel, part: Part, whole: EvaluationResult, metric: str) -> dict[str, Comparison]:
     """Compute the metric with all features minus the metric with one feature masked, for each feature.
@@ -42,9 +39,9 @@ def feature_importance(model: FittedModel, part: Part, whole: EvaluationResult, 
     """
     if not has_towers(model):
         return {}
-    users = whole.ranking.users
-    if len(users) > MOST_USERS:
-        users = np.sort(np.random.default_rng(model.config.seed).choice(users, MOST_USERS, replace=False))
+    users, most = whole.ranking.users, model.config.evaluation.diagnostics.masked_users
+    if len(users) > most:
+        users = np.sort(np.random.default_rng(model.config.seed).choice(users, most, replace=False))
     rows: dict[Side, np.ndarray] = {"user": users, "item": np.arange(len(model.dataset.items))}
     k = int(metric.split("@")[1])
     full = whole.by_user[metric][np.searchsorted(whole.ranking.users, users)]

@@ -48,7 +48,7 @@ class Labels:
             self._drawn[text] = drawn
 
     def __getitem__(self, text: str) -> str:
-        """Return what is drawn for a text."""
+        """Return the text that is drawn."""
         return self._drawn[text]
 
     def written_out(self, svg: str) -> str:

@@ -250,8 +250,8 @@ def _embeddings(data: ReportData) -> Section:
         near, overall = found.cohesion
         category = (data.category or "").split(".", 1)[-1]
         lines.append(
-            f"{near:.0%} of the ten nearest neighbours of an item share its {category}; {overall:.0%} of random pairs "
-            "of items do."
+            f"{near:.0%} of the {data.recommender.config.evaluation.diagnostics.neighbours} nearest neighbours of an "
+            f"item share its {category}; {overall:.0%} of random pairs of items do."
         )
     lines += [
         f"Mean cosine of two embeddings with the same `{one.feature}`: {one.same:.2f}; of any two: {one.any:.2f}."
@@ -273,15 +273,33 @@ def _map(data: ReportData) -> Picture:
 
 
 def _examples(data: ReportData) -> Section:
-    if not data.examples:
-        return Section("")
-    return Section("Example recommendations", [Gallery([_profile(one) for one in data.examples])])
+    blocks: list[Block] = [_traits(data)] if data.traits else []
+    if data.examples:
+        blocks.append(Gallery([_profile(one) for one in data.examples]))
+    return Section("Example recommendations", blocks)
+
+
+def _traits(data: ReportData) -> Table:
+    """Return a table of the hit ratios of each trait, for histories and held-out items."""
+    models = [data.model.name] + ([data.best_baseline] if data.best_baseline else [])
+    rows = []
+    for one in data.traits:
+        ratios = zip(("history", "held-out"), (one.history, one.held_out), one.by_chance, strict=True)
+        for kind, found, chance in ratios:
+            cells = [numbers.interval(found.get(name), 3) for name in models]
+            rows.append([f"{one.feature}, {kind}", *cells, "" if chance != chance else f"{chance:.3f}"])
+    caption = (
+        f"Hit ratios of traits: the fraction of a user's {data.metric.split('@')[1]} recommended items that share a "
+        "value with an item of the history, and with a held-out item [95%]; and of items drawn at random."
+    )
+    return Table(["trait", *models, "random items"], rows, caption)
 
 
 def _profile(one: Example) -> Profile:
     notes = [("Held-out items", "; ".join(one.held_out))]
-    if one.category_overlap is not None:
-        notes.append(("", f"{one.category_overlap:.0%} of the recommended items share a category with the history."))
+    if one.ratios:
+        shared = ", ".join(f"{name.split('.', 1)[-1]} {ratio:.0%}" for name, ratio in one.ratios.items())
+        notes.append(("Recommended items that share a value with the history", f"{shared}."))
     lists = [
         ("History, latest first", [_card(item) for item in one.history]),
         ("Recommended", [_card(item) for item in one.recommended]),

@@ -85,6 +85,7 @@ def save_figures(data: ReportData, folder: Path, model: str | None = None) -> No
         "users": len(data.model.ranking.users),
         "metrics": {name: one.means() for name, one in {"model": data.model, **data.baselines}.items()},
         "slices": [one.as_dict() for one in data.slices],
+        "traits": {one.feature: one.as_dict() for one in data.traits},
         "heads": data.heads,
         "tuned": data.tuned,
         "compared": {name: asdict(one) for name, one in data.compared.items()},

@@ -47,7 +47,13 @@ from anyrec.core.config.sources import (
     SourceTable,
     TableConfig,
 )
-from anyrec.core.config.training import EvaluationConfig, OptimizerConfig, SchedulerConfig, TrainingConfig
+from anyrec.core.config.training import (
+    DiagnosticsConfig,
+    EvaluationConfig,
+    OptimizerConfig,
+    SchedulerConfig,
+    TrainingConfig,
+)
 
 __all__ = [
     "MAX_DIM",
@@ -58,6 +64,7 @@ __all__ = [
     "Component",
     "Config",
     "DataConfig",
+    "DiagnosticsConfig",
     "EvaluationConfig",
     "Feature",
     "FormatConfig",

@@ -119,6 +119,50 @@ class TrainingConfig(Section):
     )
 
 
+class DiagnosticsConfig(Section):
+    """Sample sizes of the report's diagnostics. What is drawn depends on `seed` alone."""
+
+    embeddings: int = Field(
+        default=20_000,
+        ge=2,
+        le=MAX_ROWS,
+        description="Users, and items, whose embeddings are examined; of more, a sample.",
+    )
+    neighbours: int = Field(
+        default=10,
+        ge=1,
+        le=1000,
+        description="Nearest neighbours of an item whose category is compared with its own.",
+    )
+    pairs: int = Field(
+        default=20_000,
+        ge=1,
+        le=10**8,
+        description="Random pairs that show how often any two items share a category, and any item a trait of a user's "
+        "history.",
+    )
+    scored_users: int = Field(
+        default=500,
+        ge=1,
+        le=MAX_ROWS,
+        description="Users whose scores are averaged for the correlations of item features with the scores; of more, a "
+        "sample.",
+    )
+    values: int = Field(
+        default=20,
+        ge=1,
+        le=10_000,
+        description="Most frequent values of each categorical feature that are tested for a correlation.",
+    )
+    masked_users: int = Field(
+        default=20_000,
+        ge=1,
+        le=MAX_ROWS,
+        description="Users for whom the feature importance is measured; of more, a sample.",
+    )
+    examples: int = Field(default=6, ge=0, le=100, description="Users whose recommendations are shown.")
+
+
 class EvaluationConfig(Section):
     """The evaluation and its report."""
 
@@ -155,6 +199,13 @@ class EvaluationConfig(Section):
         description="Item feature (for example categorical.genre) used as the category in the report; chosen "
         "automatically by default.",
     )
+    traits: list[str] | None = Field(
+        default=None,
+        max_length=20,
+        description="Categorical item features that the report compares between users' histories and lists. By default "
+        "the category, and features whose names say author, artist, brand or the like.",
+    )
+    diagnostics: DiagnosticsConfig = Field(default_factory=lambda: DiagnosticsConfig())
     candidate_samples: int | None = Field(
         default=None,
         ge=1,

@@ -48,13 +48,15 @@ def data_faults(config: Config, dataset: Tables, registry: Registry) -> list[Fau
 
 
 def category_faults(config: Config, dataset: Tables) -> list[Fault]:
-    """Return a fault if items lack the feature that `evaluation.category` names."""
-    category = config.evaluation.category
+    """Return a fault for each feature that items lack of those that `evaluation.category` and `.traits` name."""
+    named = {} if config.evaluation.category is None else {"/evaluation/category": config.evaluation.category}
+    named |= {f"/evaluation/traits/{n}": name for n, name in enumerate(config.evaluation.traits or [])}
     known = [name for name in dataset.features("item") if name.startswith("categorical.")]
-    if category is None or category in known:
-        return []
-    what = f"items have no categorical feature '{category}'."
-    return [Fault("/evaluation/category", what, did_you_mean(category, known), "unknown feature")]
+    return [
+        Fault(where, f"items have no categorical feature '{name}'.", did_you_mean(name, known), "unknown feature")
+        for where, name in named.items()
+        if name not in known
+    ]
 
 
 def _unknown_types(options: DataConfig, dataset: Tables) -> list[Fault]:
