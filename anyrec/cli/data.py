@@ -133,6 +133,8 @@ def doctor(
 
     settings, _ = load_config(config, with_overrides(overrides, image_root, None, None))
     dataset = read_dataset(data, settings)
+    for note in dataset.notes:
+        err.print(f"note: {note}")
     plain = [one for one in interpretation(dataset, settings.data) if one.level == "note"]
     findings = [*examine(dataset, settings, images), *plain]
     for finding in findings:

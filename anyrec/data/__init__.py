@@ -7,6 +7,7 @@ hashing: hashes of values.
 list_columns: columns of lists.
 tables: users, items and interactions as Arrow columns.
 order: the interactions in order of time.
+summary: the counts and bounds that `describe` and the doctor report.
 formats: files, data frames and Python values to tables.
 labels: what each interaction means for training.
 findings: what the doctor and the interpretation report.

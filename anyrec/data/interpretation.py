@@ -12,6 +12,7 @@ from anyrec.core.config import DataConfig
 from anyrec.core.errors import did_you_mean
 from anyrec.data.findings import Finding, count
 from anyrec.data.labels import Labels, label_interactions
+from anyrec.data.summary import numbers, value_counts
 from anyrec.data.tables import Tables
 
 SHOWN_TYPES = 12
@@ -75,12 +76,11 @@ def _types(dataset: Tables, config: DataConfig, labels: Labels) -> list[Finding]
             return []
         text = "data.positive_types is set, but no interaction has a type, so no interaction counts as positive by it."
         return [Finding("warning", "types not used", text, "Leave it out, or give interactions a type.")]
-    counted = pc.value_counts(column.drop_null())
-    counts = dict(zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True))
-    names = sorted(counts, key=lambda name: (-counts[name], name))
+    counts, untyped = value_counts(dataset, "interaction_type")
+    names = list(counts)
     weights = dict.fromkeys(names, 1.0) if chosen is None else chosen
     liked = [name for name in names if weights.get(name, 0.0) > 0]
-    found = _meaning_of_types(dataset, config, counts, names, liked, column.null_count)
+    found = _meaning_of_types(dataset, config, counts, names, liked, untyped)
     odd = [name for name in liked if is_negative_name(name) and _is_positive(column, name, labels)]
     if odd:
         subject, says = ("type", "counts as positive (liked), though its name says")
@@ -146,14 +146,15 @@ def _listed(names: list[str], counts: dict[str, int], weights: dict[str, float] 
 
 def _ratings(dataset: Tables, config: DataConfig) -> list[Finding]:
     """Report how ratings count."""
-    values, least = _values(dataset, "rating"), config.min_rating
+    ratings, least = numbers(dataset, "rating"), config.min_rating
+    values = ratings.values
     if not len(values):
         if least is None:
             return []
         text = "data.min_rating is set, but no interaction has a rating, so it has no effect."
         return [Finding("warning", "ratings not found", text, "Leave it out, or give interactions a rating.")]
     low, high = values.min(), values.max()
-    span = f"Ratings are from {low:g} to {high:g}"
+    span = f"Ratings are from {ratings.span()}"
     if least is None:
         text = f"{span} and are not read: without data.min_rating, every rating counts as positive."
         below = (values < 0).mean()
@@ -177,7 +178,7 @@ def _ratings(dataset: Tables, config: DataConfig) -> list[Finding]:
 
 def _labels(dataset: Tables) -> list[Finding]:
     """Report how labels count."""
-    values = _values(dataset, "label")
+    values = numbers(dataset, "label").values
     if not len(values):
         return []
     text = f"Labels decide {count(len(values), 'interaction')}: {int((values == 1).sum()):,} are positive (1), "
@@ -189,11 +190,12 @@ def _labels(dataset: Tables) -> list[Finding]:
 
 def _weights(dataset: Tables) -> list[Finding]:
     """Report how weights count."""
-    values = _values(dataset, "weight")
+    weights = numbers(dataset, "weight")
+    values = weights.values
     if not len(values):
         return []
     below, zero = int((values < 0).sum()), int((values == 0).sum())
-    text = f"Weights are from {values.min():g} to {values.max():g}"
+    text = f"Weights are from {weights.span()}"
     if below:
         text += f"; {below:,} of {len(values):,} are below 0, which is a fault: training refuses them."
         advice = "Give dislikes a label of 0 (or a rating and data.min_rating); leave out rows that do not count."
@@ -233,15 +235,6 @@ def _both(dataset: Tables, labels: Labels) -> list[Finding]:
     text = f"{count(both, 'user-item pair')} {have} positive and explicitly negative interactions."
     advice = "Training counts such a pair as positive; leave out the rows that no longer hold."
     return [Finding("note", "pairs with both labels", text, advice)]
-
-
-def _values(dataset: Tables, name: str) -> np.ndarray:
-    """Return (known,) float64, the values of a numeric column of the interactions."""
-    column = dataset.column(name)
-    if column is None:
-        return np.empty(0)
-    values = column.drop_null().cast(pa.float64()).to_numpy(zero_copy_only=False)
-    return values[np.isfinite(values)]
 
 
 def _has(dataset: Tables, name: str) -> bool:

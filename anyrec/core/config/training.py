@@ -120,7 +120,7 @@ class TrainingConfig(Section):
 
 
 class DiagnosticsConfig(Section):
-    """Sample sizes of the report's diagnostics. What is drawn depends on `seed` alone."""
+    """Sample sizes of the report's diagnostics. `seed` alone determines the samples."""
 
     embeddings: int = Field(
         default=20_000,
@@ -158,7 +158,7 @@ class DiagnosticsConfig(Section):
         default=20_000,
         ge=1,
         le=MAX_ROWS,
-        description="Users for whom the feature importance is measured; of more, a sample.",
+        description="Users that the feature importance is measured on; of more, a sample.",
     )
     examples: int = Field(default=6, ge=0, le=100, description="Users whose recommendations are shown.")
 

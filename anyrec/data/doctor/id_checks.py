@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from anyrec.data.dataset import Dataset
-from anyrec.data.doctor.table_checks import flattened, is_present
 from anyrec.data.findings import Finding, count
 from anyrec.data.ids import SIDES, Side
+from anyrec.data.summary import distinct_values, flattened, is_present
 
 MISSING = r"(?i)^\s*(null|nil|none|nan|na|n/a|#n/a|nat|undefined|unknown|missing|empty|-1|-+|\?+|)\s*$"
 """Ids that programs write for a missing value."""
@@ -47,12 +47,12 @@ def check_unique_categories(dataset: Dataset) -> list[Finding]:
         for name in dataset.features(side):
             if not name.startswith("categorical."):
                 continue
-            flat, _ = flattened(dataset.table(side).column(name).combine_chunks())
-            values = flat.filter(pa.array(is_present(flat)))
-            distinct = len(values.unique())
-            if len(values) >= FEWEST and distinct >= UNIQUE * len(values):
-                text = f"{distinct:,} of {len(values):,} values of the {side} feature '{name}' are different, "
-                text += f"as '{values[0]}'."
+            column = dataset.table(side).column(name).combine_chunks()
+            distinct, values = distinct_values(column)
+            if values >= FEWEST and distinct >= UNIQUE * values:
+                flat, _ = flattened(column)
+                text = f"{distinct:,} of {values:,} values of the {side} feature '{name}' are different, "
+                text += f"as '{flat[int(is_present(flat).argmax())]}'."
                 advice = "It is an id, and says nothing about other records: leave it out, or make it a text."
                 found.append(Finding("warning", "unique categories", text, advice))
     return found

@@ -9,13 +9,13 @@ import pyarrow as pa
 
 from anyrec.core.config import Config
 from anyrec.data.dataset import Dataset
-from anyrec.data.doctor.table_checks import is_present
 from anyrec.data.doctor.value_codes import value_codes
 from anyrec.data.findings import Finding
 from anyrec.data.ids import SIDES, Side
 from anyrec.data.labels import Labels
 from anyrec.data.leaks import PAIRS, leak_share
 from anyrec.data.split import Split
+from anyrec.data.summary import is_present
 
 FEWEST_RECORDS = 30
 """With fewer users or items that have a feature, nothing is concluded from it."""

@@ -14,9 +14,10 @@ from PIL import Image
 from anyrec.core.config import Config
 from anyrec.core.unit_vectors import unit_rows
 from anyrec.data.dataset import Dataset
-from anyrec.data.doctor.table_checks import flattened, is_plain, show_id
+from anyrec.data.doctor.table_checks import show_id
 from anyrec.data.findings import Finding, count
 from anyrec.data.images import ImageFault, find_file, open_image
+from anyrec.data.summary import flattened, is_plain
 
 MOST_TEXTS, MOST_IMAGES = 20_000, 5_000
 """The most items and image files that are compared: the work grows with the square of their number."""

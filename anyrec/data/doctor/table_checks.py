@@ -14,6 +14,17 @@ from anyrec.data.ids import NO_TIME, SIDES, Side
 from anyrec.data.labels import Labels
 from anyrec.data.order import has_clock, time_order
 from anyrec.data.split import Split
+from anyrec.data.summary import (
+    activity,
+    filled_share,
+    flattened,
+    is_plain,
+    is_present,
+    repeated_pairs,
+    share_present,
+    time_bounds,
+    value_counts,
+)
 
 YEAR_1990 = dt.datetime(1990, 1, 1, tzinfo=dt.timezone.utc)
 EQUAL_GAPS = 0.95
@@ -47,20 +58,9 @@ def check_size(dataset: Dataset) -> list[Finding]:
     return [Finding("note", "size", text, "The emptier the pairs, the more the model has to learn from features.")]
 
 
-def filled_share(dataset: Dataset) -> float:
-    """Return the fraction of all user-item pairs that have an interaction."""
-    return distinct_pairs(dataset) / max(1, len(dataset.users) * len(dataset.items))
-
-
-def distinct_pairs(dataset: Dataset) -> int:
-    """Return the number of user-item pairs that have an interaction."""
-    keys = np.sort(dataset.user_rows * len(dataset.items) + dataset.item_rows)  # twice as quick as np.unique
-    return int((keys[1:] != keys[:-1]).sum()) + min(1, len(keys))
-
-
 def check_tail(dataset: Dataset) -> list[Finding]:
     """Report how unevenly the interactions are spread over the items."""
-    each = np.sort(np.bincount(dataset.item_rows, minlength=len(dataset.items)))
+    each = np.sort(activity(dataset, "item").counts)
     items, total = len(each), each.sum()
     gini = (items + 1 - 2 * each.cumsum().sum() / total) / items
     if items < 20 or gini <= 0.5:
@@ -76,8 +76,9 @@ def check_tail(dataset: Dataset) -> list[Finding]:
 def check_activity(dataset: Dataset) -> list[Finding]:
     """Report records without interactions, users with one interaction, and users with extremely many."""
     found = []
-    users = np.bincount(dataset.user_rows, minlength=len(dataset.users))
-    for side, each in (("user", users), ("item", np.bincount(dataset.item_rows, minlength=len(dataset.items)))):
+    users = activity(dataset, "user").counts
+    for side in SIDES:
+        each = activity(dataset, side).counts
         idle = (each == 0).sum()
         if idle:
             text = f"{idle / len(each):.1%} of the {side}s ({idle:,} of {len(each):,}) have no interaction."
@@ -95,7 +96,8 @@ def check_activity(dataset: Dataset) -> list[Finding]:
     if len(busy):
         most = busy[users[busy].argmax()]
         text = f"{count(len(busy), 'user')} made {users[busy].sum() / users.sum():.0%} of all interactions; "
-        text += f"{show_id(dataset, 'user', most)} made {users[most]:,}, where the median is {usual:.0f}."
+        text += f"{show_id(dataset, 'user', most)} made {users[most]:,}, where the median of all users is "
+        text += f"{activity(dataset, 'user').median:.0f}."
         advice = "If they are robots or shared accounts, leave them out."
         found.append(Finding("warning", "very active users", text, advice))
     return found
@@ -103,27 +105,24 @@ def check_activity(dataset: Dataset) -> list[Finding]:
 
 def check_repeats(dataset: Dataset) -> list[Finding]:
     """Report rows with the same user, item, type and time; without times, with the same user and item."""
-    if distinct_pairs(dataset) == len(dataset.interactions):
-        return []
-    keys = {"user": pa.array(dataset.user_rows), "item": pa.array(dataset.item_rows)}
-    timed = dataset.column("timestamp") is not None
-    for name in ("interaction_type", "timestamp"):
-        column = dataset.column(name)
-        if column is not None:
-            keys[name] = column
-    table = pa.table(keys)
-    if timed:
-        table = table.filter(table.column("timestamp").is_valid())
-    extra = len(table) - len(table.group_by(list(keys)).aggregate([]))
+    extra, rows = repeated_pairs(dataset), len(dataset.interactions)
     if not extra:
         return []
-    share = f"{extra / len(dataset.interactions):.1%} of the interactions ({extra:,})"
-    if timed:
-        text = f"{share} repeat another row's user, item and time."
-        advice = "Remove the copies, or the model is trained and tested on the same rows twice."
-        return [Finding("warning", "duplicate interactions", text, advice)]
-    text = f"{share} repeat another row's user and item; without times, copies and returns look the same."
-    return [Finding("note", "repeated pairs", text, "Give interactions a timestamp, or remove the copies.")]
+    if dataset.column("timestamp") is None:
+        text = f"{extra / rows:.1%} of the interactions ({extra:,}) repeat another row's user and item; without times, "
+        text += "copies and returns look the same."
+        return [Finding("note", "repeated pairs", text, "Give interactions a timestamp, or remove the copies.")]
+    columns = {name: dataset.column(name) for name in ("interaction_type", "timestamp")}
+    keys = {name: column for name, column in columns.items() if column is not None}
+    table = pa.table({"user": pa.array(dataset.user_rows), "item": pa.array(dataset.item_rows), **keys})
+    table = table.filter(table.column("timestamp").is_valid())
+    extra = len(table) - len(table.group_by(table.column_names).aggregate([]))
+    if not extra:
+        return []
+    what = "user, item, type and time" if "interaction_type" in keys else "user, item and time"
+    text = f"{extra / rows:.1%} of the interactions ({extra:,}) repeat another row's {what}."
+    advice = "Remove the copies, or the model is trained and tested on the same rows twice."
+    return [Finding("warning", "duplicate interactions", text, advice)]
 
 
 def check_values(dataset: Dataset, labels: Labels) -> list[Finding]:
@@ -139,34 +138,34 @@ def check_values(dataset: Dataset, labels: Labels) -> list[Finding]:
         ("rating", "The rating carries no information; data.min_rating and a rating head have no use here."),
         ("label", "Without both labels there are no explicit negatives; leave the label out."),
     ):
-        column = dataset.column(name)
-        values = [] if column is None else column.drop_null().unique().to_pylist()[:2]
-        if column is not None and len(values) == 1 and rows > 1:
-            value = f"'{values[0]}'" if isinstance(values[0], str) else f"{values[0]:g}"
-            text = f"All {rows - column.null_count:,} values of the interactions' {name} are {value}."
+        counts, missing = value_counts(dataset, name)
+        if len(counts) == 1 and rows > 1:
+            only = next(iter(counts))
+            value = f"'{only}'" if isinstance(only, str) else f"{only:g}"
+            text = f"All {rows - missing:,} values of the interactions' {name} are {value}."
             found.append(Finding("note", f"constant {name}", text, advice))
     return found
 
 
 def check_times(dataset: Dataset, labels: Labels, split: Split) -> list[Finding]:
     """Report times that are impossible, are not clock times, or leave the order open."""
-    column = dataset.column("timestamp")
-    if column is None or column.null_count == len(column):
+    column, bounds = dataset.column("timestamp"), time_bounds(dataset)
+    if column is None or bounds is None:
         return []
     found = []
     if column.null_count:
         text = f"{column.null_count / len(column):.1%} of the interactions ({column.null_count:,}) have no timestamp."
         found.append(Finding("warning", "missing times", text, "They count as the user's oldest; give them a time."))
     known = column.drop_null()
-    bounds = pc.min_max(known)
-    if len(known) > 1 and bounds["min"] == bounds["max"]:
+    first, last = bounds
+    if len(known) > 1 and first == last:
         text = f"All {len(known):,} timestamps are the same, {known[0].as_py():%Y-%m-%d %H:%M:%S}."
         advice = "Give the true times, or set split.protocol to random: a user's last interaction is unknown."
         return [*found, Finding("problem", "equal times", text, advice)]
     tomorrow = dt.datetime.now(dt.timezone.utc) + dt.timedelta(days=1)
     for kind, what, wrong, extreme in (
-        ("times in the future", "lie in the future", pc.greater(known, pa.scalar(tomorrow, known.type)), bounds["max"]),
-        ("very old times", "lie before 1990", pc.less(known, pa.scalar(YEAR_1990, known.type)), bounds["min"]),
+        ("times in the future", "lie in the future", pc.greater(known, pa.scalar(tomorrow, known.type)), last),
+        ("very old times", "lie before 1990", pc.less(known, pa.scalar(YEAR_1990, known.type)), first),
     ):
         number = pc.sum(wrong).as_py()
         if number:
@@ -217,13 +216,13 @@ def check_features(dataset: Dataset) -> list[Finding]:
         for name in dataset.features(side) if rows > 1 else []:
             column = dataset.table(side).column(name).combine_chunks()
             present = is_present(column)
-            share = present.mean()
+            share = share_present(present)
             if share < 0.01:
                 text = f"The {side} feature '{name}' is present in {present.sum():,} of {count(rows, side)}."
                 found.append(Finding("warning", "dead feature", text, "Fill it, or leave it out."))
                 continue
             if share < 0.8:
-                text = f"The {side} feature '{name}' is missing in {1 - share:.0%} of the {side}s."
+                text = f"The {side} feature '{name}' is present in only {share:.1%} of the {side}s."
                 found.append(Finding("note", "missing values", text, "See whether the source can fill it."))
             if present.sum() > 1 and is_constant(column.filter(pa.array(present))):
                 text = f"The {side} feature '{name}' has the same value in all {present.sum():,} {side}s that have it."
@@ -259,17 +258,6 @@ def _first(values: pa.Array, pattern: str) -> str:
     return text if len(text) <= 40 else text[:37] + "..."
 
 
-def is_present(column: pa.Array) -> np.ndarray:
-    """Return (rows,) bool, which values are neither null, NaN, blank, nor an empty list."""
-    if pa.types.is_list(column.type):
-        present = pc.greater(pc.list_value_length(column), 0)
-    elif pa.types.is_string(column.type):
-        present = pc.greater(pc.utf8_length(pc.utf8_trim_whitespace(column)), 0)
-    else:
-        present = pc.invert(column.is_null(nan_is_null=pa.types.is_floating(column.type)))
-    return pc.fill_null(present, False).to_numpy(zero_copy_only=False)
-
-
 def is_constant(values: pa.Array) -> bool:
     """Return whether all values are equal.
 
@@ -282,18 +270,6 @@ def is_constant(values: pa.Array) -> bool:
         codes = values.flatten().dictionary_encode("encode").indices.to_numpy().reshape(len(values), -1)
         return bool((codes == codes[0]).all())
     return is_plain(values.type) and len(values.unique()) == 1
-
-
-def is_plain(kind: pa.DataType) -> bool:
-    """Return whether Arrow can compare values of this type."""
-    return pa.types.is_primitive(kind) or pa.types.is_string(kind)
-
-
-def flattened(column: pa.Array) -> tuple[pa.Array, np.ndarray]:
-    """Return all values of a column, those of lists one after another, and (values,) the row of each."""
-    if pa.types.is_list(column.type):
-        return column.flatten(), pc.list_parent_indices(column).to_numpy(zero_copy_only=False)
-    return column, np.arange(len(column))
 
 
 def show_id(dataset: Dataset, side: Side, row: int) -> str:

@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 
 from anyrec.data.dataset import Dataset
-from anyrec.data.doctor.table_checks import flattened, is_plain, is_present
 from anyrec.data.ids import Side
+from anyrec.data.summary import flattened, is_plain, is_present
 
 BINS = 20
 """The most bins of numbers."""
