@@ -17,7 +17,7 @@ from anyrec.core.discovery import discover
 from anyrec.core.errors import ConfigError, Fault, ModelError, NotFittedError, OutputError, checked_path
 from anyrec.core.infer_types import with_types
 from anyrec.core.load_config import load_config, read_config, with_root
-from anyrec.core.notebook import html_table
+from anyrec.core.notebook import html_table, show_results_as_html
 from anyrec.core.registry import Registry
 from anyrec.core.runtime import seeded
 from anyrec.core.types import JsonObject
@@ -94,6 +94,7 @@ class Recommender:
             ConfigError: If the config names an unknown model type, or a device that is not available.
         """
         check_model_type(config, registry)
+        show_results_as_html()
         self.requested = config
         self.registry = registry
         self.notes: list[str] = [*notes, *(parts.notes if parts else ())]

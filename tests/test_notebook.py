@@ -94,3 +94,54 @@ def test_ids_are_shown_as_they_are_in_the_data():
         Dataset(odd, data.items, rows, roles=data.roles), progress=False
     )
     assert "<3>" in texts_of(fitted.answer(["<3>"], 2)._repr_html_())
+
+
+class FakeShell:
+    """IPython's registry of formatters, as far as it is used."""
+
+    def __init__(self):
+        self.types = {}
+        self.display_formatter = self
+        self.formatters = {"text/html": self}
+
+    def for_type_by_name(self, module, name, function):
+        self.types[module, name] = function
+
+    def html(self, value):
+        return self.types[type(value).__module__, type(value).__name__](value)
+
+
+@pytest.fixture
+def shell(monkeypatch):
+    fake = FakeShell()
+    monkeypatch.setattr("builtins.get_ipython", lambda: fake, raising=False)
+    Recommender.from_config(small_config())
+    return fake
+
+
+def test_tables_of_results_are_html_in_a_notebook_and_other_arrow_tables_stay_as_they_are(fitted, shell):
+    users = ["u001", "u002"]
+    lists = fitted.recommend(users, 12)
+    texts = texts_of(shell.html(lists))
+    assert texts[:5] == ["24 rows of 2 users", *lists.column_names] and "and 4 more rows" in texts
+    assert texts[5:9] == ["u001", lists["item_id"][0].as_py(), f"{lists['score'][0].as_py():.4f}", "1"]
+    scores = fitted.score([{"user_id": "u001", "item_id": "i001"}])
+    for table in (fitted.similar(["i001"], 3), scores, fitted.embed_users(users), fitted.embed_items(["i001"])):
+        assert len(texts_of(shell.html(table))) > len(table.column_names)
+        assert max(map(len, texts_of(shell.html(table)))) <= 120
+    assert shell.html(fitted.dataset.users) is None
+
+
+def test_texts_and_numbers_of_results_are_escaped_and_ids_have_no_separators(shell):
+    table = pa.table({"user_id": [1234567], "item_id": ["<script>&"], "score": [0.5], "rank": [1]})
+    html = shell.html(table)
+    assert "<script>" not in html and texts_of(html)[5:] == ["1234567", "<script>&", "0.5000", "1"]
+
+
+def test_without_a_notebook_nothing_is_registered():
+    assert repr(Recommender.from_config(small_config(name="shop"))) == "Recommender(shop: two_tower, not fitted)"
+
+
+def test_slices_have_a_short_repr(fitted):
+    one = next(one for one in fitted.evaluate_slices() if one.kind == "users by training interactions")
+    assert repr(one) == f"Slice({one.kind}: 1-19, {one.users} users, {one.targets} held-out items)"

@@ -52,6 +52,9 @@ class Slice:
     figures: dict[str, dict[str, Interval]]
     overall: dict[str, dict[str, float]]
 
+    def __repr__(self) -> str:
+        return f"Slice({self.kind}: {self.name}, {self.users:,} users, {self.targets:,} held-out items)"
+
     def as_dict(self) -> JsonObject:
         """Return the slice as JSON: `metrics` by model and by name, with `low`, `high` and `users` if it has them."""
         found = {

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from anyrec.core.notebook import MOST_ROWS, html_table
+from anyrec.core.notebook import html_of_table, html_table
 from anyrec.core.types import JsonObject
 from anyrec.model.fitted import FittedModel
 from anyrec.pipeline.contracts import Lists, Request
@@ -45,8 +45,7 @@ class Answer:
 
     def _repr_html_(self) -> str:
         """Return tables for notebooks: the lists, and the time of each stage with the warnings."""
-        shown = self.table.slice(0, MOST_ROWS).to_pylist()
-        lists = html_table(repr(self), self.table.column_names, [list(row.values()) for row in shown], len(self.table))
+        lists = html_of_table(repr(self), self.table)
         more = [(stage, f"{value:.1f} ms") for stage, value in self.latency.items()]
         more += [("warning", text) for text in self.warnings]
         return lists + html_table("Stages", ["stage", "time"], more)
