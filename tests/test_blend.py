@@ -57,8 +57,8 @@ def test_the_score_is_the_weighted_sum_of_standardised_scores(blend):
         own = towers.scorer.score(towers.representations("user"), towers.representations("item")).float().numpy()
         expected = model.weights["known"].get(TOWERS, 0.0) * standardised(own, trained)
         for name, member in model.members.items():
-            scores = member.scorer.score(torch.arange(len(users))[:, None], places[:, None]).numpy()
-            expected += model.weights["known"].get(name, 0.0) * np.where(trained, standardised(scores, trained), 0)
+            scores, own = member.scorer.score(torch.arange(len(users))[:, None], places[:, None]), member.scorer.fitted
+            expected += model.weights["known"].get(name, 0.0) * np.where(own, standardised(scores.numpy(), own), 0)
     np.testing.assert_allclose(found, expected, atol=2e-4)
 
 
@@ -156,6 +156,46 @@ def test_a_new_item_is_ranked_by_the_towers_alone(blend):
     with torch.inference_mode():
         standard = float(model.scorer.towers_score(user, own))
     assert fresh == pytest.approx(model.weights["known"].get(TOWERS, 0.0) * standard, abs=1e-4)
+
+
+def with_item_in_test_only():
+    """The data, with an item that is only the last one of three users: the test part of leave_last_out."""
+    data = small_dataset(**DATA)
+    items = pa.concat_tables([data.items, data.items.slice(0, 1).set_column(0, "item_id", [["late"]])])
+    last = {"user_id": [f"u{n:03d}" for n in range(3)], "item_id": ["late"] * 3, "interaction_type": ["buy"] * 3}
+    times = pa.array([START + dt.timedelta(days=99)] * 3, pa.timestamp("us", "UTC"))
+    more = pa.table({**last, "timestamp": times, "rating": [5.0] * 3})
+    return Dataset(data.users, items, pa.concat_tables([data.interactions, more]), roles=data.roles)
+
+
+@pytest.mark.parametrize("refit", [False, True])
+def test_an_item_that_only_the_test_part_has_is_unknown_to_members_that_were_not_fitted_on_it(refit, tmp_path):
+    """To serve, members read all histories; what they were fitted on stays the same, also in a saved model."""
+    section = {"models": MODELS, "refit": refit}
+    config = small_config(
+        training={"epochs": 1, "batch_size": 128, "patience": None},
+        split={"protocol": "leave_last_out"},
+        blend=section,
+    )
+    recommender = Recommender.from_config(config).fit(with_item_in_test_only(), progress=False)
+    loaded = Recommender.load(recommender.save(tmp_path / "model")).model
+    late = recommender.model.rows_of("item", ["late"])
+    parts = {"train", "validation"} if refit else {"train"}
+    learning = recommender.model.learning
+    rows = learning.positives(np.concatenate([learning.split.rows(part) for part in parts]))
+    trained = np.isin(np.arange(41), learning.dataset.item_rows[rows])
+    assert not trained[late].any()
+    states = [recommender.model, loaded, recommender.model.before("test"), loaded.before("test")]
+    for state in states:
+        ease = state.members["ease"]
+        np.testing.assert_array_equal(ease.scorer.fitted, trained)
+        np.testing.assert_array_equal(state.scorer.known.numpy(), trained)
+        of_late = state.scorer.member_score(ease, torch.arange(9)[:, None], torch.from_numpy(late))
+        assert not of_late.any()
+    counted = recommender.model.members.get("popularity")
+    if counted is not None:  # counts of the past are served with all of it
+        assert counted.scorer.fitted[late].all()
+        assert not recommender.model.before("test").members["popularity"].scorer.fitted[late].any()
 
 
 def test_a_history_in_the_request_changes_the_list_of_a_new_user(blend):

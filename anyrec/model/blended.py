@@ -38,8 +38,8 @@ class BlendScorer:
     """Adds the scores of towers and classical models, each standardised over the catalogue for each user.
 
     score = sum over members m of weight[group of the user, m] * (score_m - mean_m) / deviation_m, with the mean and the
-    standard deviation of the user's scores of all items that were in training. An item that the classical models do not
-    know gets the mean of their scores, so its towers decide.
+    standard deviation of the user's scores of the items that the member was fitted on. An item that a classical model
+    was not fitted on gets the mean of its scores, so the other members decide.
 
     A user is represented by the vector of the user tower, followed by what the classical models read
     (`ClassicalScorer.represent`); an item by the vector of the item tower, followed by its row.
@@ -61,9 +61,14 @@ class BlendScorer:
 
     @cached_property
     def known(self) -> Tensor:
-        """(items,) bool, the items that the classical models have scores for; items that were added later have none."""
-        learned = next(iter(self.members.values())).scorer.popularity > 0
-        return torch.from_numpy(learned)
+        """(items,) bool, the items that the scores of the towers are standardised over; items added later have no entry.
+
+        These are the items that a member was fitted on. Counts of the past are no evidence for that, as they include
+        what happened after the towers were trained, unless all members count.
+        """
+        scorers = [member.scorer for member in self.members.values()]
+        learned = [one.fitted for one in scorers if not one.classical.counts] or [one.fitted for one in scorers]
+        return torch.from_numpy(np.logical_or.reduce(learned))
 
     @cached_property
     def _moments(self) -> tuple[Tensor, Tensor]:
@@ -124,7 +129,7 @@ class BlendScorer:
             users: (batch, 1 or more) int64, what the classical models read of the users.
             places: (items,) or (batch, items) int64, item rows.
         """
-        known = self.known
+        known = torch.from_numpy(member.scorer.fitted)
         of_all = member.scorer.score(users.cpu(), torch.arange(len(known))[:, None]).float()
         trained = of_all if bool(known.all()) else of_all[:, known]
         mean = trained.mean(1, keepdim=True)

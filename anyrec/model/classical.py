@@ -37,17 +37,26 @@ class ClassicalScorer:
     device = torch.device("cpu")
     """Classical components compute with NumPy and SciPy."""
 
-    def __init__(self, classical: Classical, matrix: sparse.csr_matrix, popularity: np.ndarray | None = None):
+    def __init__(
+        self,
+        classical: Classical,
+        matrix: sparse.csr_matrix,
+        popularity: np.ndarray | None = None,
+        fitted: np.ndarray | None = None,
+    ):
         """
         Args:
             classical: The fitted component.
             matrix: (users, items) CSR, 1 for each item that a user interacted with: in training, or up to now if the
                 component scores by history.
             popularity: (items,) number of users of each item; by default counted in `matrix`.
+            fitted: (items,) bool, the items of the pairs that the component was fitted on; by default those that
+                `popularity` counts.
         """
         self.classical, self.matrix = classical, matrix
         counted = np.asarray(matrix.sum(0), np.float32).ravel() if popularity is None else popularity
         self.popularity = counted.astype(np.float32)
+        self.fitted = self.popularity > 0 if fitted is None else fitted
 
     def pair_width(self, items: Tensor) -> int:
         """Return 1, the number that `score` holds for each pair."""
@@ -124,7 +133,7 @@ class ScorerByUser(ClassicalScorer):
             levels: (users,) the level of each user.
         """
         first = scorers[min(scorers)]
-        super().__init__(first.classical, first.matrix, first.popularity)
+        super().__init__(first.classical, first.matrix, first.popularity, first.fitted)
         self.scorers, self.levels = scorers, levels
 
     def score(self, users: Tensor, items: Tensor) -> Tensor:
@@ -187,16 +196,17 @@ class ClassicalModel(FittedModel):
             levels: (users,) the level of each user, whose own history ends there.
         """
         level, classical, matrix = max(level, 1), self.scorer.classical, self.scorer.matrix
+        fitted = self.scorer.fitted if self.past is None else None
         if self.past is not None and level < NOW:
             classical = self.past["validation" if level == 1 else "test"]
         if self.matrix_parts is None:
-            return ClassicalScorer(classical, matrix, self.scorer.popularity)
+            return ClassicalScorer(classical, matrix, self.scorer.popularity, fitted)
         shape = len(levels), len(self.scorer.popularity)
         pairs = Pairs(matrix.indices, matrix.indptr)
         earlier = ((1 << levels) - 1)[pairs.owners()]
         kept = matrix_of(pairs.where(self.matrix_parts & earlier != 0), shape)
         counted = pairs.items[self.matrix_parts & ((1 << level) - 1) != 0]
-        return ClassicalScorer(classical, kept, np.bincount(counted, minlength=shape[1]))
+        return ClassicalScorer(classical, kept, np.bincount(counted, minlength=shape[1]), fitted)
 
     def representations(self, side: Side) -> Tensor:
         return self.computed.get(side, lambda: torch.arange(len(self.dataset.table(side))).unsqueeze(1))

@@ -66,7 +66,8 @@ def _read_member(towers: TwoTowerModel, place: Path, name: str, options: JsonObj
     """Read one classical member. Errors as for `read_choice`."""
     config = member_config(towers.config, name, options)
     users, items = len(towers.dataset.users), len(towers.dataset.items)
-    scorer, matrix_parts, past = read_classical(place / name, config, towers.registry, users, items)
+    refitted = towers.config.training.refit or (towers.config.blend is not None and towers.config.blend.refit)
+    scorer, matrix_parts, past = read_classical(place / name, config, towers.registry, users, items, refitted)
     return ClassicalModel(
         config=config,
         registry=towers.registry,

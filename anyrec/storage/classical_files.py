@@ -12,7 +12,7 @@ from anyrec.core.contracts import Classical
 from anyrec.core.registry import Registry
 from anyrec.core.saved_files import check_parts, damaged, read_arrays
 from anyrec.data.pairs import Pairs
-from anyrec.data.split import HELD_OUT, Part
+from anyrec.data.split import HELD_OUT, PARTS, Part
 from anyrec.model.classical import ClassicalModel, ClassicalScorer, check_classical, make_classical, matrix_of
 
 BEFORE = "before "
@@ -30,14 +30,15 @@ def write_classical(model: ClassicalModel, folder: Path) -> None:
     }
     save_file(state, folder / "model.safetensors")
     matrix = scorer.matrix
-    arrays = {"columns": matrix.indices, "offsets": matrix.indptr, "popularity": scorer.popularity}
+    arrays = {"columns": matrix.indices, "offsets": matrix.indptr}
+    arrays |= {"popularity": scorer.popularity, "fitted": scorer.fitted}
     if model.matrix_parts is not None:
         arrays["parts"] = model.matrix_parts
     save_file(arrays, folder / "history.safetensors")
 
 
 def read_classical(
-    folder: Path, config: Config, registry: Registry, users: int, items: int
+    folder: Path, config: Config, registry: Registry, users: int, items: int, refitted: bool
 ) -> tuple[ClassicalScorer, np.ndarray | None, dict[Part, Classical] | None]:
     """Read what `write_classical` wrote.
 
@@ -47,6 +48,7 @@ def read_classical(
         registry: The components.
         users: Number of users.
         items: Number of items.
+        refitted: Whether the component also learned from the validation part.
 
     Returns:
         The scorer, (pairs,) uint8 the parts of the split of the entries of its matrix, and the components that counted
@@ -72,9 +74,26 @@ def read_classical(
     with damaged(folder / "history.safetensors", "this is not a history of the users"):
         matrix = matrix_of(Pairs(arrays["columns"], arrays["offsets"]), (users, items))
         matrix.check_format(full_check=True)
-        popularity, parts = arrays.get("popularity"), arrays.get("parts")
+        popularity, parts, fitted = arrays.get("popularity"), arrays.get("parts"), arrays.get("fitted")
         if popularity is not None and popularity.shape != (items,):
             raise ValueError(f"the popularity of {items} items was expected")
         if parts is not None:
             check_parts(parts, len(arrays["columns"]))
-    return ClassicalScorer(classical, matrix, popularity), parts, past or None
+        if fitted is None and parts is not None and not classical.counts:  # a model of a version that did not save it
+            fitted = _items_of(matrix.indices, parts, refitted, items)
+        if fitted is not None and (fitted.shape, fitted.dtype) != ((items,), bool):
+            raise ValueError(f"{items} truth values of 'fitted' were expected")
+    return ClassicalScorer(classical, matrix, popularity, fitted), parts, past or None
+
+
+def _items_of(columns: np.ndarray, parts: np.ndarray, refitted: bool, items: int) -> np.ndarray:
+    """Return (items,) bool, the items of the pairs that a component was fitted on.
+
+    Args:
+        columns: (pairs,) their item rows.
+        parts: (pairs,) uint8, the parts of the split of each pair.
+        refitted: Whether it also learned from the validation part.
+        items: Number of items.
+    """
+    learned = 1 << PARTS.index("train") | refitted << PARTS.index("validation")
+    return np.bincount(columns[parts & learned != 0], minlength=items) > 0

@@ -232,7 +232,8 @@ def _read_model(manifest: Manifest, data: ModelData, context: Context, device: t
         model = TwoTowerModel(scorer=scorer, computed=Once(known), **shared)
         check_vectors(model, known, directory)
         return read_choice(model, directory)
-    scorer, matrix_parts, past = read_classical(directory, config, data.registry, users, items)
+    refitted = config.training.refit
+    scorer, matrix_parts, past = read_classical(directory, config, data.registry, users, items, refitted)
     return ClassicalModel(scorer=scorer, matrix_parts=matrix_parts, past=past, **shared)
 
 

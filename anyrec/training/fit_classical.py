@@ -58,7 +58,8 @@ def fit_classical(
     scorer, matrix_parts = ClassicalScorer(classical, training.matrix), None
     if classical.by_history or classical.counts:  # it serves from all positives, those of validation and test as well
         pairs, matrix_parts = learning.positive_pairs
-        scorer = ClassicalScorer(classical, matrix_of(pairs, training.matrix.shape))
+        fitted = None if classical.counts else scorer.fitted
+        scorer = ClassicalScorer(classical, matrix_of(pairs, training.matrix.shape), fitted=fitted)
     seen, seen_parts = learning.seen
     return ClassicalModel(
         config=config,
