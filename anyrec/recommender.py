@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from torch import nn
 
-from anyrec.core.config import TWO_TOWER, Component, Config, PipelineConfig
+from anyrec.core.config import Component, Config, PipelineConfig
 from anyrec.core.contracts import Context
 from anyrec.core.discovery import discover
 from anyrec.core.errors import ConfigError, Fault, ModelError, NotFittedError, OutputError, checked_path
@@ -35,6 +35,7 @@ from anyrec.evaluation.slices import Slice, measure_slices
 from anyrec.model.arguments import checked_choice, checked_context, checked_dataset, checked_k, checked_now, log
 from anyrec.model.attach_data import own_data, with_data
 from anyrec.model.build import check_model_type, check_with_data, choose_device, training_context
+from anyrec.model.check_index import has_vectors
 from anyrec.model.custom_modules import encoder_of
 from anyrec.model.fitted import FittedModel, ModelData
 from anyrec.model.reconfigure import changed_config
@@ -233,7 +234,7 @@ class Recommender:
         context = training_context(config, learning.dataset, self.device, trusted)
         self.metrics, self.pipeline, self.result, self._model = {}, None, None, None
         untrained = {"config": config, "registry": self.registry, "dataset": learning.dataset}
-        self.notes += check_pipeline(ModelData(**untrained, has_vectors=config.model.type == TWO_TOWER))
+        self.notes += check_pipeline(ModelData(**untrained, has_vectors=has_vectors(config, self.registry)))
         self._train(learning, config, context, FitOptions(run_dir, resume, progress, report, started))
         self._model, self.pipeline, notes = _fit_stages(self.model, progress)
         self.notes += notes
@@ -330,6 +331,31 @@ class Recommender:
         records = self.read_records("item", items, strict=strict)
         wider = self._with(replace(self.parts, model=self.model.with_items(records)))
         log(items, records.context.warnings)
+        return wider
+
+    def add_users(self, users: Users, *, interactions: object = None, strict: bool | None = None) -> Recommender:
+        """Return a recommender that also knows new users, and what known users did since, without training.
+
+        Lists, scores and embeddings are those that a request with the same records and interactions gets: the towers
+        encode the features and the history, and models of histories and factorisations read the history
+        (docs/requests.md). Weights and counts of the training stay as they are.
+
+        Args:
+            users: Records in any form that `recommend` accepts, with interactions if it is a Dataset or a document. A
+                known user keeps the own record where the new one has no values.
+            interactions: Interactions of the users, a table or dicts. They extend what the model knows of the users.
+            strict: As for `recommend`.
+
+        Raises:
+            DataError: For invalid records, and for ids of another type than the model's.
+
+        Example:
+            >>> wider = recommender.add_users([{"user_id": "ann"}], interactions=[{"user_id": "ann", "item_id": "i1"}])
+            >>> wider.recommend(["ann"])
+        """
+        records = self.read_records("user", users, interactions=interactions, strict=strict)
+        wider = self._with(replace(self.parts, model=self.model.with_users(records)))
+        log(users, records.context.warnings)
         return wider
 
     # Lists

@@ -186,7 +186,7 @@ def rows_times(matrix: Any, weights: np.ndarray) -> np.ndarray:
 class ContentKNN(Classical):
     """Items with words similar to those of the user's items: TF-IDF of texts and categories, reduced by truncated SVD.
 
-    An item's score is the sum of its cosines to the user's items.
+    An item's score is the sum of its cosines to the user's items, so a user's vector is the sum of those of the items.
 
     References:
         Deerwester et al., Indexing by Latent Semantic Analysis, 1990.
@@ -194,6 +194,7 @@ class ContentKNN(Classical):
 
     type = "content_knn"
     by_history = True
+    factorised = True
     needs = ("content",)
 
     class Params(Params):
@@ -220,11 +221,11 @@ class ContentKNN(Classical):
             vectors = content.toarray()
         self.vectors = unit_rows(vectors).astype(np.float32)
 
-    def score(self, rows: np.ndarray, matrix: Any) -> np.ndarray:
-        return (matrix @ self.vectors) @ self.vectors.T
+    def user_vectors(self, rows: np.ndarray, matrix: Any) -> np.ndarray:
+        return matrix @ self.vectors
 
-    def similar(self, rows: np.ndarray) -> np.ndarray:
-        return self.vectors[rows] @ self.vectors.T
+    def item_vectors(self) -> np.ndarray:
+        return self.vectors
 
     def state(self) -> dict[str, np.ndarray]:
         return {"vectors": self.vectors}

@@ -1,34 +1,27 @@
-"""Matrix factorisations: a vector for each user and item, whose dot product is the score. They use `implicit`."""
+"""Matrix factorisations: a vector for each user and item, whose dot product is the score."""
 
 from __future__ import annotations
 
 import warnings
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from pydantic import Field
-from scipy.linalg import cholesky, solve_triangular
+from scipy.sparse.linalg import svds
 from threadpoolctl import threadpool_limits
 
 from anyrec.core.contracts import Classical, Params, TrainingMatrix
 from anyrec.core.errors import MissingDependency
-from anyrec.core.unit_vectors import unit_rows
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-PRECISION = 1e-6
-"""Length of the residual, relative to the right side, at which a system is solved."""
-CELLS = 16_000_000
-"""Most numbers in the histories' vectors of one batch of users: 64 MB."""
+from anyrec.interaction.bpr_vectors import Negatives, fold_in
+from anyrec.interaction.ials_vectors import gram_root, unwhitened_users, whitened_items, whitened_users
 
 
 class IALS(Classical):
     """Matrix factorisation by weighted least squares. Uses the library `implicit`.
 
     The library alternates between users and items. Afterwards a user's vector is solved from the user's history and
-    the vectors of the items, as in one more half-step (`user_vectors`). So users who were not in training, and
+    the vectors of the items, as in one more half-step (`whitened_users`). So users who were not in training, and
     interactions after training, count as well.
 
     References:
@@ -37,6 +30,7 @@ class IALS(Classical):
 
     type = "ials"
     by_history = True
+    factorised = True
     search = {"alpha": 3.0, "regularization": 2.0, "factors": 2.0}
     # ML-1M, random split, validation ndcg@10: 0.2312 with 512 factors, 0.2319 with 1,024, in three times the time
     search_limits = {"factors": 512}
@@ -52,10 +46,13 @@ class IALS(Classical):
         self._keep(np.ascontiguousarray(model.item_factors))
 
     def score(self, rows: np.ndarray, matrix: Any) -> np.ndarray:
-        return user_vectors(matrix, self.whitened, self.params.alpha) @ self.whitened.T
+        return whitened_users(matrix, self.whitened, self.params.alpha) @ self.whitened.T
 
-    def similar(self, rows: np.ndarray) -> np.ndarray:
-        return cosines(self.items, rows)
+    def user_vectors(self, rows: np.ndarray, matrix: Any) -> np.ndarray:
+        return unwhitened_users(whitened_users(matrix, self.whitened, self.params.alpha), self.root)
+
+    def item_vectors(self) -> np.ndarray:
+        return self.items
 
     def state(self) -> dict[str, np.ndarray]:
         return {"items": self.items}
@@ -64,123 +61,24 @@ class IALS(Classical):
         self._keep(state["items"])
 
     def _keep(self, items: np.ndarray) -> None:
-        self.items = items
-        self.whitened = whitened_items(items, self.params.regularization)
-
-
-def whitened_items(items: np.ndarray, regularization: float) -> np.ndarray:
-    """Return (items, factors) float32 W = Y L'^-1 with L L' = Y'Y + regularization I, computed in float64.
-
-    Args:
-        items: (items, factors) Y.
-        regularization: L2 penalty; a tiny multiple of the mean diagonal is added, so that 0 is possible as well.
-    """
-    exact = items.astype(np.float64)
-    gram = exact.T @ exact
-    gram[np.diag_indices_from(gram)] += regularization + 1e-9 * np.trace(gram) / len(gram) + 1e-30
-    return solve_triangular(cholesky(gram, lower=True), exact.T, lower=True).T.astype(np.float32)
-
-
-def user_vectors(matrix: Any, items: np.ndarray, alpha: float) -> np.ndarray:
-    """Solve the vectors of users from their histories.
-
-    With Y the vectors of all items, Y_u those of the user's history, A = Y'Y + regularization I and 1 a vector of
-    ones, the vector of Hu, Koren and Volinsky (equation 4) is
-
-        x = (A + (alpha - 1) Y_u' Y_u)^-1 Y_u' alpha 1.
-
-    With A = L L' and W = Y L'^-1 the same scores are W v with v = (I + (alpha - 1) W_u' W_u)^-1 W_u' alpha 1. By the
-    push-through identity v is W_u' (I + (alpha - 1) W_u W_u')^-1 alpha 1, too: a system with one unknown for each item
-    of the history instead of one for each factor. The smaller one is solved. Since W_u' W_u is at most the identity,
-    the condition is at most alpha, and conjugate gradients need few steps.
-
-    Users with histories of about the same length are solved together; shorter ones are padded with zero vectors, which
-    change nothing.
-
-    Args:
-        matrix: (users, items) CSR, 1 for each item of a history.
-        items: (items, factors) float32 W.
-        alpha: Confidence in an interaction.
-
-    Returns:
-        (users, factors) float32 v; zeros for a user without a history.
-    """
-    import torch
-
-    if alpha == 1:
-        return np.asarray(matrix @ items, np.float32)
-    factors = items.shape[1]
-    vectors = torch.from_numpy(np.concatenate([items, np.zeros((1, factors), np.float32)]))
-    found = np.zeros((matrix.shape[0], factors), np.float32)
-    lengths = np.diff(matrix.indptr)
-    order = np.argsort(lengths, kind="stable")
-    start = int((lengths == 0).sum())
-    while start < len(order):
-        batch = _same_length(lengths[order], start, factors)
-        users = order[batch]
-        longest = int(lengths[users[-1]])
-        places = np.full((len(users), longest), len(items))
-        inside = np.arange(longest) < lengths[users, None]
-        places[inside] = matrix[users].indices
-        own = vectors[torch.from_numpy(places)]  # (batch, longest, factors)
-        transposed = own.transpose(1, 2)
-        if longest <= factors:
-            right = torch.full((len(users), longest, 1), float(alpha))
-            solved = transposed @ conjugate_gradients(own @ transposed, alpha - 1, right)
-        else:
-            solved = conjugate_gradients(transposed @ own, alpha - 1, alpha * own.sum(1).unsqueeze(2))
-        found[users] = solved[:, :, 0].numpy()
-        start = batch.stop
-    return found
-
-
-def conjugate_gradients(gram: Tensor, scale: float, right: Tensor) -> Tensor:
-    """Solve (I + scale * gram) x = right, for a batch of positive definite systems, until the residuals vanish.
-
-    Matrix products only: the batched LU decomposition of torch can wait for itself forever with several threads.
-
-    Args:
-        gram: (batch, size, size) symmetric, with eigenvalues of 0 to 1.
-        scale: Above -1.
-        right: (batch, size, 1).
-    """
-    solution, residual, direction = right * 0, right, right
-    squares = (residual * residual).sum(1, keepdim=True)
-    enough = (PRECISION**2 * squares).clamp_min(1e-30)
-    for _ in range(2 * len(gram[0]) + 1):
-        if bool((squares <= enough).all()):
-            break
-        moved = direction + scale * (gram @ direction)
-        step = squares / (direction * moved).sum(1, keepdim=True).clamp_min(1e-30)
-        solution = solution + step * direction
-        residual = residual - step * moved
-        before, squares = squares, (residual * residual).sum(1, keepdim=True)
-        direction = residual + squares / before.clamp_min(1e-30) * direction
-    return solution
-
-
-def _same_length(lengths: np.ndarray, start: int, factors: int) -> slice:
-    """Return the next batch: lengths within a fifth of the shortest, and at most CELLS numbers.
-
-    Args:
-        lengths: (users,) ascending.
-        start: The first of the batch.
-        factors: Numbers of a vector.
-    """
-    stop = int(np.searchsorted(lengths, max(lengths[start] + 8, 1.2 * lengths[start]), side="right"))
-    longest = int(lengths[stop - 1])
-    width = longest * max(factors, longest) if longest <= factors else factors * max(factors, longest)
-    return slice(start, min(stop, start + max(1, CELLS // width)))
+        self.items, self.root = items, gram_root(items, self.params.regularization)
+        self.whitened = whitened_items(items, self.root)
 
 
 class BPRMF(Classical):
     """Matrix factorisation by Bayesian personalised ranking. Uses the library `implicit`.
+
+    The last number of an item's vector is its bias, that of a user's vector is 1. Known users keep the vectors of the
+    training. The vector of a user with another history is the one that minimises the loss of the training with the
+    items as they are (`fold_in`).
 
     References:
         Rendle et al., BPR: Bayesian Personalized Ranking from Implicit Feedback, 2009.
     """
 
     type = "bpr_mf"
+    folds_in = True
+    factorised = True
     baseline = False  # iALS is also a matrix factorisation, and better on little data
 
     class Params(Params):
@@ -191,25 +89,82 @@ class BPRMF(Classical):
 
     def fit(self, training: TrainingMatrix) -> None:
         model = fit_quietly("bpr", "BayesianPersonalizedRanking", training, self.params.model_dump())
-        self.users, self.items = np.ascontiguousarray(model.user_factors), np.ascontiguousarray(model.item_factors)
+        counts = np.bincount(training.items, minlength=training.matrix.shape[1]).astype(np.float32)
+        self.restore(
+            {
+                "users": np.ascontiguousarray(model.user_factors),
+                "items": np.ascontiguousarray(model.item_factors),
+                "counts": counts,
+            }
+        )
 
-    def score(self, rows: np.ndarray, matrix: Any) -> np.ndarray:
-        return self.users[rows] @ self.items.T
+    def user_vectors(self, rows: np.ndarray, matrix: Any) -> np.ndarray:
+        found = self.users[np.maximum(rows, 0)]
+        new = np.flatnonzero(rows < 0)
+        if len(new):
+            found[new] = fold_in(matrix[new], self.items, self.negatives, self.params.regularization)
+        return found
 
-    def similar(self, rows: np.ndarray) -> np.ndarray:
-        return cosines(self.items, rows)
+    def item_vectors(self) -> np.ndarray:
+        return self.items
 
     def state(self) -> dict[str, np.ndarray]:
-        return {"users": self.users, "items": self.items}
+        return {"users": self.users, "items": self.items, "counts": self.item_counts}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Take back what `state` returned. A model saved without counts folds users in with uniform negatives."""
         self.users, self.items = state["users"], state["items"]
+        self.item_counts = state.get("counts", np.ones(len(self.items), np.float32))
+        self.negatives = Negatives.of(self.item_counts)
 
 
-def cosines(vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return (rows, items), the cosines of some of the vectors (items, factors) with all of them."""
-    unit = unit_rows(vectors)
-    return unit[rows] @ unit.T
+class SVD(Classical):
+    """Matrix factorisation by the largest singular values of the interaction matrix (PureSVD).
+
+    An item's vector has its coordinates in the right singular vectors V, and a user's vector is the sum of the vectors
+    of the history: the score is x V V' for a history x. So users who were not in training, and interactions after
+    training, count as well.
+
+    References:
+        Cremonesi, Koren and Turrin, Performance of Recommender Algorithms on Top-N Recommendation Tasks, 2010.
+    """
+
+    type = "svd"
+    by_history = True
+    factorised = True
+    baseline = False  # EASE is also linear in the history, and better
+    search = {"factors": 2.0}
+
+    class Params(Params):
+        factors: int = Field(
+            64,
+            ge=1,
+            le=4096,
+            description="Dimension of the vectors. At most half the number of users or items is used: with all of them "
+            "the scores would be the history itself.",
+        )
+
+    def fit(self, training: TrainingMatrix) -> None:
+        matrix = training.matrix
+        factors = min(self.params.factors, max(1, min(matrix.shape) // 2))
+        if min(matrix.shape) == 1:  # `svds` needs a larger matrix
+            right = np.linalg.svd(matrix.toarray(), full_matrices=False)[2]
+        else:
+            start = np.random.default_rng(training.seed).normal(size=min(matrix.shape))
+            right = svds(matrix.astype(np.float64), factors, v0=start, return_singular_vectors="vh")[2]
+        self.items = np.ascontiguousarray(right[::-1].T, np.float32)  # the largest first
+
+    def user_vectors(self, rows: np.ndarray, matrix: Any) -> np.ndarray:
+        return np.asarray(matrix @ self.items, np.float32)
+
+    def item_vectors(self) -> np.ndarray:
+        return self.items
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {"items": self.items}
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        self.items = state["items"]
 
 
 def fit_quietly(part: str, name: str, training: TrainingMatrix, options: dict[str, Any]) -> Any:

@@ -190,8 +190,8 @@ def test_an_item_that_only_the_test_part_has_is_unknown_to_members_that_were_not
         ease = state.members["ease"]
         np.testing.assert_array_equal(ease.scorer.fitted, trained)
         np.testing.assert_array_equal(state.scorer.known.numpy(), trained)
-        of_late = state.scorer.member_score(ease, torch.arange(9)[:, None], torch.from_numpy(late))
-        assert not of_late.any()
+        late_scores = state.scorer.member_score(ease, torch.arange(9)[:, None], torch.from_numpy(late))
+        assert not late_scores.any()
     counted = recommender.model.members.get("popularity")
     if counted is not None:  # counts of the past are served with all of it
         assert counted.scorer.fitted[late].all()

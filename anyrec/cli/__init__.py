@@ -6,6 +6,7 @@ recommend  the commands recommend and embed
 evaluate   the commands evaluate, compare and report
 search     the commands search and similar
 index      the command index
+add        the command add
 data       commands on data, configs and plugins: init, validate, describe, doctor, plugins, schema, convert
 synth      the commands that generate data
 run        one training run: read, fit, print, save, report

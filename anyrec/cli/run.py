@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from anyrec.cli.datasets import read_dataset
-from anyrec.core.config import TWO_TOWER, Config
+from anyrec.core.config import Config
 from anyrec.core.discovery import Registry, discover
 from anyrec.core.errors import AnyrecError, Fault, OutputError
 from anyrec.core.files import atomic_write, exclusive
@@ -27,6 +27,7 @@ from anyrec.data.doctor.examine import as_lines, examine
 from anyrec.data.interpretation import interpretation
 from anyrec.evaluation import sampled
 from anyrec.model.build import check_with_data
+from anyrec.model.check_index import has_vectors
 from anyrec.model.fitted import FittedModel, ModelData
 from anyrec.pipeline.fit import check_pipeline
 from anyrec.recommender import Recommender
@@ -157,8 +158,8 @@ def resolved(config: Config, registry: Registry, dataset: Dataset) -> ResolvedRu
     """
     complete, reasons = resolve_config(config, dataset, registry)
     notes = check_with_data(complete, registry, dataset, config)
-    has_vectors = complete.model.type == TWO_TOWER
-    notes += check_pipeline(ModelData(config=complete, registry=registry, dataset=dataset, has_vectors=has_vectors))
+    vectors = has_vectors(complete, registry)
+    notes += check_pipeline(ModelData(config=complete, registry=registry, dataset=dataset, has_vectors=vectors))
     return ResolvedRun(complete, registry, dataset, reasons, notes)
 
 

@@ -44,6 +44,10 @@ class RequestHistory(NamedTuple):
         parts = (self.owners[chosen], self.items[chosen], self.times[chosen], self.kinds.take(pa.array(chosen)))
         return RequestHistory(*parts, self.positive[chosen], self.negative[chosen], self.listed[chosen], self.replaces)
 
+    def with_kinds(self, kinds: pa.Array) -> RequestHistory:
+        """Return the history with other types of the interactions: (events,) string."""
+        return RequestHistory(*self[:3], kinds, *self[4:])
+
     def slice(self, start: int, length: int) -> RequestHistory:
         """Return the history of `length` rows of the request from row `start` on, which becomes row 0."""
         low, high = np.searchsorted(self.owners, [start, start + length])

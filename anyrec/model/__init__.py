@@ -14,10 +14,12 @@ two_tower: the fitted two-tower model.
 choice: what was chosen on the validation part, for reports and model files.
 blended: the fitted blend of towers and classical models.
 classical: the fitted classical model, such as item-kNN.
+classical_scorer: its scores and vectors, for users with any history.
 reconfigure: the keys of a fitted model's config that can change.
 user_interactions: histories of the users, from the learning data.
 request_reader: reads the users or items of a request.
 records: the users or items of a request as the model reads them.
+added_users: users that are added after training.
 result_tables: lists, scores and embeddings as Arrow tables.
 arguments: checks of the arguments of the Python interface.
 attach_data: attaches the training data to a loaded model.

@@ -38,9 +38,14 @@ def with_data(model: FittedModel, dataset: Dataset) -> tuple[FittedModel, list[s
 
     Raises:
         DataError: If this is not the data that the model was trained on.
-        ModelError: If the split comes from a file and the model is not trusted.
+        ModelError: If the split comes from a file and the model is not trusted, or if users, items or interactions were
+            added to the model.
     """
     config = model.config
+    if model.extended:
+        what = "users, items or interactions were added to this model after training."
+        hint = "Use the model as it was before, or measure with lists of your own (`anyrec evaluate --truth`)."
+        raise ModelError(Fault("data", what, hint, "extended"))
     if config.split.file is not None and not model.context.trusted:
         what = f"the model names the file of its split, outside its folder: {config.split.file!r}."
         raise ModelError(Fault("/split/file", what, ALLOW, "untrusted"))

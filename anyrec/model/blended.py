@@ -13,9 +13,11 @@ from torch import Tensor
 
 from anyrec.core.config import Component, Config
 from anyrec.core.contracts import Head
+from anyrec.core.errors import Fault, InputError
 from anyrec.core.types import JsonObject
 from anyrec.data.ids import Side
 from anyrec.data.split import Part
+from anyrec.model.added_users import AddedUsers
 from anyrec.model.choice import GROUPS, TOWERS, Choice, Weights, shares_of
 from anyrec.model.classical import ClassicalModel
 from anyrec.model.fitted import INDEX, SEARCH, SIMILAR, STATES, FittedModel
@@ -61,10 +63,10 @@ class BlendScorer:
 
     @cached_property
     def known(self) -> Tensor:
-        """(items,) bool, the items that the scores of the towers are standardised over; items added later have no entry.
+        """(items,) bool, the items that the towers' scores are standardised over; items added later have no entry.
 
-        These are the items that a member was fitted on. Counts of the past are no evidence for that, as they include
-        what happened after the towers were trained, unless all members count.
+        These are the items that a member was fitted on. Members that count the past are left out if there are others:
+        to serve they count what happened after the training, too.
         """
         scorers = [member.scorer for member in self.members.values()]
         learned = [one.fitted for one in scorers if not one.classical.counts] or [one.fitted for one in scorers]
@@ -295,8 +297,17 @@ class BlendedModel(FittedModel):
         towers = self.towers.with_items(records)
         if towers is self.towers:
             return self
+        _check_rows(len(towers.dataset.items))
         wider = self._with_towers(towers)
-        return replace(wider, dataset=towers.dataset, widened=True)
+        return replace(wider, dataset=towers.dataset, base=self.base or self, extended=True)
+
+    def with_added_users(self, added: AddedUsers, shared: JsonObject) -> Self:
+        _check_rows(added.count)
+        towers = self.towers.with_added_users(added, shared)
+        members = {name: member.with_added_users(added, shared) for name, member in self.members.items()}
+        scorer = BlendScorer(towers, members, self.weights)
+        computed = self.computed.without(*STATES, "user")
+        return replace(self, towers=towers, members=members, scorer=scorer, computed=computed, **shared)
 
     def _with_towers(self, towers: TwoTowerModel) -> Self:
         """Return this model with other towers, without what was computed from the present ones."""
@@ -332,6 +343,13 @@ def reader_of(members: Mapping[str, ClassicalModel]) -> ClassicalModel:
 def member_config(config: Config, name: str, options: JsonObject) -> Config:
     """Return the config of a classical member of a blend."""
     return config.model_copy(update={"model": Component(type=name, **options), "blend": None})
+
+
+def _check_rows(count: int) -> None:
+    """Raise InputError if a blend cannot represent so many users or items."""
+    if count > MOST_ROWS:
+        what = f"a blend has at most {MOST_ROWS:,} users and as many items; these would be {count:,}."
+        raise InputError(Fault("model", what, "Train with `blend: null`.", "too many"))
 
 
 def _append(vectors: Tensor, rows: Tensor) -> Tensor:

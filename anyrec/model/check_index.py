@@ -9,6 +9,12 @@ from anyrec.core.registry import Registry
 HINT = "Leave `index` out: all items are then scored."
 
 
+def has_vectors(config: Config, registry: Registry) -> bool:
+    """Return whether models of a config have a vector for each user and item."""
+    name = config.model.type
+    return name == TWO_TOWER or bool(registry.get("classical", name, "/model/type").factorised)
+
+
 def index_faults(config: Config, registry: Registry) -> list[Fault]:
     """Return the faults of `index`, whose type and options are valid.
 
@@ -19,10 +25,10 @@ def index_faults(config: Config, registry: Registry) -> list[Fault]:
     cls = registry.get("index", component.type, "/index/type")
     if cls.exhaustive and not component.options():
         return []
-    if config.model.type != TWO_TOWER:
+    if not has_vectors(config, registry):
         what = f"an index searches vectors, and '{config.model.type}' has none, so this key would have no effect."
         return [Fault("/index", what, HINT, "combination")]
-    if not registry.get("interaction", config.interaction.type).factorised:
+    if config.model.type == TWO_TOWER and not registry.get("interaction", config.interaction.type).factorised:
         what = f"an index searches by dot products, and the scores of '{config.interaction.type}' are none."
         return [Fault("/index", what, f"{HINT} Or use a factorised interaction, as dot or cosine.", "combination")]
     params = registry.params("index", component.type, component.options(), "/index")

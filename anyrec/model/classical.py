@@ -1,4 +1,4 @@
-"""The fitted classical model, such as item-kNN, which scores all items from a user's history and has no embeddings."""
+"""The fitted classical model, such as item-kNN, which scores all items for a user's row and history."""
 
 from __future__ import annotations
 
@@ -22,128 +22,11 @@ from anyrec.data.ids import Side
 from anyrec.data.labels import MICROSECONDS_A_DAY
 from anyrec.data.pairs import Pairs
 from anyrec.data.split import NOW, Part
-from anyrec.model.fitted import FittedModel
+from anyrec.model.added_users import AddedUsers, WiderPairs
+from anyrec.model.classical_scorer import ClassicalScorer, ScorerByUser
+from anyrec.model.fitted import STATES, FittedModel
 from anyrec.model.records import Records
-from anyrec.model.request_reader import Reads
-
-
-class ClassicalScorer:
-    """Scores users, represented by their row and their history, against items, represented by their row.
-
-    A user without a history gets the popularity of the items as scores. So does a new user (row -1), unless the
-    component scores by history and the request contains one.
-    """
-
-    device = torch.device("cpu")
-    """Classical components compute with NumPy and SciPy."""
-
-    def __init__(
-        self,
-        classical: Classical,
-        matrix: sparse.csr_matrix,
-        popularity: np.ndarray | None = None,
-        fitted: np.ndarray | None = None,
-    ):
-        """
-        Args:
-            classical: The fitted component.
-            matrix: (users, items) CSR, 1 for each item that a user interacted with: in training, or up to now if the
-                component scores by history.
-            popularity: (items,) number of users of each item; by default counted in `matrix`.
-            fitted: (items,) bool, the items of the pairs that the component was fitted on; by default those that
-                `popularity` counts.
-        """
-        self.classical, self.matrix = classical, matrix
-        counted = np.asarray(matrix.sum(0), np.float32).ravel() if popularity is None else popularity
-        self.popularity = counted.astype(np.float32)
-        self.fitted = self.popularity > 0 if fitted is None else fitted
-
-    def pair_width(self, items: Tensor) -> int:
-        """Return 1, the number that `score` holds for each pair."""
-        return 1
-
-    def score(self, users: Tensor, items: Tensor) -> Tensor:
-        """Score users against items.
-
-        Args:
-            users: (batch, 1) rows of users, or (batch, 2 or more) as `represent` returns them.
-            items: (items, 1) rows shared by all users, or (batch, items, 1) rows of each user's own items.
-
-        Returns:
-            (batch, items) scores.
-        """
-        rows = users[:, 0].cpu().numpy()
-        known = rows if self.classical.by_history else np.maximum(rows, 0)
-        history = self.history_of(users)
-        scores = np.asarray(self.classical.score(known, history), np.float32)
-        if self.classical.personal and not self.classical.ranks_new_users:
-            new = (rows < 0) & (not self.classical.by_history)
-            scores[new | (np.diff(history.indptr) == 0)] = self.popularity
-        of_all, places = torch.from_numpy(scores), items[..., 0].cpu()
-        if places.dim() == 2:
-            return of_all.gather(1, places).to(users.device)
-        if len(places) == of_all.shape[1] and bool((places == torch.arange(len(places))).all()):
-            return of_all.to(users.device)
-        return of_all.index_select(1, places).to(users.device)
-
-    def represent(self, rows: np.ndarray, owners: np.ndarray, items: np.ndarray, replaces: np.ndarray) -> Tensor:
-        """Represent users whose history comes with a request.
-
-        Args:
-            rows: (batch,) rows among the known users; -1 for a new user.
-            owners: (events,) rows of the batch, ascending.
-            items: (events,) item rows.
-            replaces: (batch,) bool, whether the history of the request replaces the known one instead of extending it.
-
-        Returns:
-            (batch, 2 + longest history) int64: the row among the known users, `replaces`, and the item rows, padded
-            with -1.
-        """
-        counts = np.bincount(owners, minlength=len(rows))
-        represented = np.full((len(rows), 2 + int(counts.max(initial=0))), -1, np.int64)
-        represented[:, 0], represented[:, 1] = rows, replaces
-        positions = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)  # within each history
-        represented[owners, 2 + positions] = items
-        return torch.from_numpy(represented)
-
-    def history_of(self, users: Tensor) -> sparse.csr_matrix:
-        """Return (batch, items) CSR, 1 for each item of a user's history. users: as for `score`."""
-        represented = users.cpu().numpy()
-        rows = represented[:, 0]
-        known = self.matrix[np.maximum(rows, 0)]
-        replaces = represented[:, 1] == 1 if represented.shape[1] > 1 else np.zeros(len(rows), bool)
-        if (replaces | (rows < 0)).any():  # empty the rows whose known history does not count
-            known = (sparse.diags((~replaces & (rows >= 0)).astype(np.float32)) @ known).tocsr()
-        owners, places = np.nonzero(represented[:, 2:] >= 0)
-        if len(owners):
-            more = (np.ones(len(owners), np.float32), (owners, represented[owners, 2 + places]))
-            known = (known + sparse.csr_matrix(more, known.shape)).tocsr()
-        known.eliminate_zeros()
-        known.data[:] = 1
-        return known
-
-
-class ScorerByUser(ClassicalScorer):
-    """Scores each user with the scorer of one of several moments. A new user gets that of the earliest."""
-
-    def __init__(self, scorers: Mapping[int, ClassicalScorer], levels: np.ndarray):
-        """
-        Args:
-            scorers: The scorers by level, as in `FittedModel.levels`.
-            levels: (users,) the level of each user.
-        """
-        first = scorers[min(scorers)]
-        super().__init__(first.classical, first.matrix, first.popularity, first.fitted)
-        self.scorers, self.levels = scorers, levels
-
-    def score(self, users: Tensor, items: Tensor) -> Tensor:
-        rows = users[:, 0].cpu().numpy()
-        levels = np.where(rows < 0, min(self.scorers), self.levels[np.maximum(rows, 0)])
-        found = torch.empty((len(rows), items.shape[-2]), device=users.device)
-        for level in np.unique(levels):
-            mine = torch.from_numpy(np.flatnonzero(levels == level)).to(users.device)
-            found[mine] = self.scorers[int(level)].score(users[mine], items[mine] if items.dim() == 3 else items)
-        return found
+from anyrec.model.request_reader import TRAIN_TOWERS, Reads
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -165,12 +48,16 @@ class ClassicalModel(FittedModel):
 
     @property
     def reads_history(self) -> bool:
-        return self.scorer.classical.by_history
+        return self.scorer.classical.by_history or self.scorer.classical.folds_in
+
+    @property
+    def factorised(self) -> bool:
+        return self.has_vectors
 
     def reads(self) -> Reads:
         classical, pipeline = self.scorer.classical, self.config.pipeline is not None
         personal = classical.personal or pipeline
-        return Reads({"user": [], "item": []}, classical.by_history or pipeline, personal, classical.type)
+        return Reads({"user": [], "item": []}, self.reads_history or pipeline, personal, classical.type)
 
     def describe(self) -> list[str]:
         options = ", ".join(f"{name} {value}" for name, value in self.scorer.classical.params)
@@ -199,14 +86,19 @@ class ClassicalModel(FittedModel):
         fitted = self.scorer.fitted if self.past is None else None
         if self.past is not None and level < NOW:
             classical = self.past["validation" if level == 1 else "test"]
+        learned = self.scorer.learned
         if self.matrix_parts is None:
-            return ClassicalScorer(classical, matrix, self.scorer.popularity, fitted)
+            return ClassicalScorer(classical, matrix, self.scorer.popularity, fitted, learned)
         shape = len(levels), len(self.scorer.popularity)
         pairs = Pairs(matrix.indices, matrix.indptr)
-        earlier = ((1 << levels) - 1)[pairs.owners()]
+        owners = pairs.owners()
+        earlier = ((1 << levels) - 1)[owners]
+        if classical.folds_in and level < NOW:  # what was added for a user came later
+            trained = self.matrix_parts & (3 if self.refitted else 1) != 0
+            learned = np.bincount(owners[trained], minlength=shape[0]) > 0
         kept = matrix_of(pairs.where(self.matrix_parts & earlier != 0), shape)
         counted = pairs.items[self.matrix_parts & ((1 << level) - 1) != 0]
-        return ClassicalScorer(classical, kept, np.bincount(counted, minlength=shape[1]), fitted)
+        return ClassicalScorer(classical, kept, np.bincount(counted, minlength=shape[1]), fitted, learned)
 
     def representations(self, side: Side) -> Tensor:
         return self.computed.get(side, lambda: torch.arange(len(self.dataset.table(side))).unsqueeze(1))
@@ -230,11 +122,13 @@ class ClassicalModel(FittedModel):
     def predict(self, users: Tensor, items: Tensor) -> dict[str, Tensor]:
         return {"score": self.scorer.score(users, items.unsqueeze(1)).squeeze(1)}
 
-    def similar_items(self, rows: np.ndarray) -> np.ndarray:
+    def similar_items(self, rows: np.ndarray) -> np.ndarray | None:
         similarity = self.scorer.classical.similar(rows)
-        if similarity is None:
+        if similarity is not None:
+            return np.asarray(similarity, np.float32)
+        if not self.has_vectors:
             raise self.unable("no notion of similar items")
-        return np.asarray(similarity, np.float32)
+        return None
 
     def with_items(self, records: Records) -> FittedModel:
         if (records.rows < 0).any():
@@ -242,20 +136,49 @@ class ClassicalModel(FittedModel):
             raise self.unable("no way to score items that it was not fitted on", hint)
         return self
 
+    def with_added_users(self, added: AddedUsers, shared: JsonObject) -> Self:
+        scorer, history, matrix = self.scorer, added.records.history, self.scorer.matrix
+        owners = items = np.empty(0, np.int64)
+        replaced = np.zeros(len(added.rows), bool)
+        if history is not None:
+            liked = history.positive & (history.items < matrix.shape[1])
+            owners, items, replaced = history.owners[liked], history.items[liked], history.replaces
+        trained = np.ones(matrix.nnz, np.uint8)  # of a matrix without parts, all pairs are those of training
+        parts = trained if self.matrix_parts is None else self.matrix_parts
+        known = WiderPairs(Pairs(matrix.indices, matrix.indptr), parts)
+        wider = added.pairs(known, owners, items, replaced)
+        learned = np.zeros(added.count, bool)
+        learned[: len(scorer.learned)] = scorer.learned
+        if scorer.classical.folds_in:
+            learned[added.rows[added.records.active]] = False
+        shape = added.count, matrix.shape[1]
+        scorer = ClassicalScorer(
+            scorer.classical, matrix_of(wider.pairs, shape), scorer.popularity, scorer.fitted, learned
+        )
+        computed = self.computed.without(*STATES, "user")
+        return replace(self, scorer=scorer, matrix_parts=wider.parts, computed=computed, **shared)
+
     def with_prepared_features(self) -> Self:
         return self
 
-    def vectors(self, side: Side, representations: Tensor) -> NoReturn:
-        raise self.unable("no embeddings")
+    def vectors(self, side: Side, representations: Tensor) -> Tensor:
+        if not self.has_vectors:
+            raise self.unable("no embeddings", f"{TRAIN_TOWERS} Or a factorisation, such as 'ials'.")
+        if side == "user":
+            return self.scorer.user_vectors(representations)
+        return torch.from_numpy(np.asarray(self.scorer.classical.item_vectors(), np.float32)[representations[:, 0]])
+
+    def without_vector(self, users: Tensor) -> np.ndarray:
+        return self.scorer.unknown(users)
 
     def token_embeddings(self, side: Side) -> NoReturn:
-        raise self.unable("no embeddings")
+        raise self.unable("no vectors of features")
 
     def user_tokens(self, rows: np.ndarray) -> NoReturn:
-        raise self.unable("no embeddings")
+        raise self.unable("no vectors of features")
 
     def tokens(self, records: Records) -> NoReturn:
-        raise self.unable("no embeddings")
+        raise self.unable("no vectors of features")
 
 
 def make_classical(config: Config, registry: Registry) -> Classical:
@@ -279,6 +202,11 @@ def matrix_of(pairs: Pairs, shape: tuple[int, int]) -> sparse.csr_matrix:
 def check_classical(classical: Classical, users: int, items: int) -> None:
     """Check that a restored component can score the first and the last user.
 
+    Args:
+        classical: The component.
+        users: Number of users that it was fitted on.
+        items: Number of items that it was fitted on.
+
     Raises:
         ValueError: If it does not return a number for each item.
     """
@@ -286,6 +214,10 @@ def check_classical(classical: Classical, users: int, items: int) -> None:
     scores = np.asarray(classical.score(np.array([0, users - 1]), matrix))
     if scores.shape != (2, items) or scores.dtype.kind != "f" or np.isnan(scores).any():
         raise ValueError(f"scores of {items} items were expected; found {scores.dtype} {scores.shape}")
+    if classical.factorised:
+        vectors = classical.item_vectors()
+        if vectors.ndim != 2 or len(vectors) != items:
+            raise ValueError(f"vectors of {items} items were expected; found {vectors.shape}")
 
 
 def training_matrix(dataset: Dataset, rows: np.ndarray, seed: int) -> TrainingMatrix:

@@ -30,6 +30,7 @@ from anyrec.data.learning import LearningData
 from anyrec.data.pairs import Pairs
 from anyrec.data.request_history import extend_histories
 from anyrec.data.split import PARTS, Part, Split
+from anyrec.model.added_users import AddedUsers
 from anyrec.model.choice import Choice
 from anyrec.model.records import Records
 from anyrec.model.request_reader import TRAIN_TOWERS, Reads, RequestReader, Users
@@ -81,7 +82,8 @@ class FittedModel(ModelData, ABC):
         fingerprint: Hash of the training data, for a loaded model.
         model_id: Identifier of the saved model (`anyrec.storage.model_directory.model_id`); empty if it is not saved.
         directory: Folder that the model was loaded from or saved to.
-        widened: Whether items were added after training.
+        base: For a model to which items were added after training, the model without them; None for all others.
+        extended: Whether users, items or interactions were added after training, also before the model was saved.
         choice: What a blend was chosen from, and why; None if the config has no blend, or nothing could be chosen.
         computed: Values that are computed when first needed, by name: representations, indexes, states.
     """
@@ -96,7 +98,8 @@ class FittedModel(ModelData, ABC):
     fingerprint: str | None = None
     model_id: str = ""
     directory: Path | None = None
-    widened: bool = False
+    base: FittedModel | None = None
+    extended: bool = False
     choice: Choice | None = None
     computed: Once[Any] = field(default_factory=Once, repr=False)  # Any: each key has its own type
 
@@ -111,6 +114,11 @@ class FittedModel(ModelData, ABC):
     def tuned(self) -> Mapping[str, JsonObject]:
         """The options that were chosen for classical models on the validation part, by name of the model."""
         return {} if self.choice is None else self.choice.tuned
+
+    @property
+    def widened(self) -> bool:
+        """Whether items were added after training."""
+        return self.base is not None
 
     @property
     def split(self) -> Split | None:
@@ -338,6 +346,14 @@ class FittedModel(ModelData, ABC):
         with torch.inference_mode():
             return self.vectors(side, self.representations(side)).float().cpu().numpy()
 
+    def without_vector(self, users: Tensor) -> np.ndarray:
+        """Return (users,) bool, the users of a `factorised` model whose scores are not products with their vector.
+
+        Args:
+            users: (users, ...) representations.
+        """
+        return np.zeros(len(users), bool)
+
     @property
     def heads(self) -> dict[str, Head]:
         """The heads by name; a classical model has none."""
@@ -376,7 +392,8 @@ class FittedModel(ModelData, ABC):
         """Return this model with a config that differs only in sections that are not trained, such as `evaluation`."""
         same = config.index.model_dump() == self.config.index.model_dump()
         changed = (*STATES, SEARCH) if same else (*STATES, SEARCH, INDEX, SIMILAR)
-        return replace(self, config=config, computed=self.computed.without(*changed))
+        base = None if self.base is None else self.base.with_config(config)
+        return replace(self, config=config, base=base, computed=self.computed.without(*changed))
 
     def saved_in(self, directory: Path, model_id: str) -> Self:
         """Return this model with the folder and the id of its saved files."""
@@ -389,6 +406,36 @@ class FittedModel(ModelData, ABC):
         Raises:
             DataError: For ids of another type than the model's.
             InputError: For a model that can only score the items it was trained on.
+        """
+
+    def with_users(self, records: Records) -> Self:
+        """Return a model that also knows the users of a request, with the interactions of the request.
+
+        A known user keeps the own record where the request has no values, and the interactions of the request extend
+        the user's own. What was learned in training stays as it is.
+
+        Args:
+            records: The users.
+
+        Raises:
+            DataError: For ids of another type than the model's.
+        """
+        added = AddedUsers.of(self.dataset, records)
+        seen, seen_parts = added.seen(self.seen, self.seen_parts)
+        shared: JsonObject = {"dataset": added.dataset(self.dataset), "seen": seen, "seen_parts": seen_parts}
+        if self.history is not None:
+            shared["history"] = added.array(self.history, self.history_of(added.records))
+            if self.history_parts is not None:
+                shared["history_parts"] = added.history_parts(self.history, self.history_parts)
+        return self.with_added_users(added, {**shared, "extended": True})
+
+    @abstractmethod
+    def with_added_users(self, added: AddedUsers, shared: JsonObject) -> Self:
+        """Return a model with further users, of which `with_users` has computed the changes that all models share.
+
+        Args:
+            added: The users.
+            shared: Fields that change, by name.
         """
 
     def unable(self, what: str, hint: str = TRAIN_TOWERS) -> InputError:

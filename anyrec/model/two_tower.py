@@ -20,6 +20,7 @@ from anyrec.data.histories import add_history
 from anyrec.data.ids import SIDES, Side
 from anyrec.data.partial import of_other_type, type_name
 from anyrec.data.split import Part
+from anyrec.model.added_users import AddedUsers
 from anyrec.model.fitted import INDEX, SEARCH, SIMILAR, STATES, FittedModel
 from anyrec.model.records import Records, completed, joined
 from anyrec.model.represent import ROWS_AT_A_TIME, represent_rows, token_rows, vectors_for_histories
@@ -153,7 +154,15 @@ class TwoTowerModel(FittedModel):
     def _all_rows(self, side: Side, encode: Callable[..., Tensor]) -> Tensor:
         """Encode all known users or items with `represent_rows` or `token_rows`."""
         vectors = self.history_vectors() if side == "user" else None
-        return encode(self.scorer, side, self.columns[side], len(self.dataset.table(side)), item_vectors=vectors)
+        columns = self.columns.get(side) or self._prepared(side)
+        return encode(self.scorer, side, columns, len(self.dataset.table(side)), item_vectors=vectors)
+
+    def _prepared(self, side: Side) -> Columns:
+        """Prepare the features of all known users or items, for a model without prepared features."""
+        table = self.dataset.table(side)
+        if side == "user" and self.reads_history:
+            table = add_history(table, self.required_history(), self.scorer.user.histories)
+        return self.prepare(side, table)
 
     def history_vectors(self) -> Tensor | None:
         """Return (items, dim), the item tower's vectors that histories are encoded from; None if there are none."""
@@ -257,7 +266,16 @@ class TwoTowerModel(FittedModel):
     def similar_items(self, rows: np.ndarray) -> None:
         return None
 
-    # Further items
+    # Further users and items
+
+    @torch.inference_mode()
+    def with_added_users(self, added: AddedUsers, shared: JsonObject) -> Self:
+        computed = self.computed.without(*STATES, "user", TOKENS["user"]).known()
+        computed["user"] = added.tensor(self.representations("user"), self.represent(added.records))
+        if TOKENS["user"] in self.computed:
+            computed[TOKENS["user"]] = added.tensor(self.token_embeddings("user"), self.tokens(added.records))
+        columns = {side: columns for side, columns in self.columns.items() if side != "user"}
+        return replace(self, columns=columns, computed=type(self.computed)(computed), **shared)
 
     @torch.inference_mode()
     def with_items(self, records: Records) -> TwoTowerModel:
@@ -280,7 +298,9 @@ class TwoTowerModel(FittedModel):
         dataset = Dataset(
             known.users, joined(known.items, table), known.interactions, known.root, known.roles, known.notes
         )
-        return replace(self, dataset=dataset, widened=True, computed=type(self.computed)(values))
+        return replace(
+            self, dataset=dataset, base=self.base or self, extended=True, computed=type(self.computed)(values)
+        )
 
 
 def _new_items(known: Dataset, records: Records) -> Records:

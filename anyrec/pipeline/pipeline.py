@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from anyrec.core.config import Component, PipelineConfig
+from anyrec.core.config import TWO_TOWER, Component, PipelineConfig
 from anyrec.core.errors import AnyrecError, ConfigError, Fault, InputError
 from anyrec.core.registry import Registry
 from anyrec.core.types import JsonObject
@@ -115,7 +115,7 @@ class Pipeline:
                     component.check(model)
                 except ConfigError as error:
                     faults += [replace(fault, where=f"{folder}/{n}{fault.where}") for fault in error.faults]
-        if self.config.rank is not None and not model.has_vectors:
+        if self.config.rank is not None and model.config.model.type != TWO_TOWER:
             what = f"a ranker reads feature vectors, and '{model.config.model.type}' has none."
             faults.append(Fault("/pipeline/rank", what, "Remove the ranker, or train a two_tower."))
         if faults:

@@ -33,7 +33,7 @@ def best_of_blend(
 
     Args:
         model: The blend.
-        index: The index of its towers' item vectors.
+        index: The index of its towers' item vectors, without items that were added later.
         users: (users, ...) representations.
         k: Items for each user.
         exclude: Rows of users, ascending, and item rows (pairs,) of the pairs to leave out.
@@ -60,7 +60,8 @@ def _block(
     model: BlendedModel, index: ItemIndex, users: Tensor, k: int, exclude: Pairs | None, allowed: np.ndarray | None
 ) -> Ranked:
     """Find the best items of some users; arguments and result as of `best_of_blend`."""
-    depth = min(max(LEAST, DEPTH * k), len(model.dataset.items))
+    known, items = len(index.ids), len(model.dataset.items)
+    depth = min(max(LEAST, DEPTH * k), items)
     queries = model.vectors("user", users).float().cpu().numpy()
     found = torch.from_numpy(index.search(queries, depth, allowed, exclude).keys)  # (users, depth)
     rows = users[:, model.towers.representations("item").shape[-1] :].long()
@@ -72,16 +73,19 @@ def _block(
     if exclude is not None:
         eligible[torch.from_numpy(exclude[0]), torch.from_numpy(exclude[1])] = -torch.inf
     best = eligible.topk(depth, 1)
-    candidates = torch.cat([found, best.indices.masked_fill(best.values == -torch.inf, -1)], 1).sort(1).values
+    added = torch.arange(known, items).expand(len(users), -1)  # not in the index, so all of them are candidates
+    added = added.masked_fill(eligible[:, known:] == -torch.inf, -1)
+    of_members = best.indices.masked_fill(best.values == -torch.inf, -1)
+    candidates = torch.cat([found, of_members, added], 1).sort(1).values
     repeated = torch.zeros_like(candidates, dtype=torch.bool)
     repeated[:, 1:] = candidates[:, 1:] == candidates[:, :-1]
     places = candidates.clamp(min=0)
     scores = members.gather(1, places) + _towers_part(model, users, groups, places)
     scores = scores.masked_fill(repeated | (candidates < 0), -torch.inf)
     values, columns = top_k(scores, min(k, scores.shape[1]))  # candidates ascend, so equal scores are in item order
-    items, kept = candidates.gather(1, columns).numpy(), values.numpy()
+    chosen, kept = candidates.gather(1, columns).numpy(), values.numpy()
     lists, ranks = np.nonzero(kept > -np.inf)
-    return lists, items[lists, ranks], kept[lists, ranks], ranks + 1
+    return lists, chosen[lists, ranks], kept[lists, ranks], ranks + 1
 
 
 def _towers_part(model: BlendedModel, users: Tensor, groups: Tensor, places: Tensor) -> Tensor:

@@ -27,13 +27,16 @@ no copy of the vectors."""
 def item_index(model: FittedModel) -> ItemIndex | None:
     """Return the index by which a model's best items are found: the one that was loaded with it, or that of its config.
 
-    For a blend it has the vectors of the towers.
+    For a blend it has the vectors of the towers. If items were added to the model, it is the index of the items before,
+    which have the first rows.
 
-    None if all items are to be scored instead: if no part of the score is a dot product, if items were added since, if
-    the items are few and the search is exact, or for a blend if the search is exact.
+    None if all items are to be scored instead: if no part of the score is a dot product, if the items are few and the
+    search is exact, or for a blend if the search is exact.
     """
-    if not _has_dot_products(model) or model.widened:
+    if not _has_dot_products(model):
         return None
+    if model.base is not None:
+        return item_index(model.base)
     component = component_of(model)
     if is_exhaustive(model, component):
         few = len(model.dataset.items) <= SMALL and not component.options()
@@ -44,7 +47,8 @@ def item_index(model: FittedModel) -> ItemIndex | None:
 
 def component_of(model: FittedModel) -> Component:
     """Return the type and options of the index that was loaded with a model, or else those in its config."""
-    return _kept(model).component if INDEX in model.computed else model.config.index
+    indexed = model if model.base is None else model.base
+    return _kept(indexed).component if INDEX in indexed.computed else indexed.config.index
 
 
 def used_index(model: FittedModel) -> JsonObject:
@@ -79,7 +83,7 @@ def vectors_to_index(model: FittedModel) -> tuple[pa.Array, np.ndarray, np.ndarr
             Fault(
                 "/interaction/type",
                 f"an index needs a score that is a dot product of two vectors, which '{kind}' does not compute.",
-                "Use a factorised interaction, as dot or cosine.",
+                "Use a factorised interaction, as dot or cosine, or a factorisation, as ials.",
                 "not factorised",
             )
         )
@@ -93,7 +97,7 @@ def share_index(model: FittedModel, index: ItemIndex | None) -> None:
 
 
 def save_index(model: FittedModel, folder: Path, model_id: str) -> None:
-    """Write the index into the model's folder if it takes time to build.
+    """Write the index into the model's folder if it takes time to build; items that were added are in it.
 
     A failure, such as a server that does not answer, is logged as a warning: the model must not be lost by it.
 
@@ -105,7 +109,7 @@ def save_index(model: FittedModel, folder: Path, model_id: str) -> None:
     if is_exhaustive(model, component_of(model)):
         return
     try:
-        index = item_index(model)
+        index = item_index(model) if model.base is None else _built(model)
         if index is not None:
             index.model = model_id
             index.save(folder / FOLDER)

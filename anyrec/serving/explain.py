@@ -213,18 +213,19 @@ def _explain_classical(model: ClassicalModel, owner: str | int, user: Records, i
     """
     classical, ids = model.scorer.classical, model.dataset.ids("item")
     item_ids = ids.take(pa.array(items)).to_pylist()
-    matrix = model.scorer.history_of(model.represent(user))  # (1, items) sparse
+    represented = model.represent(user)
+    matrix, row = model.scorer.history_of(represented), int(model.scorer.component_rows(represented)[0])
     history = np.asarray(matrix.indices)
-    effects, row = np.empty((0, len(items))), int(user.rows[0])
+    effects = np.empty((0, len(items)))
     note = ""
     if not classical.personal:
         note = f"'{classical.type}' gives everyone the same list"
     elif not len(history) and classical.ranks_new_users:
         note = "this user has no history: these are the items that such users choose now"
-    elif not len(history):
+    elif model.scorer.unknown(represented)[0]:
         note = "nothing is known of this user: these are the items that most people had"
     else:
-        effects = _without_each(classical, row if classical.by_history else max(row, 0), matrix, items, len(ids))
+        effects = _without_each(classical, row, matrix, items, len(ids))
         if not np.abs(effects).max() > 0:
             note = f"'{classical.type}' keeps what it learned of a user and reads no history when it scores"
     if note:

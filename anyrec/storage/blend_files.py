@@ -59,6 +59,9 @@ def read_choice(towers: TwoTowerModel, directory: Path) -> FittedModel:
     if not names:
         return replace(towers, choice=choice)
     members = {name: _read_member(towers, place, name, choice.options[name]) for name in names}
+    with damaged(place, "its members do not fit each other"):
+        if len({len(member.scorer.popularity) for member in members.values()}) > 1:
+            raise ValueError("they know different numbers of items")
     return BlendedModel.of(towers, members, choice)
 
 
@@ -78,6 +81,7 @@ def _read_member(towers: TwoTowerModel, place: Path, name: str, options: JsonObj
         seen_parts=towers.seen_parts,
         matrix_parts=matrix_parts,
         past=past,
+        has_vectors=scorer.classical.factorised,
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from safetensors.numpy import save_file
@@ -11,9 +13,11 @@ from anyrec.core.config import Config
 from anyrec.core.contracts import Classical
 from anyrec.core.registry import Registry
 from anyrec.core.saved_files import check_parts, damaged, read_arrays
+from anyrec.core.types import SparseMatrix
 from anyrec.data.pairs import Pairs
 from anyrec.data.split import HELD_OUT, PARTS, Part
-from anyrec.model.classical import ClassicalModel, ClassicalScorer, check_classical, make_classical, matrix_of
+from anyrec.model.classical import ClassicalModel, check_classical, make_classical, matrix_of
+from anyrec.model.classical_scorer import ClassicalScorer
 
 BEFORE = "before "
 """Begins the names of the arrays of a component that counted the positives before a part: `before test/weights`."""
@@ -32,6 +36,8 @@ def write_classical(model: ClassicalModel, folder: Path) -> None:
     matrix = scorer.matrix
     arrays = {"columns": matrix.indices, "offsets": matrix.indptr}
     arrays |= {"popularity": scorer.popularity, "fitted": scorer.fitted}
+    if not scorer.learned.all():
+        arrays["learned"] = scorer.learned
     if model.matrix_parts is not None:
         arrays["parts"] = model.matrix_parts
     save_file(arrays, folder / "history.safetensors")
@@ -47,7 +53,7 @@ def read_classical(
         config: The model's config.
         registry: The components.
         users: Number of users.
-        items: Number of items.
+        items: Number of items; a component may know the first of them only.
         refitted: Whether the component also learned from the validation part.
 
     Returns:
@@ -60,30 +66,55 @@ def read_classical(
     state, arrays = read_arrays(folder / "model.safetensors"), read_arrays(folder / "history.safetensors")
     past: dict[Part, Classical] = {}
     classical = make_classical(config, registry)
+    with damaged(folder / "history.safetensors", "this is not a history of the users"):
+        histories = _read_histories(arrays, users, items)
+    known = int(np.flatnonzero(histories.learned).max(initial=0)) + 1, histories.matrix.shape[1]
     with damaged(folder / "model.safetensors", f"what '{classical.type}' learned cannot be used"):
         for part in HELD_OUT:
             counted = {name: value for name, value in state.items() if name.startswith(f"{BEFORE}{part}/")}
             if counted:
                 past[part] = make_classical(config, registry)
                 past[part].restore({name.partition("/")[2]: state.pop(name) for name in counted})
-                check_classical(past[part], users, items)
+                check_classical(past[part], *known)
         if past and len(past) < len(HELD_OUT):
             raise ValueError(f"counts before {', '.join(past)} only")
         classical.restore(state)
-        check_classical(classical, users, items)
-    with damaged(folder / "history.safetensors", "this is not a history of the users"):
-        matrix = matrix_of(Pairs(arrays["columns"], arrays["offsets"]), (users, items))
-        matrix.check_format(full_check=True)
-        popularity, parts, fitted = arrays.get("popularity"), arrays.get("parts"), arrays.get("fitted")
-        if popularity is not None and popularity.shape != (items,):
-            raise ValueError(f"the popularity of {items} items was expected")
-        if parts is not None:
-            check_parts(parts, len(arrays["columns"]))
-        if fitted is None and parts is not None and not classical.counts:  # a model of a version that did not save it
-            fitted = _items_of(matrix.indices, parts, refitted, items)
-        if fitted is not None and (fitted.shape, fitted.dtype) != ((items,), bool):
-            raise ValueError(f"{items} truth values of 'fitted' were expected")
-    return ClassicalScorer(classical, matrix, popularity, fitted), parts, past or None
+        check_classical(classical, *known)
+    matrix, popularity, parts, fitted, learned = histories
+    if fitted is None and parts is not None and not classical.counts:  # a model of a version that did not save it
+        fitted = _items_of(matrix.indices, parts, refitted, matrix.shape[1])
+    return ClassicalScorer(classical, matrix, popularity, fitted, learned), parts, past or None
+
+
+class _Histories(NamedTuple):
+    """The arrays of history.safetensors, as `ClassicalScorer` and `ClassicalModel` describe them.
+
+    They are those of the items that the component knows: a blend may have further ones.
+    """
+
+    matrix: SparseMatrix
+    popularity: np.ndarray | None
+    parts: np.ndarray | None
+    fitted: np.ndarray | None
+    learned: np.ndarray
+
+
+def _read_histories(arrays: Mapping[str, np.ndarray], users: int, items: int) -> _Histories:
+    """Check the arrays of history.safetensors; arguments as for `read_classical`. Raises ValueError."""
+    popularity, parts, fitted = arrays.get("popularity"), arrays.get("parts"), arrays.get("fitted")
+    learned = arrays.get("learned", np.ones(users, bool))
+    if popularity is not None:
+        if popularity.ndim != 1 or len(popularity) > items:
+            raise ValueError(f"the popularity of at most {items} items was expected")
+        items = len(popularity)
+    matrix = matrix_of(Pairs(arrays["columns"], arrays["offsets"]), (users, items))
+    matrix.check_format(full_check=True)
+    if parts is not None:
+        check_parts(parts, len(arrays["columns"]))
+    for name, flags, size in (("fitted", fitted, items), ("learned", learned, users)):
+        if flags is not None and (flags.shape, flags.dtype) != ((size,), bool):
+            raise ValueError(f"{size} truth values of '{name}' were expected")
+    return _Histories(matrix, popularity, parts, fitted, learned)
 
 
 def _items_of(columns: np.ndarray, parts: np.ndarray, refitted: bool, items: int) -> np.ndarray:

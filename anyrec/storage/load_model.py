@@ -41,6 +41,7 @@ from anyrec.data.ids import SIDES
 from anyrec.data.list_columns import flat
 from anyrec.data.pairs import Pairs
 from anyrec.model.build import check_model_type, choose_device, training_context
+from anyrec.model.check_index import has_vectors
 from anyrec.model.classical import ClassicalModel
 from anyrec.model.custom_modules import encoder_of, rebuild
 from anyrec.model.fitted import FittedModel, ModelData
@@ -196,7 +197,7 @@ def _restore(
     dataset = Dataset(tables["user"], tables["item"], no_interactions, root, document["roles"])
     device = choose_device(config)
     context = replace(training_context(config, dataset, device, trusted), root=root, strict=False)
-    data = ModelData(config=config, registry=registry, dataset=dataset, has_vectors=config.model.type == TWO_TOWER)
+    data = ModelData(config=config, registry=registry, dataset=dataset, has_vectors=has_vectors(config, registry))
     model = _read_model(manifest, data, replace(context, open_files=not own_root), device)
     pipeline = load_pipeline(model, directory / PIPELINE)
     index, notes = load_index(model, directory, manifest.place.parent)
@@ -224,17 +225,21 @@ def _read_model(manifest: Manifest, data: ModelData, context: Context, device: t
         "history_parts": history_parts,
         "before_refit": document["metrics"].get("validation") if _is_refitted(config, directory) else None,
         "fingerprint": document["data"],
+        "extended": document.get("extended", False),
         "model_id": id_of(document),
         "directory": manifest.place,
     }
-    if data.has_vectors:
+    if config.model.type == TWO_TOWER:
         scorer = read_towers(directory, config, data.registry, context).to(device).eval()
         model = TwoTowerModel(scorer=scorer, computed=Once(known), **shared)
         check_vectors(model, known, directory)
         return read_choice(model, directory)
     refitted = config.training.refit
     scorer, matrix_parts, past = read_classical(directory, config, data.registry, users, items, refitted)
-    return ClassicalModel(scorer=scorer, matrix_parts=matrix_parts, past=past, **shared)
+    with damaged(directory, "its parts do not fit each other"):
+        if len(scorer.popularity) != items:
+            raise ValueError(f"scores of {len(scorer.popularity)} items, of {items}")
+    return ClassicalModel(scorer=scorer, matrix_parts=matrix_parts, past=past, has_vectors=data.has_vectors, **shared)
 
 
 def _is_refitted(config: Config, directory: Path) -> bool:
@@ -281,6 +286,7 @@ def _check_details(document: JsonObject, directory: Path) -> None:
         if not isinstance(values, dict) or not all(isinstance(one, (int, float)) for one in values.values())
     ]
     wrong += [] if "\0" not in document["root"] else ["root"]
+    wrong += [] if isinstance(document.get("extended", False), bool) else ["extended"]
     if wrong:
         raise ModelError(
             [Fault(f"{directory}/manifest.json#/{one}", "this is of another type.", AGAIN, "damaged") for one in wrong]

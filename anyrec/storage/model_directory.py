@@ -40,6 +40,7 @@ from anyrec.data.ids import SIDES
 from anyrec.data.list_columns import flat, offsets_of
 from anyrec.model.blended import has_towers, towers_of
 from anyrec.model.classical import ClassicalModel
+from anyrec.model.fitted import FittedModel
 from anyrec.model.two_tower import HISTORY_VECTORS, TOKENS
 from anyrec.pipeline.fit import FOLDER as PIPELINE
 from anyrec.pipeline.fit import save_pipeline
@@ -86,11 +87,12 @@ def save_model(parts: ModelParts, directory: Path) -> Path:
         manifest = {
             "format": FORMAT,
             "name": model.config.name,
-            "data": model.dataset.fingerprint(),
+            "data": _data_hash(model),
             "root": str(Path(model.context.root).resolve()),
             "roles": model.dataset.roles,
             "counts": {"users": len(model.dataset.users), "items": len(model.dataset.items)},
             "metrics": parts.metrics,
+            "extended": model.extended,
             "modules": _module_descriptions(model.registry),
             "versions": versions(),
             "files": _hashes(new),
@@ -239,6 +241,12 @@ def _events_by_part(history: pa.Array, parts: np.ndarray | None) -> dict[str, pa
     _, owners = flat(history)
     offsets = pa.array(offsets_of(owners, len(history)).astype(np.int32))
     return {"events": history, "parts": pa.ListArray.from_arrays(offsets, pa.array(parts))}
+
+
+def _data_hash(model: FittedModel) -> str:
+    """Return the hash of the training data, which a model that was loaded without it keeps."""
+    data = model.dataset if model.learning is None else model.learning.dataset
+    return model.fingerprint or data.fingerprint()
 
 
 def _module_descriptions(registry: Registry) -> JsonObject:

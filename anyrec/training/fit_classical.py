@@ -10,7 +10,8 @@ from anyrec.core.registry import Registry
 from anyrec.core.runtime import seeded
 from anyrec.data.learning import LearningData
 from anyrec.data.split import HELD_OUT, PARTS, Part, Split
-from anyrec.model.classical import ClassicalModel, ClassicalScorer, make_classical, matrix_of, training_matrix
+from anyrec.model.classical import ClassicalModel, make_classical, matrix_of, training_matrix
+from anyrec.model.classical_scorer import ClassicalScorer
 
 
 def with_refit(config: Config) -> Config:
@@ -56,10 +57,11 @@ def fit_classical(
         training = training_matrix(learning.dataset, learning.positives(split.train), config.seed)
     classical = _fitted(config, registry, training)
     scorer, matrix_parts = ClassicalScorer(classical, training.matrix), None
-    if classical.by_history or classical.counts:  # it serves from all positives, those of validation and test as well
-        pairs, matrix_parts = learning.positive_pairs
+    if classical.by_history or classical.folds_in or classical.counts:
+        pairs, matrix_parts = learning.positive_pairs  # it serves from all, those of validation and test as well
         fitted = None if classical.counts else scorer.fitted
-        scorer = ClassicalScorer(classical, matrix_of(pairs, training.matrix.shape), fitted=fitted)
+        learned = np.diff(training.matrix.indptr) > 0 if classical.folds_in else None
+        scorer = ClassicalScorer(classical, matrix_of(pairs, training.matrix.shape), fitted=fitted, learned=learned)
     seen, seen_parts = learning.seen
     return ClassicalModel(
         config=config,
@@ -72,6 +74,7 @@ def fit_classical(
         learning=learning,
         matrix_parts=matrix_parts,
         past=past,
+        has_vectors=classical.factorised,
     )
 
 

@@ -62,7 +62,10 @@ CONFIGS = {
         split={"protocol": "leave_last_out"},
     ),
     "ease": {"model": {"type": "ease"}, "split": {"protocol": "leave_last_out"}},
-    "ials": {"model": {"type": "ials", "factors": 6, "alpha": 4.0}, "split": {"protocol": "leave_last_out"}},
+    "ials": {
+        "model": {"type": "ials", "factors": 6, "alpha": 4.0, "regularization": 0.5},
+        "split": {"protocol": "leave_last_out"},
+    },
     "item_knn": {"model": {"type": "item_knn"}, "split": {"protocol": "random"}},
 }
 

@@ -61,6 +61,10 @@ class Classical:
             instead, unless `ranks_new_users`.
         ranks_new_users: Whether `score` also ranks items for users without a history.
         by_history: Whether `score` reads only the user's own history, so that it scores users who were not in training.
+        folds_in: Whether known users have vectors of their own that `fit` learned, and other users (row -1) get theirs
+            from the history.
+        factorised: Whether a score is the dot product of a user's and an item's vector (`user_vectors`,
+            `item_vectors`). The model then has embeddings, and its items can be indexed.
         counts: Whether `fit` counts the past, as popularity does, instead of learning weights. Counts are state: before
             a part of the split is evaluated, all positives of the earlier parts are counted; for serving, all.
         backtested: Whether `fit` learns at past moments what users chose after each of them. On a split by time a blend
@@ -100,6 +104,8 @@ class Classical:
     personal: ClassVar[bool] = True
     ranks_new_users: ClassVar[bool] = False
     by_history: ClassVar[bool] = False
+    folds_in: ClassVar[bool] = False
+    factorised: ClassVar[bool] = False
     counts: ClassVar[bool] = False
     backtested: ClassVar[bool] = False
     baseline: ClassVar[bool] = True
@@ -127,16 +133,26 @@ class Classical:
         return {}
 
     def score(self, rows: np.ndarray, matrix: SparseMatrix) -> np.ndarray:
-        """Score all items for some users.
+        """Score all items for some users; by default, if the model is `factorised`, by their vectors.
 
         Args:
-            rows: (batch,) user rows; -1 for a user who was not in training (only if `by_history`).
+            rows: (batch,) user rows; -1 for a user who was not in training (only if `by_history` or `folds_in`).
             matrix: (batch, items) `scipy.sparse.csr_matrix`, the users' own histories.
 
         Returns:
             (batch, items) float32.
         """
+        if self.factorised:
+            return self.user_vectors(rows, matrix) @ self.item_vectors().T
         raise NotImplementedError(f"model '{self.type}' has no score()")
+
+    def user_vectors(self, rows: np.ndarray, matrix: SparseMatrix) -> np.ndarray:
+        """Return the vectors of some users, (batch, dim) float32; arguments as for `score`. For `factorised` models."""
+        raise NotImplementedError(f"model '{self.type}' has no user_vectors()")
+
+    def item_vectors(self) -> np.ndarray:
+        """Return the vectors of all items, (items, dim) float32. For `factorised` models."""
+        raise NotImplementedError(f"model '{self.type}' has no item_vectors()")
 
     def similar(self, rows: np.ndarray) -> np.ndarray | None:
         """Compute the similarity of all items to some items.
@@ -145,7 +161,8 @@ class Classical:
             rows: (batch,) item rows.
 
         Returns:
-            (batch, items) similarities; None if the model has no item similarity.
+            (batch, items) similarities. None if the model is `factorised` and the similarity is the cosine of the item
+            vectors, or if the model has no item similarity.
         """
         return None
 

@@ -15,6 +15,9 @@ from anyrec.model.scoring import top_k
 from anyrec.pipeline.candidate_lists import empty_lists, listable_items, lists_of_ranks
 from anyrec.pipeline.contracts import Lists, Request, Source
 
+TRAINED = "trained users"
+"""Key of the state of the source; a classical model has arrays of other names."""
+
 
 class ClassicalSource(Source):
     """Retrieves the items with the highest scores of a classical model.
@@ -37,7 +40,7 @@ class ClassicalSource(Source):
         super().__init__(params)
         self.classical: Classical | None = None
         self.saved: dict[str, np.ndarray] = {}
-        self.size = 0  # number of items in training
+        self.size = self.users = 0  # number of items and of users in training
 
     def check(self, model: ModelData) -> None:
         self._make(model)
@@ -45,7 +48,7 @@ class ClassicalSource(Source):
     def fit(self, model: FittedModel, rows: np.ndarray) -> None:
         classical = self._make(model)
         training = training_matrix(model.dataset, rows, model.config.seed)
-        self.size = len(model.dataset.items)
+        self.size, self.users = len(model.dataset.items), len(model.dataset.users)
         classical.fit(training)
         self.classical = classical
 
@@ -58,10 +61,12 @@ class ClassicalSource(Source):
             (np.ones(known.sum(), np.float32), (owners[known], items[known])), (len(request.rows), self.size)
         )
         matrix.data[:] = 1
-        able = np.flatnonzero((np.diff(matrix.indptr) > 0) & (classical.by_history | (request.rows >= 0)))
+        rows = np.where(request.rows < self.users, request.rows, -1)  # users can be added after training
+        reads_new = classical.by_history or classical.folds_in
+        able = np.flatnonzero((np.diff(matrix.indptr) > 0) & (reads_new | (rows >= 0)))
         if not len(able):
             return empty_lists(len(request.rows))
-        scores = np.asarray(classical.score(request.rows[able], matrix[able]), np.float32)
+        scores = np.asarray(classical.score(rows[able], matrix[able]), np.float32)
         listable = listable_items(request, allowed)
         if listable is not None:
             listable = listable if listable.ndim == 1 else listable[able]
@@ -69,21 +74,22 @@ class ClassicalSource(Source):
         return _best(scores, able, len(request.rows), k)
 
     def state(self) -> dict[str, np.ndarray]:
-        if self.classical is None:
-            return {"size": np.array([self.size]), **self.saved}
-        return {"size": np.array([self.size]), **self.classical.state()}
+        learned = self.saved if self.classical is None else self.classical.state()
+        return {"size": np.array([self.size]), TRAINED: np.array([self.users]), **learned}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
         self.classical = None
-        self.saved = {name: values for name, values in state.items() if name != "size"}
+        self.saved = {name: values for name, values in state.items() if name not in ("size", TRAINED)}
         self.size = int(state["size"][0])
+        self.users = int(state[TRAINED][0]) if TRAINED in state else 0
 
     def check_restored(self, model: FittedModel) -> None:
         classical = self._fitted(model)
         users, count = len(model.dataset.users), len(model.dataset.items)
-        if not 0 < self.size <= count:
-            raise ValueError(f"it was fitted on {self.size} items, of {count}")
-        check_classical(classical, users, self.size)
+        self.users = self.users or users  # a model of a version that did not save it
+        if not 0 < self.size <= count or not 0 < self.users <= users:
+            raise ValueError(f"it was fitted on {self.users} users and {self.size} items, of {users} and {count}")
+        check_classical(classical, self.users, self.size)
 
     def _fitted(self, model: FittedModel) -> Classical:
         """Return the fitted model, which a loaded source makes at the first use."""

@@ -13,6 +13,7 @@ from anyrec.core.errors import Fault, InputError
 from anyrec.core.once import Once
 from anyrec.core.types import JsonObject
 from anyrec.core.unit_vectors import unit_rows
+from anyrec.model.blended import has_towers
 from anyrec.model.fitted import FittedModel
 from anyrec.model.scoring import score_blocks
 from anyrec.retrieval.model_index import scanned
@@ -162,9 +163,9 @@ class Search:
         space = find_space(model, kind, "auto" if wanted == "tower" else wanted)
         if space is None or not (vectors := item_vectors(model, space)).any():
             raise InputError(_nothing_to_compare(model, kind, wanted))
-        if wanted == "tower" and not model.has_vectors:
+        if wanted == "tower" and not has_towers(model):
             raise InputError(Fault("--space", "this model has no item tower.", "Leave it out.", "nothing to search"))
-        if wanted != "tower" and (wanted != "auto" or not model.has_vectors or space.name == "joint"):
+        if wanted != "tower" and (wanted != "auto" or not has_towers(model) or space.name == "joint"):
             return SpaceItems(space, vectors, 1.0)
         projection = fit_projection(model, kind, vectors)
         if wanted == "tower":

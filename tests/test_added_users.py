@@ -1,0 +1,205 @@
+"""Users, items and interactions that are added after training: the lists are those of requests that bring them."""
+
+import json
+
+import numpy as np
+import pytest
+from small import call, small_config, small_dataset
+
+from anyrec import Recommender
+from anyrec.core.errors import DataError, InputError, ModelError
+from anyrec.model.result_tables import index_of
+
+FLAT = {"type": "faiss", "kind": "flat"}
+ONE_EPOCH = {"epochs": 1, "batch_size": 128, "patience": None}
+LAST = {"protocol": "leave_last_out"}
+HISTORY = {"window": 10, "layers": 1, "heads": 2}
+CONFIGS = {
+    "towers": small_config(training=ONE_EPOCH, split=LAST),
+    "sequence": small_config(
+        training=ONE_EPOCH, split=LAST, features={"history": HISTORY}, loss={"type": "full_softmax"}
+    ),
+    "blend": small_config(
+        training=ONE_EPOCH,
+        split=LAST,
+        blend={"models": [{"type": "ease", "l2": 20.0}, {"type": "popularity"}, {"type": "trending"}]},
+    ),
+    "pipeline": small_config(
+        training=ONE_EPOCH,
+        split=LAST,
+        pipeline={
+            "retrieve": {
+                "k": 40,
+                "sources": [
+                    {"type": "model"},
+                    {"type": "item_to_item", "k": 10},
+                    {"type": "popularity", "k": 10},
+                    {"type": "classical", "model": {"type": "bpr_mf", "factors": 4, "iterations": 5}, "k": 10},
+                ],
+            }
+        },
+    ),
+    **{
+        name: {"model": {"type": name, **options}, "split": LAST}
+        for name, options in {
+            "ials": {"factors": 8, "regularization": 0.5},
+            "bpr_mf": {"factors": 8, "iterations": 20},
+            "svd": {"factors": 8},
+            "ease": {"l2": 20.0},
+            "popularity": {},
+            "trending": {},
+        }.items()
+    },
+}
+TIME = "2024-06-01T00:00:00Z"
+NEW = {
+    "user_data": [
+        {"user_id": "ann", "categorical": {"job": "nurse"}, "continuous": {"age": 30.0}},
+        {"user_id": "bob", "text": {"bio": "I work as a pilot"}},
+        {"user_id": "u007"},
+    ],
+    "interactions": [
+        {"user_id": user, "item_id": item, "interaction_type": "buy", "timestamp": TIME}
+        for user, item in (("ann", "i001"), ("ann", "i005"), ("u007", "i002"), ("u007", "i003"))
+    ],
+}
+USERS = ["ann", "bob", "u007"]
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def fitted(request):
+    return Recommender.from_config(CONFIGS[request.param]).fit(small_dataset(), progress=False)
+
+
+@pytest.fixture(scope="module")
+def wider(fitted):
+    return fitted.add_users(NEW)
+
+
+def same(one, other):
+    columns = ["user_id", "item_id", "rank"]
+    assert one.select(columns).equals(other.select(columns))
+    np.testing.assert_allclose(one["score"].to_numpy(), other["score"].to_numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_added_users_get_the_lists_and_scores_of_a_request_that_brings_them(fitted, wider):
+    for options in ({}, {"exclude_seen": False}):
+        same(wider.recommend(USERS, 40, now=0, **options), fitted.recommend(NEW, 40, now=0, **options))
+    assert len(wider.dataset.users) == 62 and len(fitted.dataset.users) == 60
+    seen = wider.recommend(["u007"], 40)["item_id"].to_pylist()
+    assert not {"i002", "i003"} & set(seen)
+
+
+def test_other_users_and_the_metrics_stay_as_they_are(fitted, wider):
+    others = [f"u{n:03d}" for n in range(60) if n != 7]
+    same(wider.recommend(others, 5, now=0), fitted.recommend(others, 5, now=0))
+    for part in ("validation", "test"):
+        assert wider.evaluate(part) == pytest.approx(fitted.metrics[part])
+
+
+def test_the_wider_model_is_saved_and_loaded(wider, tmp_path):
+    loaded = Recommender.load(wider.save(tmp_path / "model"))
+    same(loaded.recommend(None, 5, now=0), wider.recommend(None, 5, now=0))
+    more = {"user_data": [{"user_id": "eve"}], "interactions": [{"user_id": "eve", "item_id": "i004"}]}
+    again = loaded.add_users(more)
+    same(again.recommend(["eve"], 5, now=0), wider.recommend(more, 5, now=0))
+    assert len(Recommender.load(again.save(tmp_path / "model")).dataset.users) == 63
+    with pytest.raises(ModelError, match="added to this model after training"):
+        loaded.with_data(small_dataset())
+
+
+def test_users_can_be_added_in_steps(fitted, wider):
+    parts = [{name: [row for row in NEW[name] if row["user_id"] == user] for name in NEW} for user in USERS]
+    steps = fitted
+    for part in parts:
+        steps = steps.add_users(part)
+    same(steps.recommend(USERS, 9, now=0), wider.recommend(USERS, 9, now=0))
+
+
+def test_interactions_given_with_the_records_count_as_well(fitted, wider):
+    given = fitted.add_users(NEW["user_data"], interactions=NEW["interactions"])
+    same(given.recommend(USERS, 9, now=0), wider.recommend(USERS, 9, now=0))
+
+
+def test_ids_of_another_type_are_refused(fitted):
+    with pytest.raises(DataError, match="the ids of this model"):
+        fitted.add_users([{"user_id": 5}])
+
+
+def test_a_known_user_keeps_the_features_that_the_new_record_lacks():
+    fitted = Recommender.from_config(CONFIGS["towers"]).fit(small_dataset(), progress=False)
+    wider = fitted.add_users([{"user_id": "u003", "categorical": {"job": "pilot"}}])
+    before, after = (one.dataset.users.slice(3, 1).to_pylist()[0] for one in (fitted, wider))
+    assert after == {**before, "categorical.job": "pilot"}
+    groups = {}
+    for name, value in after.items():
+        group, _, feature = name.partition(".")
+        if feature and value is not None:
+            groups.setdefault(group, {})[feature] = value
+    expected = fitted.recommend([{"user_id": "u003", **groups}], 9)
+    same(wider.recommend(["u003"], 9), expected)
+
+
+def test_a_list_in_the_record_replaces_the_history_of_a_known_user():
+    """What the user had before is still left out of lists."""
+    fitted = Recommender.from_config(CONFIGS["ease"]).fit(small_dataset(), progress=False)
+    record = {"user_data": [{"user_id": "u003", "temporal": {"bought": ["i001", "i002"]}}]}
+    wider = fitted.add_users(record)
+    assert set(np.flatnonzero(wider.model.scorer.matrix[3].toarray()[0])) == {1, 2}
+    same(wider.recommend(["u003"], 40), fitted.recommend(record, 40))
+
+
+def test_the_index_of_the_items_stays(tmp_path):
+    fitted = Recommender.from_config({**CONFIGS["towers"], "index": FLAT}).fit(small_dataset(), progress=False)
+    wider = fitted.add_users(NEW).add_items([{"item_id": "fresh", "categorical": {"tags": ["nurse"]}}])
+    found = wider.recommend(USERS, 41, exclude_seen=False)
+    assert index_of(found) == FLAT and found["item_id"].to_pylist().count("fresh") == 3
+    other = fitted.add_items([{"item_id": "fresh", "categorical": {"tags": ["nurse"]}}]).add_users(NEW)
+    same(other.recommend(USERS, 41, exclude_seen=False), found)
+    loaded = Recommender.load(wider.save(tmp_path / "model"))
+    same(loaded.recommend(USERS, 41, exclude_seen=False), found)
+
+
+def test_a_wider_blend_is_saved_and_reads_interactions_with_new_items(tmp_path):
+    """Classical members know the items of the training only."""
+    fitted = Recommender.from_config(CONFIGS["blend"]).fit(small_dataset(), progress=False)
+    assert fitted.model.members
+    wider = fitted.add_items([{"item_id": "fresh", "categorical": {"tags": ["nurse"]}}])
+    events = [*NEW["interactions"], {"user_id": "ann", "item_id": "fresh", "timestamp": TIME}]
+    request = {**NEW, "interactions": events}
+    both = wider.add_users(request)
+    same(both.recommend(USERS, 40), wider.recommend(request, 40))
+    assert "fresh" not in both.recommend(["ann"], 41)["item_id"].to_pylist()
+    loaded = Recommender.load(both.save(tmp_path / "model"))
+    same(loaded.recommend(None, 41), both.recommend(None, 41))
+    indexed = both.with_config({"index": FLAT})
+    same(indexed.recommend(None, 5), both.recommend(None, 5))
+    assert index_of(indexed.recommend(None, 5)) == FLAT
+
+
+def test_the_command_adds_users_and_items_to_a_saved_model(tmp_path):
+    fitted = Recommender.from_config(CONFIGS["sequence"]).fit(small_dataset(), progress=False)
+    folder, data = fitted.save(tmp_path / "model"), tmp_path / "new.json"
+    items = [{"item_id": "fresh", "categorical": {"tags": ["nurse"]}}, {"item_id": "i003"}]
+    event = {"user_id": "ann", "item_id": "fresh", "interaction_type": "buy", "timestamp": TIME}
+    document = {**NEW, "item_data": items, "interactions": [*NEW["interactions"], event]}
+    data.write_text(json.dumps(document))
+    code, out, _ = call("add", "--model-path", folder, "--data", data, "--output", tmp_path / "wider")
+    assert code == 0 and "2 new users, 1 known users with interactions, 1 new items" in out
+    expected = fitted.add_items(items).add_users({**document, "item_data": []})
+    same(Recommender.load(tmp_path / "wider").recommend(USERS, 9), expected.recommend(USERS, 9))
+    assert len(Recommender.load(folder).dataset.users) == 60
+    data.write_text(json.dumps({"user_data": [{"user_id": "ann", "categorical": {"jobb": "x"}}]}))
+    arguments = ("add", "--model-path", folder, "--data", data, "--output", tmp_path / "other", "--strict")
+    code, _, message = call(*arguments)
+    assert code == 2 and "categorical.jobb" in message and not (tmp_path / "other").exists()
+
+
+def test_the_command_refuses_items_that_a_classical_model_cannot_score(tmp_path):
+    fitted = Recommender.from_config(CONFIGS["ease"]).fit(small_dataset(), progress=False)
+    folder, data = fitted.save(tmp_path / "model"), tmp_path / "new.json"
+    data.write_text(json.dumps({"item_data": [{"item_id": "fresh"}]}))
+    code, _, message = call("add", "--model-path", folder, "--data", data, "--output", tmp_path / "wider")
+    assert code == 2 and "'ease' has no way to score items that it was not fitted on" in message
+    with pytest.raises(InputError):
+        fitted.add_items([{"item_id": "fresh"}])
