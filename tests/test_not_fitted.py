@@ -12,6 +12,7 @@ from anyrec.recommender import Recommender
 ROWS = np.array([0])
 CALLS = {
     "add_items": lambda it: it.add_items([{"item_id": "new"}]),
+    "add_users": lambda it: it.add_users([{"user_id": "new"}]),
     "answer": lambda it: it.answer(["u001"]),
     "dataset": lambda it: it.dataset,
     "describe": lambda it: it.describe(),
