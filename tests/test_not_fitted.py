@@ -20,6 +20,7 @@ CALLS = {
     "embed_users": lambda it: it.embed_users(),
     "evaluate": lambda it: it.evaluate("test"),
     "evaluate_heads": lambda it: it.evaluate_heads("test"),
+    "evaluate_slices": lambda it: it.evaluate_slices("test"),
     "evaluate_pipeline": lambda it: it.evaluate_pipeline("test"),
     "filtered": lambda it: it.filtered({"item.continuous.price": {"lt": 20}}),
     "fit_like": lambda it: it.fit_like(it.config),
