@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from anyrec.core.types import SparseMatrix
 from anyrec.interaction.history_batches import history_batches
 
 MOST_NEGATIVES = 256
@@ -92,7 +93,7 @@ class _Batch(NamedTuple):
         return values, gradient, hessian
 
 
-def fold_in(matrix: Any, items: np.ndarray, negatives: Negatives, regularization: float) -> np.ndarray:
+def fold_in(matrix: SparseMatrix, items: np.ndarray, negatives: Negatives, regularization: float) -> np.ndarray:
     """Return the vectors that training would give users, if only their own vectors were trained, until they converge.
 
     Training draws an item i of the history and another item j, and moves the user's vector x along the gradient of

@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from anyrec.core.contracts import Classical, Params, TrainingMatrix
 from anyrec.core.errors import MissingDependency
+from anyrec.core.types import SparseMatrix
 from anyrec.interaction.bpr_vectors import Negatives, fold_in
 from anyrec.interaction.ials_vectors import gram_root, unwhitened_users, whitened_items, whitened_users
 
@@ -45,10 +46,10 @@ class IALS(Classical):
         model = fit_quietly("als", "AlternatingLeastSquares", training, self.params.model_dump())
         self._keep(np.ascontiguousarray(model.item_factors))
 
-    def score(self, rows: np.ndarray, matrix: Any) -> np.ndarray:
+    def score(self, rows: np.ndarray, matrix: SparseMatrix) -> np.ndarray:
         return whitened_users(matrix, self.whitened, self.params.alpha) @ self.whitened.T
 
-    def user_vectors(self, rows: np.ndarray, matrix: Any) -> np.ndarray:
+    def user_vectors(self, rows: np.ndarray, matrix: SparseMatrix) -> np.ndarray:
         return unwhitened_users(whitened_users(matrix, self.whitened, self.params.alpha), self.root)
 
     def item_vectors(self) -> np.ndarray:
@@ -98,7 +99,7 @@ class BPRMF(Classical):
             }
         )
 
-    def user_vectors(self, rows: np.ndarray, matrix: Any) -> np.ndarray:
+    def user_vectors(self, rows: np.ndarray, matrix: SparseMatrix) -> np.ndarray:
         found = self.users[np.maximum(rows, 0)]
         new = np.flatnonzero(rows < 0)
         if len(new):
@@ -154,7 +155,7 @@ class SVD(Classical):
             right = svds(matrix.astype(np.float64), factors, v0=start, return_singular_vectors="vh")[2]
         self.items = np.ascontiguousarray(right[::-1].T, np.float32)  # the largest first
 
-    def user_vectors(self, rows: np.ndarray, matrix: Any) -> np.ndarray:
+    def user_vectors(self, rows: np.ndarray, matrix: SparseMatrix) -> np.ndarray:
         return np.asarray(matrix @ self.items, np.float32)
 
     def item_vectors(self) -> np.ndarray:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+
+from anyrec.core.types import SparseMatrix
 
 CELLS = 16_000_000
 """Most numbers in the arrays of one batch of users: 64 MB of float32."""
@@ -23,7 +25,7 @@ class HistoryBatch(NamedTuple):
     items: np.ndarray
 
 
-def history_batches(matrix: Any, cells_of: Callable[[int], int]) -> Iterator[HistoryBatch]:
+def history_batches(matrix: SparseMatrix, cells_of: Callable[[int], int]) -> Iterator[HistoryBatch]:
     """Yield all users with a history, the shortest histories first.
 
     Args:

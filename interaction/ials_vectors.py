@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.linalg import cholesky, solve_triangular
 
+from anyrec.core.types import SparseMatrix
 from anyrec.interaction.history_batches import history_batches
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def unwhitened_users(vectors: np.ndarray, root: np.ndarray) -> np.ndarray:
     return solve_triangular(root, vectors.astype(np.float64).T, lower=True, trans="T").T.astype(np.float32)
 
 
-def whitened_users(matrix: Any, items: np.ndarray, alpha: float) -> np.ndarray:
+def whitened_users(matrix: SparseMatrix, items: np.ndarray, alpha: float) -> np.ndarray:
     """Solve the vectors of users from their histories.
 
     With Y the vectors of all items, Y_u those of the user's history, A = Y'Y + regularization I and 1 a vector of
