@@ -196,4 +196,5 @@ class Length(Encoder):
 
 def test_every_key_of_the_list_is_known():
     assert set(ISSUED) <= KNOWN
-    assert translate({"seed": 1}) == ({"seed": 1}, ["'seed' became 'seed': 1."])
+    made = translate({"seed": 1})
+    assert (made.document, made.notes) == ({"seed": 1}, ["'seed' became 'seed': 1."])

@@ -3,8 +3,9 @@
 Config
 - `config/`: every key of the config. `load_config`: reading it. `infer_types`: components without a type.
   `check_config`, `check_sources`: checks that need no data. `effects`: keys without effect. `schema`: its JSON Schema.
-  `legacy`: the older format. `renamed`: former names of keys. `strict_json`: JSON values. `strict_yaml`: the same in
-  YAML. `config_file`: files of both.
+  `legacy`: the older flat format. `two_tower_project`: the format of another project. `translation`: what both return.
+  `renamed`: former names of keys. `strict_json`: JSON values. `strict_yaml`: the same in YAML. `config_file`: files of
+  both.
 
 Plugins
 - `contracts/`: the base class of each kind of component. `hooks`: installed packages. `discovery`: finding components.

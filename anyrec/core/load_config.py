@@ -1,4 +1,4 @@
-"""Reading a config: JSON or YAML, in the current or the older format, with overrides of single keys."""
+"""Reading a config: JSON or YAML, in the current or another format, with overrides of single keys."""
 
 from __future__ import annotations
 
@@ -15,11 +15,15 @@ from anyrec.core.discovery import discover
 from anyrec.core.effects import chosen_by_user, idle_keys, without
 from anyrec.core.errors import ConfigError, Fault, checked_path
 from anyrec.core.infer_types import with_types
-from anyrec.core.legacy import is_legacy, translate
+from anyrec.core.legacy import is_legacy
+from anyrec.core.legacy import translate as translate_flat
 from anyrec.core.param_faults import faults_of
 from anyrec.core.registry import Registry
 from anyrec.core.renamed import noting_former_names
 from anyrec.core.strict_json import UnusableJson, json_or_text, plain, split_pair
+from anyrec.core.translation import Translation
+from anyrec.core.two_tower_project import is_of_the_project
+from anyrec.core.two_tower_project import translate as translate_project
 from anyrec.core.types import JsonObject
 from anyrec.core.values import show
 
@@ -48,7 +52,7 @@ def load_config(
     Raises:
         ConfigError: With all faults.
     """
-    config, notes, older = _parsed(source, overrides)
+    config, notes, translation = _parsed(source, overrides)
     with noting_former_names() as renamed:
         faults = []
         if registry is None:
@@ -62,8 +66,8 @@ def load_config(
         notes += inferred
         faults += config_faults(config, registry, encoders_may_follow)
     if faults:
-        raise ConfigError(faults)
-    if older:
+        raise ConfigError(_traced(faults, translation))
+    if translation is not None:
         config, idle = _without_idle_keys(config, registry)
         notes += idle
     return config, notes + renamed
@@ -82,15 +86,17 @@ def read_config(source: str | Path | JsonObject | None, overrides: Sequence[str]
     Raises:
         ConfigError: With all faults.
     """
-    config, notes, older = _parsed(source, overrides)
-    if older:
+    config, notes, translation = _parsed(source, overrides)
+    if translation is not None:
         config, idle = _without_idle_keys(config, discover(config.plugins))
         notes += idle
     return config, notes
 
 
-def _parsed(source: str | Path | JsonObject | None, overrides: Sequence[str]) -> tuple[Config, list[str], bool]:
-    """Return the config, the notes of `read_config`, and whether it was translated from the older format.
+def _parsed(
+    source: str | Path | JsonObject | None, overrides: Sequence[str]
+) -> tuple[Config, list[str], Translation | None]:
+    """Return the config, the notes of `read_config`, and its translation if it was in another format.
 
     Raises:
         ConfigError: With all faults.
@@ -101,26 +107,38 @@ def _parsed(source: str | Path | JsonObject | None, overrides: Sequence[str]) ->
     if faults:
         raise ConfigError(faults)
     notes: list[str] = []
-    older = is_legacy(document)
-    if older:
-        document, notes = translate(document)
+    translation = _translation(document)
+    if translation is not None:
+        document, notes = translation.document, translation.notes
         if "defaults" not in document:
             document["defaults"] = "fixed"
             notes.append(
-                "A config of the older style keeps the fixed defaults; 'defaults': 'fitted' fits them to the data."
+                "A config in another format keeps the fixed defaults; 'defaults': 'fitted' fits them to the data."
             )
     with noting_former_names() as renamed:
         try:
             config = Config.model_validate(document)
         except ValidationError as error:
-            raise ConfigError(faults_of(error, Config)) from None
-    return config, notes + renamed, older
+            raise ConfigError(_traced(faults_of(error, Config), translation)) from None
+    return config, notes + renamed, translation
+
+
+def _traced(faults: list[Fault], translation: Translation | None) -> list[Fault]:
+    """Return faults that also name the keys of the other format that the values are from."""
+    return faults if translation is None else [translation.traced(fault) for fault in faults]
+
+
+def _translation(document: JsonObject) -> Translation | None:
+    """Return a config in another format translated; None if it is in the current one. Raises ConfigError."""
+    if is_of_the_project(document):
+        return translate_project(document)
+    return translate_flat(document) if is_legacy(document) else None
 
 
 def _without_idle_keys(config: Config, registry: Registry) -> tuple[Config, list[str]]:
     """Return a translated config without the keys that have no effect, and a note for each.
 
-    The older format set such keys together with others, so they are no mistake of its user.
+    Other formats set such keys together with others, so they are no mistake of the user.
     """
     idle = [one for one in chosen_by_user(idle_keys(config, registry), config) if one.is_fault]
     document = without(config.model_dump(mode="json", exclude_unset=True), idle)
