@@ -10,7 +10,7 @@ Config
 Plugins
 - `contracts/`: the base class of each kind of component. `hooks`: installed packages. `discovery`: finding components.
   `class_sources`: base classes in source code. `registry`: components by name.
-  `param_faults`, `param_keys`: errors and schema keys of options.
+  `params`, `param_faults`, `param_keys`: options of components, their errors and schema keys.
 
 Security
 - `outside`, `trust`: what a loaded model names outside its folder.

@@ -3,14 +3,13 @@
 A component is a class with a `type` (its name in a config), a nested pydantic `Params` (its options) and the methods of
 its base class. Discovery finds every such class in a plugin folder; it need not be registered.
 
-- `params`: `Params`, the base class of options.
 - `encoders`: `Encoder` and `HistoryEncoder`, which turn a column into vectors, and their `Context`.
 - `towers`: `Fusion` (feature vectors to one vector) and `Interaction` (two vectors to a score).
 - `objectives`: `Loss`, `Sampler` of negatives and `Head` (further predictions).
 - `classical`: `Classical`, models that are fitted without the training loop.
 
-The contracts of vector indexes, candidate sources and rules are in the layers that use them: `anyrec.retrieval.index`
-and `anyrec.pipeline.contracts`.
+`Params`, the base class of options, is in `anyrec.core.params`, which loads no torch. The contracts of vector indexes,
+candidate sources and rules are in the layers that use them: `anyrec.retrieval.index` and `anyrec.pipeline.contracts`.
 """
 
 from anyrec.core.contracts.classical import Classical, Step, TrainingMatrix
@@ -24,9 +23,9 @@ from anyrec.core.contracts.objectives import (
     Sampler,
     TrainingPositives,
 )
-from anyrec.core.contracts.params import Params, Width, only_with
 from anyrec.core.contracts.towers import Fields, Fusion, Interaction
 from anyrec.core.param_keys import PARTS
+from anyrec.core.params import Params, Width, only_with
 
 __all__ = [
     "MASK_VALUE",

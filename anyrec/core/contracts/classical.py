@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel
 
-from anyrec.core.contracts.params import Params as Options
+from anyrec.core.params import Params as Options
 from anyrec.core.types import ComponentParams, SparseMatrix
 
 

@@ -14,7 +14,7 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from anyrec.core.contracts.params import Params as Options
+from anyrec.core.params import Params as Options
 from anyrec.core.ragged import Prepared, Ragged, Values
 from anyrec.core.types import ComponentParams, JsonObject
 from anyrec.core.windows import Batch, PackedSequences

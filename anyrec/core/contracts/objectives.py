@@ -10,7 +10,7 @@ import torch
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
-from anyrec.core.contracts.params import Params as Options
+from anyrec.core.params import Params as Options
 from anyrec.core.ragged import Prepared
 from anyrec.core.registry import Registry
 from anyrec.core.types import ComponentParams, JsonObject

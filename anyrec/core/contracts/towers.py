@@ -9,7 +9,7 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from anyrec.core.contracts.params import Params as Options
+from anyrec.core.params import Params as Options
 from anyrec.core.types import ComponentParams
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 from pydantic import BaseModel
 
 from anyrec.core.config.sources import TableConfig
-from anyrec.core.contracts.params import Params as Options
+from anyrec.core.params import Params as Options
 from anyrec.core.types import ComponentParams
 from anyrec.data.formats.faults import Faults
 from anyrec.data.formats.places import Place
