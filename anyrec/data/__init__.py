@@ -5,6 +5,7 @@ The order of the modules is the order of the data's way; each imports only from 
 ids: ids and where they stand in a table.
 hashing: hashes of values.
 list_columns: columns of lists.
+sorting: order of many rows by group and value, and distinct numbers.
 tables: users, items and interactions as Arrow columns.
 order: the interactions in order of time.
 summary: the counts and bounds that `describe` and the doctor report.

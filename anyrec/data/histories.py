@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -119,7 +118,7 @@ def history_column(dataset: Tables, events: Events) -> pa.Array:
 
 def with_history(dataset: T, column: pa.Array, names: Iterable[str]) -> T:
     """Return the dataset with the histories among its users' features, once for each of `names`."""
-    return replace(dataset, users=add_history(dataset.users, column, names))
+    return dataset.with_features(users=add_history(dataset.users, column, names))
 
 
 def add_history(users: pa.Table, column: pa.Array, names: Iterable[str]) -> pa.Table:

@@ -12,6 +12,7 @@ from anyrec.core.config import DataConfig
 from anyrec.core.errors import did_you_mean
 from anyrec.data.findings import Finding, count
 from anyrec.data.labels import Labels, label_interactions
+from anyrec.data.sorting import distinct
 from anyrec.data.summary import numbers, value_counts
 from anyrec.data.tables import Tables
 
@@ -227,8 +228,11 @@ def _history(dataset: Tables, config: DataConfig) -> list[Finding]:
 
 def _both(dataset: Tables, labels: Labels) -> list[Finding]:
     """Report pairs that are both positive and explicitly negative."""
+    if not labels.negative.any():
+        return []
     pairs = dataset.user_rows * len(dataset.items) + dataset.item_rows
-    both = len(np.intersect1d(pairs[labels.positive], pairs[labels.negative]))
+    positive, negative = distinct(pairs[labels.positive]), distinct(pairs[labels.negative])
+    both = int(np.isin(negative, positive, assume_unique=True).sum())
     if not both:
         return []
     have = "has" if both == 1 else "have"

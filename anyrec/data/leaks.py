@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -49,7 +47,7 @@ def drop_leaks(dataset: Dataset, split: Split, config: DataConfig) -> tuple[Data
             warnings.append(warning)
     if not warnings:
         return dataset, []
-    return replace(dataset, users=tables["user"], items=tables["item"]), warnings
+    return dataset.with_features(users=tables["user"], items=tables["item"]), warnings
 
 
 def leak_share(dataset: Dataset, side: Side, other: Side, name: str, held_out: np.ndarray) -> float:

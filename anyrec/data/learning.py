@@ -96,8 +96,10 @@ class LearningData:
         """
         if not config.training.refit:
             return self.split
-        both = np.setdiff1d(np.union1d(self.split.train, self.split.validation), self.ranker_rows(config))
-        return Split(both, np.empty(0, np.int64), self.split.test, self.split.protocol)
+        learned = np.zeros(len(self.dataset.interactions), bool)
+        learned[self.split.train] = learned[self.split.validation] = True
+        learned[self.ranker_rows(config)] = False
+        return Split(np.flatnonzero(learned), np.empty(0, np.int64), self.split.test, self.split.protocol)
 
     def positives_learned(self, config: Config) -> np.ndarray:
         """Return the training positives of the final model, one interaction for each user-item pair: the latest.

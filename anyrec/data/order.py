@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import pyarrow as pa
 
+from anyrec.data.ids import NO_TIME
+from anyrec.data.sorting import begins_of, order_by
 from anyrec.data.tables import Tables
+
+FEW = 8
+"""Fewer than one interaction in `FEW` are sorted by themselves; more are chosen from the order of all of them."""
 
 
 def time_order(dataset: Tables, rows: np.ndarray | None = None) -> np.ndarray:
@@ -13,22 +17,27 @@ def time_order(dataset: Tables, rows: np.ndarray | None = None) -> np.ndarray:
 
     Args:
         dataset: The data.
-        rows: (rows,) The interactions to sort; all of them by default.
+        rows: (rows,) The interactions to sort, each once; all of them by default.
 
     Returns:
         (rows,) int64, the rows of the interactions table in that order.
     """
     if rows is None:
-        return np.lexsort((dataset.times, dataset.user_rows))
-    rows = np.sort(rows)
-    return rows[np.lexsort((dataset.times[rows], dataset.user_rows[rows]))]
+        return dataset.time_order
+    if len(rows) * FEW < len(dataset.interactions):
+        rows = np.sort(rows)
+        return rows[order_by(dataset.user_rows[rows], dataset.times[rows])]
+    wanted = np.zeros(len(dataset.interactions), bool)
+    wanted[rows] = True
+    return dataset.time_order[wanted[dataset.time_order]]
 
 
 def latest_of_pairs(dataset: Tables, rows: np.ndarray) -> np.ndarray:
     """Return the latest of the interactions `rows` of each user-item pair, in file order."""
     order = time_order(dataset, rows)[::-1]
     pairs = dataset.user_rows[order] * len(dataset.items) + dataset.item_rows[order]
-    return np.sort(order[np.unique(pairs, return_index=True)[1]])
+    by_pair = np.argsort(pairs, kind="stable")
+    return np.sort(order[by_pair[begins_of(pairs[by_pair])]])
 
 
 def position_from_end(groups: np.ndarray) -> np.ndarray:
@@ -54,11 +63,11 @@ def has_clock(dataset: Tables) -> bool:
     timestamps = dataset.column("timestamp")
     if timestamps is None or timestamps.null_count == len(timestamps):
         return False
-    order = time_order(dataset)
-    order = order[timestamps.is_valid().to_numpy(zero_copy_only=False)[order]]
-    times, users = timestamps.cast(pa.int64()).take(pa.array(order)).to_numpy(), dataset.user_rows[order]
-    first = times[np.append(True, users[1:] != users[:-1])]
-    return bool(times.min() < times.max() and (len(first) < 3 or (first == times.min()).mean() < 0.5))
+    times, unknown = dataset.times, np.iinfo(np.int64).max
+    first = np.full(len(dataset.users), unknown)
+    np.minimum.at(first, dataset.user_rows, np.where(times == NO_TIME, unknown, times))
+    first = first[first < unknown]
+    return bool(first.min() < times.max() and (len(first) < 3 or (first == first.min()).mean() < 0.5))
 
 
 SAMPLE = 200_000
@@ -85,13 +94,12 @@ def order_matters(dataset: Tables, seed: int = 0) -> bool:
         True also if there are too few coinciding pairs to tell.
     """
     rng = np.random.default_rng(seed)
-    order = time_order(dataset)
-    users, items = dataset.user_rows[order], dataset.item_rows[order]
-    counts = np.bincount(users, minlength=len(dataset.users))
+    counts = np.bincount(dataset.user_rows, minlength=len(dataset.users))
     drawn = rng.permutation(len(counts))
     chosen = np.zeros(len(counts), bool)
     chosen[drawn[np.cumsum(counts[drawn]) <= max(SAMPLE, int(counts.max(initial=0)))]] = True
-    users, items = users[chosen[users]], items[chosen[users]]
+    order = time_order(dataset, np.flatnonzero(chosen[dataset.user_rows]))
+    users, items = dataset.user_rows[order], dataset.item_rows[order]
     shuffled = items[np.lexsort((rng.random(len(users)), users))]
     found, expected = (_coinciding(users, one, len(dataset.items)) for one in (items, shuffled))
     return found + expected < 2 * LEAST_PAIRS or found > ORDERED * expected

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from anyrec.data.sorting import begins_of, distinct
+
 
 @dataclass(frozen=True)
 class Pairs:
@@ -17,9 +19,7 @@ class Pairs:
     @staticmethod
     def of(user_rows: np.ndarray, item_rows: np.ndarray, num_users: int) -> Pairs:
         """Distinct pairs, each user's items sorted."""
-        keys = np.unique(user_rows.astype(np.int64) << 32 | item_rows.astype(np.int64))
-        users = keys >> 32
-        return Pairs(keys & 0xFFFFFFFF, np.searchsorted(users, np.arange(num_users + 1)))
+        return _grouped(distinct(user_rows.astype(np.int64) << 32 | item_rows.astype(np.int64)), num_users)
 
     @staticmethod
     def by_part(
@@ -29,11 +29,13 @@ class Pairs:
 
         parts: (rows,) int, the part of each row, from 0 to 7.
         """
-        keys, place = np.unique(user_rows.astype(np.int64) << 32 | item_rows.astype(np.int64), return_inverse=True)
-        masks = np.zeros(len(keys), np.uint8)
-        for part in np.unique(parts):
-            masks[place[parts == part]] |= np.uint8(1 << part)
-        return Pairs(keys & 0xFFFFFFFF, np.searchsorted(keys >> 32, np.arange(num_users + 1))), masks
+        # The part is in the lowest bits, so one sort brings the rows of each pair together: 29 bits remain for items.
+        keys = distinct(user_rows.astype(np.int64) << 32 | item_rows.astype(np.int64) << 3 | parts.astype(np.int64))
+        first = np.flatnonzero(begins_of(keys >> 3))
+        bits = np.left_shift(1, keys & 7).astype(np.uint8)
+        masks = np.bitwise_or.reduceat(bits, first) if len(first) else bits
+        keys = keys[first]
+        return _grouped(keys & ~0xFFFFFFFF | (keys & 0xFFFFFFFF) >> 3, num_users), masks
 
     def take(self, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """For `users: (batch,)`, the pairs as (position in the batch, item), both (pairs,)."""
@@ -69,3 +71,8 @@ class Pairs:
             return np.full(len(keys), -1)
         place = np.minimum(np.searchsorted(mine, keys), len(mine) - 1)
         return np.where(mine[place] == keys, place, -1)
+
+
+def _grouped(keys: np.ndarray, num_users: int) -> Pairs:
+    """Return pairs from `keys: (pairs,)` int64, distinct pairs as numbers (`Pairs.keys`), ascending."""
+    return Pairs(keys & 0xFFFFFFFF, np.searchsorted(keys, np.arange(num_users + 1) << 32))

@@ -155,7 +155,7 @@ def make_split(dataset: Dataset, config: Config, eligible: np.ndarray) -> tuple[
     last = _last_of_some(dataset, split.train[eligible[split.train]], share, config.seed)
     note = f"Nothing validates: the last positives of {share:.0%} of the users do, so that the ranker learns from"
     note += " interactions that the model does not see."
-    return Split(np.setdiff1d(split.train, last), last, split.test, split.protocol), [*notes, note]
+    return Split(np.setdiff1d(split.train, last, assume_unique=True), last, split.test, split.protocol), [*notes, note]
 
 
 def hold_out_users(user_rows: np.ndarray, rows: np.ndarray, share: float, seed: int) -> np.ndarray:
@@ -258,7 +258,7 @@ def _warnings(dataset: Dataset, split: Split) -> list[str]:
                 "held-out one: the model learns from the future, which a live system cannot. "
                 "split.protocol=global_time avoids this."
             )
-    if split.protocol != "none" and len(np.unique(dataset.user_rows[split.test])) < FEWEST_TESTED:
+    if split.protocol != "none" and np.count_nonzero(np.bincount(dataset.user_rows[split.test])) < FEWEST_TESTED:
         notes.append(
             f"Fewer than {FEWEST_TESTED} users are tested: the metrics are too uncertain to choose a model by."
         )

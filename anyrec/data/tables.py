@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +14,12 @@ import pyarrow.compute as pc
 from anyrec.data.formats.places import Origin
 from anyrec.data.hashing import hash_stream, hash_values
 from anyrec.data.ids import NO_TIME, Side, rows_of
+from anyrec.data.sorting import order_by
+
+ROWS: dict[Side, str] = {"user": "user_rows", "item": "item_rows"}
+COMPUTED = (*ROWS.values(), "times", "time_order")
+"""Cached properties of `Tables` that depend on ids and times alone."""
+T = TypeVar("T", bound="Tables")
 
 
 @dataclass
@@ -78,6 +84,14 @@ class Tables:
             return np.full(len(self.interactions), NO_TIME)
         return pc.fill_null(column.cast(pa.int64()), NO_TIME).to_numpy(zero_copy_only=False)
 
+    @cached_property
+    def time_order(self) -> np.ndarray:
+        """(interactions,) int64: their rows by user and then by time.
+
+        File order breaks ties; interactions without a time come first.
+        """
+        return order_by(self.user_rows, self.times)
+
     def rows(self, side: Side) -> np.ndarray:
         """Return (interactions,) int64, the row of each interaction's user or item."""
         return self.user_rows if side == "user" else self.item_rows
@@ -94,8 +108,31 @@ class Tables:
         The order of records in the file then changes no result. Interactions stay in file order, which breaks ties in
         time.
         """
-        users, items = self.users.sort_by("user_id").combine_chunks(), self.items.sort_by("item_id").combine_chunks()
-        return replace(self, users=users, items=items)
+        tables, computed = {}, self._computed()
+        for side, name in ROWS.items():
+            order = pc.sort_indices(self.ids(side)).to_numpy()
+            tables[side] = self.table(side)
+            if (order[1:] < order[:-1]).any():
+                tables[side] = tables[side].take(pa.array(order))
+                computed.pop("time_order", None)
+                if name in computed:
+                    place = np.full(len(order) + 1, -1)  # the last one is that of an unknown id
+                    place[order] = np.arange(len(order))
+                    computed[name] = place[computed[name]]
+        users, items = (table.combine_chunks() for table in tables.values())
+        return _with_computed(replace(self, users=users, items=items), computed)
+
+    def with_features(self, *, users: pa.Table | None = None, items: pa.Table | None = None) -> Self:
+        """Return the tables with other features of the same users and items, in the same order.
+
+        What was computed from the interactions is passed on, unlike by `dataclasses.replace`.
+        """
+        users, items = self.users if users is None else users, self.items if items is None else items
+        return _with_computed(replace(self, users=users, items=items), self._computed())
+
+    def _computed(self) -> dict[str, np.ndarray]:
+        """Return the arrays that were computed from the ids and times of the interactions, by property."""
+        return {name: self.__dict__[name] for name in COMPUTED if name in self.__dict__}
 
     def fingerprint(self) -> str:
         """Return the sha256 of the content of the three tables: the same for the same data in any file format."""
@@ -104,6 +141,12 @@ class Tables:
     def has_fingerprint(self, known: str) -> bool:
         """Return whether these tables have a hash that `fingerprint` returned, in this or an earlier version."""
         return known in (self.fingerprint(), hash_stream(self.users, self.items, self.interactions))
+
+
+def _with_computed(tables: T, computed: dict[str, np.ndarray]) -> T:
+    """Set cached properties of `tables`, and return these."""
+    tables.__dict__.update(computed)
+    return tables
 
 
 def _by_value(table: pa.Table) -> dict[str, pa.ChunkedArray]:

@@ -19,6 +19,7 @@ from anyrec.core.windows import SequencePacker, SetPacker
 from anyrec.data.dataset import Dataset
 from anyrec.data.histories import Events
 from anyrec.data.labels import Labels
+from anyrec.data.sorting import order_by
 from anyrec.model.towers import Columns
 from anyrec.model.two_tower_network import TwoTower
 
@@ -95,13 +96,15 @@ def make_samples(
         events: The interactions in the order of the users' histories, -1 for events without an interaction. Positives
             then have this order, which the events refer to; otherwise they are sorted by user and item.
     """
-    users, items = dataset.user_rows[rows], dataset.item_rows[rows]
-    rows = rows[np.lexsort((items, users))]
     positive = rows if events is None else events[events >= 0]
     positive, negative = positive[labels.positive[positive]], rows[labels.negative[rows]]
-    pairs = dataset.user_rows * len(dataset.items) + dataset.item_rows
-    negative = negative[~np.isin(pairs[negative], pairs[positive])]
     neutral = rows[~labels.positive[rows] & ~labels.negative[rows]]
+    if events is None:
+        positive = _by_pair(dataset, positive)
+    negative, neutral = _by_pair(dataset, negative), _by_pair(dataset, neutral)
+    if len(negative):
+        pairs = dataset.user_rows * len(dataset.items) + dataset.item_rows
+        negative = negative[~np.isin(pairs[negative], pairs[positive])]
     weights = labels.weight[positive].astype(np.float32)
     targets = {}
     for name, head in heads.items():
@@ -117,6 +120,11 @@ def make_samples(
         (torch.from_numpy(dataset.user_rows[neutral]), torch.from_numpy(dataset.item_rows[neutral])),
         targets,
     )
+
+
+def _by_pair(dataset: Dataset, rows: np.ndarray) -> np.ndarray:
+    """Return the interactions `rows` by user and then by item."""
+    return rows[order_by(dataset.user_rows[rows], dataset.item_rows[rows])]
 
 
 WINDOW = 100

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pyarrow as pa
 
@@ -94,4 +93,4 @@ def _as_used(dataset: Dataset, config: Config) -> Dataset:
             ):
                 off.append(name)
         tables[side] = dataset.table(side).drop_columns(off)
-    return replace(dataset, users=tables["user"], items=tables["item"])
+    return dataset.with_features(users=tables["user"], items=tables["item"])
