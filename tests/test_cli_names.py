@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT
 from small import call, small_config, small_dataset
@@ -167,9 +168,28 @@ def test_a_table_of_many_users_says_how_many_it_leaves_out(fitted, capsys):
     assert out.count("user u0") == results.MOST_USERS and "40 more users" in err
 
 
+def python_m_anyrec(*words, **environment):
+    program = [sys.executable, "-m", "anyrec", *words]
+    return subprocess.run(program, cwd=ROOT, capture_output=True, text=True, env={**os.environ, **environment})
+
+
 def test_python_m_anyrec_is_the_command_line():
-    done = subprocess.run([sys.executable, "-m", "anyrec", "--version"], cwd=ROOT, capture_output=True, text=True)
+    done = python_m_anyrec("--version")
     assert (done.returncode, done.stdout.strip()) == (0, f"anyrec {anyrec.__version__}")
+
+
+@pytest.mark.parametrize(
+    ("shell", "line"),
+    [
+        ("bash", "complete -o default -F _anyrec_completion anyrec"),
+        ("zsh", "compdef _anyrec_completion anyrec"),
+        ("fish", "complete --command anyrec --no-files"),
+    ],
+)
+def test_python_m_anyrec_prints_the_completion_of_the_program_anyrec(shell, line):
+    named = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}  # the shell is the one that the option names
+    script = python_m_anyrec("--show-completion", shell, **named).stdout
+    assert line in script and "_ANYREC_COMPLETE=complete_" in script and "python" not in script.lower()
 
 
 def commands_of(group, path=()):
@@ -208,6 +228,8 @@ def test_no_help_text_is_cut_off_at_any_width(width, monkeypatch):
         ("anyrec recommend --us", {"--user-id", "--user_id"}),
         ("anyrec schema re", {"result"}),
         ("anyrec evaluate --part ", {"test", "validation"}),
+        ("anyrec plugins gat", {"gated"}),
+        ("anyrec index --type ", {"exact", "faiss"}),
     ],
 )
 def test_the_shell_completes_commands_options_and_values(words, expected):
@@ -222,11 +244,43 @@ def test_the_shell_completes_commands_options_and_values(words, expected):
     assert expected <= set(done.stdout.split()), done.stderr
 
 
-def test_every_command_that_reads_data_takes_a_config_and_single_keys():
+def test_every_command_that_reads_data_or_requests_takes_a_config_and_single_keys():
     import typer
 
     top = typer.main.get_command(cli.app)
     found = {" ".join(path): command for path, command in commands_of(top)}
-    for name in ("init", "validate", "describe", "doctor", "train", "convert movielens"):
+    named = {"init", "validate", "describe", "doctor", "train", "convert movielens", "search", "similar"}
+    reading = {name for name, command in found.items() if any("--data" in one.opts for one in command.params)}
+    assert {"train", "recommend", "embed", "evaluate", "report"} <= reading
+    for name in named | reading:
         options = {one for parameter in found[name].params for one in parameter.opts}
-        assert {"--config", "--set"} <= options, name
+        assert {"--config", "--set", "--verbose", "--quiet"} <= options, name
+
+
+def test_a_config_of_embed_may_repeat_that_of_the_model_and_changes_are_refused(there, tmp_path):
+    arguments = ("embed", "--model_path", "models/model", "--output", tmp_path)
+    assert call(*arguments, "--config", "models/model/model/config.json")[0] == 0
+    assert pq.read_table(tmp_path / "users.parquet").num_rows == 60
+    code, _, message = call(*arguments, "--set", "dim=7")
+    assert code == 2 and "dim" in message
+
+
+@pytest.mark.parametrize("short", [True, False])
+def test_verbosity_before_the_command_is_that_after_it(short):
+    quiet, verbose = ("-q", "-v") if short else ("--quiet", "--verbose")
+    sample = ROOT / "test_input.json"
+    for option, position in ((verbose, 0), (verbose, 1)):
+        words = ["schema", "dataset"]
+        words.insert(position, option)
+        assert "finished after" in call(*words)[2]
+    assert "finished after" not in call("schema", "dataset")[2]
+    assert call(quiet, "schema", "dataset")[2] == call("schema", "dataset", quiet)[2] == ""
+    assert call(quiet, "validate", sample)[0] == call("validate", sample)[0]
+
+
+def test_help_has_a_short_form_everywhere():
+    import typer
+
+    assert call("-h")[1] == call("--help")[1]
+    for path, _ in commands_of(typer.main.get_command(cli.app)):
+        assert call(*path, "-h")[:2] == call(*path, "--help")[:2] and call(*path, "-h")[0] == 0

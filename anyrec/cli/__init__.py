@@ -12,6 +12,7 @@ synth      the commands that generate data
 run        one training run: read, fit, print, save, report
 demo       `make demo`: multi-modal data with planted preferences, a model, and lists for new users
 results    tables of lists, scores, explanations and metrics
+complete   values that the shell completes
 options    options that several commands share
 datasets   the data of a command: a file or folder, or the tables that the config names
 load       how a command loads the model that its options name

@@ -7,6 +7,9 @@ start-up.
 
 from __future__ import annotations
 
+import functools
+import os
+import sys
 from collections.abc import Callable
 
 from anyrec.cli import add, data, index, search, synth  # noqa: F401  their commands join the application
@@ -17,10 +20,17 @@ from anyrec.cli.recommend import recommend
 from anyrec.cli.terminal import Application
 from anyrec.cli.train import train
 
+COMPLETION = "_ANYREC_COMPLETE"
+"""Environment variable by which a shell asks for completions."""
+
 
 def main() -> None:
-    """Run the command line `anyrec`."""
-    run_command(app)
+    """Run the command line `anyrec`.
+
+    Completion is that of the program `anyrec`, also if its script is printed by `python -m anyrec`.
+    """
+    completes = COMPLETION in os.environ or any(word.endswith("-completion") for word in sys.argv[1:])
+    run_command(functools.partial(app, prog_name="anyrec") if completes else app)
 
 
 def train_main() -> None:

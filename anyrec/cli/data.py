@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from anyrec.cli.complete import component_names
 from anyrec.cli.datasets import read_dataset
 from anyrec.cli.options import (
     ConfigPath,
@@ -148,7 +149,10 @@ def doctor(
 @app.command()
 def plugins(
     name: Annotated[
-        str | None, typer.Argument(help="A kind or a type, whose components are listed with their options.")
+        str | None,
+        typer.Argument(
+            autocompletion=component_names, help="A kind or a type, whose components are listed with their options."
+        ),
     ] = None,
     folders: PluginFolders = [],
 ) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from anyrec.cli.complete import index_types
 from anyrec.cli.load import load, model_place
 from anyrec.cli.options import (
     ModelDir,
@@ -41,7 +42,8 @@ def index(
     model_dir: ModelDir = None,
     model_name: ModelName = None,
     kind: Annotated[
-        str | None, typer.Option("--type", help="Type of the index; by default that of the config.")
+        str | None,
+        typer.Option("--type", autocompletion=index_types, help="Type of the index; by default that of the config."),
     ] = None,
     options: Annotated[
         list[str], typer.Option("--set", help="Option of the index, as kind=ivf; may be repeated.")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.models import OptionInfo
 
-from anyrec.cli.terminal import Application, WithDefault, console, err, log, out, print_tables
+from anyrec.cli.terminal import Application, Quiet, Verbose, WithDefault, console, err, log, out, print_tables
 from anyrec.core.errors import Fault, InputError, checked_path
 from anyrec.core.strict_json import UnusableJson, json_or_text, split_pair
 from anyrec.core.types import JsonObject
@@ -49,8 +49,11 @@ Version = Annotated[
 
 
 @app.callback()
-def common_options(version: Version = False) -> None:
+def common_options(
+    ctx: typer.Context, version: Version = False, verbose: Verbose = False, quiet: Quiet = False
+) -> None:
     """Train, evaluate and serve recommenders from users, items and interactions with any mix of features."""
+    ctx.obj = {"verbose": verbose, "quiet": quiet}
 
 
 def finite(value: float | None) -> float | None:

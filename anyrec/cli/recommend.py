@@ -179,13 +179,23 @@ def _write_result(recommender: Recommender, request: Dataset, result: JsonObject
 def embed(
     model_path: ModelPath = None,
     data: Annotated[
-        Path | None, typer.Option("--data", help="Records to embed; by default all users and items of the model.")
+        Path | None,
+        typer.Option(
+            "--data",
+            "--data_path",
+            "--data-path",
+            help="Records to embed; by default all users and items of the model.",
+        ),
     ] = None,
+    config: ChangesPath = None,
+    overrides: Changes = [],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder to write users.parquet and items.parquet to.")
     ] = Path("embeddings"),
     model_dir: ModelDir = None,
     model_name: ModelName = None,
+    image_root: ImageRoot = None,
+    plugins: PluginFolders = [],
     trust_plugins: Trust = False,
     strict: Strict = None,
 ) -> None:
@@ -195,7 +205,9 @@ def embed(
 
     from anyrec.core.files import atomic_files
 
-    recommender = load(model_path, model_dir, model_name, None, [], trust_plugins)
+    recommender = load(
+        model_path, model_dir, model_name, config, plugins, trust_plugins, image_root, overrides=overrides
+    )
     from anyrec.serving.result import read_request
 
     request = None if data is None else read_request(recommender, data)

@@ -102,10 +102,11 @@ def similar(
     as_json: AsJson = None,
     model_dir: ModelDir = None,
     model_name: ModelName = None,
+    plugins: PluginFolders = [],
     trust_plugins: Trust = False,
 ) -> None:
     """List the items most similar to the given items."""
-    recommender = load(model_path, model_dir, model_name, config, [], trust_plugins, overrides=overrides)
+    recommender = load(model_path, model_dir, model_name, config, plugins, trust_plugins, overrides=overrides)
     ids = id_array(recommender, "item", item, "--item")
     table = recommender.similar(ids, top_k)
     _note_index(table)

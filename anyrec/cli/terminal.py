@@ -25,6 +25,8 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also print each 
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="Print results and errors only: no notes, warnings or progress.")
 ]
+HELP = {"help_option_names": ["-h", "--help"]}
+"""Settings of all commands and groups."""
 
 
 def console(**options: Any) -> Console:
@@ -103,7 +105,7 @@ class WithDefault(Commands):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the arguments, with the name of the first command before them if they begin with none."""
         names = self.list_commands(ctx)
-        if args and args[0] not in (*names, "--help"):
+        if args and args[0] not in (*names, *HELP["help_option_names"]):
             args = [names[0], *args]
         return super().parse_args(ctx, args)
 
@@ -120,12 +122,13 @@ class Application(typer.Typer):
             no_args_is_help=no_args_is_help,
             pretty_exceptions_enable=False,
             rich_markup_mode=None,
+            context_settings=HELP,
             **options,
         )
 
     def command(self, *arguments: Any, **options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """Register a function as a command, as `typer.Typer.command` does, and return it unchanged."""
-        register = super().command(*arguments, **options)
+        register = super().command(*arguments, **{"context_settings": HELP, **options})
 
         def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
             register(_with_verbosity(function))
@@ -135,11 +138,15 @@ class Application(typer.Typer):
 
 
 def _with_verbosity(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return `function` with the options `verbose` and `quiet` at the end of its parameters."""
+    """Return `function` with the options `verbose` and `quiet` at the end of its parameters.
+
+    `anyrec -q train` is `anyrec train -q`: the options before the name of the command are in the context's `obj`.
+    """
 
     @functools.wraps(function)
-    def run(*arguments: Any, verbose: bool, quiet: bool, **options: Any) -> Any:
-        with terminal_log(verbose, quiet):
+    def run(*arguments: Any, ctx: typer.Context, verbose: bool, quiet: bool, **options: Any) -> Any:
+        before: dict[str, bool] = ctx.find_root().obj or {}
+        with terminal_log(verbose or before.get("verbose", False), quiet or before.get("quiet", False)):
             return function(*arguments, **options)
 
     signature = inspect.signature(function, eval_str=True)
@@ -147,7 +154,8 @@ def _with_verbosity(function: Callable[..., Any]) -> Callable[..., Any]:
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation)
         for name, annotation in (("verbose", Verbose), ("quiet", Quiet))
     ]
-    parameters = [*signature.parameters.values(), *added]
+    context = inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+    parameters = [*signature.parameters.values(), context, *added]
     run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # read by typer
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
