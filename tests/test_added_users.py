@@ -190,6 +190,9 @@ def test_the_command_adds_users_and_items_to_a_saved_model(tmp_path):
     same(Recommender.load(tmp_path / "wider").recommend(USERS, 9), expected.recommend(USERS, 9))
     assert len(Recommender.load(folder).dataset.users) == 60
     data.write_text(json.dumps({"user_data": [{"user_id": "ann", "categorical": {"jobb": "x"}}]}))
+    changed = ("add", "--model-path", folder, "--data", data, "--output", tmp_path / "changed")
+    assert call(*changed, "--set", "evaluation.k=[3]")[0] == 0
+    assert Recommender.load(tmp_path / "changed").config.evaluation.k == [3]
     arguments = ("add", "--model-path", folder, "--data", data, "--output", tmp_path / "other", "--strict")
     code, _, message = call(*arguments)
     assert code == 2 and "categorical.jobb" in message and not (tmp_path / "other").exists()

@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from anyrec.cli.load import load
-from anyrec.cli.options import ModelDir, ModelName, ModelPath, PluginFolders, Strict, Trust, app, log, out
+from anyrec.cli.options import (
+    Changes,
+    ChangesPath,
+    ModelDir,
+    ModelName,
+    ModelPath,
+    PluginFolders,
+    Strict,
+    Trust,
+    app,
+    log,
+    out,
+)
 from anyrec.core.errors import DataError, Fault
 
 if TYPE_CHECKING:
@@ -25,6 +37,8 @@ def add(
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write the wider model to.")],
     model_path: ModelPath = None,
+    config: ChangesPath = None,
+    overrides: Changes = [],
     model_dir: ModelDir = None,
     model_name: ModelName = None,
     plugins: PluginFolders = [],
@@ -40,7 +54,7 @@ def add(
     from anyrec.storage.model_directory import check_model_output
 
     check_model_output(output.resolve())
-    recommender = load(model_path, model_dir, model_name, None, plugins, trust_plugins)
+    recommender = load(model_path, model_dir, model_name, config, plugins, trust_plugins, overrides=overrides)
     request = read_request(recommender, data)
     faults: list[Fault] = []
     new_items = 0
