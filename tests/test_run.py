@@ -214,11 +214,11 @@ def test_a_report_that_cannot_be_completed_does_not_change_the_last_one(data, tm
     run = tmp_path / "a"
     before = {name: (run / name).read_bytes() for name in below(run)}
     model = Recommender.load(run)
-    from anyrec.cli.run import read_data
+    from anyrec.cli.datasets import read_dataset
 
     monkeypatch.setattr("anyrec.report.write.save_figures", raises(OSError(errno.ENOSPC, "No space left on device")))
     with pytest.raises(OutputError, match="the disk is full"):
-        report_run(model.with_data(read_data(data, model.config)), run, Console(file=io.StringIO()))
+        report_run(model.with_data(read_dataset(data, model.config)), run, Console(file=io.StringIO()))
     after = {name: (run / name).read_bytes() for name in below(run)}
     report = [name for name in before if not name.startswith("baselines/")]
     assert set(after) == set(before) and all(after[name] == before[name] for name in report)
