@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test quick fuzz lint format schema docs site bench arena clean
+.PHONY: demo test quick audit fuzz lint format schema docs site bench arena clean
 
 demo: $(VENV)/.ready
 	$(BIN)/anyrec demo
@@ -16,6 +16,10 @@ test: $(VENV)/.ready-test
 # All tests but those that are marked slow: more than 5 seconds each, and those with random input.
 quick: $(VENV)/.ready-test
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not slow"
+
+# The promised features, one test for each row (A1 to E10), through the commands and Python, on real and generated data.
+audit: $(VENV)/.ready-test
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -v tests/audit
 
 # Hostile input of every kind: N examples of each test with fresh seeds (make fuzz N=100000).
 N ?= 1000

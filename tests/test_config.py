@@ -281,3 +281,16 @@ def test_the_command_line_reports_a_bad_config_with_exit_code_2(tmp_path):
     (tmp_path / "cfg.json").write_text('{"index": {"type": "[/b]"}, "dim": true}')
     code, _, message = call("train", "--data", tmp_path, "--config", tmp_path / "cfg.json")
     assert code == 2 and "/dim" in message
+
+
+def test_faults_of_keys_and_of_components_are_reported_together():
+    config = {"trainin": {"epochs": 3}, "fusion": {"type": "gatedd"}, "training": {"epochs": "x"}, "plugins": ["/none"]}
+    with pytest.raises(ConfigError) as error:
+        load_config({**config, "loss": {"type": "bpr", "nothing": 1}})
+    assert {fault.where for fault in error.value.faults} == {
+        "/trainin",
+        "/fusion/type",
+        "/training/epochs",
+        "/plugins/0",
+        "/loss/nothing",
+    }

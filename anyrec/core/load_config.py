@@ -17,7 +17,7 @@ from anyrec.core.errors import ConfigError, Fault, checked_path
 from anyrec.core.infer_types import with_types
 from anyrec.core.legacy import is_legacy
 from anyrec.core.legacy import translate as translate_flat
-from anyrec.core.param_faults import faults_of
+from anyrec.core.param_faults import faults_of, without_faulty_keys
 from anyrec.core.registry import Registry
 from anyrec.core.renamed import noting_former_names
 from anyrec.core.strict_json import UnusableJson, json_or_text, plain, split_pair
@@ -52,17 +52,19 @@ def load_config(
     Raises:
         ConfigError: With all faults.
     """
-    config, notes, translation = _parsed(source, overrides)
+    config, notes, translation, faults = _parsed(source, overrides)
     with noting_former_names() as renamed:
-        faults = []
         if registry is None:
-            faults = [
+            faults += [
                 Fault(f"/plugins/{n}", f"there is no folder {show(folder)}.", "Give a folder of plugins.", "no folder")
                 for n, folder in enumerate(config.plugins)
                 if not os.path.isdir(folder)
             ]
             registry = discover([*config.plugins, *plugins])
-        config, inferred = with_types(config, registry)
+        try:
+            config, inferred = with_types(config, registry)
+        except ConfigError as error:
+            raise ConfigError(_traced([*faults, *error.faults], translation)) from None
         notes += inferred
         faults += config_faults(config, registry, encoders_may_follow)
     if faults:
@@ -86,7 +88,9 @@ def read_config(source: str | Path | JsonObject | None, overrides: Sequence[str]
     Raises:
         ConfigError: With all faults.
     """
-    config, notes, translation = _parsed(source, overrides)
+    config, notes, translation, faults = _parsed(source, overrides)
+    if faults:
+        raise ConfigError(_traced(faults, translation))
     if translation is not None:
         config, idle = _without_idle_keys(config, discover(config.plugins))
         notes += idle
@@ -95,11 +99,13 @@ def read_config(source: str | Path | JsonObject | None, overrides: Sequence[str]
 
 def _parsed(
     source: str | Path | JsonObject | None, overrides: Sequence[str]
-) -> tuple[Config, list[str], Translation | None]:
-    """Return the config, the notes of `read_config`, and its translation if it was in another format.
+) -> tuple[Config, list[str], Translation | None, list[Fault]]:
+    """Return the config, the notes of `read_config`, its translation if it was in another format, and faults.
+
+    The config is without the keys that have faults, so that the components of the others can be checked.
 
     Raises:
-        ConfigError: With all faults.
+        ConfigError: With all faults, if the rest is no config either.
     """
     document, faults = plain(_document_of(source))
     faults += [fault for override in overrides for fault in _set(document, override)]
@@ -116,11 +122,16 @@ def _parsed(
                 "A config in another format keeps the fixed defaults; 'defaults': 'fitted' fits them to the data."
             )
     with noting_former_names() as renamed:
+        faults = []
         try:
             config = Config.model_validate(document)
         except ValidationError as error:
-            raise ConfigError(_traced(faults_of(error, Config), translation)) from None
-    return config, notes + renamed, translation
+            faults = faults_of(error, Config)
+            try:
+                config = Config.model_validate(without_faulty_keys(document, error))
+            except ValidationError:
+                raise ConfigError(_traced(faults, translation)) from None
+    return config, notes + renamed, translation, faults
 
 
 def _traced(faults: list[Fault], translation: Translation | None) -> list[Fault]:

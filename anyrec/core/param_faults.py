@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from anyrec.core.errors import Fault, did_you_mean
 from anyrec.core.strict_json import pointer
+from anyrec.core.types import JsonObject
 from anyrec.core.values import show
 
 
@@ -34,6 +36,19 @@ def faults_of(error: ValidationError, model: type[BaseModel], where: str = "") -
             shown = "" if isinstance(item["input"], dict) else f" (found {show(item['input'])})"
             faults.append(Fault(place or "/", f"{message}{shown}.", kind="bad value"))
     return faults
+
+
+def without_faulty_keys(document: JsonObject, error: ValidationError) -> JsonObject:
+    """Return a copy of what was validated without the keys that an error is about."""
+    copied = copy.deepcopy(document)
+    for item in error.errors():
+        owner: JsonObject = {}
+        key, place = "", copied
+        for part in map(str, item["loc"]):  # the location also has names of alternatives, which are no keys
+            if isinstance(place, dict) and part in place:
+                owner, key, place = place, part, place[part]
+        owner.pop(key, None)
+    return copied
 
 
 def _fields_at(model: type[BaseModel], location: Sequence[object]) -> list[str]:
