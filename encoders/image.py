@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -20,7 +20,7 @@ from anyrec.core.outside import ALLOW, Outside
 from anyrec.core.progress import progress_bar
 from anyrec.core.ragged import Prepared, Ragged
 from anyrec.core.vector_cache import cached_vectors, digest_of
-from anyrec.data.images import load_images
+from anyrec.data.images import image_blocks, load_images
 from anyrec.data.list_columns import flat, offsets_of
 
 Pixels = TypeVar("Pixels", Tensor, np.ndarray)
@@ -132,7 +132,12 @@ class Torchvision(Encoder):
             return pixels(column, self.context, self.params.size)
         names, offsets = file_names(column)
         make = partial(fit_square, size=self.params.size)
-        vectors, readable = file_vectors(names, self.context, repr(self.params), make, self.params.size, self._embed)
+        backbone = cache(self._frozen_backbone)  # made only if an image is not in the cache of vectors
+
+        def embed(images: list[Tensor]) -> Tensor:
+            return self._embed(images, backbone())
+
+        vectors, readable = file_vectors(names, self.context, repr(self.params), make, self.params.size, embed)
         if not len(vectors) and self.input_dim:
             vectors = torch.zeros(0, self.input_dim)
         return mean_of_readable(vectors, readable, offsets)
@@ -164,23 +169,25 @@ class Torchvision(Encoder):
                 module.eval()
         return values.mean(self.project(self.backbone(normalised(values.values)).flatten(1)))
 
-    def _embed(self, images: list[Tensor]) -> Tensor:
+    def _frozen_backbone(self) -> nn.Module:
+        backbone, _ = make_backbone(self.params.model, self.params.weights, self.context)
+        return backbone.eval().to(self.context.device)
+
+    def _embed(self, images: list[Tensor], backbone: nn.Module) -> Tensor:
         """Run images through the frozen backbone.
 
         Args:
             images: (3, size, size) uint8 each.
+            backbone: As `_frozen_backbone` returns it.
 
         Returns:
             (images, width) float32.
         """
-        backbone, _ = make_backbone(self.params.model, self.params.weights, self.context)
-        backbone = backbone.eval().to(self.context.device)
         parts = []
-        with torch.inference_mode(), progress_bar("embedding images", len(images)) as bar:
+        with torch.inference_mode():
             for start in range(0, len(images), BATCH):
                 batch = torch.stack(images[start : start + BATCH])
                 parts.append(backbone(normalised(batch.to(self.context.device))).flatten(1).float().cpu())
-                bar.advance(len(batch))
         return torch.cat(parts)
 
 
@@ -246,8 +253,8 @@ def file_vectors(
         names: File names; repeats are allowed.
         context: Where files and cached vectors are.
         parameters: Everything that an image's vector depends on, as the key of the cache.
-        make: Reduces an opened image to an array or tensor of a small fixed size, which stays in memory until it is
-            embedded.
+        make: Reduces an opened image to an array or tensor of a small fixed size. Those of one block of images are in
+            memory at once.
         side: Side in pixels that `make` resamples to.
         embed: Turns a list of what `make` returned into (images, width) vectors.
 
@@ -256,14 +263,25 @@ def file_vectors(
     """
     distinct = list(dict.fromkeys(names))
     place = {name: index for index, name in enumerate(distinct)}
-    images, readable = load_images(distinct, context, make, side)
-    if not images:
+    parts, known = [], [np.empty(0, bool)]
+    with progress_bar("embedding images", len(distinct)) as bar:
+        for images, there in image_blocks(distinct, context, make, side):
+            known.append(there)
+            if images:
+                parts.append(_cached(images, parameters, embed, context))
+            bar.advance(len(there))
+    if not parts:
         return torch.zeros(0, 0), np.zeros(len(names), bool)
-    keys = [digest_of(repr(image.shape).encode() + np.asarray(image).tobytes()) for image in images]
-    vectors = cached_vectors(keys, parameters, lambda rows: embed([images[row] for row in rows]), context.cache)
+    vectors, readable = torch.cat(parts), np.concatenate(known)
     row = np.cumsum(readable) - 1
     places = np.fromiter((place[name] for name in names), np.int64, len(names))
     return vectors[torch.from_numpy(row[places][readable[places]])], readable[places]
+
+
+def _cached(images: list[Pixels], parameters: str, embed: Callable[[list[Pixels]], Tensor], context: Context) -> Tensor:
+    """Return (images, width) float32 vectors, through the cache. Arguments as of `file_vectors`."""
+    keys = [digest_of(repr(image.shape).encode() + np.asarray(image).tobytes()) for image in images]
+    return cached_vectors(keys, parameters, lambda rows: embed([images[row] for row in rows]), context.cache)
 
 
 def mean_of_readable(vectors: Tensor, readable: np.ndarray, offsets: np.ndarray) -> Prepared:

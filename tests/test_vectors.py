@@ -1,13 +1,20 @@
 """The vector cache: each value is computed once, and a new value does not rewrite all others."""
 
+import hashlib
+import multiprocessing
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
+from anyrec.core import vector_cache
 from anyrec.core.vector_cache import cached_vectors, digest_of
 
 
@@ -37,17 +44,15 @@ def test_every_value_is_computed_once_in_any_order_of_requests(batches):
         assert sorted(computed) == sorted({value for batch in batches for value in batch})
 
 
-def test_a_new_value_leaves_the_file_of_many_as_it_is(tmp_path):
+def test_a_new_value_is_added_at_the_end_of_the_files(tmp_path):
     vectors(range(1000), tmp_path)
-    [large] = tmp_path.glob("*.safetensors")
-    before = large.stat()
-    for value in range(1000, 1064):
-        vectors([value], tmp_path)
-    after = large.stat()
-    assert (before.st_mtime_ns, before.st_ino) == (after.st_mtime_ns, after.st_ino)
-    assert len(list(tmp_path.glob("*.safetensors"))) <= 8
+    files = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    inodes = {file: file.stat().st_ino for file in files}
+    vectors([1000], tmp_path)
+    assert {file.suffix: file.stat().st_size - len(was) for file, was in files.items()} == {".keys": 24, ".rows": 12}
+    assert all(file.read_bytes().startswith(was) and file.stat().st_ino == inodes[file] for file, was in files.items())
     computed = []
-    assert torch.equal(vectors(range(1064), tmp_path, computed), expected(range(1064)))
+    assert torch.equal(vectors(range(1001), tmp_path, computed), expected(range(1001)))
     assert not computed
 
 
@@ -58,22 +63,106 @@ def test_other_parameters_have_vectors_of_their_own(tmp_path):
     assert sorted(computed) == [1, 2]
 
 
-def test_a_damaged_file_is_computed_again_and_removed(tmp_path):
-    vectors(range(20), tmp_path)
-    [damaged] = tmp_path.glob("*.safetensors")
-    damaged.write_bytes(damaged.read_bytes()[:100])
-    computed = []
-    assert torch.equal(vectors([3, 4], tmp_path, computed), expected([3, 4]))
-    assert sorted(computed) == [3, 4] and not damaged.exists()
+def file(folder, ending):
+    [found] = folder.glob(f"*{ending}")
+    return found
 
 
-def test_the_one_file_of_an_older_version_is_read(tmp_path):
+@pytest.mark.parametrize("ending", [".keys", ".rows"])
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.33, 0.999])
+def test_a_torn_file_loses_only_what_is_torn(tmp_path, ending, share):
     vectors(range(20), tmp_path)
-    [file] = tmp_path.glob("*.safetensors")
-    file.rename(tmp_path / f"{file.name[:24]}.safetensors")
+    torn = file(tmp_path, ending)
+    torn.write_bytes(torn.read_bytes()[: int(share * torn.stat().st_size)])
     computed = []
-    assert torch.equal(vectors(np.arange(20).tolist(), tmp_path, computed), expected(range(20)))
+    for _ in range(2):
+        assert torch.equal(vectors(range(25), tmp_path, computed), expected(range(25)))
+    assert len(computed) == len(set(computed)) and (share < 0.9 or len(computed) == 6)
+
+
+@pytest.mark.parametrize(("ending", "place"), [(".rows", 5 * 12 + 1), (".keys", 6 * 24 + 17), (".keys", 6 * 24)])
+def test_a_damaged_vector_is_computed_again(tmp_path, ending, place):
+    vectors(range(20), tmp_path)
+    damaged = bytearray(file(tmp_path, ending).read_bytes())
+    damaged[place] ^= 1
+    file(tmp_path, ending).write_bytes(damaged)
+    computed = []
+    for _ in range(2):
+        assert torch.equal(vectors(range(20), tmp_path, computed), expected(range(20)))
+    assert len(computed) == 1
+
+
+def test_vectors_that_never_reached_the_disk_are_computed_again(tmp_path):
+    """After a power failure the keys can be there and the vectors zeros."""
+    vectors(range(1, 20), tmp_path)
+    rows = file(tmp_path, ".rows")
+    rows.write_bytes(bytes(rows.stat().st_size))
+    assert torch.equal(vectors(range(1, 20), tmp_path), expected(range(1, 20)))
+
+
+def test_files_that_are_no_cache_are_replaced(tmp_path):
+    vectors(range(20), tmp_path)
+    file(tmp_path, ".keys").write_bytes(b"something else, and long enough for a record")
+    computed = []
+    for _ in range(3):
+        assert torch.equal(vectors(range(20), tmp_path, computed), expected(range(20)))
+    assert len(computed) == 40
+
+
+def test_a_model_of_another_dimension_replaces_the_vectors(tmp_path):
+    vectors(range(20), tmp_path)
+    keys = [digest_of(str(value).encode()) for value in range(15, 25)]
+    for _ in range(2):
+        made = cached_vectors(keys, "model", lambda rows: torch.tensor([[row, row] for row in rows]), tmp_path)
+        assert torch.equal(made, torch.tensor([[row, row] for row in range(10)]).float())
+
+
+def test_the_files_of_earlier_versions_are_taken_over(tmp_path):
+    name = hashlib.sha256(b"model").hexdigest()[:24]
+    for start in (0, 10):
+        keys = np.frombuffer(b"".join(digest_of(str(v).encode()) for v in range(start, start + 10)), np.int64)
+        stored = {"keys": torch.from_numpy(keys.reshape(-1, 2).copy()), "rows": expected(range(start, start + 10))}
+        save_file(stored, tmp_path / f"{name}-{start}.safetensors")
+    (tmp_path / f"{name}.safetensors").write_bytes(b"damaged")
+    computed = []
+    assert torch.equal(vectors(range(20), tmp_path, computed), expected(range(20)))
+    assert not computed and not list(tmp_path.glob("*.safetensors"))
+
+
+def test_a_folder_that_cannot_be_written_only_costs_time(tmp_path):
+    (tmp_path / "cache").write_text("a file")
+    assert torch.equal(vectors(range(20), tmp_path / "cache"), expected(range(20)))
+
+
+def add_many(folder, start):
+    for value in range(start, start + 60):
+        vectors([value, value + 1], folder)
+
+
+def test_processes_add_to_one_cache_at_once(tmp_path):
+    with ProcessPoolExecutor(4, multiprocessing.get_context("fork")) as pool:
+        list(pool.map(partial(add_many, tmp_path), [0, 30, 60, 200]))
+    computed = []
+    assert torch.equal(vectors(range(121), tmp_path, computed), expected(range(121)))
     assert not computed
+
+
+def test_what_was_computed_before_an_interruption_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr(vector_cache, "BLOCK", 4)
+    keys = [digest_of(str(value).encode()) for value in range(20)]
+    calls = []
+
+    def interrupted(rows):
+        calls.append(rows)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return expected(rows)
+
+    with pytest.raises(KeyboardInterrupt):
+        cached_vectors(keys, "model", interrupted, tmp_path)
+    computed = []
+    assert torch.equal(vectors(range(20), tmp_path, computed), expected(range(20)))
+    assert len(computed) == 8
 
 
 def test_no_values_have_no_vectors(tmp_path):

@@ -46,6 +46,8 @@ STRIP = 1 << 20
 """Pixels that are converted at a time: 4 MB as RGBA, 8 MB as float64."""
 LARGE = 16_000_000
 """Images of more pixels are decoded one at a time in all threads: 64 million pixels as RGB take 256 MB in Pillow."""
+IMAGES_AT_A_TIME = 256
+"""Images of a block of `image_blocks`: 38 MB at a side of 224 pixels."""
 TURNS = dict(
     enumerate(
         (T.FLIP_LEFT_RIGHT, T.ROTATE_180, T.FLIP_TOP_BOTTOM, T.TRANSPOSE, T.ROTATE_270, T.TRANSVERSE, T.ROTATE_90), 2
@@ -152,9 +154,24 @@ def find_file(name: str, root: Path, allow_outside_root: bool = False) -> Path:
 def load_images(
     names: Sequence[str], context: Context, make: Callable[[Image.Image], Made], side: int = SIDE
 ) -> tuple[list[Made], np.ndarray]:
-    """Open images and make something of each.
+    """Open images and make something of each; arguments and errors as for `image_blocks`.
 
-    Unreadable files are counted in `context.warnings`, in one sentence for each kind of fault.
+    Returns:
+        What `make` returned for the readable files, and (names,) bool, which files these are.
+    """
+    made, readable = [], [np.empty(0, bool)]
+    for block, there in image_blocks(names, context, make, side):
+        made += block
+        readable.append(there)
+    return made, np.concatenate(readable)
+
+
+def image_blocks(
+    names: Sequence[str], context: Context, make: Callable[[Image.Image], Made], side: int = SIDE
+) -> Iterator[tuple[list[Made], np.ndarray]]:
+    """Open images and make something of each, `IMAGES_AT_A_TIME`.
+
+    Unreadable files are counted in `context.warnings` at the end, in one sentence for each kind of fault.
 
     Args:
         names: (names,) The images, as `open_image` takes them.
@@ -162,8 +179,8 @@ def load_images(
         make: Called with each image.
         side: The side in pixels that `make` resamples to.
 
-    Returns:
-        What `make` returned for the readable files, and (names,) bool, which files these are.
+    Yields:
+        What `make` returned for the readable files of a block of the names, and (block,) bool, which files these are.
 
     Raises:
         DataError: If there are unreadable files and `context.strict` is set.
@@ -183,11 +200,16 @@ def load_images(
         except ImageFault as fault:
             return fault
 
-    with _quiet(), ThreadPoolExecutor(4) as pool:
-        results = list(pool.map(load, names))
-    for name, result in zip(names, results, strict=True):
-        if isinstance(result, ImageFault):
-            failed.setdefault(result.kind, []).append((name, str(result)))
+    with ThreadPoolExecutor(4) as pool:
+        for start in range(0, len(names), IMAGES_AT_A_TIME):
+            block = names[start : start + IMAGES_AT_A_TIME]
+            with _quiet():
+                results = list(pool.map(load, block))
+            for name, result in zip(block, results, strict=True):
+                if isinstance(result, ImageFault):
+                    failed.setdefault(result.kind, []).append((name, str(result)))
+            readable = np.array([not isinstance(result, ImageFault) for result in results], bool)
+            yield [result for result in results if not isinstance(result, ImageFault)], readable
     if failed and context.strict:
         raise DataError(*_faults(failed, context.locate))
     for kind, files in failed.items():
@@ -198,8 +220,6 @@ def load_images(
             f"{len(files)} of {len(names)} images are {words} and count as absent; the first: '{first}' "
             f"({files[0][1]}{'' if place == first else f'; {place}'}).{advice}"
         )
-    readable = np.array([not isinstance(result, ImageFault) for result in results], bool)
-    return [result for result in results if not isinstance(result, ImageFault)], readable
 
 
 def check_images(dataset: Dataset, options: DataConfig) -> tuple[list[Fault], dict[str, int]]:
