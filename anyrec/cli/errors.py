@@ -6,6 +6,8 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+from anyrec.core.secrets import redacted
+
 DEBUG = "ANYREC_DEBUG"
 """Environment variable that shows the traceback."""
 
@@ -22,6 +24,6 @@ def internal_error(error: Exception, arguments: Sequence[str]) -> str:
     place = f" ({Path(frames[-1].filename).relative_to(package.parent)}:{frames[-1].lineno})" if frames else ""
     named = [argument for argument in arguments[1:2] if not argument.startswith("-")]
     command = " ".join([Path(arguments[0]).name, *named])
-    message = " ".join(str(error).split())
+    message = " ".join(redacted(str(error)).split())
     what = f"{type(error).__name__}: {message[:200]}" if message else type(error).__name__
     return f"{command} failed by an error in the program: {what}{place}. {DEBUG}=1 shows the traceback."

@@ -13,7 +13,7 @@ Plugins
   `params`, `param_faults`, `param_keys`: options of components, their errors and schema keys.
 
 Security
-- `outside`, `trust`: what a loaded model names outside its folder.
+- `outside`, `trust`: what a loaded model names outside its folder. `secrets`: passwords in addresses.
 
 Tensors
 - `ragged`: rows of different lengths. `windows`: interactions as sequences. `vector_cache`: a disk cache of vectors.

@@ -39,7 +39,7 @@ KINDS = {
     "Provider": "provider",
 }
 """The kind of component that each base class makes."""
-CONSTANTS = ("type", "group", "role", "preferred", "untrained", "schemes", "endings")
+CONSTANTS = ("type", "group", "role", "preferred", "untrained", "schemes", "endings", "marks")
 """The constants of a class that are read from its source."""
 
 
@@ -198,6 +198,7 @@ def _components(tree: ast.Module, path: Path, module: str, origin: str, package:
                 untrained=own.get("untrained") == "True",
                 schemes=inherited.get("schemes", ""),
                 endings=inherited.get("endings", ""),
+                marks=inherited.get("marks", ""),
                 module=module,
                 path=path,
                 class_name=name,

@@ -17,13 +17,15 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
+from anyrec.core.secrets import redacted
+
 SHOWN_PER_KIND = 20
 """Faults of one kind that a message lists; the others are counted only."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong with the input.
+    """One thing that is wrong with the input. Passwords in its texts are hidden.
 
     Attributes:
         where: JSON pointer (`/user_data/3/user_id`), or file and row.
@@ -36,6 +38,10 @@ class Fault:
     what: str
     hint: str = ""
     kind: str = "invalid"
+
+    def __post_init__(self) -> None:
+        for name in ("where", "what", "hint"):
+            object.__setattr__(self, name, redacted(getattr(self, name)))
 
     def __str__(self) -> str:
         return f"{self.where}: {self.what}" + (f" {self.hint}" if self.hint else "")

@@ -36,6 +36,7 @@ class Plugin:
         untrained: Whether the encoder needs no training.
         schemes: Schemes of the addresses that a provider reads, separated by spaces.
         endings: Endings of the names that a provider reads, separated by spaces.
+        marks: Patterns of names within the folders that a provider reads, separated by spaces.
         module: Name of its module.
         path: File of a drop-in plugin; None for components of importable modules.
         class_name: Name of its class in the module.
@@ -52,6 +53,7 @@ class Plugin:
     untrained: bool = False
     schemes: str = ""
     endings: str = ""
+    marks: str = ""
     module: str = ""
     path: Path | None = None
     class_name: str = ""
@@ -122,6 +124,7 @@ class Registry:
                 untrained=is_encoder and cls.untrained,
                 schemes=cls.schemes if kind == "provider" else "",
                 endings=cls.endings if kind == "provider" else "",
+                marks=cls.marks if kind == "provider" else "",
                 module=cls.__module__,
                 class_name=cls.__qualname__,
                 loaded=cls,

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, StrictBool, StrictFloat, StrictInt, StrictStr, model_validator
+from pydantic import AfterValidator, Field, StrictBool, StrictFloat, StrictInt, StrictStr, model_validator
 
 from anyrec.core.config.keys import MAX_ROWS, Component, Section
+from anyrec.core.secrets import keep_secrets
 
 Whole = Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)]
 Number = Annotated[StrictFloat, Field(ge=-1e300, le=1e300)]
 Cell = StrictStr | StrictBool | Whole | Number | None
 """A value of a cell as JSON."""
 Cells = Annotated[list[Cell], Field(max_length=100_000)]
-Paths = Annotated[list[str], Field(max_length=100_000)]
+Address = Annotated[str, AfterValidator(keep_secrets)]
+"""A path or an address. The config keeps it without its password."""
+Paths = Annotated[list[Address], Field(max_length=100_000)]
 Aggregate = Literal["list", "first", "last", "count", "sum", "mean", "min", "max"]
 """How the rows of one key become one value."""
 ROLES = ("user_id", "item_id", "timestamp", "rating", "weight", "label", "interaction_type")
@@ -117,13 +120,15 @@ ColumnTarget = str | ColumnConfig | Meanings | None
 class TableConfig(Section):
     """Where the rows of one table come from."""
 
-    path: str | Paths | None = Field(
+    path: Address | Paths | None = Field(
         default=None,
         description="File, glob pattern, folder, address or - for standard input; or several of them, whose rows "
         "follow one another. Relative paths start from `root`.",
     )
-    database: str | None = Field(
-        default=None, max_length=10_000, description="Database file or address, without a password."
+    database: Address | None = Field(
+        default=None,
+        max_length=10_000,
+        description="Database file or address. A password in it is used, but not saved with the config.",
     )
     query: str | None = Field(default=None, max_length=100_000, description="Query of the database.")
     table: str | None = Field(default=None, max_length=1_000, description="Table of the database, instead of a query.")

@@ -12,7 +12,9 @@ import pyarrow as pa
 from pydantic import BaseModel
 
 from anyrec.core.config.sources import TableConfig
+from anyrec.core.errors import DataError, Fault
 from anyrec.core.params import Params as Options
+from anyrec.core.secrets import whole_address
 from anyrec.core.types import ComponentParams
 from anyrec.data.formats.faults import Faults
 from anyrec.data.formats.places import Place
@@ -33,6 +35,17 @@ class Access:
     allow_urls: bool = False
     columns: frozenset[str] | None = None
     faults: Faults = field(default_factory=Faults)
+
+    def address(self, place: str) -> str:
+        """Return a path or address of the config as it was given, with a password that the config does not keep."""
+        return whole_address(place)
+
+    def check_remote(self, place: str) -> None:
+        """Raise DataError if addresses of other machines may not be opened. place: What would be opened."""
+        if not self.allow_urls:
+            what = "this table is on another machine, and addresses of other machines are not opened."
+            hint = "Set data.allow_urls to true (--set data.allow_urls=true) if you trust where the config comes from."
+            raise DataError(Fault(place, what, hint, "not allowed"))
 
 
 @dataclass
@@ -88,6 +101,7 @@ class Provider(ABC):
         type: Name in the config.
         schemes: Schemes of the addresses that it reads, separated by spaces: "s3 gs".
         endings: Endings of the databases or paths that it reads, separated by spaces: ".sqlite .db".
+        marks: Patterns of names within a folder, separated by spaces, that show that the folder is its table.
         remote: Whether it opens connections to other machines, which needs `data.allow_urls`.
         Params: Its options.
 
@@ -107,6 +121,7 @@ class Provider(ABC):
     type: ClassVar[str] = ""
     schemes: ClassVar[str] = ""
     endings: ClassVar[str] = ""
+    marks: ClassVar[str] = ""
     remote: ClassVar[bool] = False
 
     class Params(Options):
@@ -119,8 +134,8 @@ class Provider(ABC):
     def open(self, table: TableConfig, access: Access) -> Rows:
         """Open a table.
 
-        Passwords and keys come from the environment or the provider's own files, and are never part of a name, a
-        version, a note or an error.
+        Passwords and keys come from the environment or the provider's own files, or from `access.address(place)`. They
+        are never part of a name, a version, a note or an error.
 
         Args:
             table: Where the rows are: `path` or `database` with `query` or `table`, and the `format` of files.

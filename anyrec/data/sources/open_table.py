@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
-from urllib.parse import urlsplit, urlunsplit
+from pathlib import Path
 
 from anyrec.core.config.sources import TableConfig
-from anyrec.core.errors import ConfigError, DataError, Fault, did_you_mean
+from anyrec.core.errors import ConfigError, Fault, did_you_mean
 from anyrec.core.registry import Plugin, Registry
+from anyrec.core.secrets import parse_address
 from anyrec.data.sources.contract import Access, Provider, Rows
 
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(//)?")
@@ -28,18 +30,22 @@ def open_table(table: TableConfig, access: Access, registry: Registry, where: st
         ConfigError: If no provider reads it.
         DataError: If it cannot be opened, or is on another machine and addresses are not allowed.
     """
-    name = provider_of(table, registry, where)
+    name = provider_of(table, registry, where, access.root)
     options = table.provider.options() if table.provider is not None else {}
     provider: Provider = registry.get("provider", name, where)(registry.params("provider", name, options, where))
-    if provider.remote and not access.allow_urls:
-        what = "this table is on another machine, and addresses of other machines are not opened."
-        hint = "Set data.allow_urls to true (--set data.allow_urls=true) if you trust where the config comes from."
-        raise DataError(Fault(shown(table), what, hint, "not allowed"))
+    if provider.remote:
+        access.check_remote(shown(table))
     return provider.open(table, access)
 
 
-def provider_of(table: TableConfig, registry: Registry, where: str) -> str:
-    """Return the type of a table's provider: the one that the config names, or that of its address or ending.
+def provider_of(table: TableConfig, registry: Registry, where: str, root: Path) -> str:
+    """Return the type of a table's provider: that of the config, its address, its ending or the content of its folder.
+
+    Args:
+        table: The table.
+        registry: The components.
+        where: JSON pointer to the table, for messages.
+        root: Folder of relative paths.
 
     Raises:
         ConfigError: If there is none.
@@ -61,6 +67,11 @@ def provider_of(table: TableConfig, registry: Registry, where: str) -> str:
         found = _with(plugins, "endings", ending)
         if found is not None:
             return found
+    folder = root / place
+    if place and os.path.isdir(folder):
+        for plugin in plugins:
+            if any(next(folder.glob(mark), None) for mark in plugin.marks.split()):
+                return plugin.type
     if table.path is None:
         hint = "Set `provider` to its type; `anyrec plugins provider` lists all."
         what = f"no provider is known by the name of {shown(table)!r}."
@@ -75,10 +86,8 @@ def shown(table: TableConfig) -> str:
 
 def without_secrets(place: str) -> str:
     """Return a path or address without user, password, query and fragment."""
-    if "://" not in place:
-        return place
-    parts = urlsplit(place)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    parts = parse_address(place)
+    return f"{parts.scheme}://{parts.path}" if parts.scheme else place
 
 
 def _with(plugins: list[Plugin], key: str, value: str) -> str | None:
