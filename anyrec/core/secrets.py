@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote
 
 SECRET_KEY = re.compile(r"pass|secret|token|signature|credential|^sig$|(?<!ssl)key(_?id)?$|^auth$", re.IGNORECASE)
 """Names of parameters of an address whose values are secrets; `sslkey` names a file."""
-USERS = ("postgresql", "postgres", "kafka", "ftp", "sftp", "ssh", "webdav")
+USERS = ("postgresql", "postgres", "kafka", "ftp", "sftp", "ssh", "webdav", "abfs", "abfss")
 """Schemes whose user name is no secret. Elsewhere it can be a token or an access key."""
 HIDDEN = "***"
 SHORTEST = 3

@@ -1,4 +1,4 @@
-"""Fetches one file over HTTP with a total time limit, few redirects and a size limit."""
+"""Fetches files over HTTP: http and https only, with few redirects, and with a limit of time and size."""
 
 from __future__ import annotations
 
@@ -69,8 +69,18 @@ def _opener(deadline: Deadline) -> urllib.request.OpenerDirector:
         def https_open(self, req: urllib.request.Request) -> HTTPResponse:
             return self.do_open(watched(HTTPSConnection), req)
 
+    return web_opener(Plain(), Secure())
+
+
+def web_opener(plain: urllib.request.HTTPHandler, secure: urllib.request.HTTPSHandler) -> urllib.request.OpenerDirector:
+    """Return an opener of http and https alone, by which no answer can redirect to files of this machine.
+
+    Args:
+        plain: Handler of http.
+        secure: Handler of https.
+    """
     opener = urllib.request.OpenerDirector()
-    handlers = [urllib.request.ProxyHandler(), urllib.request.UnknownHandler(), Plain(), Secure(), _Redirects()]
+    handlers = [urllib.request.ProxyHandler(), urllib.request.UnknownHandler(), plain, secure, _Redirects()]
     for handler in [*handlers, urllib.request.HTTPDefaultErrorHandler(), urllib.request.HTTPErrorProcessor()]:
         opener.add_handler(handler)
     return opener

@@ -1,5 +1,7 @@
 """Providers of tables: where rows come from. Each is a component (docs/plugins.md).
 
 files: files of this machine and standard input.
+http: web servers.
+objects: object stores and other file systems by address.
 sqlite, duckdb, postgresql: databases.
 """

@@ -8,6 +8,8 @@ python_text: Python objects as programs print them, as JSON.
 csv_stream: separated text.
 json_stream: JSON Lines and lists of objects.
 typed_files: Parquet, Arrow and Feather.
+stored_files: files of object stores by name, pattern and folder.
+queries: queries of databases, and their errors.
 decode: files of any of these formats as one stream.
 nested: columns by name, also fields of nested objects.
 at: where a column is.

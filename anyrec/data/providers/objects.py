@@ -1,0 +1,110 @@
+"""Object stores and other file systems by address."""
+
+from __future__ import annotations
+
+import os
+from urllib.parse import quote, unquote
+
+import fsspec
+from pyarrow.fs import FileSystem, FSSpecHandler, GcsFileSystem, PyFileSystem, S3FileSystem
+from pydantic import Field
+
+from anyrec.core.config.sources import TableConfig
+from anyrec.core.contracts.params import Params as Options
+from anyrec.core.errors import DataError, Fault
+from anyrec.core.secrets import Address, parse_address
+from anyrec.data.sources.contract import Access, Provider, Rows, SourceFile
+from anyrec.data.sources.decode import decode
+from anyrec.data.sources.open_table import without_secrets
+from anyrec.data.sources.stored_files import CREDENTIALS, store_errors, stored_files
+
+S3, GOOGLE, AZURE = ("s3", "s3a"), ("gs", "gcs"), ("az", "abfs", "abfss")
+
+
+class Objects(Provider):
+    """Files of S3, Google Cloud Storage, Azure, FTP and SFTP by address, pattern or folder: s3://bucket/*.parquet."""
+
+    type = "objects"
+    schemes = "s3 s3a gs gcs az abfs abfss ftp sftp"
+    remote = True
+
+    class Params(Options):
+        """Options of the store. Those that are not set are found in its own settings and environment variables."""
+
+        anonymous: bool = Field(default=False, description="Read public data of S3 or Google without credentials.")
+        region: str | None = Field(default=None, max_length=100, description="Region of an S3 bucket.")
+        endpoint: str | None = Field(
+            default=None, max_length=1000, description="Address of an S3-compatible store; by default AWS_ENDPOINT_URL."
+        )
+
+    params: Params
+
+    def open(self, table: TableConfig, access: Access) -> Rows:
+        """Open one or more files, whose rows follow one another in the order of their names."""
+        files: list[SourceFile] = []
+        for place in table.places:
+            parts = parse_address(access.address(place))
+            with store_errors(without_secrets(place)):
+                files += stored_files(*self._store(parts))
+        return decode(files, table.format, access)
+
+    def _store(self, parts: Address) -> tuple[FileSystem, str, str]:
+        """Return the file system of an address, the path within it, and what precedes the path in the address."""
+        path, start = unquote(parts.path), f"{parts.scheme}://"
+        if parts.scheme in S3:
+            return self._s3(parts), path, start
+        if parts.scheme in GOOGLE:
+            store = (
+                GcsFileSystem(anonymous=True) if self.params.anonymous else FileSystem.from_uri(_bucket(parts, "gs"))[0]
+            )
+            return store, path, start
+        if parts.scheme in AZURE:
+            return *_azure(parts), start
+        host, _, inner = path.partition("/")
+        return _by_fsspec(parts), f"/{inner}", start + host
+
+    def _s3(self, parts: Address) -> FileSystem:
+        if not (self.params.anonymous or self.params.region or self.params.endpoint):
+            return FileSystem.from_uri(_bucket(parts, "s3"))[0]
+        keys = {"access_key": unquote(parts.user), "secret_key": unquote(parts.password)} if parts.password else {}
+        given = {"region": self.params.region, "endpoint_override": self.params.endpoint}
+        keys |= {name: value for name, value in given.items() if value}
+        return S3FileSystem(anonymous=self.params.anonymous, **keys)
+
+
+def _bucket(parts: Address, scheme: str) -> str:
+    """Return the address of a bucket. A user without a password is left out."""
+    user = f"{quote(unquote(parts.user), safe='')}:{quote(unquote(parts.password), safe='')}@" if parts.password else ""
+    query = "&".join(f"{name}={value}" for name, value in parts.parameters)
+    return f"{scheme}://{user}{parts.path.partition('/')[0]}" + (f"?{query}" if query else "")
+
+
+def _azure(parts: Address) -> tuple[FileSystem, str]:
+    """Return the store of az://container/path or abfs://container@account.dfs.core.windows.net/path, and the path."""
+    from pyarrow.fs import AzureFileSystem
+
+    path, account = unquote(parts.path), os.environ.get("AZURE_STORAGE_ACCOUNT", "")
+    if parts.user:
+        host, _, inner = path.partition("/")
+        path, account = f"{parts.user}/{inner}", host.partition(".")[0]
+    if not account:
+        raise DataError(
+            Fault(f"{parts.scheme}://{path}", "the account is not known.", CREDENTIALS["az"], "credentials")
+        )
+    key = unquote(parts.password or "") or os.environ.get("AZURE_STORAGE_KEY")
+    token = None if key else os.environ.get("AZURE_STORAGE_SAS_TOKEN")
+    return AzureFileSystem(account_name=account, account_key=key, sas_token=token), path
+
+
+def _by_fsspec(parts: Address) -> FileSystem:
+    """Return a file system of fsspec, which names the package that it needs."""
+    host, _, port = parts.path.partition("/")[0].partition(":")
+    given = {"host": host, "username": unquote(parts.user), "password": unquote(parts.password or "")}
+    options: dict[str, str | int] = {name: value for name, value in given.items() if value}
+    if port.isdigit():
+        options["port"] = int(port)
+    try:
+        return PyFileSystem(FSSpecHandler(fsspec.filesystem(parts.scheme, **options)))
+    except ImportError as error:
+        hint = "Install the package, or copy the file."
+        raise DataError(Fault(f"{parts.scheme}://{host}", f"{error}.", hint, "missing package")) from None
