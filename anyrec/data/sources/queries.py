@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from anyrec.core.config.sources import TableConfig
-from anyrec.core.errors import DataError, Fault, MissingDependency, did_you_mean
+from anyrec.core.errors import AnyrecError, DataError, Fault, did_you_mean
 from anyrec.core.secrets import parse_address
 from anyrec.data.sources.contract import Access, Rows
 from anyrec.data.sources.open_table import shown
@@ -102,7 +102,7 @@ def query_errors(name: str, tables: list[str], table: str | None = None) -> Iter
     """
     try:
         yield
-    except (DataError, MissingDependency):
+    except AnyrecError:
         raise
     except Exception as error:  # each driver has errors of its own, which share no class
         if type(error).__module__ == "builtins" and not isinstance(error, OSError):

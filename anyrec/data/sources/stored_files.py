@@ -11,7 +11,7 @@ import pyarrow as pa
 from fsspec.utils import glob_translate
 from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType
 
-from anyrec.core.errors import DataError, Fault
+from anyrec.core.errors import AnyrecError, DataError, Fault
 from anyrec.data.sources.contract import SourceFile
 
 WILD = re.compile(r"[*?\[]")
@@ -109,7 +109,7 @@ def store_errors(name: str) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise DataError(Fault(name, "there is no such file.", "Check the path.", "no file")) from None
-    except DataError:
+    except AnyrecError:
         raise
     except Exception as error:  # each file system of fsspec has errors of its own, which share no class
         if type(error).__module__ == "builtins" and not isinstance(error, (OSError, ValueError)):
