@@ -9,6 +9,7 @@ import pytest
 from anyrec.core.config import TableConfig
 from anyrec.core.discovery import discover
 from anyrec.core.errors import DataError, MissingDependency
+from anyrec.data.dataset import Dataset
 from anyrec.data.sources.contract import Access
 from anyrec.data.sources.open_table import open_table
 
@@ -152,14 +153,14 @@ def test_saved_datasets_are_read_in_their_own_order(tmp_path):
         opened("both", tmp_path, provider={**provider, "split": "tests"})
 
 
-def test_the_hub_is_asked_for_the_commit_and_the_dataset_of_it(monkeypatch):
+def test_a_dataset_of_the_hub_is_read_at_the_commit_that_is_recorded(monkeypatch):
     datasets = pytest.importorskip("datasets")
     import huggingface_hub
 
-    asked = []
+    calls = []
 
     def load(*arguments, **options):
-        asked.append((arguments, options))
+        calls.append((arguments, options))
         return datasets.DatasetDict(train=datasets.Dataset.from_dict(TABLE.to_pydict()))
 
     class Api:
@@ -172,7 +173,7 @@ def test_the_hub_is_asked_for_the_commit_and_the_dataset_of_it(monkeypatch):
     for path in ("hf://datasets/owner/log@main", "hf://owner/log@main"):
         found, rows = opened(path, urls=True, provider=provider)
         assert found == TABLE.to_pylist() and rows.version == "commit sha-main"
-    assert asked == [(("owner/log", "5core"), {"revision": "sha-main"})] * 2
+    assert calls == [(("owner/log", "5core"), {"revision": "sha-main"})] * 2
     with pytest.raises(DataError, match="other machines are not opened"):
         opened("hf://datasets/owner/log")
 
@@ -266,3 +267,12 @@ def test_a_missing_package_names_the_extra(monkeypatch, module, table, extra):
     monkeypatch.setitem(__import__("sys").modules, module, None)
     with pytest.raises(MissingDependency, match=rf"pip install 'anyrec\[{extra}\]'"):
         opened(urls=True, **table)
+
+
+def test_datasets_of_hugging_face_are_tables_in_python():
+    datasets = pytest.importorskip("datasets")
+    log = datasets.Dataset.from_dict({"user_id": ["a", "b", "a"], "item_id": [1, 2, 2]}).select([2, 0, 1])
+    users, items = (datasets.Dataset.from_dict({name: log.unique(name)}) for name in ("user_id", "item_id"))
+    read = Dataset.from_tables(users, items, log)
+    same = Dataset.from_tables(*(one.to_pandas() for one in (users, items, log)))
+    assert read.fingerprint() == same.fingerprint() and len(read.interactions) == 3

@@ -165,7 +165,7 @@ def test_cells_of_sqlite_may_have_any_type(tmp_path):
     assert found.column("e").to_pylist() == [str(line[4]) for line in lines] and rows.mixed == {"e": [0]}
 
 
-def test_sqlite_sees_what_is_not_yet_in_the_file_itself(tmp_path):
+def test_rows_that_sqlite_keeps_in_its_journal_are_read(tmp_path):
     writer = sqlite3.connect(tmp_path / "shop.db")
     writer.execute("PRAGMA journal_mode=WAL")
     writer.execute("CREATE TABLE log (a)")

@@ -14,7 +14,7 @@ from anyrec.data.formats.places import table_place
 from anyrec.data.formats.table_columns import Columns
 
 DataFrame: TypeAlias = Any
-"""A pandas, polars or Arrow table. Pandas and polars are optional, so their types cannot be named."""
+"""A pandas, polars or Arrow table, or a `datasets.Dataset`. These packages are optional, so no type can be named."""
 
 
 def dataframe_parts(
@@ -44,7 +44,7 @@ def of_frame(table: DataFrame, part: str) -> Raw:
 
 def is_table(source: object) -> bool:
     """Return whether `source` is a pandas, polars or Arrow table."""
-    if isinstance(source, (pa.Table, pa.RecordBatch)):
+    if isinstance(source, (pa.Table, pa.RecordBatch)) or _is_dataset(source):
         return True
     return hasattr(source, "columns") and (hasattr(source, "to_arrow") or type(source).__module__.startswith("pandas"))
 
@@ -76,7 +76,9 @@ def as_columns(table: DataFrame, part: str = "/") -> tuple[Columns, int]:
     if type(table).__module__.split(".")[0] == "pandas" and hasattr(table, "iloc") and hasattr(table, "columns"):
         names = [str(name) for name in table.columns]
         return [(name, _pandas_column(table.iloc[:, place])) for place, name in enumerate(names)], len(table)
-    if hasattr(table, "to_arrow"):
+    if _is_dataset(table):
+        table = table.with_format("arrow")[:].replace_schema_metadata()
+    elif hasattr(table, "to_arrow"):
         table = table.to_arrow()
     elif not isinstance(table, pa.Table) and hasattr(table, "__arrow_c_stream__"):
         table = pa.table(table)
@@ -86,6 +88,11 @@ def as_columns(table: DataFrame, part: str = "/") -> tuple[Columns, int]:
         what = f"expected a pandas, polars or Arrow table; found a {type(table).__name__}."
         raise DataError(Fault(part, what, kind="shape"))
     return arrow_columns(table), len(table)
+
+
+def _is_dataset(table: object) -> bool:
+    """Return whether a table is a `datasets.Dataset` of Hugging Face."""
+    return type(table).__module__.split(".")[0] == "datasets" and hasattr(table, "with_format")
 
 
 def arrow_columns(table: pa.Table) -> Columns:

@@ -9,7 +9,6 @@ import pyarrow as pa
 from pydantic import Field
 
 from anyrec.core.config.sources import TableConfig
-from anyrec.core.contracts.params import Params as Options
 from anyrec.core.errors import DataError, Fault, MissingDependency
 from anyrec.data.sources.contract import Access, Provider, Rows
 from anyrec.data.sources.open_table import shown
@@ -25,7 +24,7 @@ class Delta(Provider):
     type = "delta"
     marks = "_delta_log"
 
-    class Params(Options):
+    class Params(Provider.Params):
         """Which state of the table is read."""
 
         version: int | None = Field(default=None, ge=0, lt=2**63, description="Version; by default the latest.")

@@ -49,7 +49,7 @@ class DuckDB(Provider):
             access.check_remote("a DuckDB query of files")
         path = None if in_memory else database_file(table, access)
         name, version = (shown(table), "") if path is None else (str(path), file_version(path))
-        settings: dict[str, str | bool] = {"enable_external_access": access.allow_urls}
+        settings: dict[str, str | bool | int | float | list[str]] = {"enable_external_access": access.allow_urls}
         if path is None:
             settings["file_search_path"] = str(access.root.absolute())
         with ExitStack() as opened:

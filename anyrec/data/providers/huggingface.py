@@ -12,7 +12,6 @@ from pyarrow.fs import FSSpecHandler, PyFileSystem
 from pydantic import Field
 
 from anyrec.core.config.sources import TableConfig
-from anyrec.core.contracts.params import Params as Options
 from anyrec.core.errors import DataError, Fault, MissingDependency, did_you_mean
 from anyrec.core.secrets import parse_address
 from anyrec.data.sources.contract import Access, Provider, Rows
@@ -36,7 +35,7 @@ class HuggingFace(Provider):
     schemes = "hf"
     marks = "dataset_info.json dataset_dict.json"
 
-    class Params(Options):
+    class Params(Provider.Params):
         """Which part of a dataset is read."""
 
         name: str | None = Field(default=None, max_length=300, description="Name of the dataset's configuration.")
@@ -75,10 +74,11 @@ class HuggingFace(Provider):
     def _rows(self, found: datasets.Dataset | datasets.DatasetDict, name: str, version: str) -> Rows:
         """Return the rows of a split. found: A dataset, or datasets by the names of their splits."""
         if isinstance(found, dict):
-            split = self.params.split or (next(iter(found)) if len(found) == 1 else "")
-            if split not in found:
+            splits = [str(name) for name in found]
+            split = self.params.split or (splits[0] if len(splits) == 1 else "")
+            if split not in splits:
                 what = f"the dataset has no split '{split}'." if split else "the dataset has several splits."
-                hint = f"Set the provider's option split. {did_you_mean(split, found)}"
+                hint = f"Set the provider's option split. {did_you_mean(split, splits)}"
                 raise DataError(Fault(name, what, hint, "split"))
             found = found[split]
         version = version or f"{found.info.version or ''} {len(found)} rows".strip()

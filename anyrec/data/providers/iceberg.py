@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from anyrec.core.config.sources import TableConfig
-from anyrec.core.contracts.params import Params as Options
 from anyrec.core.errors import DataError, Fault, MissingDependency
 from anyrec.core.secrets import parse_address
 from anyrec.data.sources.contract import Access, Provider, Rows
@@ -27,7 +26,7 @@ class Iceberg(Provider):
     schemes = "iceberg"
     marks = "metadata/*.metadata.json"
 
-    class Params(Options):
+    class Params(Provider.Params):
         """Which state of the table is read."""
 
         snapshot: int | None = Field(default=None, ge=0, lt=2**63, description="Snapshot; by default the current.")

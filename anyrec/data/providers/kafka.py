@@ -19,7 +19,6 @@ import pyarrow as pa
 from pydantic import Field
 
 from anyrec.core.config.sources import TableConfig
-from anyrec.core.contracts.params import Params as Options
 from anyrec.core.errors import ConfigError, DataError, Fault, MissingDependency, did_you_mean
 from anyrec.core.outside import Outside
 from anyrec.core.secrets import parse_address
@@ -45,7 +44,7 @@ class Kafka(Provider):
     schemes = "kafka"
     remote = True
 
-    class Params(Options):
+    class Params(Provider.Params):
         """How the brokers are reached, and up to which time a topic is read."""
 
         until: str | None = Field(
@@ -145,7 +144,7 @@ class Spool:
                     continue
                 file.write(_line(value, message.key(), moment))
                 self.partitions.append(partition)
-                self.offsets.append(message.offset())
+                self.offsets.append(message.offset() or 0)
 
     def open(self) -> pa.NativeFile:
         """Return a new stream of the lines."""
@@ -203,10 +202,11 @@ def _messages(consumer: Consumer, topic: str, partition: int, start: int, end: i
                 return
             if problem is not None:
                 raise _failed(KafkaException(problem), name)
-            if message.offset() >= end:
+            offset = message.offset() or 0  # a message that was received has one
+            if offset >= end:
                 return
             yield message
-            if message.offset() == end - 1:
+            if offset == end - 1:
                 return
             waiting = time.monotonic() + SECONDS
     what = f"no message of partition {partition} came in {SECONDS} s."

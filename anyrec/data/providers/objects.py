@@ -10,7 +10,6 @@ from pyarrow.fs import FileSystem, FSSpecHandler, GcsFileSystem, PyFileSystem, S
 from pydantic import Field
 
 from anyrec.core.config.sources import TableConfig
-from anyrec.core.contracts.params import Params as Options
 from anyrec.core.errors import DataError, Fault
 from anyrec.core.secrets import Address, parse_address
 from anyrec.data.sources.contract import Access, Provider, Rows, SourceFile
@@ -28,7 +27,7 @@ class Objects(Provider):
     schemes = "s3 s3a gs gcs az abfs abfss ftp sftp"
     remote = True
 
-    class Params(Options):
+    class Params(Provider.Params):
         """Options of the store. Those that are not set are found in its own settings and environment variables."""
 
         anonymous: bool = Field(default=False, description="Read public data of S3 or Google without credentials.")

@@ -127,8 +127,8 @@ class Provider(ABC):
     class Params(Options):
         """No options."""
 
-    def __init__(self, params: ComponentParams = None):
-        self.params: BaseModel = params if params is not None else self.Params()
+    def __init__(self, params: BaseModel | None = None):
+        self.params: ComponentParams = params if params is not None else type(self).Params()
 
     @abstractmethod
     def open(self, table: TableConfig, access: Access) -> Rows:

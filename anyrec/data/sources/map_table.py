@@ -25,7 +25,7 @@ from anyrec.data.list_columns import is_list, lengths_of
 from anyrec.data.sources.at import At
 from anyrec.data.sources.contract import Access, Rows
 from anyrec.data.sources.nested import column_named, names_of, roots_of
-from anyrec.data.sources.open_table import open_table
+from anyrec.data.sources.open_table import open_table, title_of
 from anyrec.data.sources.side_tables import joined, keys_of
 from anyrec.data.sources.transforms import as_text, transformed
 
@@ -101,7 +101,7 @@ class Reader:
         read = rows.reader.read_all()
         self.notes += [note for note in rows.notes if note not in self.notes]
         if rows.version:
-            self.versions[rows.name] = rows.version
+            self.versions[title_of(table)] = rows.version
         read = read.replace_schema_metadata(None)
         return (_only(read, table, rows, where), rows) if table.only else (read, rows)
 

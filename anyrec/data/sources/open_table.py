@@ -13,6 +13,8 @@ from anyrec.core.secrets import parse_address
 from anyrec.data.sources.contract import Access, Provider, Rows
 
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(//)?")
+SHOWN = 60
+"""Characters of a query in the name of its rows."""
 DEFAULT = "files"
 """The provider of paths that are no addresses."""
 
@@ -82,6 +84,12 @@ def provider_of(table: TableConfig, registry: Registry, where: str, root: Path) 
 def shown(table: TableConfig) -> str:
     """Return the place of a table for messages: without user, password and query of an address."""
     return ", ".join(map(without_secrets, table.places)) or (table.provider.type if table.provider else "table")
+
+
+def title_of(table: TableConfig) -> str:
+    """Return the place of a table with the name of the table or the beginning of the query, which names its rows."""
+    text = table.table or " ".join((table.query or "").split())
+    return shown(table) + (f": {text if len(text) <= SHOWN else text[: SHOWN - 3] + '...'}" if text else "")
 
 
 def without_secrets(place: str) -> str:

@@ -13,12 +13,10 @@ from anyrec.core.config.sources import TableConfig
 from anyrec.core.errors import AnyrecError, DataError, Fault, did_you_mean
 from anyrec.core.secrets import parse_address
 from anyrec.data.sources.contract import Access, Rows
-from anyrec.data.sources.open_table import shown
+from anyrec.data.sources.open_table import shown, title_of
 
 BATCH = 1 << 16
 """Rows of a batch."""
-SHOWN = 60
-"""Characters of a query in the name of its rows."""
 READS = ("select", "with", "values", "table", "from")
 """First words of queries that only read. `from` is DuckDB's."""
 FIRST_WORD = re.compile(r"(?:\s|\(|--[^\n]*\n|/\*.*?\*/)*(\w*)", re.DOTALL)
@@ -75,12 +73,6 @@ def wanted_columns(names: list[str], access: Access, name: str) -> list[str]:
         what = f"the query returns several columns called '{doubled[0]}'."
         raise DataError(Fault(name, what, "Name the columns, and give each another name with AS.", "query"))
     return [one for one in names if access.columns is None or one in access.columns]
-
-
-def title_of(table: TableConfig) -> str:
-    """Return the name of a table or the beginning of a query after the place of the database."""
-    text = table.table or " ".join((table.query or "").split())
-    return f"{shown(table)}: {text if len(text) <= SHOWN else text[: SHOWN - 3] + '...'}"
 
 
 def query_rows(
