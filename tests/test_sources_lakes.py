@@ -68,14 +68,14 @@ def test_delta_tables_of_object_stores_are_read(monkeypatch):
     server.start()
     try:
         monkeypatch.setenv("AWS_ENDPOINT_URL", "http://{}:{}".format(*server.get_host_and_port()))
-        boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="shop")
-        deltalake.write_deltalake("s3://shop/lake", TABLE, storage_options={"allow_http": "true"})
-        found, rows = opened("s3://shop/lake", urls=True, provider={"type": "delta"})
-        assert found == TABLE.to_pylist() and rows.version == "version 0" and rows.name == "s3://shop/lake"
+        boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="lakes")
+        deltalake.write_deltalake("s3://lakes/log", TABLE, storage_options={"allow_http": "true"})
+        found, rows = opened("s3://lakes/log", urls=True, provider={"type": "delta"})
+        assert found == TABLE.to_pylist() and rows.version == "version 0" and rows.name == "s3://lakes/log"
     finally:
         server.stop()
     with pytest.raises(DataError, match="cannot be reached"):
-        opened("s3://shop/lake", urls=True, provider={"type": "delta"})
+        opened("s3://lakes/log", urls=True, provider={"type": "delta"})
 
 
 # Iceberg

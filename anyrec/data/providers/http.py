@@ -44,7 +44,7 @@ class Http(Provider):
 
 
 def _download(address: str, name: str) -> SourceFile:
-    """Return a file of a server. Raises DataError if it cannot be had. name: Its address without secrets."""
+    """Return a file of a server. Raises DataError if that fails. name: Its address without secrets."""
     parts = parse_address(address)
     try:
         request = urllib.request.Request(f"{parts.scheme}://{quote(parts.rest.partition('#')[0], safe=SAFE)}")

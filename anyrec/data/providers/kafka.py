@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 SECONDS = 30
 """Time limit of connecting, and of each wait for more messages."""
 MESSAGES, PAUSE = 10_000, 0.2
-"""Messages of one call, and the seconds that it waits for so many."""
+"""Messages of one call, and the seconds that it waits for them."""
 KEY, TIME = "kafka_key", "kafka_timestamp"
 """Columns of the key and the time (milliseconds since 1970) of a message."""
 

@@ -135,6 +135,6 @@ def database_file(table: TableConfig, access: Access) -> Path:
 
 
 def file_version(path: Path) -> str:
-    """Return size and time of a database file and of what is not yet written into it."""
+    """Return size and time of a database file and of its journal."""
     parts = [path, *(path.with_name(path.name + end) for end in ("-wal", ".wal"))]
     return "; ".join(f"{one.stat().st_size} bytes, {one.stat().st_mtime_ns}" for one in parts if one.is_file())
