@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from scipy import sparse
@@ -14,6 +15,7 @@ from anyrec.core.contracts import TrainingMatrix
 from anyrec.interaction.bpr_vectors import Negatives, fold_in
 from anyrec.interaction.factorisation import BPRMF, SVD
 from anyrec.model.result_tables import index_of
+from anyrec.serving.explain import explain
 
 FLAT = {"type": "faiss", "kind": "flat"}
 OPTIONS = {
@@ -231,3 +233,12 @@ def test_new_items_of_a_request_are_merged_with_those_of_the_index():
     same_lists(twice.recommend(None, 9), wide.add_items([{"item_id": "last"}]).recommend(None, 9))
     seen = [{"user_id": "u001", "item_id": "new1"}]
     same_lists(found_by.recommend(["u001"], 43, interactions=seen), wide.recommend(["u001"], 43, interactions=seen))
+
+
+def test_explanations_name_the_history_of_folded_users_only():
+    recommender = fit("bpr_mf")
+    lists = pa.table({"user_id": ["u001", "ann"], "item_id": ["i007", "i007"]})
+    request = {"user_data": [{"user_id": "u001"}, {"user_id": "ann"}], "interactions": PAIRS}
+    known, folded = explain(recommender, request, lists)
+    assert not known.reasons and "keeps what it learned" in known.note
+    assert {reason.name for reason in folded.reasons} == set(ITEMS) and not folded.note

@@ -31,6 +31,10 @@ REFERENCE_ITEMS = 512
 """Number of items, evenly spaced in the catalogue, whose mean effect is subtracted from effects of the user."""
 MAX_NAMED, MIN_SHARE = 6, 0.02
 """Maximum number of reasons in a sentence, and the share below which a reason is not in it."""
+ROUNDING = 1e-6
+"""Effects up to this fraction of the largest score are rounding: the scores of one user and of several are products of
+matrices of different shape.
+"""
 MAX_CELLS = 1 << 24
 """Maximum size of an array of scores."""
 
@@ -269,6 +273,7 @@ def _without_each(classical: Classical, row: int, matrix: Any, items: np.ndarray
         scores = np.asarray(classical.score(np.full(len(part), row), without), np.float64)
         decrease = complete - scores
         effects[part] = decrease[:, items] - decrease.mean(1, keepdims=True)
+    effects[np.abs(effects) <= ROUNDING * np.abs(complete).max()] = 0
     return effects
 
 
