@@ -3,11 +3,18 @@
 import json
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from small import call, small_config, small_dataset
 
 from anyrec import Recommender
+from anyrec.core.contracts import Context
 from anyrec.core.errors import DataError, InputError, ModelError
+from anyrec.data.pairs import Pairs
+from anyrec.model.added_users import AddedUsers, WiderPairs
+from anyrec.model.records import Records
 from anyrec.model.result_tables import index_of
 
 FLAT = {"type": "faiss", "kind": "flat"}
@@ -185,7 +192,7 @@ def test_the_command_adds_users_and_items_to_a_saved_model(tmp_path):
     document = {**NEW, "item_data": items, "interactions": [*NEW["interactions"], event]}
     data.write_text(json.dumps(document))
     code, out, _ = call("add", "--model-path", folder, "--data", data, "--output", tmp_path / "wider")
-    assert code == 0 and "2 new users, 1 known users with interactions, 1 new items" in out
+    assert code == 0 and "2 new users, 1 known user with interactions, 1 new item" in out
     expected = fitted.add_items(items).add_users({**document, "item_data": []})
     same(Recommender.load(tmp_path / "wider").recommend(USERS, 9), expected.recommend(USERS, 9))
     assert len(Recommender.load(folder).dataset.users) == 60
@@ -206,3 +213,32 @@ def test_the_command_refuses_items_that_a_classical_model_cannot_score(tmp_path)
     assert code == 2 and "'ease' has no way to score items that it was not fitted on" in message
     with pytest.raises(InputError):
         fitted.add_items([{"item_id": "fresh"}])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.booleans())
+def test_pairs_are_merged_with_those_of_the_known_users(seed, replacing):
+    """Equal to a dict of parts by pair. Each record is a known user (0 to 3) or a new one."""
+    rng = np.random.default_rng(seed)
+    known, parts = Pairs.by_part(*rng.integers(0, [[4], [6], [4]], (3, int(rng.integers(0, 12)))), 4)
+    chosen = rng.permutation(4)[: rng.integers(0, 4)]
+    rows = rng.permutation(np.concatenate([chosen, np.full(rng.integers(0, 3), -1)])).astype(np.int64)
+    dataset = small_dataset(users=4, items=6, each=2)
+    ids = pa.array([f"u{row:03d}" if row >= 0 else f"new{n}" for n, row in enumerate(rows)], pa.string())
+    added = AddedUsers.of(dataset, Records("user", ids, rows, None, Context()))
+    count = int(rng.integers(0, 9)) if len(rows) else 0
+    owners, items = np.sort(rng.integers(0, max(1, len(rows)), count)), rng.integers(0, 6, count)
+    replaced = rng.random(len(rows)) < 0.5 if replacing else np.zeros(len(rows), bool)
+    found = added.pairs(WiderPairs(known, parts), owners, items, replaced)
+    expected = {
+        (int(user), int(item)): int(mask)
+        for user, item, mask in zip(known.owners(), known.items, parts, strict=True)
+        if user not in added.rows[replaced]
+    }
+    for owner, item in zip(owners, items, strict=True):
+        pair = int(added.rows[owner]), int(item)
+        expected[pair] = expected.get(pair, 0) | 8
+    pairs = zip(found.pairs.owners().tolist(), found.pairs.items.tolist(), strict=True)
+    assert dict(zip(pairs, found.parts.tolist(), strict=True)) == expected
+    assert len(found.pairs.items) == len(expected) and len(found.pairs.offsets) == added.count + 1
+    assert added.dataset(dataset).ids("user").take(pa.array(added.rows)).equals(ids)

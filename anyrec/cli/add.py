@@ -69,10 +69,13 @@ def add(
         log.warning(note)
     recommender = recommender.add_users(users)
     place = recommender.save(output)
-    out.print(f"{_counts(users)}, {new_items:,} new items -> {place}", markup=False)
+    out.print(f"{_counts(users, new_items)} -> {place}", markup=False)
 
 
-def _counts(users: Records) -> str:
-    """Return how many users are new, and how many known ones have new interactions."""
-    new, more = users.rows < 0, (users.rows >= 0) & users.active
-    return f"{int(new.sum()):,} new users, {int(more.sum()):,} known users with interactions"
+def _counts(users: Records, items: int) -> str:
+    """Return how many users are new, how many known ones have interactions, and how many items are new."""
+    from anyrec.model.records import counted
+
+    new, active = users.rows < 0, (users.rows >= 0) & users.active
+    more = counted(int(active.sum()), "known user")
+    return f"{counted(int(new.sum()), 'new user')}, {more} with interactions, {counted(items, 'new item')}"

@@ -84,21 +84,24 @@ class AddedUsers:
         """Add pairs to those of the known users.
 
         Args:
-            known: The pairs of the known users.
+            known: The pairs of the known users, each user's items in ascending order.
             owners: (pairs,) rows of the records.
             items: (pairs,) item rows.
             replaced: (records,) bool, the records whose pairs replace the known ones.
         """
-        pairs, parts = known
-        mine = pairs.owners()
-        kept = ~np.isin(mine, self.rows[replaced])
-        keys = np.concatenate([pairs.keys()[kept], self.rows[owners].astype(np.int64) << 32 | items.astype(np.int64)])
-        bits = np.concatenate([parts[kept], np.full(len(owners), ADDED, np.uint8)])
-        distinct, place = np.unique(keys, return_inverse=True)
-        masks = np.zeros(len(distinct), np.uint8)
-        np.bitwise_or.at(masks, place, bits)
-        offsets = np.searchsorted(distinct >> 32, np.arange(self.count + 1))
-        return WiderPairs(Pairs(distinct & 0xFFFFFFFF, offsets), masks)
+        keys, parts = known.pairs.keys(), known.parts
+        if replaced.any():
+            kept = ~np.isin(keys >> 32, self.rows[replaced])
+            keys, parts = keys[kept], parts[kept]
+        added = np.unique(self.rows[owners].astype(np.int64) << 32 | items.astype(np.int64))
+        place = np.searchsorted(keys, added)
+        there = np.append(keys, -1)[place] == added
+        parts = parts.copy()
+        parts[place[there]] |= ADDED
+        keys = np.insert(keys, place[~there], added[~there])  # both ascend, so nothing need be sorted again
+        parts = np.insert(parts, place[~there], np.uint8(ADDED))
+        offsets = np.searchsorted(keys, np.arange(self.count + 1, dtype=np.int64) << 32)
+        return WiderPairs(Pairs(keys & 0xFFFFFFFF, offsets), parts)
 
     def seen(self, seen: Pairs, parts: np.ndarray | None) -> tuple[Pairs, np.ndarray | None]:
         """Return what the users of the wider model have seen, and the parts of these pairs, if known.
