@@ -249,7 +249,7 @@ def test_every_command_that_reads_data_or_requests_takes_a_config_and_single_key
 
     top = typer.main.get_command(cli.app)
     found = {" ".join(path): command for path, command in commands_of(top)}
-    named = {"init", "validate", "describe", "doctor", "train", "convert movielens", "search", "similar"}
+    named = {"init", "validate", "describe", "doctor", "train", "convert", "search", "similar"}
     reading = {name for name, command in found.items() if any("--data" in one.opts for one in command.params)}
     assert {"train", "recommend", "embed", "evaluate", "report"} <= reading
     for name in named | reading:

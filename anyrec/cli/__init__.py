@@ -7,7 +7,8 @@ evaluate   the commands evaluate, compare and report
 search     the commands search and similar
 index      the command index
 add        the command add
-data       commands on data, configs and plugins: init, validate, describe, doctor, plugins, schema, convert
+init       the command init
+data       commands on data, configs and plugins: validate, describe, doctor, plugins, schema, convert
 synth      the commands that generate data
 run        one training run: read, fit, print, save, report
 demo       `make demo`: multi-modal data with planted preferences, a model, and lists for new users

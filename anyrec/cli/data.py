@@ -19,7 +19,6 @@ from anyrec.cli.options import (
     Overrides,
     PluginFolders,
     app,
-    convert_app,
     err,
     out,
     print_tables,
@@ -29,9 +28,15 @@ from anyrec.cli.options import (
 )
 from anyrec.core.errors import Fault, InputError, did_you_mean
 from anyrec.core.outputs import check_output
+from anyrec.data.presets.load_preset import load_preset, preset_names
 
 if TYPE_CHECKING:
+    from anyrec.core.config import Config
     from anyrec.core.registry import Plugin
+    from anyrec.data.dataset import Dataset
+
+MOVIELENS = "movielens"
+"""The preset of all forms of MovieLens, which is read by code of its own."""
 
 DataArgument = Annotated[
     Path | None,
@@ -40,27 +45,6 @@ DataArgument = Annotated[
         "default the tables of the config's data.sources."
     ),
 ]
-
-
-@app.command()
-def init(
-    data: DataArgument,
-    config: ConfigPath = None,
-    overrides: Overrides = [],
-) -> None:
-    """Print a config fitted to the data. The data section of a given config is used to read the data, and kept."""
-    from anyrec.core.load_config import load_config
-    from anyrec.data.dataset import Dataset
-    from anyrec.data.suggest_config import suggest_config
-
-    settings, _ = load_config(config, overrides)
-    suggested, reasons = suggest_config(Dataset.read(data, settings.data), data)
-    given = settings.data.model_dump(mode="json", exclude_unset=True)
-    if given:
-        suggested["data"] = {**suggested.get("data", {}), **given}
-    for reason in reasons:
-        err.print(reason)
-    write(json.dumps(suggested, indent=2), None)
 
 
 @app.command()
@@ -213,29 +197,54 @@ def schema(
         raise InputError(Fault("schema", f"there is no schema '{which}'.", "Use config, dataset or result.", "option"))
 
 
-@convert_app.command()
-def movielens(
-    source: Annotated[Path, typer.Argument(help="The unpacked folder.")],
+@app.command()
+def convert(
+    preset: Annotated[
+        str,
+        typer.Argument(
+            metavar="PRESET",
+            autocompletion=lambda: [MOVIELENS, *preset_names()],
+            help=f"The data set: {', '.join([MOVIELENS, *preset_names()])}.",
+        ),
+    ],
+    source: Annotated[Path, typer.Argument(help="The folder with the unpacked files.")],
     destination: Annotated[Path, typer.Argument(help="The JSON file to write.")],
     config: ConfigPath = None,
     overrides: Overrides = [],
 ) -> None:
-    """Convert MovieLens as GroupLens packs it (100K, 1M, 10M, 20M, 25M, 32M, latest), or a Parquet copy.
+    """Convert a published data set to the data format. `anyrec init --preset` writes a config that reads it as it is.
 
-    Limits of the config's data section apply, for example --set data.max_users=1000.
+    The preset movielens reads what GroupLens packs (100K, 1M, 10M, 20M, 25M, 32M, latest), or a Parquet copy. Limits of
+    the config's data section apply, for example --set data.max_users=1000.
     """
     from anyrec.core.load_config import load_config
     from anyrec.data.formats.movielens import convert_movielens, is_movielens
 
-    if not is_movielens(source):
+    if preset == MOVIELENS and not is_movielens(source):
         what, hint = "this folder holds no MovieLens.", "Give the folder with u.data, ratings.dat or ratings.csv."
         raise InputError(Fault(str(source), what, hint, "no data"))
     check_output(destination)
     settings, _ = load_config(config, overrides)
-    dataset = convert_movielens(source, destination, settings.data)
-    for note in dataset.notes:
+    if preset == MOVIELENS:
+        dataset, notes = convert_movielens(source, destination, settings.data), []
+    else:
+        dataset, notes = _convert_by_preset(preset, source, destination, settings)
+    for note in [*notes, *dataset.notes]:
         err.print(f"note: {note}", markup=False)
     err.print(f"{sizes(dataset)} -> {destination}")
+
+
+def _convert_by_preset(name: str, source: Path, destination: Path, settings: Config) -> tuple[Dataset, list[str]]:
+    """Read a data set by a preset and write it. Options of the given config take precedence over the preset's."""
+    from anyrec.core.load_config import load_config
+    from anyrec.data.dataset import Dataset
+    from anyrec.data.formats.write_json import write_json
+
+    data, notes = load_preset(name, source)
+    data |= settings.data.model_dump(mode="json", exclude_unset=True)
+    dataset = Dataset.from_sources(load_config({"data": data})[0])
+    write_json(dataset, destination)
+    return dataset, notes
 
 
 @app.command()

@@ -27,8 +27,7 @@ __all__ = ["console", "err", "log", "out", "print_tables"]
 CONFIGS = Path("configs")
 """Folder in which configs are found by name."""
 
-app, convert_app, synth_app = Application(), Application(), Application(cls=WithDefault)
-app.add_typer(convert_app, name="convert", help="Convert a published data set to anyrec's data format.")
+app, synth_app = Application(), Application(cls=WithDefault)
 app.add_typer(
     synth_app,
     name="synth",

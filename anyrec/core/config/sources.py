@@ -184,6 +184,9 @@ class SourceTable(TableConfig):
     constants: dict[str, Cell] = Field(
         default_factory=dict, max_length=100, description="Roles or features with one value in all rows."
     )
+    missing: Literal["error", "ignore"] = Field(
+        default="error", description="Columns that the table does not have: an error, or left out with a note."
+    )
     repeats: Literal["error", "latest", "first"] = Field(
         default="error",
         description="Rows of a user or item that occurs again: an error, or the latest or first value that is not "

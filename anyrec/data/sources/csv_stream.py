@@ -6,14 +6,18 @@ import csv
 import io
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 
 from anyrec.core.config.sources import FormatConfig
 from anyrec.core.errors import DataError, Fault
 from anyrec.data.formats.places import LinePlace
+from anyrec.data.list_columns import flat
 from anyrec.data.sources.contract import Access, Rows
 from anyrec.data.sources.text_stream import MARK, CheckedText, not_text
 from anyrec.data.sources.unpack import Container, reading
@@ -55,6 +59,27 @@ def open_csv(file: Container, options: FormatConfig, access: Access, notes: list
         untyped=True,
         notes=notes,
     )
+
+
+def open_adjacency(file: Container, options: FormatConfig, access: Access, notes: list[str]) -> Rows:
+    """Open lines of a user and the items of that user, separated by spaces, as columns user_id and item_id."""
+    line = options.model_copy(update={"separator": options.separator or MARK, "header": ["line"], "quote": None})
+    rows = open_csv(file, line, replace(access, columns=None), notes)
+    separator = options.separator or " "
+    schema = pa.schema([("user_id", pa.string()), ("item_id", pa.string())])
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for batch in rows.reader:
+            cells = pc.split_pattern(pc.utf8_trim_whitespace(batch.column(0)), separator)
+            values, owners = flat(cells)
+            first = np.flatnonzero(np.diff(owners, prepend=-1))
+            users = values.take(pa.array(first)).take(pa.array(np.cumsum(np.diff(owners, prepend=-1) != 0) - 1))
+            items = np.ones(len(values), bool)
+            items[first] = False
+            yield pa.RecordBatch.from_arrays([users.filter(items), values.filter(items)], schema=schema)
+
+    reader = pa.RecordBatchReader.from_batches(schema, batches())
+    return Rows(reader, rows.name, rows.version, untyped=True, notes=notes)
 
 
 def beginning(file: Container, options: FormatConfig) -> str:

@@ -12,7 +12,7 @@ from anyrec.core.config.sources import FormatConfig
 from anyrec.core.errors import DataError, Fault
 from anyrec.data.formats.places import Place
 from anyrec.data.sources.contract import Access, Rows, SourceFile
-from anyrec.data.sources.csv_stream import open_csv
+from anyrec.data.sources.csv_stream import open_adjacency, open_csv
 from anyrec.data.sources.json_stream import open_json
 from anyrec.data.sources.typed_files import open_arrow, open_parquet
 from anyrec.data.sources.unpack import Container, open_container
@@ -41,8 +41,8 @@ OPENERS: dict[str, Opener] = {
     "json": open_json,
     "parquet": open_parquet,
     "arrow": open_arrow,
+    "adjacency": open_adjacency,
 }
-UNTYPED = ("csv", "adjacency")
 
 
 def decode(files: list[SourceFile], options: FormatConfig, access: Access) -> Rows:

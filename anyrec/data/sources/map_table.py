@@ -21,7 +21,7 @@ from anyrec.data.formats.frames import DataFrame, as_arrow
 from anyrec.data.formats.places import Place, table_place
 from anyrec.data.formats.table_columns import FIELDS
 from anyrec.data.ids import ID_COLUMNS
-from anyrec.data.list_columns import is_list, lengths_of
+from anyrec.data.list_columns import as_lists, is_list, lengths_of
 from anyrec.data.sources.at import At
 from anyrec.data.sources.contract import Access, Rows
 from anyrec.data.sources.nested import column_named, names_of, roots_of
@@ -128,6 +128,7 @@ def map_table(table: SourceTable, where: str, reader: Reader) -> Mapped:
         read = joined(read, side, other, side_place, side_rows.name, at)
     if not table.columns:
         specs = [(name, ColumnConfig(to=name)) for name in read.column_names]
+    specs = _existing(read, rows, specs, table, notes)
     _check_names(read, rows, specs, where)
     counts: dict[str, dict[str, int]] = {}
     made: dict[str, pa.Array] = {}
@@ -171,6 +172,18 @@ def _wanted(table: SourceTable, specs: list[tuple[str, ColumnConfig]]) -> list[s
     ]
 
 
+def _existing(
+    read: pa.Table, rows: Rows, specs: list[tuple[str, ColumnConfig]], table: SourceTable, notes: list[str]
+) -> list[tuple[str, ColumnConfig]]:
+    """Return the columns without those that are not there, if the config ignores them; ids must be there."""
+    if table.missing == "error":
+        return specs
+    lost = [name for name, spec in specs if column_named(read, name) is None and spec.to not in ID_COLUMNS]
+    if lost:
+        notes.append(f"{rows.name} has no column {', '.join(dict.fromkeys(lost))}, so it is left out.")
+    return [(name, spec) for name, spec in specs if name not in lost]
+
+
 def _check_names(read: pa.Table, rows: Rows, specs: list[tuple[str, ColumnConfig]], where: str) -> None:
     """Raise ConfigError for columns that are not there, or that are there twice."""
     names = rows.names or read.column_names
@@ -202,6 +215,11 @@ def _column(
     found = [column for column in columns if column is not None]
     if untyped and spec.to not in ID_COLUMNS:
         found = [_nulled(column, options.nulls, counts.setdefault(name, {})) for column in found]
+    while is_list(found[0].type) and is_list(found[0].type.value_type):  # lists of lists become lists
+        inner = found[0].flatten()
+        totals = np.add.reduceat(np.append(lengths_of(inner), 0), np.cumsum(np.append(0, lengths_of(found[0])))[:-1])
+        totals = np.where(lengths_of(found[0]) > 0, totals, 0)
+        found[0] = as_lists(inner.flatten(), totals, found[0].is_null())
     made = transformed(found[0], spec, found[1:], options.decimal, untyped, at)
     target = spec.to.split(".")
     kind = target[-2] if len(target) > 1 else target[0]
