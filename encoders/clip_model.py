@@ -72,7 +72,7 @@ class ClipModel:
         return cut, sum(len(row) > self.max_tokens for row in whole)
 
     def embed_texts(self, texts: list[str]) -> Tensor:
-        """Return (texts, dim) float32. What is past `max_tokens` is not read.
+        """Return (texts, dim) float32. Text past `max_tokens` is not read.
 
         Texts are tokenised here: `SentenceTransformer.encode` opens texts that look like a file or a URL as images.
         """

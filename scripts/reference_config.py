@@ -27,6 +27,8 @@ SECTIONS = {
     "rank": "RankConfig",
     "rank training": "RankTrainingConfig",
     "rerank": "RerankConfig",
+    "serving": "ServingConfig",
+    "events": "EventsConfig",
 }
 """The class of each part of docs/config.md."""
 OBJECT = "object"

@@ -68,6 +68,7 @@ def run(words):
 @pytest.mark.parametrize("page", PAGES)
 def test_the_commands_and_the_code_of_a_page_work(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("uvicorn.run", lambda *_, **__: None)  # `anyrec serve` would not end
     for name in ("configs", "datasets", "test_input.json"):
         os.symlink(ROOT / name, tmp_path / name)
     names: dict = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,6 +22,7 @@ from anyrec.cli.options import (
 )
 from anyrec.core.errors import ConfigError, Fault
 from anyrec.core.strict_json import UnusableJson, json_or_text, split_pair
+from anyrec.core.types import JsonObject
 
 if TYPE_CHECKING:
     from anyrec.retrieval.choose import Trial
@@ -78,7 +79,7 @@ def index(
     check_index_output(place)
     recommender = load(model_path, model_dir, model_name, None, plugins, trust_plugins)
     ids, items, users = vectors_to_index(recommender.model)
-    about: dict[str, Any] = {"model": recommender.model.model_id, "queries": users}
+    about: JsonObject = {"model": recommender.model.model_id, "queries": users}
     with exclusive(place), noting_former_names() as renamed:
         if recall is not None and kind is None and not options:
             item_index, tried = choose(recommender.registry, ids, items, recall, **about)
@@ -99,7 +100,7 @@ def index(
     out.print(f"{name}, {len(item_index):,} items -> {place}", markup=False)
 
 
-def _options(options: list[str]) -> dict[str, Any]:
+def _options(options: list[str]) -> JsonObject:
     """Read `name=value` pairs, each value as JSON if it is JSON. Raises ConfigError for anything else."""
     found = {}
     for option in options:

@@ -228,7 +228,7 @@ def with_overrides(overrides: list[str], image_root: Path | None, output: Path |
     ]
 
 
-def read_context(values: list[str]) -> dict[str, Any]:
+def read_context(values: list[str]) -> JsonObject:
     """Parse `key=value` pairs. A value is parsed as JSON if it is JSON, and is a text otherwise.
 
     Raises:
@@ -261,7 +261,7 @@ def _is_finite(value: Any) -> bool:
         return False
 
 
-def read_moment(context: list[str], now: str | None) -> dict[str, Any]:
+def read_moment(context: list[str], now: str | None) -> JsonObject:
     """Parse `--context` and `--now`.
 
     Returns:

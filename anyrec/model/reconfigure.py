@@ -20,6 +20,7 @@ CHANGEABLE = (
     "pipeline",
     "evaluation",
     "index",
+    "serving",
     "data.strict",
     "data.image_root",
     "data.allow_urls",

@@ -6,5 +6,7 @@ Modules:
 - `batch`: lists of all known users, written block by block to a file.
 - `list_files`: tables of lists as Parquet, CSV, JSON Lines or JSON.
 - `explain`: explanations of recommended items.
+- `live`: a model that serves, with the events and records that change it meanwhile.
+- `http`: its API (`anyrec serve`).
 - `masking`: what the interaction reads of users and items without one feature or history item at a time.
 """

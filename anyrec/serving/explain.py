@@ -141,11 +141,11 @@ def explain_result(recommender: Recommender, data: Dataset, result: JsonObject) 
         item["explanation"] = {
             "title": title_of(ranker.dataset, row),
             "sentence": found.sentence,
-            "reasons": [_as_json(reason) for reason in found.reasons],
+            "reasons": [reason_as_json(reason) for reason in found.reasons],
         }
 
 
-def _as_json(reason: Reason) -> JsonObject:
+def reason_as_json(reason: Reason) -> JsonObject:
     """Return a reason as `schemas/result.schema.json` describes it."""
     return {
         "kind": reason.kind,

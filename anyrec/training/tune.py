@@ -127,7 +127,7 @@ def tune(
 def _start(
     classical: Classical, steps: Mapping[str, float | Step], asked: JsonObject, training: TrainingMatrix
 ) -> JsonObject:
-    """Return the options of the first trial: those asked for, the defaults, and the automatic values of None."""
+    """Return the options of the first trial: those that are fixed, the defaults, and the automatic values of None."""
     start = {**{option: getattr(classical.params, option) for option in steps}, **asked}
     automatic = classical.automatic(training)
     return start | {key: value for key, value in automatic.items() if start.get(key, 0) is None}

@@ -10,6 +10,7 @@ finite. Every number has both bounds, so that no value can exhaust the memory.
 - `training`: training, its optimizer, and evaluation.
 - `pipeline`: retrieval, ranking and reranking.
 - `components`: every component that a config names, for checks that traverse it.
+- `serving`: the HTTP server.
 - `blend`: the blend of the towers with classical models.
 - `config`: the whole config.
 """
@@ -39,6 +40,7 @@ from anyrec.core.config.pipeline import (
     RerankConfig,
     RetrieveConfig,
 )
+from anyrec.core.config.serving import EventsConfig, ServingConfig
 from anyrec.core.config.sources import (
     ColumnConfig,
     FormatConfig,
@@ -66,6 +68,7 @@ __all__ = [
     "DataConfig",
     "DiagnosticsConfig",
     "EvaluationConfig",
+    "EventsConfig",
     "Feature",
     "FormatConfig",
     "FusionChoice",
@@ -82,6 +85,7 @@ __all__ = [
     "RetrieveConfig",
     "SchedulerConfig",
     "Section",
+    "ServingConfig",
     "SideTable",
     "SourceTable",
     "SourcesConfig",

@@ -22,6 +22,7 @@ from anyrec.core.config.keys import (
     TowerConfig,
 )
 from anyrec.core.config.pipeline import PipelineConfig
+from anyrec.core.config.serving import ServingConfig
 from anyrec.core.config.training import EvaluationConfig, TrainingConfig
 from anyrec.core.outside import Outside
 from anyrec.core.types import Json
@@ -115,6 +116,7 @@ class Config(Section):
         description="Stages and rules between the model and a list; null ranks the whole catalogue by the model's "
         "score.",
     )
+    serving: ServingConfig = Field(default_factory=lambda: ServingConfig(), description="The HTTP server.")
 
     @field_validator("heads", mode="before")
     @classmethod

@@ -1,0 +1,96 @@
+"""The commands `serve` and `key`: a model over HTTP."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from anyrec.cli.load import load, model_place
+from anyrec.cli.options import (
+    Changes,
+    ChangesPath,
+    ImageRoot,
+    ModelDir,
+    ModelName,
+    ModelPath,
+    PluginFolders,
+    Trust,
+    app,
+    err,
+)
+from anyrec.cli.terminal import out
+from anyrec.core.errors import Fault, InputError, MissingDependency
+
+Host = Annotated[str, typer.Option("--host", help="Address to listen at. Others than this machine's need API keys.")]
+Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="Port to listen at.")]
+KeyFile = Annotated[
+    Path | None,
+    typer.Option("--api-key-file", "--api_key_file", metavar="FILE", help="File of API keys (`anyrec key`)."),
+]
+Insecure = Annotated[
+    bool, typer.Option("--insecure", help="Listen at an address that other machines reach without API keys.")
+]
+EventsFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--events",
+        metavar="FOLDER",
+        help="Folder of the log of events; by default `events` in the folder of the run.",
+    ),
+]
+
+
+@app.command()
+def serve(
+    model_path: ModelPath = None,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    api_key_file: KeyFile = None,
+    insecure: Insecure = False,
+    events: EventsFolder = None,
+    config: ChangesPath = None,
+    overrides: Changes = [],
+    model_dir: ModelDir = None,
+    model_name: ModelName = None,
+    image_root: ImageRoot = None,
+    plugins: PluginFolders = [],
+    trust_plugins: Trust = False,
+) -> None:
+    """Serve a model over HTTP: lists, scores, searches, events and changes of records.
+
+    http://127.0.0.1:8000/docs describes the API. It needs `pip install 'anyrec[serve]'`.
+    """
+    try:
+        from anyrec.serving.http.keys import read_keys
+        from anyrec.serving.http.run import check_address
+        from anyrec.serving.http.run import serve as run
+    except ModuleNotFoundError as error:
+        raise MissingDependency(str(error.name), "serve", "the HTTP server") from None
+    keys = None if api_key_file is None else read_keys(api_key_file)
+    check_address(host, keys, insecure)
+    recommender = load(model_path, model_dir, model_name, config, plugins, trust_plugins, image_root, overrides)
+    if image_root is not None:
+        recommender = recommender.with_image_root(image_root)
+    folder = model_place(model_path, model_dir, model_name)
+    place = recommender.model.directory or folder
+    err.print(f"http://{host}:{port}  (API: /docs; stop with Ctrl+C)", markup=False, highlight=False)
+    run(recommender, folder, host=host, port=port, keys=keys, events=events or place.parent / "events")
+
+
+@app.command()
+def key(
+    file: Annotated[Path, typer.Argument(help="File of API keys; it is created.", show_default=False)],
+    name: Annotated[str, typer.Option("--name", help="Who uses the key; it is in the log of requests.")] = "client",
+    scopes: Annotated[
+        str, typer.Option("--scopes", help="What it may do, between commas: read, write, admin.")
+    ] = "read",
+) -> None:
+    """Make an API key for `anyrec serve`, and print it. The file keeps only its hash."""
+    from anyrec.serving.http.keys import SCOPES, new_key
+
+    wanted = tuple(one for one in SCOPES if one in scopes.split(","))
+    if not wanted or set(scopes.split(",")) - set(SCOPES):
+        raise InputError(Fault("--scopes", f"expected some of {','.join(SCOPES)}; found {scopes!r}.", kind="option"))
+    out.print(new_key(file, name, wanted), markup=False, highlight=False)

@@ -1,0 +1,74 @@
+"""Routes of the server itself: its state, its figures, its models."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+
+from anyrec.core.types import JsonObject
+from anyrec.serving.http.lists import ERRORS, TheHost
+from anyrec.serving.http.messages import Reload
+from anyrec.serving.http.metrics import CONTENT_TYPE
+from anyrec.serving.http.problems import Refused
+from anyrec.serving.live.served import Served
+
+routes = APIRouter(responses=ERRORS)
+
+
+@routes.get("/livez")
+async def live() -> dict[str, str]:
+    """Answer as long as the process does, also while the model works."""
+    return {"status": "alive"}
+
+
+@routes.get("/readyz")
+async def ready(host: TheHost, response: Response) -> JsonObject:
+    """Say whether requests are answered, and if not, why (status 503)."""
+    reasons = ["the server is stopping"] if host.stopping else []
+    response.status_code = 503 if reasons else 200
+    return {"ready": not reasons, "reasons": reasons, "model": host.served.name}
+
+
+@routes.get("/metrics")
+async def metrics(host: TheHost) -> Response:
+    """Return the figures of the server in the text format of Prometheus."""
+    return Response(host.metrics.text(), media_type=CONTENT_TYPE)
+
+
+@routes.get("/v1/models")
+async def models(host: TheHost) -> JsonObject:
+    """Describe the model that serves, and the one before the last reload."""
+    previous = host.service.previous
+    return {"serving": _about(host.served), "previous": None if previous is None else _about(previous)}
+
+
+@routes.post("/v1/reload")
+async def reload(asked: Reload, host: TheHost) -> JsonObject:
+    """Load another version of the model while the present one serves, and let it serve once it answers."""
+    if host.folder is None:
+        raise Refused(409, "this model is not saved in a folder, so there is nothing to load.")
+    if asked.name is not None and set(asked.name) <= {"."}:
+        raise Refused(422, "/name: the name of a folder next to the present one is expected.")
+    folder = host.folder if asked.name is None else host.folder.parent / asked.name
+    served = await host.call_slowly(host.service.reload, folder)
+    return {"serving": _about(served)}
+
+
+@routes.post("/v1/rollback")
+async def rollback(host: TheHost) -> JsonObject:
+    """Let the version before the last reload serve again."""
+    if host.service.previous is None:
+        raise Refused(409, "no other version was loaded before.")
+    return {"serving": _about(await host.call(host.service.rollback))}
+
+
+def _about(served: Served) -> JsonObject:
+    recommender = served.recommender
+    return {
+        "name": served.name,
+        "digest": served.digest,
+        "type": recommender.config.model.type,
+        "loaded": served.loaded,
+        "users": len(recommender.dataset.users),
+        "items": len(recommender.dataset.items),
+        "metrics": recommender.metrics,
+    }

@@ -1,0 +1,142 @@
+"""Limits, keys, request ids, security headers and logs: before and after every route."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import uuid
+
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Send
+from starlette.types import Scope as Connection
+
+from anyrec.serving.http.keys import Key, Keys, Scope
+from anyrec.serving.http.metrics import Metrics
+from anyrec.serving.http.problems import problem
+
+log = logging.getLogger("anyrec.serving")
+OPEN = ("/livez", "/readyz")
+"""Paths that need no key, since they say nothing of the data."""
+ADMIN = ("/v1/reload", "/v1/rollback")
+WRITING = ("PUT", "DELETE")
+ID = re.compile(r"[\w.-]{1,64}")
+HEADERS = {
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), microphone=(), geolocation=()",
+    "cache-control": "no-store",
+}
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
+    "font-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+
+
+def scope_of(method: str, path: str) -> Scope | None:
+    """Return the scope that a request needs; None if it needs no key."""
+    if path in OPEN:
+        return None
+    if path in ADMIN:
+        return "admin"
+    return "write" if method in WRITING or path == "/v1/events" else "read"
+
+
+class Guard:
+    """The outermost application: every request passes through it.
+
+    Args:
+        app: The application inside.
+        keys: The API keys; None if no key is needed.
+        most_bytes: Most bytes of a request's body.
+        metrics: Counts the requests.
+    """
+
+    def __init__(self, app: ASGIApp, keys: Keys | None, most_bytes: int, metrics: Metrics):
+        self.app, self.keys, self.most_bytes, self.metrics = app, keys, most_bytes, metrics
+
+    async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        wanted = headers.get("x-request-id", "")
+        request_id = wanted if ID.fullmatch(wanted) else uuid.uuid4().hex
+        scope.setdefault("state", {})["request_id"] = request_id
+        status = 0
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message = {**message, "headers": [*message.get("headers", []), *_headers(request_id)]}
+            await send(message)
+
+        key, refusal = self._check(scope, headers, request_id)
+        try:
+            if refusal is not None:
+                await refusal(scope, receive, answer)
+            else:
+                await self.app(scope, _Body(receive, self.most_bytes), answer)
+        except Exception:
+            log.exception("request %s failed", request_id)
+            if not status:
+                detail = f"the log of the server has the details of request {request_id}."
+                await problem(500, detail, request_id)(scope, receive, answer)
+        finally:
+            seconds = time.perf_counter() - started
+            route = getattr(scope.get("route"), "path", "other")
+            self.metrics.request(scope["method"], route, status, seconds)
+            who = "" if key is None else key.name
+            log.info(
+                "request",
+                extra={
+                    "request_id": request_id,
+                    "method": scope["method"],
+                    "path": scope["path"],
+                    "status": status,
+                    "ms": round(1000 * seconds, 2),
+                    "key": who,
+                },
+            )
+
+    def _check(self, scope: Connection, headers: dict[str, str], request_id: str) -> tuple[Key | None, ASGIApp | None]:
+        """Return the key of a request, and the answer that refuses it; None if it is not refused."""
+        length = headers.get("content-length", "")
+        if length.isdecimal() and int(length) > self.most_bytes:
+            return None, problem(413, f"a request has at most {self.most_bytes:,} bytes.", request_id)
+        needed = scope_of(scope["method"], scope["path"])
+        if self.keys is None or needed is None:
+            return None, None
+        kind, _, secret = headers.get("authorization", "").partition(" ")
+        secret = secret.strip() if kind.lower() == "bearer" else headers.get("x-api-key", "")
+        key = self.keys.find(secret) if secret else None
+        if key is None:
+            detail = "send an API key as `Authorization: Bearer KEY`."
+            return None, problem(401, detail, request_id, headers={"www-authenticate": "Bearer"})
+        if needed not in key.scopes:
+            return key, problem(403, f"the key {key.name!r} has not the scope '{needed}'.", request_id)
+        return key, None
+
+
+class _Body:
+    """The body of a request, whose bytes are counted while it arrives."""
+
+    def __init__(self, receive: Receive, most: int):
+        self._receive, self._most, self._left = receive, most, most
+
+    async def __call__(self) -> Message:
+        message = await self._receive()
+        self._left -= len(message.get("body", b""))
+        if self._left < 0:
+            raise HTTPException(413, f"a request has at most {self._most:,} bytes.")
+        return message
+
+
+def _headers(request_id: str) -> list[tuple[bytes, bytes]]:
+    every = {**HEADERS, "content-security-policy": POLICY, "x-request-id": request_id}
+    return [(name.encode(), value.encode()) for name, value in every.items()]

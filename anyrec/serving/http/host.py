@@ -1,0 +1,154 @@
+"""What every route works with: the live model, its threads, its limits and its figures."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from fastapi import Request
+
+from anyrec.core.errors import AnyrecError
+from anyrec.core.types import JsonObject
+from anyrec.serving.http.batcher import Batcher
+from anyrec.serving.http.messages import Item, List, ModelName, Recommend
+from anyrec.serving.http.metrics import Metrics, age
+from anyrec.serving.http.problems import Refused
+from anyrec.serving.live.query import Id, Listing, Query
+from anyrec.serving.live.served import Served
+from anyrec.serving.live.service import Service
+
+T = TypeVar("T")
+DEFAULT_VARIANT = "default"
+
+
+class Host:
+    """The live model with everything that the routes share.
+
+    Args:
+        service: The live model.
+        folder: The model's folder, for reloads; None for a model that is not saved.
+
+    Attributes:
+        service: The live model.
+        config: The limits.
+        metrics: The figures of the server.
+        folder: As above.
+        stopping: Whether the server is about to stop, so that it takes no more requests.
+    """
+
+    def __init__(self, service: Service, folder: Path | None = None):
+        self.service, self.folder, self.config = service, folder, service.config
+        self.metrics, self.stopping = Metrics(), False
+        self._batcher: Batcher[Query, Listing] = Batcher(service.lists, self.config.threads, self.config.micro_batch)
+        self.metrics.watch("anyrec_model_age_seconds", "Time since the model was loaded.", age(self._loaded))
+        self.metrics.watch("anyrec_items", "Items that can be listed.", self._items)
+
+    @property
+    def served(self) -> Served:
+        """The version of the model that serves now."""
+        return self.service.served
+
+    async def call(self, function: Callable[..., T], *arguments: object) -> T:
+        """Return what a function returns that one of the model's threads runs.
+
+        Raises:
+            Refused: With status 503, after `serving.timeout_seconds`.
+        """
+        return await self._in_time(self._batcher.call(function, *arguments))
+
+    async def call_slowly(self, function: Callable[..., T], *arguments: object) -> T:
+        """Return what a function returns that may take minutes, in a thread of its own while lists are answered."""
+        return await asyncio.get_running_loop().run_in_executor(None, function, *arguments)
+
+    async def list_of(self, asked: Recommend) -> List:
+        """Return the answer to one request for a list; errors as the live model raises them."""
+        self.check_sizes(asked)
+        served = self.served
+        listing = await self._in_time(self._batcher.ask(asked.query()))
+        return self._message(served, asked, listing)
+
+    async def lists_of(self, asked: Sequence[Recommend]) -> list[List | AnyrecError]:
+        """Return the answer, or the error, to each of several requests."""
+        for one in asked:
+            self.check_sizes(one)
+        served = self.served
+        found = await self.call(self.service.lists, [one.query() for one in asked])
+        return [
+            listing if isinstance(listing, AnyrecError) else self._message(served, one, listing)
+            for one, listing in zip(asked, found, strict=True)
+        ]
+
+    def check_sizes(self, asked: Recommend) -> None:
+        """Raise Refused if a request asks for more items than `serving.max_k`, or has a text that is too long."""
+        if asked.k + asked.offset > self.config.max_k:
+            raise Refused(422, f"/k: k and offset are {self.config.max_k:,} together at most.")
+        self.check_texts(asked.user)
+
+    def check_texts(self, value: object) -> None:
+        """Raise Refused if a text within a value is longer than `serving.max_text`."""
+        if isinstance(value, str):
+            if len(value) > self.config.max_text:
+                raise Refused(422, f"a text has {self.config.max_text:,} characters at most; found {len(value):,}.")
+        elif isinstance(value, dict):
+            self.check_texts(list(value.values()))
+        elif isinstance(value, list):
+            for one in value:
+                self.check_texts(one)
+
+    def close(self) -> None:
+        """End the threads and the log of events."""
+        self._batcher.close()
+        self.service.close()
+
+    def _message(self, served: Served, asked: Recommend, listing: Listing) -> List:
+        self.metrics.listing(listing.latency_ms, listing.fallback_reason is not None)
+        fields = fields_of(served, [one.item_id for one in listing.items], asked.fields)
+        return List(
+            recommendation_id=uuid.uuid4().hex,
+            user_id=asked.user_id,
+            items=[
+                Item(item_id=one.item_id, score=one.score, rank=one.rank, fields=own, explanation=one.reasons)
+                for one, own in zip(listing.items, fields, strict=True)
+            ],
+            model=ModelName(name=served.name, digest=served.digest),
+            variant=DEFAULT_VARIANT,
+            fallback=listing.fallback_reason is not None,
+            fallback_reason=listing.fallback_reason,
+            latency_ms=listing.latency_ms,
+            warnings=listing.warnings,
+            trace=listing.trace,
+        )
+
+    async def _in_time(self, work: Awaitable[T]) -> T:
+        try:
+            return await asyncio.wait_for(work, self.config.timeout_seconds)
+        except TimeoutError:
+            detail = f"the model did not answer within {self.config.timeout_seconds:g} s."
+            raise Refused(503, detail, headers={"retry-after": "1"}) from None
+
+    def _loaded(self) -> float:
+        return self.served.loaded
+
+    def _items(self) -> float:
+        return len(self.served.recommender.dataset.items) - len(self.served.removed_rows())
+
+
+def host_of(request: Request) -> Host:
+    """Return the host of a request's application."""
+    return request.app.state.host
+
+
+def fields_of(served: Served, ids: Sequence[Id], wanted: bool | list[str]) -> list[JsonObject | None]:
+    """Return the features of items by group, or None for each if none are wanted.
+
+    Args:
+        served: The model.
+        ids: Known ids.
+        wanted: Names of features (`text.title`), True for all, False for none.
+    """
+    if wanted is False:
+        return [None] * len(ids)
+    return list(served.records("item", ids, None if wanted is True else wanted))

@@ -1,0 +1,177 @@
+"""Routes of lists, scores and vectors."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import pyarrow as pa
+from fastapi import APIRouter, Depends, Query
+
+from anyrec.core.errors import AnyrecError
+from anyrec.core.types import JsonObject
+from anyrec.serving.http.host import Host, fields_of, host_of
+from anyrec.serving.http.messages import (
+    Embed,
+    Failure,
+    List,
+    ListBatch,
+    Recommend,
+    RecommendBatch,
+    Score,
+    Search,
+    Similar,
+)
+from anyrec.serving.http.problems import Problem, Refused
+from anyrec.serving.live.served import Served
+
+ERRORS: dict[int | str, JsonObject] = {
+    status: {"model": Problem} for status in (400, 401, 403, 404, 413, 422, 500, 503)
+}
+routes = APIRouter(prefix="/v1", responses=ERRORS)
+TheHost = Annotated[Host, Depends(host_of)]
+IMAGES = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"RIFF": ".webp", b"GIF8": ".gif"}
+"""The first bytes of the formats of images that are read."""
+
+
+@routes.post("/recommend", response_model_exclude_none=True)
+async def recommend(asked: Recommend, host: TheHost) -> List:
+    """List the best items for a person, who is given by an id, a record, a history, or not at all."""
+    return await host.list_of(asked)
+
+
+@routes.post("/recommend:batch", response_model_exclude_none=True)
+async def recommend_batch(asked: RecommendBatch, host: TheHost) -> ListBatch:
+    """List the best items for several persons. The error of one does not concern the others."""
+    _check_count(host, len(asked.requests), "/requests")
+    found = await host.lists_of(asked.requests)
+    return ListBatch(results=[Failure(error=str(one)) if isinstance(one, AnyrecError) else one for one in found])
+
+
+@routes.post("/score")
+async def score(asked: Score, host: TheHost) -> JsonObject:
+    """Score pairs of known users and items, with each head's prediction."""
+    _check_count(host, len(asked.pairs), "/pairs")
+    table = await host.call(host.served.recommender.score, [pair.model_dump() for pair in asked.pairs])
+    return {"scores": table.to_pylist(), "model": _model(host.served)}
+
+
+@routes.post("/similar")
+async def similar(asked: Similar, host: TheHost) -> JsonObject:
+    """List the items most similar to each of some items."""
+    _check_count(host, len(asked.item_ids), "/item_ids")
+    _check_k(host, asked.k)
+    served = host.served
+    k = asked.k + len(served.removed)
+    table = await host.call(served.recommender.similar, asked.item_ids, k)
+    lists: dict[object, list[JsonObject]] = {one: [] for one in asked.item_ids}
+    for row in table.to_pylist():
+        lists[row.pop("query_id")].append(row)
+    found = [{"item_id": one, "items": _items(served, rows, asked.k, asked.fields)} for one, rows in lists.items()]
+    return {"similar": found, "model": _model(served)}
+
+
+@routes.post("/search")
+async def search(asked: Search, host: TheHost) -> JsonObject:
+    """Find items by words, a picture, or both; for a person if one is given."""
+    if asked.text is None and asked.image is None:
+        raise Refused(422, "/text: give a text, an image, or both.")
+    _check_k(host, asked.k)
+    host.check_texts([asked.text, asked.user])
+    image = None if asked.image is None else _image(asked.image, host.config.max_image_bytes)
+    served = host.served
+    table = await host.call(_search, served, asked, image)
+    return {"items": _items(served, table.to_pylist(), asked.k, asked.fields), "model": _model(served)}
+
+
+@routes.post("/embed")
+async def embed(asked: Embed, host: TheHost) -> JsonObject:
+    """Return the vectors of known users and items, or of records."""
+    host.check_texts([asked.users, asked.items])
+    _check_count(host, sum(map(len, (asked.user_ids, asked.users, asked.item_ids, asked.items))), "/")
+    served = host.served
+    users, items = served.recommender.embed_users, served.recommender.embed_items
+    found: dict[str, list[JsonObject]] = {"users": [], "items": []}
+    for name, function, source in (
+        ("users", users, asked.user_ids),
+        ("users", users, asked.users),
+        ("items", items, asked.item_ids),
+        ("items", items, asked.items),
+    ):
+        if source:
+            found[name] += (await host.call(function, source)).to_pylist()
+    return {**found, "model": _model(served)}
+
+
+@routes.get("/popular")
+async def popular(host: TheHost, k: Annotated[int, Query(ge=1)] = 10) -> JsonObject:
+    """List the items that the most people had, the events since the training included."""
+    _check_k(host, k)
+    served, found = host.served, await host.call(host.service.popular, k)
+    items = [{"item_id": item, "count": count, "rank": rank} for rank, (item, count) in enumerate(found, 1)]
+    return {"items": items, "model": _model(served)}
+
+
+def _search(served: Served, asked: Search, image: bytes | None) -> pa.Table:
+    """Search in a thread of the model, with the picture as a file of its own for as long as it takes."""
+    user: object = asked.user_id
+    if asked.user is not None:
+        user = {"user_id": served.anonymous() if asked.user_id is None else asked.user_id, **asked.user}
+    options: JsonObject = {"personal": asked.personal} if user is not None else {}
+    k = asked.k + len(served.removed)
+    with tempfile.TemporaryDirectory() as folder:
+        path = None
+        if image is not None:
+            path = Path(folder) / f"query{_ending(image)}"
+            path.write_bytes(image)
+        return served.recommender.search(
+            text=asked.text, image=path, user=user, k=k, space=asked.space, where=asked.filter, **options
+        )
+
+
+def _items(served: Served, rows: list[JsonObject], k: int, fields: bool | list[str]) -> list[JsonObject]:
+    """Return the first k rows of a list without the items that were removed, with the fields that are wanted."""
+    kept = [row for row in rows if row["item_id"] not in served.removed][:k]
+    own = fields_of(served, [row["item_id"] for row in kept], fields)
+    return [
+        {**row, "rank": rank, **({} if record is None else {"fields": record})}
+        for rank, (row, record) in enumerate(zip(kept, own, strict=True), 1)
+    ]
+
+
+def _image(text: str, most: int) -> bytes:
+    """Return the bytes of a picture.
+
+    Raises:
+        Refused: If it is too large, or no picture.
+    """
+    if len(text) > 4 * most // 3 + 4:
+        raise Refused(413, f"/image: a picture has at most {most:,} bytes.")
+    try:
+        data = base64.b64decode(text, validate=True)
+    except binascii.Error:
+        raise Refused(422, "/image: this is not base64.") from None
+    if not _ending(data):
+        raise Refused(415, "/image: this is no JPEG, PNG, WebP or GIF.")
+    return data
+
+
+def _ending(data: bytes) -> str:
+    return next((ending for first, ending in IMAGES.items() if data.startswith(first)), "")
+
+
+def _check_count(host: Host, count: int, where: str) -> None:
+    if count > host.config.max_batch:
+        raise Refused(422, f"{where}: {host.config.max_batch:,} at most; found {count:,}.")
+
+
+def _check_k(host: Host, k: int) -> None:
+    if k > host.config.max_k:
+        raise Refused(422, f"/k: {host.config.max_k:,} at most; found {k:,}.")
+
+
+def _model(served: Served) -> dict[str, str]:
+    return {"name": served.name, "digest": served.digest}

@@ -1,0 +1,206 @@
+"""What requests and answers contain."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from anyrec.core.types import JsonObject
+from anyrec.serving.live.query import Query
+
+Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+Text = Annotated[str, Field(min_length=1, max_length=1000)]
+Id = Annotated[Int64 | Text, Field(description="Id of a user or an item, of the type of the model's ids.")]
+Record = Annotated[
+    JsonObject,
+    Field(description="Groups of features as in the data format: {'text': {'bio': ...}, 'categorical': {...}}."),
+]
+
+
+class Message(BaseModel):
+    """A message whose unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Recommend(Message):
+    """A request for one list. A person can be given by an id, a record, a history, all of these, or nothing."""
+
+    user_id: Id | None = None
+    user: Record | None = Field(default=None, description="The person's record; replaces the known one.")
+    history: list[Id] = Field(default=[], max_length=10_000, description="Items the person had, oldest first.")
+    k: int = Field(default=10, ge=1, description="Items of the list.")
+    offset: int = Field(default=0, ge=0, description="Items before the list, from former pages.")
+    exclude: list[Id] = Field(default=[], max_length=10_000, description="Items not to list.")
+    candidates: list[Id] | None = Field(
+        default=None, min_length=1, max_length=100_000, description="The only items that can be listed."
+    )
+    filter: JsonObject | None = Field(default=None, description="A condition that all items meet (docs/rules.md).")
+    context: JsonObject | None = Field(default=None, description="Values of the moment that rules read.")
+    now: Int64 | None = Field(default=None, description="Time of the request in seconds since 1970; default: now.")
+    include_seen: bool = Field(default=False, description="Also list items that the person had.")
+    fields: bool | list[str] = Field(
+        default=False, description="Add the items' features to the answer: all, or those named (`text.title`)."
+    )
+    explain: bool = Field(default=False, description="Add the reasons for each item.")
+    trace: bool = Field(default=False, description="Add what each stage did with each item.")
+
+    def query(self) -> Query:
+        """Return the request as the live model reads it."""
+        return Query(
+            user_id=self.user_id,
+            user=self.user,
+            history=tuple(self.history),
+            k=self.k,
+            offset=self.offset,
+            exclude=tuple(self.exclude),
+            candidates=None if self.candidates is None else tuple(self.candidates),
+            where=self.filter,
+            context=self.context,
+            now=None if self.now is None else self.now * 1_000_000,
+            include_seen=self.include_seen,
+            explain=self.explain,
+            trace=self.trace,
+        )
+
+
+class RecommendBatch(Message):
+    """Requests for several lists."""
+
+    requests: list[Recommend] = Field(min_length=1)
+
+
+class ModelName(BaseModel):
+    """The model that answered."""
+
+    name: str
+    digest: str
+
+
+class Item(BaseModel):
+    """One item of a list."""
+
+    item_id: int | str
+    score: float
+    rank: int
+    fields: JsonObject | None = None
+    explanation: JsonObject | None = None
+
+
+class List(BaseModel):
+    """One list."""
+
+    recommendation_id: str = Field(description="To be sent with the events that the list leads to.")
+    user_id: int | str | None
+    items: list[Item]
+    model: ModelName
+    variant: str
+    fallback: bool = Field(description="Whether the list is not personal.")
+    fallback_reason: str | None = None
+    latency_ms: dict[str, float]
+    warnings: list[str]
+    trace: list[JsonObject] | None = None
+
+
+class Failure(BaseModel):
+    """The error of one request of a batch."""
+
+    error: str
+
+
+class ListBatch(BaseModel):
+    """The answers to several requests, in their order."""
+
+    results: list[List | Failure]
+
+
+class Pair(Message):
+    """A user and an item."""
+
+    user_id: Id
+    item_id: Id
+
+
+class Score(Message):
+    """Pairs of known users and items to score."""
+
+    pairs: list[Pair] = Field(min_length=1)
+
+
+class Similar(Message):
+    """Items whose similar ones are wanted."""
+
+    item_ids: list[Id] = Field(min_length=1)
+    k: int = Field(default=10, ge=1)
+    fields: bool | list[str] = False
+
+
+class Search(Message):
+    """A search for items by words, a picture, or both, optionally for a person."""
+
+    text: str | None = Field(default=None, min_length=1)
+    image: str | None = Field(default=None, min_length=1, description="A JPEG, PNG, WebP or GIF file in base64.")
+    user_id: Id | None = None
+    user: Record | None = None
+    k: int = Field(default=10, ge=1)
+    filter: JsonObject | None = None
+    personal: float = Field(default=0.3, ge=0, le=1, description="Weight of the person's taste.")
+    space: Literal["auto", "joint", "text", "image", "visual", "tower"] = "auto"
+    fields: bool | list[str] = False
+
+
+class Embed(Message):
+    """Known users or items by id, or records of new ones."""
+
+    user_ids: list[Id] = []
+    users: list[JsonObject] = []
+    item_ids: list[Id] = []
+    items: list[JsonObject] = []
+
+
+class Event(Message):
+    """Something that a user did with an item."""
+
+    event_id: Annotated[str, Field(min_length=1, max_length=200, description="Sent again, it counts once.")]
+    user_id: Id
+    item_id: Id
+    interaction_type: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    timestamp: Annotated[float, Field(ge=0, le=1e11, description="Seconds since 1970; default: now.")] | None = None
+    recommendation_id: Annotated[str, Field(max_length=200)] | None = None
+    value: float | None = None
+    user: Record | None = Field(default=None, description="Record of a new user.")
+    item: Record | None = Field(default=None, description="Record of a new item.")
+
+
+class Events(Message):
+    """Several events. All of them are accepted, or none."""
+
+    events: list[Event] = Field(min_length=1)
+
+
+class Accepted(BaseModel):
+    """What became of the events. `duplicates` were received before."""
+
+    accepted: int
+    duplicates: int
+
+
+class PutItems(Message):
+    """Items to add or change: records of the data format, each with its `item_id`."""
+
+    items: list[JsonObject] = Field(min_length=1)
+
+
+class PutUsers(Message):
+    """Users to add or change: records of the data format, each with its `user_id`."""
+
+    users: list[JsonObject] = Field(min_length=1)
+
+
+class Reload(Message):
+    """A model folder on the server to serve from now on, inside the folder of the present one's runs."""
+
+    name: Annotated[str, Field(pattern=r"^[\w.-]+$", max_length=200)] | None = Field(
+        default=None, description="Name of a run in the same folder; by default the present run again."
+    )

@@ -1,0 +1,118 @@
+"""Errors as problem documents (RFC 9457): where, the fault, and how to fix it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from anyrec.core.errors import AnyrecError, DataError, Fault, InputError, OutputError
+from anyrec.core.types import JsonObject
+
+TITLES = {
+    400: "The request cannot be read",
+    401: "An API key is needed",
+    403: "This API key does not allow it",
+    404: "There is no such thing here",
+    405: "This method is not allowed here",
+    409: "This conflicts with the present state",
+    413: "The request is too large",
+    415: "The content type is not supported",
+    422: "The request is not valid",
+    500: "The server failed",
+    503: "The server is busy",
+    507: "The server cannot store it",
+}
+SHOWN = 20
+"""Faults of one document; the others are counted."""
+
+
+class FaultMessage(BaseModel):
+    """One fault: where it is, what was found, and how to fix it."""
+
+    where: str
+    what: str
+    hint: str = ""
+
+
+class Problem(BaseModel):
+    """A problem document."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    faults: list[FaultMessage] = []
+    request_id: str = ""
+
+
+class Refused(Exception):
+    """A request that is refused with a status and a reason."""
+
+    def __init__(self, status: int, detail: str, faults: Sequence[Fault] = (), headers: dict[str, str] | None = None):
+        super().__init__(detail)
+        self.status, self.detail, self.faults, self.headers = status, detail, faults, headers or {}
+
+
+def problem(
+    status: int, detail: str, request_id: str, faults: Sequence[Fault] = (), headers: dict[str, str] | None = None
+) -> JSONResponse:
+    """Return a problem document as a response."""
+    body = Problem(
+        title=TITLES.get(status, "The request failed"),
+        status=status,
+        detail=detail,
+        faults=[FaultMessage(where=one.where, what=one.what, hint=one.hint) for one in faults[:SHOWN]],
+        request_id=request_id,
+    )
+    return JSONResponse(body.model_dump(), status, headers, media_type="application/problem+json")
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Answer every error of a route with a problem document."""
+
+    @app.exception_handler(Refused)
+    async def refused(request: Request, error: Refused) -> JSONResponse:
+        return problem(error.status, error.detail, _id_of(request), error.faults, error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        found = error.errors()
+        if any(one["type"] == "json_invalid" for one in found):
+            return problem(400, f"The body is not JSON: {found[0]['ctx']['error']}.", _id_of(request))
+        faults = [_fault_of(one) for one in found]
+        return problem(422, _counted(faults), _id_of(request), faults)
+
+    @app.exception_handler(AnyrecError)
+    async def unanswerable(request: Request, error: AnyrecError) -> JSONResponse:
+        faults = error.faults if isinstance(error, InputError) else []
+        status = 507 if isinstance(error, OutputError) else 422 if isinstance(error, InputError) else 500
+        if isinstance(error, DataError) and len(faults) == 1 and faults[0].kind == "unknown id":
+            status = 404
+        detail = _counted(faults) if faults else str(error)
+        return problem(status, detail, _id_of(request), faults)
+
+    @app.exception_handler(HTTPException)
+    async def failed(request: Request, error: HTTPException) -> JSONResponse:
+        detail = error.detail if isinstance(error.detail, str) else TITLES.get(error.status_code, "")
+        return problem(error.status_code, detail, _id_of(request), headers=dict(error.headers or {}))
+
+
+def _id_of(request: Request) -> str:
+    return getattr(request.state, "request_id", "")
+
+
+def _counted(faults: Sequence[Fault]) -> str:
+    if len(faults) == 1:
+        return str(faults[0])
+    return f"{len(faults)} faults; the first: {faults[0]}"
+
+
+def _fault_of(error: JsonObject) -> Fault:
+    """Return an error of pydantic as a fault: the JSON pointer of the value, and the fault."""
+    place = [str(part) for part in error["loc"] if part != "body"]
+    return Fault("/" + "/".join(place), error["msg"].rstrip(".") + ".", kind=error["type"])

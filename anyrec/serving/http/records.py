@@ -1,0 +1,178 @@
+"""Routes of items, users and events."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from fastapi import APIRouter, Query
+
+from anyrec.core.types import JsonObject
+from anyrec.data.ids import Side
+from anyrec.serving.http.host import Host
+from anyrec.serving.http.lists import ERRORS, TheHost
+from anyrec.serving.http.messages import Accepted, Events, PutItems, PutUsers
+from anyrec.serving.http.problems import Refused
+from anyrec.serving.live.query import Id
+from anyrec.serving.live.served import Served
+
+routes = APIRouter(prefix="/v1", responses=ERRORS)
+HISTORY = 100
+"""Latest items of a user's history in the user's page."""
+
+
+@routes.get("/items/{item_id}")
+async def get_item(item_id: str, host: TheHost) -> JsonObject:
+    """Return an item: its features, and the number of users who had it."""
+    served, key = host.served, _known(host.served, "item", item_id)
+    row = int(served.rows("item", [key])[0])
+    count = int((served.recommender.model.seen.items == row).sum()) + host.service.histories.counts[key]
+    return {
+        "item_id": key,
+        **served.records("item", [key])[0],
+        "users": count,
+        "removed": key in served.removed,
+    }
+
+
+@routes.get("/items")
+async def find_items(
+    host: TheHost,
+    q: Annotated[str, Query(max_length=200, description="Words of the id, a text or a category.")] = "",
+    k: Annotated[int, Query(ge=1, le=1000)] = 20,
+    offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
+) -> JsonObject:
+    """Find items whose id, texts or categories contain some words, in the order of their ids."""
+    return await host.call(_find, host.served, "item", q, k, offset)
+
+
+@routes.get("/users")
+async def find_users(
+    host: TheHost,
+    q: Annotated[str, Query(max_length=200, description="Words of the id, a text or a category.")] = "",
+    k: Annotated[int, Query(ge=1, le=1000)] = 20,
+    offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
+) -> JsonObject:
+    """Find users whose id, texts or categories contain some words, in the order of their ids."""
+    return await host.call(_find, host.served, "user", q, k, offset)
+
+
+@routes.get("/users/{user_id}")
+async def get_user(user_id: str, host: TheHost) -> JsonObject:
+    """Return a user: the features, the latest items from training, and the events since."""
+    served = host.served
+    key = _typed(served, "user", user_id)
+    known = served.knows("user", [key])[0]
+    added = served.users.get(key)
+    if not known and added is None and key not in host.service.histories:
+        raise Refused(404, f"no user has the id {user_id!r}.")
+    record = added if added is not None else served.records("user", [key])[0] if known else {}
+    return {
+        "user_id": key,
+        **record,
+        "history": served.history_of(key, HISTORY),
+        "events": host.service.histories.of(key),
+    }
+
+
+@routes.post("/events")
+async def post_events(asked: Events, host: TheHost) -> Accepted:
+    """Receive what users did. The next list of each of them takes it into account."""
+    if len(asked.events) > host.config.max_batch:
+        raise Refused(422, f"/events: {host.config.max_batch:,} at most; found {len(asked.events):,}.")
+    for event in asked.events:
+        host.check_texts([event.user, event.item])
+    received = await host.call(host.service.receive, [one.model_dump(exclude_none=True) for one in asked.events])
+    host.metrics.events(received.accepted)
+    return Accepted(accepted=received.accepted, duplicates=received.duplicates)
+
+
+@routes.put("/items")
+async def put_items(asked: PutItems, host: TheHost) -> JsonObject:
+    """Add or change items without training. Their vectors are computed, and the next list can contain them."""
+    records = _by_id(host, asked.items, "item")
+    warnings = await host.call(host.service.put_items, records)
+    return {"items": len(records), "warnings": warnings}
+
+
+@routes.put("/users")
+async def put_users(asked: PutUsers, host: TheHost) -> JsonObject:
+    """Add or change users without training."""
+    records = _by_id(host, asked.users, "user")
+    warnings = await host.call(host.service.put_users, records)
+    return {"users": len(records), "warnings": warnings}
+
+
+@routes.delete("/items/{item_id}")
+async def delete_item(item_id: str, host: TheHost) -> dict[str, Id]:
+    """Leave an item out of all lists from now on."""
+    key = _known(host.served, "item", item_id)
+    await host.call(host.service.remove_items, [key])
+    return {"removed": key}
+
+
+@routes.delete("/users/{user_id}")
+async def delete_user(user_id: str, host: TheHost) -> dict[str, Id]:
+    """Forget the record and the events of a user that came since the training."""
+    key = _typed(host.served, "user", user_id)
+    if not await host.call(host.service.remove_user, key):
+        raise Refused(404, f"nothing came from or about a user with the id {user_id!r} since the training.")
+    return {"removed": key}
+
+
+def _by_id(host: Host, records: list[JsonObject], side: Side) -> dict[Id, JsonObject]:
+    """Return records by id, without their ids.
+
+    Raises:
+        Refused: For a record without an id, and for two with the same one.
+    """
+    if len(records) > host.config.max_batch:
+        raise Refused(422, f"/{side}s: {host.config.max_batch:,} at most; found {len(records):,}.")
+    host.check_texts(records)
+    found: dict[Id, JsonObject] = {}
+    for n, record in enumerate(records):
+        key = record.get(f"{side}_id")
+        if not isinstance(key, (str, int)) or isinstance(key, bool) or key == "":
+            raise Refused(422, f"/{side}s/{n}/{side}_id: an id is a text or a whole number.")
+        if key in found:
+            raise Refused(422, f"/{side}s/{n}/{side}_id: {key!r} is there twice.")
+        found[key] = {name: value for name, value in record.items() if name != f"{side}_id"}
+    return found
+
+
+def _typed(served: Served, side: Side, text: str) -> Id:
+    """Return an id of a path in the type of the model's ids."""
+    whole = pa.types.is_integer(served.recommender.dataset.ids(side).type)
+    sign = text.removeprefix("-")
+    return int(text) if whole and sign.isascii() and sign.isdecimal() and len(sign) < 19 else text
+
+
+def _known(served: Served, side: Side, text: str) -> Id:
+    """Return the id of a path. Raises Refused with status 404 if the model does not know it."""
+    key = _typed(served, side, text)
+    if not served.knows(side, [key])[0]:
+        raise Refused(404, f"no {side} has the id {text!r}.")
+    return key
+
+
+def _find(served: Served, side: Side, words: str, k: int, offset: int) -> JsonObject:
+    """Return the records of one side that contain all of some words."""
+    table = served.recommender.dataset.table(side)
+    found = pa.array([True] * len(table))
+    columns = [table.column(f"{side}_id").combine_chunks().cast(pa.string())]
+    for name in table.column_names:
+        column = table.column(name).combine_chunks()
+        if name.split(".")[0] in ("text", "categorical") and pa.types.is_list(column.type):
+            column = pc.binary_join(column, " ")
+        if name.split(".")[0] in ("text", "categorical") and pa.types.is_string(column.type):
+            columns.append(column)
+    for word in words.split():
+        hits = [pc.fill_null(pc.match_substring(one, word, ignore_case=True), False) for one in columns]
+        for hit in hits[1:]:
+            hits[0] = pc.or_(hits[0], hit)
+        found = pc.and_(found, hits[0])
+    ids = served.recommender.dataset.ids(side).filter(found)
+    shown = ids.slice(offset, k).to_pylist()
+    rows = [{f"{side}_id": key, **record} for key, record in zip(shown, served.records(side, shown), strict=True)]
+    return {f"{side}s": rows, "total": len(ids)}

@@ -1,0 +1,83 @@
+"""The process of the server."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import logging
+import sys
+from pathlib import Path
+
+import uvicorn
+
+from anyrec.core.errors import Fault, InputError
+from anyrec.recommender import Recommender
+from anyrec.serving.http.app import make_app
+from anyrec.serving.http.keys import Keys
+from anyrec.serving.live.service import Service, warm_up
+
+FIELDS = ("request_id", "method", "path", "status", "ms", "key")
+
+
+def check_address(host: str, keys: Keys | None, insecure: bool) -> None:
+    """Check that a server that other machines can reach asks for keys.
+
+    Raises:
+        InputError: If it does not, and `insecure` is false.
+    """
+    try:
+        local = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        local = host == "localhost"
+    if not local and keys is None and not insecure:
+        what = f"other machines can reach {host}, and no API keys are set."
+        hint = "Give --api-key-file (`anyrec key` makes one), or --insecure if a proxy in front of it checks clients."
+        raise InputError(Fault("--host", what, hint, "no keys"))
+
+
+def serve(
+    recommender: Recommender, folder: Path | None, *, host: str, port: int, keys: Keys | None, events: Path | None
+) -> None:
+    """Serve a model until the process is stopped.
+
+    Args:
+        recommender: The fitted model.
+        folder: Its folder, for reloads.
+        host: Address to listen at.
+        port: Port to listen at.
+        keys: The API keys; None to answer everybody.
+        events: Folder of the log of events; None to keep events in memory only.
+
+    Raises:
+        OutputError: If the log of events cannot be written.
+    """
+    service = Service(recommender, recommender.config.serving, events)
+    try:
+        warm_up(service.served)
+        _log_as_json()
+        app = make_app(service, keys=keys, folder=folder)
+        uvicorn.run(app, host=host, port=port, log_config=None, access_log=False, server_header=False)
+    finally:
+        service.close()
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record with the fields of a request, if it is of one."""
+        entry = {"time": self.formatTime(record), "level": record.levelname, "message": record.getMessage()}
+        entry |= {name: getattr(record, name) for name in FIELDS if hasattr(record, name)}
+        if record.exc_info:
+            entry["error"] = self.formatException(record.exc_info)
+        return json.dumps(entry, ensure_ascii=False)
+
+
+def _log_as_json() -> None:
+    """Write the log of requests and of the server to standard error, one JSON object a line."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines())
+    for name in ("anyrec.serving", "uvicorn"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(logging.INFO)

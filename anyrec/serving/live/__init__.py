@@ -1,0 +1,10 @@
+"""A model that serves: lists for requests, events that change the next list, and changes of records.
+
+Modules:
+
+- `query`: a request for a list and its answer, independent of HTTP.
+- `served`: one version of a model with the records that were added, and its lists.
+- `histories`: the events of each user since the model was trained.
+- `event_log`: the append-only log of events.
+- `service`: the version that serves now, the events, and their changes.
+"""

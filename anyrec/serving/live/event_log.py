@@ -1,0 +1,140 @@
+"""The append-only log of events: files of JSON Lines, whole after a crash, readable as a dataset."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, Literal
+
+import msgspec
+
+from anyrec.core.errors import Fault, OutputError
+from anyrec.core.files import exclusive
+from anyrec.core.types import JsonObject
+
+Flush = Literal["batch", "interval", "never"]
+SEGMENT = "events-{:06d}.jsonl"
+INTERVAL = 1.0
+"""Seconds between two flushes to the disk with `flush="interval"`."""
+
+
+class EventLog:
+    """A folder of files `events-000001.jsonl`, one event a line, in the order of arrival.
+
+    A line is complete or absent: an incomplete last line, which only a crash during a write leaves, was never
+    acknowledged and is cut off when the log is opened. One process at a time writes a log.
+
+    Args:
+        folder: The folder; it is created.
+        flush: When events are forced to the disk, as `serving.events.flush` of the config.
+        segment_bytes: Size at which a new file begins.
+
+    Raises:
+        OutputError: If the folder cannot be written, or another process writes it.
+    """
+
+    def __init__(self, folder: Path, flush: Flush = "batch", segment_bytes: int = 64 << 20):
+        self.folder, self.flush, self.segment_bytes = folder, flush, segment_bytes
+        self._writing = threading.Lock()
+        self._stopped = threading.Event()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._held = ExitStack()
+            self._held.enter_context(exclusive(folder))
+            self._number = max((number for number, _ in _segments(folder)), default=1)
+            self._file = _open_whole(folder / SEGMENT.format(self._number))
+            _sync_folder(folder)
+        except OSError as error:
+            hint = "Give a folder that this process may write."
+            raise OutputError(Fault(str(folder), f"events cannot be written: {error.strerror}.", hint)) from None
+        if flush == "interval":
+            threading.Thread(target=self._flush_often, daemon=True).start()
+
+    def read(self) -> Iterator[JsonObject]:
+        """Yield all events, the first one first."""
+        for _, path in _segments(self.folder):
+            with path.open("rb") as lines:
+                for line in lines:
+                    yield msgspec.json.decode(line)
+
+    def append(self, events: Sequence[JsonObject]) -> None:
+        """Append events. With `flush="batch"` they are on the disk when this returns."""
+        data = b"".join(msgspec.json.encode(event) + b"\n" for event in events)
+        with self._writing:
+            if self._file.tell() and self._file.tell() + len(data) > self.segment_bytes:
+                self._next_segment()
+            start = self._file.tell()
+            try:
+                self._file.write(data)
+                self._file.flush()
+                if self.flush == "batch":
+                    os.fsync(self._file.fileno())
+            except OSError as error:
+                os.ftruncate(self._file.fileno(), start)
+                self._file.seek(start)
+                what = f"events cannot be written: {error.strerror}."
+                raise OutputError(Fault(str(self.folder), what, "Free space on the disk.")) from None
+
+    def close(self) -> None:
+        """Force everything to the disk and close the log; a closed log stays closed."""
+        with self._writing:
+            if self._file.closed:
+                return
+            self._stopped.set()
+            self._sync()
+            self._file.close()
+            self._held.close()
+
+    def _next_segment(self) -> None:
+        self._sync()
+        self._file.close()
+        self._number += 1
+        self._file = _open_whole(self.folder / SEGMENT.format(self._number))
+        _sync_folder(self.folder)
+
+    def _sync(self) -> None:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def _flush_often(self) -> None:
+        while not self._stopped.wait(INTERVAL):
+            with self._writing:
+                if not self._stopped.is_set():
+                    self._sync()
+
+
+def _segments(folder: Path) -> list[tuple[int, Path]]:
+    """Return the number and the path of each file of a log, in order."""
+    paths = folder.glob("events-*.jsonl")
+    return sorted((int(path.stem.split("-")[1]), path) for path in paths if path.stem.split("-")[1].isdecimal())
+
+
+def _open_whole(path: Path) -> IO[bytes]:
+    """Open a file to append to it, without an incomplete last line."""
+    file = path.open("ab+")
+    size = file.seek(0, os.SEEK_END)
+    end = size
+    while end:  # look for the last line's end from behind, in blocks
+        begin = max(0, end - 65536)
+        file.seek(begin)
+        place = file.read(end - begin).rfind(b"\n")
+        if place >= 0:
+            end = begin + place + 1
+            break
+        end = begin
+    if end < size:
+        file.truncate(end)
+    file.seek(0, os.SEEK_END)
+    return file
+
+
+def _sync_folder(folder: Path) -> None:
+    """Force the names of new files to the disk."""
+    place = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(place)
+    finally:
+        os.close(place)

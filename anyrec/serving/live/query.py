@@ -1,0 +1,87 @@
+"""A request for a list and its answer, independent of HTTP."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from anyrec.core.types import JsonObject
+
+Id: TypeAlias = str | int
+
+
+@dataclass(frozen=True)
+class Query:
+    """A request for one list.
+
+    Attributes:
+        user_id: The user; None for a person without an id.
+        user: The record of the user (groups of features), which replaces the known one; None for the known one.
+        history: Items that the user had, oldest first, after everything that is known.
+        k: Items of the list.
+        offset: Items before the list, which the user has seen on former pages.
+        exclude: Items that are not to be listed.
+        candidates: The only items that can be listed; None for all.
+        where: A condition that all items meet (docs/rules.md).
+        context: Values of the moment by name.
+        now: Time of the request in microseconds since 1970; None for the present.
+        include_seen: Also list items that the user had.
+        explain: Add the reasons for each item.
+        trace: Add what each stage did.
+    """
+
+    user_id: Id | None = None
+    user: JsonObject | None = None
+    history: tuple[Id, ...] = ()
+    k: int = 10
+    offset: int = 0
+    exclude: tuple[Id, ...] = ()
+    candidates: tuple[Id, ...] | None = None
+    where: JsonObject | None = None
+    context: JsonObject | None = None
+    now: int | None = None
+    include_seen: bool = False
+    explain: bool = False
+    trace: bool = False
+
+    @property
+    def wanted(self) -> int:
+        """Items to ask the model for, so that `k` remain after `offset` and `exclude`."""
+        return self.k + self.offset + len(set(self.exclude))
+
+    @property
+    def shares(self) -> tuple[int, bool] | None:
+        """What queries that are scored together have in common; None for a query that is scored alone."""
+        alone = (self.user, self.candidates, self.where, self.context, self.now)
+        if any(one is not None for one in alone) or self.explain or self.trace:
+            return None
+        return self.wanted, self.include_seen
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One item of a list. rank: from 1, counted from the first item of the first page."""
+
+    item_id: Id
+    score: float
+    rank: int
+    reasons: JsonObject | None = None
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The answer to a query.
+
+    Attributes:
+        items: The list, best first.
+        fallback_reason: Why the list is not personal; None if it is.
+        latency_ms: Milliseconds of each stage.
+        warnings: What could not be read or done.
+        trace: What each stage did; None if no trace was requested.
+    """
+
+    items: list[Listed]
+    fallback_reason: str | None = None
+    latency_ms: dict[str, float] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    trace: list[JsonObject] | None = None

@@ -1,0 +1,227 @@
+"""One version of a model with the records that were added to it, and its lists."""
+
+from __future__ import annotations
+
+import datetime as dt
+import itertools
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from anyrec.core.errors import AnyrecError
+from anyrec.core.types import JsonObject
+from anyrec.data.ids import Side, rows_of
+from anyrec.model.records import Records
+from anyrec.pipeline.answer import Answer
+from anyrec.recommender import Recommender
+from anyrec.serving.explain import explain, reason_as_json
+from anyrec.serving.live.histories import Histories
+from anyrec.serving.live.query import Id, Listed, Listing, Query
+
+CONDITIONS = 64
+"""Conditions whose filters are kept ready."""
+NOBODY = "nothing is known of this person: the list is the one for people without a history and features"
+
+
+@dataclass(frozen=True)
+class Served:
+    """One version of a model as it serves. A change of its records makes another one.
+
+    Attributes:
+        recommender: The model, with the items that were added.
+        name: Its name.
+        digest: Its id.
+        loaded: When it was loaded, in seconds since 1970.
+        users: The records of users that were added or changed, by id.
+        items: The records of items that were added, by id.
+        removed: Ids of items that are not listed any more.
+    """
+
+    recommender: Recommender
+    name: str
+    digest: str
+    loaded: float = field(default_factory=time.time)
+    users: dict[Id, JsonObject] = field(default_factory=dict)
+    items: dict[Id, JsonObject] = field(default_factory=dict)
+    removed: frozenset[Id] = frozenset()
+
+    def __post_init__(self) -> None:
+        keep = lru_cache(CONDITIONS)(self._filtered)
+        object.__setattr__(self, "filtered_by", keep)
+
+    def _filtered(self, where: str) -> Recommender:
+        """Return the recommender whose lists meet a condition, given as JSON."""
+        return self.recommender.filtered(msgspec.json.decode(where))
+
+    def rows(self, side: Side, ids: Iterable[Id]) -> np.ndarray:
+        """Return (ids,) the rows of users or items in the model; -1 for those that it does not have."""
+        known = self.recommender.dataset.ids(side)
+        same = [one if isinstance(one, int) == pa.types.is_integer(known.type) else None for one in ids]
+        return rows_of(pa.array(same, known.type), known)
+
+    def knows(self, side: Side, ids: Iterable[Id]) -> np.ndarray:
+        """Return (ids,) bool, which users or items the model has a record of."""
+        return self.rows(side, ids) >= 0
+
+    def records(self, side: Side, ids: Sequence[Id], names: Sequence[str] | None = None) -> list[JsonObject]:
+        """Return the features of known users or items: {group: {name: value}}, without absent values.
+
+        Args:
+            side: Which side's records.
+            ids: Ids that the model knows.
+            names: Names of features (`text.title`); None for all.
+        """
+        table = self.recommender.dataset.table(side)
+        wanted = [name for name in table.column_names if "." in name and (names is None or name in names)]
+        rows = table.select(wanted).take(pa.array(self.rows(side, ids))).to_pylist()
+        found: list[JsonObject] = []
+        for row in rows:
+            record: JsonObject = {}
+            for name, value in row.items():
+                group, _, feature = name.partition(".")
+                if value is not None:
+                    record.setdefault(group, {})[feature] = _plain(value)
+            found.append(record)
+        return found
+
+    def history_of(self, user_id: Id, most: int) -> list[Id]:
+        """Return the latest items that a user had in training, oldest first; by id if the model keeps no order."""
+        model, row = self.recommender.model, int(self.rows("user", [user_id])[0])
+        if row < 0:
+            return []
+        if model.history is not None:
+            items = [event["item"] for event in model.history[row].as_py() or ()]
+        else:
+            items = model.seen.take(np.array([row]))[1].tolist()
+        return model.dataset.ids("item").take(pa.array(items[-most:], pa.int64())).to_pylist()
+
+    def removed_rows(self) -> np.ndarray:
+        """Return the rows of the items that are not listed any more."""
+        rows = self.rows("item", self.removed)
+        return rows[rows >= 0]
+
+    def lists(self, queries: Sequence[Query], histories: Histories) -> list[Listing | AnyrecError]:
+        """Return the list, or the error, of each query. Queries of users with known ids are scored together."""
+        answers: list[Listing | AnyrecError | None] = [None] * len(queries)
+        together: dict[object, list[int]] = {}
+        known = self.knows("user", [query.user_id for query in queries if query.user_id is not None])
+        rows = iter(known.tolist())
+        is_known = [query.user_id is not None and next(rows) for query in queries]
+        for n, query in enumerate(queries):
+            shares, key = query.shares, (n,)
+            if shares is not None and is_known[n] and query.user_id not in self.users:
+                earlier = sum(one.user_id == query.user_id for one in queries[:n])  # an id may be there once
+                key = (*shares, earlier)
+            together.setdefault(key, []).append(n)
+        for places in together.values():
+            group = [queries[n] for n in places]
+            found = self._answers(group, histories, [is_known[n] for n in places])
+            for n, listing in zip(places, found, strict=True):
+                answers[n] = listing
+        return [one for one in answers if one is not None]
+
+    def _answers(self, queries: list[Query], histories: Histories, known: list[bool]) -> list[Listing | AnyrecError]:
+        """Return the lists of queries that are scored together. If one has an error, each is scored alone."""
+        try:
+            return [*self._answer(queries, histories, known)]
+        except AnyrecError as error:
+            if len(queries) == 1:
+                return [error]
+        pairs = zip(queries, known, strict=True)
+        return [self._answers([query], histories, [is_known])[0] for query, is_known in pairs]
+
+    def _answer(self, queries: list[Query], histories: Histories, known: list[bool]) -> list[Listing]:
+        """Return the lists of queries that are scored together."""
+        first = queries[0]
+        recommender = self.recommender
+        if first.where is not None:
+            recommender = self.filtered_by(msgspec.json.encode(first.where, order="sorted").decode())
+        records = self._records(queries, histories, known)
+        answer = recommender.stages().answer(
+            recommender.model,
+            records,
+            min(first.wanted, len(recommender.dataset.items)),
+            candidates=self._candidates(first),
+            exclude_seen=not first.include_seen,
+            context=first.context,
+            now=first.now,
+            trace=first.trace,
+        )
+        reasons = self._reasons(recommender, records, answer) if first.explain else [None] * len(answer.table)
+        lists: dict[Id, list[Listed]] = {user: [] for user in records.ids.to_pylist()}
+        for row, reason in zip(answer.table.to_pylist(), reasons, strict=True):
+            lists[row["user_id"]].append(Listed(row["item_id"], row["score"], row["rank"], reason))
+        # The notes on how records were read can be of another query.
+        warnings = [one for one in answer.warnings if len(queries) == 1 or one not in records.context.warnings]
+        latency = {stage: round(value, 3) for stage, value in answer.latency.items()}
+        trace = None if answer.trace is None else answer.trace.to_pylist()
+        return [
+            Listing(
+                _page(items, query),
+                NOBODY if self._is_unknown(query, histories, is_known) else None,
+                latency,
+                warnings,
+                trace,
+            )
+            for query, items, is_known in zip(queries, lists.values(), known, strict=True)
+        ]
+
+    def _is_unknown(self, query: Query, histories: Histories, known: bool) -> bool:
+        """Whether nothing is known of the person of a query."""
+        of_user = query.user_id in histories or self.users.get(query.user_id or "")
+        return not (known or query.user or query.history or of_user)
+
+    def _reasons(self, recommender: Recommender, records: Records, answer: Answer) -> list[JsonObject]:
+        """Return the reasons for each item of an answer."""
+        return [
+            {"sentence": one.sentence, "reasons": [reason_as_json(reason) for reason in one.reasons]}
+            for one in explain(recommender, records, answer.table)
+        ]
+
+    def _records(self, queries: list[Query], histories: Histories, known: list[bool]) -> Records:
+        """Return the users of queries as the model reads them."""
+        ids, records, interactions = [], [], []
+        for query, is_known in zip(queries, known, strict=True):
+            user = self.anonymous() if query.user_id is None else query.user_id
+            own = self.users.get(user) if query.user is None else query.user
+            ids.append(user)
+            if own is not None or not is_known:  # such a query is alone
+                records.append({"user_id": user, **(own or {})})
+            interactions += histories.of(query.user_id)
+            interactions += [{"user_id": user, "item_id": item} for item in query.history]
+        return self.recommender.read_records("user", records or ids, interactions=interactions or None)
+
+    def anonymous(self) -> Id:
+        """Return an id that no user of the model has, of the type of their ids. It is the same for each request."""
+        whole = pa.types.is_integer(self.recommender.dataset.ids("user").type)
+        names: Iterable[Id] = itertools.count(-1, -1) if whole else map("anonymous{}".format, itertools.count())
+        return next(name for name in names if not self.knows("user", [name])[0])
+
+    def _candidates(self, query: Query) -> np.ndarray | None:
+        """Return (items,) bool, the items that a query's list can contain; None for all."""
+        mask = self.recommender.model.mask_of(query.candidates)
+        if self.removed:
+            mask = np.ones(len(self.recommender.dataset.items), bool) if mask is None else mask
+            mask[self.removed_rows()] = False
+        return mask
+
+
+def _page(items: list[Listed], query: Query) -> list[Listed]:
+    """Return the page of a list that a query asks for, without the items that it excludes."""
+    excluded = set(query.exclude)
+    left = [item for item in items if item.item_id not in excluded]
+    return [
+        replace(item, rank=rank) for rank, item in enumerate(left, 1) if query.offset < rank <= query.offset + query.k
+    ]
+
+
+def _plain(value: object) -> object:
+    """Return a value as JSON has it: times as ISO 8601."""
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    return value.isoformat() if isinstance(value, dt.datetime) else value

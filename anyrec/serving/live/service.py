@@ -1,0 +1,293 @@
+"""The version of a model that serves now, the events that it receives, and their changes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from anyrec.core.config import ServingConfig
+from anyrec.core.errors import AnyrecError, DataError, Fault, InputError
+from anyrec.core.types import JsonObject
+from anyrec.core.values import show
+from anyrec.data.ids import SIDES
+from anyrec.recommender import Recommender
+from anyrec.serving.live.event_log import EventLog
+from anyrec.serving.live.histories import Histories
+from anyrec.serving.live.query import Id, Listing, Query
+from anyrec.serving.live.served import Served
+
+
+@dataclass(frozen=True)
+class Received:
+    """What became of some events. duplicates: those whose id was received before."""
+
+    accepted: int
+    duplicates: int
+
+
+class Service:
+    """A model that serves, with everything that changes while it does. Its methods can be called from any thread.
+
+    Readers take `served` once and work with that version; a change makes another version and exchanges it, so no
+    request sees half of a change.
+
+    Args:
+        recommender: The fitted model.
+        config: Limits and the log of events.
+        folder: Folder of the log of events and of the log of changed records, which count from the start; None to
+            keep both in memory only.
+
+    Attributes:
+        served: The version that serves now.
+        previous: The version before the last reload, for `rollback`; None before the first.
+        histories: The events of each user.
+    """
+
+    def __init__(self, recommender: Recommender, config: ServingConfig, folder: Path | None = None):
+        self.config = config
+        self.served = _served(recommender)
+        self.previous: Served | None = None
+        self.histories = Histories(config.events.history)
+        self._event_ids: set[str] = set()
+        self._changing = threading.RLock()
+        self._events = self._changes = None
+        if folder is not None:
+            options = config.events.flush, config.events.segment_bytes
+            self._events, self._changes = EventLog(folder, *options), EventLog(folder / "records", *options)
+            for change in self._changes.read():
+                self._apply(change)
+            for event in self._events.read():
+                self._count([event])
+
+    def close(self) -> None:
+        """Close the logs."""
+        for log in (self._events, self._changes):
+            if log is not None:
+                log.close()
+
+    # Lists
+
+    def lists(self, queries: Sequence[Query]) -> list[Listing | AnyrecError]:
+        """Return the list, or the error, of each query, all by the same version."""
+        return self.served.lists(queries, self.histories)
+
+    def popular(self, k: int) -> list[tuple[Id, int]]:
+        """Return the items with the most users in training, plus the events since; ties by id."""
+        served = self.served
+        model = served.recommender.model
+        ids = model.dataset.ids("item")
+        counts = np.bincount(model.seen.items.astype(np.int64), minlength=len(ids))[: len(ids)]
+        recent = list(self.histories.counts.items())
+        rows = served.rows("item", [item for item, _ in recent])
+        np.add.at(counts, rows[rows >= 0], np.array([count for _, count in recent], np.int64)[rows >= 0])
+        counts[served.removed_rows()] = -1
+        best = np.argsort(-counts, kind="stable")[:k]
+        return [(ids[int(row)].as_py(), int(counts[row])) for row in best if counts[row] >= 0]
+
+    # Events
+
+    def receive(self, events: Sequence[JsonObject]) -> Received:
+        """Log events, and let them change the next lists. An event whose id was received before counts once.
+
+        Args:
+            events: event_id, user_id, item_id, and optionally interaction_type, timestamp (seconds since 1970 or ISO
+                8601), recommendation_id, value; `user` and `item` are records of a user or an item that is new.
+
+        Raises:
+            DataError: For an unknown user or item without a record, with every fault; no event is then accepted.
+            OutputError: If the log cannot be written; no event is then accepted.
+        """
+        with self._changing:
+            fresh = {event["event_id"]: event for event in events if event["event_id"] not in self._event_ids}
+            new = list(fresh.values())
+            self._check(new)
+            items = {event["item_id"]: event["item"] for event in new if event.get("item") is not None}
+            new_items = {item: record for item, record in items.items() if not self.served.knows("item", [item])[0]}
+            new_users = {event["user_id"]: event["user"] for event in new if event.get("user") is not None}
+            self._change({"items": _listed(new_items), "users": _listed(new_users)})
+            now = time.time()
+            names = ("event_id", "user_id", "item_id", "interaction_type", "recommendation_id", "value")
+            stamped = [
+                {**{name: event[name] for name in names if name in event}, "timestamp": event.get("timestamp", now)}
+                for event in new
+            ]
+            if self._events is not None:
+                self._events.append(stamped)
+            self._count(stamped)
+        return Received(len(new), len(events) - len(new))
+
+    def _check(self, events: Sequence[JsonObject]) -> None:
+        """Raise DataError for events of users or items that neither the model nor a record of theirs knows."""
+        faults = []
+        for side in SIDES:
+            ids = [event[f"{side}_id"] for event in events]
+            known = self.served.knows(side, ids)
+            for n, (one, is_known) in enumerate(zip(ids, known, strict=True)):
+                there = is_known or events[n].get(side) is not None
+                if not there and not (side == "user" and (one in self.served.users or one in self.histories)):
+                    what, hint = f"no {side} has the id {show(one)}.", f"Give its record as '{side}'."
+                    faults.append(Fault(f"/events/{n}/{side}_id", what, hint, "unknown id"))
+        if faults:
+            raise DataError(faults)
+
+    def _count(self, events: Sequence[JsonObject]) -> None:
+        """Let events change the histories."""
+        self._event_ids.update(event["event_id"] for event in events)
+        self.histories.add(events)
+
+    # Records
+
+    def put_items(self, records: dict[Id, JsonObject]) -> list[str]:
+        """Add items. Their vectors are computed, and the next list can contain them.
+
+        Returns:
+            What the model cannot read of them.
+
+        Raises:
+            DataError: For invalid records.
+            InputError: If the model can score only the items that it was fitted on.
+        """
+        with self._changing:
+            return self._change({"items": _listed(records)})
+
+    def put_users(self, records: dict[Id, JsonObject]) -> list[str]:
+        """Add or change users.
+
+        Returns:
+            What the model cannot read of them.
+
+        Raises:
+            DataError: For invalid records.
+        """
+        with self._changing:
+            return self._change({"users": _listed(records)})
+
+    def remove_items(self, ids: Sequence[Id]) -> None:
+        """Leave items out of all lists.
+
+        Raises:
+            DataError: For unknown ids.
+        """
+        with self._changing:
+            self.served.recommender.model.rows_of("item", ids)
+            self._change({"removed_items": list(ids)})
+
+    def remove_user(self, user_id: Id) -> bool:
+        """Forget the record and the events of a user that came since the model was loaded. Whether there were any."""
+        with self._changing:
+            found = user_id in self.served.users or user_id in self.histories
+            if found:
+                self._change({"removed_users": [user_id]})
+                self.histories.forget(user_id)
+        return found
+
+    def _change(self, change: JsonObject) -> list[str]:
+        """Apply a change of records, log it, and let the changed version serve. An error leaves everything as it is.
+
+        Returns:
+            What the model cannot read of the records.
+        """
+        if not any(change.values()):
+            return []
+        before = self.served
+        warnings = self._apply(change)
+        if self._changes is not None:
+            try:
+                self._changes.append([change])
+            except AnyrecError:
+                self.served = before
+                raise
+        return warnings
+
+    def _apply(self, change: JsonObject) -> list[str]:
+        """Apply a change of records, as it stands in the log, and return what the model cannot read of it.
+
+        Args:
+            change: Any of `items` and `users`, pairs of an id and a record; `removed_items` and `removed_users`, ids.
+        """
+        served, items, users = self.served, dict(change.get("items", ())), dict(change.get("users", ()))
+        recommender = served.recommender
+        warnings: list[str] = []
+        if items:
+            read = recommender.read_records("item", [{"item_id": item, **one} for item, one in items.items()])
+            warnings += read.context.warnings
+            recommender = recommender.add_items(read)
+        if users:
+            read = recommender.read_records("user", [{"user_id": user, **one} for user, one in users.items()])
+            warnings += read.context.warnings
+        gone = set(change.get("removed_users", ()))
+        self.served = replace(
+            served,
+            recommender=recommender,
+            items=served.items | items,
+            users={user: one for user, one in (served.users | users).items() if user not in gone},
+            removed=(served.removed - items.keys()) | set(change.get("removed_items", ())),
+        )
+        return warnings
+
+    # Versions
+
+    def reload(self, folder: Path, *, trust_plugins: bool = False) -> Served:
+        """Load another version of the model, warm it up, and let it serve. What users did since stays.
+
+        Raises:
+            ModelError: If the folder has no whole model; the present version then keeps serving.
+            InputError: If its ids are of another type.
+        """
+        loaded = _served(Recommender.load(folder, trust_plugins=trust_plugins))
+        for side in SIDES:
+            types = [one.recommender.dataset.ids(side).type for one in (loaded, self.served)]
+            if pa.types.is_integer(types[0]) != pa.types.is_integer(types[1]):
+                what = f"the ids of its {side}s are of another type than those of the model that serves."
+                raise InputError(Fault(str(folder), what, "Start a server of its own for it."))
+        warm_up(loaded)
+        with self._changing:
+            before = self.served
+            self.previous, self.served = before, loaded
+            try:
+                self._carry(before)
+            except AnyrecError:
+                self.served = before
+                raise
+        return self.served
+
+    def _carry(self, before: Served) -> None:
+        """Give the version that serves the records of the one before that it does not know."""
+        known = self.served.knows("item", before.items)
+        items = {item: one for (item, one), has in zip(before.items.items(), known, strict=True) if not has}
+        self._apply({"items": _listed(items), "users": _listed(before.users), "removed_items": before.removed})
+
+    def rollback(self) -> Served:
+        """Let the version before the last reload serve again. Raises InputError if there is none."""
+        with self._changing:
+            if self.previous is None:
+                raise InputError(Fault("rollback", "no other version was loaded before.", kind="no version"))
+            before = self.served
+            self.previous, self.served = before, self.previous
+            self._carry(before)
+        return self.served
+
+
+def warm_up(served: Served) -> None:
+    """Compute what the first request would otherwise wait for: a known user's list and an unknown person's."""
+    ids = served.recommender.dataset.ids("user")
+    queries = [Query(user_id=ids[0].as_py())] if len(ids) else []
+    for found in served.lists([*queries, Query()], Histories(1)):
+        if isinstance(found, AnyrecError):
+            raise found
+
+
+def _served(recommender: Recommender) -> Served:
+    model = recommender.model
+    return Served(recommender, recommender.config.name, model.model_id)
+
+
+def _listed(records: dict[Id, JsonObject]) -> list[tuple[Id, JsonObject]]:
+    """Return records as pairs, since the keys of JSON objects are texts and ids can be whole numbers."""
+    return list(records.items())

@@ -1,0 +1,406 @@
+"""The HTTP server: lists, events that change the next list, changes of records, limits, keys, errors."""
+
+import base64
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from small import small_config, small_dataset
+
+pytest.importorskip("fastapi", reason="pip install 'anyrec[serve]'")
+from fastapi.testclient import TestClient
+
+from anyrec.core.config import ServingConfig
+from anyrec.core.errors import InputError, OutputError
+from anyrec.recommender import Recommender
+from anyrec.serving.http.app import make_app
+from anyrec.serving.http.keys import new_key, read_keys
+from anyrec.serving.http.run import check_address
+from anyrec.serving.live.event_log import EventLog
+from anyrec.serving.live.service import Service
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    config = small_config(name="shop", features={"history": {"block": "mean"}})
+    fitted = Recommender.from_config(config).fit(small_dataset(), progress=False)
+    return fitted.save(tmp_path_factory.mktemp("models") / "shop")
+
+
+@pytest.fixture(scope="module")
+def recommender(folder):
+    return Recommender.load(folder)
+
+
+def client_of(recommender, logs=None, keys=None, folder=None, **limits):
+    service = Service(recommender, ServingConfig(**limits), logs)
+    return TestClient(make_app(service, keys=keys, folder=folder), raise_server_exceptions=False)
+
+
+@pytest.fixture
+def client(recommender):
+    with client_of(recommender) as found:
+        yield found
+
+
+def listed(client, **asked):
+    answer = client.post("/v1/recommend", json=asked)
+    assert answer.status_code == 200, answer.text
+    return [item["item_id"] for item in answer.json()["items"]]
+
+
+def seen(recommender, user):
+    table = small_dataset().interactions
+    return {i for u, i in zip(table["user_id"].to_pylist(), table["item_id"].to_pylist(), strict=True) if u == user}
+
+
+def test_a_known_user_gets_the_list_of_the_library(client, recommender):
+    for user in ("u000", "u031"):
+        table = recommender.recommend([user], 7)
+        answer = client.post("/v1/recommend", json={"user_id": user, "k": 7}).json()
+        assert [one["item_id"] for one in answer["items"]] == table["item_id"].to_pylist()
+        assert [one["score"] for one in answer["items"]] == pytest.approx(table["score"].to_pylist(), rel=1e-5)
+        assert [one["rank"] for one in answer["items"]] == list(range(1, 8))
+        assert answer["fallback"] is False and answer["model"]["digest"] == recommender.model.model_id
+        assert answer["recommendation_id"] and answer["latency_ms"]["total"] >= 0
+
+
+def test_a_person_is_answered_from_a_record_a_history_both_or_nothing(client, recommender):
+    record = {"categorical": {"job": "pilot"}, "text": {"bio": "I work as a pilot"}}
+    expected = recommender.recommend([{"user_id": "new", **record}], 5)["item_id"].to_pylist()
+    assert listed(client, user=record, k=5) == expected
+    had = [{"user_id": "new", "item_id": item} for item in ("i003", "i004")]
+    expected = recommender.recommend([{"user_id": "new", **record}], 5, interactions=had)["item_id"].to_pylist()
+    assert listed(client, user=record, history=["i003", "i004"], k=5) == expected
+    nobody = client.post("/v1/recommend", json={"k": 5}).json()
+    assert len(nobody["items"]) == 5 and nobody["fallback"] and "nothing is known" in nobody["fallback_reason"]
+    assert "user_id" not in nobody
+    assert client.post("/v1/recommend", json={"user_id": "unknown"}).json()["fallback"]
+
+
+def test_pages_follow_each_other_without_repeats_and_without_excluded_items(client):
+    whole = listed(client, user_id="u001", k=12)
+    assert [*listed(client, user_id="u001", k=5), *listed(client, user_id="u001", k=7, offset=5)] == whole
+    left = listed(client, user_id="u001", k=10, exclude=whole[:2])
+    assert left == whole[2:12]
+    assert set(listed(client, user_id="u001", candidates=["i001", "i002"], include_seen=True)) == {"i001", "i002"}
+
+
+def test_filters_contexts_explanations_traces_and_fields(client):
+    where = {"item.categorical.tags": {"contains": "pilot"}}
+    answer = client.post("/v1/recommend", json={"user_id": "u002", "k": 4, "filter": where, "fields": True}).json()
+    assert all("pilot" in one["fields"]["categorical"]["tags"] for one in answer["items"]) and answer["items"]
+    named = client.post("/v1/recommend", json={"user_id": "u002", "fields": ["text.title"]}).json()
+    assert all(list(one["fields"]) == ["text"] for one in named["items"])
+    explained = client.post("/v1/recommend", json={"user_id": "u002", "k": 2, "explain": True, "trace": True}).json()
+    assert all(one["explanation"]["sentence"] for one in explained["items"]) and explained["trace"]
+    wrong = client.post("/v1/recommend", json={"user_id": "u002", "filter": {"item.categorical.tag": {"eq": "x"}}})
+    assert wrong.status_code == 422 and "tags" in wrong.json()["detail"]
+
+
+def test_a_batch_answers_each_request_and_an_error_concerns_its_own_only(client):
+    asked = [{"user_id": "u003"}, {"user_id": "u004", "candidates": ["gone"]}, {"user_id": "u003"}, {"user_id": "u005"}]
+    results = client.post("/v1/recommend:batch", json={"requests": asked}).json()["results"]
+    assert [set(one) == {"error"} for one in results] == [False, True, False, False]
+    assert [one["item_id"] for one in results[0]["items"]] == [one["item_id"] for one in results[2]["items"]]
+    assert [one["item_id"] for one in results[3]["items"]] == listed(client, user_id="u005")
+
+
+def test_an_event_changes_the_next_list_at_once(client, recommender):
+    before = listed(client, user_id="u006", k=5)
+    event = {"event_id": "1", "user_id": "u006", "item_id": before[0]}
+    assert client.post("/v1/events", json={"events": [event]}).json() == {"accepted": 1, "duplicates": 0}
+    after = listed(client, user_id="u006", k=5)
+    interactions = [{"user_id": "u006", "item_id": before[0]}]
+    assert before[0] not in after
+    assert after == recommender.recommend(["u006"], 5, interactions=interactions)["item_id"].to_pylist()
+
+
+def test_an_event_counts_once_however_often_it_is_sent(client):
+    popular = {one["item_id"]: one["count"] for one in client.get("/v1/popular?k=40").json()["items"]}
+    event = {"event_id": "same", "user_id": "u007", "item_id": "i001"}
+    found = client.post("/v1/events", json={"events": [event, event]}).json()
+    assert found == {"accepted": 1, "duplicates": 1}
+    assert client.post("/v1/events", json={"events": [event]}).json() == {"accepted": 0, "duplicates": 1}
+    after = {one["item_id"]: one["count"] for one in client.get("/v1/popular?k=40").json()["items"]}
+    assert after == {**popular, "i001": popular["i001"] + 1}
+
+
+def test_new_users_and_items_are_accepted_with_their_records_only(client):
+    event = {"event_id": "a", "user_id": "ann", "item_id": "i100"}
+    refused = client.post("/v1/events", json={"events": [event]})
+    assert refused.status_code == 422 and len(refused.json()["faults"]) == 2
+    record = {"categorical": {"tags": ["pilot"]}, "text": {"title": "Thing 100 for a pilot"}}
+    event |= {"user": {"categorical": {"job": "pilot"}}, "item": record}
+    assert client.post("/v1/events", json={"events": [event]}).json()["accepted"] == 1
+    assert client.get("/v1/items/i100").json()["text"] == record["text"]
+    assert "i100" not in listed(client, user_id="ann", k=40) and len(listed(client, user_id="ann", k=40)) == 40
+    assert "i100" in listed(client, user_id="u001", k=40, include_seen=True)
+    assert client.get("/v1/users/ann").json()["categorical"] == {"job": "pilot"}
+
+
+def test_records_are_added_and_removed_without_training(client):
+    put = client.put("/v1/items", json={"items": [{"item_id": "i101", "text": {"title": "A thing for a baker"}}]})
+    assert put.json() == {"items": 1, "warnings": []}
+    assert "i101" in listed(client, user_id="u001", k=41, include_seen=True)
+    assert client.delete("/v1/items/i101").status_code == 200
+    assert "i101" not in listed(client, user_id="u001", k=41, include_seen=True)
+    assert client.delete("/v1/items/none").status_code == 404
+    record = {"user_id": "bob", "categorical": {"job": "baker"}, "text": {"bio": "I work as a baker"}}
+    by_record = listed(client, user={key: value for key, value in record.items() if key != "user_id"})
+    client.put("/v1/users", json={"users": [record]})
+    assert listed(client, user_id="bob") == by_record
+    assert client.delete("/v1/users/bob").status_code == 200 and client.get("/v1/users/bob").status_code == 404
+    misspelt = client.put("/v1/users", json={"users": [{"user_id": "eve", "categorical": {"jobb": "x"}}]})
+    assert "jobb" in misspelt.json()["warnings"][0]
+
+
+def test_what_was_received_is_there_after_a_restart_and_can_be_read_as_data(recommender, tmp_path):
+    with client_of(recommender, tmp_path / "log") as client:
+        item = {"item_id": "i102", "text": {"title": "A thing for a clerk"}}
+        client.put("/v1/items", json={"items": [item]})
+        client.delete("/v1/items/i000")
+        events = [{"event_id": str(n), "user_id": "u008", "item_id": f"i{n:03d}", "timestamp": n} for n in range(1, 4)]
+        client.post("/v1/events", json={"events": events})
+        client.post("/v1/events", json={"events": [{"event_id": "x", "user_id": "cid", "item_id": "i102", "user": {}}]})
+        before = [listed(client, user_id=user, k=30) for user in ("u008", "cid")]
+    with client_of(recommender, tmp_path / "log") as client:
+        assert [listed(client, user_id=user, k=30) for user in ("u008", "cid")] == before
+        assert client.post("/v1/events", json={"events": events}).json()["duplicates"] == 3
+    lines = [json.loads(line) for line in (tmp_path / "log" / "events-000001.jsonl").read_text().splitlines()]
+    assert [line["item_id"] for line in lines] == ["i001", "i002", "i003", "i102"] and lines[0]["timestamp"] == 1
+
+
+def test_a_torn_line_is_cut_off_and_files_are_rotated(tmp_path):
+    log = EventLog(tmp_path, segment_bytes=100)
+    events = [{"event_id": str(n), "text": "x" * 30} for n in range(10)]
+    for event in events:
+        log.append([event])
+    with pytest.raises(OutputError, match="writing here"):
+        EventLogInOtherProcess(tmp_path)
+    log.close()
+    files = sorted(tmp_path.glob("events-*.jsonl"))
+    assert len(files) > 3
+    with files[-1].open("ab") as file:
+        file.write(b'{"event_id": "torn", "te')
+    again = EventLog(tmp_path)
+    assert list(again.read()) == events
+    again.append([{"event_id": "after"}])
+    assert list(again.read())[-1] == {"event_id": "after"}
+    again.close()
+
+
+def EventLogInOtherProcess(folder):
+    """Open a log in a thread, which a lock treats like another process."""
+    found = []
+
+    def run():
+        try:
+            EventLog(folder)
+        except OutputError as error:
+            found.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    raise found[0]
+
+
+def test_no_acknowledged_event_is_lost_when_the_process_is_killed(tmp_path):
+    program = (
+        "import sys; from pathlib import Path; from anyrec.serving.live.event_log import EventLog\n"
+        "log = EventLog(Path(sys.argv[1]), segment_bytes=2000)\n"
+        "for n in range(10**6):\n"
+        "    log.append([{'event_id': f'{sys.argv[2]}-{n}'}]); print(f'{sys.argv[2]}-{n}', flush=True)\n"
+    )
+    acknowledged = []
+    for round_ in range(5):
+        command = [sys.executable, "-c", program, str(tmp_path), str(round_)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            acknowledged += [process.stdout.readline().strip() for _ in range(30 + 7 * round_)]
+            os.kill(process.pid, signal.SIGKILL)
+            acknowledged += process.stdout.read().split("\n")[:-1]
+    log = EventLog(tmp_path)
+    ids = [event["event_id"] for event in log.read()]
+    log.close()
+    assert set(acknowledged) <= set(ids) and len(ids) == len(set(ids))
+
+
+def test_similar_popular_scores_embeddings_and_search(client, recommender):
+    found = client.post("/v1/similar", json={"item_ids": ["i001", "i002"], "k": 3}).json()["similar"]
+    assert [one["item_id"] for one in found[1]["items"]] == recommender.similar(["i002"], 3)["item_id"].to_pylist()
+    pairs = [{"user_id": "u001", "item_id": "i001"}]
+    score = client.post("/v1/score", json={"pairs": pairs}).json()["scores"][0]["score"]
+    assert score == pytest.approx(recommender.score(pairs)["score"][0].as_py())
+    found = client.post("/v1/embed", json={"user_ids": ["u001"], "items": [{"item_id": "x", "text": {"title": "T"}}]})
+    assert len(found.json()["users"][0]["embedding"]) == len(found.json()["items"][0]["embedding"]) == 16
+    hits = client.post("/v1/search", json={"text": "thing for a pilot", "k": 3, "fields": ["text.title"]}).json()
+    assert len(hits["items"]) == 3 and all("text" in one["fields"] for one in hits["items"])
+    assert client.get("/v1/items?q=pilot&k=2").json()["total"] == sum(
+        "pilot" in title for title in recommender.dataset.items["text.title"].to_pylist()
+    )
+    assert client.post("/v1/similar", json={"item_ids": ["gone"]}).status_code == 404
+
+
+def test_pictures_are_checked_before_they_are_read(client):
+    from PIL import Image
+
+    assert client.post("/v1/search", json={"image": "no base64!"}).status_code == 422
+    assert client.post("/v1/search", json={"image": base64.b64encode(b"text").decode()}).status_code == 415
+    picture = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(picture, "PNG")
+    answer = client.post("/v1/search", json={"image": base64.b64encode(picture.getvalue()).decode()})
+    assert answer.status_code == 422  # the items of this model have no pictures
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "words"),
+    [
+        ("/v1/recommend", b"{", 400, "not JSON"),
+        ("/v1/recommend", b'{"k": 0}', 422, "/k"),
+        ("/v1/recommend", b'{"k": 10000}', 422, "at most"),
+        ("/v1/recommend", b'{"kk": 1}', 422, "kk"),
+        ("/v1/recommend", b'{"user_id": 1.5}', 422, "user_id"),
+        ("/v1/recommend", b'{"user": {"text": 5}}', 422, "text"),
+        ("/v1/recommend", b'{"candidates": ["gone"]}', 404, "gone"),
+        ("/v1/nothing", b"{}", 404, ""),
+        ("/v1/events", b'{"events": []}', 422, "/events"),
+        ("/v1/score", b'{"pairs": [{"user_id": "u001", "item_id": "gone"}]}', 404, "gone"),
+    ],
+)
+def test_errors_are_problem_documents(client, path, body, status, words):
+    answer = client.post(path, content=body, headers={"content-type": "application/json", "x-request-id": "r1"})
+    assert answer.status_code == status and answer.headers["content-type"] == "application/problem+json"
+    document = answer.json()
+    assert document["status"] == status and document["request_id"] == "r1" and words in document["detail"]
+    assert "Traceback" not in answer.text
+
+
+def test_sizes_are_limited(recommender):
+    with client_of(recommender, max_body_bytes=2000, max_text=50, max_batch=2, max_k=20) as client:
+        large = {"user": {"text": {"bio": "x" * 3000}}}
+        assert client.post("/v1/recommend", json=large).status_code == 413
+
+        def parts():
+            yield b'{"user": {"text": {"bio": "'
+            yield from [b"x" * 500] * 10
+
+        assert client.post("/v1/recommend", content=parts()).status_code == 413
+        assert client.post("/v1/recommend", json={"user": {"text": {"bio": "x" * 60}}}).status_code == 422
+        assert client.post("/v1/recommend", json={"k": 15, "offset": 6}).status_code == 422
+        assert client.post("/v1/recommend:batch", json={"requests": [{}] * 3}).status_code == 422
+        assert client.post("/v1/recommend", json={"k": 20}).status_code == 200
+
+
+def test_only_the_latest_events_of_a_user_are_kept(recommender):
+    with client_of(recommender, events={"history": 2}) as client:
+        events = [{"event_id": str(n), "user_id": "u001", "item_id": f"i{n:03d}"} for n in range(4)]
+        client.post("/v1/events", json={"events": events})
+        assert [one["item_id"] for one in client.get("/v1/users/u001").json()["events"]] == ["i002", "i003"]
+
+
+def test_an_image_is_at_most_as_large_as_allowed(recommender):
+    with client_of(recommender, max_image_bytes=1024) as client:
+        image = base64.b64encode(b"\x89PNG" + b"0" * 2000).decode()
+        assert client.post("/v1/search", json={"image": image}).status_code == 413
+
+
+@pytest.mark.parametrize("flush", ["interval", "never"])
+def test_events_are_in_the_file_with_any_flush(tmp_path, flush):
+    log = EventLog(tmp_path, flush=flush, segment_bytes=1 << 20)
+    log.append([{"event_id": "1"}])
+    log.close()
+    again = EventLog(tmp_path)
+    assert list(again.read()) == [{"event_id": "1"}]
+    again.close()
+
+
+def test_keys_have_scopes_and_only_their_hashes_are_kept(recommender, tmp_path):
+    file = tmp_path / "keys.json"
+    reading, writing = new_key(file, "page", ["read"]), new_key(file, "shop", ["read", "write"])
+    assert reading not in file.read_text() and file.stat().st_mode & 0o077 == 0
+    with client_of(recommender, keys=read_keys(file)) as client:
+
+        def status(path, secret=None, **body):
+            headers = {} if secret is None else {"authorization": f"Bearer {secret}"}
+            return client.post(path, json=body, headers=headers).status_code
+
+        event = {"event_id": "k", "user_id": "u001", "item_id": "i001"}
+        assert client.get("/livez").status_code == 200
+        assert status("/v1/recommend") == status("/v1/recommend", "wrong") == 401
+        assert status("/v1/recommend", reading) == 200
+        assert status("/v1/events", reading, events=[event]) == 403
+        assert status("/v1/events", writing, events=[event]) == 200
+        assert status("/v1/rollback", writing) == 403
+        assert client.get("/docs").status_code == client.get("/metrics").status_code == 401
+    with pytest.raises(InputError, match="name 'page'"):
+        new_key(file, "page", ["read"])
+    file.chmod(0o666)
+    with pytest.raises(InputError, match="chmod 600"):
+        read_keys(file)
+
+
+def test_other_addresses_need_keys_unless_insecure(tmp_path):
+    new_key(tmp_path / "k", "a", ["read"])
+    keys = read_keys(tmp_path / "k")
+    for host in ("127.0.0.1", "::1", "localhost"):
+        check_address(host, None, False)
+    for host in ("0.0.0.0", "10.1.2.3", "shop.example"):
+        check_address(host, keys, False)
+        check_address(host, None, True)
+        with pytest.raises(InputError, match="api-key-file"):
+            check_address(host, None, False)
+
+
+def test_a_model_is_exchanged_only_for_one_that_answers(folder, tmp_path, recommender):
+    with client_of(recommender, folder=folder) as client:
+        client.put("/v1/items", json={"items": [{"item_id": "i103", "text": {"title": "New"}}]})
+        client.delete("/v1/items/i001")
+        loaded = client.get("/v1/models").json()["serving"]["loaded"]
+        assert client.post("/v1/rollback", json={}).status_code == 409
+        assert client.post("/v1/reload", json={"name": "none"}).status_code == 422
+        assert client.post("/v1/reload", json={"name": ".."}).status_code == 422
+        assert client.get("/v1/models").json()["serving"]["loaded"] == loaded
+        assert client.post("/v1/reload", json={}).status_code == 200
+        assert client.get("/v1/models").json()["serving"]["loaded"] > loaded
+        whole = listed(client, user_id="u010", k=41, include_seen=True)
+        assert "i103" in whole and "i001" not in whole
+        assert client.post("/v1/rollback", json={}).status_code == 200
+        assert client.get("/v1/models").json()["serving"]["loaded"] == loaded
+        assert listed(client, user_id="u010", k=41, include_seen=True) == whole
+
+
+def test_many_threads_get_the_answers_of_one(recommender):
+    with client_of(recommender, threads=4, micro_batch=8) as client:
+        users = [f"u{n:03d}" for n in range(40)] * 3
+        alone = {user: listed(client, user_id=user) for user in users}
+        with ThreadPoolExecutor(8) as pool:
+            together = list(pool.map(lambda user: listed(client, user_id=user), users))
+    assert together == [alone[user] for user in users]
+
+
+def test_a_request_that_takes_too_long_is_answered_with_503(recommender, monkeypatch):
+    waits = threading.Event()
+    with client_of(recommender, timeout_seconds=0.05) as client:
+        service = client.app.state.host.service
+        monkeypatch.setattr(service, "popular", lambda k: waits.wait(5))
+        answer = client.get("/v1/popular")
+        assert answer.status_code == 503 and answer.headers["retry-after"] == "1"
+        assert client.get("/livez").status_code == 200
+        waits.set()
+
+
+def test_every_answer_has_the_security_headers_and_the_figures_count_it(client):
+    for answer in (client.get("/livez"), client.post("/v1/recommend", json={}), client.get("/v1/none")):
+        assert answer.headers["x-content-type-options"] == "nosniff" and answer.headers["x-request-id"]
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+    text = client.get("/metrics").text
+    assert 'anyrec_requests_total{method="POST",route="/v1/recommend",status="200"} 1.0' in text
+    assert "anyrec_fallbacks_total 1.0" in text and "anyrec_items 40.0" in text
+    assert client.get("/readyz").json()["ready"]
