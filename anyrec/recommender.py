@@ -37,7 +37,8 @@ from anyrec.model.attach_data import own_data, with_data
 from anyrec.model.build import check_model_type, check_with_data, choose_device, training_context
 from anyrec.model.check_index import has_vectors
 from anyrec.model.custom_modules import encoder_of
-from anyrec.model.fitted import FittedModel, ModelData
+from anyrec.model.fitted import FittedModel
+from anyrec.model.model_data import ModelData
 from anyrec.model.reconfigure import changed_config
 from anyrec.model.records import Records
 from anyrec.model.request_reader import Users

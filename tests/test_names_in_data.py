@@ -12,7 +12,7 @@ from anyrec.core.load_config import load_config
 from anyrec.data.dataset import Dataset
 from anyrec.data.defaults import resolve_config
 from anyrec.model.build import check_with_data
-from anyrec.model.fitted import ModelData
+from anyrec.model.model_data import ModelData
 from anyrec.pipeline.fit import check_pipeline
 from anyrec.recommender import Recommender
 

@@ -28,7 +28,8 @@ from anyrec.data.interpretation import interpretation
 from anyrec.evaluation import sampled
 from anyrec.model.build import check_with_data
 from anyrec.model.check_index import has_vectors
-from anyrec.model.fitted import FittedModel, ModelData
+from anyrec.model.fitted import FittedModel
+from anyrec.model.model_data import ModelData
 from anyrec.pipeline.fit import check_pipeline
 from anyrec.recommender import Recommender
 from anyrec.report.collect import collect_report_data

@@ -9,6 +9,8 @@ check_index: checks of the index in a config.
 graph: propagation of id vectors over the interaction graph (LightGCN).
 represent: representations of many rows, in blocks of bounded memory.
 scoring: scores and top-K lists, in blocks of bounded memory.
+model_data: the parts of a model that exist before it is trained.
+known_records: the users and items that a model knows, and what the users did.
 fitted: `FittedModel`, which evaluation, retrieval, the pipeline, storage and serving work with.
 two_tower: the fitted two-tower model.
 choice: what was chosen on the validation part, for reports and model files.

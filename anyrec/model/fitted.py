@@ -13,27 +13,22 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import pyarrow as pa
 import torch
 from torch import Tensor
 
 from anyrec.core.config import Config
-from anyrec.core.contracts import Context, Head
+from anyrec.core.contracts import Head
 from anyrec.core.errors import Fault, InputError, ModelError
 from anyrec.core.once import Once
-from anyrec.core.registry import Registry
 from anyrec.core.types import JsonObject
-from anyrec.data.dataset import Dataset
-from anyrec.data.histories import history_before
 from anyrec.data.ids import Side
 from anyrec.data.learning import LearningData
-from anyrec.data.pairs import Pairs
-from anyrec.data.request_history import extend_histories
-from anyrec.data.split import PARTS, Part, Split
+from anyrec.data.split import Part, Split
 from anyrec.model.added_users import AddedUsers
 from anyrec.model.choice import Choice
+from anyrec.model.known_records import KnownRecords
 from anyrec.model.records import Records
-from anyrec.model.request_reader import TRAIN_TOWERS, Reads, RequestReader, Users
+from anyrec.model.request_reader import TRAIN_TOWERS
 from anyrec.model.scoring import Scorer
 from anyrec.model.user_interactions import histories_of
 
@@ -44,26 +39,7 @@ INDEX, SIMILAR, SEARCH = "item index", "similar items", "search"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ModelData:
-    """The parts of a model that exist before it is trained. Pipelines are checked against them.
-
-    Attributes:
-        config: Complete config.
-        registry: The components.
-        dataset: The users and items that the model knows.
-        has_vectors: Whether users and items have embeddings.
-        history: (users,) list<EVENT>, the interactions of each known user, if the model or its pipeline reads them.
-    """
-
-    config: Config
-    registry: Registry
-    dataset: Dataset
-    has_vectors: bool
-    history: pa.Array | None = None
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class FittedModel(ModelData, ABC):
+class FittedModel(KnownRecords, ABC):
     """A trained model with the users and items it knows.
 
     It is immutable: methods that change something return another model, which shares memory with this one. The scorer
@@ -71,11 +47,6 @@ class FittedModel(ModelData, ABC):
 
     Attributes:
         scorer: Scores representations of users against representations of items.
-        context: Folder of files, permissions and seed, for encoders.
-        seen: The items that each known user interacted with; lists leave them out by default.
-        seen_parts: (pairs,) uint8 for the pairs of `seen`: bit n is set if the pair occurs in part n of the split. None
-            for a model saved by a version that did not save it.
-        history_parts: (events,) int8, the part of the split of each event of `history`.
         learning: The data the model was trained on; None for a model loaded without it.
         before_refit: For a model refitted on the validation part, the validation metrics measured before the refit;
             None for all others.
@@ -89,10 +60,6 @@ class FittedModel(ModelData, ABC):
     """
 
     scorer: Scorer
-    context: Context
-    seen: Pairs
-    seen_parts: np.ndarray | None = None
-    history_parts: np.ndarray | None = None
     learning: LearningData | None = None
     before_refit: dict[str, float] | None = None
     fingerprint: str | None = None
@@ -146,10 +113,6 @@ class FittedModel(ModelData, ABC):
         """Whether a user's interactions after training change the user's scores."""
 
     @abstractmethod
-    def reads(self) -> Reads:
-        """Return which parts of a request the model reads."""
-
-    @abstractmethod
     def describe(self) -> list[str]:
         """Return a description of the model's parts in lines of text."""
 
@@ -167,90 +130,6 @@ class FittedModel(ModelData, ABC):
             hint = "Use with_data(dataset), or `anyrec evaluate --data`."
             raise ModelError(Fault("split", "this model was loaded without its data.", hint))
         return self.learning
-
-    # Ids, records and histories
-
-    @cached_property
-    def reader(self) -> RequestReader:
-        """The reader of this model's requests."""
-        return RequestReader(self.config.data, self.dataset, self.context, self.reads())
-
-    def request_context(self, root: Path | None = None, strict: bool | None = None) -> Context:
-        """Return a context for one request, with its own folder and warnings."""
-        return self.reader.request_context(root, strict)
-
-    def read_records(
-        self,
-        side: Side,
-        source: Users,
-        *,
-        interactions: object = None,
-        strict: bool | None = None,
-        faults: list[Fault] | None = None,
-    ) -> Records:
-        """Read the users or items of a request; arguments and errors as for `RequestReader.read`."""
-        return self.reader.read(side, source, interactions=interactions, strict=strict, faults=faults)
-
-    def rows_of(self, side: Side, ids: object) -> np.ndarray:
-        """Return the rows (ids,) of known ids. Raises DataError for unknown ids."""
-        return self.reader.rows_of(side, ids)
-
-    def mask_of(self, candidates: object) -> np.ndarray | None:
-        """Return (items,) bool, true for the items with the ids `candidates`; None if `candidates` is None.
-
-        Raises:
-            DataError: For unknown ids.
-        """
-        if candidates is None:
-            return None
-        allowed = np.zeros(len(self.dataset.items), bool)
-        allowed[self.rows_of("item", candidates)] = True
-        return allowed
-
-    def seen_by(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Find the items that users have seen.
-
-        Args:
-            rows: (users,) rows among the known users; -1 for a new user.
-
-        Returns:
-            Positions in `rows`, ascending, and item rows, (pairs,) each.
-        """
-        inside = np.flatnonzero(rows >= 0)
-        places, items = self.seen.take(rows[inside])
-        return inside[places], items
-
-    def seen_of(self, records: Records) -> tuple[np.ndarray, np.ndarray]:
-        """Find the items that the users of a request have seen, by the model's data and by the request.
-
-        Returns:
-            Rows of the request, ascending, and item rows, (pairs,) each.
-        """
-        rows, items = self.seen_by(records.rows)
-        if records.history is None:
-            return rows, items
-        width = len(self.dataset.items)
-        more = records.history.owners * width + records.history.items
-        keys = np.unique(np.concatenate([rows * width + items, more]))
-        return keys // width, keys % width
-
-    def history_of(self, records: Records) -> pa.Array:
-        """Return (rows,) list<EVENT>: the known interactions of each user, followed by those of the request."""
-        history = self.required_history()
-        if records.everyone:
-            return history
-        known = history.take(pa.array(records.rows, mask=records.rows < 0))
-        return known if records.history is None else extend_histories(known, records.history)
-
-    def required_history(self) -> pa.Array:
-        """Return `history`.
-
-        Raises:
-            ModelError: If the model has none.
-        """
-        if self.history is None:
-            raise ModelError(Fault("model", "this model keeps no histories of its users.", "Train it again.", "format"))
-        return self.history
 
     def with_histories(self) -> Self:
         """Return this model with the histories of its users, from the data it was trained on."""
@@ -275,30 +154,6 @@ class FittedModel(ModelData, ABC):
         Raises:
             ModelError: If the model was saved by a version that did not save which part an interaction was in.
         """
-
-    def seen_before(self, part: Part | np.ndarray) -> Pairs:
-        """Return the items that each user had seen before a part of the split; argument and errors as for `before`."""
-        if self.seen_parts is None:
-            what = "this model was saved by an older version, which did not save which interactions were held out."
-            raise ModelError(Fault("model", what, "Give its data as well (--data), or train it again.", "format"))
-        earlier = (1 << self.levels(part)) - 1
-        return self.seen.where(self.seen_parts & earlier[self.seen.owners()] != 0)
-
-    def levels(self, part: Part | np.ndarray) -> np.ndarray:
-        """Return (users,) int, the index in PARTS of `part` for each user."""
-        return np.full(len(self.dataset.users), PARTS.index(part)) if isinstance(part, str) else part
-
-    def histories_before(self, levels: np.ndarray, ordered: bool, sets: bool = False) -> pa.Array | None:
-        """Return (users,) list<EVENT>, the histories before a part of the split; None if the model has no histories.
-
-        Args:
-            levels: (users,) int, as `levels` returns them.
-            ordered: Whether an event with the same timestamp counts as earlier if it comes earlier in the file.
-            sets: Whether the order in the file means nothing: without timestamps all events of earlier parts count.
-        """
-        if self.history is None or self.history_parts is None:
-            return self.history
-        return history_before(self.history, self.history_parts, levels, ordered, sets)
 
     # Representations and scores
 

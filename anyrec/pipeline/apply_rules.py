@@ -28,7 +28,8 @@ from anyrec.data.labels import label_interactions
 from anyrec.data.pairs import Pairs
 from anyrec.data.partial import ids_of, of_other_type, request_of, type_name, with_interactions
 from anyrec.model.arguments import checked_context, checked_k, checked_now, log
-from anyrec.model.fitted import FittedModel, ModelData
+from anyrec.model.fitted import FittedModel
+from anyrec.model.model_data import ModelData
 from anyrec.model.records import completed
 from anyrec.pipeline.answer import as_table
 from anyrec.pipeline.candidate_lists import lists_of_ranks

@@ -17,7 +17,8 @@ from anyrec.core.registry import params_of
 from anyrec.core.types import ComponentParams, Json, JsonObject
 from anyrec.data.list_columns import flat
 from anyrec.data.order import position_from_end
-from anyrec.model.fitted import FittedModel, ModelData
+from anyrec.model.fitted import FittedModel
+from anyrec.model.model_data import ModelData
 
 
 @dataclass

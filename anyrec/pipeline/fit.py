@@ -18,7 +18,8 @@ from anyrec.core.types import JsonObject
 from anyrec.data.split import Part
 from anyrec.evaluation.held_out import HeldOut, held_out, refuse_refitted
 from anyrec.evaluation.ranking import Ranking, ranking_metrics
-from anyrec.model.fitted import FittedModel, ModelData
+from anyrec.model.fitted import FittedModel
+from anyrec.model.model_data import ModelData
 from anyrec.pipeline.contracts import Source
 from anyrec.pipeline.pipeline import Pipeline
 from anyrec.pipeline.ranking.ranker import load_ranker, make_ranker

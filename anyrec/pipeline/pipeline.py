@@ -14,7 +14,8 @@ from anyrec.core.config import TWO_TOWER, Component, PipelineConfig
 from anyrec.core.errors import AnyrecError, ConfigError, Fault, InputError
 from anyrec.core.registry import Registry
 from anyrec.core.types import JsonObject
-from anyrec.model.fitted import FittedModel, ModelData
+from anyrec.model.fitted import FittedModel
+from anyrec.model.model_data import ModelData
 from anyrec.model.request_reader import Users
 from anyrec.model.result_tables import with_index
 from anyrec.pipeline.answer import Answer, Clock, as_table, empty_table

@@ -44,7 +44,8 @@ from anyrec.model.build import check_model_type, choose_device, training_context
 from anyrec.model.check_index import has_vectors
 from anyrec.model.classical import ClassicalModel
 from anyrec.model.custom_modules import encoder_of, rebuild
-from anyrec.model.fitted import FittedModel, ModelData
+from anyrec.model.fitted import FittedModel
+from anyrec.model.model_data import ModelData
 from anyrec.model.two_tower import TwoTowerModel
 from anyrec.pipeline.fit import FOLDER as PIPELINE
 from anyrec.pipeline.fit import load_pipeline

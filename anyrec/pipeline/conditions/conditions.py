@@ -18,7 +18,7 @@ from scipy import sparse
 
 from anyrec.core.errors import ConfigError, Fault, did_you_mean
 from anyrec.core.types import Json, JsonObject
-from anyrec.model.fitted import ModelData
+from anyrec.model.model_data import ModelData
 from anyrec.pipeline.conditions.constants import Wrong, constant_values, kind_of
 from anyrec.pipeline.conditions.features import (
     PLURAL,

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from anyrec.core.errors import Fault, InputError, did_you_mean
 from anyrec.data.list_columns import flat
-from anyrec.model.fitted import ModelData
+from anyrec.model.model_data import ModelData
 from anyrec.pipeline.contracts import Request
 
 Kind = Literal["number", "text", "time", "flag", "other"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from anyrec.core.errors import did_you_mean
 from anyrec.core.values import show
-from anyrec.model.fitted import ModelData
+from anyrec.model.model_data import ModelData
 from anyrec.pipeline.conditions.features import split_name, values_of
 from anyrec.pipeline.conditions.syntax import Test
 

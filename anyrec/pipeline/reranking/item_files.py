@@ -16,7 +16,7 @@ from anyrec.core.errors import ConfigError, DataError, Fault
 from anyrec.core.types import Json
 from anyrec.core.values import show
 from anyrec.data.ids import rows_of
-from anyrec.model.fitted import ModelData
+from anyrec.model.model_data import ModelData
 from anyrec.pipeline.conditions.constants import is_constant
 
 ENDINGS = (".json", ".jsonl", ".csv", ".parquet", ".txt")

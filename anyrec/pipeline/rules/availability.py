@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, model_validator
 from anyrec.core.errors import Fault
 from anyrec.core.outside import Outside
 from anyrec.core.types import Json
-from anyrec.model.fitted import ModelData
+from anyrec.model.model_data import ModelData
 from anyrec.pipeline.conditions.constants import Wrong, constant_values, read_time
 from anyrec.pipeline.conditions.features import Features, Values, check_feature, known_types
 from anyrec.pipeline.contracts import Request, Rule

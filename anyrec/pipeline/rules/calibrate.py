@@ -6,7 +6,7 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from anyrec.core.types import Json
-from anyrec.model.fitted import ModelData
+from anyrec.model.model_data import ModelData
 from anyrec.pipeline.conditions.features import Features, Values, check_feature
 from anyrec.pipeline.contracts import Lists, Request, Rule
 from anyrec.pipeline.requests import liked_pairs

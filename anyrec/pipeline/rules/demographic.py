@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import BaseModel, Field, model_validator
 
 from anyrec.core.types import Json, JsonObject
-from anyrec.model.fitted import ModelData
+from anyrec.model.model_data import ModelData
 from anyrec.pipeline.conditions.conditions import Condition
 from anyrec.pipeline.conditions.features import check_feature
 from anyrec.pipeline.contracts import Request, Rule

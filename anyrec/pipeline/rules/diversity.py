@@ -11,7 +11,8 @@ from pydantic import BaseModel, Field, model_validator
 
 from anyrec.core.errors import Fault
 from anyrec.core.types import Json
-from anyrec.model.fitted import FittedModel, ModelData
+from anyrec.model.fitted import FittedModel
+from anyrec.model.model_data import ModelData
 from anyrec.pipeline.conditions.features import Features, check_feature
 from anyrec.pipeline.contracts import Lists, Request, Rule
 from anyrec.pipeline.reranking.greedy_choice import dpp, in_blocks, mmr

@@ -14,7 +14,7 @@ from anyrec.core.contracts import only_with
 from anyrec.core.errors import DataError, Fault
 from anyrec.core.outside import Outside
 from anyrec.core.types import Json
-from anyrec.model.fitted import ModelData
+from anyrec.model.model_data import ModelData
 from anyrec.pipeline.contracts import Lists, Logged, Request, Rule
 from anyrec.pipeline.reranking.item_files import ItemFile, raise_faults
 

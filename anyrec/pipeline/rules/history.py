@@ -10,7 +10,7 @@ from pydantic import Field
 from anyrec.core.errors import AnyrecError, Fault, did_you_mean
 from anyrec.core.values import show
 from anyrec.data.list_columns import flat
-from anyrec.model.fitted import ModelData
+from anyrec.model.model_data import ModelData
 from anyrec.pipeline.conditions.constants import DAY, MOST_DAYS
 from anyrec.pipeline.contracts import Request, Rule
 from anyrec.pipeline.reranking.item_files import raise_faults

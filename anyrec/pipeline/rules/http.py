@@ -16,7 +16,7 @@ from anyrec.core.errors import AnyrecError
 from anyrec.core.outside import Outside
 from anyrec.core.types import Json, JsonObject
 from anyrec.data.ids import Side, rows_of
-from anyrec.model.fitted import ModelData
+from anyrec.model.model_data import ModelData
 from anyrec.pipeline.conditions.features import check_feature
 from anyrec.pipeline.contracts import Lists, Request, Rule
 from anyrec.pipeline.reranking.item_files import raise_faults

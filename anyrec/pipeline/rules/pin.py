@@ -6,7 +6,7 @@ import numpy as np
 from pydantic import BaseModel, Field, field_validator
 
 from anyrec.core.types import Json
-from anyrec.model.fitted import ModelData
+from anyrec.model.model_data import ModelData
 from anyrec.pipeline.candidate_lists import listable_items
 from anyrec.pipeline.conditions.conditions import Condition, Where, where_field
 from anyrec.pipeline.contracts import Lists, Request, Rule

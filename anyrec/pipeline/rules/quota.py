@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from anyrec.core.errors import Fault, did_you_mean
 from anyrec.core.types import Json
-from anyrec.model.fitted import ModelData
+from anyrec.model.model_data import ModelData
 from anyrec.pipeline.conditions.features import Features, check_feature, split_name, values_of
 from anyrec.pipeline.conditions.syntax import escape
 from anyrec.pipeline.contracts import Lists, Request, Rule

@@ -10,7 +10,8 @@ from scipy import sparse
 from anyrec.core.config import Component
 from anyrec.core.contracts import Classical
 from anyrec.model.classical import check_classical, training_matrix
-from anyrec.model.fitted import FittedModel, ModelData
+from anyrec.model.fitted import FittedModel
+from anyrec.model.model_data import ModelData
 from anyrec.model.scoring import top_k
 from anyrec.pipeline.candidate_lists import empty_lists, listable_items, lists_of_ranks
 from anyrec.pipeline.contracts import Lists, Request, Source

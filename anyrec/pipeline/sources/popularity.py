@@ -10,7 +10,8 @@ from pydantic import Field
 from anyrec.core.errors import ConfigError, Fault, did_you_mean
 from anyrec.data.labels import MICROSECONDS_A_DAY, ages
 from anyrec.data.list_columns import flat
-from anyrec.model.fitted import FittedModel, ModelData
+from anyrec.model.fitted import FittedModel
+from anyrec.model.model_data import ModelData
 from anyrec.pipeline.candidate_lists import first_listable, listable_items
 from anyrec.pipeline.conditions.constants import MOST_DAYS
 from anyrec.pipeline.contracts import Lists, Request, Source
