@@ -319,18 +319,20 @@ class Recommender:
         config = self.config.model_copy(update={"pipeline": stages.config})
         return self._with(replace(self.parts, model=self.model.with_config(config), pipeline=stages))
 
-    def add_items(self, items: Users, *, strict: bool | None = None) -> Recommender:
+    def add_items(self, items: Users, *, replace_known: bool = False, strict: bool | None = None) -> Recommender:
         """Return a recommender that also ranks new items, by their features and without training.
 
         Args:
             items: Records in any form that `recommend` accepts. Items with known ids keep their own record.
+            replace_known: Give items with known ids these records instead. Their vectors are computed again, and so is
+                the index; the vectors of known users stay.
             strict: As for `recommend`.
 
         Raises:
             DataError: For invalid records, and for ids of another type than the model's.
         """
         records = self.read_records("item", items, strict=strict)
-        wider = self._with(replace(self.parts, model=self.model.with_items(records)))
+        wider = self._with(replace(self.parts, model=self.model.with_items(records, replace_known=replace_known)))
         log(items, records.context.warnings)
         return wider
 

@@ -161,6 +161,24 @@ def test_records_are_added_and_removed_without_training(client):
     assert "jobb" in misspelt.json()["warnings"][0]
 
 
+def test_a_changed_record_changes_the_items_vector_its_lists_and_what_is_shown(client, recommender):
+    record = {"item_id": "i001", "text": {"title": "Another thing"}, "categorical": {"tags": ["baker"]}}
+    before = client.post("/v1/embed", json={"item_ids": ["i001", "i002"]}).json()["items"]
+    expected = client.post("/v1/embed", json={"items": [record]}).json()["items"][0]["embedding"]
+    assert client.put("/v1/items", json={"items": [record]}).json() == {"items": 1, "warnings": []}
+    after = client.post("/v1/embed", json={"item_ids": ["i001", "i002"]}).json()["items"]
+    assert after[0]["embedding"] == pytest.approx(expected, abs=1e-5)
+    assert after[0]["embedding"] != pytest.approx(before[0]["embedding"], abs=1e-3) and after[1] == before[1]
+    found = client.get("/v1/items/i001").json()
+    assert found["text"] == record["text"] and found["categorical"] == record["categorical"]
+    assert "continuous" not in found  # the record was replaced as a whole
+    changed = recommender.add_items([record], replace_known=True)
+    assert listed(client, user_id="u009", k=9) == changed.recommend(["u009"], 9)["item_id"].to_pylist()
+    where = {"item.text.title": {"eq": "Another thing"}}
+    assert listed(client, user_id="u009", filter=where, include_seen=True) == ["i001"]
+    assert recommender.recommend(["u009"], 9).equals(recommender.recommend(["u009"], 9))
+
+
 def test_what_was_received_is_there_after_a_restart_and_can_be_read_as_data(recommender, tmp_path):
     with client_of(recommender, tmp_path / "log") as client:
         item = {"item_id": "i102", "text": {"title": "A thing for a clerk"}}

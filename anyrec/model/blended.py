@@ -293,13 +293,13 @@ class BlendedModel(FittedModel):
     def with_config(self, config: Config) -> Self:
         return replace(super().with_config(config), towers=self.towers.with_config(config))
 
-    def with_items(self, records: Records) -> Self:
-        towers = self.towers.with_items(records)
+    def with_items(self, records: Records, *, replace_known: bool = False) -> Self:
+        towers = self.towers.with_items(records, replace_known=replace_known)
         if towers is self.towers:
             return self
         _check_rows(len(towers.dataset.items))
-        wider = self._with_towers(towers)
-        return replace(wider, dataset=towers.dataset, base=self.base or self, extended=True)
+        base = None if towers.base is None else self.base or self
+        return replace(self._with_towers(towers), dataset=towers.dataset, base=base, extended=True)
 
     def with_added_users(self, added: AddedUsers, shared: JsonObject) -> Self:
         _check_rows(added.count)

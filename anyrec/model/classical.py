@@ -25,7 +25,7 @@ from anyrec.data.split import NOW, Part
 from anyrec.model.added_users import AddedUsers, WiderPairs
 from anyrec.model.classical_scorer import ClassicalScorer, ScorerByUser
 from anyrec.model.fitted import STATES, FittedModel
-from anyrec.model.records import Records
+from anyrec.model.records import Records, with_changed_items
 from anyrec.model.request_reader import TRAIN_TOWERS, Reads
 
 
@@ -130,11 +130,11 @@ class ClassicalModel(FittedModel):
             raise self.unable("no notion of similar items")
         return None
 
-    def with_items(self, records: Records) -> FittedModel:
+    def with_items(self, records: Records, *, replace_known: bool = False) -> FittedModel:
         if (records.rows < 0).any():
             hint = "Leave new items out, or train a two_tower."
             raise self.unable("no way to score items that it was not fitted on", hint)
-        return self
+        return replace(self, dataset=with_changed_items(self.dataset, records)) if replace_known else self
 
     def with_added_users(self, added: AddedUsers, shared: JsonObject) -> Self:
         scorer, history, matrix = self.scorer, added.records.history, self.scorer.matrix

@@ -255,8 +255,13 @@ class FittedModel(KnownRecords, ABC):
         return replace(self, directory=directory, model_id=model_id)
 
     @abstractmethod
-    def with_items(self, records: Records) -> FittedModel:
-        """Return a model that also knows the new items among `records`. Items with known ids keep their own records.
+    def with_items(self, records: Records, *, replace_known: bool = False) -> FittedModel:
+        """Return a model that also knows the new items among `records`.
+
+        Args:
+            records: The items.
+            replace_known: Whether items with known ids get these records and their vectors; by default they keep their
+                own. The vectors of known users stay as they are.
 
         Raises:
             DataError: For ids of another type than the model's.

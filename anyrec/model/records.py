@@ -261,6 +261,15 @@ def joined(known: pa.Table, new: pa.Table) -> pa.Table:
     return pa.concat_tables([known, new], promote_options="permissive")
 
 
+def with_changed_items(dataset: Dataset, records: Records) -> Dataset:
+    """Return the dataset with the records of a request instead of those of the same known items."""
+    known = records.rows >= 0
+    table = records.required_table().filter(pa.array(known))
+    place = np.arange(len(dataset.items))
+    place[records.rows[known]] = len(place) + np.arange(len(table))
+    return replace(dataset, items=joined(dataset.items, table).take(pa.array(place)).combine_chunks())
+
+
 def _coalesce(own: pa.Array, known: pa.Array, place: pa.Array) -> pa.Array:
     """Return `own` (rows,), with its nulls replaced by `known[place]`."""
     if pa.types.is_list(own.type) and not pa.types.is_list(known.type):

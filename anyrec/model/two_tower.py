@@ -22,7 +22,7 @@ from anyrec.data.partial import of_other_type, type_name
 from anyrec.data.split import Part
 from anyrec.model.added_users import AddedUsers
 from anyrec.model.fitted import INDEX, SEARCH, SIMILAR, STATES, FittedModel
-from anyrec.model.records import Records, completed, joined
+from anyrec.model.records import Records, completed, joined, with_changed_items
 from anyrec.model.represent import ROWS_AT_A_TIME, represent_rows, token_rows, vectors_for_histories
 from anyrec.model.request_reader import Reads
 from anyrec.model.towers import IDENTITY, Columns, move_columns
@@ -278,7 +278,9 @@ class TwoTowerModel(FittedModel):
         return replace(self, columns=columns, computed=type(self.computed)(computed), **shared)
 
     @torch.inference_mode()
-    def with_items(self, records: Records) -> TwoTowerModel:
+    def with_items(self, records: Records, *, replace_known: bool = False) -> TwoTowerModel:
+        if replace_known and (records.rows >= 0).any():
+            return self._with_changed_items(records).with_items(records)
         if not (records.rows < 0).any():
             return self
         known = self.dataset
@@ -301,6 +303,26 @@ class TwoTowerModel(FittedModel):
         return replace(
             self, dataset=dataset, base=self.base or self, extended=True, computed=type(self.computed)(values)
         )
+
+    @torch.inference_mode()
+    def _with_changed_items(self, records: Records) -> TwoTowerModel:
+        """Return this model with other records, and their vectors, of the known items among `records`."""
+        inside = records.rows >= 0
+        table = records.required_table().filter(pa.array(inside))
+        rows = records.rows[inside]
+        changed = replace(records, ids=records.ids.filter(pa.array(inside)), rows=rows, table=table)
+        represented, places = self.represent(changed), self._places(rows)
+        values = self.computed.without(*STATES, INDEX, SIMILAR, SEARCH).known()
+        values["item"] = self.representations("item").index_copy(0, places, represented)
+        if TOKENS["item"] in self.computed:
+            values[TOKENS["item"]] = self.token_embeddings("item").index_copy(0, places, self.tokens(changed))
+        vectors = self.history_vectors()
+        if vectors is not None:
+            columns = self.prepare("item", table, changed.context) if self.reads_tokens else {}
+            more = vectors_for_histories(self.scorer, columns, represented)
+            values[HISTORY_VECTORS] = vectors if more is None else vectors.index_copy(0, places, more)
+        dataset = with_changed_items(self.dataset, records)
+        return replace(self, dataset=dataset, base=None, extended=True, computed=type(self.computed)(values))
 
 
 def _new_items(known: Dataset, records: Records) -> Records:

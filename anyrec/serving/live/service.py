@@ -144,7 +144,7 @@ class Service:
     # Records
 
     def put_items(self, records: dict[Id, JsonObject]) -> list[str]:
-        """Add items. Their vectors are computed, and the next list can contain them.
+        """Add or change items. Their vectors are computed, and the next list can contain them.
 
         Returns:
             What the model cannot read of them.
@@ -217,7 +217,7 @@ class Service:
         if items:
             read = recommender.read_records("item", [{"item_id": item, **one} for item, one in items.items()])
             warnings += read.context.warnings
-            recommender = recommender.add_items(read)
+            recommender = recommender.add_items(read, replace_known=True)
         if users:
             read = recommender.read_records("user", [{"user_id": user, **one} for user, one in users.items()])
             warnings += read.context.warnings
