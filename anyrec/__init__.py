@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from anyrec.core.ragged import Prepared, Ragged
     from anyrec.data.dataset import Dataset
     from anyrec.data.sources.contract import Provider, Rows
-    from anyrec.model.towers import EntityTower, ItemTower, MultiModalFusion, UserTower
+    from anyrec.model.multi_modal_fusion import MultiModalFusion
+    from anyrec.model.towers import EntityTower, ItemTower, UserTower
     from anyrec.model.two_tower_network import TwoTower
     from anyrec.pipeline.apply_rules import apply_rules
     from anyrec.pipeline.contracts import Lists, Request, Rule, Source
@@ -119,7 +120,7 @@ _HOMES = {
     "ItemTower": "model.towers",
     "Lists": "pipeline.contracts",
     "Loss": "core.contracts",
-    "MultiModalFusion": "model.towers",
+    "MultiModalFusion": "model.multi_modal_fusion",
     "Negatives": "core.contracts",
     "NotFittedError": "core.errors",
     "Params": "core.contracts",

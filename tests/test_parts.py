@@ -1,11 +1,9 @@
-"""The parts of the frame that programs use by themselves: towers, fusion, indexes, and rules on ready lists."""
+"""The parts of the frame that programs use by themselves: towers, fusion and indexes."""
 
 import doctest
 import re
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
 import pytest
 import torch
 from conftest import ROOT
@@ -16,23 +14,16 @@ from torch import nn
 
 import anyrec
 from anyrec import (
-    AvailabilityRule,
-    DemographicRule,
-    DiversityRule,
     EntityTower,
-    FreshnessRule,
-    HistoryRule,
     ItemTower,
     MultiModalFusion,
     Recommender,
     TwoTower,
     UserTower,
-    WhereRule,
-    apply_rules,
     create_index,
 )
 from anyrec.core.discovery import discover
-from anyrec.core.errors import AnyrecError, ConfigError, DataError
+from anyrec.core.errors import ConfigError, DataError
 from anyrec.model.dim_shares import dim_shares
 
 PARTS = ["EntityTower", "UserTower", "ItemTower", "TwoTower", "MultiModalFusion", "create_index", "apply_rules"]
@@ -139,7 +130,9 @@ def test_shares_that_do_not_fit_are_refused():
     with pytest.raises(ConfigError, match="3 groups cannot share 2 dimensions"):
         EntityTower(SIZES, 2, dim_ratio={"text": 1, "categorical": 1, "continuous": 1})
     with pytest.raises(ConfigError, match="above 0; found 0"):
-        EntityTower(SIZES, 8, dim_ratio={"text": 1, "image": 0})
+        EntityTower(SIZES, 8, dim_ratio={"text": 1, "categorical": 0})
+    with pytest.raises(ConfigError, match=r"/dim_ratio/txt: no feature is of this group\. Did you mean 'text'"):
+        EntityTower(SIZES, 8, dim_ratio={"txt": 1})
 
 
 def test_a_module_of_ones_own_encodes_a_feature():
@@ -165,6 +158,16 @@ def test_all_faults_of_the_tensors_are_reported_together():
         tower({"text.title": torch.zeros(6, 12), "categorical.brand": torch.zeros(5, dtype=torch.int64)})
     with pytest.raises(DataError, match="no feature"):
         tower({})
+    with pytest.raises(DataError, match=r"text.title: expected a tensor \(rows, ...\); found a ndarray"):
+        tower({"text.title": np.zeros((6, 12))})
+
+
+def test_sizes_that_cannot_be_are_refused_together():
+    with pytest.raises(ConfigError, match="3 faults"):
+        EntityTower({"text.title": 0, "image.photo": "x"}, 0)
+    for make in (EntityTower, MultiModalFusion):
+        with pytest.raises(ConfigError, match="expected at least one feature"):
+            make({}, 8)
 
 
 @pytest.mark.parametrize("interaction", ["dot", "cosine", "mlp", {"type": "attention", "num_heads": 2}])
@@ -271,117 +274,3 @@ def test_faults_of_an_index_are_reported_together():
     with pytest.raises(ConfigError, match="kind"):
         create_index("faiss", 8, index_type="tree")
     assert create_index("faiss", 8, index_type="ivf", options={"nprobe": 3}).params.nprobe == 3
-
-
-# Rules on ready lists
-
-ITEMS = [
-    {
-        "item_id": n,
-        "categorical": {"genre": "jazz" if n < 3 else "folk"},
-        "continuous": {"year": 2000 + n, "min_age": n * 9},
-    }
-    for n in range(6)
-]
-LISTS = [{"user_id": user, "item_id": n, "score": 1 - n / 10} for user in ("ann", "bob") for n in range(6)]
-GENRE = "item.categorical.genre"
-
-
-def shown(table):
-    found = {}
-    for row in table.to_pylist():
-        found.setdefault(row["user_id"], []).append(row["item_id"])
-    return found
-
-
-def test_lists_without_rules_stay_as_they_are():
-    assert shown(apply_rules(LISTS, ITEMS)) == {"ann": list(range(6)), "bob": list(range(6))}
-    assert apply_rules(LISTS, ITEMS).column_names == ["user_id", "item_id", "score", "rank"]
-    reversed_ = pd.DataFrame(LISTS).iloc[::-1].assign(rank=lambda frame: frame.item_id + 1)
-    assert shown(apply_rules(reversed_, pd.json_normalize(ITEMS), k=2)) == {"bob": [0, 1], "ann": [0, 1]}
-    unscored = [{"user_id": 1, "item_id": n} for n in (5, 2, 4)]
-    assert shown(apply_rules(unscored, ITEMS)) == {1: [5, 2, 4]}
-
-
-def test_objects_and_classes_are_the_same_rules():
-    diverse = DiversityRule(method="max_per_category", feature=GENRE, max=1)
-    options = {"type": "diversity", "method": "max_per_category", "feature": GENRE, "max": 1}
-    first, second = (apply_rules(LISTS, ITEMS, rules=[rule], k=2) for rule in (diverse, options))
-    assert first.equals(second) and shown(first)["ann"] == [0, 3]
-    table = pa.Table.from_pandas(pd.json_normalize(ITEMS))
-    assert apply_rules(pa.Table.from_pylist(LISTS), table, rules=[diverse], k=2).equals(first)
-
-
-def test_filters_and_rules_read_records_histories_and_the_moment():
-    users = [{"user_id": "ann", "continuous": {"age": 20}}, {"user_id": "bob", "continuous": {"age": 40}}]
-    adult = DemographicRule(user="user.continuous.age", min="item.continuous.min_age")
-    assert shown(apply_rules(LISTS, ITEMS, users, [adult])) == {"ann": [0, 1, 2], "bob": [0, 1, 2, 3, 4]}
-    did = [{"user_id": "ann", "item_id": 0, "interaction_type": "buy"}, {"user_id": "bob", "item_id": 1}]
-    assert shown(apply_rules(LISTS, ITEMS, rules=[HistoryRule()], interactions=did, k=2)) == {
-        "ann": [1, 2],
-        "bob": [0, 2],
-    }
-    bought = HistoryRule(types=["buy"], only=True)
-    assert shown(apply_rules(LISTS, ITEMS, rules=[bought], interactions=did)) == {"ann": [0]}
-    fresh = FreshnessRule(feature="item.continuous.year", half_life_days=30, unit="year", weight=100)
-    moment = 1_104_537_600_000_000  # 2005
-    assert shown(apply_rules(LISTS, ITEMS, rules=[fresh], now=moment, k=2))["ann"] == [5, 4]
-    here = WhereRule(where={GENRE: {"eq": "context.genre"}})
-    assert shown(apply_rules(LISTS, ITEMS, rules=[here], context={"genre": "folk"}))["bob"] == [3, 4, 5]
-    stock = AvailabilityRule(items=[1, 2], mode="never")
-    assert shown(apply_rules(LISTS, ITEMS, rules=[stock, here], context={"genre": "jazz"}))["ann"] == [0]
-
-
-def test_mmr_reads_the_vectors_of_the_items():
-    vectors = np.eye(6, 3, dtype=np.float32)[[0, 0, 0, 1, 1, 2]]
-    rule = DiversityRule(method="mmr", relevance=0.1)
-    assert shown(apply_rules(LISTS, ITEMS, rules=[rule], item_vectors=vectors, k=3))["ann"] == [0, 3, 5]
-    with pytest.raises(ConfigError, match="rules/0/method: 'mmr' compares item vectors"):
-        apply_rules(LISTS, ITEMS, rules=[rule])
-    with pytest.raises(DataError, match=r"item_vectors: expected \(6, dim\)"):
-        apply_rules(LISTS, ITEMS, rules=[rule], item_vectors=vectors[:3])
-
-
-def test_the_result_is_that_of_a_model_s_pipeline():
-    rules = [
-        {"type": "where", "where": {"item.continuous.price": {"gt": 45}}},
-        {"type": "diversity", "method": "max_per_category", "feature": "item.categorical.tags", "max": 9},
-        {"type": "boost", "where": {"item.categorical.tags": {"overlaps": "user.categorical.job"}}, "factor": 3},
-    ]
-    data = small_dataset()
-    plain = Recommender.from_config({"model": {"type": "popularity"}}).fit(data, progress=False)
-    piped = plain.with_pipeline({"retrieve": {"k": 40}, "rerank": {"rules": rules}})
-    lists = plain.recommend(None, 40, exclude_seen=False)
-    wanted = piped.recommend(None, 5, exclude_seen=False)
-    assert shown(apply_rules(lists, data, data, rules, k=5)) == shown(wanted)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ((LISTS, ITEMS[:3]), "`items` has no record of 3, 4, 5"),
-        ((LISTS, ITEMS, [{"user_id": "ann"}]), "`users` has no record of 'bob'"),
-        (([{"user_id": 1, "item_id": "a"}], ITEMS), "the ids of the lists are texts"),
-        (([LISTS[0], LISTS[0]], ITEMS), "has the item 0 twice"),
-        (([{"item_id": 1}], ITEMS), "the column user_id is missing"),
-        (([{"user_id": 1, "item_id": 1, "score": "high"}], ITEMS), "lists.score: expected numbers"),
-        ((["a"], ITEMS), "Give a table or a list of dicts"),
-        ((LISTS, [1, 2]), "expected records; found ids"),
-        ((LISTS, ITEMS, None, [{"type": "wher"}]), "Did you mean 'where'"),
-        ((LISTS, ITEMS, None, ["where"]), "rules/0: expected a rule or an object with a type"),
-        ((LISTS, ITEMS, None, [{"type": "boost", "where": {GENRE: "jazz"}, "factr": 2}]), "rules/0"),
-        (
-            (LISTS, ITEMS, None, [DiversityRule(method="max_per_category", feature="item.x")]),
-            "no item feature 'item.x'",
-        ),
-        ((LISTS, ITEMS, None, [HistoryRule(types=["buy"])]), "rules/0"),
-    ],
-)
-def test_what_does_not_fit_is_named(arguments, message):
-    with pytest.raises(AnyrecError, match=re.escape(message)):
-        apply_rules(*arguments)
-
-
-def test_invalid_options_of_a_rule_are_refused():
-    with pytest.raises(ConfigError, match="Did you mean 'feature'"):
-        FreshnessRule(featur="item.continuous.year", half_life_days=3)

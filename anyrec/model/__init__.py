@@ -1,6 +1,7 @@
 """Layer 2: prepared columns to vectors to scores, and a fitted model with the users and items it knows.
 
-towers: `EntityTower`, `UserTower` and `ItemTower` encode one side; `MultiModalFusion` joins vectors.
+towers: `EntityTower`, `UserTower` and `ItemTower` encode one side.
+multi_modal_fusion: `MultiModalFusion` joins vectors of several modalities.
 dim_shares: the share of the feature dimension that each group has (`dim_ratio`).
 two_tower_network: `TwoTower` has both towers, the interaction and the heads.
 make_towers: encoders, towers and heads from a config.

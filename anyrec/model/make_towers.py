@@ -183,12 +183,14 @@ def make_tower(
         encoder.build()
     options = config.user if side == "user" else config.item
     _, fusion = config.tower(side)
+    groups = {group_of(name) for name in encoders}
+    ratio = {group: part for group, part in (config.dim_ratio or {}).items() if group in groups}
     tower = (UserTower if side == "user" else ItemTower)(
         encoders,
         config.encoder_dim or config.dim,
         config.dim,
         fusion=fusion.model_dump(),
-        dim_ratio=config.dim_ratio,
+        dim_ratio=ratio,
         pool_groups=list(pool_groups),
         id_dropout=config.id_dropout,
         feature_dropout=options.feature_dropout,

@@ -15,6 +15,7 @@ from anyrec.core.errors import ConfigError, DataError, Fault, did_you_mean
 from anyrec.core.ragged import Prepared, move, select
 from anyrec.core.registry import Registry
 from anyrec.core.types import JsonObject
+from anyrec.core.values import show
 from anyrec.model.dim_shares import dim_shares, group_of
 
 IDENTITY = "identity.id"
@@ -85,9 +86,15 @@ class EntityTower(nn.Module):
         registry: Registry | None = None,
     ):
         super().__init__()
+        check_sizes(features, dim, output_dim)
         self.features = sorted(features)
         self.dim = dim
         self.shares = dim_shares(self.features, dim, dim_ratio)
+        strange = [group for group in dim_ratio or () if group not in self.shares]
+        if strange:
+            groups = sorted({group_of(name) for name in features})
+            what = "no feature is of this group."
+            raise ConfigError([Fault(f"/dim_ratio/{one}", what, did_you_mean(one, groups)) for one in strange])
         self.encoders = nn.ModuleList(
             self._of_size(name, part) if isinstance(part, int) else part for name, part in sorted(features.items())
         )
@@ -203,9 +210,7 @@ class EntityTower(nn.Module):
         return functional.pad(vector, (share.start, self.dim - share.start - share.width))
 
     def _of_size(self, name: str, size: int) -> nn.Module:
-        """Return the module of a feature of which only the size is given. Raises ConfigError if it is not above 0."""
-        if size < 1:
-            raise ConfigError(Fault(name, f"expected a size of at least 1; found {size}.", kind="bad value"))
+        """Return the module of a feature of which only the size is given."""
         return (nn.Embedding if group_of(name) in ID_GROUPS else nn.Linear)(size, self.width(name))
 
     def columns(self, values: Mapping[str, Tensor], present: Mapping[str, Tensor] | None = None) -> Columns:
@@ -214,6 +219,14 @@ class EntityTower(nn.Module):
         The values of missing features become zero, so that they have no effect on gradients either.
         """
         present = present or {}
+        faults = [
+            Fault(str(name), f"expected a tensor (rows, ...); found a {type(value).__name__}.", kind="shape")
+            for part in (values, present)
+            for name, value in part.items()
+            if not isinstance(value, Tensor) or not value.dim()
+        ]
+        if faults:
+            raise DataError(faults)
         faults = [
             Fault(name, "the tower has no such feature.", did_you_mean(name, self.features), "unknown feature")
             for name in dict.fromkeys([*values, *present])
@@ -283,37 +296,19 @@ class ItemTower(EntityTower):
     """
 
 
-class MultiModalFusion(EntityTower):
-    """Joins vectors of several modalities, each projected to the output's size, by one of the fusions.
-
-    Args:
-        modality_dims: The size of the vectors of each modality by name.
-        output_dim: Size of the result.
-        strategy: A fusion: its name (`attention`, `gated`, `weighted`, `bilinear`, `concat`, ...; `anyrec plugins`
-            lists all), or an object of `type` and options as in a config.
-        registry: The components to choose from; by default the built-in and the installed ones.
-
-    Raises:
-        ConfigError: If there is no such fusion, or an option is invalid.
-
-    Example:
-        >>> fusion = MultiModalFusion({"text": 768, "image": 2048}, output_dim=64, strategy="gated")
-        >>> vectors = {"text": torch.randn(4, 768), "image": torch.randn(4, 2048)}
-        >>> has_image = torch.tensor([True, True, False, True])
-        >>> fusion(vectors, {"image": has_image}).shape
-        torch.Size([4, 64])
-    """
-
-    def __init__(
-        self,
-        modality_dims: Mapping[str, int],
-        output_dim: int,
-        strategy: str | JsonObject = "attention",
-        *,
-        registry: Registry | None = None,
-    ):
-        projections = {name: nn.Linear(size, output_dim) for name, size in sorted(modality_dims.items())}
-        super().__init__(projections, output_dim, fusion=strategy, registry=registry)
+def check_sizes(features: Mapping[str, nn.Module | int], dim: int, output_dim: int | None) -> None:
+    """Check the sizes and modules of a tower. Raises ConfigError with all faults."""
+    sizes = {"dim": dim, **({} if output_dim is None else {"output_dim": output_dim})}
+    sizes |= {name: one for name, one in features.items() if not isinstance(one, nn.Module)}
+    faults = [
+        Fault(name, f"expected a size of at least 1; found {show(size)}.", kind="bad value")
+        for name, size in sizes.items()
+        if not isinstance(size, int) or isinstance(size, bool) or size < 1
+    ]
+    if not features:
+        faults.append(Fault("features", "expected at least one feature; found none.", kind="bad value"))
+    if faults:
+        raise ConfigError(faults)
 
 
 def make_fusion(

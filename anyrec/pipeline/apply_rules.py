@@ -23,10 +23,17 @@ from anyrec.data.dataset import Dataset
 from anyrec.data.formats.frames import DataFrame, as_arrow, is_table
 from anyrec.data.formats.parts import no_records
 from anyrec.data.histories import events_of, history_column
-from anyrec.data.ids import rows_of
+from anyrec.data.ids import SIDES, rows_of
 from anyrec.data.labels import label_interactions
 from anyrec.data.pairs import Pairs
-from anyrec.data.partial import ids_of, of_other_type, request_of, type_name, with_interactions
+from anyrec.data.partial import (
+    ids_of,
+    of_other_type,
+    request_of,
+    request_of_document,
+    request_of_tables,
+    type_name,
+)
 from anyrec.model.arguments import checked_context, checked_k, checked_now, log
 from anyrec.model.fitted import FittedModel
 from anyrec.model.model_data import ModelData
@@ -86,7 +93,7 @@ def apply_rules(
         users: The records of the users, for rules on user features.
         rules: Rules (`DiversityRule(...)`), or objects of `type` and options as in `pipeline.rerank.rules`.
         k: The number of items of each list; by default all that the filters allow.
-        interactions: What the users did, a table or dicts, for rules on histories.
+        interactions: What users did, a table or dicts, for rules on histories. Those of others are not read.
         item_vectors: (items, dim) vectors in the order of `items`, for `mmr` and `dpp`.
         context: Values of the moment by name.
         now: The time in microseconds since 1970; by default the current time.
@@ -159,7 +166,7 @@ def _model(
         table = completed(known.users, table, _rows_of_all(ids, known.ids("user"), "user"))
     data = replace(data, users=table, interactions=no_records("interactions"))
     if interactions is not None:
-        data = with_interactions(data, interactions, data, OPTIONS)
+        data = replace(data, interactions=_interactions(interactions, data))
     history, seen = _histories(data)
     found = None if vectors is None else _checked_vectors(vectors, len(data.items))
     model = ReadyData(
@@ -181,6 +188,23 @@ def _records(side: Literal["user", "item"], source: object, known: Dataset = EMP
     if not len(found):
         return EMPTY
     raise DataError(Fault(f"{side}s", "expected records; found ids.", f"Write [{{'{side}_id': ...}}].", "shape"))
+
+
+def _interactions(source: object, data: Dataset) -> pa.Table:
+    """Return interactions of any users with any items, a table or dicts. Raises DataError if they have faults."""
+    if is_table(source):
+        found = request_of_tables({"interactions": source}, data, OPTIONS, data.root)
+    elif isinstance(source, Sequence) and not isinstance(source, str):
+        found = request_of_document({"interactions": list(source)}, data, OPTIONS, data.root)
+    else:
+        what = f"expected a table or a list of dicts; found {show(source)}."
+        raise DataError(Fault("interactions", what, "Write [{'user_id': 1, 'item_id': 2}].", "shape"))
+    for side in SIDES:
+        ids = found.interactions.column(f"{side}_id").combine_chunks()
+        if of_other_type(ids, data.ids(side)):
+            what = f"the ids of the interactions are {type_name(ids)}, those of {side}s {type_name(data.ids(side))}."
+            raise DataError(Fault(f"interactions.{side}_id", what, "Write all ids of one type.", "id type"))
+    return found.interactions
 
 
 def _read_lists(lists: DataFrame | Sequence[JsonObject], item_ids: pa.Array) -> tuple[pa.Array, Lists]:
@@ -279,7 +303,7 @@ def _pipeline(model: ReadyData, rules: Sequence[Rule | JsonObject]) -> Pipeline:
     """Return a pipeline with the rules, created if they are objects. Raises ConfigError with all faults."""
     made: list[Rule] = []
     faults: list[Fault] = []
-    for number, rule in enumerate(rules):
+    for number, rule in enumerate(rules or ()):
         where = f"rules/{number}"
         if isinstance(rule, Rule):
             made.append(rule)
@@ -305,7 +329,10 @@ def _pipeline(model: ReadyData, rules: Sequence[Rule | JsonObject]) -> Pipeline:
 
 def _checked_vectors(vectors: np.ndarray, items: int) -> Tensor:
     """Return vectors (items, dim) as a float32 tensor. Raises DataError for another shape or a value not finite."""
-    found = np.asarray(vectors, np.float32)
+    try:
+        found = np.asarray(vectors, np.float32)
+    except (TypeError, ValueError):
+        found = np.empty(0, np.float32)
     if found.ndim != 2 or len(found) != items or not np.isfinite(found).all():
         what = f"expected ({items}, dim) finite numbers, one row for each of `items`; found {found.shape}."
         raise DataError(Fault("item_vectors", what, kind="shape"))

@@ -60,7 +60,7 @@ def create_index(
         faults.append(Fault("metric", f"there is no metric {show(metric)}.", hint, "bad value"))
     chosen = dict(options or {})
     if backend not in registry.names("index"):
-        faults += registry.unknown("index", backend, "backend")
+        faults += registry.unknown("index", str(backend), "backend")
     elif index_type is not None and not registry.has_options("index", backend, ["kind"]):
         faults.append(Fault("index_type", f"the index '{backend}' has only one kind.", "Leave it out.", "unknown key"))
     elif index_type is not None:
