@@ -33,7 +33,10 @@ BINARY = re.compile(rb"[\x00-\x08\x0e-\x1a]")
 """Bytes that do not occur at the beginning of a text file."""
 ONE_TABLE = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 WANTED = "a folder of users, items and interactions is wanted"
-WANTED_HINT = "Put users, items and interactions (.csv, .jsonl or .parquet) into a folder and give the folder."
+WANTED_HINT = (
+    "Put users, items and interactions (.csv, .jsonl or .parquet) into a folder and give the folder; or write "
+    "`anyrec init FILE...` > cfg.json, which finds what the columns of tables as they are mean."
+)
 
 
 def stem_and_kind(path: Path) -> tuple[str, str]:

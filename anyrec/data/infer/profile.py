@@ -198,13 +198,13 @@ def _counts(values: pa.Array) -> tuple[int, int]:
 
 
 def _flatten(columns: dict[str, Column]) -> None:
-    """Replace columns of objects by their fields."""
-    for name in [name for name, one in columns.items() if pa.types.is_struct(one.values.type)]:
-        one = columns.pop(name)
-        for place, part in enumerate(one.values.flatten()):
-            inner = f"{name}.{one.values.type.field(place).name}"
-            columns[inner] = Column(inner, part, shape_of(part, []), *_counts(part))
-        _flatten(columns)
+    """Replace columns of objects by their fields, at any depth."""
+    while names := [name for name, one in columns.items() if pa.types.is_struct(one.values.type)]:
+        for name in names:
+            one = columns.pop(name)
+            for place, part in enumerate(one.values.flatten()):
+                inner = f"{name}.{one.values.type.field(place).name}"
+                columns[inner] = Column(inner, part, shape_of(part, []), *_counts(part))
 
 
 def _target(meaning: Json) -> str | None:

@@ -156,7 +156,7 @@ class CsvTable:
                 for batch in self._parsed(text, block):
                     rows += len(batch)
                     if rows > done:
-                        yield batch.slice(max(0, len(batch) - (rows - done)))
+                        yield batch.slice(max(0, len(batch) - (rows - done))).select(self.wanted)
                         done = rows
                 break
             except UnicodeDecodeError:
@@ -198,7 +198,7 @@ class CsvTable:
             ),
             convert_options=pyarrow.csv.ConvertOptions(
                 column_types=dict.fromkeys(unique, pa.string()),
-                include_columns=self.wanted,
+                include_columns=self.wanted or unique[:1],  # none would mean all
                 strings_can_be_null=True,
                 null_values=[""],
             ),

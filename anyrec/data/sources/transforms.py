@@ -35,8 +35,8 @@ CURRENCY = r"^[\s\p{Sc}]*(?:[A-Z]{3}\s)?\s*|\s*(?:[A-Z]{3})?[\s\p{Sc}%]*$"
 SPACES = "[\\s'\u2019\u00a0\u202f]"
 """What may group the digits of a number, apart from the other decimal mark."""
 NUMERAL = {
-    ".": r"^[+-]?(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)?(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?$",
-    ",": r"^[+-]?(?:[0-9]{1,3}(?:\.[0-9]{3})+|[0-9]+)?(?:,[0-9]*)?(?:[eE][+-]?[0-9]+)?$",
+    ".": r"^[+-]?(?:(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?$",
+    ",": r"^[+-]?(?:(?:[0-9]{1,3}(?:\.[0-9]{3})+|[0-9]+)(?:,[0-9]*)?|,[0-9]+)(?:[eE][+-]?[0-9]+)?$",
 }
 """Numbers with each decimal mark; the other mark groups thousands, or is not there."""
 
@@ -209,7 +209,7 @@ def _numbers(column: pa.Array, mark: str, at: At) -> pa.Array:
         return column.cast(pa.float64(), safe=False)
     texts = as_text(column, at)
     bare = pc.replace_substring_regex(pc.replace_substring_regex(texts, CURRENCY, ""), SPACES, "")
-    good = pc.and_(pc.match_substring_regex(bare, NUMERAL[mark]), pc.match_substring_regex(bare, "[0-9]"))
+    good = pc.match_substring_regex(bare, NUMERAL[mark])
     hint = f"Numbers are read with {mark!r} as the decimal mark."
     _add_bad(column, pc.and_(texts.is_valid(), pc.invert(good)), "is not a number", at, hint)
     digits = pc.replace_substring(bare, "," if mark == "." else ".", "")
