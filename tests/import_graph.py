@@ -33,6 +33,7 @@ LAZY = {
     "datasets": "an extra",
     "huggingface_hub": "0.3 s to import; one provider needs it",
     "confluent_kafka": "an extra",
+    "python_calamine": "an extra",
     "sklearn": "1 s to import; one classical model needs it",
     "scipy": "its special functions and statistics take 0.3 s",
     "matplotlib": "0.5 s to import; only reports draw",

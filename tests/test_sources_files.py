@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import lzma
+import sys
 import tempfile
 import zipfile
 
@@ -15,7 +16,7 @@ import pytest
 
 from anyrec.core.config import TableConfig
 from anyrec.core.discovery import discover
-from anyrec.core.errors import ConfigError, DataError
+from anyrec.core.errors import ConfigError, DataError, MissingDependency
 from anyrec.data.sources.contract import Access
 from anyrec.data.sources.open_table import open_table, without_secrets
 
@@ -228,3 +229,99 @@ def test_addresses_need_a_provider_and_permission(tmp_path):
     assert without_secrets("https://me:word@host:1/a.csv?token=x#y") == "https://host:1/a.csv"
     (tmp_path / "log.csv").write_text(CSV)
     assert opened((tmp_path / "log.csv").as_uri())[0] == ROWS
+
+
+# Spreadsheets
+
+
+def spreadsheet(path):
+    """Write a spreadsheet of two sheets, the first with a header, an empty row, numbers, a date and mixed cells."""
+    kinds = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+    relations = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+    rows = [["user", "item", "stars", "mixed"], ["u1", 7, 4.5, 1], None, ["u2", 8, None, "x"]]
+    cells = ""
+    for number, row in enumerate(rows, 1):
+        inner = "".join(
+            f'<c r="{"ABCD"[place]}{number}"><v>{cell}</v></c>'
+            if isinstance(cell, (int, float))
+            else f'<c r="{"ABCD"[place]}{number}" t="inlineStr"><is><t>{cell}</t></is></c>'
+            for place, cell in enumerate(row or [])
+            if cell is not None
+        )
+        cells += f'<row r="{number}">{inner}</row>'
+    sheet = f'<worksheet xmlns="{kinds}"><sheetData>{{}}</sheetData></worksheet>'
+    names = "".join(f'<sheet name="{name}" sheetId="{n}" r:id="r{n}"/>' for n, name in ((1, "Log"), (2, "Other")))
+    targets = "".join(
+        f'<Relationship Id="r{n}" Type="{relations}/worksheet" Target="worksheets/sheet{n}.xml"/>' for n in (1, 2)
+    )
+    package = "http://schemas.openxmlformats.org/package/2006"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("[Content_Types].xml", f'<Types xmlns="{package}/content-types"/>')
+        archive.writestr(
+            "_rels/.rels",
+            f'<Relationships xmlns="{package}/relationships"><Relationship Id="r1" '
+            f'Type="{relations}/officeDocument" Target="xl/workbook.xml"/></Relationships>',
+        )
+        archive.writestr(
+            "xl/workbook.xml", f'<workbook xmlns="{kinds}" xmlns:r="{relations}"><sheets>{names}</sheets></workbook>'
+        )
+        archive.writestr(
+            "xl/_rels/workbook.xml.rels", f'<Relationships xmlns="{package}/relationships">{targets}</Relationships>'
+        )
+        archive.writestr("xl/worksheets/sheet1.xml", sheet.format(cells))
+        archive.writestr("xl/worksheets/sheet2.xml", sheet.format(""))
+
+
+class Workbook:
+    """What the reader of spreadsheets needs of the package, with the cells of `spreadsheet`."""
+
+    sheet_names = ("Log", "Other")
+
+    @classmethod
+    def from_filelike(cls, file):
+        assert file.read(2) == b"PK"
+        return cls()
+
+    def get_sheet_by_name(self, name):
+        return self
+
+    def to_python(self, skip_empty_area):
+        assert skip_empty_area is False
+        return [["user", "item", "stars", "mixed"], ["u1", 7.0, 4.5, 1.0], ["", "", "", ""], ["u2", 8.0, "", "x"]]
+
+
+@pytest.mark.parametrize("installed", [True, False], ids=["the package", "a stand-in for it"])
+def test_a_sheet_is_a_table(tmp_path, monkeypatch, installed):
+    if installed:
+        pytest.importorskip("python_calamine")
+    else:
+        package = type("package", (), {"CalamineWorkbook": Workbook, "CalamineError": ValueError})
+        monkeypatch.setitem(sys.modules, "python_calamine", package)
+    spreadsheet(tmp_path / "log.xlsx")
+    found, rows = opened("log.xlsx", tmp_path)
+    assert found == [
+        {"user": "u1", "item": 7, "stars": 4.5, "mixed": "1"}, {"user": "u2", "item": 8, "stars": None, "mixed": "x"},
+    ]  # fmt: skip
+    assert rows.place(1, "user") == "log.xlsx row 4, column 'user'"
+    assert rows.mixed == {"mixed": [1]} and "the first of 2 sheets is read, 'Log'" in rows.notes[0]
+    assert opened("log.xlsx", tmp_path, columns=["item"], format={"sheet": "Log"})[0] == [{"item": 7}, {"item": 8}]
+    with pytest.raises(DataError, match="this spreadsheet has no sheet 'Lgo'"):
+        opened("log.xlsx", tmp_path, format={"sheet": "Lgo"})
+
+
+def test_without_the_package_of_spreadsheets_the_error_names_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "python_calamine", None)
+    spreadsheet(tmp_path / "log.xlsx")
+    with pytest.raises(MissingDependency, match=r"pip install 'anyrec\[excel\]'"):
+        opened("log.xlsx", tmp_path)
+
+
+def test_lines_of_a_user_and_items_are_pairs(tmp_path):
+    (tmp_path / "train.txt").write_text("0 5 7\n1\n2 5\n")
+    found, rows = opened("train.txt", tmp_path, format={"type": "adjacency"})
+    assert found == [
+        {"user_id": "0", "item_id": "5"},
+        {"user_id": "0", "item_id": "7"},
+        {"user_id": "2", "item_id": "5"},
+    ]
+    assert rows.untyped

@@ -7,6 +7,7 @@ text_stream: the text of a file, checked while it is read.
 python_text: Python objects as programs print them, as JSON.
 csv_stream: separated text.
 json_stream: JSON Lines and lists of objects.
+excel: sheets of spreadsheets.
 typed_files: Parquet, Arrow and Feather.
 stored_files: files of object stores by name, pattern and folder.
 queries: queries of databases, and their errors.

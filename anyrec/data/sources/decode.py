@@ -13,6 +13,7 @@ from anyrec.core.errors import DataError, Fault
 from anyrec.data.formats.places import Place
 from anyrec.data.sources.contract import Access, Rows, SourceFile
 from anyrec.data.sources.csv_stream import open_adjacency, open_csv
+from anyrec.data.sources.excel import open_excel
 from anyrec.data.sources.json_stream import open_json
 from anyrec.data.sources.typed_files import open_arrow, open_parquet
 from anyrec.data.sources.unpack import Container, open_container
@@ -32,8 +33,14 @@ ENDINGS = {
     ".arrow": "arrow",
     ".feather": "arrow",
     ".ipc": "arrow",
+    ".xlsx": "excel",
+    ".xlsm": "excel",
+    ".xls": "excel",
+    ".ods": "excel",
 }
 """Format of each ending."""
+SPREADSHEETS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
+"""First bytes of spreadsheets; other zip archives are unpacked before."""
 Opener = Callable[[Container, FormatConfig, Access, list[str]], Rows]
 OPENERS: dict[str, Opener] = {
     "csv": open_csv,
@@ -42,6 +49,7 @@ OPENERS: dict[str, Opener] = {
     "parquet": open_parquet,
     "arrow": open_arrow,
     "adjacency": open_adjacency,
+    "excel": open_excel,
 }
 
 
@@ -101,6 +109,8 @@ def format_of(file: Container, options: FormatConfig) -> str:
         return "parquet"
     if file.head.startswith((b"ARROW1", b"\xff\xff\xff\xff")):
         return "arrow"
+    if file.head.startswith(SPREADSHEETS):
+        return "excel"
     ending = PurePosixPath(file.stem).suffix.lower()
     first = file.text_head.lstrip()[:1]
     if ending in (".jsonl", ".ndjson", ".json") or (ending not in ENDINGS and first == "{"):

@@ -286,22 +286,22 @@ def _explode(mapped: Mapped, faults: Faults) -> None:
     names = [name for name, spec in mapped.specs.items() if spec.explode]
     if not names:
         return
-    lengths = None
+    single = [name for name in names if not is_list(mapped.columns[name].type)]
+    for name in single:
+        what, hint = "this column has no lists.", "Set `split` or `json_list` as well."
+        faults.add("column type", f"{mapped.name}: {name}", what, hint)
+    if single:
+        return
+    lengths = lengths_of(mapped.columns[names[0]])
     for name in names:
-        column = mapped.columns[name]
-        if not is_list(column.type):
-            what, hint = "this column has no lists.", "Set `split` or `json_list` as well."
-            faults.add("column type", f"{mapped.name}: {name}", what, hint)
-            return
-        found = lengths_of(column)
-        if lengths is not None and (found != lengths).any():
+        found = lengths_of(mapped.columns[name])
+        if (found != lengths).any():
             row = int(np.flatnonzero(found != lengths)[0])
             what = f"{lengths[row]} values in one list and {found[row]} in the other."
             faults.add(
                 "bad value", mapped.place(row, name), what, "Lists of one row that are exploded have one length."
             )
             return
-        lengths = found
     owners = np.repeat(np.arange(mapped.rows), lengths)
     rows, place = pa.array(owners), mapped.place
     mapped.columns = {

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Literal
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from anyrec.core.config.sources import SideTable
+from anyrec.core.config.sources import Aggregate, SideTable
 from anyrec.core.errors import ConfigError, Fault, did_you_mean
 from anyrec.core.values import show
 from anyrec.data.formats.places import Place
@@ -40,7 +43,7 @@ def joined(table: pa.Table, side: SideTable, other: pa.Table, place: Place, name
     left = key_of([_existing(table, column, at.name, f"{at.where}/on") for column in keys], at)
     right = key_of([_existing(other, column, name, f"{at.where}/on") for column in keys.values()], at)
     groups = Groups(right)
-    wanted = side.columns
+    wanted: Mapping[str, Literal["value"] | Aggregate] | None = side.columns
     if wanted is None:
         wanted = {column: "value" for column in other.column_names if column not in keys.values()}
     if "value" in wanted.values():
@@ -59,7 +62,7 @@ def joined(table: pa.Table, side: SideTable, other: pa.Table, place: Place, name
             raise ConfigError(Fault(at.where, what, "Set `prefix`, for example to 'tag_'.", "doubled column"))
         values = _existing(other, column, name, f"{at.where}/columns")
         at_column = At(f"{name}: {column}", at.where, lambda row, c=column: place(row, c), at.faults, at.notes)
-        one = groups.aggregate(values, "first" if how == "value" else how, at_column)
+        one = groups.first(values)[0] if how == "value" else groups.aggregate(values, how, at_column)
         table = table.append_column(new, one.take(matches))
     _note_matches(matches, groups, table, name, at)
     return table

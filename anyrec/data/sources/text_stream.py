@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import io
+from typing import Any
 
 from anyrec.core.errors import DataError, Fault
 from anyrec.data.sources.unpack import Container
@@ -47,7 +48,7 @@ class CheckedText(io.RawIOBase):
         self.quotes = self.quotes or b'"' in data
         return data
 
-    def readinto(self, buffer: bytearray | memoryview) -> int:
+    def readinto(self, buffer: Any) -> int:  # a buffer, whose type has a name from Python 3.12 on
         """Read into a buffer and return the number of bytes."""
         view = memoryview(buffer).cast("B")
         data = self.read(len(view))

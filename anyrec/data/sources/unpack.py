@@ -34,8 +34,8 @@ BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-SPREADSHEET = "xl/workbook.xml"
-"""A member of every spreadsheet, which is a zip archive."""
+SPREADSHEETS = {"xl/workbook.xml", "xl/workbook.bin", "content.xml"}
+"""Members of spreadsheets, which are zip archives."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def _member(file: SourceFile) -> zipfile.ZipInfo:
 
 
 def _is_spreadsheet(file: SourceFile) -> bool:
-    return SPREADSHEET in zipfile.ZipFile(file.open()).namelist()
+    return bool(SPREADSHEETS & set(zipfile.ZipFile(file.open()).namelist()))
 
 
 def _codec(encoding: str, name: str) -> str:
