@@ -29,6 +29,8 @@ SECTIONS = {
     "rerank": "RerankConfig",
     "serving": "ServingConfig",
     "events": "EventsConfig",
+    "experiment": "ExperimentConfig",
+    "variant": "VariantConfig",
 }
 """The class of each part of docs/config.md."""
 OBJECT = "object"

@@ -161,7 +161,7 @@ def test_records_are_added_and_removed_without_training(client):
     assert "jobb" in misspelt.json()["warnings"][0]
 
 
-def test_a_changed_record_changes_the_items_vector_its_lists_and_what_is_shown(client, recommender):
+def test_a_changed_record_changes_the_items_vector_its_lists_and_the_shown_record(client, recommender):
     record = {"item_id": "i001", "text": {"title": "Another thing"}, "categorical": {"tags": ["baker"]}}
     before = client.post("/v1/embed", json={"item_ids": ["i001", "i002"]}).json()["items"]
     expected = client.post("/v1/embed", json={"items": [record]}).json()["items"][0]["embedding"]
@@ -179,7 +179,7 @@ def test_a_changed_record_changes_the_items_vector_its_lists_and_what_is_shown(c
     assert recommender.recommend(["u009"], 9).equals(recommender.recommend(["u009"], 9))
 
 
-def test_what_was_received_is_there_after_a_restart_and_can_be_read_as_data(recommender, tmp_path):
+def test_received_events_are_there_after_a_restart_and_can_be_read_as_data(recommender, tmp_path):
     with client_of(recommender, tmp_path / "log") as client:
         item = {"item_id": "i102", "text": {"title": "A thing for a clerk"}}
         client.put("/v1/items", json={"items": [item]})

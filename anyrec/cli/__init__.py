@@ -10,6 +10,7 @@ add        the command add
 init       the command init
 data       commands on data, configs and plugins: validate, describe, doctor, plugins, schema, convert
 serve      the commands serve and key: a model over HTTP
+experiment the commands experiment report and experiment off-policy
 synth      the commands that generate data
 run        one training run: read, fit, print, save, report
 demo       `make demo`: multi-modal data with planted preferences, a model, and lists for new users

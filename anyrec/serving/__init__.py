@@ -7,6 +7,7 @@ Modules:
 - `list_files`: tables of lists as Parquet, CSV, JSON Lines or JSON.
 - `explain`: explanations of recommended items.
 - `live`: a model that serves, with the events and records that change it meanwhile.
+- `experiments`: which variant serves a user, and what the log says of it.
 - `http`: its API (`anyrec serve`).
 - `masking`: what the interaction reads of users and items without one feature or history item at a time.
 """

@@ -40,7 +40,7 @@ from anyrec.core.config.pipeline import (
     RerankConfig,
     RetrieveConfig,
 )
-from anyrec.core.config.serving import EventsConfig, ServingConfig
+from anyrec.core.config.serving import EventsConfig, ExperimentConfig, ServingConfig, VariantConfig
 from anyrec.core.config.sources import (
     ColumnConfig,
     FormatConfig,
@@ -69,6 +69,7 @@ __all__ = [
     "DiagnosticsConfig",
     "EvaluationConfig",
     "EventsConfig",
+    "ExperimentConfig",
     "Feature",
     "FormatConfig",
     "FusionChoice",
@@ -93,4 +94,5 @@ __all__ = [
     "TableConfig",
     "TowerConfig",
     "TrainingConfig",
+    "VariantConfig",
 ]

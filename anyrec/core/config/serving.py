@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from anyrec.core.config.keys import Section
+from anyrec.core.outside import Outside
+from anyrec.core.types import JsonObject
+
+NAME = r"^[\w.-]+$"
+"""Names of experiments and variants."""
 
 
 class EventsConfig(Section):
@@ -25,8 +30,48 @@ class EventsConfig(Section):
     )
 
 
+class VariantConfig(Section):
+    """One variant of an experiment."""
+
+    share: float = Field(default=1.0, ge=0, le=1e6, description="Share of the users, relative to the other variants.")
+    config: JsonObject = Field(
+        default_factory=dict,
+        description="Changes of the model's config, as for `recommend --config`: `pipeline`, `index`. Empty for the "
+        "model as it is.",
+    )
+    model: Annotated[str | None, Outside("a model", "check")] = Field(
+        default=None, description="Folder of another model that answers; null for the one that serves."
+    )
+    shadow: bool = Field(
+        default=False,
+        description="This variant answers all users of the experiment and its lists are logged, but never shown.",
+    )
+
+
+class ExperimentConfig(Section):
+    """A comparison of variants, each of which serves a share of the users."""
+
+    name: str = Field(pattern=NAME, max_length=100, description="Name of the experiment.")
+    salt: str = Field(
+        default="", max_length=200, description="Another value distributes the users anew; by default the name."
+    )
+    traffic: float = Field(
+        default=1.0, ge=0, le=1, description="Share of all users who take part. The sum over experiments is at most 1."
+    )
+    variants: dict[Annotated[str, Field(pattern=NAME, max_length=100)], VariantConfig] = Field(
+        min_length=2, max_length=100, description="The variants by name; the first one is what others compare with."
+    )
+
+    @model_validator(mode="after")
+    def _one_variant_is_shown(self) -> ExperimentConfig:
+        shown = [one for one in self.variants.values() if not one.shadow]
+        if not shown or next(iter(self.variants.values())).shadow or not sum(one.share for one in shown):
+            raise ValueError("the first variant must be shown, and the shares of the shown ones must not all be 0")
+        return self
+
+
 class ServingConfig(Section):
-    """The HTTP server: limits of requests, threads and events."""
+    """The HTTP server: limits of requests, threads, events and experiments."""
 
     max_k: int = Field(default=1000, ge=1, le=100_000, description="Most items of one list, with those of `offset`.")
     max_batch: int = Field(default=1000, ge=1, le=100_000, description="Most users, pairs or events of one request.")
@@ -41,3 +86,15 @@ class ServingConfig(Section):
         default=64, ge=1, le=10_000, description="Most requests for lists that are scored together if they wait."
     )
     events: EventsConfig = Field(default_factory=EventsConfig, description="The log of events.")
+    experiments: list[ExperimentConfig] = Field(
+        default_factory=list, max_length=100, description="Experiments; a user takes part in one at most."
+    )
+
+    @model_validator(mode="after")
+    def _traffic_is_shared(self) -> ServingConfig:
+        names = [one.name for one in self.experiments]
+        if len(set(names)) < len(names):
+            raise ValueError("two experiments have the same name")
+        if sum(one.traffic for one in self.experiments) > 1 + 1e-9:
+            raise ValueError("the traffic of all experiments is more than 1")
+        return self

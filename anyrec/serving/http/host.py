@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -21,7 +20,6 @@ from anyrec.serving.live.served import Served
 from anyrec.serving.live.service import Service
 
 T = TypeVar("T")
-DEFAULT_VARIANT = "default"
 
 
 class Host:
@@ -107,14 +105,14 @@ class Host:
         self.metrics.listing(listing.latency_ms, listing.fallback_reason is not None)
         fields = fields_of(served, [one.item_id for one in listing.items], asked.fields)
         return List(
-            recommendation_id=uuid.uuid4().hex,
+            recommendation_id=listing.recommendation_id,
             user_id=asked.user_id,
             items=[
                 Item(item_id=one.item_id, score=one.score, rank=one.rank, fields=own, explanation=one.reasons)
                 for one, own in zip(listing.items, fields, strict=True)
             ],
             model=ModelName(name=served.name, digest=served.digest),
-            variant=DEFAULT_VARIANT,
+            variant=listing.variant,
             fallback=listing.fallback_reason is not None,
             fallback_reason=listing.fallback_reason,
             latency_ms=listing.latency_ms,

@@ -53,6 +53,7 @@ def serve(
     """
     service = Service(recommender, recommender.config.serving, events)
     try:
+        service.variants.check(service.served)
         warm_up(service.served)
         _log_as_json()
         app = make_app(service, keys=keys, folder=folder)

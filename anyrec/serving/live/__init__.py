@@ -6,5 +6,6 @@ Modules:
 - `served`: one version of a model with the records that were added, and its lists.
 - `histories`: the events of each user since the model was trained.
 - `event_log`: the append-only log of events.
+- `variants`: the models of experiments, and the log of what was shown.
 - `service`: the version that serves now, the events, and their changes.
 """

@@ -55,10 +55,7 @@ class EventLog:
 
     def read(self) -> Iterator[JsonObject]:
         """Yield all events, the first one first."""
-        for _, path in _segments(self.folder):
-            with path.open("rb") as lines:
-                for line in lines:
-                    yield msgspec.json.decode(line)
+        yield from read_events(self.folder)
 
     def append(self, events: Sequence[JsonObject]) -> None:
         """Append events. With `flush="batch"` they are on the disk when this returns."""
@@ -104,6 +101,15 @@ class EventLog:
             with self._writing:
                 if not self._stopped.is_set():
                     self._sync()
+
+
+def read_events(folder: Path) -> Iterator[JsonObject]:
+    """Yield all events of a log, the first one first, also while a server writes it; none if there is no log."""
+    for _, path in _segments(folder):
+        with path.open("rb") as lines:
+            for line in lines:
+                if line.endswith(b"\n"):
+                    yield msgspec.json.decode(line)
 
 
 def _segments(folder: Path) -> list[tuple[int, Path]]:

@@ -78,6 +78,9 @@ class Listing:
         latency_ms: Milliseconds of each stage.
         warnings: What could not be read or done.
         trace: What each stage did; None if no trace was requested.
+        recommendation_id: Names the list in events and in the log.
+        experiment: The experiment that the user takes part in; None for none.
+        variant: The variant that made the list.
     """
 
     items: list[Listed]
@@ -85,3 +88,6 @@ class Listing:
     latency_ms: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     trace: list[JsonObject] | None = None
+    recommendation_id: str = ""
+    experiment: str | None = None
+    variant: str = "default"

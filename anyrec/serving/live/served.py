@@ -51,12 +51,17 @@ class Served:
     removed: frozenset[Id] = frozenset()
 
     def __post_init__(self) -> None:
-        keep = lru_cache(CONDITIONS)(self._filtered)
-        object.__setattr__(self, "filtered_by", keep)
+        object.__setattr__(self, "filtered_by", lru_cache(CONDITIONS)(self._filtered))
+        object.__setattr__(self, "changed_by", lru_cache(None)(self._changed))
 
     def _filtered(self, where: str) -> Recommender:
         """Return the recommender whose lists meet a condition, given as JSON."""
         return self.recommender.filtered(msgspec.json.decode(where))
+
+    def _changed(self, config: str) -> Served:
+        """Return this version with changes of its config, given as JSON, as a variant of an experiment has them."""
+        changed = self.recommender.with_config(msgspec.json.decode(config), progress=False)
+        return replace(self, recommender=changed)
 
     def rows(self, side: Side, ids: Iterable[Id]) -> np.ndarray:
         """Return (ids,) the rows of users or items in the model; -1 for those that it does not have."""
@@ -99,6 +104,35 @@ class Served:
         else:
             items = model.seen.take(np.array([row]))[1].tolist()
         return model.dataset.ids("item").take(pa.array(items[-most:], pa.int64())).to_pylist()
+
+    def with_change(self, change: JsonObject) -> tuple[Served, list[str]]:
+        """Return this version with a change of records, and what the model cannot read of it.
+
+        Args:
+            change: Any of `items` and `users`, pairs of an id and a record; `removed_items` and `removed_users`, ids.
+
+        Raises:
+            DataError: For invalid records.
+            InputError: If the model can score only the items that it was fitted on.
+        """
+        items, users = dict(change.get("items", ())), dict(change.get("users", ()))
+        recommender, warnings = self.recommender, []
+        if items:
+            read = recommender.read_records("item", [{"item_id": item, **one} for item, one in items.items()])
+            warnings += read.context.warnings
+            recommender = recommender.add_items(read, replace_known=True)
+        if users:
+            read = recommender.read_records("user", [{"user_id": user, **one} for user, one in users.items()])
+            warnings += read.context.warnings
+        gone = set(change.get("removed_users", ()))
+        changed = replace(
+            self,
+            recommender=recommender,
+            items=self.items | items,
+            users={user: one for user, one in (self.users | users).items() if user not in gone},
+            removed=(self.removed - items.keys()) | set(change.get("removed_items", ())),
+        )
+        return changed, warnings
 
     def removed_rows(self) -> np.ndarray:
         """Return the rows of the items that are not listed any more."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,10 +18,12 @@ from anyrec.core.types import JsonObject
 from anyrec.core.values import show
 from anyrec.data.ids import SIDES
 from anyrec.recommender import Recommender
+from anyrec.serving.experiments.assignment import Assignment, assign
 from anyrec.serving.live.event_log import EventLog
 from anyrec.serving.live.histories import Histories
 from anyrec.serving.live.query import Id, Listing, Query
 from anyrec.serving.live.served import Served
+from anyrec.serving.live.variants import EXPOSURES, Variants
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class Service:
         self.served = _served(recommender)
         self.previous: Served | None = None
         self.histories = Histories(config.events.history)
+        self.variants = Variants(config.experiments, None if folder is None else folder / EXPOSURES)
         self._event_ids: set[str] = set()
         self._changing = threading.RLock()
         self._events = self._changes = None
@@ -67,6 +71,7 @@ class Service:
 
     def close(self) -> None:
         """Close the logs."""
+        self.variants.close()
         for log in (self._events, self._changes):
             if log is not None:
                 log.close()
@@ -74,8 +79,17 @@ class Service:
     # Lists
 
     def lists(self, queries: Sequence[Query]) -> list[Listing | AnyrecError]:
-        """Return the list, or the error, of each query, all by the same version."""
-        return self.served.lists(queries, self.histories)
+        """Return the list, or the error, of each query, all of a variant by the same version."""
+        places: dict[Assignment | None, list[int]] = {}
+        for n, query in enumerate(queries):
+            places.setdefault(assign(self.config.experiments, query.user_id), []).append(n)
+        found: dict[int, Listing | AnyrecError] = {}
+        for assignment, own in places.items():
+            listings = self.variants.of(assignment, self.served).lists([queries[n] for n in own], self.histories)
+            found |= {n: _named(one, assignment) for n, one in zip(own, listings, strict=True)}
+            if assignment is not None:
+                self.variants.shown(assignment, [(queries[n], found[n]) for n in own], self.served, self.histories)
+        return [found[n] for n in range(len(queries))]
 
     def popular(self, k: int) -> list[tuple[Id, int]]:
         """Return the items with the most users in training, plus the events since; ties by id."""
@@ -114,7 +128,11 @@ class Service:
             now = time.time()
             names = ("event_id", "user_id", "item_id", "interaction_type", "recommendation_id", "value")
             stamped = [
-                {**{name: event[name] for name in names if name in event}, "timestamp": event.get("timestamp", now)}
+                {
+                    **{name: event[name] for name in names if name in event},
+                    "timestamp": event.get("timestamp", now),
+                    "received": now,
+                }
                 for event in new
             ]
             if self._events is not None:
@@ -211,24 +229,8 @@ class Service:
         Args:
             change: Any of `items` and `users`, pairs of an id and a record; `removed_items` and `removed_users`, ids.
         """
-        served, items, users = self.served, dict(change.get("items", ())), dict(change.get("users", ()))
-        recommender = served.recommender
-        warnings: list[str] = []
-        if items:
-            read = recommender.read_records("item", [{"item_id": item, **one} for item, one in items.items()])
-            warnings += read.context.warnings
-            recommender = recommender.add_items(read, replace_known=True)
-        if users:
-            read = recommender.read_records("user", [{"user_id": user, **one} for user, one in users.items()])
-            warnings += read.context.warnings
-        gone = set(change.get("removed_users", ()))
-        self.served = replace(
-            served,
-            recommender=recommender,
-            items=served.items | items,
-            users={user: one for user, one in (served.users | users).items() if user not in gone},
-            removed=(served.removed - items.keys()) | set(change.get("removed_items", ())),
-        )
+        self.variants.apply(change)
+        self.served, warnings = self.served.with_change(change)
         return warnings
 
     # Versions
@@ -286,6 +288,14 @@ def warm_up(served: Served) -> None:
 def _served(recommender: Recommender) -> Served:
     model = recommender.model
     return Served(recommender, recommender.config.name, model.model_id)
+
+
+def _named(listing: Listing | AnyrecError, assignment: Assignment | None) -> Listing | AnyrecError:
+    """Return a list with an id, and with the experiment and variant that it is of."""
+    if isinstance(listing, AnyrecError):
+        return listing
+    own = {} if assignment is None else {"experiment": assignment.experiment, "variant": assignment.variant}
+    return replace(listing, recommendation_id=uuid.uuid4().hex, **own)
 
 
 def _listed(records: dict[Id, JsonObject]) -> list[tuple[Id, JsonObject]]:

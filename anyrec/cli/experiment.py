@@ -1,0 +1,83 @@
+"""The commands `experiment report` and `experiment off-policy`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from anyrec.cli.options import AsJson, app, out, wants_json
+from anyrec.cli.terminal import Application, print_tables
+from anyrec.core.errors import DataError, Fault
+
+experiment_app = Application()
+app.add_typer(experiment_app, name="experiment", help="What the log of a server says of an experiment.")
+
+
+@experiment_app.command()
+def report(
+    log: Annotated[Path, typer.Argument(help="Folder of the log of events (`anyrec serve --events`).")],
+    experiment: Annotated[str | None, typer.Option(help="Its name; by default the only one in the log.")] = None,
+    types: Annotated[
+        list[str], typer.Option("--type", help="Interaction type that counts; by default all. Can be repeated.")
+    ] = [],
+    effect: Annotated[
+        float,
+        typer.Option(min=1e-6, max=1, help="Difference of rates that the test is most sensitive to. Choose it before."),
+    ] = 0.02,
+    as_json: AsJson = None,
+) -> None:
+    """Compare the variants of an experiment: rates with intervals, and a test that may be looked at at any time."""
+    from anyrec.serving.experiments.report import experiment_report
+
+    found = experiment_report(log, experiment, types, effect)
+    if wants_json(as_json):
+        out.print_json(json.dumps(found.as_json()))
+        return
+    table = Table(
+        "variant", "users", "converted", "rate", "95 %", "difference", "p (at any time)", title=found.experiment
+    )
+    for name, rate in found.rates.items():
+        own = found.differences.get(name)
+        difference = "" if own is None else f"{own.value:+.2%} [{own.low:+.2%}, {own.high:+.2%}]"
+        interval = f"[{rate.low:.2%}, {rate.high:.2%}]"
+        p = "" if own is None else f"{own.p:.2g}"
+        table.add_row(name, f"{rate.users:,}", f"{rate.converted:,}", f"{rate.rate:.2%}", interval, difference, p)
+    print_tables(table)
+    for name, shadow in found.shadows.items():
+        out.print(f"shadow {name}: {shadow['lists']:,} lists, {shadow['overlap']:.0%} of the items shown", markup=False)
+    out.print(found.conclusion, markup=False)
+
+
+@experiment_app.command("off-policy")
+def off_policy(
+    data: Annotated[Path, typer.Argument(help="CSV or Parquet with reward, propensity and target_propensity.")],
+    as_json: AsJson = None,
+) -> None:
+    """Estimate the mean reward of another policy from the probabilities that a randomising policy logged."""
+    import pyarrow.csv as csv
+    import pyarrow.parquet as pq
+
+    from anyrec.serving.experiments.off_policy import off_policy as estimate
+
+    try:
+        table = pq.read_table(data) if data.suffix == ".parquet" else csv.read_csv(data)
+        columns = [table[name].to_numpy() for name in ("reward", "propensity", "target_propensity")]
+    except (OSError, KeyError, ValueError) as error:
+        what = f"reward, propensity and target_propensity cannot be read: {error}."
+        raise DataError(Fault(str(data), what, "Give a table of numbers with these columns.")) from None
+    found = estimate(*columns)
+    if wants_json(as_json):
+        out.print_json(json.dumps(asdict(found)))
+        return
+    table = Table("estimate", "mean reward", "95 %")
+    for name, one in (("logged", found.logged), ("IPS", found.ips), ("SNIPS", found.snips)):
+        table.add_row(name, f"{one.value:.4f}", f"[{one.low:.4f}, {one.high:.4f}]")
+    print_tables(table)
+    out.print(f"effective rows: {found.effective:,.0f} of {len(columns[0]):,}", markup=False)
+    if not found.enough:
+        out.print("No conclusion: the policies differ too much for these data.", markup=False)

@@ -1,0 +1,9 @@
+"""Experiments: which variant serves a user, and what its log says.
+
+Modules:
+
+- `assignment`: the variant of a user, without any state.
+- `inference`: rates, differences and the test that may be looked at at any time.
+- `off_policy`: the value of another policy from logged propensities.
+- `report`: what a log says of an experiment.
+"""

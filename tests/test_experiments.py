@@ -1,0 +1,239 @@
+"""Experiments: sticky assignment, what the log says, and a test that may be looked at at any time."""
+
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from small import call, small_config, small_dataset
+
+pytest.importorskip("fastapi", reason="pip install 'anyrec[serve]'")
+from fastapi.testclient import TestClient
+
+from anyrec.core.config import ExperimentConfig, ServingConfig
+from anyrec.core.errors import ConfigError, DataError
+from anyrec.recommender import Recommender
+from anyrec.serving.experiments.assignment import assign, fraction
+from anyrec.serving.experiments.inference import difference, mismatch, rate
+from anyrec.serving.experiments.off_policy import off_policy
+from anyrec.serving.experiments.report import experiment_report
+from anyrec.serving.http.app import make_app
+from anyrec.serving.live.event_log import EventLog, read_events
+from anyrec.serving.live.service import Service
+
+RULE = {"type": "where", "where": {"not": {"item.categorical.tags": {"contains": "pilot"}}}}
+NO_PILOTS = {"pipeline": {"rerank": {"rules": [RULE]}}}
+
+
+def experiment(name="rules", **variants):
+    return ExperimentConfig.model_validate({"name": name, "variants": variants or {"a": {}, "b": {}}})
+
+
+@pytest.fixture(scope="module")
+def recommender():
+    return Recommender.from_config(small_config()).fit(small_dataset(), progress=False)
+
+
+# Assignment
+
+
+@given(st.one_of(st.integers(), st.text()), st.text(max_size=5))
+def test_a_user_always_has_the_same_variant(user, salt):
+    one = ExperimentConfig(name="e", salt=salt, variants={"a": {}, "b": {"share": 3.0}})
+    assert assign([one], user) == assign([one], user) and 0 <= fraction(salt, user) < 1
+    assert assign([one], None) is None
+
+
+def test_shares_and_traffic_are_those_of_the_config():
+    first = ExperimentConfig.model_validate({"name": "x", "traffic": 0.2, "variants": {"a": {}, "b": {"share": 3.0}}})
+    second = ExperimentConfig.model_validate({"name": "y", "traffic": 0.5, "variants": {"a": {}, "b": {}}})
+    found = Counter(assign([first, second], user) for user in range(40_000))
+    shares = {(one.experiment, one.variant) if one else None: count / 40_000 for one, count in found.items()}
+    expected = {("x", "a"): 0.05, ("x", "b"): 0.15, ("y", "a"): 0.25, ("y", "b"): 0.25, None: 0.3}
+    assert shares == pytest.approx(expected, abs=0.01)
+
+
+def test_experiments_are_independent_of_each_other_and_ids_of_other_types_are_others():
+    one, other = experiment("one"), experiment("other")
+    both = Counter((assign([one], n).variant, assign([other], n).variant) for n in range(20_000))
+    assert all(count / 20_000 == pytest.approx(0.25, abs=0.015) for count in both.values())
+    assert any(assign([one], n) != assign([one], str(n)) for n in range(50))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"variants": {"a": {}}},
+        {"variants": {"a": {"shadow": True}, "b": {}}},
+        {"variants": {"a": {"share": 0.0}, "b": {"shadow": True}}},
+        {"name": "a b", "variants": {"a": {}, "b": {}}},
+    ],
+)
+def test_wrong_experiments_are_refused(changes):
+    with pytest.raises(ValueError):
+        ServingConfig.model_validate({"experiments": [{"name": "e", **changes}]})
+    with pytest.raises(ValueError, match="traffic"):
+        ServingConfig(experiments=[experiment("a"), experiment("b")])
+
+
+# Statistics
+
+
+@given(st.integers(1, 500), st.data())
+def test_an_interval_contains_its_rate(users, data):
+    found = rate(users, data.draw(st.integers(0, users)))
+    assert 0 <= found.low <= found.rate <= found.high <= 1
+
+
+def test_the_p_value_and_the_interval_agree():
+    for converted in range(80, 200, 10):
+        found = difference(rate(1000, 100), rate(1000, converted), 0.02)
+        assert (found.p < 0.05) == (not found.low <= 0 <= found.high)
+    assert difference(rate(10_000, 1000), rate(10_000, 1300), 0.02).p < 1e-6
+
+
+@pytest.mark.parametrize(("share", "effect"), [(0.1, 0.02), (0.5, 0.05), (0.03, 0.01)])
+def test_looking_after_every_hundred_users_is_wrong_in_at_most_5_percent(share, effect):
+    """A classical test at every look would be wrong in about 30 % of these simulations."""
+    rng = np.random.default_rng(0)
+    looks = np.arange(200, 10_001, 100)
+    false, classical = 0, 0
+    for _ in range(400):
+        done = [np.cumsum(rng.random(10_000) < share)[looks - 1] for _ in range(2)]
+        pairs = [
+            (rate(int(n), int(a)), rate(int(n), int(b)))
+            for n, a, b in zip(looks, done[0], done[1], strict=True)
+            if a + b >= 10
+        ]
+        false += any(difference(one, other, effect).p < 0.05 for one, other in pairs)
+        classical += any(
+            abs(one.rate - other.rate)
+            > 1.96
+            * math.sqrt(2 * max(1e-9, (one.rate + other.rate) / 2 * (1 - (one.rate + other.rate) / 2)) / one.users)
+            for one, other in pairs
+        )
+    assert false / 400 <= 0.05 < classical / 400
+
+
+def test_a_real_difference_is_found():
+    rng = np.random.default_rng(1)
+    found = 0
+    for _ in range(50):
+        one, other = (int((rng.random(10_000) < share).sum()) for share in (0.10, 0.12))
+        found += difference(rate(10_000, one), rate(10_000, other), 0.02).p < 0.05
+    assert found >= 35
+
+
+def test_numbers_of_users_that_contradict_the_shares_are_noticed():
+    assert mismatch({"a": 5000, "b": 5100}, {"a": 1.0, "b": 1.0}) > 0.001
+    assert mismatch({"a": 5000, "b": 5400}, {"a": 1.0, "b": 1.0}) < 0.001
+    assert mismatch({"a": 2500, "b": 7500}, {"a": 1.0, "b": 3.0}) == pytest.approx(1.0)
+
+
+def test_the_value_of_another_policy_is_estimated_from_logged_probabilities():
+    rng = np.random.default_rng(0)
+    logging, target, value = np.array([0.5, 0.3, 0.2]), np.array([0.1, 0.2, 0.7]), np.array([0.1, 0.2, 0.5])
+    covered = 0
+    for _ in range(200):
+        shown = rng.choice(3, 2000, p=logging)
+        found = off_policy(rng.random(2000) < value[shown], logging[shown], target[shown])
+        covered += found.ips.low <= target @ value <= found.ips.high
+        assert found.snips.value == pytest.approx(target @ value, abs=0.12) and found.enough
+    assert covered / 200 >= 0.9
+    same = off_policy(np.array([0, 1, 1, 0]), np.full(4, 0.25), np.full(4, 0.25))
+    assert same.ips.value == same.snips.value == same.logged.value == 0.5 and same.effective == 4
+    with pytest.raises(DataError, match="greater than 0"):
+        off_policy(np.ones(2), np.array([0.0, 0.5]), np.ones(2))
+
+
+# The server
+
+
+def test_variants_serve_their_users_and_the_log_says_which(recommender, tmp_path):
+    config = ServingConfig(experiments=[experiment(a={}, b={"config": NO_PILOTS}, c={"shadow": True})])
+    service = Service(recommender, config, tmp_path)
+    pilots = {
+        item
+        for item, tags in zip(
+            *(recommender.dataset.items[c].to_pylist() for c in ("item_id", "categorical.tags")), strict=True
+        )
+        if "pilot" in tags
+    }
+    shown = {}
+    with TestClient(make_app(service)) as client:
+        for user in recommender.dataset.ids("user").to_pylist():
+            answer = client.post("/v1/recommend", json={"user_id": user, "k": 40, "include_seen": True}).json()
+            shown[user] = answer
+            items = {one["item_id"] for one in answer["items"]}
+            assert answer["variant"] in ("a", "b")
+            assert (items & pilots == set()) == (answer["variant"] == "b")
+            event = {"event_id": user, "user_id": user, "item_id": answer["items"][0]["item_id"]}
+            if answer["variant"] == "b":
+                client.post("/v1/events", json={"events": [event]})
+        anonymous = client.post("/v1/recommend", json={}).json()
+        assert anonymous["variant"] == "default"
+    lines = [one for one in read_events(tmp_path / "exposures") if not one["shadow"]]
+    assert {one["user_id"]: one["recommendation_id"] for one in lines} == {
+        user: answer["recommendation_id"] for user, answer in shown.items()
+    }
+    report = experiment_report(tmp_path)
+    assert report.rates["a"].converted == 0 and report.rates["b"].converted == report.rates["b"].users > 10
+    assert report.rates["a"].users + report.rates["b"].users == 60
+    assert "No conclusion on b yet" in report.conclusion
+    assert report.shadows == {"c": {"lists": 60, "overlap": 1.0}}  # it lists all items
+    code, out, _ = call("experiment", "report", tmp_path, "--json")
+    assert code == 0 and '"conclusion"' in out
+    code, out, _ = call("experiment", "report", tmp_path)
+    assert code == 0 and "No conclusion on b yet" in out
+    code, _, message = call("experiment", "report", tmp_path, "--experiment", "rulez")
+    assert code == 2 and "rules" in message
+
+
+def test_a_variant_that_does_not_fit_the_model_is_an_error_at_the_start(recommender):
+    config = ServingConfig(experiments=[experiment(a={}, b={"config": {"dim": 3}})])
+    service = Service(recommender, config)
+    with pytest.raises(ConfigError, match="dim cannot change after training"):
+        service.variants.check(service.served)
+
+
+def test_another_model_can_be_a_variant_and_gets_the_changes_of_records(recommender, tmp_path):
+    other = Recommender.from_config(small_config(name="other", seed=5)).fit(small_dataset(), progress=False)
+    folder = other.save(tmp_path / "other")
+    config = ServingConfig(experiments=[experiment(a={}, b={"model": str(folder)})])
+    with TestClient(make_app(Service(recommender, config))) as client:
+        client.delete("/v1/items/i001")
+        for user in ("u000", "u001", "u002", "u003", "u004"):
+            answer = client.post("/v1/recommend", json={"user_id": user, "k": 39, "include_seen": True}).json()
+            model = recommender if answer["variant"] == "a" else other
+            expected = model.recommend([user], 40, exclude_seen=False)["item_id"].to_pylist()
+            assert [one["item_id"] for one in answer["items"]] == [item for item in expected if item != "i001"]
+
+
+def simulated(folder, shares, rates, users=4000):
+    """A log of an experiment whose variants convert at given rates."""
+    rng = np.random.default_rng(0)
+    exposures, events = EventLog(folder / "exposures", "never"), EventLog(folder, "never")
+    names, weights = list(shares), np.array(list(shares.values()))
+    for user in range(users):
+        variant = names[rng.choice(len(names), p=weights / weights.sum())]
+        shown = {"user_id": user, "experiment": "e", "variant": variant, "shadow": False, "time": 1.0}
+        exposures.append([{**shown, "recommendation_id": str(user), "items": [], "shares": dict.fromkeys(names, 1.0)}])
+        if rng.random() < rates[variant]:
+            event = {"event_id": str(user), "user_id": user, "item_id": 1, "timestamp": 2.0, "interaction_type": "buy"}
+            events.append([event])
+    exposures.close()
+    events.close()
+
+
+def test_conclusions_need_data_that_carry_them(tmp_path):
+    simulated(tmp_path / "better", {"a": 1.0, "b": 1.0}, {"a": 0.1, "b": 0.2})
+    assert "b is better than a" in experiment_report(tmp_path / "better").conclusion
+    assert experiment_report(tmp_path / "better", types=["view"]).rates["a"].converted == 0
+    simulated(tmp_path / "same", {"a": 1.0, "b": 1.0}, {"a": 0.1, "b": 0.1})
+    assert "do not differ clearly" in experiment_report(tmp_path / "same").conclusion
+    simulated(tmp_path / "lost", {"a": 1.0, "b": 0.8}, {"a": 0.1, "b": 0.2})
+    assert "contradict the shares" in experiment_report(tmp_path / "lost").conclusion
+    with pytest.raises(DataError, match="no experiment"):
+        experiment_report(tmp_path / "better", "none")
