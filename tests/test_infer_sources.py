@@ -1,4 +1,4 @@
-"""`anyrec init` on tables as they are: what each column is taken for, what is asked, and the presets of data sets."""
+"""`anyrec init` on tables as they are: the meaning of each column, the questions, and the presets of data sets."""
 
 import json
 
@@ -17,7 +17,7 @@ REGISTRY = discover()
 
 
 def inferred(folder, files=None, names=None, **options):
-    """What is inferred of the files of a folder."""
+    """The mapping that is inferred for the files of a folder."""
     for name, text in (files or {}).items():
         (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     tables = [{"path": str(folder / name)} for name in names] if names else tables_at([str(folder)])
@@ -173,7 +173,7 @@ def test_the_names_of_the_field_are_known(name, role):
     assert (role_of(name) or (None,))[0] == role
 
 
-# What is asked
+# Questions
 
 
 def test_ids_whose_names_say_nothing_are_asked_and_the_config_waits_for_the_answer(tmp_path):
@@ -207,6 +207,17 @@ def test_days_and_months_that_could_be_either_are_asked(tmp_path):
     found = inferred(tmp_path, {"log.csv": log([*days, "25/01/2023"])})
     assert found.questions == []
     assert found.data["sources"]["interactions"][0]["columns"]["day"] == {"to": "timestamp", "time": "%d/%m/%Y"}
+
+
+@pytest.mark.parametrize(("form", "changes"), [("2023-01-{:02d}", {}), ("{:02d}.01.2023", {"time": "%d.%m.%Y %H:%M"})])
+def test_times_of_day_are_appended_to_the_days(tmp_path, form, changes):
+    days = [form.format(n % 28 + 1) for n in range(40)]
+    found = inferred(tmp_path, {"log.csv": log(days, hour=[f"{n % 24:02d}:30" for n in range(40)])})
+    [table] = found.data["sources"]["interactions"]
+    assert table["columns"]["day"] == {"to": "timestamp", "append": ["hour"], **changes}
+    assert (
+        str(Dataset.from_sources({"data": found.data}).interactions["timestamp"][1].as_py())[:16] == "2023-01-02 01:30"
+    )
 
 
 def test_two_ratings_are_asked(tmp_path):
@@ -280,7 +291,7 @@ def test_parts_of_one_table_are_joined_and_other_files_name_the_type(tmp_path):
     assert [one["constants"] for one in found] == [{"interaction_type": "purchases"}, {"interaction_type": "views"}]
 
 
-def test_what_is_counted_from_interactions_is_left_out(tmp_path):
+def test_features_counted_from_interactions_are_left_out(tmp_path):
     items = "item;average_rating;rating_count;popularity\n" + "".join(f"i{n};{n / 2};{n};{n}\n" for n in range(7))
     found = inferred(tmp_path, {"log.csv": log(["2023-01-01"] * 40), "items.csv": items})
     assert "items" not in found.data["sources"] or set(meanings(found, "items").values()) == {"item_id"}

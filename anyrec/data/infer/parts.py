@@ -18,6 +18,11 @@ NEARLY = 0.95
 """Fraction of different ids from which on a table has one row for each user or item, perhaps some twice."""
 MOST_ASKED = 4
 """Most columns that are asked about if names do not say which are the ids."""
+CLOCKS = {
+    "^[0-2][0-9]:[0-5][0-9]:[0-5][0-9]$": "%H:%M:%S",
+    "^[0-2][0-9]:[0-5][0-9]$": "%H:%M",
+}
+"""Times of day and their formats."""
 FEW_TYPES = 50
 """Most different types of interactions."""
 
@@ -308,6 +313,8 @@ def _other_roles(table: Table, questions: list[str]) -> None:
             )
             continue
         _take(table, named[0][1], role, questions)
+        if role == "timestamp":
+            _append_clock(table, named[0][1])
         for _, one in named[1:]:
             one.why = f"could be the {role} as well: {one.shape.about}"
 
@@ -326,6 +333,24 @@ def _take(table: Table, one: Column, role: str, questions: list[str]) -> None:
         questions.append(f"{table.name}: '{one.name}' holds {shape.about}; write {ways}.".replace("'", '"'))
         return
     one.meaning = {"to": role, **shape.how} if shape.how else role
+
+
+def _append_clock(table: Table, day: Column) -> None:
+    """Append the column of the times of day to that of the days, if there is one."""
+    meaning = day.meaning if isinstance(day.meaning, dict) else {"to": day.meaning}
+    form = meaning.get("time", "")
+    if meaning["to"] != "timestamp" or "%H" in form or "%I" in form or not (form or "days" in day.why):
+        return
+    for one in table.columns.values():
+        if one is day or one.meaning is not None or not pa.types.is_string(one.values.type) or not one.present:
+            continue
+        found = one.values.drop_null()
+        for pattern, clock in CLOCKS.items():
+            if pc.all(pc.match_substring_regex(found, pattern)).as_py():
+                day.meaning = {**meaning, "append": [one.name], **({"time": f"{form} {clock}"} if form else {})}
+                day.why += f", with the times of day in {one.name}"
+                one.why = f"joins {day.name}: it is the time of day"
+                return
 
 
 def _fits(one: Column, role: str) -> bool:

@@ -187,7 +187,8 @@ def _dated(texts: pa.Array) -> Shape | None:
     spelled = pc.replace_substring_regex(sample, ZONE_NAMES, "Z")
     if _share(spelled, r"^[0-9]{4}-?[0-9]{2}-?[0-9]{2}") == 1 and _parsed_times(sample, None) is not None:
         times = _parsed_times(texts, None)
-        return None if times is None else _timed(times, {}, "ISO 8601")
+        with_clock = _share(sample, "[T ][0-9]{2}:?[0-9]{2}") > 0
+        return None if times is None else _timed(times, {}, "ISO 8601" if with_clock else "days in ISO 8601")
     fitting = []
     for form in FORMATS:
         if pc.strptime(sample, format=form, unit="us", error_is_null=True).null_count == 0:
