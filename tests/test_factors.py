@@ -59,6 +59,10 @@ def test_scores_are_the_dot_products_of_the_embeddings(fitted):
     found = fitted.score(pairs)["score"].to_numpy()
     np.testing.assert_allclose(found, users @ items[3], rtol=1e-4, atol=1e-5)
     assert fitted.model.has_vectors and fitted.model.factorised
+    for one in (["i003"], ["i003", "i001"], []):
+        chosen = [int(item[1:]) for item in one]
+        np.testing.assert_array_equal(vectors_of(fitted.embed_items(one)) if one else items[:0], items[chosen])
+    assert len(fitted.embed_items([])) == len(fitted.embed_users([])) == 0
 
 
 def test_the_embedding_of_a_new_user_by_ials_is_the_ridge_solution():

@@ -51,6 +51,7 @@ def programs(model, n):
         lambda: model.similar([item], 3).to_pylist(),
         lambda: model.score([{"user_id": user, "item_id": item}]).to_pylist(),
         explained,
+        lambda: model.add_users(document).recommend([f"new{n}"], 5, now=0).to_pylist(),
     ]
     if model.model.has_vectors:
         new = {"item_id": f"fresh{n}", "categorical": {"tags": ["nurse"]}}

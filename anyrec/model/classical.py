@@ -166,7 +166,8 @@ class ClassicalModel(FittedModel):
             raise self.unable("no embeddings", f"{TRAIN_TOWERS} Or a factorisation, such as 'ials'.")
         if side == "user":
             return self.scorer.user_vectors(representations)
-        return torch.from_numpy(np.asarray(self.scorer.classical.item_vectors(), np.float32)[representations[:, 0]])
+        rows = representations[:, 0].cpu().numpy()  # an index of one number that is a tensor would be a scalar
+        return torch.from_numpy(np.asarray(self.scorer.classical.item_vectors(), np.float32)[rows])
 
     def without_vector(self, users: Tensor) -> np.ndarray:
         return self.scorer.unknown(users)

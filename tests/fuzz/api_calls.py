@@ -119,5 +119,6 @@ def random_call(seed):
         ("embed_users", lambda model: model.embed_users(users, strict=strict)),
         ("embed_items", lambda model: model.embed_items(items, strict=strict)),
         ("add_items", lambda model: model.add_items(items, strict=strict).recommend(["u001"], 3)),
+        ("add_users", lambda model: model.add_users(users, interactions=events, strict=strict).recommend(None, 3)),
         ("evaluate", lambda model: model.evaluate(often("test"))),
     ])  # fmt: skip

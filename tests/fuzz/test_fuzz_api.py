@@ -21,6 +21,7 @@ def make_models():
         small_config(training=tiny, features={"history": {"layers": 1, "window": 8}}),
         small_config(training=tiny, pipeline=staged),
         {"model": {"type": "ease"}},
+        {"model": {"type": "bpr_mf", "factors": 4, "iterations": 5}, "index": {"type": "faiss", "kind": "flat"}},
     ]
     return [Recommender.from_config(config).fit(small_dataset(), progress=False) for config in configs]
 
