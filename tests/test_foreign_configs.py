@@ -208,6 +208,13 @@ def test_faults_name_the_key_of_the_project():
         load_config(project(model__item_encoder=other))
     with pytest.raises(ConfigError, match=r"/model/user_encoder/fusion: unknown fusion 'gate'\. Did you mean 'gated'"):
         load_config(project(model__user_encoder={**ENCODER, "fusion": "gate"}))
+    for changed, message in (
+        ({"type": "towr"}, "Did you mean 'tower'"),
+        ({"feature_encoder": {"type": "mpl"}}, "Did you mean 'mlp'"),
+        ({"id_embedding": {"params": {"sparse": "yes"}}}, "expected true or false; found 'yes'"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            load_config(project(model__user_encoder={**ENCODER, **changed}))
     with pytest.raises(ConfigError, match="/experiment: expected an object; found 'x'"):
         load_config({**project(), "experiment": "x"})
 

@@ -156,7 +156,9 @@ def _training(document: JsonObject, made: Translation) -> None:
             if name != "contrastive":
                 made.put("loss_type", "negatives.type", "uniform")
     if "negative_sampling_ratio" in document:
-        made.put("negative_sampling_ratio", "negative_ratio", _whole(document["negative_sampling_ratio"]))
+        ratio = _whole(document["negative_sampling_ratio"])
+        why = "" if ratio == document["negative_sampling_ratio"] else "rounded"
+        made.put("negative_sampling_ratio", "negative_ratio", ratio, why)
     if "optimizer_type" in document:
         made.put("optimizer_type", "training.optimizer.type", str(document["optimizer_type"]).lower())
     if "scheduler_type" in document:

@@ -119,6 +119,15 @@ MARKS = (
 """Beginnings of the keys by which a config of the project is known. Other keys, such as `training.num_epochs`, are
 mistakes in a config of ours."""
 FUSIONS = {"gated": "adaptive_mimic", "adaptive_mimic": "adaptive_mimic", "sum": "sum", "concat": "concat"}
+CHOICES = {
+    "type": ("tower", "embedding"),
+    "feature_encoder.type": ("identity", "linear", "mlp"),
+    "init.type": ("normal", "uniform", "xavier_normal", "xavier_uniform"),
+    "id_embedding.init.type": ("normal", "uniform", "xavier_normal", "xavier_uniform"),
+}
+"""Values that keys of a tower can have, besides the fusion."""
+SWITCHES = (".enabled", ".sparse")
+"""Ends of the keys that are true or false."""
 GROUPS = ("text", "categorical", "continuous", "image", "temporal")
 DIM = 64
 """The project's default `embedding_dim`."""
@@ -156,6 +165,7 @@ def translate(document: JsonObject) -> Translation:
             else:
                 near = {one for one in KNOWN if one.startswith(f"{section}.")} or {one.split(".")[0] for one in KNOWN}
                 made.fault(key, "unknown key.", did_you_mean(key, near), "unknown key")
+    _check_choices(values, made)
     _towers(values, made)
     _training(values, made)
     if made.faults:
@@ -171,6 +181,19 @@ def _leaves(document: JsonObject, start: str = "") -> Iterator[tuple[str, Json]]
             yield from _leaves(value, f"{key}.")
         else:
             yield key, value
+
+
+def _check_choices(values: JsonObject, made: Translation) -> None:
+    """Add a fault for each value of a fixed set that is none of it, and for each switch that is not true or false."""
+    for key, value in values.items():
+        if key in KNOWN and key.endswith(SWITCHES) and not isinstance(value, bool):
+            made.fault(key, f"expected true or false; found {show(value)}.", kind="bad value")
+    for start in TOWERS.values():
+        for name, accepted in CHOICES.items():
+            value = values.get(f"{start}.{name}", accepted[0])
+            if value not in accepted:
+                hint = did_you_mean(str(value), accepted)
+                made.fault(f"{start}.{name}", f"unknown value {show(value)}.", hint, "bad value")
 
 
 def _towers(values: JsonObject, made: Translation) -> None:
