@@ -50,6 +50,23 @@ def test_quiet_prints_no_notes_and_verbose_also_prints_steps(saved):
     assert usual in steps
 
 
+def test_quiet_commands_on_data_print_no_notes(tmp_path):
+    from anyrec.data.formats.write_json import write_json
+
+    write_json(small_dataset(), tmp_path / "data.json")
+    fewer = ("--set", "data.max_users=9", "--set", "data.unknown_ids=drop")
+    for command in ("init", "validate", "describe", "doctor"):
+        code, _, usual = call(command, tmp_path / "data.json", *fewer)
+        assert code == 0 and "note: " in usual, command
+        assert call(command, tmp_path / "data.json", *fewer, "-q")[2] == "", command
+
+
+def test_notes_and_warnings_are_printed_by_the_log_alone():
+    for path in (ROOT / "anyrec" / "cli").glob("*.py"):
+        printed = re.findall(r"(?:err|out)\.print\(\s*f?\"(?:note|warning)", path.read_text())
+        assert not printed, f"{path.name} prints what --quiet leaves out"
+
+
 def test_the_log_is_as_it_was_after_a_command(saved):
     before = log.level, list(log.handlers)
     recommend(saved, "--quiet")

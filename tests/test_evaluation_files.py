@@ -201,5 +201,7 @@ def test_the_command_evaluates_files_and_the_saved_split(fitted, place, write, t
     assert code == 2 and message.startswith("5 faults")  # without --data the tables of the config are read
     for name in ("--exclude", "--threshold", "--skip-unknown", "--part"):
         assert f"  {name}: " in message
+    code, _, message = evaluate(*model)
+    assert code == 2 and "--data" in message
     code, _, message = evaluate(*model, "--truth", data, "--classification")
     assert code == 2 and "measured that way by itself" in message

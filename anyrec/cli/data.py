@@ -20,6 +20,7 @@ from anyrec.cli.options import (
     PluginFolders,
     app,
     err,
+    log,
     out,
     print_tables,
     sizes,
@@ -71,7 +72,7 @@ def validate(
             raise DataError(faults, counts)
         for kind, count in counts.items():
             first = next(fault for fault in faults if fault.kind == kind)
-            err.print(f"warning: {count} of kind '{kind}', which count as absent; the first: {first}")
+            log.warning(f"{count} of kind '{kind}', which count as absent; the first: {first}")
     from anyrec.core.discovery import discover
     from anyrec.data.checks.config_fits import unread_features
 
@@ -82,7 +83,7 @@ def validate(
 
         notes += [*config_notes, *resolved(settings, registry, dataset).notes]
     for note in notes:
-        err.print(f"note: {note}", markup=False)
+        log.info(note)
     out.print(f"valid: {sizes(dataset)}")
 
 
@@ -99,7 +100,7 @@ def describe(
     settings, _ = load_config(config, overrides)
     dataset = read_dataset(data, settings)
     for note in dataset.notes:
-        err.print(f"note: {note}")
+        log.info(note)
     out.print(describe_dataset(dataset))
 
 
@@ -119,7 +120,7 @@ def doctor(
     settings, _ = load_config(config, with_overrides(overrides, image_root, None, None))
     dataset = read_dataset(data, settings)
     for note in dataset.notes:
-        err.print(f"note: {note}")
+        log.info(note)
     plain = [one for one in interpretation(dataset, settings.data) if one.level == "note"]
     findings = [*examine(dataset, settings, images), *plain]
     for finding in findings:
@@ -230,7 +231,7 @@ def convert(
     else:
         dataset, notes = _convert_by_preset(preset, source, destination, settings)
     for note in [*notes, *dataset.notes]:
-        err.print(f"note: {note}", markup=False)
+        log.info(note)
     err.print(f"{sizes(dataset)} -> {destination}")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from anyrec.cli.terminal import err
+from anyrec.cli.terminal import log
 
 if TYPE_CHECKING:
     from anyrec.core.config import Config
@@ -27,5 +27,5 @@ def read_dataset(data: Path | None, config: Config, plugins: Sequence[str | Path
     if data is None:
         return Dataset.from_sources(config.data, discover([*config.plugins, *plugins]))
     if config.data.sources is not None:
-        err.print(f"note: {data} is read, and not the tables of data.sources.", markup=False)
+        log.info("%s is read, and not the tables of data.sources.", data)
     return Dataset.read(data, config.data)

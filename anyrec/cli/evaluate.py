@@ -21,7 +21,6 @@ from anyrec.cli.options import (
     PluginFolders,
     Trust,
     app,
-    err,
     log,
     out,
     print_tables,
@@ -135,7 +134,7 @@ def evaluate(
             groups = recommender.evaluate_slices(cast("Part", part))
     samples = recommender.config.evaluation.candidate_samples
     if not classification and samples is not None:
-        err.print(sampled(samples))
+        log.warning(sampled(samples))
     if wants_json(as_json):
         found = {**metrics, "slices": [one.as_dict() for one in groups]} if slices else metrics
         write(json.dumps(found, indent=1), None)

@@ -16,8 +16,8 @@ from anyrec.cli.options import (
     PluginFolders,
     Trust,
     app,
-    err,
     finite,
+    log,
     out,
 )
 from anyrec.core.errors import ConfigError, Fault
@@ -91,10 +91,10 @@ def index(
             tried = [Trial(component, item_index.figures)]
         place = item_index.save(place)
     for note in renamed:
-        err.print(f"note: {note}", markup=False)
+        log.info(note)
     _print(tried)
     if item_index.missed:
-        err.print(f"warning: {item_index.missed}", markup=False)
+        log.warning(item_index.missed)
     options_used = " ".join(f"{key}={value}" for key, value in item_index.component.options().items())
     name = f"{item_index.component.type} {options_used}".strip()
     out.print(f"{name}, {len(item_index):,} items -> {place}", markup=False)

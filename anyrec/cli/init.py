@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from anyrec.cli.options import ConfigPath, Overrides, app, err, write
+from anyrec.cli.options import ConfigPath, Overrides, app, err, log, write
+from anyrec.cli.terminal import is_quiet
 from anyrec.core.errors import Fault, InputError
 from anyrec.core.strict_json import split_pair
 from anyrec.core.types import JsonObject
@@ -79,7 +80,7 @@ def init(
 
     registry = discover(settings.plugins)
     found = infer_sources(tables, registry, forced=parts, allow_urls=settings.data.allow_urls)
-    for line in found.lines:
+    for line in [] if is_quiet() else found.lines:
         err.print(line, markup=False, soft_wrap=True)
     _print_inferred(settings, found, _name(tables))
 
@@ -93,7 +94,7 @@ def _print_preset(settings: Config, name: str, places: list[str]) -> None:
         raise InputError(Fault("--preset", what, "Name the folder with the unpacked files.", "option"))
     data, notes = load_preset(name, Path(places[0]))
     for note in notes:
-        err.print(f"note: {note}", markup=False)
+        log.info(note)
     _print_inferred(settings, Inferred(data), Path(places[0]))
 
 
@@ -165,7 +166,7 @@ def _print_config(settings: Config, data: Path | None) -> None:
     if given:
         suggested["data"] = {**suggested.get("data", {}), **given}
     for reason in reasons:
-        err.print(reason, markup=False)
+        log.info(reason)
     write(json.dumps(suggested, indent=2), None)
 
 
@@ -189,7 +190,7 @@ def _print_inferred(settings: Config, found: Inferred, path: Path) -> None:
         write(json.dumps({"data": data}, indent=2, ensure_ascii=False), None)
         raise
     suggested, reasons = suggest_config(dataset, path)
-    for line in [*(f"note: {note}" for note in dataset.notes), *reasons]:
-        err.print(line, markup=False, soft_wrap=True)
+    for note in [*dataset.notes, *reasons]:
+        log.info(note)
     suggested["data"] = {**suggested.get("data", {}), **data}
     write(json.dumps(suggested, indent=2, ensure_ascii=False), None)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anyrec.cli.datasets import read_dataset
-from anyrec.cli.terminal import err, log
+from anyrec.cli.terminal import log
 from anyrec.core.errors import Fault, InputError
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def load(
     if changes.model_fields_set:
         recommender = recommender.with_config(changes, progress=False)
     for note in notes:
-        err.print(f"config: {note}", markup=False)
+        log.info(note)
     log.debug("loaded %s in %.1f s", model_path, time.perf_counter() - started)
     for note in recommender.notes:
         log.info(note)

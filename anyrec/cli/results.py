@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from anyrec.cli.terminal import err, out, print_tables
+from anyrec.cli.terminal import err, log, out, print_tables
 from anyrec.core.types import JsonObject
 
 if TYPE_CHECKING:  # these load torch and Arrow, which the terminal's help does without
@@ -29,7 +29,7 @@ def show_result(recommender: Recommender, request: Dataset, result: JsonObject) 
         result: A result document, without explanations.
     """
     for note in [*result["notes"], *result.get("warnings", [])]:
-        err.print(f"note: {note}", markup=False)
+        log.info(note)
     for entry in result["users"][:MOST_USERS]:
         print_tables(_items_table(recommender, entry["recommendations"], f"user {entry['user_id']}", request))
     if len(result["users"]) > MOST_USERS:

@@ -128,7 +128,7 @@ def _present_space(space: str) -> str:
     with noting_former_names() as renamed:
         space = present_name("search space", space)
     for note in renamed:
-        err.print(f"note: {note}", markup=False)
+        log.info(note)
     return space
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from anyrec.cli.options import err, finite, sizes, synth_app
+from anyrec.cli.options import err, finite, log, sizes, synth_app
 from anyrec.core.errors import Fault, InputError, did_you_mean
 from anyrec.core.outputs import check_output
 
@@ -57,8 +57,8 @@ def planted(
     made = len(world.dataset.interactions)
     if made != interactions:
         low, high = min(3, max(1, items - 4)), max(1, items - 5)
-        err.print(
-            f"note: {made:,} interactions instead of {interactions:,}: the number of each user is drawn and rounded, "
+        log.info(
+            f"{made:,} interactions instead of {interactions:,}: the number of each user is drawn and rounded, "
             f"and is {low} to {high} with {items:,} items. `anyrec synth amazon` makes exact numbers."
         )
     err.print(f"{sizes(world.dataset)} -> {path}")

@@ -15,7 +15,7 @@ from anyrec.cli.options import (
     Overrides,
     PluginFolders,
     app,
-    err,
+    log,
     out,
     with_overrides,
     write,
@@ -61,8 +61,8 @@ def train(
     inputs = RunInputs(settings, data, folders, notes, resume)
     if print_config:
         complete, reasons = complete_config(inputs)
-        for line in [] if is_quiet() else [*notes, *reasons]:
-            err.print(f"config: {line}", markup=False)
+        for line in [*notes, *reasons]:
+            log.info(line)
         write(json.dumps(complete.model_dump(mode="json"), indent=2, ensure_ascii=False), None)
         return
     train_run(inputs, ResultsOnly() if is_quiet() else out)
