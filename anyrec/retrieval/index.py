@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from anyrec.core.contracts import Params as Options
+from anyrec.core.errors import Fault, ModelError, OutputError, checked_path
 from anyrec.core.types import ComponentParams, JsonObject
 from anyrec.retrieval import filtered_search
 from anyrec.retrieval.exclusions import Pairs
@@ -244,14 +245,23 @@ class Index:
         """
         return checked_vectors(vectors, self.dim, self.metric, what)
 
-    def save(self, folder: Path) -> None:
-        """Write the index into an existing folder."""
+    def save(self, folder: str | Path) -> None:
+        """Write the index into a folder, which is made if it does not exist.
+
+        Raises:
+            OutputError: If the folder cannot be made.
+        """
+        folder = checked_path(folder, "folder", OutputError)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(Fault(str(folder), f"cannot be made: {error.strerror}.", kind="no file")) from None
         self.store.save(folder)
         (folder / STATE).write_text(json.dumps(self.norms.state()) + "\n")
         if len(self.store):
             self._save(folder)
 
-    def load(self, folder: Path, max_keys: int = MAX_KEYS) -> None:
+    def load(self, folder: str | Path, max_keys: int = MAX_KEYS) -> None:
         """Restore what `save` wrote.
 
         Args:
@@ -259,8 +269,14 @@ class Index:
             max_keys: Keys must be smaller.
 
         Raises:
+            ModelError: If there is no index.
             ValueError: If the files do not fit each other; other errors of the libraries that read them are possible.
         """
+        folder = checked_path(folder, "folder", ModelError)
+        if not (folder / STATE).is_file():
+            raise ModelError(
+                Fault(str(folder), "there is no index here.", "Give a folder that `save` wrote.", "no file")
+            )
         self.store = Store.load(folder, self.dim, max_keys)
         self.norms.restore(json.loads((folder / STATE).read_text()))
         self._tuned_rows = len(self.store)
