@@ -1,7 +1,7 @@
 """Seconds and memory of reading and training on many interactions. See benchmarks/RESULTS.md for results.
 
 python benchmarks/large.py make FOLDER --rows 10000000 --users 500000 --items 100000
-python benchmarks/large.py fit FOLDER [--steps 200]
+python benchmarks/large.py fit FOLDER [--steps 200] [--limit 400MB]
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from anyrec import Dataset, Recommender
+from anyrec.core.load_config import load_config
 from anyrec.core.windows import SequencePacker
 
 BLOCK = 2_000_000
@@ -45,11 +46,12 @@ def make(folder: Path, rows: int, users: int, items: int) -> None:
     pq.write_table(pa.table({"item_id": ids("i", np.arange(items))}), folder / "items.parquet")
 
 
-def fit(folder: Path, steps: int) -> None:
+def fit(folder: Path, steps: int, limit: str) -> None:
     """Read the data and train some steps, and print seconds and the highest resident memory so far."""
     started = time.perf_counter()
     say("imports", started)
-    dataset = Dataset.read(folder)
+    config = {**CONFIG, "data": {"memory_limit": limit}}
+    dataset = Dataset.read(folder, load_config(config)[0].data)
     say("read", started)
     epoch = SequencePacker.epoch
 
@@ -61,7 +63,7 @@ def fit(folder: Path, steps: int) -> None:
         raise SystemExit
 
     SequencePacker.epoch = some
-    Recommender.from_config(CONFIG).fit(dataset, progress=False)
+    Recommender.from_config(config).fit(dataset, progress=False)
 
 
 def say(stage: str, started: float) -> None:
@@ -78,8 +80,9 @@ if __name__ == "__main__":
     parser.add_argument("--users", type=int, default=500_000)
     parser.add_argument("--items", type=int, default=100_000)
     parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--limit", default="1TB", help="data.memory_limit")
     asked = parser.parse_args()
     if asked.action == "make":
         make(asked.folder, asked.rows, asked.users, asked.items)
     else:
-        fit(asked.folder, asked.steps)
+        fit(asked.folder, asked.steps, asked.limit)

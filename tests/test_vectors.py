@@ -70,7 +70,7 @@ def file(folder, ending):
 
 @pytest.mark.parametrize("ending", [".keys", ".rows"])
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.33, 0.999])
-def test_a_torn_file_loses_only_what_is_torn(tmp_path, ending, share):
+def test_a_torn_file_loses_only_its_torn_end(tmp_path, ending, share):
     vectors(range(20), tmp_path)
     torn = file(tmp_path, ending)
     torn.write_bytes(torn.read_bytes()[: int(share * torn.stat().st_size)])

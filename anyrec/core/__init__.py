@@ -17,6 +17,7 @@ Security
 
 Tensors
 - `ragged`: rows of different lengths. `windows`: interactions as sequences. `vector_cache`: a disk cache of vectors.
+  `scratch`: large arrays in temporary files.
   `unit_vectors`: vectors of norm 1. `ranks`: ranks of scores, with ties.
 
 Files

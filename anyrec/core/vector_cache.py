@@ -140,7 +140,7 @@ class VectorFile:
                 there = max(1, os.fstat(keys.fileno()).st_size // RECORD.itemsize)
                 found = keys.read(RECORD.itemsize)
                 if len(found) == RECORD.itemsize and found != head.tobytes():
-                    self.remove()  # damaged; what is computed next begins new files
+                    self.remove()  # damaged; the next vectors begin new files
                     return
                 keys.seek(0)
                 keys.write(head.tobytes())

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from anyrec.core.ragged import Ragged
+from anyrec.core.scratch import Scratch, kept
 
 Events = Mapping[str, Ragged]
 """One row for each user, oldest event first.
@@ -112,6 +113,7 @@ class SequencePacker:
         batch_size: int,
         ordered: bool,
         mask_share: float | None = None,
+        scratch: Scratch | None = None,
     ):
         """Prepare the tokens of all events.
 
@@ -124,9 +126,10 @@ class SequencePacker:
             ordered: Whether a target's user state includes events of the same time that precede it in the file. If
                 not, it includes only events of earlier times.
             mask_share: Fraction of tokens to hide; None for next-item prediction.
+            scratch: Where arrays of all events are kept; None if they fit into memory.
         """
         items = events["items"]
-        self.samples, self.mask_share, self.offsets = samples, mask_share, items.offsets
+        self.samples, self.mask_share, self.offsets, self.scratch = samples, mask_share, items.offsets, scratch
         self.events = len(items.values)
         self.length = min(length, self.events)
         self.rows = math.ceil(self.events / self.length)
@@ -140,13 +143,15 @@ class SequencePacker:
             # first.
             blank = (-1, 0, 0)
             self.tokens = [
-                torch.where(self.starts, none, values.roll(1)) for values, none in zip(self.tokens, blank, strict=True)
+                kept(values.roll(1).masked_fill_(self.starts, none), scratch)
+                for values, none in zip(self.tokens, blank, strict=True)
             ]
-        here = torch.arange(self.events, device=samples.device)
-        begin = items.offsets[:-1].repeat_interleave(items.lengths, output_size=self.events)
-        self.before = (
-            torch.zeros_like(here) if ordered or mask_share is not None else here - begin - events["moments"].values
-        )
+        before = torch.zeros(self.events, dtype=torch.int64, device=samples.device)
+        if not ordered and mask_share is None:
+            torch.arange(self.events, out=before)
+            before -= items.offsets[:-1].repeat_interleave(items.lengths, output_size=self.events)
+            before -= events["moments"].values
+        self.before = kept(before, scratch)
         """(events,) the number of preceding events of the same time, which the target must not see."""
 
     def epoch(self, generator: torch.Generator) -> Iterator[Batch]:
@@ -164,10 +169,14 @@ class SequencePacker:
         """
         device = self.samples.device
         users = torch.randperm(len(self.offsets) - 1, generator=generator, device=device)
-        order = Ragged(torch.arange(self.events, device=device), self.offsets).select(users).values
+        lengths = (self.offsets[1:] - self.offsets[:-1])[users]
+        shift = self.offsets[users] - (lengths.cumsum(0) - lengths)
+        ring = shift.repeat_interleave(lengths, output_size=self.events)
+        ring += torch.arange(self.events, device=device)
         cut = int(torch.randint(self.events, (1,), generator=generator, device=device))
-        cells = torch.arange(cut, cut + self.rows * self.length, device=device) % self.events
-        return order[cells].view(self.rows, self.length)
+        ring = kept(torch.cat([ring[cut:], ring[:cut]]), self.scratch)
+        again = self.rows * self.length - self.events
+        return kept(torch.cat([ring, ring[:again]]).view(self.rows, self.length), self.scratch)
 
     def _batch(self, events: Tensor, generator: torch.Generator) -> Batch:
         """Gather the tokens and targets of some rows.
@@ -210,7 +219,9 @@ class SetPacker:
     several times fall on the same side, so that no target is visible.
     """
 
-    def __init__(self, events: Events, samples: Tensor, batch_size: int, hidden_share: float):
+    def __init__(
+        self, events: Events, samples: Tensor, batch_size: int, hidden_share: float, scratch: Scratch | None = None
+    ):
         """
         Args:
             events: The events of all users; only their items are read.
@@ -218,6 +229,7 @@ class SetPacker:
                 target.
             batch_size: Events in a step, on average: a step has the same number of users each time.
             hidden_share: Fraction of the events that are targets.
+            scratch: Where arrays of all events are kept; None if they fit into memory.
         """
         items = events["items"]
         self.items, self.samples, self.hidden_share = items, samples, hidden_share
@@ -225,9 +237,9 @@ class SetPacker:
         self.users_a_step = max(1, round(batch_size * len(self.users) / max(1, len(items.values))))
         self.count = math.ceil(len(self.users) / self.users_a_step)
         width = int(items.values.max()) + 1 if len(items.values) else 1
-        self.pairs = torch.unique(items.row_of_value() * width + items.values, return_inverse=True)[1]
+        self.pairs = kept(torch.unique(items.row_of_value() * width + items.values, return_inverse=True)[1], scratch)
         """(events,) the number of the event's user and item."""
-        self.places = Ragged(torch.arange(len(items.values), device=samples.device), items.offsets)
+        self.places = Ragged(kept(torch.arange(len(items.values), device=samples.device), scratch), items.offsets)
 
     def epoch(self, generator: torch.Generator) -> Iterator[Batch]:
         """Yield the batches of one epoch, the users in random order."""

@@ -16,6 +16,7 @@ interpretation: how types, ratings, labels and weights are understood.
 histories: what each user did before, as a feature.
 request_history: what the users of a request did.
 checks: checks of tables as a whole.
+memory_limit: whether a dataset fits into memory.
 read: any supported file or folder to checked tables.
 sources: tables as they are, by the config's mapping of columns.
 providers: where the rows of such tables come from.

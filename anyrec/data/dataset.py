@@ -104,7 +104,8 @@ class Dataset(Tables):
     @classmethod
     def _of(cls, tables: Tables) -> Dataset:
         parts = (tables.users, tables.items, tables.interactions)
-        return cls(*parts, tables.root, tables.roles, tables.notes, tables.origins, tables.versions)
+        kept = (tables.roles, tables.notes, tables.origins, tables.versions, tables.scratch)
+        return cls(*parts, tables.root, *kept)
 
 
 def _counted(table: pa.Table, name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -11,11 +11,13 @@ import pyarrow.compute as pc
 
 from anyrec.core.config import Config
 from anyrec.data.ids import NO_TIME, rows_of
-from anyrec.data.list_columns import as_lists, flat
+from anyrec.data.list_columns import as_lists, blocks_of_lists, flat, lengths_of
 from anyrec.data.order import time_order
 from anyrec.data.tables import Tables
 
 T = TypeVar("T", bound=Tables)
+BLOCK = 1 << 20
+"""About this many events are read at once where histories are cut."""
 
 GROUP = "history"
 DEFAULT = "events"
@@ -88,7 +90,8 @@ def events_of(dataset: Tables, rows: np.ndarray, negative: np.ndarray, listed_in
     wanted[rows] = True
     order = time_order(dataset)
     order = order[(wanted & ~negative)[order]]
-    events = Events(dataset.user_rows[order], dataset.item_rows[order], order)
+    order = dataset.keep(order)
+    events = Events(dataset.keep(dataset.user_rows[order]), dataset.keep(dataset.item_rows[order]), order)
     name = f"temporal.{listed_in}"
     if listed_in is None or name not in dataset.users.column_names:
         return events
@@ -104,7 +107,8 @@ def history_column(dataset: Tables, events: Events) -> pa.Array:
     rows = events.interactions
     times = np.full(len(rows), NO_TIME)
     if len(dataset.interactions):
-        times = np.where(rows >= 0, dataset.times[rows], NO_TIME)
+        times = dataset.times[rows]
+        times[rows < 0] = NO_TIME
     kinds = dataset.column("interaction_type")
     cells = [
         pa.array(events.items),
@@ -113,7 +117,7 @@ def history_column(dataset: Tables, events: Events) -> pa.Array:
         if kinds is None
         else kinds.take(pa.array(rows, mask=rows < 0)).cast(pa.string()),
     ]
-    return events_column(cells, np.bincount(events.users, minlength=len(dataset.users)))
+    return dataset.keep(events_column(cells, np.bincount(events.users, minlength=len(dataset.users))))
 
 
 def with_history(dataset: T, column: pa.Array, names: Iterable[str]) -> T:
@@ -158,13 +162,32 @@ def history_before(
     Returns:
         (users,) list<EVENT>.
     """
+    times = pc.struct_field(column.flatten(), "time")
+    by_time = "nothing" if sets else "position"
+    if times.null_count < len(times):
+        by_time = "position" if ordered else "time"
+    made, end = [], 0
+    for block in blocks_of_lists(column, BLOCK):
+        part = column[block.start : block.stop]
+        start, end = end, end + int(lengths_of(part).sum())
+        made.append(_before(part, parts[start:end], levels[block], by_time))
+    return pa.concat_arrays(made) if made else column
+
+
+def _before(
+    column: pa.Array, parts: np.ndarray, levels: np.ndarray, by: Literal["nothing", "position", "time"]
+) -> pa.Array:
+    """Return the histories of some users before their parts; arguments as for `history_before`.
+
+    by: How events are compared with the first event of the part: not, by their positions, or by their times.
+    """
     events, owners = flat(column)
     level = levels[owners]
-    times = pc.fill_null(pc.struct_field(events, "time"), NO_TIME).to_numpy(zero_copy_only=False)
-    timed = bool((times != NO_TIME).any())
     kept = parts < level
-    if timed or not sets:
-        when = np.arange(len(owners)) if ordered or not timed else times
+    if by != "nothing":
+        when = np.arange(len(owners))
+        if by == "time":
+            when = pc.fill_null(pc.struct_field(events, "time"), NO_TIME).to_numpy(zero_copy_only=False)
         first = np.full(len(column), np.iinfo(np.int64).max)
         np.minimum.at(first, owners[parts == level], when[parts == level])
         kept &= (parts < 0) | (when < first[owners])

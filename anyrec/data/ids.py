@@ -36,7 +36,11 @@ def rows_of(ids: pa.ChunkedArray | pa.Array, among: pa.Array) -> np.ndarray:
     if len(ids) <= FEW and not ids.null_count and not among.null_count:
         return np.array([_row_of(one, among) for one in ids.to_pylist()], np.int64)
     found = pc.index_in(ids, value_set=among)
-    return pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+    rows, end = np.empty(len(ids), np.int64), 0
+    for chunk in found.chunks if isinstance(found, pa.ChunkedArray) else [found]:
+        start, end = end, end + len(chunk)
+        rows[start:end] = (pc.fill_null(chunk, -1) if chunk.null_count else chunk).to_numpy()
+    return rows
 
 
 def _row_of(value: int | str, among: pa.Array) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -43,15 +43,16 @@ class LearningData:
         Raises:
             DataError: If weights are invalid or the split does not fit the data.
         """
-        labels = label_interactions(dataset, config.data)
+        labels = Labels(*map(dataset.keep, label_interactions(dataset, config.data)))
         split, notes = make_split(dataset, config, labels.positive)
+        split = replace(split, train=dataset.keep(split.train))
         dataset, leaks = drop_leaks(dataset, split, config.data)
         return LearningData(dataset, labels, split), [*dataset.notes, *notes, *leaks]
 
     @cached_property
     def parts(self) -> np.ndarray:
         """(interactions,) int8, the part of the split that each interaction happened in (`part_of_each`)."""
-        return part_of_each(self.dataset, self.split, self.labels.positive)
+        return self.dataset.keep(part_of_each(self.dataset, self.split, self.labels.positive))
 
     @cached_property
     def seen(self) -> tuple[Pairs, np.ndarray]:
@@ -65,7 +66,11 @@ class LearningData:
 
     def _pairs(self, rows: np.ndarray) -> tuple[Pairs, np.ndarray]:
         dataset = self.dataset
-        return Pairs.by_part(dataset.user_rows[rows], dataset.item_rows[rows], self.parts[rows], len(dataset.users))
+        columns = (dataset.user_rows, dataset.item_rows, self.parts)
+        if len(rows) < len(dataset.interactions):
+            columns = tuple(column[rows] for column in columns)
+        pairs, masks = Pairs.by_part(*columns, len(dataset.users))
+        return replace(pairs, items=dataset.keep(pairs.items)), dataset.keep(masks)
 
     def positives(self, rows: np.ndarray) -> np.ndarray:
         """Return those of the interactions `rows` that are positive."""
@@ -99,7 +104,9 @@ class LearningData:
         learned = np.zeros(len(self.dataset.interactions), bool)
         learned[self.split.train] = learned[self.split.validation] = True
         learned[self.ranker_rows(config)] = False
-        return Split(np.flatnonzero(learned), np.empty(0, np.int64), self.split.test, self.split.protocol)
+        return Split(
+            self.dataset.keep(np.flatnonzero(learned)), np.empty(0, np.int64), self.split.test, self.split.protocol
+        )
 
     def positives_learned(self, config: Config) -> np.ndarray:
         """Return the training positives of the final model, one interaction for each user-item pair: the latest.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,6 +26,21 @@ def flat(column: pa.Array) -> tuple[pa.Array, np.ndarray]:
         owners = owners[values.is_valid().to_numpy(zero_copy_only=False)]
         values = values.drop_null()
     return values, owners
+
+
+def one_chunk(column: pa.ChunkedArray) -> pa.Array:
+    """Return a column as one array; without a copy if it has one chunk, unlike `combine_chunks`."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def blocks_of_lists(column: pa.Array, size: int) -> Iterator[slice]:
+    """Yield consecutive slices of the rows whose lists have about `size` values, or one row if its list is longer."""
+    ends, start = np.cumsum(lengths_of(column)), 0
+    while start < len(column):
+        before = int(ends[start - 1]) if start else 0
+        end = max(start + 1, int(np.searchsorted(ends, before + size, side="right")))
+        yield slice(start, end)
+        start = end
 
 
 def is_list(kind: pa.DataType) -> bool:

@@ -30,12 +30,18 @@ class Pairs:
         parts: (rows,) int, the part of each row, from 0 to 7.
         """
         # The part is in the lowest bits, so one sort brings the rows of each pair together: 29 bits remain for items.
-        keys = distinct(user_rows.astype(np.int64) << 32 | item_rows.astype(np.int64) << 3 | parts.astype(np.int64))
-        first = np.flatnonzero(begins_of(keys >> 3))
-        bits = np.left_shift(1, keys & 7).astype(np.uint8)
-        masks = np.bitwise_or.reduceat(bits, first) if len(first) else bits
-        keys = keys[first]
-        return _grouped(keys & ~0xFFFFFFFF | (keys & 0xFFFFFFFF) >> 3, num_users), masks
+        keys = user_rows.astype(np.int64) << 32
+        keys |= item_rows.astype(np.int64) << 3
+        keys |= parts
+        keys.sort()
+        bits = np.left_shift(np.uint8(1), keys.astype(np.uint8) & np.uint8(7))
+        keys >>= 3
+        begins = begins_of(keys)
+        masks = np.bitwise_or.reduceat(bits, np.flatnonzero(begins)) if len(bits) else bits
+        keys = keys[begins]
+        items = keys & 0x1FFFFFFF
+        keys >>= 29
+        return Pairs(items, np.searchsorted(keys, np.arange(num_users + 1))), masks
 
     def take(self, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """For `users: (batch,)`, the pairs as (position in the batch, item), both (pairs,)."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from anyrec.core.scratch import Scratch, kept
+from anyrec.data.sorting import begins_of
+
 FEW = 4
 """Users are looked up once each if there are this many times fewer of them than rows."""
 TABLE_BYTES = 256 << 20
@@ -31,6 +34,7 @@ class Positives:
         num_users: int,
         num_items: int,
         others: tuple[Tensor, Tensor] | None = None,
+        scratch: Scratch | None = None,
     ):
         """
         Args:
@@ -39,21 +43,24 @@ class Positives:
             num_users: The number of users.
             num_items: The number of items.
             others: User rows and item rows of other pairs that are no negatives, (pairs,) int64 each.
+            scratch: Where arrays of all pairs are kept; None if they fit into memory.
         """
         self.num_users, self.num_items = num_users, num_items
-        self.keys = torch.unique(user_rows * num_items + item_rows)
+        self.keys = kept(_distinct((user_rows * num_items).add_(item_rows)), scratch)
         self.popularity = torch.bincount(self.keys % num_items, minlength=num_items)
         self.repeats = torch.bincount(item_rows, minlength=num_items)
         if others is not None and len(others[0]):
-            self.keys = torch.unique(torch.cat([self.keys, others[0] * num_items + others[1]]))
-        users = torch.div(self.keys, num_items, rounding_mode="floor")
-        self.items = self.keys - users * num_items
+            self.keys = kept(_distinct(torch.cat([self.keys, others[0] * num_items + others[1]])), scratch)
+        users = kept(torch.div(self.keys, num_items, rounding_mode="floor"), scratch)
+        self.items = kept(self.keys % num_items, scratch)
         counts = torch.bincount(users, minlength=num_users)
         self.offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
         self.counts = counts
         # Before item p_j, the j-th of a user, are p_j - j items that the user does not have; these keys are sorted too.
-        place = torch.arange(len(self.items), device=self.items.device) - self.offsets[users]
-        self._gaps = users * (num_items + 1) + self.items - place
+        gaps = self.keys + users  # that is users * (num_items + 1) + items
+        gaps -= torch.arange(len(self.items), device=self.items.device)
+        gaps += self.offsets[users]
+        self._gaps = kept(gaps, scratch)
         self._row_bytes = (num_items + 7) // 8
         self._bits: Tensor | None = None
         if num_users * self._row_bytes <= TABLE_BYTES:
@@ -144,6 +151,15 @@ class Positives:
         keys = users * (self.num_items + 1) + rank
         before = torch.searchsorted(self._gaps, keys, right=True) - self.offsets[users]
         return (rank + before).clamp(max=self.num_items - 1)
+
+
+def _distinct(keys: Tensor) -> Tensor:
+    """Return the distinct keys, ascending. On the CPU they are sorted in place, in a third of the memory of torch."""
+    if keys.device.type != "cpu":
+        return torch.unique(keys)
+    numbers = keys.numpy()
+    numbers.sort()
+    return torch.from_numpy(numbers[begins_of(numbers)])
 
 
 def _bit(items: Tensor) -> Tensor:

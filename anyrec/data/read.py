@@ -5,7 +5,9 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 
 from anyrec.core.check_sources import source_faults
@@ -30,6 +32,7 @@ from anyrec.data.formats.records import document_tables
 from anyrec.data.formats.table_files import read_table_folder
 from anyrec.data.ids import Side
 from anyrec.data.interpretation import interpretation
+from anyrec.data.memory_limit import scratch_for
 from anyrec.data.sources.assemble import read_tables
 from anyrec.data.tables import Tables
 
@@ -105,7 +108,8 @@ def _read_folder(path: Path, options: DataConfig) -> Tables:
     faults, notes = Faults(), []
     missing_ok = options.unknown_ids == "drop"
     ids_suffice = options.unknown_ids == "keep"
-    parts = read_table_folder(path, faults, notes, ids_suffice=ids_suffice, missing_ok=missing_ok)
+    disk = partial(scratch_for, options=options, notes=notes)
+    parts = read_table_folder(path, faults, notes, ids_suffice=ids_suffice, missing_ok=missing_ok, scratch_for=disk)
     return _finish(parts, faults, notes, options, path)
 
 
@@ -152,6 +156,9 @@ def _finish(parts: list[Part], faults: Faults, notes: list[str], options: DataCo
     tables = Tables(users, items, interactions, root, roles, notes, origins)
     if faults:
         raise _with_remarks(faults, tables, options)
+    scratch = parts[2].scratch or scratch_for(len(interactions), options, notes)
+    if scratch is not None:
+        tables = replace(tables, interactions=scratch.keep(interactions.combine_chunks()), scratch=scratch)
     return tables
 
 

@@ -44,13 +44,20 @@ def order_of_groups(groups: np.ndarray) -> np.ndarray:
     Returns:
         (rows,) int64.
     """
-    order = np.argsort((groups + 1).astype(np.uint16), kind="stable")
+    order = np.argsort(_digits(groups, 0), kind="stable")
     shift = 16
     while int(groups.max(initial=0)) + 1 >> shift:
-        digits = (groups + 1 >> shift).astype(np.uint16)
-        order = order[np.argsort(digits[order], kind="stable")]
+        order = order[np.argsort(_digits(groups, shift)[order], kind="stable")]
         shift += 16
     return order
+
+
+def _digits(groups: np.ndarray, shift: int) -> np.ndarray:
+    """Return (rows,) uint16, the 16 bits from `shift` of each group number plus 1."""
+    digits = np.empty(len(groups), np.uint16)
+    for start in range(0, len(groups), BLOCK):
+        digits[start : start + BLOCK] = (groups[start : start + BLOCK] + 1 >> shift) & 0xFFFF
+    return digits
 
 
 def blocks_of_groups(groups: np.ndarray, size: int) -> Iterator[slice]:

@@ -57,7 +57,8 @@ class Split:
         """The protocol with a hash of the rows of each part. Metrics of two models compare if these names are equal."""
         digest = hashlib.sha256()
         for part in (self.train, self.validation, self.test):
-            digest.update(len(part).to_bytes(8, "little") + part.astype("<i8").tobytes())
+            digest.update(len(part).to_bytes(8, "little"))
+            digest.update(np.ascontiguousarray(part, "<i8").data)
         return f"{self.protocol}-{digest.hexdigest()[:12]}"
 
 
@@ -124,6 +125,8 @@ def part_of_each(dataset: Dataset, split: Split, positive: np.ndarray) -> np.nda
     parts = np.full(len(dataset.interactions), NO_PART, np.int8)
     for place, part in enumerate(PARTS):
         parts[split.rows(part)] = place
+    if positive.all():
+        return parts
     when = np.empty(len(parts), np.int64)
     when[time_order(dataset)] = np.arange(len(parts))
     for place in range(1, len(PARTS)):

@@ -11,15 +11,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from anyrec.core.scratch import Scratch, kept
 from anyrec.data.formats.places import Origin
 from anyrec.data.hashing import hash_stream, hash_values
 from anyrec.data.ids import NO_TIME, Side, rows_of
+from anyrec.data.list_columns import one_chunk
 from anyrec.data.sorting import order_by
 
 ROWS: dict[Side, str] = {"user": "user_rows", "item": "item_rows"}
 COMPUTED = (*ROWS.values(), "times", "time_order")
 """Cached properties of `Tables` that depend on ids and times alone."""
 T = TypeVar("T", bound="Tables")
+Kept = TypeVar("Kept")
 
 
 @dataclass
@@ -43,6 +46,7 @@ class Tables:
         notes: Sentences about the data that the user should read: what was inferred, dropped or ignored.
         origins: Where the records of each side were read from.
         versions: What identifies the content of each table of `data.sources`, by its name.
+        scratch: Where arrays of all interactions are kept, if they do not fit into memory (`data.memory_limit`).
     """
 
     users: pa.Table
@@ -53,6 +57,16 @@ class Tables:
     notes: list[str] = field(default_factory=list)
     origins: dict[Side, Origin] = field(default_factory=dict, repr=False, compare=False)
     versions: dict[str, str] = field(default_factory=dict)
+    scratch: Scratch | None = field(default=None, repr=False, compare=False)
+
+    def keep(self, value: Kept) -> Kept:
+        """Return an array of all interactions, kept in `scratch` if there is one."""
+        return kept(value, self.scratch)
+
+    def release(self) -> None:
+        """Give memory back that `scratch` can do without; does nothing if there is none."""
+        if self.scratch is not None:
+            self.scratch.release()
 
     def table(self, side: Side) -> pa.Table:
         """Return the table of one side."""
@@ -60,7 +74,7 @@ class Tables:
 
     def ids(self, side: Side) -> pa.Array:
         """Return (rows,) the ids of one side, in row order."""
-        return self.table(side).column(f"{side}_id").combine_chunks()
+        return one_chunk(self.table(side).column(f"{side}_id"))
 
     def features(self, side: Side) -> list[str]:
         """Return the names of one side's feature columns (`group.name`), sorted."""
@@ -69,20 +83,21 @@ class Tables:
     @cached_property
     def user_rows(self) -> np.ndarray:
         """(interactions,) int64: the row in `users` of each interaction's user."""
-        return rows_of(self.interactions.column("user_id"), self.ids("user"))
+        return self.keep(rows_of(self.interactions.column("user_id"), self.ids("user")))
 
     @cached_property
     def item_rows(self) -> np.ndarray:
         """(interactions,) int64: the row in `items` of each interaction's item."""
-        return rows_of(self.interactions.column("item_id"), self.ids("item"))
+        return self.keep(rows_of(self.interactions.column("item_id"), self.ids("item")))
 
     @cached_property
     def times(self) -> np.ndarray:
         """(interactions,) int64 microseconds since 1970; NO_TIME if an interaction has no timestamp."""
         column = self.column("timestamp")
         if column is None:
-            return np.full(len(self.interactions), NO_TIME)
-        return pc.fill_null(column.cast(pa.int64()), NO_TIME).to_numpy(zero_copy_only=False)
+            return self.keep(np.full(len(self.interactions), NO_TIME))
+        times = column.cast(pa.int64())
+        return self.keep((pc.fill_null(times, NO_TIME) if times.null_count else times).to_numpy())
 
     @cached_property
     def time_order(self) -> np.ndarray:
@@ -90,7 +105,7 @@ class Tables:
 
         File order breaks ties; interactions without a time come first.
         """
-        return order_by(self.user_rows, self.times)
+        return self.keep(order_by(self.user_rows, self.times))
 
     def rows(self, side: Side) -> np.ndarray:
         """Return (interactions,) int64, the row of each interaction's user or item."""
@@ -100,7 +115,7 @@ class Tables:
         """Return a column of the interactions, or None if no interaction has it."""
         if name not in self.interactions.column_names:
             return None
-        return self.interactions.column(name).combine_chunks()
+        return one_chunk(self.interactions.column(name))
 
     def sorted(self) -> Self:
         """Return the tables with users and items in the order of their ids.
@@ -118,7 +133,7 @@ class Tables:
                 if name in computed:
                     place = np.full(len(order) + 1, -1)  # the last one is that of an unknown id
                     place[order] = np.arange(len(order))
-                    computed[name] = place[computed[name]]
+                    computed[name] = self.keep(place[computed[name]])
         users, items = (table.combine_chunks() for table in tables.values())
         return _with_computed(replace(self, users=users, items=items), computed)
 

@@ -8,6 +8,7 @@ make_towers: encoders, towers and heads from a config.
 build: the untrained network from a config and training rows; checks of a config against the data.
 check_index: checks of the index in a config.
 graph: propagation of id vectors over the interaction graph (LightGCN).
+prepare_histories: histories as tensors, in blocks if they do not fit into memory.
 represent: representations of many rows, in blocks of bounded memory.
 scoring: scores and top-K lists, in blocks of bounded memory.
 model_data: the parts of a model that exist before it is trained.

@@ -30,6 +30,7 @@ from anyrec.model.make_towers import (
     unknown_choices,
     unknown_shares,
 )
+from anyrec.model.prepare_histories import prepare_column
 from anyrec.model.towers import Columns, EntityTower, move_columns
 from anyrec.model.two_tower_network import TwoTower, make_interaction
 
@@ -156,8 +157,12 @@ def assemble(
     columns: dict[Side, Columns] = {}
     for side, (encoders, pool_groups) in _encoders_of_sides(config, registry, dataset, notes).items():
         table, rows = dataset.table(side), dataset.user_rows if side == "user" else dataset.item_rows
-        fit_encoders(encoders, table, pa.array(np.unique(rows[train])), side, context)
-        prepared = {name: encoders[name].encode_column(feature_column(table, name, side)) for name in sorted(encoders)}
+        there = np.bincount(rows[train], minlength=len(table)) > 0
+        fit_encoders(encoders, table, pa.array(np.flatnonzero(there)), side, context)
+        prepared = {
+            name: prepare_column(encoders[name], feature_column(table, name, side), dataset.scratch)
+            for name in sorted(encoders)
+        }
         notes += _unread(prepared, encoders, table, side)
         columns[side] = move_columns(prepared, context.device)
         towers[side] = make_tower(config, registry, encoders, pool_groups, side)

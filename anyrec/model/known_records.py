@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -133,7 +133,8 @@ class KnownRecords(ModelData, ABC):
             what = "this model was saved by an older version, which did not save which interactions were held out."
             raise ModelError(Fault("model", what, "Give its data as well (--data), or train it again.", "format"))
         earlier = (1 << self.levels(part)) - 1
-        return self.seen.where(self.seen_parts & earlier[self.seen.owners()] != 0)
+        seen = self.seen.where(self.seen_parts & np.repeat(earlier, self.seen.counts()) != 0)
+        return replace(seen, items=self.dataset.keep(seen.items))
 
     def levels(self, part: Part | np.ndarray) -> np.ndarray:
         """Return (users,) int, the index in PARTS of `part` for each user."""
@@ -149,4 +150,4 @@ class KnownRecords(ModelData, ABC):
         """
         if self.history is None or self.history_parts is None:
             return self.history
-        return history_before(self.history, self.history_parts, levels, ordered, sets)
+        return self.dataset.keep(history_before(self.history, self.history_parts, levels, ordered, sets))

@@ -14,6 +14,7 @@ from anyrec.data.checks.config_fits import unread_note
 from anyrec.data.dataset import Dataset
 from anyrec.data.histories import GROUP as HISTORY
 from anyrec.data.ids import SIDES, Side
+from anyrec.data.list_columns import one_chunk
 from anyrec.model.dim_shares import dim_shares, group_of
 from anyrec.model.towers import IDENTITY, EntityTower, ItemTower, UserTower
 
@@ -156,7 +157,8 @@ def fit_encoders(
     """
     for name, encoder in sorted(encoders.items()):
         encoder.context = context
-        encoder.fit(feature_column(table, name, side).combine_chunks().take(train_rows))
+        column = one_chunk(feature_column(table, name, side))
+        encoder.fit(column if len(train_rows) == len(column) else column.take(train_rows))
 
 
 def feature_column(table: pa.Table, name: str, side: Side) -> pa.ChunkedArray:

@@ -22,6 +22,7 @@ from anyrec.data.partial import of_other_type, type_name
 from anyrec.data.split import Part
 from anyrec.model.added_users import AddedUsers
 from anyrec.model.fitted import INDEX, SEARCH, SIMILAR, STATES, FittedModel
+from anyrec.model.prepare_histories import prepare_column
 from anyrec.model.records import Records, completed, joined, with_changed_items
 from anyrec.model.represent import ROWS_AT_A_TIME, represent_rows, token_rows, vectors_for_histories
 from anyrec.model.request_reader import Reads
@@ -98,7 +99,8 @@ class TwoTowerModel(FittedModel):
             The prepared features, on the model's device.
         """
         with during_request(context or self.request_context()):
-            prepared = {name: encoder.encode_column(history) for name, encoder in self.scorer.user.histories.items()}
+            encoders, scratch = self.scorer.user.histories, self.dataset.scratch
+            prepared = {name: prepare_column(encoder, history, scratch) for name, encoder in encoders.items()}
         return move_columns(prepared, self.device)
 
     # State of the users

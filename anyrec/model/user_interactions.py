@@ -18,4 +18,5 @@ def events_in(learning: LearningData, rows: np.ndarray, config: Config) -> Event
 def histories_of(learning: LearningData, config: Config) -> tuple[pa.Array, np.ndarray]:
     """Return all histories, (users,) list<EVENT>, and (events,) int8, the part of the split of each event."""
     events = events_in(learning, np.arange(len(learning.dataset.interactions)), config)
-    return history_column(learning.dataset, events), parts_of_events(events, learning.parts)
+    parts = learning.dataset.keep(parts_of_events(events, learning.parts))
+    return history_column(learning.dataset, events), parts

@@ -14,7 +14,7 @@ from anyrec.core.timing import timed
 from anyrec.data.fingerprint import data_fingerprint
 from anyrec.data.histories import Events, history_column, history_features, with_history
 from anyrec.data.ids import Side
-from anyrec.data.labels import training_weights
+from anyrec.data.labels import Labels, training_weights
 from anyrec.data.learning import LearningData
 from anyrec.data.split import Split
 from anyrec.evaluation.held_out import held_out, rank_state
@@ -109,7 +109,7 @@ def _fit_towers(
     notes: list[str] = []
     dataset = learning.dataset
     tables = data_fingerprint(dataset, split) if options.run_dir is not None else None
-    labels = training_weights(learning.labels, dataset, split.train, config.data, notes)
+    labels = Labels(*map(dataset.keep, training_weights(learning.labels, dataset, split.train, config.data, notes)))
     events, features = None, history_features(config)
     if features:
         events = events_in(learning, split.train, config)
@@ -124,13 +124,13 @@ def _fit_towers(
         if dataset.column("timestamp") is None and not all(one.unordered for one in encoders):
             notes.append("No interaction has a timestamp: histories follow the order of the file.")
         ordered = dataset.column("timestamp") is None or all(one.ordered for one in encoders)
-        packer = pack_events(scorer, columns["user"], events, labels, config, ordered)
+        packer = pack_events(scorer, columns["user"], events, labels, config, ordered, dataset.scratch)
     if options.started is not None:
         options.started(model)
     sizes = len(dataset.users), len(dataset.items)
     result = train(
         scorer,
-        TrainingData(columns["user"], columns["item"], samples, *sizes, packer),
+        TrainingData(columns["user"], columns["item"], samples, *sizes, packer, dataset.scratch),
         config if epochs is None else _for_epochs(config, epochs),
         registry,
         options,

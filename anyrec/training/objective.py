@@ -53,7 +53,7 @@ class TrainingObjective:
         samples = data.samples
         self.rows = len(samples.users)
         others = not_negative(samples, config, self.compare.all_items)
-        self.positives = Positives(samples.users, samples.items, data.num_users, data.num_items, others)
+        self.positives = Positives(samples.users, samples.items, data.num_users, data.num_items, others, data.scratch)
         params = registry.params("sampler", config.negatives.type, config.negatives.options(), "/negatives")
         self.sampler: Sampler = registry.get("sampler", config.negatives.type)(self.positives, params)
         # A full softmax has explicit negatives among all items.

@@ -15,6 +15,7 @@ from anyrec.core.config import Config
 from anyrec.core.contracts import Head, HistoryEncoder
 from anyrec.core.errors import ConfigError, Fault
 from anyrec.core.ragged import Prepared, Ragged, move
+from anyrec.core.scratch import Scratch, kept
 from anyrec.core.windows import SequencePacker, SetPacker
 from anyrec.data.dataset import Dataset
 from anyrec.data.histories import Events
@@ -73,6 +74,7 @@ class TrainingData:
         num_users: Number of users.
         num_items: Number of items.
         packer: The events of all users, if a feature reads histories. Batches then come from it.
+        scratch: Where arrays of all interactions are kept; None if they fit into memory.
     """
 
     users: Columns
@@ -81,6 +83,7 @@ class TrainingData:
     num_users: int
     num_items: int
     packer: SequencePacker | SetPacker | None = None
+    scratch: Scratch | None = None
 
 
 def make_samples(
@@ -112,10 +115,12 @@ def make_samples(
         column = dataset.column(head.target)
         assert column is not None
         targets[name] = head.targets(column.take(pa.array(positive)))
+    keep = dataset.keep
+    positive = keep(positive)
     return Samples(
-        torch.from_numpy(dataset.user_rows[positive]),
-        torch.from_numpy(dataset.item_rows[positive]),
-        None if (weights == 1).all() else torch.from_numpy(weights),
+        torch.from_numpy(keep(dataset.user_rows[positive])),
+        torch.from_numpy(keep(dataset.item_rows[positive])),
+        None if (weights == 1).all() else torch.from_numpy(keep(weights)),
         (torch.from_numpy(dataset.user_rows[negative]), torch.from_numpy(dataset.item_rows[negative])),
         (torch.from_numpy(dataset.user_rows[neutral]), torch.from_numpy(dataset.item_rows[neutral])),
         targets,
@@ -132,7 +137,13 @@ WINDOW = 100
 
 
 def pack_events(
-    model: TwoTower, users: Columns, events: Events, labels: Labels, config: Config, ordered: bool
+    model: TwoTower,
+    users: Columns,
+    events: Events,
+    labels: Labels,
+    config: Config,
+    ordered: bool,
+    scratch: Scratch | None = None,
 ) -> SequencePacker | SetPacker:
     """Pack the training events into windows or sets, as the features that read histories need them.
 
@@ -143,6 +154,7 @@ def pack_events(
         labels: Which interactions are positives.
         config: The config, for the batch size.
         ordered: Whether events at the same time as a target, but earlier in the file, belong to its history.
+        scratch: Where arrays of all interactions are kept; None if they fit into memory.
 
     Raises:
         ConfigError: If the features need different windows.
@@ -156,11 +168,12 @@ def pack_events(
     name, encoder = next(iter((readers or encoders).items()))
     values = cast(Mapping[str, Ragged], users[name].values)
     positive = (events.interactions >= 0) & labels.positive[events.interactions]
-    samples = torch.from_numpy(np.where(positive, np.cumsum(positive) - 1, -1)).to(values["items"].offsets.device)
+    numbers = np.where(positive, np.cumsum(positive) - 1, -1)
+    samples = torch.from_numpy(kept(numbers, scratch)).to(values["items"].offsets.device)
     if encoder.unordered:
-        return SetPacker(values, samples, config.training.batch_size, encoder.mask_share or 0.5)
+        return SetPacker(values, samples, config.training.batch_size, encoder.mask_share or 0.5, scratch)
     length = encoder.window or WINDOW
-    return SequencePacker(values, samples, length, config.training.batch_size, ordered, encoder.mask_share)
+    return SequencePacker(values, samples, length, config.training.batch_size, ordered, encoder.mask_share, scratch)
 
 
 def _agree(encoders: dict[str, HistoryEncoder], option: str, wanted: dict[str, Any]) -> None:

@@ -10,6 +10,9 @@ from anyrec.core.config.keys import MAX_ROWS, Section
 from anyrec.core.config.sources import SourcesConfig
 from anyrec.core.outside import Outside
 
+MEMORY = r"^(auto|[0-9]+(\.[0-9]+)? ?([kMGT]i?)?B)$"
+"""Texts of `memory_limit`."""
+
 
 class DataConfig(Section):
     """How the data is read, and what counts as a positive interaction."""
@@ -84,6 +87,11 @@ class DataConfig(Section):
     max_items: int | None = Field(default=None, ge=1, le=MAX_ROWS, description="Read only the first this many items.")
     max_interactions: int | None = Field(
         default=None, ge=1, le=MAX_ROWS, description="Read only the first this many interactions."
+    )
+    memory_limit: Annotated[int, Field(ge=0, le=10**18)] | Annotated[str, Field(pattern=MEMORY)] = Field(
+        default="auto",
+        description="Interactions that need more memory than this to train on are kept in temporary files, with the "
+        "same result: bytes, a text like 4GB or 500MB, or auto for half of the memory that is free.",
     )
     min_user_interactions: int = Field(
         default=0,

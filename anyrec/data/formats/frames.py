@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 
 from anyrec.core.errors import DataError, Fault
+from anyrec.core.scratch import Scratch, kept
 from anyrec.data.formats.arrow_types import plain
 from anyrec.data.formats.faults import Faults
 from anyrec.data.formats.parts import PARTS, Part, Raw, finish_parts
@@ -95,9 +96,10 @@ def _is_dataset(table: object) -> bool:
     return type(table).__module__.split(".")[0] == "datasets" and hasattr(table, "with_format")
 
 
-def arrow_columns(table: pa.Table) -> Columns:
-    """Return the columns of an Arrow table, each as one array."""
-    return [(name, _one_array(table.column(place))) for place, name in enumerate(table.column_names)]
+def arrow_columns(table: pa.Table, scratch: Scratch | None = None) -> Columns:
+    """Return the columns of an Arrow table, each as one array, which is kept in `scratch` if there is one."""
+    columns = ((name, _one_array(table.column(place))) for place, name in enumerate(table.column_names))
+    return [(name, kept(column, scratch)) for name, column in columns]
 
 
 def _one_array(column: pa.ChunkedArray) -> pa.Array:

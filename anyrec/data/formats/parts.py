@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from anyrec.core.scratch import Scratch
 from anyrec.data.formats.arrow_types import UnreadableType, plain
 from anyrec.data.formats.csv_file import whole_number_ids
 from anyrec.data.formats.faults import Faults
@@ -25,10 +26,12 @@ class Part:
     Attributes:
         table: The columns, in the types of `Tables`.
         place: Where each row is in its source.
+        scratch: Where the columns are kept, if they do not fit into memory.
     """
 
     table: pa.Table
     place: Place
+    scratch: Scratch | None = None
 
 
 @dataclass
@@ -41,6 +44,7 @@ class Raw:
         source: The name of the file or the part, for messages.
         place: Where each row is in its source.
         is_csv: Whether all values are texts because the format has no types.
+        scratch: Where the columns are kept, if they do not fit into memory.
     """
 
     columns: Columns
@@ -48,6 +52,7 @@ class Raw:
     source: str
     place: Place
     is_csv: bool = False
+    scratch: Scratch | None = None
 
 
 def no_records(part: str) -> pa.Table:
@@ -111,8 +116,9 @@ def _normalised(
         notes,
         missing_ok=missing_ok and part not in SIDE_OF,
         item_ids=item_ids if isinstance(item_ids, pa.StringArray) else None,
+        scratch=raw.scratch,
     )
-    return Part(table, raw.place)
+    return Part(table, raw.place, raw.scratch)
 
 
 def _type_csv_ids(parts: Mapping[str, Part | Raw], known: dict[str, list[pa.DataType]]) -> None:

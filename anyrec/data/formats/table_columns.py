@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from anyrec.core.errors import did_you_mean, suggestion
+from anyrec.core.scratch import Scratch, kept
 from anyrec.core.values import show
 from anyrec.data.formats.arrow_types import UnreadableType, plain
 from anyrec.data.formats.columns import (
@@ -67,6 +68,7 @@ def normalised(
     *,
     missing_ok: bool = False,
     item_ids: pa.Array | None = None,
+    scratch: Scratch | None = None,
 ) -> pa.Table:
     """Convert the columns of a table to the types of `Tables`.
 
@@ -80,6 +82,7 @@ def normalised(
         notes: Gets what the user should know: columns that are not used or empty.
         missing_ok: Keep a null id for an interaction without a user or an item, which the caller drops.
         item_ids: Texts among which numerals of a temporal column are ids instead of numbers.
+        scratch: Where the columns are kept, one by one, if they do not fit into memory.
     """
     keys = (f"{side}_id",) if side else ID_COLUMNS
     made: dict[str, pa.Array] = {}
@@ -100,20 +103,18 @@ def normalised(
             near = "" if side else suggestion(name, (*ID_COLUMNS, *FIELDS))
             notes.append(f"The column '{name}' of {part} is not used: {COLUMN_NAMES} {near}".rstrip())
             continue
-        fault = None if known else name_fault(group, field)
-        if fault:
+        if not known and (fault := name_fault(group, field)):
             faults.add("bad name", where, *fault)
             continue
         at = At(name, where, column_of(place, name), faults)
-        if not isinstance(column, list):
-            column = _plain(column, at)
+        column = column if isinstance(column, list) else _plain(column, at)
         if name in keys:
-            made[name] = _ids(column, at, missing_ok)
+            made[name] = kept(_ids(column, at, missing_ok), scratch)
         elif _is_empty(column):
             if not known:
                 notes.append(f"The {side or 'interaction'} feature '{name}' has a value in no record and is left out.")
         else:
-            made[name] = _field(name, column, at) if known else _feature(group, column, at, item_ids)
+            made[name] = kept(_field(name, column, at) if known else _feature(group, column, at, item_ids), scratch)
     return pa.table(made)
 
 

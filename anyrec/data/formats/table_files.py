@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from anyrec.core.errors import DataError, Fault
+from anyrec.core.scratch import Scratch
 from anyrec.core.types import Json
 from anyrec.data.formats.containers import read_bytes, stem_and_kind
 from anyrec.data.formats.csv_file import read_csv
@@ -22,12 +23,26 @@ from anyrec.data.formats.places import LinePlace, table_place
 from anyrec.data.formats.records import interaction_table, record_table
 from anyrec.data.ids import ID_COLUMNS
 
+ScratchFor = Callable[[int], Scratch | None]
+"""Returns where that many interactions are kept, or None if they fit into memory."""
+
+
+def in_memory(_: int) -> None:
+    """Keep any number of interactions in memory."""
+
+
 KINDS = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")
 """Endings of the files that are read; the first one wins if a part is there in several."""
 
 
 def read_table_folder(
-    path: Path, faults: Faults, notes: list[str], *, ids_suffice: bool = False, missing_ok: bool = False
+    path: Path,
+    faults: Faults,
+    notes: list[str],
+    *,
+    ids_suffice: bool = False,
+    missing_ok: bool = False,
+    scratch_for: ScratchFor = in_memory,
 ) -> list[Part]:
     """Read users, items and interactions from a folder.
 
@@ -37,12 +52,13 @@ def read_table_folder(
         notes: Gets what the user should know.
         ids_suffice: Accept a folder without users or items, whose ids then come from the interactions.
         missing_ok: Keep a null id for an interaction without a user or an item, which the caller drops.
+        scratch_for: Returns where that many interactions are kept while they are read.
 
     Raises:
         DataError: If a file is missing or cannot be parsed.
     """
     files = part_files(path, notes, optional=tuple(SIDE_OF) if ids_suffice else ())
-    read = {part: read_part(file, part, faults, notes, missing_ok)[1] for part, file in files.items()}
+    read = {part: read_part(file, part, faults, notes, missing_ok, scratch_for)[1] for part, file in files.items()}
     for part in SIDE_OF:
         if part not in read:
             read[part] = Part(no_records(part), table_place(part))
@@ -101,7 +117,12 @@ def _missing_parts(folder: Path, missing: list[str], there: list[str], inside: l
 
 
 def read_part(
-    path: Path, part: str | None, faults: Faults, notes: list[str], missing_ok: bool = False
+    path: Path,
+    part: str | None,
+    faults: Faults,
+    notes: list[str],
+    missing_ok: bool = False,
+    scratch_for: ScratchFor = in_memory,
 ) -> tuple[str, Part | Raw]:
     """Read one file of a folder.
 
@@ -112,6 +133,7 @@ def read_part(
         faults: Gets the faults of the records.
         notes: Gets what the user should know.
         missing_ok: Keep a null id for an interaction without a user or an item, which the caller drops.
+        scratch_for: Returns where that many interactions are kept while they are read, which Parquet needs.
 
     Returns:
         The name of the part, and its table.
@@ -124,8 +146,9 @@ def read_part(
         columns, rows, place = read_csv(path, faults, notes)
         return part or _part_of(name for name, _ in columns), Raw(columns, rows, path.name, place, is_csv=True)
     if kind == ".parquet":
-        table = read_parquet(path)
-        raw = Raw(arrow_columns(table), len(table), path.name, table_place(path.name))
+        table, scratch = read_parquet(path, scratch_for if part == "interactions" else in_memory)
+        columns = arrow_columns(table, scratch)
+        raw = Raw(columns, len(table), path.name, table_place(path.name), scratch=scratch)
         return part or _part_of(table.column_names), raw
     rows, place = read_lines(path, faults)
     part = part or _part_of(name for row in rows if isinstance(row, dict) for name in row)
@@ -140,11 +163,18 @@ def _part_of(names: Iterable[str]) -> str:
     return "interactions" if len(ids) == len(ID_COLUMNS) else "items" if "item_id" in ids else "users"
 
 
-def read_parquet(path: Path) -> pa.Table:
-    """Read a Parquet file. Raises DataError if it cannot be read."""
+def read_parquet(path: Path, scratch_for: ScratchFor = in_memory) -> tuple[pa.Table, Scratch | None]:
+    """Read a Parquet file; batch by batch if `scratch_for` returns for its number of rows where they are kept.
+
+    Raises:
+        DataError: If it cannot be read.
+    """
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            return file.read()
+            scratch = scratch_for(file.metadata.num_rows)
+            if scratch is None:
+                return file.read(), None
+            return scratch.keep_batches(file.schema_arrow, file.iter_batches()), scratch
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise DataError(Fault(str(path), f"cannot be read as Parquet: {reason}.", kind="unreadable")) from None

@@ -1,0 +1,62 @@
+"""Whether a dataset fits into memory, or its arrays are kept on disk (`data.memory_limit`)."""
+
+from __future__ import annotations
+
+import re
+import shutil
+
+from anyrec.core.config import DataConfig
+from anyrec.core.errors import DataError, Fault
+from anyrec.core.scratch import Scratch, free_memory, scratch_folder
+
+BYTES = 400
+"""Memory that training takes for each interaction, measured for the sequence model of the defaults."""
+DISK_BYTES = 400
+"""Disk space that an interaction takes if the arrays are kept there, measured for the same model."""
+UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+
+
+def limit_of(options: DataConfig) -> int | None:
+    """Return the limit in bytes; None for none. With "auto" it is half of the memory that is free."""
+    limit = options.memory_limit
+    if isinstance(limit, int):
+        return limit
+    if limit == "auto":
+        free = free_memory()
+        return None if free is None else free // 2
+    number, unit, binary = re.fullmatch(r"([0-9.]+) ?([kMGT]?)(i?)B", limit).groups()  # type: ignore[union-attr]
+    scale = UNITS[unit] if not binary else 1024 ** list(UNITS).index(unit)
+    return int(float(number) * scale)
+
+
+def scratch_for(rows: int, options: DataConfig, notes: list[str]) -> Scratch | None:
+    """Return where the arrays of a dataset are kept if its interactions do not fit into the memory limit, else None.
+
+    Args:
+        rows: The number of interactions.
+        options: The config's `data` section.
+        notes: Gets a sentence on what is kept on disk and why.
+
+    Raises:
+        DataError: If the disk has too little space as well.
+    """
+    limit = limit_of(options)
+    if limit is None or rows * BYTES <= limit:
+        return None
+    folder, needed = scratch_folder(), rows * DISK_BYTES
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        what = f"{rows:,} interactions need about {_size(rows * BYTES)} of memory, more than data.memory_limit "
+        what += f"({_size(limit)}), or about {_size(needed)} on disk: {folder} has {_size(free)}."
+        hint = "Set the variable TMPDIR to a folder with more space, raise data.memory_limit, or limit the rows."
+        raise DataError(Fault("data.memory_limit", what, hint, "no space"))
+    notes.append(
+        f"{rows:,} interactions take about {_size(rows * BYTES)} of memory to train on, and data.memory_limit is "
+        f"{_size(limit)}: they are kept in temporary files in {folder}, about {_size(needed)}. The result is the same."
+    )
+    return Scratch(folder)
+
+
+def _size(count: float) -> str:
+    """Return a number of bytes as text."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"

@@ -1,0 +1,216 @@
+"""With arrays on disk (`data.memory_limit`) everything is the same as in memory, bit by bit."""
+
+import shutil
+from collections import namedtuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from anyrec import Dataset, Recommender
+from anyrec.core import scratch as core_scratch
+from anyrec.core.config import DataConfig
+from anyrec.core.errors import ConfigError, DataError, OutputError
+from anyrec.core.load_config import load_config
+from anyrec.core.scratch import Scratch, free_memory
+from anyrec.data import histories, memory_limit
+from anyrec.data.memory_limit import limit_of, scratch_for
+from anyrec.model import prepare_histories
+
+FAST = {"training": {"epochs": 2, "device": "cpu"}, "blend": None}
+CONFIGS = {
+    "the sequence of the defaults": {"features": {"history": {"type": "history"}}, **FAST},
+    "events of one time, last ones held out": {
+        "features": {"history": {"type": "history", "same_time": "ordered", "use_kind": True, "use_gap": True}},
+        "split": {"protocol": "leave_last_out"},
+        **FAST,
+    },
+    "masked prediction": {"features": {"history": {"type": "history", "block": "bidirectional"}}, **FAST},
+    "sets of items": {
+        "features": {"history": {"type": "set"}},
+        "training": {"epochs": 2, "refit": True},
+        "blend": None,
+    },
+    "ids, ratings and a random split": {
+        "features": {"history": None},
+        "split": {"protocol": "random"},
+        "data": {"min_rating": 2.5, "half_life_days": 30.0},
+        **FAST,
+    },
+    "a blend": {"features": {"history": {"type": "history"}}, "training": {"epochs": 1}},
+    "a classical model": {"model": {"type": "ease"}},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """5,000 interactions of 150 users and 60 items, in no order; some repeat a pair, a time or have no time."""
+    folder, rng = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
+    users, items, rows = rng.permutation(150), rng.permutation(60), 5000
+    taste = rng.integers(0, 4, 150)
+    user = rng.integers(0, 150, rows)
+    item = np.where(rng.random(rows) < 0.7, taste[user] * 15 + rng.integers(0, 15, rows), rng.integers(0, 60, rows))
+    times = pa.array(
+        rng.integers(0, 4000, rows) * 3_600_000_000, pa.timestamp("us", "UTC"), mask=rng.random(rows) < 0.01
+    )
+    pq.write_table(
+        pa.table(
+            {
+                "user_id": [f"u{one}" for one in user],
+                "item_id": [f"i{one}" for one in item],
+                "timestamp": times,
+                "interaction_type": pa.array(["view", "buy", None]).take(pa.array(rng.integers(0, 3, rows))),
+                "rating": rng.integers(1, 6, rows).astype(float),
+            }
+        ),
+        folder / "interactions.parquet",
+        row_group_size=700,
+    )
+    pq.write_table(pa.table({"user_id": [f"u{one}" for one in users]}), folder / "users.parquet")
+    title = [f"title {one % 7}" for one in items]
+    pq.write_table(pa.table({"item_id": [f"i{one}" for one in items], "text.title": title}), folder / "items.parquet")
+    return folder
+
+
+@pytest.fixture
+def on_disk(monkeypatch, tmp_path):
+    """Keeps arrays of any size on disk, in several blocks, and returns the config of the limit."""
+    monkeypatch.setattr(core_scratch, "SMALL", 0)
+    monkeypatch.setattr(histories, "BLOCK", 300)
+    monkeypatch.setattr(prepare_histories, "BLOCK", 300)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    return 0
+
+
+def trained(folder, config, limit):
+    """Return a recommender that was trained on the folder with a memory limit."""
+    config = {**config, "data": {**config.get("data", {}), "memory_limit": limit}}
+    dataset = Dataset.read(folder, load_config(config)[0].data)
+    assert (dataset.scratch is not None) == (limit == 0)
+    return Recommender.from_config(config).fit(dataset, progress=False)
+
+
+def content(recommender):
+    """Return everything that a training determines, as values that can be compared."""
+    learning, model = recommender.model.learning, recommender.model
+    found = {name: torch.from_numpy(np.array(getattr(learning.labels, name))) for name in learning.labels._fields}
+    found |= {part: torch.from_numpy(learning.split.rows(part)) for part in ("train", "validation", "test")}
+    found |= {"parts": torch.from_numpy(learning.parts), "order": torch.from_numpy(learning.dataset.time_order)}
+    for name, (pairs, masks) in (("seen", learning.seen), ("positive", learning.positive_pairs)):
+        found |= {f"{name} pairs": torch.from_numpy(pairs.keys()), f"{name} masks": torch.from_numpy(masks)}
+    network = getattr(model, "scorer", None)
+    found |= {} if not isinstance(network, torch.nn.Module) else network.state_dict()
+    history = None if model.history is None else model.history.to_pylist()
+    lists = recommender.recommend([f"u{one}" for one in range(20)], k=10).to_pylist()
+    return found, (learning.split.name, learning.dataset.fingerprint(), recommender.metrics, history, lists)
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_training_from_disk_is_training_in_memory(folder, config, on_disk):
+    tensors, others = content(trained(folder, config, "1TB"))
+    on_disk_tensors, on_disk_others = content(trained(folder, config, on_disk))
+    assert on_disk_others == others
+    assert on_disk_tensors.keys() == tensors.keys()
+    assert [name for name in tensors if not torch.equal(tensors[name], on_disk_tensors[name])] == []
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "frames"])
+def test_other_formats_are_kept_on_disk_once_they_are_read(folder, kind, on_disk, tmp_path):
+    tables = [pq.read_table(folder / f"{part}.parquet") for part in ("users", "items", "interactions")]
+    options = DataConfig(memory_limit=on_disk)
+    if kind == "frames":
+        dataset = Dataset.from_tables(*tables, options)
+    else:
+        for part, table in zip(("users", "items", "interactions"), tables, strict=True):
+            frame = table.to_pandas()
+            if kind == "csv":
+                frame.to_csv(tmp_path / f"{part}.csv", index=False)
+            else:
+                frame.to_json(tmp_path / f"{part}.jsonl", orient="records", lines=True, date_format="iso")
+        dataset = Dataset.read(tmp_path, options)
+    assert dataset.scratch is not None and dataset.scratch.size > dataset.interactions.nbytes / 2
+    assert dataset.fingerprint() == Dataset.read(folder).fingerprint()
+
+
+def test_the_user_is_told_what_is_on_disk_and_why(folder, on_disk, tmp_path):
+    dataset = Dataset.read(folder, DataConfig(memory_limit=on_disk))
+    [note] = [note for note in dataset.notes if "data.memory_limit" in note]
+    assert note.startswith("5,000 interactions take about 2.0 MB of memory") and str(tmp_path) in note
+    assert Dataset.read(folder).notes == []
+
+
+def test_a_full_disk_is_an_error_that_says_what_to_do(folder, on_disk, monkeypatch):
+    usage = namedtuple("Usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**6, 10**6, 10))
+    with pytest.raises(DataError, match="TMPDIR") as error:
+        Dataset.read(folder, DataConfig(memory_limit=on_disk))
+    assert error.value.faults[0].where == "data.memory_limit"
+
+
+def test_a_disk_that_fills_up_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(core_scratch, "SMALL", 0)
+    with pytest.raises(OutputError):
+        Scratch(tmp_path / "missing").keep(np.arange(10))
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [(7, 7), ("500MB", 500_000_000), ("4 GiB", 4 << 30), ("1.5kB", 1500), ("2TiB", 2 << 40), ("12B", 12)],
+)
+def test_limits_are_bytes(limit, expected):
+    assert limit_of(DataConfig(memory_limit=limit)) == expected
+
+
+def test_the_limit_is_by_default_half_of_the_free_memory(monkeypatch):
+    free = free_memory()
+    assert free is None or 1 << 20 < free < 1 << 50
+    monkeypatch.setattr(memory_limit, "free_memory", lambda: 2 * memory_limit.BYTES * 100)
+    assert scratch_for(100, DataConfig(), []) is None and scratch_for(101, DataConfig(), []) is not None
+    monkeypatch.setattr(memory_limit, "free_memory", lambda: None)
+    assert scratch_for(10**12, DataConfig(), []) is None
+
+
+@pytest.mark.parametrize("limit", ["4", "GB", "4gb", "-1GB", -1, 1.5, None, True])
+def test_other_limits_are_errors(limit):
+    with pytest.raises(ConfigError, match="memory_limit"):
+        load_config({"data": {"memory_limit": limit}})
+
+
+VALUES = {
+    "numbers": np.arange(1000),
+    "a matrix": np.ones((50, 3), np.float32),
+    "truths": np.arange(1000) % 3 == 0,
+    "texts": pa.array(["a", None, "b"] * 100),
+    "lists": pa.array([[{"item": 1, "kind": "x"}], None, []] * 50),
+    "a tensor": torch.randn(40, 7),
+    "a table": pa.table({"one": [1, 2, None], "two": ["x", "y", "z"]}),
+    "nothing": np.empty(0, np.int64),
+}
+
+
+@pytest.mark.parametrize("value", VALUES.values(), ids=VALUES)
+def test_values_on_disk_are_equal_and_leave_when_they_are_not_used(value, tmp_path, monkeypatch):
+    monkeypatch.setattr(core_scratch, "SMALL", 0)
+    scratch = Scratch(tmp_path)
+    kept = scratch.keep(value)
+    scratch.release()
+    assert type(kept) is type(value) and list(tmp_path.iterdir()) == []
+    if isinstance(value, pa.Array | pa.Table):
+        assert kept.equals(value)
+    else:
+        assert kept.dtype == value.dtype and kept.shape == value.shape and (kept == value).all()
+    assert (scratch.size > 0) == (value.nbytes > 0)
+    del kept
+    assert scratch.size == 0
+
+
+def test_parts_are_written_one_after_another(tmp_path):
+    scratch = Scratch(tmp_path)
+    parts = [{"a": np.arange(n), "b": np.full((n, 2), n, np.float32)} for n in (3, 0, 5)]
+    made = scratch.keep_parts(iter(parts))
+    assert all((made[name] == np.concatenate([part[name] for part in parts])).all() for name in ("a", "b"))
+    made["a"][0] = 7
+    assert made["a"].tolist() == [7, 1, 2, 0, 1, 2, 3, 4]
