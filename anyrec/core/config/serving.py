@@ -73,7 +73,7 @@ class ExperimentConfig(Section):
 class ServingConfig(Section):
     """The HTTP server: limits of requests, threads, events and experiments."""
 
-    max_k: int = Field(default=1000, ge=1, le=100_000, description="Most items of one list, with those of `offset`.")
+    max_k: int = Field(default=1000, ge=1, le=100_000, description="Most items of a list, and of the pages before.")
     max_batch: int = Field(default=1000, ge=1, le=100_000, description="Most users, pairs or events of one request.")
     max_body_bytes: int = Field(default=16 << 20, ge=1 << 10, le=1 << 30, description="Most bytes of a request.")
     max_image_bytes: int = Field(default=8 << 20, ge=1 << 10, le=1 << 28, description="Most bytes of an image.")

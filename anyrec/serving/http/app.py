@@ -8,12 +8,13 @@ from pathlib import Path
 
 from fastapi import FastAPI
 
+from anyrec.core.types import JsonObject
 from anyrec.core.version import __version__
 from anyrec.serving.http import admin, lists, records
 from anyrec.serving.http.guard import Guard
 from anyrec.serving.http.host import Host
 from anyrec.serving.http.keys import Keys
-from anyrec.serving.http.problems import add_handlers
+from anyrec.serving.http.problems import add_handlers, document_problems
 from anyrec.serving.live.service import Service
 
 ABOUT = """Lists, scores, vectors and searches of one recommender, events that change the next list, and changes of
@@ -41,5 +42,13 @@ def make_app(service: Service, *, keys: Keys | None = None, folder: Path | None 
     for part in (lists, records, admin):
         app.include_router(part.routes)
     add_handlers(app)
+    document = app.openapi
+
+    def documented() -> JsonObject:
+        if app.openapi_schema is None:
+            app.openapi_schema = document_problems(document(), service.config.max_k)
+        return app.openapi_schema
+
+    app.openapi = documented
     app.add_middleware(Guard, keys=keys, most_bytes=service.config.max_body_bytes, metrics=host.metrics)
     return app

@@ -81,8 +81,9 @@ class Host:
 
     def check_sizes(self, asked: Recommend) -> None:
         """Raise Refused if a request asks for more items than `serving.max_k`, or has a text that is too long."""
-        if asked.k + asked.offset > self.config.max_k:
-            raise Refused(422, f"/k: k and offset are {self.config.max_k:,} together at most.")
+        for name, value in (("k", asked.k), ("offset", asked.offset)):
+            if value > self.config.max_k:
+                raise Refused(422, f"/{name}: {self.config.max_k:,} at most; found {value:,}.")
         self.check_texts(asked.user)
 
     def check_texts(self, value: object) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -30,7 +29,7 @@ from anyrec.serving.http.problems import Problem, Refused
 from anyrec.serving.live.served import Served
 
 ERRORS: dict[int | str, JsonObject] = {
-    status: {"model": Problem} for status in (400, 401, 403, 404, 413, 422, 500, 503)
+    status: {"model": Problem} for status in (400, 401, 403, 404, 405, 409, 413, 415, 422, 500, 503, 507)
 }
 routes = APIRouter(prefix="/v1", responses=ERRORS)
 TheHost = Annotated[Host, Depends(host_of)]
@@ -158,7 +157,7 @@ def _image(text: str, most: int) -> bytes:
         raise Refused(413, f"/image: a picture has at most {most:,} bytes.")
     try:
         data = base64.b64decode(text, validate=True)
-    except binascii.Error:
+    except ValueError:
         raise Refused(422, "/image: this is not base64.") from None
     if not _ending(data):
         raise Refused(415, "/image: this is no JPEG, PNG, WebP or GIF.")

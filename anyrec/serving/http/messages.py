@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from anyrec.core.types import JsonObject
 from anyrec.serving.live.query import Query
 
+
+def _whole(value: object) -> object:
+    """Return 12.0 as 12: in JSON they are the same number."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 Text = Annotated[str, Field(min_length=1, max_length=1000)]
-Id = Annotated[Int64 | Text, Field(description="Id of a user or an item, of the type of the model's ids.")]
+Id = Annotated[
+    Int64 | Text,
+    BeforeValidator(_whole),
+    Field(description="Id of a user or an item, of the type of the model's ids."),
+]
 Record = Annotated[
     JsonObject,
     Field(description="Groups of features as in the data format: {'text': {'bio': ...}, 'categorical': {...}}."),
@@ -92,7 +102,7 @@ class List(BaseModel):
     """One list."""
 
     recommendation_id: str = Field(description="To be sent with the events that the list leads to.")
-    user_id: int | str | None
+    user_id: int | str | None = None
     items: list[Item]
     model: ModelName
     variant: str
@@ -138,6 +148,15 @@ class Similar(Message):
 
 class Search(Message):
     """A search for items by words, a picture, or both, optionally for a person."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {"required": ["text"], "properties": {"text": {"type": "string"}}},
+                {"required": ["image"], "properties": {"image": {"type": "string"}}},
+            ]
+        }
+    )
 
     text: str | None = Field(default=None, min_length=1)
     image: str | None = Field(default=None, min_length=1, description="A JPEG, PNG, WebP or GIF file in base64.")
@@ -186,16 +205,32 @@ class Accepted(BaseModel):
     duplicates: int
 
 
+class ItemRecord(Message):
+    """Groups of features of one item, as in the data format."""
+
+    model_config = ConfigDict(extra="allow")
+
+    item_id: Id
+
+
 class PutItems(Message):
     """Items to add or change: records of the data format, each with its `item_id`."""
 
-    items: list[JsonObject] = Field(min_length=1)
+    items: list[ItemRecord] = Field(min_length=1)
+
+
+class UserRecord(Message):
+    """Groups of features of one user, as in the data format."""
+
+    model_config = ConfigDict(extra="allow")
+
+    user_id: Id
 
 
 class PutUsers(Message):
     """Users to add or change: records of the data format, each with its `user_id`."""
 
-    users: list[JsonObject] = Field(min_length=1)
+    users: list[UserRecord] = Field(min_length=1)
 
 
 class Reload(Message):

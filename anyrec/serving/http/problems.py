@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from anyrec.core.errors import AnyrecError, DataError, Fault, InputError, OutputError
 from anyrec.core.types import JsonObject
@@ -91,7 +92,7 @@ def add_handlers(app: FastAPI) -> None:
     async def unanswerable(request: Request, error: AnyrecError) -> JSONResponse:
         faults = error.faults if isinstance(error, InputError) else []
         status = 507 if isinstance(error, OutputError) else 422 if isinstance(error, InputError) else 500
-        if isinstance(error, DataError) and len(faults) == 1 and faults[0].kind == "unknown id":
+        if isinstance(error, DataError) and {one.kind for one in faults} == {"unknown id"}:
             status = 404
         detail = _counted(faults) if faults else str(error)
         return problem(status, detail, _id_of(request), faults)
@@ -99,7 +100,38 @@ def add_handlers(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def failed(request: Request, error: HTTPException) -> JSONResponse:
         detail = error.detail if isinstance(error.detail, str) else TITLES.get(error.status_code, "")
-        return problem(error.status_code, detail, _id_of(request), headers=dict(error.headers or {}))
+        headers = dict(error.headers or {})
+        if error.status_code == 405:
+            headers["allow"] = ", ".join(_allowed(request))
+        return problem(error.status_code, detail, _id_of(request), headers=headers)
+
+
+def document_problems(schema: JsonObject, most: int) -> JsonObject:
+    """Return an OpenAPI document with the content type of problems, and with the greatest number of items of a list.
+
+    Args:
+        schema: The document; it is changed in place.
+        most: `serving.max_k`.
+    """
+    for path in schema["paths"].values():
+        for operation in path.values():
+            for status, answer in operation["responses"].items():
+                if status >= "400" and "application/json" in answer.get("content", {}):
+                    answer["content"] = {"application/problem+json": answer["content"]["application/json"]}
+            for parameter in operation.get("parameters", []):
+                if parameter["name"] == "k":
+                    parameter["schema"].setdefault("maximum", most)
+    for message in schema["components"]["schemas"].values():
+        for name in ("k", "offset"):
+            if name in message.get("properties", {}):
+                message["properties"][name].setdefault("maximum", most)
+    return schema
+
+
+def _allowed(request: Request) -> list[str]:
+    """Return the methods that a path has in any of its routes."""
+    matching = [route for route in request.app.routes if route.matches(request.scope)[0] != Match.NONE]
+    return sorted({method for route in matching for method in getattr(route, "methods", None) or ()})
 
 
 def _id_of(request: Request) -> str:

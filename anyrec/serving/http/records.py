@@ -26,13 +26,14 @@ HISTORY = 100
 async def get_item(item_id: str, host: TheHost) -> JsonObject:
     """Return an item: its features, and the number of users who had it."""
     served, key = host.served, _known(host.served, "item", item_id)
+    if key in served.removed:
+        raise Refused(404, f"the item {item_id!r} was removed.")
     row = int(served.rows("item", [key])[0])
     count = int((served.recommender.model.seen.items == row).sum()) + host.service.histories.counts[key]
     return {
         "item_id": key,
         **served.records("item", [key])[0],
         "users": count,
-        "removed": key in served.removed,
     }
 
 
@@ -91,7 +92,7 @@ async def post_events(asked: Events, host: TheHost) -> Accepted:
 @routes.put("/items")
 async def put_items(asked: PutItems, host: TheHost) -> JsonObject:
     """Add or change items without training. Their vectors are computed, and the next list can contain them."""
-    records = _by_id(host, asked.items, "item")
+    records = _by_id(host, [one.model_dump() for one in asked.items], "item")
     warnings = await host.call(host.service.put_items, records)
     return {"items": len(records), "warnings": warnings}
 
@@ -99,7 +100,7 @@ async def put_items(asked: PutItems, host: TheHost) -> JsonObject:
 @routes.put("/users")
 async def put_users(asked: PutUsers, host: TheHost) -> JsonObject:
     """Add or change users without training."""
-    records = _by_id(host, asked.users, "user")
+    records = _by_id(host, [one.model_dump() for one in asked.users], "user")
     warnings = await host.call(host.service.put_users, records)
     return {"users": len(records), "warnings": warnings}
 
@@ -125,16 +126,14 @@ def _by_id(host: Host, records: list[JsonObject], side: Side) -> dict[Id, JsonOb
     """Return records by id, without their ids.
 
     Raises:
-        Refused: For a record without an id, and for two with the same one.
+        Refused: For two records with the same id.
     """
     if len(records) > host.config.max_batch:
         raise Refused(422, f"/{side}s: {host.config.max_batch:,} at most; found {len(records):,}.")
     host.check_texts(records)
     found: dict[Id, JsonObject] = {}
     for n, record in enumerate(records):
-        key = record.get(f"{side}_id")
-        if not isinstance(key, (str, int)) or isinstance(key, bool) or key == "":
-            raise Refused(422, f"/{side}s/{n}/{side}_id: an id is a text or a whole number.")
+        key = record[f"{side}_id"]
         if key in found:
             raise Refused(422, f"/{side}s/{n}/{side}_id: {key!r} is there twice.")
         found[key] = {name: value for name, value in record.items() if name != f"{side}_id"}
