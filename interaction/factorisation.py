@@ -152,7 +152,8 @@ class SVD(Classical):
             right = np.linalg.svd(matrix.toarray(), full_matrices=False)[2]
         else:
             start = np.random.default_rng(training.seed).normal(size=min(matrix.shape))
-            right = svds(matrix.astype(np.float64), factors, v0=start, return_singular_vectors="vh")[2]
+            found: Any = svds(matrix.astype(np.float64), factors, v0=start)  # scipy has no type stubs
+            right = found[2]
         self.items = np.ascontiguousarray(right[::-1].T, np.float32)  # the largest first
 
     def user_vectors(self, rows: np.ndarray, matrix: SparseMatrix) -> np.ndarray:

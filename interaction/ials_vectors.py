@@ -37,7 +37,7 @@ def whitened_items(items: np.ndarray, root: np.ndarray) -> np.ndarray:
 
 def unwhitened_users(vectors: np.ndarray, root: np.ndarray) -> np.ndarray:
     """Return (users, factors) float32 x = L'^-1 v, so that Y x = W v. vectors: v; root: L of `gram_root`."""
-    return solve_triangular(root, vectors.astype(np.float64).T, lower=True, trans="T").T.astype(np.float32)
+    return solve_triangular(root.T, vectors.astype(np.float64).T, lower=False).T.astype(np.float32)
 
 
 def whitened_users(matrix: SparseMatrix, items: np.ndarray, alpha: float) -> np.ndarray:

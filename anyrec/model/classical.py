@@ -141,7 +141,7 @@ class ClassicalModel(FittedModel):
         owners = items = np.empty(0, np.int64)
         replaced = np.zeros(len(added.rows), bool)
         if history is not None:
-            liked = history.positive & (history.items < matrix.shape[1])
+            liked = history.positive & (history.items < len(scorer.popularity))
             owners, items, replaced = history.owners[liked], history.items[liked], history.replaces
         trained = np.ones(matrix.nnz, np.uint8)  # of a matrix without parts, all pairs are those of training
         parts = trained if self.matrix_parts is None else self.matrix_parts
@@ -151,7 +151,7 @@ class ClassicalModel(FittedModel):
         learned[: len(scorer.learned)] = scorer.learned
         if scorer.classical.folds_in:
             learned[added.rows[added.records.active]] = False
-        shape = added.count, matrix.shape[1]
+        shape = added.count, len(scorer.popularity)
         scorer = ClassicalScorer(
             scorer.classical, matrix_of(wider.pairs, shape), scorer.popularity, scorer.fitted, learned
         )

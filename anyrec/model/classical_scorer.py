@@ -45,7 +45,7 @@ class ClassicalScorer:
         counted = np.asarray(matrix.sum(0), np.float32).ravel() if popularity is None else popularity
         self.popularity = counted.astype(np.float32)
         self.fitted = self.popularity > 0 if fitted is None else fitted
-        self.learned = np.ones(matrix.shape[0], bool) if learned is None else learned
+        self.learned = np.ones(len(matrix.indptr) - 1, bool) if learned is None else learned
 
     def pair_width(self, items: Tensor) -> int:
         """Return 1, the number that `score` holds for each pair."""
