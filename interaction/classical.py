@@ -11,6 +11,7 @@ from pydantic import Field
 from scipy import sparse
 
 from anyrec.core.contracts import Classical, Params, TrainingMatrix
+from anyrec.core.types import SparseMatrix
 from anyrec.core.unit_vectors import unit_rows
 from anyrec.data.labels import ages
 from anyrec.data.list_columns import flat, offsets_of
@@ -29,7 +30,7 @@ class Popularity(Classical):
     def fit(self, training: TrainingMatrix) -> None:
         self.weights = np.bincount(training.items, minlength=training.matrix.shape[1]).astype(np.float32)
 
-    def score(self, rows: np.ndarray, matrix: Any) -> np.ndarray:
+    def score(self, rows: np.ndarray, matrix: SparseMatrix) -> np.ndarray:
         return np.tile(self.weights, (len(rows), 1))
 
     def state(self) -> dict[str, np.ndarray]:
@@ -112,7 +113,7 @@ class EASE(Classical):
             self.weights = np.zeros((size, size), np.float32)
             self.weights[np.ix_(known, known)] = inverse.numpy()
 
-    def score(self, rows: np.ndarray, matrix: Any) -> np.ndarray:
+    def score(self, rows: np.ndarray, matrix: SparseMatrix) -> np.ndarray:
         return rows_times(matrix, self.weights)
 
     def similar(self, rows: np.ndarray) -> np.ndarray:
@@ -127,7 +128,7 @@ class EASE(Classical):
             raise ValueError(f"a square matrix was expected, not {self.weights.shape}")
 
 
-def ridge_inverse(matrix: Any, l2: float) -> Tensor:
+def ridge_inverse(matrix: SparseMatrix, l2: float) -> Tensor:
     """Return (items, items) float32, (X'X + l2 I)^-1 up to a factor of the whole matrix.
 
     With m users and n items it takes about n^3 multiplications to invert in the items. With few users the inverse is
@@ -156,7 +157,7 @@ def ridge_inverse(matrix: Any, l2: float) -> Tensor:
     return inverse
 
 
-def rows_times(matrix: Any, weights: np.ndarray) -> np.ndarray:
+def rows_times(matrix: SparseMatrix, weights: np.ndarray) -> np.ndarray:
     """Return `matrix @ weights` in float32.
 
     Adds up the rows of `weights` of each user's items (`embedding_bag`), in time proportional to the entries of
@@ -221,7 +222,7 @@ class ContentKNN(Classical):
             vectors = content.toarray()
         self.vectors = unit_rows(vectors).astype(np.float32)
 
-    def user_vectors(self, rows: np.ndarray, matrix: Any) -> np.ndarray:
+    def user_vectors(self, rows: np.ndarray, matrix: SparseMatrix) -> np.ndarray:
         return matrix @ self.vectors
 
     def item_vectors(self) -> np.ndarray:

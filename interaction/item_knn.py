@@ -9,6 +9,7 @@ from pydantic import Field
 from scipy import sparse
 
 from anyrec.core.contracts import Classical, Params, Step, TrainingMatrix
+from anyrec.core.types import SparseMatrix
 
 BLOCK = 16_000_000
 """Most multiplications for one block of the similarity matrix: at most 16 million entries of 12 bytes."""
@@ -65,7 +66,7 @@ class ItemKNN(Classical):
             similarities(training.matrix, p.neighbours, (p.user_exponent, p.history_exponent, p.target_exponent))
         )
 
-    def score(self, rows: np.ndarray, matrix: Any) -> np.ndarray:
+    def score(self, rows: np.ndarray, matrix: SparseMatrix) -> np.ndarray:
         return (matrix @ self.by_history_item).toarray()
 
     def similar(self, rows: np.ndarray) -> np.ndarray:
@@ -87,7 +88,7 @@ class ItemKNN(Classical):
         self.by_history_item = similarity.T.tocsr()
 
 
-def similarities(matrix: Any, neighbours: int, exponents: tuple[float, float, float]) -> Any:
+def similarities(matrix: SparseMatrix, neighbours: int, exponents: tuple[float, float, float]) -> Any:
     """Return the similarity of the nearest items.
 
     Computed in blocks of listed items, whose size is bounded by the number of multiplications.
