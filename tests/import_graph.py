@@ -25,6 +25,7 @@ LAZY = {
     "annoy": "an extra",
     "usearch": "an extra",
     "qdrant_client": "an extra",
+    "diffusers": "an extra",
     "adbc_driver_sqlite": "an extra",
     "adbc_driver_postgresql": "an extra",
     "duckdb": "an extra",

@@ -1,12 +1,15 @@
 """Data of a generated shop: exact numbers, valid, reproducible, with tastes that a model can learn."""
 
 import json
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from small import call
 
 from anyrec.core.errors import InputError
@@ -102,3 +105,49 @@ def test_the_parquet_files_have_the_columns_of_the_data_format(tmp_path):
         "timestamp",
         "rating",
     ]
+
+
+def test_a_diffusion_model_paints_the_images_from_titles_and_seeds(tmp_path, monkeypatch):
+    """diffusers is replaced by a stand-in, which takes the same calls: the library and weights are not installed."""
+    calls = []
+
+    class Pipeline:
+        @classmethod
+        def from_pretrained(cls, name):
+            if name != "a model":
+                raise OSError(f"{name} is no folder")
+            return cls()
+
+        def to(self, device):
+            calls.append(device)
+
+        def set_progress_bar_config(self, disable):
+            assert disable
+
+        def __call__(self, prompt, *, num_inference_steps, generator):
+            calls.append((prompt, num_inference_steps, generator.initial_seed()))
+            colour = np.random.default_rng(generator.initial_seed()).integers(0, 256, 3).tolist()
+            return SimpleNamespace(images=[Image.new("RGB", (512, 512), tuple(colour))])
+
+    monkeypatch.setitem(sys.modules, "diffusers", SimpleNamespace(AutoPipelineForText2Image=Pipeline))
+    sizes = ("--users", 5, "--items", 4, "--interactions", 12)
+    for name in ("one", "two"):
+        options = ("--image-model", "a model", "--image-steps", 3)
+        assert call("synth", "amazon", tmp_path / name, *sizes, *options)[0] == 0
+    prompts = [one for one in calls if isinstance(one, tuple)]
+    items = pq.read_table(tmp_path / "one" / "items.parquet").to_pylist()
+    assert len(prompts) == 8 and prompts[:4] == prompts[4:] and len({seed for *_, seed in prompts}) == 4
+    assert all(
+        row["text.title"] in prompt and steps == 3 for row, (prompt, steps, _) in zip(items, prompts[:4], strict=True)
+    )
+    for row in items:
+        with Image.open(tmp_path / "one" / row["image.photo"]) as image:
+            assert image.size == (256, 256)
+    code, _, message = call("synth", "amazon", tmp_path / "three", *sizes, "--image-model", "none")
+    assert code == 2 and "--image-model: the model 'none' cannot be loaded: none is no folder." in message
+
+
+def test_without_diffusers_the_command_names_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    code, _, message = call("synth", "amazon", tmp_path / "x", "--items", 3, "--image-model", "a model")
+    assert code == 3 and "pip install 'anyrec[diffusion]'" in message and not (tmp_path / "x").exists()

@@ -82,12 +82,25 @@ def amazon(
     ] = None,
     seed: Seed = 0,
     images: Annotated[bool, typer.Option(help="Draw an image of each item, in the folder `images`.")] = False,
+    image_model: Annotated[
+        str | None,
+        typer.Option(
+            "--image-model",
+            "--image_model",
+            metavar="MODEL",
+            help="Name or folder of a Stable Diffusion model that paints the images; needs anyrec[diffusion].",
+        ),
+    ] = None,
+    image_steps: Annotated[
+        int, typer.Option("--image-steps", "--image_steps", min=1, max=1000, help="Denoising steps of --image-model.")
+    ] = 25,
 ) -> None:
     """Make data in the manner of an online shop: products, customers, views, purchases and ratings.
 
     The numbers of users, items and interactions are exact; no user has an item twice.
     """
     from anyrec.data.synthetic.amazon import generate_shop
+    from anyrec.data.synthetic.diffusion import Painter
 
     kind = kind or ("json" if path.suffix == ".json" else "parquet")
     if kind not in ("parquet", "json"):
@@ -95,6 +108,7 @@ def amazon(
     if kind == "json" and not path.suffix:
         path = path / "data.json"
     check_output(path, "inside" if kind == "parquet" else "file")
+    painter = Painter(image_model, image_steps) if image_model is not None else None
     shop = generate_shop(users, items, interactions, seed)
-    shop.write(path, kind, images)
+    shop.write(path, kind, images or painter is not None, painter)
     err.print(f"{sizes(shop.dataset)} -> {path}")

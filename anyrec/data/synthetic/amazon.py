@@ -17,9 +17,11 @@ import pyarrow.parquet as pq
 from anyrec.core.errors import Fault, InputError
 from anyrec.core.files import atomic_files
 from anyrec.core.outputs import is_stream
+from anyrec.core.progress import progress_bar
 from anyrec.data.dataset import Dataset
 from anyrec.data.formats.times import TIME
 from anyrec.data.formats.write_json import write_json
+from anyrec.data.synthetic.diffusion import Painter
 from anyrec.data.synthetic.draw import draw_item, refuse_stream
 from anyrec.data.synthetic.world import STYLES
 
@@ -71,7 +73,7 @@ class Shop:
     shapes: list[tuple[str, str]]
     seed: int
 
-    def write(self, path: Path, kind: str = "parquet", images: bool = False) -> None:
+    def write(self, path: Path, kind: str = "parquet", images: bool = False, painter: Painter | None = None) -> None:
         """Write the data, and the images of the products, as one unit.
 
         Args:
@@ -79,6 +81,7 @@ class Shop:
                 JSON. Images go into `images/` in the folder.
             kind: "parquet" or "json".
             images: Whether to draw the images.
+            painter: Paints the images by a diffusion model; by default they show shapes.
 
         Raises:
             OutputError: If the files cannot be written.
@@ -96,20 +99,27 @@ class Shop:
         folder = path if kind == "parquet" else path.parent
         with atomic_files(folder, "data" if kind == "parquet" else path.name) as new:
             if images:
-                self._draw(new / "images")
+                self._draw(new / "images", painter)
             if kind == "parquet":
                 for name, table in tables.items():
                     pq.write_table(table, new / f"{name}.parquet")
             else:
                 write_json(Dataset(**tables), new / path.name)
 
-    def _draw(self, folder: Path) -> None:
+    def _draw(self, folder: Path, painter: Painter | None) -> None:
         """Draw one image of each product, the same bytes for the same seed."""
         folder.mkdir()
-        names = self.dataset.items.column("item_id").to_pylist()
-        for number, (name, (shape, style)) in enumerate(zip(names, self.shapes, strict=True)):
-            image = draw_item(shape, style, np.random.default_rng([self.seed, 5, number]))
-            image.save(folder / f"{name}.png", optimize=True)
+        names = ("item_id", "text.title", "categorical.category")
+        products = zip(*(self.dataset.items.column(name).to_pylist() for name in names), self.shapes, strict=True)
+        with progress_bar("drawing images", len(self.shapes)) as bar:
+            for number, (name, title, category, (shape, style)) in enumerate(products):
+                rng = np.random.default_rng([self.seed, 5, number])
+                if painter is None:
+                    image = draw_item(shape, style, rng)
+                else:
+                    image = painter.paint(title, category, int(rng.integers(2**31)))
+                image.save(folder / f"{name}.png", optimize=True)
+                bar.advance(1)
 
 
 def generate_shop(users: int, items: int, interactions: int, seed: int = 0) -> Shop:
