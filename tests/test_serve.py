@@ -98,6 +98,8 @@ def test_filters_contexts_explanations_traces_and_fields(client):
     assert all("pilot" in one["fields"]["categorical"]["tags"] for one in answer["items"]) and answer["items"]
     named = client.post("/v1/recommend", json={"user_id": "u002", "fields": ["text.title"]}).json()
     assert all(list(one["fields"]) == ["text"] for one in named["items"])
+    none = client.post("/v1/recommend", json={"user_id": "u002", "fields": ["text.none"]}).json()
+    assert all(one["fields"] == {} for one in none["items"])
     explained = client.post("/v1/recommend", json={"user_id": "u002", "k": 2, "explain": True, "trace": True}).json()
     assert all(one["explanation"]["sentence"] for one in explained["items"]) and explained["trace"]
     wrong = client.post("/v1/recommend", json={"user_id": "u002", "filter": {"item.categorical.tag": {"eq": "x"}}})
@@ -299,6 +301,11 @@ def test_errors_are_problem_documents(client, path, body, status, words):
     document = answer.json()
     assert document["status"] == status and document["request_id"] == "r1" and words in document["detail"]
     assert "Traceback" not in answer.text
+
+
+def test_the_allowed_methods_are_those_of_all_routes_of_a_path(client):
+    assert client.patch("/v1/items").headers["allow"] == "GET, PUT"
+    assert client.post("/v1/items/i001").headers["allow"] == "DELETE, GET"
 
 
 def test_sizes_are_limited(recommender):

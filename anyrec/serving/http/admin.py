@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Response
+from fastapi.responses import PlainTextResponse
 
 from anyrec.core.types import JsonObject
 from anyrec.serving.http.lists import ERRORS, TheHost
@@ -28,7 +29,7 @@ async def ready(host: TheHost, response: Response) -> JsonObject:
     return {"ready": not reasons, "reasons": reasons, "model": host.served.name}
 
 
-@routes.get("/metrics")
+@routes.get("/metrics", response_class=PlainTextResponse)
 async def metrics(host: TheHost) -> Response:
     """Return the figures of the server in the text format of Prometheus."""
     return Response(host.metrics.text(), media_type=CONTENT_TYPE)

@@ -48,7 +48,9 @@ class Recommend(Message):
     )
     filter: JsonObject | None = Field(default=None, description="A condition that all items meet (docs/rules.md).")
     context: JsonObject | None = Field(default=None, description="Values of the moment that rules read.")
-    now: Int64 | None = Field(default=None, description="Time of the request in seconds since 1970; default: now.")
+    now: int | None = Field(
+        default=None, ge=-(10**11), le=10**11, description="Time of the request in seconds since 1970; default: now."
+    )
     include_seen: bool = Field(default=False, description="Also list items that the person had.")
     fields: bool | list[str] = Field(
         default=False, description="Add the items' features to the answer: all, or those named (`text.title`)."

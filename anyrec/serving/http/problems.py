@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
-from starlette.routing import Match
+from starlette.routing import compile_path
 
 from anyrec.core.errors import AnyrecError, DataError, Fault, InputError, OutputError
 from anyrec.core.types import JsonObject
@@ -100,7 +100,7 @@ def add_handlers(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def failed(request: Request, error: HTTPException) -> JSONResponse:
         detail = error.detail if isinstance(error.detail, str) else TITLES.get(error.status_code, "")
-        headers = dict(error.headers or {})
+        headers = {name.lower(): value for name, value in (error.headers or {}).items()}
         if error.status_code == 405:
             headers["allow"] = ", ".join(_allowed(request))
         return problem(error.status_code, detail, _id_of(request), headers=headers)
@@ -130,8 +130,9 @@ def document_problems(schema: JsonObject, most: int) -> JsonObject:
 
 def _allowed(request: Request) -> list[str]:
     """Return the methods that a path has in any of its routes."""
-    matching = [route for route in request.app.routes if route.matches(request.scope)[0] != Match.NONE]
-    return sorted({method for route in matching for method in getattr(route, "methods", None) or ()})
+    paths = request.app.openapi()["paths"]
+    matching = [methods for path, methods in paths.items() if compile_path(path)[0].match(request.url.path)]
+    return sorted({method.upper() for methods in matching for method in methods})
 
 
 def _id_of(request: Request) -> str:

@@ -83,9 +83,10 @@ class Served:
         """
         table = self.recommender.dataset.table(side)
         wanted = [name for name in table.column_names if "." in name and (names is None or name in names)]
-        rows = table.select(wanted).take(pa.array(self.rows(side, ids))).to_pylist()
+        if not wanted:
+            return [{} for _ in ids]
         found: list[JsonObject] = []
-        for row in rows:
+        for row in table.select(wanted).take(pa.array(self.rows(side, ids))).to_pylist():
             record: JsonObject = {}
             for name, value in row.items():
                 group, _, feature = name.partition(".")
