@@ -109,14 +109,13 @@ def _records(mapped: dict[str, list[Mapped]], part: str, item_ids: pa.Array | No
         return Part(stacked, place)
     key = f"{side}_id"
     groups = Groups(one_array(stacked.column(key)))
-    first = _first_rows(groups)
     columns = {key: groups.keys}
     for name in stacked.column_names:
         if name != key:
             columns[name], differing = groups.first(one_array(stacked.column(name)))
             if len(differing):
                 _note_differences(one_array(stacked.column(name)), groups, differing, part, name, "the first", reader)
-    return Part(pa.table(columns), lambda row, column: place(int(first[row]), column))
+    return Part(pa.table(columns), _place_of_first(groups, place))
 
 
 def _derived(one: Mapped, side: Side) -> Mapped:
@@ -177,18 +176,12 @@ def _collapsed(one: Mapped, key: str, groups: Groups, order: np.ndarray, reader:
         columns[name], differing = groups.first(column, order)
         if len(differing) and one.config.repeats != "error":
             _note_differences(column, groups, differing, one.name, name, "the latest", reader)
-    first, place = _first_rows(groups), one.place
-    return replace(
-        one, columns=columns, rows=len(groups), place=lambda row, column: place(int(first[row]), column), mixed={}
-    )
+    return replace(one, columns=columns, rows=len(groups), place=_place_of_first(groups, one.place), mixed={})
 
 
-def _first_rows(groups: Groups) -> np.ndarray:
-    """Return (keys,) the first row of each key."""
-    rows = np.arange(len(groups.codes))[::-1]
-    first = np.zeros(len(groups), np.int64)
-    first[groups.codes[rows][groups.codes[rows] >= 0]] = rows[groups.codes[rows] >= 0]
-    return first
+def _place_of_first(groups: Groups, place: Place) -> Place:
+    """Return the places of the first row of each key; place: Of all rows."""
+    return lambda row, column: place(int(np.flatnonzero(groups.codes == row)[0]), column)
 
 
 def _note_differences(

@@ -49,9 +49,14 @@ def one_type(columns: list[IdColumn]) -> None:
     typed = [one for one in columns if one not in untyped and len(one.values) > one.values.null_count]
     if any(not pa.types.is_integer(one.values.type) for one in typed):
         return
-    if all(pc.all(pc.match_substring_regex(one.values, WHOLE)).as_py() is not False for one in untyped):
+    if all(_all_whole(one.values) for one in untyped):
         for one in untyped:
             one.values = one.values.cast(pa.int64())
+
+
+def _all_whole(texts: pa.Array) -> bool:
+    """Return whether every id is written as a whole number, without leading zeros or spaces."""
+    return pa.types.is_string(texts.type) and pc.all(pc.match_substring_regex(texts, WHOLE)).as_py() is not False
 
 
 def _prepare(one: IdColumn) -> None:
@@ -70,6 +75,8 @@ def _prepare(one: IdColumn) -> None:
             '1 and "1" are different ids: write all of one kind.',
         ),
     )
+    if one.untyped and _all_whole(one.values):
+        return
     if pa.types.is_string(one.values.type):
         one.values = _trimmed(one.values, one.untyped, at)
         if one.untyped:

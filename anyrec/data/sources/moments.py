@@ -50,6 +50,13 @@ def as_times(column: pa.Array, time: str | None, zone: str | None, at: At) -> pa
     except (UnreadableType, pa.ArrowNotImplementedError):
         at.faults.add("column type", at.name, f"this column holds {kind}, which is no time.", "Leave it out.")
         return pa.nulls(len(column), TIME)
+    if time is None or time in UNITS:
+        try:
+            whole = texts.cast(pa.int64())
+        except pa.ArrowInvalid:  # not all are whole numbers
+            pass
+        else:
+            return _of_numbers(whole.cast(pa.float64(), safe=False), whole, time, zone, at)
     numerals = pc.match_substring_regex(texts, NUMERAL)
     if time in UNITS or (time is None and pc.any(numerals).as_py() and pc.all(numerals).as_py()):
         good = pc.fill_null(numerals, False)
