@@ -16,6 +16,7 @@ from anyrec.data.pairs import Pairs
 from anyrec.model.added_users import AddedUsers, WiderPairs
 from anyrec.model.records import Records
 from anyrec.model.result_tables import index_of
+from anyrec.retrieval.model_index import item_index
 
 FLAT = {"type": "faiss", "kind": "flat"}
 ONE_EPOCH = {"epochs": 1, "batch_size": 128, "patience": None}
@@ -242,3 +243,24 @@ def test_pairs_are_merged_with_those_of_the_known_users(seed, replacing):
     assert dict(zip(pairs, found.parts.tolist(), strict=True)) == expected
     assert len(found.pairs.items) == len(expected) and len(found.pairs.offsets) == added.count + 1
     assert added.dataset(dataset).ids("user").take(pa.array(added.rows)).equals(ids)
+
+
+@pytest.mark.parametrize("name", ["towers", "blend"])
+def test_the_index_has_the_present_vectors_of_items_that_are_changed_and_added(name):
+    fitted = Recommender.from_config({**CONFIGS[name], "index": FLAT}).fit(small_dataset(), progress=False)
+    changed = {"item_id": "i003", "categorical": {"tags": ["pilot"]}, "continuous": {"price": 10.0}}
+    new = {"item_id": "fresh", "categorical": {"tags": ["nurse"]}}
+    last = {"item_id": "last", "categorical": {"tags": ["baker"]}, "continuous": {"price": 77.0}}
+    step = fitted.add_items([new])
+    models = [
+        step,
+        step.add_items([changed], replace_known=True),
+        step.add_items([changed, last], replace_known=True),
+        fitted.add_items([changed, new], replace_known=True),
+        fitted.add_items([changed, new], replace_known=True).add_items([last]),
+    ]
+    for recommender in models:
+        index, vectors = item_index(recommender.model), recommender.model.embeddings("item")
+        np.testing.assert_allclose(index.index.store.vectors, vectors[: len(index.ids)], atol=1e-6)
+        exact = recommender.with_config({"index": {"type": "exact"}})
+        same(recommender.recommend(None, 7), exact.recommend(None, 7))

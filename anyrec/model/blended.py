@@ -298,8 +298,13 @@ class BlendedModel(FittedModel):
         if towers is self.towers:
             return self
         _check_rows(len(towers.dataset.items))
-        base = None if towers.base is None else self.base or self
-        return replace(self._with_towers(towers), dataset=towers.dataset, base=base, extended=True)
+        wider = replace(self._with_towers(towers), dataset=towers.dataset, base=None, extended=True)
+        if towers.base is None:
+            return wider
+        if towers.base is self.towers or towers.base is self.towers.base:
+            return replace(wider, base=self.base or self)
+        changed = replace(self._with_towers(towers.base), dataset=towers.base.dataset, base=None, extended=True)
+        return replace(wider, base=changed)
 
     def with_added_users(self, added: AddedUsers, shared: JsonObject) -> Self:
         _check_rows(added.count)
