@@ -258,7 +258,7 @@ def test_topics_that_cannot_be_read_are_errors(topic, monkeypatch, tmp_path):
     ("module", "table", "extra"),
     [
         ("deltalake", {"path": "x", "provider": {"type": "delta"}}, "delta"),
-        ("pyiceberg.table", {"path": "iceberg://shop"}, "iceberg"),
+        ("pyiceberg.catalog", {"path": "iceberg://shop", "table": "a.b"}, "iceberg"),
         ("datasets", {"path": "x", "provider": {"type": "huggingface"}}, "huggingface"),
         ("confluent_kafka", {"path": "kafka://host/topic"}, "kafka"),
     ],

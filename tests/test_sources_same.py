@@ -14,7 +14,7 @@ import pytest
 from databases import PASSWORD, postgresql_server
 from small import call
 
-from anyrec import Recommender
+from anyrec import Dataset, Recommender
 
 duckdb = pytest.importorskip("duckdb")
 pytest.importorskip("adbc_driver_sqlite")
@@ -30,6 +30,7 @@ COLUMNS = {
         "genres": {"to": "categorical.genres", "split": "|"},
     },
 }
+NAMES = {"interactions": "ratings", "items": "movies"}
 KINDS = {pa.int64(): "bigint", pa.float64(): "double precision", pa.string(): "text"}
 
 
@@ -187,3 +188,39 @@ def test_a_password_is_in_no_file_and_no_output_of_a_run(tmp_path, server, store
     assert code == 2 and "no password supplied" in err and "PGPASSWORD" in err
     monkeypatch.setenv("PGPASSWORD", PASSWORD)
     assert call(*again)[0] == 0
+
+
+def test_init_finds_the_tables_of_databases_and_stores(tmp_path, server, store, monkeypatch):
+    monkeypatch.setattr("anyrec.core.secrets._WHOLE", {})
+    monkeypatch.chdir(tmp_path)
+    containers(shop(), tmp_path, server, store)
+    queries = [f"--query={part}=select * from {name}" for part, name in NAMES.items()]
+    given = {
+        "csv": ["ratings.csv", "movies.csv"],
+        "sqlite": ["shop.sqlite"],
+        "duckdb": ["duckdb:///shop.duckdb"],
+        "tables": [server],
+        "queries": [server, *queries],
+        "s3": [f"s3://same/{tmp_path.name}/ratings/*.parquet", "--items", f"s3://same/{tmp_path.name}/movies/"],
+    }
+    found = {}
+    for name, arguments in given.items():
+        code, out, err = call("init", *arguments)
+        assert code == 0, err
+        assert PASSWORD not in out + err and ("not written down" in err) == (server in arguments)
+        config = json.loads(out)
+        remote = name in ("tables", "queries", "s3")
+        assert config["data"].get("allow_urls", False) == remote == ("you named an address" in err)
+        found[name] = Dataset.from_sources(config).fingerprint()
+    assert set(found.values()) == {found["csv"]}
+    code, _, err = call("init", server.replace("reader:", "nobody:"))
+    assert code == 2 and "refuses the connection" in err and PASSWORD not in err
+
+
+def test_a_database_of_many_tables_needs_a_choice(tmp_path):
+    with sqlite3.connect(tmp_path / "shop.db") as connection:
+        for number in range(51):
+            connection.execute(f"CREATE TABLE t{number} (a)")
+    connection.close()
+    code, _, err = call("init", tmp_path / "shop.db")
+    assert code == 2 and "this database has 51 tables" in err and "--query" in err

@@ -288,7 +288,8 @@ def test_servers_need_permission(server):
         ("adbc_driver_postgresql", "postgresql://host/shop"),
     ],
 )
-def test_a_missing_package_names_the_extra(monkeypatch, module, address):
+def test_a_missing_package_names_the_extra(monkeypatch, module, address, tmp_path):
+    (tmp_path / "shop.db").touch()
     monkeypatch.setitem(__import__("sys").modules, module, None)
     with pytest.raises(MissingDependency, match=r"pip install 'anyrec\[sql\]'"):
-        opened(address, table="log")
+        opened(address, root=tmp_path, table="log")

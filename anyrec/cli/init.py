@@ -11,22 +11,26 @@ import typer
 from anyrec.cli.options import ConfigPath, Overrides, app, err, log, write
 from anyrec.cli.terminal import is_quiet
 from anyrec.core.errors import Fault, InputError
+from anyrec.core.secrets import keep_secrets, whole_address
 from anyrec.core.strict_json import split_pair
 from anyrec.core.types import JsonObject
 from anyrec.data.presets.load_preset import load_preset, preset_names
 
 if TYPE_CHECKING:
     from anyrec.core.config import Config
+    from anyrec.core.registry import Registry
     from anyrec.data.infer.infer_sources import Inferred
 
 PARTS = ("users", "items", "interactions")
 STDIN = "-"
+PASSWORDS = "docs/data-sources.md lists the variables and files that it is read from."
 Places = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[DATA]...",
-        help="Tables as they are: files, patterns, folders, addresses, or a database with --query. Or data in the "
-        "format of docs/data-format.md. By default the tables of the config's data.sources.",
+        help="Tables as they are: files, patterns, folders, addresses, or a database with all its tables or the "
+        "results of --query. Or data in the format of docs/data-format.md. By default the tables of the config's "
+        "data.sources.",
     ),
 ]
 Users = Annotated[list[str], typer.Option("--users", metavar="TABLE", help="A table of users. Can be repeated.")]
@@ -66,20 +70,27 @@ def init(
     from anyrec.core.load_config import load_config
 
     settings, _ = load_config(config, overrides)
-    places = data or []
+    places = [keep_secrets(place) for place in data or []]
     if preset is not None:
         _print_preset(settings, preset, places)
         return
+    users, items, interactions = ([keep_secrets(one) for one in named] for named in (users, items, interactions))
     forced = {"users": users, "items": items, "interactions": interactions}
     if not (places or query or any(forced.values())) or (len(places) == 1 and not query and _is_own_format(places[0])):
         _print_config(settings, Path(places[0]) if places else None)
         return
-    tables, parts = _tables(places, forced, query)
     from anyrec.core.discovery import discover
-    from anyrec.data.infer.infer_sources import infer_sources
+    from anyrec.data.infer.infer_sources import infer_sources, is_remote
 
     registry = discover(settings.plugins)
-    found = infer_sources(tables, registry, forced=parts, allow_urls=settings.data.allow_urls)
+    tables, parts = _tables(places, forced, query, registry)
+    remote = any(is_remote(table, registry) for table in tables)
+    found = infer_sources(tables, registry, forced=parts, allow_urls=remote or settings.data.allow_urls)
+    if remote:
+        found.data["allow_urls"] = True
+        found.lines.append("data.allow_urls is true, because you named an address.")
+    if any(whole_address(one) != one for one in [*places, *users, *items, *interactions]):
+        found.lines.append(f"The password of the address is not written down: {PASSWORDS}")
     for line in [] if is_quiet() else found.lines:
         err.print(line, markup=False, soft_wrap=True)
     _print_inferred(settings, found, _name(tables))
@@ -118,14 +129,14 @@ def _is_own_format(place: str) -> bool:
 
 
 def _tables(
-    places: list[str], forced: dict[str, list[str]], queries: list[str]
+    places: list[str], forced: dict[str, list[str]], queries: list[str], registry: Registry
 ) -> tuple[list[JsonObject], dict[str, str]]:
     """Return the tables as the config has them, and the part of those that the options name, by number.
 
     Raises:
         InputError: For queries that name no part, or without one database.
     """
-    from anyrec.data.infer.infer_sources import tables_at
+    from anyrec.data.infer.infer_sources import tables_at, tables_within
 
     tables, parts = [], {}
     if queries:
@@ -140,7 +151,7 @@ def _tables(
             parts[str(len(tables))] = part
             tables.append({"database": places[0], "query": sql})
     else:
-        tables = tables_at(places)
+        tables = [one for table in tables_at(places) for one in tables_within(table, registry)]
     for part, more in forced.items():
         for one in tables_at(more):
             same = [n for n, table in enumerate(tables) if table == one]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from anyrec.core.config.sources import TableConfig
 from anyrec.core.errors import DataError, Fault
 from anyrec.core.registry import Registry
 from anyrec.core.types import Json, JsonObject
@@ -14,8 +16,11 @@ from anyrec.data.infer.features import name_features
 from anyrec.data.infer.parts import covered, find_parts, join_tags
 from anyrec.data.infer.profile import Table, grouped, profile
 from anyrec.data.sources.contract import Access
+from anyrec.data.sources.open_table import opened_by, shown, title_of
 
 PARTS = ("interactions", "items", "users")
+MOST_TABLES = 50
+"""Tables of a database that are looked at without a choice by the user."""
 KEYS = {"items": "item_id", "users": "user_id"}
 READABLE = (".csv", ".tsv", ".tab", ".txt", ".dat", ".data", ".jsonl", ".ndjson", ".json", ".parquet", ".pq", ".arrow")
 READABLE += (".feather", ".inter", ".user", ".item", ".xlsx", ".gz", ".bz2", ".zst", ".xz", ".zip")
@@ -59,6 +64,7 @@ def infer_sources(
     access = Access(root or Path(), allow_urls, faults=Faults())
     found = [profile(config, access, registry, f"table {n + 1}") for n, config in enumerate(tables)]
     access.faults.raise_any()
+    _name_apart(found)
     given = {found[int(number)].name: part for number, part in (forced or {}).items()}
     found = grouped(found)
     questions = find_parts(found, given)
@@ -78,6 +84,16 @@ def infer_sources(
     data = {"sources": {part: made for part in ("users", "items", "interactions") if (made := _configs(found, part))}}
     lines = [*_lines(found), *tags, *_overlaps(found, data)]
     return Inferred(data, lines, questions)
+
+
+def _name_apart(tables: list[Table]) -> None:
+    """Give each table a name of its own: that of a table of a database, or else the place if several share one."""
+    for table in tables:
+        table.name = table.config.get("table") or table.name
+    for name in [name for name, count in Counter(table.name for table in tables).items() if count > 1]:
+        for number, table in enumerate(one for one in tables if one.name == name):
+            title = title_of(TableConfig.model_validate(table.config))
+            table.name = title if title not in (name, *(one.name for one in tables)) else f"{title} ({number + 1})"
 
 
 def _is_idle(table: Table, found: list[Table]) -> bool:
@@ -106,6 +122,30 @@ def tables_at(places: Sequence[str]) -> list[JsonObject]:
         else:
             found.append({"path": place})
     return found
+
+
+def tables_within(table: JsonObject, registry: Registry) -> list[JsonObject]:
+    """Return the tables of a database, or the table itself if it is none.
+
+    Args:
+        table: Where it is, as the user says, so an address may be opened.
+        registry: The components.
+
+    Raises:
+        DataError: If the database cannot be opened, or has too many tables to look at.
+    """
+    config = TableConfig.model_validate(table)
+    found = opened_by(config, registry).tables(config, Access(allow_urls=True))
+    if len(found) > MOST_TABLES:
+        what, hint = f"this database has {len(found)} tables.", 'Choose: --query interactions="select ...".'
+        raise DataError(Fault(shown(config), what, hint, "no query"))
+    return [{"database": config.places[0], "table": name} for name in found] or [table]
+
+
+def is_remote(table: JsonObject, registry: Registry) -> bool:
+    """Return whether reading a table connects to other machines. The arguments are those of `tables_within`."""
+    config = TableConfig.model_validate(table)
+    return opened_by(config, registry).is_remote(config)
 
 
 def _is_readable(path: Path) -> bool:

@@ -388,5 +388,5 @@ def _types_by_file(tables: list[Table]) -> None:
     if len(logs) < 2:
         return
     for table in logs:
-        if table.role("interaction_type") is None:
+        if table.role("interaction_type") is None and "query" not in table.config:
             table.constants["interaction_type"] = table.name.split(".")[0].lower()

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from anyrec.core.config.sources import TableConfig
 from anyrec.core.errors import DataError, Fault, MissingDependency
+from anyrec.core.secrets import parse_address
 from anyrec.data.sources.contract import Access, Provider, Rows
 from anyrec.data.sources.open_table import shown
 from anyrec.data.sources.queries import BATCH
@@ -31,6 +32,10 @@ class Delta(Provider):
 
     params: Params
 
+    def is_remote(self, table: TableConfig) -> bool:
+        """Return whether the table has an address."""
+        return parse_address(table.places[0]).scheme not in ("", "file")
+
     def open(self, table: TableConfig, access: Access) -> Rows:
         """Open a version of a table. Rows of one file stay in order; the files are in the order of the table's log."""
         try:
@@ -38,9 +43,7 @@ class Delta(Provider):
         except ImportError:
             raise MissingDependency("deltalake", "delta", "Reading Delta tables") from None
         name, place = shown(table), table.places[0]
-        if "://" in place and not place.startswith("file:"):
-            access.check_remote(name)
-        else:
+        if not self.is_remote(table):
             place = str(access.root / place.removeprefix("file://"))
         options = {"allow_http": "true"} if os.environ.get("AWS_ENDPOINT_URL", "").startswith("http:") else {}
         with store_errors(name):

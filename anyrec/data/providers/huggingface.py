@@ -43,13 +43,16 @@ class HuggingFace(Provider):
 
     params: Params
 
+    def is_remote(self, table: TableConfig) -> bool:
+        """Return whether the dataset is one of the Hub."""
+        return parse_address(table.places[0]).scheme == "hf"
+
     def open(self, table: TableConfig, access: Access) -> Rows:
         """Open a split of a dataset, or files of its repository. The Hub's cache on this machine is used."""
         name, place = shown(table), table.places[0]
         parts = parse_address(place)
         if parts.scheme != "hf":
             return self._rows(_from_disk(access.root / place, name), name, "")
-        access.check_remote(name)
         inner = parts.path.removeprefix("datasets/").strip("/").split("/")
         if len(inner) > DEPTH:
             return self._files(table, access)

@@ -14,6 +14,7 @@ from anyrec.data.sources.open_table import shown
 from anyrec.data.sources.stored_files import store_errors
 
 if TYPE_CHECKING:
+    from pyiceberg.catalog import Catalog
     from pyiceberg.table import Table
 
 SETTINGS = "Catalogs are set up in ~/.pyiceberg.yaml or by PYICEBERG_CATALOG__NAME__URI."
@@ -33,17 +34,21 @@ class Iceberg(Provider):
 
     params: Params
 
+    def is_remote(self, table: TableConfig) -> bool:
+        """Return whether the table is one of a catalogue, which is a service."""
+        return bool(parse_address(table.places[0]).scheme)
+
+    def tables(self, table: TableConfig, access: Access) -> list[str]:
+        """Return the names of the tables of a catalogue."""
+        with store_errors(shown(table)):
+            found = _catalogue(table)
+            return [".".join(name) for space in found.list_namespaces() for name in found.list_tables(space)]
+
     def open(self, table: TableConfig, access: Access) -> Rows:
         """Open a snapshot of a table. Rows of one file stay in order; the files are in the order of the manifests."""
-        try:
-            import pyiceberg.table  # noqa: F401
-        except ImportError:
-            raise MissingDependency("pyiceberg", "iceberg", "Reading Iceberg tables") from None
         name = shown(table)
         with store_errors(name):
-            found = (
-                _from_catalog(table, access) if parse_address(table.places[0]).scheme else _from_folder(table, access)
-            )
+            found = _from_catalog(table) if parse_address(table.places[0]).scheme else _from_folder(table, access)
             snapshot = found.current_snapshot()
             if self.params.snapshot is not None:
                 snapshot = found.snapshot_by_id(self.params.snapshot)
@@ -63,21 +68,28 @@ class Iceberg(Provider):
         return Rows(reader, name, f"snapshot {snapshot.snapshot_id}" if snapshot else "no snapshot", names=names)
 
 
-def _from_catalog(table: TableConfig, access: Access) -> Table:
-    """Return a table of a catalogue of PyIceberg's own settings, which hold the credentials."""
-    from pyiceberg.catalog import load_catalog
-    from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError
+def _catalogue(table: TableConfig) -> Catalog:
+    """Return the catalogue of an address, by PyIceberg's own settings, which hold the credentials."""
+    try:
+        from pyiceberg.catalog import load_catalog
+    except ImportError:
+        raise MissingDependency("pyiceberg", "iceberg", "Reading Iceberg tables") from None
+    try:
+        return load_catalog(parse_address(table.places[0]).path.strip("/"))
+    except ValueError as error:
+        what = f"this catalogue is not set up: {error}."
+        raise DataError(Fault(shown(table), what, SETTINGS, "credentials")) from None
 
-    name, catalogue = shown(table), parse_address(table.places[0]).path.strip("/")
-    access.check_remote(name)
+
+def _from_catalog(table: TableConfig) -> Table:
+    """Return a table of a catalogue."""
+    name, found = shown(table), _catalogue(table)
     if not table.table:
         raise DataError(
             Fault(name, "a catalogue needs the name of a table.", 'Set `table`: "shop.events".', "no table")
         )
-    try:
-        found = load_catalog(catalogue)
-    except ValueError as error:
-        raise DataError(Fault(name, f"this catalogue is not set up: {error}.", SETTINGS, "credentials")) from None
+    from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError
+
     try:
         return found.load_table(table.table)
     except (NoSuchTableError, NoSuchNamespaceError):
@@ -87,8 +99,10 @@ def _from_catalog(table: TableConfig, access: Access) -> Table:
 
 def _from_folder(table: TableConfig, access: Access) -> Table:
     """Return the table of a folder as its latest metadata file describes it."""
-    from pyiceberg.table import StaticTable
-
+    try:
+        from pyiceberg.table import StaticTable
+    except ImportError:
+        raise MissingDependency("pyiceberg", "iceberg", "Reading Iceberg tables") from None
     folder = access.root / table.places[0]
     files = [folder] if folder.is_file() else sorted((folder / "metadata").glob("*.metadata.json"), key=_number)
     if not files:

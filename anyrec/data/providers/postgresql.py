@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
 import pyarrow as pa
@@ -25,11 +26,15 @@ from anyrec.data.sources.queries import (
     wanted_columns,
 )
 
+if TYPE_CHECKING:
+    from adbc_driver_manager.dbapi import Cursor
+
 SECONDS = 10
 """Time limit of connecting, unless the address or PGCONNECT_TIMEOUT sets another."""
-TABLES = (
-    "SELECT table_name FROM information_schema.tables WHERE table_schema NOT IN ('pg_catalog', 'information_schema')"
-)
+TABLES = """
+SELECT CASE table_schema WHEN current_schema() THEN '' ELSE table_schema || '.' END || table_name
+FROM information_schema.tables WHERE table_schema NOT IN ('pg_catalog', 'information_schema') ORDER BY 1
+"""
 EXACT_DIGITS = 18
 """Digits that every int8 holds."""
 REFUSED = re.compile(r"authentication failed|no password supplied|role .* does not exist|no pg_hba.conf entry|SSL")
@@ -43,26 +48,19 @@ class PostgreSQL(Provider):
     schemes = "postgresql postgres"
     remote = True
 
+    def tables(self, table: TableConfig, access: Access) -> list[str]:
+        """Return the names of the tables and views that the user may read."""
+        with ExitStack() as opened:
+            return _opened(table, access, opened)[1]
+
     def open(self, table: TableConfig, access: Access) -> Rows:
         """Run a query in a transaction that cannot change the database, and sees it as it is at one moment."""
-        try:
-            from adbc_driver_postgresql import dbapi
-        except ImportError:
-            raise MissingDependency("adbc-driver-postgresql", "sql", "Reading PostgreSQL") from None
         name = shown(table)
-        address = _address(access.address(table.places[0]), name)
         with ExitStack() as opened:
-            try:
-                connection = opened.enter_context(dbapi.connect(address))
-            except dbapi.Error as error:
-                raise _not_connected(error, name) from None
-            with query_errors(name, []):
-                cursor = opened.enter_context(connection.cursor())
-                cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            cursor, tables = _opened(table, access, opened)
+            with query_errors(name, tables):
                 cursor.execute("SELECT CAST(txid_current_snapshot() AS text)")
                 snapshot = (cursor.fetchone() or ("",))[0]
-                cursor.execute(TABLES)
-                tables = [row[0] for row in cursor.fetchall()]
             with query_errors(name, tables, table.table):
                 query = query_of(table, tables)
                 columns = cursor.adbc_execute_schema(query)
@@ -76,6 +74,25 @@ class PostgreSQL(Provider):
                 yield from reader
 
         return query_rows(reader.schema, batches(), columns.names, table, f"snapshot {snapshot}")
+
+
+def _opened(table: TableConfig, access: Access, opened: ExitStack) -> tuple[Cursor, list[str]]:
+    """Return a cursor in a read-only transaction, and the tables. opened: Closes both."""
+    try:
+        from adbc_driver_postgresql import dbapi
+    except ImportError:
+        raise MissingDependency("adbc-driver-postgresql", "sql", "Reading PostgreSQL") from None
+    name = shown(table)
+    address = _address(access.address(table.places[0]), name)
+    try:
+        connection = opened.enter_context(dbapi.connect(address))
+    except dbapi.Error as error:
+        raise _not_connected(error, name) from None
+    with query_errors(name, []):
+        cursor = opened.enter_context(connection.cursor())
+        cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        cursor.execute(TABLES)
+        return cursor, [row[0] for row in cursor.fetchall()]
 
 
 def _address(text: str, name: str) -> str:
@@ -92,7 +109,7 @@ def _address(text: str, name: str) -> str:
 
 
 def _not_connected(error: Exception, name: str) -> DataError:
-    text = message_of(error)
+    text = message_of(error).partition(" Is the server running")[0]
     if REFUSED.search(text):
         hint = "Set PGUSER and PGPASSWORD, or add the server to ~/.pgpass."
         return DataError(Fault(name, f"the database refuses the connection: {text}.", hint, "credentials"))

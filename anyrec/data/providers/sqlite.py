@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = {"integer": "0", "real": "0.5", "text": "''", "blob": "x''"}
 """A value of each type in SQL. A column of NULL alone is read as text."""
-TABLES = "SELECT name FROM sqlite_master WHERE type IN ('table', 'view')"
+TABLES = "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite_%'"
 MOST_MIXED = 1000
 """Rows of a rarer type that are named."""
 
@@ -41,22 +42,17 @@ class Sqlite(Provider):
     schemes = "sqlite"
     endings = ".sqlite .sqlite3 .db .db3"
 
+    def tables(self, table: TableConfig, access: Access) -> list[str]:
+        """Return the names of the tables and views."""
+        with ExitStack() as opened:
+            return _opened(database_file(table, access), opened)[1]
+
     def open(self, table: TableConfig, access: Access) -> Rows:
         """Run a query in a transaction that cannot change the file."""
-        try:
-            from adbc_driver_sqlite import dbapi
-        except ImportError:
-            raise MissingDependency("adbc-driver-sqlite", "sql", "Reading SQLite") from None
         path = database_file(table, access)
-        with path.open("rb") as file:
-            _check_header(file.read(16), str(path))
         name, version = str(path), file_version(path)
         with ExitStack() as opened:
-            with query_errors(name, []):
-                connection = opened.enter_context(dbapi.connect(f"file:{quote(str(path.absolute()))}?mode=ro"))
-                cursor = opened.enter_context(connection.cursor())
-                cursor.execute(TABLES)
-                tables = [row[0] for row in cursor.fetchall()]
+            cursor, tables = _opened(path, opened)
             with query_errors(name, tables, table.table):
                 query = query_of(table, tables)
                 cursor.execute(query)
@@ -80,6 +76,21 @@ class Sqlite(Provider):
         found = query_rows(reader.schema, batches(), names, table, version)
         found.mixed = mixed
         return found
+
+
+def _opened(path: Path, opened: ExitStack) -> tuple[Cursor, list[str]]:
+    """Return a cursor on a read-only connection, and the tables. opened: Closes both."""
+    try:
+        from adbc_driver_sqlite import dbapi
+    except ImportError:
+        raise MissingDependency("adbc-driver-sqlite", "sql", "Reading SQLite") from None
+    with path.open("rb") as file:
+        _check_header(file.read(16), str(path))
+    with query_errors(str(path), []):
+        connection = opened.enter_context(dbapi.connect(f"file:{quote(str(path.absolute()))}?mode=ro"))
+        cursor = opened.enter_context(connection.cursor())
+        cursor.execute(TABLES)
+        return cursor, [row[0] for row in cursor.fetchall()]
 
 
 def _check_header(start: bytes, name: str) -> None:

@@ -102,7 +102,7 @@ class Provider(ABC):
         schemes: Schemes of the addresses that it reads, separated by spaces: "s3 gs".
         endings: Endings of the databases or paths that it reads, separated by spaces: ".sqlite .db".
         marks: Patterns of names within a folder, separated by spaces, that show that the folder is its table.
-        remote: Whether it opens connections to other machines, which needs `data.allow_urls`.
+        remote: Whether it opens connections to other machines.
         Params: Its options.
 
     Args:
@@ -129,6 +129,24 @@ class Provider(ABC):
 
     def __init__(self, params: BaseModel | None = None):
         self.params: ComponentParams = params if params is not None else type(self).Params()
+
+    def is_remote(self, table: TableConfig) -> bool:
+        """Return whether opening a table connects to other machines, which needs `data.allow_urls`; by default
+        `remote`.
+        """
+        return self.remote
+
+    def tables(self, table: TableConfig, access: Access) -> list[str]:
+        """Return the names of all tables of a database, for `anyrec init`; by default none.
+
+        Args:
+            table: Its `path` or `database`.
+            access: Folder of relative paths and permissions.
+
+        Raises:
+            DataError: If it cannot be opened.
+        """
+        return []
 
     @abstractmethod
     def open(self, table: TableConfig, access: Access) -> Rows:

@@ -32,12 +32,17 @@ def open_table(table: TableConfig, access: Access, registry: Registry, where: st
         ConfigError: If no provider reads it.
         DataError: If it cannot be opened, or is on another machine and addresses are not allowed.
     """
-    name = provider_of(table, registry, where, access.root)
-    options = table.provider.options() if table.provider is not None else {}
-    provider: Provider = registry.get("provider", name, where)(registry.params("provider", name, options, where))
-    if provider.remote:
+    provider = opened_by(table, registry, where, access.root)
+    if provider.is_remote(table):
         access.check_remote(shown(table))
     return provider.open(table, access)
+
+
+def opened_by(table: TableConfig, registry: Registry, where: str = "/data/sources", root: Path = Path()) -> Provider:
+    """Return the provider of a table with its options. The arguments are those of `provider_of`."""
+    name = provider_of(table, registry, where, root)
+    options = table.provider.options() if table.provider is not None else {}
+    return registry.get("provider", name, where)(registry.params("provider", name, options, where))
 
 
 def provider_of(table: TableConfig, registry: Registry, where: str, root: Path) -> str:
