@@ -21,6 +21,11 @@ def pytest_addoption(parser):
     )
 
 
+def pytest_make_parametrize_id(config, val, argname):
+    """Name bytes by their number: packed bytes contain the present time, and all workers must find the same tests."""
+    return f"{argname}-{len(val)}-bytes" if isinstance(val, bytes) else None
+
+
 def pytest_collection_modifyitems(items):
     """Mark the tests with random input as slow."""
     for item in items:
