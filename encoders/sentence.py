@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any
@@ -212,7 +214,22 @@ def _backbone(name: str, local_only: bool) -> SentenceTransformer:
         from sentence_transformers import SentenceTransformer
     except ImportError:
         raise MissingDependency("sentence-transformers", "text", f"The pretrained model {name}") from None
-    return SentenceTransformer(name, device="cpu", local_files_only=local_only)
+    with _without_progress_bars():
+        return SentenceTransformer(name, device="cpu", local_files_only=local_only)
+
+
+@contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    """Silence the progress bars of transformers, which it also draws under --quiet and where no terminal is."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def flatten_texts(column: pa.Array) -> tuple[pa.Array, np.ndarray]:

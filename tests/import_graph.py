@@ -21,6 +21,7 @@ LAZY = {
     "torch": "1.2 s to import; commands that need no model run without it",
     "torchvision": "imports torch",
     "sentence_transformers": "4 s to import",
+    "transformers": "2 s to import",
     "faiss": "loads its own BLAS; only indexes need it",
     "annoy": "an extra",
     "usearch": "an extra",

@@ -198,3 +198,10 @@ def test_texts_by_the_image_encoder_are_refused_with_the_one_for_texts(shop):
     with pytest.raises(ConfigError, match="reads the group 'image', not 'text'") as error:
         Recommender.from_config(small_config(features={"text": {"type": "clip"}})).fit(shop, progress=False)
     assert "clip_text" in str(error.value)
+
+
+def test_loading_a_model_draws_no_progress_bar(tmp_path, capfd):
+    model = str(tiny_clip(tmp_path))
+    capfd.readouterr()
+    ClipText(ClipText.Params(model=model)).embed_texts(["a red kite"])
+    assert capfd.readouterr().err == ""
