@@ -23,7 +23,7 @@ SMALLER = {
 PROGRAMS = {"train.py": "train", "inference.py": "recommend"}
 ELSEWHERE = {"pip", "make", "docker"}
 """Programs whose lines are not run here: the tests are run by them."""
-LARGE = {"demo", "convert"}
+LARGE = {"demo", "convert", "experiment"}
 """Commands that need more: the next test, and tests/test_containers.py, run them."""
 COMPLETE = {"plugins", "schema"}
 """Commands that need no argument. Others are only mentioned if they stand alone."""
