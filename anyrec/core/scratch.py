@@ -89,6 +89,7 @@ class Scratch:
                     if name not in files:
                         files[name] = opened.enter_context(tempfile.TemporaryFile(dir=self.folder))
                     files[name].write(np.ascontiguousarray(part).data)
+                self.release()
             found = {}
             for name, file in files.items():
                 kind, shape = last[name].dtype, last[name].shape[1:]

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from anyrec.core.config import Config
+from anyrec.core.scratch import Scratch, kept
 from anyrec.data.ids import NO_TIME, rows_of
 from anyrec.data.list_columns import as_lists, blocks_of_lists, flat, lengths_of
 from anyrec.data.order import time_order
@@ -109,10 +110,11 @@ def history_column(dataset: Tables, events: Events) -> pa.Array:
     if len(dataset.interactions):
         times = dataset.times[rows]
         times[rows < 0] = NO_TIME
+    times, unknown = dataset.keep(times), times == NO_TIME
     kinds = dataset.column("interaction_type")
     cells = [
         pa.array(events.items),
-        pa.array(times, mask=times == NO_TIME),
+        pa.array(times, mask=unknown if unknown.any() else None),
         pa.nulls(len(rows), pa.string())
         if kinds is None
         else kinds.take(pa.array(rows, mask=rows < 0)).cast(pa.string()),
@@ -146,7 +148,12 @@ def parts_of_events(events: Events, parts: np.ndarray) -> np.ndarray:
 
 
 def history_before(
-    column: pa.Array, parts: np.ndarray, levels: np.ndarray, ordered: bool, sets: bool = False
+    column: pa.Array,
+    parts: np.ndarray,
+    levels: np.ndarray,
+    ordered: bool,
+    sets: bool = False,
+    scratch: Scratch | None = None,
 ) -> pa.Array:
     """Return the histories as they were before each user's first event of a part.
 
@@ -158,41 +165,47 @@ def history_before(
         levels: (users,) The position in PARTS of the part before which each user is seen, or NOW for the whole history.
         ordered: Whether an event at the same time counts as before if it stands before in the file.
         sets: Whether the order in the file means nothing. Without any time, all events of earlier parts are then kept.
+        scratch: Where arrays of all events are kept; None if they fit into memory.
 
     Returns:
         (users,) list<EVENT>.
     """
-    times = pc.struct_field(column.flatten(), "time")
+    events = column.flatten()
+    times = pc.struct_field(events, "time")
     by_time = "nothing" if sets else "position"
     if times.null_count < len(times):
         by_time = "position" if ordered else "time"
-    made, end = [], 0
+    before, counts, end = np.empty(len(events), bool), np.zeros(len(column), np.int64), 0
     for block in blocks_of_lists(column, BLOCK):
         part = column[block.start : block.stop]
         start, end = end, end + int(lengths_of(part).sum())
-        made.append(_before(part, parts[start:end], levels[block], by_time))
-    return pa.concat_arrays(made) if made else column
+        before[start:end], counts[block] = _before(part, parts[start:end], levels[block], by_time)
+    chosen = pa.array(before)
+    cells = [kept(pc.struct_field(events, field.name).filter(chosen), scratch) for field in EVENT]
+    return kept(events_column(cells, counts), scratch)
 
 
 def _before(
     column: pa.Array, parts: np.ndarray, levels: np.ndarray, by: Literal["nothing", "position", "time"]
-) -> pa.Array:
-    """Return the histories of some users before their parts; arguments as for `history_before`.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return which events of some users came before their parts; arguments as for `history_before`.
 
     by: How events are compared with the first event of the part: not, by their positions, or by their times.
+
+    Returns:
+        (events,) bool, and (users,) the number of these events.
     """
     events, owners = flat(column)
     level = levels[owners]
-    kept = parts < level
+    before = parts < level
     if by != "nothing":
         when = np.arange(len(owners))
         if by == "time":
             when = pc.fill_null(pc.struct_field(events, "time"), NO_TIME).to_numpy(zero_copy_only=False)
         first = np.full(len(column), np.iinfo(np.int64).max)
         np.minimum.at(first, owners[parts == level], when[parts == level])
-        kept &= (parts < 0) | (when < first[owners])
-    counts = np.bincount(owners[kept], minlength=len(column))
-    return _lists(events.filter(pa.array(kept)), counts)
+        before &= (parts < 0) | (when < first[owners])
+    return before, np.bincount(owners[before], minlength=len(column))
 
 
 def listed_items(lists: pa.Array, item_ids: pa.Array) -> tuple[np.ndarray, np.ndarray]:

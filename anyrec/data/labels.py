@@ -74,11 +74,14 @@ def label_interactions(dataset: Tables, config: DataConfig, *, checked: bool = T
         low = _numbers(dataset, "rating", np.inf) < config.min_rating
         negative |= low & positive
         positive &= ~low
-    label = _numbers(dataset, "label", -1.0)
-    positive, negative = (positive | (label == 1)) & (label != 0), (negative & (label != 1)) | (label == 0)
+    if dataset.column("label") is not None:
+        label = _numbers(dataset, "label", -1.0)
+        positive, negative = (positive | (label == 1)) & (label != 0), (negative & (label != 1)) | (label == 0)
     positive &= weighs
     bounds = np.finfo(np.float64)
-    return Labels(positive, negative, np.where(positive, np.clip(weight, bounds.tiny, bounds.max), 0.0))
+    np.clip(weight, bounds.tiny, bounds.max, out=weight)
+    weight[~positive] = 0.0
+    return Labels(positive, negative, weight)
 
 
 def check_weights(dataset: Tables) -> None:
@@ -118,10 +121,11 @@ def training_weights(
         DataError: If nearly all weights are negligible, so that nearly nothing would be learned.
     """
     rows = train[labels.positive[train]]
-    halvings, timed = np.zeros(len(rows)), dataset.column("timestamp") is not None
+    halvings: np.ndarray | float = 0.0
+    timed = dataset.column("timestamp") is not None
     if config.half_life_days is not None and timed:
         old, late = ages(dataset.times[rows], config.half_life_days * MICROSECONDS_A_DAY)
-        halvings += old
+        halvings = halvings + old
         if late:
             notes.append(
                 f"{late:,} of {len(rows):,} training positives lie more than {OUTLIER_GAP:g} times data.half_life_days "
@@ -131,14 +135,17 @@ def training_weights(
         order = time_order(dataset, rows)
         later = np.empty(len(dataset.interactions))
         later[order] = position_from_end(dataset.user_rows[order])
-        halvings += later[rows] / config.half_life_interactions
+        halvings = halvings + later[rows] / config.half_life_interactions
     weight = np.zeros(len(labels.weight))
     if len(rows):
         # In logarithms, so that neither a product of large weights nor a short half-life leaves the range of a double.
-        logs = np.log2(labels.weight[rows]) - halvings
-        relative = np.exp2(logs - logs.max())
+        relative = np.log2(labels.weight[rows])
+        relative -= halvings
+        relative -= relative.max()
+        np.exp2(relative, out=relative)
         _check_enough(relative, config)
-        weight[rows] = relative / relative.mean()
+        relative /= relative.mean()
+        weight[rows] = relative
     return Labels(labels.positive, labels.negative, weight)
 
 

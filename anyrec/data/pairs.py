@@ -30,8 +30,8 @@ class Pairs:
         parts: (rows,) int, the part of each row, from 0 to 7.
         """
         # The part is in the lowest bits, so one sort brings the rows of each pair together: 29 bits remain for items.
-        keys = user_rows.astype(np.int64) << 32
-        keys |= item_rows.astype(np.int64) << 3
+        keys = user_rows.astype(np.int64, copy=False) << 32
+        keys |= item_rows.astype(np.int64, copy=False) << 3
         keys |= parts
         keys.sort()
         bits = np.left_shift(np.uint8(1), keys.astype(np.uint8) & np.uint8(7))
@@ -64,7 +64,7 @@ class Pairs:
 
     def where(self, kept: np.ndarray) -> Pairs:
         """The pairs for which `kept: (pairs,)` is true."""
-        return Pairs(self.items[kept], np.concatenate([[0], np.cumsum(kept)])[self.offsets])
+        return Pairs(self.items[kept], np.searchsorted(np.flatnonzero(kept), self.offsets))
 
     def contains(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
         """(pairs,) bool: which of the pairs of rows `users: (pairs,)` and `items: (pairs,)` are among these."""

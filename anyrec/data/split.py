@@ -291,7 +291,8 @@ def _global_time(
         The rows that validate, the rows that test, and all rows from the first cut on.
     """
     times = dataset.times
-    ordered = np.sort(times[eligible])
+    ordered = times[eligible]
+    ordered.sort()
     places = [round(len(ordered) * (1 - config.test - config.validation)), round(len(ordered) * (1 - config.test))]
     first, second = (ordered[place] if place < len(ordered) else np.inf for place in places)
     test = np.flatnonzero(eligible & (times >= second))

@@ -132,7 +132,7 @@ class KnownRecords(ModelData, ABC):
         if self.seen_parts is None:
             what = "this model was saved by an older version, which did not save which interactions were held out."
             raise ModelError(Fault("model", what, "Give its data as well (--data), or train it again.", "format"))
-        earlier = (1 << self.levels(part)) - 1
+        earlier = ((1 << self.levels(part)) - 1).astype(np.uint8)
         seen = self.seen.where(self.seen_parts & np.repeat(earlier, self.seen.counts()) != 0)
         return replace(seen, items=self.dataset.keep(seen.items))
 
@@ -150,4 +150,5 @@ class KnownRecords(ModelData, ABC):
         """
         if self.history is None or self.history_parts is None:
             return self.history
-        return self.dataset.keep(history_before(self.history, self.history_parts, levels, ordered, sets))
+        scratch = self.dataset.scratch
+        return history_before(self.history, self.history_parts, levels, ordered, sets, scratch)

@@ -99,11 +99,13 @@ def make_samples(
         events: The interactions in the order of the users' histories, -1 for events without an interaction. Positives
             then have this order, which the events refer to; otherwise they are sorted by user and item.
     """
-    positive = rows if events is None else events[events >= 0]
-    positive, negative = positive[labels.positive[positive]], rows[labels.negative[rows]]
+    keep = dataset.keep
+    negative = rows[labels.negative[rows]]
     neutral = rows[~labels.positive[rows] & ~labels.negative[rows]]
+    positive = rows if events is None else keep(events[events >= 0])
+    positive = keep(positive[labels.positive[positive]])
     if events is None:
-        positive = _by_pair(dataset, positive)
+        positive = keep(_by_pair(dataset, positive))
     negative, neutral = _by_pair(dataset, negative), _by_pair(dataset, neutral)
     if len(negative):
         pairs = dataset.user_rows * len(dataset.items) + dataset.item_rows
@@ -115,8 +117,6 @@ def make_samples(
         column = dataset.column(head.target)
         assert column is not None
         targets[name] = head.targets(column.take(pa.array(positive)))
-    keep = dataset.keep
-    positive = keep(positive)
     return Samples(
         torch.from_numpy(keep(dataset.user_rows[positive])),
         torch.from_numpy(keep(dataset.item_rows[positive])),
