@@ -11,10 +11,13 @@ import torch
 
 from anyrec import Dataset, Recommender
 from anyrec.core import scratch as core_scratch
+from anyrec.core import windows
 from anyrec.core.config import DataConfig
 from anyrec.core.errors import ConfigError, DataError, OutputError
 from anyrec.core.load_config import load_config
+from anyrec.core.ragged import Ragged
 from anyrec.core.scratch import Scratch, free_memory
+from anyrec.core.windows import SetPacker
 from anyrec.data import histories, memory_limit
 from anyrec.data.memory_limit import limit_of, scratch_for
 from anyrec.model import prepare_histories
@@ -80,6 +83,7 @@ def on_disk(monkeypatch, tmp_path):
     monkeypatch.setattr(core_scratch, "SMALL", 0)
     monkeypatch.setattr(histories, "BLOCK", 300)
     monkeypatch.setattr(prepare_histories, "BLOCK", 300)
+    monkeypatch.setattr(windows, "BLOCK", 300)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     return 0
@@ -148,6 +152,9 @@ def test_a_full_disk_is_an_error_that_says_what_to_do(folder, on_disk, monkeypat
     with pytest.raises(DataError, match="TMPDIR") as error:
         Dataset.read(folder, DataConfig(memory_limit=on_disk))
     assert error.value.faults[0].where == "data.memory_limit"
+    monkeypatch.setattr(memory_limit, "free_memory", lambda: 1000)
+    dataset = Dataset.read(folder)
+    assert dataset.scratch is None and "They are kept in memory" in dataset.notes[-1]
 
 
 def test_a_disk_that_fills_up_is_an_error(tmp_path, monkeypatch):
@@ -214,3 +221,14 @@ def test_parts_are_written_one_after_another(tmp_path):
     assert all((made[name] == np.concatenate([part[name] for part in parts])).all() for name in ("a", "b"))
     made["a"][0] = 7
     assert made["a"].tolist() == [7, 1, 2, 0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("block", [1, 40, 10_000])
+def test_pairs_of_events_are_numbered_as_by_one_sort(block, monkeypatch):
+    monkeypatch.setattr(windows, "BLOCK", block)
+    rng = np.random.default_rng(1)
+    lengths = rng.integers(0, 30, 40) * (rng.random(40) < 0.8)
+    offsets = torch.from_numpy(np.append(0, np.cumsum(lengths)))
+    items = Ragged(torch.from_numpy(rng.integers(0, 12, lengths.sum())), offsets)
+    packer = SetPacker({"items": items}, torch.zeros(len(items.values), dtype=torch.int64), 64, 0.5)
+    assert torch.equal(packer.pairs, torch.unique(items.row_of_value() * 12 + items.values, return_inverse=True)[1])

@@ -26,6 +26,10 @@ moments: int64 position, within the user's events, of the first event with the s
 """
 
 
+BLOCK = 1 << 20
+"""Events whose pairs are numbered at once."""
+
+
 class PackedSequences(NamedTuple):
     """Rows of tokens; a row can hold the sequences of several users, end to end, without padding.
 
@@ -236,8 +240,7 @@ class SetPacker:
         self.users = (items.lengths > 0).nonzero()[:, 0]
         self.users_a_step = max(1, round(batch_size * len(self.users) / max(1, len(items.values))))
         self.count = math.ceil(len(self.users) / self.users_a_step)
-        width = int(items.values.max()) + 1 if len(items.values) else 1
-        self.pairs = kept(torch.unique(items.row_of_value() * width + items.values, return_inverse=True)[1], scratch)
+        self.pairs = kept(_pair_numbers(items), scratch)
         """(events,) the number of the event's user and item."""
         self.places = Ragged(kept(torch.arange(len(items.values), device=samples.device), scratch), items.offsets)
 
@@ -271,6 +274,24 @@ class SetPacker:
         read = torch.where(lengths > 0, begin, -1)[place[target]]
         owners = torch.unique_consecutive(place[target], return_inverse=True)[1]
         return Batch(self.samples[events[target]], windows, read, events[target], owners)
+
+
+def _pair_numbers(items: Ragged) -> Tensor:
+    """Return (events,) int64, the number of the event's user and item among the distinct pairs, by user and then item.
+
+    It is computed for some users at once: a sort of all pairs takes ten times as much memory as its result.
+    """
+    width = int(items.values.max()) + 1 if len(items.values) else 1
+    numbers, distinct = torch.empty_like(items.values), 0
+    ends, rows, low = items.offsets.cpu(), items.rows, 0
+    while low < rows:
+        high = max(low + 1, int(torch.searchsorted(ends, ends[low] + BLOCK, right=True)) - 1)
+        block = slice(int(ends[low]), int(ends[high]))
+        users = torch.arange(high - low, device=numbers.device).repeat_interleave(items.lengths[low:high])
+        found, place = torch.unique(users * width + items.values[block], return_inverse=True)
+        numbers[block] = place + distinct
+        low, distinct = high, distinct + len(found)
+    return numbers
 
 
 def last_windows(events: Events, length: int, masked: bool) -> tuple[PackedSequences, Tensor]:

@@ -38,7 +38,7 @@ def scratch_for(rows: int, options: DataConfig, notes: list[str]) -> Scratch | N
         notes: Gets a sentence on what is kept on disk and why.
 
     Raises:
-        DataError: If the disk has too little space as well.
+        DataError: If the disk has too little space for a limit that the user set.
     """
     limit = limit_of(options)
     if limit is None or rows * BYTES <= limit:
@@ -48,6 +48,9 @@ def scratch_for(rows: int, options: DataConfig, notes: list[str]) -> Scratch | N
     if needed > free:
         what = f"{rows:,} interactions need about {_size(rows * BYTES)} of memory, more than data.memory_limit "
         what += f"({_size(limit)}), or about {_size(needed)} on disk: {folder} has {_size(free)}."
+        if options.memory_limit == "auto":
+            notes.append(f"{what} They are kept in memory; the variable TMPDIR names another folder.")
+            return None
         hint = "Set the variable TMPDIR to a folder with more space, raise data.memory_limit, or limit the rows."
         raise DataError(Fault("data.memory_limit", what, hint, "no space"))
     notes.append(

@@ -20,6 +20,7 @@ from anyrec.core.notebook import html_table
 from anyrec.core.parallel import one_thread_elsewhere
 from anyrec.core.progress import Bar, progress_bar
 from anyrec.core.registry import Registry
+from anyrec.core.scratch import Scratch, kept
 from anyrec.core.types import JsonObject
 from anyrec.core.windows import Batch
 from anyrec.model.fitted import FittedModel
@@ -126,7 +127,7 @@ def train(
     generator = torch.Generator(device).manual_seed(config.seed)
     objective = make_objective(model, data, config, registry, generator)
     optimizer = Optimizer(model, options.optimizer)
-    batches = data.packer or Batches(objective.rows, options.batch_size, objective.sampler.group_size)
+    batches = data.packer or Batches(objective.rows, options.batch_size, objective.sampler.group_size, data.scratch)
     average = Average(model, options.average_epochs * batches.count) if options.average_epochs else None
     bf16 = not isinstance(objective.precision, nullcontext)
     origin = {} if run.run_dir is None else run_origin(model, data, config, tables or {}, bf16)
@@ -236,14 +237,15 @@ class Batches:
         count: Batches of an epoch.
     """
 
-    def __init__(self, rows: int, batch_size: int, group: int):
+    def __init__(self, rows: int, batch_size: int, group: int, scratch: Scratch | None = None):
         """
         Args:
             rows: Number of positives.
             batch_size: Largest number of positives in a batch.
             group: Positives that share negatives (`Sampler.group_size`).
+            scratch: Where the order of an epoch is kept; None for memory.
         """
-        self.rows = rows
+        self.rows, self.scratch = rows, scratch
         self.group = min(group, rows, batch_size)
         self.size = max(self.group, min(batch_size, rows) // self.group * self.group)
         self.total = math.ceil(rows / self.group) * self.group
@@ -252,7 +254,8 @@ class Batches:
     def epoch(self, generator: torch.Generator) -> Iterator[Batch]:
         """Yield the batches of an epoch. generator: draws the order."""
         order = torch.randperm(self.rows, generator=generator, device=generator.device)
-        for rows in torch.cat([order, order[: self.total - self.rows]]).split(self.size):
+        order = kept(torch.cat([order, order[: self.total - self.rows]]), self.scratch)
+        for rows in order.split(self.size):
             yield Batch(rows)
 
 

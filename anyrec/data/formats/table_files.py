@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import msgspec
@@ -174,7 +175,9 @@ def read_parquet(path: Path, scratch_for: ScratchFor = in_memory) -> tuple[pa.Ta
             scratch = scratch_for(file.metadata.num_rows)
             if scratch is None:
                 return file.read(), None
-            return scratch.keep_batches(file.schema_arrow, file.iter_batches()), scratch
+            # Over all row groups at once, the reader holds the compressed columns of those that it has read.
+            groups = (file.iter_batches(row_groups=[group]) for group in range(file.num_row_groups))
+            return scratch.keep_batches(file.schema_arrow, chain.from_iterable(groups)), scratch
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise DataError(Fault(str(path), f"cannot be read as Parquet: {reason}.", kind="unreadable")) from None
