@@ -1,6 +1,7 @@
-# anyrec for the command line and for training and scoring jobs: CPU only, without root.
+# anyrec as a server, and for the command line, training and scoring jobs: CPU only, without root.
 #
 #     docker build --tag anyrec .
+#     docker run --rm --publish 127.0.0.1:8000:8000 --volume "$PWD/models/shop:/model" anyrec
 #     docker run --rm --volume "$PWD:/work" anyrec train --data data.json
 #
 # The GPU builds of torch are 3 GB; this image takes the CPU build. Build with
@@ -26,7 +27,7 @@ COPY encoders encoders
 COPY interaction interaction
 COPY classifier classifier
 COPY schemas schemas
-RUN pip install --extra-index-url "$TORCH_INDEX" --constraint constraints.txt .
+RUN pip install --extra-index-url "$TORCH_INDEX" --constraint constraints.txt ".[serve]"
 
 
 FROM python:3.12-slim
@@ -35,7 +36,8 @@ FROM python:3.12-slim
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends libgomp1 \
     && rm -rf /var/lib/apt/lists/* \
-    && useradd --uid 1000 --create-home anyrec
+    && useradd --uid 1000 --create-home anyrec \
+    && install --directory --owner anyrec /events
 
 COPY --from=build /opt/anyrec /opt/anyrec
 ENV PATH=/opt/anyrec/bin:$PATH \
@@ -44,5 +46,11 @@ ENV PATH=/opt/anyrec/bin:$PATH \
 
 USER anyrec
 WORKDIR /work
+VOLUME /events
+EXPOSE 8000
+# Only what is published can be reached from outside of the container. Publish it to other machines with API keys:
+# add `serve ... --api-key-file /model/keys.json` to the command, without `--insecure`.
+HEALTHCHECK --start-period=60s \
+    CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8000/readyz')"]
 ENTRYPOINT ["anyrec"]
-CMD ["--help"]
+CMD ["serve", "--model_path", "/model", "--host", "0.0.0.0", "--insecure", "--events", "/events"]

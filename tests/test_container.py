@@ -1,6 +1,7 @@
 """The Dockerfile and compose.yaml: what they copy and run exists, and nothing runs as root. No Docker is needed."""
 
 import configparser
+import json
 import re
 import shutil
 import subprocess
@@ -96,3 +97,17 @@ def test_the_copied_files_alone_make_a_package_with_every_module(tmp_path):
     for folder, package in (("anyrec", "anyrec"), ("encoders", "anyrec/encoders"), ("schemas", "anyrec/schemas")):
         for path in (ROOT / folder).glob("*.py" if folder != "schemas" else "*.json"):
             assert f"{package}/{path.name}" in names
+
+
+def test_the_image_serves_the_mounted_model_by_options_that_exist():
+    from typer.main import get_command
+
+    from anyrec.cli.app import app
+
+    commands = [rest for word, rest in STEPS if word == "CMD"]
+    name, *arguments = json.loads(commands[-1])
+    context = get_command(app).commands[name].make_context(name, arguments, resilient_parsing=True)
+    assert str(context.params["model_path"]) == "/model" and str(context.params["events"]) == "/events"
+    assert context.params["host"] == "0.0.0.0" and context.params["insecure"] is True
+    assert "VOLUME" in [word for word, _ in STEPS] and ("EXPOSE", "8000") in [tuple(step) for step in STEPS]
+    assert any('".[serve]"' in rest for word, rest in STEPS if word == "RUN")
