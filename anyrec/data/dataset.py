@@ -14,7 +14,7 @@ from anyrec.core.registry import Registry
 from anyrec.core.types import JsonObject
 from anyrec.data.formats.frames import DataFrame
 from anyrec.data.read import read_frames, read_path, read_sources
-from anyrec.data.tables import Tables
+from anyrec.data.tables import Tables, with_computed
 
 
 class Dataset(Tables):
@@ -105,7 +105,7 @@ class Dataset(Tables):
     def _of(cls, tables: Tables) -> Dataset:
         parts = (tables.users, tables.items, tables.interactions)
         kept = (tables.roles, tables.notes, tables.origins, tables.versions, tables.scratch)
-        return cls(*parts, tables.root, *kept)
+        return with_computed(cls(*parts, tables.root, *kept), tables.computed())
 
 
 def _counted(table: pa.Table, name: str) -> str:

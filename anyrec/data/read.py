@@ -10,6 +10,8 @@ from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from anyrec.core.check_sources import source_faults
 from anyrec.core.config import DataConfig
 from anyrec.core.discovery import discover
@@ -34,7 +36,7 @@ from anyrec.data.ids import Side
 from anyrec.data.interpretation import interpretation
 from anyrec.data.memory_limit import scratch_for
 from anyrec.data.sources.assemble import read_tables
-from anyrec.data.tables import Tables
+from anyrec.data.tables import ROWS, Tables, with_computed
 
 
 @timed("data read")
@@ -144,8 +146,9 @@ def _read_file(path: Path, options: DataConfig) -> Tables:
 def _finish(parts: list[Part], faults: Faults, notes: list[str], options: DataConfig, root: Path) -> Tables:
     """Check parts as a whole. Raises DataError with every fault found so far."""
     places = [part.place for part in parts]
+    rows: dict[Side, np.ndarray] = {}
     users, items, interactions = check_tables(
-        parts[0].table, parts[1].table, parts[2].table, faults, options, notes=notes, places=places
+        parts[0].table, parts[1].table, parts[2].table, faults, options, notes=notes, places=places, rows=rows
     )
     origins: dict[Side, Origin] = {
         "user": Origin(users.column("user_id"), places[0]),
@@ -159,7 +162,7 @@ def _finish(parts: list[Part], faults: Faults, notes: list[str], options: DataCo
     scratch = parts[2].scratch or scratch_for(len(interactions), options, notes)
     if scratch is not None:
         tables = replace(tables, interactions=scratch.keep(interactions.combine_chunks()), scratch=scratch)
-    return tables
+    return with_computed(tables, {ROWS[side]: tables.keep(found) for side, found in rows.items()})
 
 
 def _with_remarks(faults: Faults, tables: Tables, options: DataConfig) -> DataError:

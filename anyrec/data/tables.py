@@ -123,7 +123,7 @@ class Tables:
         The order of records in the file then changes no result. Interactions stay in file order, which breaks ties in
         time.
         """
-        tables, computed = {}, self._computed()
+        tables, computed = {}, self.computed()
         for side, name in ROWS.items():
             order = pc.sort_indices(self.ids(side)).to_numpy()
             tables[side] = self.table(side)
@@ -135,7 +135,7 @@ class Tables:
                     place[order] = np.arange(len(order))
                     computed[name] = self.keep(place[computed[name]])
         users, items = (table.combine_chunks() for table in tables.values())
-        return _with_computed(replace(self, users=users, items=items), computed)
+        return with_computed(replace(self, users=users, items=items), computed)
 
     def with_features(self, *, users: pa.Table | None = None, items: pa.Table | None = None) -> Self:
         """Return the tables with other features of the same users and items, in the same order.
@@ -143,9 +143,9 @@ class Tables:
         What was computed from the interactions is passed on, unlike by `dataclasses.replace`.
         """
         users, items = self.users if users is None else users, self.items if items is None else items
-        return _with_computed(replace(self, users=users, items=items), self._computed())
+        return with_computed(replace(self, users=users, items=items), self.computed())
 
-    def _computed(self) -> dict[str, np.ndarray]:
+    def computed(self) -> dict[str, np.ndarray]:
         """Return the arrays that were computed from the ids and times of the interactions, by property."""
         return {name: self.__dict__[name] for name in COMPUTED if name in self.__dict__}
 
@@ -158,8 +158,8 @@ class Tables:
         return known in (self.fingerprint(), hash_stream(self.users, self.items, self.interactions))
 
 
-def _with_computed(tables: T, computed: dict[str, np.ndarray]) -> T:
-    """Set cached properties of `tables`, and return these."""
+def with_computed(tables: T, computed: dict[str, np.ndarray]) -> T:
+    """Set cached properties of tables, such as those of others with the same ids, and return the tables."""
     tables.__dict__.update(computed)
     return tables
 

@@ -13,6 +13,7 @@ from anyrec.core.values import show
 from anyrec.data.formats.faults import Faults
 from anyrec.data.formats.places import Place, json_place
 from anyrec.data.ids import ID_COLUMNS, SIDES, Side, rows_of
+from anyrec.data.list_columns import one_chunk
 
 
 def check_tables(
@@ -25,6 +26,7 @@ def check_tables(
     partial: bool = False,
     notes: list[str] | None = None,
     places: Sequence[Place] | None = None,
+    rows: dict[Side, np.ndarray] | None = None,
 ) -> tuple[pa.Table, pa.Table, pa.Table]:
     """Check users, items and interactions as a whole.
 
@@ -39,6 +41,7 @@ def check_tables(
         partial: Whether these are records for inference, where parts may be empty and ids unknown.
         notes: Gets sentences on what was dropped or added.
         places: Where the rows of the three tables are in their source; by default in a JSON document.
+        rows: Gets (interactions,) the row of each one's user and item, if no interaction is dropped and no id added.
 
     Returns:
         The three tables.
@@ -55,7 +58,8 @@ def check_tables(
     if partial:
         return users, items, interactions
     _check_empty(tables, interactions, faults, options)
-    known = _with_records(tables, interactions, faults, options, notes, places[2])
+    rows = {} if rows is None else rows
+    known = _with_records(tables, interactions, faults, options, notes, places[2], rows)
     if options.unknown_ids == "drop" and len(interactions) and not known.any():
         what = "every interaction was dropped: none has a user and an item with a record."
         hint = "Check that ids are written in the same way in all parts."
@@ -70,6 +74,7 @@ def _with_records(
     options: DataConfig,
     notes: list[str],
     place: Place,
+    rows: dict[Side, np.ndarray],
 ) -> np.ndarray:
     """Return (interactions,) bool, which interactions are kept as `options.unknown_ids` says.
 
@@ -80,8 +85,10 @@ def _with_records(
         known &= _with_ids(interactions, notes)
     for side in SIDES:
         column, ids = interactions.column(f"{side}_id"), tables[side].column(f"{side}_id")
-        missing = (rows_of(column, ids.combine_chunks()) < 0) & column.is_valid().to_numpy()
+        found = rows_of(column, one_chunk(ids))
+        missing = (found < 0) & column.is_valid().to_numpy()
         if not missing.any():
+            rows[side] = found
             continue
         if options.unknown_ids == "keep":
             new = pc.unique(column.filter(pa.array(missing)))
@@ -92,6 +99,8 @@ def _with_records(
             notes.append(f"{int(missing.sum()):,} interactions were dropped: no record has their {side}_id.")
         elif pc.count_distinct(column.filter(pa.array(missing))).as_py() > _without_id(ids):
             _add_unknown(column, ids, np.flatnonzero(missing), side, faults, place)
+    if not known.all():
+        rows.clear()
     return known
 
 
