@@ -14,6 +14,7 @@ import typer
 from anyrec.cli.complete import component_names
 from anyrec.cli.datasets import read_dataset
 from anyrec.cli.options import (
+    DEMO,
     ConfigPath,
     ImageRoot,
     Overrides,
@@ -249,7 +250,7 @@ def _convert_by_preset(name: str, source: Path, destination: Path, settings: Con
 
 
 @app.command()
-def demo(folder: Annotated[Path, typer.Option(help="Where the demo's files go.")] = Path("demo")) -> None:
+def demo(folder: Annotated[Path, typer.Option(help="Where the demo's files go.")] = DEMO) -> None:
     """Make multi-modal data, train on it, and recommend to new people."""
     from anyrec.cli.demo import run_demo
 

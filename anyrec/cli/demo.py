@@ -12,11 +12,12 @@ import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
-from anyrec.cli.run import report_run
+from anyrec.cli.run import report_run, save_overview
 from anyrec.core.config import Config
 from anyrec.core.files import atomic_files
 from anyrec.core.outputs import check_output
 from anyrec.core.types import JsonObject
+from anyrec.data.doctor.examine import examine
 from anyrec.data.synthetic.generate import Synthetic, generate
 from anyrec.data.synthetic.world import trait_name
 from anyrec.evaluation.statistics import intervals
@@ -30,10 +31,13 @@ CONFIG: JsonObject = {
     "defaults": "fixed",
     "dim": 64,
     "id_dropout": 0.5,
+    "features": {"history": {"block": "mean"}},
     "split": {"protocol": "cold_users"},
     "loss": {"type": "full_softmax"},
     "training": {"epochs": 15, "batch_size": 512, "optimizer": {"learning_rate": 0.003}, "patience": 4},
 }
+PIXELS = 160
+"""Side of the pictures of items."""
 SHOWN, K = 8, 5
 """Number of new users that are shown, and of items recommended to each."""
 TRAITS = ("category", "weather", "style", "theme")
@@ -73,7 +77,8 @@ def run_demo(folder: Path, console: Console) -> None:
     """Generate data, train a model, recommend to new users, and write a report of each step.
 
     Args:
-        folder: Gets data.json, images/, model/, report.html, report.md and, with the evaluation, measured/.
+        folder: Gets data.json, images/, model/, checkpoints/, metrics.jsonl, overview.json, report.html, report.md and,
+            with the evaluation, measured/.
         console: Where progress and results are printed.
 
     Raises:
@@ -83,7 +88,7 @@ def run_demo(folder: Path, console: Console) -> None:
     check_output(folder, "inside")
     check_model_output(folder / "model")
     world = generate(users=1000, items=120, interactions=16_000, seed=0, noise=0.1, root=folder)
-    world.write(folder / "data.json")
+    world.write(folder / "data.json", pixels=PIXELS)
     console.print(
         f"{len(world.dataset.users):,} people, {len(world.dataset.items):,} items with two pictures each, "
         f"{len(world.dataset.interactions):,} interactions, a tenth of them random -> {folder / 'data.json'}"
@@ -93,8 +98,11 @@ def run_demo(folder: Path, console: Console) -> None:
         ndcg = entry["validation"]["ndcg@10"]
         console.print(f"epoch {entry['epoch']:>2}   loss {entry['loss']:.3f}   validation ndcg@10 {ndcg:.3f}")
 
-    recommender = Recommender.from_config(Config.model_validate(CONFIG)).fit(world.dataset, report=report)
+    recommender = Recommender.from_config(Config.model_validate(CONFIG)).fit(
+        world.dataset, run_dir=folder, report=report
+    )
     recommender.save(folder / "model")
+    save_overview(recommender, folder, examine(world.dataset, recommender.config))
     newcomers, affinity, people = world.new_users(200, seed=1)
     lists = recommender.recommend(newcomers, K)
     users = _new_users(world, newcomers.users, people, affinity, lists)

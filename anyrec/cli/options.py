@@ -27,6 +27,9 @@ __all__ = ["console", "err", "log", "out", "print_tables"]
 CONFIGS = Path("configs")
 """Folder in which configs are found by name."""
 
+DEMO = Path("demo")
+"""Folder of the demo."""
+
 app, synth_app = Application(), Application(cls=WithDefault)
 app.add_typer(
     synth_app,

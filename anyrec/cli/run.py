@@ -24,7 +24,9 @@ from anyrec.core.types import Json, JsonObject
 from anyrec.data.dataset import Dataset
 from anyrec.data.defaults import resolve_config
 from anyrec.data.doctor.examine import as_lines, examine
+from anyrec.data.findings import Finding
 from anyrec.data.interpretation import interpretation
+from anyrec.data.overview import OVERVIEW, overview
 from anyrec.evaluation import sampled
 from anyrec.model.build import check_with_data
 from anyrec.model.check_index import has_vectors
@@ -109,7 +111,8 @@ def _train(inputs: RunInputs, console: Console) -> Recommender:
     run, run_dir = _resolve(inputs), inputs.run_dir
     for note in [*inputs.notes, *run.reasons, *run.notes]:
         console.print(f"config: {note}", markup=False)
-    printed = _print_data(run, console)
+    findings = examine(run.dataset, run.config, images=False)
+    printed = _print_data(run, findings, console)
     recommender = Recommender(run.config, run.registry)
 
     def started(model: FittedModel) -> None:
@@ -125,6 +128,9 @@ def _train(inputs: RunInputs, console: Console) -> Recommender:
         _save(recommender, run_dir, run.dataset.versions)
         console.print(f"saved: {run_dir / 'model'}", markup=False)
         _attempt(console, "older results were not removed", lambda: _remove_older(run_dir))
+        _attempt(
+            console, "the overview of the data was not saved", lambda: save_overview(recommender, run_dir, findings)
+        )
 
     def hint() -> str:
         if recommender.is_fitted and recommender.model.directory is not None:
@@ -164,14 +170,14 @@ def resolved(config: Config, registry: Registry, dataset: Dataset) -> ResolvedRu
     return ResolvedRun(complete, registry, dataset, reasons, notes)
 
 
-def _print_data(run: ResolvedRun, console: Console) -> list[str]:
+def _print_data(run: ResolvedRun, findings: Sequence[Finding], console: Console) -> list[str]:
     """Print the size of the data, how it is interpreted and what the data doctor finds; return the last two."""
     dataset, config = run.dataset, run.config
     console.print(
         f"{len(dataset.users):,} users, {len(dataset.items):,} items, {len(dataset.interactions):,} interactions"
     )
     meaning = interpretation(dataset, config.data)
-    others = [one for one in examine(dataset, config, images=False) if one.level != "note" and one not in meaning]
+    others = [one for one in findings if one.level != "note" and one not in meaning]
     printed = [*as_lines(meaning), *as_lines(others, SHOWN)]
     _print_lines(printed, console)
     return printed
@@ -233,6 +239,18 @@ def _save(recommender: Recommender, run_dir: Path, sources: Mapping[str, str]) -
         **({"sources": dict(sources)} if sources else {}),
     }
     _write_json(run_dir / "environment.json", environment)
+
+
+def save_overview(recommender: Recommender, run_dir: Path, findings: Sequence[Finding]) -> None:
+    """Write overview.json, what the page of `anyrec serve` shows of the training data, which the model does not keep.
+
+    Args:
+        recommender: A saved recommender with its data.
+        run_dir: Folder of the run.
+        findings: What the data doctor found.
+    """
+    learned = recommender.model.required_learning().dataset
+    _write_json(run_dir / OVERVIEW, {"model": model_id(run_dir / "model"), **overview(learned, findings)})
 
 
 def _remove_older(run_dir: Path) -> None:

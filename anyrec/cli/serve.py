@@ -9,6 +9,7 @@ import typer
 
 from anyrec.cli.load import load, model_place
 from anyrec.cli.options import (
+    DEMO,
     Changes,
     ChangesPath,
     ImageRoot,
@@ -55,12 +56,16 @@ def serve(
     model_dir: ModelDir = None,
     model_name: ModelName = None,
     image_root: ImageRoot = None,
+    demo: Annotated[
+        bool,
+        typer.Option("--demo", help="Serve the model of `anyrec demo`, which is trained first if it is not there."),
+    ] = False,
     plugins: PluginFolders = [],
     trust_plugins: Trust = False,
 ) -> None:
-    """Serve a model over HTTP: lists, scores, searches, events and changes of records.
+    """Serve a model over HTTP: lists, scores, searches, events, changes of records, and a page in the browser.
 
-    http://127.0.0.1:8000/docs describes the API. It needs `pip install 'anyrec[serve]'`.
+    The page is at http://127.0.0.1:8000, and /openapi.json describes the API. It needs `pip install 'anyrec[serve]'`.
     """
     try:
         from anyrec.serving.http.keys import read_keys
@@ -70,13 +75,31 @@ def serve(
         raise MissingDependency(str(error.name), "serve", "the HTTP server") from None
     keys = None if api_key_file is None else read_keys(api_key_file)
     check_address(host, keys, insecure)
+    if demo:
+        model_path = _demo(model_path)
+        image_root = image_root or model_path
     recommender = load(model_path, model_dir, model_name, config, plugins, trust_plugins, image_root, overrides)
     if image_root is not None:
         recommender = recommender.with_image_root(image_root)
     folder = model_place(model_path, model_dir, model_name)
     place = recommender.model.directory or folder
-    err.print(f"http://{host}:{port}  (API: /docs; stop with Ctrl+C)", markup=False, highlight=False)
+    err.print(f"http://{host}:{port}  (stop with Ctrl+C)", markup=False, highlight=False)
     run(recommender, folder, host=host, port=port, keys=keys, events=events or place.parent / "events")
+
+
+def _demo(folder: Path | None) -> Path:
+    """Return the folder of the demo, and train its model if it is not there.
+
+    Args:
+        folder: The folder that the user names; by default the one of `anyrec demo`.
+    """
+    from anyrec.cli.demo import run_demo
+    from anyrec.core.manifest import MANIFEST
+
+    place = folder or DEMO
+    if not (place / "model" / MANIFEST).is_file():
+        run_demo(place, err)
+    return place
 
 
 @app.command()

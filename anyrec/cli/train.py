@@ -21,6 +21,7 @@ from anyrec.cli.options import (
     write,
 )
 from anyrec.cli.terminal import ResultsOnly, is_quiet
+from anyrec.core.errors import MissingDependency
 
 COMPONENTS = "`anyrec plugins` lists the components that a config can name, and `anyrec schema` all keys of a config."
 """Printed below the help of commands that read a config."""
@@ -39,6 +40,12 @@ def train(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of all random numbers.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint of this run.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show the curves in the browser while it trains; the address is printed.")
+    ] = False,
+    watch_port: Annotated[
+        int, typer.Option("--watch-port", "--watch_port", min=0, max=65535, help="Port of --watch; 0: any free one.")
+    ] = 0,
     print_config: Annotated[
         bool,
         typer.Option(
@@ -65,4 +72,14 @@ def train(
             log.info(line)
         write(json.dumps(complete.model_dump(mode="json"), indent=2, ensure_ascii=False), None)
         return
-    train_run(inputs, ResultsOnly() if is_quiet() else out)
+    console = ResultsOnly() if is_quiet() else out
+    if not watch:
+        train_run(inputs, console)
+        return
+    try:
+        from anyrec.serving.http.watch import watched
+    except ModuleNotFoundError as error:
+        raise MissingDependency(str(error.name), "serve", "the page of --watch") from None
+    with watched(inputs.run_dir, watch_port) as address:
+        err.print(f"watch: {address}", markup=False, highlight=False)
+        train_run(inputs, console)

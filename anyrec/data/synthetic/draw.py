@@ -21,14 +21,14 @@ PALETTES = {
 }
 
 
-def draw_items(world: World, folder: Path) -> None:
-    """Write `<n>_front.png` and `<n>_back.png` of every item, the same bytes for the same seed."""
+def draw_items(world: World, folder: Path, pixels: int = SIZE) -> None:
+    """Write `<n>_front.png` and `<n>_back.png` of every item, the same bytes for the same seed and size."""
     folder.mkdir(parents=True, exist_ok=True)
     categories = list(CATEGORIES)
     for number, (category, style) in enumerate(zip(world.traits["category"], world.traits["style"], strict=True)):
         rng = np.random.default_rng([world.seed, 3, number])
         for view in ("front", "back"):
-            image = draw_item(categories[category], STYLES[style], rng, plain=view == "back")
+            image = draw_item(categories[category], STYLES[style], rng, view == "back", pixels)
             image.save(folder / f"{number}_{view}.png", optimize=True)
 
 
@@ -39,24 +39,27 @@ def refuse_stream(path: Path) -> None:
         raise OutputError(Fault(str(path), what, "Name a file, or use --no-images.", "output"))
 
 
-def draw_item(category: str, style: str, rng: np.random.Generator, plain: bool = False) -> Image.Image:
-    """Draw an item as a 64 x 64 palette image.
+def draw_item(
+    category: str, style: str, rng: np.random.Generator, plain: bool = False, pixels: int = SIZE
+) -> Image.Image:
+    """Draw an item as a square palette image.
 
     Args:
         category: Decides the shape.
         style: Decides the colours and the pattern.
         rng: Source of small differences.
         plain: Leave out the pattern, as on the back.
+        pixels: Side of the image.
     """
     ground, shape, accent = PALETTES[style]
-    side = SIZE * SCALE
+    side = pixels * SCALE
     image = Image.new("RGB", (side, side), ground)
     draw = ImageDraw.Draw(image)
     if not plain:
         _pattern(draw, style, accent, side, rng)
     centre = side / 2 + rng.uniform(-side / 14, side / 14, 2)
     _shape(draw, category, centre, side * rng.uniform(0.28, 0.36), shape, accent)
-    return image.resize((SIZE, SIZE), Image.Resampling.LANCZOS).quantize(16, dither=Image.Dither.NONE)
+    return image.resize((pixels, pixels), Image.Resampling.LANCZOS).quantize(16, dither=Image.Dither.NONE)
 
 
 def _pattern(draw: ImageDraw.ImageDraw, style: str, colour: str, side: int, rng: np.random.Generator) -> None:

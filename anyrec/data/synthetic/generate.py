@@ -26,7 +26,7 @@ from anyrec.core.files import atomic_files
 from anyrec.data.dataset import Dataset
 from anyrec.data.formats.times import TIME
 from anyrec.data.formats.write_json import write_json
-from anyrec.data.synthetic.draw import draw_items, refuse_stream
+from anyrec.data.synthetic.draw import SIZE, draw_items, refuse_stream
 from anyrec.data.synthetic.world import (
     AGES,
     CATEGORIES,
@@ -84,12 +84,13 @@ class Synthetic:
         dataset = Dataset(users, self.dataset.items.slice(0, 0), empty, self.dataset.root, self.dataset.roles)
         return dataset, self.world.affinity(people), people
 
-    def write(self, path: Path, images: bool = True) -> None:
+    def write(self, path: Path, images: bool = True, pixels: int = SIZE) -> None:
         """Write the JSON, and the items' PNG files in `images/` next to it, as one unit.
 
         Args:
             path: The JSON file.
             images: Whether to draw the images.
+            pixels: Side of the images.
 
         Raises:
             OutputError: If the files cannot be written, or if `path` is a device or a pipe and there are images.
@@ -102,7 +103,7 @@ class Synthetic:
         refuse_stream(path)
         path = Path(os.path.realpath(path))
         with atomic_files(path.parent, path.name) as new:
-            draw_items(self.world, new / "images")
+            draw_items(self.world, new / "images", pixels)
             write_json(Dataset(users, items, interactions), new / path.name)
 
 

@@ -4,10 +4,15 @@ Modules:
 
 - `app`: the application with all routes.
 - `lists`, `records`, `admin`: the routes of lists and scores, of items, users and events, and of the server itself.
+- `pictures`, `catalogue`, `runs`, `page`: the routes of thumbnails, of what the page shows, of training runs, and the
+  files of the page.
+- `watch`: the page of a training run while it trains.
 - `host`: what every route works with.
 - `messages`: what requests and answers contain.
 - `problems`: errors as problem documents (RFC 9457).
 - `guard`: limits, keys, request ids, security headers and logs, before and after every route.
+- `upload`: pictures that requests bring.
+- `activity`: what the server did lately.
 - `keys`: API keys.
 - `batcher`: the threads that run the model, and requests that are scored together.
 - `metrics`: the figures at `/metrics`.

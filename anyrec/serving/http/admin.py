@@ -6,10 +6,10 @@ from fastapi import APIRouter, Response
 from fastapi.responses import PlainTextResponse
 
 from anyrec.core.types import JsonObject
-from anyrec.serving.http.lists import ERRORS, TheHost
+from anyrec.serving.http.lists import TheHost
 from anyrec.serving.http.messages import Reload
 from anyrec.serving.http.metrics import CONTENT_TYPE
-from anyrec.serving.http.problems import Refused
+from anyrec.serving.http.problems import ERRORS, Refused
 from anyrec.serving.live.served import Served
 
 routes = APIRouter(responses=ERRORS)

@@ -10,12 +10,13 @@ from fastapi import FastAPI
 
 from anyrec.core.types import JsonObject
 from anyrec.core.version import __version__
-from anyrec.serving.http import admin, lists, records
+from anyrec.serving.http import admin, catalogue, lists, page, pictures, records, runs
 from anyrec.serving.http.guard import Guard
 from anyrec.serving.http.host import Host
 from anyrec.serving.http.keys import Keys
 from anyrec.serving.http.problems import add_handlers, document_problems
 from anyrec.serving.live.service import Service
+from anyrec.serving.runs import MODEL, Runs
 
 ABOUT = """Lists, scores, vectors and searches of one recommender, events that change the next list, and changes of
 records without training. Errors are problem documents (RFC 9457)."""
@@ -39,7 +40,10 @@ def make_app(service: Service, *, keys: Keys | None = None, folder: Path | None 
 
     app = FastAPI(title="anyrec", version=__version__, description=ABOUT, lifespan=lifespan)
     app.state.host = host
-    for part in (lists, records, admin):
+    app.state.runs = _runs(service)
+    app.state.stopping, app.state.training = lambda: host.stopping, lambda: None
+    app.state.about = lambda: {"name": host.served.name, "digest": host.served.digest, "sections": page.ALL}
+    for part in (lists, pictures, records, catalogue, runs, admin, page):
         app.include_router(part.routes)
     add_handlers(app)
     document = app.openapi
@@ -52,3 +56,11 @@ def make_app(service: Service, *, keys: Keys | None = None, folder: Path | None 
     app.openapi = documented
     app.add_middleware(Guard, keys=keys, most_bytes=service.config.max_body_bytes, metrics=host.metrics)
     return app
+
+
+def _runs(service: Service) -> Runs:
+    """Return the run of the model that serves, and those beside it."""
+    folder = service.served.recommender.model.directory
+    if folder is None or folder.name != MODEL:  # saved alone, not by a training run
+        return Runs(None)
+    return Runs(folder.parent.parent, folder.parent.name)

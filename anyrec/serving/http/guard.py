@@ -16,8 +16,9 @@ from anyrec.serving.http.metrics import Metrics
 from anyrec.serving.http.problems import problem
 
 log = logging.getLogger("anyrec.serving")
-OPEN = ("/livez", "/readyz")
-"""Paths that need no key, since they say nothing of the data."""
+OPEN = ("/", "/livez", "/readyz")
+PAGE = "/page/"
+"""Paths that need no key, since they say nothing of the data: those of `OPEN`, and the files of the page."""
 ADMIN = ("/v1/reload", "/v1/rollback")
 WRITING = ("PUT", "DELETE")
 ID = re.compile(r"[\w.-]{1,64}")
@@ -38,7 +39,7 @@ POLICY = (
 
 def scope_of(method: str, path: str) -> Scope | None:
     """Return the scope that a request needs; None if it needs no key."""
-    if path in OPEN:
+    if path in OPEN or path.startswith(PAGE):
         return None
     if path in ADMIN:
         return "admin"
@@ -73,7 +74,8 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message = {**message, "headers": [*message.get("headers", []), *_headers(request_id)]}
+                own = message.get("headers", [])
+                message = {**message, "headers": [*own, *_headers(request_id, {name.lower() for name, _ in own})]}
             await send(message)
 
         key, refusal = self._check(scope, headers, request_id)
@@ -137,6 +139,8 @@ class _Body:
         return message
 
 
-def _headers(request_id: str) -> list[tuple[bytes, bytes]]:
+def _headers(request_id: str, own: set[bytes]) -> list[tuple[bytes, bytes]]:
+    """Return the headers of every answer but those that a route sets itself, such as how long a picture is kept."""
     every = {**HEADERS, "content-security-policy": POLICY, "x-request-id": request_id}
-    return [(name.encode(), value.encode()) for name, value in every.items()]
+    encoded = [(name.encode(), value.encode()) for name, value in every.items()]
+    return [(name, value) for name, value in encoded if name not in own]

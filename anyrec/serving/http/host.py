@@ -15,6 +15,7 @@ from anyrec.serving.http.batcher import Batcher
 from anyrec.serving.http.messages import Item, List, ModelName, Recommend
 from anyrec.serving.http.metrics import Metrics, age
 from anyrec.serving.http.problems import Refused
+from anyrec.serving.http.upload import decoded
 from anyrec.serving.live.query import Id, Listing, Query
 from anyrec.serving.live.served import Served
 from anyrec.serving.live.service import Service
@@ -65,7 +66,7 @@ class Host:
         """Return the answer to one request for a list; errors as the live model raises them."""
         self.check_sizes(asked)
         served = self.served
-        listing = await self._in_time(self._batcher.ask(asked.query()))
+        listing = await self._in_time(self._batcher.ask(self._query(asked)))
         return self._message(served, asked, listing)
 
     async def lists_of(self, asked: Sequence[Recommend]) -> list[List | AnyrecError]:
@@ -73,7 +74,7 @@ class Host:
         for one in asked:
             self.check_sizes(one)
         served = self.served
-        found = await self.call(self.service.lists, [one.query() for one in asked])
+        found = await self.call(self.service.lists, [self._query(one) for one in asked])
         return [
             listing if isinstance(listing, AnyrecError) else self._message(served, one, listing)
             for one, listing in zip(asked, found, strict=True)
@@ -96,6 +97,12 @@ class Host:
         elif isinstance(value, list):
             for one in value:
                 self.check_texts(one)
+
+    def _query(self, asked: Recommend) -> Query:
+        """Return a request as the live model reads it. Raises Refused for what is no picture."""
+        most = self.config.max_image_bytes
+        found = {name: decoded(f"/images/{name}", text, most) for name, text in asked.images.items()}
+        return asked.query(tuple(found.items()))
 
     def close(self) -> None:
         """End the threads and the log of events."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -25,16 +24,12 @@ from anyrec.serving.http.messages import (
     Search,
     Similar,
 )
-from anyrec.serving.http.problems import Problem, Refused
+from anyrec.serving.http.problems import ERRORS, Refused
+from anyrec.serving.http.upload import decoded, ending
 from anyrec.serving.live.served import Served
 
-ERRORS: dict[int | str, JsonObject] = {
-    status: {"model": Problem} for status in (400, 401, 403, 404, 405, 409, 413, 415, 422, 500, 503, 507)
-}
 routes = APIRouter(prefix="/v1", responses=ERRORS)
 TheHost = Annotated[Host, Depends(host_of)]
-IMAGES = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"RIFF": ".webp", b"GIF8": ".gif"}
-"""The first bytes of the formats of images that are read."""
 
 
 @routes.post("/recommend", response_model=List)
@@ -81,7 +76,7 @@ async def search(asked: Search, host: TheHost) -> JsonObject:
         raise Refused(422, "/text: give a text, an image, or both.")
     _check_k(host, asked.k)
     host.check_texts([asked.text, asked.user])
-    image = None if asked.image is None else _image(asked.image, host.config.max_image_bytes)
+    image = None if asked.image is None else decoded("/image", asked.image, host.config.max_image_bytes)
     served = host.served
     table = await host.call(_search, served, asked, image)
     return {"items": _items(served, table.to_pylist(), asked.k, asked.fields), "model": _model(served)}
@@ -130,7 +125,7 @@ def _search(served: Served, asked: Search, image: bytes | None) -> pa.Table:
     with tempfile.TemporaryDirectory() as folder:
         path = None
         if image is not None:
-            path = Path(folder) / f"query{_ending(image)}"
+            path = Path(folder) / f"query{ending(image)}"
             path.write_bytes(image)
         return served.recommender.search(
             text=asked.text, image=path, user=user, k=k, space=asked.space, where=asked.filter, **options
@@ -145,27 +140,6 @@ def _items(served: Served, rows: list[JsonObject], k: int, fields: bool | list[s
         {**row, "rank": rank, **({} if record is None else {"fields": record})}
         for rank, (row, record) in enumerate(zip(kept, own, strict=True), 1)
     ]
-
-
-def _image(text: str, most: int) -> bytes:
-    """Return the bytes of a picture.
-
-    Raises:
-        Refused: If it is too large, or no picture.
-    """
-    if len(text) > 4 * most // 3 + 4:
-        raise Refused(413, f"/image: a picture has at most {most:,} bytes.")
-    try:
-        data = base64.b64decode(text, validate=True)
-    except ValueError:
-        raise Refused(422, "/image: this is not base64.") from None
-    if not _ending(data):
-        raise Refused(415, "/image: this is no JPEG, PNG, WebP or GIF.")
-    return data
-
-
-def _ending(data: bytes) -> str:
-    return next((ending for first, ending in IMAGES.items() if data.startswith(first)), "")
 
 
 def _check_count(host: Host, count: int, where: str) -> None:

@@ -40,6 +40,12 @@ class Recommend(Message):
     user_id: Id | None = None
     user: Record | None = Field(default=None, description="The person's record; replaces the known one.")
     history: list[Id] = Field(default=[], max_length=10_000, description="Items the person had, oldest first.")
+    images: dict[str, str] = Field(
+        default={},
+        max_length=10,
+        description="Pictures of the person by feature (`photo`): JPEG, PNG, WebP or GIF files in base64. No other "
+        "pictures of the record are then read.",
+    )
     k: int = Field(default=10, ge=1, description="Items of the list.")
     offset: int = Field(default=0, ge=0, description="Items before the list, from former pages.")
     exclude: list[Id] = Field(default=[], max_length=10_000, description="Items not to list.")
@@ -58,11 +64,12 @@ class Recommend(Message):
     explain: bool = Field(default=False, description="Add the reasons for each item.")
     trace: bool = Field(default=False, description="Add what each stage did with each item.")
 
-    def query(self) -> Query:
-        """Return the request as the live model reads it."""
+    def query(self, pictures: tuple[tuple[str, bytes], ...] = ()) -> Query:
+        """Return the request as the live model reads it. pictures: `images`, decoded."""
         return Query(
             user_id=self.user_id,
             user=self.user,
+            pictures=pictures,
             history=tuple(self.history),
             k=self.k,
             offset=self.offset,

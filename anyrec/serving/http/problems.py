@@ -51,6 +51,12 @@ class Problem(BaseModel):
     request_id: str = ""
 
 
+ERRORS: dict[int | str, JsonObject] = {
+    status: {"model": Problem} for status in (400, 401, 403, 404, 405, 409, 413, 415, 422, 500, 503, 507)
+}
+"""The errors that every route documents."""
+
+
 class Refused(Exception):
     """A request that is refused with a status and a reason."""
 

@@ -11,13 +11,15 @@ from fastapi import APIRouter, Query
 from anyrec.core.types import JsonObject
 from anyrec.data.ids import Side
 from anyrec.serving.http.host import Host
-from anyrec.serving.http.lists import ERRORS, TheHost
+from anyrec.serving.http.lists import TheHost
 from anyrec.serving.http.messages import Accepted, Events, PutItems, PutUsers
-from anyrec.serving.http.problems import Refused
+from anyrec.serving.http.problems import ERRORS, Refused
 from anyrec.serving.live.query import Id
 from anyrec.serving.live.served import Served
 
 routes = APIRouter(prefix="/v1", responses=ERRORS)
+SHOWN = ("user_id", "item_id", "interaction_type", "timestamp")
+"""What the page shows of an event."""
 HISTORY = 100
 """Latest items of a user's history in the user's page."""
 
@@ -63,7 +65,7 @@ async def find_users(
 async def get_user(user_id: str, host: TheHost) -> JsonObject:
     """Return a user: the features, the latest items from training, and the events since."""
     served = host.served
-    key = _typed(served, "user", user_id)
+    key = served.typed("user", user_id)
     known = served.knows("user", [key])[0]
     added = served.users.get(key)
     if not known and added is None and key not in host.service.histories:
@@ -84,8 +86,9 @@ async def post_events(asked: Events, host: TheHost) -> Accepted:
         raise Refused(422, f"/events: {host.config.max_batch:,} at most; found {len(asked.events):,}.")
     for event in asked.events:
         host.check_texts([event.user, event.item])
-    received = await host.call(host.service.receive, [one.model_dump(exclude_none=True) for one in asked.events])
-    host.metrics.events(received.accepted)
+    events = [one.model_dump(exclude_none=True) for one in asked.events]
+    received = await host.call(host.service.receive, events)
+    host.metrics.events(({name: one[name] for name in SHOWN if name in one} for one in events), received.accepted)
     return Accepted(accepted=received.accepted, duplicates=received.duplicates)
 
 
@@ -116,7 +119,7 @@ async def delete_item(item_id: str, host: TheHost) -> dict[str, Id]:
 @routes.delete("/users/{user_id}")
 async def delete_user(user_id: str, host: TheHost) -> dict[str, Id]:
     """Forget the record and the events of a user that came since the training."""
-    key = _typed(host.served, "user", user_id)
+    key = host.served.typed("user", user_id)
     if not await host.call(host.service.remove_user, key):
         raise Refused(404, f"nothing came from or about a user with the id {user_id!r} since the training.")
     return {"removed": key}
@@ -140,16 +143,9 @@ def _by_id(host: Host, records: list[JsonObject], side: Side) -> dict[Id, JsonOb
     return found
 
 
-def _typed(served: Served, side: Side, text: str) -> Id:
-    """Return an id of a path in the type of the model's ids."""
-    whole = pa.types.is_integer(served.recommender.dataset.ids(side).type)
-    sign = text.removeprefix("-")
-    return int(text) if whole and sign.isascii() and sign.isdecimal() and len(sign) < 19 else text
-
-
 def _known(served: Served, side: Side, text: str) -> Id:
     """Return the id of a path. Raises Refused with status 404 if the model does not know it."""
-    key = _typed(served, side, text)
+    key = served.typed(side, text)
     if not served.knows(side, [key])[0]:
         raise Refused(404, f"no {side} has the id {text!r}.")
     return key

@@ -7,12 +7,14 @@ import json
 import logging
 import sys
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 
 from anyrec.core.errors import Fault, InputError
 from anyrec.recommender import Recommender
 from anyrec.serving.http.app import make_app
+from anyrec.serving.http.host import Host
 from anyrec.serving.http.keys import Keys
 from anyrec.serving.live.service import Service, warm_up
 
@@ -57,9 +59,22 @@ def serve(
         warm_up(service.served)
         _log_as_json()
         app = make_app(service, keys=keys, folder=folder)
-        uvicorn.run(app, host=host, port=port, log_config=None, access_log=False, server_header=False)
+        options = uvicorn.Config(app, host=host, port=port, log_config=None, access_log=False, server_header=False)
+        _Server(options, app.state.host).run()
     finally:
         service.close()
+
+
+class _Server(uvicorn.Server):
+    """A server that ends the streams of the page first when it stops: it waits for open connections."""
+
+    def __init__(self, config: uvicorn.Config, host: Host):
+        super().__init__(config)
+        self._host = host
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._host.stopping = True
+        super().handle_exit(sig, frame)
 
 
 class JsonLines(logging.Formatter):

@@ -17,6 +17,7 @@ class Query:
     Attributes:
         user_id: The user; None for a person without an id.
         user: The record of the user (groups of features), which replaces the known one; None for the known one.
+        pictures: Names of features (`photo`) and the bytes of their pictures. Then no other pictures are read.
         history: Items that the user had, oldest first, after everything that is known.
         k: Items of the list.
         offset: Items before the list, which the user has seen on former pages.
@@ -32,6 +33,7 @@ class Query:
 
     user_id: Id | None = None
     user: JsonObject | None = None
+    pictures: tuple[tuple[str, bytes], ...] = ()
     history: tuple[Id, ...] = ()
     k: int = 10
     offset: int = 0
@@ -52,7 +54,7 @@ class Query:
     @property
     def shares(self) -> tuple[int, bool] | None:
         """What queries that are scored together have in common; None for a query that is scored alone."""
-        alone = (self.user, self.candidates, self.where, self.context, self.now)
+        alone = (self.user, self.pictures or None, self.candidates, self.where, self.context, self.now)
         if any(one is not None for one in alone) or self.explain or self.trace:
             return None
         return self.wanted, self.include_seen

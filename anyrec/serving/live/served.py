@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import msgspec
 import numpy as np
@@ -68,6 +70,12 @@ class Served:
         known = self.recommender.dataset.ids(side)
         same = [one if isinstance(one, int) == pa.types.is_integer(known.type) else None for one in ids]
         return rows_of(pa.array(same, known.type), known)
+
+    def typed(self, side: Side, text: str) -> Id:
+        """Return an id that a path names in the type of the model's ids."""
+        whole = pa.types.is_integer(self.recommender.dataset.ids(side).type)
+        digits = text.removeprefix("-")
+        return int(text) if whole and digits.isascii() and digits.isdecimal() and len(digits) < 19 else text
 
     def knows(self, side: Side, ids: Iterable[Id]) -> np.ndarray:
         """Return (ids,) bool, which users or items the model has a record of."""
@@ -172,11 +180,21 @@ class Served:
 
     def _answer(self, queries: list[Query], histories: Histories, known: list[bool]) -> list[Listing]:
         """Return the lists of queries that are scored together."""
+        if not queries[0].pictures:
+            return self._lists(queries, self._records(queries, histories, known), histories, known)
+        with TemporaryDirectory() as folder:  # such a query is alone
+            for n, (_, picture) in enumerate(queries[0].pictures):
+                (Path(folder) / str(n)).write_bytes(picture)
+            records = self._records(queries, histories, known)
+            records.context = replace(records.context, root=Path(folder), allow_outside_root=False, open_files=True)
+            return self._lists(queries, records, histories, known)
+
+    def _lists(self, queries: list[Query], records: Records, histories: Histories, known: list[bool]) -> list[Listing]:
+        """Return the lists of queries whose persons were read."""
         first = queries[0]
         recommender = self.recommender
         if first.where is not None:
             recommender = self.filtered_by(msgspec.json.encode(first.where, order="sorted").decode())
-        records = self._records(queries, histories, known)
         answer = recommender.stages().answer(
             recommender.model,
             records,
@@ -209,7 +227,7 @@ class Served:
     def _is_unknown(self, query: Query, histories: Histories, known: bool) -> bool:
         """Whether nothing is known of the person of a query."""
         of_user = query.user_id in histories or self.users.get(query.user_id or "")
-        return not (known or query.user or query.history or of_user)
+        return not (known or query.user or query.pictures or query.history or of_user)
 
     def _reasons(self, recommender: Recommender, records: Records, answer: Answer) -> list[JsonObject]:
         """Return the reasons for each item of an answer."""
@@ -224,6 +242,10 @@ class Served:
         for query, is_known in zip(queries, known, strict=True):
             user = self.anonymous() if query.user_id is None else query.user_id
             own = self.users.get(user) if query.user is None else query.user
+            if query.pictures:
+                if own is None:
+                    own = self.records("user", [user])[0] if is_known else {}
+                own = {**own, "image": {name: [str(n)] for n, (name, _) in enumerate(query.pictures)}}
             ids.append(user)
             if own is not None or not is_known:  # such a query is alone
                 records.append({"user_id": user, **(own or {})})

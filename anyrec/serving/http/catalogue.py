@@ -1,0 +1,111 @@
+"""Routes that describe what the model knows: its features, its data, a map of its items, and what happens now."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated
+
+import pyarrow as pa
+from fastapi import APIRouter, Query
+from fastapi.responses import StreamingResponse
+
+from anyrec.core.types import JsonObject
+from anyrec.data.dataset import Dataset
+from anyrec.data.item_facts import title_of
+from anyrec.data.overview import OVERVIEW, overview
+from anyrec.model.fitted import FittedModel
+from anyrec.serving.form import form_of
+from anyrec.serving.http.host import Host
+from anyrec.serving.http.lists import TheHost
+from anyrec.serving.http.problems import ERRORS
+from anyrec.serving.http.runs import EVERY, events
+from anyrec.serving.item_map import item_map
+
+routes = APIRouter(prefix="/v1", responses=ERRORS)
+
+
+@routes.get("/features")
+async def features(host: TheHost) -> JsonObject:
+    """Describe the features of users and items with their known values, as a form for a new one needs them."""
+    recommender = host.served.recommender
+    return {
+        "user": await host.call_slowly(form_of, recommender, "user"),
+        "item": await host.call_slowly(form_of, recommender, "item"),
+    }
+
+
+@routes.get("/data")
+async def data(host: TheHost) -> JsonObject:
+    """Describe the data: counts, how complete each feature is, distributions, and what the data doctor found.
+
+    It is the data that the model was trained on, as the run kept it (`source` is `training`), or otherwise what the
+    model still knows of it (`model`): then without times, types, ratings and findings.
+    """
+    return await host.call_slowly(_data, host.served.recommender.model)
+
+
+@routes.get("/map")
+async def catalogue_map(
+    host: TheHost,
+    feature: Annotated[str | None, Query(max_length=200, description="A categorical feature of the items.")] = None,
+) -> JsonObject:
+    """Return the items in the plane, similar ones close to each other, with a category to colour them by."""
+    served = host.served
+    found = await host.call_slowly(item_map, served.recommender.model, feature)
+    return {**found, "removed": list(served.removed)}
+
+
+@routes.get("/live")
+async def live(host: TheHost) -> JsonObject:
+    """Return what the server did lately: requests by second, latencies by stage, the last events."""
+    return summary_of(host)
+
+
+@routes.get("/live/stream", response_class=StreamingResponse, include_in_schema=False)
+async def live_stream(host: TheHost) -> StreamingResponse:
+    """Send the answer of `/v1/live` twice a second, as server-sent events."""
+    return events(_summaries(host))
+
+
+async def _summaries(host: Host) -> AsyncIterator[tuple[str, object]]:
+    while not host.stopping:
+        yield "live", summary_of(host)
+        await asyncio.sleep(EVERY)
+
+
+def summary_of(host: Host) -> JsonObject:
+    """Return what the server did lately, with the titles of the items of events."""
+    found, served = host.metrics.activity.summary(), host.served
+    rows = served.rows("item", [event["item_id"] for event in found["recent"]])
+    dataset = served.recommender.dataset
+    for event, row in zip(found["recent"], rows.tolist(), strict=True):
+        event["title"] = str(event["item_id"]) if row < 0 else title_of(dataset, row)
+    return {**found, "model": {"name": served.name, "digest": served.digest, "loaded": served.loaded}}
+
+
+@lru_cache(1)
+def _data(model: FittedModel) -> JsonObject:
+    kept = None if model.directory is None else _kept(model.directory.parent / OVERVIEW, model.model_id)
+    if kept is not None:
+        return {"source": "training", **kept}
+    known = model.dataset
+    seen = pa.table(
+        {
+            "user_id": known.ids("user").take(pa.array(model.seen.owners())),
+            "item_id": known.ids("item").take(pa.array(model.seen.items)),
+        }
+    )
+    return {"source": "model", **overview(Dataset(known.users, known.items, seen, roles=known.roles))}
+
+
+def _kept(path: Path, model_id: str) -> JsonObject | None:
+    """Return the overview that the training of this model kept; None if there is none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and found.get("model") == model_id else None

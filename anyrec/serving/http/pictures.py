@@ -1,0 +1,104 @@
+"""Thumbnails of the pictures that records name."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+
+from anyrec.data.ids import Side
+from anyrec.data.images import ImageFault, open_image
+from anyrec.serving.http.host import Host
+from anyrec.serving.http.lists import TheHost
+from anyrec.serving.http.problems import ERRORS, Refused
+from anyrec.serving.live.query import Id
+from anyrec.serving.live.served import Served
+
+routes = APIRouter(prefix="/v1", responses=ERRORS)
+Number = Annotated[int, Query(ge=0, le=1000, description="Which picture of a feature with several, from 0.")]
+Pixels = Annotated[int, Query(ge=16, le=512, description="Longest side of the thumbnail in pixels.")]
+THUMBNAILS = 2000
+"""Thumbnails that are kept in memory: about 10 kB each."""
+KEPT = "private, max-age=3600"
+"""How long a browser keeps a thumbnail without asking for it again."""
+
+
+class WebP(Response):
+    """A picture."""
+
+    media_type = "image/webp"
+
+
+@routes.get("/items/{item_id}/image/{feature}", response_class=WebP)
+async def item_image(
+    item_id: str, feature: str, request: Request, host: TheHost, n: Number = 0, size: Pixels = 256
+) -> Response:
+    """Return a thumbnail of a picture of an item, as WebP."""
+    return await _answer(request, host, "item", item_id, feature, n, size)
+
+
+@routes.get("/users/{user_id}/image/{feature}", response_class=WebP)
+async def user_image(
+    user_id: str, feature: str, request: Request, host: TheHost, n: Number = 0, size: Pixels = 256
+) -> Response:
+    """Return a thumbnail of a picture of a user, as WebP."""
+    return await _answer(request, host, "user", user_id, feature, n, size)
+
+
+async def _answer(request: Request, host: Host, side: Side, text: str, feature: str, n: int, size: int) -> Response:
+    served = host.served
+    key = served.typed(side, text)
+    if not served.knows(side, [key])[0]:
+        raise Refused(404, f"no {side} has the id {text!r}.")
+    data = await host.call_slowly(thumbnail, served, side, key, feature, n, size)
+    tag = f'"{hashlib.sha256(data).hexdigest()[:32]}"'
+    headers = {"cache-control": KEPT, "etag": tag}
+    if request.headers.get("if-none-match") == tag:
+        return Response(status_code=304, headers=headers)
+    return WebP(data, headers=headers)
+
+
+def thumbnail(served: Served, side: Side, key: Id, feature: str, n: int, size: int) -> bytes:
+    """Return a thumbnail of a picture that a record names.
+
+    Only files within the image root are opened, whatever the config allows the training: no link out of it, no URL.
+
+    Args:
+        served: The model.
+        side: Whose record.
+        key: A known id.
+        feature: The feature without its group, such as `photo`.
+        n: Which picture of a feature with several.
+        size: Longest side in pixels.
+
+    Raises:
+        Refused: With status 404, if there is no such picture.
+    """
+    model = served.recommender.model
+    table = model.dataset.table(side)
+    value = None
+    if f"image.{feature}" in table.column_names:
+        value = table.column(f"image.{feature}")[int(served.rows(side, [key])[0])].as_py()
+    names = [] if value is None else value if isinstance(value, list) else [value]
+    if n >= len(names):
+        raise Refused(404, f"this {side} has no picture {n} of '{feature}'.")
+    if not model.context.open_files:
+        raise Refused(404, "this server may not open the pictures: start it with --image_root, the folder of the data.")
+    root = Path(model.config.data.image_root) if model.config.data.image_root else model.context.root
+    try:
+        return _webp(names[n], root, size)
+    except ImageFault:
+        raise Refused(404, f"the picture {n} of '{feature}' cannot be opened here.") from None
+
+
+@lru_cache(THUMBNAILS)
+def _webp(name: str, root: Path, size: int) -> bytes:
+    image = open_image(name, root, side=size)
+    image.thumbnail((size, size))
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=85)
+    return buffer.getvalue()

@@ -1,0 +1,101 @@
+// Requests to the server. The API key, if one is needed, stays in this tab (sessionStorage).
+
+const KEY = "anyrec-key";
+let asking = null;
+
+export class Problem extends Error {
+  constructor(status, text) {
+    super(text);
+    this.status = status;
+  }
+}
+
+/** Return the answer of a route as JSON. Ask for a key if the server wants one. */
+export async function call(path, { method = "GET", body, signal } = {}) {
+  const answer = await request(path, {
+    method,
+    signal,
+    body: body === undefined ? undefined : JSON.stringify(body),
+    headers: body === undefined ? {} : { "content-type": "application/json" },
+  });
+  return answer.json();
+}
+
+export const post = (path, body, signal) => call(path, { method: "POST", body, signal });
+
+export const text = async (path, signal) => (await request(path, { signal })).text();
+
+/** Let an image show a picture of the server. With a key it is fetched, since an image sends no headers. */
+export async function showPicture(image, path) {
+  if (!sessionStorage.getItem(KEY)) {
+    image.src = path;
+    return;
+  }
+  try {
+    const data = await (await request(path, {})).blob();
+    image.addEventListener("load", () => URL.revokeObjectURL(image.src), { once: true });
+    image.src = URL.createObjectURL(data);
+  } catch {
+    image.dispatchEvent(new Event("error"));
+  }
+}
+
+/** Call `receive(name, value)` for each server-sent event until the signal; connect again if the stream ends. */
+export async function follow(path, receive, signal) {
+  while (!signal.aborted) {
+    try {
+      const answer = await request(path, { signal });
+      const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+      let rest = "";
+      for (;;) {
+        const { value, done } = await reader.read();
+        if (done) break;
+        const blocks = (rest + value).split("\n\n");
+        rest = blocks.pop();
+        for (const block of blocks) {
+          const fields = Object.fromEntries(block.split("\n").map((line) => split(line)));
+          if (fields.event && receive(fields.event, JSON.parse(fields.data)) === false) return;
+        }
+      }
+    } catch (error) {
+      if (signal.aborted || error.status) return;
+    }
+    await new Promise((resolve) => setTimeout(resolve, 1500));
+  }
+}
+
+function split(line) {
+  const place = line.indexOf(":");
+  return [line.slice(0, place), line.slice(place + 1).trim()];
+}
+
+async function request(path, options) {
+  for (;;) {
+    const key = sessionStorage.getItem(KEY);
+    const headers = { ...options.headers, ...(key ? { authorization: `Bearer ${key}` } : {}) };
+    const answer = await fetch(path, { ...options, headers });
+    if (answer.ok) return answer;
+    const problem = await answer.json().catch(() => ({}));
+    if (answer.status !== 401) throw new Problem(answer.status, problem.detail || `the server answers ${answer.status}.`);
+    if (key === sessionStorage.getItem(KEY)) await askForKey(Boolean(key));
+  }
+}
+
+/** Show the dialog for the key once, however many requests wait for it. */
+function askForKey(wrong) {
+  sessionStorage.removeItem(KEY);
+  asking ??= new Promise((resolve) => {
+    const dialog = document.getElementById("key-dialog");
+    if (wrong) document.getElementById("key-text").textContent = "The server does not know this key. Give another one.";
+    dialog.addEventListener("cancel", (event) => event.preventDefault());
+    document.getElementById("key-form").addEventListener("submit", () => {
+      const field = document.getElementById("key");
+      sessionStorage.setItem(KEY, field.value.trim());
+      field.value = "";
+      asking = null;
+      resolve();
+    }, { once: true });
+    dialog.showModal();
+  });
+  return asking;
+}
