@@ -20,7 +20,7 @@ from anyrec.cli.options import (
     with_overrides,
     write,
 )
-from anyrec.cli.terminal import ResultsOnly, is_quiet
+from anyrec.cli.terminal import ResultsOnly, err, is_quiet
 from anyrec.core.errors import MissingDependency
 
 COMPONENTS = "`anyrec plugins` lists the components that a config can name, and `anyrec schema` all keys of a config."

@@ -34,6 +34,7 @@ positives: who has which item in training.
 images: image files of unknown origin.
 url_fetch: one file over HTTP.
 describe: counts of a dataset for the terminal.
+overview: counts and distributions of a dataset for pages.
 suggest_set: the suggestion for interactions without order.
 suggest_config: a config fitted to the data.
 defaults: the keys that a config does not set.

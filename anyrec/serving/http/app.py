@@ -59,7 +59,7 @@ def make_app(service: Service, *, keys: Keys | None = None, folder: Path | None 
 
 
 def _runs(service: Service) -> Runs:
-    """Return the run of the model that serves, and those beside it."""
+    """Return the run of the model that serves, and the other runs in its folder."""
     folder = service.served.recommender.model.directory
     if folder is None or folder.name != MODEL:  # saved alone, not by a training run
         return Runs(None)

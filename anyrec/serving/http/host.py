@@ -99,7 +99,7 @@ class Host:
                 self.check_texts(one)
 
     def _query(self, asked: Recommend) -> Query:
-        """Return a request as the live model reads it. Raises Refused for what is no picture."""
+        """Return a request as the live model reads it. Raises Refused for data that are no picture."""
         most = self.config.max_image_bytes
         found = {name: decoded(f"/images/{name}", text, most) for name, text in asked.images.items()}
         return asked.query(tuple(found.items()))

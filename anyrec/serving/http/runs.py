@@ -32,7 +32,7 @@ TheRuns = Annotated[Runs, Depends(runs_of)]
 
 @routes.get("/runs")
 def all_runs(runs: TheRuns) -> JsonObject:
-    """List the training runs beside the model that serves, with their metrics and settings."""
+    """List the training runs in the folder of the model that serves, with their metrics and settings."""
     return {"current": runs.current, "runs": [run.about() for run in runs.all()]}
 
 

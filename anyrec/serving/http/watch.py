@@ -41,7 +41,7 @@ def make_watch_app(folder: Path, watch: Watch) -> FastAPI:
     """Return the ASGI application for the page of a training run.
 
     Args:
-        folder: The run's folder; the runs beside it are shown as well.
+        folder: The run's folder; the other runs in the same folder are shown as well.
         watch: Whether it trains.
     """
     app = FastAPI(title="anyrec", openapi_url=None)
