@@ -53,6 +53,7 @@ def test_train_prints_towers_epochs_metrics_and_leaves_a_whole_run(trained):
         "model",
         "config.json",
         "environment.json",
+        "overview.json",
         "metrics.jsonl",
         "checkpoints",
         "split.json",
