@@ -139,7 +139,7 @@ def test_other_formats_are_kept_on_disk_once_they_are_read(folder, kind, on_disk
     assert dataset.fingerprint() == Dataset.read(folder).fingerprint()
 
 
-def test_the_user_is_told_what_is_on_disk_and_why(folder, on_disk, tmp_path):
+def test_a_note_says_which_data_is_on_disk_and_why(folder, on_disk, tmp_path):
     dataset = Dataset.read(folder, DataConfig(memory_limit=on_disk))
     [note] = [note for note in dataset.notes if "data.memory_limit" in note]
     assert note.startswith("5,000 interactions take about 2.0 MB of memory") and str(tmp_path) in note

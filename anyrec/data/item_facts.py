@@ -70,7 +70,8 @@ def trait_features(dataset: Dataset, wanted: list[str] | None, category: str | N
     if wanted is not None:
         return [name for name in dict.fromkeys(wanted) if name in known]
     made = [name for name in known if any(word in name.split(".")[1].lower() for word in MAKERS)]
-    return list(dict.fromkeys([*([] if category is None else [category]), *made]))[:MOST_TRAITS]
+    traits = made if category is None else [category, *made]
+    return list(dict.fromkeys(traits))[:MOST_TRAITS]
 
 
 def indicators(dataset: Dataset, side: Side, name: str) -> tuple[sparse.csr_matrix, list[str]]:

@@ -66,10 +66,10 @@ class LearningData:
 
     def _pairs(self, rows: np.ndarray) -> tuple[Pairs, np.ndarray]:
         dataset = self.dataset
-        columns = (dataset.user_rows, dataset.item_rows, self.parts)
+        users, items, parts = dataset.user_rows, dataset.item_rows, self.parts
         if len(rows) < len(dataset.interactions):
-            columns = tuple(column[rows] for column in columns)
-        pairs, masks = Pairs.by_part(*columns, len(dataset.users))
+            users, items, parts = users[rows], items[rows], parts[rows]
+        pairs, masks = Pairs.by_part(users, items, parts, len(dataset.users))
         return replace(pairs, items=dataset.keep(pairs.items)), dataset.keep(masks)
 
     def positives(self, rows: np.ndarray) -> np.ndarray:

@@ -35,7 +35,7 @@ def scratch_for(rows: int, options: DataConfig, notes: list[str]) -> Scratch | N
     Args:
         rows: The number of interactions.
         options: The config's `data` section.
-        notes: Gets a sentence on what is kept on disk and why.
+        notes: Gets a sentence on the data that is kept on disk, and why.
 
     Raises:
         DataError: If the disk has too little space for a limit that the user set.

@@ -14,7 +14,7 @@ from anyrec.data.dataset import Dataset
 from anyrec.data.describe import described_counts, described_features
 from anyrec.data.findings import Finding
 from anyrec.data.formats.times import iso
-from anyrec.data.ids import SIDES, Side
+from anyrec.data.ids import SIDES
 from anyrec.data.summary import activity, flattened, is_present
 
 OVERVIEW = "overview.json"
@@ -49,8 +49,9 @@ def overview(dataset: Dataset, findings: Sequence[Finding] | None = None) -> Jso
     }
 
 
-def _share(dataset: Dataset, side: Side, name: str) -> float:
-    present = is_present(dataset.table(side).column(name).combine_chunks())
+def _share(dataset: Dataset, side: str, name: str) -> float:
+    table = dataset.users if side == "user" else dataset.items
+    present = is_present(table.column(name).combine_chunks())
     return float(present.mean()) if len(present) else 0.0
 
 

@@ -299,7 +299,7 @@ class BlendedModel(FittedModel):
             return self
         _check_rows(len(towers.dataset.items))
         wider = replace(self._with_towers(towers), dataset=towers.dataset, base=None, extended=True)
-        if towers.base is None:
+        if not isinstance(towers.base, TwoTowerModel):
             return wider
         if towers.base is self.towers or towers.base is self.towers.base:
             return replace(wider, base=self.base or self)
@@ -351,7 +351,7 @@ def member_config(config: Config, name: str, options: JsonObject) -> Config:
 
 
 def _check_rows(count: int) -> None:
-    """Raise InputError if a blend cannot represent so many users or items."""
+    """Raise InputError if a blend cannot represent that many users or items."""
     if count > MOST_ROWS:
         what = f"a blend has at most {MOST_ROWS:,} users and as many items; these would be {count:,}."
         raise InputError(Fault("model", what, "Train with `blend: null`.", "too many"))

@@ -117,7 +117,7 @@ def write_csv(path, rows):
             writer.writerow(["|".join(cell) if isinstance(cell, list) else cell for cell in cells])
 
 
-def test_a3_every_fault_of_the_data_is_reported_with_place_value_reason_and_mend(shop, tmp_path):
+def test_a3_every_fault_of_the_data_is_reported_with_place_value_reason_and_hint(shop, tmp_path):
     schema = json.loads(run("schema", "dataset"))
     document = json.loads(shop.read_text())
     jsonschema.validate(document, schema)
@@ -327,7 +327,7 @@ def test_a7_never_an_item_the_user_has_interacted_with(sampler, films, monkeypat
         assert len(pairs) >= 0.9 * 3 * len(learning.positives(rows)), "the ratio of negatives to positives"
 
 
-def test_a7_types_ratings_labels_and_time_decide_what_is_positive_and_how_much(shop, tmp_path):
+def test_a7_types_ratings_labels_and_time_decide_which_are_positive_and_by_how_much(shop, tmp_path):
     types = {"purchase": 3.0, "like": 1.0}
     options = settings(data__positive_types=types, data__half_life_days=30, defaults="fixed", features__image=None)
     _, out = train(shop, tmp_path, *QUICK, *options)

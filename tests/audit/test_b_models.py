@@ -218,7 +218,7 @@ def test_b7_rules_for_diversity_freshness_business_exploration_and_a_hook(shop_r
         server.server_close()
 
 
-def test_b7_freshness_prefers_what_is_new(tmp_path):
+def test_b7_freshness_prefers_new_items(tmp_path):
     from anyrec import FreshnessRule, apply_rules
 
     items = [{"item_id": n, "temporal": {"released": [f"2024-{n + 1:02d}-01"]}} for n in range(6)]

@@ -25,7 +25,7 @@ def few(path, **limits):
     return Dataset.read(path, DataConfig(**{"max_users": 80, **limits}))
 
 
-def test_e1_baselines_beside_the_model_on_the_same_split_with_intervals_and_a_plain_verdict(shop_run, films, tmp_path):
+def test_e1_baselines_next_to_the_model_on_the_same_split_with_intervals_and_a_plain_verdict(shop_run, films, tmp_path):
     found = json.loads((shop_run / "evaluation" / "evaluation.json").read_text())
     text = json.dumps(found)
     assert "popularity" in text and "item_knn" in text

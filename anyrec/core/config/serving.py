@@ -53,7 +53,7 @@ class ExperimentConfig(Section):
 
     name: str = Field(pattern=NAME, max_length=100, description="Name of the experiment.")
     salt: str = Field(
-        default="", max_length=200, description="Another value distributes the users anew; by default the name."
+        default="", max_length=200, description="Another value draws other variants for the users; by default the name."
     )
     traffic: float = Field(
         default=1.0, ge=0, le=1, description="Share of all users who take part. The sum over experiments is at most 1."

@@ -26,7 +26,7 @@ def assign(experiments: Sequence[ExperimentConfig], user_id: str | int | None) -
     """Return the assignment of a user; None for a user who takes part in no experiment, and for nobody in particular.
 
     Experiments have disjoint ranges of the traffic, in their order. A range is a hash of the user alone, and a variant
-    a hash of the experiment's salt and the user, so the users of one experiment are distributed anew in the next.
+    a hash of the experiment's salt and the user, so the users of one experiment have other variants in the next.
     """
     if user_id is None:
         return None
@@ -41,7 +41,7 @@ def assign(experiments: Sequence[ExperimentConfig], user_id: str | int | None) -
 
 
 def pick(shares: Mapping[str, float], place: float) -> str:
-    """Return the variant at a place from 0 to 1 of the shares, laid end to end."""
+    """Return the variant at a place from 0 to 1 of the shares, one after the other."""
     left = place * sum(shares.values())
     for name, share in shares.items():
         left -= share
