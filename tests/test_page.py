@@ -25,7 +25,7 @@ READY = {
     "items": "#item .thumbs li",
     "data": "#data-inside .feature",
     "training": "#curves canvas",
-    "live": "#live-stages p",
+    "live": "#live-experiments .panel",
 }
 """The last part of each section that appears."""
 
@@ -46,8 +46,9 @@ def recommender(browser, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def address(recommender):
-    with served(make_app(Service(recommender, ServingConfig(), None))) as found:
+def address(recommender, tmp_path_factory):
+    config = ServingConfig.model_validate({"experiments": [{"name": "lists", "variants": {"a": {}, "b": {}}}]})
+    with served(make_app(Service(recommender, config, tmp_path_factory.mktemp("events")))) as found:
         yield found
 
 

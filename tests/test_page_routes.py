@@ -357,6 +357,22 @@ def test_activity_stays_small_and_forgets(recommender):
     assert sum(activity.summary()["requests"]) == 0
 
 
+def test_experiments_are_reported_from_the_log_of_the_server(recommender, tmp_path):
+    experiment = {"name": "lists", "variants": {"a": {}, "b": {}, "never": {"share": 0.0001}}}
+    config = ServingConfig.model_validate({"experiments": [experiment]})
+    with TestClient(make_app(Service(recommender, config, tmp_path))) as client:
+        assert client.get("/v1/experiments").json()["experiments"][0]["rates"] == {}
+        for n in range(6):
+            client.post("/v1/recommend", json={"user_id": f"u{n:03}"})
+        client.post("/v1/events", json={"events": [{"event_id": "1", "user_id": "u001", "item_id": "i004"}]})
+        (found,) = client.get("/v1/experiments").json()["experiments"]
+        assert set(found["rates"]) == {"a", "b", "never"} and found["rates"]["never"]["rate"] is None
+        assert sum(one["users"] for one in found["rates"].values()) == 6
+        assert sum(one["converted"] for one in found["rates"].values()) == 1 and found["conclusion"]
+    with client_of(recommender) as client:
+        assert client.get("/v1/experiments").json() == {"experiments": []}
+
+
 def test_the_live_figures_follow_requests_and_events(client):
     client.post("/v1/recommend", json={"user_id": "u001"})
     client.post("/v1/recommend", json={})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import AsyncIterator
 from functools import lru_cache
 from pathlib import Path
@@ -13,17 +14,20 @@ import pyarrow as pa
 from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
+from anyrec.core.errors import DataError
 from anyrec.core.types import JsonObject
 from anyrec.data.dataset import Dataset
 from anyrec.data.item_facts import title_of
 from anyrec.data.overview import OVERVIEW, overview
 from anyrec.model.fitted import FittedModel
+from anyrec.serving.experiments.report import experiment_report
 from anyrec.serving.form import form_of
 from anyrec.serving.http.host import Host
 from anyrec.serving.http.lists import TheHost
 from anyrec.serving.http.problems import ERRORS
 from anyrec.serving.http.runs import EVERY, events
 from anyrec.serving.item_map import item_map
+from anyrec.serving.live.service import Service
 
 routes = APIRouter(prefix="/v1", responses=ERRORS)
 
@@ -59,6 +63,12 @@ async def catalogue_map(
     return {**found, "removed": list(served.removed)}
 
 
+@routes.get("/experiments")
+async def experiments(host: TheHost) -> JsonObject:
+    """Return what the log says of each experiment: users, conversions, rates with intervals, and what follows."""
+    return {"experiments": await host.call_slowly(_experiments, host.service)}
+
+
 @routes.get("/live")
 async def live(host: TheHost) -> JsonObject:
     """Return what the server did lately: requests by second, latencies by stage, the last events."""
@@ -85,6 +95,25 @@ def summary_of(host: Host) -> JsonObject:
     for event, row in zip(found["recent"], rows.tolist(), strict=True):
         event["title"] = str(event["item_id"]) if row < 0 else title_of(dataset, row)
     return {**found, "model": {"name": served.name, "digest": served.digest, "loaded": served.loaded}}
+
+
+def _experiments(service: Service) -> list[JsonObject]:
+    """Return the report of each experiment of the config; without `rates` for one that showed no list yet."""
+    found: list[JsonObject] = []
+    for one in service.config.experiments if service.folder is not None else ():
+        try:
+            found.append(_finite(experiment_report(service.folder, one.name).as_json()))
+        except DataError:  # no list was shown yet
+            found.append({"experiment": one.name, "rates": {}, "conclusion": "No list was shown yet."})
+    return found
+
+
+def _finite(value: JsonObject) -> JsonObject:
+    """Return nested values with None for NaN, which JSON does not have: the rate of no users."""
+    return {
+        name: _finite(one) if isinstance(one, dict) else None if isinstance(one, float) and math.isnan(one) else one
+        for name, one in value.items()
+    }
 
 
 @lru_cache(1)

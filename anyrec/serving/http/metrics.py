@@ -12,7 +12,14 @@ from anyrec.serving.http.activity import Activity
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 API = "/v1/"
-OF_THE_PAGE = ("/v1/page", "/v1/live", "/v1/runs", "/v1/items/{item_id}/image", "/v1/users/{user_id}/image")
+OF_THE_PAGE = (
+    "/v1/page",
+    "/v1/live",
+    "/v1/experiments",
+    "/v1/runs",
+    "/v1/items/{item_id}/image",
+    "/v1/users/{user_id}/image",
+)
 """Routes that only the page asks for: the requests per second that it shows are those of others."""
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -50,10 +50,11 @@ class Service:
         served: The version that serves now.
         previous: The version before the last reload, for `rollback`; None before the first.
         histories: The events of each user.
+        folder: As above.
     """
 
     def __init__(self, recommender: Recommender, config: ServingConfig, folder: Path | None = None):
-        self.config = config
+        self.config, self.folder = config, folder
         self.served = _served(recommender)
         self.previous: Served | None = None
         self.histories = Histories(config.events.history)

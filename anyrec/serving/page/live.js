@@ -1,16 +1,49 @@
 // Live: what the server does now, twice a second.
 
-import { follow } from "./api.js";
+import { call, follow } from "./api.js";
 import { curves } from "./charts.js";
-import { bar, byId, el, percent, say, short, table, whole } from "./dom.js";
+import { bar, byId, el, fill, percent, say, short, showError, table, whole } from "./dom.js";
 
 const STAGES = ["represent", "filter", "retrieve", "rank", "rerank", "total"];
+const AGAIN = 10_000;
 let chart, lastEvents;
 
 export function openLive(signal) {
   chart = undefined;
   follow("/v1/live/stream", (name, value) => show(value), signal);
+  showExperiments(signal);
 }
+
+/** Show the experiments, and look again from time to time if there are any: reading the log takes a while. */
+async function showExperiments(signal) {
+  const place = byId("live-experiments");
+  let experiments;
+  try {
+    ({ experiments } = await call("/v1/experiments", { signal }));
+  } catch (error) {
+    return showError(place, error);
+  }
+  fill(place, experiments.map(experiment));
+  if (experiments.length) {
+    const timer = setTimeout(() => showExperiments(signal), AGAIN);
+    signal.addEventListener("abort", () => clearTimeout(timer));
+  }
+  return undefined;
+}
+
+function experiment({ experiment: name, rates, differences = {}, conclusion }) {
+  const rows = Object.entries(rates).map(([variant, one]) => {
+    const apart = differences[variant];
+    return [variant, whole(one.users), whole(one.converted), one.rate === null ? "–" : interval(one.rate, one.low, one.high),
+      apart ? interval(apart.value, apart.low, apart.high) : "–", apart ? apart.p.toPrecision(2) : "–"];
+  });
+  return el("div", { class: "panel" }, el("h2", {}, `Experiment “${name}”`),
+    rows.length > 0 && el("div", { class: "scroll", tabIndex: 0, role: "region", "aria-label": `Variants of ${name}` },
+      table(["Variant", "Users", "Did it", "Rate [95 %]", "Difference [95 %]", "p at any time"], rows)),
+    el("p", { class: "small" }, conclusion));
+}
+
+const interval = (value, low, high) => [value, low, high].map((one) => (100 * one).toFixed(1)).reduce((text, one, n) => `${text}${n === 1 ? " [" : ", "}${one}`) + "] %";
 
 function show(live) {
   const { totals } = live;
