@@ -104,26 +104,31 @@ def _types(cursor: Cursor, query: str, names: list[str]) -> tuple[dict[str, str]
     """Return the type of each column, and the rows of rarer types of those of several types, which are texts.
 
     Cells of SQLite have types, columns do not. The driver takes a column's type from the first rows, and fails at the
-    first cell that is of another one. So the types of all cells are counted first, and a row of those types goes ahead.
+    first cell that is of another one. So the types of all cells are found first, and a row of those types goes ahead.
+    The first and the last of a column's types by name suffice, and take half the time of counting each.
     """
     types: dict[str, str] = {}
     mixed: dict[str, list[int]] = {}
     if not names:
         return types, mixed
-    cursor.execute(
-        projected(query, [f"total(typeof({quoted(name)}) = '{kind}')" for name in names for kind in EXAMPLES])
-    )
-    counts = list(cursor.fetchone() or ())
-    for place, name in enumerate(names):
-        found = dict(zip(EXAMPLES, counts[place * len(EXAMPLES) :], strict=False))
-        kinds = [kind for kind, count in found.items() if count]
-        if kinds == ["integer", "real"]:
+    kinds = [
+        f"{end}(typeof({one})) FILTER (WHERE {one} IS NOT NULL)" for one in map(quoted, names) for end in ("min", "max")
+    ]
+    cursor.execute(projected(query, kinds))
+    found = list(cursor.fetchone() or ())
+    for name, first, last in zip(names, found[::2], found[1::2], strict=True):
+        if (first, last) == ("integer", "real"):
             types[name] = "real"
-            continue
-        types[name] = kinds[0] if len(kinds) == 1 else "text"
-        if len(kinds) > 1:
-            common = max(kinds, key=lambda kind: found[kind])
-            numbered = f"SELECT row_number() OVER () - 1 AS n, typeof({quoted(name)}) AS t FROM (\n{query}\n)"
-            cursor.execute(f"SELECT n FROM ({numbered}) WHERE t NOT IN ('null', '{common}') LIMIT {MOST_MIXED}")
-            mixed[name] = [row[0] for row in cursor.fetchall()]
+        else:
+            types[name] = first if first is not None and first == last else "text"
+            if first != last:
+                mixed[name] = _rarer(cursor, query, quoted(name))
     return types, mixed
+
+
+def _rarer(cursor: Cursor, query: str, column: str) -> list[int]:
+    """Return the rows of a column that are not of its most frequent type."""
+    numbered = f"SELECT row_number() OVER () - 1 AS n, typeof({column}) AS t FROM (\n{query}\n)"
+    common = f"SELECT t FROM ({numbered}) WHERE t <> 'null' GROUP BY t ORDER BY count(*) DESC LIMIT 1"
+    cursor.execute(f"SELECT n FROM ({numbered}) WHERE t <> 'null' AND t <> ({common}) LIMIT {MOST_MIXED}")
+    return [row[0] for row in cursor.fetchall()]
