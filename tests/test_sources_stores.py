@@ -202,6 +202,14 @@ def test_objects_are_read_by_name_pattern_and_folder(bucket):
     assert found == [{**row, "year": "2024"} for row in TEXTS]
 
 
+def test_the_version_of_an_object_is_that_of_a_bucket_that_keeps_versions(bucket):
+    client = bucket.func.__self__
+    client.create_bucket(Bucket="versions")
+    client.put_bucket_versioning(Bucket="versions", VersioningConfiguration={"Status": "Enabled"})
+    made = client.put_object(Bucket="versions", Key="log.csv", Body=CSV)["VersionId"]
+    assert opened("s3://versions/log.csv")[1].version == f"versionid {made}"
+
+
 def test_the_version_changes_with_the_object(bucket):
     bucket(Key="changing.csv", Body=CSV)
     before = opened("s3://shop/changing.csv")[1].version

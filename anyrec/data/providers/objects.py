@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from urllib.parse import quote, unquote
 
 import fsspec
@@ -17,6 +18,8 @@ from anyrec.data.sources.decode import decode
 from anyrec.data.sources.open_table import without_secrets
 from anyrec.data.sources.stored_files import CREDENTIALS, store_errors, stored_files
 
+RETRIES, RETRY_SECONDS = "retry_limit_seconds", 30
+"""Parameter of a Google address, and its default; Arrow tries for 15 minutes otherwise."""
 S3, GOOGLE, AZURE = ("s3", "s3a"), ("gs", "gcs"), ("az", "abfs", "abfss")
 
 
@@ -53,14 +56,20 @@ class Objects(Provider):
         if parts.scheme in S3:
             return self._s3(parts), path, start
         if parts.scheme in GOOGLE:
-            store = (
-                GcsFileSystem(anonymous=True) if self.params.anonymous else FileSystem.from_uri(_bucket(parts, "gs"))[0]
-            )
-            return store, path, start
+            return self._google(parts), path, start
         if parts.scheme in AZURE:
             return *_azure(parts), start
         host, _, inner = path.partition("/")
         return _by_fsspec(parts), f"/{inner}", start + host
+
+    def _google(self, parts: Address) -> FileSystem:
+        if self.params.anonymous:
+            return GcsFileSystem(anonymous=True, retry_time_limit=timedelta(seconds=RETRY_SECONDS))
+        limited = any(name == RETRIES for name, _ in parts.parameters)
+        address = _bucket(parts, "gs")
+        if not limited:
+            address += f"{'&' if '?' in address else '?'}{RETRIES}={RETRY_SECONDS}"
+        return FileSystem.from_uri(address)[0]
 
     def _s3(self, parts: Address) -> FileSystem:
         if not (self.params.anonymous or self.params.region or self.params.endpoint):
