@@ -13,7 +13,7 @@ demo: $(VENV)/.ready
 test: $(VENV)/.ready-test
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --durations=25 --durations-min=1
 
-# All tests but those that are marked slow: more than 5 seconds each, and those with random input.
+# All tests but those that are marked slow: more than 5 seconds each, those with random input, and the audit.
 quick: $(VENV)/.ready-test
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not slow"
 

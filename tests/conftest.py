@@ -27,9 +27,9 @@ def pytest_make_parametrize_id(config, val, argname):
 
 
 def pytest_collection_modifyitems(items):
-    """Mark the tests with random input as slow."""
+    """Mark the tests with random input, and those of the audit, as slow."""
     for item in items:
-        if item.path.parent.name == "fuzz":
+        if item.path.parent.name in ("fuzz", "audit"):
             item.add_marker(pytest.mark.slow)
 
 
