@@ -86,14 +86,14 @@ def on_disk(monkeypatch, tmp_path):
     monkeypatch.setattr(windows, "BLOCK", 300)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
-    return 0
+    return "0"
 
 
 def trained(folder, config, limit):
     """Return a recommender that was trained on the folder with a memory limit."""
     config = {**config, "data": {**config.get("data", {}), "memory_limit": limit}}
     dataset = Dataset.read(folder, load_config(config)[0].data)
-    assert (dataset.scratch is not None) == (limit == 0)
+    assert (dataset.scratch is not None) == (limit == "0")
     return Recommender.from_config(config).fit(dataset, progress=False)
 
 
@@ -165,10 +165,10 @@ def test_a_disk_that_fills_up_is_an_error(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("limit", "expected"),
-    [(7, 7), ("500MB", 500_000_000), ("4 GiB", 4 << 30), ("1.5kB", 1500), ("2TiB", 2 << 40), ("12B", 12)],
+    [("7", 7), (7, 7), ("500MB", 500_000_000), ("4 GiB", 4 << 30), ("1.5kB", 1500), ("2TiB", 2 << 40), ("12B", 12)],
 )
 def test_limits_are_bytes(limit, expected):
-    assert limit_of(DataConfig(memory_limit=limit)) == expected
+    assert limit_of(DataConfig.model_validate({"memory_limit": limit})) == expected
 
 
 def test_the_limit_is_by_default_half_of_the_free_memory(monkeypatch):
@@ -180,10 +180,11 @@ def test_the_limit_is_by_default_half_of_the_free_memory(monkeypatch):
     assert scratch_for(10**12, DataConfig(), []) is None
 
 
-@pytest.mark.parametrize("limit", ["4", "GB", "4gb", "-1GB", -1, 1.5, None, True])
+@pytest.mark.parametrize("limit", ["", "GB", "4gb", "-1GB", "4i", -1, 1.5, None, True])
 def test_other_limits_are_errors(limit):
-    with pytest.raises(ConfigError, match="memory_limit"):
+    with pytest.raises(ConfigError, match=r"memory_limit.*a size like 4GB") as error:
         load_config({"data": {"memory_limit": limit}})
+    assert len(error.value.faults) == 1
 
 
 VALUES = {

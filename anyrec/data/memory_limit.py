@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 
 from anyrec.core.config import DataConfig
+from anyrec.core.config.data import SIZE
 from anyrec.core.errors import DataError, Fault
 from anyrec.core.scratch import Scratch, free_memory, scratch_folder
 
@@ -13,20 +13,17 @@ BYTES = 400
 """Memory that training takes for each interaction, measured for the sequence model of the defaults."""
 DISK_BYTES = 400
 """Disk space that an interaction takes if the arrays are kept there, measured for the same model."""
-UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+UNITS = ("", "k", "M", "G", "T")
 
 
 def limit_of(options: DataConfig) -> int | None:
     """Return the limit in bytes; None for none. With "auto" it is half of the memory that is free."""
-    limit = options.memory_limit
-    if isinstance(limit, int):
-        return limit
-    if limit == "auto":
+    found = SIZE.fullmatch(options.memory_limit)
+    if found is None:
         free = free_memory()
         return None if free is None else free // 2
-    number, unit, binary = re.fullmatch(r"([0-9.]+) ?([kMGT]?)(i?)B", limit).groups()  # type: ignore[union-attr]
-    scale = UNITS[unit] if not binary else 1024 ** list(UNITS).index(unit)
-    return int(float(number) * scale)
+    number, unit, binary = found.groups()
+    return int(float(number) * (1024 if binary else 1000) ** UNITS.index(unit or ""))
 
 
 def scratch_for(rows: int, options: DataConfig, notes: list[str]) -> Scratch | None:

@@ -17,6 +17,7 @@ from anyrec.core.config import DataConfig
 from anyrec.core.discovery import discover
 from anyrec.core.errors import ConfigError, DataError, Fault, checked_path, did_you_mean
 from anyrec.core.registry import Registry
+from anyrec.core.scratch import kept
 from anyrec.core.timing import timed
 from anyrec.core.types import Json
 from anyrec.core.values import show
@@ -160,9 +161,10 @@ def _finish(parts: list[Part], faults: Faults, notes: list[str], options: DataCo
     if faults:
         raise _with_remarks(faults, tables, options)
     scratch = parts[2].scratch or scratch_for(len(interactions), options, notes)
+    computed = {ROWS[side]: kept(rows.pop(side), scratch) for side in list(rows)}
     if scratch is not None:
         tables = replace(tables, interactions=scratch.keep(interactions.combine_chunks()), scratch=scratch)
-    return with_computed(tables, {ROWS[side]: tables.keep(found) for side, found in rows.items()})
+    return with_computed(tables, computed)
 
 
 def _with_remarks(faults: Faults, tables: Tables, options: DataConfig) -> DataError:

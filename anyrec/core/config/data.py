@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from anyrec.core.config.keys import MAX_ROWS, Section
 from anyrec.core.config.sources import SourcesConfig
 from anyrec.core.outside import Outside
+from anyrec.core.types import Json
 
-MEMORY = r"^(auto|[0-9]+(\.[0-9]+)? ?([kMGT]i?)?B)$"
-"""Texts of `memory_limit`."""
+SIZE = re.compile(r"([0-9]{1,18}(?:\.[0-9]+)?) ?(?:([kMGT]?)(i?)B)?")
+"""A number of bytes: 500MB, 4 GiB, 1000."""
 
 
 class DataConfig(Section):
@@ -88,10 +90,10 @@ class DataConfig(Section):
     max_interactions: int | None = Field(
         default=None, ge=1, le=MAX_ROWS, description="Read only the first this many interactions."
     )
-    memory_limit: Annotated[int, Field(ge=0, le=10**18)] | Annotated[str, Field(pattern=MEMORY)] = Field(
+    memory_limit: str = Field(
         default="auto",
         description="Interactions that need more memory than this to train on are kept in temporary files, with the "
-        "same result: bytes, a text like 4GB or 500MB, or auto for half of the memory that is free.",
+        "same result: a size like 4GB or 500MB, or auto for half of the memory that is free.",
     )
     min_user_interactions: int = Field(
         default=0,
@@ -105,6 +107,14 @@ class DataConfig(Section):
         le=MAX_ROWS,
         description="Drop items with fewer interactions. Repeated with `min_user_interactions` until nothing changes.",
     )
+
+    @field_validator("memory_limit", mode="before")
+    @classmethod
+    def _is_size(cls, value: Json) -> str:
+        text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+        if not isinstance(text, str) or (text != "auto" and SIZE.fullmatch(text) is None):
+            raise ValueError("expected a size like 4GB or 500MB, or 'auto'")
+        return text
 
 
 class SplitConfig(Section):
