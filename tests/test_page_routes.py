@@ -5,6 +5,7 @@ import base64
 import io
 import json
 import re
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
@@ -315,6 +316,12 @@ def test_the_page_of_a_training_has_its_section_alone(tmp_path):
         watch.training = False
         events = client.get(f"/v1/runs/{tmp_path.name}/events").text
         assert events.startswith('event: epoch\ndata: {"epoch": 1, "loss": 2.0}\n\nevent: end\n')
+
+
+def test_the_terminal_of_a_training_shows_no_requests_of_its_page(tmp_path, caplog):
+    with caplog.at_level("INFO"), watched(tmp_path, 0) as address, urlopen(f"{address}/v1/page") as answer:
+        assert json.load(answer)["training"] is True
+    assert not [record for record in caplog.records if record.name.startswith("anyrec")]
 
 
 def test_a_port_that_is_in_use_is_an_error_before_training(tmp_path):

@@ -38,7 +38,14 @@ def make_app(service: Service, *, keys: Keys | None = None, folder: Path | None 
         host.stopping = True
         host.close()
 
-    app = FastAPI(title="anyrec", version=__version__, description=ABOUT, lifespan=lifespan)
+    app = FastAPI(
+        title="anyrec",
+        version=__version__,
+        description=ABOUT,
+        lifespan=lifespan,
+        docs_url=None,  # these pages load scripts from elsewhere, which the security policy forbids
+        redoc_url=None,
+    )
     app.state.host = host
     app.state.runs = _runs(service)
     app.state.stopping, app.state.training = lambda: host.stopping, lambda: None

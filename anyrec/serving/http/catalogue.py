@@ -100,7 +100,9 @@ def summary_of(host: Host) -> JsonObject:
 def _experiments(service: Service) -> list[JsonObject]:
     """Return the report of each experiment of the config; without `rates` for one that showed no list yet."""
     found: list[JsonObject] = []
-    for one in service.config.experiments if service.folder is not None else ():
+    if service.folder is None:  # there is no log
+        return found
+    for one in service.config.experiments:
         try:
             found.append(_finite(experiment_report(service.folder, one.name).as_json()))
         except DataError:  # no list was shown yet

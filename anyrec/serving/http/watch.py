@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import threading
 import time
@@ -79,6 +80,9 @@ def watched(folder: Path, port: int) -> Iterator[str]:
         place.close()
         what = f"the page cannot be served at port {port}: {error.strerror}."
         raise OutputError(Fault("--watch-port", what, "Give another port, or 0 for any that is free.")) from None
+    log = logging.getLogger("anyrec.serving")
+    level = log.level
+    log.setLevel(logging.WARNING)  # the terminal shows the training, not the requests of its page
     watch = Watch()
     options = uvicorn.Config(make_watch_app(folder.resolve(), watch), log_config=None, timeout_graceful_shutdown=1)
     server = uvicorn.Server(options)
@@ -94,3 +98,4 @@ def watched(folder: Path, port: int) -> Iterator[str]:
         watch.stopping = server.should_exit = True
         thread.join()
         place.close()
+        log.setLevel(level)
