@@ -14,7 +14,7 @@ from torch import nn
 from anyrec.core.config import Component, Config, PipelineConfig
 from anyrec.core.contracts import Context
 from anyrec.core.discovery import discover
-from anyrec.core.errors import ConfigError, Fault, ModelError, NotFittedError, OutputError, checked_path
+from anyrec.core.errors import ConfigError, DataError, Fault, ModelError, NotFittedError, OutputError, checked_path
 from anyrec.core.infer_types import with_types
 from anyrec.core.load_config import load_config, read_config, with_root
 from anyrec.core.notebook import html_table, show_results_as_html
@@ -26,6 +26,7 @@ from anyrec.data.defaults import resolve_config
 from anyrec.data.ids import Side
 from anyrec.data.interpretation import interpretation
 from anyrec.data.learning import LearningData
+from anyrec.data.partial import request_of
 from anyrec.data.split import Part, Split
 from anyrec.evaluation.heads import head_metrics
 from anyrec.evaluation.held_out import rank_held_out
@@ -38,6 +39,7 @@ from anyrec.model.build import check_model_type, check_with_data, choose_device,
 from anyrec.model.check_index import has_vectors
 from anyrec.model.custom_modules import encoder_of
 from anyrec.model.fitted import FittedModel
+from anyrec.model.join import Joined, join
 from anyrec.model.model_data import ModelData
 from anyrec.model.reconfigure import changed_config
 from anyrec.model.records import Records
@@ -56,7 +58,10 @@ from anyrec.storage.parts import ModelParts
 from anyrec.training.final import fit_final
 from anyrec.training.fit import fit_like
 from anyrec.training.loop import FitOptions, TrainingResult
+from anyrec.training.update import Steps, take_steps
 
+STALE = "Updated ({steps}). Its metrics, and the ranker of a pipeline, are those of the training before."
+"""Note on a model that was updated with steps."""
 Ids: TypeAlias = Sequence[object] | pa.Array
 """Ids of users or items. They are validated when they are read."""
 
@@ -75,6 +80,8 @@ class Recommender:
         pipeline: The stages between the model and a list; None if the model ranks the whole catalogue.
         result: The history of the training; None for a classical or a loaded model.
         metrics: Ranking metrics by part of the split.
+        joined: What the `add` or `update` that made this recommender added; else None.
+        updated: What the steps of the `update` that made this recommender did; else None.
 
     Example:
         >>> recommender = Recommender.from_config("cfg.json").fit(Dataset.read("data.json"))
@@ -104,6 +111,8 @@ class Recommender:
         self.pipeline: Pipeline | None = parts.pipeline if parts else None
         self.result: TrainingResult | None = None
         self.metrics: dict[str, dict[str, float]] = dict(parts.metrics) if parts else {}
+        self.joined: Joined | None = None
+        self.updated: Steps | None = None
         self._model: FittedModel | None = parts.model if parts else None
 
     def __repr__(self) -> str:
@@ -335,6 +344,56 @@ class Recommender:
         wider = self._with(replace(self.parts, model=self.model.with_items(records, replace_known=replace_known)))
         log(items, records.context.warnings)
         return wider
+
+    def add(self, data: Users, *, replace_known: bool = False, strict: bool | None = None) -> Recommender:
+        """Return a recommender that also knows the users, items and interactions of new data, without training.
+
+        The same as `add_items` and then `add_users` with the items and the users of the data.
+
+        Args:
+            data: A Dataset, a document of the data format, or the path of a file or folder.
+            replace_known: As for `add_items`.
+            strict: As for `recommend`.
+
+        Raises:
+            DataError: For invalid records, and for ids of another type than the model's.
+            InputError: If there are new items and the model can only score those it was fitted on.
+        """
+        return self._join(data, replace_known, strict)[0]
+
+    def update(
+        self, data: Users, *, replace_known: bool = False, strict: bool | None = None, progress: bool = True
+    ) -> Recommender:
+        """Return a recommender that also knows new data, and has learned from its interactions if that helps.
+
+        The data joins as by `add`. Then the towers are trained on the new interactions for a few epochs (`update` of
+        the config). The last of the new interactions by time are held out, and the steps are kept only if they improve
+        `training.metric` on them. Steps change the vectors of all users and items, and the index is built again.
+
+        Args:
+            data: As for `add`.
+            replace_known: As for `add_items`.
+            strict: As for `recommend`.
+            progress: Show progress bars.
+
+        Returns:
+            The recommender; its `updated` has the metric before and after, and says whether the steps were kept. With
+            steps it cannot be evaluated on the split of its training, as it has learned from later data.
+
+        Raises:
+            DataError: As for `add`.
+            InputError: As for `add`.
+
+        Example:
+            >>> newer = recommender.update(Dataset.read("this-week.json"))
+            >>> print(newer.updated)
+        """
+        wider, joined, request = self._join(data, replace_known, strict)
+        steps = take_steps(joined, request, progress=progress)
+        notes = [*self.notes, *([STALE.format(steps=steps)] if steps.kept else [])]
+        other = self._with(replace(wider.parts, model=steps.model, notes=notes))
+        other.joined, other.updated = wider.joined, steps
+        return other
 
     def add_users(self, users: Users, *, interactions: object = None, strict: bool | None = None) -> Recommender:
         """Return a recommender that also knows new users, and what known users did since, without training.
@@ -704,6 +763,18 @@ class Recommender:
         self._model = self.model.saved_in(directory, model_id)
 
     # Helpers
+
+    def _join(self, data: Users, replace_known: bool, strict: bool | None) -> tuple[Recommender, Joined, Dataset]:
+        """Add data; arguments as for `add`. Returns the recommender, what joined, and the data as it was read."""
+        request = request_of("user", data, self.dataset, self.config.data)
+        if not isinstance(request, Dataset):
+            what = "these are ids of users, which bring nothing to add."
+            raise DataError(Fault("data", what, "Give a Dataset, a document or the path of a file.", "shape"))
+        joined = join(self.model, request, replace_known=replace_known, strict=strict)
+        wider = self._with(replace(self.parts, model=joined.model))
+        wider.joined = joined
+        log(data, joined.notes)
+        return wider, joined, request
 
     def _with(self, parts: ModelParts) -> Recommender:
         """Return a recommender with other parts and the requested config of this one."""

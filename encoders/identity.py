@@ -83,6 +83,16 @@ class Identity(Encoder):
         self.table = nn.Embedding(rows, self.output_dim, sparse=self.params.sparse)
         nn.init.normal_(self.table.weight, std=std)
 
+    def extend(self, ids: pa.Array, start: Tensor) -> None:
+        """Append ids, whose vectors start as `start`. With `graph_layers` nothing is appended: they have no edges."""
+        if self.params.graph_layers:
+            return
+        known = self.table.weight.detach()[: len(self.vocabulary)]
+        self.vocabulary = pa.concat_arrays([self.vocabulary, ids.cast(self.vocabulary.type)])
+        weight = torch.cat([known, start.detach().expand(len(ids), -1)])
+        options = {"sparse": self.table.sparse, "max_norm": self.table.max_norm}
+        self.table = nn.Embedding.from_pretrained(weight, freeze=False, **options)
+
     def forward(self, values: Tensor) -> Tensor:
         """Look up the vectors of ids.
 

@@ -27,6 +27,7 @@ SECTIONS = {
     "rank": "RankConfig",
     "rank training": "RankTrainingConfig",
     "rerank": "RerankConfig",
+    "update": "UpdateConfig",
     "serving": "ServingConfig",
     "events": "EventsConfig",
     "experiment": "ExperimentConfig",

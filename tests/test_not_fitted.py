@@ -11,6 +11,8 @@ from anyrec.recommender import Recommender
 
 ROWS = np.array([0])
 CALLS = {
+    "add": lambda it: it.add({"user_data": [{"user_id": "new"}]}),
+    "update": lambda it: it.update({"user_data": [{"user_id": "new"}]}),
     "add_items": lambda it: it.add_items([{"item_id": "new"}]),
     "add_users": lambda it: it.add_users([{"user_id": "new"}]),
     "answer": lambda it: it.answer(["u001"]),

@@ -6,7 +6,7 @@ recommend  the commands recommend and embed
 evaluate   the commands evaluate, compare and report
 search     the commands search and similar
 index      the command index
-add        the command add
+add        the commands add and update
 init       the command init
 data       commands on data, configs and plugins: validate, describe, doctor, plugins, schema, convert
 serve      the commands serve and key: a model over HTTP

@@ -1,4 +1,4 @@
-"""The command that adds users, items and interactions to a saved model without training."""
+"""The commands that add users, items and interactions to a saved model: without training, and with a few steps."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from anyrec.cli.load import load
+from anyrec.cli.load import load, model_place
 from anyrec.cli.options import (
     Changes,
     ChangesPath,
@@ -18,25 +18,28 @@ from anyrec.cli.options import (
     Strict,
     Trust,
     app,
-    log,
     out,
 )
-from anyrec.core.errors import DataError, Fault
+from anyrec.cli.terminal import is_quiet
 
 if TYPE_CHECKING:
-    from anyrec.model.records import Records
+    from anyrec.recommender import Recommender
+
+NewData = Annotated[
+    Path,
+    typer.Option("--data", help="Users, items, interactions: a JSON, JSON Lines, CSV or Parquet file, or a folder."),
+]
+ReplaceKnown = Annotated[
+    bool, typer.Option("--replace-known", help="Give known items the records of the data instead of their own.")
+]
 
 
 @app.command()
 def add(
-    data: Annotated[
-        Path,
-        typer.Option(
-            "--data", help="Users, items, interactions: a JSON, JSON Lines, CSV or Parquet file, or a folder."
-        ),
-    ],
+    data: NewData,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write the wider model to.")],
     model_path: ModelPath = None,
+    replace_known: ReplaceKnown = False,
     config: ChangesPath = None,
     overrides: Changes = [],
     model_dir: ModelDir = None,
@@ -48,34 +51,47 @@ def add(
     """Add users, items and interactions to a saved model without training, and save it to another folder.
 
     New users and items are encoded by their features and interactions. Interactions of known users extend their
-    histories. The weights stay as they are.
+    histories. The weights stay as they are; `anyrec update` also trains them.
     """
-    from anyrec.serving.result import read_request
     from anyrec.storage.model_directory import check_model_output
 
     check_model_output(output.resolve())
     recommender = load(model_path, model_dir, model_name, config, plugins, trust_plugins, overrides=overrides)
-    request = read_request(recommender, data)
-    faults: list[Fault] = []
-    new_items = 0
-    if len(request.items):
-        items = recommender.read_records("item", request, strict=strict, faults=faults)
-        new_items = int((items.rows < 0).sum())
-        recommender = recommender.add_items(items)
-    users = recommender.read_records("user", request, strict=strict, faults=faults)
-    if faults and users.context.strict:
-        raise DataError(faults)
-    for note in [*request.notes, *map(str, faults)]:
-        log.warning(note)
-    recommender = recommender.add_users(users)
-    place = recommender.save(output)
-    out.print(f"{_counts(users, new_items)} -> {place}", markup=False)
+    _save(recommender.add(data, replace_known=replace_known, strict=strict), output)
 
 
-def _counts(users: Records, items: int) -> str:
-    """Return how many users are new, how many known ones have interactions, and how many items are new."""
-    from anyrec.model.records import counted
+@app.command()
+def update(
+    data: NewData,
+    model_path: ModelPath = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder to write the model to; by default its own, replaced.")
+    ] = None,
+    replace_known: ReplaceKnown = False,
+    config: ChangesPath = None,
+    overrides: Changes = [],
+    model_dir: ModelDir = None,
+    model_name: ModelName = None,
+    plugins: PluginFolders = [],
+    trust_plugins: Trust = False,
+    strict: Strict = None,
+) -> None:
+    """Add users, items and interactions to a saved model, and train on the interactions if that improves its lists.
 
-    new, active = users.rows < 0, (users.rows >= 0) & users.active
-    more = counted(int(active.sum()), "known user")
-    return f"{counted(int(new.sum()), 'new user')}, {more} with interactions, {counted(items, 'new item')}"
+    The data joins as with `anyrec add`. The towers are then trained on the new interactions for a few epochs. The last
+    of these by time are held out, and the steps are kept only if they improve the metric of the training on them. The
+    model's folder is replaced in one step.
+    """
+    from anyrec.storage.model_directory import check_model_output, find_model
+
+    place = find_model(model_place(model_path, model_dir, model_name)) if output is None else output.resolve()
+    check_model_output(place)
+    recommender = load(model_path, model_dir, model_name, config, plugins, trust_plugins, overrides=overrides)
+    updated = recommender.update(data, replace_known=replace_known, strict=strict, progress=not is_quiet())
+    out.print(str(updated.updated), markup=False)
+    _save(updated, place)
+
+
+def _save(recommender: Recommender, output: Path) -> None:
+    """Save a model, and print what joined it and the folder."""
+    out.print(f"{recommender.joined} -> {recommender.save(output)}", markup=False)

@@ -1,8 +1,8 @@
 """The application `anyrec` with all its commands, and the entry points of the command line.
 
 Each command is a thin layer over the facade, in the file of its group: `train`, `recommend`, `evaluate`, `data`,
-`search`, `index`, `add`, `init`. Shared options are in `options.py`. Torch is imported by the commands that need it,
-not at start-up.
+`search`, `index`, `add` (and `update`), `init`. Shared options are in `options.py`. Torch is imported by the commands
+that need it, not at start-up.
 """
 
 from __future__ import annotations

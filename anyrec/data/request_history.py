@@ -26,7 +26,7 @@ class RequestHistory(NamedTuple):
         kinds: (events,) string, the types of the interactions.
         positive: (events,) bool, as training labels them.
         negative: (events,) bool, as training labels them.
-        listed: (events,) bool, whether the event is from a list in the user's record.
+        rows: (events,) int64, rows of the request's interactions; -1 for an event from a list in the user's record.
         replaces: (rows,) bool, users whose own list replaces what the model knows of them.
     """
 
@@ -36,24 +36,28 @@ class RequestHistory(NamedTuple):
     kinds: pa.Array
     positive: np.ndarray
     negative: np.ndarray
-    listed: np.ndarray
+    rows: np.ndarray
     replaces: np.ndarray
+
+    @property
+    def listed(self) -> np.ndarray:
+        """(events,) bool, whether the event is from a list in the user's record."""
+        return self.rows < 0
 
     def take(self, chosen: np.ndarray) -> RequestHistory:
         """Return the events at the positions `chosen: (chosen,)`."""
         parts = (self.owners[chosen], self.items[chosen], self.times[chosen], self.kinds.take(pa.array(chosen)))
-        return RequestHistory(*parts, self.positive[chosen], self.negative[chosen], self.listed[chosen], self.replaces)
+        return RequestHistory(*parts, self.positive[chosen], self.negative[chosen], self.rows[chosen], self.replaces)
 
     def with_kinds(self, kinds: pa.Array) -> RequestHistory:
         """Return the history with other types of the interactions: (events,) string."""
-        return RequestHistory(*self[:3], kinds, *self[4:])
+        return self._replace(kinds=kinds)
 
     def slice(self, start: int, length: int) -> RequestHistory:
         """Return the history of `length` rows of the request from row `start` on, which becomes row 0."""
         low, high = np.searchsorted(self.owners, [start, start + length])
-        owners, items, times, kinds, positive, negative, listed, _ = self.take(np.arange(low, high))
-        replaces = self.replaces[start : start + length]
-        return RequestHistory(owners - start, items, times, kinds, positive, negative, listed, replaces)
+        part = self.take(np.arange(low, high))
+        return RequestHistory(part.owners - start, *part[1:-1], self.replaces[start : start + length])
 
 
 def request_history(
@@ -85,7 +89,7 @@ def request_history(
         pa.concat_arrays([listed.kinds, history.kinds]),
         np.concatenate([listed.positive, history.positive]),
         np.concatenate([listed.negative, history.negative]),
-        np.concatenate([listed.listed, history.listed]),
+        np.concatenate([listed.rows, history.rows]),
         listed.replaces,
     )
     by_owner = np.argsort(joined.owners, kind="stable")  # stable: entries of a list stay before interactions
@@ -109,7 +113,7 @@ def _of_interactions(
         pa.nulls(len(order), pa.string()) if kinds is None else kinds.cast(pa.string()).take(pa.array(order)),
         labels.positive[order],
         labels.negative[order],
-        np.zeros(len(order), bool),
+        order,
         np.zeros(len(ids), bool),
     )
     return history, np.flatnonzero((owners >= 0) & (items < 0))
@@ -127,7 +131,7 @@ def _of_lists(lists: pa.Array, item_ids: pa.Array) -> tuple[RequestHistory, int]
         pa.nulls(count, pa.string()),
         np.ones(count, bool),
         np.zeros(count, bool),
-        np.ones(count, bool),
+        np.full(count, -1),
         lists.is_valid().to_numpy(zero_copy_only=False),
     )
     return history, len(items) - count
@@ -146,13 +150,19 @@ def extend_histories(known: pa.Array, request: RequestHistory) -> pa.Array:
     Returns:
         (rows,) list<EVENT>.
     """
+    return extended(known, request)[0]
+
+
+def extended(known: pa.Array, request: RequestHistory) -> tuple[pa.Array, np.ndarray]:
+    """Return `extend_histories`, and (events,) int64, the place of each of its events in `request`, or -1."""
     events, owners = flat(known)
     kept = ~request.replaces[owners]
     events, owners = events.filter(pa.array(kept)), owners[kept]
     items = pc.struct_field(events, "item").to_numpy(zero_copy_only=False).astype(np.int64)
     times = pc.fill_null(pc.struct_field(events, "time"), NO_TIME).to_numpy(zero_copy_only=False).astype(np.int64)
     kinds = pc.struct_field(events, "kind").cast(pa.string())
-    new = request.take(np.flatnonzero(~request.negative & ~_is_known(request, owners, items, times)))
+    chosen = np.flatnonzero(~request.negative & ~_is_known(request, owners, items, times))
+    new = request.take(chosen)
     last = np.full(len(known), NO_TIME)
     np.maximum.at(last, owners, times)
     when = np.concatenate([times, np.where(new.times == NO_TIME, last[new.owners], new.times)])
@@ -164,7 +174,8 @@ def extend_histories(known: pa.Array, request: RequestHistory) -> pa.Array:
         pa.array(moments, mask=moments == NO_TIME),
         pa.concat_arrays([kinds, new.kinds]).take(pa.array(order)),
     ]
-    return events_column(cells, np.bincount(everyone, minlength=len(known)))
+    places = np.concatenate([np.full(len(owners), -1), chosen])[order]
+    return events_column(cells, np.bincount(everyone, minlength=len(known))), places
 
 
 def _is_known(request: RequestHistory, owners: np.ndarray, items: np.ndarray, times: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ model_data: the parts of a model that exist before it is trained.
 known_records: the users and items that a model knows, and what the users did.
 fitted: `FittedModel`, which evaluation, retrieval, the pipeline, storage and serving work with.
 two_tower: the fitted two-tower model.
+join: the users, items and interactions of a request join a model.
 choice: what was chosen on the validation part, for reports and model files.
 blended: the fitted blend of towers and classical models.
 classical: the fitted classical model, such as item-kNN.

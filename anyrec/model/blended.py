@@ -288,7 +288,7 @@ class BlendedModel(FittedModel):
     # Other data, other configs
 
     def with_prepared_features(self) -> Self:
-        return self._with_towers(self.towers.with_prepared_features())
+        return self.with_towers(self.towers.with_prepared_features())
 
     def with_config(self, config: Config) -> Self:
         return replace(super().with_config(config), towers=self.towers.with_config(config))
@@ -298,12 +298,12 @@ class BlendedModel(FittedModel):
         if towers is self.towers:
             return self
         _check_rows(len(towers.dataset.items))
-        wider = replace(self._with_towers(towers), dataset=towers.dataset, base=None, extended=True)
+        wider = replace(self.with_towers(towers), dataset=towers.dataset, base=None, extended=True)
         if not isinstance(towers.base, TwoTowerModel):
             return wider
         if towers.base is self.towers or towers.base is self.towers.base:
             return replace(wider, base=self.base or self)
-        changed = replace(self._with_towers(towers.base), dataset=towers.base.dataset, base=None, extended=True)
+        changed = replace(self.with_towers(towers.base), dataset=towers.base.dataset, base=None, extended=True)
         return replace(wider, base=changed)
 
     def with_added_users(self, added: AddedUsers, shared: JsonObject) -> Self:
@@ -314,7 +314,7 @@ class BlendedModel(FittedModel):
         computed = self.computed.without(*STATES, "user")
         return replace(self, towers=towers, members=members, scorer=scorer, computed=computed, **shared)
 
-    def _with_towers(self, towers: TwoTowerModel) -> Self:
+    def with_towers(self, towers: TwoTowerModel) -> Self:
         """Return this model with other towers, without what was computed from the present ones."""
         scorer = BlendScorer(towers, self.members, self.weights)
         computed = self.computed.without(*STATES, "user", "item", INDEX, SIMILAR, SEARCH)
@@ -332,6 +332,11 @@ def towers_of(model: FittedModel) -> TwoTowerModel:
     if not isinstance(model, TwoTowerModel):
         raise model.unable("no towers")
     return model
+
+
+def with_towers(model: FittedModel, towers: TwoTowerModel) -> FittedModel:
+    """Return a model with other towers, such as `towers_of` it after further training."""
+    return model.with_towers(towers) if isinstance(model, BlendedModel) else towers
 
 
 def has_towers(model: FittedModel) -> bool:

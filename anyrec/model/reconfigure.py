@@ -20,6 +20,7 @@ CHANGEABLE = (
     "pipeline",
     "evaluation",
     "index",
+    "update",
     "serving",
     "data.strict",
     "data.image_root",

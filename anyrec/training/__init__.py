@@ -16,5 +16,7 @@ labelled_objective: the loss of one batch of explicit labels.
 loop: the training loop.
 optimizers: dense and sparse optimizers, and the schedule of the learning rate.
 weight_average: the moving average of the weights.
+update: a few steps on the new interactions of an update, kept if they help.
+update_samples: these interactions as training data.
 checkpoints: saving and resuming a run.
 """

@@ -55,6 +55,7 @@ from anyrec.core.config.training import (
     OptimizerConfig,
     SchedulerConfig,
     TrainingConfig,
+    UpdateConfig,
 )
 
 __all__ = [
@@ -94,5 +95,6 @@ __all__ = [
     "TableConfig",
     "TowerConfig",
     "TrainingConfig",
+    "UpdateConfig",
     "VariantConfig",
 ]

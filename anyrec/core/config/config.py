@@ -23,7 +23,7 @@ from anyrec.core.config.keys import (
 )
 from anyrec.core.config.pipeline import PipelineConfig
 from anyrec.core.config.serving import ServingConfig
-from anyrec.core.config.training import EvaluationConfig, TrainingConfig
+from anyrec.core.config.training import EvaluationConfig, TrainingConfig, UpdateConfig
 from anyrec.core.outside import Outside
 from anyrec.core.types import Json
 
@@ -115,6 +115,9 @@ class Config(Section):
         default=None,
         description="Stages and rules between the model and a list; null ranks the whole catalogue by the model's "
         "score.",
+    )
+    update: UpdateConfig = Field(
+        default_factory=lambda: UpdateConfig(), description="Updates of a trained model with new data."
     )
     serving: ServingConfig = Field(default_factory=lambda: ServingConfig(), description="The HTTP server.")
 

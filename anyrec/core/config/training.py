@@ -119,6 +119,37 @@ class TrainingConfig(Section):
     )
 
 
+class UpdateConfig(Section):
+    """The steps of `anyrec update`."""
+
+    epochs: int = Field(
+        default=5,
+        ge=0,
+        le=1000,
+        description="Maximum number of passes over the new interactions; training stops after the first pass without a "
+        "better metric. 0 adds without steps.",
+    )
+    learning_rate: float = Field(
+        default=0.1,
+        ge=1e-6,
+        le=100,
+        description="Learning rate as a fraction of `training.optimizer.learning_rate`, so that few interactions do "
+        "not overwrite what was learned of many.",
+    )
+    holdout_fraction: float = Field(
+        default=0.2,
+        ge=0.01,
+        le=0.9,
+        description="Fraction of the new interactions, the last ones by time, that decide whether the steps are kept.",
+    )
+    min_held_out: int = Field(
+        default=20,
+        ge=1,
+        le=MAX_ROWS,
+        description="Without this many held-out positives the steps are left out: fewer would decide by chance.",
+    )
+
+
 class DiagnosticsConfig(Section):
     """Sample sizes of the report's diagnostics. `seed` alone determines the samples."""
 

@@ -199,6 +199,16 @@ class Encoder(nn.Module):
         if self.input_dim is not None:
             self.project = nn.Linear(self.input_dim, self.output_dim)
 
+    def extend(self, ids: pa.Array, start: Tensor) -> None:
+        """Learn vectors of further ids from now on (`anyrec update`). Called only for the encoder of the records' ids.
+
+        By default nothing is extended, and new ids stay missing values.
+
+        Args:
+            ids: (ids,) distinct ids that `prepare` does not know.
+            start: (output_dim,) the vector to start each of them with.
+        """
+
     def forward(self, values: Any) -> Tensor:
         """Compute the feature vectors.
 
