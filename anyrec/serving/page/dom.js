@@ -34,7 +34,7 @@ export const percent = (share) => (share > 0 && share < 0.01 ? "<1 %" : `${Math.
 /** Return a number with about three significant digits. */
 export function short(number) {
   if (number === null || number === undefined || Number.isNaN(number)) return "–";
-  if (Number.isInteger(number)) return number.toLocaleString("en");
+  if (Number.isInteger(number)) return number.toLocaleString("en", { useGrouping: Math.abs(number) >= 10_000 }); // years
   const size = Math.abs(number);
   return number.toLocaleString("en", size >= 100 ? { maximumFractionDigits: 0 } : { maximumSignificantDigits: 3 });
 }

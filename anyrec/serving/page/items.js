@@ -2,7 +2,7 @@
 
 import { call, post } from "./api.js";
 import { card, features, picture, picturesOf, remember, titleOf } from "./cards.js";
-import { byId, count, el, fill, percent, say, showError, whole } from "./dom.js";
+import { byId, count, el, fill, say, showError, whole } from "./dom.js";
 import { base64 } from "./form.js";
 import { openMap } from "./map.js";
 import { showPicture } from "./api.js";
@@ -18,6 +18,7 @@ export async function openItems(signal, wanted) {
     byId("item-picture").addEventListener("change", search);
     byId("map-feature").addEventListener("change", () => map?.colour(byId("map-feature").value));
     map = await openMap((id) => { location.hash = `items/${encodeURIComponent(id)}`; });
+    byId("item-picture-field").hidden = !map?.hasPictures;
     browse();
   }
   map?.redraw();
@@ -107,7 +108,7 @@ function details(item) {
     }) : picture(item.item_id, item)),
     el("dl", { class: "figures" },
       el("div", {}, el("dt", {}, "People who had it"), el("dd", {}, users)),
-      share === undefined ? null : el("div", {}, el("dt", {}, "More popular than"), el("dd", {}, `${percent(share)} of items`)),
+      share === undefined ? null : el("div", {}, el("dt", {}, "More popular than"), el("dd", {}, `${Math.floor(100 * share)} % of items`)),
     ),
     features({ ...item, item_id: undefined, users: undefined }),
   ];

@@ -150,6 +150,7 @@ export async function openMap(open) {
 
   return {
     redraw: draw,
+    hasPictures: data.picture !== null,
     choose(id) { chosen = data.item_ids.indexOf(id); draw(); },
     mark(ids) { const wanted = new Set(ids); marked = new Set(data.item_ids.flatMap((id, n) => (wanted.has(id) ? [n] : []))); draw(); },
     share(id) { const n = data.item_ids.indexOf(id); return n < 0 ? undefined : data.popularity[n]; },
