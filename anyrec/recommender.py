@@ -385,7 +385,7 @@ class Recommender:
             InputError: As for `add`.
 
         Example:
-            >>> newer = recommender.update(Dataset.read("this-week.json"))
+            >>> newer = recommender.update(Path("this-week.json"))
             >>> print(newer.updated)
         """
         wider, joined, request = self._join(data, replace_known, strict)
