@@ -57,19 +57,20 @@ class LearningData:
     @cached_property
     def seen(self) -> tuple[Pairs, np.ndarray]:
         """The items that each user interacted with, and (pairs,) uint8 their parts (`Pairs.by_part`)."""
-        return self._pairs(np.arange(len(self.dataset.interactions)))
+        return self._pairs(None)
 
     @cached_property
     def positive_pairs(self) -> tuple[Pairs, np.ndarray]:
         """The items of each user's positive interactions, and (pairs,) uint8 their parts (`Pairs.by_part`)."""
         return self._pairs(np.flatnonzero(self.labels.positive))
 
-    def _pairs(self, rows: np.ndarray) -> tuple[Pairs, np.ndarray]:
+    def _pairs(self, rows: np.ndarray | None) -> tuple[Pairs, np.ndarray]:
+        """Return the pairs of the interactions `rows`, or of all if it is None, and their parts."""
         dataset = self.dataset
         users, items, parts = dataset.user_rows, dataset.item_rows, self.parts
-        if len(rows) < len(dataset.interactions):
+        if rows is not None and len(rows) < len(dataset.interactions):
             users, items, parts = users[rows], items[rows], parts[rows]
-        pairs, masks = Pairs.by_part(users, items, parts, len(dataset.users))
+        pairs, masks = Pairs.by_part(users, items, parts, len(dataset.users), dataset.release)
         return replace(pairs, items=dataset.keep(pairs.items)), dataset.keep(masks)
 
     def positives(self, rows: np.ndarray) -> np.ndarray:
