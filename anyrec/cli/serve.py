@@ -65,7 +65,7 @@ def serve(
 ) -> None:
     """Serve a model over HTTP: lists, scores, searches, events, changes of records, and a page in the browser.
 
-    The page is at http://127.0.0.1:8000, and /openapi.json describes the API. It needs `pip install 'anyrec[serve]'`.
+    The page is at http://127.0.0.1:8000, and the API is described at /docs. It needs `pip install 'anyrec[serve]'`.
     """
     try:
         from anyrec.serving.http.keys import read_keys

@@ -8,6 +8,7 @@ Modules:
   files of the page.
 - `watch`: the page of a training run while it trains.
 - `host`: what every route works with.
+- `api_page`: the page `/docs`, which describes the API.
 - `messages`: what requests and answers contain.
 - `problems`: errors as problem documents (RFC 9457).
 - `guard`: limits, keys, request ids, security headers and logs, before and after every route.

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 
 from anyrec.core.types import JsonObject
 from anyrec.core.version import __version__
-from anyrec.serving.http import admin, catalogue, lists, page, pictures, records, runs
+from anyrec.serving.http import admin, api_page, catalogue, lists, page, pictures, records, runs
 from anyrec.serving.http.guard import Guard
 from anyrec.serving.http.host import Host
 from anyrec.serving.http.keys import Keys
@@ -43,14 +43,14 @@ def make_app(service: Service, *, keys: Keys | None = None, folder: Path | None 
         version=__version__,
         description=ABOUT,
         lifespan=lifespan,
-        docs_url=None,  # these pages load scripts from elsewhere, which the security policy forbids
+        docs_url=None,  # FastAPI's own pages load scripts from elsewhere, which the security policy forbids
         redoc_url=None,
     )
     app.state.host = host
     app.state.runs = _runs(service)
     app.state.stopping, app.state.training = lambda: host.stopping, lambda: None
     app.state.about = lambda: {"name": host.served.name, "digest": host.served.digest, "sections": page.ALL}
-    for part in (lists, pictures, records, catalogue, runs, admin, page):
+    for part in (lists, pictures, records, catalogue, runs, admin, page, api_page):
         app.include_router(part.routes)
     add_handlers(app)
     document = app.openapi

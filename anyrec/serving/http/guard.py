@@ -16,7 +16,7 @@ from anyrec.serving.http.metrics import Metrics
 from anyrec.serving.http.problems import problem
 
 log = logging.getLogger("anyrec.serving")
-OPEN = ("/", "/livez", "/readyz")
+OPEN = ("/", "/livez", "/readyz", "/docs", "/openapi.json")
 PAGE = "/page/"
 """Paths that need no key, since they say nothing of the data: those of `OPEN`, and the files of the page."""
 ADMIN = ("/v1/reload", "/v1/rollback")

@@ -1,0 +1,91 @@
+"""The page `/docs`: the OpenAPI document for people, without scripts."""
+
+from __future__ import annotations
+
+from html import escape
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse
+
+from anyrec.core.types import JsonObject
+
+routes = APIRouter(include_in_schema=False)
+HEAD = """<!doctype html>
+<html lang="en">
+<head>
+  <meta charset="utf-8">
+  <meta name="viewport" content="width=device-width, initial-scale=1">
+  <title>anyrec: API</title>
+  <link rel="icon" href="/page/icon.svg" type="image/svg+xml">
+  <link rel="stylesheet" href="/page/style.css">
+</head>
+<body>
+  <header class="top"><div class="brand"><a class="brand-name" href="/">anyrec</a></div></header>
+  <main>
+    <h1>API</h1>
+    <p class="lead">{about} As a document: <a href="/openapi.json">openapi.json</a>.</p>
+"""
+
+
+@routes.get("/docs", response_class=HTMLResponse)
+async def api_page(request: Request) -> HTMLResponse:
+    """Describe all routes: what they take, and what they return."""
+    return HTMLResponse(as_html(request.app.openapi()))
+
+
+def as_html(document: JsonObject) -> str:
+    """Return an OpenAPI document as a page."""
+    schemas = document["components"]["schemas"]
+    parts = [HEAD.replace("{about}", escape(document["info"]["description"]))]
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            parts.append(f'<section class="panel"><h2><code>{method.upper()} {escape(path)}</code></h2>')
+            parts.append(f"<p>{escape(operation.get('description', ''))}</p>")
+            parts.append(_table("Parameters", _parameters(operation)))
+            body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
+            parts.append(_table("Takes", _properties(body, schemas)))
+            answer = operation["responses"].get("200", {}).get("content", {}).get("application/json", {})
+            parts.append(_table("Returns", _properties(answer.get("schema", {}), schemas)))
+            parts.append("</section>")
+    return "\n".join(part for part in parts if part) + "\n</main>\n</body>\n</html>\n"
+
+
+def _parameters(operation: JsonObject) -> list[tuple[str, str, str]]:
+    """Return name, type and description of each parameter in the path and the query."""
+    found = operation.get("parameters", [])
+    return [(one["name"], _type(one["schema"]), one.get("description", "")) for one in found]
+
+
+def _properties(schema: JsonObject, schemas: JsonObject) -> list[tuple[str, str, str]]:
+    """Return name, type and description of each property of a message."""
+    message = schemas.get(schema.get("$ref", "").rpartition("/")[2], {})
+    needed = message.get("required", [])
+    return [
+        (name, _type(one) + (", required" if name in needed else ""), one.get("description", ""))
+        for name, one in message.get("properties", {}).items()
+    ]
+
+
+def _type(schema: JsonObject) -> str:
+    """Return the type of a value in words."""
+    if "$ref" in schema:
+        return schema["$ref"].rpartition("/")[2]
+    if "anyOf" in schema:
+        return " or ".join(dict.fromkeys(_type(one) for one in schema["anyOf"]))
+    if "enum" in schema:
+        return " or ".join(map(repr, schema["enum"]))
+    if schema.get("type") == "array":
+        return f"list of {_type(schema.get('items', {}))}"
+    return schema.get("type", "any")
+
+
+def _table(title: str, rows: list[tuple[str, str, str]]) -> str:
+    """Return a table of values, or nothing if there are none."""
+    if not rows:
+        return ""
+    cells = "".join(
+        f"<tr><td><code>{escape(name)}</code></td><td>{escape(kind)}</td><td>{escape(text)}</td></tr>"
+        for name, kind, text in rows
+    )
+    head = "<thead><tr><th>name</th><th>type</th><th>meaning</th></tr></thead>"
+    return f'<h3>{title}</h3><div class="scroll"><table>{head}<tbody>{cells}</tbody></table></div>'
