@@ -40,7 +40,7 @@ from anyrec.training.optimizers import Optimizer, learning_rate
 from anyrec.training.samples import TrainingData
 from anyrec.training.weight_average import Average
 
-RELEASE_STEPS = 64
+RELEASE_STEPS = 16
 """Training steps after which the memory of data on disk is released. The next steps map their pages again, without
 reading the disk as long as the system has free memory for its cache."""
 
