@@ -168,10 +168,12 @@ def test_training_again_removes_the_files_of_the_previous_model_and_no_others(da
         "config.json",
         "environment.json",
         "metrics.jsonl",
+        "overview.json",
         "figures/mine.png",
         "evaluation/mine.txt",
         "notes.txt",
     }
+    assert json.loads((run / "overview.json").read_text())["model"] == model_id(run)
 
 
 def test_the_same_model_trained_again_keeps_its_report(data, tmp_path, monkeypatch):

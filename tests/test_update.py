@@ -86,14 +86,22 @@ def vectors(recommender, side):
     return recommender.model.embeddings(side)
 
 
-def test_steps_that_improve_the_held_out_interactions_are_kept(fitted, updated):
+def test_steps_are_kept_if_and_only_if_they_improve_the_held_out_interactions(fitted, updated):
+    """Whether they do depends for some models on the last bits of sums, which the number of threads decides."""
     steps = updated.updated
-    assert steps.kept and steps.after > steps.before and 1 <= steps.epochs <= 5
+    assert steps.kept == (steps.after > steps.before) == (1 <= steps.epochs <= 5)
+    if not steps.kept:
+        assert lists(updated).equals(lists(fitted.add(NEW)))
+        return
     assert "steps kept" in str(steps) and "20 new users" in str(updated.joined) and "5 new items" in str(updated.joined)
     assert len(updated.dataset.users) == 200 and len(updated.dataset.items) == 60
     assert not np.array_equal(vectors(updated, "item")[:55], vectors(fitted, "item"))
     assert any("Updated" in note for note in updated.notes)
     assert updated.split is None  # it has learned from later data
+
+
+def test_towers_of_features_improve_by_steps(towers):
+    assert towers.update(NEW, progress=False).updated.kept
 
 
 def test_before_the_first_step_old_vectors_are_bit_identical_and_all_is_as_add_leaves_it(fitted):
