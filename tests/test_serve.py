@@ -17,13 +17,14 @@ pytest.importorskip("fastapi", reason="pip install 'anyrec[serve]'")
 from fastapi.testclient import TestClient
 
 from anyrec.core.config import ServingConfig
-from anyrec.core.errors import InputError, OutputError
+from anyrec.core.errors import Fault, InputError, OutputError
 from anyrec.recommender import Recommender
 from anyrec.serving.http.app import make_app
 from anyrec.serving.http.keys import new_key, read_keys
 from anyrec.serving.http.run import check_address
 from anyrec.serving.live.event_log import EventLog
 from anyrec.serving.live.service import Service
+from anyrec.serving.live.variants import Variants
 
 
 @pytest.fixture(scope="module")
@@ -195,6 +196,33 @@ def test_received_events_are_there_after_a_restart_and_can_be_read_as_data(recom
         assert client.post("/v1/events", json={"events": events}).json()["duplicates"] == 3
     lines = [json.loads(line) for line in (tmp_path / "log" / "events-000001.jsonl").read_text().splitlines()]
     assert [line["item_id"] for line in lines] == ["i001", "i002", "i003", "i102"] and lines[0]["timestamp"] == 1
+
+
+def test_a_forgotten_user_stays_forgotten_after_a_restart(recommender, tmp_path):
+    event = {"event_id": "1", "user_id": "u009", "item_id": "i001"}
+    with client_of(recommender, tmp_path / "log") as client:
+        before = listed(client, user_id="u009", k=30)
+        client.post("/v1/events", json={"events": [event]})
+        client.post("/v1/events", json={"events": [{**event, "event_id": "2", "user_id": "dora", "user": {}}]})
+        assert client.delete("/v1/users/u009").status_code == client.delete("/v1/users/dora").status_code == 200
+        client.post("/v1/events", json={"events": [{**event, "event_id": "3", "user_id": "dora", "user": {}}]})
+    with client_of(recommender, tmp_path / "log") as client:
+        assert listed(client, user_id="u009", k=30) == before
+        assert client.get("/v1/users/u009").json()["events"] == []
+        assert len(client.get("/v1/users/dora").json()["events"]) == 1
+        assert client.post("/v1/events", json={"events": [event]}).json() == {"accepted": 0, "duplicates": 1}
+
+
+def test_a_change_that_a_variant_refuses_changes_nothing(recommender):
+    class Refusing(Variants):
+        def with_change(self, change):
+            raise InputError(Fault("variant", "this is refused."))
+
+    service = Service(recommender, ServingConfig())
+    service.variants, before = Refusing([], None), service.served
+    with pytest.raises(InputError, match="refused"):
+        service.put_users({"eve": {"categorical": {"job": "baker"}}})
+    assert service.served is before
 
 
 def test_a_torn_line_is_cut_off_and_files_are_rotated(tmp_path):

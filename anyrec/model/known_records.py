@@ -50,6 +50,12 @@ class KnownRecords(ModelData, ABC):
         """The reader of this model's requests."""
         return RequestReader(self.config.data, self.dataset, self.context, self.reads())
 
+    @cached_property
+    def item_users(self) -> np.ndarray:
+        """(items,) int64, how many known users had each item."""
+        count = len(self.dataset.items)
+        return np.bincount(self.seen.items.astype(np.int64), minlength=count)[:count]
+
     def request_context(self, root: Path | None = None, strict: bool | None = None) -> Context:
         """Return a context for one request, with its own folder and warnings."""
         return self.reader.request_context(root, strict)

@@ -49,7 +49,7 @@ def item_map(model: FittedModel, feature: str | None = None) -> JsonObject:
         hint = did_you_mean(feature, features)
         raise DataError([Fault("/feature", f"the items have no categorical feature '{feature}'.", hint, "feature")])
     rows, places, explained = _coordinates(model)
-    users = _users(model)
+    users = model.item_users
     popularity = np.searchsorted(np.sort(users), users[rows]) / max(1, len(users))
     chosen = feature or category_feature(dataset) or next(iter(features), None)
     kinds, kind = ([], np.full(len(rows), -1)) if chosen is None else _kinds(model, chosen, rows)
@@ -74,7 +74,7 @@ def item_map(model: FittedModel, feature: str | None = None) -> JsonObject:
 def _coordinates(model: FittedModel) -> tuple[np.ndarray, np.ndarray, float]:
     """Return (shown,) rows of items, (shown, 2) their coordinates, and the fraction of the variance they show."""
     vectors = unit_rows(model.embeddings("item"))
-    rows = np.sort(np.argsort(-_users(model), kind="stable")[:MOST_ITEMS])
+    rows = np.sort(np.argsort(-model.item_users, kind="stable")[:MOST_ITEMS])
     centred = vectors - vectors.mean(0)
     variances, axes = np.linalg.eigh(centred.T @ centred)
     main = axes[:, ::-1][:, :2]
@@ -89,12 +89,6 @@ def _coordinates(model: FittedModel) -> tuple[np.ndarray, np.ndarray, float]:
 def _pictured(model: FittedModel, name: str, rows: np.ndarray) -> list[bool]:
     """Return (rows,) which items have a picture."""
     return is_present(model.dataset.items.column(name).combine_chunks())[rows].tolist()
-
-
-def _users(model: FittedModel) -> np.ndarray:
-    """Return (items,) how many users had each item in training."""
-    count = len(model.dataset.items)
-    return np.bincount(model.seen.items.astype(np.int64), minlength=count)[:count]
 
 
 def _kinds(model: FittedModel, feature: str, rows: np.ndarray) -> tuple[list[str], np.ndarray]:

@@ -11,6 +11,7 @@ Modules:
 - `api_page`: the page `/docs`, which describes the API.
 - `messages`: what requests and answers contain.
 - `problems`: errors as problem documents (RFC 9457).
+- `tags`: answers that a browser keeps.
 - `guard`: limits, keys, request ids, security headers and logs, before and after every route.
 - `upload`: pictures that requests bring.
 - `activity`: what the server did lately.

@@ -11,6 +11,7 @@ from fastapi import Request
 
 from anyrec.core.errors import AnyrecError
 from anyrec.core.types import JsonObject
+from anyrec.data.ids import Side
 from anyrec.serving.http.batcher import Batcher
 from anyrec.serving.http.messages import Item, List, ModelName, Recommend
 from anyrec.serving.http.metrics import Metrics, age
@@ -82,10 +83,19 @@ class Host:
 
     def check_sizes(self, asked: Recommend) -> None:
         """Raise Refused if a request asks for more items than `serving.max_k`, or has a text that is too long."""
-        for name, value in (("k", asked.k), ("offset", asked.offset)):
-            if value > self.config.max_k:
-                raise Refused(422, f"/{name}: {self.config.max_k:,} at most; found {value:,}.")
+        self.check_most("k", asked.k)
+        self.check_most("offset", asked.offset)
         self.check_texts(asked.user)
+
+    def check_most(self, name: str, value: int) -> None:
+        """Raise Refused if a number of items is more than `serving.max_k`."""
+        if value > self.config.max_k:
+            raise Refused(422, f"/{name}: {self.config.max_k:,} at most; found {value:,}.")
+
+    def check_count(self, count: int, where: str) -> None:
+        """Raise Refused for more users, pairs, events or records than `serving.max_batch`."""
+        if count > self.config.max_batch:
+            raise Refused(422, f"{where}: {self.config.max_batch:,} at most; found {count:,}.")
 
     def check_texts(self, value: object) -> None:
         """Raise Refused if a text within a value is longer than `serving.max_text`."""
@@ -145,6 +155,14 @@ class Host:
 def host_of(request: Request) -> Host:
     """Return the host of a request's application."""
     return request.app.state.host
+
+
+def known_id(served: Served, side: Side, text: str) -> Id:
+    """Return the id that a path names. Raises Refused with status 404 if the model does not know it."""
+    key = served.typed(side, text)
+    if not served.knows(side, [key])[0]:
+        raise Refused(404, f"no {side} has the id {text!r}.")
+    return key
 
 
 def fields_of(served: Served, ids: Sequence[Id], wanted: bool | list[str]) -> list[JsonObject | None]:

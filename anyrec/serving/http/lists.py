@@ -41,7 +41,7 @@ async def recommend(asked: Recommend, host: TheHost) -> Response:
 @routes.post("/recommend:batch", response_model=ListBatch)
 async def recommend_batch(asked: RecommendBatch, host: TheHost) -> Response:
     """List the best items for several persons. The error of one does not concern the others."""
-    _check_count(host, len(asked.requests), "/requests")
+    host.check_count(len(asked.requests), "/requests")
     found = await host.lists_of(asked.requests)
     return _json(ListBatch(results=[Failure(error=str(one)) if isinstance(one, AnyrecError) else one for one in found]))
 
@@ -49,7 +49,7 @@ async def recommend_batch(asked: RecommendBatch, host: TheHost) -> Response:
 @routes.post("/score")
 async def score(asked: Score, host: TheHost) -> JsonObject:
     """Score pairs of known users and items, with each head's prediction."""
-    _check_count(host, len(asked.pairs), "/pairs")
+    host.check_count(len(asked.pairs), "/pairs")
     table = await host.call(host.served.recommender.score, [pair.model_dump() for pair in asked.pairs])
     return {"scores": table.to_pylist(), "model": _model(host.served)}
 
@@ -57,8 +57,8 @@ async def score(asked: Score, host: TheHost) -> JsonObject:
 @routes.post("/similar")
 async def similar(asked: Similar, host: TheHost) -> JsonObject:
     """List the items most similar to each of some items."""
-    _check_count(host, len(asked.item_ids), "/item_ids")
-    _check_k(host, asked.k)
+    host.check_count(len(asked.item_ids), "/item_ids")
+    host.check_most("k", asked.k)
     served = host.served
     k = asked.k + len(served.removed)
     table = await host.call(served.recommender.similar, asked.item_ids, k)
@@ -74,7 +74,7 @@ async def search(asked: Search, host: TheHost) -> JsonObject:
     """Find items by words, a picture, or both; for a person if one is given."""
     if asked.text is None and asked.image is None:
         raise Refused(422, "/text: give a text, an image, or both.")
-    _check_k(host, asked.k)
+    host.check_most("k", asked.k)
     host.check_texts([asked.text, asked.user])
     image = None if asked.image is None else decoded("/image", asked.image, host.config.max_image_bytes)
     served = host.served
@@ -86,7 +86,7 @@ async def search(asked: Search, host: TheHost) -> JsonObject:
 async def embed(asked: Embed, host: TheHost) -> JsonObject:
     """Return the vectors of known users and items, or of records."""
     host.check_texts([asked.users, asked.items])
-    _check_count(host, sum(map(len, (asked.user_ids, asked.users, asked.item_ids, asked.items))), "/")
+    host.check_count(sum(map(len, (asked.user_ids, asked.users, asked.item_ids, asked.items))), "/")
     served = host.served
     users, items = served.recommender.embed_users, served.recommender.embed_items
     found: dict[str, list[JsonObject]] = {"users": [], "items": []}
@@ -104,7 +104,7 @@ async def embed(asked: Embed, host: TheHost) -> JsonObject:
 @routes.get("/popular")
 async def popular(host: TheHost, k: Annotated[int, Query(ge=1)] = 10) -> JsonObject:
     """List the items that the most people had, the events since the training included."""
-    _check_k(host, k)
+    host.check_most("k", k)
     served, found = host.served, await host.call(host.service.popular, k)
     items = [{"item_id": item, "count": count, "rank": rank} for rank, (item, count) in enumerate(found, 1)]
     return {"items": items, "model": _model(served)}
@@ -140,16 +140,6 @@ def _items(served: Served, rows: list[JsonObject], k: int, fields: bool | list[s
         {**row, "rank": rank, **({} if record is None else {"fields": record})}
         for rank, (row, record) in enumerate(zip(kept, own, strict=True), 1)
     ]
-
-
-def _check_count(host: Host, count: int, where: str) -> None:
-    if count > host.config.max_batch:
-        raise Refused(422, f"{where}: {host.config.max_batch:,} at most; found {count:,}.")
-
-
-def _check_k(host: Host, k: int) -> None:
-    if k > host.config.max_k:
-        raise Refused(422, f"/k: {host.config.max_k:,} at most; found {k:,}.")
 
 
 def _model(served: Served) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from functools import cache
 from importlib.resources import files
 
@@ -12,6 +11,7 @@ from fastapi.responses import HTMLResponse
 from anyrec.core.types import JsonObject
 from anyrec.core.version import __version__
 from anyrec.serving.http.problems import ERRORS, Refused
+from anyrec.serving.http.tags import tagged
 
 routes = APIRouter(responses=ERRORS)
 TYPES = {"js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
@@ -32,11 +32,7 @@ def file(name: str, request: Request) -> Response:
     data, kind = _contents().get(name), TYPES.get(name.rpartition(".")[2])
     if data is None or kind is None:
         raise Refused(404, f"the page has no file {name!r}.")
-    tag = f'"{hashlib.sha256(data).hexdigest()[:32]}"'
-    headers = {"cache-control": "no-cache", "etag": tag}
-    if request.headers.get("if-none-match") == tag:
-        return Response(status_code=304, headers=headers)
-    return Response(data, headers=headers, media_type=kind)
+    return tagged(request, data, kind, "no-cache")
 
 
 @routes.get("/v1/page")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from functools import lru_cache
 from pathlib import Path
@@ -12,9 +11,10 @@ from fastapi import APIRouter, Query, Request, Response
 
 from anyrec.data.ids import Side
 from anyrec.data.images import ImageFault, open_image
-from anyrec.serving.http.host import Host
+from anyrec.serving.http.host import Host, known_id
 from anyrec.serving.http.lists import TheHost
 from anyrec.serving.http.problems import ERRORS, Refused
+from anyrec.serving.http.tags import tagged
 from anyrec.serving.live.query import Id
 from anyrec.serving.live.served import Served
 
@@ -51,15 +51,9 @@ async def user_image(
 
 async def _answer(request: Request, host: Host, side: Side, text: str, feature: str, n: int, size: int) -> Response:
     served = host.served
-    key = served.typed(side, text)
-    if not served.knows(side, [key])[0]:
-        raise Refused(404, f"no {side} has the id {text!r}.")
+    key = known_id(served, side, text)
     data = await host.call_slowly(thumbnail, served, side, key, feature, n, size)
-    tag = f'"{hashlib.sha256(data).hexdigest()[:32]}"'
-    headers = {"cache-control": KEPT, "etag": tag}
-    if request.headers.get("if-none-match") == tag:
-        return Response(status_code=304, headers=headers)
-    return WebP(data, headers=headers)
+    return tagged(request, data, WebP.media_type, KEPT)
 
 
 def thumbnail(served: Served, side: Side, key: Id, feature: str, n: int, size: int) -> bytes:

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query
 
 from anyrec.core.types import JsonObject
 from anyrec.data.ids import Side
-from anyrec.serving.http.host import Host
+from anyrec.serving.http.host import Host, known_id
 from anyrec.serving.http.lists import TheHost
 from anyrec.serving.http.messages import Accepted, Events, PutItems, PutUsers
 from anyrec.serving.http.problems import ERRORS, Refused
@@ -18,6 +18,9 @@ from anyrec.serving.live.query import Id
 from anyrec.serving.live.served import Served
 
 routes = APIRouter(prefix="/v1", responses=ERRORS)
+Words = Annotated[str, Query(max_length=200, description="Words of the id, a text or a category.")]
+Count = Annotated[int, Query(ge=1, le=1000)]
+Before = Annotated[int, Query(ge=0, le=10**9)]
 SHOWN = ("user_id", "item_id", "interaction_type", "timestamp")
 """What the page shows of an event."""
 HISTORY = 100
@@ -27,36 +30,22 @@ HISTORY = 100
 @routes.get("/items/{item_id}")
 async def get_item(item_id: str, host: TheHost) -> JsonObject:
     """Return an item: its features, and the number of users who had it."""
-    served, key = host.served, _known(host.served, "item", item_id)
+    served, key = host.served, known_id(host.served, "item", item_id)
     if key in served.removed:
         raise Refused(404, f"the item {item_id!r} was removed.")
     row = int(served.rows("item", [key])[0])
-    count = int((served.recommender.model.seen.items == row).sum()) + host.service.histories.counts[key]
-    return {
-        "item_id": key,
-        **served.records("item", [key])[0],
-        "users": count,
-    }
+    count = int(served.recommender.model.item_users[row]) + host.service.histories.counts[key]
+    return {"item_id": key, **served.records("item", [key])[0], "users": count}
 
 
 @routes.get("/items")
-async def find_items(
-    host: TheHost,
-    q: Annotated[str, Query(max_length=200, description="Words of the id, a text or a category.")] = "",
-    k: Annotated[int, Query(ge=1, le=1000)] = 20,
-    offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
-) -> JsonObject:
+async def find_items(host: TheHost, q: Words = "", k: Count = 20, offset: Before = 0) -> JsonObject:
     """Find items whose id, texts or categories contain some words, in the order of their ids."""
     return await host.call(_find, host.served, "item", q, k, offset)
 
 
 @routes.get("/users")
-async def find_users(
-    host: TheHost,
-    q: Annotated[str, Query(max_length=200, description="Words of the id, a text or a category.")] = "",
-    k: Annotated[int, Query(ge=1, le=1000)] = 20,
-    offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
-) -> JsonObject:
+async def find_users(host: TheHost, q: Words = "", k: Count = 20, offset: Before = 0) -> JsonObject:
     """Find users whose id, texts or categories contain some words, in the order of their ids."""
     return await host.call(_find, host.served, "user", q, k, offset)
 
@@ -82,8 +71,7 @@ async def get_user(user_id: str, host: TheHost) -> JsonObject:
 @routes.post("/events")
 async def post_events(asked: Events, host: TheHost) -> Accepted:
     """Receive what users did. The next list of each of them takes it into account."""
-    if len(asked.events) > host.config.max_batch:
-        raise Refused(422, f"/events: {host.config.max_batch:,} at most; found {len(asked.events):,}.")
+    host.check_count(len(asked.events), "/events")
     for event in asked.events:
         host.check_texts([event.user, event.item])
     events = [one.model_dump(exclude_none=True) for one in asked.events]
@@ -111,7 +99,7 @@ async def put_users(asked: PutUsers, host: TheHost) -> JsonObject:
 @routes.delete("/items/{item_id}")
 async def delete_item(item_id: str, host: TheHost) -> dict[str, Id]:
     """Leave an item out of all lists from now on."""
-    key = _known(host.served, "item", item_id)
+    key = known_id(host.served, "item", item_id)
     await host.call(host.service.remove_items, [key])
     return {"removed": key}
 
@@ -131,8 +119,7 @@ def _by_id(host: Host, records: list[JsonObject], side: Side) -> dict[Id, JsonOb
     Raises:
         Refused: For two records with the same id.
     """
-    if len(records) > host.config.max_batch:
-        raise Refused(422, f"/{side}s: {host.config.max_batch:,} at most; found {len(records):,}.")
+    host.check_count(len(records), f"/{side}s")
     host.check_texts(records)
     found: dict[Id, JsonObject] = {}
     for n, record in enumerate(records):
@@ -141,14 +128,6 @@ def _by_id(host: Host, records: list[JsonObject], side: Side) -> dict[Id, JsonOb
             raise Refused(422, f"/{side}s/{n}/{side}_id: {key!r} is there twice.")
         found[key] = {name: value for name, value in record.items() if name != f"{side}_id"}
     return found
-
-
-def _known(served: Served, side: Side, text: str) -> Id:
-    """Return the id of a path. Raises Refused with status 404 if the model does not know it."""
-    key = served.typed(side, text)
-    if not served.knows(side, [key])[0]:
-        raise Refused(404, f"no {side} has the id {text!r}.")
-    return key
 
 
 def _find(served: Served, side: Side, words: str, k: int, offset: int) -> JsonObject:

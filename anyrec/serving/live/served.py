@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import itertools
 import time
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -51,6 +52,11 @@ class Served:
     users: dict[Id, JsonObject] = field(default_factory=dict)
     items: dict[Id, JsonObject] = field(default_factory=dict)
     removed: frozenset[Id] = frozenset()
+
+    @staticmethod
+    def of(recommender: Recommender) -> Served:
+        """Return a model as it serves before any change of its records."""
+        return Served(recommender, recommender.config.name, recommender.model.model_id)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "filtered_by", lru_cache(CONDITIONS)(self._filtered))
@@ -143,6 +149,11 @@ class Served:
         )
         return changed, warnings
 
+    def without_record(self, side: Side, records: Mapping[Id, JsonObject]) -> dict[Id, JsonObject]:
+        """Return those of some records, by id, of which the model has none."""
+        known = self.knows(side, records)
+        return {key: record for (key, record), has in zip(records.items(), known, strict=True) if not has}
+
     def removed_rows(self) -> np.ndarray:
         """Return the rows of the items that are not listed any more."""
         rows = self.rows("item", self.removed)
@@ -155,11 +166,12 @@ class Served:
         known = self.knows("user", [query.user_id for query in queries if query.user_id is not None])
         rows = iter(known.tolist())
         is_known = [query.user_id is not None and next(rows) for query in queries]
+        occurrences: Counter[Id | None] = Counter()
         for n, query in enumerate(queries):
             shares, key = query.shares, (n,)
             if shares is not None and is_known[n] and query.user_id not in self.users:
-                earlier = sum(one.user_id == query.user_id for one in queries[:n])  # an id may be there once
-                key = (*shares, earlier)
+                key = (*shares, occurrences[query.user_id])  # an id may be there once
+            occurrences[query.user_id] += 1
             together.setdefault(key, []).append(n)
         for places in together.values():
             group = [queries[n] for n in places]
@@ -226,7 +238,8 @@ class Served:
 
     def _is_unknown(self, query: Query, histories: Histories, known: bool) -> bool:
         """Whether nothing is known of the person of a query."""
-        of_user = query.user_id in histories or self.users.get(query.user_id or "")
+        user = query.user_id
+        of_user = user is not None and (user in histories or self.users.get(user))
         return not (known or query.user or query.pictures or query.history or of_user)
 
     def _reasons(self, recommender: Recommender, records: Records, answer: Answer) -> list[JsonObject]:

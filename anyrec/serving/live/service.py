@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 import uuid
@@ -55,7 +56,7 @@ class Service:
 
     def __init__(self, recommender: Recommender, config: ServingConfig, folder: Path | None = None):
         self.config, self.folder = config, folder
-        self.served = _served(recommender)
+        self.served = Served.of(recommender)
         self.previous: Served | None = None
         self.histories = Histories(config.events.history)
         self.variants = Variants(config.experiments, None if folder is None else folder / EXPOSURES)
@@ -64,11 +65,20 @@ class Service:
         self._events = self._changes = None
         if folder is not None:
             options = config.events.flush, config.events.segment_bytes
-            self._events, self._changes = EventLog(folder, *options), EventLog(folder / "records", *options)
-            for change in self._changes.read():
-                self._apply(change)
-            for event in self._events.read():
-                self._count([event])
+            events, changes = EventLog(folder, *options), EventLog(folder / "records", *options)
+            self._replay(changes, events)
+            self._events, self._changes = events, changes
+
+    def _replay(self, changes: EventLog, events: EventLog) -> None:
+        """Apply what was received before the server was started, without logging it again."""
+        forgotten: dict[Id, float] = {}
+        for change in changes.read():
+            forgotten |= dict.fromkeys(change.get("removed_users", ()), change.get("time", -math.inf))
+            self._change(change)
+        for event in events.read():
+            self._event_ids.add(event["event_id"])
+            if event.get("received", event["timestamp"]) > forgotten.get(event["user_id"], -math.inf):
+                self.histories.add([event])
 
     def close(self) -> None:
         """Close the logs."""
@@ -97,7 +107,7 @@ class Service:
         served = self.served
         model = served.recommender.model
         ids = model.dataset.ids("item")
-        counts = np.bincount(model.seen.items.astype(np.int64), minlength=len(ids))[: len(ids)]
+        counts = model.item_users.copy()
         recent = list(self.histories.counts.items())
         rows = served.rows("item", [item for item, _ in recent])
         np.add.at(counts, rows[rows >= 0], np.array([count for _, count in recent], np.int64)[rows >= 0])
@@ -123,9 +133,8 @@ class Service:
             new = list(fresh.values())
             self._check(new)
             items = {event["item_id"]: event["item"] for event in new if event.get("item") is not None}
-            new_items = {item: record for item, record in items.items() if not self.served.knows("item", [item])[0]}
-            new_users = {event["user_id"]: event["user"] for event in new if event.get("user") is not None}
-            self._change({"items": _listed(new_items), "users": _listed(new_users)})
+            users = {event["user_id"]: event["user"] for event in new if event.get("user") is not None}
+            self._change({"items": _listed(self.served.without_record("item", items)), "users": _listed(users)})
             now = time.time()
             names = ("event_id", "user_id", "item_id", "interaction_type", "recommendation_id", "value")
             stamped = [
@@ -138,7 +147,8 @@ class Service:
             ]
             if self._events is not None:
                 self._events.append(stamped)
-            self._count(stamped)
+            self._event_ids.update(event["event_id"] for event in stamped)
+            self.histories.add(stamped)
         return Received(len(new), len(events) - len(new))
 
     def _check(self, events: Sequence[JsonObject]) -> None:
@@ -154,11 +164,6 @@ class Service:
                     faults.append(Fault(f"/events/{n}/{side}_id", what, hint, "unknown id"))
         if faults:
             raise DataError(faults)
-
-    def _count(self, events: Sequence[JsonObject]) -> None:
-        """Let events change the histories."""
-        self._event_ids.update(event["event_id"] for event in events)
-        self.histories.add(events)
 
     # Records
 
@@ -202,36 +207,26 @@ class Service:
         with self._changing:
             found = user_id in self.served.users or user_id in self.histories
             if found:
-                self._change({"removed_users": [user_id]})
+                self._change({"removed_users": [user_id], "time": time.time()})
                 self.histories.forget(user_id)
         return found
 
     def _change(self, change: JsonObject) -> list[str]:
-        """Apply a change of records, log it, and let the changed version serve. An error leaves everything as it is.
+        """Log a change of records, and let the changed version serve. An error leaves everything as it is.
+
+        Args:
+            change: As for `Served.with_change`. With `removed_users` also `time`: earlier events are forgotten.
 
         Returns:
             What the model cannot read of the records.
         """
         if not any(change.values()):
             return []
-        before = self.served
-        warnings = self._apply(change)
+        served, warnings = self.served.with_change(change)
+        others = self.variants.with_change(change)
         if self._changes is not None:
-            try:
-                self._changes.append([change])
-            except AnyrecError:
-                self.served = before
-                raise
-        return warnings
-
-    def _apply(self, change: JsonObject) -> list[str]:
-        """Apply a change of records, as it stands in the log, and return what the model cannot read of it.
-
-        Args:
-            change: Any of `items` and `users`, pairs of an id and a record; `removed_items` and `removed_users`, ids.
-        """
-        self.variants.apply(change)
-        self.served, warnings = self.served.with_change(change)
+            self._changes.append([change])
+        self.served, self.variants.others = served, others
         return warnings
 
     # Versions
@@ -243,7 +238,7 @@ class Service:
             ModelError: If the folder has no whole model; the present version then keeps serving.
             InputError: If its ids are of another type.
         """
-        loaded = _served(Recommender.load(folder, trust_plugins=trust_plugins))
+        loaded = Served.of(Recommender.load(folder, trust_plugins=trust_plugins))
         for side in SIDES:
             types = [one.recommender.dataset.ids(side).type for one in (loaded, self.served)]
             if pa.types.is_integer(types[0]) != pa.types.is_integer(types[1]):
@@ -251,30 +246,23 @@ class Service:
                 raise InputError(Fault(str(folder), what, "Start a server of its own for it."))
         warm_up(loaded)
         with self._changing:
-            before = self.served
-            self.previous, self.served = before, loaded
-            try:
-                self._carry(before)
-            except AnyrecError:
-                self.served = before
-                raise
+            self.previous, self.served = self.served, _carried(self.served, loaded)
         return self.served
-
-    def _carry(self, before: Served) -> None:
-        """Give the version that serves the records of the one before that it does not know."""
-        known = self.served.knows("item", before.items)
-        items = {item: one for (item, one), has in zip(before.items.items(), known, strict=True) if not has}
-        self._apply({"items": _listed(items), "users": _listed(before.users), "removed_items": before.removed})
 
     def rollback(self) -> Served:
         """Let the version before the last reload serve again. Raises InputError if there is none."""
         with self._changing:
             if self.previous is None:
                 raise InputError(Fault("rollback", "no other version was loaded before.", kind="no version"))
-            before = self.served
-            self.previous, self.served = before, self.previous
-            self._carry(before)
+            self.previous, self.served = self.served, _carried(self.served, self.previous)
         return self.served
+
+
+def _carried(before: Served, now: Served) -> Served:
+    """Return a version with the records of the one before it that it does not know."""
+    items = now.without_record("item", before.items)
+    change = {"items": _listed(items), "users": _listed(before.users), "removed_items": before.removed}
+    return now.with_change(change)[0]
 
 
 def warm_up(served: Served) -> None:
@@ -284,11 +272,6 @@ def warm_up(served: Served) -> None:
     for found in served.lists([*queries, Query()], Histories(1)):
         if isinstance(found, AnyrecError):
             raise found
-
-
-def _served(recommender: Recommender) -> Served:
-    model = recommender.model
-    return Served(recommender, recommender.config.name, model.model_id)
 
 
 def _named(listing: Listing | AnyrecError, assignment: Assignment | None) -> Listing | AnyrecError:

@@ -34,6 +34,9 @@ class Variants:
         experiments: The experiments.
         folder: Folder of the log of shown lists; None to log nothing.
 
+    Attributes:
+        others: The other models of variants, by their folders.
+
     Raises:
         ModelError: If another model of a variant cannot be loaded.
     """
@@ -41,7 +44,7 @@ class Variants:
     def __init__(self, experiments: Sequence[ExperimentConfig], folder: Path | None):
         self._experiments = {one.name: one for one in experiments}
         paths = {v.model for one in experiments for v in one.variants.values() if v.model is not None}
-        self._others = {path: _loaded(path) for path in sorted(paths)}
+        self.others = {path: Served.of(Recommender.load(path)) for path in sorted(paths)}
         self._log = EventLog(folder, "interval") if folder is not None and experiments else None
         self._shadows = ThreadPoolExecutor(1, thread_name_prefix="shadow")
         self._waiting: list[Future[None]] = []
@@ -66,9 +69,9 @@ class Variants:
             for variant in experiment.variants.values():
                 self._model(variant, served)
 
-    def apply(self, change: JsonObject) -> None:
-        """Change records in the other models, as in the one that serves."""
-        self._others = {path: one.with_change(change)[0] for path, one in self._others.items()}
+    def with_change(self, change: JsonObject) -> dict[str, Served]:
+        """Return `others` with a change of records, as of the model that serves."""
+        return {path: one.with_change(change)[0] for path, one in self.others.items()}
 
     def shown(
         self,
@@ -96,7 +99,7 @@ class Variants:
             self._log.close()
 
     def _model(self, variant: VariantConfig, served: Served) -> Served:
-        base = served if variant.model is None else self._others[variant.model]
+        base = served if variant.model is None else self.others[variant.model]
         if not variant.config:
             return base
         return base.changed_by(msgspec.json.encode(variant.config, order="sorted").decode())
@@ -121,11 +124,6 @@ class Variants:
             self._log.append(entries)
         except Exception:
             logging.getLogger("anyrec.serving").exception("the shadow variant %s of %s failed", name, experiment.name)
-
-
-def _loaded(path: str) -> Served:
-    recommender = Recommender.load(path)
-    return Served(recommender, recommender.config.name, recommender.model.model_id)
 
 
 def _entry(
