@@ -79,9 +79,9 @@ def atomic_files(folder: Path, name: str) -> Iterator[Path]:
         yield new
         _sync_tree(new)
         (workspace / READY).touch()
-        _sync(workspace)
+        sync(workspace)
         _move_files(new, target.parent)
-        _sync(target.parent)
+        sync(target.parent)
 
 
 @contextmanager
@@ -102,7 +102,7 @@ def atomic_folder(place: Path, last: str) -> Iterator[Path]:
         yield new
         _sync_tree(new, last)
         _replace_folder(new, place, old)
-        _sync(place.parent)
+        sync(place.parent)
 
 
 def find_folder(place: Path, last: str) -> Path | None:
@@ -348,20 +348,21 @@ def _finish(path: Path, folder: Path) -> None:
     if path.stat().st_mode & 0o777 != wanted:
         with suppress(PermissionError):  # a file system without permissions
             path.chmod(wanted)
-    _sync(path)
+    sync(path)
 
 
 def _sync_tree(new: Path, last: str = "") -> None:
     """Sync all files and folders below `new`, and the file `last` after the others."""
     for path in sorted(new.rglob("*"), key=lambda path: path.name == last):
         if path.is_dir():
-            _sync(path)
+            sync(path)
         else:
             _finish(path, new)
-    _sync(new)
+    sync(new)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Force a file, or the names in a folder, to the disk, if the file system can."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -19,8 +19,8 @@ class EventsConfig(Section):
 
     flush: Literal["batch", "interval", "never"] = Field(
         default="batch",
-        description="When events are forced to the disk. batch: before they are acknowledged, together with those that "
-        "arrive meanwhile. interval: every second; a power failure can lose a second. never: when the system does.",
+        description="When events are forced to the disk. batch: those of a request together, before they are "
+        "acknowledged. interval: every second; a power failure can lose a second. never: when the system does.",
     )
     segment_bytes: int = Field(
         default=64 << 20, ge=1 << 10, le=1 << 40, description="Size at which a new file of the log begins."

@@ -35,6 +35,8 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
     "font-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
+ENCODED = [(name.encode(), value.encode()) for name, value in {**HEADERS, "content-security-policy": POLICY}.items()]
+"""The headers of every answer."""
 
 
 def scope_of(method: str, path: str) -> Scope | None:
@@ -141,6 +143,5 @@ class _Body:
 
 def _headers(request_id: str, own: set[bytes]) -> list[tuple[bytes, bytes]]:
     """Return the headers of every answer but those that a route sets itself, such as how long a picture is kept."""
-    every = {**HEADERS, "content-security-policy": POLICY, "x-request-id": request_id}
-    encoded = [(name.encode(), value.encode()) for name, value in every.items()]
-    return [(name, value) for name, value in encoded if name not in own]
+    every = [*ENCODED, (b"x-request-id", request_id.encode())]
+    return [(name, value) for name, value in every if name not in own]

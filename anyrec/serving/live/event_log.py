@@ -12,7 +12,7 @@ from typing import IO, Literal
 import msgspec
 
 from anyrec.core.errors import Fault, OutputError
-from anyrec.core.files import exclusive
+from anyrec.core.files import exclusive, sync
 from anyrec.core.types import JsonObject
 
 Flush = Literal["batch", "interval", "never"]
@@ -46,7 +46,7 @@ class EventLog:
             self._held.enter_context(exclusive(folder))
             self._number = max((number for number, _ in _segments(folder)), default=1)
             self._file = _open_whole(folder / SEGMENT.format(self._number))
-            _sync_folder(folder)
+            sync(folder)
         except OSError as error:
             hint = "Give a folder that this process may write."
             raise OutputError(Fault(str(folder), f"events cannot be written: {error.strerror}.", hint)) from None
@@ -90,7 +90,7 @@ class EventLog:
         self._file.close()
         self._number += 1
         self._file = _open_whole(self.folder / SEGMENT.format(self._number))
-        _sync_folder(self.folder)
+        sync(self.folder)
 
     def _sync(self) -> None:
         self._file.flush()
@@ -135,12 +135,3 @@ def _open_whole(path: Path) -> IO[bytes]:
         file.truncate(end)
     file.seek(0, os.SEEK_END)
     return file
-
-
-def _sync_folder(folder: Path) -> None:
-    """Force the names of new files to the disk."""
-    place = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(place)
-    finally:
-        os.close(place)
