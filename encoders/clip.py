@@ -23,7 +23,41 @@ LONGEST = 4
 """Images are cropped to at most this ratio of the longer to the shorter side; CLIP reads the middle square."""
 
 
-class Clip(Encoder):
+class OfClip(Encoder):
+    """What the encoders of texts and of images by a CLIP model share: the model, and its space."""
+
+    joint = True
+
+    class Params(Params):
+        model: Annotated[str, Outside("a folder of a pretrained model", names_something=is_path)] = Field(
+            DEFAULT, description="Name or folder of a CLIP model."
+        )
+        frozen: bool = Field(True, description="Do not train the model, and cache its vectors.")
+
+    @property
+    def space(self) -> str:
+        """The space of the model, which encoders of texts and of images share."""
+        return f"clip {self.params.model}"
+
+    def fit(self, column: pa.Array) -> None:
+        """Load the model if it is to be trained, so that one that cannot be loaded is an error before any training."""
+        if not self.params.frozen:
+            self._model()
+
+    def embed_texts(self, texts: list[str]) -> Tensor:
+        """Return (texts, width) float32, vectors that can be compared with those of images."""
+        return self._model().embed_texts(texts)
+
+    def embed_images(self, names: list[str]) -> Tensor:
+        """Return (names, width) float32 of image files, zeros for those that cannot be read."""
+        return image_vectors(names, self.params.model, self.context, self.where)
+
+    def _model(self) -> ClipModel:
+        """Return the model, which is loaded when it is first needed."""
+        return ClipModel(self.params.model, self.context, self.where)
+
+
+class Clip(OfClip):
     """The image vector of a CLIP model, projected. Several images: the mean of their vectors.
 
     If `frozen`, the vectors are cached on disk, and texts can be compared with them: queries of a search, and texts of
@@ -36,23 +70,6 @@ class Clip(Encoder):
 
     type = "clip"
     group = "image"
-    joint = True
-
-    class Params(Params):
-        model: Annotated[str, Outside("a folder of a pretrained model", names_something=is_path)] = Field(
-            DEFAULT, description="Name or folder of a CLIP model."
-        )
-        frozen: bool = Field(True, description="Do not train the model, and cache its vectors.")
-
-    @property
-    def space(self) -> str:
-        """The space of the model, which `clip_text` shares."""
-        return f"clip {self.params.model}"
-
-    def fit(self, column: pa.Array) -> None:
-        """Load the model if it is to be trained, so that one that cannot be loaded is an error before any training."""
-        if not self.params.frozen:
-            self._model()
 
     def prepare(self, column: pa.Array) -> Prepared | Ragged:
         """Read, and if `frozen` embed, the readable images of each record.
@@ -100,17 +117,6 @@ class Clip(Encoder):
         colours = (values.values.float() / 255 - mean) / deviation
         output = self.backbone.get_image_features(pixel_values=colours)
         return values.mean(self.project(features(output)))
-
-    def embed_texts(self, texts: list[str]) -> Tensor:
-        """Return (texts, width) float32, vectors that can be compared with those of images."""
-        return self._model().embed_texts(texts)
-
-    def embed_images(self, names: list[str]) -> Tensor:
-        """Return (names, width) float32 of image files, zeros for those that cannot be read."""
-        return image_vectors(names, self.params.model, self.context, self.where)
-
-    def _model(self) -> ClipModel:
-        return ClipModel(self.params.model, self.context, self.where)
 
 
 def image_vectors(names: list[str], model: str, context: Context, where: str) -> Tensor:

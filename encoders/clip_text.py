@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from anyrec.core.contracts import Encoder, Params
-from anyrec.core.outside import Outside, is_path
 from anyrec.core.ragged import Prepared, Ragged
 from anyrec.core.vector_cache import cached_vectors, digest_of
-from anyrec.encoders.clip import image_vectors
-from anyrec.encoders.clip_model import DEFAULT, ClipModel, features
-from anyrec.encoders.sentence import flatten_texts, joined_texts
+from anyrec.encoders.clip import OfClip
+from anyrec.encoders.clip_model import features
+from anyrec.encoders.sentence import flatten_texts, joined_texts, ragged_tokens
 
 
-class ClipText(Encoder):
+class ClipText(OfClip):
     """The text vector of a CLIP model, projected. With the encoder `clip` for images, both are in one space.
 
     CLIP reads 77 tokens, about 50 words: the rest of a longer text is not read, and a note says how many texts are
@@ -32,23 +29,6 @@ class ClipText(Encoder):
 
     type = "clip_text"
     group = "text"
-    joint = True
-
-    class Params(Params):
-        model: Annotated[str, Outside("a folder of a pretrained model", names_something=is_path)] = Field(
-            DEFAULT, description="Name or folder of a CLIP model."
-        )
-        frozen: bool = Field(True, description="Do not train the model, and cache its vectors.")
-
-    @property
-    def space(self) -> str:
-        """The space of the model, which `clip` shares."""
-        return f"clip {self.params.model}"
-
-    def fit(self, column: pa.Array) -> None:
-        """Load the model if it is to be trained, so that one that cannot be loaded is an error before any training."""
-        if not self.params.frozen:
-            self._model()
 
     def prepare(self, column: pa.Array) -> Prepared:
         """Embed or tokenise the texts.
@@ -67,9 +47,7 @@ class ClipText(Encoder):
             return Prepared(Ragged(self._vectors(values), torch.from_numpy(offsets)).mean(), present)
         rows, longer = self._model().tokens(joined_texts(values, offsets))
         self._note_longer(longer, int(present.sum()))
-        flat = np.concatenate([np.array(row, np.int64) for row in rows]) if rows else np.empty(0, np.int64)
-        ends = np.cumsum([0, *map(len, rows)])
-        return Prepared(Ragged(torch.from_numpy(flat), torch.from_numpy(ends.astype(np.int64))), present)
+        return Prepared(ragged_tokens(rows), present)
 
     def build(self) -> None:
         """Create the projection, and the text half of the model if it is trained."""
@@ -94,17 +72,6 @@ class ClipText(Encoder):
         tokens, mask = values.pad()  # (batch, longest)
         output = self.backbone.get_text_features(input_ids=tokens, attention_mask=mask.long())
         return self.project(features(output))
-
-    def embed_texts(self, texts: list[str]) -> Tensor:
-        """Return (texts, width) float32, vectors that can be compared with those of images."""
-        return self._model().embed_texts(texts)
-
-    def embed_images(self, names: list[str]) -> Tensor:
-        """Return (names, width) float32 of image files, zeros for those that cannot be read."""
-        return image_vectors(names, self.params.model, self.context, self.where)
-
-    def _model(self) -> ClipModel:
-        return ClipModel(self.params.model, self.context, self.where)
 
     def _vectors(self, texts: list[str]) -> Tensor:
         """Return (texts, width) float32 vectors, through the cache."""

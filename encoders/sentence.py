@@ -131,9 +131,7 @@ class Sentence(Encoder):
         model = self._model()
         limit = self.params.max_tokens or model.max_seq_length or TOKENS
         ids = model.tokenizer(texts, truncation=True, max_length=limit)["input_ids"] if texts else []
-        lengths = np.fromiter(map(len, ids), np.int64, len(ids))
-        flat = np.concatenate([np.array(row, np.int64) for row in ids]) if ids else np.empty(0, np.int64)
-        return Ragged(torch.from_numpy(flat), torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)])))
+        return ragged_tokens(ids)
 
 
 def embed_texts(texts: list[str], model: SentenceTransformer, max_tokens: int | None, device: str) -> Tensor:
@@ -241,6 +239,13 @@ def flatten_texts(column: pa.Array) -> tuple[pa.Array, np.ndarray]:
     texts, owners = flat(column)
     full = pc.greater(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0)
     return texts.filter(full), offsets_of(owners[full.to_numpy(zero_copy_only=False)], len(column))
+
+
+def ragged_tokens(ids: list[list[int]]) -> Ragged:
+    """Return the token ids of each text, int64."""
+    lengths = np.fromiter(map(len, ids), np.int64, len(ids))
+    flat = np.concatenate([np.array(row, np.int64) for row in ids]) if ids else np.empty(0, np.int64)
+    return Ragged(torch.from_numpy(flat), torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)])))
 
 
 def joined_texts(texts: list[str], offsets: np.ndarray) -> list[str]:
