@@ -13,6 +13,7 @@ import fcntl
 import glob
 import hashlib
 import itertools
+import json
 import os
 import shutil
 import threading
@@ -23,6 +24,7 @@ from pathlib import Path
 
 from anyrec.core.errors import Fault, OutputError
 from anyrec.core.outputs import is_stream, output_errors
+from anyrec.core.types import JsonObject
 
 NEW, OLD, READY = "new", "old", "ready"
 """Names in a workspace: the new version, the old version, and the mark that all files of a group are complete."""
@@ -152,6 +154,15 @@ def exclusive(place: Path) -> Iterator[None]:
             del _held[place]
             path.unlink(missing_ok=True)
             os.close(handle)
+
+
+def json_object(path: Path) -> JsonObject:
+    """Return the JSON object in a file; an empty one if there is none that can be read."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def sha256_of(path: Path) -> str:

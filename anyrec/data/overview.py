@@ -15,7 +15,7 @@ from anyrec.data.describe import described_counts, described_features
 from anyrec.data.findings import Finding
 from anyrec.data.formats.times import iso
 from anyrec.data.ids import SIDES
-from anyrec.data.summary import activity, flattened, is_present
+from anyrec.data.summary import activity, flattened, is_present, share_present
 
 OVERVIEW = "overview.json"
 """Name of the file of a training run that has the overview of its data."""
@@ -51,8 +51,7 @@ def overview(dataset: Dataset, findings: Sequence[Finding] | None = None) -> Jso
 
 def _share(dataset: Dataset, side: str, name: str) -> float:
     table = dataset.users if side == "user" else dataset.items
-    present = is_present(table.column(name).combine_chunks())
-    return float(present.mean()) if len(present) else 0.0
+    return share_present(is_present(table.column(name).combine_chunks()))
 
 
 def _charts(dataset: Dataset) -> list[JsonObject | None]:

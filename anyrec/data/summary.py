@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from anyrec.data.ids import Side
+from anyrec.data.sorting import distinct
 from anyrec.data.tables import Tables
 
 
@@ -36,8 +37,7 @@ class Activity(NamedTuple):
 
 def distinct_pairs(tables: Tables) -> int:
     """Return the number of user-item pairs that have an interaction."""
-    keys = np.sort(tables.user_rows * len(tables.items) + tables.item_rows)  # twice as quick as np.unique
-    return int((keys[1:] != keys[:-1]).sum()) + min(1, len(keys))
+    return len(distinct(tables.user_rows * len(tables.items) + tables.item_rows))
 
 
 def repeated_pairs(tables: Tables) -> int:

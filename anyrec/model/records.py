@@ -267,7 +267,7 @@ def with_changed_items(dataset: Dataset, records: Records) -> Dataset:
     table = records.required_table().filter(pa.array(known))
     place = np.arange(len(dataset.items))
     place[records.rows[known]] = len(place) + np.arange(len(table))
-    return replace(dataset, items=joined(dataset.items, table).take(pa.array(place)).combine_chunks())
+    return dataset.with_features(items=joined(dataset.items, table).take(pa.array(place)).combine_chunks())
 
 
 def _coalesce(own: pa.Array, known: pa.Array, place: pa.Array) -> pa.Array:

@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+from anyrec.core.files import json_object
 from anyrec.core.types import JsonObject
 
 FOLDER, FIGURES, USERS, FILES = "evaluation", "evaluation.json", "users.parquet", "files.json"
@@ -23,7 +24,7 @@ def write_files(run: Path, names: list[str], baseline: str | None) -> None:
 
 def read_files(run: Path) -> JsonObject:
     """Return what `write_files` wrote: empty without a report, and without `files` for a report of an older version."""
-    return _read(run / FOLDER / FILES)
+    return json_object(run / FOLDER / FILES)
 
 
 def remove_files(run: Path, listed: JsonObject, kept: list[str]) -> None:
@@ -51,7 +52,7 @@ def remove_report(run: Path, model: str) -> None:
         run: The run's folder.
         model: Id of the model whose report stays.
     """
-    record, listed = _read(run / FOLDER / FIGURES), read_files(run)
+    record, listed = json_object(run / FOLDER / FIGURES), read_files(run)
     if not record or record.get("model") == model:
         return
     (run / FOLDER / FIGURES).unlink()
@@ -62,11 +63,3 @@ def remove_report(run: Path, model: str) -> None:
         shutil.rmtree(baseline)
         if not any(baselines.iterdir()):
             baselines.rmdir()
-
-
-def _read(path: Path) -> JsonObject:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from anyrec.core.config import Config
+from anyrec.core.files import json_object
 from anyrec.core.manifest import MANIFEST
 from anyrec.core.types import JsonObject
 
@@ -36,8 +37,8 @@ class Run:
 
     def about(self) -> JsonObject:
         """Return the name, the time, the metrics of the saved model, the settings, and whether there is a report."""
-        manifest, config = _json(self.folder / MODEL / MANIFEST), _json(self.folder / CONFIG)
-        config = config or _json(self.folder / MODEL / CONFIG)
+        manifest, config = json_object(self.folder / MODEL / MANIFEST), json_object(self.folder / CONFIG)
+        config = config or json_object(self.folder / MODEL / CONFIG)
         return {
             "name": self.name,
             "changed": self.changed,
@@ -96,14 +97,6 @@ def _time(path: Path) -> float:
         return path.stat().st_mtime
     except OSError:
         return 0.0
-
-
-def _json(path: Path) -> JsonObject:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _flat(value: object, name: str = "") -> JsonObject:

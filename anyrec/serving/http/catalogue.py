@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 from collections.abc import AsyncIterator
 from functools import lru_cache
-from pathlib import Path
 from typing import Annotated
 
 import pyarrow as pa
@@ -15,6 +13,7 @@ from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
 from anyrec.core.errors import DataError
+from anyrec.core.files import json_object
 from anyrec.core.types import JsonObject
 from anyrec.data.dataset import Dataset
 from anyrec.data.item_facts import title_of
@@ -120,8 +119,8 @@ def _finite(value: JsonObject) -> JsonObject:
 
 @lru_cache(1)
 def _data(model: FittedModel) -> JsonObject:
-    kept = None if model.directory is None else _kept(model.directory.parent / OVERVIEW, model.model_id)
-    if kept is not None:
+    kept = {} if model.directory is None else json_object(model.directory.parent / OVERVIEW)
+    if kept.get("model") == model.model_id:  # the overview that the training of this model kept
         return {"source": "training", **kept}
     known = model.dataset
     seen = pa.table(
@@ -131,12 +130,3 @@ def _data(model: FittedModel) -> JsonObject:
         }
     )
     return {"source": "model", **overview(Dataset(known.users, known.items, seen, roles=known.roles))}
-
-
-def _kept(path: Path, model_id: str) -> JsonObject | None:
-    """Return the overview that the training of this model kept; None if there is none."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) and found.get("model") == model_id else None
