@@ -1,0 +1,30 @@
+"""Runs a function in several processes that are joined by gloo."""
+
+import os
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import multiprocessing
+
+from anyrec.core.processes import Processes, joined
+
+
+def run(check: Callable[..., None], size: int, *arguments: Any) -> None:
+    """Call `check(processes, *arguments)` in each of `size` new processes with one thread. It must be importable.
+
+    An error in any process is raised here.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    multiprocessing.spawn(_enter, (check, size, port, arguments), nprocs=size)
+
+
+def _enter(rank: int, check: Callable[..., None], size: int, port: int, arguments: tuple[Any, ...]) -> None:
+    torch.set_num_threads(1)
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(size), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    with joined() as processes:
+        assert processes == Processes(rank, size)
+        check(processes, *arguments)
