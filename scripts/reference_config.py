@@ -29,6 +29,7 @@ SECTIONS = {
     "rerank": "RerankConfig",
     "update": "UpdateConfig",
     "serving": "ServingConfig",
+    "cluster": "ClusterConfig",
     "events": "EventsConfig",
     "experiment": "ExperimentConfig",
     "variant": "VariantConfig",

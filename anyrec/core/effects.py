@@ -80,6 +80,10 @@ def idle_keys(config: Config, registry: Registry) -> list[Idle]:
         found.append(idle_key(config, "training", "optimizer", "sparse_rows", what=what))
     if config.evaluation.baselines == []:
         found.append(idle_key(config, "evaluation", "tune_baselines", what="there are no baselines"))
+    if config.cluster.type == "none":
+        hint = "Leave it out, or set cluster.type to ray."
+        for key in ("address", "workers", "cpus", "gpus", "max_restarts"):
+            found.append(idle_key(config, "cluster", key, what="'cluster.type' is \"none\"", hint=hint))
     rank = config.pipeline.rank if config.pipeline else None
     if rank is not None and not config.training.refit and config.split.validation and config.split.protocol != "none":
         what = (

@@ -264,7 +264,7 @@ def _settings(config: Config) -> dict[str, Any]:
         "training": {"patience", "refit", "device", "precision"} | (set() if paced else {"epochs"}),
         "data": {"image_root", "allow_urls", "strict"},
         "evaluation": {"batch_size", "baselines", "report", "category"},
-        **dict.fromkeys(("name", "output_dir", "plugins", "index", "pipeline"), True),
+        **dict.fromkeys(("name", "output_dir", "plugins", "index", "pipeline", "cluster"), True),
     }
     return _flat(config.model_dump(mode="json", exclude=ignored))
 

@@ -12,10 +12,12 @@ finite. Every number has both bounds, so that no value can exhaust the memory.
 - `components`: every component that a config names, for checks that traverse it.
 - `serving`: the HTTP server.
 - `blend`: the blend of the towers with classical models.
+- `cluster`: the processes that share a training or a batch of lists.
 - `config`: the whole config.
 """
 
 from anyrec.core.config.blend import BlendConfig
+from anyrec.core.config.cluster import ClusterConfig
 from anyrec.core.config.config import Config
 from anyrec.core.config.data import DataConfig, SplitConfig
 from anyrec.core.config.keys import (
@@ -63,6 +65,7 @@ __all__ = [
     "MAX_ROWS",
     "TWO_TOWER",
     "BlendConfig",
+    "ClusterConfig",
     "ColumnConfig",
     "Component",
     "Config",

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from anyrec.core.config.blend import BlendConfig
+from anyrec.core.config.cluster import ClusterConfig
 from anyrec.core.config.data import DataConfig, SplitConfig
 from anyrec.core.config.keys import (
     MAX_DIM,
@@ -120,6 +121,9 @@ class Config(Section):
         default_factory=lambda: UpdateConfig(), description="Updates of a trained model with new data."
     )
     serving: ServingConfig = Field(default_factory=lambda: ServingConfig(), description="The HTTP server.")
+    cluster: ClusterConfig = Field(
+        default_factory=lambda: ClusterConfig(), description="Processes and machines that a command runs on."
+    )
 
     @field_validator("heads", mode="before")
     @classmethod
