@@ -13,9 +13,11 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from anyrec.classifier.catalogue_softmax import CatalogueSoftmax, SharedCatalogueSoftmax
+from anyrec.classifier.catalogue_softmax import CatalogueSoftmax, SharedCatalogueSoftmax, at_least_float32
+from anyrec.classifier.sliced_softmax import SlicedCatalogueSoftmax
 from anyrec.core.config import Component
 from anyrec.core.contracts import MASK_VALUE, PARTS, FillMask, Loss, Params
+from anyrec.core.processes import Processes
 from anyrec.core.registry import Registry
 from anyrec.core.types import Json
 
@@ -230,6 +232,7 @@ class FullSoftmax(Softmax):
     all_items = True
     blockwise = True
     shares_users = True
+    slices_items = True
 
     def over_catalogue(
         self,
@@ -241,13 +244,30 @@ class FullSoftmax(Softmax):
         owners: Tensor | None = None,
     ) -> Tensor:
         """Compute the loss for scores that are dot products, without storing the (batch, items) scores."""
-        share = torch.full_like(target, 1.0, dtype=torch.float32) if weight is None else weight
-        share = share / share.sum().clamp(min=1e-12)
         # Gradients are summed in float32, while matrix products are computed in bfloat16 under autocast.
-        scaled = users.float() / self.temperature
+        scaled, items = at_least_float32(users) / self.temperature, at_least_float32(items)
+        share = scaled.new_ones(len(target)) if weight is None else weight.to(scaled.dtype)
+        share = share / share.sum().clamp(min=1e-12)
         if owners is not None:
-            return SharedCatalogueSoftmax.apply(scaled, items.float(), target, owners, fill_mask, share)
-        return CatalogueSoftmax.apply(scaled, items.float(), target, fill_mask, share)
+            return SharedCatalogueSoftmax.apply(scaled, items, target, owners, fill_mask, share)
+        return CatalogueSoftmax.apply(scaled, items, target, fill_mask, share)
+
+    def over_slice(
+        self,
+        users: Tensor,
+        items: Tensor,
+        first: int,
+        target: Tensor,
+        owners: Tensor,
+        fill_mask: FillMask,
+        weight: Tensor | None,
+        processes: Processes,
+    ) -> Tensor:
+        """Compute the loss of this process's positives, with the slices of all processes."""
+        scaled, items = at_least_float32(users) / self.temperature, at_least_float32(items)
+        share = scaled.new_ones(len(target)) if weight is None else weight.to(scaled.dtype)
+        share = share / processes.sum(share.sum()).clamp(min=1e-12)
+        return SlicedCatalogueSoftmax.apply(scaled, items, first, target, owners, fill_mask, share, processes)
 
 
 class Part(Component):

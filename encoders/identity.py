@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from anyrec.core.contracts import Encoder, Params
 from anyrec.core.ragged import Prepared
+from anyrec.core.sharded_tables import make_table
 from anyrec.data.ids import rows_of
 
 
@@ -80,8 +81,8 @@ class Identity(Encoder):
             self.start = nn.Parameter(torch.empty(rows, self.output_dim).normal_(std=std))
             self.register_buffer("propagated", self.start.detach().clone())
             return
-        self.table = nn.Embedding(rows, self.output_dim, sparse=self.params.sparse)
-        nn.init.normal_(self.table.weight, std=std)
+        shard_rows = self.context.shard_rows
+        self.table = make_table(rows, self.output_dim, std=std, sparse=self.params.sparse, shard_rows=shard_rows)
 
     def extend(self, ids: pa.Array, start: Tensor) -> None:
         """Append ids, whose vectors start as `start`. With `graph_layers` nothing is appended: they have no edges."""

@@ -8,11 +8,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from pydantic import Field
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
 from anyrec.core.contracts import Encoder, Params
 from anyrec.core.ragged import Ragged
+from anyrec.core.sharded_tables import make_table, mean_of_rows
 from anyrec.data.ids import rows_of
 from anyrec.data.list_columns import offsets_of
 
@@ -44,8 +44,9 @@ class ItemIds(Encoder):
 
     def build(self) -> None:
         """Create the embedding table, with vectors of about unit length."""
-        self.table = nn.Embedding(max(1, len(self.vocabulary)), self.output_dim, sparse=self.params.sparse)
-        nn.init.normal_(self.table.weight, std=self.output_dim**-0.5)
+        rows, shard_rows = max(1, len(self.vocabulary)), self.context.shard_rows
+        std, sparse = self.output_dim**-0.5, self.params.sparse
+        self.table = make_table(rows, self.output_dim, std=std, sparse=sparse, shard_rows=shard_rows)
 
     def forward(self, values: Ragged) -> Tensor:
         """Average the vectors of each record's ids.
@@ -56,9 +57,7 @@ class ItemIds(Encoder):
         Returns:
             (batch, output_dim).
         """
-        return functional.embedding_bag(
-            values.values, self.table.weight, values.offsets[:-1], mode="mean", sparse=self.table.sparse
-        )
+        return mean_of_rows(self.table, values.values, values.offsets[:-1])
 
     def state(self) -> dict[str, Any]:
         return {"vocabulary": self.vocabulary}

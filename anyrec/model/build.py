@@ -89,6 +89,7 @@ def training_context(config: Config, dataset: Dataset, device: torch.device, tru
         items=dataset.items,
         trusted=trusted,
         locate=partial(image_place, dataset),
+        shard_rows=config.cluster.shard_rows,
     )
 
 

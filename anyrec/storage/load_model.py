@@ -197,7 +197,7 @@ def _restore(
     root = Path() if own_root else Path(image_root or document["root"])
     dataset = Dataset(tables["user"], tables["item"], no_interactions, root, document["roles"])
     device = choose_device(config)
-    context = replace(training_context(config, dataset, device, trusted), root=root, strict=False)
+    context = replace(training_context(config, dataset, device, trusted), root=root, strict=False, shard_rows=None)
     data = ModelData(config=config, registry=registry, dataset=dataset, has_vectors=has_vectors(config, registry))
     model = _read_model(manifest, data, replace(context, open_files=not own_root), device)
     pipeline = load_pipeline(model, directory / PIPELINE)

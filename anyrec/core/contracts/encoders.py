@@ -38,6 +38,8 @@ class Context:
         open_files: False if the files that the known records name must not be opened: the model is not trusted, and the
             caller has not named the folder of these files.
         locate: Returns the place of the data that names a file.
+        shard_rows: Number of rows from which on `anyrec.core.sharded_tables.make_table` divides a table over the
+            processes that train together; None to keep all tables whole.
         warnings: Sentences for the user, which encoders append to, for example the number of unreadable images.
 
     Example:
@@ -55,6 +57,7 @@ class Context:
     trusted: bool = True
     open_files: bool = True
     locate: Callable[[str], str] = str
+    shard_rows: int | None = None
     warnings: list[str] = field(default_factory=list)
 
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
 from anyrec.core.params import Params as Options
+from anyrec.core.processes import Processes
 from anyrec.core.ragged import Prepared
 from anyrec.core.registry import Registry
 from anyrec.core.types import ComponentParams, JsonObject
@@ -149,6 +150,7 @@ class Loss(nn.Module):
         all_items: True if the negatives are all other items (full softmax) instead of a sample.
         blockwise: True if the loss implements `over_catalogue`.
         shares_users: True if `over_catalogue` accepts `owners`.
+        slices_items: True if the loss implements `over_slice`, for training on several processes.
         temperature: Scores are divided by it, before the correction.
         num_items: Number of items; the frame sets it before training.
 
@@ -167,6 +169,7 @@ class Loss(nn.Module):
     all_items: bool = False
     blockwise: ClassVar[bool] = False
     shares_users: ClassVar[bool] = False
+    slices_items: ClassVar[bool] = False
     temperature: float = 1.0
     num_items: int = 0
 
@@ -221,6 +224,37 @@ class Loss(nn.Module):
             A scalar, as of `forward`.
         """
         raise NotImplementedError(f"loss '{self.type}' has no over_catalogue()")
+
+    def over_slice(
+        self,
+        users: Tensor,
+        items: Tensor,
+        first: int,
+        target: Tensor,
+        owners: Tensor,
+        fill_mask: FillMask,
+        weight: Tensor | None,
+        processes: Processes,
+    ) -> Tensor:
+        """Compute the loss over all items together with other processes, each of which has a slice of the items.
+
+        Called in each process instead of `over_catalogue` if several processes train and `slices_items` is true.
+
+        Args:
+            users: (batch, dim) of this process.
+            items: (slice, dim) of this process; the slices of all processes are the catalogue.
+            first: Row of the first of `items` in the catalogue.
+            target: (positives,) rows of this process's positives in the catalogue.
+            owners: (positives,) int64, ascending, the row of `users` that predicts each positive.
+            fill_mask: Masks the items of the slice that are no negatives, for rows of the users of all processes, in
+                the order of the processes. It may mask targets.
+            weight: (positives,) weight of each positive. None: all 1.
+            processes: The processes.
+
+        Returns:
+            A scalar. The sum over the processes is the loss, and the gradients are those of this sum.
+        """
+        raise NotImplementedError(f"loss '{self.type}' has no over_slice()")
 
 
 class Negatives(NamedTuple):
