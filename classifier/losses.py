@@ -6,7 +6,6 @@ In the formulas s is the sigmoid. A mean over negatives counts valid negatives o
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from pydantic import Field, field_validator
@@ -19,7 +18,7 @@ from anyrec.core.config import Component
 from anyrec.core.contracts import MASK_VALUE, PARTS, FillMask, Loss, Params
 from anyrec.core.processes import Processes
 from anyrec.core.registry import Registry
-from anyrec.core.types import Json
+from anyrec.core.types import AutogradContext, Json
 
 FAR = 70.0
 """A score this far below the largest has a softmax share of exp(-70) = 4e-31, which counts as zero."""
@@ -174,7 +173,7 @@ class ClosedSoftmax(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, positive: Tensor, negative: Tensor, valid: Tensor | None) -> Tensor:
+    def forward(ctx: AutogradContext, positive: Tensor, negative: Tensor, valid: Tensor | None) -> Tensor:
         """Compute the loss of each row.
 
         Args:
@@ -198,7 +197,7 @@ class ClosedSoftmax(torch.autograd.Function):
         return total.log() + highest - positive
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: AutogradContext, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
         """Return the gradients of the scores: those of the negatives are their shares."""
         (gradient,) = gradients
         shares, total = ctx.saved_tensors

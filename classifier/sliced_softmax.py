@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from anyrec.classifier.catalogue_softmax import CELLS_AT_A_TIME, LEAST_ROWS, SMA
 from anyrec.core.contracts import FillMask
 from anyrec.core.parallel import on_threads, shares_of
 from anyrec.core.processes import Processes
+from anyrec.core.types import AutogradContext
 
 
 class SlicedCatalogueSoftmax(torch.autograd.Function):
@@ -30,7 +31,7 @@ class SlicedCatalogueSoftmax(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
+        ctx: AutogradContext,
         users: Tensor,
         items: Tensor,
         first: int,
@@ -75,7 +76,7 @@ class SlicedCatalogueSoftmax(torch.autograd.Function):
         return losses[begin : begin + counts_of_targets[processes.rank]].sum()
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: AutogradContext, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Scale the gradients of `forward` by that of the loss, which must be the same in all processes."""
         (gradient,) = gradients
         to_users, to_items = ctx.saved_tensors

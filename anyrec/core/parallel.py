@@ -17,6 +17,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from anyrec.core.types import AutogradContext
+
 Share = TypeVar("Share")
 Found = TypeVar("Found")
 _here = threading.local()
@@ -114,7 +116,7 @@ class _Shares(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, run: Any, shares: Sequence[Any], training: bool, values: Tensor, *parameters: Tensor
+        ctx: AutogradContext, run: Any, shares: Sequence[Any], training: bool, values: Tensor, *parameters: Tensor
     ) -> Tensor:
         """Run all shares. training: whether random numbers are drawn; if not, torch's generator is not advanced."""
 
@@ -128,7 +130,7 @@ class _Shares(torch.autograd.Function):
         return torch.cat([result.detach() for _, result in ctx.found])
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: AutogradContext, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         wanted = [place for place, needed in enumerate(ctx.needs_input_grad[3:]) if needed]
 
         def share(one: tuple[tuple[Tensor, Tensor], Tensor]) -> tuple[Tensor | None, ...]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +16,7 @@ from torch.nn import functional
 
 from anyrec.core.processes import Processes, processes
 from anyrec.core.scratch import Scratch, scratch_folder
+from anyrec.core.types import AutogradContext
 
 DRAWN_AT_A_TIME = 1 << 22
 """Random numbers of a block while a table is created. It is a multiple of 16: torch draws in groups of 16."""
@@ -187,7 +187,7 @@ class _Rows(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
+        ctx: AutogradContext,
         part: Tensor,
         rows: Tensor,
         bounds: Sequence[int],
@@ -216,7 +216,7 @@ class _Rows(torch.autograd.Function):
         return found
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: AutogradContext, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = gradients
         inside, own, given, asked, place, requests, moved = ctx.saved_tensors
         shape, lengths, answered, low, processes, sparse = ctx.known

@@ -14,3 +14,5 @@ ComponentParams: TypeAlias = Any
 """The options of a component: an instance of the `Params` that its own class declares."""
 SparseMatrix: TypeAlias = Any
 """A scipy.sparse.csr_matrix; scipy has no type stubs."""
+AutogradContext: TypeAlias = Any
+"""What `forward` of a `torch.autograd.Function` keeps for `backward`, as attributes that torch does not declare."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from anyrec.core.config import Config
 from anyrec.core.errors import ConfigError, Fault
+from anyrec.core.types import AutogradContext
 from anyrec.data.dataset import Dataset
 from anyrec.data.ids import SIDES, Side, rows_of
 from anyrec.model.dim_shares import WHERE as SHARES
@@ -126,13 +127,13 @@ class _Mean(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, start: Tensor, graph: Graph) -> Tensor:
+    def forward(ctx: AutogradContext, start: Tensor, graph: Graph) -> Tensor:
         """Return the mean of the layers, (users + items, dim). start: (users + items, dim)."""
         ctx.graph = graph
         return graph.mean_of_layers(start)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: AutogradContext, *gradients: Tensor) -> tuple[Tensor, None]:
         """Return the gradient of `start`, (users + items, dim)."""
         ctx.graph.forget()  # a fused optimizer changes the weights without changing their version
         return ctx.graph.mean_of_layers(gradients[0]), None
