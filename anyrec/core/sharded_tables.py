@@ -40,7 +40,7 @@ class ShardedTable(nn.Embedding):
     """
 
     def __init__(self, part: Tensor, rows: int, sparse: bool, processes: Processes):
-        super().__init__(*part.shape, sparse=sparse, _weight=part)
+        super().__init__(len(part), part.shape[1], sparse=sparse, _weight=part)
         self.num_embeddings, self.processes = rows, processes
         self.bounds = [rows * rank // processes.size for rank in range(processes.size + 1)]
         self.whole: Tensor | None = None
