@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from anyrec.retrieval.create_index import create_index
     from anyrec.retrieval.index import Index
     from anyrec.retrieval.results import SearchResult
+    from anyrec.retrieval.vector_database import VectorDatabase
 
 __all__ = [
     "AnyrecError",
@@ -93,6 +94,7 @@ __all__ = [
     "Step",
     "TwoTower",
     "UserTower",
+    "VectorDatabase",
     "WhereRule",
     "apply_rules",
     "create_index",
@@ -137,6 +139,7 @@ _HOMES = {
     "Step": "core.contracts",
     "TwoTower": "model.two_tower_network",
     "UserTower": "model.towers",
+    "VectorDatabase": "retrieval.vector_database",
     "WhereRule": "pipeline.rules.where",
     "apply_rules": "pipeline.apply_rules",
     "create_index": "retrieval.create_index",

@@ -51,6 +51,7 @@ from anyrec.pipeline.fit import check_pipeline, fit_pipeline, measure_pipeline
 from anyrec.pipeline.item_search import search_items
 from anyrec.pipeline.pipeline import Pipeline
 from anyrec.retrieval.best_items import ranked_table
+from anyrec.retrieval.push import Pushed, push_items
 from anyrec.retrieval.similar import similar
 from anyrec.storage.load_model import load_model
 from anyrec.storage.model_directory import save_model
@@ -568,6 +569,19 @@ class Recommender:
             InputError: If the model has no similarity of items.
         """
         return similar(self.model, items, checked_k(k, len(self.dataset.items)))
+
+    def push_items(
+        self,
+        address: str,
+        *,
+        fields: Sequence[str] = (),
+        remove_stale: bool = False,
+        batch_size: int = 1000,
+        progress: bool = True,
+    ) -> Pushed:
+        """Store the item vectors in a vector database; arguments as for `anyrec.retrieval.push.push_items`."""
+        options = {"remove_stale": remove_stale, "batch_size": batch_size, "progress": progress}
+        return push_items(self.model, address, fields=fields, **options)
 
     # Scores and embeddings
 

@@ -60,6 +60,9 @@ def test_an_example_keeps_its_contract_trains_and_answers(own, folder, name, tmp
     assert len(lists) == 10
     loaded = Recommender.load(recommender.save(tmp_path / "model"), plugins=[folder])
     assert loaded.recommend(["u001", "u002"], 5).equals(lists)
+    if plugin.kind == "vector_database":
+        done = loaded.push_items(f"table:{tmp_path}/items.sqlite/items", fields=["categorical.tags"], progress=False)
+        assert (done.items, done.recall) == (40, 1.0)
     if plugin.kind == "head":
         assert "liked" in recommender.score(lists.select(["user_id", "item_id"])).column_names
 

@@ -29,6 +29,7 @@ SHELVES = ("encoders", "interaction", "classifier")
 COMPONENTS = ("anyrec.encoders.", "anyrec.interaction.", "anyrec.classifier.")
 COMPONENTS += (
     "anyrec.retrieval.indexes.",
+    "anyrec.retrieval.databases.",
     "anyrec.pipeline.sources.",
     "anyrec.pipeline.rules.",
     "anyrec.data.providers.",

@@ -190,8 +190,17 @@ def embed(
     config: ChangesPath = None,
     overrides: Changes = [],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder to write users.parquet and items.parquet to.")
+        Path, typer.Option("--output", "-o", help="Folder to write the files of users and of items to.")
     ] = Path("embeddings"),
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            autocompletion=lambda: ["parquet", "numpy", "faiss"],
+            help="parquet (ids and vectors), numpy (.npy, and the ids as Parquet) or faiss (an exact index, and the "
+            "ids as Parquet).",
+        ),
+    ] = "parquet",
     model_dir: ModelDir = None,
     model_name: ModelName = None,
     image_root: ImageRoot = None,
@@ -199,12 +208,11 @@ def embed(
     trust_plugins: Trust = False,
     strict: Strict = None,
 ) -> None:
-    """Write user and item embeddings as Parquet files. Both files carry the model's id in their metadata."""
+    """Write user and item embeddings for other programs. The Parquet files carry the model's id in their metadata."""
     check_output(output, "inside")
-    import pyarrow.parquet as pq
+    from anyrec.retrieval.embedding_files import check_format, write_embeddings
 
-    from anyrec.core.files import atomic_files
-
+    check_format(form)
     recommender = load(
         model_path, model_dir, model_name, config, plugins, trust_plugins, image_root, overrides=overrides
     )
@@ -212,16 +220,11 @@ def embed(
 
     request = None if data is None else read_request(recommender, data)
     tables = {
-        "users": recommender.embed_users(request, strict=strict),
-        "items": recommender.embed_items(request, strict=strict),
+        "user": recommender.embed_users(request, strict=strict),
+        "item": recommender.embed_items(request, strict=strict),
     }
-    with atomic_files(output, "embeddings") as new:
-        for side, table in tables.items():
-            pq.write_table(
-                table.replace_schema_metadata({"model": recommender.model.model_id}), new / f"{side}.parquet"
-            )
-    for side, table in tables.items():
-        err.print(f"{len(table):,} {side} -> {output / side}.parquet")
+    written = write_embeddings(tables, output, form, recommender.model.model_id)
+    err.print(f"{len(tables['user']):,} users, {len(tables['item']):,} items -> {output}: {', '.join(written)}")
 
 
 def _check_recommend(data: Path | None, user_ids: list[str], everyone: bool, output: Path | None, trace: bool) -> None:

@@ -22,7 +22,7 @@ from anyrec.core.registry import Plugin, Registry, drop_in_module, first_line
 
 SHELVES = ("encoders", "interaction", "classifier")
 """Folders at the top of the repository that are packages of `anyrec`."""
-FOLDERS = (*SHELVES, "retrieval.indexes", "pipeline.sources", "pipeline.rules", "data.providers")
+FOLDERS = (*SHELVES, "retrieval.indexes", "retrieval.databases", "pipeline.sources", "pipeline.rules", "data.providers")
 """Packages of `anyrec` that hold the built-in components."""
 KINDS = {
     "Encoder": "encoder",
@@ -37,6 +37,7 @@ KINDS = {
     "Source": "source",
     "Rule": "rule",
     "Provider": "provider",
+    "VectorDatabase": "vector_database",
 }
 """The kind of component that each base class makes."""
 CONSTANTS = ("type", "group", "role", "preferred", "untrained", "schemes", "endings", "marks")

@@ -83,6 +83,11 @@ class Hooks:
         """Return classes of providers of tables."""
         ...
 
+    @hookspec
+    def anyrec_vector_databases(self) -> list[type]:
+        """Return classes of vector databases."""
+        ...
+
 
 HOOKS = {
     "encoder": "anyrec_encoders",
@@ -96,6 +101,7 @@ HOOKS = {
     "source": "anyrec_sources",
     "rule": "anyrec_rules",
     "provider": "anyrec_providers",
+    "vector_database": "anyrec_vector_databases",
 }
 """The hook of each kind of component."""
 

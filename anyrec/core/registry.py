@@ -34,7 +34,7 @@ class Plugin:
         role: Role within the group that an encoder reads.
         preferred: Whether the encoder is its group's default.
         untrained: Whether the encoder needs no training.
-        schemes: Schemes of the addresses that a provider reads, separated by spaces.
+        schemes: Schemes of the addresses that a provider reads or a vector database has, separated by spaces.
         endings: Endings of the names that a provider reads, separated by spaces.
         marks: Patterns of names within the folders that a provider reads, separated by spaces.
         module: Name of its module.
@@ -122,7 +122,7 @@ class Registry:
                 role=cls.role if is_encoder else "",
                 preferred=is_encoder and cls.preferred,
                 untrained=is_encoder and cls.untrained,
-                schemes=cls.schemes if kind == "provider" else "",
+                schemes=cls.schemes if kind in ("provider", "vector_database") else "",
                 endings=cls.endings if kind == "provider" else "",
                 marks=cls.marks if kind == "provider" else "",
                 module=cls.__module__,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 Side = Literal["user", "item"]
+Id: TypeAlias = str | int
+"""One id as Python has it."""
 SIDES: tuple[Side, ...] = ("user", "item")
 ID_COLUMNS = ("user_id", "item_id")
 NO_TIME = np.iinfo(np.int64).min

@@ -21,6 +21,10 @@ blend_candidates the best items of a blend among the candidates of its towers an
 vector_index     indexes of other vectors of the items, of the type of the model's index
 similar          items similar to given items
 exhaustive       the exact index for searches that are not configured
+vector_database  VectorDatabase, the contract of databases, and their addresses
+push             the vectors of a model's items to a database
+embedding_files  embeddings as Parquet, NumPy or faiss files
+databases/       databases: qdrant, milvus, pgvector
 indexes/         backends: exact, faiss, annoy, usearch, qdrant
 semantic/        items by a text or an image
 """

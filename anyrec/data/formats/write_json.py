@@ -25,13 +25,13 @@ def write_json(dataset: Tables, path: Path) -> None:
         ):
             file.write(start)
             for place in range(0, len(table), ROWS_AT_A_TIME):
-                rows = [encoder.encode(_nested(row)) for row in table.slice(place, ROWS_AT_A_TIME).to_pylist()]
+                rows = [encoder.encode(nested_record(row)) for row in table.slice(place, ROWS_AT_A_TIME).to_pylist()]
                 file.write((b",\n" if place else b"") + b",\n".join(rows))
             file.write(b"\n")
         file.write(b"]}\n")
 
 
-def _nested(row: JsonObject) -> JsonObject:
+def nested_record(row: JsonObject) -> JsonObject:
     """Return a table's row as a record: the column `group.name` becomes `{"group": {"name": ...}}`."""
     record: JsonObject = {}
     for name, value in row.items():

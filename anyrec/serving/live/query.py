@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 from anyrec.core.types import JsonObject
-
-Id: TypeAlias = str | int
+from anyrec.data.ids import Id
 
 
 @dataclass(frozen=True)
