@@ -55,6 +55,8 @@ if TYPE_CHECKING:
     from anyrec.retrieval.index import Index
     from anyrec.retrieval.results import SearchResult
     from anyrec.retrieval.vector_database import VectorDatabase
+    from anyrec.training.tracker import Tracker
+    from anyrec.training.tracking import Tracking
 
 __all__ = [
     "AnyrecError",
@@ -92,6 +94,8 @@ __all__ = [
     "SearchResult",
     "Source",
     "Step",
+    "Tracker",
+    "Tracking",
     "TwoTower",
     "UserTower",
     "VectorDatabase",
@@ -137,6 +141,8 @@ _HOMES = {
     "SearchResult": "retrieval.results",
     "Source": "pipeline.contracts",
     "Step": "core.contracts",
+    "Tracker": "training.tracker",
+    "Tracking": "training.tracking",
     "TwoTower": "model.two_tower_network",
     "UserTower": "model.towers",
     "VectorDatabase": "retrieval.vector_database",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
@@ -59,10 +59,14 @@ from anyrec.storage.parts import ModelParts
 from anyrec.training.final import fit_final
 from anyrec.training.fit import fit_like
 from anyrec.training.loop import FitOptions, TrainingResult
+from anyrec.training.tracker import TrackedResult, Tracker
+from anyrec.training.tracking import Tracking
 from anyrec.training.update import Steps, take_steps
 
 STALE = "Updated ({steps}). Its metrics, and the ranker of a pipeline, are those of the training before."
 """Note on a model that was updated with steps."""
+TRACKED_FILES = ("report.html", "report.md", "figures", "metrics.jsonl", "config.json", "environment.json")
+"""Files of a run's folder that trackers record."""
 Ids: TypeAlias = Sequence[object] | pa.Array
 """Ids of users or items. They are validated when they are read."""
 
@@ -214,6 +218,7 @@ class Recommender:
         report: Callable[[JsonObject], None] | None = None,
         trained: Callable[[], object] | None = None,
         started: Callable[[FittedModel], None] | None = None,
+        trackers: Sequence[Tracker] | Tracking = (),
     ) -> Recommender:
         """Complete the config from the data, split the data, train, and measure the validation and the test part.
 
@@ -222,9 +227,11 @@ class Recommender:
             run_dir: Folder for checkpoints and metrics.jsonl; None to write neither.
             resume: Continue from the last checkpoint in `run_dir`.
             progress: Show progress bars.
-            report: Called after each epoch with its entry of metrics.jsonl.
+            report: Called after each epoch with its entry of metrics.jsonl; that of a refit also has its `stage`.
             trained: Called when the model is complete, before it is measured, so that it can be saved first.
             started: Called with the untrained model before the first epoch.
+            trackers: Record the training, in addition to those of the config; or all trackers as a `Tracking`, which
+                the caller finishes. A tracker that fails is a warning.
 
         Returns:
             The recommender itself. If a part of the split cannot be measured, `metrics` lacks it and a note says why.
@@ -246,15 +253,48 @@ class Recommender:
         self.metrics, self.pipeline, self.result, self._model = {}, None, None, None
         untrained = {"config": config, "registry": self.registry, "dataset": learning.dataset}
         self.notes += check_pipeline(ModelData(**untrained, has_vectors=has_vectors(config, self.registry)))
-        self._train(learning, config, context, FitOptions(run_dir, resume, progress, report, started))
-        self._model, self.pipeline, notes = _fit_stages(self.model, progress)
-        self.notes += notes
-        if trained is not None:
-            trained()
-        if not self.model.refitted:
-            self._measure_part("validation")
-        self._measure_part("test")
+        with self._tracking(trackers, config, run_dir, resume, trusted) as tracking:
+            tracking.start(config)
+            options = FitOptions(run_dir, resume, progress, tracking.reporting(report), started)
+            self._train(learning, config, context, options)
+            self._model, self.pipeline, notes = _fit_stages(self.model, progress)
+            self.notes += notes
+            if trained is not None:
+                trained()
+            if not self.model.refitted:
+                self._measure_part("validation")
+            self._measure_part("test")
+            if tracking is not trackers:
+                tracking.finish(self.tracked_result(run_dir))
         return self
+
+    def _tracking(
+        self,
+        trackers: Sequence[Tracker] | Tracking,
+        config: Config,
+        run_dir: Path | None,
+        resume: bool,
+        trusted: bool,
+    ) -> Tracking:
+        """Return the trackers of a training; those of the config only if it is the user's own."""
+        if isinstance(trackers, Tracking):
+            return trackers
+        if config.tracking and not trusted:
+            self.notes.append("'tracking' is left out, because the model is not trusted.")
+            config = config.model_copy(update={"tracking": {}})
+        return Tracking.of(config, self.registry, trackers, folder=run_dir, resume=resume)
+
+    def tracked_result(
+        self, folder: Path | None = None, metrics: Mapping[str, Mapping[str, float]] | None = None
+    ) -> TrackedResult:
+        """Return what trackers record of the fitted model.
+
+        Args:
+            folder: The run's folder, whose report is recorded; None for none.
+            metrics: Metrics by part of the split; by default `metrics`.
+        """
+        files = [] if folder is None else [path for name in TRACKED_FILES if (path := folder / name).exists()]
+        return TrackedResult(self.model, metrics or self.metrics, self.save, self.model.directory, folder, files)
 
     def _train(self, learning: LearningData, config: Config, context: Context, options: FitOptions) -> None:
         """Train the model; if a part of it learns from validation as well, measure validation before that."""

@@ -26,6 +26,7 @@ BUILT_IN = {
     "index": ("exact", {"index": {"type": "mine"}}),
     "source": ("popularity", {"pipeline": {"retrieve": {"sources": [{"type": "mine"}]}}}),
     "provider": ("files", {"data": {"sources": {"interactions": [{"path": "log.csv", "provider": {"type": "mine"}}]}}}),
+    "tracker": ("tensorboard", {"tracking": {"mine": {"folder": "events"}}}),
     "rule": ("history", {"pipeline": {"rerank": {"rules": [{"type": "mine"}]}}}),
 }
 """For each kind of component a built-in type, and a config that uses a class derived from it."""
@@ -41,7 +42,8 @@ def derived(kind):
 
 
 @pytest.mark.parametrize("kind", BUILT_IN)
-def test_a_class_that_derives_from_a_built_in_one_is_found_trains_is_saved_and_loaded(kind, tmp_path):
+def test_a_class_that_derives_from_a_built_in_one_is_found_trains_is_saved_and_loaded(kind, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(derived(kind))
     plugin = next(one for one in discover([tmp_path]).plugins() if one.type == "mine")
     built_in = next(one for one in discover(drop_in=False).plugins(kind) if one.type == BUILT_IN[kind][0])

@@ -50,7 +50,8 @@ def test_the_page_has_an_example_of_each_kind(own):
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_an_example_keeps_its_contract_trains_and_answers(own, folder, name, tmp_path):
+def test_an_example_keeps_its_contract_trains_and_answers(own, folder, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     plugin = own[name]
     if plugin.kind in CHECKS:
         CHECKS[plugin.kind](plugin.load())

@@ -13,6 +13,9 @@ from conftest import ROOT
 from small import call
 
 PAGES = ["README.md", "docs/index.md", "docs/tutorial.md", "docs/how-to/new-users.md", "docs/how-to/production.md"]
+NEEDS = {"docs/tracking.md": ["mlflow", "tensorboard"]}
+"""Pages that need extras."""
+PAGES += NEEDS
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```|`(anyrec [^`]*)`", re.DOTALL | re.MULTILINE)
 SAVED_AS = re.compile(r"[Ss]ave [^\n]*? as `([\w.]+)`")
 SMALLER = {
@@ -21,7 +24,7 @@ SMALLER = {
 }
 """Options that are added to commands: later ones win."""
 PROGRAMS = {"train.py": "train", "inference.py": "recommend"}
-ELSEWHERE = {"pip", "make", "docker"}
+ELSEWHERE = {"pip", "make", "docker", "tensorboard"}
 """Programs whose lines are not run here: the tests are run by them."""
 LARGE = {"demo", "convert", "experiment"}
 """Commands that need more: the next test, and tests/test_containers.py, run them."""
@@ -67,6 +70,8 @@ def run(words):
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 def test_the_commands_and_the_code_of_a_page_work(page, tmp_path, monkeypatch, capsys):
+    for package in NEEDS.get(page, []):
+        pytest.importorskip(package, reason="pip install 'anyrec[mlflow,tensorboard]'")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("uvicorn.Server.run", lambda *_, **__: None)  # `anyrec serve` would not end
     for name in ("configs", "datasets", "test_input.json"):

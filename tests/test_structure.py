@@ -33,6 +33,7 @@ COMPONENTS += (
     "anyrec.pipeline.sources.",
     "anyrec.pipeline.rules.",
     "anyrec.data.providers.",
+    "anyrec.training.trackers.",
 )
 
 

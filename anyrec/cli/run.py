@@ -41,6 +41,7 @@ from anyrec.report.write import write_report
 from anyrec.retrieval.item_index import remove_other_index
 from anyrec.storage.model_card import metric_names
 from anyrec.storage.model_directory import check_model_output, model_id, update_metrics, versions
+from anyrec.training.tracking import Tracking
 
 T = TypeVar("T")
 
@@ -121,8 +122,9 @@ def _train(inputs: RunInputs, console: Console) -> Recommender:
     def report(entry: JsonObject) -> None:
         metric = run.config.training.metric
         value = entry.get("validation", {}).get(metric)
+        name = f"{entry['stage']} epoch" if "stage" in entry else "epoch"
         validation = "" if value is None else f"   validation {metric} {value:.4f}"
-        console.print(f"epoch {entry['epoch']:>3}   loss {entry['loss']:.4f}   {entry['seconds']:.1f} s{validation}")
+        console.print(f"{name} {entry['epoch']:>3}   loss {entry['loss']:.4f}   {entry['seconds']:.1f} s{validation}")
 
     def save() -> None:
         _save(recommender, run_dir, run.dataset.versions)
@@ -137,14 +139,24 @@ def _train(inputs: RunInputs, console: Console) -> Recommender:
             return "The model is saved; `anyrec report` measures it."
         return "`--resume` goes on from the last finished epoch." if (run_dir / "checkpoints").is_dir() else ""
 
-    with _hinted(hint):
+    def warn(text: str) -> None:
+        console.print(f"warning: {text}", markup=False, style="bold red")
+
+    tracking = Tracking.of(run.config, run.registry, folder=run_dir, resume=inputs.resume, warn=warn)
+    with _hinted(hint), tracking:
         recommender.fit(
-            run.dataset, run_dir=run_dir, resume=inputs.resume, report=report, trained=save, started=started
+            run.dataset,
+            run_dir=run_dir,
+            resume=inputs.resume,
+            report=report,
+            trained=save,
+            started=started,
+            trackers=tracking,
         )
         for note in recommender.notes:
             if f"warning: {note}" not in printed and note not in run.notes:
                 console.print(f"note: {note}", markup=False, style="bold red" if note.startswith("LEAK") else None)
-        _evaluate(recommender, run_dir, console)
+        tracking.finish(recommender.tracked_result(run_dir, _evaluate(recommender, run_dir, console)))
     return recommender
 
 
@@ -183,14 +195,20 @@ def _print_data(run: ResolvedRun, findings: Sequence[Finding], console: Console)
     return printed
 
 
-def _evaluate(recommender: Recommender, run_dir: Path, console: Console) -> None:
-    """Print and save the metrics of the saved model, and write the report; a failure is a warning."""
-    if recommender.metrics:
-        metrics = _attempt(console, "the pipeline was not measured", lambda: _all_metrics(recommender))
-        _print_metrics(metrics or recommender.metrics, recommender.config, console)
+def _evaluate(recommender: Recommender, run_dir: Path, console: Console) -> dict[str, dict[str, float]]:
+    """Print and save the metrics of the saved model, and write the report; a failure is a warning.
+
+    Returns:
+        The metrics by part of the split.
+    """
+    metrics = recommender.metrics
+    if metrics:
+        metrics = _attempt(console, "the pipeline was not measured", lambda: _all_metrics(recommender)) or metrics
+        _print_metrics(metrics, recommender.config, console)
     _attempt(console, "its metrics were not saved", lambda: update_metrics(recommender.parts, run_dir / "model"))
     if recommender.config.evaluation.report:
         _attempt(console, "there is no report", lambda: report_run(recommender, run_dir, console))
+    return metrics
 
 
 def check_run(run_dir: Path) -> None:

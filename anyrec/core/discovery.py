@@ -22,7 +22,15 @@ from anyrec.core.registry import Plugin, Registry, drop_in_module, first_line
 
 SHELVES = ("encoders", "interaction", "classifier")
 """Folders at the top of the repository that are packages of `anyrec`."""
-FOLDERS = (*SHELVES, "retrieval.indexes", "retrieval.databases", "pipeline.sources", "pipeline.rules", "data.providers")
+FOLDERS = (
+    *SHELVES,
+    "retrieval.indexes",
+    "retrieval.databases",
+    "pipeline.sources",
+    "pipeline.rules",
+    "data.providers",
+    "training.trackers",
+)
 """Packages of `anyrec` that hold the built-in components."""
 KINDS = {
     "Encoder": "encoder",
@@ -38,6 +46,7 @@ KINDS = {
     "Rule": "rule",
     "Provider": "provider",
     "VectorDatabase": "vector_database",
+    "Tracker": "tracker",
 }
 """The kind of component that each base class makes."""
 CONSTANTS = ("type", "group", "role", "preferred", "untrained", "schemes", "endings", "marks")

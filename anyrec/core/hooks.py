@@ -88,6 +88,11 @@ class Hooks:
         """Return classes of vector databases."""
         ...
 
+    @hookspec
+    def anyrec_trackers(self) -> list[type]:
+        """Return classes of trackers."""
+        ...
+
 
 HOOKS = {
     "encoder": "anyrec_encoders",
@@ -102,6 +107,7 @@ HOOKS = {
     "rule": "anyrec_rules",
     "provider": "anyrec_providers",
     "vector_database": "anyrec_vector_databases",
+    "tracker": "anyrec_trackers",
 }
 """The hook of each kind of component."""
 

@@ -35,8 +35,8 @@ def config_schema(registry: Registry) -> JsonObject:
         schema["properties"][key] = _optional_type(definitions, kind)
     two_tower = {"type": "object", "properties": {"type": {"const": TWO_TOWER}}, "additionalProperties": False}
     schema["properties"]["model"] = {"oneOf": [two_tower, {"$ref": "#/$defs/classical"}]}
-    heads = {name: _without_type(definitions[f"head:{name}"]) for name in registry.names("head")}
-    schema["properties"]["heads"] |= {"properties": _named(heads), "additionalProperties": {"$ref": "#/$defs/head"}}
+    for key, kind in (("heads", "head"), ("tracking", "tracker")):
+        schema["properties"][key] |= _named(registry, definitions, kind)
     tower = definitions["TowerConfig"]["properties"]
     untyped = [_without_type(definitions[f"fusion:{name}"]) for name in registry.names("fusion")]
     tower["fusion"] = {"anyOf": [{"$ref": "#/$defs/fusion"}, *untyped, {"type": "null"}]}
@@ -97,9 +97,12 @@ def _rank(definitions: JsonObject) -> JsonObject:
     return {"anyOf": [{**branch, "properties": {**branch["properties"], **own}} for branch in branches]}
 
 
-def _named(heads: dict[str, JsonObject]) -> JsonObject:
-    """Heads by name: one that is named like its type needs no `type`."""
-    return {name: {"anyOf": [{"$ref": "#/$defs/head"}, untyped]} for name, untyped in heads.items()}
+def _named(registry: Registry, definitions: JsonObject, kind: str) -> JsonObject:
+    """Components of a kind by name: one that is named like its type needs no `type`."""
+    typed = {"$ref": f"#/$defs/{kind}"}
+    untyped = {name: _without_type(definitions[f"{kind}:{name}"]) for name in registry.names(kind)}
+    named = {name: {"anyOf": [typed, one]} for name, one in untyped.items()}
+    return {"properties": named, "additionalProperties": typed}
 
 
 def _features(registry: Registry, definitions: JsonObject) -> JsonObject:

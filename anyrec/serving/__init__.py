@@ -11,5 +11,6 @@ Modules:
 - `experiments`: which variant serves a user, and what the log says of it.
 - `http`: its API (`anyrec serve`).
 - `page`: the page in the browser: HTML, styles and scripts.
+- `pyfunc`: loads a model for MLflow.
 - `masking`: what the interaction reads of users and items without one feature or history item at a time.
 """

@@ -264,17 +264,17 @@ def _settings(config: Config) -> dict[str, Any]:
         "training": {"patience", "refit", "device", "precision"} | (set() if paced else {"epochs"}),
         "data": {"image_root", "allow_urls", "strict"},
         "evaluation": {"batch_size", "baselines", "report", "category"},
-        **dict.fromkeys(("name", "output_dir", "plugins", "index", "pipeline", "cluster"), True),
+        **dict.fromkeys(("name", "output_dir", "plugins", "index", "pipeline", "cluster", "tracking"), True),
     }
-    return _flat(config.model_dump(mode="json", exclude=ignored))
+    return flat_settings(config.model_dump(mode="json", exclude=ignored))
 
 
-def _flat(settings: dict[str, Any], before: str = "") -> dict[str, Any]:
+def flat_settings(settings: dict[str, Any], before: str = "") -> dict[str, Any]:
     """Return nested settings with dotted keys, without nulls."""
     found = {}
     for name, value in settings.items():
         if isinstance(value, dict):
-            found |= _flat(value, f"{before}{name}.")
+            found |= flat_settings(value, f"{before}{name}.")
         elif value is not None:
             found[before + name] = value
     return found

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -53,7 +54,7 @@ class FitOptions:
         run_dir: Folder for checkpoints and metrics.jsonl; None to write neither.
         resume: Continue from the last checkpoint in `run_dir`.
         progress: Show a progress bar.
-        report: Called with each epoch's entry of metrics.jsonl.
+        report: Called with each epoch's entry of metrics.jsonl; that of a second training also has its `stage`.
         started: Called with the untrained model before the first epoch.
     """
 
@@ -65,7 +66,14 @@ class FitOptions:
 
     def within(self, folder: str) -> FitOptions:
         """Return the options for a second training, which writes to a subfolder of `run_dir`."""
-        return replace(self, run_dir=None if self.run_dir is None else self.run_dir / folder, started=None)
+        run_dir = None if self.run_dir is None else self.run_dir / folder
+        report = None if self.report is None else partial(_report_stage, self.report, folder)
+        return replace(self, run_dir=run_dir, report=report, started=None)
+
+
+def _report_stage(report: Callable[[JsonObject], None], stage: str, entry: JsonObject) -> None:
+    """Report an epoch of a second training."""
+    report({"stage": stage, **entry})
 
 
 @dataclass

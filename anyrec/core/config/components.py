@@ -64,6 +64,8 @@ def components(config: Config) -> Iterator[Place]:
         yield Place("/item/fusion", "fusion", "fusion", config.item.fusion, config.tower("item")[1])
     for name, head in config.heads.items():
         yield Place("/heads" + pointer([name]), "", "head", head, head)
+    for name, tracker in config.tracking.items():
+        yield Place("/tracking" + pointer([name]), "", "tracker", tracker, tracker)
     if config.blend is not None and config.blend.models != "auto":
         for number, model in enumerate(config.blend.models):
             yield Place(f"/blend/models/{number}", "", "classical", model, model)

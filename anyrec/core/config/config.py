@@ -120,18 +120,23 @@ class Config(Section):
     update: UpdateConfig = Field(
         default_factory=lambda: UpdateConfig(), description="Updates of a trained model with new data."
     )
+    tracking: dict[str, Component] = Field(
+        default_factory=dict,
+        description="Programs that record trainings, by name, in addition to metrics.jsonl. A tracker without `type` "
+        "has the type of its name.",
+    )
     serving: ServingConfig = Field(default_factory=lambda: ServingConfig(), description="The HTTP server.")
     cluster: ClusterConfig = Field(
         default_factory=lambda: ClusterConfig(), description="Processes and machines that a command runs on."
     )
 
-    @field_validator("heads", mode="before")
+    @field_validator("heads", "tracking", mode="before")
     @classmethod
-    def _typed_by_name(cls, heads: Json) -> Json:
-        if not isinstance(heads, dict):
-            return heads
-        untyped = {name: head for name, head in heads.items() if isinstance(head, dict) and "type" not in head}
-        return {**heads, **{name: {"type": name, **head} for name, head in untyped.items()}}
+    def _typed_by_name(cls, named: Json) -> Json:
+        if not isinstance(named, dict):
+            return named
+        untyped = {name: one for name, one in named.items() if isinstance(one, dict) and "type" not in one}
+        return {**named, **{name: {"type": name, **one} for name, one in untyped.items()}}
 
     @field_validator("name")
     @classmethod
