@@ -53,6 +53,7 @@ from anyrec.pipeline.pipeline import Pipeline
 from anyrec.retrieval.best_items import ranked_table
 from anyrec.retrieval.push import Pushed, push_items
 from anyrec.retrieval.similar import similar
+from anyrec.storage.hub import model_folder, push_to_hub
 from anyrec.storage.load_model import load_model
 from anyrec.storage.model_directory import save_model
 from anyrec.storage.parts import ModelParts
@@ -776,6 +777,55 @@ class Recommender:
         with seeded(0):  # layers are created with random weights before the saved ones are loaded
             parts = load_model(checked_path(directory, "directory", ModelError), trust_plugins, plugins, image_root)
         return cls(parts.model.config, parts.model.registry, parts=parts)
+
+    def save_pretrained(self, directory: str | Path) -> Path:
+        """Write the model directory, as `save` does."""
+        return self.save(directory)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | None = None,
+        trust_plugins: bool = False,
+        plugins: Sequence[str | Path] = (),
+        image_root: str | Path | None = None,
+    ) -> Recommender:
+        """Read a model directory, or download a model of the Hugging Face Hub (docs/hub.md).
+
+        Args:
+            model: A folder, as for `load`, or OWNER/NAME of the Hub. A folder of this name goes first.
+            revision: Branch, tag or commit of the Hub.
+            token: Token of the Hub; by default HF_TOKEN or the one that was saved by logging in.
+            trust_plugins: As for `load`; a downloaded model is not trusted either.
+            plugins: As for `load`.
+            image_root: As for `load`.
+
+        Raises:
+            ModelError: As for `load`, and if the Hub has no such model or cannot be reached.
+        """
+        folder = model_folder(model, revision, token)
+        return cls.load(folder, trust_plugins=trust_plugins, plugins=plugins, image_root=image_root)
+
+    def push_to_hub(
+        self,
+        repository: str,
+        *,
+        private: bool = True,
+        revision: str | None = None,
+        message: str | None = None,
+        token: str | None = None,
+    ) -> str:
+        """Publish the model on the Hugging Face Hub; arguments as for `anyrec.storage.hub.push_to_hub`.
+
+        Example:
+            >>> recommender.push_to_hub("me/shop")  # private, since a model holds the records of its users
+            >>> Recommender.from_pretrained("me/shop")
+        """
+        options = {"private": private, "revision": revision, "message": message, "token": token}
+        return push_to_hub(self.parts, repository, **options)
 
     def with_image_root(self, folder: Path) -> Recommender:
         """Return this recommender with another folder that relative names of images in requests start from."""

@@ -29,6 +29,7 @@ SECTIONS = {
     "rerank": "RerankConfig",
     "update": "UpdateConfig",
     "serving": "ServingConfig",
+    "card": "CardConfig",
     "cluster": "ClusterConfig",
     "events": "EventsConfig",
     "experiment": "ExperimentConfig",

@@ -79,7 +79,7 @@ def address(request, tmp_path, monkeypatch):
 
 
 def opened(address, recommender):
-    """The database, to look at what is stored."""
+    """The database, to look at its content."""
     database = database_at(address, discover())
     database.open(recommender.dataset.ids("item").type, 8)
     return database

@@ -21,6 +21,7 @@ from anyrec.cli.options import (
     out,
 )
 from anyrec.cli.terminal import is_quiet
+from anyrec.core.errors import Fault, InputError
 
 if TYPE_CHECKING:
     from anyrec.recommender import Recommender
@@ -84,6 +85,9 @@ def update(
     """
     from anyrec.storage.model_directory import check_model_output, find_model
 
+    if output is None and str(model_path or "").startswith("hf:/"):
+        hint = "Give the folder to write the model to."
+        raise InputError(Fault("--output", "a model of the Hub cannot be replaced by this command.", hint, "option"))
     place = find_model(model_place(model_path, model_dir, model_name)) if output is None else output.resolve()
     check_model_output(place)
     recommender = load(model_path, model_dir, model_name, config, plugins, trust_plugins, overrides=overrides)

@@ -24,11 +24,16 @@ MODELS = Path("models")
 
 
 def model_place(model_path: Path | None, model_dir: Path | None, model_name: str | None) -> Path:
-    """Return the path of the model.
+    """Return the path of the model; for hf://OWNER/NAME, the folder that it is downloaded to.
 
     Raises:
         InputError: If none of the three options is given.
+        ModelError: If a model of the Hub cannot be downloaded.
     """
+    if model_path is not None and str(model_path).startswith("hf:/"):
+        from anyrec.storage.hub import model_folder
+
+        return model_folder(model_path)
     if model_path is not None:
         return model_path
     if model_dir is None and model_name is None:

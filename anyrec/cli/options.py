@@ -114,7 +114,8 @@ ModelPath = Annotated[
         "--model-path",
         "--model_path",
         metavar="PATH",
-        help="The run's folder, the model's folder, or any file in them; models/NAME.pth is models/NAME.",
+        help="The run's folder, the model's folder, or any file in them (models/NAME.pth is models/NAME); or "
+        "hf://OWNER/NAME, with @REVISION if needed, for a model of the Hugging Face Hub.",
     ),
 ]
 ModelDir = Annotated[

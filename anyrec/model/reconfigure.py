@@ -22,6 +22,7 @@ CHANGEABLE = (
     "index",
     "update",
     "serving",
+    "card",
     "data.strict",
     "data.image_root",
     "data.allow_urls",

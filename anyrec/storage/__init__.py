@@ -7,5 +7,6 @@ states: the states of encoders and heads, with arrays of any rank.
 blend_files: the files of a blend.
 classical_files: the files of a classical model.
 model_card: README.md of the directory.
+hub: models on the Hugging Face Hub.
 parts: what a model directory has: model, pipeline, metrics, notes.
 """

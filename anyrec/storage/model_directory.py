@@ -268,7 +268,7 @@ def _id_of(files: dict[str, str], *left_out: str) -> str:
 
 
 def _write_card(parts: ModelParts, folder: Path) -> None:
-    (folder / CARD).write_text(model_card(parts), encoding="utf-8")
+    (folder / CARD).write_text(model_card(parts, _data_hash(parts.model)), encoding="utf-8")
 
 
 def _link(path: Path, place: Path) -> None:

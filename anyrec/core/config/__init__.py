@@ -12,11 +12,13 @@ finite. Every number has both bounds, so that no value can exhaust the memory.
 - `components`: every component that a config names, for checks that traverse it.
 - `serving`: the HTTP server.
 - `blend`: the blend of the towers with classical models.
+- `card`: the model card.
 - `cluster`: the processes that share a training or a batch of lists.
 - `config`: the whole config.
 """
 
 from anyrec.core.config.blend import BlendConfig
+from anyrec.core.config.card import CardConfig
 from anyrec.core.config.cluster import ClusterConfig
 from anyrec.core.config.config import Config
 from anyrec.core.config.data import DataConfig, SplitConfig
@@ -65,6 +67,7 @@ __all__ = [
     "MAX_ROWS",
     "TWO_TOWER",
     "BlendConfig",
+    "CardConfig",
     "ClusterConfig",
     "ColumnConfig",
     "Component",

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from anyrec.core.config.blend import BlendConfig
+from anyrec.core.config.card import CardConfig
 from anyrec.core.config.cluster import ClusterConfig
 from anyrec.core.config.data import DataConfig, SplitConfig
 from anyrec.core.config.keys import (
@@ -126,6 +127,9 @@ class Config(Section):
         "has the type of its name.",
     )
     serving: ServingConfig = Field(default_factory=lambda: ServingConfig(), description="The HTTP server.")
+    card: CardConfig = Field(
+        default_factory=lambda: CardConfig(), description="What the model card says: licences, data, intended use."
+    )
     cluster: ClusterConfig = Field(
         default_factory=lambda: ClusterConfig(), description="Processes and machines that a command runs on."
     )
