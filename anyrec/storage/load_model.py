@@ -38,7 +38,7 @@ from anyrec.core.types import JsonObject
 from anyrec.data.dataset import Dataset
 from anyrec.data.histories import COLUMN
 from anyrec.data.ids import SIDES
-from anyrec.data.list_columns import flat
+from anyrec.data.list_columns import one_chunk
 from anyrec.data.pairs import Pairs
 from anyrec.model.build import check_model_type, choose_device, training_context
 from anyrec.model.check_index import has_vectors
@@ -263,7 +263,7 @@ def _read_history(path: Path, users: int, items: int) -> tuple[pa.Array, np.ndar
     """Read (users,) list<EVENT>, and (events,) the part of the split of each event, if saved. Raises ModelError."""
     with damaged(path, "this is not a column of histories"):
         table = read_table(path)
-        history = table.column("events").combine_chunks()
+        history = one_chunk(table.column("events"))
         if history.type != COLUMN or len(history) != users:
             raise ValueError(f"{users} rows of {COLUMN} were expected")
         rows = history.flatten().field("item").to_numpy(zero_copy_only=False)
@@ -271,11 +271,11 @@ def _read_history(path: Path, users: int, items: int) -> tuple[pa.Array, np.ndar
             raise ValueError(f"an item is not within 0 and {items - 1}")
         if "parts" not in table.column_names:
             return history, None
-        parts = table.column("parts").combine_chunks()
+        parts = one_chunk(table.column("parts"))
         lengths, wanted = (pc.fill_null(pc.list_value_length(one), 0) for one in (parts, history))
         if not lengths.equals(wanted) or parts.flatten().null_count:
             raise ValueError("the parts are not those of the events")
-        return history, check_parts(flat(parts)[0].to_numpy(), len(rows))
+        return history, check_parts(parts.flatten().to_numpy(), len(rows))
 
 
 def _check_details(document: JsonObject, directory: Path) -> None:

@@ -12,6 +12,7 @@ from types import FrameType
 import uvicorn
 
 from anyrec.core.errors import Fault, InputError
+from anyrec.core.runtime import short_waits
 from anyrec.recommender import Recommender
 from anyrec.serving.http.app import make_app
 from anyrec.serving.http.host import Host
@@ -60,7 +61,8 @@ def serve(
         _log_as_json()
         app = make_app(service, keys=keys, folder=folder)
         options = uvicorn.Config(app, host=host, port=port, log_config=None, access_log=False, server_header=False)
-        _Server(options, app.state.host).run()
+        with short_waits():
+            _Server(options, app.state.host).run()
     finally:
         service.close()
 
