@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from anyrec.core.contracts import Context
 from anyrec.core.errors import ConfigError, Fault
+from anyrec.core.time_limit import check_time
 from anyrec.encoders.sentence import backbone
 
 DEFAULT = "sentence-transformers/clip-ViT-B-32"
@@ -80,6 +81,7 @@ class ClipModel:
         vectors = []
         with torch.inference_mode():
             for start in range(0, len(rows), BATCH):
+                check_time()
                 padded = self.tokenizer.pad({"input_ids": rows[start : start + BATCH]}, return_tensors="pt")
                 padded = {name: values.to(self._model.device) for name, values in padded.items()}
                 vectors.append(self._model(padded)["sentence_embedding"].float().cpu())

@@ -19,6 +19,7 @@ from anyrec.core.errors import ConfigError, Fault, did_you_mean
 from anyrec.core.outside import ALLOW, Outside
 from anyrec.core.progress import progress_bar
 from anyrec.core.ragged import Prepared, Ragged
+from anyrec.core.time_limit import check_time
 from anyrec.core.vector_cache import cached_vectors, digest_of
 from anyrec.data.images import image_blocks, load_images
 from anyrec.data.list_columns import flat, offsets_of
@@ -186,6 +187,7 @@ class Torchvision(Encoder):
         parts = []
         with torch.inference_mode():
             for start in range(0, len(images), BATCH):
+                check_time()
                 batch = torch.stack(images[start : start + BATCH])
                 parts.append(backbone(normalised(batch.to(self.context.device))).flatten(1).float().cpu())
         return torch.cat(parts)

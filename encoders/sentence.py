@@ -22,6 +22,7 @@ from anyrec.core.hardware import multiplies_bf16
 from anyrec.core.outside import ALLOW, Outside, is_path
 from anyrec.core.progress import progress_bar
 from anyrec.core.ragged import Prepared, Ragged
+from anyrec.core.time_limit import check_time
 from anyrec.core.vector_cache import cached_vectors, digest_of
 from anyrec.data.list_columns import flat, offsets_of
 
@@ -154,6 +155,7 @@ def embed_texts(texts: list[str], model: SentenceTransformer, max_tokens: int | 
     vectors: list[Tensor] = []
     with torch.inference_mode(), progress_bar("embedding texts", len(texts)) as bar:
         for start in range(0, len(order), BATCH):
+            check_time()
             rows = [ids[row] for row in order[start : start + BATCH]]
             padded = model.tokenizer.pad({"input_ids": rows}, return_tensors="pt").to(device)
             vectors.append(model(dict(padded))["sentence_embedding"].float().cpu())

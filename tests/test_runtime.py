@@ -1,5 +1,6 @@
 """Random generators, environment and allocator of the process are restored."""
 
+import gc
 import os
 import random
 import subprocess
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from small import small_config, small_dataset
 
-from anyrec.core.runtime import seeded
+from anyrec.core.runtime import seeded, short_waits
 from anyrec.recommender import Recommender
 
 FULL = {
@@ -84,3 +85,11 @@ def test_the_command_line_sets_up_its_process_and_one_switch_stops_it():
     )
     assert run(code) == ["1"]
     assert run(code, ANYREC_PROCESS_SETTINGS="0") == ["None"]
+
+
+def test_a_server_waits_shortly_for_other_threads_and_collects_no_old_objects():
+    interval, frozen = sys.getswitchinterval(), gc.get_freeze_count()
+    with short_waits():
+        assert sys.getswitchinterval() < interval / 10
+        assert gc.get_freeze_count() > 10_000
+    assert (sys.getswitchinterval(), gc.get_freeze_count()) == (interval, frozen)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -18,6 +19,7 @@ from fastapi.testclient import TestClient
 
 from anyrec.core.config import ServingConfig
 from anyrec.core.errors import Fault, InputError, OutputError
+from anyrec.core.time_limit import check_time
 from anyrec.recommender import Recommender
 from anyrec.serving.http.app import make_app
 from anyrec.serving.http.keys import new_key, read_keys
@@ -466,3 +468,19 @@ def test_every_answer_has_the_security_headers_and_the_figures_count_it(client):
     assert 'anyrec_requests_total{method="POST",route="/v1/recommend",status="200"} 1.0' in text
     assert "anyrec_fallbacks_total 1.0" in text and "anyrec_items 40.0" in text
     assert client.get("/readyz").json()["ready"]
+
+
+def test_work_that_nobody_waits_for_any_more_is_stopped(recommender, monkeypatch):
+    steps = []
+
+    def endless(queries):
+        while True:
+            steps.append(time.monotonic())
+            check_time()
+            time.sleep(0.005)
+
+    with client_of(recommender, timeout_seconds=0.1) as client:
+        monkeypatch.setattr(client.app.state.host.service, "popular", endless)
+        assert client.get("/v1/popular").status_code == 503
+        assert client.post("/v1/recommend", json={"user_id": "u010"}).status_code == 200  # the one thread is free
+        assert steps[-1] - steps[0] < 2

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from threading import RLock
 from typing import Any, Generic, TypeVar
 
+from anyrec.core.time_limit import until
+
 T = TypeVar("T")
 
 
@@ -13,7 +15,8 @@ class Once(Generic[T]):
     """A table of values by key, each computed at most once.
 
     A value may be computed from others of the same table. Threads that ask for a value that another thread is computing
-    wait for it. A computation that raises leaves nothing, so the next call tries again.
+    wait for it. A computation that raises leaves nothing, so the next call tries again. The time limit of a request
+    (`anyrec.core.time_limit`) does not stop a computation, since later requests need its value as well.
     """
 
     def __init__(self, values: Mapping[Any, T] | None = None):
@@ -30,7 +33,8 @@ class Once(Generic[T]):
             return self._values[key]
         with self._lock:
             if key not in self._values:
-                self._values[key] = compute()
+                with until(None):
+                    self._values[key] = compute()
             return self._values[key]
 
     def __contains__(self, key: object) -> bool:

@@ -2,7 +2,8 @@
 
 The command line owns its process and makes settings that speed up training, once (`own_process`). A program that
 imports anyrec as a library keeps its settings: training and the server change only what they can restore
-(`training_memory`, `short_waits`), and random generators are restored after each call (`seeded`). ANYREC_PROCESS_SETTINGS=0 switches all settings off.
+(`training_memory`, `short_waits`), and random generators are restored after each call (`seeded`).
+ANYREC_PROCESS_SETTINGS=0 switches all settings off.
 """
 
 from __future__ import annotations

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from anyrec.core.time_limit import check_time
 from anyrec.data.ids import Side
 from anyrec.model.towers import Columns
 from anyrec.model.two_tower_network import TwoTower
@@ -72,7 +75,9 @@ def tower_vectors(scorer: TwoTower, columns: Columns, count: int) -> Tensor:
     return torch.cat([scorer.item.encode(columns, part) for part in _blocks(scorer, count, None)])
 
 
-def _blocks(scorer: TwoTower, count: int, rows: np.ndarray | None) -> tuple[Tensor, ...]:
-    """Return `rows`, by default all `count` rows, in blocks on the model's device."""
+def _blocks(scorer: TwoTower, count: int, rows: np.ndarray | None) -> Iterator[Tensor]:
+    """Yield `rows`, by default all `count` rows, in blocks on the model's device."""
     index = torch.arange(count, device=scorer.device) if rows is None else torch.from_numpy(rows).to(scorer.device)
-    return index.split(ROWS_AT_A_TIME)
+    for part in index.split(ROWS_AT_A_TIME):
+        check_time()
+        yield part

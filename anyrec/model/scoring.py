@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from anyrec.core.time_limit import check_time
+
 Ranked: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 """Lists as flat arrays (entries,): user row, item row, score, and rank from 1."""
 CELLS_AT_A_TIME = 1 << 24
@@ -52,7 +54,11 @@ def score_blocks(scorer: Scorer, users: Tensor, items: Tensor) -> Tensor:
     block = max(1, CELLS_AT_A_TIME // max(1, scorer.pair_width(items) * len(users)))
     if block >= len(items):
         return scorer.score(users, items)
-    return torch.cat([scorer.score(users, part) for part in items.split(block)], 1)
+    parts = []
+    for part in items.split(block):
+        check_time()
+        parts.append(scorer.score(users, part))
+    return torch.cat(parts, 1)
 
 
 def rank_rows(
@@ -83,6 +89,7 @@ def rank_rows(
     blocks = []
     excluded = None if allowed is None else torch.from_numpy(~allowed).to(items.device)
     for start in range(0, len(users), block):
+        check_time()
         scores = score_blocks(scorer, users[start : start + block], items).float().clone()
         if excluded is not None:
             scores.masked_fill_(excluded if excluded.dim() == 1 else excluded[start : start + block], -torch.inf)

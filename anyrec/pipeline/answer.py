@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from anyrec.core.notebook import html_of_table, html_table
+from anyrec.core.time_limit import check_time
 from anyrec.core.types import JsonObject
 from anyrec.model.fitted import FittedModel
 from anyrec.pipeline.contracts import Lists, Request
@@ -59,7 +60,8 @@ class Clock:
 
     @contextmanager
     def of(self, stage: str) -> Iterator[None]:
-        """Add the time of the `with` block to a stage."""
+        """Add the time of the `with` block to a stage. Raises OutOfTime before it if the request's time is over."""
+        check_time()
         started = time.perf_counter()
         yield
         self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - started

@@ -13,6 +13,7 @@ import pyarrow as pa
 from anyrec.core.config import TWO_TOWER, Component, PipelineConfig
 from anyrec.core.errors import AnyrecError, ConfigError, Fault, InputError
 from anyrec.core.registry import Registry
+from anyrec.core.time_limit import OutOfTime, check_time
 from anyrec.core.types import JsonObject
 from anyrec.model.fitted import FittedModel
 from anyrec.model.model_data import ModelData
@@ -279,6 +280,8 @@ class Pipeline:
                 mask = rule.allowed(request)
                 if mask is not None:
                     mask = _checked_mask(mask, request)
+            except OutOfTime:
+                raise
             except Exception as error:
                 raise _refusal(f"filter '{name}'", error) from error
             if mask is not None:
@@ -338,8 +341,11 @@ class Pipeline:
         Raises:
             AnyrecError: `program` failed, and `refuse` or the pipeline's `strict` is set.
         """
+        check_time()
         try:
             return program()
+        except OutOfTime:
+            raise
         except Exception as error:
             if self.config.strict or refuse:
                 raise _refusal(stage, error) from error

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from anyrec.core.time_limit import check_time
+
 QUERIES, ROWS = 1024, 1024
 CELLS = QUERIES * ROWS
 """Scores of one block: 4 MB of float32, so that the best are chosen while the scores are in the processor's cache. Rows
@@ -97,6 +99,7 @@ class _Scan:
         block = torch.empty(step, len(self.queries), dtype=self.vectors.dtype, device=self.vectors.device)
         queries = self.queries.T.contiguous()  # (dim, queries)
         for start in range(0, len(self.vectors), step):
+            check_time()
             part = self.vectors[start : start + step]  # (rows, dim)
             torch.mm(part, queries, out=block[: len(part)])  # (rows, queries)
             block[len(part) :] = -torch.inf

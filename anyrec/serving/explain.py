@@ -12,6 +12,7 @@ import torch
 from scipy import sparse
 
 from anyrec.core.contracts import Classical
+from anyrec.core.time_limit import check_time
 from anyrec.core.types import JsonObject
 from anyrec.data.dataset import Dataset
 from anyrec.data.ids import Side
@@ -108,6 +109,7 @@ def explain(recommender: Recommender, users: Users, lists: pa.Table) -> list[Exp
         by_user.setdefault(owner, []).append(n)
     found: dict[tuple[str | int, str | int], Explanation] = {}
     for owner, own in by_user.items():
+        check_time()
         user = records.slice(place[owner], 1)
         with torch.inference_mode():
             if isinstance(model, ClassicalModel):
@@ -265,6 +267,7 @@ def _without_each(classical: Classical, row: int, matrix: Any, items: np.ndarray
     effects = np.empty((len(history), len(items)))
     step = max(1, MAX_CELLS // width)
     for start in range(0, len(history), step):
+        check_time()
         part = np.arange(start, min(start + step, len(history)))
         kept = np.tile(history, (len(part), 1))[np.arange(len(history)) != part[:, None]]
         offsets = np.arange(len(part) + 1) * (len(history) - 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -42,7 +42,9 @@ class Host:
     def __init__(self, service: Service, folder: Path | None = None):
         self.service, self.folder, self.config = service, folder, service.config
         self.metrics, self.stopping = Metrics(), False
-        self._batcher: Batcher[Query, Listing] = Batcher(service.lists, self.config.threads, self.config.micro_batch)
+        self._batcher: Batcher[Query, Listing] = Batcher(
+            service.lists, self.config.threads, self.config.micro_batch, self.config.timeout_seconds
+        )
         self.metrics.watch("anyrec_model_age_seconds", "Time since the model was loaded.", age(self._loaded))
         self.metrics.watch("anyrec_items", "Items that can be listed.", self._items)
 
@@ -55,9 +57,9 @@ class Host:
         """Return what a function returns that one of the model's threads runs.
 
         Raises:
-            Refused: With status 503, after `serving.timeout_seconds`.
+            OutOfTime: After `serving.timeout_seconds`, which is answered with status 503.
         """
-        return await self._in_time(self._batcher.call(function, *arguments))
+        return await self._batcher.call(function, *arguments)
 
     async def call_slowly(self, function: Callable[..., T], *arguments: object) -> T:
         """Return what a function returns that may take minutes, in a thread of its own while lists are answered."""
@@ -67,7 +69,7 @@ class Host:
         """Return the answer to one request for a list; errors as the live model raises them."""
         self.check_sizes(asked)
         served = self.served
-        listing = await self._in_time(self._batcher.ask(self._query(asked)))
+        listing = await self._batcher.ask(self._query(asked))
         return self._message(served, asked, listing)
 
     async def lists_of(self, asked: Sequence[Recommend]) -> list[List | AnyrecError]:
@@ -137,13 +139,6 @@ class Host:
             warnings=listing.warnings,
             trace=listing.trace,
         )
-
-    async def _in_time(self, work: Awaitable[T]) -> T:
-        try:
-            return await asyncio.wait_for(work, self.config.timeout_seconds)
-        except TimeoutError:
-            detail = f"the model did not answer within {self.config.timeout_seconds:g} s."
-            raise Refused(503, detail, headers={"retry-after": "1"}) from None
 
     def _loaded(self) -> float:
         return self.served.loaded

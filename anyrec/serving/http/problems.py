@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
 
 from anyrec.core.errors import AnyrecError, DataError, Fault, InputError, OutputError
+from anyrec.core.time_limit import OutOfTime
 from anyrec.core.types import JsonObject
 
 TITLES = {
@@ -102,6 +103,10 @@ def add_handlers(app: FastAPI) -> None:
             status = 404
         detail = _counted(faults) if faults else str(error)
         return problem(status, detail, _id_of(request), faults)
+
+    @app.exception_handler(OutOfTime)
+    async def late(request: Request, error: OutOfTime) -> JSONResponse:
+        return problem(503, f"{error}.", _id_of(request), headers={"retry-after": "1"})
 
     @app.exception_handler(HTTPException)
     async def failed(request: Request, error: HTTPException) -> JSONResponse:

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from anyrec.core.errors import AnyrecError
+from anyrec.core.time_limit import check_time
 from anyrec.core.types import JsonObject
 from anyrec.data.ids import Side, rows_of
 from anyrec.model.records import Records
@@ -174,6 +175,7 @@ class Served:
             occurrences[query.user_id] += 1
             together.setdefault(key, []).append(n)
         for places in together.values():
+            check_time()
             group = [queries[n] for n in places]
             found = self._answers(group, histories, [is_known[n] for n in places])
             for n, listing in zip(places, found, strict=True):
