@@ -3,9 +3,10 @@
 import json
 import time
 
+import pyarrow as pa
 import pytest
 from shops import photo_shop
-from small import small_config
+from small import small_config, small_dataset
 
 pytest.importorskip("fastapi", reason="pip install 'anyrec[serve]'")
 from pages import a_browser, accessibility_faults, opened, served, wait
@@ -13,6 +14,7 @@ from pages import a_browser, accessibility_faults, opened, served, wait
 from anyrec.cli.run import RunInputs, train_run
 from anyrec.cli.terminal import ResultsOnly
 from anyrec.core.config import Config, ServingConfig
+from anyrec.data.dataset import Dataset
 from anyrec.recommender import Recommender
 from anyrec.serving.http.app import make_app
 from anyrec.serving.http.keys import new_key, read_keys
@@ -167,6 +169,32 @@ def test_items_are_searched_by_words_and_opened_from_the_list(browser, address):
         page.locator("#found .card-open").first.click()
         assert wait(lambda: page.inner_text("#item h2") == first, 10)
         assert page.evaluate("location.hash").startswith("#items/")
+
+
+def test_ids_of_19_digits_keep_all_of_them(browser):
+    data = small_dataset(users=12, items=10, each=4)
+    large = {one: pa.array([2**62 + 1 + int(key[1:]) for key in data.ids(one).to_pylist()]) for one in ("user", "item")}
+    pairs = data.interactions
+    for one, rows in (("user", data.user_rows), ("item", data.item_rows)):
+        place = pairs.column_names.index(f"{one}_id")
+        pairs = pairs.set_column(place, f"{one}_id", large[one].take(pa.array(rows)))
+    tables = [data.table(one).set_column(0, f"{one}_id", large[one]) for one in ("user", "item")]
+    fitted = Recommender.from_config(small_config()).fit(Dataset(*tables, pairs), progress=False)
+    service = Service(fitted, ServingConfig())
+    with served(make_app(service)) as address, opened(browser, address) as page:
+        page.wait_for_selector("#list .card")
+        assert page.inner_text("#who h2") == str(2**62 + 1)
+        before = titles(page)
+        page.locator("#list .card .row button.quiet").first.click()
+        assert changes(page, before)
+        (event,) = service.histories.of(2**62 + 1)
+        assert service.served.knows("item", [event["item_id"]])[0]
+        page.locator("#list .card-open").first.click()
+        page.wait_for_selector("#item .thumbs li")
+        assert page.faults == []
+        read = "import('/page/json.js').then(({ read, write }) => write(read(%r)))"
+        text = '{"a":[-9223372036854775808,1,2.5,1e300,"9223372036854775807 \\" 1234567890123456789"],"b":9007199254740993}'
+        assert page.evaluate(read % text) == text.replace("1e300", "1e+300")
 
 
 def test_the_report_is_embedded_with_its_figures(browser, address):

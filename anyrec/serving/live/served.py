@@ -82,7 +82,8 @@ class Served:
         """Return an id that a path names in the type of the model's ids."""
         whole = pa.types.is_integer(self.recommender.dataset.ids(side).type)
         digits = text.removeprefix("-")
-        return int(text) if whole and digits.isascii() and digits.isdecimal() and len(digits) < 19 else text
+        is_number = whole and digits.isascii() and digits.isdecimal() and len(digits) < 20
+        return int(text) if is_number and -(2**63) <= int(text) < 2**63 else text
 
     def knows(self, side: Side, ids: Iterable[Id]) -> np.ndarray:
         """Return (ids,) bool, which users or items the model has a record of."""

@@ -1,5 +1,7 @@
 // Requests to the server. The API key, if one is needed, stays in this tab (sessionStorage).
 
+import { read, write } from "./json.js";
+
 const KEY = "anyrec-key";
 let asking = null;
 
@@ -15,10 +17,10 @@ export async function call(path, { method = "GET", body, signal } = {}) {
   const answer = await request(path, {
     method,
     signal,
-    body: body === undefined ? undefined : JSON.stringify(body),
+    body: body === undefined ? undefined : write(body),
     headers: body === undefined ? {} : { "content-type": "application/json" },
   });
-  return answer.json();
+  return read(await answer.text());
 }
 
 export const post = (path, body, signal) => call(path, { method: "POST", body, signal });
@@ -54,7 +56,7 @@ export async function follow(path, receive, signal) {
         rest = blocks.pop();
         for (const block of blocks) {
           const fields = Object.fromEntries(block.split("\n").map((line) => split(line)));
-          if (fields.event && receive(fields.event, JSON.parse(fields.data)) === false) return;
+          if (fields.event && receive(fields.event, read(fields.data)) === false) return;
         }
       }
     } catch (error) {

@@ -3,6 +3,7 @@
 import { call, follow, text } from "./api.js";
 import { curves } from "./charts.js";
 import { byId, count, el, short, showError, table, whole } from "./dom.js";
+import { write } from "./json.js";
 
 const MOST = 6;
 const state = { runs: [], chosen: new Set(), epochs: new Map(), over: false };
@@ -100,7 +101,7 @@ function showDifferences() {
   const place = byId("run-differences");
   if (chosen.length < 2) return place.replaceChildren();
   const names = [...new Set(chosen.flatMap((run) => Object.keys(run.settings)))];
-  const text = (value) => (value === undefined ? "–" : JSON.stringify(value));
+  const text = (value) => (value === undefined ? "–" : write(value));
   const different = names.filter((name) => new Set(chosen.map((run) => text(run.settings[name]))).size > 1);
   const metrics = [...new Set(chosen.flatMap((run) => Object.keys(run.metrics.test ?? {})))];
   const best = (name) => Math.max(...chosen.map((run) => run.metrics.test?.[name] ?? -Infinity));
