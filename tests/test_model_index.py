@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 from small import call, small_config, small_dataset
 
@@ -133,6 +134,34 @@ def test_items_of_a_request_are_listed_with_those_that_the_index_has(indexed):
     wider = indexed.add_items([{"item_id": "new", "continuous": {"price": 50.0}}])
     found = wider.recommend(["u001"], 41, exclude_seen=False)
     assert index_of(found) == FLAT and "new" in found["item_id"].to_pylist()
+
+
+def test_similar_items_and_searches_use_the_index_of_the_trained_items_and_scan_the_added_ones(tmp_path, monkeypatch):
+    saved = fitted(index=FLAT).save(tmp_path / "model")
+    indexed = Recommender.load(saved)
+    new = [{"item_id": f"new{n}", "text": {"title": "Thing 3 for a pilot"}} for n in range(3)] + [{"item_id": "bare"}]
+    wider = indexed.add_items(new[:2]).add_items(new[2:])
+    scanned = Recommender.load(saved).with_config({"index": {"type": "exact"}}).add_items(new)
+    indexed.similar(["i003"], 3), indexed.search(text="pilot", k=3), indexed.search(text="pilot", k=3, space="text")
+    built = []
+    monkeypatch.setattr(ItemIndex, "build", lambda *arguments, **options: built.append(arguments))
+    for model, kind in ((wider, FLAT), (wider.add_items([{"item_id": "last"}]), FLAT)):
+        similar = model.similar(["i003", "new1"], 42)
+        assert not built and index_of(similar) == kind
+        assert {"new0", "new2", "bare"} <= set(
+            similar.filter(pc.equal(similar["query_id"], "new1"))["item_id"].to_pylist()
+        )
+        found = model.search(text="a thing for a pilot", k=44)
+        assert not built and index_of(found) == kind and "new2" in found["item_id"].to_pylist()
+        found = model.search(text="a thing for a pilot", k=44, space="text")
+        assert not built and "bare" not in found["item_id"].to_pylist()  # it has no text
+    monkeypatch.undo()
+    for one in ("i003", "new1"):
+        ours, theirs = wider.similar([one], 43), scanned.similar([one], 43)
+        assert ours["item_id"].equals(theirs["item_id"])
+        np.testing.assert_allclose(ours["score"], theirs["score"], atol=1e-6)
+    ours, theirs = wider.search(text="pilot", k=44), scanned.search(text="pilot", k=44)
+    assert ours["item_id"].equals(theirs["item_id"])
 
 
 @pytest.mark.parametrize(

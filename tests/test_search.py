@@ -205,6 +205,18 @@ def test_items_added_without_training_are_found(fitted):
     assert "new" not in ids(fitted.search(text="a shark attacks at the beach", k=8))
 
 
+def test_the_new_title_of_a_changed_item_is_found_though_vectors_are_saved(fitted, tmp_path):
+    fitted.save(tmp_path / "model")
+    loaded = Recommender.load(tmp_path / "model", trust_plugins=True)
+    assert ids(loaded.search(text="submarine volcano", k=1, space="text")) != ["f3"]
+    changed = loaded.add_items(
+        [{"item_id": "f3", "text": {"title": "Robots", "plot": "A shark attacks a boat at the beach."}}],
+        replace_known=True,
+    )
+    assert "f3" in ids(changed.search(text="a shark attacks a boat at the beach", k=2, space="text"))
+    assert changed.search(text="a shark", k=8, space="text") != loaded.search(text="a shark", k=8, space="text")
+
+
 def test_clip_has_one_space_for_texts_and_images(tmp_path):
     from tiny_clip import tiny_clip
 

@@ -198,8 +198,12 @@ class FittedModel(KnownRecords, ABC):
 
     def embeddings(self, side: Side) -> np.ndarray:
         """Return (rows, dim) float32, the vectors of all known users or items; errors as for `vectors`."""
+        return self.embeddings_from(side, 0)
+
+    def embeddings_from(self, side: Side, first: int) -> np.ndarray:
+        """Return (n, dim) float32, the vectors of the known users or items from a row on; errors as for `vectors`."""
         with torch.inference_mode():
-            return self.vectors(side, self.representations(side)).float().cpu().numpy()
+            return self.vectors(side, self.representations(side)[first:]).float().cpu().numpy()
 
     def without_vector(self, users: Tensor) -> np.ndarray:
         """Return (users,) bool, the users of a `factorised` model whose scores are not products with their vector.

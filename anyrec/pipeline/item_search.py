@@ -25,7 +25,8 @@ from anyrec.retrieval.semantic.search import Search
 
 def searcher(model: FittedModel) -> Search:
     """Return the search spaces of a model, which are computed once."""
-    return model.computed.get(SEARCH, lambda: Search(model))
+    base = None if model.base is None else searcher(model.base)
+    return model.computed.get(SEARCH, lambda: Search(model, base))
 
 
 def search_items(

@@ -68,8 +68,8 @@ def _by_index(
     queries = model.vectors("user", users).float().cpu().numpy()
     found = index.search(queries, k, allowed, exclude)
     if model.base is not None:
-        added = model.vectors("item", model.representations("item")[len(index.ids) :]).float().cpu().numpy()
-        found = with_added(found, queries, added, len(index.ids), allowed, exclude)
+        first = len(index.ids)
+        found = with_added(found, queries, model.embeddings_from("item", first), first, allowed, exclude)
     rows, places = np.nonzero(found.keys >= 0)
     return rows, found.keys[rows, places], found.scores[rows, places], places + 1
 

@@ -11,7 +11,7 @@ import torch
 from anyrec.model.fitted import SIMILAR, FittedModel
 from anyrec.model.result_tables import with_index
 from anyrec.retrieval.model_index import scanned
-from anyrec.retrieval.vector_index import vector_index
+from anyrec.retrieval.vector_index import VectorIndex, vector_index
 
 NAME = "similar"
 """Name of the index of cosines in the model's folder."""
@@ -39,10 +39,17 @@ def similar(model: FittedModel, items: Sequence[object] | pa.Array, k: int) -> p
         scores[torch.arange(len(rows)), torch.from_numpy(rows)] = -torch.inf
         best = torch.sort(scores, dim=1, descending=True, stable=True)
         return with_index(_as_table(model, rows, best.indices.numpy(), best.values.numpy(), k), scanned(model))
-    index = model.computed.get(SIMILAR, lambda: vector_index(model, NAME, model.embeddings("item"), "cosine"))
-    vectors = index.items.index.store.vectors[rows]
-    keys, scores = index.items.search(vectors, k, exclude=(np.arange(len(rows)), rows))
+    index = _index(model)
+    keys, scores = index.search(index.vectors_of(rows), k, exclude=(np.arange(len(rows)), rows))
     return with_index(_as_table(model, rows, keys, scores, k), index.described)
+
+
+def _index(model: FittedModel) -> VectorIndex:
+    """Return the index of cosines: that of the items before any were added, and the vectors of the added ones."""
+    if model.base is None:
+        return model.computed.get(SIMILAR, lambda: vector_index(model, NAME, model.embeddings("item"), "cosine"))
+    index = _index(model.base)
+    return model.computed.get(SIMILAR, lambda: index.with_added(model.embeddings_from("item", index.first)))
 
 
 def _as_table(model: FittedModel, rows: np.ndarray, places: np.ndarray, scores: np.ndarray, k: int) -> pa.Table:

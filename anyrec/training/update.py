@@ -337,4 +337,13 @@ def _final(state: _State) -> FittedModel:
     model, own = state.tuned(), state.model
     fingerprint = own.fingerprint or (None if own.learning is None else own.learning.dataset.fingerprint())
     computed = model.computed.without(INDEX, SIMILAR, SEARCH)
-    return replace(model, base=None, learning=None, extended=True, fingerprint=fingerprint, computed=computed)
+    return replace(
+        model,
+        base=None,
+        learning=None,
+        extended=True,
+        fingerprint=fingerprint,
+        computed=computed,
+        directory=None,  # what is in the folder, as vectors for searches, is of the former weights
+        model_id="",
+    )

@@ -55,6 +55,10 @@ class Field(NamedTuple):
         """Whether the vectors are in a space of texts and images, which training would have changed."""
         return self.encoder.joint and self.frozen
 
+    def of(self, table: pa.Table) -> Field:
+        """Return this field of other items. table: their records."""
+        return self._replace(column=_values(table, self.name))
+
     def unit_vectors(self) -> Tensor:
         """Return the vectors of the column: (items, dim) float32 of norm 1; zeros for absent values."""
         return unit_vectors(self.encoder, self.column)
@@ -92,7 +96,7 @@ def fields_read(model: FittedModel, kind: Kind) -> list[Field]:
     tower, table, fields = model.scorer.item, model.dataset.items, []
     for name, encoder in zip(tower.features, tower.encoders, strict=True):
         if name.split(".")[0] == kind and name in table.column_names and isinstance(encoder, Encoder):
-            column = table.column(name).combine_chunks()
+            column = _values(table, name)
             fields.append(Field(name, encoder, column, _length_weight(column) if kind == "text" else 1.0))
     return fields
 
@@ -108,8 +112,7 @@ def category_field(model: FittedModel, fields: list[Field]) -> list[Field]:
     frozen = [field for field in fields if field.frozen]
     if name is None or not frozen:
         return []
-    column = model.dataset.items.column(name).combine_chunks()
-    words = pc.binary_join(column, ", ") if pa.types.is_list(column.type) else column.cast(pa.string())
+    words = _values(model.dataset.items, name)
     return [Field(name, frozen[0].encoder, words, _length_weight(words))]
 
 
@@ -121,7 +124,15 @@ def untrained_fields(model: FittedModel, kind: Kind) -> list[Field]:
     encoder: Encoder = encoders[0].load()()
     encoder.context = model.context
     names = [name for name in model.dataset.features("item") if name.startswith(f"{kind}.")]
-    return [Field(name, encoder, model.dataset.items.column(name).combine_chunks(), 1.0) for name in names]
+    return [Field(name, encoder, _values(model.dataset.items, name), 1.0) for name in names]
+
+
+def _values(table: pa.Table, name: str) -> pa.Array:
+    """Return a column of items as an encoder of texts or images reads it: categories as their names."""
+    column = table.column(name).combine_chunks()
+    if not name.startswith("categorical."):
+        return column
+    return pc.binary_join(column, ", ") if pa.types.is_list(column.type) else column.cast(pa.string())
 
 
 def _length_weight(texts: pa.Array) -> float:

@@ -20,7 +20,8 @@ FOLDER = "search"
 def item_vectors(model: FittedModel, space: Space) -> np.ndarray:
     """Return the item vectors of a space: (items, dim) float32.
 
-    They are read from the model's folder if they were saved there for this model, these items and this space. Otherwise
+    They are read from the model's folder if they were saved there for this model, these values of the items and this
+    space. Otherwise
     they are computed, and saved if the folder can be written.
 
     Raises:
@@ -29,8 +30,8 @@ def item_vectors(model: FittedModel, space: Space) -> np.ndarray:
     path = None if model.directory is None else model.directory / FOLDER / f"{space.name}-{space.kind}.safetensors"
     if path is None or path.is_symlink() or (path.exists() and not path.is_file()):
         return space.item_vectors()
-    ids = hash_stream(model.dataset.items.select(["item_id"]))
-    identity = np.frombuffer(f"{model.model_id} {ids} {space.identity}".encode(), np.uint8)
+    values = hash_stream(model.dataset.items.select(["item_id", *space.columns]))
+    identity = np.frombuffer(f"{model.model_id} {values} {space.identity}".encode(), np.uint8)
     saved = _read(path, identity, len(model.dataset.items))
     if saved is not None:
         return saved

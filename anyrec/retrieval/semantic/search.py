@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -91,12 +91,14 @@ class SpaceItems:
 class Search:
     """The search spaces of one model. Each is computed when it is first needed, and kept."""
 
-    def __init__(self, model: FittedModel):
+    def __init__(self, model: FittedModel, base: Search | None = None):
         """
         Args:
             model: The model. If it was loaded from a folder, item vectors are saved there.
+            base: The search of the model before items were added to it, whose spaces, weights, projections and indexes
+                hold for the added items as well; None if none were added.
         """
-        self.model = model
+        self.model, self.base = model, base
         self._spaces: Once[SpaceItems] = Once()
         self._indexes: Once[VectorIndex] = Once()
 
@@ -131,7 +133,7 @@ class Search:
         parts = [(self.space_items(kind, space), value) for kind, value in query.parts()]
         if len(parts) == 1 and (user is None or personal == 0):
             (one, value), *_ = parts
-            index = self._indexes.get((one.space.kind, space), lambda: self._indexed(one, space))
+            index = self.index_of(one, space)
             keys, scores = index.search(one.query_vector(self.model, value), k, allowed)
             found = keys[0] >= 0
             return RankedItems(keys[0][found], scores[0][found], index.described)
@@ -160,6 +162,9 @@ class Search:
 
     def _make(self, kind: Kind, wanted: str) -> SpaceItems:
         model = self.model
+        if self.base is not None:
+            known = self.base.space_items(kind, wanted)
+            return replace(known, vectors=np.concatenate([known.vectors, self._added(known)]))
         space = find_space(model, kind, "auto" if wanted == "tower" else wanted)
         if space is None or not (vectors := item_vectors(model, space)).any():
             raise InputError(_nothing_to_compare(model, kind, wanted))
@@ -176,10 +181,24 @@ class Search:
         both = np.concatenate([vectors, projection.items], 1)
         return SpaceItems(space, both, own / (own + tower), projection)
 
+    def _added(self, known: SpaceItems) -> np.ndarray:
+        """Return (added, dim), the vectors of the items that were added to the model, in a space of the others."""
+        first = len(known.vectors)
+        vectors = known.space.of(self.model.dataset.items.slice(first)).item_vectors()
+        if known.projection is None:
+            return vectors
+        tower = unit_rows(self.model.embeddings_from("item", first) - known.projection.mean).astype(np.float32)
+        return tower if known.weight == 0 else np.concatenate([vectors, tower], 1)
+
+    def index_of(self, one: SpaceItems, wanted: str) -> VectorIndex:
+        """Return the index of the items that a space describes. wanted: one of `queries.SPACES`."""
+        return self._indexes.get((one.space.kind, wanted), lambda: self._indexed(one, wanted))
+
     def _indexed(self, one: SpaceItems, wanted: str) -> VectorIndex:
-        """Return the index of the items that a space describes."""
-        identity = f"{one.space.identity} {one.name}"
-        return vector_index(self.model, f"{wanted}-{one.space.kind}", one.vectors, "dot", identity)
+        if self.base is None:
+            return vector_index(self.model, f"{wanted}-{one.space.kind}", one.vectors, "dot")
+        known = self.base.index_of(self.base.space_items(one.space.kind, wanted), wanted)
+        return known.with_added(one.vectors[known.first :])
 
     def _all_scores(self, one: SpaceItems, value: str, allowed: np.ndarray | None) -> np.ndarray:
         """(items,) float64 scores; -inf for an item that is not allowed or not in the space."""

@@ -47,6 +47,17 @@ class Space:
         ]
         return hashlib.sha256(repr((self.name, fields)).encode()).hexdigest()[:16]
 
+    @property
+    def columns(self) -> list[str]:
+        """The features of the items that the space describes them by."""
+        return list(dict.fromkeys(field.name for field in chain(*self.parts)))
+
+    def of(self, table: pa.Table) -> Space:
+        """Return the same space with other items. table: their records."""
+        other = copy.copy(self)
+        other.parts = [[field.of(table) for field in part] for part in self.parts]
+        return other
+
     def item_vectors(self) -> np.ndarray:
         """Encode the items.
 
