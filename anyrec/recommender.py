@@ -23,6 +23,7 @@ from anyrec.core.runtime import seeded
 from anyrec.core.types import JsonObject
 from anyrec.data.dataset import Dataset
 from anyrec.data.defaults import resolve_config
+from anyrec.data.formats.frames import DataFrame, Form, check_form, in_form
 from anyrec.data.ids import Side
 from anyrec.data.interpretation import interpretation
 from anyrec.data.learning import LearningData
@@ -475,7 +476,8 @@ class Recommender:
         now: int | None = None,
         interactions: object = None,
         strict: bool | None = None,
-    ) -> pa.Table:
+        to: Form = "arrow",
+    ) -> DataFrame:
         """List the k best items of each user. Equal scores are ordered by item id.
 
         Args:
@@ -490,6 +492,7 @@ class Recommender:
                 extend the known histories, like the interactions of a document or a Dataset in `users`.
             strict: Raise DataError for parts that the model cannot read, such as unknown features. By default
                 `data.strict` of the config; if false, each is logged as a warning.
+            to: Kind of the table: "arrow", "pandas" or "polars".
 
         Returns:
             user_id, item_id, score, rank (from 1). The metadata of its schema name the index that the items were found
@@ -498,16 +501,17 @@ class Recommender:
         Raises:
             DataError: For unknown ids without a record, and for invalid records.
         """
+        check_form(to)
         records = self.read_records("user", users, interactions=interactions, strict=strict)
         if self.pipeline is not None:
             options = {"exclude_seen": exclude_seen, "candidates": candidates, "context": context, "now": now}
             answer = self.answer(records, k, **options)
             log(users, answer.warnings)
-            return answer.table
+            return in_form(answer.table, to)
         k, allowed = checked_k(k, len(self.dataset.items)), self.model.mask_of(candidates)
         table = ranked_table(self.model, records, k, exclude_seen=exclude_seen, allowed=allowed)
         log(users, records.context.warnings)
-        return table
+        return in_form(table, to)
 
     def answer(
         self,
@@ -564,7 +568,8 @@ class Recommender:
         exclude_seen: bool = False,
         candidates: Ids | None = None,
         strict: bool | None = None,
-    ) -> pa.Table:
+        to: Form = "arrow",
+    ) -> DataFrame:
         """Return the k items nearest to a text, an image or both: item_id, score, rank (from 1).
 
         Args:
@@ -579,11 +584,13 @@ class Recommender:
             exclude_seen: Leave out items that the user interacted with.
             candidates: Ids of the only items to return; by default all.
             strict: As for `recommend`.
+            to: As for `recommend`.
 
         Raises:
             InputError: If the items have no vectors to search, and for an empty text or an unreadable image.
         """
-        return search_items(
+        check_form(to)
+        found = search_items(
             self.model,
             text=text,
             image=image,
@@ -596,8 +603,9 @@ class Recommender:
             candidates=candidates,
             strict=strict,
         )
+        return in_form(found, to)
 
-    def similar(self, items: Ids, k: int = 10) -> pa.Table:
+    def similar(self, items: Ids, k: int = 10, *, to: Form = "arrow") -> DataFrame:
         """Return the k items most similar to each of `items`: query_id, item_id, score, rank (from 1).
 
         The score is the cosine of item vectors. A classical model has its own similarity, or none.
@@ -605,11 +613,13 @@ class Recommender:
         Args:
             items: Known ids.
             k: Items for each id, the item itself excluded.
+            to: As for `recommend`.
 
         Raises:
             InputError: If the model has no similarity of items.
         """
-        return similar(self.model, items, checked_k(k, len(self.dataset.items)))
+        check_form(to)
+        return in_form(similar(self.model, items, checked_k(k, len(self.dataset.items))), to)
 
     def push_items(
         self,
@@ -626,11 +636,12 @@ class Recommender:
 
     # Scores and embeddings
 
-    def score(self, pairs: object) -> pa.Table:
+    def score(self, pairs: object, *, to: Form = "arrow") -> DataFrame:
         """Score pairs of known users and items.
 
         Args:
             pairs: A pandas, polars or Arrow table, or a list of dicts, with user_id and item_id.
+            to: As for `recommend`.
 
         Returns:
             The pairs, with the columns `score` and one for each head's prediction.
@@ -638,12 +649,13 @@ class Recommender:
         Raises:
             DataError: For ids that the model does not know.
         """
+        check_form(to)
         table = pair_table(pairs)
         users = self.model.rows_of("user", table.column("user_id"))
         items = self.model.rows_of("item", table.column("item_id"))
         for name, values in self.score_rows(None, users, items).items():
             table = table.append_column(name, values)
-        return table
+        return in_form(table, to)
 
     def score_rows(self, users: Users, user_rows: np.ndarray, item_rows: np.ndarray) -> dict[str, pa.Array]:
         """Return `score` and each head's prediction for pairs of rows, (pairs,) each.
@@ -655,29 +667,31 @@ class Recommender:
         """
         return pair_scores(self.model, self.read_records("user", users), user_rows, item_rows)
 
-    def embed_users(self, users: Users = None, *, strict: bool | None = None) -> pa.Table:
+    def embed_users(self, users: Users = None, *, strict: bool | None = None, to: Form = "arrow") -> DataFrame:
         """Return user_id and `embedding` (fixed-size list of float32) of known or new users.
 
         Args:
             users: As for `recommend`.
             strict: As for `recommend`.
+            to: As for `recommend`.
 
         Raises:
             InputError: If the model has no vectors.
         """
-        return self._embed(self.read_records("user", users, strict=strict), users)
+        return self._embed("user", users, strict, to)
 
-    def embed_items(self, items: Users = None, *, strict: bool | None = None) -> pa.Table:
+    def embed_items(self, items: Users = None, *, strict: bool | None = None, to: Form = "arrow") -> DataFrame:
         """Return item_id and `embedding` (fixed-size list of float32) of known or new items.
 
         Args:
             items: In any form that `recommend` accepts for users.
             strict: As for `recommend`.
+            to: As for `recommend`.
 
         Raises:
             InputError: If the model has no vectors.
         """
-        return self._embed(self.read_records("item", items, strict=strict), items)
+        return self._embed("item", items, strict, to)
 
     def read_records(
         self,
@@ -900,10 +914,12 @@ class Recommender:
         except Exception as error:
             self.notes.append(f"The {part} part could not be measured ({type(error).__name__}: {error}).")
 
-    def _embed(self, records: Records, source: Users) -> pa.Table:
+    def _embed(self, side: Side, source: Users, strict: bool | None, to: Form) -> DataFrame:
+        check_form(to)
+        records = self.read_records(side, source, strict=strict)
         table = embedding_table(self.model, records)
         log(source, records.context.warnings)
-        return table
+        return in_form(table, to)
 
 
 def _dumped(section: PipelineConfig | None) -> JsonObject | None:

@@ -11,7 +11,7 @@ LAYERS = [
     ("retrieval", "evaluation"),
     ("training", "pipeline", "testing"),
     ("storage",),
-    ("recommender", "answers"),
+    ("recommender", "sklearn"),
     ("report", "serving"),
     ("cli", "__main__"),
 ]
@@ -44,6 +44,7 @@ LAZY = {
     "tensorboard": "an extra",
     "wandb": "an extra",
     "optuna": "an extra",
+    "polars": "an extra",
     "pymilvus": "an extra",
     "pgvector": "an extra",
     "psycopg": "an extra",

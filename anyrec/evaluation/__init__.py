@@ -11,6 +11,7 @@ Modules:
     classification: metrics of labelled pairs at one score threshold.
     heads: metrics of a model's heads, such as the type of interaction or the rating.
     truth_files: metrics on a file of labelled pairs or of each user's true items.
+    pair_metrics: ranking metrics of user-item pairs that happened after everything that a model knows.
     statistics: bootstrap intervals, paired comparisons and correlations.
 """
 

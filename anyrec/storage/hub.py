@@ -55,7 +55,9 @@ def model_folder(address: str | Path, revision: str | None = None, token: str | 
     repository, _, tag = named.partition("@")
     if not NAME.fullmatch(repository) or (tag and revision and tag != revision):
         what = (
-            "this is no model of the Hub." if not tag or not revision else f"it is asked for at {tag} and {revision}."
+            "this is no model of the Hub."
+            if not tag or not revision
+            else f"it names two revisions, {tag} and {revision}."
         )
         raise ModelError(Fault(text, what, "Write hf://OWNER/NAME or hf://OWNER/NAME@REVISION.", "address"))
     return _downloaded(repository, revision or tag or None, token)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import pyarrow as pa
 
-from anyrec.core.errors import DataError, Fault
+from anyrec.core.errors import DataError, Fault, InputError, MissingDependency, did_you_mean
 from anyrec.core.scratch import Scratch, kept
 from anyrec.data.formats.arrow_types import plain
 from anyrec.data.formats.faults import Faults
@@ -16,6 +16,36 @@ from anyrec.data.formats.table_columns import Columns
 
 DataFrame: TypeAlias = Any
 """A pandas, polars or Arrow table, or a `datasets.Dataset`. These packages are optional, so no type can be named."""
+
+Form: TypeAlias = Literal["arrow", "pandas", "polars"]
+"""The kinds of tables that methods return."""
+
+
+def check_form(form: object) -> None:
+    """Check the kind of a table that is to be returned. Raises InputError if it is unknown."""
+    if form not in get_args(Form):
+        what = f"there is no kind of table {form!r:.60}."
+        raise InputError(Fault("to", what, did_you_mean(str(form), get_args(Form)), "option"))
+
+
+def in_form(table: pa.Table, form: Form) -> DataFrame:
+    """Return an Arrow table as one of another kind.
+
+    Raises:
+        InputError: If the kind is unknown.
+        MissingDependency: If its package is not installed.
+    """
+    check_form(form)
+    try:
+        if form == "pandas":
+            return table.to_pandas()
+        if form == "polars":
+            import polars
+
+            return polars.from_arrow(table)
+    except ImportError:
+        raise MissingDependency(form, form, f"A {form} table") from None
+    return table
 
 
 def dataframe_parts(
@@ -45,7 +75,7 @@ def of_frame(table: DataFrame, part: str) -> Raw:
 
 def is_table(source: object) -> bool:
     """Return whether `source` is a pandas, polars or Arrow table."""
-    if isinstance(source, (pa.Table, pa.RecordBatch)) or _is_dataset(source):
+    if isinstance(source, (pa.Table, pa.RecordBatch)) or _is_dataset(source) or _is_lazy(source):
         return True
     return hasattr(source, "columns") and (hasattr(source, "to_arrow") or type(source).__module__.startswith("pandas"))
 
@@ -77,6 +107,8 @@ def as_columns(table: DataFrame, part: str = "/") -> tuple[Columns, int]:
     if type(table).__module__.split(".")[0] == "pandas" and hasattr(table, "iloc") and hasattr(table, "columns"):
         names = [str(name) for name in table.columns]
         return [(name, _pandas_column(table.iloc[:, place])) for place, name in enumerate(names)], len(table)
+    if _is_lazy(table):
+        table = table.collect()
     if _is_dataset(table):
         table = table.with_format("arrow")[:].replace_schema_metadata()
     elif hasattr(table, "to_arrow"):
@@ -94,6 +126,15 @@ def as_columns(table: DataFrame, part: str = "/") -> tuple[Columns, int]:
 def _is_dataset(table: object) -> bool:
     """Return whether a table is a `datasets.Dataset` of Hugging Face."""
     return type(table).__module__.split(".")[0] == "datasets" and hasattr(table, "with_format")
+
+
+def _is_lazy(table: object) -> bool:
+    """Return whether a table is a LazyFrame of polars."""
+    return (
+        type(table).__module__.split(".")[0] == "polars"
+        and hasattr(table, "collect_schema")
+        and hasattr(table, "collect")
+    )
 
 
 def arrow_columns(table: pa.Table, scratch: Scratch | None = None) -> Columns:
