@@ -13,6 +13,7 @@ from conftest import ROOT
 from small import call
 
 PAGES = ["README.md", "docs/index.md", "docs/tutorial.md", "docs/how-to/new-users.md", "docs/how-to/production.md"]
+PAGES += ["docs/synthetic-data.md"]
 NEEDS = {"docs/tracking.md": ["mlflow", "tensorboard"]}
 """Pages that need extras."""
 PAGES += NEEDS

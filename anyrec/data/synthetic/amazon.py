@@ -73,7 +73,9 @@ class Shop:
     shapes: list[tuple[str, str]]
     seed: int
 
-    def write(self, path: Path, kind: str = "parquet", images: bool = False, painter: Painter | None = None) -> None:
+    def write(
+        self, path: str | Path, kind: str = "parquet", images: bool = False, painter: Painter | None = None
+    ) -> None:
         """Write the data, and the images of the products, as one unit.
 
         Args:
@@ -86,7 +88,7 @@ class Shop:
         Raises:
             OutputError: If the files cannot be written.
         """
-        items = self.dataset.items
+        path, items = Path(path), self.dataset.items
         if images:
             views = [f"images/{name}.png" for name in items.column("item_id").to_pylist()]
             items = items.append_column("image.photo", pa.array(views))
@@ -207,15 +209,12 @@ def _item_table(category: np.ndarray, rng: np.random.Generator) -> tuple[pa.Tabl
     product = kinds[category, kind]
     first, second = np.array(QUALITIES)[quality.T]
     marks = np.array(BRANDS)[brand]
-    title = [f"{mark} {word.capitalize()} {what}" for mark, word, what in zip(marks, first, product, strict=True)]
-    about = [
-        f"A {word} and {other} {what} by {mark}, in {where}."
-        for word, other, what, mark, where in zip(first, second, product, marks, np.array(names)[category], strict=True)
-    ]
+    title = _joined(marks, " ", np.char.capitalize(first), " ", product)
+    about = _joined("A ", first, " and ", second, " ", product, " by ", marks, ", in ", np.array(names)[category], ".")
     released = START - rng.integers(0, 5 * 365, count) * 86_400_000_000
     table = pa.table(
         {
-            "item_id": [f"B{n:09d}" for n in range(count)],
+            "item_id": _ids("B", count),
             "categorical.category": np.array(names)[category],
             "categorical.brand": marks,
             "continuous.price": price,
@@ -229,6 +228,16 @@ def _item_table(category: np.ndarray, rng: np.random.Generator) -> tuple[pa.Tabl
     return table, place, brand
 
 
+def _ids(letter: str, count: int) -> pa.Array:
+    """Return (count,) ids: the letter and the number with nine digits."""
+    return _joined(letter, pc.utf8_lpad(pa.array(np.arange(count)).cast(pa.string()), 9, "0"))
+
+
+def _joined(*parts: str | np.ndarray | pa.Array) -> pa.Array:
+    """Return the texts that are composed of columns and of texts that are the same in each row."""
+    return pc.binary_join_element_wise(*(pa.array(one) if isinstance(one, np.ndarray) else one for one in parts), "")
+
+
 def _user_table(users: int, tastes: np.ndarray, rng: np.random.Generator) -> pa.Table:
     """Return the users' records; an interest is a category that a fifth of the taste is for."""
     names = list(CATEGORIES)
@@ -237,7 +246,7 @@ def _user_table(users: int, tastes: np.ndarray, rng: np.random.Generator) -> pa.
     interests = pa.array(names).take(pa.array(places))
     return pa.table(
         {
-            "user_id": [f"A{n:09d}" for n in range(users)],
+            "user_id": _ids("A", users),
             "categorical.country": rng.choice(COUNTRIES, users, p=[0.4, 0.12, 0.1, 0.1, 0.1, 0.06, 0.06, 0.06]),
             "categorical.prime": np.where(rng.random(users) < 0.45, "yes", "no"),
             "categorical.interests": pa.ListArray.from_arrays(pa.array(offsets), interests),

@@ -24,7 +24,8 @@ class Painter:
         """Load the model.
 
         Args:
-            model: The published name or the folder of a model of diffusers.
+            model: The published name or the folder of a model of diffusers, with weights as safetensors: files of
+                pickle are not opened.
             steps: Steps of denoising.
 
         Raises:
@@ -37,7 +38,7 @@ class Painter:
         except ImportError:
             raise MissingDependency("diffusers", "diffusion", "The option --image-model") from None
         try:
-            self.pipeline: Any = AutoPipelineForText2Image.from_pretrained(model)
+            self.pipeline: Any = AutoPipelineForText2Image.from_pretrained(model, use_safetensors=True)
         except Exception as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200].rstrip(".")
             hint = "Name the folder of a text-to-image model of diffusers, or leave the option out to draw shapes."
