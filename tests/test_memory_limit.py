@@ -19,7 +19,7 @@ from anyrec.core.ragged import Ragged
 from anyrec.core.scratch import Scratch, free_memory
 from anyrec.core.windows import SetPacker
 from anyrec.data import histories, memory_limit
-from anyrec.data.memory_limit import limit_of, scratch_for
+from anyrec.data.memory_limit import Room, limit_of
 from anyrec.model import prepare_histories
 
 FAST = {"training": {"epochs": 2, "device": "cpu"}, "blend": None}
@@ -175,9 +175,10 @@ def test_the_limit_is_by_default_half_of_the_free_memory(monkeypatch):
     free = free_memory()
     assert free is None or 1 << 20 < free < 1 << 50
     monkeypatch.setattr(memory_limit, "free_memory", lambda: 2 * memory_limit.BYTES * 100)
-    assert scratch_for(100, DataConfig(), []) is None and scratch_for(101, DataConfig(), []) is not None
+    room = Room(DataConfig(), [])
+    assert room.made_for(100) is None and room.made_for(101) is room.made_for(1) is room.scratch is not None
     monkeypatch.setattr(memory_limit, "free_memory", lambda: None)
-    assert scratch_for(10**12, DataConfig(), []) is None
+    assert Room(DataConfig(), []).made_for(10**12) is None
 
 
 @pytest.mark.parametrize("limit", ["", "GB", "4gb", "-1GB", "4i", -1, 1.5, None, True])

@@ -8,6 +8,8 @@ from __future__ import annotations
 import mmap
 import os
 import tempfile
+import threading
+import time
 import weakref
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
@@ -22,10 +24,18 @@ from anyrec.core.outputs import output_errors
 T = TypeVar("T")
 SMALL = 1 << 20
 """Values of at most this many bytes stay in memory."""
+MAPPED = 1 << 30
+"""Pages of files that are released when there are more bytes of them in memory."""
+PAUSE = 0.1
+"""Seconds between two looks at the pages in memory."""
 
 
 class Scratch:
     """Arrays in temporary files. A file has no name, and its space is free when nothing uses its array any more.
+
+    A thread releases the pages of the files that are in memory when there are many (`MAPPED`). Nothing changes but the
+    time of the next access, which maps them again without reading the disk as long as the system has free memory for
+    its cache.
 
     Attributes:
         folder: The folder of the files.
@@ -33,7 +43,9 @@ class Scratch:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self._maps: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
+        self._maps: weakref.WeakKeyDictionary[mmap.mmap, range] = weakref.WeakKeyDictionary()  # with their addresses
+        self._changing = threading.Lock()
+        threading.Thread(target=_watch, args=(weakref.ref(self),), daemon=True).start()
 
     @property
     def size(self) -> int:
@@ -44,12 +56,12 @@ class Scratch:
         """Write a numpy array, a tensor, or an Arrow array or table to a file, and release memory.
 
         Returns:
-            The same value, memory-mapped; a value of at most `SMALL` bytes itself.
+            The same value, memory-mapped; a value of at most `SMALL` bytes, or that is in a file already, itself.
 
         Raises:
             OutputError: If the disk is full.
         """
-        if value.nbytes <= SMALL:  # type: ignore[attr-defined]
+        if value.nbytes <= SMALL or self._holds(value):  # type: ignore[attr-defined]
             return value
         if isinstance(value, pa.Table):
             return cast(T, self.keep_batches(value.schema, value.to_batches()))
@@ -64,13 +76,20 @@ class Scratch:
             return value
         return cast(T, torch.from_numpy(self.keep(value.numpy())))
 
+    def keep_columns(self, table: pa.Table) -> pa.Table:
+        """Write the columns of a table one by one, and return a table of one chunk. Raises as `keep`."""
+        parts = (column.chunk(0) if column.num_chunks == 1 else column.combine_chunks() for column in table.columns)
+        return pa.Table.from_arrays(list(map(self.keep, parts)), table.column_names)
+
     def keep_batches(self, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> pa.Table:
         """Write record batches one by one, and return a table with one chunk for each. Raises as `keep`."""
         with output_errors(self.folder), tempfile.TemporaryFile(dir=self.folder) as file:
-            with pa.ipc.new_file(pa.PythonFile(file, "w"), schema) as writer:
+            with pa.ipc.new_stream(
+                pa.PythonFile(file, "w"), schema
+            ) as writer:  # a file has one dictionary for a column
                 for batch in batches:
                     writer.write_batch(batch)
-            return pa.ipc.open_file(pa.py_buffer(self._map(file))).read_all()
+            return pa.ipc.open_stream(pa.py_buffer(self._map(file))).read_all()
 
     def keep_parts(self, parts: Iterable[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
         """Write arrays that are made in parts, one part after another, and return the whole arrays by name.
@@ -89,7 +108,6 @@ class Scratch:
                     if name not in files:
                         files[name] = opened.enter_context(tempfile.TemporaryFile(dir=self.folder))
                     files[name].write(np.ascontiguousarray(part).data)
-                self.release()
             found = {}
             for name, file in files.items():
                 kind, shape = last[name].dtype, last[name].shape[1:]
@@ -99,21 +117,50 @@ class Scratch:
             return found
 
     def release(self) -> None:
-        """Give the memory of all arrays back to the system, which keeps them in its cache or on disk.
-
-        Nothing changes but the time of the next access.
-        """
-        for one in list(self._maps):
+        """Give the memory of all arrays back to the system, which keeps them in its cache or on disk."""
+        with self._changing:
+            maps = list(self._maps)
+        for one in maps:
             one.madvise(mmap.MADV_DONTNEED)
         pa.default_memory_pool().release_unused()
+
+    def _holds(self, value: object) -> bool:
+        """Return whether all of an Arrow or numpy array lies in the files."""
+        spots: list[tuple[int, int]] = []
+        if isinstance(value, pa.Array):
+            spots = [(one.address, one.address + one.size) for one in value.buffers() if one is not None]
+        elif isinstance(value, np.ndarray) and value.flags.c_contiguous:
+            spots = [(value.ctypes.data, value.ctypes.data + value.nbytes)]
+        with self._changing:
+            held = list(self._maps.values())
+        return bool(spots) and all(any(start in one and end in one for one in held) for start, end in spots)
 
     def _map(self, file: IO[bytes]) -> mmap.mmap:
         """Return the content of a file, which may be closed then, and release memory."""
         file.flush()
         made = mmap.mmap(file.fileno(), os.fstat(file.fileno()).st_size)
-        self._maps.add(made)
+        start = pa.py_buffer(made).address
+        with self._changing:
+            self._maps[made] = range(start, start + len(made) + 1)
         self.release()
         return made
+
+
+def _watch(owner: weakref.ref[Scratch]) -> None:
+    """Release the pages of a scratch's files whenever there are more than `MAPPED`, until it is not used any more."""
+    while (scratch := owner()) is not None:
+        if _mapped() > MAPPED:
+            scratch.release()
+        del scratch
+        time.sleep(PAUSE)
+
+
+def _mapped() -> int:
+    """Return the bytes of file pages that this process has in memory, 0 if unknown."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[2]) * mmap.PAGESIZE
+    except (OSError, ValueError, IndexError):  # no Linux
+        return 0
 
 
 def kept(value: T, scratch: Scratch | None) -> T:

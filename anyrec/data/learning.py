@@ -70,7 +70,7 @@ class LearningData:
         users, items, parts = dataset.user_rows, dataset.item_rows, self.parts
         if rows is not None and len(rows) < len(dataset.interactions):
             users, items, parts = users[rows], items[rows], parts[rows]
-        pairs, masks = Pairs.by_part(users, items, parts, len(dataset.users), dataset.release)
+        pairs, masks = Pairs.by_part(users, items, parts, len(dataset.users))
         return replace(pairs, items=dataset.keep(pairs.items)), dataset.keep(masks)
 
     def positives(self, rows: np.ndarray) -> np.ndarray:

@@ -18,14 +18,18 @@ def flat(column: pa.Array) -> tuple[pa.Array, np.ndarray]:
     Returns:
         (values,) the values without nulls, those of lists one after another; and (values,) int64, the row of each.
     """
-    if is_list(column.type):
-        values, owners = column.flatten(), np.repeat(np.arange(len(column)), lengths_of(column))
-    else:
-        values, owners = column, np.arange(len(column))
+    values, owners = flat_with_nulls(column)
     if values.null_count:
         owners = owners[values.is_valid().to_numpy(zero_copy_only=False)]
         values = values.drop_null()
     return values, owners
+
+
+def flat_with_nulls(column: pa.Array) -> tuple[pa.Array, np.ndarray]:
+    """Return what `flat` does with the nulls among the values; a list that is null has no value."""
+    if is_list(column.type):
+        return column.flatten(), np.repeat(np.arange(len(column)), lengths_of(column))
+    return column, np.arange(len(column))
 
 
 def one_chunk(column: pa.ChunkedArray) -> pa.Array:

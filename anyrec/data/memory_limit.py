@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable, Iterator
+from itertools import chain
+
+import pyarrow as pa
 
 from anyrec.core.config import DataConfig
 from anyrec.core.config.data import SIZE
@@ -26,35 +30,76 @@ def limit_of(options: DataConfig) -> int | None:
     return int(float(number) * (1024 if binary else 1000) ** UNITS.index(unit or ""))
 
 
-def scratch_for(rows: int, options: DataConfig, notes: list[str]) -> Scratch | None:
-    """Return where the arrays of a dataset are kept if its interactions do not fit into the memory limit, else None.
+class Room:
+    """Where the interactions of a dataset are kept: in memory, or in temporary files if they are too many for it.
 
-    Args:
-        rows: The number of interactions.
-        options: The config's `data` section.
-        notes: Gets a sentence on the data that is kept on disk, and why.
-
-    Raises:
-        DataError: If the disk has too little space for a limit that the user set.
+    Attributes:
+        scratch: The temporary files; None as long as the interactions fit into memory.
     """
-    limit = limit_of(options)
-    if limit is None or rows * BYTES <= limit:
-        return None
-    folder, needed = scratch_folder(), rows * DISK_BYTES
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        what = f"{rows:,} interactions need about {_size(rows * BYTES)} of memory, more than data.memory_limit "
-        what += f"({_size(limit)}), or about {_size(needed)} on disk: {folder} has {_size(free)}."
-        if options.memory_limit == "auto":
-            notes.append(f"{what} They are kept in memory; the variable TMPDIR names another folder.")
-            return None
-        hint = "Set the variable TMPDIR to a folder with more space, raise data.memory_limit, or limit the rows."
-        raise DataError(Fault("data.memory_limit", what, hint, "no space"))
-    notes.append(
-        f"{rows:,} interactions take about {_size(rows * BYTES)} of memory to train on, and data.memory_limit is "
-        f"{_size(limit)}: they are kept in temporary files in {folder}, about {_size(needed)}. The result is the same."
-    )
-    return Scratch(folder)
+
+    def __init__(self, options: DataConfig, notes: list[str]):
+        """
+        Args:
+            options: The config's `data` section.
+            notes: Gets a sentence on data that is kept on disk, and why.
+        """
+        self.scratch: Scratch | None = None
+        self._options, self._notes, self._limit, self._rows = options, notes, limit_of(options), 0
+
+    def table(self, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> pa.Table:
+        """Read interactions, which go to the files as soon as there are too many.
+
+        Raises:
+            DataError: As `made_for`.
+            OutputError: If the disk is full.
+        """
+        rest, read = iter(batches), list[pa.RecordBatch]()
+        for batch in rest:
+            read.append(batch)
+            self._rows += len(batch)
+            scratch = self.made_for(self._rows)
+            if scratch is not None:
+                return scratch.keep_batches(schema, chain(read, self._counted(rest)))
+        return pa.Table.from_batches(read, schema)
+
+    def _counted(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            self._rows += len(batch)
+            yield batch
+
+    def made_for(self, rows: int) -> Scratch | None:
+        """Return the files if that many interactions do not fit into memory, else None.
+
+        Raises:
+            DataError: If the disk has too little space for a limit that the user set.
+        """
+        if self.scratch is None and self._limit is not None and rows * BYTES > self._limit:
+            folder, needed = scratch_folder(), rows * DISK_BYTES
+            free = shutil.disk_usage(folder).free
+            if needed <= free:
+                self.scratch = Scratch(folder)
+                return self.scratch
+            what = f"{rows:,} interactions need about {_size(rows * BYTES)} of memory, more than data.memory_limit "
+            what += f"({_size(self._limit)}), or about {_size(needed)} on disk: {folder} has {_size(free)}."
+            if self._options.memory_limit != "auto":
+                hint = (
+                    "Set the variable TMPDIR to a folder with more space, raise data.memory_limit, or limit the rows."
+                )
+                raise DataError(Fault("data.memory_limit", what, hint, "no space"))
+            self._notes.append(f"{what} They are kept in memory; the variable TMPDIR names another folder.")
+            self._limit = None
+        return self.scratch
+
+    def finished(self, rows: int) -> Scratch | None:
+        """Return where the interactions are kept now that all are read, and note it. Raises as `made_for`."""
+        scratch = self.made_for(rows)
+        if scratch is not None:
+            self._notes.append(
+                f"{rows:,} interactions take about {_size(rows * BYTES)} of memory to train on, and data.memory_limit "
+                f"is {_size(self._limit or 0)}: they are kept in temporary files in {scratch.folder}, about "
+                f"{_size(rows * DISK_BYTES)}. The result is the same."
+            )
+        return scratch
 
 
 def _size(count: float) -> str:

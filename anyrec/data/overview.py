@@ -15,7 +15,8 @@ from anyrec.data.describe import described_counts, described_features
 from anyrec.data.findings import Finding
 from anyrec.data.formats.times import iso
 from anyrec.data.ids import SIDES
-from anyrec.data.summary import activity, flattened, is_present, share_present
+from anyrec.data.list_columns import flat_with_nulls
+from anyrec.data.summary import activity, is_present, share_present
 
 OVERVIEW = "overview.json"
 """Name of the file of a training run that has the overview of its data."""
@@ -68,7 +69,7 @@ def _chart(column: pa.Array, group: str) -> JsonObject | None:
 
     These are the values themselves, for texts their lengths in characters. None for other groups and empty columns.
     """
-    values, _ = flattened(column)
+    values, _ = flat_with_nulls(column)
     values = values.filter(pa.array(is_present(values)))
     if not len(values):
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,21 +23,16 @@ class Pairs:
 
     @staticmethod
     def by_part(
-        user_rows: np.ndarray,
-        item_rows: np.ndarray,
-        parts: np.ndarray,
-        num_users: int,
-        release: Callable[[], None] = lambda: None,
+        user_rows: np.ndarray, item_rows: np.ndarray, parts: np.ndarray, num_users: int
     ) -> tuple[Pairs, np.ndarray]:
         """Distinct pairs, and (pairs,) uint8 in which parts each occurs: bit n is set for part n.
 
-        parts: (rows,) int, the part of each row, from 0 to 7. release: Called when the arrays have been read.
+        parts: (rows,) int, the part of each row, from 0 to 7.
         """
         # The part is in the lowest bits, so one sort brings the rows of each pair together: 29 bits remain for items.
         keys = user_rows.astype(np.int64, copy=False) << 32
         keys |= item_rows.astype(np.int64, copy=False) << 3
         keys |= parts
-        release()
         keys.sort()
         bits = np.left_shift(np.uint8(1), keys.astype(np.uint8) & np.uint8(7))
         keys >>= 3

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from difflib import get_close_matches
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +34,7 @@ from anyrec.data.formats.records import document_tables
 from anyrec.data.formats.table_files import read_table_folder
 from anyrec.data.ids import Side
 from anyrec.data.interpretation import interpretation
-from anyrec.data.memory_limit import scratch_for
+from anyrec.data.memory_limit import Room
 from anyrec.data.sources.assemble import read_tables
 from anyrec.data.tables import ROWS, Tables, with_computed
 
@@ -96,8 +95,9 @@ def read_sources(
         raise ConfigError(wrong)
     faults, notes = Faults(), []
     with _no_garbage_collection():
-        parts, versions = read_tables(options, registry or discover(), faults, notes, tables or {})
-        made = _finish(parts, faults, notes, options, Path(options.sources.root or ""))
+        room = Room(options, notes)
+        parts, versions = read_tables(options, registry or discover(), faults, notes, tables or {}, room)
+        made = _finish(parts, faults, notes, options, Path(options.sources.root or ""), room)
     made.versions = versions
     return apply_limits(made, options)
 
@@ -111,9 +111,9 @@ def _read_folder(path: Path, options: DataConfig) -> Tables:
     faults, notes = Faults(), []
     missing_ok = options.unknown_ids == "drop"
     ids_suffice = options.unknown_ids == "keep"
-    disk = partial(scratch_for, options=options, notes=notes)
-    parts = read_table_folder(path, faults, notes, ids_suffice=ids_suffice, missing_ok=missing_ok, scratch_for=disk)
-    return _finish(parts, faults, notes, options, path)
+    room = Room(options, notes)
+    parts = read_table_folder(path, faults, notes, ids_suffice=ids_suffice, missing_ok=missing_ok, room=room)
+    return _finish(parts, faults, notes, options, path, room)
 
 
 def _checked_frames(
@@ -144,8 +144,10 @@ def _read_file(path: Path, options: DataConfig) -> Tables:
     return _finish(parts, faults, notes, options, Path() if is_stdin else path.parent)
 
 
-def _finish(parts: list[Part], faults: Faults, notes: list[str], options: DataConfig, root: Path) -> Tables:
-    """Check parts as a whole. Raises DataError with every fault found so far."""
+def _finish(
+    parts: list[Part], faults: Faults, notes: list[str], options: DataConfig, root: Path, room: Room | None = None
+) -> Tables:
+    """Check parts as a whole. Raises DataError with every fault found so far. room: Where interactions were kept."""
     places = [part.place for part in parts]
     rows: dict[Side, np.ndarray] = {}
     users, items, interactions = check_tables(
@@ -160,10 +162,10 @@ def _finish(parts: list[Part], faults: Faults, notes: list[str], options: DataCo
     tables = Tables(users, items, interactions, root, roles, notes, origins)
     if faults:
         raise _with_remarks(faults, tables, options)
-    scratch = parts[2].scratch or scratch_for(len(interactions), options, notes)
+    scratch = (room or Room(options, notes)).finished(len(interactions))
     computed = {ROWS[side]: kept(rows.pop(side), scratch) for side in list(rows)}
     if scratch is not None:
-        tables = replace(tables, interactions=scratch.keep(interactions.combine_chunks()), scratch=scratch)
+        tables = replace(tables, interactions=scratch.keep_columns(interactions), scratch=scratch)
     return with_computed(tables, computed)
 
 

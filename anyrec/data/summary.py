@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from anyrec.data.ids import Side
+from anyrec.data.list_columns import flat_with_nulls
 from anyrec.data.sorting import distinct
 from anyrec.data.tables import Tables
 
@@ -92,7 +93,7 @@ def share_present(present: np.ndarray) -> float:
 
 def distinct_values(column: pa.Array) -> tuple[int, int]:
     """Return how many different values a column has, those of lists one by one, and how many values it has in all."""
-    values = flattened(column)[0]
+    values = flat_with_nulls(column)[0]
     values = values.filter(pa.array(is_present(values)))
     return len(values.unique()), len(values)
 
@@ -111,10 +112,3 @@ def is_present(column: pa.Array) -> np.ndarray:
 def is_plain(kind: pa.DataType) -> bool:
     """Return whether Arrow can compare values of this type."""
     return pa.types.is_primitive(kind) or pa.types.is_string(kind)
-
-
-def flattened(column: pa.Array) -> tuple[pa.Array, np.ndarray]:
-    """Return all values of a column, those of lists one after another, and (values,) the row of each."""
-    if pa.types.is_list(column.type):
-        return column.flatten(), pc.list_parent_indices(column).to_numpy(zero_copy_only=False)
-    return column, np.arange(len(column))

@@ -63,11 +63,6 @@ class Tables:
         """Return an array of all interactions, kept in `scratch` if there is one."""
         return kept(value, self.scratch)
 
-    def release(self) -> None:
-        """Give memory back that `scratch` can do without; does nothing if there is none."""
-        if self.scratch is not None:
-            self.scratch.release()
-
     def table(self, side: Side) -> pa.Table:
         """Return the table of one side."""
         return self.users if side == "user" else self.items

@@ -8,7 +8,8 @@ import pyarrow.compute as pc
 
 from anyrec.core.types import JsonObject
 from anyrec.data.ids import Side
-from anyrec.data.summary import flattened, is_present
+from anyrec.data.list_columns import flat_with_nulls
+from anyrec.data.summary import is_present
 from anyrec.recommender import Recommender
 
 MOST_VALUES = 500
@@ -41,7 +42,7 @@ def form_of(recommender: Recommender, side: Side) -> list[JsonObject]:
 def _field(group: str, column: pa.Array) -> JsonObject:
     listed = pa.types.is_list(column.type)
     there = is_present(column)
-    values, _ = flattened(column)
+    values, _ = flat_with_nulls(column)
     values = values.filter(pa.array(is_present(values)))
     about: JsonObject = {"many": listed, "present": float(there.mean()) if len(there) else 0.0}
     if group == "categorical":

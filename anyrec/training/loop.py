@@ -41,10 +41,6 @@ from anyrec.training.optimizers import Optimizer, learning_rate
 from anyrec.training.samples import TrainingData
 from anyrec.training.weight_average import Average
 
-RELEASE_STEPS = 16
-"""Training steps after which the memory of data on disk is released. The next steps map their pages again, without
-reading the disk as long as the system has free memory for its cache."""
-
 
 @dataclass(frozen=True)
 class FitOptions:
@@ -191,7 +187,7 @@ def _train_epoch(
     Returns:
         The mean loss of the batches with at least one positive.
     """
-    options, scratch = config.training, objective.data.scratch
+    options = config.training
     objective.start_epoch()
     total, learned = torch.zeros((), device=objective.model.device), 0  # summed on the device: no wait at each step
     with one_thread_elsewhere() if objective.uses_own_threads else nullcontext():
@@ -204,8 +200,6 @@ def _train_epoch(
                 if average is not None:
                     average.update(state.step)
             bar.advance()
-            if scratch is not None and state.step % RELEASE_STEPS == 0:
-                scratch.release()
     state.epoch += 1
     return total.item() / max(1, learned)
 

@@ -9,7 +9,8 @@ import pyarrow.compute as pc
 from anyrec.data.dataset import Dataset
 from anyrec.data.findings import Finding, count
 from anyrec.data.ids import SIDES, Side
-from anyrec.data.summary import distinct_values, flattened, is_present
+from anyrec.data.list_columns import flat_with_nulls
+from anyrec.data.summary import distinct_values, is_present
 
 MISSING = r"(?i)^\s*(null|nil|none|nan|na|n/a|#n/a|nat|undefined|unknown|missing|empty|-1|-+|\?+|)\s*$"
 """Ids that programs write for a missing value."""
@@ -50,7 +51,7 @@ def check_unique_categories(dataset: Dataset) -> list[Finding]:
             column = dataset.table(side).column(name).combine_chunks()
             distinct, values = distinct_values(column)
             if values >= FEWEST and distinct >= UNIQUE * values:
-                flat, _ = flattened(column)
+                flat, _ = flat_with_nulls(column)
                 text = f"{distinct:,} of {values:,} values of the {side} feature '{name}' are different, "
                 text += f"as '{flat[int(is_present(flat).argmax())]}'."
                 advice = "It is an id, and says nothing about other records: leave it out, or make it a text."

@@ -17,7 +17,8 @@ from anyrec.data.dataset import Dataset
 from anyrec.data.doctor.table_checks import show_id
 from anyrec.data.findings import Finding, count
 from anyrec.data.images import ImageFault, find_file, open_image
-from anyrec.data.summary import flattened, is_plain
+from anyrec.data.list_columns import flat_with_nulls
+from anyrec.data.summary import is_plain
 
 MOST_TEXTS, MOST_IMAGES = 20_000, 5_000
 """The most items and image files that are compared: the work grows with the square of their number."""
@@ -226,7 +227,7 @@ def _image_uses(dataset: Dataset) -> tuple[np.ndarray, np.ndarray, pa.Array]:
     owners, names = [np.empty(0, np.int64)], [pa.array([], pa.string())]
     for feature in dataset.features("item"):
         if feature.startswith("image."):
-            flat, parents = flattened(dataset.items.column(feature).combine_chunks())
+            flat, parents = flat_with_nulls(dataset.items.column(feature).combine_chunks())
             given = flat.is_valid()
             owners.append(parents[given.to_numpy(zero_copy_only=False)])
             names.append(flat.filter(given).cast(pa.string()))

@@ -12,12 +12,12 @@ from anyrec.data.dataset import Dataset
 from anyrec.data.findings import Finding, count
 from anyrec.data.ids import NO_TIME, SIDES, Side
 from anyrec.data.labels import Labels
+from anyrec.data.list_columns import flat_with_nulls
 from anyrec.data.order import has_clock, time_order
 from anyrec.data.split import Split
 from anyrec.data.summary import (
     activity,
     filled_share,
-    flattened,
     is_plain,
     is_present,
     repeated_pairs,
@@ -237,7 +237,7 @@ def check_cells(dataset: Dataset) -> list[Finding]:
         for name in dataset.features(side):
             if not name.startswith(("categorical.", "text.")):
                 continue
-            flat, _ = flattened(dataset.table(side).column(name).combine_chunks())
+            flat, _ = flat_with_nulls(dataset.table(side).column(name).combine_chunks())
             if not pa.types.is_string(flat.type):
                 continue
             values = flat.filter(pa.array(is_present(flat)))

@@ -7,7 +7,8 @@ import pyarrow as pa
 
 from anyrec.data.dataset import Dataset
 from anyrec.data.ids import Side
-from anyrec.data.summary import flattened, is_plain, is_present
+from anyrec.data.list_columns import flat_with_nulls
+from anyrec.data.summary import is_plain, is_present
 
 BINS = 20
 """The most bins of numbers."""
@@ -21,7 +22,7 @@ def value_codes(dataset: Dataset, side: Side, name: str) -> tuple[np.ndarray, np
         (sequences, images, nested columns).
     """
     column = dataset.table(side).column(name).combine_chunks()
-    flat, owners = flattened(column)
+    flat, owners = flat_with_nulls(column)
     if name.startswith(("temporal.", "image.")) or not is_plain(flat.type):
         return None
     present = is_present(flat)

@@ -2,6 +2,7 @@
 
 faults: collects faults, the first 20 of each kind.
 places: where a value is in its source, as faults name it.
+at: where a column is, for messages.
 times: ISO 8601 texts and epoch seconds.
 arrow_types: any Arrow type as one that the engine uses.
 nested: checks of values of any shape.

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections import deque
-from contextlib import suppress
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
 
-from anyrec.core.errors import DataError, Fault
+from anyrec.core.config.sources import FormatConfig
 from anyrec.data.formats.columns import ALLOWED
-from anyrec.data.formats.containers import not_utf8, read_bytes, stem_and_kind
+from anyrec.data.formats.containers import GZIP, as_utf8, stem_and_kind
 from anyrec.data.formats.faults import Faults
-from anyrec.data.formats.places import LinePlace
-from anyrec.data.formats.table_columns import FIELDS, NUMBER, Columns
+from anyrec.data.formats.places import Place
+from anyrec.data.formats.table_columns import DOUBLED, FIELDS, NUMBER, Columns
 from anyrec.data.ids import ID_COLUMNS
+from anyrec.data.memory_limit import Room
+from anyrec.data.sources.contract import Access, SourceFile
+from anyrec.data.sources.csv_stream import CsvTable
+from anyrec.data.sources.unpack import HEAD, Container, open_container, reading
 
 LIST_MARK = "[]"
 """A CSV header with this ending means several values in each cell, separated by `|`."""
@@ -28,126 +25,57 @@ SEPARATORS = {",": "','", "\t": "tabs", ";": "';'", "|": "'|'"}
 WHOLE = r"^(0|-?[1-9][0-9]{0,17})$"
 
 
-def read_csv(path: Path, faults: Faults, notes: list[str]) -> tuple[Columns, int, LinePlace]:
+def read_csv(path: Path, faults: Faults, notes: list[str], room: Room | None = None) -> tuple[pa.Table, Place]:
     """Read a CSV file.
 
     Args:
         path: The file.
         faults: Gets a fault for each row with more or fewer cells than the header.
         notes: Gets a sentence if the separator is not a comma.
+        room: Where the rows are kept; None for memory.
 
     Returns:
-        Columns of texts (lists of texts if the header ends in `[]`), the number of rows, and the line of each row.
+        Columns of texts, empty cells as nulls, and the line of each row.
 
     Raises:
         DataError: If the file cannot be parsed.
     """
-    data = read_bytes(path)
-    if not _is_utf8(data):  # before parsing: the handler of ragged rows cannot receive other bytes
-        raise not_utf8(data, path)
-    separator = separator_of(data, path)
+    file = _container(path)
+    separator = separator_of(file.text_head)
     if separator != "," and stem_and_kind(path)[1] != ".tsv":
         notes.append(f"{path.name}: the file seems to be separated by {SEPARATORS[separator]} and is read so.")
-    try:
-        table, ragged = _parse(data, separator)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(Fault(str(path), f"cannot be read: {str(error).splitlines()[0]}.", kind="unreadable")) from None
-    place = LinePlace(path.name, partial(read_bytes, path), separator, table.num_columns)
-    if len(table) + ragged + 1 < data.count(b"\n") and b'"' in data:  # a cell holds a line end, or a line is empty
-        _refuse_open_quotes(data, separator, path)
-    if ragged:
-        faults.add_rows(
-            "ragged row",
-            range(len(place.ragged)),
-            lambda number: (
-                f"{path.name} line {place.ragged[number][0]}",
-                f"this row has {place.ragged[number][1]} cells, the header {table.num_columns}.",
-                f"Put cells that hold {SEPARATORS[separator]} in quotes.",
-            ),
-        )
-    columns = [_named(name, table.column(number).combine_chunks()) for number, name in enumerate(table.column_names)]
-    return columns, len(table), place
+    rows = CsvTable(file, FormatConfig(separator=separator), separator, file.text_head, Access(faults=faults))
+    for name in rows.wanted:
+        if rows.names.count(name) > 1:
+            faults.add("doubled column", f"{path.name}: {name}", *DOUBLED)
+    schema = pa.schema([(name, pa.string()) for name in rows.wanted])
+    table = pa.Table.from_batches(rows.batches(), schema) if room is None else room.table(schema, rows.batches())
+    return table, rows.place
 
 
-def _is_utf8(data: bytes) -> bool:
-    try:
-        pa.array([data], pa.large_binary()).cast(pa.large_string())
-    except pa.ArrowInvalid:
-        return False
-    return True
+def _container(path: Path) -> Container:
+    """Open a file. Raises DataError for other formats than text, and other packing than gzip."""
+    file = SourceFile(str(path), lambda: pa.OSFile(str(path)), "")
+    with reading(file.name), file.open() as stream:
+        start = stream.read(HEAD)
+    if not start.startswith(GZIP):
+        as_utf8(start, path)
+    container = open_container(file, "utf-8", [])
+    as_utf8(container.head, path)
+    return container
 
 
-def _refuse_open_quotes(data: bytes, separator: str, path: Path) -> None:
-    """Raise DataError if a quoted cell is not closed.
-
-    Arrow reads all lines up to the next quote into that cell.
-    """
-    before = csv.field_size_limit(len(data) + 1)
-    try:
-        deque(_strict_rows(data, separator), maxlen=0)
-        return
-    except csv.Error:
-        begins, reader = 1, _strict_rows(data, separator)
-        with suppress(csv.Error):
-            for _ in reader:
-                begins = reader.line_num + 1
-    finally:
-        csv.field_size_limit(before)
-    what = "a cell that begins with a quote in this row does not end with one."
-    hint = 'Close the quote, and write a quote inside a quoted cell twice ("").'
-    raise DataError(Fault(f"{path.name} line {begins}", what, hint, "open quote"))
-
-
-def _strict_rows(data: bytes, separator: str) -> Any:
-    text = io.TextIOWrapper(io.BytesIO(data), "utf-8", newline="")
-    return csv.reader(text, delimiter=separator, strict=True)
-
-
-def separator_of(data: bytes, path: Path) -> str:
-    """Return the separator with which the header names an id, otherwise the most frequent one in the header."""
-    header = data[:65_536].split(b"\n", 1)[0].split(b"\r", 1)[0].decode("utf-8", "replace")
+def separator_of(text: str) -> str:
+    """Return the separator with which the header of a text names an id, otherwise the most frequent one in it."""
+    header = text.split("\n", 1)[0].split("\r", 1)[0]
     for separator in SEPARATORS:
         if set(ID_COLUMNS) & {name.strip().strip('"') for name in header.split(separator)} and separator in header:
             return separator
     return max(SEPARATORS, key=header.count) if any(mark in header for mark in SEPARATORS) else ","
 
 
-def _parse(data: bytes, separator: str) -> tuple[pa.Table, int]:
-    """Return all cells as texts, empty ones as nulls, and how many rows were skipped for their number of cells."""
-    ragged: list[None] = []
-
-    def skip(_: object) -> str:
-        ragged.append(None)
-        return "skip"
-
-    parse = pyarrow.csv.ParseOptions(delimiter=separator, newlines_in_values=True, invalid_row_handler=skip)
-    names = pyarrow.csv.open_csv(
-        pa.BufferReader(data),
-        read_options=pyarrow.csv.ReadOptions(block_size=len(data)) if len(data) < 1 << 20 else None,
-        parse_options=parse,
-    ).schema.names
-    convert = pyarrow.csv.ConvertOptions(
-        column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True, null_values=[""]
-    )
-    ragged.clear()
-    try:
-        read = pyarrow.csv.ReadOptions(block_size=1 << 22)
-        table = pyarrow.csv.read_csv(
-            pa.BufferReader(data), read_options=read, parse_options=parse, convert_options=convert
-        )
-    except pa.ArrowInvalid as error:
-        if "straddl" not in str(error):
-            raise
-        ragged.clear()
-        read = pyarrow.csv.ReadOptions(block_size=len(data))  # one row is longer than a block
-        table = pyarrow.csv.read_csv(
-            pa.BufferReader(data), read_options=read, parse_options=parse, convert_options=convert
-        )
-    return table, len(ragged)
-
-
-def _named(name: str, texts: pa.Array) -> tuple[str, pa.Array]:
-    """Return the column under its own name.
+def named(name: str, texts: pa.Array) -> tuple[str, pa.Array]:
+    """Return a column of a CSV file under its own name.
 
     Cells are split at `|` if the header says so, and typed here if no known group types them later.
     """

@@ -26,12 +26,10 @@ class Part:
     Attributes:
         table: The columns, in the types of `Tables`.
         place: Where each row is in its source.
-        scratch: Where the columns are kept, if they do not fit into memory.
     """
 
     table: pa.Table
     place: Place
-    scratch: Scratch | None = None
 
 
 @dataclass
@@ -118,7 +116,7 @@ def _normalised(
         item_ids=item_ids if isinstance(item_ids, pa.StringArray) else None,
         scratch=raw.scratch,
     )
-    return Part(table, raw.place, raw.scratch)
+    return Part(table, raw.place)
 
 
 def _type_csv_ids(parts: Mapping[str, Part | Raw], known: dict[str, list[pa.DataType]]) -> None:

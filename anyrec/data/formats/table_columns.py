@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +14,7 @@ from anyrec.core.errors import did_you_mean, suggestion
 from anyrec.core.scratch import Scratch, kept
 from anyrec.core.values import show
 from anyrec.data.formats.arrow_types import UnreadableType, plain
+from anyrec.data.formats.at import At
 from anyrec.data.formats.columns import (
     NOT_FINITE,
     category,
@@ -26,7 +27,7 @@ from anyrec.data.formats.columns import (
     without,
 )
 from anyrec.data.formats.faults import Faults
-from anyrec.data.formats.places import Place, Pointer, column_of
+from anyrec.data.formats.places import Place, column_of
 from anyrec.data.formats.times import NUMERAL, TIME, cast_numerals, epochs, iso, time_hint, times_of_texts
 from anyrec.data.ids import ID_COLUMNS, Side
 from anyrec.data.list_columns import as_lists, lengths_of
@@ -34,27 +35,11 @@ from anyrec.data.list_columns import as_lists, lengths_of
 FIELDS = ("interaction_type", "timestamp", "weight", "rating", "label")
 NUMBER = f"^{NUMERAL}$"
 COLUMN_NAMES = "a feature's column is named group.name, for example text.title."
+DOUBLED = ("this column is there twice.", "Keep one of them, or rename it.")
 Column = pa.Array | list[object]
 """An Arrow array, or Python values for a data frame's column of several types."""
 Columns = list[tuple[str, Column]]
 """Columns by name; a name may be there twice, which is a fault."""
-
-
-@dataclass(frozen=True)
-class At:
-    """The source of a column.
-
-    Attributes:
-        name: The name of the column.
-        where: The place of the column in its source.
-        pointer: The place of each of its rows.
-        faults: Gets its faults.
-    """
-
-    name: str
-    where: str
-    pointer: Pointer
-    faults: Faults
 
 
 def normalised(
@@ -94,7 +79,7 @@ def normalised(
     for name, column in columns:
         where = f"{source}: {name if name.isprintable() else show(name)}"
         if name in made:
-            faults.add("doubled column", where, "this column is there twice.", "Keep one of them, or rename it.")
+            faults.add("doubled column", where, *DOUBLED)
             continue
         group, dot, field = name.partition(".")
         known = name in keys or (not side and name in FIELDS)
@@ -106,7 +91,7 @@ def normalised(
         if not known and (fault := name_fault(group, field)):
             faults.add("bad name", where, *fault)
             continue
-        at = At(name, where, column_of(place, name), faults)
+        at = At(name, where, column_of(place, name), faults, notes)
         column = column if isinstance(column, list) else _plain(column, at)
         if name in keys:
             made[name] = kept(_ids(column, at, missing_ok), scratch)

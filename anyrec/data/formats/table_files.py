@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -12,10 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from anyrec.core.errors import DataError, Fault
-from anyrec.core.scratch import Scratch
 from anyrec.core.types import Json
 from anyrec.data.formats.containers import read_bytes, stem_and_kind
-from anyrec.data.formats.csv_file import read_csv
+from anyrec.data.formats.csv_file import named, read_csv
 from anyrec.data.formats.decode import decode_any, keys_in_text, keys_in_text_exactly, keys_of
 from anyrec.data.formats.faults import Faults
 from anyrec.data.formats.frames import arrow_columns
@@ -23,14 +22,7 @@ from anyrec.data.formats.parts import PARTS, SIDE_OF, Part, Raw, finish_parts, n
 from anyrec.data.formats.places import LinePlace, table_place
 from anyrec.data.formats.records import interaction_table, record_table
 from anyrec.data.ids import ID_COLUMNS
-
-ScratchFor = Callable[[int], Scratch | None]
-"""Returns where that many interactions are kept, or None if they fit into memory."""
-
-
-def in_memory(_: int) -> None:
-    """Keep any number of interactions in memory."""
-
+from anyrec.data.memory_limit import Room
 
 KINDS = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")
 """Endings of the files that are read; the first one wins if a part is there in several."""
@@ -43,7 +35,7 @@ def read_table_folder(
     *,
     ids_suffice: bool = False,
     missing_ok: bool = False,
-    scratch_for: ScratchFor = in_memory,
+    room: Room | None = None,
 ) -> list[Part]:
     """Read users, items and interactions from a folder.
 
@@ -53,13 +45,13 @@ def read_table_folder(
         notes: Gets what the user should know.
         ids_suffice: Accept a folder without users or items, whose ids then come from the interactions.
         missing_ok: Keep a null id for an interaction without a user or an item, which the caller drops.
-        scratch_for: Returns where that many interactions are kept while they are read.
+        room: Where interactions are kept; None for memory.
 
     Raises:
         DataError: If a file is missing or cannot be parsed.
     """
     files = part_files(path, notes, optional=tuple(SIDE_OF) if ids_suffice else ())
-    read = {part: read_part(file, part, faults, notes, missing_ok, scratch_for)[1] for part, file in files.items()}
+    read = {part: read_part(file, part, faults, notes, missing_ok, room)[1] for part, file in files.items()}
     for part in SIDE_OF:
         if part not in read:
             read[part] = Part(no_records(part), table_place(part))
@@ -123,7 +115,7 @@ def read_part(
     faults: Faults,
     notes: list[str],
     missing_ok: bool = False,
-    scratch_for: ScratchFor = in_memory,
+    room: Room | None = None,
 ) -> tuple[str, Part | Raw]:
     """Read one file of a folder.
 
@@ -134,7 +126,7 @@ def read_part(
         faults: Gets the faults of the records.
         notes: Gets what the user should know.
         missing_ok: Keep a null id for an interaction without a user or an item, which the caller drops.
-        scratch_for: Returns where that many interactions are kept while they are read, which Parquet needs.
+        room: Where interactions are kept; None for memory.
 
     Returns:
         The name of the part, and its table.
@@ -143,14 +135,19 @@ def read_part(
         DataError: If the file cannot be parsed.
     """
     kind = stem_and_kind(path)[1]
-    if kind in (".csv", ".tsv"):
-        columns, rows, place = read_csv(path, faults, notes)
-        return part or _part_of(name for name, _ in columns), Raw(columns, rows, path.name, place, is_csv=True)
-    if kind == ".parquet":
-        table, scratch = read_parquet(path, scratch_for if part == "interactions" else in_memory)
+    room = room if part == "interactions" else None
+    if kind in (".csv", ".tsv", ".parquet"):
+        is_csv, place = kind != ".parquet", table_place(path.name)
+        if is_csv:
+            table, place = read_csv(path, faults, notes, room)
+        else:
+            table = read_parquet(path, room)
+        scratch = None if room is None else room.scratch
         columns = arrow_columns(table, scratch)
-        raw = Raw(columns, len(table), path.name, table_place(path.name), scratch=scratch)
-        return part or _part_of(table.column_names), raw
+        if is_csv:
+            columns = [(named(name, column)) for name, column in columns]
+        raw = Raw(columns, len(table), path.name, place, is_csv, scratch)
+        return part or _part_of(name for name, _ in columns), raw
     rows, place = read_lines(path, faults)
     part = part or _part_of(name for row in rows if isinstance(row, dict) for name in row)
     if part in SIDE_OF:
@@ -164,20 +161,23 @@ def _part_of(names: Iterable[str]) -> str:
     return "interactions" if len(ids) == len(ID_COLUMNS) else "items" if "item_id" in ids else "users"
 
 
-def read_parquet(path: Path, scratch_for: ScratchFor = in_memory) -> tuple[pa.Table, Scratch | None]:
-    """Read a Parquet file; batch by batch if `scratch_for` returns for its number of rows where they are kept.
+def read_parquet(path: Path, room: Room | None = None) -> pa.Table:
+    """Read a Parquet file; batch by batch if its rows do not fit into memory.
+
+    Args:
+        path: The file.
+        room: Where the rows are kept; None for memory.
 
     Raises:
         DataError: If it cannot be read.
     """
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            scratch = scratch_for(file.metadata.num_rows)
-            if scratch is None:
-                return file.read(), None
+            if room is None or room.made_for(file.metadata.num_rows) is None:
+                return file.read()
             # Over all row groups at once, the reader holds the compressed columns of those that it has read.
             groups = (file.iter_batches(row_groups=[group]) for group in range(file.num_row_groups))
-            return scratch.keep_batches(file.schema_arrow, chain.from_iterable(groups)), scratch
+            return room.table(file.schema_arrow, chain.from_iterable(groups))
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise DataError(Fault(str(path), f"cannot be read as Parquet: {reason}.", kind="unreadable")) from None

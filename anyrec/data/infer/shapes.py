@@ -11,11 +11,11 @@ import pyarrow.compute as pc
 
 from anyrec.core.values import show
 from anyrec.data.formats.arrow_types import UnreadableType, plain
+from anyrec.data.formats.at import At
 from anyrec.data.formats.csv_file import WHOLE
 from anyrec.data.formats.faults import Faults
 from anyrec.data.formats.table_columns import NUMBER
 from anyrec.data.list_columns import is_list
-from anyrec.data.sources.at import At
 from anyrec.data.sources.moments import ZONE_NAMES, as_times, is_days, unit_of
 from anyrec.data.sources.transforms import CURRENCY, FALSE, NUMERAL, SPACES, TRUE
 

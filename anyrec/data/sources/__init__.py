@@ -13,7 +13,6 @@ stored_files: files of object stores by name, pattern and folder.
 queries: queries of databases, and their errors.
 decode: files of any of these formats as one stream.
 nested: columns by name, also fields of nested objects.
-at: where a column is.
 moments: times of any spelling.
 transforms: the changes of values that a column declares.
 groups: rows of one key as one value.

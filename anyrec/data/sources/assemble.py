@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from anyrec.core.config import DataConfig
 from anyrec.core.config.sources import SourcesConfig
 from anyrec.core.registry import Registry
+from anyrec.core.scratch import Scratch, kept
 from anyrec.core.values import show
 from anyrec.data.formats.faults import Faults
 from anyrec.data.formats.frames import DataFrame
@@ -22,6 +23,7 @@ from anyrec.data.formats.places import Place
 from anyrec.data.formats.table_columns import Columns, normalised
 from anyrec.data.ids import NO_TIME, SIDES, Side
 from anyrec.data.list_columns import as_lists, is_list
+from anyrec.data.memory_limit import Room
 from anyrec.data.sources.contract import Access
 from anyrec.data.sources.groups import Groups
 from anyrec.data.sources.id_types import IdColumn, one_type
@@ -33,7 +35,12 @@ ORDER = {"user_id": 0, "item_id": 1}
 
 
 def read_tables(
-    options: DataConfig, registry: Registry, faults: Faults, notes: list[str], tables: Mapping[str, DataFrame]
+    options: DataConfig,
+    registry: Registry,
+    faults: Faults,
+    notes: list[str],
+    tables: Mapping[str, DataFrame],
+    room: Room,
 ) -> tuple[list[Part], dict[str, str]]:
     """Read the tables of `data.sources`.
 
@@ -43,6 +50,7 @@ def read_tables(
         faults: Gets the faults of the rows.
         notes: Gets what the user should know.
         tables: Data frames by the paths that they stand for.
+        room: Where interactions are kept.
 
     Returns:
         Users, items and interactions, and what identifies the content of each table by its name.
@@ -53,19 +61,21 @@ def read_tables(
     """
     sources = options.sources or SourcesConfig()
     access = Access(Path(sources.root or ""), options.allow_urls, faults=faults)
-    reader = Reader(registry, access, tables, notes)
-    mapped = {
-        part: [map_table(table, f"/data/sources/{part}/{n}", reader) for n, table in enumerate(getattr(sources, part))]
-        for part in PARTS
-    }
+    reader = Reader(registry, access, tables, notes, room)
+    mapped: dict[str, list[Mapped]] = {}
+    for part in PARTS:
+        mapped[part] = [
+            map_table(table, f"/data/sources/{part}/{n}", reader, room if part == "interactions" else None)
+            for n, table in enumerate(getattr(sources, part))
+        ]
     for side in SIDES:
-        _type_ids(mapped, side, faults, notes)
+        _type_ids(mapped, side, faults, notes, room)
     item_ids = _item_ids(mapped)
     records = [_records(mapped, part, item_ids, reader) for part in SIDE_OF]
     return [*records, _interactions(mapped["interactions"], options, reader)], reader.versions
 
 
-def _type_ids(mapped: dict[str, list[Mapped]], side: Side, faults: Faults, notes: list[str]) -> None:
+def _type_ids(mapped: dict[str, list[Mapped]], side: Side, faults: Faults, notes: list[str], room: Room) -> None:
     """Give the ids of one side one type in all tables."""
     key = f"{side}_id"
     found = [one for part in (f"{side}s", "interactions") for one in mapped[part] if key in one.columns]
@@ -74,7 +84,7 @@ def _type_ids(mapped: dict[str, list[Mapped]], side: Side, faults: Faults, notes
     ]
     one_type(columns)
     for one, column in zip(found, columns, strict=True):
-        one.columns[key] = column.values
+        one.columns[key] = kept(column.values, room.scratch)
 
 
 def _item_ids(mapped: dict[str, list[Mapped]]) -> pa.Array | None:
@@ -82,16 +92,20 @@ def _item_ids(mapped: dict[str, list[Mapped]]) -> pa.Array | None:
     found = [one.columns["item_id"] for part in ("items", "interactions") for one in mapped[part]]
     if not found or not all(pa.types.is_string(one.type) for one in found):
         return None
-    return pc.unique(pa.concat_arrays(found))
+    return pc.unique(pa.chunked_array(found))
 
 
 def _interactions(mapped: list[Mapped], options: DataConfig, reader: Reader) -> Part:
     """Return the interactions of all tables, in their order."""
-    tables = []
+    tables, scratch, missing_ok = [], reader.room.scratch, options.unknown_ids == "drop"
+    places = [replace(one, columns={}) for one in mapped]
     for one in mapped:
-        own = {name: column for name, column in one.columns.items() if name.split(".")[0] not in SIDES}
-        tables.append(_typed(replace(one, columns=own), "interactions", None, reader, options.unknown_ids == "drop"))
-    return Part(_stacked(tables), _place_among(mapped))
+        one.columns = {name: column for name, column in one.columns.items() if name.split(".")[0] not in SIDES}
+        tables.append(_typed(one, "interactions", None, reader, missing_ok, scratch))
+        one.columns = {}
+    stacked = _stacked(tables)
+    stacked = stacked.combine_chunks() if scratch is None else scratch.keep_columns(stacked)
+    return Part(stacked, _place_among(places))
 
 
 def _records(mapped: dict[str, list[Mapped]], part: str, item_ids: pa.Array | None, reader: Reader) -> Part:
@@ -156,9 +170,17 @@ def _one_row_each(one: Mapped, side: Side, reader: Reader) -> Mapped:
 
 def _latest(one: Mapped, side: Side, reader: Reader) -> Mapped:
     """Return the records that interactions describe, each with its latest values."""
-    groups = Groups(one.columns[f"{side}_id"])
+    ids = one.columns[f"{side}_id"]
+    if len(one.columns) == 1:
+        keys = pc.unique(ids).drop_null()
+
+        def place(row: int, column: str) -> str:
+            return one.place(pc.index(ids, keys[row]).as_py(), column)
+
+        return replace(one, columns={f"{side}_id": keys}, rows=len(keys), place=place, mixed={})
+    groups = Groups(ids)
     order = np.arange(one.rows)[::-1]
-    if one.times is not None and len(one.columns) > 1:
+    if one.times is not None:
         order = order[np.argsort(-one.times[order], kind="stable")]  # the latest first, of one time the last row
     return _collapsed(one, f"{side}_id", groups, order, reader)
 
@@ -195,7 +217,14 @@ def _note_differences(
     reader.notes.append(f"{table}: {count} several values of {name}, for example {example}; {chosen} is used.")
 
 
-def _typed(one: Mapped, part: str, item_ids: pa.Array | None, reader: Reader, missing_ok: bool = False) -> pa.Table:
+def _typed(
+    one: Mapped,
+    part: str,
+    item_ids: pa.Array | None,
+    reader: Reader,
+    missing_ok: bool = False,
+    scratch: Scratch | None = None,
+) -> pa.Table:
     """Return a table in the types of the dataset, the columns in the order of their names."""
     columns: Columns = sorted(one.columns.items(), key=lambda pair: (ORDER.get(pair[0], 2), pair[0]))
     return normalised(
@@ -208,6 +237,7 @@ def _typed(one: Mapped, part: str, item_ids: pa.Array | None, reader: Reader, mi
         reader.notes,
         missing_ok=missing_ok,
         item_ids=item_ids,
+        scratch=scratch,
     )
 
 
@@ -224,7 +254,7 @@ def _stacked(tables: list[pa.Table]) -> pa.Table:
                 lengths = column.is_valid().to_numpy(zero_copy_only=False).astype(np.int64)
                 table = table.set_column(place, name, as_lists(column.drop_null(), lengths, column.is_null()))
         wrapped.append(table)
-    return pa.concat_tables(wrapped, promote_options="permissive").combine_chunks()
+    return pa.concat_tables(wrapped, promote_options="permissive")
 
 
 def _place_among(tables: list[Mapped]) -> Place:

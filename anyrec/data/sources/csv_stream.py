@@ -234,7 +234,8 @@ class CsvTable:
                 begins = reader.line_num + 1
         except csv.Error:
             what = "a cell that begins with a quote in this row does not end with one."
-            hint = "Close the quote, or set format.quote to null if quotes are part of the texts."
+            hint = 'Close the quote, and write a quote inside a quoted cell twice (""); or set format.quote of '
+            hint += "data.sources to null if quotes are part of the texts."
             raise DataError(Fault(f"{self.file.name} line {begins}", what, hint, "open quote")) from None
         finally:
             csv.field_size_limit(before)

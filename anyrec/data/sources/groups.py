@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from anyrec.core.config.sources import Aggregate
+from anyrec.data.formats.at import At
 from anyrec.data.list_columns import as_lists, flat, is_list, lengths_of
-from anyrec.data.sources.at import At
 from anyrec.data.sources.nested import one_array
 from anyrec.data.sources.transforms import as_text, numerals
 

@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 
 from anyrec.core.values import show
 from anyrec.data.formats.arrow_types import UnreadableType, plain
+from anyrec.data.formats.at import At
 from anyrec.data.formats.csv_file import WHOLE
-from anyrec.data.sources.at import At
 
 NO_ID = ("", "NULL", "\\N")
 """Texts of formats without types that stand for a missing id. NA can be an id."""

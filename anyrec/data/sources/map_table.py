@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -12,8 +13,10 @@ import pyarrow.compute as pc
 from anyrec.core.config.sources import Cell, ColumnConfig, FormatConfig, SourceTable, TableConfig
 from anyrec.core.errors import ConfigError, Fault, did_you_mean
 from anyrec.core.registry import Registry
+from anyrec.core.scratch import kept
 from anyrec.core.strict_json import pointer
 from anyrec.core.values import show
+from anyrec.data.formats.at import At
 from anyrec.data.formats.columns import ALLOWED
 from anyrec.data.formats.csv_file import typed_texts
 from anyrec.data.formats.faults import Faults
@@ -22,13 +25,15 @@ from anyrec.data.formats.places import Place, table_place
 from anyrec.data.formats.table_columns import FIELDS
 from anyrec.data.ids import ID_COLUMNS
 from anyrec.data.list_columns import as_lists, is_list, lengths_of
-from anyrec.data.sources.at import At
+from anyrec.data.memory_limit import Room
 from anyrec.data.sources.contract import Access, Rows
 from anyrec.data.sources.nested import column_named, names_of, roots_of
 from anyrec.data.sources.open_table import open_table, title_of
 from anyrec.data.sources.side_tables import joined, keys_of
 from anyrec.data.sources.transforms import as_text, transformed
 
+LONG = 1 << 20
+"""Columns of tables of at least this many rows are freed as soon as they are used."""
 TEXTS = (*ALLOWED, *FIELDS)
 """Groups and roles whose texts are read by their own rules; numbers in texts of other groups become numbers."""
 
@@ -75,22 +80,27 @@ class Reader:
         access: Folder of relative paths and permissions; its faults get those of all columns.
         tables: Data frames by the paths that they stand for.
         notes: Gets what the user should know.
+        room: Where interactions are kept.
         versions: Gets what identifies the content of each table.
     """
 
     registry: Registry
     access: Access
-    tables: Mapping[str, DataFrame] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    tables: Mapping[str, DataFrame]
+    notes: list[str]
+    room: Room
     versions: dict[str, str] = field(default_factory=dict)
 
-    def read(self, table: TableConfig, wanted: Iterable[str] | None, where: str) -> tuple[pa.Table, Rows]:
+    def read(
+        self, table: TableConfig, wanted: Iterable[str] | None, where: str, room: Room | None = None
+    ) -> tuple[pa.Table, Rows]:
         """Read a table, with the rows that `only` keeps.
 
         Args:
             table: Where the rows are.
             wanted: Columns that are used; None for all.
             where: JSON pointer to the table.
+            room: Where the rows are kept; None for memory.
         """
         names = None if wanted is None else frozenset(one for name in (*wanted, *table.only) for one in roots_of(name))
         if isinstance(table.path, str) and table.path in self.tables:
@@ -98,16 +108,23 @@ class Reader:
             rows = Rows(found.to_reader(), table.path, "", names=found.column_names)
         else:
             rows = open_table(table, replace(self.access, columns=names), self.registry, where)
-        read = rows.reader.read_all()
+        schema = rows.reader.schema.remove_metadata()
+        batches = _only(rows, table, where) if table.only else rows.reader
+        read = pa.Table.from_batches(batches, schema) if room is None else room.table(schema, batches)
         self.notes += [note for note in rows.notes if note not in self.notes]
         if rows.version:
             self.versions[title_of(table)] = rows.version
-        read = read.replace_schema_metadata(None)
-        return (_only(read, table, rows, where), rows) if table.only else (read, rows)
+        return read, rows
 
 
-def map_table(table: SourceTable, where: str, reader: Reader) -> Mapped:
+def map_table(table: SourceTable, where: str, reader: Reader, room: Room | None = None) -> Mapped:
     """Read a table, add its side tables, and make its columns of roles and features.
+
+    Args:
+        table: The table.
+        where: JSON pointer to it.
+        reader: Reads it.
+        room: Where its rows are kept; None for memory.
 
     Raises:
         ConfigError: If a column is not there.
@@ -116,7 +133,8 @@ def map_table(table: SourceTable, where: str, reader: Reader) -> Mapped:
     faults, notes = reader.access.faults, reader.notes
     specs = _specs(table)
     wanted = _wanted(table, specs)
-    read, rows = reader.read(table, wanted, where)
+    read, rows = reader.read(table, wanted, where, room)
+    scratch = None if room is None else room.scratch
     place = rows.place or table_place(rows.name)
     for number, side in enumerate(table.join):
         side_where = f"{where}/join/{number}"
@@ -128,23 +146,27 @@ def map_table(table: SourceTable, where: str, reader: Reader) -> Mapped:
         read = joined(read, side, other, side_place, side_rows.name, at)
     if not table.columns:
         specs = [(name, ColumnConfig(to=name)) for name in read.column_names]
-    specs = _existing(read, rows, specs, table, notes)
-    _check_names(read, rows, specs, where)
+    specs = _existing(read.schema, rows, specs, table, notes)
+    _check_names(read.schema, rows, specs, where)
     counts: dict[str, dict[str, int]] = {}
     made: dict[str, pa.Array] = {}
+    uses = Counter(root for name, spec in specs for one in (name, *spec.append) for root in roots_of(one))
+    count = len(read)
     for name, spec in specs:
         at = At(f"{rows.name}: {name}", pointer_of(where, name), lambda row, n=name: place(row, n), faults, notes)
-        made[spec.to] = _column(read, name, spec, table.format, rows.untyped, counts, at)
+        made[spec.to] = kept(_column(read, name, spec, table.format, rows.untyped, counts, at), scratch)
+        read = _without_used(read, uses, (name, *spec.append))
     _note_nulls(counts, rows.name, notes)
     mixed = {spec.to: rows.mixed[name] for name, spec in specs if name in rows.mixed}
     sources = {spec.to: name for name, spec in specs}
     mapped = Mapped(
-        table, where, rows.name, made, {spec.to: spec for _, spec in specs}, len(read),
+        table, where, rows.name, made, {spec.to: spec for _, spec in specs}, count,
         lambda row, column: place(row, sources.get(column, column)), rows.untyped, mixed,
     )  # fmt: skip
     _explode(mapped, faults)
     for name, value in table.constants.items():
-        mapped.columns[name] = pa.array([value] * mapped.rows)
+        mapped.columns[name] = pa.repeat(value, mapped.rows)
+    mapped.columns = {name: kept(column, scratch) for name, column in mapped.columns.items()}
     return mapped
 
 
@@ -172,25 +194,40 @@ def _wanted(table: SourceTable, specs: list[tuple[str, ColumnConfig]]) -> list[s
     ]
 
 
+def _without_used(read: pa.Table, uses: Counter[str], used: Iterable[str]) -> pa.Table:
+    """Return a long table without the columns that are not used again, which frees their memory.
+
+    Args:
+        read: The table.
+        uses: How often each column is used from now on; the uses of this time are taken off.
+        used: The columns, or fields of columns, that were used.
+    """
+    uses.subtract(root for name in used for root in roots_of(name))
+    if len(read) < LONG:
+        return read
+    return read.select([place for place, name in enumerate(read.column_names) if uses[name] > 0])
+
+
 def _existing(
-    read: pa.Table, rows: Rows, specs: list[tuple[str, ColumnConfig]], table: SourceTable, notes: list[str]
+    schema: pa.Schema, rows: Rows, specs: list[tuple[str, ColumnConfig]], table: SourceTable, notes: list[str]
 ) -> list[tuple[str, ColumnConfig]]:
     """Return the columns without those that are not there, if the config ignores them; ids must be there."""
     if table.missing == "error":
         return specs
-    lost = [name for name, spec in specs if column_named(read, name) is None and spec.to not in ID_COLUMNS]
+    nothing = schema.empty_table()
+    lost = [name for name, spec in specs if column_named(nothing, name) is None and spec.to not in ID_COLUMNS]
     if lost:
         notes.append(f"{rows.name} has no column {', '.join(dict.fromkeys(lost))}, so it is left out.")
     return [(name, spec) for name, spec in specs if name not in lost]
 
 
-def _check_names(read: pa.Table, rows: Rows, specs: list[tuple[str, ColumnConfig]], where: str) -> None:
+def _check_names(schema: pa.Schema, rows: Rows, specs: list[tuple[str, ColumnConfig]], where: str) -> None:
     """Raise ConfigError for columns that are not there, or that are there twice."""
-    names = rows.names or read.column_names
+    names, nothing = rows.names or schema.names, schema.empty_table()
     faults = []
     for name in dict.fromkeys(one for column, spec in specs for one in (column, *spec.append)):
-        if column_named(read, name) is None:
-            hint = did_you_mean(name, dict.fromkeys([*names, *names_of(read.schema)]))
+        if column_named(nothing, name) is None:
+            hint = did_you_mean(name, dict.fromkeys([*names, *names_of(schema)]))
             faults.append(
                 Fault(pointer_of(where, name), f"{rows.name} has no column {show(name)}.", hint, "unknown column")
             )
@@ -256,25 +293,32 @@ def _note_nulls(counts: dict[str, dict[str, int]], name: str, notes: list[str]) 
         notes.append(f"{name}: {text!r} is read as a missing value in {where}; format.nulls of the table changes it.")
 
 
-def _only(read: pa.Table, table: TableConfig, rows: Rows, where: str) -> pa.Table:
-    """Return the rows whose values `only` lists. The places of the rows follow."""
-    keep = np.ones(len(read), bool)
-    for name, values in table.only.items():
-        column = column_named(read, name)
-        if column is None:
-            hint = did_you_mean(name, names_of(read.schema))
-            raise ConfigError(
-                Fault(where + pointer(["only", name]), f"{rows.name} has no such column.", hint, "unknown column")
-            )
-        at = At(f"{rows.name}: {name}", where, str, Faults(), [])
-        texts = pa.array([None if value is None else _as_cell(value) for value in values], pa.string())
-        keep &= pc.is_in(as_text(column, at), value_set=texts).to_numpy(zero_copy_only=False)
-    kept = np.flatnonzero(keep)
-    place = rows.place or table_place(rows.name)
-    rows.place = lambda row, column: place(int(kept[row]), column)
-    numbers = {int(row): n for n, row in enumerate(kept)} if rows.mixed else {}
-    rows.mixed = {name: [numbers[row] for row in found if row in numbers] for name, found in rows.mixed.items()}
-    return read.filter(pa.array(keep))
+def _only(rows: Rows, table: TableConfig, where: str) -> Iterator[pa.RecordBatch]:
+    """Yield the rows whose values `only` lists. The places of the rows follow."""
+    texts = {
+        name: pa.array([None if value is None else _as_cell(value) for value in values], pa.string())
+        for name, values in table.only.items()
+    }
+    schema = rows.reader.schema
+    for name in texts:
+        if column_named(schema.empty_table(), name) is None:
+            hint = did_you_mean(name, names_of(schema))
+            fault = Fault(where + pointer(["only", name]), f"{rows.name} has no such column.", hint, "unknown column")
+            raise ConfigError(fault)
+    masks: list[np.ndarray] = []
+    place, mixed, rows.mixed = rows.place or table_place(rows.name), rows.mixed, {}
+    rows.place = lambda row, column: place(int(np.flatnonzero(np.concatenate(masks))[row]), column)
+    for batch in rows.reader:
+        keep = np.ones(len(batch), bool)
+        for name, values in texts.items():
+            column = column_named(pa.Table.from_batches([batch]), name)
+            at = At(f"{rows.name}: {name}", where, str, Faults(), [])
+            keep &= pc.is_in(as_text(column, at), value_set=values).to_numpy(zero_copy_only=False)
+        masks.append(keep)
+        yield batch.filter(pa.array(keep))
+    if mixed:
+        numbers = np.cumsum(kept := np.concatenate(masks)) - 1
+        rows.mixed = {name: [int(numbers[row]) for row in found if kept[row]] for name, found in mixed.items()}
 
 
 def _as_cell(value: Cell) -> str:

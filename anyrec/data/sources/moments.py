@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 from anyrec.core.errors import ConfigError, Fault
 from anyrec.core.values import show
 from anyrec.data.formats.arrow_types import UnreadableType, plain
+from anyrec.data.formats.at import At
 from anyrec.data.formats.times import TIME, epochs, parse_times, typed_times
-from anyrec.data.sources.at import At
 
 UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}

@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 from anyrec.core.config.sources import Aggregate, SideTable
 from anyrec.core.errors import ConfigError, Fault, did_you_mean
 from anyrec.core.values import show
+from anyrec.data.formats.at import At
 from anyrec.data.formats.places import Place
-from anyrec.data.sources.at import At
 from anyrec.data.sources.groups import Groups, key_of
 from anyrec.data.sources.nested import column_named, names_of
 

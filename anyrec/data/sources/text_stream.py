@@ -66,21 +66,26 @@ class CheckedText(io.RawIOBase):
 
 
 def not_text(file: Container) -> DataError:
-    """Return the error of bytes that are not in a file's encoding, with their line."""
-    line = 1
+    """Return the error of bytes that are not in a file's encoding, with their line and their place in it."""
+    line, column = 1, 1
     stream = file.text() if file.encoding == "utf-8" else file.stream()
     check = codecs.getincrementaldecoder(file.encoding)()
     while chunk := stream.read(CHUNK):
+        end = len(chunk)
         try:
             check.decode(chunk)
         except UnicodeDecodeError as error:
-            line += chunk.count(b"\n", 0, error.start)
+            end = max(0, error.start - (len(error.object) - len(chunk)))  # a cut character is kept for the next chunk
+        line += chunk.count(b"\n", 0, end)
+        last = chunk.rfind(b"\n", 0, end)
+        column = column + end if last < 0 else end - last
+        if end < len(chunk):
             break
-        line += chunk.count(b"\n")
-    where = f"{file.name} line {line}"
+    where = f"{file.name} line {line}, byte {column}"
     if file.encoding != "utf-8":
         what = f"this is not {file.encoding.upper()} text."
-        return DataError(Fault(where, what, "Set format.encoding to the encoding of the file.", "encoding"))
+        hint = "Set format.encoding of data.sources to the encoding of the file."
+        return DataError(Fault(where, what, hint, "encoding"))
     what = "this is not UTF-8 text: it looks like Latin-1 (Windows-1252)."
-    hint = f'Set format.encoding to "{LIKELY}" or to the right encoding, or save the file as UTF-8.'
+    hint = f'Save the file as UTF-8, or set format.encoding of data.sources to "{LIKELY}" or to the right encoding.'
     return DataError(Fault(where, what, hint, "encoding"))

@@ -18,10 +18,10 @@ from anyrec.core.config.sources import Cell, ColumnConfig
 from anyrec.core.errors import ConfigError, Fault
 from anyrec.core.values import show
 from anyrec.data.formats.arrow_types import UnreadableType, plain
+from anyrec.data.formats.at import At
 from anyrec.data.formats.columns import category
 from anyrec.data.formats.faults import Faults
 from anyrec.data.list_columns import as_lists, flat, is_list, lengths_of
-from anyrec.data.sources.at import At
 from anyrec.data.sources.json_stream import JsonFault, parse_values
 from anyrec.data.sources.moments import as_times
 from anyrec.data.sources.python_text import python_column_as_json

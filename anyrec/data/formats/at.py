@@ -1,4 +1,4 @@
-"""Where a column of a table is: in its source and in the config."""
+"""Where a column of a table is, for messages."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class At:
     """The source of a column.
 
     Attributes:
-        name: Its name and table, for messages.
-        where: JSON pointer to its meaning in the config.
-        pointer: The place of each row.
+        name: Its name, for messages; with its table if there are several.
+        where: Its place in the source, or the JSON pointer to its meaning in the config.
+        pointer: The place of each of its rows.
         faults: Gets its faults.
         notes: Gets what was found out about it.
     """
