@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Iterator
+
 import numpy as np
 
 from anyrec.data.ids import NO_TIME
 from anyrec.data.sorting import begins_of, order_by
 from anyrec.data.tables import Tables
 
+BLOCK = 1 << 20
+"""About this many interactions are worked on at once where users are independent of each other."""
 FEW = 8
 """Fewer than one interaction in `FEW` are sorted by themselves; more are chosen from the order of all of them."""
 
@@ -32,12 +37,28 @@ def time_order(dataset: Tables, rows: np.ndarray | None = None) -> np.ndarray:
     return dataset.time_order[wanted[dataset.time_order]]
 
 
+def blocks_of_users(dataset: Tables, order: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield consecutive parts of interactions in `time_order`, each of all rows of some users.
+
+    Work on such a part takes little memory, however many interactions there are.
+    """
+    users, start = dataset.user_rows, 0
+    while start < len(order):
+        end = min(start + BLOCK, len(order))
+        end = bisect_right(range(len(order)), users[order[end - 1]], lo=end, key=lambda row: users[order[row]])
+        yield order[start:end]
+        start = end
+
+
 def latest_of_pairs(dataset: Tables, rows: np.ndarray) -> np.ndarray:
     """Return the latest of the interactions `rows` of each user-item pair, in file order."""
-    order = time_order(dataset, rows)[::-1]
-    pairs = dataset.user_rows[order] * len(dataset.items) + dataset.item_rows[order]
-    by_pair = np.argsort(pairs, kind="stable")
-    return np.sort(order[by_pair[begins_of(pairs[by_pair])]])
+    latest = [np.empty(0, np.int64)]
+    for part in blocks_of_users(dataset, time_order(dataset, rows)):
+        last_first = part[::-1]
+        pairs = dataset.user_rows[last_first] * len(dataset.items) + dataset.item_rows[last_first]
+        by_pair = np.argsort(pairs, kind="stable")
+        latest.append(last_first[by_pair[begins_of(pairs[by_pair])]])
+    return np.sort(np.concatenate(latest))
 
 
 def position_from_end(groups: np.ndarray) -> np.ndarray:

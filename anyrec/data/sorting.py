@@ -67,7 +67,10 @@ def blocks_of_groups(groups: np.ndarray, size: int) -> Iterator[slice]:
         groups: (rows,) int64 group numbers from -1, in any order.
         size: Rows of a block: it has at least as many if it is not the last, and at most one group more.
     """
-    ends = np.cumsum(np.bincount(groups + 1))
+    counts = np.zeros(groups.max(initial=-1) + 2, np.int64)
+    for start in range(0, len(groups), BLOCK):
+        counts += np.bincount(groups[start : start + BLOCK] + 1, minlength=len(counts))
+    ends = np.cumsum(counts)
     start = 0
     while start < len(groups):
         end = int(ends[min(np.searchsorted(ends, start + size), len(ends) - 1)])

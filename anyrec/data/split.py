@@ -18,7 +18,7 @@ from anyrec.core.errors import ConfigError, DataError, Fault
 from anyrec.core.files import atomic_write
 from anyrec.data.dataset import Dataset
 from anyrec.data.ids import ID_COLUMNS
-from anyrec.data.order import has_clock, position_from_end, time_order
+from anyrec.data.order import blocks_of_users, has_clock, position_from_end, time_order
 
 Part = Literal["validation", "test"]
 """A held-out part."""
@@ -254,7 +254,7 @@ def _warnings(dataset: Dataset, split: Split) -> list[str]:
     notes = []
     if split.protocol in ("leave_last_out", "leave_last_n", "random") and len(split.test) and has_clock(dataset):
         times = dataset.times
-        later = float((times[split.train] > np.median(times[split.test])).mean())
+        later = float((times > np.median(times[split.test]))[split.train].mean())
         if later >= 0.01:
             notes.append(
                 f"The split is by user, and {later:.0%} of the training interactions happened after the typical "
@@ -270,14 +270,16 @@ def _warnings(dataset: Dataset, split: Split) -> list[str]:
 
 def _leave_last(dataset: Dataset, eligible: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Each user's last n interactions test; the n before validate if at least one more is left to train on."""
-    order = time_order(dataset)
-    order = order[eligible[order]]
-    users = dataset.user_rows[order]
-    from_end = position_from_end(users)
-    count = np.bincount(users, minlength=len(dataset.users))[users]
-    test = order[(from_end < n) & (count > n)]
-    validation = order[(from_end >= n) & (from_end < 2 * n) & (count > 2 * n)]
-    return np.sort(validation), np.sort(test)
+    validation, test = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    for part in blocks_of_users(dataset, time_order(dataset)):
+        order = part[eligible[part]]
+        users = dataset.user_rows[order]
+        from_end = position_from_end(users)
+        _, place, counts = np.unique(users, return_inverse=True, return_counts=True)
+        of_user = counts[place]
+        test.append(order[(from_end < n) & (of_user > n)])
+        validation.append(order[(from_end >= n) & (from_end < 2 * n) & (of_user > 2 * n)])
+    return np.sort(np.concatenate(validation)), np.sort(np.concatenate(test))
 
 
 def _global_time(
@@ -327,16 +329,17 @@ def _random(
 
     Drawn over interactions in the order of user, item and time, so that the file's order does not matter.
     """
-    by_item = np.argsort(dataset.item_rows[(order := time_order(dataset))], kind="stable")
-    order = order[by_item]
-    order = order[np.argsort(dataset.user_rows[order], kind="stable")]
-    order = order[eligible[order]]
-    rng = np.random.default_rng(seed)
-    shuffled = order[rng.permutation(len(order))]
-    users = dataset.user_rows[shuffled]
-    grouped = np.argsort(users, kind="stable")
-    last = np.zeros(len(shuffled), bool)
-    last[grouped[position_from_end(users[grouped]) == 0]] = True
-    candidates = shuffled[~last]
+    parts = [np.empty(0, np.int64)]
+    for part in blocks_of_users(dataset, time_order(dataset)):
+        chosen = part[eligible[part]]
+        parts.append(chosen[np.lexsort((dataset.item_rows[chosen], dataset.user_rows[chosen]))])
+    order = np.concatenate(parts)
+    del parts
+    order = order[np.random.default_rng(seed).permutation(len(order))]
+    last = np.full(len(dataset.users), -1)
+    last[dataset.user_rows[order]] = np.arange(len(order))  # of several rows of one user, the last assignment stays
+    drawn = np.ones(len(order), bool)
+    drawn[last[last >= 0]] = False
     tests, validations = round(len(order) * test), round(len(order) * validation)
-    return np.sort(candidates[tests : tests + validations]), np.sort(candidates[:tests])
+    candidates = order[np.flatnonzero(drawn)[: tests + validations]]
+    return np.sort(candidates[tests:]), np.sort(candidates[:tests])

@@ -181,7 +181,7 @@ def _times(column: pa.Array, at: At) -> pa.Array:
     if pa.types.is_string(kind):
         made, bad = times_of_texts(column)
     elif pa.types.is_integer(kind) or pa.types.is_floating(kind):
-        made, bad = epochs(_as_floats(column))
+        made, bad = epochs(_as_floats(column) if pa.types.is_uint64(kind) else column)
     else:
         return _wrong_type(column, "a timestamp is ISO 8601 or epoch seconds", at, TIME)
 

@@ -11,6 +11,8 @@ import pyarrow.compute as pc
 from anyrec.core.values import is_unicode
 
 TIME = pa.timestamp("us", "UTC")
+BLOCK = 1 << 20
+"""Rows that are converted at a time."""
 EARLIEST_SECOND = -62_135_596_800
 """0001-01-01T00:00:00Z: Python has no earlier dates."""
 LATEST_SECOND = 100_000_000_000
@@ -110,9 +112,7 @@ def parse_time(text: str) -> int | None:
 
 def _within(texts: pa.Array, times: pa.Array) -> tuple[pa.Array, np.ndarray]:
     """Return times without those outside the years 1 to 9999, and the rows of these."""
-    seconds = pc.min_max(times.cast(pa.int64()))
-    least, most = seconds["min"].as_py(), seconds["max"].as_py()
-    if least is None or (least >= _BOUNDARY_DAYS[0] * 1_000_000 and most < _BOUNDARY_DAYS[1] * 1_000_000):
+    if _is_within(times):
         return times, np.empty(0, np.int64)
     outside = pc.fill_null(pc.match_substring_regex(texts, f"^(?:{OUTSIDE})"), False)
     return pc.if_else(outside, None, times), np.flatnonzero(outside.to_numpy(zero_copy_only=False))
@@ -133,26 +133,39 @@ def _canonical(texts: pa.Array) -> pa.Array:
     return pc.binary_join_element_wise(date, "T", seconds, zone, "")
 
 
-def epochs(seconds: pa.Array) -> tuple[pa.Array, np.ndarray]:
+def _is_within(times: pa.Array) -> bool:
+    """Return whether all times are after the first and before the last day of the years 1 to 9999."""
+    bounds = pc.min_max(times.cast(pa.int64()))
+    least, most = bounds["min"].as_py(), bounds["max"].as_py()
+    return least is None or (least >= _BOUNDARY_DAYS[0] * 1_000_000 and most < _BOUNDARY_DAYS[1] * 1_000_000)
+
+
+def epochs(numbers: pa.Array, a_second: float = 1.0) -> tuple[pa.Array, np.ndarray]:
     """Convert seconds since 1970 to times.
 
-    If all values are dates of the years 1900 to 2099 as YYYYMMDD, such as 20240517, they are dates: as seconds they
+    If all seconds are dates of the years 1900 to 2099 as YYYYMMDD, such as 20240517, they are dates: as seconds they
     would all be in the same month of 1970.
 
     Args:
-        seconds: (rows,) float64.
+        numbers: (rows,) float64 or int64.
+        a_second: What a second is in their unit, 1000 for milliseconds.
 
     Returns:
         (rows,) TIME, and the rows outside the years 1 to 5138.
     """
-    dates = _dates(seconds)
+    dates = _dates(numbers) if a_second == 1.0 else None
     if dates is not None:
         return dates, np.empty(0, np.int64)
-    values = pc.fill_null(seconds, 0.0).to_numpy(zero_copy_only=False)
-    bad = ~((values >= EARLIEST_SECOND) & (values < LATEST_SECOND))
-    micro = np.round(np.where(bad, 0.0, values) * 1e6).astype(np.int64)
-    mask = bad | seconds.is_null().to_numpy(zero_copy_only=False)
-    return pa.array(micro, mask=mask).cast(pa.timestamp("us")).cast(TIME), np.flatnonzero(bad)
+    micro, bad = np.empty(len(numbers), np.int64), np.empty(len(numbers), bool)
+    for start in range(0, len(numbers), BLOCK):  # a block at a time: the temporaries of all rows are five such arrays
+        block = pc.fill_null(numbers[start : start + BLOCK].cast(pa.float64(), safe=False), 0.0)
+        values = block.to_numpy(zero_copy_only=False) / a_second
+        wrong = ~((values >= EARLIEST_SECOND) & (values < LATEST_SECOND))
+        bad[start : start + BLOCK] = wrong
+        micro[start : start + BLOCK] = np.round(np.where(wrong, 0.0, values) * 1e6)
+    mask = bad | numbers.is_null().to_numpy(zero_copy_only=False)
+    times = pa.array(micro, mask=mask if mask.any() else None)
+    return times.cast(pa.timestamp("us")).cast(TIME), np.flatnonzero(bad)
 
 
 def are_dates(numbers: pa.Array) -> bool:
@@ -161,12 +174,12 @@ def are_dates(numbers: pa.Array) -> bool:
 
 
 def _dates(numbers: pa.Array) -> pa.Array | None:
-    """Return (rows,) TIME if all of (rows,) float64 are dates as YYYYMMDD, otherwise None."""
+    """Return (rows,) TIME if all of (rows,) numbers are dates as YYYYMMDD, otherwise None."""
     bounds = pc.min_max(numbers)
     least, most = bounds["min"].as_py(), bounds["max"].as_py()
     if least is None or not _DATE_NUMBERS[0] <= least <= most <= _DATE_NUMBERS[1]:
         return None
-    if not pc.all(pc.equal(numbers, pc.floor(numbers))).as_py():
+    if not pa.types.is_integer(numbers.type) and not pc.all(pc.equal(numbers, pc.floor(numbers))).as_py():
         return None
     times, bad = parse_times(numbers.cast(pa.int64()).cast(pa.string()))
     return None if len(bad) else times
@@ -182,6 +195,8 @@ def typed_times(column: pa.Array) -> tuple[pa.Array, np.ndarray]:
         (rows,) TIME, and the rows outside the years 1 to 9999.
     """
     kind = column.type
+    if kind == TIME and _is_within(column):
+        return column, np.empty(0, np.int64)
     if pa.types.is_date32(kind):
         column, unit = column.cast(pa.int32()).cast(pa.int64()), 1 / 86_400
     elif pa.types.is_date64(kind):

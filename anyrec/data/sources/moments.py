@@ -12,7 +12,7 @@ from anyrec.core.errors import ConfigError, Fault
 from anyrec.core.values import show
 from anyrec.data.formats.arrow_types import UnreadableType, plain
 from anyrec.data.formats.at import At
-from anyrec.data.formats.times import TIME, epochs, parse_times, typed_times
+from anyrec.data.formats.times import BLOCK, TIME, epochs, parse_times, typed_times
 
 UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
@@ -44,7 +44,8 @@ def as_times(column: pa.Array, time: str | None, zone: str | None, at: At) -> pa
         _add_bad(column, bad, at)
         return _in_zone(times, zone, at) if naive and zone else times
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        return _of_numbers(column.cast(pa.float64(), safe=False), column, time, zone, at)
+        numbers = column if pa.types.is_int64(kind) else column.cast(pa.float64(), safe=False)
+        return _of_numbers(numbers, column, time, zone, at)
     try:
         texts = plain(column)[0].cast(pa.string())
     except (UnreadableType, pa.ArrowNotImplementedError):
@@ -56,7 +57,7 @@ def as_times(column: pa.Array, time: str | None, zone: str | None, at: At) -> pa
         except pa.ArrowInvalid:  # not all are whole numbers
             pass
         else:
-            return _of_numbers(whole.cast(pa.float64(), safe=False), whole, time, zone, at)
+            return _of_numbers(whole, whole, time, zone, at)
     numerals = pc.match_substring_regex(texts, NUMERAL)
     if time in UNITS or (time is None and pc.any(numerals).as_py() and pc.all(numerals).as_py()):
         good = pc.fill_null(numerals, False)
@@ -73,13 +74,20 @@ def unit_of(numbers: pa.Array) -> tuple[str, np.ndarray]:
 
     Numbers of another unit are those that are not 0 and would stand for a time within 30 days of 1970 in this one.
     """
-    values = np.abs(pc.fill_null(numbers, 0.0).to_numpy(zero_copy_only=False))
-    values = np.where(np.isfinite(values), values, 0)
-    largest = values.max(initial=0)
+    largest = 0.0
+    for start in range(0, len(numbers), BLOCK):
+        values = _sizes(numbers[start : start + BLOCK])
+        largest = max(largest, values.max(initial=0, where=np.isfinite(values)))
     unit = next(name for limit, name in LIMITS if largest < limit)
     if unit == "s":
         return unit, np.empty(0, np.int64)
+    values = _sizes(numbers)
     return unit, np.flatnonzero((values > 0) & (values < 86_400 * UNITS[unit] * 30))
+
+
+def _sizes(numbers: pa.Array) -> np.ndarray:
+    """Return (rows,) float64, the absolute values, 0 for nulls."""
+    return np.abs(pc.fill_null(numbers.cast(pa.float64(), safe=False), 0.0).to_numpy(zero_copy_only=False))
 
 
 def is_days(numbers: pa.Array) -> bool:
@@ -115,7 +123,7 @@ def _of_numbers(numbers: pa.Array, column: pa.Array, time: str | None, zone: str
         micro = whole if unit == "us" else pc.divide(whole, 1_000)
         times, bad = typed_times(micro.cast(pa.timestamp("us")))
     else:
-        times, bad = epochs(pc.divide(numbers, UNITS[unit]))
+        times, bad = epochs(numbers, UNITS[unit])
     _add_bad(column, bad, at)
     return times
 
