@@ -1,6 +1,8 @@
 """With arrays on disk (`data.memory_limit`) everything is the same as in memory, bit by bit."""
 
+import json
 import shutil
+import weakref
 from collections import namedtuple
 
 import numpy as np
@@ -18,8 +20,10 @@ from anyrec.core.load_config import load_config
 from anyrec.core.ragged import Ragged
 from anyrec.core.scratch import Scratch, free_memory
 from anyrec.core.windows import SetPacker
-from anyrec.data import histories, memory_limit
+from anyrec.data import histories, memory_limit, order
+from anyrec.data.formats import json_lines, times
 from anyrec.data.memory_limit import Room, limit_of
+from anyrec.data.sources import csv_stream, json_stream
 from anyrec.model import prepare_histories
 
 FAST = {"training": {"epochs": 2, "device": "cpu"}, "blend": None}
@@ -84,6 +88,11 @@ def on_disk(monkeypatch, tmp_path):
     monkeypatch.setattr(histories, "BLOCK", 300)
     monkeypatch.setattr(prepare_histories, "BLOCK", 300)
     monkeypatch.setattr(windows, "BLOCK", 300)
+    monkeypatch.setattr(order, "BLOCK", 300)
+    monkeypatch.setattr(times, "BLOCK", 300)
+    monkeypatch.setattr(json_lines, "PIECE", 100_000)
+    monkeypatch.setattr(json_stream, "PIECE", 100_000)
+    monkeypatch.setattr(csv_stream, "BLOCK", 100_000)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     return "0"
@@ -121,22 +130,119 @@ def test_training_from_disk_is_training_in_memory(folder, config, on_disk):
     assert [name for name in tensors if not torch.equal(tensors[name], on_disk_tensors[name])] == []
 
 
-@pytest.mark.parametrize("kind", ["jsonl", "csv", "frames"])
-def test_other_formats_are_kept_on_disk_once_they_are_read(folder, kind, on_disk, tmp_path):
-    tables = [pq.read_table(folder / f"{part}.parquet") for part in ("users", "items", "interactions")]
-    options = DataConfig(memory_limit=on_disk)
-    if kind == "frames":
-        dataset = Dataset.from_tables(*tables, options)
-    else:
-        for part, table in zip(("users", "items", "interactions"), tables, strict=True):
-            frame = table.to_pandas()
-            if kind == "csv":
-                frame.to_csv(tmp_path / f"{part}.csv", index=False)
-            else:
-                frame.to_json(tmp_path / f"{part}.jsonl", orient="records", lines=True, date_format="iso")
-        dataset = Dataset.read(tmp_path, options)
-    assert dataset.scratch is not None and dataset.scratch.size > dataset.interactions.nbytes / 2
-    assert dataset.fingerprint() == Dataset.read(folder).fingerprint()
+def written(folder, tmp_path, kind):
+    """Write the folder's tables as another format; interactions get a context."""
+    tables = {part: pq.read_table(folder / f"{part}.parquet") for part in ("users", "items", "interactions")}
+    tables["interactions"] = tables["interactions"].append_column("context.at", pa.array(range(5000)))
+    for part, table in tables.items():
+        frame = table.to_pandas()
+        if kind == "parquet":
+            pq.write_table(table, tmp_path / f"{part}.parquet", row_group_size=700)
+        elif kind.startswith("csv"):
+            frame.to_csv(tmp_path / f"{part}.{kind}", index=False)
+        else:
+            frame.to_json(tmp_path / f"{part}.{kind}", orient="records", lines=True, date_format="iso")
+    return tables
+
+
+def same(made, expected):
+    """Assert that two datasets are equal, but for the note on the memory limit."""
+    for part in ("users", "items", "interactions"):
+        assert getattr(made, part).equals(getattr(expected, part))
+    assert [note for note in made.notes if "data.memory_limit" not in note] == expected.notes
+    assert made.scratch is not None and made.scratch.size > made.interactions.nbytes / 2
+    rows = [made.origins[side].place(3, "x") for side in ("user", "item")]
+    assert rows == [expected.origins[side].place(3, "x") for side in ("user", "item")]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz", "csv", "csv.gz", "parquet", "frames"])
+def test_every_format_is_read_to_disk_as_to_memory(folder, kind, on_disk, tmp_path):
+    tables = written(folder, tmp_path, kind)
+    made, expected = (
+        Dataset.from_tables(*tables.values(), options) if kind == "frames" else Dataset.read(tmp_path, options)
+        for options in (DataConfig(memory_limit=on_disk), DataConfig(memory_limit="1TB"))
+    )
+    same(made, expected)
+
+
+COLUMNS = {"user_id": "user_id", "item_id": "item_id", "timestamp": "timestamp", "rating": "rating"}
+SOURCES = {
+    "one table": [{"columns": COLUMNS}],
+    "features, values and a type": [
+        {
+            "columns": {
+                **COLUMNS,
+                "context.at": ["context.at", "item.continuous.at"],
+                "interaction_type": {"to": "interaction_type", "values": {"buy": "bought"}},
+            }
+        }
+    ],
+    "two tables": [
+        {"columns": COLUMNS, "only": {"interaction_type": ["buy"]}, "constants": {"interaction_type": "bought"}},
+        {"columns": COLUMNS, "only": {"interaction_type": ["view", None]}},
+    ],
+    "a side table": [{"columns": {**COLUMNS, "text.title": "item.text.title"}, "join": [{"on": "item_id"}]}],
+    "lists": [{"columns": {**COLUMNS, "item_id": {"to": "item_id", "split": "2", "explode": True}}}],
+}
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("tables", SOURCES.values(), ids=SOURCES)
+def test_tables_of_the_config_are_read_to_disk_as_to_memory(folder, tables, kind, on_disk, tmp_path):
+    written(folder, tmp_path, kind)
+    named = [{"path": f"interactions.{kind}", **table} for table in tables]
+    for table in named:
+        table["join"] = [{"path": f"items.{kind}", **side} for side in table.get("join", [])]
+    sources = {"root": str(tmp_path), "interactions": named}
+    made, expected = (
+        Dataset.from_sources({"data": {"sources": sources, "memory_limit": limit}}) for limit in (on_disk, "1TB")
+    )
+    same(made, expected)
+
+
+def test_rows_that_are_too_many_are_not_held_in_memory(on_disk):
+    made = []
+
+    def batches():
+        for _ in range(50):
+            batch = pa.record_batch({"a": np.arange(100)})
+            made.append(weakref.ref(batch))
+            yield batch
+            del batch
+            assert sum(one() is not None for one in made) <= 12
+
+    room = Room(DataConfig(memory_limit=str(1000 * memory_limit.BYTES)), [])
+    table = room.table(pa.schema({"a": pa.int64()}), batches())
+    assert table["a"].to_pylist() == [*range(100)] * 50 and room.scratch.size > 40_000
+
+
+def test_columns_of_categories_may_have_other_codes_in_each_batch(on_disk):
+    batches = [pa.record_batch({"a": pa.array(cells).dictionary_encode()}) for cells in (["x", "y"], ["z", "x"])]
+    table = Room(DataConfig(memory_limit=on_disk), []).table(batches[0].schema, batches)
+    assert table["a"].to_pylist() == ["x", "y", "z", "x"]
+
+
+@pytest.mark.parametrize(
+    "fault", ['{"user_id": "u1", "user_id": "u2", "item_id": "i1"}', "[]", "{", '{"user_id": 1, "item_id": "i1"}']
+)
+def test_faults_of_a_long_file_are_those_of_a_short_one(folder, fault, on_disk, tmp_path):
+    written(folder, tmp_path, "jsonl")
+    with (tmp_path / "interactions.jsonl").open("a") as file:
+        file.write(fault + "\n")
+    with pytest.raises(DataError, match=r"interactions\.jsonl line 5001") as error:
+        Dataset.read(tmp_path, DataConfig(memory_limit=on_disk))
+    with pytest.raises(DataError) as expected:
+        Dataset.read(tmp_path, DataConfig(memory_limit="1TB"))
+    assert error.value.faults == expected.value.faults
+
+
+def test_numbers_that_are_dates_in_a_part_of_a_file_only_are_seconds(on_disk, tmp_path):
+    rows = [
+        {"user_id": "u1", "item_id": "i1", "timestamp": 20240101 if n < 3000 else 1_500_000_000} for n in range(6000)
+    ]
+    (tmp_path / "interactions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    made = Dataset.read(tmp_path, DataConfig(memory_limit=on_disk, unknown_ids="keep"))
+    assert made.interactions["timestamp"][0].as_py().year == 1970
 
 
 def test_a_note_says_which_data_is_on_disk_and_why(folder, on_disk, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import chain
 
@@ -53,14 +54,20 @@ class Room:
             DataError: As `made_for`.
             OutputError: If the disk is full.
         """
-        rest, read = iter(batches), list[pa.RecordBatch]()
+        rest, read = iter(batches), deque[pa.RecordBatch]()
         for batch in rest:
             read.append(batch)
             self._rows += len(batch)
             scratch = self.made_for(self._rows)
             if scratch is not None:
-                return scratch.keep_batches(schema, chain(read, self._counted(rest)))
+                del batch
+                return scratch.keep_batches(schema, chain(self._freed(read), self._counted(rest)))
         return pa.Table.from_batches(read, schema)
+
+    @staticmethod
+    def _freed(batches: deque[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        while batches:
+            yield batches.popleft()
 
     def _counted(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:

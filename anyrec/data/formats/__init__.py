@@ -12,6 +12,7 @@ decode: JSON text to Python values.
 records: records to tables.
 table_columns: typed columns of tables.
 csv_file: CSV files.
+json_lines: JSON Lines files.
 parts: users, items and interactions on their way to tables.
 frames: data frames of pandas, polars and Arrow.
 table_files: folders of JSON Lines, CSV and Parquet files.

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import partial
 from itertools import chain
 from pathlib import Path
 
-import msgspec
 import pyarrow as pa
 import pyarrow.parquet
 
 from anyrec.core.errors import DataError, Fault
-from anyrec.core.types import Json
-from anyrec.data.formats.containers import read_bytes, stem_and_kind
+from anyrec.data.formats.containers import stem_and_kind
 from anyrec.data.formats.csv_file import named, read_csv
-from anyrec.data.formats.decode import decode_any, keys_in_text, keys_in_text_exactly, keys_of
 from anyrec.data.formats.faults import Faults
 from anyrec.data.formats.frames import arrow_columns
+from anyrec.data.formats.json_lines import interactions_in_pieces, lines_place, read_lines
 from anyrec.data.formats.parts import PARTS, SIDE_OF, Part, Raw, finish_parts, no_records
-from anyrec.data.formats.places import LinePlace, table_place
+from anyrec.data.formats.places import table_place
 from anyrec.data.formats.records import interaction_table, record_table
 from anyrec.data.ids import ID_COLUMNS
 from anyrec.data.memory_limit import Room
@@ -148,6 +145,8 @@ def read_part(
             columns = [(named(name, column)) for name, column in columns]
         raw = Raw(columns, len(table), path.name, place, is_csv, scratch)
         return part or _part_of(name for name, _ in columns), raw
+    if room is not None and (table := interactions_in_pieces(path, missing_ok, notes, room)) is not None:
+        return "interactions", Part(table, lines_place(path))
     rows, place = read_lines(path, faults)
     part = part or _part_of(name for row in rows if isinstance(row, dict) for name in row)
     if part in SIDE_OF:
@@ -181,45 +180,3 @@ def read_parquet(path: Path, room: Room | None = None) -> pa.Table:
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise DataError(Fault(str(path), f"cannot be read as Parquet: {reason}.", kind="unreadable")) from None
-
-
-def read_lines(path: Path, faults: Faults) -> tuple[list[Json], LinePlace]:
-    """Read a JSON Lines file, one record of the JSON format a line.
-
-    Args:
-        path: The file.
-        faults: Gets a fault for each line that is not a JSON object.
-
-    Returns:
-        The records, and the line of each.
-    """
-    data = read_bytes(path)
-    place = LinePlace(path.name, partial(read_bytes, path))
-    try:
-        rows = msgspec.json.Decoder().decode_lines(data)
-        keys = keys_of(rows)
-        if keys == keys_in_text(data) or keys == keys_in_text_exactly(data):
-            return rows, place
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-        pass
-    rows = []
-    for number, line in enumerate(data.split(b"\n"), 1):
-        if line.strip():
-            rows.append(_line(line, path, number, faults))
-    return rows, place
-
-
-def _line(line: bytes, path: Path, number: int, faults: Faults) -> Json:
-    """Return the record on one line."""
-    where = f"{path.name} line {number}"
-    found = Faults()
-    try:
-        value = decode_any(line, Path(path.name), found)
-    except DataError as error:
-        what = "this line is no JSON object"
-        reason = error.faults[0].what if error.faults[0].kind == "encoding" else f"{what}: {error.faults[0].what}"
-        faults.add(error.faults[0].kind, where, reason, "Each line holds one record.")
-        return {}
-    for fault in found.shown:
-        faults.add(fault.kind, f"{where}, {fault.where}", fault.what, fault.hint)
-    return value
