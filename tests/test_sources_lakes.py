@@ -211,6 +211,8 @@ def topic():
     producer.produce("log", None, key=b"k1", partition=0)
     producer.produce("bad", b"no json", partition=0)
     producer.produce("bad", b'{"user": 1}', partition=0)
+    producer.produce("schema", b"\0\0\0\0\7" + b'{"user": "u1", "item": 1}', partition=0)
+    producer.produce("avro", b"\0\0\0\0\7" + b"\x04u1\x02", partition=0)
     producer.flush(10)
     yield f"kafka://{broker.host}:{broker.port}/log"
     del producer
@@ -237,6 +239,13 @@ def test_a_topic_is_read_up_to_a_time(topic):
 def test_messages_that_are_no_json_are_faults(topic):
     with pytest.raises(DataError, match=r"bad.jsonl row 1"):
         opened(topic.replace("/log", "/bad"), urls=True)
+
+
+def test_messages_with_the_number_of_a_schema_are_read_if_they_are_json(topic):
+    found, _ = opened(topic.replace("/log", "/schema"), urls=True, columns=["user", "item"])
+    assert found == [{"user": "u1", "item": 1}]
+    with pytest.raises(DataError, match=r"avro partition 0 offset 0: this message is binary, as those of Avro"):
+        opened(topic.replace("/log", "/avro"), urls=True)
 
 
 def test_topics_that_cannot_be_read_are_errors(topic, monkeypatch, tmp_path):

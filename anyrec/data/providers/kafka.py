@@ -35,6 +35,8 @@ MESSAGES, PAUSE = 10_000, 0.2
 """Messages of one call, and the seconds that it waits for them."""
 KEY, TIME = "kafka_key", "kafka_timestamp"
 """Columns of the key and the time (milliseconds since 1970) of a message."""
+REGISTRY = 5
+"""Bytes before a value that was written with a schema registry: a zero and the number of its schema."""
 
 
 class Kafka(Provider):
@@ -142,6 +144,7 @@ class Spool:
                 if not value:
                     self.empty += 1
                     continue
+                value = _without_schema(value, f"{self.topic} partition {partition} offset {message.offset()}")
                 file.write(_line(value, message.key(), moment))
                 self.partitions.append(partition)
                 self.offsets.append(message.offset() or 0)
@@ -160,6 +163,21 @@ class _Silent:
 
     def log(self, *_: object) -> None:
         """Do nothing."""
+
+
+def _without_schema(value: bytes, where: str) -> bytes:
+    """Return a value without the number of its schema, which a schema registry puts before it.
+
+    Raises:
+        DataError: If no JSON follows it, as in values of Avro and Protobuf. where: The message.
+    """
+    if not value.startswith(b"\0"):
+        return value
+    if value[REGISTRY:].lstrip().startswith(b"{"):
+        return value[REGISTRY:]
+    what = "this message is binary, as those of Avro and Protobuf are; messages are read if they are JSON objects."
+    hint = "Write the topic as JSON, or to Parquet files by a sink, and name these."
+    raise DataError(Fault(where, what, hint, "format"))
 
 
 def _line(value: bytes, key: bytes | None, moment: int) -> bytes:

@@ -36,7 +36,10 @@ class Objects(Provider):
         anonymous: bool = Field(default=False, description="Read public data of S3 or Google without credentials.")
         region: str | None = Field(default=None, max_length=100, description="Region of an S3 bucket.")
         endpoint: str | None = Field(
-            default=None, max_length=1000, description="Address of an S3-compatible store; by default AWS_ENDPOINT_URL."
+            default=None,
+            max_length=1000,
+            description="Address of another store with the protocol of S3, Google or Azure; for S3 by default "
+            "AWS_ENDPOINT_URL.",
         )
 
     params: Params
@@ -58,13 +61,17 @@ class Objects(Provider):
         if parts.scheme in GOOGLE:
             return self._google(parts), path, start
         if parts.scheme in AZURE:
-            return *_azure(parts), start
+            return *self._azure(parts), start
         host, _, inner = path.partition("/")
         return _by_fsspec(parts), f"/{inner}", start + host
 
     def _google(self, parts: Address) -> FileSystem:
-        if self.params.anonymous:
-            return GcsFileSystem(anonymous=True, retry_time_limit=timedelta(seconds=RETRY_SECONDS))
+        if self.params.anonymous or self.params.endpoint:
+            given = {}
+            if self.params.endpoint:
+                given["scheme"], given["endpoint_override"] = _scheme_and_host(self.params.endpoint)
+            limit = timedelta(seconds=RETRY_SECONDS)
+            return GcsFileSystem(anonymous=self.params.anonymous, retry_time_limit=limit, **given)
         limited = any(name == RETRIES for name, _ in parts.parameters)
         address = _bucket(parts, "gs")
         if not limited:
@@ -79,6 +86,27 @@ class Objects(Provider):
         keys |= {name: value for name, value in given.items() if value}
         return S3FileSystem(anonymous=self.params.anonymous, **keys)
 
+    def _azure(self, parts: Address) -> tuple[FileSystem, str]:
+        """Return the store and the path of az://container/path or abfs://container@account.dfs.core.windows.net/path."""
+        from pyarrow.fs import AzureFileSystem
+
+        path, account = unquote(parts.path), os.environ.get("AZURE_STORAGE_ACCOUNT", "")
+        if parts.user:
+            host, _, inner = path.partition("/")
+            path, account = f"{parts.user}/{inner}", host.partition(".")[0]
+        if not account:
+            raise DataError(
+                Fault(f"{parts.scheme}://{path}", "the account is not known.", CREDENTIALS["az"], "credentials")
+            )
+        key = unquote(parts.password or "") or os.environ.get("AZURE_STORAGE_KEY")
+        token = None if key else os.environ.get("AZURE_STORAGE_SAS_TOKEN")
+        given = {}
+        if self.params.endpoint:
+            scheme, host = _scheme_and_host(self.params.endpoint)
+            given = {"blob_storage_scheme": scheme, "dfs_storage_scheme": scheme}
+            given |= {"blob_storage_authority": host, "dfs_storage_authority": host}
+        return AzureFileSystem(account_name=account, account_key=key, sas_token=token, **given), path
+
 
 def _bucket(parts: Address, scheme: str) -> str:
     """Return the address of a bucket. A user without a password is left out."""
@@ -87,21 +115,10 @@ def _bucket(parts: Address, scheme: str) -> str:
     return f"{scheme}://{user}{parts.path.partition('/')[0]}" + (f"?{query}" if query else "")
 
 
-def _azure(parts: Address) -> tuple[FileSystem, str]:
-    """Return the store of az://container/path or abfs://container@account.dfs.core.windows.net/path, and the path."""
-    from pyarrow.fs import AzureFileSystem
-
-    path, account = unquote(parts.path), os.environ.get("AZURE_STORAGE_ACCOUNT", "")
-    if parts.user:
-        host, _, inner = path.partition("/")
-        path, account = f"{parts.user}/{inner}", host.partition(".")[0]
-    if not account:
-        raise DataError(
-            Fault(f"{parts.scheme}://{path}", "the account is not known.", CREDENTIALS["az"], "credentials")
-        )
-    key = unquote(parts.password or "") or os.environ.get("AZURE_STORAGE_KEY")
-    token = None if key else os.environ.get("AZURE_STORAGE_SAS_TOKEN")
-    return AzureFileSystem(account_name=account, account_key=key, sas_token=token), path
+def _scheme_and_host(endpoint: str) -> tuple[str, str]:
+    """Return http or https, which is the default, and the rest of an address."""
+    scheme, dots, host = endpoint.rstrip("/").partition("://")
+    return (scheme, host) if dots else ("https", scheme)
 
 
 def _by_fsspec(parts: Address) -> FileSystem:
