@@ -340,3 +340,12 @@ def test_pairs_of_events_are_numbered_as_by_one_sort(block, monkeypatch):
     items = Ragged(torch.from_numpy(rng.integers(0, 12, lengths.sum())), offsets)
     packer = SetPacker({"items": items}, torch.zeros(len(items.values), dtype=torch.int64), 64, 0.5)
     assert torch.equal(packer.pairs, torch.unique(items.row_of_value() * 12 + items.values, return_inverse=True)[1])
+
+
+def test_a_column_that_arrow_cannot_join_is_an_error(folder, monkeypatch):
+    def overflow(*_, **__):
+        raise pa.ArrowInvalid("offset overflow while concatenating arrays")
+
+    monkeypatch.setattr("anyrec.data.read.read_table_folder", overflow)
+    with pytest.raises(DataError, match="a column has more than 2 GiB of texts"):
+        Dataset.read(folder)

@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from anyrec.core.check_sources import source_faults
 from anyrec.core.config import DataConfig
@@ -52,7 +53,7 @@ def read_path(path: str | Path, options: DataConfig | None = None) -> Tables:
         DataError: With every fault found.
     """
     path, options = checked_path(path, "path", DataError), options or DataConfig()
-    with _no_garbage_collection():
+    with _no_garbage_collection(), _short_columns(str(path)):
         tables = _read_folder(path, options) if path.is_dir() else _read_file(path, options)
     return apply_limits(tables, options)
 
@@ -94,7 +95,7 @@ def read_sources(
     if wrong := source_faults(options.sources):
         raise ConfigError(wrong)
     faults, notes = Faults(), []
-    with _no_garbage_collection():
+    with _no_garbage_collection(), _short_columns("/data/sources"):
         room = Room(options, notes)
         parts, versions = read_tables(options, registry or discover(), faults, notes, tables or {}, room)
         made = _finish(parts, faults, notes, options, Path(options.sources.root or ""), room)
@@ -227,3 +228,16 @@ def _no_garbage_collection() -> Iterator[None]:
     finally:
         if was:
             gc.enable()
+
+
+@contextmanager
+def _short_columns(where: str) -> Iterator[None]:
+    """Turn the error of a column with 2 GiB of texts, which Arrow cannot join, into DataError. where: Its source."""
+    try:
+        yield
+    except pa.ArrowInvalid as error:
+        if "offset overflow" not in str(error):
+            raise
+        what = "a column has more than 2 GiB of texts."
+        hint = "Write ids as whole numbers or shorter texts, or leave out columns that are not used."
+        raise DataError(Fault(where, what, hint, "too large")) from None
