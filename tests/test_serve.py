@@ -20,6 +20,7 @@ from fastapi.testclient import TestClient
 from anyrec.core.config import ServingConfig
 from anyrec.core.errors import Fault, InputError, OutputError
 from anyrec.core.time_limit import check_time
+from anyrec.pipeline.pipeline import Pipeline
 from anyrec.recommender import Recommender
 from anyrec.serving.http.app import make_app
 from anyrec.serving.http.keys import new_key, read_keys
@@ -468,6 +469,40 @@ def test_every_answer_has_the_security_headers_and_the_figures_count_it(client):
     assert 'anyrec_requests_total{method="POST",route="/v1/recommend",status="200"} 1.0' in text
     assert "anyrec_fallbacks_total 1.0" in text and "anyrec_items 40.0" in text
     assert client.get("/readyz").json()["ready"]
+
+
+def test_requests_of_a_batch_are_scored_together_and_answered_as_alone(recommender, monkeypatch):
+    persons = [{}, {"user_id": "nobody"}, {"user": {"categorical": {"job": "pilot"}}}, {"history": ["i001", "i002"]}]
+    persons += [{"user_id": "u010"}, {"user_id": "u010", "user": {"categorical": {"job": "baker"}}}, {}]
+    persons += [{"user": {"categorical": {"no": "such"}}}]  # what the model cannot read is said to this person alone
+    with client_of(recommender) as client:
+        alone = [client.post("/v1/recommend", json=one).json() for one in persons]
+        scored = []
+        answer = Pipeline.answer
+        monkeypatch.setattr(Pipeline, "answer", lambda *given, **o: scored.append(1) or answer(*given, **o))
+        together = client.post("/v1/recommend:batch", json={"requests": persons}).json()["results"]
+        assert len(scored) > 2
+        for one, other in zip(alone, together, strict=True):
+            assert [item["item_id"] for item in one["items"]] == [item["item_id"] for item in other["items"]]
+            assert (one["warnings"], one.get("fallback_reason")) == (other["warnings"], other.get("fallback_reason"))
+        assert [len(one["warnings"]) for one in together] == [0] * 7 + [1]
+        scored.clear()
+        client.post("/v1/recommend:batch", json={"requests": persons[:7] * 100})
+        assert len(scored) < 5
+
+
+def test_ids_of_another_type_than_the_models_are_refused_everywhere(client):
+    for method, path, body in [
+        ("POST", "/v1/recommend", {"user_id": 7}),
+        ("POST", "/v1/recommend", {"history": ["i001", 7]}),
+        ("POST", "/v1/recommend:batch", {"requests": [{}, {"exclude": [7]}]}),
+        ("POST", "/v1/score", {"pairs": [{"user_id": "u010", "item_id": 7}]}),
+        ("POST", "/v1/events", {"events": [{"event_id": "e", "user_id": 7, "item_id": "i001", "user": {}}]}),
+        ("PUT", "/v1/users", {"users": [{"user_id": 7}]}),
+        ("PUT", "/v1/items", {"items": [{"item_id": 7}]}),
+    ]:
+        answer = client.request(method, path, json=body)
+        assert answer.status_code == 422 and "texts; found 7" in answer.json()["detail"], path
 
 
 def test_work_that_nobody_waits_for_any_more_is_stopped(recommender, monkeypatch):

@@ -111,7 +111,7 @@ def vector_index(model: FittedModel, name: str, vectors: np.ndarray, metric: Met
     place = None if model.directory is None else model.directory / FOLDER / f"{name}.index"
     if place is None or place.is_symlink() or place.parent.is_symlink() or is_exhaustive(model, component):
         return with_items(build(""))
-    content = hashlib.sha256(np.ascontiguousarray(kept)).hexdigest()
+    content = hashlib.sha256(np.ascontiguousarray(kept).data).hexdigest()
     known = [content, hash_stream(pa.table({"id": ids})), metric, other.model_dump(mode="json")]
     of_vectors = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
     try:

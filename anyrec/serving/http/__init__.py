@@ -8,11 +8,13 @@ Modules:
   files of the page.
 - `watch`: the page of a training run while it trains.
 - `host`: what every route works with.
+- `document`: the OpenAPI document, as precise as limits and model allow.
 - `api_page`: the page `/docs`, which describes the API.
 - `messages`: what requests and answers contain.
 - `problems`: errors as problem documents (RFC 9457).
 - `tags`: answers that a browser keeps.
-- `guard`: limits, keys, request ids, security headers and logs, before and after every route.
+- `limits`: what requests may contain on this server.
+- `guard`: keys, request ids, security headers and logs, before and after every route.
 - `upload`: pictures that requests bring.
 - `activity`: what the server did lately.
 - `keys`: API keys.

@@ -11,10 +11,11 @@ from fastapi import FastAPI
 from anyrec.core.types import JsonObject
 from anyrec.core.version import __version__
 from anyrec.serving.http import admin, api_page, catalogue, lists, page, pictures, records, runs
+from anyrec.serving.http.document import precise
 from anyrec.serving.http.guard import Guard
 from anyrec.serving.http.host import Host
 from anyrec.serving.http.keys import Keys
-from anyrec.serving.http.problems import add_handlers, document_problems
+from anyrec.serving.http.problems import add_handlers
 from anyrec.serving.live.service import Service
 from anyrec.serving.runs import MODEL, Runs
 
@@ -57,7 +58,7 @@ def make_app(service: Service, *, keys: Keys | None = None, folder: Path | None 
 
     def documented() -> JsonObject:
         if app.openapi_schema is None:
-            app.openapi_schema = document_problems(document(), service.config.max_k)
+            app.openapi_schema = precise(document(), service.config, host.served)
         return app.openapi_schema
 
     app.openapi = documented

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from fastapi import Request
+from pydantic import BaseModel
 
 from anyrec.core.errors import AnyrecError
 from anyrec.core.types import JsonObject
 from anyrec.data.ids import Side
 from anyrec.serving.http.batcher import Batcher
+from anyrec.serving.http.limits import check
 from anyrec.serving.http.messages import Item, List, ModelName, Recommend
 from anyrec.serving.http.metrics import Metrics, age
 from anyrec.serving.http.problems import Refused
@@ -67,15 +69,13 @@ class Host:
 
     async def list_of(self, asked: Recommend) -> List:
         """Return the answer to one request for a list; errors as the live model raises them."""
-        self.check_sizes(asked)
+        self.check(asked)
         served = self.served
         listing = await self._batcher.ask(self._query(asked))
         return self._message(served, asked, listing)
 
     async def lists_of(self, asked: Sequence[Recommend]) -> list[List | AnyrecError]:
         """Return the answer, or the error, to each of several requests."""
-        for one in asked:
-            self.check_sizes(one)
         served = self.served
         found = await self.call(self.service.lists, [self._query(one) for one in asked])
         return [
@@ -83,32 +83,9 @@ class Host:
             for one, listing in zip(asked, found, strict=True)
         ]
 
-    def check_sizes(self, asked: Recommend) -> None:
-        """Raise Refused if a request asks for more items than `serving.max_k`, or has a text that is too long."""
-        self.check_most("k", asked.k)
-        self.check_most("offset", asked.offset)
-        self.check_texts(asked.user)
-
-    def check_most(self, name: str, value: int) -> None:
-        """Raise Refused if a number of items is more than `serving.max_k`."""
-        if value > self.config.max_k:
-            raise Refused(422, f"/{name}: {self.config.max_k:,} at most; found {value:,}.")
-
-    def check_count(self, count: int, where: str) -> None:
-        """Raise Refused for more users, pairs, events or records than `serving.max_batch`."""
-        if count > self.config.max_batch:
-            raise Refused(422, f"{where}: {self.config.max_batch:,} at most; found {count:,}.")
-
-    def check_texts(self, value: object) -> None:
-        """Raise Refused if a text within a value is longer than `serving.max_text`."""
-        if isinstance(value, str):
-            if len(value) > self.config.max_text:
-                raise Refused(422, f"a text has {self.config.max_text:,} characters at most; found {len(value):,}.")
-        elif isinstance(value, dict):
-            self.check_texts(list(value.values()))
-        elif isinstance(value, list):
-            for one in value:
-                self.check_texts(one)
+    def check(self, asked: BaseModel) -> None:
+        """Raise Refused with every fault of a message that depends on this server's limits or model."""
+        check(asked, self.config, self.served)
 
     def _query(self, asked: Recommend) -> Query:
         """Return a request as the live model reads it. Raises Refused for data that are no picture."""

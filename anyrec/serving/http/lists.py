@@ -41,7 +41,7 @@ async def recommend(asked: Recommend, host: TheHost) -> Response:
 @routes.post("/recommend:batch", response_model=ListBatch)
 async def recommend_batch(asked: RecommendBatch, host: TheHost) -> Response:
     """List the best items for several persons. The error of one does not concern the others."""
-    host.check_count(len(asked.requests), "/requests")
+    host.check(asked)
     found = await host.lists_of(asked.requests)
     return _json(ListBatch(results=[Failure(error=str(one)) if isinstance(one, AnyrecError) else one for one in found]))
 
@@ -49,7 +49,7 @@ async def recommend_batch(asked: RecommendBatch, host: TheHost) -> Response:
 @routes.post("/score")
 async def score(asked: Score, host: TheHost) -> JsonObject:
     """Score pairs of known users and items, with each head's prediction."""
-    host.check_count(len(asked.pairs), "/pairs")
+    host.check(asked)
     table = await host.call(host.served.recommender.score, [pair.model_dump() for pair in asked.pairs])
     return {"scores": table.to_pylist(), "model": _model(host.served)}
 
@@ -57,8 +57,7 @@ async def score(asked: Score, host: TheHost) -> JsonObject:
 @routes.post("/similar")
 async def similar(asked: Similar, host: TheHost) -> JsonObject:
     """List the items most similar to each of some items."""
-    host.check_count(len(asked.item_ids), "/item_ids")
-    host.check_most("k", asked.k)
+    host.check(asked)
     served = host.served
     k = asked.k + len(served.removed)
     table = await host.call(served.recommender.similar, asked.item_ids, k)
@@ -74,8 +73,7 @@ async def search(asked: Search, host: TheHost) -> JsonObject:
     """Find items by words, a picture, or both; for a person if one is given."""
     if asked.text is None and asked.image is None:
         raise Refused(422, "/text: give a text, an image, or both.")
-    host.check_most("k", asked.k)
-    host.check_texts([asked.text, asked.user])
+    host.check(asked)
     image = None if asked.image is None else decoded("/image", asked.image, host.config.max_image_bytes)
     served = host.served
     table = await host.call(_search, served, asked, image)
@@ -85,8 +83,7 @@ async def search(asked: Search, host: TheHost) -> JsonObject:
 @routes.post("/embed")
 async def embed(asked: Embed, host: TheHost) -> JsonObject:
     """Return the vectors of known users and items, or of records."""
-    host.check_texts([asked.users, asked.items])
-    host.check_count(sum(map(len, (asked.user_ids, asked.users, asked.item_ids, asked.items))), "/")
+    host.check(asked)
     served = host.served
     users, items = served.recommender.embed_users, served.recommender.embed_items
     found: dict[str, list[JsonObject]] = {"users": [], "items": []}
@@ -104,7 +101,8 @@ async def embed(asked: Embed, host: TheHost) -> JsonObject:
 @routes.get("/popular")
 async def popular(host: TheHost, k: Annotated[int, Query(ge=1)] = 10) -> JsonObject:
     """List the items that the most people had, the events since the training included."""
-    host.check_most("k", k)
+    if k > host.config.max_k:
+        raise Refused(422, f"/k: {host.config.max_k:,} at most; found {k:,}.")
     served, found = host.served, await host.call(host.service.popular, k)
     items = [{"item_id": item, "count": count, "rank": rank} for rank, (item, count) in enumerate(found, 1)]
     return {"items": items, "model": _model(served)}
@@ -119,7 +117,7 @@ def _search(served: Served, asked: Search, image: bytes | None) -> pa.Table:
     """Search in a thread of the model, with the picture as a file of its own for as long as it takes."""
     user: object = asked.user_id
     if asked.user is not None:
-        user = {"user_id": served.anonymous() if asked.user_id is None else asked.user_id, **asked.user}
+        user = {"user_id": served.anonymous(1)[0] if asked.user_id is None else asked.user_id, **asked.user}
     options: JsonObject = {"personal": asked.personal} if user is not None else {}
     k = asked.k + len(served.removed)
     with tempfile.TemporaryDirectory() as folder:

@@ -117,28 +117,6 @@ def add_handlers(app: FastAPI) -> None:
         return problem(error.status_code, detail, _id_of(request), headers=headers)
 
 
-def document_problems(schema: JsonObject, most: int) -> JsonObject:
-    """Return an OpenAPI document with the content type of problems, and with the greatest number of items of a list.
-
-    Args:
-        schema: The document; it is changed in place.
-        most: `serving.max_k`.
-    """
-    for path in schema["paths"].values():
-        for operation in path.values():
-            for status, answer in operation["responses"].items():
-                if status >= "400" and "application/json" in answer.get("content", {}):
-                    answer["content"] = {"application/problem+json": answer["content"]["application/json"]}
-            for parameter in operation.get("parameters", []):
-                if parameter["name"] == "k":
-                    parameter["schema"].setdefault("maximum", most)
-    for message in schema["components"]["schemas"].values():
-        for name in ("k", "offset"):
-            if name in message.get("properties", {}):
-                message["properties"][name].setdefault("maximum", most)
-    return schema
-
-
 def _allowed(request: Request) -> list[str]:
     """Return the methods that a path has in any of its routes."""
     paths = request.app.openapi()["paths"]

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query
 
 from anyrec.core.types import JsonObject
 from anyrec.data.ids import Side
-from anyrec.serving.http.host import Host, known_id
+from anyrec.serving.http.host import known_id
 from anyrec.serving.http.lists import TheHost
 from anyrec.serving.http.messages import Accepted, Events, PutItems, PutUsers
 from anyrec.serving.http.problems import ERRORS, Refused
@@ -71,9 +71,7 @@ async def get_user(user_id: str, host: TheHost) -> JsonObject:
 @routes.post("/events")
 async def post_events(asked: Events, host: TheHost) -> Accepted:
     """Receive what users did. The next list of each of them takes it into account."""
-    host.check_count(len(asked.events), "/events")
-    for event in asked.events:
-        host.check_texts([event.user, event.item])
+    host.check(asked)
     events = [one.model_dump(exclude_none=True) for one in asked.events]
     received = await host.call(host.service.receive, events)
     host.metrics.events(({name: one[name] for name in SHOWN if name in one} for one in events), received.accepted)
@@ -83,7 +81,8 @@ async def post_events(asked: Events, host: TheHost) -> Accepted:
 @routes.put("/items")
 async def put_items(asked: PutItems, host: TheHost) -> JsonObject:
     """Add or change items without training. Their vectors are computed, and the next list can contain them."""
-    records = _by_id(host, [one.model_dump() for one in asked.items], "item")
+    host.check(asked)
+    records = _by_id([one.model_dump() for one in asked.items], "item")
     warnings = await host.call(host.service.put_items, records)
     return {"items": len(records), "warnings": warnings}
 
@@ -91,7 +90,8 @@ async def put_items(asked: PutItems, host: TheHost) -> JsonObject:
 @routes.put("/users")
 async def put_users(asked: PutUsers, host: TheHost) -> JsonObject:
     """Add or change users without training."""
-    records = _by_id(host, [one.model_dump() for one in asked.users], "user")
+    host.check(asked)
+    records = _by_id([one.model_dump() for one in asked.users], "user")
     warnings = await host.call(host.service.put_users, records)
     return {"users": len(records), "warnings": warnings}
 
@@ -113,14 +113,12 @@ async def delete_user(user_id: str, host: TheHost) -> dict[str, Id]:
     return {"removed": key}
 
 
-def _by_id(host: Host, records: list[JsonObject], side: Side) -> dict[Id, JsonObject]:
+def _by_id(records: list[JsonObject], side: Side) -> dict[Id, JsonObject]:
     """Return records by id, without their ids.
 
     Raises:
         Refused: For two records with the same id.
     """
-    host.check_count(len(records), f"/{side}s")
-    host.check_texts(records)
     found: dict[Id, JsonObject] = {}
     for n, record in enumerate(records):
         key = record[f"{side}_id"]

@@ -52,7 +52,7 @@ class Query:
     @property
     def shares(self) -> tuple[int, bool] | None:
         """What queries that are scored together have in common; None for a query that is scored alone."""
-        alone = (self.user, self.pictures or None, self.candidates, self.where, self.context, self.now)
+        alone = (self.pictures or None, self.candidates, self.where, self.context, self.now)
         if any(one is not None for one in alone) or self.explain or self.trace:
             return None
         return self.wanted, self.include_seen

@@ -6,7 +6,7 @@ import datetime as dt
 import itertools
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
-from anyrec.core.errors import AnyrecError
+from anyrec.core.errors import AnyrecError, DataError, Fault
 from anyrec.core.time_limit import check_time
 from anyrec.core.types import JsonObject
 from anyrec.data.ids import Side, rows_of
@@ -162,18 +162,28 @@ class Served:
         return rows[rows >= 0]
 
     def lists(self, queries: Sequence[Query], histories: Histories) -> list[Listing | AnyrecError]:
-        """Return the list, or the error, of each query. Queries of users with known ids are scored together."""
-        answers: list[Listing | AnyrecError | None] = [None] * len(queries)
+        """Return the list, or the error, of each query. Queries that have enough in common are scored together.
+
+        These are queries of users with known ids, and queries of persons whose records are in the query, or who are
+        unknown. Equal queries get one answer.
+        """
+        answers: dict[int, Listing | AnyrecError] = {}
         together: dict[object, list[int]] = {}
+        first: dict[int, int] = {}  # the first of equal queries
         known = self.knows("user", [query.user_id for query in queries if query.user_id is not None])
         rows = iter(known.tolist())
         is_known = [query.user_id is not None and next(rows) for query in queries]
+        equal: dict[str, int] = {}
         occurrences: Counter[Id | None] = Counter()
         for n, query in enumerate(queries):
             shares, key = query.shares, (n,)
-            if shares is not None and is_known[n] and query.user_id not in self.users:
-                key = (*shares, occurrences[query.user_id])  # an id may be there once
-            occurrences[query.user_id] += 1
+            first[n] = n if shares is None else equal.setdefault(repr(query), n)
+            if first[n] != n:
+                continue
+            if shares is not None:
+                by_id = is_known[n] and query.user is None and query.user_id not in self.users
+                key = (*shares, by_id, occurrences[query.user_id])  # an id may be there once
+            occurrences[query.user_id] += query.user_id is not None
             together.setdefault(key, []).append(n)
         for places in together.values():
             check_time()
@@ -181,22 +191,30 @@ class Served:
             found = self._answers(group, histories, [is_known[n] for n in places])
             for n, listing in zip(places, found, strict=True):
                 answers[n] = listing
-        return [one for one in answers if one is not None]
+        return [answers[first[n]] for n in range(len(queries))]
 
     def _answers(self, queries: list[Query], histories: Histories, known: list[bool]) -> list[Listing | AnyrecError]:
-        """Return the lists of queries that are scored together. If one has an error, each is scored alone."""
+        """Return the lists of queries that are scored together. If one has an error, each is scored alone.
+
+        Likewise if the model cannot read all of their records, since its notes do not say of which.
+        """
         try:
-            return [*self._answer(queries, histories, known)]
+            found = self._answer(queries, histories, known)
+            if found is not None:
+                return [*found]
         except AnyrecError as error:
             if len(queries) == 1:
                 return [error]
         pairs = zip(queries, known, strict=True)
         return [self._answers([query], histories, [is_known])[0] for query, is_known in pairs]
 
-    def _answer(self, queries: list[Query], histories: Histories, known: list[bool]) -> list[Listing]:
-        """Return the lists of queries that are scored together."""
+    def _answer(self, queries: list[Query], histories: Histories, known: list[bool]) -> list[Listing] | None:
+        """Return the lists of queries that are scored together; None if there are notes on one of their records."""
         if not queries[0].pictures:
-            return self._lists(queries, self._records(queries, histories, known), histories, known)
+            records = self._records(queries, histories, known)
+            if len(queries) > 1 and records.table is not None and records.context.warnings:
+                return None
+            return self._lists(queries, records, histories, known)
         with TemporaryDirectory() as folder:  # such a query is alone
             for n, (_, picture) in enumerate(queries[0].pictures):
                 (Path(folder) / str(n)).write_bytes(picture)
@@ -255,25 +273,36 @@ class Served:
     def _records(self, queries: list[Query], histories: Histories, known: list[bool]) -> Records:
         """Return the users of queries as the model reads them."""
         ids, records, interactions = [], [], []
+        names = iter(self.anonymous(sum(query.user_id is None for query in queries)))
         for query, is_known in zip(queries, known, strict=True):
-            user = self.anonymous() if query.user_id is None else query.user_id
+            user = next(names) if query.user_id is None else query.user_id
             own = self.users.get(user) if query.user is None else query.user
             if query.pictures:
                 if own is None:
                     own = self.records("user", [user])[0] if is_known else {}
                 own = {**own, "image": {name: [str(n)] for n, (name, _) in enumerate(query.pictures)}}
             ids.append(user)
-            if own is not None or not is_known:  # such a query is alone
+            if own is not None or not is_known:  # then the others that are scored together have records as well
                 records.append({"user_id": user, **(own or {})})
             interactions += histories.of(query.user_id)
             interactions += [{"user_id": user, "item_id": item} for item in query.history]
-        return self.recommender.read_records("user", records or ids, interactions=interactions or None)
+        faults: list[Fault] = []
+        read = self.recommender.read_records("user", records or ids, interactions=interactions or None, faults=faults)
+        faults = [one for one in faults if one.kind != "unknown user"]  # `fallback_reason` says it
+        if faults and read.context.strict:
+            raise DataError(faults)
+        read.context.warnings += [str(one) for one in faults]
+        return read
 
-    def anonymous(self) -> Id:
-        """Return an id that no user of the model has, of the type of their ids. It is the same for each request."""
+    def anonymous(self, count: int) -> list[Id]:
+        """Return ids that no user of the model has, of the type of their ids. They are the same for each request."""
         whole = pa.types.is_integer(self.recommender.dataset.ids("user").type)
-        names: Iterable[Id] = itertools.count(-1, -1) if whole else map("anonymous{}".format, itertools.count())
-        return next(name for name in names if not self.knows("user", [name])[0])
+        names: Iterator[Id] = itertools.count(-1, -1) if whole else map("anonymous{}".format, itertools.count())
+        found: list[Id] = []
+        while len(found) < count:
+            some = list(itertools.islice(names, count - len(found)))
+            found += [name for name, known in zip(some, self.knows("user", some), strict=True) if not known]
+        return found
 
     def _candidates(self, query: Query) -> np.ndarray | None:
         """Return (items,) bool, the items that a query's list can contain; None for all."""
