@@ -42,6 +42,7 @@ from anyrec.model.custom_modules import encoder_of
 from anyrec.model.fitted import FittedModel
 from anyrec.model.join import Joined, join
 from anyrec.model.model_data import ModelData
+from anyrec.model.online_features import with_online_features
 from anyrec.model.reconfigure import changed_config
 from anyrec.model.records import Records
 from anyrec.model.request_reader import Users
@@ -702,7 +703,11 @@ class Recommender:
         strict: bool | None = None,
         faults: list[Fault] | None = None,
     ) -> Records:
-        """Read users or items once, to pass them to several methods; arguments as for `RequestReader.read`."""
+        """Read users or items once, to pass them to several methods; arguments as for `RequestReader.read`.
+
+        Users get the online features that they do not have themselves, if the config names a server (`feast`).
+        """
+        source = with_online_features(self.model, source) if side == "user" else source
         return self.model.read_records(side, source, interactions=interactions, strict=strict, faults=faults)
 
     # Evaluation

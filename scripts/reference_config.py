@@ -30,6 +30,7 @@ SECTIONS = {
     "update": "UpdateConfig",
     "serving": "ServingConfig",
     "card": "CardConfig",
+    "feast": "FeastConfig",
     "cluster": "ClusterConfig",
     "events": "EventsConfig",
     "experiment": "ExperimentConfig",

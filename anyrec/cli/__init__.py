@@ -7,6 +7,7 @@ evaluate   the commands evaluate, compare and report
 search     the commands search and similar
 index      the command index
 add        the commands add and update
+feast      the commands feast generate and feast push
 hub        the command push
 init       the command init
 data       commands on data, configs and plugins: validate, describe, doctor, plugins, schema, convert

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from anyrec.cli import add, data, experiment, hub, index, init, search, serve, synth  # noqa: F401  their commands join the application
+from anyrec.cli import add, data, experiment, feast, hub, index, init, search, serve, synth  # noqa: F401  their commands join the application
 from anyrec.cli import evaluate as _evaluate  # noqa: F401
 from anyrec.cli.options import app
 from anyrec.cli.process import run_command

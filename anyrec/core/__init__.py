@@ -28,6 +28,7 @@ Process
   `parallel`: threads. `processes`: several processes that train one model.
   `sharded_tables`: tables whose rows are divided over processes. `once`: values that are computed once.
   `runtime`: settings of the process. `hardware`: what the processor supports. `deadline`: a time limit for sockets.
+  `post_json`: JSON over HTTP.
   `time_limit`: one for the work of a thread. `timing`: how long steps take. `version`: the version.
   `notebook`: objects as HTML.
 """

@@ -22,6 +22,7 @@ sources: tables as they are, by the config's mapping of columns.
 providers: where the rows of such tables come from.
 infer: the mapping of columns that is found for tables as they are.
 presets: mappings of published data sets.
+feast: definitions and online features of Feast.
 dataset: the public form of these tables.
 partial: the records of a request.
 split: which interactions train, validate and test.

@@ -22,6 +22,7 @@ classical: the fitted classical model, such as item-kNN.
 classical_scorer: its scores and vectors, for users with any history.
 reconfigure: the keys of a fitted model's config that can change.
 user_interactions: histories of the users, from the learning data.
+online_features: features of the users of a request from Feast.
 request_reader: reads the users or items of a request.
 records: the users or items of a request as the model reads them.
 added_users: users that are added after training.

@@ -23,6 +23,7 @@ CHANGEABLE = (
     "update",
     "serving",
     "card",
+    "feast",
     "data.strict",
     "data.image_root",
     "data.allow_urls",

@@ -14,6 +14,7 @@ from anyrec.core.types import JsonObject
 from anyrec.core.values import show
 from anyrec.model.arguments import checked_choice, checked_k, checked_share, checked_text, log
 from anyrec.model.fitted import SEARCH, FittedModel
+from anyrec.model.online_features import with_online_features
 from anyrec.model.records import Records
 from anyrec.model.result_tables import with_index
 from anyrec.pipeline.conditions.conditions import Condition
@@ -56,7 +57,7 @@ def search_items(
     personal = checked_share(personal, "personal")
     space = present_name("search space", space) if isinstance(space, str) else space
     space = checked_choice(space, SPACES, "--space")
-    records = None if user is None else model.read_records("user", _one_user(model, user), strict=strict)
+    records = None if user is None else model.read_records("user", _online(model, user), strict=strict)
     allowed = _searchable(model, records, where, exclude_seen, candidates)
     represented = None if records is None else model.represent(records)
     query = Query(text, _image_name(image))
@@ -95,6 +96,11 @@ def _searchable(
         if exclude_seen:
             allowed[request.seen[1]] = False
     return None if allowed.all() else allowed
+
+
+def _online(model: FittedModel, user: object) -> object:
+    """Return the user of a search with online features."""
+    return with_online_features(model, _one_user(model, user))
 
 
 def _one_user(model: FittedModel, user: object) -> JsonObject | list[object]:

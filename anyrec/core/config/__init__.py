@@ -13,6 +13,7 @@ finite. Every number has both bounds, so that no value can exhaust the memory.
 - `serving`: the HTTP server.
 - `blend`: the blend of the towers with classical models.
 - `card`: the model card.
+- `feast`: online features of users.
 - `cluster`: the processes that share a training or a batch of lists.
 - `config`: the whole config.
 """
@@ -22,6 +23,7 @@ from anyrec.core.config.card import CardConfig
 from anyrec.core.config.cluster import ClusterConfig
 from anyrec.core.config.config import Config
 from anyrec.core.config.data import DataConfig, SplitConfig
+from anyrec.core.config.feast import FeastConfig
 from anyrec.core.config.keys import (
     MAX_DIM,
     MAX_ROWS,
@@ -77,6 +79,7 @@ __all__ = [
     "EvaluationConfig",
     "EventsConfig",
     "ExperimentConfig",
+    "FeastConfig",
     "Feature",
     "FormatConfig",
     "FusionChoice",

@@ -10,6 +10,7 @@ from anyrec.core.config.blend import BlendConfig
 from anyrec.core.config.card import CardConfig
 from anyrec.core.config.cluster import ClusterConfig
 from anyrec.core.config.data import DataConfig, SplitConfig
+from anyrec.core.config.feast import FeastConfig
 from anyrec.core.config.keys import (
     MAX_DIM,
     Component,
@@ -127,6 +128,9 @@ class Config(Section):
         "has the type of its name.",
     )
     serving: ServingConfig = Field(default_factory=lambda: ServingConfig(), description="The HTTP server.")
+    feast: FeastConfig = Field(
+        default_factory=lambda: FeastConfig(), description="Online features of users, from a feature server of Feast."
+    )
     card: CardConfig = Field(
         default_factory=lambda: CardConfig(), description="What the model card says: licences, data, intended use."
     )

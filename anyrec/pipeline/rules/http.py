@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Annotated
-from urllib.parse import urlsplit
 
 import numpy as np
 import pyarrow as pa
 from pydantic import Field, field_validator
 
-from anyrec.core.deadline import Deadline
 from anyrec.core.errors import AnyrecError
 from anyrec.core.outside import Outside
+from anyrec.core.post_json import is_http, post_json
 from anyrec.core.types import Json, JsonObject
 from anyrec.data.ids import Side, rows_of
 from anyrec.model.model_data import ModelData
@@ -21,9 +18,6 @@ from anyrec.pipeline.conditions.features import check_feature
 from anyrec.pipeline.contracts import Lists, Request, Rule
 from anyrec.pipeline.reranking.item_files import raise_faults
 from anyrec.pipeline.reranking.reorder import chosen_first, distinct_items
-
-MAX_BYTES = 16 << 20
-"""Maximum size of an answer."""
 
 
 class Http(Rule):
@@ -55,9 +49,7 @@ class Http(Rule):
         @field_validator("url")
         @classmethod
         def _is_http(cls, url: str) -> str:
-            parts = urlsplit(url)
-            port_is_valid = parts.port is None or parts.port > 0  # the property raises ValueError beyond 65535
-            if parts.scheme not in ("http", "https") or not parts.hostname or not port_is_valid:
+            if not is_http(url):
                 raise ValueError("give an address that begins with http:// or https://")
             return url
 
@@ -78,7 +70,12 @@ class Http(Rule):
         for start in range(0, users, self.params.users):
             block = slice(start, min(start + self.params.users, users))
             document = self._document(request, lists, block, sent, k)
-            self._read(self._post(document), request, lists.items[block, :sent], chosen[block])
+            self._read(
+                post_json(self.params.url, document, self.params.timeout_seconds),
+                request,
+                lists.items[block, :sent],
+                chosen[block],
+            )
         return chosen_first(lists, chosen)
 
     def _document(self, request: Request, lists: Lists, block: slice, sent: int, k: int) -> JsonObject:
@@ -110,43 +107,6 @@ class Http(Rule):
                 for user, own, rows, scores in zip(users, places, part.items, part.scores, strict=True)
             ],
         }
-
-    def _post(self, document: JsonObject) -> Json:
-        """Return the JSON of the endpoint's answer. Raises AnyrecError."""
-        parts = urlsplit(self.params.url)
-        make = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-        connection = make(parts.hostname or "", parts.port, timeout=self.params.timeout_seconds)
-        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        deadline = Deadline(self.params.timeout_seconds)
-        try:
-            with deadline:
-                body = json.dumps(document, default=str).encode()
-                connection.connect()
-                deadline.watch(connection.sock)
-                connection.request(
-                    "POST", path, body, {"Content-Type": "application/json", "Accept": "application/json"}
-                )
-                answer = connection.getresponse()
-                if answer.status != 200:
-                    raise AnyrecError(f"{self.params.url} answered with status {answer.status}, not 200")
-                data = answer.read(MAX_BYTES + 1)
-                deadline.left()
-            if len(data) > MAX_BYTES:
-                raise AnyrecError(f"{self.params.url} answered with more than {MAX_BYTES >> 20} MB")
-            return json.loads(data)
-        except TimeoutError:
-            raise self._late() from None
-        except (OSError, HTTPException) as error:
-            if deadline.over():
-                raise self._late() from None
-            raise AnyrecError(f"{self.params.url} did not answer ({type(error).__name__}: {error})") from None
-        except ValueError as error:
-            raise AnyrecError(f"{self.params.url} did not answer with JSON ({error})") from None
-        finally:
-            connection.close()
-
-    def _late(self) -> AnyrecError:
-        return AnyrecError(f"{self.params.url} took more than {self.params.timeout_seconds} s")
 
     def _read(self, answer: Json, request: Request, rows: np.ndarray, chosen: np.ndarray) -> None:
         """Write the orders of an answer into `chosen`.
