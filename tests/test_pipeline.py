@@ -379,7 +379,7 @@ def test_a_trace_records_the_events_of_all_stages(plain):
 
 def test_lists_of_all_users_in_a_file_equal_those_of_single_requests(staged, tmp_path, monkeypatch):
     monkeypatch.setattr("anyrec.pipeline.requests.MAX_USERS", 7)
-    monkeypatch.setattr("anyrec.serving.batch.ROWS", 100)
+    monkeypatch.setattr("anyrec.retrieval.embedding_files.ROWS", 100)
     done = write_lists(staged, tmp_path / "lists.parquet", 6, progress=False)
     table = pq.read_table(tmp_path / "lists.parquet")
     assert done["users"] == 60 and done["rows"] == len(table) == 360

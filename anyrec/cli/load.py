@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from anyrec.cli.datasets import read_dataset
 from anyrec.cli.terminal import log
-from anyrec.core.errors import Fault, InputError
+from anyrec.core.errors import ConfigError, Fault, InputError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from anyrec.core.config import Config
+    from anyrec.core.config import ClusterConfig, Config
     from anyrec.data.dataset import Dataset
     from anyrec.data.ids import Side
     from anyrec.recommender import Recommender
@@ -54,6 +54,7 @@ def load(
     overrides: Sequence[str] = (),
     data: Path | None = None,
     with_data: bool = False,
+    cluster: ClusterConfig | None = None,
 ) -> Recommender:
     """Load the model that the options name, change what can change after training, and log its notes.
 
@@ -68,13 +69,17 @@ def load(
         overrides: Values of `--set`, which take precedence over `config`.
         data: The training data; None for the tables that the config names.
         with_data: Whether the model needs its training data.
+        cluster: The section `cluster` of a command that reads it (`read_cluster`); None for all other commands.
 
     Raises:
+        InputError: If an override names a cluster, and the command runs in one process.
         ConfigError: With every key that cannot change after training.
     """
     from anyrec.core.load_config import read_config
 
     model_path = model_place(model_path, model_dir, model_name)
+    if cluster is None:
+        refuse_cluster(overrides)
     changes, notes = read_config(config, overrides)
     plugins = [*plugins, *map(Path, changes.plugins)]
     from anyrec.recommender import Recommender  # loads torch
@@ -91,6 +96,31 @@ def load(
     for note in recommender.notes:
         log.info(note)
     return recommender
+
+
+def read_cluster(config: Path | None, overrides: Sequence[str]) -> ClusterConfig:
+    """Return the section `cluster` of a command's --config and --set.
+
+    Raises:
+        ConfigError: With all faults of the config, and keys that `type: none` does not read.
+    """
+    from anyrec.core.effects import chosen_by_user, idle_cluster
+    from anyrec.core.load_config import read_config
+
+    changes, _ = read_config(config, overrides)
+    idle = chosen_by_user(idle_cluster(changes), changes)
+    if idle:
+        raise ConfigError([one.fault for one in idle])
+    return changes.cluster
+
+
+def refuse_cluster(overrides: Sequence[str]) -> None:
+    """Raise InputError if `--set` names a cluster: for a command that runs in one process."""
+    named = [one for one in overrides if one.split("=")[0].split(".")[0] == "cluster"]
+    if named:
+        what = "this command runs in one process."
+        hint = "Leave it out. Clusters run `anyrec train`, `anyrec recommend --all` and `anyrec embed`."
+        raise InputError([Fault(f"--set {one}", what, hint, "option") for one in named])
 
 
 def _training_data(data: Path | None, config: Config, changes: Config) -> Dataset | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from anyrec.cli.load import id_array, load
+from anyrec.cli.load import id_array, load, read_cluster
 from anyrec.cli.options import (
     AsJson,
     Changes,
@@ -34,11 +34,13 @@ from anyrec.cli.options import (
     write,
 )
 from anyrec.cli.results import show_explained, show_result
+from anyrec.cli.terminal import is_quiet
 from anyrec.core.errors import Fault, InputError
 from anyrec.core.outputs import check_output
 from anyrec.core.types import JsonObject
 
 if TYPE_CHECKING:  # these load torch, which the terminal's help does without
+    from anyrec.core.config import ClusterConfig
     from anyrec.data.dataset import Dataset
     from anyrec.recommender import Recommender
 
@@ -111,12 +113,15 @@ def recommend(
     """
     _check_recommend(data, user_id, everyone, output, trace or explain)
     moment, condition = read_moment(context, now), None if where is None else read_object(where, "--where")
-    recommender = load(model_path, model_dir, model_name, config, plugins, trust_plugins, image_root, overrides)
+    cluster = read_cluster(config, overrides) if everyone else None
+    recommender = load(
+        model_path, model_dir, model_name, config, plugins, trust_plugins, image_root, overrides, cluster=cluster
+    )
     if condition is not None:
         recommender = recommender.filtered(condition)
     if everyone:
         if output is not None:
-            _write_everyone(recommender, output, top_k, not include_seen, moment)
+            _write_everyone(recommender, output, top_k, not include_seen, moment, cluster)
         return
     from anyrec.serving.result import infer
 
@@ -149,11 +154,19 @@ def _request(recommender: Recommender, data: Path | None, user_id: list[str]) ->
     return request_of_ids(recommender, id_array(recommender, "user", user_id, "--user_id"))
 
 
-def _write_everyone(recommender: Recommender, output: Path, top_k: int, exclude_seen: bool, moment: JsonObject) -> None:
+def _write_everyone(
+    recommender: Recommender,
+    output: Path,
+    top_k: int,
+    exclude_seen: bool,
+    moment: JsonObject,
+    cluster: ClusterConfig | None,
+) -> None:
     """Write the lists of all known users to a file, and print their number and the time of each stage."""
     from anyrec.serving.batch import write_lists
 
-    done = write_lists(recommender, output, top_k, exclude_seen=exclude_seen, **moment)
+    shown = not is_quiet()
+    done = write_lists(recommender, output, top_k, exclude_seen=exclude_seen, progress=shown, cluster=cluster, **moment)
     for warning in done["warnings"]:
         log.warning(warning)
     spent = ", ".join(f"{stage} {value / 1000:.1f} s" for stage, value in done["latency_ms"].items())
@@ -210,21 +223,20 @@ def embed(
 ) -> None:
     """Write user and item embeddings for other programs. The Parquet files carry the model's id in their metadata."""
     check_output(output, "inside")
-    from anyrec.retrieval.embedding_files import check_format, write_embeddings
+    from anyrec.retrieval.embedding_files import check_format
 
     check_format(form)
+    cluster = read_cluster(config, overrides)
     recommender = load(
-        model_path, model_dir, model_name, config, plugins, trust_plugins, image_root, overrides=overrides
+        model_path, model_dir, model_name, config, plugins, trust_plugins, image_root, overrides, cluster=cluster
     )
-    from anyrec.serving.result import read_request
+    from anyrec.serving.batch import write_vectors
 
-    request = None if data is None else read_request(recommender, data)
-    tables = {
-        "user": recommender.embed_users(request, strict=strict),
-        "item": recommender.embed_items(request, strict=strict),
-    }
-    written = write_embeddings(tables, output, form, recommender.model.model_id)
-    err.print(f"{len(tables['user']):,} users, {len(tables['item']):,} items -> {output}: {', '.join(written)}")
+    shown = not is_quiet()
+    done = write_vectors(recommender, output, data, form=form, strict=strict, progress=shown, cluster=cluster)
+    for warning in done["warnings"]:
+        log.warning(warning)
+    err.print(f"{done['users']:,} users, {done['items']:,} items -> {output}: {', '.join(done['files'])}")
 
 
 def _check_recommend(data: Path | None, user_ids: list[str], everyone: bool, output: Path | None, trace: bool) -> None:

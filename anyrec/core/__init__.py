@@ -27,6 +27,7 @@ Process
 - `errors`: all errors. `values`: values in messages. `types`: types of JSON values. `progress`: the progress bar.
   `parallel`: threads. `processes`: several processes that train one model.
   `sharded_tables`: tables whose rows are divided over processes. `once`: values that are computed once.
+  `ray_cluster`: a Ray cluster that is joined or started. `ray_map`: work that its workers share.
   `runtime`: settings of the process. `hardware`: what the processor supports. `deadline`: a time limit for sockets.
   `post_json`: JSON over HTTP.
   `time_limit`: one for the work of a thread. `timing`: how long steps take. `version`: the version.

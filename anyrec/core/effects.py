@@ -72,7 +72,7 @@ def idle_keys(config: Config, registry: Registry) -> list[Idle]:
         config: The config; complete, or one with `defaults: fixed`.
         registry: The components.
     """
-    found = [*_split(config), *_options_of_components(config, registry)]
+    found = [*idle_cluster(config), *_split(config), *_options_of_components(config, registry)]
     if config.data.drop_leaks is False:
         found.append(idle_key(config, "data", "leak_share", what="'drop_leaks' is false"))
     if config.training.optimizer.sparse != "auto":
@@ -80,10 +80,6 @@ def idle_keys(config: Config, registry: Registry) -> list[Idle]:
         found.append(idle_key(config, "training", "optimizer", "sparse_rows", what=what))
     if config.evaluation.baselines == []:
         found.append(idle_key(config, "evaluation", "tune_baselines", what="there are no baselines"))
-    if config.cluster.type == "none":
-        hint = "Leave it out, or set cluster.type to ray."
-        for key in ("address", "workers", "cpus", "gpus", "max_restarts"):
-            found.append(idle_key(config, "cluster", key, what="'cluster.type' is \"none\"", hint=hint))
     rank = config.pipeline.rank if config.pipeline else None
     if rank is not None and not config.training.refit and config.split.validation and config.split.protocol != "none":
         what = (
@@ -94,6 +90,13 @@ def idle_keys(config: Config, registry: Registry) -> list[Idle]:
         what = f"it describes a {TWO_TOWER}, and '{config.model.type}' reads its own options under 'model'"
         return [*found, *(replace(idle_key(config, key, what=what), is_fault=False) for key in OF_TOWERS)]
     return [*found, *_negatives(config, registry), *_towers(config, registry)]
+
+
+def idle_cluster(config: Config) -> list[Idle]:
+    """Return the keys of `cluster` that its type does not read."""
+    keys = ("address", "workers", "cpus", "gpus", "max_restarts") if config.cluster.type == "none" else ()
+    hint = "Leave it out, or set cluster.type to ray."
+    return [idle_key(config, "cluster", key, what="'cluster.type' is \"none\"", hint=hint) for key in keys]
 
 
 def idle_key(config: Config, *path: str, what: str, hint: str = "Leave it out.") -> Idle:

@@ -62,6 +62,16 @@ class AnyrecError(Exception):
 
     exit_code = 1
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Return how an error is restored in another process: not by its constructor, which takes other arguments."""
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(cls: type[AnyrecError], arguments: tuple[object, ...], attributes: dict[str, object]) -> AnyrecError:
+    error = cls.__new__(cls, *arguments)
+    error.__dict__.update(attributes)
+    return error
+
 
 class InputError(AnyrecError):
     """Bad input, with all the faults that were found.

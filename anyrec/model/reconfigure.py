@@ -30,7 +30,7 @@ CHANGEABLE = (
     "data.allow_outside_root",
 )
 """Keys that are read after training."""
-OF_THE_RUN = ("name", "output_dir", "plugins", "defaults", "training.device", "data.sources")
+OF_THE_RUN = ("name", "output_dir", "plugins", "defaults", "training.device", "data.sources", "cluster")
 """Keys of the training run that say nothing of the model. They are ignored, so that the config of the run can be given
 again."""
 

@@ -126,6 +126,11 @@ class RequestReader:
             context.warnings += [str(fault) for fault in unread]
         return records
 
+    def known(self, side: Side, part: range) -> Records:
+        """Return the known records in the rows `part`."""
+        ids = self.dataset.ids(side).slice(part.start, len(part))
+        return Records(side, ids, np.arange(part.start, part.stop), None, self.request_context())
+
     def rows_of(self, side: Side, ids: object) -> np.ndarray:
         """Return the rows (ids,) of known ids.
 

@@ -196,10 +196,14 @@ class Pipeline:
         context: JsonObject | None = None,
         now: int | None = None,
         trace: Trace | None = None,
+        before: int = 0,
     ) -> Iterator[tuple[Request, Lists]]:
-        """Yield each block of users with its lists. Arguments as of `answer`; clock, trace: what records the stages."""
-        ranked = self.ranker is not None
-        requests = make_requests(model, users, exclude_seen=exclude_seen, context=context, now=now, tokens=ranked)
+        """Yield each block of users with its lists.
+
+        Arguments as of `answer` and `make_requests`; clock, trace: what records the stages.
+        """
+        ranked, moment = self.ranker is not None, {"context": context, "now": now}
+        requests = make_requests(model, users, exclude_seen=exclude_seen, tokens=ranked, before=before, **moment)
         while True:
             with clock.of("represent"):
                 request = next(requests, None)

@@ -35,6 +35,7 @@ def make_requests(
     context: JsonObject | None = None,
     now: int | None = None,
     tokens: bool = False,
+    before: int = 0,
 ) -> Iterator[Request]:
     """Yield the requests of some users, block by block.
 
@@ -48,6 +49,7 @@ def make_requests(
         context: Values of the moment by name.
         now: Time of the request in microseconds since 1970; by default the current time.
         tokens: Compute the users' feature vectors, which a ranker reads.
+        before: Number of users whose requests are made elsewhere, before these: a multiple of `block_size`.
     """
     now = time.time_ns() // 1000 if now is None else now
     records = model.read_records("user", users)
@@ -66,9 +68,9 @@ def make_requests(
             seen,
             dict(context or {}),
             now,
-            np.random.default_rng([model.config.seed, now % 2**64, start]),
+            np.random.default_rng([model.config.seed, now % 2**64, before + start]),
             None if model.history is None else model.history_of(part),
-            warnings=[] if start else list(records.context.warnings),
+            warnings=[] if before + start else list(records.context.warnings),
             exclude=seen if exclude_seen else None,
             tokens=None if vectors is None else vectors[start : start + size],
         )

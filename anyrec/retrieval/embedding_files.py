@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +15,9 @@ from anyrec.core.errors import ConfigError, Fault, did_you_mean
 from anyrec.core.files import atomic_files
 from anyrec.data.ids import Side
 
+ROWS = 1 << 17
+"""Minimum number of rows in a row group of a Parquet file, except the last."""
+
 
 def check_format(name: str) -> None:
     """Check the name of a format. Raises ConfigError if it is unknown."""
@@ -21,11 +26,13 @@ def check_format(name: str) -> None:
         raise ConfigError(Fault("--format", what, did_you_mean(name, FORMATS), "option"))
 
 
-def write_embeddings(tables: Mapping[Side, pa.Table], folder: Path, form: str, model_id: str) -> list[str]:
-    """Write the embeddings of users and items as one group of files.
+def write_embeddings(
+    tables: Mapping[Side, tuple[int, Iterable[pa.Table]]], folder: Path, form: str, model_id: str
+) -> list[str]:
+    """Write the embeddings of users and items as one group of files, table by table.
 
     Args:
-        tables: For each side, its ids and `embedding`.
+        tables: For each side, the number of records, and tables of their ids and `embedding`: at least one.
         folder: The folder; other files in it stay.
         form: "parquet", "numpy" or "faiss".
         model_id: Id of the model, which the metadata of the Parquet files name as `model`.
@@ -38,9 +45,22 @@ def write_embeddings(tables: Mapping[Side, pa.Table], folder: Path, form: str, m
     """
     check_format(form)
     with atomic_files(folder, "embeddings") as new:
-        for side, table in tables.items():
-            FORMATS[form](side, table.replace_schema_metadata({"model": model_id}), new)
+        for side, (count, parts) in tables.items():
+            named = (table.replace_schema_metadata({"model": model_id}) for table in parts)
+            FORMATS[form](side, count, named, new)
         return sorted(path.name for path in new.iterdir())
+
+
+def row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Concatenate tables to tables of at least ROWS rows, except the last, which has what is left and can be empty."""
+    waiting: list[pa.Table] = []
+    for table in tables:
+        waiting.append(table)
+        if sum(map(len, waiting)) >= ROWS:
+            yield pa.concat_tables(waiting)
+            waiting = [table.slice(0, 0)]
+    if waiting:
+        yield pa.concat_tables(waiting)
 
 
 def vectors_of(table: pa.Table) -> np.ndarray:
@@ -49,27 +69,47 @@ def vectors_of(table: pa.Table) -> np.ndarray:
     return column.flatten().to_numpy().reshape(len(table), column.type.list_size)
 
 
-def _parquet(side: Side, table: pa.Table, folder: Path) -> None:
+def _parquet(side: Side, count: int, tables: Iterable[pa.Table], folder: Path) -> None:
     """Write `users.parquet`: user_id and embedding."""
-    pq.write_table(table, folder / f"{side}s.parquet")
+    with ExitStack() as opened:
+        append: Callable[[pa.Table], None] | None = None
+        for table in row_groups(tables):
+            if append is None:
+                writer = pq.ParquetWriter(folder / f"{side}s.parquet", table.schema)
+                append = opened.enter_context(writer).write_table
+            append(table)
 
 
-def _numpy(side: Side, table: pa.Table, folder: Path) -> None:
+def _numpy(side: Side, count: int, tables: Iterable[pa.Table], folder: Path) -> None:
     """Write `users.npy` (rows, dim) float32, and `user_ids.parquet`, whose rows are those of the array."""
-    np.save(folder / f"{side}s.npy", vectors_of(table), allow_pickle=False)
-    pq.write_table(table.drop_columns(["embedding"]), folder / f"{side}_ids.parquet")
+    ids: list[pa.Table] = []
+    array, row = None, 0
+    for table in tables:
+        vectors = vectors_of(table)
+        if array is None:
+            shape = (count, vectors.shape[1])
+            array = np.lib.format.open_memmap(folder / f"{side}s.npy", "w+", np.dtype(np.float32), shape)
+        array[row : row + len(vectors)] = vectors
+        row += len(vectors)
+        ids.append(table.drop_columns(["embedding"]))
+    pq.write_table(pa.concat_tables(ids), folder / f"{side}_ids.parquet")
 
 
-def _faiss(side: Side, table: pa.Table, folder: Path) -> None:
+def _faiss(side: Side, count: int, tables: Iterable[pa.Table], folder: Path) -> None:
     """Write `users.faiss`, an exact index of dot products, and `user_ids.parquet`, whose rows are what it returns."""
     import faiss
 
-    vectors = vectors_of(table)
-    index = faiss.IndexFlatIP(vectors.shape[1])
-    index.add(vectors)
+    ids: list[pa.Table] = []
+    index = None
+    for table in tables:
+        vectors = vectors_of(table)
+        index = faiss.IndexFlatIP(vectors.shape[1]) if index is None else index
+        index.add(vectors)
+        ids.append(table.drop_columns(["embedding"]))
     faiss.write_index(index, str(folder / f"{side}s.faiss"))
-    pq.write_table(table.drop_columns(["embedding"]), folder / f"{side}_ids.parquet")
+    pq.write_table(pa.concat_tables(ids), folder / f"{side}_ids.parquet")
 
 
-FORMATS: dict[str, Callable[[Side, pa.Table, Path], None]] = {"parquet": _parquet, "numpy": _numpy, "faiss": _faiss}
-"""The function that writes one side in each format."""
+Writer: TypeAlias = Callable[[Side, int, Iterable[pa.Table], Path], None]
+FORMATS: dict[str, Writer] = {"parquet": _parquet, "numpy": _numpy, "faiss": _faiss}
+"""The function that writes the records of one side in each format: the side, their number, their tables, the folder."""

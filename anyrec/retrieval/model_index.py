@@ -51,6 +51,11 @@ def component_of(model: FittedModel) -> Component:
     return _kept(indexed).component if INDEX in indexed.computed else indexed.config.index
 
 
+def has_index(model: FittedModel) -> bool:
+    """Return whether the model keeps an index: one that was loaded with it, or has been searched."""
+    return INDEX in (model if model.base is None else model.base).computed
+
+
 def used_index(model: FittedModel) -> JsonObject:
     """Return the type and options of the index that lists are found by; the exhaustive one if all items are scored."""
     index = item_index(model)

@@ -1,0 +1,146 @@
+"""What runs on Ray gives the files of one machine, for any number of workers."""
+
+import json
+import os
+import signal
+from functools import partial
+from pathlib import Path
+
+import pytest
+from small import call, small_config, small_dataset
+
+from anyrec import Recommender
+from anyrec.core.config import ClusterConfig
+from anyrec.core.errors import ConfigError, DataError, Fault, ModelError
+from anyrec.core.ray_map import map_in_order
+from anyrec.serving.batch import write_lists, write_vectors
+
+ray = pytest.importorskip("ray", reason="pip install 'anyrec[scale]'")
+
+USERS = 2100
+ON_TWO = ClusterConfig(type="ray", workers=2)
+RULES = [
+    {"type": "where", "where": {"item.continuous.price": {"lt": 60}}},
+    {"type": "diversity"},
+    {"type": "explore", "positions": [2, 5], "epsilon": 0.5},
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster():
+    from anyrec.core.ray_cluster import QUIET
+
+    os.environ.update(QUIET)
+    ray.init("local", num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level="CRITICAL")
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A saved pipeline with a ranker, rules and random draws, and users for three blocks of requests."""
+    folder = tmp_path_factory.mktemp("ray")
+    pipeline = {
+        "retrieve": {"k": 20, "sources": [{"type": "model"}, {"type": "popularity"}]},
+        "rank": {"k": 10},
+        "rerank": {"rules": RULES},
+    }
+    training = {"epochs": 1, "batch_size": 1024, "patience": None}
+    features = {"history": {"layers": 1, "window": 8}}
+    config = small_config(pipeline=pipeline, features=features, training=training)
+    recommender = Recommender.from_config(config).fit(small_dataset(users=USERS), progress=False)
+    return recommender.save(folder / "model")
+
+
+def on_ray(workers):
+    return ("--set", "cluster.type=ray", "--set", f"cluster.workers={workers}")
+
+
+def test_lists_of_all_users_are_the_same_file(model, tmp_path):
+    common = ("recommend", "--model-path", model, "--all", "--now", "2024-06-01", "--context", "country=fr")
+    common = (*common, "--where", '{"item.continuous.price": {"gt": 40}}')
+    here, there = tmp_path / "here.parquet", tmp_path / "there.parquet"
+    assert call(*common, "-o", here)[0] == 0
+    code, _, message = call(*common, "-o", there, *on_ray(2))
+    assert code == 0 and f"{USERS:,} users" in message, message
+    assert here.read_bytes() == there.read_bytes() and len(here.read_bytes()) > 1000
+
+
+@pytest.mark.parametrize("requested", [False, True])
+def test_embeddings_are_the_same_files(model, tmp_path, monkeypatch, requested):
+    """A request: new items, and users with unseen categories and with events, some of them of unknown items."""
+    monkeypatch.setattr("anyrec.serving.batch.EMBEDDED", 16)
+    recommender, options = Recommender.load(model), {"progress": False}
+    if requested:
+        records = [{"user_id": f"u{n:03d}", "categorical": {"job": ["nurse", "smith"][n % 2]}} for n in range(50, 70)]
+        events = [{"user_id": f"u{n:03d}", "item_id": f"i{n:03d}"} for n in range(50, 60)]  # there are 40 items
+        events += [{"user_id": "u051", "item_id": f"i{n:03d}"} for n in range(7)]
+        items = [{"item_id": f"new {n}", "text": {"title": f"Thing {n}"}} for n in range(17)]
+        document = {"user_data": records, "item_data": items, "interactions": events}
+        (tmp_path / "request.json").write_text(json.dumps(document))
+        options["data"] = tmp_path / "request.json"
+    else:
+        monkeypatch.setattr("anyrec.serving.batch.EMBEDDED", 600)
+    here = write_vectors(recommender, tmp_path / "here", form="numpy", **options)
+    there = write_vectors(recommender, tmp_path / "there", form="numpy", **options, cluster=ON_TWO)
+    assert here == there and bool(here["warnings"]) == requested
+    for name in here["files"]:
+        assert (tmp_path / "here" / name).read_bytes() == (tmp_path / "there" / name).read_bytes(), name
+
+
+def refuse(prepared, job):
+    raise DataError([Fault("/user_data/3", "it is wrong.", "Mend it.", "shape")], {"shape": 7})
+
+
+def die_once(folder, job):
+    """Return the job; the worker that gets job 3 first is killed."""
+    if job == 3 and not (folder / "killed").exists():
+        (folder / "killed").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return job
+
+
+def test_an_error_of_a_worker_is_raised_here_with_its_faults():
+    with pytest.raises(DataError) as error:
+        list(map_in_order(ON_TWO, dict, refuse, lambda workers: range(5)))
+    assert error.value.counts == {"shape": 7} and error.value.faults[0].where == "/user_data/3"
+    assert error.value.exit_code == 2
+
+
+def test_a_killed_worker_is_replaced_and_nothing_is_lost_or_done_twice(tmp_path):
+    found = list(map_in_order(ON_TWO, partial(Path, tmp_path), die_once, lambda workers: range(8)))
+    assert found == list(range(8)) and (tmp_path / "killed").exists()
+
+
+def test_more_workers_than_the_cluster_has_room_for_are_refused():
+    with pytest.raises(ConfigError, match="99 workers") as error:
+        list(map_in_order(ClusterConfig(type="ray", workers=99), dict, refuse, lambda workers: range(5)))
+    assert error.value.faults[0].where == "/cluster/workers"
+
+
+def test_what_workers_cannot_load_is_refused(model, tmp_path):
+    recommender = Recommender.load(model)
+    changed = recommender.add_items([{"item_id": "new", "text": {"title": "Thing"}}])
+    with pytest.raises(ModelError, match="not saved"):
+        write_lists(changed, tmp_path / "lists.parquet", progress=False, cluster=ON_TWO)
+    other = recommender.with_config({"index": {"type": "faiss"}}, progress=False)
+    with pytest.raises(ModelError, match="anyrec index"):
+        write_vectors(other, tmp_path / "vectors", progress=False, cluster=ON_TWO)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("recommend", "--user-id", "u001", "--set", "cluster.type=ray"),
+        ("recommend", "--all", "-o", "lists.parquet", "--set", "cluster.workers=2"),
+        ("embed", "--set", "cluster.gpus=1"),
+        ("search", "--text", "thing", "--set", "cluster.type=ray"),
+        ("evaluate", "--set", "cluster.type=ray"),
+    ],
+)
+def test_a_cluster_is_refused_if_the_command_does_not_use_it(model, arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, message = call(*arguments, "--model-path", model)
+    assert code == 2 and "cluster" in message, message
+    assert not list(tmp_path.iterdir())
