@@ -12,6 +12,7 @@ from small import call, small_config, small_dataset
 from anyrec import Recommender
 from anyrec.core.config import ClusterConfig
 from anyrec.core.errors import ConfigError, DataError, Fault, ModelError
+from anyrec.core.parallel import one_thread_elsewhere
 from anyrec.core.ray_map import map_in_order
 from anyrec.serving.batch import write_lists, write_vectors
 
@@ -68,7 +69,10 @@ def test_lists_of_all_users_are_the_same_file(model, tmp_path):
 
 @pytest.mark.parametrize("requested", [False, True])
 def test_embeddings_are_the_same_files(model, tmp_path, monkeypatch, requested):
-    """A request: new items, and users with unseen categories and with events, some of them of unknown items."""
+    """On as many threads, of which the last bits of matrix products depend.
+
+    A request: new items, and users with unseen categories and with events, some of them of unknown items.
+    """
     monkeypatch.setattr("anyrec.serving.batch.EMBEDDED", 16)
     recommender, options = Recommender.load(model), {"progress": False}
     if requested:
@@ -81,7 +85,8 @@ def test_embeddings_are_the_same_files(model, tmp_path, monkeypatch, requested):
         options["data"] = tmp_path / "request.json"
     else:
         monkeypatch.setattr("anyrec.serving.batch.EMBEDDED", 600)
-    here = write_vectors(recommender, tmp_path / "here", form="numpy", **options)
+    with one_thread_elsewhere():
+        here = write_vectors(recommender, tmp_path / "here", form="numpy", **options)
     there = write_vectors(recommender, tmp_path / "there", form="numpy", **options, cluster=ON_TWO)
     assert here == there and bool(here["warnings"]) == requested
     for name in here["files"]:

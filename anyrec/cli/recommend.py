@@ -113,15 +113,13 @@ def recommend(
     """
     _check_recommend(data, user_id, everyone, output, trace or explain)
     moment, condition = read_moment(context, now), None if where is None else read_object(where, "--where")
-    cluster = read_cluster(config, overrides) if everyone else None
-    recommender = load(
-        model_path, model_dir, model_name, config, plugins, trust_plugins, image_root, overrides, cluster=cluster
-    )
+    cluster, place = read_cluster(config, overrides) if everyone else None, (model_path, model_dir, model_name)
+    recommender = load(*place, config, plugins, trust_plugins, image_root, overrides, cluster=cluster)
     if condition is not None:
         recommender = recommender.filtered(condition)
+    if output is not None and cluster is not None:
+        _write_everyone(recommender, output, top_k, not include_seen, moment, cluster)
     if everyone:
-        if output is not None:
-            _write_everyone(recommender, output, top_k, not include_seen, moment, cluster)
         return
     from anyrec.serving.result import infer
 
@@ -160,7 +158,7 @@ def _write_everyone(
     top_k: int,
     exclude_seen: bool,
     moment: JsonObject,
-    cluster: ClusterConfig | None,
+    cluster: ClusterConfig,
 ) -> None:
     """Write the lists of all known users to a file, and print their number and the time of each stage."""
     from anyrec.serving.batch import write_lists

@@ -33,7 +33,9 @@ def index_faults(config: Config, registry: Registry) -> list[Fault]:
         return [Fault("/index", what, f"{HINT} Or use a factorised interaction, as dot or cosine.", "combination")]
     params = registry.params("index", component.type, component.options(), "/index")
     try:
-        cls(config.dim, "dot", params).check()
+        index = cls(config.dim, "dot", params)
+        index.registry = registry
+        index.check()
     except InputError as error:
         return error.faults
     return []

@@ -25,6 +25,6 @@ vector_database  VectorDatabase, the contract of databases, and their addresses
 push             the vectors of a model's items to a database
 embedding_files  embeddings as Parquet, NumPy or faiss files
 databases/       databases: qdrant, milvus, pgvector
-indexes/         backends: exact, faiss, annoy, usearch, qdrant
+indexes/         backends: exact, faiss, annoy, usearch, qdrant; sharded: several of them
 semantic/        items by a text or an image
 """

@@ -69,5 +69,6 @@ def create_index(
         raise ConfigError(faults)
     params = registry.params("index", backend, chosen, "options")
     index: Index = registry.get("index", backend)(dim, metric, params)
+    index.registry = registry
     index.check()
     return index

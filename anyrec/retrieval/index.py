@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from anyrec.core.contracts import Params as Options
 from anyrec.core.errors import Fault, ModelError, OutputError, checked_path
+from anyrec.core.registry import Registry
 from anyrec.core.types import ComponentParams, JsonObject
 from anyrec.retrieval import filtered_search
 from anyrec.retrieval.exclusions import Pairs
@@ -49,6 +50,7 @@ class Index:
         norms: The largest norm, and the weight of the additional dimension.
         search_width: How many candidates a search keeps (`ef_search`, `nprobe`), for backends that tune it.
         examples: (any, dim) queries like those to come, as `build` was given them; None without any.
+        registry: The components, for an index whose options name others; None for the built-in ones.
 
     Example:
         A backend by NumPy (docs/plugins.md), and how an index is used:
@@ -114,6 +116,7 @@ class Index:
         self.norms = NormAugmentation(metric)
         self.search_width = 1
         self.examples: np.ndarray | None = None
+        self.registry: Registry | None = None
         self._tuned_rows = 0
 
     @property

@@ -100,6 +100,7 @@ class ItemIndex:
         """
         params = registry.params("index", component.type, component.options(), "/index")
         index = registry.get("index", component.type, "/index/type")(vectors.shape[1], metric, params)
+        index.registry = registry
         if len(ids) != len(vectors):
             raise DataError(Fault("ids", f"{len(ids)} ids for {len(vectors)} vectors.", "Give one for each.", "shape"))
         rng = np.random.default_rng(0)
@@ -236,6 +237,7 @@ class ItemIndex:
             if not all(isinstance(value, (int, float)) for value in figures.values()):
                 raise ValueError("a figure is not a number")
             index: Index = registry.get("index", component.type, "/index/type")(dim, metric, params)
+            index.registry = registry
             ids = _one_array(read_table(place / INDEX).column("id"))
             if ids.null_count or len(ids.unique()) < len(ids):
                 raise ValueError("an id is null or occurs twice")

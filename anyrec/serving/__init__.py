@@ -3,7 +3,8 @@
 Modules:
 
 - `result`: the result document of a request: embeddings, scores, lists.
-- `batch`: lists of all known users, written block by block to a file.
+- `batch`: lists of all users and embeddings, written block by block to files; also on a Ray cluster.
+- `model_source`: how another process loads a model.
 - `list_files`: tables of lists as Parquet, CSV, JSON Lines or JSON.
 - `explain`: explanations of recommended items.
 - `form`, `item_map`, `runs`: what the page shows of features, of the catalogue and of training runs.

@@ -5,4 +5,5 @@ faiss    flat, HNSW, IVF, IVF-PQ and 8-bit scalar quantisation
 annoy    forests of random trees
 usearch  HNSW with removal, in 1, 2 or 4 bytes a number
 qdrant   a server
+sharded  several indexes of one of these types
 """
