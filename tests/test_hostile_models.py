@@ -199,7 +199,7 @@ def test_every_text_option_of_a_component_is_declared_or_known_to_name_nothing_o
                 outside = any(isinstance(one, Outside) for one in field.metadata)
                 assert outside or name in harmless or field.annotation not in (str, str | None), (plugin.type, name)
     named = {"data.sources", "data.image_root", "data.allow_urls", "data.allow_outside_root", "split.file", "plugins"}
-    named.add("cluster.address")
+    named |= {"cluster.address", "feast.url", "feast.token_env"}
     sections = [(f"{name}.", field.annotation) for name, field in Config.model_fields.items()]
     found = {
         f"{prefix}{name}"

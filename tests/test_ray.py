@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -32,6 +33,7 @@ def cluster():
     from anyrec.core.ray_cluster import QUIET
 
     os.environ.update(QUIET)
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import this file
     ray.init("local", num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level="CRITICAL")
     yield
     ray.shutdown()

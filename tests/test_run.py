@@ -279,7 +279,7 @@ def test_embeddings_of_users_and_items_are_written_as_one_unit_with_the_id_of_th
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     ids = {pq.read_schema(out / name).metadata[b"model"].decode() for name in before}
     assert set(before) == {"users.parquet", "items.parquet"} and ids == {model_id(tmp_path / "a")}
-    write, calls = pq.write_table, []
+    write, calls = pq.ParquetWriter.write_table, []
 
     def full_at_the_second(*args, **options):
         calls.append(args)
@@ -287,7 +287,7 @@ def test_embeddings_of_users_and_items_are_written_as_one_unit_with_the_id_of_th
             raise OSError(errno.ENOSPC, "No space left on device")
         write(*args, **options)
 
-    monkeypatch.setattr(pq, "write_table", full_at_the_second)
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", full_at_the_second)
     code, _, message = call("embed", "--model_path", tmp_path / "a", "--output", out)
     assert code == 2 and "the disk is full" in message
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before

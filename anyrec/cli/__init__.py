@@ -15,6 +15,7 @@ serve      the commands serve and key: a model over HTTP
 experiment the commands experiment report and experiment off-policy
 synth      the commands that generate data
 run        one training run: read, fit, print, save, report
+ray_train  one training run by the workers of a Ray cluster
 demo       `make demo`: multi-modal data with planted preferences, a model, and lists for new users
 results    tables of lists, scores, explanations and metrics
 complete   values that the shell completes

@@ -166,7 +166,11 @@ class ResultsOnly(Console):
 
     PRINTED = ("saved:", "report:", "warning: the model is saved")
 
+    def __init__(self, target: Console = out):
+        super().__init__()
+        self.target = target
+
     def print(self, *objects: Any, **options: Any) -> None:
         """Print the objects if the first is a text that begins with one of `PRINTED`."""
         if objects and isinstance(objects[0], str) and objects[0].startswith(self.PRINTED):
-            out.print(*objects, **options)
+            self.target.print(*objects, **options)

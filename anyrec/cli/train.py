@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -72,9 +73,13 @@ def train(
             log.info(line)
         write(json.dumps(complete.model_dump(mode="json"), indent=2, ensure_ascii=False), None)
         return
-    console = ResultsOnly() if is_quiet() else out
+    start = partial(train_run, inputs, ResultsOnly() if is_quiet() else out)
+    if settings.cluster.type == "ray":
+        from anyrec.cli.ray_train import train_on_ray
+
+        start = partial(train_on_ray, inputs)
     if not watch:
-        train_run(inputs, console)
+        start()
         return
     try:
         from anyrec.serving.http.watch import watched
@@ -82,4 +87,4 @@ def train(
         raise MissingDependency(str(error.name), "serve", "the page of --watch") from None
     with watched(inputs.run_dir, watch_port) as address:
         err.print(f"watch: {address}", markup=False, highlight=False)
-        train_run(inputs, console)
+        start()

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 
 from anyrec.core.config import ClusterConfig
@@ -73,6 +74,8 @@ def _start(config: ClusterConfig) -> None:
         ray.init("local", num_cpus=cores, include_dashboard=False, **options)
     else:
         ray.init(config.address, runtime_env={"env_vars": passed_on()}, **options)
+    if not debugging:  # Ray has no other switch for the messages of its raylet, which it prints to standard output
+        vars(import_module("ray._private.worker"))["_worker_logs_enabled"] = False
 
 
 @contextmanager

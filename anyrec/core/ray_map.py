@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -67,11 +67,24 @@ def map_in_order(
             num_cpus=resources(config)["CPU"],
             num_gpus=resources(config).get("GPU"),
         )
-        for batch in done.iter_batches(batch_size=None, prefetch_batches=0):
+        batches = done.iter_batches(batch_size=None, prefetch_batches=0).__iter__()
+        while (batch := _next(batches)) is not None:
             for outcome in batch["outcome"]:
                 if outcome.error is not None:
                     raise outcome.error
                 yield outcome.result
+
+
+def _next(batches: Iterator[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the next batch; None at the end. Raises AnyrecError if Ray could not compute it."""
+    try:
+        return next(batches, None)
+    except Exception as error:
+        if os.environ.get("ANYREC_DEBUG"):
+            raise
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        what = lines[-1] if lines else type(error).__name__
+        raise AnyrecError(f"the workers of the cluster failed: {what} ANYREC_DEBUG=1 shows more.") from None
 
 
 class _Worker(Generic[State, Job, Result]):

@@ -41,6 +41,9 @@ from anyrec.training.optimizers import Optimizer, learning_rate
 from anyrec.training.samples import TrainingData
 from anyrec.training.weight_average import Average
 
+TRAINING = "training"
+"""Text of the progress bar of the steps."""
+
 
 @dataclass(frozen=True)
 class FitOptions:
@@ -142,7 +145,7 @@ def train(
     if run.resume and checkpoints is not None and (checkpoints / LAST).is_file():
         state, best = load_checkpoint(checkpoints, model, optimizer, average, generator, config, origin)
     steps = batches.count * options.epochs
-    with progress_bar("training", steps, run.progress) as bar:
+    with progress_bar(TRAINING, steps, run.progress) as bar:
         bar.advance(state.step)
         while state.epoch < options.epochs and not _waited_enough(state, config):
             started = time.perf_counter()
