@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         Params,
         Sampler,
         Step,
+        tunable,
     )
     from anyrec.core.errors import AnyrecError, NotFittedError
     from anyrec.core.hooks import hookimpl
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from anyrec.retrieval.index import Index
     from anyrec.retrieval.results import SearchResult
     from anyrec.retrieval.vector_database import VectorDatabase
+    from anyrec.study.tune import tune
     from anyrec.training.tracker import Tracker
     from anyrec.training.tracking import Tracking
 
@@ -103,6 +105,8 @@ __all__ = [
     "apply_rules",
     "create_index",
     "hookimpl",
+    "tunable",
+    "tune",
 ]
 
 _HOMES = {
@@ -150,6 +154,8 @@ _HOMES = {
     "apply_rules": "pipeline.apply_rules",
     "create_index": "retrieval.create_index",
     "hookimpl": "core.hooks",
+    "tunable": "core.contracts",
+    "tune": "study.tune",
 }
 
 logging.getLogger("anyrec").addHandler(logging.NullHandler())  # silent until the program configures logging

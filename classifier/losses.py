@@ -16,6 +16,7 @@ from anyrec.classifier.catalogue_softmax import CatalogueSoftmax, SharedCatalogu
 from anyrec.classifier.sliced_softmax import SlicedCatalogueSoftmax
 from anyrec.core.config import Component
 from anyrec.core.contracts import MASK_VALUE, PARTS, FillMask, Loss, Params
+from anyrec.core.params import tunable
 from anyrec.core.processes import Processes
 from anyrec.core.registry import Registry
 from anyrec.core.types import AutogradContext, Json
@@ -50,6 +51,7 @@ class Focal(Loss):
             ge=0,
             le=100,
             description="Exponent; larger values reduce the weight of easy cases, 0 is binary cross entropy.",
+            json_schema_extra=tunable(0.0, 5.0),
         )
 
     def forward(self, positive: Tensor, negative: Tensor, valid: Tensor | None, weight: Tensor | None) -> Tensor:
@@ -76,6 +78,7 @@ class GBCE(Loss):
             ge=0,
             le=1,
             description="Calibration: 0 is binary cross entropy, 1 corrects fully for the sampling of negatives.",
+            json_schema_extra=tunable(0.0, 1.0),
         )
 
     def forward(self, positive: Tensor, negative: Tensor, valid: Tensor | None, weight: Tensor | None) -> Tensor:
@@ -105,7 +108,13 @@ class Triplet(Loss):
     type = "triplet"
 
     class Params(Params):
-        margin: float = Field(1.0, ge=1e-6, le=1e6, description="Difference of scores from which a pair adds no loss.")
+        margin: float = Field(
+            1.0,
+            ge=1e-6,
+            le=1e6,
+            description="Difference of scores from which a pair adds no loss.",
+            json_schema_extra=tunable(0.1, 4.0, log=True),
+        )
 
     def forward(self, positive: Tensor, negative: Tensor, valid: Tensor | None, weight: Tensor | None) -> Tensor:
         gaps = (self.params.margin - positive.unsqueeze(1) + negative).relu()
@@ -126,7 +135,11 @@ class Contrastive(Loss):
 
     class Params(Params):
         margin: float = Field(
-            1.0, ge=1e-6, le=1e6, description="Score beyond which a positive or negative adds no loss."
+            1.0,
+            ge=1e-6,
+            le=1e6,
+            description="Score beyond which a positive or negative adds no loss.",
+            json_schema_extra=tunable(0.1, 4.0, log=True),
         )
 
     def forward(self, positive: Tensor, negative: Tensor, valid: Tensor | None, weight: Tensor | None) -> Tensor:
@@ -155,6 +168,7 @@ class Softmax(Loss):
             ge=1e-4,
             le=1e4,
             description="Divides the scores, before the correction; smaller values put more weight on hard negatives.",
+            json_schema_extra=tunable(0.1, 4.0, log=True),
         )
 
     def __init__(self, params: Softmax.Params | None = None):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from anyrec.core.contracts import HistoryEncoder, Params, only_with
 from anyrec.core.parallel import by_shares, shares_of
+from anyrec.core.params import tunable
 from anyrec.core.ragged import Prepared, Ragged
 from anyrec.core.windows import Events, PackedSequences, last_windows
 from anyrec.data.histories import COLUMN
@@ -63,7 +64,7 @@ class History(HistoryEncoder):
             ge=1,
             le=64,
             description="Layers of the transformers and the gru.",
-            json_schema_extra=only_with(block=[*TRANSFORMERS, "gru"]),
+            json_schema_extra=only_with(block=[*TRANSFORMERS, "gru"]) | tunable(1, 4),
         )
         heads: int = Field(
             2,
@@ -79,7 +80,13 @@ class History(HistoryEncoder):
             description="Hidden units of a transformer's perceptron, as a multiple of the dimension.",
             json_schema_extra=only_with(block=TRANSFORMERS),
         )
-        dropout: float = Field(0.2, ge=0, le=0.99, description="Fraction of values set to zero in training.")
+        dropout: float = Field(
+            0.2,
+            ge=0,
+            le=0.99,
+            description="Fraction of values set to zero in training.",
+            json_schema_extra=tunable(0.0, 0.5),
+        )
         window: int = Field(100, ge=2, le=10_000, description="Latest interactions that are read.")
         use_position: bool = Field(
             True,

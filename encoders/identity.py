@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from anyrec.core.contracts import Encoder, Params
+from anyrec.core.params import tunable
 from anyrec.core.ragged import Prepared
 from anyrec.core.sharded_tables import make_table
 from anyrec.data.ids import rows_of
@@ -40,7 +41,11 @@ class Identity(Encoder):
     class Params(Params):
         sparse: bool = Field(False, description="Use sparse gradients for this table, whatever its size.")
         dropout: float = Field(
-            0.0, ge=0, le=0.99, description="Fraction of each vector's values set to zero in training."
+            0.0,
+            ge=0,
+            le=0.99,
+            description="Fraction of each vector's values set to zero in training.",
+            json_schema_extra=tunable(0.0, 0.5),
         )
         init_std: float | None = Field(
             None,

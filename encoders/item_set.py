@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from anyrec.core.contracts import HistoryEncoder, Params
+from anyrec.core.params import tunable
 from anyrec.core.ragged import Prepared, Ragged
 from anyrec.core.windows import Batch, Events
 from anyrec.data.list_columns import flat, offsets_of
@@ -32,7 +33,11 @@ class ItemSet(HistoryEncoder):
 
     class Params(Params):
         hidden_share: float = Field(
-            0.5, ge=0.01, le=0.99, description="Fraction of a user's items that are hidden in training and predicted."
+            0.5,
+            ge=0.01,
+            le=0.99,
+            description="Fraction of a user's items that are hidden in training and predicted.",
+            json_schema_extra=tunable(0.1, 0.9),
         )
 
     def __init__(self, params: BaseModel | None = None, output_dim: int = 64):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from anyrec.core.contracts import Fusion, Params, Width
+from anyrec.core.params import tunable
 from anyrec.interaction.feature_fusion import perceptron, resize, start_as_sum
 
 GROUP = "identity"
@@ -41,14 +42,24 @@ class AdaptiveMimic(Fusion):
 
     class Params(Params):
         mimic: float = Field(
-            0.1, ge=0, le=1e6, description="Weight of the loss that pulls content towards the id's vector."
+            0.1,
+            ge=0,
+            le=1e6,
+            description="Weight of the loss that pulls content towards the id's vector.",
+            json_schema_extra=tunable(0.01, 1.0, log=True),
         )
         hidden_dims: list[Width] = Field(
             default_factory=lambda: [128],
             max_length=16,
             description="Units of the hidden layers of the content's perceptron.",
         )
-        dropout: float = Field(0.1, ge=0, le=0.99, description="Fraction of hidden values set to zero in training.")
+        dropout: float = Field(
+            0.1,
+            ge=0,
+            le=0.99,
+            description="Fraction of hidden values set to zero in training.",
+            json_schema_extra=tunable(0.0, 0.5),
+        )
         layer_norm: bool = Field(True, description="Apply layer normalisation after each hidden layer.")
 
     def __init__(self, names: Sequence[str], dim: int, output_dim: int, params: BaseModel | None = None):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from anyrec.core.contracts import Fusion, Params, Width
 from anyrec.core.errors import ConfigError, Fault
+from anyrec.core.params import tunable
 
 OWN = {"identity", "history"}
 """Feature groups whose vectors are learned for the single record."""
@@ -31,7 +32,13 @@ class Simple(Fusion):
         hidden_dims: list[Width] = Field(
             default_factory=lambda: [128], max_length=16, description="Units of the perceptron's hidden layers."
         )
-        dropout: float = Field(0.1, ge=0, le=0.99, description="Fraction of hidden values set to zero in training.")
+        dropout: float = Field(
+            0.1,
+            ge=0,
+            le=0.99,
+            description="Fraction of hidden values set to zero in training.",
+            json_schema_extra=tunable(0.0, 0.5),
+        )
         layer_norm: bool = Field(True, description="Apply layer normalisation after each hidden layer.")
 
     def __init__(self, names: Sequence[str], dim: int, output_dim: int, params: BaseModel | None = None):
@@ -100,7 +107,13 @@ class Residual(Fusion):
     """(features,) bool, which features are the record's own."""
 
     class Params(Params):
-        start: float = Field(0.03, ge=1e-6, le=1, description="Initial factor of the other features.")
+        start: float = Field(
+            0.03,
+            ge=1e-6,
+            le=1,
+            description="Initial factor of the other features.",
+            json_schema_extra=tunable(0.003, 0.3, log=True),
+        )
 
     def __init__(self, names: Sequence[str], dim: int, output_dim: int, params: BaseModel | None = None):
         super().__init__(names, dim, output_dim, params)
@@ -164,7 +177,13 @@ class Bilinear(Fusion):
     type = "bilinear"
 
     class Params(Params):
-        rank: int = Field(32, ge=1, le=4096, description="Dimension in which features are multiplied.")
+        rank: int = Field(
+            32,
+            ge=1,
+            le=4096,
+            description="Dimension in which features are multiplied.",
+            json_schema_extra=tunable(8, 128, log=True),
+        )
 
     def __init__(self, names: Sequence[str], dim: int, output_dim: int, params: BaseModel | None = None):
         super().__init__(names, dim, output_dim, params)
@@ -186,9 +205,15 @@ class AttentionFusion(Fusion):
     type = "attention"
 
     class Params(Params):
-        num_layers: int = Field(1, ge=1, le=64, description="Transformer layers.")
+        num_layers: int = Field(1, ge=1, le=64, description="Transformer layers.", json_schema_extra=tunable(1, 3))
         num_heads: int = Field(4, ge=1, le=256, description="Attention heads; must divide the feature dimension.")
-        dropout: float = Field(0.1, ge=0, le=0.99, description="Fraction of values set to zero in training.")
+        dropout: float = Field(
+            0.1,
+            ge=0,
+            le=0.99,
+            description="Fraction of values set to zero in training.",
+            json_schema_extra=tunable(0.0, 0.5),
+        )
         use_cls_token: bool = Field(True, description="Pool at a learned CLS token; otherwise average the features.")
         use_layer_norm: bool = Field(True, description="Apply layer normalisation to the pooled vector.")
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from anyrec.core.contracts import Fields, Interaction, Params, Width
+from anyrec.core.params import tunable
 from anyrec.interaction.feature_fusion import check_heads, perceptron, transformer
 
 FEW = 4
@@ -38,7 +39,11 @@ class Cosine(Interaction):
 
     class Params(Params):
         temperature: float = Field(
-            0.1, ge=1e-4, le=1e4, description="Divides the cosine; scores are within 1 / temperature."
+            0.1,
+            ge=1e-4,
+            le=1e4,
+            description="Divides the cosine; scores are within 1 / temperature.",
+            json_schema_extra=tunable(0.02, 1.0, log=True),
         )
         learn_temperature: bool = Field(False, description="Train the temperature, starting from this value.")
 
@@ -73,7 +78,13 @@ class MLP(Interaction):
         hidden_dims: list[Width] = Field(
             default_factory=lambda: [64, 32], min_length=1, max_length=16, description="Units of the hidden layers."
         )
-        dropout: float = Field(0.0, ge=0, le=0.99, description="Fraction of hidden values set to zero in training.")
+        dropout: float = Field(
+            0.0,
+            ge=0,
+            le=0.99,
+            description="Fraction of hidden values set to zero in training.",
+            json_schema_extra=tunable(0.0, 0.5),
+        )
 
     def __init__(self, dim: int, params: BaseModel | None = None, fields: Fields = ((), ())):
         super().__init__(dim, params, fields)
@@ -103,9 +114,15 @@ class AttentionInteraction(Interaction):
     reads = "tokens"
 
     class Params(Params):
-        num_layers: int = Field(1, ge=1, le=64, description="Transformer layers.")
+        num_layers: int = Field(1, ge=1, le=64, description="Transformer layers.", json_schema_extra=tunable(1, 3))
         num_heads: int = Field(4, ge=1, le=256, description="Attention heads; must divide the feature dimension.")
-        dropout: float = Field(0.0, ge=0, le=0.99, description="Fraction of values set to zero in training.")
+        dropout: float = Field(
+            0.0,
+            ge=0,
+            le=0.99,
+            description="Fraction of values set to zero in training.",
+            json_schema_extra=tunable(0.0, 0.5),
+        )
 
     def __init__(self, dim: int, params: BaseModel | None = None, fields: Fields = ((), ())):
         super().__init__(dim, params, fields)

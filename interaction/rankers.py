@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from anyrec.core.contracts import Fields, Interaction, Params, Width
+from anyrec.core.params import tunable
 from anyrec.interaction.interaction_modeling import dot
 from anyrec.interaction.ranker_layers import Cross, Deep, join, lay_flat, pair_sums, products, total
 
@@ -38,7 +39,13 @@ class Ranker(Interaction):
             max_length=16,
             description="Units of the perceptron's hidden layers.",
         )
-        dropout: float = Field(0.0, ge=0, le=0.99, description="Fraction of hidden values set to zero in training.")
+        dropout: float = Field(
+            0.0,
+            ge=0,
+            le=0.99,
+            description="Fraction of hidden values set to zero in training.",
+            json_schema_extra=tunable(0.0, 0.5),
+        )
 
     def __init__(self, dim: int, params: BaseModel | None = None, fields: Fields = ((), ())):
         super().__init__(dim, params, fields)
@@ -83,7 +90,11 @@ class DCN(Ranker):
 
     class Params(Ranker.Params):
         cross_layers: int = Field(
-            2, ge=1, le=64, description="Cross layers; n of them give products of up to n + 1 features."
+            2,
+            ge=1,
+            le=64,
+            description="Cross layers; n of them give products of up to n + 1 features.",
+            json_schema_extra=tunable(1, 4),
         )
         rank: int | None = Field(
             None, ge=1, le=4096, description="Rank of the matrix of each cross; null for full rank."

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 from torch import Tensor
 
 from anyrec.core.contracts import Negatives, Params, Sampler, TrainingPositives
+from anyrec.core.params import tunable
 
 
 class Uniform(Sampler):
@@ -34,7 +35,11 @@ class PopularitySampler(Sampler):
 
     class Params(Params):
         alpha: float = Field(
-            0.75, ge=0, le=2, description="Exponent of an item's popularity: 0 is uniform, 1 proportional."
+            0.75,
+            ge=0,
+            le=2,
+            description="Exponent of an item's popularity: 0 is uniform, 1 proportional.",
+            json_schema_extra=tunable(0.0, 1.0),
         )
         tries: int = Field(
             3, ge=0, le=100, description="Times that an item that the user has is drawn again by popularity."
@@ -76,9 +81,15 @@ class Shared(Sampler):
     reads_ratio = False
 
     class Params(Params):
-        size: int = Field(256, ge=1, le=1_000_000, description="Negatives of a batch.")
+        size: int = Field(
+            256, ge=1, le=1_000_000, description="Negatives of a batch.", json_schema_extra=tunable(64, 2048, log=True)
+        )
         alpha: float = Field(
-            0.0, ge=0, le=2, description="Exponent of an item's popularity: 0 is uniform, 1 proportional."
+            0.0,
+            ge=0,
+            le=2,
+            description="Exponent of an item's popularity: 0 is uniform, 1 proportional.",
+            json_schema_extra=tunable(0.0, 1.0),
         )
 
     def __init__(self, positives: TrainingPositives, params: BaseModel | None = None):
@@ -102,7 +113,13 @@ class InBatch(Sampler):
     reads_ratio = False
 
     class Params(Params):
-        block: int = Field(256, ge=2, le=65_536, description="Positives that are each other's negatives.")
+        block: int = Field(
+            256,
+            ge=2,
+            le=65_536,
+            description="Positives that are each other's negatives.",
+            json_schema_extra=tunable(64, 1024, log=True),
+        )
 
     def __init__(self, positives: TrainingPositives, params: BaseModel | None = None):
         super().__init__(positives, params)
@@ -135,7 +152,13 @@ class Mixed(Sampler):
     reads_ratio = False
 
     class Params(InBatch.Params):
-        uniform: int = Field(128, ge=1, le=100_000, description="Negatives of each block that are drawn uniformly.")
+        uniform: int = Field(
+            128,
+            ge=1,
+            le=100_000,
+            description="Negatives of each block that are drawn uniformly.",
+            json_schema_extra=tunable(16, 512, log=True),
+        )
 
     def __init__(self, positives: TrainingPositives, params: BaseModel | None = None):
         super().__init__(positives, params)

@@ -8,7 +8,7 @@ from typing import Any
 from reference_config import cell
 
 ORDER = (
-    "init", "validate", "describe", "doctor", "train", "report", "evaluate", "compare", "recommend", "embed",
+    "init", "validate", "describe", "doctor", "train", "tune", "report", "evaluate", "compare", "recommend", "embed",
     "add", "update", "search", "similar", "index", "plugins", "schema", "synth", "convert", "demo",
 )  # fmt: skip
 """The commands in the order in which they are used. Commands that are not named here follow."""

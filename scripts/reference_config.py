@@ -31,6 +31,8 @@ SECTIONS = {
     "serving": "ServingConfig",
     "card": "CardConfig",
     "feast": "FeastConfig",
+    "tune": "TuneConfig",
+    "search range": "SearchRange",
     "cluster": "ClusterConfig",
     "events": "EventsConfig",
     "experiment": "ExperimentConfig",

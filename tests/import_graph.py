@@ -12,7 +12,7 @@ LAYERS = [
     ("training", "pipeline", "testing"),
     ("storage",),
     ("recommender", "sklearn"),
-    ("report", "serving"),
+    ("report", "serving", "study"),
     ("cli", "__main__"),
 ]
 """From the lowest to the highest: a module imports its own layer and lower ones. ARCHITECTURE.md draws the same."""

@@ -77,7 +77,7 @@ def planted_report(folder):
 def skip_drawing(monkeypatch):
     """Skip the drawing of figures, for tests of the text."""
     monkeypatch.setattr(
-        figures, "_finish", lambda figure, name, caption, labels=None: figures.Picture(name, "<svg />", b"", caption)
+        figures, "rendered", lambda figure, name, caption, labels=None: figures.Picture(name, "<svg />", b"", caption)
     )
 
 

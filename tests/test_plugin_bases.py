@@ -60,7 +60,7 @@ def test_a_class_that_derives_from_a_built_in_one_is_found_trains_is_saved_and_l
 
 
 def test_there_is_a_test_of_every_kind():
-    assert set(BUILT_IN) == set(KINDS.values())
+    assert set(BUILT_IN) == set(KINDS.values()) - {"vector_database"}  # which no config names: test_plugin_docs.py
 
 
 @pytest.mark.parametrize(

@@ -14,13 +14,14 @@ from small import call
 
 PAGES = ["README.md", "docs/index.md", "docs/tutorial.md", "docs/how-to/new-users.md", "docs/how-to/production.md"]
 PAGES += ["docs/synthetic-data.md"]
-NEEDS = {"docs/tracking.md": ["mlflow", "tensorboard"]}
+NEEDS = {"docs/tracking.md": ["mlflow", "tensorboard"], "docs/tuning.md": ["optuna"]}
 """Pages that need extras."""
 PAGES += NEEDS
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```|`(anyrec [^`]*)`", re.DOTALL | re.MULTILINE)
 SAVED_AS = re.compile(r"[Ss]ave [^\n]*? as `([\w.]+)`")
 SMALLER = {
     "synth": ["--users", "60", "--items", "20", "--interactions", "900"],
+    "tune": ["--trials", "2", "--set", "training.epochs=1", "--set", 'evaluation.baselines=["ease"]'],
     "train": ["--set", "training.epochs=1", "--set", 'evaluation.baselines=["ease"]'],
 }
 """Options that are added to commands: later ones win."""
@@ -72,7 +73,7 @@ def run(words):
 @pytest.mark.parametrize("page", PAGES)
 def test_the_commands_and_the_code_of_a_page_work(page, tmp_path, monkeypatch, capsys):
     for package in NEEDS.get(page, []):
-        pytest.importorskip(package, reason="pip install 'anyrec[mlflow,tensorboard]'")
+        pytest.importorskip(package, reason="pip install 'anyrec[mlflow,tensorboard,tune]'")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("uvicorn.Server.run", lambda *_, **__: None)  # `anyrec serve` would not end
     for name in ("configs", "datasets", "test_input.json"):

@@ -2,6 +2,7 @@
 
 app        the application with all commands; entry points of `anyrec`, `train.py` and `inference.py`
 train      the command train
+tune       the command tune
 recommend  the commands recommend and embed
 evaluate   the commands evaluate, compare and report
 search     the commands search and similar

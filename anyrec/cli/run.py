@@ -61,6 +61,7 @@ class RunInputs:
         plugins: Folders of plugins, in addition to those of the config.
         notes: Notes on the config that are printed before training.
         resume: Whether to continue from the last checkpoint of the run.
+        dataset: The data, if it is read already.
     """
 
     config: Config
@@ -68,6 +69,7 @@ class RunInputs:
     plugins: Sequence[str] = ()
     notes: Sequence[str] = ()
     resume: bool = False
+    dataset: Dataset | None = None
 
     @property
     def run_dir(self) -> Path:
@@ -165,7 +167,7 @@ def _resolve(inputs: RunInputs) -> ResolvedRun:
     plugins = list(dict.fromkeys([*inputs.config.plugins, *inputs.plugins]))
     registry = discover(plugins)
     config = inputs.config.model_copy(update={"plugins": plugins})
-    dataset = read_dataset(inputs.data, config)
+    dataset = read_dataset(inputs.data, config) if inputs.dataset is None else inputs.dataset
     return resolved(config, registry, dataset)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from anyrec.core.param_keys import ONLY_WITH
+from anyrec.core.param_keys import ONLY_WITH, TUNE
 from anyrec.core.types import Json
 
 
@@ -45,6 +45,24 @@ def only_with(**values: Sequence[Json]) -> dict[str, Json]:
         half_life: float = Field(5.0, ge=1, le=100, json_schema_extra=only_with(block=["mean"]))
     """
     return {ONLY_WITH: {option: list(accepted) for option, accepted in values.items()}}
+
+
+def tunable(low: float, high: float, *, log: bool = False, step: float | None = None) -> dict[str, Json]:
+    """Declare the values of an option that `anyrec tune` searches by default.
+
+    Args:
+        low: Smallest value; an integer for options that are integers, and so are `high` and `step`.
+        high: Largest value.
+        log: Search on a logarithmic scale.
+        step: Distance between neighbouring values; None for any.
+
+    Returns:
+        The `json_schema_extra` of the field. `tunable(...) | only_with(...)` declares both.
+
+    Example:
+        dropout: float = Field(0.1, ge=0, le=0.99, json_schema_extra=tunable(0.0, 0.5))
+    """
+    return {TUNE: {"low": low, "high": high, "log": log, "step": step}}
 
 
 Width = Annotated[int, Field(ge=1, le=16_384)]

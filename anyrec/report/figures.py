@@ -48,7 +48,7 @@ def curves(history: Sequence[JsonObject], metric: str) -> Picture:
     measured = [
         (entry["epoch"], entry["validation"][metric]) for entry in history if metric in entry.get("validation", {})
     ]
-    figure, axes = _axes(rows=2 if measured else 1, height=3.6 if measured else HEIGHT)
+    figure, axes = new_figure(rows=2 if measured else 1, height=3.6 if measured else HEIGHT)
     axes[0].plot(epochs, [entry["loss"] for entry in history], color=SECOND, marker="o", markersize=3)
     axes[0].set_ylabel("training loss")
     if measured:
@@ -64,7 +64,7 @@ def curves(history: Sequence[JsonObject], metric: str) -> Picture:
         if measured
         else "Training loss by epoch."
     )
-    return _finish(figure, "curves", caption)
+    return rendered(figure, "curves", caption)
 
 
 def bars(figures: dict[str, Interval], model: str, metric: str) -> Picture:
@@ -77,7 +77,7 @@ def bars(figures: dict[str, Interval], model: str, metric: str) -> Picture:
     """
     order = sorted(figures, key=lambda name: figures[name].mean)
     labels = Labels(order)
-    figure, (axis,) = _axes(height=0.9 + 0.32 * len(order))
+    figure, (axis,) = new_figure(height=0.9 + 0.32 * len(order))
     means = np.array([figures[name].mean for name in order])
     spread = np.array([[figures[n].mean - figures[n].low, figures[n].high - figures[n].mean] for n in order]).T
     colours = [MODEL if name == model else OTHER for name in order]
@@ -87,7 +87,7 @@ def bars(figures: dict[str, Interval], model: str, metric: str) -> Picture:
     axis.set_xlabel(metric)
     axis.grid(axis="y", visible=False)
     caption = f"{metric} of the model (green) and the baselines, with 95% intervals over users."
-    return _finish(figure, "baselines", caption, labels)
+    return rendered(figure, "baselines", caption, labels)
 
 
 def slice_bars(
@@ -109,7 +109,7 @@ def slice_bars(
         name: Name of the figure.
     """
     labels = Labels([*names, *figures])
-    figure, (axis,) = _axes(height=1.0 + 0.48 * len(names))
+    figure, (axis,) = new_figure(height=1.0 + 0.48 * len(names))
     height = 0.8 / max(1, len(figures))
     for place, (model, values) in enumerate(figures.items()):
         where = np.arange(len(names))[::-1] + 0.4 - height * (place + 0.5)
@@ -123,7 +123,7 @@ def slice_bars(
     axis.set_xlabel(metric)
     axis.grid(axis="y", visible=False)
     _legend(axis, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
-    return _finish(figure, name, f"{metric} of {kind}, with 95% intervals: the model and the best baseline.", labels)
+    return rendered(figure, name, f"{metric} of {kind}, with 95% intervals: the model and the best baseline.", labels)
 
 
 def exposure(counts: np.ndarray, shown: dict[str, np.ndarray], k: int) -> Picture:
@@ -135,7 +135,7 @@ def exposure(counts: np.ndarray, shown: dict[str, np.ndarray], k: int) -> Pictur
         k: Length of the lists.
     """
     labels = Labels([*shown, "training data"])
-    figure, (axis,) = _axes()
+    figure, (axis,) = new_figure()
     order = np.argsort(-counts, kind="stable")
     share = np.arange(1, len(order) + 1) / len(order)
     for place, (name, times) in enumerate({**shown, "training data": counts}.items()):
@@ -154,7 +154,7 @@ def exposure(counts: np.ndarray, shown: dict[str, np.ndarray], k: int) -> Pictur
         f"Exposure by popularity: the share of all top-{k} places that the most popular items take. A line above that "
         "of the training data means that the lists favour popular items more than users did."
     )
-    return _finish(figure, "exposure", caption, labels)
+    return rendered(figure, "exposure", caption, labels)
 
 
 def embedding_map(vectors: np.ndarray, kinds: Sequence[str], names: Sequence[str]) -> Picture:
@@ -173,7 +173,7 @@ def embedding_map(vectors: np.ndarray, kinds: Sequence[str], names: Sequence[str
     if flat.shape[1] < 2:
         flat = np.column_stack([flat, np.zeros(len(flat))])
     labels = Labels([*names, "other"])
-    figure, (axis,) = _axes(height=3.6)
+    figure, (axis,) = new_figure(height=3.6)
     kinds_ = np.asarray(kinds)
     for place, name in enumerate([*names, None]):
         chosen = ~np.isin(kinds_, names) if name is None else kinds_ == name
@@ -190,7 +190,7 @@ def embedding_map(vectors: np.ndarray, kinds: Sequence[str], names: Sequence[str
     if len(names):
         _legend(axis, loc="upper center", bbox_to_anchor=(0.5, -0.03), ncols=2, markerscale=2.2, handletextpad=0.2)
     caption = "Item embeddings, projected on their first two principal components (PCA)"
-    return _finish(figure, "embedding_map", caption + (", coloured by category." if len(names) else "."), labels)
+    return rendered(figure, "embedding_map", caption + (", coloured by category." if len(names) else "."), labels)
 
 
 def importance_bars(importance: dict[str, Comparison], metric: str) -> Picture:
@@ -202,7 +202,7 @@ def importance_bars(importance: dict[str, Comparison], metric: str) -> Picture:
     """
     order = sorted(importance, key=lambda name: importance[name].difference)[-14:]
     labels = Labels(order)
-    figure, (axis,) = _axes(height=0.9 + 0.3 * len(order))
+    figure, (axis,) = new_figure(height=0.9 + 0.3 * len(order))
     shown = [importance[name] for name in order]
     gain = np.array([one.difference for one in shown])
     spread = np.array([[one.difference - one.low, one.high - one.difference] for one in shown]).T
@@ -217,12 +217,12 @@ def importance_bars(importance: dict[str, Comparison], metric: str) -> Picture:
         f"Feature importance: the {metric} lost if the feature is masked, with 95% intervals. Green: the feature "
         "significantly helps; orange: it significantly harms; grey: not significant."
     )
-    return _finish(figure, "feature_importance", caption, labels)
+    return rendered(figure, "feature_importance", caption, labels)
 
 
 def latency(milliseconds: np.ndarray) -> Picture:
     """Draw a histogram of request durations. milliseconds: (requests,)."""
-    figure, (axis,) = _axes(height=2.4)
+    figure, (axis,) = new_figure(height=2.4)
     axis.hist(milliseconds, bins=min(20, max(5, len(milliseconds) // 2)), color=MODEL)
     middle = float(np.median(milliseconds))
     axis.axvline(middle, color=SECOND, linestyle="--")
@@ -231,10 +231,10 @@ def latency(milliseconds: np.ndarray) -> Picture:
     )
     axis.set_xlabel("milliseconds for one user's ten items")
     axis.set_ylabel("requests")
-    return _finish(figure, "latency", "Duration of one request after the model is loaded, on this machine.")
+    return rendered(figure, "latency", "Duration of one request after the model is loaded, on this machine.")
 
 
-def _axes(rows: int = 1, height: float = HEIGHT) -> tuple[Figure, Sequence[Axes]]:
+def new_figure(rows: int = 1, height: float = HEIGHT) -> tuple[Figure, Sequence[Axes]]:
     """Return an empty figure with `rows` axes below one another."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -250,7 +250,7 @@ def _legend(axis: Axes, **options: Json) -> None:
     axis.legend(frameon=False, fontsize=9, labelcolor=INK, **options)
 
 
-def _finish(figure: Figure, name: str, caption: str, labels: Labels | None = None) -> Picture:
+def rendered(figure: Figure, name: str, caption: str, labels: Labels | None = None) -> Picture:
     """Render a figure as SVG and PNG.
 
     Args:

@@ -264,7 +264,8 @@ def _settings(config: Config) -> dict[str, Any]:
         "training": {"patience", "refit", "device", "precision"} | (set() if paced else {"epochs"}),
         "data": {"image_root", "allow_urls", "strict"},
         "evaluation": {"batch_size", "baselines", "report", "category"},
-        **dict.fromkeys(("name", "output_dir", "plugins", "index", "pipeline", "cluster", "tracking"), True),
+        "blend": True,  # it is chosen after the training
+        **dict.fromkeys(("name", "output_dir", "plugins", "index", "pipeline", "cluster", "tracking", "tune"), True),
     }
     return flat_settings(config.model_dump(mode="json", exclude=ignored))
 

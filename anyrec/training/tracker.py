@@ -49,7 +49,7 @@ class TrackedResult:
     Attributes:
         model: The fitted model.
         metrics: Its metrics by part of the split.
-        save: Writes the model directory.
+        save: Writes the model directory; None for a trial of a study, whose model is not kept.
         directory: The model directory, if the model is saved.
         folder: The run's folder; None for none.
         files: Files and folders in it that describe the run: the report, the epochs, the config.
@@ -57,10 +57,15 @@ class TrackedResult:
 
     model: FittedModel
     metrics: Mapping[str, Mapping[str, float]]
-    save: Callable[[Path], Path]
+    save: Callable[[Path], Path] | None
     directory: Path | None = None
     folder: Path | None = None
     files: Sequence[Path] = field(default_factory=list)
+
+    @property
+    def has_model(self) -> bool:
+        """Whether there is a model directory to record."""
+        return self.directory is not None or self.save is not None
 
     @contextmanager
     def model_directory(self) -> Iterator[Path]:
@@ -68,6 +73,7 @@ class TrackedResult:
         if self.directory is not None:
             yield self.directory
             return
+        assert self.save is not None, "a result without a model has no directory"
         with TemporaryDirectory() as folder:
             yield self.save(Path(folder) / "model")
 

@@ -14,6 +14,7 @@ finite. Every number has both bounds, so that no value can exhaust the memory.
 - `blend`: the blend of the towers with classical models.
 - `card`: the model card.
 - `feast`: online features of users.
+- `tune`: the study of `anyrec tune`.
 - `cluster`: the processes that share a training or a batch of lists.
 - `config`: the whole config.
 """
@@ -63,6 +64,7 @@ from anyrec.core.config.training import (
     TrainingConfig,
     UpdateConfig,
 )
+from anyrec.core.config.tune import SearchRange, TuneConfig
 
 __all__ = [
     "MAX_DIM",
@@ -95,6 +97,7 @@ __all__ = [
     "RerankConfig",
     "RetrieveConfig",
     "SchedulerConfig",
+    "SearchRange",
     "Section",
     "ServingConfig",
     "SideTable",
@@ -104,6 +107,7 @@ __all__ = [
     "TableConfig",
     "TowerConfig",
     "TrainingConfig",
+    "TuneConfig",
     "UpdateConfig",
     "VariantConfig",
 ]

@@ -27,7 +27,9 @@ from anyrec.core.config.keys import (
 from anyrec.core.config.pipeline import PipelineConfig
 from anyrec.core.config.serving import ServingConfig
 from anyrec.core.config.training import EvaluationConfig, TrainingConfig, UpdateConfig
+from anyrec.core.config.tune import TuneConfig
 from anyrec.core.outside import Outside
+from anyrec.core.params import tunable
 from anyrec.core.types import Json
 
 
@@ -57,7 +59,13 @@ class Config(Section):
         default_factory=lambda: ModelChoice(),
         description="`two_tower`, which the keys below describe, or the name of a classical model.",
     )
-    dim: int = Field(default=64, ge=1, le=MAX_DIM, description="Dimension of the user and item vectors.")
+    dim: int = Field(
+        default=64,
+        ge=1,
+        le=MAX_DIM,
+        description="Dimension of the user and item vectors.",
+        json_schema_extra=tunable(16, 512, step=16),
+    )
     encoder_dim: int | None = Field(
         default=None, ge=1, le=MAX_DIM, description="Dimension of each feature's vector; by default `dim`."
     )
@@ -75,6 +83,7 @@ class Config(Section):
         le=0.99,
         description="Fraction of training examples in which the record's own id is masked, so that the other features "
         "learn to represent unseen ids.",
+        json_schema_extra=tunable(0.0, 0.5),
     )
     history_dropout: float = Field(
         default=0.0,
@@ -82,6 +91,7 @@ class Config(Section):
         le=0.99,
         description="Fraction of training examples in which the user's history is masked, so that the user's other "
         "features learn to recommend to users without a history. No effect if users have no other features.",
+        json_schema_extra=tunable(0.0, 0.5),
     )
     fusion: FusionChoice = Field(
         default_factory=lambda: FusionChoice(), description="How feature vectors become the vector of a user or item."
@@ -99,7 +109,13 @@ class Config(Section):
     negatives: NegativesChoice = Field(
         default_factory=lambda: NegativesChoice(), description="Sampler of the negatives that the loss compares with."
     )
-    negative_ratio: int = Field(default=4, ge=1, le=100_000, description="Negatives for each positive.")
+    negative_ratio: int = Field(
+        default=4,
+        ge=1,
+        le=100_000,
+        description="Negatives for each positive.",
+        json_schema_extra=tunable(1, 64, log=True),
+    )
     explicit_negatives: bool = Field(
         default=True,
         description="Use explicit negatives (label 0, or a rating below `data.min_rating`) in training. A sampled loss "
@@ -121,6 +137,9 @@ class Config(Section):
     )
     update: UpdateConfig = Field(
         default_factory=lambda: UpdateConfig(), description="Updates of a trained model with new data."
+    )
+    tune: TuneConfig = Field(
+        default_factory=lambda: TuneConfig(), description="The search of `anyrec tune`; training does not read it."
     )
     tracking: dict[str, Component] = Field(
         default_factory=dict,

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from anyrec.core.params import tunable
 from anyrec.core.renamed import current_names, present_name
 from anyrec.core.types import Json, JsonObject
 
@@ -138,4 +139,5 @@ class TowerConfig(Section):
         le=0.99,
         description="Fraction of training examples in which each feature, except the id and the history, is masked. "
         "Prevents overfitting to near-unique feature values.",
+        json_schema_extra=tunable(0.0, 0.5),
     )

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
 
 from anyrec.core.config.keys import MAX_ROWS, Section
+from anyrec.core.params import tunable
 
 RANKING_METRICS = ("ndcg", "recall", "precision", "hit_rate", "map", "mrr")
 METRIC = rf"^(auc|({'|'.join(RANKING_METRICS)})@[1-9][0-9]{{0,4}})$"
@@ -32,10 +33,18 @@ class OptimizerConfig(Section):
 
     type: Literal["adam", "adamw", "sgd", "adagrad"] = Field(default="adamw", description="Algorithm.")
     learning_rate: float = Field(
-        default=0.003, ge=1e-10, le=1000, description="Learning rate at the schedule's highest point."
+        default=0.003,
+        ge=1e-10,
+        le=1000,
+        description="Learning rate at the schedule's highest point.",
+        json_schema_extra=tunable(1e-4, 0.1, log=True),
     )
     weight_decay: float = Field(
-        default=0.0, ge=0, le=1000, description="Weight decay; decoupled from the gradient with adamw."
+        default=0.0,
+        ge=0,
+        le=1000,
+        description="Weight decay; decoupled from the gradient with adamw.",
+        json_schema_extra=tunable(0.0, 1.0),
     )
     sparse: bool | Literal["auto"] = Field(
         default="auto",
@@ -78,7 +87,13 @@ class TrainingConfig(Section):
     """The training loop."""
 
     epochs: int = Field(default=20, ge=1, le=100_000, description="Maximum number of passes over the training part.")
-    batch_size: int = Field(default=1024, ge=1, le=1 << 22, description="Positive interactions in each step.")
+    batch_size: int = Field(
+        default=1024,
+        ge=1,
+        le=1 << 22,
+        description="Positive interactions in each step.",
+        json_schema_extra=tunable(128, 8192, log=True),
+    )
     optimizer: OptimizerConfig = Field(default_factory=lambda: OptimizerConfig())
     scheduler: SchedulerConfig = Field(default_factory=lambda: SchedulerConfig())
     average_epochs: float = Field(
@@ -87,6 +102,7 @@ class TrainingConfig(Section):
         le=10_000,
         description="Validate and keep a running average of the weights over about this many epochs; 0 uses the latest "
         "weights.",
+        json_schema_extra=tunable(0.0, 4.0),
     )
     gradient_clip: float | None = Field(
         default=None, ge=1e-9, le=1e9, description="Maximum norm of the gradient of all parameters."

@@ -25,7 +25,7 @@ from anyrec.core.contracts.objectives import (
 )
 from anyrec.core.contracts.towers import Fields, Fusion, Interaction
 from anyrec.core.param_keys import PARTS
-from anyrec.core.params import Params, Width, only_with
+from anyrec.core.params import Params, Width, only_with, tunable
 
 __all__ = [
     "MASK_VALUE",
@@ -49,4 +49,5 @@ __all__ = [
     "Width",
     "during_request",
     "only_with",
+    "tunable",
 ]

@@ -45,7 +45,7 @@ class MLflow(Tracker):
     extra = "mlflow"
 
     class Params(Tracker.Params):
-        """The store, and what is recorded. Credentials come from MLflow's environment variables."""
+        """The store, and the parts that are recorded. Credentials come from MLflow's environment variables."""
 
         uri: Annotated[str | None, AfterValidator(_without_password), Outside("an address", "check")] = Field(
             default=None,
@@ -107,7 +107,7 @@ class MLflow(Tracker):
             for path in result.files:
                 log = self._client.log_artifacts if path.is_dir() else self._client.log_artifact
                 log(self._run, str(path), f"report/{path.name}" if path.is_dir() else "report")
-            if self.params.model or self.params.register_as:
+            if result.has_model and (self.params.model or self.params.register_as):
                 with warnings.catch_warnings():  # advice on input examples and type hints
                     warnings.simplefilter("ignore", UserWarning)
                     self._log_model(result)

@@ -24,7 +24,7 @@ class WeightsAndBiases(Tracker):
     extra = "wandb"
 
     class Params(Tracker.Params):
-        """The project, and what is uploaded."""
+        """The project, and the parts that are uploaded."""
 
         project: str = Field(default="anyrec", min_length=1, max_length=128, description="Project of the runs.")
         entity: str | None = Field(
@@ -77,7 +77,7 @@ class WeightsAndBiases(Tracker):
             for path in result.files:
                 (report.add_dir if path.is_dir() else report.add_file)(str(path), name=path.name)
             self._run.log_artifact(report)
-        if self.params.model:
+        if self.params.model and result.has_model:
             with result.model_directory() as directory:
                 model = wandb.Artifact(f"{self._run.name}-model", type="model")
                 model.add_dir(str(directory))
