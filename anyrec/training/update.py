@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from math import ceil
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +16,7 @@ from anyrec.core.runtime import seeded, training_memory
 from anyrec.data.dataset import Dataset
 from anyrec.data.histories import add_history
 from anyrec.data.ids import SIDES, Side
+from anyrec.data.order import position_from_end
 from anyrec.data.pairs import Pairs
 from anyrec.data.request_history import extended
 from anyrec.evaluation.held_out import HeldOut, apply_repeats, rank_state, rankable_items
@@ -96,10 +96,11 @@ class _State:
 def take_steps(joined: Joined, request: Dataset, *, progress: bool = True) -> Steps:
     """Train the towers on the new interactions of a request for a few epochs, if that improves their lists.
 
-    The last `update.holdout_fraction` of the new interactions by time are held out. The model that has joined
-    everything else is measured on their positives by `training.metric`, and then trained on the other new positives
-    until an epoch does not improve it. If the best epoch is better than no step, the model that has joined everything
-    is trained for as many epochs on all new positives; otherwise the steps are dropped.
+    The last `update.holdout_fraction` of each user's new interactions are held out, as evaluations hold them out. (The
+    last ones of all users together are those of the users who came last, and did not predict how the others go on.)
+    The model that has joined everything else is measured on their positives by `training.metric`, and then trained on
+    the other new positives until an epoch does not improve it. If the best epoch is better than no step, the model that
+    has joined everything is trained for as many epochs on all new positives; otherwise the steps are dropped.
 
     Ids with new positives get vectors of their own, which start as the learned vector of unknown ids.
 
@@ -187,7 +188,9 @@ def _obstacle(model: FittedModel, users: Records, request: Dataset) -> str:
 def _split(model: FittedModel, users: Records) -> tuple[np.ndarray, np.ndarray]:
     """Return which events of the users are held out, and which are new, (events,) bool each.
 
-    An event is new if the model does not know it: by item and time, or if the model keeps no histories, by item.
+    An event is new if the model does not know it: by item and time, or if the model keeps no histories, by item. The
+    number of a user's held-out events is rounded up with the probability of the fraction, so that of users with a
+    single new event each some are held out.
     """
     history = users.history
     assert history is not None
@@ -202,8 +205,12 @@ def _split(model: FittedModel, users: Records) -> tuple[np.ndarray, np.ndarray]:
     fresh &= ~history.listed
     order = np.lexsort((history.rows, history.times))  # without times: in the order of the file
     order = order[fresh[order]]
+    owners = history.owners[order]
+    order, owners = (part[np.argsort(owners, kind="stable")] for part in (order, owners))
+    chance = np.random.default_rng(model.config.seed).random(len(users.ids))
+    wanted = model.config.update.holdout_fraction * np.bincount(owners, minlength=len(users.ids))
     late = np.zeros(len(fresh), bool)
-    late[order[len(order) - ceil(model.config.update.holdout_fraction * len(order)) :]] = True
+    late[order[position_from_end(owners) < np.floor(wanted + chance)[owners]]] = True
     return late, fresh
 
 

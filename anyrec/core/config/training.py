@@ -156,7 +156,7 @@ class UpdateConfig(Section):
         default=0.2,
         ge=0.01,
         le=0.9,
-        description="Fraction of the new interactions, the last ones by time, that decide whether the steps are kept.",
+        description="Fraction of each user's new interactions, the last ones, that decide whether the steps are kept.",
     )
     min_held_out: int = Field(
         default=20,

@@ -1,0 +1,159 @@
+"""A server over a long time: its memory, and events that survive kill -9.
+
+    OMP_NUM_THREADS=1 python benchmarks/endurance.py memory --model FOLDER [--requests 200000] [--events 200000]
+    OMP_NUM_THREADS=1 python benchmarks/endurance.py kill --model FOLDER [--times 50]
+
+`memory` prints the resident memory of the server while it answers requests for lists, as fast as it can, then while it
+receives events in batches of 100, and then while it answers as many requests again. The events are data: their ids are
+kept so that an event counts once, and the latest of each user are in the user's history.
+
+`kill` sends batches of events one after another, kills the server by SIGKILL at a random moment, starts it again and
+sends the batch that was not acknowledged once more, and so on. At the end the log must contain each event that was
+acknowledged, and no event twice. Ends with status 1 if not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from common import argument_parser
+from serving import CONNECTIONS, Client, started
+
+from anyrec.recommender import Recommender
+from anyrec.serving.live.event_log import read_events
+
+BATCH = 100
+"""Events of one request."""
+WRITING = 0.4
+"""The longest time in seconds that the server receives events before it is killed."""
+
+
+def main() -> int:
+    parser = argument_parser(__doc__)
+    parser.add_argument("what", choices=("memory", "kill"))
+    parser.add_argument("--model", type=Path, required=True, help="folder of a run")
+    parser.add_argument("--requests", type=int, default=200_000)
+    parser.add_argument("--events", type=int, default=200_000)
+    parser.add_argument("--times", type=int, default=50, help="how often the server is killed")
+    arguments = parser.parse_args()
+    dataset = Recommender.load(arguments.model).dataset
+    users, items = dataset.ids("user").to_pylist(), dataset.ids("item").to_pylist()
+    with tempfile.TemporaryDirectory() as folder:
+        if arguments.what == "kill":
+            return kill(arguments.model, Path(folder), users, items, arguments.times)
+        with serving(arguments.model, Path(folder)) as (process, port):
+            asyncio.run(grow(process, port, users, items, arguments.requests, arguments.events))
+    return 0
+
+
+async def grow(process: subprocess.Popen, port: int, users: list, items: list, requests: int, events: int) -> None:
+    """Print the memory of a server while it answers requests, receives events, and answers again."""
+
+    async def lists(n: int, client: Client) -> None:
+        status, _ = await client.send("/v1/recommend", {"user_id": users[n % len(users)]})
+        assert status == 200
+
+    async def batch(n: int, client: Client) -> None:
+        own = [
+            {"event_id": f"event-{n}-{m}", "user_id": users[(n + m) % len(users)], "item_id": items[m % len(items)]}
+            for m in range(BATCH)
+        ]
+        status, _ = await client.send("/v1/events", {"events": own})
+        assert status == 200
+
+    await send(port, 2 * CONNECTIONS * 100, lists)
+    for name, count, one in (
+        ("requests", requests, lists),
+        ("events", events // BATCH, batch),
+        ("requests", requests, lists),
+    ):
+        before = resident(process)
+        print(f"{name}: {before:.1f} MiB before", flush=True)
+        for part in range(1, 6):
+            await send(port, count // 5, one, count // 5 * (part - 1))
+            each = BATCH if one is batch else 1
+            print(f"  after {count // 5 * part * each:,}: {resident(process) - before:+.1f} MiB", flush=True)
+
+
+async def send(port: int, count: int, one: Callable[[int, Client], Awaitable[None]], first: int = 0) -> None:
+    """Send requests over several connections as fast as they are answered."""
+    numbers: Iterator[int] = iter(range(first, first + count))
+
+    async def work(client: Client) -> None:
+        for n in numbers:
+            await one(n, client)
+
+    await asyncio.gather(*(work(Client(port)) for _ in range(CONNECTIONS)))
+
+
+def kill(model: Path, folder: Path, users: list, items: list, times: int) -> int:
+    """Kill a server that receives events. Returns the exit status."""
+    drawn, acknowledged, number, again = random.Random(0), 0, 0, 0
+    for _ in range(times):
+        process, port, _ = started(model, folder, [])
+        number, own, retried = asyncio.run(write_until_killed(process, port, users, items, number, drawn))
+        acknowledged, again = acknowledged + own, again + retried
+        process.wait()
+    ids = [event["event_id"] for event in read_events(folder)]
+    lost = set(range(number * BATCH)) - {int(one.split("-")[1]) for one in ids}
+    twice = len(ids) - len(set(ids))
+    print(
+        f"killed {times} times: {acknowledged:,} events acknowledged, {again:,} of them only when sent again, as the "
+        f"first answer was cut off; {len(lost)} lost, {twice} twice"
+    )
+    return int(bool(lost or twice))
+
+
+async def write_until_killed(
+    process: subprocess.Popen, port: int, users: list, items: list, number: int, drawn: random.Random
+) -> tuple[int, int, int]:
+    """Send batches from `number` on until the server is killed.
+
+    Returns:
+        The number of the first batch that was not acknowledged, which is to be sent again; how many events were
+        acknowledged; and how many of them were in the log already.
+    """
+    client, acknowledged, duplicates = Client(port), 0, 0
+    asyncio.get_running_loop().call_later(drawn.random() * WRITING, process.kill)
+    while True:
+        own = [
+            {"event_id": f"event-{number * BATCH + m}", "user_id": users[m % len(users)], "item_id": items[0]}
+            for m in range(BATCH)
+        ]
+        try:
+            status, answer = await client.send("/v1/events", {"events": own})
+        except (OSError, asyncio.IncompleteReadError):
+            return number, acknowledged, duplicates
+        assert status == 200, answer
+        acknowledged, duplicates, number = acknowledged + BATCH, duplicates + answer["duplicates"], number + 1
+
+
+@contextmanager
+def serving(model: Path, folder: Path) -> Iterator[tuple[subprocess.Popen, int]]:
+    """Yield the process and the port of a server that runs within the block."""
+    process, port, _ = started(model, folder, [])
+    try:
+        yield process, port
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def resident(process: subprocess.Popen) -> float:
+    """Return the resident memory of a process in MiB."""
+    text = Path(f"/proc/{process.pid}/status").read_text()
+    found = re.search(r"VmRSS:\s+(\d+) kB", text)
+    assert found is not None
+    return int(found[1]) / 1024
+
+
+if __name__ == "__main__":
+    sys.exit(main())
