@@ -5,13 +5,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test quick audit fuzz lint format schema docs site bench arena clean
+.PHONY: demo programs test quick audit fuzz lint format schema docs site bench arena clean
 
 demo: $(VENV)/.ready
 	$(BIN)/anyrec demo
 
 test: $(VENV)/.ready-test
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --durations=25 --durations-min=1
+
+# Chromium, and PostgreSQL with pgvector, which some tests start, by apt-get as root. Without them these are skipped.
+programs:
+	scripts/install_programs.sh
 
 # All tests but those that are marked slow: more than 5 seconds each, those with random input, and the audit.
 quick: $(VENV)/.ready-test
