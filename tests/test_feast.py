@@ -5,15 +5,13 @@ then the features in an order of its own, with a status for each value. An answe
 """
 
 import ast
-import json
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from feast_stub import feast_server
 from small import call, small_config, small_dataset
 
 from anyrec import Dataset, Recommender
@@ -50,44 +48,10 @@ RECORDED = {
 }
 
 
-class Stub(BaseHTTPRequestHandler):
-    """Answers as its server's attributes say: `values` by id, or `answer` as it is, `status`, after `wait` seconds."""
-
-    def log_message(self, *arguments):
-        pass
-
-    def do_POST(self):
-        asked, server = json.loads(self.rfile.read(int(self.headers["Content-Length"]))), self.server
-        server.asked.append((self.path, asked, self.headers.get("Authorization")))
-        time.sleep(server.wait)
-        body = b"" if self.path == "/push" else json.dumps(server.answer or self.features(asked)).encode()
-        self.send_response(server.status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def features(self, asked):
-        ids, names = asked["entities"]["user_id"], [one.split(":")[1] for one in asked["features"]][::-1]
-        found = [[self.server.values.get(one, {}).get(name) for one in ids] for name in names]
-        results = [{"values": ids, "statuses": ["PRESENT"] * len(ids)}]
-        for values in found:
-            results.append(
-                {"values": values, "statuses": ["NOT_FOUND" if one is None else "PRESENT" for one in values]}
-            )
-        return {"results": results, "metadata": {"feature_names": ["user_id", *names]}}
-
-
 @pytest.fixture
 def server():
-    stub = ThreadingHTTPServer(("127.0.0.1", 0), Stub)
-    stub.asked, stub.values, stub.answer, stub.status, stub.wait = [], {}, None, 200, 0.0
-    thread = threading.Thread(target=stub.serve_forever, args=(0.01,))
-    thread.start()
-    stub.url = f"http://127.0.0.1:{stub.server_port}"
-    yield stub
-    stub.shutdown()
-    stub.server_close()
-    thread.join()
+    with feast_server() as stub:
+        yield stub
 
 
 @pytest.fixture(scope="module")
