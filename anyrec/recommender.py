@@ -49,7 +49,7 @@ from anyrec.model.request_reader import Users
 from anyrec.model.result_tables import embedding_table, pair_scores, pair_table
 from anyrec.pipeline.answer import Answer
 from anyrec.pipeline.conditions.conditions import Condition
-from anyrec.pipeline.fit import check_pipeline, fit_pipeline, measure_pipeline
+from anyrec.pipeline.fit import check_pipeline, fit_stages, measure_pipeline, same_pipeline
 from anyrec.pipeline.item_search import search_items
 from anyrec.pipeline.pipeline import Pipeline
 from anyrec.retrieval.best_items import ranked_table
@@ -260,7 +260,7 @@ class Recommender:
             tracking.start(config)
             options = FitOptions(run_dir, resume, progress, tracking.reporting(report), started)
             self._train(learning, config, context, options)
-            self._model, self.pipeline, notes = _fit_stages(self.model, progress)
+            self._model, self.pipeline, notes = fit_stages(self.model, progress)
             self.notes += notes
             if trained is not None:
                 trained()
@@ -352,7 +352,7 @@ class Recommender:
         """
         section = pipeline.model_dump() if isinstance(pipeline, PipelineConfig) else pipeline
         config, _ = load_config({**self.config.model_dump(mode="json"), "pipeline": section}, registry=self.registry)
-        model, stages, notes = _fit_stages(self.model.with_config(config), progress)
+        model, stages, notes = fit_stages(self.model.with_config(config), progress)
         return self._with(ModelParts(model, stages, self.metrics, [*self.notes, *notes]))
 
     def filtered(self, where: JsonObject) -> Recommender:
@@ -876,8 +876,8 @@ class Recommender:
         changes, notes = (config, []) if isinstance(config, Config) else read_config(config)
         changed = changed_config(self.config, changes, self.registry, self.dataset)
         model, pipeline = self.model.with_config(changed), self.pipeline
-        if _dumped(changed.pipeline) != _dumped(self.config.pipeline):
-            model, pipeline, more = _fit_stages(model, progress, self.pipeline)
+        if not same_pipeline(changed, self.config):
+            model, pipeline, more = fit_stages(model, progress, self.pipeline)
             notes = [*notes, *more]
         return self._with(ModelParts(model, pipeline, self.metrics, [*self.notes, *notes]))
 
@@ -925,27 +925,3 @@ class Recommender:
         table = embedding_table(self.model, records)
         log(source, records.context.warnings)
         return in_form(table, to)
-
-
-def _dumped(section: PipelineConfig | None) -> JsonObject | None:
-    """Return the keys and values of a section: two sections that set the same values by different keys are equal."""
-    return None if section is None else section.model_dump(mode="json")
-
-
-def _fit_stages(
-    model: FittedModel, progress: bool, former: Pipeline | None = None
-) -> tuple[FittedModel, Pipeline | None, list[str]]:
-    """Fit the pipeline of the model's config.
-
-    Args:
-        model: The model.
-        progress: Show progress bars.
-        former: A fitted pipeline of the model, whose sources and ranker are kept if they are the same.
-
-    Returns:
-        The model, with histories if there is a pipeline; the pipeline; notes for the user.
-    """
-    if model.config.pipeline is None:
-        return model, None, []
-    model = model.with_histories()
-    return model, *fit_pipeline(model, former, progress=progress)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from safetensors.numpy import save_file
 
-from anyrec.core.config import PipelineConfig
+from anyrec.core.config import Config, PipelineConfig
 from anyrec.core.errors import Fault, ModelError
 from anyrec.core.ranks import ranks_of
 from anyrec.core.runtime import seeded
@@ -43,6 +43,26 @@ def check_pipeline(model: ModelData) -> list[str]:
     pipeline = Pipeline(model.config.pipeline, model.registry)
     pipeline.check(model)
     return pipeline.notes(model)
+
+
+def same_pipeline(one: Config, other: Config) -> bool:
+    """Return whether two configs have the same pipeline, also if they set its values by different keys."""
+    sections = (None if config.pipeline is None else config.pipeline.model_dump(mode="json") for config in (one, other))
+    return next(sections) == next(sections)
+
+
+def fit_stages(
+    model: FittedModel, progress: bool, former: Pipeline | None = None
+) -> tuple[FittedModel, Pipeline | None, list[str]]:
+    """Fit the pipeline of the model's config; arguments as for `fit_pipeline`.
+
+    Returns:
+        The model, with histories if there is a pipeline; the pipeline; notes for the user.
+    """
+    if model.config.pipeline is None:
+        return model, None, []
+    model = model.with_histories()
+    return model, *fit_pipeline(model, former, progress=progress)
 
 
 @timed("pipeline fitted")
