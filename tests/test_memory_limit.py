@@ -4,6 +4,7 @@ import json
 import shutil
 import weakref
 from collections import namedtuple
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -165,6 +166,23 @@ def test_every_format_is_read_to_disk_as_to_memory(folder, kind, on_disk, tmp_pa
     same(made, expected)
 
 
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"max_interactions": 3000, "max_users": 140},
+        {"min_user_interactions": 24},
+        {"unknown_ids": "drop"},
+    ],
+)
+def test_rows_are_dropped_on_disk_as_in_memory(folder, limits, on_disk, tmp_path):
+    tables = written(folder, tmp_path, "parquet")
+    pq.write_table(tables["users"][:120], tmp_path / "users.parquet")
+    limits = {"unknown_ids": "keep", **limits}
+    made, expected = (Dataset.read(tmp_path, DataConfig(memory_limit=limit, **limits)) for limit in (on_disk, "1TB"))
+    assert 0 < len(made.interactions) < 5000
+    same(made, expected)
+
+
 COLUMNS = {"user_id": "user_id", "item_id": "item_id", "timestamp": "timestamp", "rating": "rating"}
 SOURCES = {
     "one table": [{"columns": COLUMNS}],
@@ -320,6 +338,20 @@ def test_values_on_disk_are_equal_and_leave_when_they_are_not_used(value, tmp_pa
     assert (scratch.size > 0) == (value.nbytes > 0)
     del kept
     assert scratch.size == 0
+
+
+def test_pages_are_released_when_many_more_are_in_memory(tmp_path, monkeypatch):
+    mapped = iter([5, 12, 16, 6, 15, 17, 17, 27, 28, 17, 17])  # at first, then at each look and after each release
+    released = []
+    monkeypatch.setattr(core_scratch, "MAPPED", 10)
+    monkeypatch.setattr(core_scratch, "PAUSE", 0)
+    monkeypatch.setattr(core_scratch, "_mapped", lambda: next(mapped))
+    monkeypatch.setattr(core_scratch.threading, "Thread", lambda **_: SimpleNamespace(start=lambda: None))
+    scratch = Scratch(tmp_path)
+    monkeypatch.setattr(scratch, "release", lambda: released.append(1))
+    with pytest.raises(StopIteration):
+        core_scratch._watch(weakref.ref(scratch))
+    assert len(released) == 3
 
 
 def test_parts_are_written_one_after_another(tmp_path):

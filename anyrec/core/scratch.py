@@ -78,8 +78,7 @@ class Scratch:
 
     def keep_columns(self, table: pa.Table) -> pa.Table:
         """Write the columns of a table one by one, and return a table of one chunk. Raises as `keep`."""
-        parts = (column.chunk(0) if column.num_chunks == 1 else column.combine_chunks() for column in table.columns)
-        return pa.Table.from_arrays(list(map(self.keep, parts)), table.column_names)
+        return pa.Table.from_arrays([self.keep(_joined(column)) for column in table.columns], table.column_names)
 
     def keep_batches(self, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> pa.Table:
         """Write record batches one by one, and return a table with one chunk for each. Raises as `keep`."""
@@ -147,10 +146,15 @@ class Scratch:
 
 
 def _watch(owner: weakref.ref[Scratch]) -> None:
-    """Release the pages of a scratch's files whenever there are more than `MAPPED`, until it is not used any more."""
+    """Release the pages of a scratch's files whenever there are more than `MAPPED`, until it is not used any more.
+
+    Pages that are there after a release are of other files, such as the program's own.
+    """
+    others = _mapped()
     while (scratch := owner()) is not None:
-        if _mapped() > MAPPED:
+        if _mapped() > others + MAPPED:
             scratch.release()
+            others = _mapped()
         del scratch
         time.sleep(PAUSE)
 
@@ -166,6 +170,19 @@ def _mapped() -> int:
 def kept(value: T, scratch: Scratch | None) -> T:
     """Return an array as `scratch` keeps it, or itself without one."""
     return value if scratch is None else scratch.keep(value)
+
+
+def filtered(table: pa.Table, chosen: np.ndarray, scratch: Scratch | None) -> pa.Table:
+    """Return the rows of a table that `chosen: (rows,)` bool says, as `scratch` keeps them."""
+    mask = pa.array(chosen)
+    if scratch is None:
+        return table.filter(mask)
+    columns = [scratch.keep(_joined(column).filter(mask)) for column in table.columns]
+    return pa.Table.from_arrays(columns, table.column_names)
+
+
+def _joined(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def scratch_folder() -> Path:

@@ -152,7 +152,15 @@ def _finish(
     places = [part.place for part in parts]
     rows: dict[Side, np.ndarray] = {}
     users, items, interactions = check_tables(
-        parts[0].table, parts[1].table, parts[2].table, faults, options, notes=notes, places=places, rows=rows
+        parts[0].table,
+        parts[1].table,
+        parts[2].table,
+        faults,
+        options,
+        notes=notes,
+        places=places,
+        rows=rows,
+        scratch=None if room is None else room.scratch,
     )
     origins: dict[Side, Origin] = {
         "user": Origin(users.column("user_id"), places[0]),

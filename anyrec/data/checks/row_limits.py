@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from anyrec.core.config import DataConfig
 from anyrec.core.errors import DataError, Fault
+from anyrec.core.scratch import filtered
 from anyrec.data.tables import Tables
 
 
@@ -45,9 +46,8 @@ def apply_limits(tables: Tables, options: DataConfig) -> Tables:
         items = _with_interactions(items, tables.item_rows[core])
     if core.all() and len(users) == len(tables.users) and len(items) == len(tables.items):
         return tables
-    return replace(
-        tables, users=users, items=items, interactions=tables.interactions.filter(pa.array(core)), notes=notes
-    )
+    interactions = filtered(tables.interactions, core, tables.scratch)
+    return replace(tables, users=users, items=items, interactions=interactions, notes=notes)
 
 
 def k_core(users: np.ndarray, items: np.ndarray, kept: np.ndarray, min_user: int, min_item: int) -> np.ndarray:

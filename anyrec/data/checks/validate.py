@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from anyrec.core.config import DataConfig
+from anyrec.core.scratch import Scratch, filtered
 from anyrec.core.values import show
 from anyrec.data.formats.faults import Faults
 from anyrec.data.formats.places import Place, json_place
@@ -27,6 +28,7 @@ def check_tables(
     notes: list[str] | None = None,
     places: Sequence[Place] | None = None,
     rows: dict[Side, np.ndarray] | None = None,
+    scratch: Scratch | None = None,
 ) -> tuple[pa.Table, pa.Table, pa.Table]:
     """Check users, items and interactions as a whole.
 
@@ -42,6 +44,7 @@ def check_tables(
         notes: Gets sentences on what was dropped or added.
         places: Where the rows of the three tables are in their source; by default in a JSON document.
         rows: Gets (interactions,) the row of each one's user and item, if no interaction is dropped and no id added.
+        scratch: Where interactions are kept; None for memory.
 
     Returns:
         The three tables.
@@ -64,7 +67,7 @@ def check_tables(
         what = "every interaction was dropped: none has a user and an item with a record."
         hint = "Check that ids are written in the same way in all parts."
         faults.add("empty data", "data.unknown_ids", what, hint)
-    return tables["user"], tables["item"], interactions if known.all() else interactions.filter(pa.array(known))
+    return tables["user"], tables["item"], interactions if known.all() else filtered(interactions, known, scratch)
 
 
 def _with_records(
