@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import io
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +15,10 @@ import pyarrow as pa
 
 from anyrec.core.config.sources import TableConfig
 from anyrec.core.errors import DataError, Fault
+from anyrec.core.outputs import output_errors
 from anyrec.data.formats.containers import STDIN
 from anyrec.data.sources.contract import Access, Provider, Rows, SourceFile
+from anyrec.data.sources.copies import Copy
 from anyrec.data.sources.decode import decode
 
 WILD = "*?["
@@ -36,8 +39,10 @@ class Files(Provider):
 def _files_at(place: str, root: Path) -> Iterator[SourceFile]:
     """Yield the files that a path, a pattern or a folder names. Raises DataError if there is none."""
     if place == STDIN:
-        data = sys.stdin.buffer.read()
-        yield SourceFile("standard input", lambda: pa.BufferReader(data), f"{len(data)} bytes")
+        copy = Copy()
+        with output_errors(Path(copy.path)), open(copy.path, "wb") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file)
+        yield SourceFile("standard input", copy.open, f"{os.path.getsize(copy.path)} bytes")
         return
     path = root / Path(_local(place)).expanduser()
     if any(mark in str(path) for mark in WILD) and not path.exists():

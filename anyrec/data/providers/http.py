@@ -5,20 +5,16 @@ from __future__ import annotations
 import base64
 import hashlib
 import netrc
-import os
-import tempfile
 import urllib.request
-import weakref
 from http.client import HTTPException, HTTPResponse
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote, unquote
-
-import pyarrow as pa
 
 from anyrec.core.config.sources import TableConfig
 from anyrec.core.errors import DataError, Fault
 from anyrec.core.secrets import Address, parse_address
 from anyrec.data.sources.contract import Access, Provider, Rows, SourceFile
+from anyrec.data.sources.copies import Copy
 from anyrec.data.sources.decode import decode
 from anyrec.data.sources.open_table import without_secrets
 from anyrec.data.url_fetch import web_opener
@@ -65,26 +61,9 @@ def _download(address: str, name: str) -> SourceFile:
     return SourceFile(name, download.open, version)
 
 
-class Download:
-    """A temporary file that is removed with the last reference to this object, or when the process ends.
-
-    Attributes:
-        path: The file.
-    """
-
-    def __init__(self) -> None:
-        number, self.path = tempfile.mkstemp(prefix="anyrec-")
-        os.close(number)
-        weakref.finalize(self, os.unlink, self.path)
-
-    def open(self) -> pa.NativeFile:
-        """Return a new stream of its bytes."""
-        return pa.OSFile(self.path)
-
-
-def _saved(answer: HTTPResponse, name: str) -> tuple[Download, str]:
+def _saved(answer: HTTPResponse, name: str) -> tuple[Copy, str]:
     """Return the body of an answer as a temporary file, and its version."""
-    download, found = Download(), hashlib.sha256()
+    download, found = Copy(), hashlib.sha256()
     with open(download.path, "wb") as file:
         while chunk := answer.read(CHUNK):
             file.write(chunk)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import time
-import weakref
 from array import array
 from collections.abc import Iterator
 from contextlib import closing
@@ -15,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated
 from urllib.parse import unquote
 
 import msgspec
-import pyarrow as pa
 from pydantic import Field
 
 from anyrec.core.config.sources import TableConfig
@@ -23,6 +19,7 @@ from anyrec.core.errors import ConfigError, DataError, Fault, MissingDependency,
 from anyrec.core.outside import Outside
 from anyrec.core.secrets import parse_address
 from anyrec.data.sources.contract import Access, Provider, Rows, SourceFile
+from anyrec.data.sources.copies import Copy
 from anyrec.data.sources.decode import decode
 from anyrec.data.sources.open_table import shown
 
@@ -85,7 +82,7 @@ class Kafka(Provider):
             version += f"; until {self.params.until}"
         if not spool.offsets:
             raise DataError(Fault(name, "the topic holds no messages.", "Check topic and time.", "empty data"))
-        file = SourceFile(f"{topic}.jsonl", spool.open, version)
+        file = SourceFile(f"{topic}.jsonl", spool.copy.open, version)
         options = table.format.model_copy(update={"type": "jsonl"}) if table.format.type == "auto" else table.format
         rows = decode([file], options, access)
         rows.place = spool.place
@@ -114,28 +111,25 @@ class Kafka(Provider):
 
 @dataclass
 class Spool:
-    """The messages of a topic as JSON Lines in a temporary file, which is removed with the last reference to it.
+    """The messages of a topic as JSON Lines in a temporary file.
 
     Attributes:
         topic: Its name.
         partitions: (lines,) The partition of each line.
         offsets: (lines,) Its offset in the partition.
         empty: Messages without a value.
+        copy: The file.
     """
 
     topic: str
     partitions: array[int] = field(default_factory=lambda: array("i"))
     offsets: array[int] = field(default_factory=lambda: array("q"))
     empty: int = 0
-
-    def __post_init__(self) -> None:
-        number, self._path = tempfile.mkstemp(prefix="anyrec-")
-        os.close(number)
-        weakref.finalize(self, os.unlink, self._path)
+    copy: Copy = field(default_factory=Copy)
 
     def add(self, messages: Iterator[Message], partition: int, until: int | None) -> None:
         """Append messages that are older than a time in milliseconds since 1970, with their keys and times."""
-        with open(self._path, "ab") as file:
+        with open(self.copy.path, "ab") as file:
             for message in messages:
                 moment = message.timestamp()[1]
                 if until is not None and moment >= until:
@@ -148,10 +142,6 @@ class Spool:
                 file.write(_line(value, message.key(), moment))
                 self.partitions.append(partition)
                 self.offsets.append(message.offset() or 0)
-
-    def open(self) -> pa.NativeFile:
-        """Return a new stream of the lines."""
-        return pa.OSFile(self._path)
 
     def place(self, row: int, column: str) -> str:
         """Return partition and offset of a row."""

@@ -1,6 +1,7 @@
 """From tables as they are to users, items and interactions, as `data.sources` of the config says.
 
 contract: what a provider of rows is, and what it gets and returns.
+copies: temporary copies of what can be read only once.
 open_table: the provider of a table, and its rows.
 unpack: the bytes of a file without its packing, and its encoding.
 text_stream: the text of a file, checked while it is read.
