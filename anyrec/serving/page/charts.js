@@ -11,13 +11,14 @@ export const SERIES = ["--series-1", "--series-2", "--series-3", "--series-4", "
 export function curves(place, names, data, { x = "epoch", time = false, text, height = 220, area = false } = {}) {
   place.replaceChildren();
   const axis = { stroke: () => colour("--quiet"), grid: { stroke: () => colour("--line"), width: 1 }, ticks: { show: false }, font: "12px system-ui, sans-serif" };
+  const clock = (chart, values) => values.map((value) => new Date(value * 1000).toLocaleTimeString([], { hour12: false }));
   const whole = (chart, values) => values.map((value) => (Number.isInteger(value) ? String(value) : ""));
   const chart = new uPlot({
     width: Math.max(260, place.clientWidth), height,
     cursor: { y: false, points: { size: 7 } },
     legend: { live: true },
     scales: { x: { time }, y: { range: area ? (chart, low, high) => [0, Math.max(1, high * 1.15)] : undefined } },
-    axes: [{ ...axis, ...(time ? {} : { values: whole }) }, { ...axis, size: 54, values: (chart, values) => values.map((value) => short(value)) }],
+    axes: [{ ...axis, values: time ? clock : whole, ...(time ? { space: 80, size: 30 } : {}) }, { ...axis, size: 54, values: (chart, values) => values.map((value) => short(value)) }],
     series: [{ label: x }, ...names.map((name, n) => ({
       label: name, width: 2, spanGaps: true,
       stroke: () => colour(SERIES[n % SERIES.length]),
