@@ -351,6 +351,6 @@ def _final(state: _State) -> FittedModel:
         extended=True,
         fingerprint=fingerprint,
         computed=computed,
-        directory=None,  # what is in the folder, as vectors for searches, is of the former weights
+        directory=None,  # its files, such as vectors for searches, are of the former weights
         model_id="",
     )

@@ -29,7 +29,7 @@ NUMBERS = ("k", "offset")
 RECORDS = ("user", "item", "users", "items", "text", "fields")
 """The keys that have texts."""
 LISTS = ("requests", "pairs", "item_ids", "user_ids", "users", "items", "events")
-"""The keys that are lists of what is worked on; those within one request for a list have limits of their own."""
+"""The keys whose lengths add up to the size of a request."""
 
 
 def check(asked: BaseModel, config: ServingConfig, served: Served) -> None:
