@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from anyrec.core.contracts import Head, Width
 from anyrec.core.ragged import Prepared
+from anyrec.core.row_masks import RowDropout
 
 
 class HeadParams(Head.Params):
@@ -114,7 +115,7 @@ def _layers(dim: int, params: HeadParams, out: int) -> nn.Sequential:
     """Return a perceptron from `dim` to `out` with the hidden layers of the options."""
     layers: list[nn.Module] = []
     for width in params.hidden_dims:
-        layers += [nn.Linear(dim, width), nn.ReLU(), nn.Dropout(params.dropout)]
+        layers += [nn.Linear(dim, width), nn.ReLU(), RowDropout(params.dropout)]
         dim = width
     return nn.Sequential(*layers, nn.Linear(dim, out))
 

@@ -18,6 +18,7 @@ from anyrec.core.contracts import HistoryEncoder, Params, only_with
 from anyrec.core.parallel import by_shares, shares_of
 from anyrec.core.params import tunable
 from anyrec.core.ragged import Prepared, Ragged
+from anyrec.core.row_masks import current, of_all
 from anyrec.core.windows import Events, PackedSequences, last_windows
 from anyrec.data.histories import COLUMN
 from anyrec.data.list_columns import flat, offsets_of
@@ -198,14 +199,13 @@ class History(HistoryEncoder):
         """
         if read is not None or not self.uses_own_threads or not torch.is_grad_enabled():
             return self._states(windows, items, read)
-        shares = [
-            PackedSequences(*(part[rows.start : rows.stop] for part in windows))
-            for rows in shares_of(len(windows.items), items.device)
-        ]
+        rows = shares_of(len(windows.items), items.device)
+        shares = [PackedSequences(*(part[own.start : own.stop] for part in windows)) for own in rows]
         if len(shares) > 1:
             # The first share is the largest. Its size decides that of the pool, which all threads use.
-            self.dropout.ready(shares[0].items.numel() * self.output_dim)
-        return by_shares(self, self._states, shares, items)
+            largest = windows if current() is not None else shares[0]
+            self.dropout.ready(of_all(largest.items.numel() * self.output_dim))
+        return by_shares(self, self._states, shares, items, rows)
 
     def forward(self, values: Events, items: Tensor | None = None) -> Tensor:
         """Compute the users' vectors after all their interactions.

@@ -15,6 +15,7 @@ from torch.nn import functional
 from anyrec.core.contracts import Encoder, Params
 from anyrec.core.params import tunable
 from anyrec.core.ragged import Prepared
+from anyrec.core.row_masks import dropout
 from anyrec.core.sharded_tables import make_table
 from anyrec.data.ids import rows_of
 
@@ -109,7 +110,7 @@ class Identity(Encoder):
             (batch, output_dim).
         """
         vectors = functional.embedding(values, self._vectors()) if self.params.graph_layers else self.table(values)
-        return functional.dropout(vectors, self.params.dropout, self.training)
+        return dropout(vectors, self.params.dropout, self.training)
 
     def _vectors(self) -> Tensor:
         """Return (ids, output_dim), the propagated vectors: from the graph if one is connected, else the saved ones."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from anyrec.core.parallel import generator
+from anyrec.core.row_masks import current, dropout, of_all
 
 HIDDEN_BIAS = -1e9
 """Added to the attention score of a token that must not be attended to. Finite, since rows of only -inf give NaN."""
@@ -57,14 +58,17 @@ class Dropout(nn.Module):
         if not self.training or not self.below:
             return values
         if values.is_cuda:
-            return functional.dropout(values, self.below / STEPS)
-        count = values.numel()
+            return dropout(values, self.below / STEPS, self.training)
+        count, part = of_all(values.numel()), current()
         self.ready(count)
         pool = self.pools.get(values.dtype)
         if pool is None:
             pool = self.pools[values.dtype] = self.pools[torch.float32].to(values.dtype)
         start = int(torch.randint(len(pool) - count + 1, (), generator=generator()))
-        return values * pool[start : start + count].view_as(values)
+        mask = pool[start : start + count]
+        if part is not None:
+            mask = mask.view(part.total, -1)[part.own]
+        return values * mask.view_as(values)
 
     def _pool(self, count: int) -> Tensor:
         """Return (count,) float32: 0, or the factor that keeps the mean. One draw of 64 bits gives eight of them."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from anyrec.core.contracts import Fusion, Params, Width
 from anyrec.core.errors import ConfigError, Fault
 from anyrec.core.params import tunable
+from anyrec.core.row_masks import RowDropout
 
 OWN = {"identity", "history"}
 """Feature groups whose vectors are learned for the single record."""
@@ -268,7 +269,7 @@ def perceptron(width: int, hidden: list[int], out: int, dropout: float, layer_no
     for size in hidden:
         layers += [nn.Linear(width, size)]
         layers += [nn.LayerNorm(size)] if layer_norm else []
-        layers += [nn.ReLU(), nn.Dropout(dropout)]
+        layers += [nn.ReLU(), RowDropout(dropout)]
         width = size
     return nn.Sequential(*layers, nn.Linear(width, out))
 

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from anyrec.core.contracts import Fields, Interaction, Params, Width
 from anyrec.core.params import tunable
+from anyrec.core.row_masks import RowDropout
 from anyrec.interaction.feature_fusion import check_heads, perceptron, transformer
 
 FEW = 4
@@ -93,7 +94,7 @@ class MLP(Interaction):
         self.from_user = nn.Linear(self.dim, first)
         self.from_item = nn.Linear(self.dim, first, bias=False)
         self.from_product = nn.Linear(self.dim, first, bias=False)
-        self.dropout = nn.Dropout(self.params.dropout)
+        self.dropout = RowDropout(self.params.dropout)
         self.rest = perceptron(first, rest, 1, self.params.dropout, layer_norm=False)
 
     def score(self, users: Tensor, items: Tensor) -> Tensor:

@@ -74,7 +74,7 @@ class Lookup(nn.Module):
 
 def shared(module, values, count, run=None):
     shares = torch.arange(11).tensor_split(count)
-    return by_shares(module, run or module, [share.tolist() for share in shares], values)
+    return by_shares(module, run or module, [share.tolist() for share in shares], values, shares)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5])

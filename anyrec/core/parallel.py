@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from anyrec.core.row_masks import as_part, current, within
 from anyrec.core.types import AutogradContext
 
 Share = TypeVar("Share")
@@ -91,24 +92,30 @@ def generator() -> torch.Generator | None:
 
 
 def by_shares(
-    module: nn.Module, run: Callable[[Share, Tensor], Tensor], shares: Sequence[Share], values: Tensor
+    module: nn.Module,
+    run: Callable[[Share, Tensor], Tensor],
+    shares: Sequence[Share],
+    values: Tensor,
+    rows: Sequence[range],
 ) -> Tensor:
     """Call `run(share, values)` for each share in its own thread, and concatenate the results.
 
-    The same seed and number of shares give the same result, bit for bit.
+    The same seed and number of shares give the same result, bit for bit. If rows are divided between processes as well,
+    the masks of the shares are cut from those of all rows, so their number has no effect on them.
 
     Args:
         module: The module whose parameters `run` uses.
         run: Returns (rows of the share, ...). It must draw random numbers from `generator()`.
         shares: What to pass to `run`.
         values: A tensor that `run` uses. Gradients flow to it and to the parameters of `module`, once.
+        rows: The rows of each share.
 
     Returns:
         (rows of all shares, ...).
     """
     if len(shares) == 1:
         return run(shares[0], values)
-    return _Shares.apply(run, shares, module.training, values, *module.parameters())
+    return _Shares.apply(run, shares, rows, module.training, values, *module.parameters())
 
 
 class _Shares(torch.autograd.Function):
@@ -116,22 +123,33 @@ class _Shares(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: AutogradContext, run: Any, shares: Sequence[Any], training: bool, values: Tensor, *parameters: Tensor
+        ctx: AutogradContext,
+        run: Any,
+        shares: Sequence[Any],
+        rows: Sequence[range],
+        training: bool,
+        values: Tensor,
+        *parameters: Tensor,
     ) -> Tensor:
         """Run all shares. training: whether random numbers are drawn; if not, torch's generator is not advanced."""
 
-        def share(one: tuple[Any, int]) -> tuple[Tensor, Tensor]:
-            leaf = values.detach().requires_grad_(ctx.needs_input_grad[3])
-            with torch.enable_grad(), _seeded(one[1]):
+        part = current()
+
+        def share(one: tuple[Any, range, torch.Generator]) -> tuple[Tensor, Tensor]:
+            leaf = values.detach().requires_grad_(ctx.needs_input_grad[4])
+            with torch.enable_grad(), _drawing(one[2]), as_part(part), within(one[1]):
                 return leaf, run(one[0], leaf)
 
-        seeds = torch.randint(2**62, (len(shares),)).tolist() if training else [0] * len(shares)
-        ctx.found, ctx.parameters = on_threads(share, list(zip(shares, seeds, strict=True))), parameters
+        generators = _generators(len(shares), training)
+        ctx.found = on_threads(share, list(zip(shares, rows, generators, strict=True)))
+        ctx.parameters = parameters
+        if training and part is not None:  # all shares have drawn the same numbers
+            torch.set_rng_state(generators[0].get_state())
         return torch.cat([result.detach() for _, result in ctx.found])
 
     @staticmethod
     def backward(ctx: AutogradContext, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        wanted = [place for place, needed in enumerate(ctx.needs_input_grad[3:]) if needed]
+        wanted = [place for place, needed in enumerate(ctx.needs_input_grad[4:]) if needed]
 
         def share(one: tuple[tuple[Tensor, Tensor], Tensor]) -> tuple[Tensor | None, ...]:
             (leaf, result), part = one
@@ -145,13 +163,22 @@ class _Shares(torch.autograd.Function):
         for place, of_shares in zip(wanted, zip(*found, strict=True), strict=True):
             there = [part for part in of_shares if part is not None]
             gradients[place] = reduce(torch.add, there) if there else None
-        return None, None, None, *gradients
+        return None, None, None, None, *gradients
+
+
+def _generators(shares: int, training: bool) -> list[torch.Generator]:
+    """Return the random generator of each share. Rows that are divided between processes all draw the same numbers."""
+    if training and current() is not None:
+        state = torch.get_rng_state()
+        return [torch.Generator().set_state(state) for _ in range(shares)]
+    seeds = torch.randint(2**62, (shares,)).tolist() if training else [0] * shares
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
 
 
 @contextmanager
-def _seeded(seed: int) -> Iterator[None]:
+def _drawing(numbers: torch.Generator) -> Iterator[None]:
     """Set what `generator` returns in this thread within the block."""
-    _here.generator = torch.Generator().manual_seed(seed)
+    _here.generator = numbers
     try:
         yield
     finally:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
 from typing import TypeAlias, cast
 
 import torch
@@ -14,6 +16,7 @@ from anyrec.core.discovery import discover
 from anyrec.core.errors import ConfigError, DataError, Fault, did_you_mean
 from anyrec.core.ragged import Prepared, move, select
 from anyrec.core.registry import Registry
+from anyrec.core.row_masks import among, drawn
 from anyrec.core.types import JsonObject
 from anyrec.core.values import show
 from anyrec.model.dim_shares import dim_shares, group_of
@@ -177,7 +180,8 @@ class EntityTower(nn.Module):
             if precomputed and name in precomputed:
                 vector, present = precomputed[name]
             elif name in columns:
-                vector, present = self._encode(name, encoder, columns[name], distinct)
+                with among(distinct) if place is not None else nullcontext():
+                    vector, present = self._encode(name, encoder, columns[name], distinct)
                 if place is not None:
                     vector, present = vector.index_select(0, place), present.index_select(0, place)
             else:
@@ -195,7 +199,7 @@ class EntityTower(nn.Module):
         present = presence.index_select(0, rows)
         dropout = self.id_dropout if name == IDENTITY else self.feature_dropout
         if self.training and dropout:
-            present = present & (torch.rand(rows.numel(), device=rows.device) >= dropout)
+            present = present & (drawn(rows.shape, partial(torch.rand, device=rows.device)) >= dropout)
         return encoder(select(values, rows)), present
 
     def _placed(self, name: str, vector: Tensor) -> Tensor:
@@ -281,7 +285,7 @@ class UserTower(EntityTower):
 
         The tower thereby also learns to rank from the other features alone, as it must for users without a history.
         """
-        shown = torch.rand(rows.numel(), device=rows.device) >= self.history_dropout
+        shown = drawn(rows.shape, partial(torch.rand, device=rows.device)) >= self.history_dropout
         return {name: (vectors, present & shown) for name, (vectors, present) in precomputed.items()}
 
 
