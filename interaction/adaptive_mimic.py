@@ -92,7 +92,8 @@ class AdaptiveMimic(Fusion):
         has_id = present[:, self.id].unsqueeze(1)  # (batch, 1)
         has_content = present[:, self.content].any(1, keepdim=True)  # (batch, 1)
         if self.training and self.params.mimic:
-            self.penalty = self.params.mimic * cosine_distance(c, e.detach(), has_id & has_content)
+            both = has_id & has_content
+            self.penalty, self.penalty_rows = self.params.mimic * cosine_distance(c, e.detach(), both), both.sum()
         gate = self.gate(torch.cat([e, c, present.to(e.dtype)], 1)).sigmoid()
         mixed = gate * e + (1 - gate) * c
         return torch.where(has_id == has_content, mixed, torch.where(has_id, e, c))

@@ -24,7 +24,7 @@ def exchange(processes: Processes) -> None:
     for count in (0, 1, 7, 8):
         values = torch.arange(3.0 * count, dtype=torch.float64).view(count, 3).requires_grad_()
         other = torch.linspace(1, 2, 3 * count, dtype=torch.float64).view(count, 3)
-        whole = processes.join(values[processes.share(count)] * 2, count)
+        whole = processes.join(values[processes.share(count)] * 2, processes.shares(count))
         assert torch.equal(whole, values * 2)
         (whole * other)[processes.share(count)].sum().backward()  # each process computes a part of the loss
         assert values.grad is not None
@@ -52,7 +52,7 @@ def test_one_process_exchanges_nothing() -> None:
     with joined() as alone:
         assert alone == processes() == ALONE
     assert alone.gather(part) is part
-    assert alone.join(part, 3) is part
+    assert alone.join(part, [3]) is part
     assert alone.sum(part) is part
     assert alone.max(part) is part
     assert alone.broadcast(part) is part

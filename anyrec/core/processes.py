@@ -41,7 +41,8 @@ class Processes:
     Example:
         with joined() as processes:
             own = processes.share(len(rows))
-            vectors = processes.join(encode(rows[own]), len(rows))  # (rows, dim) in every process, with gradients
+            lengths = processes.shares(len(rows))
+            vectors = processes.join(encode(rows[own]), lengths)  # (rows, dim), with gradients
     """
 
     rank: int = 0
@@ -109,17 +110,17 @@ class Processes:
             return whole.flatten(0, 1)
         return torch.cat([rows[:length] for rows, length in zip(whole, lengths, strict=True)])
 
-    def join(self, part: Tensor, count: int) -> Tensor:
-        """Concatenate the shares of all processes, with gradients: each gets the sum of all processes' gradients.
+    def join(self, part: Tensor, lengths: Sequence[int]) -> Tensor:
+        """Concatenate the rows of all processes, with gradients: each gets the sum of all processes' gradients.
 
         Args:
-            part: (rows of `share(count)`, ...).
-            count: The number of rows of all processes.
+            part: (rows, ...).
+            lengths: The number of rows in each process, such as `shares(count)`.
 
         Returns:
-            (count, ...).
+            (rows of all processes, ...).
         """
-        return part if self.alone else _Join.apply(part, self, count)
+        return part if self.alone else _Join.apply(part, self, lengths)
 
     def agree(self, value: Json, source: int = 0) -> Any:
         """Return the JSON value of one process, in every process."""
@@ -146,9 +147,10 @@ class _Join(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, part: Tensor, processes: Processes, count: int) -> Tensor:
-        ctx.own = processes, processes.share(count)
-        return processes.gather(part, processes.shares(count))
+    def forward(ctx: Any, part: Tensor, processes: Processes, lengths: Sequence[int]) -> Tensor:
+        start = sum(lengths[: processes.rank])
+        ctx.own = processes, slice(start, start + lengths[processes.rank])
+        return processes.gather(part, lengths)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:

@@ -7,10 +7,12 @@ from torch import Tensor
 
 from anyrec.core.config import Config
 from anyrec.core.errors import ConfigError, DataError, Fault
+from anyrec.core.processes import ALONE, Processes
 from anyrec.core.registry import Registry
+from anyrec.core.row_masks import part_of
 from anyrec.core.windows import Batch
 from anyrec.model.two_tower_network import TwoTower
-from anyrec.training.objective import TrainingObjective, encode
+from anyrec.training.objective import TrainingObjective
 from anyrec.training.samples import TrainingData
 
 
@@ -26,9 +28,15 @@ class LabelledObjective(TrainingObjective):
     """
 
     def __init__(
-        self, model: TwoTower, data: TrainingData, config: Config, registry: Registry, generator: torch.Generator
+        self,
+        model: TwoTower,
+        data: TrainingData,
+        config: Config,
+        registry: Registry,
+        generator: torch.Generator,
+        processes: Processes = ALONE,
     ):
-        super().__init__(model, data, config, registry, generator)
+        super().__init__(model, data, config, registry, generator, processes)
         _check(data, config, self.sampler.losses)
         samples = data.samples
         self.explicit = None
@@ -48,18 +56,24 @@ class LabelledObjective(TrainingObjective):
         Returns:
             A scalar.
         """
-        data, model, rows = self.data, self.model, batch.rows
-        with self.precision:
-            users = encode(model, "user", data.users, self.users[rows])
-            items = encode(model, "item", data.items, self.items[rows])
-            scores = model.score(users, items.unsqueeze(1)).squeeze(1).float()  # (batch,)
+        count = len(batch.rows)
+        own = self.division.own(self.division.hold(batch), count, None)
+        rows = own.of(batch.rows)
+        with self.precision, self.division.masks():
+            users = self.vectors.encode("user", self.users[batch.rows], own.index)
+            items = self.vectors.encode("item", self.items[batch.rows], own.index)
+            with part_of(own.index, count):
+                scores = self.model.score(users, items.unsqueeze(1)).squeeze(1).float()  # (own,)
         positive = rows < self.positive_rows
         weight = None if self.weights is None else self.weights[rows]
         losses = self.compare(torch.where(positive, scores, -scores), scores.new_empty(len(rows), 0), None, weight)
         if weight is not None:
             losses = losses * weight.mean()
-        penalty = model.user.fusion.take_penalty() + model.item.fusion.take_penalty()
-        return losses + self._heads(rows[positive], users[positive], items[positive]) + penalty
+        learned = batch.rows < self.positive_rows
+        heads = own.among(learned)
+        with part_of(heads.index, int(learned.sum())), self.division.masks():
+            extra = self._heads(batch.rows[learned], users[positive], items[positive], heads)
+        return own.part(losses, count) + extra + self.division.penalty()
 
 
 def _check(data: TrainingData, config: Config, losses: tuple[str, ...] | None) -> None:

@@ -19,6 +19,7 @@ from anyrec.core.errors import AnyrecError, ConfigError, Fault
 from anyrec.core.files import atomic_write
 from anyrec.core.notebook import html_table
 from anyrec.core.parallel import one_thread_elsewhere
+from anyrec.core.processes import ALONE, Processes
 from anyrec.core.progress import Bar, progress_bar
 from anyrec.core.registry import Registry
 from anyrec.core.scratch import Scratch, kept
@@ -35,6 +36,7 @@ from anyrec.training.checkpoints import (
     run_origin,
     save_checkpoint,
 )
+from anyrec.training.exchange import LimitedNorms, sum_gradients
 from anyrec.training.make_objective import make_objective
 from anyrec.training.objective import TrainingObjective
 from anyrec.training.optimizers import Optimizer, learning_rate
@@ -55,6 +57,7 @@ class FitOptions:
         progress: Show a progress bar.
         report: Called with each epoch's entry of metrics.jsonl; that of a second training also has its `stage`.
         started: Called with the untrained model before the first epoch.
+        processes: The processes that train the model together; the first one shows, reports and writes.
     """
 
     run_dir: Path | None = None
@@ -62,6 +65,7 @@ class FitOptions:
     progress: bool = True
     report: Callable[[JsonObject], None] | None = None
     started: Callable[[FittedModel], None] | None = None
+    processes: Processes = ALONE
 
     def within(self, folder: str) -> FitOptions:
         """Return the options for a second training, which writes to a subfolder of `run_dir`."""
@@ -130,10 +134,11 @@ def train(
         ConfigError: If validation does not return the metric `training.metric`, or the checkpoint is of another run.
         AnyrecError: If the loss is not finite.
     """
-    options, device = config.training, data.samples.users.device
+    options, device, group = config.training, data.samples.users.device, run.processes
     generator = torch.Generator(device).manual_seed(config.seed)
-    objective = make_objective(model, data, config, registry, generator)
+    objective = make_objective(model, data, config, registry, generator, group)
     optimizer = Optimizer(model, options.optimizer)
+    step = Step(objective, optimizer, options.gradient_clip, group)
     batches = data.packer or Batches(objective.rows, options.batch_size, objective.sampler.group_size, data.scratch)
     average = Average(model, options.average_epochs * batches.count) if options.average_epochs else None
     bf16 = not isinstance(objective.precision, nullcontext)
@@ -145,29 +150,28 @@ def train(
     if run.resume and checkpoints is not None and (checkpoints / LAST).is_file():
         state, best = load_checkpoint(checkpoints, model, optimizer, average, generator, config, origin)
     steps = batches.count * options.epochs
-    with progress_bar(TRAINING, steps, run.progress) as bar:
+    with progress_bar(TRAINING, steps, run.progress and group.first) as bar, step:
         bar.advance(state.step)
         while state.epoch < options.epochs and not _waited_enough(state, config):
             started = time.perf_counter()
-            loss = _train_epoch(objective, optimizer, average, batches.epoch(generator), state, config, steps, bar)
+            loss = _train_epoch(step, average, batches.epoch(generator), state, config, steps, bar)
             entry = _entry(state, loss, objective.rows, started, config, steps)
             if validate is not None and (state.epoch % options.evaluate_every == 0 or state.epoch == options.epochs):
                 with average.in_place() if average is not None else nullcontext():
-                    entry["validation"] = validate()
+                    entry["validation"] = group.agree(validate() if group.first else None)
                     best = _keep_best(state, entry["validation"], config, model, best)
             state.history.append(entry)
             if run.run_dir is not None and checkpoints is not None:
                 _write_log(run.run_dir / "metrics.jsonl", state.history)
                 save_checkpoint(checkpoints, model, best, optimizer, average, state, generator)
-            if run.report is not None:
+            if run.report is not None and group.first:
                 run.report(entry)
     _use_best(model, best, average)
     return TrainingResult(state.history, state.best_epoch or state.epoch, state.best_metric)
 
 
 def _train_epoch(
-    objective: TrainingObjective,
-    optimizer: Optimizer,
+    step: Step,
     average: Average | None,
     batches: Iterable[Batch],
     state: Progress,
@@ -178,8 +182,7 @@ def _train_epoch(
     """Train one epoch and count it in `state`.
 
     Args:
-        objective: Computes the loss of a batch.
-        optimizer: Changes the weights.
+        step: Changes the weights.
         average: The running average of the weights, if there is one.
         batches: The batches of the epoch.
         state: Counts epochs and steps.
@@ -190,7 +193,7 @@ def _train_epoch(
     Returns:
         The mean loss of the batches with at least one positive.
     """
-    options = config.training
+    options, objective = config.training, step.objective
     objective.start_epoch()
     total, learned = torch.zeros((), device=objective.model.device), 0  # summed on the device: no wait at each step
     with one_thread_elsewhere() if objective.uses_own_threads else nullcontext():
@@ -198,35 +201,52 @@ def _train_epoch(
             rate = learning_rate(state.step, steps, options.scheduler, options.optimizer.learning_rate)
             state.step += 1
             if len(batch.rows):  # a window of events can lack positives
-                total += _train_step(objective, optimizer, batch, rate, options.gradient_clip)
+                total += step.take(batch, rate)
                 learned += 1
                 if average is not None:
                     average.update(state.step)
             bar.advance()
     state.epoch += 1
-    return total.item() / max(1, learned)
+    return step.processes.sum(total).item() / max(1, learned)
 
 
-def _train_step(
-    objective: TrainingObjective, optimizer: Optimizer, batch: Batch, rate: float, clip: float | None
-) -> Tensor:
-    """Change the weights by one step of the optimizer, and return the loss of the batch before it.
+class Step:
+    """One step of the optimizer. All processes take the same step. A context, which watches tables with a norm limit.
 
     Args:
-        objective: Computes the loss.
+        objective: Computes the loss of a batch.
         optimizer: Changes the weights.
-        batch: The batch.
-        rate: Learning rate.
         clip: Largest norm of the gradient of all weights; None for no limit.
+        processes: The processes that train the model together.
     """
-    optimizer.set_rate(rate)
-    optimizer.zero_grad()
-    loss = objective.loss(batch)
-    loss.backward()
-    if clip is not None:
-        torch.nn.utils.clip_grad_norm_(objective.model.parameters(), clip)
-    optimizer.step()
-    return loss.detach()
+
+    def __init__(self, objective: TrainingObjective, optimizer: Optimizer, clip: float | None, processes: Processes):
+        self.objective, self.optimizer, self.clip, self.processes = objective, optimizer, clip, processes
+        self.limited = LimitedNorms(processes, objective.model)
+
+    def __enter__(self) -> Step:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.limited.remove()
+
+    def take(self, batch: Batch, rate: float) -> Tensor:
+        """Change the weights, and return the loss of the batch before it; with several processes this one's part of it.
+
+        Args:
+            batch: The batch, the same in all processes.
+            rate: Learning rate.
+        """
+        self.optimizer.set_rate(rate)
+        self.optimizer.zero_grad()
+        loss = self.objective.loss(batch)
+        loss.backward()
+        sum_gradients(self.processes, self.optimizer.dense, self.optimizer.sparse)
+        self.limited.agree()
+        if self.clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.objective.model.parameters(), self.clip)
+        self.optimizer.step()
+        return loss.detach()
 
 
 class Batches:

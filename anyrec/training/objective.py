@@ -9,15 +9,18 @@ from torch import Tensor
 
 from anyrec.core.config import Config
 from anyrec.core.contracts import MASK_VALUE, Head, Loss, Negatives, Sampler
+from anyrec.core.errors import ConfigError, Fault
 from anyrec.core.hardware import multiplies_bf16
+from anyrec.core.processes import ALONE, Processes
 from anyrec.core.registry import Registry
-from anyrec.core.windows import Batch, PackedSequences
-from anyrec.data.ids import Side
+from anyrec.core.row_masks import part_of
+from anyrec.core.windows import Batch
 from anyrec.data.positives import Positives
-from anyrec.model.towers import IDENTITY, Columns, EntityTower, PrecomputedVectors
 from anyrec.model.two_tower_network import TwoTower
+from anyrec.training.division import Division, Held, Own, only_ids
 from anyrec.training.explicit_negatives import ExplicitNegatives, not_negative
 from anyrec.training.samples import TrainingData
+from anyrec.training.step_vectors import StepVectors, score_groups
 from anyrec.training.top_items import TopItems
 
 TABLE_CELLS = 1 << 22
@@ -34,6 +37,7 @@ class TrainingObjective:
         config: The config.
         registry: The components.
         generator: Source of all random numbers of sampling, on the device.
+        processes: The processes that share each step. All of them call the same methods with the same batches.
 
     Attributes:
         rows: Number of training samples.
@@ -42,10 +46,18 @@ class TrainingObjective:
     """
 
     def __init__(
-        self, model: TwoTower, data: TrainingData, config: Config, registry: Registry, generator: torch.Generator
+        self,
+        model: TwoTower,
+        data: TrainingData,
+        config: Config,
+        registry: Registry,
+        generator: torch.Generator,
+        processes: Processes = ALONE,
     ):
         self.model, self.data, self.generator = model, data, generator
-        self.ratio = config.negative_ratio
+        self.division = Division(processes, model)
+        self.vectors = StepVectors(model, data, self.division)
+        self.ratio, self._checked = config.negative_ratio, False
         params = registry.params("loss", config.loss.type, config.loss.options(), "/loss")
         self.compare: Loss = registry.get("loss", config.loss.type)(params)
         self.compare.build(registry)
@@ -76,6 +88,8 @@ class TrainingObjective:
     def loss(self, batch: Batch) -> Tensor:
         """Compute the mean of weight * loss over a batch, plus the losses of heads and the penalties of fusions.
 
+        With several processes, this is the part of this process; their sum is the loss of the step.
+
         Weights have mean 1 over the whole training set. A `Loss` divides by the batch's sum of weights, so the result
         is multiplied by the batch's mean weight. A batch of light positives then changes the model less, and with one
         positive in each step weights have the same effect as with many.
@@ -87,26 +101,30 @@ class TrainingObjective:
             A scalar.
         """
         batch = self._in_groups(batch)
-        samples, model, rows = self.data.samples, self.model, batch.rows
-        users, items = samples.users[rows], samples.items[rows]
+        samples, model, division, count = self.data.samples, self.model, self.division, len(batch.rows)
+        users, items = samples.users[batch.rows], samples.items[batch.rows]
+        held = division.hold(batch)
+        sampled = None if self.compare.all_items else self._negatives(users, items, held)
+        own = division.own(held, count, None if sampled is None else len(sampled.items))
+        rows, wanted = own.of(batch.rows), own.of(items)
         weight = None if samples.weights is None else samples.weights[rows]
-        drawn = None if self._is_blockwise() else self._negatives(users, items, batch)
-        one = batch.one_of_each()
-        shared = batch.owners if drawn is None and self.compare.shares_users and not model.heads else None
-        with self.precision:
-            item_vectors, negative_vectors, histories = self._items(items, drawn, one)
-            user_vectors = self._users(samples.users[one.rows], histories)
-            if batch.owners is not None and shared is None:
-                user_vectors = user_vectors.index_select(0, batch.owners)
-            if drawn is None:
-                owners = users if shared is None else samples.users[one.rows]
-                main = self._over_catalogue(user_vectors, negative_vectors[0], owners, items, weight, shared)
-            else:
-                main = self._over_sample(user_vectors, item_vectors, negative_vectors, drawn, users, weight)
+        blockwise = self._is_blockwise()
+        shared = held.batch.owners if blockwise and self.compare.shares_users and not model.heads else None
+        with self.precision, division.masks():
+            item_vectors, negative_vectors, histories = self.vectors.items(items, sampled, batch, held, own)
+            user_vectors = self.vectors.users(batch, held, own, histories, shared is not None)
+            with part_of(own.index, count):
+                if blockwise:
+                    one = samples.users[rows if shared is None else held.batch.one_of_each().rows]
+                    main = self._over_catalogue(user_vectors, negative_vectors[0], one, wanted, weight, shared)
+                else:
+                    drawn = self._every(own.of(users)) if sampled is None else own.negatives(sampled, count)
+                    main = self._over_sample(user_vectors, item_vectors, negative_vectors, drawn, users, weight, own)
         if weight is not None:
             main = main * weight.mean()
-        penalty = model.user.fusion.take_penalty() + model.item.fusion.take_penalty()
-        return main + self._heads(rows, user_vectors, item_vectors) + penalty
+        with part_of(own.index, count), division.masks():
+            heads = self._heads(batch.rows, user_vectors, item_vectors, own)
+        return own.part(main, count) + heads + division.penalty()
 
     @property
     def uses_own_threads(self) -> bool:
@@ -115,7 +133,7 @@ class TrainingObjective:
         return (
             self._is_blockwise()
             and not model.heads
-            and _only_ids(model.item)
+            and only_ids(model.item)
             and model.user.features == list(histories)
             and all(one.uses_own_threads for one in histories.values())
         )
@@ -181,113 +199,64 @@ class TrainingObjective:
         drawn: Negatives,
         user_rows: Tensor,
         weight: Tensor | None,
+        own: Own,
     ) -> Tensor:
         """Compute the loss over sampled negatives.
 
         Args:
-            users: (batch, ...) what the interaction reads.
-            items: (batch, ...) the positives.
+            users: (own, ...) what the interaction reads.
+            items: (own, ...) the positives.
             negatives: (groups, negatives, ...).
             drawn: The rows of the negatives.
-            user_rows: (batch,) rows of the users.
-            weight: (batch,) weights of the positives, or None.
+            user_rows: (batch,) rows of the users of the step.
+            weight: (own,) weights of the positives, or None.
+            own: The positives whose loss this process computes.
         """
-        positive = self.model.score(users, items.unsqueeze(1)).squeeze(1).float()  # (batch,)
-        negative = score_groups(self.model, users, negatives).float()  # (batch, negatives)
+        positive = self.model.score(users, items.unsqueeze(1)).squeeze(1).float()  # (own,)
+        negative = score_groups(self.model, users, negatives, own).float()  # (own, negatives)
         if self.explicit is not None:
-            negative, drawn = self._with_explicit(negative, drawn, user_rows, users)
+            negative, drawn = self._with_explicit(negative, drawn, user_rows, users, own)
         if self.compare.temperature != 1.0:
             positive, negative = positive / self.compare.temperature, negative / self.compare.temperature
         if self.compare.corrected and drawn.log_q is not None:
             groups = len(drawn.log_q)
             negative = (negative.view(groups, -1, negative.shape[1]) - drawn.log_q.unsqueeze(1)).view_as(negative)
+        if not self.division.alone and not self._checked:
+            check_rowwise(self.compare, positive, negative, drawn.valid, weight)
+            self._checked = True
         return self.compare(positive, negative, drawn.valid, weight)
 
-    def _negatives(self, users: Tensor, items: Tensor, batch: Batch) -> Negatives:
-        """Draw the negatives of a batch; for a full softmax, take all items. users, items: (batch,) rows."""
+    def _negatives(self, users: Tensor, items: Tensor, held: Held) -> Negatives:
+        """Draw the negatives of a step. users, items: (batch,) rows; held: the positives that this process encodes."""
         if self.top is not None:
-            return self.sampler.sample_top(*self.top.of(batch), self.ratio, self.generator)
-        if not self.compare.all_items:
-            return self.sampler.sample(users, items, self.ratio, self.generator)
+            best, there = (self.division.gathered(held, part) for part in self.top.of(held.batch))
+            return self.sampler.sample_top(best, there, self.ratio, self.generator)
+        return self.sampler.sample(users, items, self.ratio, self.generator)
+
+    def _every(self, users: Tensor) -> Negatives:
+        """Return all items as the negatives of a full softmax. users: (batch,) rows."""
         every = torch.arange(self.data.num_items, device=users.device).unsqueeze(0)
         valid = torch.empty(len(users), self.data.num_items, dtype=torch.bool, device=users.device)
         return Negatives(every, self.positives.fill(users, valid, False, True), None)
 
-    def _users(self, users: Tensor, histories: PrecomputedVectors) -> Tensor:
-        """Represent users, (batch,) rows. histories: their features that are made of item vectors."""
-        if histories:
-            return self.model.represent("user", self.data.users, users, precomputed=histories)
-        return encode(self.model, "user", self.data.users, users)
-
-    def _items(self, items: Tensor, drawn: Negatives | None, batch: Batch) -> tuple[Tensor, Tensor, PrecomputedVectors]:
-        """Represent the items of a step, each distinct one once.
-
-        Args:
-            items: (batch,) rows of the positives.
-            drawn: The negatives; None for the whole catalogue.
-            batch: The batch, of which the histories are read.
-
-        Returns:
-            The positives (batch, ...), the negatives (groups, negatives, ...), and the users' features that are made of
-            item vectors.
-        """
-        columns, model, windows = self.data.items, self.model, batch.windows
-        if drawn is None or self.compare.all_items:
-            every = torch.arange(self.data.num_items, device=items.device)
-            vectors = model.represent("item", columns, every)
-            return vectors.index_select(0, items), vectors.unsqueeze(0), self._histories(batch, windows, vectors, every)
-        if windows is None and drawn.items.numel() == items.numel() and drawn.items.data_ptr() == items.data_ptr():
-            vectors = encode(model, "item", columns, items)  # in-batch negatives: the same rows
-            return vectors, vectors.view(*drawn.items.shape, *vectors.shape[1:]), {}
-        wanted = [items, drawn.items.flatten()]
-        if windows is None:
-            vectors = encode(model, "item", columns, torch.cat(wanted))
-            positive, negative = vectors[: len(items)], vectors[len(items) :]
-            return positive, negative.view(*drawn.items.shape, *vectors.shape[1:]), {}
-        # The items of the histories are encoded together with the others, and the windows then index the distinct rows.
-        distinct, place = torch.unique(torch.cat([*wanted, windows.items.flatten().clamp(min=0)]), return_inverse=True)
-        vectors = model.represent("item", columns, distinct)
-        positive, negative, seen = place.split([len(items), drawn.items.numel(), windows.items.numel()])
-        windows = windows.with_items(torch.where(windows.items >= 0, seen.view_as(windows.items), -1))
-        negatives = vectors[negative].view(*drawn.items.shape, *vectors.shape[1:])
-        return vectors[positive], negatives, self._histories(batch, windows, vectors, distinct)
-
-    def _histories(
-        self, batch: Batch, windows: PackedSequences | None, vectors: Tensor, rows: Tensor
-    ) -> PrecomputedVectors:
-        """Compute the users' features that are made of item vectors, before each positive.
-
-        Args:
-            batch: The batch.
-            windows: The tokens; their items index `rows`.
-            vectors: (items, ...) representations of the items `rows`.
-            rows: (items,) item rows.
-        """
-        if windows is None:
-            return {}
-        model, batch = self.model, batch.with_windows(windows)
-        if model.interaction.reads == "tokens":  # histories read vectors after the fusion
-            vectors = model.item.encode(self.data.items, rows)
-        columns = self.data.users
-        return {name: one.before(batch, columns[name].values, vectors) for name, one in model.user.histories.items()}
-
     def _with_explicit(
-        self, negative: Tensor, drawn: Negatives, users: Tensor, user_vectors: Tensor
+        self, negative: Tensor, drawn: Negatives, users: Tensor, user_vectors: Tensor, own: Own
     ) -> tuple[Tensor, Negatives]:
         """Add one column to the negatives: an explicit negative of each user who has one.
 
         Args:
-            negative: (batch, negatives) scores.
+            negative: (own, negatives) scores.
             drawn: The sampled negatives.
-            users: (batch,) rows of the users.
-            user_vectors: (batch, ...).
+            users: (batch,) rows of the users of the step.
+            user_vectors: (own, ...).
+            own: The positives whose loss this process computes.
 
         Returns:
-            (batch, negatives + 1) scores, and their masks.
+            (own, negatives + 1) scores, and their masks.
         """
         assert self.explicit is not None
         items, there = self.explicit.draw(users, self.generator)
-        vectors = encode(self.model, "item", self.data.items, items)
+        vectors, there = self.vectors.encode("item", items, own.index), own.of(there)
         extra = self.model.score(user_vectors, vectors.unsqueeze(1)).float()
         valid = torch.ones_like(negative, dtype=torch.bool) if drawn.valid is None else drawn.valid
         log_q = drawn.log_q
@@ -296,13 +265,14 @@ class TrainingObjective:
             log_q = torch.cat([log_q, torch.zeros_like(extra)], 1)
         return torch.cat([negative, extra], 1), Negatives(drawn.items, torch.cat([valid, there.unsqueeze(1)], 1), log_q)
 
-    def _heads(self, rows: Tensor, user_vectors: Tensor, item_vectors: Tensor) -> Tensor | float:
+    def _heads(self, rows: Tensor, user_vectors: Tensor, item_vectors: Tensor, own: Own) -> Tensor | float:
         """Compute the weighted sum of the heads' losses, each the mean over the rows that have its target.
 
         Args:
-            rows: (batch,) rows of the positive samples.
-            user_vectors: (batch, dim).
-            item_vectors: (batch, dim).
+            rows: (batch,) rows of the positive samples of the step.
+            user_vectors: (own, dim).
+            item_vectors: (own, dim).
+            own: The positives whose loss this process computes, which is its part of the mean.
         """
         if not self.model.heads:
             return 0.0
@@ -312,57 +282,42 @@ class TrainingObjective:
             values, present = self.data.samples.targets[name]
             assert isinstance(head, Head) and isinstance(values, Tensor)
             here = present[rows]
-            losses = head.loss(head(pair.float()), values[rows])
-            mean = torch.where(here, losses, 0.0).sum() / here.sum().clamp(min=1)
+            losses = head.loss(head(pair.float()), values[own.of(rows)])
+            counted = own.of(here) if own.counts else torch.zeros_like(own.of(here))
+            mean = torch.where(counted, losses, 0.0).sum() / here.sum().clamp(min=1)
             total = total + head.params.weight * mean
         return total
 
 
-def encode(model: TwoTower, side: Side, columns: Columns, rows: Tensor) -> Tensor:
-    """Represent some rows of one side.
-
-    If the side has features other than the id, each distinct row is encoded once.
+def check_rowwise(loss: Loss, positive: Tensor, negative: Tensor, valid: Tensor | None, weight: Tensor | None) -> None:
+    """Check that a loss is the weighted mean of the losses of rows, which are divided between processes.
 
     Args:
-        model: The model.
-        side: "user" or "item".
-        columns: The side's prepared features.
-        rows: (batch,) row numbers.
+        loss: The loss.
+        positive: (own,) scores; the other arguments as of `Loss.forward`.
 
-    Returns:
-        (batch, ...) what the interaction reads.
+    Raises:
+        ConfigError: If the loss of two halves of the rows is not that of all of them.
     """
-    if _only_ids(model.tower(side)):
-        return model.represent(side, columns, rows)
-    distinct, place = torch.unique(rows, return_inverse=True)
-    return model.represent(side, columns, distinct).index_select(0, place)
+    rows, half = len(positive), len(positive) // 2
+    if half == 0:
+        return
 
+    def of(part: slice) -> Tensor:
+        scores = positive[part].detach(), negative[part].detach()
+        return loss(*scores, None if valid is None else valid[part], None if weight is None else weight[part]).double()
 
-def score_groups(model: TwoTower, users: Tensor, items: Tensor) -> Tensor:
-    """Score users against the negatives of their groups.
+    def share(part: slice) -> Tensor:
+        counted = positive.new_ones(rows) if weight is None else weight
+        return counted[part].double().sum() / counted.double().sum().clamp(min=1e-12)
 
-    Args:
-        model: The model.
-        users: (batch, ...).
-        items: (groups, negatives, ...); each group is for an equal run of the users.
-
-    Returns:
-        (batch, negatives).
-    """
-    groups = items.shape[0]
-    if groups == 1:
-        return model.score(users, items[0])
-    if groups == len(users):
-        return model.score(users, items)
-    if model.interaction.factorised:
-        left = model.interaction.user_vectors(users)
-        right = model.interaction.item_vectors(items)
-        return torch.bmm(left.view(groups, -1, left.shape[-1]), right.transpose(1, 2)).flatten(0, 1)
-    return torch.cat([model.score(part, own) for part, own in zip(users.chunk(groups), items, strict=True)])
-
-
-def _only_ids(tower: EntityTower) -> bool:
-    return tower.features == [IDENTITY]
+    parts = [slice(0, half), slice(half, rows)]
+    with torch.no_grad():
+        whole, halves = of(slice(0, rows)), sum(share(part) * of(part) for part in parts)
+    if not torch.isclose(whole, torch.as_tensor(halves), rtol=1e-3, atol=1e-5, equal_nan=True):
+        what = f"'{loss.type}' is not the weighted mean of the losses of rows: half of the rows give another value."
+        hint = "Its rows cannot be divided between processes. Change the loss, or train with one process."
+        raise ConfigError(Fault("/loss/type", what, hint, "not divisible"))
 
 
 def _autocast(config: Config, device: torch.device) -> AbstractContextManager[object]:

@@ -26,6 +26,10 @@ class Optimizer:
     Args:
         model: The model. Large tables are switched to sparse gradients as the config says (`choose_sparse_tables`).
         config: The options of `training.optimizer`.
+
+    Attributes:
+        dense: The parameters with dense gradients.
+        sparse: The tables with sparse gradients.
     """
 
     def __init__(self, model: nn.Module, config: OptimizerConfig):
@@ -33,12 +37,13 @@ class Optimizer:
         sparse = {id(t.weight): t.weight for t in model.modules() if isinstance(t, nn.Embedding) and t.sparse}
         dense = [parameter for parameter in model.parameters() if id(parameter) not in sparse]
         rate = config.learning_rate
+        self.dense, self.sparse = dense, list(sparse.values())
         self.parts: list[torch.optim.Optimizer] = []
         if dense:
             options = {"weight_decay": config.weight_decay, "fused": True}
             self.parts.append(DENSE[config.type](dense, lr=rate, **options))
         if sparse:
-            self.parts.append(torch.optim.SparseAdam(list(sparse.values()), lr=rate))
+            self.parts.append(torch.optim.SparseAdam(self.sparse, lr=rate))
 
     def zero_grad(self) -> None:
         """Remove all gradients."""

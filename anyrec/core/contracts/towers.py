@@ -27,8 +27,9 @@ class Fusion(nn.Module):
 
     Attributes:
         type: Name of the fusion in a config.
-        penalty: A weighted loss term of the latest forward pass in training; the training loop adds it to the loss of
-            the step. None for a fusion without one.
+        penalty: A weighted loss term of the latest forward pass in training, a mean over rows; the training loop adds
+            it to the loss of the step. None for a fusion without one.
+        penalty_rows: A scalar, the number of rows that `penalty` is the mean of. None: all rows of the forward pass.
 
     Example:
         class Sum(Fusion):
@@ -44,6 +45,7 @@ class Fusion(nn.Module):
 
     type: ClassVar[str]  # pyright: ignore[reportIncompatibleMethodOverride]  nothing calls Module.type(dtype)
     penalty: Tensor | None = None
+    penalty_rows: Tensor | None = None
 
     Params: ClassVar[type[Options]] = Options
     """The class of the options: a component declares its own as a nested class `Params`."""

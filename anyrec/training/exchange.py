@@ -1,0 +1,103 @@
+"""What processes exchange in each step besides vectors: gradients, and rows of tables whose norm is limited."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from anyrec.core.processes import Processes
+
+BUCKET = 1 << 23
+"""Values that are summed at once, at most: 32 MB of float32."""
+
+
+def sum_gradients(processes: Processes, dense: Sequence[nn.Parameter], sparse: Sequence[nn.Parameter]) -> None:
+    """Replace the gradients of all processes by their sum, which is the same in all of them, bit by bit.
+
+    A parameter that has a gradient in no process keeps none.
+
+    Args:
+        processes: The processes.
+        dense: Parameters with dense gradients.
+        sparse: Parameters with sparse gradients. Only their rows are exchanged.
+    """
+    if processes.alone:
+        return
+    there = torch.tensor([parameter.grad is not None for parameter in dense], dtype=torch.float32)
+    if dense:
+        there = processes.sum(there.to(dense[0].device)).tolist()
+    learned = [parameter for parameter, count in zip(dense, there, strict=True) if count]
+    for bucket in _buckets(learned):
+        gradients = [torch.zeros_like(one) if one.grad is None else one.grad for one in bucket]
+        if len(gradients) == 1:
+            bucket[0].grad = processes.sum(gradients[0].contiguous())
+            continue
+        flat = processes.sum(torch.cat([gradient.reshape(-1) for gradient in gradients]))
+        for one, part in zip(bucket, flat.split([one.numel() for one in bucket]), strict=True):
+            one.grad = part.view_as(one)
+    if sparse:
+        _sum_sparse(processes, sparse)
+
+
+def _buckets(parameters: Sequence[nn.Parameter]) -> list[list[nn.Parameter]]:
+    """Return the parameters in runs of one type with at most BUCKET values; a larger one is alone."""
+    found: list[list[nn.Parameter]] = []
+    size = 0
+    for one in parameters:
+        if not found or found[-1][-1].dtype != one.dtype or size + one.numel() > BUCKET:
+            found.append([])
+            size = 0
+        found[-1].append(one)
+        size += one.numel()
+    return found
+
+
+def _sum_sparse(processes: Processes, parameters: Sequence[nn.Parameter]) -> None:
+    """Give each parameter the rows of all processes, in the order of their ranks."""
+    parts = [None if one.grad is None else one.grad.coalesce() for one in parameters]
+    lengths = torch.tensor([[-1 if part is None else part.values().shape[0] for part in parts]])
+    every = processes.gather(lengths.to(parameters[0].device), [1] * processes.size).T.tolist()
+    for one, part, counts in zip(parameters, parts, every, strict=True):
+        if max(counts) < 0:
+            continue
+        rows = torch.empty(0, dtype=torch.int64, device=one.device) if part is None else part.indices()[0]
+        values = one.new_empty(0, *one.shape[1:]) if part is None else part.values()
+        counts = [max(0, count) for count in counts]
+        rows, values = processes.gather(rows, counts), processes.gather(values, counts)
+        one.grad = torch.sparse_coo_tensor(rows.unsqueeze(0), values, one.shape, check_invariants=False).coalesce()
+
+
+class LimitedNorms:
+    """Keeps tables with a norm limit equal in all processes. torch shortens a row when it is looked up.
+
+    Args:
+        processes: The processes.
+        model: The model.
+    """
+
+    def __init__(self, processes: Processes, model: nn.Module):
+        self.processes = processes
+        tables = [one for one in model.modules() if isinstance(one, nn.Embedding) and one.max_norm is not None]
+        self.tables = [] if processes.alone else tables
+        self.seen: list[list[Tensor]] = [[] for _ in self.tables]
+        self.hooks = [
+            table.register_forward_pre_hook(lambda _, ids, seen=seen: seen.append(ids[0].flatten()))
+            for table, seen in zip(self.tables, self.seen, strict=True)
+        ]
+
+    @torch.no_grad()
+    def agree(self) -> None:
+        """Shorten the rows that any process has looked up since the last call."""
+        for table, seen in zip(self.tables, self.seen, strict=True):
+            assert table.max_norm is not None
+            none = torch.empty(0, dtype=torch.int64, device=table.weight.device)
+            ids = torch.unique(self.processes.gather(torch.unique(torch.cat([none, *seen]))))
+            torch.embedding_renorm_(table.weight, ids, table.max_norm, table.norm_type)
+            seen.clear()
+
+    def remove(self) -> None:
+        """Stop watching the tables."""
+        for hook in self.hooks:
+            hook.remove()
