@@ -171,8 +171,3 @@ def product_type(values: Tensor) -> torch.dtype:
     """Return the type in which matrix products are computed: bfloat16 under autocast, else that of `values`."""
     kind = values.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else values.dtype
-
-
-def at_least_float32(values: Tensor) -> Tensor:
-    """Return values in float32, or as they are in float64."""
-    return values if values.dtype == torch.float64 else values.float()

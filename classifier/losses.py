@@ -12,11 +12,12 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from anyrec.classifier.catalogue_softmax import CatalogueSoftmax, SharedCatalogueSoftmax, at_least_float32
+from anyrec.classifier.catalogue_softmax import CatalogueSoftmax, SharedCatalogueSoftmax
 from anyrec.classifier.sliced_softmax import SlicedCatalogueSoftmax
 from anyrec.core.config import Component
 from anyrec.core.contracts import MASK_VALUE, PARTS, FillMask, Loss, Params
 from anyrec.core.params import tunable
+from anyrec.core.precision import at_least_float32
 from anyrec.core.processes import Processes
 from anyrec.core.registry import Registry
 from anyrec.core.types import AutogradContext, Json

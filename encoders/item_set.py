@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from anyrec.core.contracts import HistoryEncoder, Params
 from anyrec.core.params import tunable
+from anyrec.core.precision import at_least_float32
 from anyrec.core.ragged import Prepared, Ragged
 from anyrec.core.windows import Batch, Events
 from anyrec.data.list_columns import flat, offsets_of
@@ -98,7 +99,7 @@ class ItemSet(HistoryEncoder):
 
     def _mean(self, rows: Ragged, items: Tensor) -> Tensor:
         """Return (rows, output_dim): the mean of each row's items, mapped and shifted; the shift for an empty row."""
-        vectors = self.resize(items).float()
+        vectors = at_least_float32(self.resize(items))
         if not len(rows.values):
             return vectors.new_zeros(rows.rows, self.output_dim) + self.shift
         return functional.embedding_bag(rows.values, vectors, rows.offsets[:-1], mode="mean") + self.shift

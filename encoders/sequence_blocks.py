@@ -8,9 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from anyrec.core.parallel import generator
-from anyrec.core.row_masks import current, dropout, of_all
+from anyrec.core.row_masks import RowDropout, current, dropout, of_all
 
 HIDDEN_BIAS = -1e9
 """Added to the attention score of a token that must not be attended to. Finite, since rows of only -inf give NaN."""
@@ -222,7 +223,8 @@ class Recurrent(nn.Module):
 
     def __init__(self, dim: int, layers: int, dropout: float):
         super().__init__()
-        self.gru = nn.GRU(dim, dim, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
+        self.gru = nn.GRU(dim, dim, layers, batch_first=True)
+        self.dropout = RowDropout(dropout)
 
     def forward(self, tokens: Tensor, first: Tensor) -> Tensor:
         """Run the recurrent unit over each run.
@@ -239,13 +241,20 @@ class Recurrent(nn.Module):
         # Unpack: one padded row for each run, (runs, longest run, dim).
         run = (place == 0).flatten().cumsum(0) - 1
         lengths = torch.bincount(run)
-        padded = tokens.new_zeros(len(lengths), int(lengths.max()), tokens.shape[2])
-        cells = (run, place.flatten())
-        padded = padded.index_put(cells, tokens.flatten(0, 1))
-        # torch's packed sequences skip the steps after the end of a run.
-        packed = nn.utils.rnn.pack_padded_sequence(padded, lengths.cpu(), batch_first=True, enforce_sorted=False)
-        states, _ = nn.utils.rnn.pad_packed_sequence(self.gru(packed)[0], batch_first=True)
-        return states[cells].view_as(tokens)
+        empty = tokens.new_zeros(len(lengths), int(lengths.max()), tokens.shape[2])
+        cells, lengths = (run, place.flatten()), lengths.cpu()
+        for layer, weights in enumerate(self.gru.all_weights):
+            # Dropout is applied here, between the layers: torch's own depends on how rows are divided.
+            values = (self.dropout(tokens) if layer else tokens).flatten(0, 1)
+            # torch's packed sequences skip the steps after the end of a run.
+            packed = pack_padded_sequence(
+                empty.index_put(cells, values), lengths, batch_first=True, enforce_sorted=False
+            )
+            start = tokens.new_zeros(1, len(lengths), tokens.shape[2])
+            states, _ = torch.gru(packed.data, packed.batch_sizes, start, weights, True, 1, 0.0, self.training, False)
+            padded, _ = pad_packed_sequence(packed._replace(data=states), batch_first=True)
+            tokens = padded[cells].view_as(tokens)
+        return tokens
 
 
 class DecayedMean(nn.Module):

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from anyrec.core.contracts import Fusion, Params, Width
 from anyrec.core.params import tunable
+from anyrec.core.precision import at_least_float32
 from anyrec.interaction.feature_fusion import perceptron, resize, start_as_sum
 
 GROUP = "identity"
@@ -112,6 +113,6 @@ def cosine_distance(c: Tensor, e: Tensor, both: Tensor) -> Tensor:
         e: (batch, dim).
         both: (batch, 1) bool, the rows that count.
     """
-    distances = 1 - functional.cosine_similarity(c.float(), e.float(), dim=1)
+    distances = 1 - functional.cosine_similarity(at_least_float32(c), at_least_float32(e), dim=1)
     here = both.squeeze(1)
     return (distances * here).sum() / here.sum().clamp(min=1)

@@ -18,7 +18,8 @@ Security
 Tensors
 - `ragged`: rows of different lengths. `windows`: interactions as sequences. `vector_cache`: a disk cache of vectors.
   `scratch`: large arrays in temporary files.
-  `unit_vectors`: vectors of norm 1. `ranks`: ranks of scores, with ties.
+  `unit_vectors`: vectors of norm 1. `ranks`: ranks of scores, with ties. `precision`: the type of sums.
+  `row_masks`: random masks of rows that are divided between processes.
 
 Files
 - `files`: complete or not at all. `outputs`: can an output be written? `manifest`, `saved_files`: reading saved models.

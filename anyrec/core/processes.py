@@ -21,7 +21,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from anyrec.core.errors import AnyrecError
-from anyrec.core.types import Json
+from anyrec.core.types import AutogradContext, Json
 
 LAUNCHED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """The variables that a launcher sets."""
@@ -147,13 +147,13 @@ class _Join(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, part: Tensor, processes: Processes, lengths: Sequence[int]) -> Tensor:
+    def forward(ctx: AutogradContext, part: Tensor, processes: Processes, lengths: Sequence[int]) -> Tensor:
         start = sum(lengths[: processes.rank])
         ctx.own = processes, slice(start, start + lengths[processes.rank])
         return processes.gather(part, lengths)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: AutogradContext, *gradients: Tensor) -> tuple[Tensor, None, None]:
         processes, own = ctx.own
         return processes.sum(gradients[0].contiguous().clone())[own], None, None
 

@@ -13,6 +13,9 @@ explicit_negatives: the draws of explicit negatives, and the pairs that are neve
 top_items: the items that the present model scores highest, for samplers that draw from them.
 make_objective: creates the objective that a config names.
 labelled_objective: the loss of one batch of explicit labels.
+division: how the rows of a step are divided between processes.
+step_vectors: the vectors of the users and items of a step.
+exchange: the gradients that processes exchange.
 loop: the training loop.
 optimizers: dense and sparse optimizers, and the schedule of the learning rate.
 weight_average: the moving average of the weights.

@@ -108,12 +108,16 @@ class Division:
     Args:
         processes: The processes.
         model: The model that is trained.
+
+    Attributes:
+        fills: Whether a share of the present step is a row that does not count, whose gradients are zero.
     """
 
     def __init__(self, processes: Processes, model: TwoTower):
         self.processes, self.model = processes, model
         self.alone = processes.alone
         self._foreign = not self.alone and draws_itself(model)
+        self.fills = False
         self._penalties: dict[Side, tuple[Tensor | float, Tensor]] = {}
 
     def masks(self) -> AbstractContextManager[object]:
@@ -122,6 +126,7 @@ class Division:
 
     def hold(self, batch: Batch) -> Held:
         """Return the positives whose users this process encodes: a share of the windows, users or rows."""
+        self.fills = False
         if self.alone:
             return Held(batch)
         rank, size, count = self.processes.rank, self.processes.size, len(batch.rows)
@@ -141,7 +146,8 @@ class Division:
         fills, index = not lengths[rank], order[start : start + lengths[rank]] if lengths[rank] else order[:1]
         place = torch.empty_like(order)
         place[order] = torch.arange(count, device=order.device)
-        held = some(self.processes, units)
+        held = self._share(units)
+        self.fills |= fills
         part = _part(batch, index, held, fills)
         if batch.owners is not None:
             own = self.processes.shares(units)[rank]
@@ -164,7 +170,7 @@ class Division:
         if groups is None or groups in (1, count):
             return Own(held.index, held.lengths[self.processes.rank] > 0, groups or 0)
         rows = torch.arange(count, device=held.batch.rows.device).view(groups, -1)
-        share, block = some(self.processes, rows.shape[1]), rows.shape[1]
+        share, block = self._share(rows.shape[1]), rows.shape[1]
         counts = self.processes.shares(block)[self.processes.rank] > 0
         return Own(rows[:, share].flatten(), counts, groups, (share, block))
 
@@ -186,7 +192,7 @@ class Division:
             found = encode(rows)
             self._note(side, count)
             return found
-        share, lengths = some(self.processes, count), self.processes.shares(count)
+        share, lengths = self._share(count), self.processes.shares(count)
         with part_of(share, count):
             part = encode(rows[share])
         own = lengths[self.processes.rank]
@@ -237,6 +243,14 @@ class Division:
         parts = rows / self.processes.sum(rows.clone()).clamp(min=1)
         return sum((penalty * part for (penalty, _), part in zip(noted, parts, strict=True)), start=0.0)
 
+    def _share(self, count: int) -> slice:
+        """Return the share of `count` rows; the first row if it is empty."""
+        share = self.processes.share(count)
+        if share.stop > share.start:
+            return share
+        self.fills = True
+        return slice(0, min(1, count))
+
     def _note(self, side: Side, rows: int) -> None:
         """Keep the penalty of the latest forward pass of a side over its own number of rows."""
         fusion = self.model.tower(side).fusion
@@ -245,12 +259,6 @@ class Division:
         if rows == 0 or counted is None:
             counted = torch.tensor(rows)
         self._penalties[side] = (penalty, counted)
-
-
-def some(processes: Processes, count: int) -> slice:
-    """Return the share of `count` rows; the first row if it is empty."""
-    share = processes.share(count)
-    return share if share.stop > share.start else slice(0, min(1, count))
 
 
 def only_ids(tower: EntityTower) -> bool:

@@ -13,21 +13,28 @@ BUCKET = 1 << 23
 """Values that are summed at once, at most: 32 MB of float32."""
 
 
-def sum_gradients(processes: Processes, dense: Sequence[nn.Parameter], sparse: Sequence[nn.Parameter]) -> None:
+def sum_gradients(
+    processes: Processes, dense: Sequence[nn.Parameter], sparse: Sequence[nn.Parameter], fills: bool = False
+) -> None:
     """Replace the gradients of all processes by their sum, which is the same in all of them, bit by bit.
 
-    A parameter that has a gradient in no process keeps none.
+    A parameter that has a gradient in no process keeps none: an optimizer does not move it.
 
     Args:
         processes: The processes.
         dense: Parameters with dense gradients.
         sparse: Parameters with sparse gradients. Only their rows are exchanged.
+        fills: Whether gradients of zero may be those of a row that does not count.
     """
     if processes.alone:
         return
-    there = torch.tensor([parameter.grad is not None for parameter in dense], dtype=torch.float32)
+    known = [one.grad is not None and (not fills or bool(one.grad.any())) for one in dense]
+    there = torch.tensor(known, dtype=torch.float32)
     if dense:
         there = processes.sum(there.to(dense[0].device)).tolist()
+    for parameter, count in zip(dense, there, strict=True):
+        if not count:
+            parameter.grad = None
     learned = [parameter for parameter, count in zip(dense, there, strict=True) if count]
     for bucket in _buckets(learned):
         gradients = [torch.zeros_like(one) if one.grad is None else one.grad for one in bucket]
@@ -95,6 +102,12 @@ class LimitedNorms:
             none = torch.empty(0, dtype=torch.int64, device=table.weight.device)
             ids = torch.unique(self.processes.gather(torch.unique(torch.cat([none, *seen]))))
             torch.embedding_renorm_(table.weight, ids, table.max_norm, table.norm_type)
+            seen.clear()
+
+    def copy_first(self) -> None:
+        """Take the tables of the first process, whose look-ups may have shortened rows while it was alone."""
+        for table, seen in zip(self.tables, self.seen, strict=True):
+            self.processes.broadcast(table.weight.detach())
             seen.clear()
 
     def remove(self) -> None:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from anyrec.core.config import Config
 from anyrec.core.errors import ConfigError, DataError, Fault
+from anyrec.core.precision import at_least_float32
 from anyrec.core.processes import ALONE, Processes
 from anyrec.core.registry import Registry
 from anyrec.core.row_masks import part_of
@@ -63,7 +64,7 @@ class LabelledObjective(TrainingObjective):
             users = self.vectors.encode("user", self.users[batch.rows], own.index)
             items = self.vectors.encode("item", self.items[batch.rows], own.index)
             with part_of(own.index, count):
-                scores = self.model.score(users, items.unsqueeze(1)).squeeze(1).float()  # (own,)
+                scores = at_least_float32(self.model.score(users, items.unsqueeze(1)).squeeze(1))  # (own,)
         positive = rows < self.positive_rows
         weight = None if self.weights is None else self.weights[rows]
         losses = self.compare(torch.where(positive, scores, -scores), scores.new_empty(len(rows), 0), None, weight)

@@ -159,6 +159,7 @@ def train(
             if validate is not None and (state.epoch % options.evaluate_every == 0 or state.epoch == options.epochs):
                 with average.in_place() if average is not None else nullcontext():
                     entry["validation"] = group.agree(validate() if group.first else None)
+                    step.limited.copy_first()
                     best = _keep_best(state, entry["validation"], config, model, best)
             state.history.append(entry)
             if run.run_dir is not None and checkpoints is not None:
@@ -241,7 +242,7 @@ class Step:
         self.optimizer.zero_grad()
         loss = self.objective.loss(batch)
         loss.backward()
-        sum_gradients(self.processes, self.optimizer.dense, self.optimizer.sparse)
+        sum_gradients(self.processes, self.optimizer.dense, self.optimizer.sparse, self.objective.division.fills)
         self.limited.agree()
         if self.clip is not None:
             torch.nn.utils.clip_grad_norm_(self.objective.model.parameters(), self.clip)

@@ -11,6 +11,7 @@ from anyrec.core.config import Config
 from anyrec.core.contracts import MASK_VALUE, Head, Loss, Negatives, Sampler
 from anyrec.core.errors import ConfigError, Fault
 from anyrec.core.hardware import multiplies_bf16
+from anyrec.core.precision import at_least_float32
 from anyrec.core.processes import ALONE, Processes
 from anyrec.core.registry import Registry
 from anyrec.core.row_masks import part_of
@@ -178,7 +179,7 @@ class TrainingObjective:
         distinct, place = torch.unique(user_rows, return_inverse=True)
         table = None
         if len(distinct) * self.data.num_items <= TABLE_CELLS:
-            cells = users.new_empty(len(distinct), self.data.num_items, dtype=torch.float32)
+            cells = at_least_float32(users).new_empty(len(distinct), self.data.num_items)
             table = self.positives.fill(distinct, cells, -MASK_VALUE, 0.0)
 
         def fill_mask(low: int, high: int, scores: Tensor) -> Tensor:
@@ -212,8 +213,8 @@ class TrainingObjective:
             weight: (own,) weights of the positives, or None.
             own: The positives whose loss this process computes.
         """
-        positive = self.model.score(users, items.unsqueeze(1)).squeeze(1).float()  # (own,)
-        negative = score_groups(self.model, users, negatives, own).float()  # (own, negatives)
+        positive = at_least_float32(self.model.score(users, items.unsqueeze(1)).squeeze(1))  # (own,)
+        negative = at_least_float32(score_groups(self.model, users, negatives, own))  # (own, negatives)
         if self.explicit is not None:
             negative, drawn = self._with_explicit(negative, drawn, user_rows, users, own)
         if self.compare.temperature != 1.0:
@@ -257,7 +258,7 @@ class TrainingObjective:
         assert self.explicit is not None
         items, there = self.explicit.draw(users, self.generator)
         vectors, there = self.vectors.encode("item", items, own.index), own.of(there)
-        extra = self.model.score(user_vectors, vectors.unsqueeze(1)).float()
+        extra = at_least_float32(self.model.score(user_vectors, vectors.unsqueeze(1)))
         valid = torch.ones_like(negative, dtype=torch.bool) if drawn.valid is None else drawn.valid
         log_q = drawn.log_q
         if log_q is not None:  # an explicit negative is not sampled, so its correction is 0
@@ -282,7 +283,7 @@ class TrainingObjective:
             values, present = self.data.samples.targets[name]
             assert isinstance(head, Head) and isinstance(values, Tensor)
             here = present[rows]
-            losses = head.loss(head(pair.float()), values[own.of(rows)])
+            losses = head.loss(head(at_least_float32(pair)), values[own.of(rows)])
             counted = own.of(here) if own.counts else torch.zeros_like(own.of(here))
             mean = torch.where(counted, losses, 0.0).sum() / here.sum().clamp(min=1)
             total = total + head.params.weight * mean

@@ -1,0 +1,171 @@
+"""Several processes take the same steps as one: parameters and metrics are equal in float64."""
+
+from dataclasses import replace
+from unittest.mock import patch
+
+import pyarrow as pa
+import torch
+from small import small_dataset
+
+from anyrec.core.discovery import discover
+from anyrec.core.load_config import load_config
+from anyrec.core.processes import ALONE, Processes
+from anyrec.core.ragged import Prepared, Ragged
+from anyrec.data.defaults import resolve_config
+from anyrec.data.learning import LearningData
+from anyrec.model.build import training_context
+from anyrec.training.fit import fit
+from anyrec.training.loop import FitOptions
+from anyrec.training.samples import make_samples
+from tests.gloo import run
+
+IDS = {"identity": {"type": "identity"}}
+FEATURES = {
+    "text": {"type": "hashed", "buckets": 64},
+    "continuous": {"type": "continuous"},
+    "categorical": {"type": "categorical"},
+}
+HISTORY = {"history": {"window": 6, "layers": 2, "dropout": 0.3}}
+SET = {"history": {"type": "set"}}
+DROPPED = {"id_dropout": 0.3, "item": {"feature_dropout": 0.2}, "user": {"feature_dropout": 0.2}}
+MIMIC = {"type": "adaptive_mimic", "dropout": 0.3, "mimic": 0.5}
+EXPLICIT = {"explicit_negatives": True}
+SOFTMAX = {"loss": {"type": "softmax"}}
+KIND = {"type": "interaction_type", "dropout": 0.3, "hidden_dims": [8]}
+HEADS = {"heads": {"kind": KIND, "stars": {"type": "rating"}}}
+ADAMW = {"type": "adamw", "learning_rate": 0.01}
+WEIGHTS = {"data": {"positive_types": {"buy": 3.0, "view": 0.5}}}
+IN_BATCH = {"negatives": {"type": "in_batch", "block": 8}}
+
+CASES = {
+    # every loss
+    **{f"loss {name}": {"loss": {"type": name}} for name in ("focal", "gbce", "bpr", "triplet", "contrastive")},
+    "loss combined": {"loss": {"type": "combined"}},
+    "loss bce": {"loss": {"type": "bce"}, **WEIGHTS, **HEADS},
+    "loss softmax": {**SOFTMAX, "negatives": {"type": "popularity"}, **EXPLICIT},
+    "loss infonce": {"loss": {"type": "infonce"}, **IN_BATCH},
+    "loss full softmax": {"loss": {"type": "full_softmax"}, "features": IDS, **WEIGHTS},
+    "full softmax with features": {"loss": {"type": "full_softmax"}, **DROPPED},
+    "full softmax without blocks": {"loss": {"type": "full_softmax"}, "interaction": {"type": "mlp", "dropout": 0.2}},
+    # every sampler
+    **{
+        f"sampler {name}": {"negatives": {"type": name}, **SOFTMAX, **WEIGHTS}
+        for name in ("uniform", "popularity", "shared", "mixed")
+    },
+    "sampler in batch": {**IN_BATCH, **SOFTMAX, "features": {"identity": {"dropout": 0.3}}},
+    "sampler hard": {"negatives": {"type": "hard", "top": 8, "refresh": 3}, "loss": {"type": "bpr"}, **EXPLICIT},
+    "sampler labelled": {"negatives": {"type": "labelled"}, "loss": {"type": "bce"}, **EXPLICIT, **HEADS, **WEIGHTS},
+    # histories
+    "sequence, full softmax": {"features": HISTORY, "loss": {"type": "full_softmax"}, **WEIGHTS},
+    "sequence, in batch": {"features": HISTORY, **IN_BATCH, **SOFTMAX, "history_dropout": 0.2, **HEADS},
+    "sequence, uniform": {"features": {**HISTORY, **FEATURES}, **DROPPED, "history_dropout": 0.2},
+    "sequence, hard": {"features": HISTORY, "negatives": {"type": "hard", "top": 8}, "loss": {"type": "bpr"}},
+    "masked sequence": {
+        "features": {"history": {"window": 6, "block": "bidirectional", "variant": "pre_norm", "mask_share": 0.3}},
+        "negatives": {"type": "shared", "size": 16},
+        **SOFTMAX,
+    },
+    "recurrent sequence": {"features": {"history": {"window": 6, "block": "gru", "dropout": 0.3}}},
+    "set, full softmax": {"features": SET, "loss": {"type": "full_softmax"}, **WEIGHTS},
+    "set, uniform": {"features": {**SET, **FEATURES}, **DROPPED, "history_dropout": 0.2, **HEADS},
+    "set, in batch": {"features": SET, **IN_BATCH, **SOFTMAX},
+    # fusions and interactions with dropout
+    "adaptive mimic": {"fusion": MIMIC, **DROPPED, **IN_BATCH, **SOFTMAX},
+    "attention": {"fusion": {"type": "attention", "num_heads": 2, "dropout": 0.3}, **DROPPED},
+    "gated": {"fusion": {"type": "gated"}, "interaction": {"type": "mlp", "dropout": 0.3}, **IN_BATCH},
+    "attention interaction": {"interaction": {"type": "attention", "num_heads": 2, "dropout": 0.3}, **IN_BATCH},
+    "sequence of tokens": {"features": HISTORY, "interaction": {"type": "attention", "num_heads": 2}},
+    # optimizers
+    "sparse tables": {"features": IDS, "training": {"optimizer": {"sparse": True}}, **IN_BATCH, **SOFTMAX},
+    "limits": {
+        "training": {"optimizer": {**ADAMW, "max_norm": 0.5, "weight_decay": 0.01}, "gradient_clip": 0.1},
+        **EXPLICIT,
+    },
+    "average": {
+        "training": {"average_epochs": 1.0, "evaluate_every": 1, "scheduler": {"type": "cosine", "warmup": 0.2}},
+        **IN_BATCH,
+    },
+}
+UNEVEN = ("loss bce", "loss infonce", "sequence, in batch", "sequence, uniform", "set, full softmax", "sampler hard")
+"""Cases that three processes train as well: batches and groups have no multiple of three rows."""
+
+
+def dataset():
+    """Interactions of two kinds, some of them explicitly negative."""
+    data = small_dataset(users=30, items=24, each=9)
+    labels = pa.array([0 if n % 5 == 0 else None for n in range(len(data.interactions))], pa.int8())
+    data.interactions = data.interactions.append_column("label", labels)
+    return data
+
+
+def trained(changes, processes: Processes, data, registry, **options):
+    """Fit in float64; return the parameters by name and the entries of metrics.jsonl."""
+    training = {"epochs": 4, "batch_size": 50, "patience": None, "evaluate_every": 4, "precision": "float32"}
+    training |= {"gradient_clip": 1.0, **changes.get("training", {})}
+    training["optimizer"] = {"type": "sgd", "learning_rate": 0.05, **training.get("optimizer", {})}
+    given = {"defaults": "fixed", "dim": 8, "features": {**IDS, **FEATURES}, **changes, "training": training}
+    config, _ = load_config(given, registry=registry)
+    config, _ = resolve_config(config, data, registry)
+    learning, _ = LearningData.make(data.sorted(), config)
+
+    def double_weights(*arguments):
+        samples = make_samples(*arguments)
+        return samples if samples.weights is None else replace(samples, weights=samples.weights.double())
+
+    def double(model):
+        model.scorer.double()
+        for columns in model.columns.values():
+            for name, (values, present) in columns.items():
+                columns[name] = Prepared(as_double(values), present)
+
+    context = training_context(config, learning.dataset, "cpu", True)
+    with patch("anyrec.training.fit.make_samples", double_weights):
+        options = FitOptions(started=double, processes=processes, **options)
+        found = fit(config, learning, registry, context, options=options)
+    assert found.result is not None
+    return found.model.scorer.state_dict(), found.result.history
+
+
+def as_double(values):
+    if isinstance(values, dict):
+        return values
+    if isinstance(values, Ragged):
+        return Ragged(as_double(values.values), values.offsets)
+    return values.double() if values.is_floating_point() else values
+
+
+def compare(processes: Processes, names) -> None:
+    """Train each case together, and alone in one of the processes. Called in each process."""
+    data, registry, wrong = dataset(), discover(), {}
+    for number, name in enumerate(names):
+        try:
+            together, shared = trained(CASES[name], processes, data, registry)
+            whole = torch.cat([value.flatten().double() for value in together.values()])[None]
+            assert len(torch.unique(processes.gather(whole), dim=0)) == 1, "the processes differ"
+            if number % processes.size == processes.rank:
+                found = list(differences(*trained(CASES[name], ALONE, data, registry), together, shared))
+                wrong |= {name: found} if found else {}
+        except Exception as error:
+            error.add_note(f"case {name}")
+            raise
+    assert not wrong, wrong
+
+
+def differences(parameters, history, others, other_history):
+    """What differs between two trainings."""
+    far = max(float((parameters[key] - others[key]).abs().max()) for key in parameters)
+    if not far <= 1e-10:  # also if it is no number
+        yield f"a parameter by {far}"
+    for one, other in zip(history, other_history, strict=True):
+        if one.get("validation") != other.get("validation"):
+            yield "a metric"
+        if abs(one["loss"] - other["loss"]) > 1e-5:  # summed in float32
+            yield "the loss"
+
+
+def test_two_processes_take_the_steps_of_one() -> None:
+    run(compare, 2, list(CASES))
+
+
+def test_three_processes_with_uneven_shares_take_the_steps_of_one() -> None:
+    run(compare, 3, list(UNEVEN))
