@@ -46,23 +46,23 @@ def test_the_best_checkpoint_is_the_model_of_the_best_epoch_and_the_last_one_has
 
 @pytest.mark.parametrize("average", [0, 1.5])
 def test_a_run_stopped_between_the_last_and_the_best_checkpoint_resumes_exactly(tmp_path, average, monkeypatch):
-    from anyrec.training import checkpoints
+    from anyrec.training.checkpoints import Checkpoints
 
     options = training(epochs=4, average_epochs=average)
     whole = fit(training=options)
-    write = checkpoints._save_best
+    write = Checkpoints._save_best
 
-    def stopped(folder, best, progress):
+    def stopped(checkpoints, best, progress):
         if progress.epoch == 2:
             raise KeyboardInterrupt
-        write(folder, best, progress)
+        write(checkpoints, best, progress)
 
-    monkeypatch.setattr(checkpoints, "_save_best", stopped)
+    monkeypatch.setattr(Checkpoints, "_save_best", stopped)
     history = [entry["validation"]["ndcg@10"] for entry in whole.result.history]
     assert history[1] > history[0], "the second epoch is the best so far, so that the run stops there"
     with pytest.raises(KeyboardInterrupt):
         fit(training=options, run_dir=tmp_path)
-    monkeypatch.setattr(checkpoints, "_save_best", write)
+    monkeypatch.setattr(Checkpoints, "_save_best", write)
     resumed = fit(training=options, run_dir=tmp_path, resume=True)
     assert same(whole, resumed)
     best = weights_of(tmp_path / "checkpoints" / "best.safetensors")

@@ -22,10 +22,11 @@ from anyrec.data.dataset import Dataset
 from anyrec.data.labels import label_interactions
 from anyrec.data.positives import Positives
 from anyrec.recommender import Recommender
-from anyrec.training.checkpoints import Progress, another_course
 from anyrec.training.explicit_negatives import ExplicitNegatives
 from anyrec.training.loop import Batches
 from anyrec.training.optimizers import Optimizer, choose_sparse_tables, learning_rate
+from anyrec.training.progress import Progress
+from anyrec.training.run_origin import another_course
 from anyrec.training.samples import make_samples
 
 LOSSES = discover().names("loss")

@@ -129,6 +129,7 @@ class RowDropout(nn.Dropout):
         return dropout(values, self.p, self.training)
 
 
+DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 OWN = ("anyrec.", "torch.nn.")
 """Modules whose random numbers are known: those of this project, and those of torch that `_draws` lists."""
 
@@ -141,7 +142,7 @@ def draws_itself(model: nn.Module) -> bool:
 def _draws(module: nn.Module) -> bool:
     if isinstance(module, RowDropout):
         return False
-    if isinstance(module, nn.modules.dropout._DropoutNd):
+    if isinstance(module, DROPOUTS):
         return module.p > 0
     if isinstance(module, (nn.MultiheadAttention, nn.RNNBase)):
         return module.dropout > 0

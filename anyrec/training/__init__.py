@@ -22,6 +22,8 @@ weight_average: the moving average of the weights.
 update: a few steps on the new interactions of an update, kept if they help.
 update_samples: these interactions as training data.
 checkpoints: saving and resuming a run.
+progress: how far a run is.
+run_origin: what the result of a run depends on.
 tracker: the contract of trackers, which record trainings in other programs.
 tracking: a training and its trackers.
 trackers: the trackers that are built in.

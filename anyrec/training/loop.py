@@ -27,19 +27,13 @@ from anyrec.core.types import JsonObject
 from anyrec.core.windows import Batch
 from anyrec.model.fitted import FittedModel
 from anyrec.model.two_tower_network import TwoTower
-from anyrec.training.checkpoints import (
-    FOLDER,
-    LAST,
-    Progress,
-    clear_checkpoints,
-    load_checkpoint,
-    run_origin,
-    save_checkpoint,
-)
+from anyrec.training.checkpoints import FOLDER, Checkpoints, clear_checkpoints
 from anyrec.training.exchange import LimitedNorms, sum_gradients
 from anyrec.training.make_objective import make_objective
 from anyrec.training.objective import TrainingObjective
 from anyrec.training.optimizers import Optimizer, learning_rate
+from anyrec.training.progress import Progress
+from anyrec.training.run_origin import run_origin
 from anyrec.training.samples import TrainingData
 from anyrec.training.weight_average import Average
 
@@ -143,12 +137,13 @@ def train(
     average = Average(model, options.average_epochs * batches.count) if options.average_epochs else None
     bf16 = not isinstance(objective.precision, nullcontext)
     origin = {} if run.run_dir is None else run_origin(model, data, config, tables or {}, bf16)
-    state, best = Progress(origin=origin), None
-    if run.run_dir is not None and not run.resume:
-        clear_checkpoints(run.run_dir)
-    checkpoints = None if run.run_dir is None else run.run_dir / FOLDER
-    if run.resume and checkpoints is not None and (checkpoints / LAST).is_file():
-        state, best = load_checkpoint(checkpoints, model, optimizer, average, generator, config, origin)
+    state, best, checkpoints = Progress(origin=origin), None, None
+    if run.run_dir is not None:
+        checkpoints = Checkpoints(run.run_dir / FOLDER, model, optimizer, average, generator, group)
+        if not run.resume and group.first:
+            clear_checkpoints(run.run_dir)
+        if run.resume and checkpoints.exist:
+            state, best = checkpoints.load(config, origin)
     steps = batches.count * options.epochs
     with progress_bar(TRAINING, steps, run.progress and group.first) as bar, step:
         bar.advance(state.step)
@@ -158,15 +153,10 @@ def train(
             entry = _entry(state, loss, objective.rows, started, config, steps)
             if validate is not None and (state.epoch % options.evaluate_every == 0 or state.epoch == options.epochs):
                 with average.in_place() if average is not None else nullcontext():
-                    entry["validation"] = group.agree(validate() if group.first else None)
-                    step.limited.copy_first()
+                    entry["validation"] = step.validated(validate)
                     best = _keep_best(state, entry["validation"], config, model, best)
             state.history.append(entry)
-            if run.run_dir is not None and checkpoints is not None:
-                _write_log(run.run_dir / "metrics.jsonl", state.history)
-                save_checkpoint(checkpoints, model, best, optimizer, average, state, generator)
-            if run.report is not None and group.first:
-                run.report(entry)
+            _keep(state, best, checkpoints, run)
     _use_best(model, best, average)
     return TrainingResult(state.history, state.best_epoch or state.epoch, state.best_metric)
 
@@ -248,6 +238,12 @@ class Step:
             torch.nn.utils.clip_grad_norm_(self.objective.model.parameters(), self.clip)
         self.optimizer.step()
         return loss.detach()
+
+    def validated(self, validate: Callable[[], dict[str, float]]) -> dict[str, float]:
+        """Return the metrics that `validate` measures in the first process."""
+        metrics = self.processes.agree(validate() if self.processes.first else None)
+        self.limited.copy_first()
+        return metrics
 
 
 class Batches:
@@ -342,7 +338,12 @@ def _entry(state: Progress, loss: float, positives: int, started: float, config:
     }
 
 
-def _write_log(path: Path, history: list[JsonObject]) -> None:
-    """Write metrics.jsonl: one JSON object in a line for each epoch."""
-    with atomic_write(path) as temporary:
-        temporary.write_text("".join(json.dumps(entry) + "\n" for entry in history), encoding="utf-8")
+def _keep(state: Progress, best: dict[str, Tensor] | None, checkpoints: Checkpoints | None, run: FitOptions) -> None:
+    """Write metrics.jsonl, one JSON object in a line for each epoch, and a checkpoint; report the last epoch."""
+    if run.run_dir is not None and run.processes.first:
+        with atomic_write(run.run_dir / "metrics.jsonl") as temporary:
+            temporary.write_text("".join(json.dumps(entry) + "\n" for entry in state.history), encoding="utf-8")
+    if checkpoints is not None:
+        checkpoints.save(best, state)
+    if run.report is not None and run.processes.first:
+        run.report(state.history[-1])

@@ -34,10 +34,12 @@ class Optimizer:
 
     def __init__(self, model: nn.Module, config: OptimizerConfig):
         choose_sparse_tables(model, config)
-        sparse = {id(t.weight): t.weight for t in model.modules() if isinstance(t, nn.Embedding) and t.sparse}
+        sparse: dict[int, Any] = {
+            id(t.weight): t.weight for t in model.modules() if isinstance(t, nn.Embedding) and t.sparse
+        }
         dense = [parameter for parameter in model.parameters() if id(parameter) not in sparse]
         rate = config.learning_rate
-        self.dense, self.sparse = dense, list(sparse.values())
+        self.dense, self.sparse = dense, list[nn.Parameter](sparse.values())
         self.parts: list[torch.optim.Optimizer] = []
         if dense:
             options = {"weight_decay": config.weight_decay, "fused": True}
@@ -60,6 +62,14 @@ class Optimizer:
         for part in self.parts:
             for group in part.param_groups:
                 group["lr"] = rate
+
+    def place(self, parameter: torch.Tensor) -> str:
+        """Return the beginning of the names of a parameter's state in `tensors`."""
+        for index, part in enumerate(self.parts):
+            for place, one in enumerate(part.param_groups[0]["params"]):
+                if one is parameter:
+                    return f"{index}.{place}"
+        raise ValueError("the optimizer does not have this parameter")
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Return the state as tensors, named by part, parameter and value: for a checkpoint without pickle."""

@@ -18,7 +18,8 @@ from anyrec.core.processes import processes
 from anyrec.core.registry import Registry
 from anyrec.core.secrets import HIDDEN, SECRET_KEY, SHORTEST, redacted
 from anyrec.core.types import JsonObject
-from anyrec.training.checkpoints import FOLDER, LAST, REFIT, flat_settings
+from anyrec.training.checkpoints import FOLDER, LAST, REFIT
+from anyrec.training.run_origin import flat_settings
 from anyrec.training.tracker import TrackedResult, TrackedRun, Tracker
 
 FILE = "tracking.json"
