@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from anyrec.core.parallel import generator
 from anyrec.core.row_masks import RowDropout, current, dropout, of_all
@@ -252,7 +252,8 @@ class Recurrent(nn.Module):
             )
             start = tokens.new_zeros(1, len(lengths), tokens.shape[2])
             states, _ = torch.gru(packed.data, packed.batch_sizes, start, weights, True, 1, 0.0, self.training, False)
-            padded, _ = pad_packed_sequence(packed._replace(data=states), batch_first=True)
+            done = PackedSequence(states, packed.batch_sizes, packed.sorted_indices, packed.unsorted_indices)
+            padded, _ = pad_packed_sequence(done, batch_first=True)
             tokens = padded[cells].view_as(tokens)
         return tokens
 

@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import pairwise
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -122,7 +121,7 @@ class Processes:
         """
         return part if self.alone else _Join.apply(part, self, lengths)
 
-    def agree(self, value: Json, source: int = 0) -> Any:
+    def agree(self, value: Json, source: int = 0) -> Json:
         """Return the JSON value of one process, in every process."""
         if self.alone:
             return value

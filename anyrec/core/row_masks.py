@@ -9,12 +9,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from anyrec.core.types import Dispatched
 
 _here = threading.local()
 
@@ -33,7 +35,7 @@ class Part(NamedTuple):
     ids: Tensor | None = None
 
     @property
-    def count(self) -> int:
+    def rows(self) -> int:
         """Number of own rows."""
         return len(self.own) if isinstance(self.own, Tensor) else self.own.stop - self.own.start
 
@@ -80,7 +82,7 @@ def among(distinct: Tensor) -> AbstractContextManager[None]:
 def of_all(count: int) -> int:
     """Return how many values all rows have, if those of the present part have `count`."""
     part = current()
-    return count if part is None or not part.count else count // part.count * part.total
+    return count if part is None or not part.rows else count // part.rows * part.total
 
 
 def drawn(shape: Sequence[int], draw: Callable[[Sequence[int]], Tensor]) -> Tensor:
@@ -93,9 +95,9 @@ def drawn(shape: Sequence[int], draw: Callable[[Sequence[int]], Tensor]) -> Tens
     part = current()
     if part is None:
         return draw(shape)
-    each = shape[0] // part.count if part.count else 1
-    if each * part.count != shape[0]:
-        raise ValueError(f"a mask of {shape[0]} rows is drawn in a part of {part.count} rows")
+    each = shape[0] // part.rows if part.rows else 1
+    if each * part.rows != shape[0]:
+        raise ValueError(f"a mask of {shape[0]} rows is drawn in a part of {part.rows} rows")
     with as_part(None):
         whole = draw((part.total * each, *shape[1:]))
     return (whole if each == 1 else whole.unflatten(0, (part.total, each)))[part.own].reshape(tuple(shape))
@@ -125,8 +127,8 @@ class RowDropout(nn.Dropout):
         self.layers = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), RowDropout(0.1), nn.Linear(32, 1))
     """
 
-    def forward(self, values: Tensor) -> Tensor:
-        return dropout(values, self.p, self.training)
+    def forward(self, input: Tensor) -> Tensor:
+        return dropout(input, self.p, self.training)
 
 
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
@@ -155,9 +157,11 @@ class ForeignMasks(TorchDispatchMode):
     A mask whose first dimension is no multiple of the rows of the part stays as it is drawn.
     """
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self, func: Dispatched, types: Dispatched, args: Dispatched = (), kwargs: Dispatched = None
+    ) -> Dispatched:
         part, kwargs = current(), kwargs or {}
-        if part is None or not part.count or torch.Tag.nondeterministic_seeded not in func.tags:
+        if part is None or not part.rows or torch.Tag.nondeterministic_seeded not in func.tags:
             return func(*args, **kwargs)
         if func is torch.ops.aten.bernoulli_.float and _fits(args[0].shape, part):
             noise = args[0]
@@ -174,4 +178,4 @@ class ForeignMasks(TorchDispatchMode):
 
 
 def _fits(shape: Sequence[int], part: Part) -> bool:
-    return len(shape) > 0 and shape[0] % part.count == 0
+    return len(shape) > 0 and shape[0] % part.rows == 0

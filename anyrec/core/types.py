@@ -16,3 +16,5 @@ SparseMatrix: TypeAlias = Any
 """A scipy.sparse.csr_matrix; scipy has no type stubs."""
 AutogradContext: TypeAlias = Any
 """What `forward` of a `torch.autograd.Function` keeps for `backward`, as attributes that torch does not declare."""
+Dispatched: TypeAlias = Any
+"""An operation that torch dispatches, its arguments or its result."""

@@ -29,7 +29,7 @@ class Held(NamedTuple):
 
     Attributes:
         batch: Their part of the batch.
-        index: (positives,) their places in the batch of the step; None: they are all of it.
+        places: (positives,) their places in the batch of the step; None: they are all of it.
         lengths: The number of positives of each process.
         place: (positives of the step,) the place of each in the concatenation of all processes' positives.
         windows: The rows of the step's windows that are held, and how many there are; None without windows.
@@ -38,7 +38,7 @@ class Held(NamedTuple):
     """
 
     batch: Batch
-    index: Tensor | None = None
+    places: Tensor | None = None
     lengths: Sequence[int] = ()
     place: Tensor | None = None
     windows: tuple[slice | None, int] = (None, 0)
@@ -50,26 +50,26 @@ class Own(NamedTuple):
     """The positives of a step whose loss this process computes.
 
     Attributes:
-        index: (positives,) their places in the batch of the step; None: they are all of it.
+        places: (positives,) their places in the batch of the step; None: they are all of it.
         counts: Whether they count; if not, they fill an empty share.
         groups: Groups of the step, each of which has its own negatives.
         within: The rows of each group, if they are a share of it, and the size of a group.
     """
 
-    index: Tensor | None = None
+    places: Tensor | None = None
     counts: bool = True
     groups: int = 0
     within: tuple[slice | None, int] = (None, 0)
 
     def of(self, values: Tensor) -> Tensor:
         """Return the own rows of `values: (positives of the step, ...)`."""
-        return values if self.index is None else values.index_select(0, self.index)
+        return values if self.places is None else values.index_select(0, self.places)
 
     def part(self, mean: Tensor, count: int) -> Tensor:
         """Return the own part of a mean over the step's `count` positives, if `mean` is that over the own ones."""
-        if self.index is None:
+        if self.places is None:
             return mean
-        return mean * (len(self.index) / count if self.counts else 0.0)
+        return mean * (len(self.places) / count if self.counts else 0.0)
 
     def cells(self, items: Tensor, count: int) -> Tensor | None:
         """Return which rows are read of the `count` positives and, after them, the flattened negatives; None: all.
@@ -78,21 +78,21 @@ class Own(NamedTuple):
             items: (groups, negatives) the negatives of the step.
             count: Positives of the step.
         """
-        if self.index is None:
+        if self.places is None:
             return None
         cells = torch.arange(items.numel(), device=items.device).view_as(items) + count
-        return torch.cat([self.index, (self.of(cells) if self.groups == count > 1 else cells).flatten()])
+        return torch.cat([self.places, (self.of(cells) if self.groups == count > 1 else cells).flatten()])
 
     def among(self, chosen: Tensor) -> Own:
         """Return the own positives among some of the step's rows. chosen: (rows of the step,) bool."""
-        if self.index is None:
+        if self.places is None:
             return self
         place = chosen.cumsum(0) - 1
-        return Own(place[self.index[chosen[self.index]]], self.counts)
+        return Own(place[self.places[chosen[self.places]]], self.counts)
 
     def negatives(self, drawn: Negatives, count: int) -> Negatives:
         """Return the negatives of the own positives, if `drawn` are those of `count` positives."""
-        if self.index is None:
+        if self.places is None:
             return drawn
         items = self.of(drawn.items) if self.groups == count > 1 else drawn.items
         valid = drawn.valid if drawn.valid is None else self.of(drawn.valid)
@@ -168,7 +168,7 @@ class Division:
         if self.alone:
             return Own(groups=groups or 0)
         if groups is None or groups in (1, count):
-            return Own(held.index, held.lengths[self.processes.rank] > 0, groups or 0)
+            return Own(held.places, held.lengths[self.processes.rank] > 0, groups or 0)
         rows = torch.arange(count, device=held.batch.rows.device).view(groups, -1)
         share, block = self._share(rows.shape[1]), rows.shape[1]
         counts = self.processes.shares(block)[self.processes.rank] > 0
@@ -217,11 +217,11 @@ class Division:
 
     def of_own(self, held: Held, own: Own, vectors: Tensor) -> Tensor:
         """Return the vectors of the own positives. vectors: (held positives, ...)."""
-        if own.index is None or own.index is held.index:
+        if own.places is None or own.places is held.places:
             return vectors
         assert held.place is not None
         joined = self.processes.join(vectors[: held.lengths[self.processes.rank]], held.lengths)
-        return joined.index_select(0, held.place[own.index])
+        return joined.index_select(0, held.place[own.places])
 
     def gathered(self, held: Held, values: Tensor) -> Tensor:
         """Return the values of all positives of the step. values: (held positives, ...)."""
@@ -271,7 +271,7 @@ def _part(batch: Batch, index: Tensor, held: slice, fills: bool) -> Batch:
 
     Args:
         batch: The batch of the step.
-        index: (positives,) the positives.
+        places: (positives,) the positives.
         held: The rows of the windows, or with owners the owners.
         fills: Whether the positive is any one, which reads nothing.
     """

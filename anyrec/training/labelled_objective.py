@@ -61,9 +61,9 @@ class LabelledObjective(TrainingObjective):
         own = self.division.own(self.division.hold(batch), count, None)
         rows = own.of(batch.rows)
         with self.precision, self.division.masks():
-            users = self.vectors.encode("user", self.users[batch.rows], own.index)
-            items = self.vectors.encode("item", self.items[batch.rows], own.index)
-            with part_of(own.index, count):
+            users = self.vectors.encode("user", self.users[batch.rows], own.places)
+            items = self.vectors.encode("item", self.items[batch.rows], own.places)
+            with part_of(own.places, count):
                 scores = at_least_float32(self.model.score(users, items.unsqueeze(1)).squeeze(1))  # (own,)
         positive = rows < self.positive_rows
         weight = None if self.weights is None else self.weights[rows]
@@ -72,7 +72,7 @@ class LabelledObjective(TrainingObjective):
             losses = losses * weight.mean()
         learned = batch.rows < self.positive_rows
         heads = own.among(learned)
-        with part_of(heads.index, int(learned.sum())), self.division.masks():
+        with part_of(heads.places, int(learned.sum())), self.division.masks():
             extra = self._heads(batch.rows[learned], users[positive], items[positive], heads)
         return own.part(losses, count) + extra + self.division.penalty()
 

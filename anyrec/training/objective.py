@@ -114,7 +114,7 @@ class TrainingObjective:
         with self.precision, division.masks():
             item_vectors, negative_vectors, histories = self.vectors.items(items, sampled, batch, held, own)
             user_vectors = self.vectors.users(batch, held, own, histories, shared is not None)
-            with part_of(own.index, count):
+            with part_of(own.places, count):
                 if blockwise:
                     one = samples.users[rows if shared is None else held.batch.one_of_each().rows]
                     main = self._over_catalogue(user_vectors, negative_vectors[0], one, wanted, weight, shared)
@@ -123,7 +123,7 @@ class TrainingObjective:
                     main = self._over_sample(user_vectors, item_vectors, negative_vectors, drawn, users, weight, own)
         if weight is not None:
             main = main * weight.mean()
-        with part_of(own.index, count), division.masks():
+        with part_of(own.places, count), division.masks():
             heads = self._heads(batch.rows, user_vectors, item_vectors, own)
         return own.part(main, count) + heads + division.penalty()
 
@@ -257,7 +257,7 @@ class TrainingObjective:
         """
         assert self.explicit is not None
         items, there = self.explicit.draw(users, self.generator)
-        vectors, there = self.vectors.encode("item", items, own.index), own.of(there)
+        vectors, there = self.vectors.encode("item", items, own.places), own.of(there)
         extra = at_least_float32(self.model.score(user_vectors, vectors.unsqueeze(1)))
         valid = torch.ones_like(negative, dtype=torch.bool) if drawn.valid is None else drawn.valid
         log_q = drawn.log_q

@@ -88,7 +88,7 @@ class StepVectors:
             histories = self._histories(held, windows, found, distinct)
             place = place[: len(rows)]
             vectors = found[place if wanted is None else place[wanted]]
-        count = len(items) if own.index is None else len(own.index)
+        count = len(items) if own.places is None else len(own.places)
         return vectors[:count], vectors[count:].unflatten(0, shape), histories
 
     def users(self, batch: Batch, held: Held, own: Own, histories: PrecomputedVectors, shared: bool) -> Tensor:
@@ -106,7 +106,7 @@ class StepVectors:
         """
         users = self.data.samples.users
         if not histories:
-            return self.encode("user", users[batch.rows], own.index)
+            return self.encode("user", users[batch.rows], own.places)
         owners = held.batch.owners
         vectors = self.division.users(
             held,
