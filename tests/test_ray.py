@@ -151,3 +151,17 @@ def test_a_cluster_is_refused_if_the_command_does_not_use_it(model, arguments, t
     code, _, message = call(*arguments, "--model-path", model)
     assert code == 2 and "cluster" in message, message
     assert not list(tmp_path.iterdir())
+
+
+def test_trials_of_a_study_run_on_the_workers(tmp_path):
+    pytest.importorskip("optuna", reason="pip install 'anyrec[tune]'")
+    from anyrec import tune
+
+    training = {"epochs": 2, "batch_size": 128, "patience": None}
+    changes = {"dim": 8, "training": training, "output_dir": str(tmp_path), "tune": {"final": False}}
+    data = small_dataset(users=40, items=24, each=6)
+    on_ray = small_config(**changes, name="ray", cluster={"type": "ray", "workers": 2})
+    found = tune(on_ray, data, trials=4, search={"dim": [8, 16], "id_dropout": {"low": 0.0, "high": 0.5}})
+    here = tune(small_config(**changes, name="here"), data, trials=1, search={"dim": [8, 16]})
+    assert [(one.number, one.state) for one in found.trials] == [(number, "complete") for number in range(4)]
+    assert found.trials[0].objectives == pytest.approx(here.trials[0].objectives, abs=1e-6)

@@ -21,7 +21,7 @@ QUIET = {
     "RAY_gcs_rpc_server_reconnect_timeout_s": "10",
 }
 """Variables that Ray reads when it is imported or started, unless they are set."""
-PASSED_ON = ("ANYREC_", "HF_")
+PASSED_ON = ("ANYREC_", "HF_", "MLFLOW_", "WANDB_")
 """Beginnings of the names of variables that workers get."""
 
 

@@ -7,7 +7,8 @@
 - trials: one trial: a training, measured on the validation part.
 - journal: the Optuna study in a journal file.
 - driver: the course of a study: which trial is next, which ends early, which files are kept.
-- workers: trials in this process, in other processes, or on Ray.
+- workers: trials in this process or in other processes.
+- ray_pool: trials on the workers of a Ray cluster.
 - result: what a study found.
 - pages: the report of a study.
 

@@ -24,6 +24,7 @@ from anyrec.recommender import Recommender
 from anyrec.study.driver import StudyDriver
 from anyrec.study.marks import marked
 from anyrec.study.pages import write_study
+from anyrec.study.ray_pool import ray_pool
 from anyrec.study.result import StudyResult
 from anyrec.study.space import parse_search, search_space
 from anyrec.study.trial_configs import TrialConfigs
@@ -189,6 +190,11 @@ def run_study(
 
 def _run(driver: StudyDriver, runner: TrialRunner, options: TuneConfig) -> None:
     """Run the trials."""
+    cluster = runner.setup.base.cluster
+    if cluster.type == "ray":
+        with ray_pool(runner.setup, cluster) as (workers, count):
+            run_on(driver, workers, count)
+        return
     if options.workers == 1:
         run_here(driver, runner)
         return

@@ -1,4 +1,4 @@
-"""Run the trials of a study: one after another in this process, or at the same time in other processes or on Ray.
+"""Run the trials of a study: one after another in this process, or at the same time in other processes (or on Ray).
 
 Workers only train. The process of the study starts each trial, answers each epoch and alone writes the journal.
 """
@@ -8,17 +8,19 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any, Protocol
+from typing import Protocol, TypeAlias
 
-from anyrec.core.types import JsonObject
+from anyrec.core.types import Json, JsonObject
 from anyrec.study.trials import Outcome, StudySetup, Task, TrialRunner
 
+Message: TypeAlias = tuple[str, Json]
+"""What a worker sends: ("epoch", entry of metrics.jsonl) or ("done", outcome)."""
 LOST = Outcome("failed", problem="its process ended")
 
 
@@ -45,7 +47,7 @@ class Pool(Protocol):
         """Send a task, or the answer to an epoch."""
         ...
 
-    def receive(self) -> tuple[int, tuple[str, Any] | None]:
+    def receive(self) -> tuple[int, Message | None]:
         """Wait for the next message of any worker: ("epoch", entry) or ("done", outcome); None if it died."""
         ...
 
@@ -113,7 +115,7 @@ class Processes:
         with suppress(OSError):
             self._workers[worker][1].send(message)
 
-    def receive(self) -> tuple[int, tuple[str, Any] | None]:
+    def receive(self) -> tuple[int, Message | None]:
         """As for `Pool`."""
         ends = {connection: number for number, (_, connection) in enumerate(self._workers)}
         ready = wait(list(ends))[0]
@@ -152,17 +154,26 @@ def _serve(connection: Connection, setup: StudySetup, threads: int) -> None:
 
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
+    with suppress(EOFError, OSError, KeyboardInterrupt):
+        serve(setup, connection.recv, connection.send)
+
+
+def serve(setup: StudySetup, receive: Callable[[], Json], send: Callable[[Message], object]) -> None:
+    """Run tasks one after another, without an end.
+
+    Args:
+        setup: What the trials share.
+        receive: Waits for a task, or for the answer to an epoch.
+        send: Sends ("epoch", entry) or ("done", outcome).
+    """
     runner = TrialRunner(setup)
 
     def report(entry: JsonObject) -> bool:
-        connection.send(("epoch", entry))
-        return connection.recv()
+        send(("epoch", entry))
+        return receive()
 
-    try:
-        while True:
-            connection.send(("done", runner.run(connection.recv(), report)))
-    except (EOFError, OSError, KeyboardInterrupt):
-        return
+    while True:
+        send(("done", runner.run(receive(), report)))
 
 
 def _end_with_parent() -> None:

@@ -78,8 +78,8 @@ class TuneConfig(Section):
         default=1,
         ge=1,
         le=1000,
-        description="Trials that run at the same time, in processes of their own. With `cluster.type` ray: at most "
-        "`cluster.workers`.",
+        description="Trials that run at the same time, in processes of their own. With `cluster.type: ray` the number "
+        "is `cluster.workers`.",
     )
     objectives: list[Annotated[str, AfterValidator(_known_objective)]] = Field(
         default_factory=list,
