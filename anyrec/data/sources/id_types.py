@@ -16,6 +16,8 @@ from anyrec.data.formats.csv_file import WHOLE
 NO_ID = ("", "NULL", "\\N")
 """Texts of formats without types that stand for a missing id. NA can be an id."""
 FLOATS = r"^-?(?:0|[1-9][0-9]{0,17})\.0*$"
+BLOCK = 1 << 20
+"""Ids that are trimmed at a time."""
 EXACT = 2**53
 """From here on a float does not hold every whole number."""
 
@@ -86,12 +88,20 @@ def _prepare(one: IdColumn) -> None:
 
 
 def _trimmed(texts: pa.Array, untyped: bool, at: At) -> pa.Array:
-    trimmed = pc.utf8_trim_whitespace(texts)
-    changed = pc.sum(pc.not_equal(trimmed, texts)).as_py() or 0
+    """Return ids without spaces around them, null for those that stand for a missing id."""
+    absent, parts, changed, same = pa.array(NO_ID if untyped else NO_ID[:1]), [], 0, True
+    for start in range(0, len(texts), BLOCK):
+        part = texts[start : start + BLOCK]
+        trimmed = pc.utf8_trim_whitespace(part)
+        spaced = pc.sum(pc.not_equal(trimmed, part)).as_py() or 0
+        missing = pc.is_in(trimmed, value_set=absent)
+        changed += spaced
+        if spaced or pc.any(missing).as_py():
+            part, same = pc.if_else(missing, pa.scalar(None, pa.string()), trimmed), False
+        parts.append(part)
     if changed:
         at.notes.append(f"{at.name}: spaces around {changed:,} ids are cut off.")
-    missing = pc.is_in(trimmed, value_set=pa.array(NO_ID if untyped else NO_ID[:1]))
-    return pc.if_else(missing, pa.scalar(None, pa.string()), trimmed)
+    return texts if same else pa.concat_arrays(parts)
 
 
 def _whole_floats(texts: pa.Array, at: At) -> pa.Array:
