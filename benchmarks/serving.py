@@ -2,6 +2,8 @@
 
     python benchmarks/serving.py --model FOLDER [--seconds 60] [--rate 200] [--set pipeline=...]
 
+The full pipeline: `anyrec train --data ml-1m --config benchmarks/serving_pipeline.json`, and `--rate 50`.
+
 Starts `anyrec serve` on a free port with a log of events in a temporary folder, and sends requests from this process:
 
 - lists of known users at a fixed rate (a request is sent when its time has come, whether or not others are answered),

@@ -42,7 +42,7 @@ def test_the_document_has_the_limits_and_the_ids_of_this_server(recommender):
     assert text.items() <= messages["Recommend"]["user_id"]["anyOf"][0].items()
     assert messages["Recommend"]["k"]["maximum"] == 50 and messages["Score"]["pairs"]["maxItems"] == 7
     assert messages["Search"]["text"]["anyOf"][0]["maxLength"] == 99
-    assert "anyOf" in messages["Item"]["item_id"]  # what is answered keeps both types
+    assert "anyOf" in messages["Item"]["item_id"]  # answers keep both types
     for path, operations in document["paths"].items():
         for operation in operations.values():
             errors = {status: one["content"] for status, one in operation["responses"].items() if status >= "400"}
