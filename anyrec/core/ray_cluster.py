@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,9 +19,10 @@ QUIET = {
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_gcs_rpc_server_reconnect_timeout_s": "10",
 }
 """Variables that Ray reads when it is imported or started, unless they are set."""
+CONNECT = 5
+"""Seconds within which the address of a cluster must accept a connection."""
 PASSED_ON = ("ANYREC_", "HF_", "MLFLOW_", "WANDB_")
 """Beginnings of the names of variables that workers get."""
 
@@ -52,7 +54,7 @@ def ray_workers(config: ClusterConfig) -> Iterator[int]:
     try:
         with _silent():
             _start(config)
-    except (ConnectionError, TimeoutError) as error:
+    except (OSError, OverflowError) as error:  # a ConnectionError of Ray, or one of the system
         what = f"no Ray cluster answers at '{config.address}'" if config.address else "Ray cannot be started"
         hint = "Start it with `ray start --head`, or leave the address out to start Ray on this machine."
         raise ConfigError(Fault("/cluster/address", f"{what}: {_first_line(error)}", hint, "no cluster")) from None
@@ -67,6 +69,9 @@ def ray_workers(config: ClusterConfig) -> Iterator[int]:
 def _start(config: ClusterConfig) -> None:
     import ray
 
+    if config.address not in (None, "auto"):  # Ray itself tries for minutes
+        host, _, port = config.address.rpartition(":")
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT).close()
     debugging = bool(os.environ.get("ANYREC_DEBUG"))
     options = {"log_to_driver": debugging, "logging_level": logging.INFO if debugging else logging.CRITICAL}
     if config.address is None:
