@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -52,7 +54,7 @@ def ray_workers(config: ClusterConfig) -> Iterator[int]:
         yield _workers(config, ray.cluster_resources())
         return
     try:
-        with _silent():
+        with _silent(), _own_signals():
             _start(config)
     except (OSError, OverflowError) as error:  # a ConnectionError of Ray, or one of the system
         what = f"no Ray cluster answers at '{config.address}'" if config.address else "Ray cannot be started"
@@ -95,6 +97,18 @@ def _silent() -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep the handlers of signals: Ray's own ones end the process at once, and print a stack."""
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in kept.items():
+                signal.signal(number, handler)
 
 
 def passed_on() -> dict[str, str]:
