@@ -7,6 +7,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from small import call, small_config, small_dataset
 
@@ -69,59 +70,61 @@ def test_lists_of_all_users_are_the_same_file(model, tmp_path):
     assert here.read_bytes() == there.read_bytes() and len(here.read_bytes()) > 1000
 
 
-@pytest.mark.parametrize("requested", [False, True])
-def test_embeddings_are_the_same_files(model, tmp_path, monkeypatch, requested):
+def test_embeddings_of_records_are_the_same_files(model, tmp_path, monkeypatch):
     """On as many threads, of which the last bits of matrix products depend.
 
-    A request: new items, and users with unseen categories and with events, some of them of unknown items.
+    New items, and users with unseen categories and with events, some of them of unknown items.
     """
     monkeypatch.setattr("anyrec.serving.batch.EMBEDDED", 16)
-    recommender, options = Recommender.load(model), {"progress": False}
-    if requested:
-        records = [{"user_id": f"u{n:03d}", "categorical": {"job": ["nurse", "smith"][n % 2]}} for n in range(50, 70)]
-        events = [{"user_id": f"u{n:03d}", "item_id": f"i{n:03d}"} for n in range(50, 60)]  # there are 40 items
-        events += [{"user_id": "u051", "item_id": f"i{n:03d}"} for n in range(7)]
-        items = [{"item_id": f"new {n}", "text": {"title": f"Thing {n}"}} for n in range(17)]
-        document = {"user_data": records, "item_data": items, "interactions": events}
-        (tmp_path / "request.json").write_text(json.dumps(document))
-        options["data"] = tmp_path / "request.json"
-    else:
-        monkeypatch.setattr("anyrec.serving.batch.EMBEDDED", 600)
+    records = [{"user_id": f"u{n:03d}", "categorical": {"job": ["nurse", "smith"][n % 2]}} for n in range(50, 70)]
+    events = [{"user_id": f"u{n:03d}", "item_id": f"i{n:03d}"} for n in range(50, 60)]  # there are 40 items
+    events += [{"user_id": "u051", "item_id": f"i{n:03d}"} for n in range(7)]
+    items = [{"item_id": f"new {n}", "text": {"title": f"Thing {n}"}} for n in range(17)]
+    document = {"user_data": records, "item_data": items, "interactions": events}
+    (tmp_path / "request.json").write_text(json.dumps(document))
+    recommender, options = Recommender.load(model), {"form": "numpy", "progress": False}
+    options["data"] = tmp_path / "request.json"
     with one_thread_elsewhere():
-        here = write_vectors(recommender, tmp_path / "here", form="numpy", **options)
-    there = write_vectors(recommender, tmp_path / "there", form="numpy", **options, cluster=ON_TWO)
-    assert here == there and bool(here["warnings"]) == requested
+        here = write_vectors(recommender, tmp_path / "here", **options)
+    there = write_vectors(recommender, tmp_path / "there", **options, cluster=ON_TWO)
+    assert here == there and here["warnings"]
     for name in here["files"]:
         assert (tmp_path / "here" / name).read_bytes() == (tmp_path / "there" / name).read_bytes(), name
 
 
-def refuse(prepared, job):
-    raise DataError([Fault("/user_data/3", "it is wrong.", "Mend it.", "shape")], {"shape": 7})
+def test_embeddings_of_known_records_do_not_depend_on_the_blocks(model, tmp_path, monkeypatch):
+    recommender = Recommender.load(model)
+    whole = write_vectors(recommender, tmp_path / "whole", progress=False)
+    monkeypatch.setattr("anyrec.serving.batch.EMBEDDED", 600)
+    assert write_vectors(recommender, tmp_path / "blocks", progress=False) == whole
+    for name in whole["files"]:
+        one, other = (pq.read_table(tmp_path / folder / name) for folder in ("whole", "blocks"))
+        assert one.equals(other) and len(one) in (USERS, 40)
 
 
-def die_once(folder, job):
-    """Return the job; the worker that gets job 3 first is killed."""
+def dies_once_and_fails(folder, job):
+    """Return the job. The worker that gets job 3 first is killed, and job 6 is refused."""
     if job == 3 and not (folder / "killed").exists():
         (folder / "killed").touch()
         os.kill(os.getpid(), signal.SIGKILL)
+    if job == 6:
+        raise DataError([Fault("/user_data/3", "it is wrong.", "Correct it.", "shape")], {"shape": 7})
     return job
 
 
-def test_an_error_of_a_worker_is_raised_here_with_its_faults():
+def test_a_killed_worker_is_replaced_and_an_error_is_raised_here_with_its_faults(tmp_path):
+    found = []
     with pytest.raises(DataError) as error:
-        list(map_in_order(ON_TWO, dict, refuse, lambda workers: range(5)))
+        for one in map_in_order(ON_TWO, partial(Path, tmp_path), dies_once_and_fails, lambda workers: range(8)):
+            found.append(one)
+    assert (tmp_path / "killed").exists() and found == list(range(6)), "nothing is lost or done twice"
     assert error.value.counts == {"shape": 7} and error.value.faults[0].where == "/user_data/3"
     assert error.value.exit_code == 2
 
 
-def test_a_killed_worker_is_replaced_and_nothing_is_lost_or_done_twice(tmp_path):
-    found = list(map_in_order(ON_TWO, partial(Path, tmp_path), die_once, lambda workers: range(8)))
-    assert found == list(range(8)) and (tmp_path / "killed").exists()
-
-
 def test_more_workers_than_the_cluster_has_room_for_are_refused():
     with pytest.raises(ConfigError, match="99 workers") as error:
-        list(map_in_order(ClusterConfig(type="ray", workers=99), dict, refuse, lambda workers: range(5)))
+        list(map_in_order(ClusterConfig(type="ray", workers=99), dict, max, lambda workers: range(5)))
     assert error.value.faults[0].where == "/cluster/workers"
 
 
