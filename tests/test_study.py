@@ -204,8 +204,11 @@ def test_a_study_that_was_interrupted_goes_on_as_if_it_was_not(study, tmp_path, 
             raise KeyboardInterrupt
         return suggest(self, trial)
 
+    older = tmp_path / "s" / "tracking.json"
+    older.write_text("{}")
     result = tune(config(tmp_path), DATA, trials=TRIALS, search=SEARCH, resume=True)
     assert values(result) == values(study)
+    assert not older.exists(), "trackers of the final training do not go on with an older run"
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Searched, "suggest", partly)
         tune(config(tmp_path), DATA, trials=TRIALS + 1, search=SEARCH, resume=True)

@@ -30,7 +30,8 @@ from anyrec.study.space import parse_search, search_space
 from anyrec.study.trial_configs import TrialConfigs
 from anyrec.study.trials import StudySetup, Task, TrialRunner
 from anyrec.study.workers import processes, run_here, run_on
-from anyrec.training.checkpoints import FOLDER
+from anyrec.training.checkpoints import FOLDER, REFIT
+from anyrec.training.tracking import FILE as TRACKED
 
 STUDY = "tune"
 """Folder of the study in the folder of the run."""
@@ -220,7 +221,8 @@ def _measured(
 
 def _copy(trial: Path, run: Path) -> None:
     """Copy the checkpoints of a trial into the folder of the run, whose training then goes on from there."""
-    for name in (FOLDER, "refit"):
+    (run / TRACKED).unlink(missing_ok=True)  # trackers would go on with the run of an older training
+    for name in (FOLDER, REFIT):
         if (run / name).is_dir():
             shutil.rmtree(run / name)
     if (trial / FOLDER).is_dir():
