@@ -121,7 +121,7 @@ def train_on_ray(inputs: RunInputs) -> None:
     with ray_workers(cluster) as workers, _without_ray_files(inputs.run_dir), Screen() as screen:
         import ray
 
-        launcher = ray.remote(Launcher).options(num_cpus=0, max_concurrency=8).remote()
+        launcher: Any = ray.remote(Launcher).options(num_cpus=0, max_concurrency=8).remote()  # Any: Ray adds `remote`
         try:
             training = launcher.fit.remote(inputs, workers, terminal, str(Path.cwd()))
             done: list[Any] = []

@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -135,7 +135,7 @@ def like_the_driver(folder: str, cpus: int) -> None:
     torch.set_num_threads(cpus)
 
 
-def _workers(config: ClusterConfig, available: dict[str, float]) -> int:
+def _workers(config: ClusterConfig, available: Mapping[str, float]) -> int:
     """Return the number of workers. Raises ConfigError if the cluster has not the resources for them."""
     most = min(int(available.get(name, 0) // count) for name, count in resources(config).items())
     wanted = config.workers or 1

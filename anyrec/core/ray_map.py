@@ -67,7 +67,7 @@ def map_in_order(
             num_cpus=resources(config)["CPU"],
             num_gpus=resources(config).get("GPU"),
         )
-        batches = done.iter_batches(batch_size=None, prefetch_batches=0).__iter__()
+        batches: Iterator[Any] = iter(done.iter_batches(batch_size=None, prefetch_batches=0))
         while (batch := _next(batches)) is not None:
             for outcome in batch["outcome"]:
                 if outcome.error is not None:

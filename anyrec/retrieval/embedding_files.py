@@ -100,13 +100,13 @@ def _faiss(side: Side, count: int, tables: Iterable[pa.Table], folder: Path) -> 
     import faiss
 
     ids: list[pa.Table] = []
-    index = None
+    indexes: list[faiss.Index] = []
     for table in tables:
         vectors = vectors_of(table)
-        index = faiss.IndexFlatIP(vectors.shape[1]) if index is None else index
-        index.add(vectors)
+        indexes = indexes or [faiss.IndexFlatIP(vectors.shape[1])]
+        indexes[0].add(vectors)
         ids.append(table.drop_columns(["embedding"]))
-    faiss.write_index(index, str(folder / f"{side}s.faiss"))
+    faiss.write_index(indexes[0], str(folder / f"{side}s.faiss"))
     pq.write_table(pa.concat_tables(ids), folder / f"{side}_ids.parquet")
 
 

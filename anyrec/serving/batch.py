@@ -181,7 +181,7 @@ def write_vectors(
     """
     records = Requested.read(recommender, data, strict)
     ranges = {side: _ranges(len(records.of[side].ids), EMBEDDED) for side in SIDES}
-    jobs = [(side, rows) for side in SIDES for rows in ranges[side]]
+    jobs: list[tuple[Side, range]] = [(side, rows) for side in SIDES for rows in ranges[side]]
     if cluster is None or cluster.type == "none":
         parts: Generator[Part] = (_embeddings(records, job) for job in jobs)
     else:
@@ -195,6 +195,7 @@ def write_vectors(
             for part in _noted(islice(parts, len(ranges[side])), bar, warnings):
                 yield from part.tables
 
+        found: dict[Side, tuple[int, Iterator[pa.Table]]]
         found = {side: (counts[f"{side}s"], tables(side)) for side in SIDES}
         files = write_embeddings(found, folder, form, recommender.model.model_id)
     return {**counts, "files": files, "warnings": list(dict.fromkeys(warnings))}
