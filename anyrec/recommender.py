@@ -18,6 +18,7 @@ from anyrec.core.errors import ConfigError, DataError, Fault, ModelError, NotFit
 from anyrec.core.infer_types import with_types
 from anyrec.core.load_config import load_config, read_config, with_root
 from anyrec.core.notebook import html_table, show_results_as_html
+from anyrec.core.processes import processes
 from anyrec.core.registry import Registry
 from anyrec.core.runtime import seeded
 from anyrec.core.types import JsonObject
@@ -225,6 +226,9 @@ class Recommender:
     ) -> Recommender:
         """Complete the config from the data, split the data, train, and measure the validation and the test part.
 
+        Several processes that are joined (`anyrec.core.processes`) train the towers together, if each calls this with
+        the same data. The first one then does the rest; in the others the model has its towers only, and no metrics.
+
         Args:
             dataset: Users, items and interactions; by default the tables that the config names in `data.sources`.
             run_dir: Folder for checkpoints and metrics.jsonl; None to write neither.
@@ -256,9 +260,14 @@ class Recommender:
         self.metrics, self.pipeline, self.result, self._model = {}, None, None, None
         untrained = {"config": config, "registry": self.registry, "dataset": learning.dataset}
         self.notes += check_pipeline(ModelData(**untrained, has_vectors=has_vectors(config, self.registry)))
+        together = processes()
+        if not together.first:
+            options = FitOptions(run_dir, resume, progress=False, processes=together)
+            self._model = fit_final(config, learning, self.registry, context, options, lambda _: {}).model
+            return self
         with self._tracking(trackers, config, run_dir, resume, trusted) as tracking:
             tracking.start(config)
-            options = FitOptions(run_dir, resume, progress, tracking.reporting(report), started)
+            options = FitOptions(run_dir, resume, progress, tracking.reporting(report), started, together)
             self._train(learning, config, context, options)
             self._model, self.pipeline, notes = fit_stages(self.model, progress)
             self.notes += notes

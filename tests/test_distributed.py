@@ -1,6 +1,7 @@
 """Several processes take the same steps as one: parameters and metrics are equal in float64."""
 
 from dataclasses import replace
+from shutil import copytree
 from unittest.mock import patch
 
 import pyarrow as pa
@@ -25,6 +26,8 @@ FEATURES = {
     "continuous": {"type": "continuous"},
     "categorical": {"type": "categorical"},
 }
+LITTLE = {"continuous": {"type": "continuous"}, "categorical": {"type": "categorical"}}
+"""Features of most cases, which encode in little time."""
 HISTORY = {"history": {"window": 6, "layers": 2, "dropout": 0.3}}
 SET = {"history": {"type": "set"}}
 DROPPED = {"id_dropout": 0.3, "item": {"feature_dropout": 0.2}, "user": {"feature_dropout": 0.2}}
@@ -77,6 +80,8 @@ CASES = {
     "sequence of tokens": {"features": HISTORY, "interaction": {"type": "attention", "num_heads": 2}},
     # optimizers
     "sparse tables": {"features": IDS, "training": {"optimizer": {"sparse": True}}, **IN_BATCH, **SOFTMAX},
+    "divided tables": {"features": IDS, **IN_BATCH, **SOFTMAX, "cluster": {"shard_rows": 1}},
+    "divided sparse tables": {"training": {"optimizer": {"sparse": True}}, "cluster": {"shard_rows": 1}},
     "limits": {
         "training": {"optimizer": {**ADAMW, "max_norm": 0.5, "weight_decay": 0.01}, "gradient_clip": 0.1},
         **EXPLICIT,
@@ -103,7 +108,9 @@ def trained(changes, processes: Processes, data, registry, **options):
     training = {"epochs": 4, "batch_size": 50, "patience": None, "evaluate_every": 4, "precision": "float32"}
     training |= {"gradient_clip": 1.0, **changes.get("training", {})}
     training["optimizer"] = {"type": "sgd", "learning_rate": 0.05, **training.get("optimizer", {})}
-    given = {"defaults": "fixed", "dim": 8, "features": {**IDS, **FEATURES}, **changes, "training": training}
+    given = {"defaults": "fixed", "dim": 8, "features": {**IDS, **LITTLE}, **changes, "training": training}
+    if processes.alone:
+        given = {**given, "cluster": {}}
     config, _ = load_config(given, registry=registry)
     config, _ = resolve_config(config, data, registry)
     learning, _ = LearningData.make(data.sorted(), config)
@@ -140,9 +147,12 @@ def compare(processes: Processes, names) -> None:
     for number, name in enumerate(names):
         try:
             together, shared = trained(CASES[name], processes, data, registry)
-            whole = torch.cat([value.flatten().double() for value in together.values()])[None]
-            assert len(torch.unique(processes.gather(whole), dim=0)) == 1, "the processes differ"
-            if number % processes.size == processes.rank:
+            if "cluster" not in CASES[name]:
+                whole = torch.cat([value.flatten().double() for value in together.values()])[None]
+                assert len(torch.unique(processes.gather(whole), dim=0)) == 1, "the processes differ"
+            elif not processes.first:  # the first has the whole tables in the end
+                continue
+            if number % processes.size == processes.rank or "cluster" in CASES[name]:
                 found = list(differences(*trained(CASES[name], ALONE, data, registry), together, shared))
                 wrong |= {name: found} if found else {}
         except Exception as error:
@@ -169,3 +179,52 @@ def test_two_processes_take_the_steps_of_one() -> None:
 
 def test_three_processes_with_uneven_shares_take_the_steps_of_one() -> None:
     run(compare, 3, list(UNEVEN))
+
+
+RESUMED = {"two": {"history": HISTORY["history"]}, "divided": IDS}
+
+
+def case(name, epochs):
+    """A config whose run can go on for more epochs."""
+    options = {"cluster": {"shard_rows": 1}} if name == "divided" else {}
+    training = {"epochs": epochs, "evaluate_every": 1, "optimizer": {**ADAMW, "type": "adam"}}
+    return {"features": RESUMED[name], **IN_BATCH, **SOFTMAX, **options, "training": training}
+
+
+def resume(processes: Processes, folder) -> None:
+    """Interrupt trainings of one and of several processes, and go on with another number. Called in each process."""
+    data, registry = dataset(), discover()
+    for name in RESUMED:
+        whole, _ = trained(case(name, 4), processes, data, registry)
+        runs = {one: folder / f"{name}-{one}-{processes.size}" for one in ("alone", "together", "same", "other")}
+        trained(case(name, 2), processes, data, registry, run_dir=runs["together"])
+        if processes.first:
+            trained(case(name, 2), ALONE, data, registry, run_dir=runs["alone"])
+            for one in ("same", "other"):
+                copytree(runs["together"], runs[one])
+        processes.wait()
+        on = {"resume": True}
+        same, _ = trained(case(name, 4), processes, data, registry, run_dir=runs["same"], **on)
+        more, _ = trained(case(name, 4), processes, data, registry, run_dir=runs["alone"], **on)
+        if processes.first:
+            fewer, _ = trained(case(name, 4), ALONE, data, registry, run_dir=runs["other"], **on)
+            for key, value in whole.items():
+                assert torch.equal(value, same[key]), f"{name}: {key} differs if the same number goes on"
+                assert (value - fewer[key]).abs().max() <= 1e-10, f"{name}: {key} differs if one process goes on"
+                assert (value - more[key]).abs().max() <= 1e-10, f"{name}: {key} differs if more processes go on"
+        processes.wait()
+
+
+def resume_of_two(processes: Processes, folder) -> None:
+    """Go on with trainings of two processes. Called in each of three processes."""
+    data, registry = dataset(), discover()
+    for name in RESUMED:
+        whole, _ = trained(case(name, 4), processes, data, registry)
+        found, _ = trained(case(name, 4), processes, data, registry, run_dir=folder / f"{name}-together-2", resume=True)
+        if processes.first:
+            assert all((value - found[key]).abs().max() <= 1e-10 for key, value in whole.items()), name
+
+
+def test_a_training_goes_on_with_any_number_of_processes(tmp_path) -> None:
+    run(resume, 2, tmp_path)
+    run(resume_of_two, 3, tmp_path)

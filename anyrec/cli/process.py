@@ -21,7 +21,7 @@ from typing import Any
 
 from anyrec.cli.errors import DEBUG, internal_error
 from anyrec.cli.options import check_arguments, err
-from anyrec.core.errors import AnyrecError, OutputError
+from anyrec.core.errors import AnyrecError, OutputError, ReportedElsewhere
 from anyrec.core.runtime import own_process
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -55,6 +55,8 @@ def run_command(program: Callable[[], Any]) -> None:
                 program()
             finally:
                 sys.stdout.flush()
+    except ReportedElsewhere as error:
+        raise SystemExit(error.exit_code) from None
     except AnyrecError as error:
         _end("\n".join([str(error), *_notes(error)]), error.exit_code)
     except Stopped as stop:
@@ -70,6 +72,18 @@ def run_command(program: Callable[[], Any]) -> None:
         if os.environ.get(DEBUG):
             raise
         _end(internal_error(error, sys.argv), 1)
+
+
+@contextmanager
+def launched() -> Iterator[bool]:
+    """Join the processes that a launcher has started to train together; yield whether this is the first one."""
+    if (os.environ.get("WORLD_SIZE") or "1") == "1":
+        yield True
+        return
+    from anyrec.core.processes import joined
+
+    with joined() as processes:
+        yield processes.first
 
 
 def escape_what_the_terminal_cannot_show() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,11 +16,13 @@ from rich.console import Console
 from rich.table import Table
 
 from anyrec.cli.datasets import read_dataset
+from anyrec.cli.terminal import log
 from anyrec.core.config import Config
 from anyrec.core.discovery import Registry, discover
 from anyrec.core.errors import AnyrecError, Fault, OutputError
 from anyrec.core.files import atomic_write, exclusive
 from anyrec.core.outputs import check_output
+from anyrec.core.processes import processes
 from anyrec.core.types import Json, JsonObject
 from anyrec.data.dataset import Dataset
 from anyrec.data.defaults import resolve_config
@@ -97,6 +100,7 @@ def train_run(inputs: RunInputs, console: Console) -> Recommender:
     """Train a model and write the run's folder: config, environment, metrics, checkpoints, model and report.
 
     The model is saved as soon as it is trained. A failure of the evaluation or the report after that is a warning.
+    Several processes that are joined (`anyrec.core.processes`) train together; the first one does the rest.
 
     Args:
         inputs: What the run is started from.
@@ -105,9 +109,20 @@ def train_run(inputs: RunInputs, console: Console) -> Recommender:
     Raises:
         OutputError: If the run's folder cannot be written, or another process is training into it.
     """
+    if not processes().first:
+        return _take_part(inputs)
     check_run(inputs.run_dir)
     with exclusive(inputs.run_dir):
         return _train(inputs, console)
+
+
+def _take_part(inputs: RunInputs) -> Recommender:
+    """Train together with the first process, which prints and writes."""
+    log.setLevel(logging.ERROR)
+    run = _resolve(inputs)
+    return Recommender(run.config, run.registry).fit(
+        run.dataset, run_dir=inputs.run_dir, resume=inputs.resume, progress=False
+    )
 
 
 def _train(inputs: RunInputs, console: Console) -> Recommender:

@@ -21,6 +21,7 @@ from anyrec.cli.options import (
     with_overrides,
     write,
 )
+from anyrec.cli.process import launched
 from anyrec.cli.terminal import ResultsOnly, err, is_quiet
 from anyrec.core.errors import MissingDependency
 
@@ -60,31 +61,34 @@ def train(
 
     Config keys that are not set are chosen to fit the data.
     """
-    from anyrec.core.load_config import load_config
+    with launched() as first:
+        from anyrec.core.load_config import load_config
 
-    folders = [str(folder) for folder in plugins]
-    settings, notes = load_config(config, with_overrides(overrides, image_root, output, seed), plugins=folders)
-    from anyrec.cli.run import RunInputs, complete_config, train_run
+        folders = [str(folder) for folder in plugins]
+        settings, notes = load_config(config, with_overrides(overrides, image_root, output, seed), plugins=folders)
+        from anyrec.cli.run import RunInputs, complete_config, train_run
 
-    inputs = RunInputs(settings, data, folders, notes, resume)
-    if print_config:
-        complete, reasons = complete_config(inputs)
-        for line in [*notes, *reasons]:
-            log.info(line)
-        write(json.dumps(complete.model_dump(mode="json"), indent=2, ensure_ascii=False), None)
-        return
-    start = partial(train_run, inputs, ResultsOnly() if is_quiet() else out)
-    if settings.cluster.type == "ray":
-        from anyrec.cli.ray_train import train_on_ray
+        inputs = RunInputs(settings, data, folders, notes, resume)
+        if print_config:
+            if not first:
+                return
+            complete, reasons = complete_config(inputs)
+            for line in [*notes, *reasons]:
+                log.info(line)
+            write(json.dumps(complete.model_dump(mode="json"), indent=2, ensure_ascii=False), None)
+            return
+        start = partial(train_run, inputs, ResultsOnly() if is_quiet() else out)
+        if settings.cluster.type == "ray":
+            from anyrec.cli.ray_train import train_on_ray
 
-        start = partial(train_on_ray, inputs)
-    if not watch:
-        start()
-        return
-    try:
-        from anyrec.serving.http.watch import watched
-    except ModuleNotFoundError as error:
-        raise MissingDependency(str(error.name), "serve", "the page of --watch") from None
-    with watched(inputs.run_dir, watch_port) as address:
-        err.print(f"watch: {address}", markup=False, highlight=False)
-        start()
+            start = partial(train_on_ray, inputs)
+        if not watch or not first:
+            start()
+            return
+        try:
+            from anyrec.serving.http.watch import watched
+        except ModuleNotFoundError as error:
+            raise MissingDependency(str(error.name), "serve", "the page of --watch") from None
+        with watched(inputs.run_dir, watch_port) as address:
+            err.print(f"watch: {address}", markup=False, highlight=False)
+            start()

@@ -7,7 +7,8 @@ AnyrecError                  exit code 1
 |   |-- ModelError           a model directory that is missing, damaged or of another program
 |   |-- OutputError          an output that cannot be written, or that another process is writing
 |   `-- NotFittedError       a call that needs a fitted recommender
-`-- MissingDependency        exit code 3; names the command that installs the optional package
+|-- MissingDependency        exit code 3; names the command that installs the optional package
+`-- ReportedElsewhere        another process of the same training prints the error
 """
 
 import os
@@ -159,6 +160,18 @@ class MissingDependency(AnyrecError):
 
     def __init__(self, package: str, extra: str, purpose: str):
         super().__init__(f"{purpose} needs the package '{package}': pip install 'anyrec[{extra}]'")
+
+
+class ReportedElsewhere(AnyrecError):
+    """An error in one of several processes that train together, after another one has failed and prints why.
+
+    Args:
+        exit_code: Exit code of the error.
+    """
+
+    def __init__(self, exit_code: int):
+        super().__init__("another process of this training has failed")
+        self.exit_code = exit_code
 
 
 def checked_path(value: object, where: str, error: type[InputError] = InputError) -> Path:

@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from anyrec.core.errors import AnyrecError
+from anyrec.core.errors import AnyrecError, ReportedElsewhere
 from anyrec.core.types import AutogradContext, Json
 
 LAUNCHED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -27,6 +27,9 @@ LAUNCHED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 WAIT = timedelta(days=365)
 """How long a process waits for the others: an evaluation on one of them can take hours. The end of a process is noticed
 at once all the same, since its connections close."""
+
+LOST = ("gloo", "NCCL", "onnection")
+"""Words of torch's errors if another process has ended."""
 
 
 @dataclass(frozen=True)
@@ -186,10 +189,33 @@ def joined() -> Iterator[Processes]:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
         backend = "cpu:gloo,cuda:nccl"
     try:
-        dist.init_process_group(backend, timeout=WAIT)
+        store, rank, size = next(dist.rendezvous("env://", timeout=WAIT))
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=WAIT)
     except (RuntimeError, ValueError) as error:
         raise AnyrecError(f"the processes of this training do not find each other: {error}") from None
     try:
         yield processes()
+    except BaseException as error:
+        raise _reported_once(error, store) from error
     finally:
         dist.destroy_process_group()
+
+
+def _reported_once(error: BaseException, store: dist.Store) -> BaseException:
+    """Return the error if this process is the first to fail, which prints it; the others end without a message.
+
+    Args:
+        error: The error of this process, for example that a connection was closed, since another process has failed.
+        store: What all processes can write to.
+    """
+    try:
+        first = store.add("failed", 1) == 1
+    except RuntimeError:  # the process that keeps the store has ended
+        first = False
+    if not first:
+        return ReportedElsewhere(getattr(error, "exit_code", 1))
+    if isinstance(error, RuntimeError) and any(word in str(error) for word in LOST):
+        return AnyrecError(
+            "another process of this training has ended. `--resume` goes on from the last finished epoch."
+        )
+    return error

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from anyrec.core.processes import Processes
+from anyrec.core.sharded_tables import ShardedTable
 
 BUCKET = 1 << 23
 """Values that are summed at once, at most: 32 MB of float32."""
@@ -76,6 +77,28 @@ def _sum_sparse(processes: Processes, parameters: Sequence[nn.Parameter]) -> Non
         one.grad = torch.sparse_coo_tensor(rows.unsqueeze(0), values, one.shape, check_invariants=False).coalesce()
 
 
+def clip_gradients(
+    processes: Processes, parameters: Sequence[nn.Parameter], divided: Sequence[nn.Parameter], limit: float
+) -> None:
+    """Scale all gradients so that their norm is at most `limit`.
+
+    Args:
+        processes: The processes.
+        parameters: All parameters.
+        divided: Those of them of which each process has other rows.
+        limit: The largest norm.
+    """
+    if not divided:
+        torch.nn.utils.clip_grad_norm_(parameters, limit)
+        return
+    own = {id(one) for one in divided}
+    common = [one.grad for one in parameters if one.grad is not None and id(one) not in own]
+    rows = torch.nn.utils.get_total_norm([one.grad for one in divided if one.grad is not None])
+    squares = processes.sum(rows.to(divided[0].device).square().reshape(1))
+    norm = (torch.nn.utils.get_total_norm(common).to(squares.device).square() + squares[0]).sqrt()
+    torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+
+
 class LimitedNorms:
     """Keeps tables with a norm limit equal in all processes. torch shortens a row when it is looked up.
 
@@ -87,7 +110,7 @@ class LimitedNorms:
     def __init__(self, processes: Processes, model: nn.Module):
         self.processes = processes
         tables = [one for one in model.modules() if isinstance(one, nn.Embedding) and one.max_norm is not None]
-        self.tables = [] if processes.alone else tables
+        self.tables = [] if processes.alone else [one for one in tables if not isinstance(one, ShardedTable)]
         self.seen: list[list[Tensor]] = [[] for _ in self.tables]
         self.hooks = [
             table.register_forward_pre_hook(lambda _, ids, seen=seen: seen.append(ids[0].flatten()))

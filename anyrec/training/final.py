@@ -43,6 +43,8 @@ def fit_final(
         DataError: If no positive interaction is left to train on.
     """
     fitted = fit(config, learning, registry, context, options=options)
+    if not options.processes.first:
+        return _with_the_first(fitted, config, learning, registry, context, options)
     model, chosen = fitted.model, None
     if isinstance(model, TwoTowerModel):
         chosen = choose_blend(model, options.progress)
@@ -56,14 +58,30 @@ def fit_final(
     before = dict(measure(model))
     result = fitted.result
     if config.training.refit:
-        best = None if result is None else result.best_epoch
-        split, within = learning.final_split(config), options.within("refit")
-        fitted = fit(config, learning, registry, context, split=split, epochs=best, options=within)
+        fitted = _again(fitted, config, learning, registry, context, options)
         notes += fitted.notes
     model = fitted.model
     if chosen is not None and isinstance(model, TwoTowerModel):
         model = blended(model, chosen, fit_members(model, chosen) if members_again else None)
     return Fitted(replace(model, before_refit=before), result, list(dict.fromkeys(notes)))
+
+
+def _again(
+    fitted: Fitted, config: Config, learning: LearningData, registry: Registry, context: Context, options: FitOptions
+) -> Fitted:
+    """Fit again on the training and the validation part, for as many epochs as were best."""
+    best = None if fitted.result is None else fitted.result.best_epoch
+    split, within = learning.final_split(config), options.within("refit")
+    return fit(config, learning, registry, context, split=split, epochs=best, options=within)
+
+
+def _with_the_first(
+    fitted: Fitted, config: Config, learning: LearningData, registry: Registry, context: Context, options: FitOptions
+) -> Fitted:
+    """Take part in the second training, as the first process decides; it alone has the blend and the metrics."""
+    if config.training.refit and len(learning.split.validation):
+        return _again(fitted, config, learning, registry, context, options)
+    return fitted
 
 
 def _fits_members_again(config: Config, chosen: Chosen | None) -> bool:

@@ -23,12 +23,13 @@ from anyrec.core.processes import ALONE, Processes
 from anyrec.core.progress import Bar, progress_bar
 from anyrec.core.registry import Registry
 from anyrec.core.scratch import Scratch, kept
+from anyrec.core.sharded_tables import join_tables, sharded_tables, whole_tables
 from anyrec.core.types import JsonObject
 from anyrec.core.windows import Batch
 from anyrec.model.fitted import FittedModel
 from anyrec.model.two_tower_network import TwoTower
 from anyrec.training.checkpoints import FOLDER, Checkpoints, clear_checkpoints
-from anyrec.training.exchange import LimitedNorms, sum_gradients
+from anyrec.training.exchange import LimitedNorms, clip_gradients, sum_gradients
 from anyrec.training.make_objective import make_objective
 from anyrec.training.objective import TrainingObjective
 from anyrec.training.optimizers import Optimizer, learning_rate
@@ -158,6 +159,7 @@ def train(
             state.history.append(entry)
             _keep(state, best, checkpoints, run)
     _use_best(model, best, average)
+    join_tables(model)
     return TrainingResult(state.history, state.best_epoch or state.epoch, state.best_metric)
 
 
@@ -214,6 +216,11 @@ class Step:
     def __init__(self, objective: TrainingObjective, optimizer: Optimizer, clip: float | None, processes: Processes):
         self.objective, self.optimizer, self.clip, self.processes = objective, optimizer, clip, processes
         self.limited = LimitedNorms(processes, objective.model)
+        self.divided = [table.weight for table in sharded_tables(objective.model)]
+        """Tables of which each process has other rows: their gradients are complete where the rows are."""
+        divided = {id(one) for one in self.divided}
+        self.dense = [one for one in optimizer.dense if id(one) not in divided]
+        self.sparse = [one for one in optimizer.sparse if id(one) not in divided]
 
     def __enter__(self) -> Step:
         return self
@@ -232,16 +239,17 @@ class Step:
         self.optimizer.zero_grad()
         loss = self.objective.loss(batch)
         loss.backward()
-        sum_gradients(self.processes, self.optimizer.dense, self.optimizer.sparse, self.objective.division.fills)
+        sum_gradients(self.processes, self.dense, self.sparse, self.objective.division.fills)
         self.limited.agree()
         if self.clip is not None:
-            torch.nn.utils.clip_grad_norm_(self.objective.model.parameters(), self.clip)
+            clip_gradients(self.processes, list(self.objective.model.parameters()), self.divided, self.clip)
         self.optimizer.step()
         return loss.detach()
 
     def validated(self, validate: Callable[[], dict[str, float]]) -> dict[str, float]:
         """Return the metrics that `validate` measures in the first process."""
-        metrics = self.processes.agree(validate() if self.processes.first else None)
+        with whole_tables(self.objective.model):
+            metrics = self.processes.agree(validate() if self.processes.first else None)
         self.limited.copy_first()
         return metrics
 
