@@ -187,7 +187,7 @@ RESUMED = {"two": {"history": HISTORY["history"]}, "divided": IDS}
 def case(name, epochs):
     """A config whose run can go on for more epochs."""
     options = {"cluster": {"shard_rows": 1}} if name == "divided" else {}
-    training = {"epochs": epochs, "evaluate_every": 1, "optimizer": {**ADAMW, "type": "adam"}}
+    training = {"epochs": epochs, "evaluate_every": 1, "optimizer": {"type": "adam", "learning_rate": 0.001}}
     return {"features": RESUMED[name], **IN_BATCH, **SOFTMAX, **options, "training": training}
 
 
