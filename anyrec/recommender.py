@@ -226,8 +226,7 @@ class Recommender:
     ) -> Recommender:
         """Complete the config from the data, split the data, train, and measure the validation and the test part.
 
-        Several processes that are joined (`anyrec.core.processes`) train the towers together, if each calls this with
-        the same data. The first one then does the rest; in the others the model has its towers only, and no metrics.
+        Processes that are joined (`anyrec.core.processes`) train together; the others than the first get towers only.
 
         Args:
             dataset: Users, items and interactions; by default the tables that the config names in `data.sources`.
@@ -262,23 +261,26 @@ class Recommender:
         self.notes += check_pipeline(ModelData(**untrained, has_vectors=has_vectors(config, self.registry)))
         together = processes()
         if not together.first:
-            options = FitOptions(run_dir, resume, progress=False, processes=together)
-            self._model = fit_final(config, learning, self.registry, context, options, lambda _: {}).model
+            self._train(learning, config, context, FitOptions(run_dir, resume, progress=False, processes=together))
             return self
         with self._tracking(trackers, config, run_dir, resume, trusted) as tracking:
             tracking.start(config)
             options = FitOptions(run_dir, resume, progress, tracking.reporting(report), started, together)
             self._train(learning, config, context, options)
-            self._model, self.pipeline, notes = fit_stages(self.model, progress)
-            self.notes += notes
-            if trained is not None:
-                trained()
-            if not self.model.refitted:
-                self._measure_part("validation")
-            self._measure_part("test")
+            self._complete(progress, trained)
             if tracking is not trackers:
                 tracking.finish(self.tracked_result(run_dir))
         return self
+
+    def _complete(self, progress: bool, trained: Callable[[], object] | None) -> None:
+        """Fit the stages after the model, call `trained`, and measure; arguments as for `fit`."""
+        self._model, self.pipeline, notes = fit_stages(self.model, progress)
+        self.notes += notes
+        if trained is not None:
+            trained()
+        if not self.model.refitted:
+            self._measure_part("validation")
+        self._measure_part("test")
 
     def _tracking(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,6 +24,9 @@ from anyrec.cli.options import (
 from anyrec.cli.process import launched
 from anyrec.cli.terminal import ResultsOnly, err, is_quiet
 from anyrec.core.errors import MissingDependency
+
+if TYPE_CHECKING:
+    from anyrec.cli.run import RunInputs
 
 COMPONENTS = "`anyrec plugins` lists the components that a config can name, and `anyrec schema` all keys of a config."
 """Printed below the help of commands that read a config."""
@@ -66,29 +69,42 @@ def train(
 
         folders = [str(folder) for folder in plugins]
         settings, notes = load_config(config, with_overrides(overrides, image_root, output, seed), plugins=folders)
-        from anyrec.cli.run import RunInputs, complete_config, train_run
+        from anyrec.cli.run import RunInputs
 
-        inputs = RunInputs(settings, data, folders, notes, resume)
-        if print_config:
-            if not first:
-                return
-            complete, reasons = complete_config(inputs)
-            for line in [*notes, *reasons]:
-                log.info(line)
-            write(json.dumps(complete.model_dump(mode="json"), indent=2, ensure_ascii=False), None)
-            return
-        start = partial(train_run, inputs, ResultsOnly() if is_quiet() else out)
-        if settings.cluster.type == "ray":
-            from anyrec.cli.ray_train import train_on_ray
+        _train(RunInputs(settings, data, folders, notes, resume), print_config, watch_port if watch else None, first)
 
-            start = partial(train_on_ray, inputs)
-        if not watch or not first:
-            start()
+
+def _train(inputs: RunInputs, print_config: bool, watch_port: int | None, first: bool) -> None:
+    """Train, or print the complete config.
+
+    Args:
+        inputs: What the run is started from.
+        print_config: Print the config only.
+        watch_port: Port of the page that shows the curves; None for no page.
+        first: Whether this process prints.
+    """
+    from anyrec.cli.run import complete_config, train_run
+
+    if print_config:
+        if not first:
             return
-        try:
-            from anyrec.serving.http.watch import watched
-        except ModuleNotFoundError as error:
-            raise MissingDependency(str(error.name), "serve", "the page of --watch") from None
-        with watched(inputs.run_dir, watch_port) as address:
-            err.print(f"watch: {address}", markup=False, highlight=False)
-            start()
+        complete, reasons = complete_config(inputs)
+        for line in [*inputs.notes, *reasons]:
+            log.info(line)
+        write(json.dumps(complete.model_dump(mode="json"), indent=2, ensure_ascii=False), None)
+        return
+    start = partial(train_run, inputs, ResultsOnly() if is_quiet() else out)
+    if inputs.config.cluster.type == "ray":
+        from anyrec.cli.ray_train import train_on_ray
+
+        start = partial(train_on_ray, inputs)
+    if watch_port is None or not first:
+        start()
+        return
+    try:
+        from anyrec.serving.http.watch import watched
+    except ModuleNotFoundError as error:
+        raise MissingDependency(str(error.name), "serve", "the page of --watch") from None
+    with watched(inputs.run_dir, watch_port) as address:
+        err.print(f"watch: {address}", markup=False, highlight=False)
+        start()
