@@ -91,7 +91,7 @@ CASES = {
         **IN_BATCH,
     },
 }
-UNEVEN = ("loss bce", "loss infonce", "sequence, in batch", "sequence, uniform", "set, full softmax", "sampler hard")
+UNEVEN = ("loss bce", "sequence, in batch", "set, full softmax", "sampler hard")
 """Cases that three processes train as well: batches and groups have no multiple of three rows."""
 
 
