@@ -16,14 +16,12 @@ from anyrec.core.contracts import HistoryEncoder, Params
 from anyrec.core.ragged import Prepared, Ragged
 from anyrec.core.windows import Batch
 from anyrec.data.list_columns import flat, offsets_of
+from anyrec.data.preparation.aggregates import BOUND, ItemAggregates, features_of_items, scaled
+from anyrec.data.preparation.events import items_of, moments_of
+from anyrec.data.preparation.numbers import scaling_of
 from anyrec.encoders.categorical import Categorical
-from anyrec.encoders.continuous import Continuous, scaling_of
-from anyrec.encoders.history import History, items_of, moments_of
-
-BOUND = 5.0
-"""Aggregates are limited to this many standard deviations from the mean."""
-NEGLIGIBLE = 2.0**-60
-"""A weight below this does not change a float64 sum of numbers of similar size."""
+from anyrec.encoders.continuous import Continuous
+from anyrec.encoders.history import History
 
 
 class Aggregates(HistoryEncoder):
@@ -75,7 +73,8 @@ class Aggregates(HistoryEncoder):
         events, owners = flat(column)
         self.timeless = pc.struct_field(events, "time").null_count == len(events)
         items, offsets = items_of(events), offsets_of(owners, len(column))
-        table = self._item_features(items)[0]
+        assert self.context.items is not None
+        table = features_of_items(self.context.items, items)[0]
         self.numbers, self.categories = {}, {}
         for name in sorted(table.column_names):
             values = table.column(name).combine_chunks()
@@ -121,12 +120,11 @@ class Aggregates(HistoryEncoder):
         before = np.zeros((count, len(self.mean)), np.float32)
         now = np.zeros((len(column), len(self.mean)), np.float32)
         for place, aggregate in enumerate(self._aggregates(items, offsets)):
-            scaled = (aggregate - self.mean[place]) / self.deviation[place]
-            scaled = np.clip(scaled, -BOUND, BOUND).astype(np.float32)
-            before[known, place] = scaled[previous[known]]
-            now[there, place] = scaled[last[there]]
+            values = scaled(aggregate, self.mean[place], self.deviation[place])
+            before[known, place] = values[previous[known]]
+            now[there, place] = values[last[there]]
         starts = torch.from_numpy(offsets)
-        values = {
+        lists = {
             "items": items,
             "gaps": np.zeros(count, np.float32),
             "kinds": np.zeros(count, np.int64),
@@ -135,7 +133,7 @@ class Aggregates(HistoryEncoder):
             "known": known,
         }
         prepared: dict[str, Tensor | Ragged] = {
-            name: Ragged(torch.from_numpy(part), starts) for name, part in values.items()
+            name: Ragged(torch.from_numpy(part), starts) for name, part in lists.items()
         }
         prepared["now"] = torch.from_numpy(now)
         return Prepared(prepared, torch.from_numpy(there))
@@ -171,45 +169,11 @@ class Aggregates(HistoryEncoder):
         return self.project(values["now"])
 
     def _aggregates(self, items: np.ndarray, offsets: np.ndarray) -> Iterator[np.ndarray]:
-        """Yield the aggregates one after another, each over the user's events up to and including each event.
-
-        One at a time, so that the float64 values of only one of them are in memory.
-
-        Args:
-            items: (events,) rows of `context.items`.
-            offsets: (users + 1,) of the events of each user.
-
-        Yields:
-            (events,) float64.
-        """
-        lengths = np.diff(offsets)
-        places = np.arange(len(items)) - np.repeat(offsets[:-1], lengths)
-        decay = 1.0 if self.params.half_life is None else 0.5 ** (1 / self.params.half_life)
-        sums = _RunningSums(places, decay)
-        yield np.log1p(places + 1.0)
-        weights = sums.of(np.ones(len(items)))
-        table, place = self._item_features(items)
-        for name, encoder in self.numbers.items():
-            values, present = encoder.prepare(_column(table, name))
-            having = sums.of(present.numpy().astype(np.float64)[place])
-            yield having / weights
-            total = np.where(having > 0, having, 1.0)
-            for part in values.numpy().astype(np.float64).T:
-                yield sums.of(part[place]) / total
-        for name, encoder in self.categories.items():
-            found = encoder.prepare(_column(table, name))
-            owners, codes = found.row_of_value().numpy(), found.values.numpy()
-            for code in range(len(encoder.vocabulary) + 1):
-                having = np.zeros(len(table))
-                having[owners[codes == code]] = 1.0
-                yield sums.of(having[place]) / weights
-
-    def _item_features(self, items: np.ndarray) -> tuple[pa.Table, np.ndarray]:
-        """Return the features of the distinct `items: (events,)`, and (events,) int64, the row there of each."""
+        """Yield the aggregates over each user's events; arguments and result as of `ItemAggregates.of`."""
         assert self.context.items is not None
-        names = [name for name in self.context.items.column_names if name.startswith(("continuous.", "categorical."))]
-        rows, place = np.unique(items, return_inverse=True)
-        return self.context.items.select(names).take(pa.array(rows)), place
+        numbers = {name: (one.mean, one.deviation) for name, one in self.numbers.items()}
+        categories = {name: one.vocabulary for name, one in self.categories.items()}
+        return ItemAggregates(numbers, categories, self.params.half_life).of(self.context.items, items, offsets)
 
     def state(self) -> dict[str, Any]:
         return {
@@ -232,46 +196,11 @@ class Aggregates(HistoryEncoder):
             self.categories[name].restore({"vocabulary": pa.array(values, pa.string())})
 
 
-class _RunningSums:
-    """Sums over each user's events so far, in which an event that is `k` events old has the weight decay ** k.
-
-    The sums are made by doubling: each pass adds the sum that ends where the present one begins, so that the sums cover
-    1, 2, 4, 8, ... events. Unlike a difference of cumulative sums, no event of another user or of a later time is ever
-    added and subtracted again. A sum is therefore bit-identical whatever those events are.
-
-    Args:
-        places: (events,) position of each event among its user's, from 0.
-        decay: Weight of the previous event relative to the present one.
-    """
-
-    def __init__(self, places: np.ndarray, decay: float):
-        longest = int(places.max()) + 1 if len(places) else 0
-        self.passes: list[tuple[int, np.ndarray]] = []
-        covered, weight = 1, decay
-        while covered < longest and weight > NEGLIGIBLE:
-            self.passes.append((covered, np.where(places[covered:] >= covered, weight, 0.0)))
-            covered, weight = 2 * covered, weight * weight
-
-    def of(self, values: np.ndarray) -> np.ndarray:
-        """Return the running sums, (events,) float64, of `values: (events,) float64`."""
-        total = values.copy()
-        for covered, weights in self.passes:
-            total[covered:] += total[:-covered] * weights
-        return total
-
-
 def _linear() -> Continuous:
     """Return the encoder that standardises an item's numbers."""
-    return Continuous(Continuous.Params.model_validate({"encoding": "linear"}))
+    return Continuous(Continuous.Params.model_validate({"encoding": "linear", "clip": BOUND}))
 
 
 def _frequent(top: int) -> Categorical:
     """Return the encoder that finds the `top` most frequent categories of items."""
     return Categorical(Categorical.Params.model_validate({"max_categories": top}))
-
-
-def _column(table: pa.Table, name: str) -> pa.Array:
-    """Return a feature of the items, which is null for all of them if the table has no such column."""
-    if name not in table.column_names:
-        return pa.nulls(len(table), pa.float64() if name.startswith("continuous.") else pa.string())
-    return table.column(name).combine_chunks()

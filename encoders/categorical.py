@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import zlib
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional
 
 from anyrec.core.contracts import Encoder, Params, only_with
-from anyrec.core.ragged import Ragged
-from anyrec.data.list_columns import flat, offsets_of
+from anyrec.core.ragged import Ragged, tensors_of
+from anyrec.data.preparation.categories import categories_of, flat_texts
 
 
 class Categorical(Encoder):
@@ -52,7 +49,7 @@ class Categorical(Encoder):
 
     def fit(self, column: pa.Array) -> None:
         """Learn the vocabulary: categories by descending count, ties by name, then sorted by name."""
-        values, _ = flatten(column)
+        values, _ = flat_texts(column)
         counts = pc.value_counts(values.drop_null())
         names, count = counts.field("values"), counts.field("counts").to_numpy()
         by_name = np.argsort(np.argsort(names.to_numpy(zero_copy_only=False)))
@@ -70,15 +67,7 @@ class Categorical(Encoder):
             The rows of the embedding table for each record, int64: the hash bucket, or the place in the vocabulary from
             1, with 0 for a category that is not in it.
         """
-        values, offsets = flatten(column)
-        if self.params.hash_buckets:
-            distinct = values.dictionary_encode()
-            hashed = [zlib.crc32(name.encode()) % self.params.hash_buckets for name in distinct.dictionary.to_pylist()]
-            places = np.array(hashed, np.int64)[distinct.indices.to_numpy()] if len(values) else np.empty(0, np.int64)
-        else:
-            found = pc.fill_null(pc.index_in(values, value_set=self.vocabulary), -1)
-            places = found.to_numpy(zero_copy_only=False).astype(np.int64) + 1
-        return Ragged(torch.from_numpy(places), torch.from_numpy(offsets))
+        return tensors_of(categories_of(column, self.vocabulary, self.params.hash_buckets))
 
     def build(self) -> None:
         """Create the embedding table, with vectors of about unit length."""
@@ -95,26 +84,10 @@ class Categorical(Encoder):
         Returns:
             (batch, output_dim).
         """
-        return functional.embedding_bag(
-            values.values, self.table.weight, values.offsets[:-1], mode="mean", sparse=self.table.sparse
-        )
+        return values.bag(self.table.weight, sparse=self.table.sparse)
 
     def state(self) -> dict[str, Any]:
         return {"vocabulary": self.vocabulary}
 
     def restore(self, state: dict[str, Any]) -> None:
         self.vocabulary = state["vocabulary"]
-
-
-def flatten(column: pa.Array) -> tuple[pa.Array, np.ndarray]:
-    """Lay the categories of all records end to end.
-
-    Args:
-        column: (records,) strings, or lists of them. Nulls are left out.
-
-    Returns:
-        (values,) strings, and (records + 1,) int64 offsets: the categories of record i are
-        `values[offsets[i]:offsets[i + 1]]`.
-    """
-    values, owners = flat(column)
-    return values.cast(pa.string()), offsets_of(owners, len(column))

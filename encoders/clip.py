@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from anyrec.core.contracts import Context, Encoder, Params
 from anyrec.core.outside import Outside, is_path
-from anyrec.core.ragged import Prepared, Ragged
+from anyrec.core.ragged import Prepared, Ragged, tensors_of
+from anyrec.data.preparation.image_arrays import file_names, image_lists
 from anyrec.encoders.clip_model import DEFAULT, ClipModel, features
-from anyrec.encoders.image import file_names, file_vectors, mean_of_readable, pixels
+from anyrec.encoders.image import file_vectors, mean_of_readable
 
 SIDE = 448
 """Images are reduced to a shorter side of at most this many pixels; CLIP models read 224 to 336."""
@@ -82,7 +83,7 @@ class Clip(OfClip):
             size, size) uint8. A record without a readable image is absent.
         """
         if not self.params.frozen:
-            return pixels(column, self.context, self._model().image_size, _middle_square)
+            return tensors_of(image_lists(column, self.context, self._model().image_size, _middle_square))
         names, offsets = file_names(column)
         vectors, readable = _file_vectors(names, self.params.model, self.context, self.where)
         if not len(vectors) and self.input_dim:
@@ -157,7 +158,7 @@ def _reduced(image: Image.Image) -> np.ndarray:
     return np.asarray(image)
 
 
-def _middle_square(image: Image.Image, size: int) -> Tensor:
+def _middle_square(image: Image.Image, size: int) -> np.ndarray:
     """Return (3, size, size) uint8: the middle square of the image, resampled, as CLIP reads it."""
     square = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
-    return torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous()
+    return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))

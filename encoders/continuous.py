@@ -6,13 +6,13 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from anyrec.core.contracts import Encoder, Params, only_with
-from anyrec.core.ragged import Prepared
+from anyrec.core.ragged import Prepared, tensors
+from anyrec.data.preparation.numbers import list_width, numbers, scale, scaling_of, standardised
 
 
 class Continuous(Encoder):
@@ -60,7 +60,7 @@ class Continuous(Encoder):
         self.mean = known.mean(0).tolist()
         deviation = known.std(0)
         self.deviation = np.where(deviation > 1e-12 * (1 + np.abs(known).max(0)), deviation, 1.0).tolist()
-        scaled = self._scale(known)
+        scaled = scale(known, self.mean, self.deviation, self.params.clip)
         self.edges = np.quantile(scaled, np.linspace(0, 1, self.params.bins + 1), axis=0).T.tolist()
 
     def prepare(self, column: pa.Array) -> Prepared:
@@ -73,9 +73,7 @@ class Continuous(Encoder):
             (records, width) float32. A record is absent if a number is missing or not finite, or if its list has
             another length than `width`.
         """
-        values, present = numbers(column, self.width)
-        scaled = np.where(present[:, None], self._scale(np.where(present[:, None], values, 0.0)), 0.0)
-        return Prepared(torch.from_numpy(scaled.astype(np.float32)), torch.from_numpy(present))
+        return tensors(standardised(column, self.mean, self.deviation, self.params.clip))
 
     def build(self) -> None:
         """Create the projection, and the frequencies or bins."""
@@ -111,10 +109,6 @@ class Continuous(Encoder):
             return self.project(values)
         return self.project(parts.flatten(1))
 
-    def _scale(self, values: np.ndarray) -> np.ndarray:
-        scaled = (values - np.array(self.mean)) / np.array(self.deviation)
-        return np.clip(scaled, -self.params.clip, self.params.clip)
-
     def state(self) -> dict[str, Any]:
         return {"width": self.width, "mean": self.mean, "deviation": self.deviation, "edges": self.edges}
 
@@ -123,51 +117,3 @@ class Continuous(Encoder):
         self.mean, self.deviation = scaling_of(state, self.width)
         if len(self.edges) != self.width:
             raise ValueError(f"edges of {len(self.edges)} numbers, not {self.width}")
-
-
-def scaling_of(state: dict[str, Any], width: int) -> tuple[list[float], list[float]]:
-    """Return `mean` and `deviation` of a saved state.
-
-    Raises:
-        ValueError: If either is not `width` finite numbers, or a deviation is not above 0.
-    """
-    mean, deviation = (np.asarray(state[name], np.float64) for name in ("mean", "deviation"))
-    finite = np.isfinite(mean).all() and np.isfinite(deviation).all()
-    if mean.shape != (width,) or deviation.shape != (width,) or not finite or (deviation <= 0).any():
-        raise ValueError(f"mean and deviation of {width} finite numbers were expected")
-    return mean.tolist(), deviation.tolist()
-
-
-def list_width(column: pa.Array) -> int:
-    """Return how many numbers a record has: 1, or the most frequent length of the column's lists."""
-    if not pa.types.is_list(column.type):
-        return 1
-    lengths = pc.list_value_length(column).drop_null()
-    return max(1, int(pc.mode(lengths)[0]["mode"].as_py())) if len(lengths) else 1
-
-
-def numbers(column: pa.Array, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Read a column of numbers or of lists of numbers.
-
-    Args:
-        column: (records,).
-        width: Numbers that a record must have.
-
-    Returns:
-        (records, width) float64, zeros for the other records; and (records,) bool, which records have `width` finite
-        numbers.
-    """
-    rows = len(column)
-    values = np.zeros((rows, width))
-    if pa.types.is_list(column.type):
-        whole = pc.fill_null(pc.equal(pc.list_value_length(column), width), False).to_numpy(zero_copy_only=False)
-        flat = column.filter(pa.array(whole)).flatten().cast(pa.float64()).to_numpy(zero_copy_only=False)
-        values[whole] = flat.reshape(-1, width)
-    elif width == 1:
-        values[:, 0] = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
-        whole = np.ones(rows, bool)
-    else:
-        whole = np.zeros(rows, bool)
-    present = whole & np.isfinite(values).all(1)
-    values[~present] = 0.0
-    return values, present

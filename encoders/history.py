@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
@@ -17,17 +16,15 @@ from torch import Tensor, nn
 from anyrec.core.contracts import HistoryEncoder, Params, only_with
 from anyrec.core.parallel import by_shares, shares_of
 from anyrec.core.params import tunable
-from anyrec.core.ragged import Prepared, Ragged
+from anyrec.core.ragged import Padded, Prepared, tensors
 from anyrec.core.row_masks import current, of_all
 from anyrec.core.windows import Events, PackedSequences, last_windows
 from anyrec.data.histories import COLUMN
-from anyrec.data.list_columns import flat, offsets_of
+from anyrec.data.preparation.events import events_of_users
 from anyrec.encoders.sequence_blocks import HIDDEN_BIAS, DecayedMean, Dropout, LiGR, PreNorm, Recurrent
 from anyrec.interaction.feature_fusion import check_heads
 
 TRANSFORMERS = ("transformer", "bidirectional")
-MICROSECONDS = 1e6
-"""Microseconds in a second."""
 USERS_AT_A_TIME = 128
 """Users encoded at once at inference. They have histories of similar length, so there is little padding."""
 
@@ -142,21 +139,7 @@ class History(HistoryEncoder):
         Returns:
             `anyrec.core.windows.Events`. A user without an event is absent.
         """
-        events, owners = flat(column)
-        offsets = offsets_of(owners, len(column))
-        times = pc.struct_field(events, "time")
-        places = pc.index_in(pc.struct_field(events, "kind"), value_set=self.kinds)
-        values = {
-            "items": items_of(events),
-            "gaps": _gaps(times, offsets),
-            "kinds": pc.fill_null(pc.add(places, 1), 0).to_numpy(zero_copy_only=False).astype(np.int64),
-            "moments": moments_of(times, offsets),
-        }
-        starts = torch.from_numpy(offsets)
-        return Prepared(
-            {name: Ragged(torch.from_numpy(part), starts) for name, part in values.items()},
-            torch.from_numpy(np.diff(offsets) > 0),
-        )
+        return tensors(events_of_users(column, self.kinds))
 
     def build(self) -> None:
         """Create the layers."""
@@ -218,15 +201,22 @@ class History(HistoryEncoder):
             (batch, output_dim).
         """
         assert items is not None
+        if isinstance(values["items"], Padded):
+            windows, read = self._last_windows(values)
+            return self._states(windows, items, read)
         lengths = values["items"].lengths
         order = torch.argsort(lengths, stable=True)
         parts = []
         for rows in order.split(USERS_AT_A_TIME):
             part = {name: ragged.select(rows) for name, ragged in values.items()}
-            windows, read = last_windows(part, self.params.window, self.mask_share is not None)
+            windows, read = self._last_windows(part)
             parts.append(self.states(windows, items, read))
         found = torch.cat(parts) if parts else items.new_empty(0, self.output_dim)
         return torch.empty_like(found).index_copy(0, order, found)
+
+    def _last_windows(self, events: Events) -> tuple[PackedSequences, Tensor]:
+        """Return the tokens of each user's last events, and the column whose state represents the user now."""
+        return last_windows(events, self.params.window, self.mask_share is not None)
 
     def _states(self, windows: PackedSequences, items: Tensor, read: Tensor | None = None) -> Tensor:
         """Compute the states on this thread. Arguments and result as of `states`."""
@@ -266,38 +256,3 @@ class History(HistoryEncoder):
 
     def restore(self, state: dict[str, Any]) -> None:
         self.kinds = state["kinds"]
-
-
-def items_of(events: pa.Array) -> np.ndarray:
-    """Return (events,) int64, the row of each event's item in the table of items."""
-    return pc.struct_field(events, "item").to_numpy(zero_copy_only=False).astype(np.int64)
-
-
-def moments_of(times: pa.Array, offsets: np.ndarray) -> np.ndarray:
-    """Return (events,) int64: the position, within the user's events, of the first event with the same time.
-
-    Args:
-        times: (events,) microseconds, user by user, oldest first; unknown times count as one time.
-        offsets: (users + 1,) of the events of each user.
-    """
-    count = int(offsets[-1])
-    moments = pc.fill_null(times, -1).to_numpy(zero_copy_only=False)
-    begins = np.zeros(count, bool)
-    if count:
-        begins[1:] = moments[1:] != moments[:-1]
-        begins[offsets[:-1][np.diff(offsets) > 0]] = True
-    first = np.maximum.accumulate(np.where(begins, np.arange(count), 0)) if count else np.empty(0, np.int64)
-    return (first - np.repeat(offsets[:-1], np.diff(offsets))).astype(np.int64)
-
-
-def _gaps(times: pa.Array, offsets: np.ndarray) -> np.ndarray:
-    """Return (events,) float32, log(1 + seconds) since the user's previous event; 0 if either has no time, or no event
-    precedes it.
-    """
-    moments = pc.fill_null(times, 0).to_numpy(zero_copy_only=False)
-    known = times.is_valid().to_numpy(zero_copy_only=False)
-    gaps = np.zeros(len(moments))
-    if len(moments):
-        gaps[1:] = np.where(known[1:] & known[:-1], moments[1:] - moments[:-1], 0) / MICROSECONDS
-        gaps[offsets[:-1][np.diff(offsets) > 0]] = 0
-    return np.log1p(np.maximum(gaps, 0)).astype(np.float32)

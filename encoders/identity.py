@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import torch
 from pydantic import Field, model_validator
@@ -14,10 +13,10 @@ from torch.nn import functional
 
 from anyrec.core.contracts import Encoder, Params
 from anyrec.core.params import tunable
-from anyrec.core.ragged import Prepared
+from anyrec.core.ragged import Prepared, tensors
 from anyrec.core.row_masks import dropout
 from anyrec.core.sharded_tables import make_table
-from anyrec.data.ids import rows_of
+from anyrec.data.preparation.ids import places_of_ids
 
 
 class Identity(Encoder):
@@ -77,8 +76,7 @@ class Identity(Encoder):
 
     def prepare(self, column: pa.Array) -> Prepared:
         """Return (records,) int64 rows of the vocabulary; a record with an unknown id is absent."""
-        rows = rows_of(column, self.vocabulary)
-        return Prepared(torch.from_numpy(np.maximum(rows, 0)), torch.from_numpy(rows >= 0))
+        return tensors(places_of_ids(column, self.vocabulary))
 
     def build(self) -> None:
         """Create the vectors."""

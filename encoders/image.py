@@ -18,11 +18,11 @@ from anyrec.core.contracts import Context, Encoder, Params
 from anyrec.core.errors import ConfigError, Fault, did_you_mean
 from anyrec.core.outside import ALLOW, Outside
 from anyrec.core.progress import progress_bar
-from anyrec.core.ragged import Prepared, Ragged
+from anyrec.core.ragged import Prepared, Ragged, tensors_of
 from anyrec.core.time_limit import check_time
 from anyrec.core.vector_cache import cached_vectors, digest_of
-from anyrec.data.images import image_blocks, load_images
-from anyrec.data.list_columns import flat, offsets_of
+from anyrec.data.images import image_blocks
+from anyrec.data.preparation.image_arrays import file_names, fit_square, image_lists, readable_offsets
 
 Pixels = TypeVar("Pixels", Tensor, np.ndarray)
 """An image as an array or tensor."""
@@ -61,7 +61,7 @@ class CNN(Encoder):
         Args:
             column: (records,) file names, or lists of them.
         """
-        return pixels(column, self.context, self.params.size)
+        return tensors_of(image_lists(column, self.context, self.params.size))
 
     def build(self) -> None:
         """Create the layers."""
@@ -130,12 +130,12 @@ class Torchvision(Encoder):
             size, size) uint8. A record without a readable image is absent.
         """
         if not self.params.frozen:
-            return pixels(column, self.context, self.params.size)
+            return tensors_of(image_lists(column, self.context, self.params.size))
         names, offsets = file_names(column)
         make = partial(fit_square, size=self.params.size)
         backbone = cache(self._frozen_backbone)  # made only if an image is not in the cache of vectors
 
-        def embed(images: list[Tensor]) -> Tensor:
+        def embed(images: list[np.ndarray]) -> Tensor:
             return self._embed(images, backbone())
 
         vectors, readable = file_vectors(names, self.context, repr(self.params), make, self.params.size, embed)
@@ -174,7 +174,7 @@ class Torchvision(Encoder):
         backbone, _ = make_backbone(self.params.model, self.params.weights, self.context)
         return backbone.eval().to(self.context.device)
 
-    def _embed(self, images: list[Tensor], backbone: nn.Module) -> Tensor:
+    def _embed(self, images: list[np.ndarray], backbone: nn.Module) -> Tensor:
         """Run images through the frozen backbone.
 
         Args:
@@ -188,43 +188,9 @@ class Torchvision(Encoder):
         with torch.inference_mode():
             for start in range(0, len(images), BATCH):
                 check_time()
-                batch = torch.stack(images[start : start + BATCH])
+                batch = torch.from_numpy(np.stack(images[start : start + BATCH]))
                 parts.append(backbone(normalised(batch.to(self.context.device))).flatten(1).float().cpu())
         return torch.cat(parts)
-
-
-def file_names(column: pa.Array) -> tuple[list[str], np.ndarray]:
-    """Return the file names of all records, and (records + 1,) int64 offsets."""
-    names, owners = flat(column)
-    return names.to_pylist(), offsets_of(owners, len(column))
-
-
-def pixels(column: pa.Array, context: Context, size: int, fit: Callable[..., Tensor] | None = None) -> Ragged:
-    """Return the readable images of each record, (images, 3, size, size) uint8.
-
-    Args:
-        column: (records,) file names, or lists of them.
-        context: Where the files are.
-        size: Side in pixels.
-        fit: Makes (3, size, size) uint8 of an image and the size; by default `fit_square`.
-    """
-    names, offsets = file_names(column)
-    images, readable = load_images(names, context, partial(fit or fit_square, size=size), size)
-    values = torch.stack(images) if images else torch.zeros(0, 3, size, size, dtype=torch.uint8)
-    counted = np.concatenate([[0], np.cumsum(readable)])
-    return Ragged(values, torch.from_numpy(counted[offsets].astype(np.int64)))
-
-
-def fit_square(image: Image.Image, size: int) -> Tensor:
-    """Return (3, size, size) uint8: the image resampled to fit, its proportions kept, on its mean colour."""
-    scale = size / max(image.size)
-    width, height = max(1, round(image.width * scale)), max(1, round(image.height * scale))
-    small = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0))
-    square = np.empty((size, size, 3), np.uint8)
-    square[:] = small.reshape(-1, 3).mean(0)
-    top, left = (size - height) // 2, (size - width) // 2
-    square[top : top + height, left : left + width] = small
-    return torch.from_numpy(square).permute(2, 0, 1).contiguous()
 
 
 def normalised(images: Tensor) -> Tensor:
@@ -294,7 +260,7 @@ def mean_of_readable(vectors: Tensor, readable: np.ndarray, offsets: np.ndarray)
         readable: (files,) bool.
         offsets: (records + 1,) of the files of each record.
     """
-    counted = torch.from_numpy(np.concatenate([[0], np.cumsum(readable)])[offsets].astype(np.int64))
+    counted = torch.from_numpy(readable_offsets(readable, offsets))
     ragged = Ragged(vectors, counted)
     return Prepared(ragged.mean(), ragged.lengths > 0)
 

@@ -5,16 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import torch
 from pydantic import Field
 from torch import Tensor
 
 from anyrec.core.contracts import Encoder, Params
-from anyrec.core.ragged import Ragged
+from anyrec.core.ragged import Ragged, tensors_of
 from anyrec.core.sharded_tables import make_table, mean_of_rows
-from anyrec.data.ids import rows_of
-from anyrec.data.list_columns import offsets_of
+from anyrec.data.preparation.ids import places_of_listed_ids
 
 
 class ItemIds(Encoder):
@@ -37,10 +34,7 @@ class ItemIds(Encoder):
         Args:
             column: (records,) lists of ids.
         """
-        places = rows_of(column.flatten(), self.vocabulary)
-        known = places >= 0
-        owners = pc.list_parent_indices(column).to_numpy(zero_copy_only=False)[known]
-        return Ragged(torch.from_numpy(places[known]), torch.from_numpy(offsets_of(owners, len(column))))
+        return tensors_of(places_of_listed_ids(column, self.vocabulary))
 
     def build(self) -> None:
         """Create the embedding table, with vectors of about unit length."""
@@ -57,7 +51,7 @@ class ItemIds(Encoder):
         Returns:
             (batch, output_dim).
         """
-        return mean_of_rows(self.table, values.values, values.offsets[:-1])
+        return mean_of_rows(self.table, values)
 
     def state(self) -> dict[str, Any]:
         return {"vocabulary": self.vocabulary}

@@ -11,10 +11,10 @@ from torch.nn import functional
 from anyrec.core.contracts import HistoryEncoder, Params
 from anyrec.core.params import tunable
 from anyrec.core.precision import at_least_float32
-from anyrec.core.ragged import Prepared, Ragged
+from anyrec.core.ragged import Padded, Prepared, Ragged, tensors
 from anyrec.core.windows import Batch, Events
-from anyrec.data.list_columns import flat, offsets_of
-from anyrec.encoders.history import History, items_of
+from anyrec.data.preparation.events import items_of_users
+from anyrec.encoders.history import History
 
 
 class ItemSet(HistoryEncoder):
@@ -61,10 +61,7 @@ class ItemSet(HistoryEncoder):
         Returns:
             The items, as in `anyrec.core.windows.Events`. A user without an event is absent.
         """
-        events, owners = flat(column)
-        offsets = torch.from_numpy(offsets_of(owners, len(column)))
-        items = Ragged(torch.from_numpy(items_of(events)), offsets)
-        return Prepared({"items": items}, items.lengths > 0)
+        return tensors(items_of_users(column))
 
     def build(self) -> None:
         """Create the learned vector, and a map if the item tower's vectors have another dimension."""
@@ -97,9 +94,9 @@ class ItemSet(HistoryEncoder):
         assert items is not None
         return self._mean(values["items"], items)
 
-    def _mean(self, rows: Ragged, items: Tensor) -> Tensor:
+    def _mean(self, rows: Ragged | Padded, items: Tensor) -> Tensor:
         """Return (rows, output_dim): the mean of each row's items, mapped and shifted; the shift for an empty row."""
         vectors = at_least_float32(self.resize(items))
         if not len(rows.values):
             return vectors.new_zeros(rows.rows, self.output_dim) + self.shift
-        return functional.embedding_bag(rows.values, vectors, rows.offsets[:-1], mode="mean") + self.shift
+        return rows.bag(vectors) + self.shift

@@ -236,6 +236,8 @@ class Recurrent(nn.Module):
         Returns:
             (rows, length, dim).
         """
+        if torch.compiler.is_exporting():  # last windows: each row has one run, and padding after it has no effect
+            return self.gru(tokens)[0]
         column = torch.arange(tokens.shape[1], device=first.device).expand_as(first)
         place = column - first
         # Unpack: one padded row for each run, (runs, longest run, dim).

@@ -8,8 +8,9 @@ import torch
 from anyrec.core.contracts import Context
 from anyrec.core.errors import ConfigError
 from anyrec.core.ragged import select
+from anyrec.data.preparation.words import split_words
 from anyrec.encoders.sentence import Sentence, embed_texts
-from anyrec.encoders.text import Hashed, split_words
+from anyrec.encoders.text import Hashed
 from anyrec.testing import check_encoder
 
 

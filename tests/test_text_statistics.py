@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small import small_config, small_dataset
 
-from anyrec.encoders.text_statistics import STATISTICS, TextStatistics, statistics_of
+from anyrec.data.preparation.text_statistics import STATISTICS, statistics_of
+from anyrec.encoders.text_statistics import TextStatistics
 from anyrec.recommender import Recommender
 from anyrec.testing import check_encoder
 

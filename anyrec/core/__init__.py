@@ -8,8 +8,9 @@ Config
   both.
 
 Plugins
-- `contracts/`: the base class of each kind of component. `hooks`: installed packages. `discovery`: finding components.
-  `class_sources`: base classes in source code. `registry`: components by name.
+- `contracts/`: the base class of each kind of component. `context`: settings that the preparation of a feature needs.
+  `hooks`: installed packages. `discovery`: finding components. `class_sources`: base classes in source code.
+  `registry`: components by name.
   `params`, `param_faults`, `param_keys`: options of components, their errors and schema keys.
 
 Security

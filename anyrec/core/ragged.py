@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
+
+from anyrec.core.columns import FlatLists, PreparedColumn
 
 
 class Ragged(NamedTuple):
@@ -70,6 +74,33 @@ class Ragged(NamedTuple):
         count = self.lengths.clamp(min=1).to(values.dtype)
         return total / count.view(-1, *[1] * (values.dim() - 1))
 
+    def bag(self, table: Tensor, *, sparse: bool = False) -> Tensor:
+        """Return the mean of the rows of a table that the values of each row index.
+
+        Args:
+            table: (entries, dim).
+            sparse: Whether the gradient of the table is sparse.
+
+        Returns:
+            (rows, dim); zeros for an empty row.
+        """
+        return functional.embedding_bag(self.values, table, self.offsets[:-1], mode="mean", sparse=sparse)
+
+    def sum_bag(self, table: Tensor, weights: Tensor | None = None, *, sparse: bool = False) -> Tensor:
+        """Return the sum of the rows of a table that the values of each row index.
+
+        Args:
+            table: (entries, dim).
+            weights: (total,) the weight of each value; None for 1.
+            sparse: Whether the gradient of the table is sparse.
+
+        Returns:
+            (rows, dim).
+        """
+        return functional.embedding_bag(
+            self.values, table, self.offsets[:-1], mode="sum", per_sample_weights=weights, sparse=sparse
+        )
+
     def pad(self, fill: float = 0.0) -> tuple[Tensor, Tensor]:
         """Pad the rows at the end.
 
@@ -85,6 +116,65 @@ class Ragged(NamedTuple):
         padded = self.values.new_full((self.rows, longest, *self.values.shape[1:]), fill)
         padded[mask] = self.values
         return padded, mask
+
+
+class Padded(NamedTuple):
+    """Rows of different lengths, padded at the end: the form that they have in an exported graph.
+
+    It has the methods of `Ragged`, so that `forward` of an encoder reads either.
+
+    Attributes:
+        values: (rows * longest, ...) the elements of all rows with their padding, in row order.
+        mask: (rows, longest) bool, False for padding.
+    """
+
+    values: Tensor
+    mask: Tensor
+
+    @staticmethod
+    def of(values: Tensor, mask: Tensor) -> Padded:
+        """Return the rows of `values: (rows, longest, ...)` with their `mask: (rows, longest)`."""
+        return Padded(values.flatten(0, 1), mask)
+
+    @property
+    def lengths(self) -> Tensor:
+        """(rows,) int64, the length of each row."""
+        return self.mask.sum(1)
+
+    @property
+    def rows(self) -> int:
+        """The number of rows."""
+        return self.mask.shape[0]
+
+    @property
+    def offsets(self) -> Tensor:
+        """(rows + 1,) int64, where each row begins in `values`, and the end."""
+        return torch.arange(self.rows + 1, device=self.mask.device) * self.mask.shape[1]
+
+    def mean(self, values: Tensor | None = None) -> Tensor:
+        """Return the mean of each row; argument and result as of `Ragged.mean`."""
+        values = self.values if values is None else values
+        count = self.lengths.clamp(min=1).to(values.dtype)
+        return self._sum(values) / count.view(-1, *[1] * (values.dim() - 1))
+
+    def bag(self, table: Tensor, *, sparse: bool = False) -> Tensor:
+        """Return the mean of the table's rows; arguments and result as of `Ragged.bag`."""
+        return self.mean(table[self.values])
+
+    def sum_bag(self, table: Tensor, weights: Tensor | None = None, *, sparse: bool = False) -> Tensor:
+        """Return the sum of the table's rows; arguments and result as of `Ragged.sum_bag`."""
+        rows = table[self.values]
+        return self._sum(rows if weights is None else rows * weights.unsqueeze(1))
+
+    def pad(self) -> tuple[Tensor, Tensor]:
+        """Return (rows, longest, ...) values, and (rows, longest) bool, False for padding."""
+        return self.values.unflatten(0, self.mask.shape), self.mask.clone()
+
+    def _sum(self, values: Tensor) -> Tensor:
+        """Return (rows, ...), the sum of each row of `values: (rows * longest, ...)`."""
+        padded = values.unflatten(0, self.mask.shape)
+        inside = self.mask.view(*self.mask.shape, *[1] * (padded.dim() - 2))
+        return torch.where(inside, padded, 0.0).sum(1)
 
 
 Values = Tensor | Ragged | Mapping[str, Tensor | Ragged]
@@ -104,6 +194,27 @@ class Prepared(NamedTuple):
 
     values: Values
     present: Tensor
+
+
+def tensors(column: PreparedColumn) -> Prepared:
+    """Return a column of NumPy arrays as tensors that share their memory."""
+    values = column.values
+    if isinstance(values, Mapping):
+        made: Values = {name: tensors_of(part) for name, part in values.items()}
+    else:
+        made = tensors_of(values)
+    return Prepared(made, torch.from_numpy(column.present))
+
+
+@overload
+def tensors_of(values: np.ndarray) -> Tensor: ...
+@overload
+def tensors_of(values: FlatLists) -> Ragged: ...
+def tensors_of(values: np.ndarray | FlatLists) -> Tensor | Ragged:
+    """Return an array as a tensor, and flat lists as ragged rows."""
+    if isinstance(values, FlatLists):
+        return Ragged(torch.from_numpy(values.values), torch.from_numpy(values.offsets))
+    return torch.from_numpy(values)
 
 
 def select(values: Values, index: Tensor) -> Values:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from anyrec.core.processes import Processes, processes
+from anyrec.core.ragged import Padded, Ragged
 from anyrec.core.scratch import Scratch, scratch_folder
 from anyrec.core.types import AutogradContext
 
@@ -150,21 +151,19 @@ def _whole(table: ShardedTable) -> Tensor | None:
     return torch.from_numpy(Scratch(scratch_folder()).keep_parts(parts)["rows"]).to(table.weight.device)
 
 
-def mean_of_rows(table: nn.Embedding, rows: Tensor, offsets: Tensor) -> Tensor:
+def mean_of_rows(table: nn.Embedding, rows: Ragged | Padded) -> Tensor:
     """Return the mean of some rows of a table for each bag.
 
     Args:
         table: The table.
-        rows: (rows of all bags,) int64.
-        offsets: (bags,) where each bag begins in `rows`.
+        rows: The rows of each bag, int64.
 
     Returns:
         (bags, dim); zero for an empty bag.
     """
     if not isinstance(table, ShardedTable):
-        return functional.embedding_bag(rows, table.weight, offsets, mode="mean", sparse=table.sparse)
-    every = torch.arange(len(rows), device=rows.device)
-    return functional.embedding_bag(every, table(rows), offsets, mode="mean")
+        return rows.bag(table.weight, sparse=table.sparse)
+    return rows.mean(table(rows.values))
 
 
 def lookup(part: Tensor, rows: Tensor, bounds: Sequence[int], processes: Processes) -> Tensor:

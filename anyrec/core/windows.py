@@ -13,10 +13,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from anyrec.core.ragged import Ragged
+from anyrec.core.ragged import Padded, Ragged
 from anyrec.core.scratch import Scratch, kept
 
-Events = Mapping[str, Ragged]
+Events = Mapping[str, Ragged | Padded]
 """One row for each user, oldest event first.
 
 items: int64 rows of the item table.
@@ -312,7 +312,10 @@ def last_windows(events: Events, length: int, masked: bool) -> tuple[PackedSeque
     items = events["items"]
     known = items.lengths
     tokens = (known + 1).clamp(max=length)
-    longest = int(tokens.max()) if len(tokens) else 1
+    if isinstance(items, Padded):  # at most `length` events, so this is enough; padding tokens have no effect
+        longest = items.mask.shape[1] + 1
+    else:
+        longest = int(tokens.max()) if len(tokens) else 1
     column = torch.arange(longest, device=known.device).expand(len(known), -1)
     place = column + (known - tokens + (1 if masked else 0)).unsqueeze(1)
     real = column < tokens.unsqueeze(1)

@@ -25,7 +25,7 @@ from anyrec.data.ids import SIDES
 from anyrec.data.url_fetch import FetchError, fetch
 
 if TYPE_CHECKING:  # the contracts load torch
-    from anyrec.core.contracts import Context
+    from anyrec.core.context import Context
 
 Made = TypeVar("Made")
 T = Image.Transpose

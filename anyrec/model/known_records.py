@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from anyrec.core.contracts import Context
+from anyrec.core.context import Context
 from anyrec.core.errors import Fault, ModelError
 from anyrec.data.histories import history_before
 from anyrec.data.ids import Side

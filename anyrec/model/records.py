@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from anyrec.core.contracts import Context
+from anyrec.core.context import Context
 from anyrec.core.errors import Fault
 from anyrec.core.values import show
 from anyrec.data.dataset import Dataset

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from anyrec.core.config import DataConfig
-from anyrec.core.contracts import Context
+from anyrec.core.context import Context
 from anyrec.core.errors import DataError, Fault
 from anyrec.core.once import Once
 from anyrec.core.values import show

@@ -174,9 +174,9 @@ class EntityTower(nn.Module):
         Returns:
             The vectors of the features (batch, features, dim) and their presence (batch, features) bool.
         """
-        vectors: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in self.token_names}
+        encoded: PrecomputedVectors = {}
         distinct, place = (rows, None) if not precomputed else torch.unique(rows, return_inverse=True)
-        for (name, encoder), token in zip(self.named_encoders(), self.token_of, strict=True):
+        for name, encoder in self.named_encoders():
             if precomputed and name in precomputed:
                 vector, present = precomputed[name]
             elif name in columns:
@@ -187,6 +187,20 @@ class EntityTower(nn.Module):
             else:
                 vector = self.fusion.missing.new_zeros(rows.numel(), self.width(name))
                 present = rows.new_zeros(rows.numel(), dtype=torch.bool)
+            encoded[name] = vector, present
+        return self.joined(encoded)
+
+    def joined(self, encoded: PrecomputedVectors) -> tuple[Tensor, Tensor]:
+        """Put the vectors of all features in their places.
+
+        Args:
+            encoded: The vectors of each feature and their presence, in the order of `features`.
+
+        Returns:
+            As of `tokens`.
+        """
+        vectors: dict[str, list[tuple[Tensor, Tensor]]] = {name: [] for name in self.token_names}
+        for (name, (vector, present)), token in zip(encoded.items(), self.token_of, strict=True):
             vectors[token].append((self._placed(name, vector), present))
         pooled = [_masked_mean(vectors[name]) for name in self.token_names]
         if len(pooled) == 1:

@@ -12,8 +12,9 @@ its base class. Discovery finds every such class in a plugin folder; it need not
 candidate sources and rules are in the layers that use them: `anyrec.retrieval.index` and `anyrec.pipeline.contracts`.
 """
 
+from anyrec.core.context import Context, during_request
 from anyrec.core.contracts.classical import Classical, Step, TrainingMatrix
-from anyrec.core.contracts.encoders import Context, Encoder, HistoryEncoder, during_request
+from anyrec.core.contracts.encoders import Encoder, HistoryEncoder
 from anyrec.core.contracts.objectives import (
     MASK_VALUE,
     FillMask,

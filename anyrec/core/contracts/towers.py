@@ -69,7 +69,8 @@ class Fusion(nn.Module):
             (batch, features, dim) float.
         """
         missing = self.missing.to(features.dtype)
-        if not present.is_cuda:  # on a CPU, counting costs little, and writing a few rows less than a pass over all
+        # On a CPU, counting costs little, and writing a few rows less than a pass over all. A graph has no branches.
+        if not present.is_cuda and not torch.compiler.is_exporting():
             rows, places = (~present).nonzero(as_tuple=True)
             if not len(rows):
                 return features
