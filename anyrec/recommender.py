@@ -35,6 +35,7 @@ from anyrec.evaluation.held_out import rank_held_out
 from anyrec.evaluation.ranking import ranking_metrics
 from anyrec.evaluation.repeats import repeat_notes
 from anyrec.evaluation.slices import Slice, measure_slices
+from anyrec.export.write import Export, export_model
 from anyrec.model.arguments import checked_choice, checked_context, checked_dataset, checked_k, checked_now, log
 from anyrec.model.attach_data import own_data, with_data
 from anyrec.model.build import check_model_type, check_with_data, choose_device, training_context
@@ -856,6 +857,31 @@ class Recommender:
         """
         options = {"private": private, "revision": revision, "message": message, "token": token}
         return push_to_hub(self.parts, repository, **options)
+
+    def export(self, directory: str | Path, *, without: Sequence[str] = (), users: bool = True) -> Export:
+        """Write the model as ONNX graphs with its preprocessing, which `anyrec.export.load` reads without torch.
+
+        Args:
+            directory: The folder. An export in it is replaced.
+            without: Parts that cannot be exported, to leave out: "pipeline", "blend". Lists are then those of the model
+                alone, or of the towers alone.
+            users: Whether to write the known users, their vectors and their histories.
+
+        Returns:
+            The files, notes, and the largest difference between the graphs and the model.
+
+        Raises:
+            InputError: With every reason why the model cannot be exported.
+            ModelError: If the folder has other content.
+            OutputError: If it cannot be written.
+            MissingDependency: If the extra `export` is not installed.
+
+        Example:
+            >>> recommender.export("exports/shop")
+            >>> anyrec.export.load("exports/shop").recommend(["user 1"])
+        """
+        place = checked_path(directory, "directory", OutputError)
+        return export_model(self.parts, place, without=without, users=users)
 
     def with_image_root(self, folder: Path) -> Recommender:
         """Return this recommender with another folder that relative names of images in requests start from."""

@@ -37,6 +37,7 @@ class Aggregates(HistoryEncoder):
 
     type = "aggregates"
     group = "history"
+    preparation = "aggregates"
 
     class Params(Params):
         top: int = Field(
@@ -167,6 +168,10 @@ class Aggregates(HistoryEncoder):
             (batch, output_dim).
         """
         return self.project(values["now"])
+
+    def exported_layers(self) -> nn.Module:
+        """Return the projection, which reads the aggregates of all events."""
+        return self.project
 
     def _aggregates(self, items: np.ndarray, offsets: np.ndarray) -> Iterator[np.ndarray]:
         """Yield the aggregates over each user's events; arguments and result as of `ItemAggregates.of`."""

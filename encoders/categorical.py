@@ -23,6 +23,7 @@ class Categorical(Encoder):
     """
 
     type = "categorical"
+    preparation = "categorical"
 
     class Params(Params):
         min_count: int = Field(

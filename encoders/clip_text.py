@@ -9,11 +9,11 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from anyrec.core.ragged import Prepared, Ragged
+from anyrec.core.ragged import Prepared, Ragged, tensors_of
 from anyrec.core.vector_cache import cached_vectors, digest_of
+from anyrec.data.preparation.tokens import flat_full_texts, flat_tokens, joined_texts
 from anyrec.encoders.clip import OfClip
 from anyrec.encoders.clip_model import features
-from anyrec.encoders.sentence import flatten_texts, joined_texts, ragged_tokens
 
 
 class ClipText(OfClip):
@@ -40,14 +40,14 @@ class ClipText(OfClip):
             If `frozen`, the mean vectors (records, width) float32; otherwise the token ids of each record, int64. A
             record without a text is absent.
         """
-        texts, offsets = flatten_texts(column)
+        texts, offsets = flat_full_texts(column)
         present = torch.from_numpy(np.diff(offsets) > 0)
         values = texts.to_pylist()
         if self.params.frozen:
             return Prepared(Ragged(self._vectors(values), torch.from_numpy(offsets)).mean(), present)
         rows, longer = self._model().tokens(joined_texts(values, offsets))
         self._note_longer(longer, int(present.sum()))
-        return Prepared(ragged_tokens(rows), present)
+        return Prepared(tensors_of(flat_tokens(rows)), present)
 
     def build(self) -> None:
         """Create the projection, and the text half of the model if it is trained."""

@@ -27,6 +27,7 @@ class Continuous(Encoder):
     """
 
     type = "continuous"
+    preparation = "continuous"
     starts: Tensor
     """(width, bins) the lower edges of the bins of `piecewise`."""
     widths: Tensor

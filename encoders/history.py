@@ -47,6 +47,7 @@ class History(HistoryEncoder):
 
     type = "history"
     group = "history"
+    preparation = "history"
 
     class Params(Params):
         block: Literal["transformer", "bidirectional", "gru", "mean"] = Field(
@@ -234,7 +235,7 @@ class History(HistoryEncoder):
             states = top(tokens, bias, read)  # only the last layer can be restricted to the columns that are read
             return self.norm(states if read is None else states.squeeze(1))
         if read is not None:
-            states = states[torch.arange(len(read), device=read.device), read]
+            states = states[torch.arange(read.shape[0], device=read.device), read]
         return self.norm(states)
 
     def _tokens(self, windows: PackedSequences, items: Tensor) -> Tensor:

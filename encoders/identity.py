@@ -31,6 +31,7 @@ class Identity(Encoder):
     """
 
     type = "identity"
+    preparation = "identity"
     propagate: Callable[[], Tensor] | None = None
     """Returns the propagated vectors, (ids, output_dim); None if no graph is connected."""
     start: nn.Parameter
@@ -109,6 +110,10 @@ class Identity(Encoder):
         """
         vectors = functional.embedding(values, self._vectors()) if self.params.graph_layers else self.table(values)
         return dropout(vectors, self.params.dropout, self.training)
+
+    def exported_layers(self) -> nn.Module:
+        """Return the vectors as a table: an export has no graph."""
+        return nn.Embedding.from_pretrained(self._vectors().detach()) if self.params.graph_layers else self
 
     def _vectors(self) -> Tensor:
         """Return (ids, output_dim), the propagated vectors: from the graph if one is connected, else the saved ones."""

@@ -18,7 +18,7 @@ from anyrec.core.contracts import Context, Encoder, Params
 from anyrec.core.errors import ConfigError, Fault, did_you_mean
 from anyrec.core.outside import ALLOW, Outside
 from anyrec.core.progress import progress_bar
-from anyrec.core.ragged import Prepared, Ragged, tensors_of
+from anyrec.core.ragged import Padded, Prepared, Ragged, tensors_of
 from anyrec.core.time_limit import check_time
 from anyrec.core.vector_cache import cached_vectors, digest_of
 from anyrec.data.images import image_blocks
@@ -44,6 +44,7 @@ class CNN(Encoder):
     type = "cnn"
     preferred = True
     group = "image"
+    preparation = "images"
 
     class Params(Params):
         size: int = Field(32, ge=8, le=256, description="Side in pixels of the square that images are fitted into.")
@@ -82,7 +83,7 @@ class CNN(Encoder):
         Returns:
             (batch, output_dim); a record without an image has a zero vector.
         """
-        if not len(values.values):
+        if not values.values.shape[0]:
             return self.project.bias.new_zeros(values.rows, self.output_dim)
         maps = self.layers(values.values.to(self.project.weight.dtype) / 127.5 - 1)
         pooled = torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], 1)
@@ -99,6 +100,7 @@ class Torchvision(Encoder):
 
     type = "torchvision"
     group = "image"
+    preparation = "images"
 
     class Params(Params):
         model: str = Field("resnet18", description="Name of a model in torchvision.models.list_models().")
@@ -163,12 +165,16 @@ class Torchvision(Encoder):
         """
         if isinstance(values, Tensor):
             return self.project(values)
-        if not len(values.values):
+        if not values.values.shape[0]:
             return self.project.bias.new_zeros(values.rows, self.output_dim)
         for module in self.backbone.modules():
             if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
                 module.eval()
         return values.mean(self.project(self.backbone(normalised(values.values)).flatten(1)))
+
+    def exported_layers(self) -> nn.Module:
+        """Return the backbone with the projection: an export has no cache of vectors."""
+        return ImageBackbone(self._frozen_backbone().cpu(), self.project) if self.params.frozen else self
 
     def _frozen_backbone(self) -> nn.Module:
         backbone, _ = make_backbone(self.params.model, self.params.weights, self.context)
@@ -191,6 +197,18 @@ class Torchvision(Encoder):
                 batch = torch.from_numpy(np.stack(images[start : start + BATCH]))
                 parts.append(backbone(normalised(batch.to(self.context.device))).flatten(1).float().cpu())
         return torch.cat(parts)
+
+
+class ImageBackbone(nn.Module):
+    """A frozen backbone and the projection of the mean of its vectors."""
+
+    def __init__(self, backbone: nn.Module, project: nn.Module):
+        super().__init__()
+        self.backbone, self.project = backbone, project
+
+    def forward(self, values: Padded) -> Tensor:
+        """Return (batch, output_dim) for the images of each record, (images, 3, size, size) uint8."""
+        return self.project(values.mean(self.backbone(normalised(values.values)).flatten(1)))
 
 
 def normalised(images: Tensor) -> Tensor:

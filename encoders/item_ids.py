@@ -20,6 +20,7 @@ class ItemIds(Encoder):
     type = "item_ids"
     group = "temporal"
     role = "items"
+    preparation = "item_ids"
 
     class Params(Params):
         sparse: bool = Field(False, description="Use sparse gradients for this table, whatever its size.")

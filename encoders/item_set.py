@@ -31,6 +31,7 @@ class ItemSet(HistoryEncoder):
 
     type = "set"
     group = "history"
+    preparation = "set"
 
     class Params(Params):
         hidden_share: float = Field(
@@ -97,6 +98,6 @@ class ItemSet(HistoryEncoder):
     def _mean(self, rows: Ragged | Padded, items: Tensor) -> Tensor:
         """Return (rows, output_dim): the mean of each row's items, mapped and shifted; the shift for an empty row."""
         vectors = at_least_float32(self.resize(items))
-        if not len(rows.values):
+        if not rows.values.shape[0]:
             return vectors.new_zeros(rows.rows, self.output_dim) + self.shift
         return rows.bag(vectors) + self.shift

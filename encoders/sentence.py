@@ -6,12 +6,10 @@ import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -21,10 +19,11 @@ from anyrec.core.errors import ConfigError, Fault, MissingDependency
 from anyrec.core.hardware import multiplies_bf16
 from anyrec.core.outside import ALLOW, Outside, is_path
 from anyrec.core.progress import progress_bar
-from anyrec.core.ragged import Prepared, Ragged
+from anyrec.core.ragged import Padded, Prepared, Ragged, tensors_of
 from anyrec.core.time_limit import check_time
+from anyrec.core.types import JsonObject
 from anyrec.core.vector_cache import cached_vectors, digest_of
-from anyrec.data.list_columns import flat, offsets_of
+from anyrec.data.preparation.tokens import NO_TOKEN, flat_full_texts, flat_tokens, joined_texts
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -49,6 +48,7 @@ class Sentence(Encoder):
 
     type = "sentence"
     group = "text"
+    preparation = "sentence"
 
     class Params(Params):
         model: Annotated[str, Outside("a folder of a pretrained model", names_something=is_path)] = Field(
@@ -74,7 +74,7 @@ class Sentence(Encoder):
             If `frozen`, the mean vectors (records, width) float32; otherwise the token ids of each record, int64. A
             record without a text is absent.
         """
-        texts, offsets = flatten_texts(column)
+        texts, offsets = flat_full_texts(column)
         present = torch.from_numpy(np.diff(offsets) > 0)
         if self.params.frozen:
             vectors = self._vectors(texts)
@@ -111,6 +111,22 @@ class Sentence(Encoder):
         # (batch, longest, hidden) -> (batch, hidden), the mean over the tokens
         return self.project((states * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True))
 
+    def exported_state(self) -> JsonObject:
+        """Return the tokenizer and the number of tokens that are read."""
+        model = self._model()
+        tokenizer = getattr(model.tokenizer, "backend_tokenizer", None)
+        return {"tokenizer": "" if tokenizer is None else tokenizer.to_str(), "most": self._most_tokens(model)}
+
+    def export_fault(self) -> str:
+        """Return why the encoder cannot be exported: only tokenizers of the library `tokenizers` can."""
+        return "" if self.exported_state()["tokenizer"] else "its tokenizer has no tokenizer.json"
+
+    def exported_layers(self) -> nn.Module:
+        """Return the language model in float32 with the projection: an export has no cache of vectors."""
+        if not self.params.frozen:
+            return self
+        return SentenceBackbone(copy.deepcopy(self._model()).cpu().float().eval(), self.project)
+
     def _vectors(self, texts: pa.Array) -> Tensor:
         """Return (texts, width) float32 vectors, through the cache."""
         values = texts.to_pylist()
@@ -127,12 +143,31 @@ class Sentence(Encoder):
     def _model(self) -> SentenceTransformer:
         return backbone(self.params.model, self.context, f"{self.where}/model")
 
+    def _most_tokens(self, model: SentenceTransformer) -> int:
+        """Return the number of tokens that are read of each text."""
+        return self.params.max_tokens or model.max_seq_length or TOKENS
+
     def _tokens(self, texts: list[str]) -> Ragged:
         """Return the token ids of each text, int64."""
         model = self._model()
-        limit = self.params.max_tokens or model.max_seq_length or TOKENS
+        limit = self._most_tokens(model)
         ids = model.tokenizer(texts, truncation=True, max_length=limit)["input_ids"] if texts else []
-        return ragged_tokens(ids)
+        return tensors_of(flat_tokens(ids))
+
+
+class SentenceBackbone(nn.Module):
+    """A frozen language model and the projection of the mean of its vectors."""
+
+    def __init__(self, model: nn.Module, project: nn.Module):
+        super().__init__()
+        self.model, self.project = model, project
+
+    def forward(self, values: Padded) -> Tensor:
+        """Return (batch, output_dim) for the texts of each record, (texts, longest) int64 tokens."""
+        tokens = values.values
+        mask = (tokens != NO_TOKEN).long()
+        features = {"input_ids": tokens.clamp(min=0), "attention_mask": mask}
+        return self.project(values.mean(self.model(features)["sentence_embedding"]))
 
 
 def embed_texts(texts: list[str], model: SentenceTransformer, max_tokens: int | None, device: str) -> Tensor:
@@ -230,26 +265,3 @@ def _without_progress_bars() -> Iterator[None]:
     finally:
         if shown:
             logging.enable_progress_bar()
-
-
-def flatten_texts(column: pa.Array) -> tuple[pa.Array, np.ndarray]:
-    """Lay the texts of all records end to end, without empty texts.
-
-    Returns:
-        (texts,) strings, and (records + 1,) int64 offsets.
-    """
-    texts, owners = flat(column)
-    full = pc.greater(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0)
-    return texts.filter(full), offsets_of(owners[full.to_numpy(zero_copy_only=False)], len(column))
-
-
-def ragged_tokens(ids: list[list[int]]) -> Ragged:
-    """Return the token ids of each text, int64."""
-    lengths = np.fromiter(map(len, ids), np.int64, len(ids))
-    flat = np.concatenate([np.array(row, np.int64) for row in ids]) if ids else np.empty(0, np.int64)
-    return Ragged(torch.from_numpy(flat), torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)])))
-
-
-def joined_texts(texts: list[str], offsets: np.ndarray) -> list[str]:
-    """Return one text for each record: its texts with a space between them."""
-    return [" ".join(texts[start:end]) for start, end in pairwise(offsets)]

@@ -166,7 +166,7 @@ class PreNorm(nn.Module):
         if place is None:
             mixed = self.attention(normed, bias)
         else:
-            every = torch.arange(len(place), device=place.device)
+            every = torch.arange(place.shape[0], device=place.device)
             mixed = self.attention.at(normed, bias[every, :, place].unsqueeze(2), place)
             tokens = tokens[every, place].unsqueeze(1)
         return self.join(tokens, mixed)

@@ -27,6 +27,7 @@ class Sequence(Encoder):
     type = "sequence"
     group = "temporal"
     role = "numbers"
+    preparation = "sequence"
 
     class Params(Params):
         pooling: Literal["statistics", "gru", "transformer"] = Field(
@@ -97,7 +98,7 @@ class Sequence(Encoder):
         """
         if isinstance(values, Tensor):
             return self.project(values)
-        if not values.rows or not len(values.values):
+        if not values.rows or not values.values.shape[0]:
             return self.project(self.project.weight.new_zeros(values.rows, self.params.hidden_dim))
         lengths = values.lengths
         padded, mask = values.pad()  # (batch, longest)
@@ -128,6 +129,7 @@ class Timestamps(Encoder):
     type = "timestamps"
     group = "temporal"
     role = "timestamps"
+    preparation = "timestamps"
 
     def fit(self, column: pa.Array) -> None:
         """Learn the newest time of the training rows."""

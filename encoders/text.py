@@ -30,6 +30,7 @@ class Hashed(Encoder):
     type = "hashed"
     preferred = True
     group = "text"
+    preparation = "hashed"
 
     class Params(Params):
         buckets: int = Field(

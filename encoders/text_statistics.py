@@ -22,6 +22,7 @@ class TextStatistics(Continuous):
 
     type = "text_statistics"
     group = "text"
+    preparation = "text_statistics"
 
     def fit(self, column: pa.Array) -> None:
         """Learn the mean, the standard deviation and the quantiles of each statistic.

@@ -30,6 +30,7 @@ class VisualDescriptor(Encoder):
     type = "visual_descriptor"
     group = "image"
     untrained = True
+    preparation = "visual_descriptor"
 
     class Params(Params):
         cells: int = Field(8, ge=1, le=16, description="Cells along each side of the grid.")

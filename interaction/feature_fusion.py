@@ -231,7 +231,7 @@ class AttentionFusion(Fusion):
     def fuse(self, features: Tensor, present: Tensor) -> Tensor:
         tokens = features + self.feature_names
         if self.params.use_cls_token:
-            tokens = torch.cat([self.cls.expand(len(tokens), -1, -1), tokens], 1)
+            tokens = torch.cat([self.cls.expand(tokens.shape[0], -1, -1), tokens], 1)
         tokens = self.layers(tokens)
         pooled = tokens[:, 0] if self.params.use_cls_token else tokens.mean(1)
         return self.out(self.norm(pooled) + features.sum(1))

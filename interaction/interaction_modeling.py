@@ -139,9 +139,9 @@ class AttentionInteraction(Interaction):
 
     def score(self, users: Tensor, items: Tensor) -> Tensor:
         # Each user is paired with each of its items: (batch * items, features, dim) on both sides.
-        own = items if items.dim() == 4 else items.unsqueeze(0).expand(len(users), *items.shape)
+        own = items if items.dim() == 4 else items.unsqueeze(0).expand(users.shape[0], *items.shape)
         wide = users.unsqueeze(1).expand(-1, own.shape[1], -1, -1)
-        pooled = self._read(wide.flatten(0, 1), own.flatten(0, 1)).view(len(users), own.shape[1], self.dim)
+        pooled = self._read(wide.flatten(0, 1), own.flatten(0, 1)).view(users.shape[0], own.shape[1], self.dim)
         return self.out(pooled).squeeze(-1) + dot(users.sum(1), items.sum(-2))
 
     def pair(self, users: Tensor, items: Tensor) -> Tensor:
@@ -149,7 +149,7 @@ class AttentionInteraction(Interaction):
 
     def _read(self, users: Tensor, items: Tensor) -> Tensor:
         """Return the state of the CLS token, (pairs, dim), of `users` and `items`, (pairs, features, dim) each."""
-        cls = self.cls.expand(len(users), 1, -1)
+        cls = self.cls.expand(users.shape[0], 1, -1)
         return self.layers(torch.cat([cls, users + self.sides[0], items + self.sides[1]], 1))[:, 0]
 
 

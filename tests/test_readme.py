@@ -28,8 +28,8 @@ SMALLER = {
 PROGRAMS = {"train.py": "train", "inference.py": "recommend"}
 ELSEWHERE = {"pip", "make", "docker", "tensorboard"}
 """Programs whose lines are not run here: the tests are run by them."""
-LARGE = {"demo", "convert", "experiment", "push"}
-"""Commands that need more: the next test, tests/test_containers.py and tests/test_hub.py run them."""
+LARGE = {"demo", "convert", "experiment", "export", "push"}
+"""Commands that need more: the next test, tests/test_containers.py, test_export.py and test_hub.py run them."""
 COMPLETE = {"plugins", "schema"}
 """Commands that need no argument. Others are only mentioned if they stand alone."""
 

@@ -7,6 +7,7 @@ recommend  the commands recommend and embed
 evaluate   the commands evaluate, compare and report
 search     the commands search and similar
 index      the command index
+export     the command export
 add        the commands add and update
 feast      the commands feast generate and feast push
 hub        the command push

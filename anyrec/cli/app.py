@@ -1,8 +1,8 @@
 """The application `anyrec` with all its commands, and the entry points of the command line.
 
 Each command is a thin layer over the facade, in the file of its group: `train`, `tune`, `recommend`, `evaluate`,
-`data`, `search`, `index`, `add` (and `update`), `hub`, `init`. Shared options are in `options.py`. Torch is imported by
-the commands that need it, not at start-up.
+`data`, `search`, `index`, `export`, `add` (and `update`), `hub`, `init`. Shared options are in `options.py`. Torch is
+imported by the commands that need it, not at start-up.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from anyrec.cli import add, data, experiment, feast, hub, index, init, search, serve, synth, tune  # noqa: F401
+from anyrec.cli import add, data, experiment, export, feast, hub, index, init, search, serve, synth, tune  # noqa: F401
 from anyrec.cli import evaluate as _evaluate  # noqa: F401
 from anyrec.cli.options import app
 from anyrec.cli.process import run_command

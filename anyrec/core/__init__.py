@@ -17,7 +17,8 @@ Security
 - `outside`, `trust`: what a loaded model names outside its folder. `secrets`: passwords in addresses.
 
 Tensors
-- `ragged`: rows of different lengths. `windows`: interactions as sequences. `vector_cache`: a disk cache of vectors.
+- `columns`: prepared columns as arrays. `ragged`: the same as tensors, with rows of different lengths.
+  `windows`: interactions as sequences. `vector_cache`: a disk cache of vectors.
   `scratch`: large arrays in temporary files.
   `unit_vectors`: vectors of norm 1. `ranks`: ranks of scores, with ties. `precision`: the type of sums.
   `row_masks`: random masks of rows that are divided between processes.

@@ -44,6 +44,12 @@ class FlatLists(NamedTuple):
         padded[mask] = self.values
         return padded, mask
 
+    def last(self, most: int) -> FlatLists:
+        """Return the last `most` elements of each row."""
+        from_end = np.repeat(self.offsets[1:], self.lengths) - np.arange(len(self.values))
+        lengths = np.minimum(self.lengths, most)
+        return FlatLists(self.values[from_end <= most], np.concatenate([[0], np.cumsum(lengths)]))
+
     def mean(self) -> np.ndarray:
         """Return (rows, ...), the mean of each row; zeros for an empty row."""
         padded, mask = self.padded()

@@ -316,7 +316,7 @@ def last_windows(events: Events, length: int, masked: bool) -> tuple[PackedSeque
         longest = items.mask.shape[1] + 1
     else:
         longest = int(tokens.max()) if len(tokens) else 1
-    column = torch.arange(longest, device=known.device).expand(len(known), -1)
+    column = torch.arange(longest, device=known.device).expand(known.shape[0], -1)
     place = column + (known - tokens + (1 if masked else 0)).unsqueeze(1)
     real = column < tokens.unsqueeze(1)
     there = real & (place >= 0) & (place < known.unsqueeze(1))
@@ -324,7 +324,7 @@ def last_windows(events: Events, length: int, masked: bool) -> tuple[PackedSeque
 
     def gather(name: str, blank: float) -> Tensor:
         values = events[name].values
-        if not len(values):
+        if not values.shape[0]:
             return torch.full(cells.shape, blank, dtype=values.dtype, device=values.device)
         return torch.where(there, values[cells], blank)
 

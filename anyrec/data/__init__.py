@@ -33,6 +33,7 @@ learning: what one fit learns from.
 item_facts: titles and categories that reports and lists show.
 positives: who has which item in training.
 images: image files of unknown origin.
+preparation: what encoders do with a column before their layers.
 url_fetch: one file over HTTP.
 describe: counts of a dataset for the terminal.
 overview: counts and distributions of a dataset for pages.

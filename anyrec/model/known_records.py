@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,13 +13,13 @@ import pyarrow as pa
 
 from anyrec.core.context import Context
 from anyrec.core.errors import Fault, ModelError
-from anyrec.data.histories import history_before
+from anyrec.data.histories import add_history, history_before
 from anyrec.data.ids import Side
 from anyrec.data.pairs import Pairs
 from anyrec.data.request_history import extend_histories
 from anyrec.data.split import PARTS, Part
 from anyrec.model.model_data import ModelData
-from anyrec.model.records import Records
+from anyrec.model.records import Records, completed
 from anyrec.model.request_reader import Reads, RequestReader, Users
 
 
@@ -122,6 +123,33 @@ class KnownRecords(ModelData, ABC):
             return history
         known = history.take(pa.array(records.rows, mask=records.rows < 0))
         return known if records.history is None else extend_histories(known, records.history)
+
+    def rows_to_encode(self, records: Records, histories: Collection[str]) -> tuple[pa.Table | None, np.ndarray]:
+        """Return what the towers encode of the records of a request.
+
+        A known id without features keeps its known vector, unless the request has interactions that a history reads:
+        then it is encoded from its own record and the longer history.
+
+        Args:
+            records: The records.
+            histories: The features of users that are made of histories.
+
+        Returns:
+            (rows,) the table to encode, None if all records keep their known vectors; and (rows,) bool, which records
+            keep them.
+        """
+        reads_history = records.side == "user" and bool(histories)
+        changed = records.active if reads_history else np.zeros(len(records.rows), bool)
+        bare = (records.rows >= 0) & records.bare
+        same = bare & ~changed
+        if same.all():
+            return None, same
+        key = f"{records.side}_id"
+        table = pa.table({key: records.ids}) if records.table is None else records.table
+        if (bare & changed).any():
+            known = self.dataset.table(records.side)
+            table = completed(known, table, np.where(bare & changed, records.rows, -1), key)
+        return add_history(table, self.history_of(records), histories) if reads_history else table, same
 
     def required_history(self) -> pa.Array:
         """Return `history`.

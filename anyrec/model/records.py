@@ -10,12 +10,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from anyrec.core.context import Context
-from anyrec.core.errors import Fault
+from anyrec.core.errors import DataError, Fault
 from anyrec.core.values import show
 from anyrec.data.dataset import Dataset
 from anyrec.data.histories import HISTORY_NAMES
 from anyrec.data.ids import Side
 from anyrec.data.list_columns import flat
+from anyrec.data.partial import of_other_type, type_name
 from anyrec.data.request_history import RequestHistory
 
 NAMED = 3
@@ -259,6 +260,28 @@ def joined(known: pa.Table, new: pa.Table) -> pa.Table:
             if pa.types.is_list(new.schema.field(name).type) and not pa.types.is_list(mine.type):
                 known = known.set_column(known.column_names.index(name), name, _listed(mine))
     return pa.concat_tables([known, new], promote_options="permissive")
+
+
+def new_items(known: Dataset, records: Records) -> tuple[Dataset, Records]:
+    """Return the known records with those of new items, and the new items alone, with ids of the known ones' type.
+
+    Args:
+        known: The known users and items.
+        records: Items, of which those with unknown ids are new.
+
+    Raises:
+        DataError: If the ids have another type than the known ones.
+    """
+    unknown = records.rows < 0
+    if of_other_type(records.ids, known.ids("item")):
+        kinds = type_name(known.ids("item")), show(records.ids[int(np.argmax(unknown))].as_py())
+        what = f"the ids of this model's items are {kinds[0]}; found {kinds[1]}."
+        raise DataError(Fault("/item_data/0/item_id", what, "Write all ids of one type.", "id type"))
+    ids = records.ids.filter(pa.array(unknown)).cast(known.ids("item").type)
+    table = records.required_table().filter(pa.array(unknown))
+    table = table.set_column(table.column_names.index("item_id"), "item_id", ids)
+    wider = Dataset(known.users, joined(known.items, table), known.interactions, known.root, known.roles, known.notes)
+    return wider, replace(records, ids=ids, rows=records.rows[unknown], table=table)
 
 
 def with_changed_items(dataset: Dataset, records: Records) -> Dataset:

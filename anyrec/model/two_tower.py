@@ -12,18 +12,14 @@ import torch
 from torch import Tensor
 
 from anyrec.core.contracts import Context, Head, during_request
-from anyrec.core.errors import DataError, Fault
 from anyrec.core.types import JsonObject
-from anyrec.core.values import show
-from anyrec.data.dataset import Dataset
 from anyrec.data.histories import add_history
 from anyrec.data.ids import SIDES, Side
-from anyrec.data.partial import of_other_type, type_name
 from anyrec.data.split import Part
 from anyrec.model.added_users import AddedUsers
 from anyrec.model.fitted import INDEX, SEARCH, SIMILAR, STATES, FittedModel
 from anyrec.model.prepare_histories import prepare_column
-from anyrec.model.records import Records, completed, joined, with_changed_items
+from anyrec.model.records import Records, new_items, with_changed_items
 from anyrec.model.represent import ROWS_AT_A_TIME, represent_rows, token_rows, vectors_for_histories
 from anyrec.model.request_reader import Reads
 from anyrec.model.towers import IDENTITY, Columns, move_columns
@@ -221,21 +217,13 @@ class TwoTowerModel(FittedModel):
         side, rows = records.side, records.rows
         if records.everyone:
             return known
-        reads_history = side == "user" and self.scorer.has_history
-        changed = records.active if reads_history else np.zeros(len(rows), bool)
-        if records.table is None and not changed.any():
+        histories = self.scorer.user.histories
+        table, same = self.rows_to_encode(records, histories)
+        if table is None:
             return known[self._places(rows)]
-        bare = (rows >= 0) & records.bare  # known ids without features: the features of the model's own record apply
-        table = pa.table({f"{side}_id": records.ids}) if records.table is None else records.table
-        if (bare & changed).any():
-            table = completed(self.dataset.table(side), table, np.where(bare & changed, rows, -1), f"{side}_id")
-        vectors = None
-        if reads_history:
-            table = add_history(table, self.history_of(records), self.scorer.user.histories)
-            vectors = self.history_vectors()
+        vectors = self.history_vectors() if side == "user" and histories else None
         columns = self.prepare(side, table, records.context)
         encoded = encode(self.scorer, side, columns, len(rows), item_vectors=vectors)
-        same = bare & ~changed
         if same.any():
             encoded[torch.from_numpy(same).to(self.device)] = known[self._places(rows[same])]
         return encoded
@@ -285,8 +273,7 @@ class TwoTowerModel(FittedModel):
             return self._with_changed_items(records).with_items(records)
         if not (records.rows < 0).any():
             return self
-        known = self.dataset
-        new = _new_items(known, records)
+        dataset, new = new_items(self.dataset, records)
         table = new.required_table()
         represented = self.represent(new)
         values = self.computed.without(*STATES, INDEX, SIMILAR, SEARCH).known() | {
@@ -299,9 +286,6 @@ class TwoTowerModel(FittedModel):
             columns = self.prepare("item", table, new.context) if self.reads_tokens else {}  # else they are not read
             more = vectors_for_histories(self.scorer, columns, represented)
             values[HISTORY_VECTORS] = vectors if more is None else torch.cat([vectors, more])
-        dataset = Dataset(
-            known.users, joined(known.items, table), known.interactions, known.root, known.roles, known.notes
-        )
         return replace(
             self, dataset=dataset, base=self.base or self, extended=True, computed=type(self.computed)(values)
         )
@@ -325,20 +309,3 @@ class TwoTowerModel(FittedModel):
             values[HISTORY_VECTORS] = vectors if more is None else vectors.index_copy(0, places, more)
         dataset = with_changed_items(self.dataset, records)
         return replace(self, dataset=dataset, base=None, extended=True, computed=type(self.computed)(values))
-
-
-def _new_items(known: Dataset, records: Records) -> Records:
-    """Return the items of `records` with unknown ids, with ids of the type of the known ones.
-
-    Raises:
-        DataError: If the ids have another type than the known ones.
-    """
-    unknown = records.rows < 0
-    if of_other_type(records.ids, known.ids("item")):
-        kinds = type_name(known.ids("item")), show(records.ids[int(np.argmax(unknown))].as_py())
-        what = f"the ids of this model's items are {kinds[0]}; found {kinds[1]}."
-        raise DataError(Fault("/item_data/0/item_id", what, "Write all ids of one type.", "id type"))
-    ids = records.ids.filter(pa.array(unknown)).cast(known.ids("item").type)
-    table = records.required_table().filter(pa.array(unknown))
-    table = table.set_column(table.column_names.index("item_id"), "item_id", ids)
-    return replace(records, ids=ids, rows=records.rows[unknown], table=table)

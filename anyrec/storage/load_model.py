@@ -9,9 +9,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from pydantic import ValidationError
 
@@ -26,20 +23,13 @@ from anyrec.core.param_faults import faults_of
 from anyrec.core.registry import Registry
 from anyrec.core.saved_files import (
     AGAIN,
-    check_pairs,
-    check_parts,
-    check_records,
     damaged,
-    read_table,
     read_tensors,
 )
 from anyrec.core.trust import Named, note_of, without_outside
 from anyrec.core.types import JsonObject
 from anyrec.data.dataset import Dataset
-from anyrec.data.histories import COLUMN
-from anyrec.data.ids import SIDES
-from anyrec.data.list_columns import one_chunk
-from anyrec.data.pairs import Pairs
+from anyrec.data.formats.parts import no_records
 from anyrec.model.build import check_model_type, choose_device, training_context
 from anyrec.model.check_index import has_vectors
 from anyrec.model.classical import ClassicalModel
@@ -52,8 +42,9 @@ from anyrec.pipeline.fit import load_pipeline
 from anyrec.retrieval.model_index import load_index, share_index
 from anyrec.storage.blend_files import has_members, read_choice
 from anyrec.storage.classical_files import read_classical
-from anyrec.storage.model_directory import ELSEWHERE, FORMAT, HISTORY, SEEN, find_model, id_of
+from anyrec.storage.model_directory import ELSEWHERE, FORMAT, find_model, id_of
 from anyrec.storage.parts import ModelParts
+from anyrec.storage.record_files import HISTORY, SEEN, read_history, read_seen, read_tables
 from anyrec.storage.tower_files import STATE, check_vectors, read_towers
 
 KINDS: dict[str, type] = {
@@ -185,17 +176,14 @@ def _restore(
         image_root: Folder that relative names of images start from; None for that of the training data.
     """
     directory, document = manifest.folder, manifest.document
-    tables = {side: read_table(directory / f"{side}s.arrow") for side in SIDES}
+    tables = read_tables(directory)
     config = config.model_copy(update={"training": config.training.model_copy(update={"device": "auto"})})
     check_model_type(config, registry)
     own_root = not trusted and image_root is None
     if own_root and any(name.startswith(("image.", "audio.")) for side in tables for name in tables[side].column_names):
         named = [*named, Named("/root", document["root"], Outside("a folder", "leave out"))]
-    for side, table in tables.items():
-        check_records(table, side, directory / f"{side}s.arrow")
-    no_interactions = pa.table({"user_id": pa.array([], pa.string()), "item_id": pa.array([], pa.string())})
     root = Path() if own_root else Path(image_root or document["root"])
-    dataset = Dataset(tables["user"], tables["item"], no_interactions, root, document["roles"])
+    dataset = Dataset(tables["user"], tables["item"], no_records("interactions"), root, document["roles"])
     device = choose_device(config)
     context = replace(training_context(config, dataset, device, trusted), root=root, strict=False, shard_rows=None)
     data = ModelData(config=config, registry=registry, dataset=dataset, has_vectors=has_vectors(config, registry))
@@ -212,8 +200,8 @@ def _read_model(manifest: Manifest, data: ModelData, context: Context, device: t
     users, items = len(data.dataset.users), len(data.dataset.items)
     history = history_parts = None
     if (directory / HISTORY).is_file():
-        history, history_parts = _read_history(directory / HISTORY, users, items)
-    seen, seen_parts = _read_seen(directory / SEEN, users, items)
+        history, history_parts = read_history(directory / HISTORY, users, items)
+    seen, seen_parts = read_seen(directory / SEEN, users, items)
     known = {name: rows.to(device) for name, rows in read_tensors(directory / "known.safetensors").items()}
     shared: JsonObject = {
         "config": config,
@@ -246,36 +234,6 @@ def _read_model(manifest: Manifest, data: ModelData, context: Context, device: t
 def _is_refitted(config: Config, directory: Path) -> bool:
     """Whether a part of the model learned from the validation part as well."""
     return config.training.refit or (config.blend is not None and config.blend.refit and has_members(directory))
-
-
-def _read_seen(path: Path, users: int, items: int) -> tuple[Pairs, np.ndarray | None]:
-    """Read the seen pairs, and (pairs,) the parts of the split that each occurs in, if saved. Raises ModelError."""
-    pairs = read_table(path)
-    owners, seen = check_pairs(pairs, users, items, path)
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(owners, minlength=users))])
-    if "parts" not in pairs.column_names:
-        return Pairs(seen, offsets), None
-    with damaged(path):
-        return Pairs(seen, offsets), check_parts(pairs.column("parts").to_numpy(), len(seen))
-
-
-def _read_history(path: Path, users: int, items: int) -> tuple[pa.Array, np.ndarray | None]:
-    """Read (users,) list<EVENT>, and (events,) the part of the split of each event, if saved. Raises ModelError."""
-    with damaged(path, "this is not a column of histories"):
-        table = read_table(path)
-        history = one_chunk(table.column("events"))
-        if history.type != COLUMN or len(history) != users:
-            raise ValueError(f"{users} rows of {COLUMN} were expected")
-        rows = history.flatten().field("item").to_numpy(zero_copy_only=False)
-        if len(rows) and not 0 <= rows.min() <= rows.max() < items:  # a null is NaN, which compares as False
-            raise ValueError(f"an item is not within 0 and {items - 1}")
-        if "parts" not in table.column_names:
-            return history, None
-        parts = one_chunk(table.column("parts"))
-        lengths, wanted = (pc.fill_null(pc.list_value_length(one), 0) for one in (parts, history))
-        if not lengths.equals(wanted) or parts.flatten().null_count:
-            raise ValueError("the parts are not those of the events")
-        return history, check_parts(parts.flatten().to_numpy(), len(rows))
 
 
 def _check_details(document: JsonObject, directory: Path) -> None:

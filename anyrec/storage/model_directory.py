@@ -24,8 +24,6 @@ from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
 from safetensors.torch import save_file
 
 from anyrec.core.errors import Fault, ModelError, did_you_mean
@@ -37,7 +35,6 @@ from anyrec.core.saved_files import AGAIN, damaged
 from anyrec.core.timing import timed
 from anyrec.core.types import JsonObject
 from anyrec.data.ids import SIDES
-from anyrec.data.list_columns import flat, offsets_of
 from anyrec.model.blended import has_towers, towers_of
 from anyrec.model.classical import ClassicalModel
 from anyrec.model.fitted import FittedModel
@@ -49,12 +46,11 @@ from anyrec.storage.blend_files import write_choice
 from anyrec.storage.classical_files import write_classical
 from anyrec.storage.model_card import model_card
 from anyrec.storage.parts import ModelParts
-from anyrec.storage.states import write_table
+from anyrec.storage.record_files import write_records
 from anyrec.storage.tower_files import write_json, write_towers
 
 FORMAT = 1
 """Version of the directory's format."""
-SEEN, HISTORY = "seen.arrow", "history.arrow"
 WEIGHT_FILES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
 """Endings of files of weights, by which a user may name a model."""
 MOST_NAMED = 50
@@ -206,7 +202,7 @@ def versions() -> dict[str, str]:
 
 def _write_parts(parts: ModelParts, folder: Path) -> None:
     """Write all files except the manifest and the index."""
-    model, dataset, pipeline = parts.model, parts.model.dataset, parts.pipeline
+    model, pipeline = parts.model, parts.pipeline
     (folder / "config.json").write_text(model.config.model_dump_json(indent=1) + "\n", encoding="utf-8")
     represented = towers_of(model) if has_towers(model) else model
     known = {side: represented.representations(side) for side in SIDES}
@@ -221,26 +217,10 @@ def _write_parts(parts: ModelParts, folder: Path) -> None:
     elif isinstance(model, ClassicalModel):
         write_classical(model, folder)
     save_file({name: rows.cpu().contiguous().clone() for name, rows in known.items()}, folder / "known.safetensors")
-    if model.history is not None:
-        write_table(folder / HISTORY, pa.table(_events_by_part(model.history, model.history_parts)))
+    write_records(model, folder)
     if pipeline is not None:
         save_pipeline(pipeline, folder / PIPELINE)
-    write_table(folder / "users.arrow", dataset.users)
-    write_table(folder / "items.arrow", dataset.items)
-    seen = {"user": pa.array(model.seen.owners()), "item": pa.array(model.seen.items)}
-    if model.seen_parts is not None:
-        seen["parts"] = pa.array(model.seen_parts)
-    write_table(folder / SEEN, pa.table(seen))
     _write_card(parts, folder)
-
-
-def _events_by_part(history: pa.Array, parts: np.ndarray | None) -> dict[str, pa.Array]:
-    """Return the columns of history.arrow: `events`, and `parts` with the part of the split of each event, if known."""
-    if parts is None:
-        return {"events": history}
-    _, owners = flat(history)
-    offsets = pa.array(offsets_of(owners, len(history)).astype(np.int32))
-    return {"events": history, "parts": pa.ListArray.from_arrays(offsets, pa.array(parts))}
 
 
 def _data_hash(model: FittedModel) -> str:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 from safetensors.numpy import save_file
 
 from anyrec.core.errors import Fault, ModelError
@@ -42,10 +41,11 @@ def _packed(value: Any, folder: Path, stem: str) -> Any:
     if isinstance(value, pa.Array):
         write_table(folder / f"{stem}.arrow", pa.table({VALUES: value}))
         return {ARROW: f"{stem}.arrow"}
-    if isinstance(value, (np.ndarray, torch.Tensor)):
-        array = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else value
+    is_tensor = hasattr(value, "detach")  # recognised without importing torch, which an export is read without
+    if is_tensor or isinstance(value, np.ndarray):
+        array = value.detach().cpu().numpy() if is_tensor else value
         save_file({VALUES: np.asarray(array, order="C")}, folder / f"{stem}.safetensors")
-        return {TORCH if isinstance(value, torch.Tensor) else NUMPY: f"{stem}.safetensors"}
+        return {TORCH if is_tensor else NUMPY: f"{stem}.safetensors"}
     return value.item() if isinstance(value, np.generic) else value
 
 
@@ -76,7 +76,11 @@ def _unpacked(value: Any, folder: Path) -> Any:
     if kind == ARROW:
         return read_table(folder / name).column(VALUES).combine_chunks()
     array = read_arrays(folder / name, finite=False)[VALUES]
-    return torch.from_numpy(array.copy()) if kind == TORCH else array
+    if kind == NUMPY:
+        return array
+    import torch
+
+    return torch.from_numpy(array.copy())
 
 
 def write_table(path: Path, table: pa.Table) -> None:

@@ -39,6 +39,9 @@ class Encoder(nn.Module):
             and `embed_images` then embed others in this space.
         untrained: True if `prepare` returns vectors without `fit`, training or files of weights. Search compares items
             by such an encoder if the model reads them by none of its own.
+        preparation: Name of the NumPy program that prepares the column in an exported model
+            (`anyrec.data.preparation.kinds.KINDS`); empty if there is none, so that the encoder cannot be exported. It
+            counts only for the class that sets it, since a subclass may prepare otherwise.
         params: The options.
         output_dim: Dimension of the vectors that `forward` returns.
         input_dim: Last dimension of the prepared values if they are a float tensor, set before `build`; else None.
@@ -60,6 +63,7 @@ class Encoder(nn.Module):
     preferred: ClassVar[bool] = False
     joint: ClassVar[bool] = False
     untrained: ClassVar[bool] = False
+    preparation: ClassVar[str] = ""
 
     Params: ClassVar[type[Options]] = Options
     """The class of the options: a component declares its own as a nested class `Params`."""
@@ -193,6 +197,23 @@ class Encoder(nn.Module):
 
     def restore(self, state: JsonObject) -> None:
         """Take back what `state` returned."""
+
+    def export_fault(self) -> str:
+        """Return why the encoder cannot be exported, as the end of a sentence; empty if it can."""
+        declared = bool(vars(type(self)).get("preparation"))
+        return "" if declared else "its prepare() has no counterpart in NumPy (`preparation`)"
+
+    def exported_state(self) -> JsonObject:
+        """Return what `preparation` reads besides the options: by default `state`."""
+        return self.state()
+
+    def exported_layers(self) -> nn.Module:
+        """Return the module that an exported graph runs on what `preparation` returned, by default the encoder itself.
+
+        It is called as `forward`, with a `Padded` instead of each Ragged. torch.export traces it, so its operations
+        must not depend on values.
+        """
+        return self
 
     def encode_column(self, column: pa.Array | pa.ChunkedArray) -> Prepared:
         """Call `prepare`, derive the presence mask if the encoder returns none, and set `input_dim`.

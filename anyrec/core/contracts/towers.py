@@ -102,6 +102,10 @@ class Fusion(nn.Module):
         """
         raise NotImplementedError(f"fusion '{self.type}' has no fuse()")
 
+    def export_fault(self) -> str:
+        """Return why the fusion cannot be exported, as the end of a sentence; empty (the default) if it can."""
+        return ""
+
     def take_penalty(self) -> Tensor | float:
         """Return `penalty` and reset it; 0 if there is none."""
         penalty, self.penalty = self.penalty, None
@@ -160,6 +164,10 @@ class Interaction(nn.Module):
             (batch, items).
         """
         raise NotImplementedError(f"interaction '{self.type}' has no score()")
+
+    def export_fault(self) -> str:
+        """Return why the interaction cannot be exported, as the end of a sentence; empty (the default) if it can."""
+        return ""
 
     def item_terms(self, items: Tensor) -> tuple[Tensor, ...]:
         """Compute the part of the scores that depends on the items only, once for all requests (if `reads` is

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import cast
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -42,6 +45,13 @@ def items_of_users(column: pa.Array) -> PreparedColumn:
     events, owners = flat(column)
     items = FlatLists(items_of(events), offsets_of(owners, len(column)))
     return PreparedColumn({"items": items}, items.lengths > 0)
+
+
+def last_events(events: PreparedColumn, most: int) -> PreparedColumn:
+    """Return the last `most` events of each user of what `events_of_users` returned."""
+    return PreparedColumn(
+        {name: lists.last(most) for name, lists in cast(Mapping[str, FlatLists], events.values).items()}, events.present
+    )
 
 
 def items_of(events: pa.Array) -> np.ndarray:

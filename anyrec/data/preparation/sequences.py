@@ -30,10 +30,7 @@ def sequence_statistics(column: pa.Array, mean: float, deviation: float, clip: f
 def last_numbers(column: pa.Array, mean: float, deviation: float, clip: float, most: int) -> FlatLists:
     """Return the last `most` numbers of each record, standardised, float32; arguments as of `sequence_statistics`."""
     scaled, offsets = _scaled(column, mean, deviation, clip)
-    lengths = np.diff(offsets)
-    from_end = np.repeat(offsets[1:], lengths) - np.arange(len(scaled))
-    lengths = np.minimum(lengths, most)
-    return FlatLists(scaled[from_end <= most].astype(np.float32), np.concatenate([[0], np.cumsum(lengths)]))
+    return FlatLists(scaled.astype(np.float32), offsets).last(most)
 
 
 def _scaled(column: pa.Array, mean: float, deviation: float, clip: float) -> tuple[np.ndarray, np.ndarray]:
