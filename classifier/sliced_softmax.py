@@ -57,7 +57,8 @@ class SlicedCatalogueSoftmax(torch.autograd.Function):
         Returns:
             A scalar. Its sum over the processes is the loss, and `backward` returns the gradients of that sum.
         """
-        counts = processes.gather(torch.tensor([[len(users), len(target)]], device=users.device))  # (processes, 2)
+        own_counts = torch.tensor([[len(users), len(target)]], device=users.device)
+        counts = processes.gather(own_counts, [1] * processes.size)  # (processes, 2)
         (user_counts, counts_of_targets), starts = counts.T.tolist(), counts.cumsum(0) - counts
         every = processes.gather(users, user_counts)  # (all users, dim)
         target, share = (processes.gather(part, counts_of_targets) for part in (target, share))
@@ -80,7 +81,8 @@ class SlicedCatalogueSoftmax(torch.autograd.Function):
         """Scale the gradients of `forward` by that of the loss, which must be the same in all processes."""
         (gradient,) = gradients
         to_users, to_items = ctx.saved_tensors
-        return to_users * gradient, to_items * gradient, None, None, None, None, None, None
+        # In place, since a copy can take as much memory as the slice: a second backward pass is an error.
+        return to_users * gradient, to_items.mul_(gradient), None, None, None, None, None, None
 
 
 class Targets(NamedTuple):
@@ -155,7 +157,9 @@ class _Slice:
             if count:
                 on_threads(lambda block: self._gradients(*block), blocks)
         items, owners, share = self.targets
-        summed = self.to_items.sum(0)  # in the order of the threads, so the same on every run
+        summed = self.to_items[0]
+        for more in self.to_items[1:]:  # in the order of the threads, so the same on every run
+            summed += more
         summed.index_add_(0, items, self.users[owners] * share[:, None], alpha=-1)
         self.to_users.index_add_(0, owners, self.items[items] * share[:, None], alpha=-1)
         return self.to_users, summed

@@ -80,10 +80,10 @@ def watch_top(objective, found):
 def watch_softmax(objective, found):
     fill = objective.positives.fill
 
-    def recorded(users, cells, value, elsewhere):
-        filled = fill(users, cells, value, elsewhere)
+    def recorded(users, cells, value, elsewhere, first=0):
+        filled = fill(users, cells, value, elsewhere, first)
         rows, items = (filled == elsewhere).nonzero(as_tuple=True)
-        found.append(torch.stack([users[rows], items], 1))
+        found.append(torch.stack([users[rows], items + first], 1))
         return filled
 
     objective.positives.fill = recorded

@@ -56,6 +56,8 @@ def test_cells_are_filled_at_each_users_items_and_nowhere_else(seed, chosen):
     assert torch.equal(cells, torch.from_numpy(np.where(has[chosen].reshape(-1, 12), -5.0, 0.0)).float())
     valid = positives.fill(users, torch.empty(len(chosen), 12, dtype=torch.bool), False, True)
     assert torch.equal(valid, torch.from_numpy(~has[chosen].reshape(-1, 12)))
+    some = positives.fill(users, torch.empty(len(chosen), 5, dtype=torch.bool), False, True, first=4)
+    assert torch.equal(some, valid[:, 4:9])
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "hard"])

@@ -1,5 +1,6 @@
 """Two processes that divide the items of a softmax and the rows of tables compute what one process does."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +10,8 @@ from torch import Tensor, nn
 from anyrec.classifier import sliced_softmax
 from anyrec.classifier.losses import FullSoftmax
 from anyrec.core import sharded_tables as tables
-from anyrec.core.processes import Processes
+from anyrec.core.discovery import discover
+from anyrec.core.processes import ALONE, Processes
 from anyrec.core.ragged import Ragged
 from anyrec.core.sharded_tables import (
     ShardedTable,
@@ -20,7 +22,9 @@ from anyrec.core.sharded_tables import (
     sharded_tables,
     whole_tables,
 )
+from benchmarks.scale_simulation import compare
 from tests.gloo import run
+from tests.test_distributed import FEATURES, HEADS, HISTORY, IDS, IN_BATCH, SET, WEIGHTS, dataset, trained
 
 USERS, ITEMS, ROWS, DIM = 23, 31, 9, 6
 
@@ -150,8 +154,68 @@ def tables_become_whole(processes: Processes) -> None:
         assert torch.equal(model.state_dict()["a.weight"], expected)
 
 
-def every_check(processes: Processes) -> None:
+CASES = {
+    "full softmax": {"loss": {"type": "full_softmax"}, "features": IDS, **WEIGHTS},
+    "full softmax, sparse": {
+        "loss": {"type": "full_softmax"},
+        "training": {"optimizer": {"sparse": True}},
+    },
+    "sequence, full softmax": {"features": {**IDS, **HISTORY}, "loss": {"type": "full_softmax"}, **HEADS},
+    "set, full softmax": {"features": {**IDS, **SET}, "loss": {"type": "full_softmax"}, **WEIGHTS},
+    "in batch": {"features": IDS, "training": {"optimizer": {"sparse": True}}, "loss": {"type": "softmax"}, **IN_BATCH},
+    "limits": {
+        "features": {**IDS, **FEATURES},
+        "training": {
+            "optimizer": {"type": "adamw", "learning_rate": 0.01, "max_norm": 0.5, "weight_decay": 0.01},
+            "gradient_clip": 0.1,
+            "average_epochs": 1.0,
+        },
+    },
+    "hard": {"negatives": {"type": "hard", "top": 8, "refresh": 3}, "loss": {"type": "bpr"}},
+}
+"""Trainings with sharded tables."""
+
+
+def same_training(processes: Processes, name: str, data: Any, registry: Any) -> None:
+    """Train with whole tables in each process alone, and with sharded ones together, and compare."""
+    changes = {**CASES[name], "training": {"epochs": 2, **CASES[name].get("training", {})}}
+    alone, logged = trained(changes, ALONE, data, registry)
+    changes["cluster"] = {"shard_rows": 1}
+    together, shared = trained(changes, processes, data, registry)
+    sharded = 0
+    for key, value in alone.items():
+        own = processes.share(len(value)) if value.shape != together[key].shape else slice(None)
+        sharded += own != slice(None)
+        far = float((together[key] - value[own]).abs().max())
+        assert far <= 1e-10, (name, key, far)
+    assert processes.first or sharded, name
+    for one, other in zip(logged, shared, strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], abs=1e-5), name
+        assert one.get("validation") == other.get("validation"), name
+
+
+def resumed(processes: Processes, folder: Path, data: Any, registry: Any) -> None:
+    """Continue the training of two processes with one, and that of one with two."""
+    changes = {**CASES["full softmax, sparse"], "split": {"validation": 0.2}}
+    changes["training"] = {"epochs": 2, "evaluate_every": 1, "average_epochs": 1.0, "optimizer": {"sparse": True}}
+    first, sharded = {**changes, "training": {**changes["training"], "epochs": 1}}, {"cluster": {"shard_rows": 1}}
+    expected, _ = trained(changes, ALONE, data, registry)
+    trained({**first, **sharded}, processes, data, registry, run_dir=folder / "two")
+    if processes.first:
+        trained(first, ALONE, data, registry, run_dir=folder / "one")
+        found, history = trained(changes, ALONE, data, registry, run_dir=folder / "two", resume=True)
+        assert len(history) == 2
+        assert all(torch.allclose(found[key], value, rtol=0, atol=1e-10) for key, value in expected.items())
+    processes.wait()
+    found, history = trained({**changes, **sharded}, processes, data, registry, run_dir=folder / "one", resume=True)
+    assert len(history) == 2
+    if processes.first:
+        assert all(torch.allclose(found[key], value, rtol=0, atol=1e-10) for key, value in expected.items())
+
+
+def every_check(processes: Processes, folder: Path) -> None:
     """Run all checks in one start of the processes."""
+    compare(processes)
     first_values(7, 3)
     tables.DRAWN_AT_A_TIME = 64
     first_values(11, 100)  # in blocks
@@ -172,10 +236,15 @@ def every_check(processes: Processes) -> None:
     computed_rows(processes, [0, 5, ROWS])
     computed_rows(processes, [0, 0, ROWS])
     tables_become_whole(processes)
+    torch.set_default_dtype(torch.float32)
+    data, registry = dataset(), discover()
+    for name in CASES:
+        same_training(processes, name, data, registry)
+    resumed(processes, folder, data, registry)
 
 
-def test_two_processes_compute_what_one_does() -> None:
-    run(every_check, 2)
+def test_two_processes_compute_what_one_does(tmp_path: Path) -> None:
+    run(every_check, 2, tmp_path)
 
 
 def test_blocks_of_random_numbers_are_those_of_one_draw(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,21 +56,40 @@ class ShardedTable(nn.Embedding):
             (*input.shape, dim).
         """
         if self.whole is not None:
-            return functional.embedding(input, self.whole)
+            return functional.embedding(input, self.whole, max_norm=self.max_norm)
         found = _Rows.apply(self.weight, input.flatten(), self.bounds, self.processes, self.sparse, self.max_norm)
         return found.view(*input.shape, self.embedding_dim)
 
     def blocks(self) -> Iterator[Tensor]:
         """Yield (some rows, dim), all rows of the table in blocks, in every process. All call this together."""
+        for owner, rows in self._moves():
+            yield self.processes.broadcast(self._own(rows).clone() if self._has(owner) else self._empty(rows), owner)
+
+    def take_back(self) -> None:
+        """Take the rows of `whole`, which process 0 has changed. All processes call this together."""
+        for owner, rows in self._moves():
+            block = self._empty(rows) if self.whole is None else self.whole[rows.start : rows.stop].clone()
+            self.processes.broadcast(block)
+            if self._has(owner):
+                self._own(rows).copy_(block)
+
+    def _moves(self) -> Iterator[tuple[int, range]]:
+        """Yield the owner and the rows of each block."""
         size = max(1, MOVED_AT_A_TIME // (self.weight.element_size() * self.embedding_dim))
         for owner, (low, high) in enumerate(pairwise(self.bounds)):
             for start in range(low, high, size):
-                shape = (min(size, high - start), self.embedding_dim)
-                rows = slice(start - low, start - low + shape[0])
-                own = owner == self.processes.rank
-                yield self.processes.broadcast(
-                    self.weight.detach()[rows] if own else self.weight.new_empty(shape), owner
-                )
+                yield owner, range(start, min(start + size, high))
+
+    def _has(self, owner: int) -> bool:
+        return owner == self.processes.rank
+
+    def _own(self, rows: range) -> Tensor:
+        """Return some of the own rows, in place."""
+        low = self.bounds[self.processes.rank]
+        return self.weight.detach()[rows.start - low : rows.stop - low]
+
+    def _empty(self, rows: range) -> Tensor:
+        return self.weight.new_empty(len(rows), self.embedding_dim)
 
 
 def make_table(rows: int, dim: int, *, std: float, sparse: bool = False, shard_rows: int | None = None) -> nn.Embedding:
@@ -127,6 +146,8 @@ def whole_tables(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         for table in tables:
+            if table.max_norm is not None:  # a look-up shortens vectors
+                table.take_back()
             table.whole = None
 
 
@@ -207,9 +228,10 @@ class _Rows(torch.autograd.Function):
             with torch.no_grad():
                 torch.embedding_renorm_(part.detach(), torch.cat([own, given]), max_norm, 2.0)
         answers = _answers(part[given], ends, processes)  # (moved, dim)
-        found = part.new_empty(len(rows), part.shape[1])
-        found[inside] = part[own]
-        found[~inside] = answers[torch.searchsorted(moved, asked)][place]
+        found = part[own]
+        if len(asked):
+            found = part.new_empty(len(rows), part.shape[1]).index_put_((inside,), found)
+            found[~inside] = answers[torch.searchsorted(moved, asked)][place]
         ctx.save_for_backward(inside, own, given, asked, place, requests, moved)
         ctx.known = part.shape, lengths, slice(*ends[processes.rank : processes.rank + 2]), low, processes, sparse
         return found
@@ -228,11 +250,12 @@ class _Rows(torch.autograd.Function):
             returned = processes.sum(summed.index_copy_(0, torch.searchsorted(moved, asked), of_others))[answered]
         else:
             returned = of_others
+        of_own = gradient if len(own) == len(gradient) else gradient[inside]
         if sparse:
-            rows, values = torch.cat([own, given]), torch.cat([gradient[inside], returned])
+            rows, values = (torch.cat([own, given]), torch.cat([of_own, returned])) if len(given) else (own, of_own)
             result = torch.sparse_coo_tensor(rows[None], values, shape, check_invariants=False)
         else:
-            result = gradient.new_zeros(shape).index_add_(0, own, gradient[inside]).index_add_(0, given, returned)
+            result = gradient.new_zeros(shape).index_add_(0, own, of_own).index_add_(0, given, returned)
         return result, None, None, None, None, None
 
 

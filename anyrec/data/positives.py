@@ -94,7 +94,9 @@ class Positives:
         place = torch.searchsorted(self.keys, keys).clamp(max=len(self.keys) - 1)
         return (self.keys[place] == keys).flatten(0, 1)
 
-    def fill(self, users: Tensor, cells: Tensor, value: float | bool, elsewhere: float | bool) -> Tensor:
+    def fill(
+        self, users: Tensor, cells: Tensor, value: float | bool, elsewhere: float | bool, first: int = 0
+    ) -> Tensor:
         """Set cells to one value at the items that each user has and to another at all other items.
 
         Each cell is written once and each item of a user once more, whatever the number of users; nothing is looked up.
@@ -103,9 +105,10 @@ class Positives:
 
         Args:
             users: (batch,) User rows.
-            cells: (batch, items) Contiguous; changed in place.
+            cells: (batch, items) Contiguous; changed in place. The columns are the items from `first` on.
             value: The value at the user's items.
             elsewhere: The value at other items.
+            first: Item row of the first column.
 
         Returns:
             `cells`.
@@ -114,12 +117,14 @@ class Positives:
         ends = counts.cumsum(0)
         total = int(ends[-1]) if len(users) else 0
         row = torch.arange(len(users), device=users.device).repeat_interleave(counts, output_size=total)
-        first = (
-            self.offsets.index_select(0, users) - ends + counts
-        )  # (batch,) of the user's items, minus the rows before
-        place = torch.arange(total, device=users.device) + first.index_select(0, row)
-        here = self.items.index_select(0, place) + row * cells.shape[1]
-        cells.fill_(elsewhere).view(-1).index_fill_(0, here, value)
+        # (batch,) the place of the user's first item, minus the number of items of the rows before
+        start = self.offsets.index_select(0, users) - ends + counts
+        place = torch.arange(total, device=users.device) + start.index_select(0, row)
+        items = self.items.index_select(0, place)
+        if cells.shape[1] != self.num_items:
+            inside = (items >= first) & (items < first + cells.shape[1])
+            items, row = items[inside] - first, row[inside]
+        cells.fill_(elsewhere).view(-1).index_fill_(0, items + row * cells.shape[1], value)
         return cells
 
     def draw_outside(self, users: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -190,13 +190,13 @@ class Division:
         count = len(rows)
         if only_ids(self.model.tower(side)):
             found = encode(rows)
-            self._note(side, count)
+            self.note_penalty(side, count)
             return found
         share, lengths = self._share(count), self.processes.shares(count)
         with part_of(share, count):
             part = encode(rows[share])
         own = lengths[self.processes.rank]
-        self._note(side, own)
+        self.note_penalty(side, own)
         return self.processes.join(part[:own], lengths)
 
     def users(self, held: Held, rows: Tensor, encode: Callable[[Tensor], Tensor]) -> Tensor:
@@ -212,7 +212,7 @@ class Division:
             return encode(rows)
         with part_of(own, total, rows):
             found = encode(rows[own])
-        self._note("user", held.encoded)
+        self.note_penalty("user", held.encoded)
         return found
 
     def of_own(self, held: Held, own: Own, vectors: Tensor) -> Tensor:
@@ -251,8 +251,8 @@ class Division:
         self.fills = True
         return slice(0, min(1, count))
 
-    def _note(self, side: Side, rows: int) -> None:
-        """Keep the penalty of the latest forward pass of a side over its own number of rows."""
+    def note_penalty(self, side: Side, rows: int) -> None:
+        """Keep the penalty of the latest forward pass of a side, over `rows` rows of this process."""
         fusion = self.model.tower(side).fusion
         counted = fusion.penalty_rows
         penalty, fusion.penalty_rows = fusion.take_penalty(), None

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from anyrec.core.config import Config
-from anyrec.core.contracts import MASK_VALUE, Head, Loss, Negatives, Sampler
+from anyrec.core.contracts import Head, Loss, Negatives, Sampler
 from anyrec.core.errors import ConfigError, Fault
 from anyrec.core.hardware import multiplies_bf16
 from anyrec.core.precision import at_least_float32
@@ -18,15 +18,12 @@ from anyrec.core.row_masks import part_of
 from anyrec.core.windows import Batch
 from anyrec.data.positives import Positives
 from anyrec.model.two_tower_network import TwoTower
+from anyrec.training.catalogue_slices import CatalogueSlices, catalogue_mask
 from anyrec.training.division import Division, Held, Own, only_ids
 from anyrec.training.explicit_negatives import ExplicitNegatives, not_negative
 from anyrec.training.samples import TrainingData
 from anyrec.training.step_vectors import StepVectors, score_groups
 from anyrec.training.top_items import TopItems
-
-TABLE_CELLS = 1 << 22
-"""If the distinct users of a step times the items are at most this (16 MB), the mask is computed once for each user and
-copied to the rows of their positives. With histories, the positives of a batch come user by user."""
 
 
 class TrainingObjective:
@@ -57,7 +54,6 @@ class TrainingObjective:
     ):
         self.model, self.data, self.generator = model, data, generator
         self.division = Division(processes, model)
-        self.vectors = StepVectors(model, data, self.division)
         self.ratio, self._checked = config.negative_ratio, False
         params = registry.params("loss", config.loss.type, config.loss.options(), "/loss")
         self.compare: Loss = registry.get("loss", config.loss.type)(params)
@@ -73,6 +69,10 @@ class TrainingObjective:
         has_explicit = config.explicit_negatives and len(samples.negatives[0]) and not self.compare.all_items
         self.explicit = ExplicitNegatives(samples, data.num_users) if has_explicit else None
         self.precision = _autocast(config, samples.users.device)
+        self.slices = None
+        if not processes.alone and self._is_blockwise() and self.compare.slices_items:
+            self.slices = CatalogueSlices(model, data, processes)
+        self.vectors = StepVectors(model, data, self.division, self.slices)
         self.top = None
         if self.compare.all_items:
             self.sampler.group_size = 1
@@ -117,15 +117,17 @@ class TrainingObjective:
             with part_of(own.places, count):
                 if blockwise:
                     one = samples.users[rows if shared is None else held.batch.one_of_each().rows]
-                    main = self._over_catalogue(user_vectors, negative_vectors[0], one, wanted, weight, shared)
+                    counted = weight if own.counts else torch.zeros_like(wanted)
+                    main = self._over_catalogue(user_vectors, negative_vectors[0], one, wanted, counted, shared)
                 else:
                     drawn = self._every(own.of(users)) if sampled is None else own.negatives(sampled, count)
                     main = self._over_sample(user_vectors, item_vectors, negative_vectors, drawn, users, weight, own)
-        if weight is not None:
-            main = main * weight.mean()
+        if samples.weights is not None:
+            main = main * samples.weights[rows if self.slices is None else batch.rows].mean()
         with part_of(own.places, count), division.masks():
             heads = self._heads(batch.rows, user_vectors, item_vectors, own)
-        return own.part(main, count) + heads + division.penalty()
+        main = own.part(main, count) if self.slices is None else main  # slices return the part of this process
+        return main + heads + division.penalty()
 
     @property
     def uses_own_threads(self) -> bool:
@@ -166,28 +168,20 @@ class TrainingObjective:
         weight: Tensor | None,
         shared: Tensor | None,
     ) -> Tensor:
-        """Compute the loss over all items in blocks.
+        """Compute the loss over all items in blocks; with slices, this process's part of the loss of all processes.
 
         Args:
             users: (batch, dim).
-            items: (items, dim), all items.
+            items: (items, dim), all items, or those of the own slice.
             user_rows: (batch,) rows of the users.
             targets: (positives,) item rows of the positives.
             weight: (positives,) weights of the positives, or None.
             shared: (positives,) the row of `users` that predicts each positive; None if each has its own.
         """
-        distinct, place = torch.unique(user_rows, return_inverse=True)
-        table = None
-        if len(distinct) * self.data.num_items <= TABLE_CELLS:
-            cells = at_least_float32(users).new_empty(len(distinct), self.data.num_items)
-            table = self.positives.fill(distinct, cells, -MASK_VALUE, 0.0)
-
-        def fill_mask(low: int, high: int, scores: Tensor) -> Tensor:
-            if table is not None:
-                return torch.index_select(table, 0, place[low:high], out=scores)
-            return self.positives.fill(user_rows[low:high], scores, -MASK_VALUE, 0.0)
-
+        if self.slices is not None:
+            return self.slices.loss(self.compare, self.positives, users, items, user_rows, targets, shared, weight)
         left, right = self.model.interaction.user_vectors(users), self.model.interaction.item_vectors(items)
+        fill_mask = catalogue_mask(self.positives, user_rows, at_least_float32(users), 0, self.data.num_items)
         if shared is None:
             return self.compare.over_catalogue(left, right, targets, fill_mask, weight)
         return self.compare.over_catalogue(left, right, targets, fill_mask, weight, shared)

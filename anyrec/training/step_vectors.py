@@ -11,6 +11,7 @@ from anyrec.core.windows import Batch, PackedSequences
 from anyrec.data.ids import Side
 from anyrec.model.towers import PrecomputedVectors
 from anyrec.model.two_tower_network import TwoTower
+from anyrec.training.catalogue_slices import CatalogueSlices
 from anyrec.training.division import Division, Held, Own, only_ids
 from anyrec.training.samples import TrainingData
 
@@ -22,10 +23,11 @@ class StepVectors:
         model: The model that is trained.
         data: The training data on the device.
         division: The share of this process.
+        slices: The slices of the catalogue, if the loss is computed over them.
     """
 
-    def __init__(self, model: TwoTower, data: TrainingData, division: Division):
-        self.model, self.data, self.division = model, data, division
+    def __init__(self, model: TwoTower, data: TrainingData, division: Division, slices: CatalogueSlices | None = None):
+        self.model, self.data, self.division, self.slices = model, data, division, slices
 
     def encode(self, side: Side, rows: Tensor, wanted: Tensor | None = None) -> Tensor:
         """Represent some rows of one side.
@@ -60,8 +62,11 @@ class StepVectors:
 
         Returns:
             The own positives (own, ...), the negatives (groups or own, negatives, ...), and the held users' features
-            that are made of item vectors.
+            that are made of item vectors. With slices, the negatives are the items of the own slice, (1, slice, ...),
+            and the positives are returned if a head reads them.
         """
+        if drawn is None and self.slices is not None:
+            return self._slice(self.slices, own.of(items), held)
         if drawn is None:
             every = torch.arange(self.data.num_items, device=items.device)
             vectors = self._distinct("item", every)
@@ -90,6 +95,17 @@ class StepVectors:
             vectors = found[place if wanted is None else place[wanted]]
         count = len(items) if own.places is None else len(own.places)
         return vectors[:count], vectors[count:].unflatten(0, shape), histories
+
+    def _slice(self, slices: CatalogueSlices, items: Tensor, held: Held) -> tuple[Tensor, Tensor, PrecomputedVectors]:
+        """Represent the items of the own slice, as `items` does. items: (own,) rows of the positives."""
+        vectors, windows, histories = slices.vectors(), held.batch.windows, {}
+        self.division.note_penalty("item", len(vectors))
+        if windows is not None:
+            distinct, place = torch.unique(windows.items.clamp(min=0), return_inverse=True)
+            windows = windows.with_items(torch.where(windows.items >= 0, place, -1))
+            histories = self._histories(held, windows, slices.of(vectors, distinct), distinct)
+        positives = slices.of(vectors, items) if self.model.heads else vectors[:0]
+        return positives, vectors.unsqueeze(0), histories
 
     def users(self, batch: Batch, held: Held, own: Own, histories: PrecomputedVectors, shared: bool) -> Tensor:
         """Represent the users of a step.

@@ -42,6 +42,6 @@ class ClusterConfig(Section):
         default=1_000_000,
         ge=1,
         le=MAX_ROWS,
-        description="Tables with at least this many rows (vectors of ids with the state of their optimizer, items of a "
-        "full softmax) are divided over the processes of a training; each has a copy of the smaller ones.",
+        description="Tables of ids with at least this many rows are divided over the processes of a training, with the "
+        "state of their optimizer; each process has a copy of the smaller ones.",
     )
