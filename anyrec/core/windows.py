@@ -276,7 +276,7 @@ class SetPacker:
         return Batch(self.samples[events[target]], windows, read, events[target], owners)
 
 
-def _pair_numbers(items: Ragged) -> Tensor:
+def _pair_numbers(items: Ragged | Padded) -> Tensor:
     """Return (events,) int64, the number of the event's user and item among the distinct pairs, by user and then item.
 
     It is computed for some users at once: a sort of all pairs takes ten times as much memory as its result.

@@ -116,7 +116,9 @@ def read_bundle(manifest: Manifest, backend: Backend) -> Bundle:
     with damaged(folder / EXPORT, "this is not a description of an export", AGAIN):
         data = {key: document["data"][key] for key in DATA_KEYS if key in document["data"]}
         config = Config.model_validate({"name": manifest.document["name"], "data": data})
-        features = {side: _features(document["features"][side], folder / PREPROCESSING) for side in SIDES}
+        features: dict[Side, dict[str, Feature]] = {
+            side: _features(document["features"][side], folder / PREPROCESSING) for side in SIDES
+        }
         known = read_arrays(folder / KNOWN)
         return Bundle(
             config=config,

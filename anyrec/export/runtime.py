@@ -80,7 +80,7 @@ class Runtime(KnownRecords):
 
     def reads(self) -> Reads:
         about, names = self.bundle.about["reads"], self.bundle.features
-        features = {side: list(names[side]) for side in SIDES}
+        features: dict[Side, list[str]] = {side: list(names[side]) for side in SIDES}
         return Reads(features, about["history"], about["personal"], about["features_unread_by"])
 
     def recommend(

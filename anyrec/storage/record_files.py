@@ -33,7 +33,7 @@ def write_records(model: KnownRecords, folder: Path) -> None:
 
 def read_tables(folder: Path) -> dict[Side, pa.Table]:
     """Read the users and items. Raises ModelError if a file is damaged."""
-    tables = {side: read_table(folder / f"{side}s.arrow") for side in SIDES}
+    tables: dict[Side, pa.Table] = {side: read_table(folder / f"{side}s.arrow") for side in SIDES}
     for side, table in tables.items():
         check_records(table, side, folder / f"{side}s.arrow")
     return tables
