@@ -153,7 +153,7 @@ def test_a_late_server_masks_the_features_with_a_warning_or_refuses(recommender,
         ({"values": {"u001": {"continuous_age": "old"}}}, r"'continuous\.age' are not double"),
     ],
 )
-def test_an_invalid_answer_says_what_is_wrong(recommender, server, change, said):
+def test_an_invalid_answer_names_its_fault(recommender, server, change, said):
     vars(server).update(change)
     with pytest.raises(InputError, match=said):
         online(recommender, server, on_error="refuse").recommend(["u001"])

@@ -242,7 +242,7 @@ class _Sent(logging.Handler):
 
 
 class _Pipe(io.StringIO):
-    """A text file that sends what is written to it, whenever it is flushed."""
+    """A text file that sends all text that is written to it, whenever it is flushed."""
 
     def __init__(self, send: Any):
         super().__init__()

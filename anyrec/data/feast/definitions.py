@@ -115,7 +115,7 @@ def write_repository(
 
 
 def _columns(table: pa.Table, side: Side, notes: list[str]) -> dict[str, str]:
-    """Return the names in Feast of the columns that it can hold. notes: Gets what is left out."""
+    """Return the names in Feast of the columns that it can hold. notes: gets the columns that are left out."""
     features = [name for name in table.column_names if name != f"{side}_id"]
     held = [name for name in features if feast_type(table.schema.field(name).type) is not None]
     lost = [name for name in features if name not in held]

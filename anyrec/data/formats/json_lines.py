@@ -45,8 +45,8 @@ def interactions_in_pieces(path: Path, missing_ok: bool, notes: list[str], room:
         room: Where interactions are kept.
 
     Returns:
-        The interactions, as from one piece. None if it is not sure that they are: if a line is at fault, or what is
-        found out from all values (types of ids and contexts, numbers that are dates, unused keys) differs between
+        The interactions, as from one piece. None if it is not sure that they are: if a line is at fault, or what can be
+        found from all values (types of ids and contexts, numbers that are dates, unused keys) differs between
         pieces. Then the file has to be read as a whole.
     """
     if path.stat().st_size <= PIECE // LEAST_PACKED:
