@@ -236,6 +236,7 @@ class SetPacker:
             scratch: Where arrays of all events are kept; None if they fit into memory.
         """
         items = events["items"]
+        assert isinstance(items, Ragged)  # training reads no padding
         self.items, self.samples, self.hidden_share = items, samples, hidden_share
         self.users = (items.lengths > 0).nonzero()[:, 0]
         self.users_a_step = max(1, round(batch_size * len(self.users) / max(1, len(items.values))))

@@ -52,7 +52,7 @@ def write_embeddings(
 
 
 def row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Concatenate tables to tables of at least ROWS rows, except the last, which has the remaining rows and can be empty."""
+    """Concatenate tables to tables of at least ROWS rows, except the last, which can be smaller or empty."""
     waiting: list[pa.Table] = []
     for table in tables:
         waiting.append(table)

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from anyrec.core.config import Config
 from anyrec.core.errors import AnyrecError, ConfigError, Fault
@@ -216,7 +216,7 @@ class Step:
     def __init__(self, objective: TrainingObjective, optimizer: Optimizer, clip: float | None, processes: Processes):
         self.objective, self.optimizer, self.clip, self.processes = objective, optimizer, clip, processes
         self.limited = LimitedNorms(processes, objective.model)
-        self.divided = [table.weight for table in sharded_tables(objective.model)]
+        self.divided: list[nn.Parameter] = [table.weight for table in sharded_tables(objective.model)]
         """Tables of which each process has other rows: their gradients are complete where the rows are."""
         divided = {id(one) for one in self.divided}
         self.dense = [one for one in optimizer.dense if id(one) not in divided]

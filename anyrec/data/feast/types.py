@@ -46,7 +46,7 @@ def feast_names(columns: Sequence[str]) -> dict[str, str]:
     for column, name in names.items():
         by_name.setdefault(name, []).append(column)
     faults = [
-        Fault(", ".join(same), f"these features have one name in Feast, '{name}'.", "Keep one of these names and rename the others.", "same name")
+        Fault(", ".join(same), f"these features have one name in Feast, '{name}'.", "Rename the others.", "same name")
         for name, same in by_name.items()
         if len(same) > 1
     ]
