@@ -207,7 +207,7 @@ def _work(config: dict[str, Any]) -> None:
 
     launcher, inputs, terminal, folder = config["job"]
     like_the_driver(folder, inputs.config.cluster.cpus)
-    resumes = inputs.resume or ray.get(launcher.has_trained.remote())
+    again = ray.get(launcher.has_trained.remote())
     first = ray.train.get_context().get_world_rank() == 0
 
     def send(kind: str, value: Any) -> None:
@@ -220,8 +220,10 @@ def _work(config: dict[str, Any]) -> None:
     plain = console(file=_Pipe(send), soft_wrap=True, force_terminal=terminal.colours, width=terminal.width)
     shown: Console = ResultsOnly(plain) if terminal.quiet else plain
     try:
+        if again:
+            log.warning("A worker died. All start again, and the training goes on from its last finished epoch.")
         with bars_elsewhere(lambda *bar: send("bar", bar)):
-            train_run(replace(inputs, resume=resumes), shown)
+            train_run(replace(inputs, resume=inputs.resume or again), shown)
     except LOST:
         raise
     except Exception as error:
