@@ -24,25 +24,30 @@ CALLS = {
     "evaluate_heads": lambda it: it.evaluate_heads("test"),
     "evaluate_slices": lambda it: it.evaluate_slices("test"),
     "evaluate_pipeline": lambda it: it.evaluate_pipeline("test"),
+    "export": lambda it: it.export("nowhere"),
     "filtered": lambda it: it.filtered({"item.continuous.price": {"lt": 20}}),
     "fit_like": lambda it: it.fit_like(it.config),
     "model": lambda it: it.model,
     "parts": lambda it: it.parts,
+    "push_items": lambda it: it.push_items("qdrant:nowhere"),
+    "push_to_hub": lambda it: it.push_to_hub("me/shop"),
     "read_records": lambda it: it.read_records("user", ["u001"]),
     "recommend": lambda it: it.recommend(["u001"]),
     "save": lambda it: it.save("nowhere"),
+    "save_pretrained": lambda it: it.save_pretrained("nowhere"),
     "saved_in": lambda it: it.saved_in("nowhere", "id"),
     "score": lambda it: it.score([{"user_id": "u001", "item_id": "i001"}]),
     "score_rows": lambda it: it.score_rows(["u001"], ROWS, ROWS),
     "search": lambda it: it.search(text="nurse"),
     "similar": lambda it: it.similar(["i001"]),
     "split": lambda it: it.split,
+    "tracked_result": lambda it: it.tracked_result(),
     "with_config": lambda it: it.with_config(it.config),
     "with_data": lambda it: it.with_data(small_dataset()),
     "with_image_root": lambda it: it.with_image_root("images"),
     "with_pipeline": lambda it: it.with_pipeline(None),
 }
-WITHOUT_A_MODEL = {"add_encoder", "config", "fit", "from_config", "is_fitted", "load", "stages"}
+WITHOUT_A_MODEL = {"add_encoder", "config", "fit", "from_config", "from_pretrained", "is_fitted", "load", "stages"}
 """Public members that an unfitted recommender has."""
 
 
