@@ -29,7 +29,8 @@ CASES = {
     "features": {"loss": {"type": "softmax"}, "negatives": {"type": "in_batch"}, "training": {"batch_size": 4096}},
     "sequence": {
         "features": {**IDS, "history": {"window": 100}},
-        "fusion": {"type": "identity"},
+        "user": {"features": {"identity": None}},
+        "fusion": {"type": "sum"},
         "loss": {"type": "full_softmax"},
         "training": {"batch_size": 12_800},
     },

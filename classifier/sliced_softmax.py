@@ -142,8 +142,11 @@ class _Slice:
             (users, dim) and (slice, dim).
         """
         threads, count = self.to_items.shape[:2]
-        for low in range(0, len(self.users), threads * self.rows):
-            high = min(low + threads * self.rows, len(self.users))
+        # Slices of other lengths have blocks of other sizes, and all processes have to exchange the same users.
+        own_step = torch.tensor([threads * self.rows], device=self.users.device)
+        step = int(processes.gather(own_step, [1] * processes.size).min())
+        for low in range(0, len(self.users), step):
+            high = min(low + step, len(self.users))
             starts = range(low, high, self.rows)
             blocks = [(thread, slice(at, min(at + self.rows, high))) for thread, at in enumerate(starts)]
             if count:

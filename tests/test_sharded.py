@@ -225,6 +225,8 @@ def every_check(processes: Processes, folder: Path) -> None:
         for weighted in (False, True):
             softmax_over_slices(processes, shared, weighted, [0, 15, ITEMS])
     softmax_over_slices(processes, False, True, [0, 0, ITEMS])  # a process without items
+    sliced_softmax.CELLS_AT_A_TIME["cpu"] = 16 * 17  # blocks of 23 and of 16 users
+    softmax_over_slices(processes, True, True, [0, 9, ITEMS])
     sliced_softmax.CELLS_AT_A_TIME["cpu"] = 1  # several blocks
     softmax_over_slices(processes, True, True, [0, 15, ITEMS])
     torch.set_num_threads(2)
