@@ -113,7 +113,7 @@ class Scale:
     def softmax_traffic(self) -> float:
         """The softmax over all items: (P - 1) / P B (3 f d + 3 f + 16) + 2 f (P - 1) B, and a few numbers."""
         number = self.others * (3 * self.bytes * self.dim + 3 * self.bytes + 16) + 2 * self.bytes * (self.processes - 1)
-        return self.batch * number + 16 * (self.processes - 1) + 2 * self.others * self.bytes
+        return self.batch * number + 24 * (self.processes - 1) + 2 * self.others * self.bytes
 
     def dense_traffic(self) -> float:
         """Gradients of the parameters that are not sharded: 2 f D (P - 1) / P."""
