@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from anyrec.core.columns import with_presence
 from anyrec.core.context import Context
 from anyrec.core.errors import Fault, ModelError
 from anyrec.core.files import atomic_folder, sha256_of
-from anyrec.core.manifest import MANIFEST, holds
+from anyrec.core.manifest import MANIFEST, holds, installed_versions
 from anyrec.core.outputs import check_output
 from anyrec.core.timing import timed
 from anyrec.core.types import JsonObject
@@ -96,7 +95,7 @@ def export_model(parts: ModelParts, directory: Path, *, without: Collection[str]
             "name": model.config.name,
             "model": parts.model.model_id,
             "opset": OPSET,
-            "versions": _versions(),
+            "versions": installed_versions(PACKAGES),
             "counts": {"users": len(model.dataset.users) if users else 0, "items": len(model.dataset.items)},
             "files": {path.relative_to(new).as_posix(): sha256_of(path) for path in _files(new)},
         }
@@ -256,14 +255,3 @@ def _numpy(values: torch.Tensor) -> np.ndarray:
 
 def _files(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.rglob("*")) if path.is_file()]
-
-
-def _versions() -> dict[str, str]:
-    """Return the installed versions of the packages that an export depends on."""
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

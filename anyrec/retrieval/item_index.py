@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from pydantic import BaseModel
 from anyrec.core.config import Component
 from anyrec.core.errors import DataError, Fault, ModelError
 from anyrec.core.files import atomic_folder, exclusive, find_folder, sha256_of
-from anyrec.core.manifest import INDEX, MANIFEST, Manifest, holds, read_version
+from anyrec.core.manifest import INDEX, MANIFEST, Manifest, holds, installed_versions, read_version
 from anyrec.core.outputs import check_output
 from anyrec.core.outside import ALLOW
 from anyrec.core.registry import Registry
@@ -187,7 +186,7 @@ class ItemIndex:
                 "model": self.model,
                 "figures": self.figures,
                 "counts": {"items": len(self), "rows": len(self.ids)},
-                "versions": _versions(),
+                "versions": installed_versions(PACKAGES),
                 "files": {p.relative_to(new).as_posix(): sha256_of(p) for p in sorted(new.rglob("*")) if p.is_file()},
             }
             (new / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")
@@ -282,17 +281,6 @@ def _refuse_outside(params: BaseModel, registry: Registry, place: Path) -> None:
                 for one in refused
             ]
         )
-
-
-def _versions() -> dict[str, str]:
-    """The installed versions of PACKAGES."""
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def _one_array(ids: pa.Array | pa.ChunkedArray) -> pa.Array:

@@ -20,7 +20,6 @@ import hashlib
 import json
 import os
 import shutil
-from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
 
@@ -28,7 +27,7 @@ from safetensors.torch import save_file
 
 from anyrec.core.errors import Fault, ModelError, did_you_mean
 from anyrec.core.files import atomic_folder, find_folder, sha256_of
-from anyrec.core.manifest import MANIFEST, MODEL, Manifest, holds
+from anyrec.core.manifest import MANIFEST, MODEL, Manifest, holds, installed_versions
 from anyrec.core.outputs import check_output
 from anyrec.core.registry import Registry
 from anyrec.core.saved_files import AGAIN, damaged
@@ -191,13 +190,7 @@ def id_of(manifest: JsonObject) -> str:
 
 def versions() -> dict[str, str]:
     """Return the installed versions of the packages that a model depends on."""
-    installed: dict[str, str] = {}
-    for package in ("anyrec", "torch", "numpy", "pyarrow", "torchvision", "sentence-transformers"):
-        try:
-            installed[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return installed
+    return installed_versions(("anyrec", "torch", "numpy", "pyarrow", "torchvision", "sentence-transformers"))
 
 
 def _write_parts(parts: ModelParts, folder: Path) -> None:

@@ -87,7 +87,7 @@ class Objects(Provider):
         return S3FileSystem(anonymous=self.params.anonymous, **keys)
 
     def _azure(self, parts: Address) -> tuple[FileSystem, str]:
-        """Return the store and the path of az://container/path or abfs://container@account.dfs.core.windows.net/path."""
+        """Return the store and path of az://container/path or abfs://container@account.dfs.core.windows.net/path."""
         from pyarrow.fs import AzureFileSystem
 
         path, account = unquote(parts.path), os.environ.get("AZURE_STORAGE_ACCOUNT", "")
