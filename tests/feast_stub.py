@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,7 +9,7 @@ from typing import Any
 
 
 class Stub(BaseHTTPRequestHandler):
-    """Answers as its server's attributes say: `values` by id, or `answer` as it is, `status`, after `wait` seconds."""
+    """Answers as its server says: `values` by id, or `answer` as it is, with `status`, once `answer_now` is set."""
 
     def log_message(self, *arguments):
         pass
@@ -18,12 +17,13 @@ class Stub(BaseHTTPRequestHandler):
     def do_POST(self):
         asked, server = json.loads(self.rfile.read(int(self.headers["Content-Length"]))), self.server
         server.asked.append((self.path, asked, self.headers.get("Authorization")))
-        time.sleep(server.wait)
+        server.answer_now.wait()
         body = b"" if self.path == "/push" else json.dumps(server.answer or self.features(asked)).encode()
         self.send_response(server.status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+        server.answered += 1
 
     def features(self, asked):
         ids, names = asked["entities"]["user_id"], [one.split(":")[1] for one in asked["features"]][::-1]
@@ -40,7 +40,9 @@ class Stub(BaseHTTPRequestHandler):
 def feast_server() -> Iterator[Any]:
     """A stub that runs for the time of the block: its `url`, and what it was `asked`."""
     stub: Any = ThreadingHTTPServer(("127.0.0.1", 0), Stub)
-    stub.asked, stub.values, stub.answer, stub.status, stub.wait = [], {}, None, 200, 0.0
+    stub.asked, stub.values, stub.answer, stub.status = [], {}, None, 200
+    stub.answered, stub.answer_now = 0, threading.Event()
+    stub.answer_now.set()
     stub.handle_error = lambda *_: None  # a client that does not wait for the answer
     thread = threading.Thread(target=stub.serve_forever, args=(0.01,))
     thread.start()
@@ -48,6 +50,7 @@ def feast_server() -> Iterator[Any]:
     try:
         yield stub
     finally:
+        stub.answer_now.set()
         stub.shutdown()
         stub.server_close()
         thread.join()
