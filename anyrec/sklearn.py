@@ -16,6 +16,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from anyrec.core.config import Config, SplitConfig
+from anyrec.core.config.training import RANKING_METRICS
 from anyrec.core.errors import Fault, InputError
 from anyrec.core.load_config import read_config
 from anyrec.core.types import Json, JsonObject
@@ -137,7 +138,9 @@ class RecommenderEstimator(BaseEstimator):
             y: Nothing.
         """
         _refuse_targets(y)
-        return self.evaluate(X)[checked_choice(self.metric, self._metrics(), "metric")]
+        check_is_fitted(self, "recommender_")
+        metric = checked_choice(self.metric, self._metrics(), "metric")
+        return self.evaluate(X)[metric]
 
     def evaluate(self, X: DataFrame) -> dict[str, float]:
         """Return all ranking metrics of the positive interactions in X, and the numbers of pairs and of misses."""
@@ -150,15 +153,7 @@ class RecommenderEstimator(BaseEstimator):
         return metrics_of_pairs(model, users, items)
 
     def _metrics(self) -> list[str]:
-        evaluation = self.recommender_.config.evaluation
-        return [
-            "auc",
-            *(
-                f"{name}@{k}"
-                for name in ("ndcg", "recall", "precision", "hit_rate", "map", "mrr")
-                for k in evaluation.k
-            ),
-        ]
+        return ["auc", *(f"{name}@{k}" for name in RANKING_METRICS for k in self.recommender_.config.evaluation.k)]
 
     def _dataset(self, X: DataFrame, config: Config) -> Dataset:
         """Return interactions with the records of their users and items."""

@@ -23,7 +23,7 @@ from anyrec.study.driver import StudyDriver
 from anyrec.study.journal import JOURNAL, Journal
 from anyrec.study.marks import marked
 from anyrec.study.pages import optimism
-from anyrec.study.space import Searched, parse_search, search_space, short_names
+from anyrec.study.space import Searched, active, parse_search, search_space, short_names
 from anyrec.study.trial_configs import TrialConfigs
 from anyrec.study.trials import TrialRunner
 from anyrec.study.tune import tune
@@ -103,6 +103,28 @@ def test_options_of_a_component_are_searched_with_the_types_that_have_them():
     assert space["fusion.num_heads"].when == {"fusion.type": ["attention"]} and not space["dim"].when
     both = space_of({"fusion.type": ["simple", "attention"], "fusion.dropout": {"low": 0.0, "high": 0.5}})
     assert all(not one.when for one in both)
+
+
+def test_keys_follow_those_that_their_conditions_name():
+    search = {
+        "fusion.dropout": {"low": 0.0, "high": 0.5, "when": {"fusion.num_heads": [2]}},
+        "fusion.num_heads": {"choices": [1, 2], "when": {"fusion.type": ["attention"]}},
+        "fusion.type": ["simple", "attention"],
+    }
+    space = space_of(search)
+    assert [one.key for one in space] == ["fusion.type", "fusion.num_heads", "fusion.dropout"]
+    values = {"fusion.type": "attention", "fusion.num_heads": 2}
+    assert active(values, space[2]) and not active({"fusion.type": "simple"}, space[2])
+    circle = {"id_dropout": {"low": 0.0, "high": 0.5, "when": {"dim": [8]}}, "dim": {"choices": [8, 16]}}
+    circle["dim"]["when"] = {"id_dropout": [0.1]}
+    with pytest.raises(ConfigError, match="the conditions of dim, id_dropout depend on each other"):
+        space_of(circle)
+
+
+@pytest.mark.parametrize("key", ["card.license", "feast.timeout_seconds", "index.type", "cluster.workers"])
+def test_keys_that_are_read_after_training_are_not_searched(key):
+    with pytest.raises(ConfigError, match="does not read it"):
+        space_of({key: [1, 2]})
 
 
 def test_all_bad_keys_and_values_of_a_space_are_reported_together():

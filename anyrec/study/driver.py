@@ -190,7 +190,7 @@ class StudyDriver:
     def _clear(self, number: int) -> None:
         """Remove the checkpoints of trials that are not needed: neither the best one nor running."""
         trials = self.trials()
-        finished = [one.number for one in trials if one.state in ("complete", "pruned", "stopped", "failed")]
+        finished = [one.number for one in trials if one.state != "interrupted"]
         has_best = any(one.objectives for one in trials if one.state in ("complete", "stopped", "pruned"))
         kept = self.best().number if has_best else -1
         for one in finished:
@@ -201,7 +201,7 @@ class StudyDriver:
     def _identity(self) -> JsonObject:
         """Return what the trials depend on."""
         config = self.setup.base
-        ignored = {"name", "output_dir", "tune", "tracking", "cluster", "serving", "index", "update"}
+        ignored = {"name", "output_dir", "tune", "tracking", "cluster", "serving", "index", "update", "card", "feast"}
         options = config.tune
         return {
             "config": config.model_dump(mode="json", exclude=ignored),

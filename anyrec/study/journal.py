@@ -112,7 +112,7 @@ class Journal:
             trial = Trial(self.study, self._storage.get_trial_id_from_study_id_trial_number(study, number))
         values: JsonObject = {}
         for one in self.space:
-            if active(self.space, values, one):
+            if active(values, one):
                 values[one.key] = one.suggest(trial)
         self._running[number] = trial
         return number, values

@@ -35,7 +35,8 @@ def write_study(result: StudyResult, run: str) -> None:
 def optimism(result: StudyResult) -> str:
     """Return a sentence on how much the best validation figure overestimates the model, as far as the test tells."""
     name = result.metric
-    found = result.best.metrics.get(name, result.best.objectives[0])  # the second if the trial was ended early
+    # A trial that was ended early is trained to its end before it is measured, so its own value is of another model.
+    found = result.metrics.get("validation", {}).get(name, result.best.objectives[0])
     tried = sum(one.state in ("complete", "pruned", "stopped") for one in result.trials)
     text = f"**{name} {found:.4f} on the validation part is optimistic**: it is the best of {tried} trials there."
     test = result.metrics.get("test", {}).get(name)

@@ -12,6 +12,7 @@ from anyrec.core.config import SearchRange
 from anyrec.core.errors import ConfigError, Fault
 from anyrec.core.strict_json import UnusableJson, json_or_text, split_pair
 from anyrec.core.types import Json, JsonObject
+from anyrec.model.reconfigure import CHANGEABLE, OF_THE_RUN
 from anyrec.study.marks import marked
 from anyrec.study.trial_configs import TrialConfigs, value_at
 
@@ -20,10 +21,7 @@ if TYPE_CHECKING:
 
 MEASURE = ("data", "split", "evaluation", "seed", "training.metric")
 """Keys that decide what the metric of a trial means."""
-UNUSED = (
-    *("name", "output_dir", "plugins", "defaults", "blend", "pipeline", "index", "update", "serving", "cluster"),
-    *("tune", "tracking", "training.refit", "training.device"),
-)
+UNUSED = (*CHANGEABLE, *OF_THE_RUN, "blend", "tune", "tracking", "training.refit")
 """Keys that a trial does not read."""
 FORM = "Write KEY=LOW..HIGH, KEY=LOW..HIGH:log, KEY=LOW..HIGH:step=S, KEY=A,B,C or KEY alone."
 
@@ -188,13 +186,30 @@ def search_space(configs: TrialConfigs) -> list[Searched]:
             found += [] if space is None else [space]
     if faults:
         raise ConfigError(list(dict.fromkeys(faults)))
-    return sorted(found, key=lambda one: len(one.when))
+    return _in_order(sorted(found, key=lambda one: len(one.when)))
 
 
-def active(space: Sequence[Searched], values: Mapping[str, Json], one: Searched) -> bool:
+def _in_order(found: list[Searched]) -> list[Searched]:
+    """Return keys so that each follows those that its conditions name, and otherwise in the given order.
+
+    Raises:
+        ConfigError: If conditions depend on each other.
+    """
+    ordered: list[Searched] = []
+    while found:
+        waiting = {one.key for one in found}
+        ready = next((one for one in found if not waiting & one.when.keys()), None)
+        if ready is None:
+            what = f"the conditions of {', '.join(sorted(waiting))} depend on each other."
+            raise ConfigError(Fault("/tune/search", what, "Leave one of the conditions out.", "search space"))
+        ordered.append(ready)
+        found.remove(ready)
+    return ordered
+
+
+def active(values: Mapping[str, Json], one: Searched) -> bool:
     """Return whether a key is searched, given the values of the keys before it."""
-    keys = {other.key for other in space}
-    return all(key in keys and key in values and values[key] in accepted for key, accepted in one.when.items())
+    return all(key in values and values[key] in accepted for key, accepted in one.when.items())
 
 
 def baseline(space: Sequence[Searched], configs: TrialConfigs) -> JsonObject | None:
@@ -202,7 +217,7 @@ def baseline(space: Sequence[Searched], configs: TrialConfigs) -> JsonObject | N
     values: JsonObject = {}
     encoded: JsonObject = {}
     for one in space:
-        if active(space, values, one):
+        if active(values, one):
             values[one.key] = _present(configs, one.key)
             encoded[one.key] = one.encoded(values[one.key])
     return None if any(value is None for value in encoded.values()) else encoded

@@ -143,7 +143,10 @@ class TrialRunner:
             return Outcome("failed", problem=f"{type(error).__name__}: {error}")
 
     def restored(self, task: Task) -> FittedModel:
-        """Return the model of a complete trial from its checkpoint, without training."""
+        """Return the model of a trial from its last checkpoint.
+
+        A trial that was ended early is trained to its end, and a classical model is fitted again.
+        """
         config, _ = self.config_of(task.values)
         return self._fit(config, task.number, None).model
 

@@ -27,7 +27,6 @@ from anyrec.study.pages import write_study
 from anyrec.study.ray_pool import ray_pool
 from anyrec.study.result import StudyResult
 from anyrec.study.space import parse_search, search_space
-from anyrec.study.trial_configs import TrialConfigs
 from anyrec.study.trials import StudySetup, Task, TrialRunner
 from anyrec.study.workers import processes, run_here, run_on
 from anyrec.training.checkpoints import FOLDER, REFIT
@@ -163,13 +162,13 @@ def run_study(
         if not len(runner.learning.split.validation):
             what = "nothing is held out for validation, which a study compares trials on."
             raise ConfigError(Fault("/split", what, "Choose a split with a validation part.", "no validation"))
-        space = search_space(TrialConfigs(base, registry, dataset))
+        space = search_space(runner.configs)
         driver = StudyDriver(runner, space, resume, echo)
         for one in space:
             echo(f"search: {one.key}: {one.described()}")
         _run(driver, runner, base.tune)
         best = driver.best()
-        config, _ = TrialConfigs(base, registry, dataset).make(best.values)
+        config, _ = runner.configs.make(best.values)
         config = config.model_copy(update={"tune": TuneConfig()})
         _write_json(folder / BEST, config.model_dump(mode="json", exclude={"tune"}))
         result = StudyResult(

@@ -70,6 +70,7 @@ def _settings(config: Config) -> dict[str, Any]:
         "evaluation": {"batch_size", "baselines", "report", "category"},
         "blend": True,  # it is chosen after the training
         **dict.fromkeys(("name", "output_dir", "plugins", "index", "pipeline", "cluster", "tracking", "tune"), True),
+        **dict.fromkeys(("card", "feast"), True),
     }
     return flat_settings(config.model_dump(mode="json", exclude=ignored))
 
