@@ -59,7 +59,7 @@ async def rollback(host: TheHost) -> JsonObject:
     """Let the version before the last reload serve again."""
     if host.service.previous is None:
         raise Refused(409, "no other version was loaded before.")
-    return {"serving": _about(await host.call(host.service.rollback))}
+    return {"serving": _about(await host.call_slowly(host.service.rollback))}
 
 
 def _about(served: Served) -> JsonObject:

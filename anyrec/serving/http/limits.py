@@ -11,7 +11,7 @@ from anyrec.core.config import ServingConfig
 from anyrec.core.errors import Fault
 from anyrec.core.values import show
 from anyrec.data.ids import SIDES, Side
-from anyrec.serving.http.problems import Refused
+from anyrec.serving.http.problems import Refused, counted
 from anyrec.serving.live.served import Served
 
 IDS: dict[str, Side] = {
@@ -39,10 +39,9 @@ def check(asked: BaseModel, config: ServingConfig, served: Served) -> None:
         Refused: With every fault: too many items, users or records, a text that is too long, ids of another type than
             the model's.
     """
-    faults = [*_Check(config, served).faults(asked, "")]
+    faults = _Check(config, served).faults(asked, "")
     if faults:
-        detail = str(faults[0]) if len(faults) == 1 else f"{len(faults)} faults; the first: {faults[0]}"
-        raise Refused(422, detail, faults)
+        raise Refused(422, counted(faults), faults)
 
 
 class _Check:

@@ -93,7 +93,7 @@ def add_handlers(app: FastAPI) -> None:
         if any(one["type"] == "json_invalid" for one in found):
             return problem(400, f"The body is not JSON: {found[0]['ctx']['error']}.", _id_of(request))
         faults = [_fault_of(one) for one in found]
-        return problem(422, _counted(faults), _id_of(request), faults)
+        return problem(422, counted(faults), _id_of(request), faults)
 
     @app.exception_handler(AnyrecError)
     async def unanswerable(request: Request, error: AnyrecError) -> JSONResponse:
@@ -101,7 +101,7 @@ def add_handlers(app: FastAPI) -> None:
         status = 507 if isinstance(error, OutputError) else 422 if isinstance(error, InputError) else 500
         if isinstance(error, DataError) and {one.kind for one in faults} == {"unknown id"}:
             status = 404
-        detail = _counted(faults) if faults else str(error)
+        detail = counted(faults) if faults else str(error)
         return problem(status, detail, _id_of(request), faults)
 
     @app.exception_handler(OutOfTime)
@@ -128,7 +128,8 @@ def _id_of(request: Request) -> str:
     return getattr(request.state, "request_id", "")
 
 
-def _counted(faults: Sequence[Fault]) -> str:
+def counted(faults: Sequence[Fault]) -> str:
+    """Return a fault, or the number of faults and the first."""
     if len(faults) == 1:
         return str(faults[0])
     return f"{len(faults)} faults; the first: {faults[0]}"

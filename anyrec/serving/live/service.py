@@ -77,8 +77,9 @@ class Service:
             self._change(change)
         for event in events.read():
             self._event_ids.add(event["event_id"])
-            if event.get("received", event["timestamp"]) > forgotten.get(event["user_id"], -math.inf):
-                self.histories.add([event])
+            self.histories.add([event])
+            if event.get("received", event["timestamp"]) <= forgotten.get(event["user_id"], -math.inf):
+                self.histories.forget(event["user_id"])  # the counts of items stay, as when it was forgotten
 
     def close(self) -> None:
         """Close the logs."""
