@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from anyrec.model.scoring import top_k
-from anyrec.pipeline.contracts import Lists, Request
+from anyrec.pipeline.contracts import Lists, Request, Rule
 
 DENSE_RATIO = 16
 """`lists_of_pairs` uses a dense (users, items) table if at least one in this many of its cells has a pair."""
@@ -246,3 +246,23 @@ def place_table(lists: Lists, num_items: int) -> np.ndarray:
     np.put_along_axis(table, lists.items, places, 1)
     table[:, -1] = -1
     return table
+
+
+def checked_mask(rule: Rule, request: Request) -> np.ndarray | None:
+    """Return a filter's mask. Raises ValueError unless it is None or a bool array of (items,) or (users, items)."""
+    mask = rule.allowed(request)
+    if mask is None:
+        return None
+    mask, items, users = np.asarray(mask), len(request.items), len(request.rows)
+    if mask.dtype != bool or mask.shape not in ((items,), (users, items)):
+        raise ValueError(f"its mask is {mask.dtype} {mask.shape}; expected bool ({items},) or ({users}, {items})")
+    return mask
+
+
+def checked(lists: Lists, request: Request, listable: np.ndarray | None) -> Lists:
+    """Return lists of a component without gaps and without items that may not be listed. Raises ValueError."""
+    if lists.items.shape != lists.scores.shape or len(lists.items) != len(request.rows):
+        raise ValueError(f"items are {lists.items.shape} and scores {lists.scores.shape} for {len(request.rows)} users")
+    if lists.items.max(initial=-1) >= len(request.items):
+        raise ValueError(f"an item row is {lists.items.max()}, and there are {len(request.items)} items")
+    return keep(lists, is_listable(lists.items, listable), lists.items.shape[1])

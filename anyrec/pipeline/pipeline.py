@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,6 +24,8 @@ from anyrec.pipeline.answer import Answer, Clock, as_table, empty_table
 from anyrec.pipeline.candidate_lists import (
     Candidates,
     best_of,
+    checked,
+    checked_mask,
     empty_lists,
     is_listable,
     keep,
@@ -280,14 +283,7 @@ class Pipeline:
         """
         masks = [] if candidates is None else [("candidates", candidates)]
         for name, rule in zip(self.rule_names, self.rules, strict=True):
-            try:
-                mask = rule.allowed(request)
-                if mask is not None:
-                    mask = _checked_mask(mask, request)
-            except OutOfTime:
-                raise
-            except Exception as error:
-                raise _refusal(f"filter '{name}'", error) from error
+            mask = self._attempt(request, f"filter '{name}'", None, partial(checked_mask, rule, request), refuse=True)
             if mask is not None:
                 masks.append((name, mask))
         for _, mask in masks:
@@ -303,7 +299,7 @@ class Pipeline:
             count = min(source.params.k or width, width)
 
             def retrieve(source: Source = source, count: int = count) -> Lists:
-                return _checked(source.retrieve(request, count, request.allowed), request, listable)
+                return checked(source.retrieve(request, count, request.allowed), request, listable)
 
             retrieved.append(self._attempt(request, f"source '{name}'", empty_lists(users), retrieve))
         merged = merge(retrieved, width, len(request.items))
@@ -330,7 +326,7 @@ class Pipeline:
             before = lists
 
             def apply(rule: Rule = rule, lists: Lists = before) -> Lists:
-                return _checked(rule.apply(request, lists, k), request, listable)
+                return checked(rule.apply(request, lists, k), request, listable)
 
             lists = self._attempt(request, f"rule '{name}'", before, apply, refuse=rule.on_error == "refuse")
             if trace is not None and lists is not before:
@@ -391,20 +387,3 @@ def _refusal(stage: str, error: Exception) -> AnyrecError:
     if isinstance(error, AnyrecError):
         return type(error)(f"the pipeline's {stage}: {error}") if type(error) is AnyrecError else error
     return AnyrecError(f"the pipeline's {stage} failed ({type(error).__name__}: {error}); nothing is listed.")
-
-
-def _checked_mask(mask: np.ndarray, request: Request) -> np.ndarray:
-    """Return a filter's mask. Raises ValueError unless it is a bool array of (items,) or (users, items)."""
-    mask, items, users = np.asarray(mask), len(request.items), len(request.rows)
-    if mask.dtype != bool or mask.shape not in ((items,), (users, items)):
-        raise ValueError(f"its mask is {mask.dtype} {mask.shape}; expected bool ({items},) or ({users}, {items})")
-    return mask
-
-
-def _checked(lists: Lists, request: Request, listable: np.ndarray | None) -> Lists:
-    """Return lists of a component without gaps and without items that may not be listed. Raises ValueError."""
-    if lists.items.shape != lists.scores.shape or len(lists.items) != len(request.rows):
-        raise ValueError(f"items are {lists.items.shape} and scores {lists.scores.shape} for {len(request.rows)} users")
-    if lists.items.max(initial=-1) >= len(request.items):
-        raise ValueError(f"an item row is {lists.items.max()}, and there are {len(request.items)} items")
-    return keep(lists, is_listable(lists.items, listable), lists.items.shape[1])
