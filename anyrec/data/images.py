@@ -11,7 +11,7 @@ from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -19,13 +19,11 @@ import pyarrow.compute as pc
 from PIL import Image, UnidentifiedImageError
 
 from anyrec.core.config import DataConfig
+from anyrec.core.context import Context
 from anyrec.core.errors import DataError, Fault
 from anyrec.data.dataset import Dataset
 from anyrec.data.ids import SIDES
 from anyrec.data.url_fetch import FetchError, fetch
-
-if TYPE_CHECKING:  # the contracts load torch
-    from anyrec.core.context import Context
 
 Made = TypeVar("Made")
 T = Image.Transpose

@@ -17,6 +17,7 @@ from anyrec.core.types import Json
 from anyrec.data.feast.definitions import TIMESTAMP
 from anyrec.data.feast.types import feast_names
 from anyrec.data.formats.times import TIME, parse_time
+from anyrec.data.list_columns import as_lists
 
 IDS = 1000
 """Ids of one request."""
@@ -123,10 +124,9 @@ def _array(values: list[Json], kind: pa.DataType, name: str) -> pa.Array:
         if pa.types.is_list(kind):
             lists = [None if one is None else one if isinstance(one, list) else [one] for one in values]
             flat = [one for part in lists if part is not None for one in part]
-            lengths = [0 if part is None else len(part) for part in lists]
-            offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
+            lengths = np.array([0 if part is None else len(part) for part in lists])
             missing = pa.array([part is None for part in lists])
-            return pa.ListArray.from_arrays(offsets, _array(flat, kind.value_type, name), mask=missing).cast(kind)
+            return as_lists(_array(flat, kind.value_type, name), lengths, missing).cast(kind)
         if pa.types.is_timestamp(kind):
             return pa.array([_moment(one) for one in values], pa.int64()).cast(TIME).cast(kind)
         return pa.array(values, kind)

@@ -40,8 +40,7 @@ def feast_names(columns: Sequence[str]) -> dict[str, str]:
     Raises:
         DataError: If two columns have the same name.
     """
-    names = {column: re.sub(r"\W|_+", "_", column).strip("_") for column in columns}
-    names = {column: re.sub(r"_+", "_", name) for column, name in names.items()}
+    names = {column: re.sub(r"[\W_]+", "_", column).strip("_") for column in columns}
     by_name: dict[str, list[str]] = {}
     for column, name in names.items():
         by_name.setdefault(name, []).append(column)

@@ -39,9 +39,9 @@ class LinePlace:
     Attributes:
         name: The name of the file.
         read: Returns the whole file, which is read again rather than kept.
-        separator: The separator of a CSV file, whose first line is the header; empty for JSON Lines.
+        separator: The separator of a CSV file; empty for JSON Lines.
         width: The number of cells of a CSV row; rows with more or fewer are not part of the table.
-        before: Lines before the first row of a CSV file; by default its first row is the header.
+        before: Lines before the first row of a CSV file.
         quote: The quote around cells; None for none.
     """
 
@@ -51,7 +51,7 @@ class LinePlace:
         read: Callable[[], bytes],
         separator: str = "",
         width: int = 0,
-        before: int | None = None,
+        before: int = 0,
         quote: str | None = '"',
     ):
         self.name, self.read, self.separator, self.width = name, read, separator, width
@@ -75,13 +75,13 @@ class LinePlace:
 
     @cached_property
     def _csv_rows(self) -> list[tuple[int, int]]:
-        """The line and the number of cells of each row except the header and empty lines."""
+        """The line and the number of cells of each row except empty lines."""
         text = io.StringIO(self.read().decode("utf-8", "replace"), newline="")
-        for _ in range(self.before or 0):
+        for _ in range(self.before):
             text.readline()
         quoting = csv.QUOTE_MINIMAL if self.quote else csv.QUOTE_NONE
         reader = csv.reader(text, delimiter=self.separator, quotechar=self.quote, quoting=quoting)
-        first = 1 + (self.before or 0)
+        first = 1 + self.before
         rows, begins = [], first
         try:
             for cells in reader:
@@ -90,7 +90,7 @@ class LinePlace:
                 begins = reader.line_num + first
         except csv.Error:  # a cell is longer than the csv module accepts: later rows get no line of their own
             pass
-        return rows[1:] if self.before is None else rows
+        return rows
 
 
 @dataclass(frozen=True)

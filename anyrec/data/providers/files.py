@@ -15,7 +15,6 @@ import pyarrow as pa
 
 from anyrec.core.config.sources import TableConfig
 from anyrec.core.errors import DataError, Fault
-from anyrec.core.outputs import output_errors
 from anyrec.data.formats.containers import STDIN
 from anyrec.data.sources.contract import Access, Provider, Rows, SourceFile
 from anyrec.data.sources.copies import Copy
@@ -40,7 +39,7 @@ def _files_at(place: str, root: Path) -> Iterator[SourceFile]:
     """Yield the files that a path, a pattern or a folder names. Raises DataError if there is none."""
     if place == STDIN:
         copy = Copy()
-        with output_errors(Path(copy.path)), open(copy.path, "wb") as file:
+        with copy.writing() as file:
             shutil.copyfileobj(sys.stdin.buffer, file)
         yield SourceFile("standard input", copy.open, f"{os.path.getsize(copy.path)} bytes")
         return

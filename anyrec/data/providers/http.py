@@ -64,7 +64,7 @@ def _download(address: str, name: str) -> SourceFile:
 def _saved(answer: HTTPResponse, name: str) -> tuple[Copy, str]:
     """Return the body of an answer as a temporary file, and its version."""
     download, found = Copy(), hashlib.sha256()
-    with open(download.path, "wb") as file:
+    with download.writing() as file:
         while chunk := answer.read(CHUNK):
             file.write(chunk)
             found.update(chunk)

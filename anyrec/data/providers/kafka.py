@@ -129,7 +129,7 @@ class Spool:
 
     def add(self, messages: Iterator[Message], partition: int, until: int | None) -> None:
         """Append messages that are older than a time in milliseconds since 1970, with their keys and times."""
-        with open(self.copy.path, "ab") as file:
+        with self.copy.writing() as file:
             for message in messages:
                 moment = message.timestamp()[1]
                 if until is not None and moment >= until:

@@ -5,9 +5,14 @@ from __future__ import annotations
 import os
 import tempfile
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
 
 import pyarrow as pa
 
+from anyrec.core.outputs import output_errors
 from anyrec.core.scratch import scratch_folder
 
 
@@ -22,6 +27,12 @@ class Copy:
         number, self.path = tempfile.mkstemp(prefix="anyrec-", dir=scratch_folder())
         os.close(number)
         weakref.finalize(self, os.unlink, self.path)
+
+    @contextmanager
+    def writing(self) -> Iterator[IO[bytes]]:
+        """Yield the file, to append to it. Raises OutputError if the disk is full."""
+        with output_errors(Path(self.path)), open(self.path, "ab") as file:
+            yield file
 
     def open(self) -> pa.NativeFile:
         """Return a new stream of its bytes."""

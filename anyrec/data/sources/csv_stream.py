@@ -131,6 +131,7 @@ class CsvTable:
     Attributes:
         names: The names of all columns. One that occurs again keeps its name here.
         wanted: The columns that are read.
+        place: The line of each row. The file is read again for the first one.
     """
 
     def __init__(self, file: Container, options: FormatConfig, separator: str, head: str, access: Access):
@@ -144,7 +145,8 @@ class CsvTable:
             self._before += reader.line_num
         names = dict.fromkeys(self.names)
         self.wanted = [name for name in names if access.columns is None or name in access.columns]
-        self._lines: LinePlace | None = None
+        width, mark = len(self.names), separator if len(separator) == 1 else MARK
+        self.place = LinePlace(file.name, self._text, mark, width, self._before, self.quote)
         self._ragged = 0
 
     def batches(self) -> Iterator[pa.RecordBatch]:
@@ -171,15 +173,9 @@ class CsvTable:
         if self._ragged:
             self._report_ragged()
 
-    def place(self, row: int, column: str) -> str:
-        """Return the line of a row. The file is read again for the first one."""
-        if self._lines is None:
-            with reading(self.file.file.name):
-                data = CheckedText(self.file, self.separator).read()
-            separator = self.separator if len(self.separator) == 1 else MARK
-            width, before = len(self.names), self._before
-            self._lines = LinePlace(self.file.name, lambda: data, separator, width, before, self.quote)
-        return self._lines(row, column)
+    def _text(self) -> bytes:
+        with reading(self.file.file.name):
+            return CheckedText(self.file, self.separator).read()
 
     def _parsed(self, text: CheckedText, block: int) -> Iterator[pa.RecordBatch]:
         """Yield the rows as Arrow parses them."""
@@ -210,9 +206,7 @@ class CsvTable:
 
     def _report_ragged(self) -> None:
         """Add a fault for each row with more or fewer cells than the header."""
-        self.place(0, "")
-        assert self._lines is not None
-        ragged = self._lines.ragged
+        ragged = self.place.ragged
         self.access.faults.add_rows(
             "ragged row",
             range(len(ragged)),
