@@ -123,8 +123,9 @@ def test_a_damaged_index_of_similar_items_is_built_again(indexed, tmp_path):
 
 
 def test_a_further_index_on_a_server_has_a_name_of_its_own():
-    cls = discover().get("index", "qdrant")
-    assert cls.options_for_another({"url": "http://a"}, "similar") == {
+    registry = discover()
+    cls = registry.get("index", "qdrant")
+    assert cls.options_for_another({"url": "http://a"}, "similar", registry) == {
         "url": "http://a",
         "collection": "anyrec.similar",
     }

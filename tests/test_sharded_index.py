@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from small import call, small_config, small_dataset
 
 from anyrec import Recommender
+from anyrec.core.discovery import discover
 from anyrec.core.errors import ConfigError
 from anyrec.retrieval.create_index import create_index
 from anyrec.retrieval.indexes.sharded import Sharded
@@ -114,3 +115,12 @@ def test_lists_of_a_model_with_a_sharded_index_are_those_of_all_items(tmp_path):
         assert one.recommend(users, 10).column("item_id").equals(exact.recommend(users, 10).column("item_id"))
     code, out, message = call("index", "--model-path", folder, "--type", "sharded", "--set", "shards=2")
     assert code == 0 and "sharded" in out + message, message
+
+
+def test_the_shards_of_a_further_index_can_be_a_plugin(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from anyrec.retrieval.indexes.exact import Exact\n\n\nclass Mine(Exact):\n    type = 'mine'\n"
+    )
+    registry = discover([tmp_path])
+    options = {"shards": 2, "of": {"type": "mine"}}
+    assert registry.get("index", "sharded").options_for_another(options, "similar", registry) == options

@@ -140,12 +140,13 @@ class Index:
         return self._bytes() if len(self.store) else 0
 
     @classmethod
-    def options_for_another(cls, options: JsonObject, name: str) -> JsonObject:
+    def options_for_another(cls, options: JsonObject, name: str, registry: Registry) -> JsonObject:
         """Return the options of a further index of the same model: those of the first, but with other names on servers.
 
         Args:
             options: The options of the model's index, as `index` in the config.
             name: The name of the further index.
+            registry: The components that the options can name.
         """
         return options
 

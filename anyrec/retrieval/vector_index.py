@@ -99,7 +99,8 @@ def vector_index(model: FittedModel, name: str, vectors: np.ndarray, metric: Met
     ids = model.dataset.ids("item").take(pa.array(rows))
     described = component.model_dump(mode="json")
     cls = model.registry.get("index", component.type, "/index/type")
-    other = Component.model_validate({"type": component.type, **cls.options_for_another(component.options(), name)})
+    options = cls.options_for_another(component.options(), name, model.registry)
+    other = Component.model_validate({"type": component.type, **options})
     kept = vectors if len(rows) == len(vectors) else vectors[rows]
 
     def with_items(items: ItemIndex) -> VectorIndex:

@@ -16,6 +16,7 @@ from pydantic import Field
 from anyrec.core.contracts import Params as Options
 from anyrec.core.errors import ConfigError, Fault, InputError, MissingDependency, ModelError
 from anyrec.core.outside import Outside
+from anyrec.core.registry import Registry
 from anyrec.core.types import JsonObject
 from anyrec.retrieval.index import Index
 from anyrec.retrieval.results import SearchResult
@@ -80,7 +81,7 @@ class Qdrant(Index):
     """A hash of the options, the vectors and all changes since the build. The server stores it with the collection."""
 
     @classmethod
-    def options_for_another(cls, options: JsonObject, name: str) -> JsonObject:
+    def options_for_another(cls, options: JsonObject, name: str, registry: Registry) -> JsonObject:
         collection = options.get("collection", cls.Params.model_fields["collection"].default)
         return {**options, "collection": f"{collection}.{name}"[:200]}
 

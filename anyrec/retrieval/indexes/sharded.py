@@ -10,6 +10,7 @@ from pydantic import Field, field_validator
 from anyrec.core.config import Component
 from anyrec.core.contracts import Params as Options
 from anyrec.core.discovery import discover
+from anyrec.core.registry import Registry
 from anyrec.core.types import JsonObject
 from anyrec.retrieval.index import Index
 from anyrec.retrieval.results import SearchResult
@@ -58,9 +59,9 @@ class Sharded(Index):
         return self._shard(0).requested_recall
 
     @classmethod
-    def options_for_another(cls, options: JsonObject, name: str) -> JsonObject:
+    def options_for_another(cls, options: JsonObject, name: str, registry: Registry) -> JsonObject:
         params = cls.Params.model_validate(options)
-        of = discover().get("index", params.of.type).options_for_another(params.of.options(), name)
+        of = registry.get("index", params.of.type).options_for_another(params.of.options(), name, registry)
         return {**options, "of": {"type": params.of.type, **of}}
 
     def check(self) -> None:
@@ -116,7 +117,7 @@ class Sharded(Index):
         """Return an empty index for a shard. The vectors that it gets are of unit length if the metric is cosine."""
         registry, of = self.registry or discover(), self.params.of
         cls = registry.get("index", of.type, "/index/of/type")
-        options = cls.options_for_another(of.options(), f"shard-{number}") if number else of.options()
+        options = cls.options_for_another(of.options(), f"shard-{number}", registry) if number else of.options()
         shard: Index = cls(self.dim, "dot", registry.params("index", of.type, options, "/index/of"))
         shard.registry = registry
         return shard
