@@ -62,12 +62,15 @@ class Processes:
 
     def share(self, count: int) -> slice:
         """Return the part of `count` rows that this process has: the shares are contiguous and differ by 1 at most."""
-        return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
+        return slice(*self.bounds(count)[self.rank : self.rank + 2])
+
+    def bounds(self, count: int) -> list[int]:
+        """Return the first of `count` rows that each process has, and then `count`."""
+        return [count * rank // self.size for rank in range(self.size + 1)]
 
     def shares(self, count: int) -> list[int]:
         """Return the number of rows that each process has of `count`."""
-        ends = [count * rank // self.size for rank in range(self.size + 1)]
-        return [high - low for low, high in pairwise(ends)]
+        return [high - low for low, high in pairwise(self.bounds(count))]
 
     def sum(self, values: Tensor) -> Tensor:
         """Replace `values`, of the same shape in all processes, by their sum, in place, and return them."""

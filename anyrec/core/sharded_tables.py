@@ -43,7 +43,7 @@ class ShardedTable(nn.Embedding):
     def __init__(self, part: Tensor, rows: int, sparse: bool, processes: Processes):
         super().__init__(len(part), part.shape[1], sparse=sparse, _weight=part)
         self.num_embeddings, self.processes = rows, processes
-        self.bounds = [rows * rank // processes.size for rank in range(processes.size + 1)]
+        self.bounds = processes.bounds(rows)
         self.whole: Tensor | None = None
 
     def forward(self, input: Tensor) -> Tensor:
@@ -144,10 +144,11 @@ def whole_tables(model: nn.Module) -> Iterator[None]:
         table.whole = _whole(table)
     try:
         yield
-    finally:
-        for table in tables:
+        for table in tables:  # not after an error here, of which the other processes do not know
             if table.max_norm is not None:  # a look-up shortens vectors
                 table.take_back()
+    finally:
+        for table in tables:
             table.whole = None
 
 

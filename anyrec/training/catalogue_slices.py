@@ -93,7 +93,7 @@ def slice_bounds(model: TwoTower, data: TrainingData, processes: Processes) -> l
         if bool((reached[present] == values[present]).all()):
             inner = torch.tensor(table.bounds[1:-1], device=values.device)
             return [0, *torch.searchsorted(reached, inner).tolist(), data.num_items]
-    return [data.num_items * rank // processes.size for rank in range(processes.size + 1)]
+    return processes.bounds(data.num_items)
 
 
 def _table(encoder: nn.Module | None) -> ShardedTable | None:

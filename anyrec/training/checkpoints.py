@@ -202,7 +202,7 @@ class Checkpoints:
                 tensors[key] = own[key] if scalar else torch.cat([part[key] for part in parts])
         for key, value in tensors.items():
             if not self.processes.alone and self._divided(key) and value.dim():
-                tensors[key] = value[self.processes.share(len(value))]
+                tensors[key] = value[self.processes.share(len(value))].clone()  # a view would keep the whole table
         return state, tensors
 
 

@@ -271,7 +271,7 @@ def _part(batch: Batch, index: Tensor, held: slice, fills: bool) -> Batch:
 
     Args:
         batch: The batch of the step.
-        places: (positives,) the positives.
+        index: (positives,) their places in the batch.
         held: The rows of the windows, or with owners the owners.
         fills: Whether the positive is any one, which reads nothing.
     """

@@ -117,7 +117,8 @@ class TrainingObjective:
             with part_of(own.places, count):
                 if blockwise:
                     one = samples.users[rows if shared is None else held.batch.one_of_each().rows]
-                    counted = weight if own.counts else torch.zeros_like(wanted)
+                    counts = own.counts or self.slices is None
+                    counted = weight if counts else torch.zeros(len(wanted), device=wanted.device)
                     main = self._over_catalogue(user_vectors, negative_vectors[0], one, wanted, counted, shared)
                 else:
                     drawn = self._every(own.of(users)) if sampled is None else own.negatives(sampled, count)

@@ -203,10 +203,9 @@ def _split(model: FittedModel, users: Records) -> tuple[np.ndarray, np.ndarray]:
         rows = users.rows[history.owners]
         fresh = (rows < 0) | ~model.seen.contains(rows, history.items)
     fresh &= ~history.listed
-    order = np.lexsort((history.rows, history.times))  # without times: in the order of the file
+    order = np.lexsort((history.rows, history.times, history.owners))  # without times: in the order of the file
     order = order[fresh[order]]
     owners = history.owners[order]
-    order, owners = (part[np.argsort(owners, kind="stable")] for part in (order, owners))
     chance = np.random.default_rng(model.config.seed).random(len(users.ids))
     wanted = model.config.update.holdout_fraction * np.bincount(owners, minlength=len(users.ids))
     late = np.zeros(len(fresh), bool)
