@@ -114,12 +114,14 @@ class Sentence(Encoder):
     def exported_state(self) -> JsonObject:
         """Return the tokenizer and the number of tokens that are read."""
         model = self._model()
-        tokenizer = getattr(model.tokenizer, "backend_tokenizer", None)
-        return {"tokenizer": "" if tokenizer is None else tokenizer.to_str(), "most": self._most_tokens(model)}
+        return {"tokenizer": model.tokenizer.backend_tokenizer.to_str(), "most": self._most_tokens(model)}
 
     def export_fault(self) -> str:
         """Return why the encoder cannot be exported: only tokenizers of the library `tokenizers` can."""
-        return "" if self.exported_state()["tokenizer"] else "its tokenizer has no tokenizer.json"
+        fault = super().export_fault()
+        if fault or getattr(self._model().tokenizer, "backend_tokenizer", None) is not None:
+            return fault
+        return "its tokenizer has no tokenizer.json"
 
     def exported_layers(self) -> nn.Module:
         """Return the language model in float32 with the projection: an export has no cache of vectors."""

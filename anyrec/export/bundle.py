@@ -64,7 +64,7 @@ class Bundle:
     Attributes:
         config: A config with the `data` section that requests are read by.
         roles: What each temporal feature holds.
-        about: What export.json says besides: `reads`, `pair_width`, `factorised`, `reads_history`, `outputs`.
+        about: What export.json says besides: `reads`, `pair_width`, `factorised`, `outputs`.
         features: The features of each tower by name, in the order of the graph.
         histories: Names of the users' features that are made of histories.
         known: (users, ...) and (items, ...) arrays by name.

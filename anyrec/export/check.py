@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from anyrec.core.discovery import discover
 from anyrec.core.errors import Fault, InputError, did_you_mean
@@ -92,6 +91,8 @@ def component_faults(model: TwoTowerModel) -> list[Fault]:
         tower = model.scorer.tower(side)
         for name, encoder in tower.named_encoders():
             reason = encoder.export_fault()
+            if not reason and encoder.preparation not in KINDS:
+                reason = f"there is no preparation {show(encoder.preparation)}"
             if reason:
                 others = sorted(
                     plugin.type
@@ -133,12 +134,12 @@ def vectors_of(model: ClassicalModel) -> Vectors:
         scores = model.scorer.score(torch.zeros(1, 1, dtype=torch.int64), items).numpy().reshape(-1, 1)
         vectors = Vectors(np.ones((len(users), 1), np.float32), scores, np.ones((1, 1), np.float32))
     else:
-        known = _numpy(model.vectors("user", users))
+        known = model.embeddings("user")
         apart = model.without_vector(users)[:, None].astype(np.float32)
         popularity = model.scorer.popularity.astype(np.float32)[:, None]
         new_user = np.zeros((1, known.shape[1] + 1), np.float32)
         new_user[0, -1] = 1
-        all_items = np.concatenate([_numpy(model.vectors("item", items)), popularity], 1)
+        all_items = np.concatenate([model.embeddings("item"), popularity], 1)
         vectors = Vectors(np.concatenate([known, apart], 1), all_items, new_user)
     if not all(np.isfinite(one).all() for one in (vectors.users, vectors.items)):
         what = f"the model '{model.config.model.type}' cannot be exported because a score is not a finite number."
@@ -158,7 +159,3 @@ def notes_on(model: TwoTowerModel | ClassicalModel) -> list[str]:
 
 def _fault(where: str, what: str, reason: str, hint: str = "") -> Fault:
     return Fault(where, f"{what} cannot be exported because {reason}.", hint, "not exportable")
-
-
-def _numpy(values: Tensor) -> np.ndarray:
-    return values.float().cpu().numpy()

@@ -60,7 +60,7 @@ def _scores(
     """Return (users, items) float32 scores, computed for blocks of items."""
     size = max(1, CELLS_AT_A_TIME // max(1, width * len(users)))
     parts = [score(users, items[start : start + size]) for start in range(0, len(items), size)]
-    return np.concatenate([np.empty((len(users), 0), np.float32), *parts], 1).astype(np.float32)
+    return np.concatenate([np.empty((len(users), 0), np.float32), *parts], 1).astype(np.float32, copy=False)
 
 
 def top_k(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -225,7 +225,7 @@ class Runtime(KnownRecords):
         known, new = self.known(records.side), records.rows < 0
         if records.side == "item":
             return known[records.rows] if not new.any() else self._encode(records, records.required_table())[0]
-        changed = records.active & bool(self.bundle.about["reads_history"])
+        changed = records.active & bool(self.bundle.about["reads"]["history"])
         if changed.any():
             ids = records.ids.filter(pa.array(changed)).slice(0, 20).to_pylist()
             what = f"the request brings interactions, which this export of {self.bundle.about['type']} cannot read."
@@ -262,9 +262,7 @@ def _read(manifest: Manifest, backend: Backend, root: Path) -> Runtime:
     tables = record_files.read_tables(folder)
     dataset = Dataset(tables["user"], tables["item"], no_records("interactions"), root, bundle.roles)
     users, items = len(dataset.users), len(dataset.items)
-    history = None
-    if (folder / record_files.HISTORY).is_file():
-        history, _ = record_files.read_history(folder / record_files.HISTORY, users, items)
+    history, _ = record_files.read_history(folder / record_files.HISTORY, users, items)
     seen, _ = record_files.read_seen(folder / record_files.SEEN, users, items)
     runtime = Runtime(
         config=bundle.config,

@@ -120,15 +120,14 @@ def check_export_output(directory: Path) -> None:
 
 def _write(model: TwoTowerModel | ClassicalModel, folder: Path, users: bool) -> None:
     """Write all files except the manifest."""
-    reads = model.reads()
+    reads = replace(model, config=model.config.model_copy(update={"pipeline": None})).reads()
     about: JsonObject = {
         "type": model.config.model.type,
         "has_vectors": model.has_vectors,
         "factorised": True,
-        "reads_history": model.reads_history,
         "pair_width": 1,
         "reads": {
-            "history": model.reads_history,
+            "history": reads.history,
             "personal": reads.personal,
             "features_unread_by": reads.features_unread_by,
         },

@@ -198,9 +198,7 @@ def _read_model(manifest: Manifest, data: ModelData, context: Context, device: t
     """Read the weights, the users' interactions and the saved representations."""
     directory, document, config = manifest.folder, manifest.document, data.config
     users, items = len(data.dataset.users), len(data.dataset.items)
-    history = history_parts = None
-    if (directory / HISTORY).is_file():
-        history, history_parts = read_history(directory / HISTORY, users, items)
+    history, history_parts = read_history(directory / HISTORY, users, items)
     seen, seen_parts = read_seen(directory / SEEN, users, items)
     known = {name: rows.to(device) for name, rows in read_tensors(directory / "known.safetensors").items()}
     shared: JsonObject = {

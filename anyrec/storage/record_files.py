@@ -50,8 +50,13 @@ def read_seen(path: Path, users: int, items: int) -> tuple[Pairs, np.ndarray | N
         return Pairs(seen, offsets), check_parts(pairs.column("parts").to_numpy(), len(seen))
 
 
-def read_history(path: Path, users: int, items: int) -> tuple[pa.Array, np.ndarray | None]:
-    """Read (users,) list<EVENT>, and (events,) the part of the split of each event, if saved. Raises ModelError."""
+def read_history(path: Path, users: int, items: int) -> tuple[pa.Array | None, np.ndarray | None]:
+    """Read (users,) list<EVENT>, and (events,) the part of the split of each event, if saved. Raises ModelError.
+
+    Both are None if there is no such file.
+    """
+    if not path.is_file():
+        return None, None
     with damaged(path, "this is not a column of histories"):
         table = read_table(path)
         history = one_chunk(table.column("events"))
