@@ -35,4 +35,4 @@ def push(
     """
     recommender = load(model_path, model_dir, model_name, config, plugins, trust_plugins, overrides=overrides)
     address = recommender.push_to_hub(repository, private=not public, revision=revision, message=message)
-    out.print(f"hf://{repository} ({'public' if public else 'private'}): {address}", markup=False)
+    out.print(f"hf://{repository.removeprefix('hf://')} ({'public' if public else 'private'}): {address}", markup=False)

@@ -119,7 +119,7 @@ def refuse_cluster(overrides: Sequence[str]) -> None:
     named = [one for one in overrides if one.split("=")[0].split(".")[0] == "cluster"]
     if named:
         what = "this command runs in one process."
-        hint = "Leave it out. Clusters run `anyrec train`, `anyrec recommend --all` and `anyrec embed`."
+        hint = "Leave it out. Clusters run `anyrec train`, `anyrec tune`, `anyrec recommend --all` and `anyrec embed`."
         raise InputError([Fault(f"--set {one}", what, hint, "option") for one in named])
 
 

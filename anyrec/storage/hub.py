@@ -88,8 +88,7 @@ def push_to_hub(
         The address of the commit.
 
     Raises:
-        ConfigError: If the name is not OWNER/NAME.
-        InputError: If the Hub does not answer or refuses.
+        InputError: If the name is not OWNER/NAME, or the Hub does not answer or refuses.
     """
     from huggingface_hub import HfApi
 
@@ -159,8 +158,6 @@ def _hub_errors(where: str, kind: type[InputError]) -> Iterator[None]:
 
     try:
         yield
-    except InputError:
-        raise
     except errors.GatedRepoError:
         raise fault("the owner must allow access to it.", f"Ask on its page. {TOKEN}", "credentials") from None
     except errors.RepositoryNotFoundError:
