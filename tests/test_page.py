@@ -137,7 +137,7 @@ def test_an_item_says_why_it_is_there_and_what_each_stage_did(browser, address):
         page.wait_for_selector("#list .card .why li")
         page.locator("#list .card details summary").first.click()
         inside = page.locator("#list .card .why-inside").first
-        assert inside.locator(".bars li").count() > 1
+        inside.locator(".bars li").nth(1).wait_for()
         assert "retrieve" in inside.locator(".steps").inner_text()
         page.click("#stages summary")
         assert "represent" in page.inner_text("#stages .pipeline")

@@ -17,6 +17,7 @@ from itertools import pairwise
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn  # imported once processes have joined (as torch's optimizers do), it would keep their group
 from torch import Tensor
 
 from anyrec.core.errors import AnyrecError, ReportedElsewhere
