@@ -16,6 +16,7 @@ from anyrec.core.contracts import Context
 from anyrec.core.discovery import discover
 from anyrec.core.errors import ConfigError, DataError, Fault, ModelError, NotFittedError, OutputError, checked_path
 from anyrec.core.infer_types import with_types
+from anyrec.core.launcher import copies
 from anyrec.core.load_config import load_config, read_config, with_root
 from anyrec.core.notebook import html_table, show_results_as_html
 from anyrec.core.processes import processes
@@ -70,6 +71,11 @@ from anyrec.training.update import Steps, take_steps
 
 STALE = "Updated ({steps}). Its metrics, and the ranker of a pipeline, are those of the training before."
 """Note on a model that was updated with steps."""
+NOT_JOINED = (
+    "A launcher has started {count} processes (WORLD_SIZE), and each trains a model alone. `with joined():` lets them "
+    "train one model together (docs/distributed.md)."
+)
+"""Note on a training by one of several processes that were not joined."""
 TRACKED_FILES = ("report.html", "report.md", "figures", "metrics.jsonl", "config.json", "environment.json")
 """Files of a run's folder that trackers record."""
 Ids: TypeAlias = Sequence[object] | pa.Array
@@ -261,6 +267,7 @@ class Recommender:
         untrained = {"config": config, "registry": self.registry, "dataset": learning.dataset}
         self.notes += check_pipeline(ModelData(**untrained, has_vectors=has_vectors(config, self.registry)))
         together = processes()
+        self.notes += [NOT_JOINED.format(count=copies())] if together.alone and copies() > 1 else []
         if not together.first:
             self._train(learning, config, context, FitOptions(run_dir, resume, progress=False, processes=together))
             return self

@@ -25,6 +25,7 @@ options    options that several commands share
 datasets   the data of a command: a file or folder, or the tables that the config names
 load       how a command loads the model that its options name
 terminal   the Typer classes: -v and -q, help, lines of results
+one_process  commands that run in one process, whoever starts them
 process    exit codes, signals and the terminal's encoding
 errors     the message of an internal error
 """

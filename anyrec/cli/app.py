@@ -12,8 +12,11 @@ import os
 import sys
 from collections.abc import Callable
 
+from typer.core import TyperCommand
+
 from anyrec.cli import add, data, experiment, export, feast, hub, index, init, search, serve, synth, tune  # noqa: F401
 from anyrec.cli import evaluate as _evaluate  # noqa: F401
+from anyrec.cli.one_process import OneProcess, SharedCommand
 from anyrec.cli.options import app
 from anyrec.cli.process import run_command
 from anyrec.cli.recommend import recommend
@@ -35,7 +38,7 @@ def main() -> None:
 
 def train_main() -> None:
     """Run `train.py`: the command `train` alone."""
-    _run_alone(train)
+    _run_alone(train, SharedCommand)
 
 
 def inference_main() -> None:
@@ -43,10 +46,10 @@ def inference_main() -> None:
     _run_alone(recommend)
 
 
-def _run_alone(command: Callable[..., None]) -> None:
-    """Run one command as a program of its own."""
+def _run_alone(command: Callable[..., None], cls: type[TyperCommand] = OneProcess) -> None:
+    """Run one command, of a class, as a program of its own."""
     single = Application(add_completion=False, no_args_is_help=False)
-    single.command()(command)
+    single.command(cls=cls)(command)
     run_command(single)
 
 

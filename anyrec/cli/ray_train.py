@@ -12,7 +12,7 @@ import io
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +30,8 @@ from anyrec.training.loop import TRAINING
 
 Message: TypeAlias = tuple[str, Any]
 """What a worker sends: `print` a text, `log` a level and a text, `bar` its text, total and done, `error` an error."""
+Send: TypeAlias = Callable[[str, object], None]
+"""Sends a message: its kind and its value."""
 POLL = 0.2
 """Seconds between two looks at what the workers sent."""
 DAY = 86_400
@@ -210,7 +212,7 @@ def _work(config: dict[str, Any]) -> None:
     again = ray.get(launcher.has_trained.remote())
     first = ray.train.get_context().get_world_rank() == 0
 
-    def send(kind: str, value: Any) -> None:
+    def send(kind: str, value: object) -> None:
         if first or kind == "error":
             ray.get(launcher.send.remote((kind, value)))
 
@@ -235,7 +237,7 @@ def _work(config: dict[str, Any]) -> None:
 class _Sent(logging.Handler):
     """Sends log records to the process that shows them."""
 
-    def __init__(self, send: Any):
+    def __init__(self, send: Send):
         super().__init__()
         self.send = send
 
@@ -246,7 +248,7 @@ class _Sent(logging.Handler):
 class _Pipe(io.StringIO):
     """A text file that sends all text that is written to it, whenever it is flushed."""
 
-    def __init__(self, send: Any):
+    def __init__(self, send: Send):
         super().__init__()
         self.send = send
 

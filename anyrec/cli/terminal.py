@@ -19,6 +19,8 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
+from anyrec.cli.one_process import OneProcess
+
 log = logging.getLogger("anyrec")
 
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also print each step and how long it takes.")]
@@ -127,8 +129,11 @@ class Application(typer.Typer):
         )
 
     def command(self, *arguments: Any, **options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        """Register a function as a command, as `typer.Typer.command` does, and return it unchanged."""
-        register = super().command(*arguments, **{"context_settings": HELP, **options})
+        """Register a function as a command, as `typer.Typer.command` does, and return it unchanged.
+
+        It refuses to run in several processes at once, unless `cls` is `SharedCommand`.
+        """
+        register = super().command(*arguments, **{"context_settings": HELP, "cls": OneProcess, **options})
 
         def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
             register(_with_verbosity(function))

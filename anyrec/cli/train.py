@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from anyrec.cli.one_process import SharedCommand
 from anyrec.cli.options import (
     ConfigPath,
     DataPath,
@@ -32,7 +33,7 @@ COMPONENTS = "`anyrec plugins` lists the components that a config can name, and 
 """Printed below the help of commands that read a config."""
 
 
-@app.command(epilog=COMPONENTS)
+@app.command(epilog=COMPONENTS, cls=SharedCommand)
 def train(
     data: DataPath = None,
     config: ConfigPath = None,

@@ -12,8 +12,9 @@ from pathlib import Path
 from anyrec.core.config import Config, TuneConfig
 from anyrec.core.config_file import read_config_file
 from anyrec.core.discovery import discover
-from anyrec.core.errors import ConfigError, Fault
+from anyrec.core.errors import ConfigError, Fault, InputError
 from anyrec.core.files import atomic_write, exclusive
+from anyrec.core.launcher import copies
 from anyrec.core.load_config import load_config, with_root
 from anyrec.core.registry import Registry
 from anyrec.core.types import Json, JsonObject
@@ -72,6 +73,7 @@ def tune(
 
     Raises:
         ConfigError: With all faults of the config and the search space.
+        InputError: If a launcher such as torchrun has started several processes.
         OutputError: If the folder has a study and `resume` is False.
         MissingDependency: If Optuna is not installed.
 
@@ -80,6 +82,10 @@ def tune(
         >>> result = tune({"name": "shop"}, Dataset.read("data.json"), search=ranges, trials=30, timeout="1h")
         >>> print(result)
     """
+    if copies() > 1:
+        what = f"a launcher has started {copies()} processes (WORLD_SIZE), and a study is run by one process."
+        hint = "Start it without torchrun; `workers` or a `cluster` of type ray runs trials at the same time."
+        raise InputError(Fault("tune", what, hint, "processes"))
     limits = {"trials": trials, "timeout": None if timeout is None else str(timeout), "workers": workers}
     asked, registry = _asked(config, plugins, {**limits, "search": search, "objectives": objectives, "final": final})
     data = Dataset.from_sources(asked.data, registry) if dataset is None else checked_dataset(dataset)
