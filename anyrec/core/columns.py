@@ -44,6 +44,11 @@ class FlatLists(NamedTuple):
         padded[mask] = self.values
         return padded, mask
 
+    def rows(self, start: int, stop: int) -> FlatLists:
+        """Return the rows from `start` to before `stop`; their values share memory."""
+        offsets = self.offsets[start : stop + 1]
+        return FlatLists(self.values[offsets[0] : offsets[-1]], offsets - offsets[0])
+
     def last(self, most: int) -> FlatLists:
         """Return the last `most` elements of each row."""
         from_end = np.repeat(self.offsets[1:], self.lengths) - np.arange(len(self.values))
@@ -71,6 +76,18 @@ class PreparedColumn(NamedTuple):
 
     values: Arrays
     present: np.ndarray
+
+    def rows(self, start: int, stop: int) -> PreparedColumn:
+        """Return the rows from `start` to before `stop`; they share memory."""
+        if isinstance(self.values, Mapping):
+            values: Arrays = {name: _rows(part, start, stop) for name, part in self.values.items()}
+        else:
+            values = _rows(self.values, start, stop)
+        return PreparedColumn(values, self.present[start:stop])
+
+
+def _rows(values: np.ndarray | FlatLists, start: int, stop: int) -> np.ndarray | FlatLists:
+    return values.rows(start, stop) if isinstance(values, FlatLists) else values[start:stop]
 
 
 def with_presence(made: Arrays | PreparedColumn, column: pa.Array) -> PreparedColumn:

@@ -50,10 +50,12 @@ class Feature:
 
     Attributes:
         column: The column of the records that it is made of.
-        prepare: Its preparation.
+        kind: The name of its preparation in `KINDS`.
+        prepare: The preparation.
     """
 
     column: str
+    kind: str
     prepare: Preparation
 
 
@@ -140,5 +142,6 @@ def _features(saved: JsonObject, folder: Path) -> dict[str, Feature]:
             what = f"'{name}' is prepared by '{one['preparation']}', which this version does not know."
             raise ModelError(Fault(str(folder), what, "Use the version in manifest.json.", "format"))
         state = unpack(one["state"], folder)
-        made[name] = Feature(one["column"], KINDS[one["preparation"]](one["params"], state))
+        prepare = KINDS[one["preparation"]](one["params"], state)
+        made[name] = Feature(one["column"], one["preparation"], prepare)
     return made

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from anyrec.core.columns import with_presence
+from anyrec.core.columns import PreparedColumn, with_presence
 from anyrec.core.context import Context
 from anyrec.core.errors import Fault, InputError, ModelError, checked_path
 from anyrec.core.manifest import Manifest, read_version
@@ -29,8 +29,11 @@ from anyrec.model.records import Records, new_items
 from anyrec.model.request_reader import Reads, Users
 from anyrec.storage import record_files
 
-ROWS_AT_A_TIME = 1024
-"""Records that a graph encodes at once, which bounds the memory of activations."""
+ROWS_AT_A_TIME, ROWS_OF_BACKBONES = 1024, 16
+"""Records that a graph encodes at once, which bounds the memory of padded inputs and activations. The second one is for
+graphs that may contain a language model or an image network, whose activations are megabytes for each record."""
+BACKBONES = ("images", "sentence")
+"""Preparations of what language models and image networks read."""
 
 
 def load(
@@ -196,22 +199,35 @@ class Runtime(KnownRecords):
         Returns:
             (rows, ...) float32: what the scorer reads, and for items also what histories read if that is another array.
         """
-        inputs, graph = self.inputs(side, table, context), self.bundle.towers[side]
-        starts = range(0, max(1, len(table)), ROWS_AT_A_TIME)
-        parts = [graph.run({name: one[at : at + ROWS_AT_A_TIME] for name, one in inputs.items()}) for at in starts]
+        columns, graph = self._prepared(side, table, context), self.bundle.towers[side]
+        kinds = {feature.kind for feature in self.bundle.features[side].values()}
+        size = ROWS_OF_BACKBONES if kinds.intersection(BACKBONES) else ROWS_AT_A_TIME
+        parts = [
+            graph.run(self._inputs({name: column.rows(start, start + size) for name, column in columns.items()}))
+            for start in range(0, max(1, len(table)), size)
+        ]
         return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
 
     def inputs(self, side: Side, table: pa.Table, context: Context) -> dict[str, np.ndarray]:
         """Return the inputs of the tower of a side by name, for any program that runs it; arguments as of `encode`."""
-        inputs: dict[str, np.ndarray] = {}
-        vectors = self.bundle.known.get(HISTORY, self.known("item"))
+        return self._inputs(self._prepared(side, table, context))
+
+    def _prepared(self, side: Side, table: pa.Table, context: Context) -> dict[str, PreparedColumn]:
+        """Return the prepared features of a side by name; arguments as of `encode`."""
+        prepared = {}
         for name, feature in self.bundle.features[side].items():
             if feature.column in table.column_names:
                 column = table.column(feature.column).combine_chunks()
             else:
                 column = pa.nulls(len(table), self._type_of(side, feature.column))
-            inputs |= graph_inputs(name, with_presence(feature.prepare(column, context), column), vectors)
-        return inputs
+            prepared[name] = with_presence(feature.prepare(column, context), column)
+        return prepared
+
+    def _inputs(self, columns: Mapping[str, PreparedColumn]) -> dict[str, np.ndarray]:
+        """Return the inputs of a tower, with the histories as vectors of their items."""
+        vectors = self.bundle.known.get(HISTORY, self.known("item"))
+        inputs = [graph_inputs(name, column, vectors) for name, column in columns.items()]
+        return {name: array for one in inputs for name, array in one.items()}
 
     def _encode(self, records: Records, table: pa.Table) -> list[np.ndarray]:
         """Encode the records of a request. Raises InputError if the export has no tower."""
