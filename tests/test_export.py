@@ -6,6 +6,8 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +22,7 @@ from small import call, small_config, small_dataset
 pytest.importorskip("onnx", reason="pip install 'anyrec[export]'")
 pytest.importorskip("onnxruntime", reason="pip install 'anyrec[export]'")
 pytest.importorskip("onnxscript", reason="pip install 'anyrec[export]'")
-from anyrec.core.columns import FlatLists, with_presence
+from anyrec.core.columns import FlatLists, PreparedColumn, with_presence
 from anyrec.core.context import Context
 from anyrec.core.contracts import Encoder
 from anyrec.core.discovery import discover
@@ -82,7 +84,10 @@ PLAIN = {
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory):
-    """The small world with pictures, reviews, lists of numbers, and items that users name as favourites."""
+    """The small world with pictures, reviews, lists of numbers, and items that users name as favourites.
+
+    Some names of features begin with those of others, and go on as the names of a graph's inputs do.
+    """
     small, root = small_dataset(), tmp_path_factory.mktemp("pictures")
     for number in range(6):
         Image.new("RGB", (9 + number, 12), (40 * number, 255 - 40 * number, 90)).save(root / f"{number}.png")
@@ -95,6 +100,9 @@ def shop(tmp_path_factory):
     users = small.users.append_column("continuous.marks", pa.array(marks))
     favourites = [[f"i{(n * k) % 40:03d}" for k in range(n % 4)] for n in range(len(small.users))]
     users = users.append_column("temporal.favourites", pa.array(favourites, pa.list_(pa.string())))
+    users = users.append_column("categorical.job.mask", pa.array([["on", "off"][: n % 3] for n in range(len(users))]))
+    users = users.append_column("categorical.job.mask.present", pa.array(["yes", "no"] * (len(users) // 2)))
+    users = users.append_column("continuous.age.values", pa.array([float(n % 9) for n in range(len(users))]))
     return Dataset.from_tables(users, items, small.interactions, root=root)
 
 
@@ -126,7 +134,7 @@ def hard_request(count, seed):
         known = rng.random() < 0.4
         one = {"user_id": f"u{rng.integers(60):03d}" if known else f"new{number}"}
         if rng.random() < 0.7:
-            one["categorical"] = {"job": str(rng.choice(["nurse", "pilot", "acrobat", ""]))}
+            one["categorical"] = {"job": str(rng.choice(["nurse", "pilot", "acrobat", ""])), "job.mask": ["on"]}
         if rng.random() < 0.7:
             one["continuous"] = {"age": float(rng.choice([18.5, 1e9, -3])), "marks": [1.0, 2.0][: rng.integers(3)]}
         if rng.random() < 0.5:
@@ -218,6 +226,40 @@ def test_known_users_restricted_candidates_and_vectors_are_those_of_the_model(to
     )
     with pytest.raises(InputError, match="knows no such user"):
         runtime.recommend(["nobody"])
+
+
+def test_a_request_is_padded_and_encoded_in_blocks(everything, monkeypatch):
+    runtime = load(everything[1].folder, threads=1)
+    document = hard_request(64, 6)
+    document["user_data"][40]["text"] = {"bio": " ".join(f"word{n}" for n in range(300))}
+    records, sizes = runtime.read_records("user", document), []
+    whole = runtime.represent(records)
+
+    class Recorded:
+        def run(self, inputs):
+            sizes.append({name: array.shape for name, array in inputs.items()})
+            return runtime.bundle.towers["user"].run(inputs)
+
+    bundle = replace(runtime.bundle, towers={**runtime.bundle.towers, "user": Recorded()})
+    monkeypatch.setattr("anyrec.export.runtime.ROWS_AT_A_TIME", 8)
+    np.testing.assert_allclose(replace(runtime, bundle=bundle).represent(records), whole, rtol=0, atol=1e-6)
+    rows = [one["text.bio.present"][0] for one in sizes]
+    assert sum(rows) == len(records.rows) > 40 and max(rows) == 8
+    lengths = [one["text.bio.values"][1] for one in sizes]
+    assert lengths[5] == max(lengths) > 2 * sorted(lengths)[-2], "only the block with the long text is padded for it"
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.lists(st.integers(0, 9), max_size=4), max_size=9), st.integers(0, 9), st.integers(0, 9))
+def test_rows_of_a_prepared_column_are_those_of_its_lists(lists, start, stop):
+    start, stop = sorted((min(start, len(lists)), min(stop, len(lists))))
+    flat = FlatLists(np.array([n for one in lists for n in one]), np.cumsum([0, *map(len, lists)]))
+    present = np.array([bool(one) for one in lists], bool)
+    column = PreparedColumn({"lists": flat, "lengths": flat.lengths}, present).rows(start, stop)
+    found = column.values["lists"]
+    assert [found.values[a:b].tolist() for a, b in pairwise(found.offsets)] == lists[start:stop]
+    assert column.values["lengths"].tolist() == [len(one) for one in lists[start:stop]]
+    assert column.present.tolist() == [bool(one) for one in lists[start:stop]]
 
 
 def test_the_runtime_loads_no_torch_and_needs_only_what_the_page_lists(tokens):

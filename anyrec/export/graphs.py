@@ -83,8 +83,8 @@ class TowerGraph(nn.Module):
             events |= {part: Padded.of(inputs[f"{name}.{part}"], mask) for part in EVENTS if f"{name}.{part}" in inputs}
             return layers(events, vectors.flatten(0, 1))
         if f"{name}.mask" in inputs:
-            return layers(Padded.of(inputs[name], inputs[f"{name}.mask"]))
-        return layers(inputs[name])
+            return layers(Padded.of(inputs[f"{name}.values"], inputs[f"{name}.mask"]))
+        return layers(inputs[f"{name}.values"])
 
 
 class ScorerGraph(nn.Module):
@@ -106,8 +106,8 @@ def write_tower(network: TwoTower, side: Side, shapes: Mapping[str, np.ndarray],
     Args:
         network: The network, in evaluation mode.
         side: Whose tower.
-        shapes: The inputs of a batch of any size, of which types and fixed dimensions are taken. A dimension of lists,
-            and one whose size is 0, is dynamic.
+        shapes: The inputs of a batch of any size, of which types and fixed dimensions are taken. A dimension whose size
+            is 0 is dynamic; the second one of all inputs of a feature is the same, the length of its lists.
         path: The file.
 
     Returns:
@@ -119,16 +119,14 @@ def write_tower(network: TwoTower, side: Side, shapes: Mapping[str, np.ndarray],
     graph = TowerGraph(network, side)
     inputs: dict[str, Tensor] = {}
     dynamic: dict[str, dict[int, str]] = {}
-    lists = {name.removesuffix(".mask") for name in shapes if name.endswith(".mask")}
-    lengths = {name: LENGTH + place for place, name in enumerate(sorted(lists))}
+    lengths: dict[str, int] = {}
     for name, array in shapes.items():
-        feature = next((one for one in lists if name == one or name.startswith(f"{one}.")), None)
+        feature, _, _ = name.rpartition(".")
         sizes, axes = [ROWS, *array.shape[1:]], {0: "batch"}
-        if feature is not None and not name.endswith(".present"):
-            sizes[1], axes[1] = lengths[feature], f"{feature}.length"
         for axis, size in enumerate(sizes):
             if not size:
-                sizes[axis], axes[axis] = LENGTH + len(lists), f"{name}.length{axis}"
+                axes[axis] = f"{feature}.length" if axis == 1 else f"{name}.length{axis}"
+                sizes[axis] = lengths.setdefault(axes[axis], LENGTH + len(lengths))
         inputs[name] = torch.from_numpy(np.ones(sizes, bool) if array.dtype == bool else np.zeros(sizes, array.dtype))
         dynamic[name] = axes
     write_graph(graph, inputs, dynamic, graph.outputs, path, f"the {side} tower")

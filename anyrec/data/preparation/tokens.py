@@ -46,7 +46,7 @@ def tokens_of_each(column: pa.Array, tokenizer: Tokenizer) -> FlatLists:
     """
     texts, offsets = flat_full_texts(column)
     tokens = _tokens(texts.to_pylist(), tokenizer)
-    mask = np.arange(max(1, int(tokens.lengths.max(initial=1)))) < tokens.lengths[:, None]
+    mask = np.arange(tokens.lengths.max(initial=0)) < tokens.lengths[:, None]
     padded = np.full(mask.shape, NO_TOKEN, np.int64)
     padded[mask] = tokens.values
     return FlatLists(padded, offsets)
