@@ -111,6 +111,7 @@ class InBatch(Sampler):
 
     type = "in_batch"
     reads_ratio = False
+    from_batch = True
 
     class Params(Params):
         block: int = Field(

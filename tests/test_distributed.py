@@ -39,6 +39,8 @@ HEADS = {"heads": {"kind": KIND, "stars": {"type": "rating"}}}
 ADAMW = {"type": "adamw", "learning_rate": 0.01}
 WEIGHTS = {"data": {"positive_types": {"buy": 3.0, "view": 0.5}}}
 IN_BATCH = {"negatives": {"type": "in_batch", "block": 8}}
+SMALL_STEPS = {"training": {"batch_size": 16, "epochs": 2, "evaluate_every": 2}}
+"""Fewer positives in a step than items: a softmax over all items is divided into slices."""
 
 CASES = {
     # every loss
@@ -49,6 +51,13 @@ CASES = {
     "loss infonce": {"loss": {"type": "infonce"}, **IN_BATCH},
     "loss full softmax": {"loss": {"type": "full_softmax"}, "features": IDS, **WEIGHTS},
     "full softmax with features": {"loss": {"type": "full_softmax"}, **DROPPED},
+    "full softmax over slices": {"loss": {"type": "full_softmax"}, **DROPPED, **SMALL_STEPS},
+    "sequence, full softmax over slices": {
+        "features": HISTORY,
+        "loss": {"type": "full_softmax"},
+        **SMALL_STEPS,
+        **WEIGHTS,
+    },
     "full softmax without blocks": {"loss": {"type": "full_softmax"}, "interaction": {"type": "mlp", "dropout": 0.2}},
     # every sampler
     **{

@@ -31,11 +31,15 @@ class CatalogueSlices:
     Attributes:
         processes: The processes.
         bounds: (processes + 1,) the first item row of each slice, and the end.
+        divided: Whether the table of the items' ids is divided over the processes.
     """
 
     def __init__(self, model: TwoTower, data: TrainingData, processes: Processes):
         self.model, self.data, self.processes = model, data, processes
-        self.bounds = slice_bounds(model, data, processes)
+        encoders = dict(zip(model.item.features, model.item.encoders, strict=True))
+        table = _table(encoders.get(IDENTITY))
+        self.divided = table is not None
+        self.bounds = slice_bounds(table, data, processes)
         self.first, self.end = self.bounds[processes.rank : processes.rank + 2]
 
     def vectors(self) -> Tensor:
@@ -78,14 +82,12 @@ class CatalogueSlices:
         return compare.over_slice(left, right, self.first, targets, owners, fill_mask, weight, self.processes)
 
 
-def slice_bounds(model: TwoTower, data: TrainingData, processes: Processes) -> list[int]:
+def slice_bounds(table: ShardedTable | None, data: TrainingData, processes: Processes) -> list[int]:
     """Return the first item row of each process's slice, and the end.
 
-    If the table of item ids is sharded, a slice has the items whose ids the process has, so that no row of the table is
+    If the table of item ids is divided, a slice has the items whose ids the process has, so that no row of the table is
     exchanged to encode it. Both are sorted by id.
     """
-    encoders = dict(zip(model.item.features, model.item.encoders, strict=True))
-    table = _table(encoders.get(IDENTITY))
     if table is not None and IDENTITY in data.items:
         values, present = data.items[IDENTITY]
         assert isinstance(values, Tensor)

@@ -54,12 +54,14 @@ class Own(NamedTuple):
         counts: Whether they count; if not, they fill an empty share.
         groups: Groups of the step, each of which has its own negatives.
         within: The rows of each group, if they are a share of it, and the size of a group.
+        whole: The own groups, if the positives are those of whole groups.
     """
 
     places: Tensor | None = None
     counts: bool = True
     groups: int = 0
     within: tuple[slice | None, int] = (None, 0)
+    whole: slice | None = None
 
     def of(self, values: Tensor) -> Tensor:
         """Return the own rows of `values: (positives of the step, ...)`."""
@@ -81,7 +83,7 @@ class Own(NamedTuple):
         if self.places is None:
             return None
         cells = torch.arange(items.numel(), device=items.device).view_as(items) + count
-        return torch.cat([self.places, (self.of(cells) if self.groups == count > 1 else cells).flatten()])
+        return torch.cat([self.places, self._of_groups(cells, count).flatten()])
 
     def among(self, chosen: Tensor) -> Own:
         """Return the own positives among some of the step's rows. chosen: (rows of the step,) bool."""
@@ -94,12 +96,17 @@ class Own(NamedTuple):
         """Return the negatives of the own positives, if `drawn` are those of `count` positives."""
         if self.places is None:
             return drawn
-        items = self.of(drawn.items) if self.groups == count > 1 else drawn.items
         valid = drawn.valid if drawn.valid is None else self.of(drawn.valid)
         log_q = drawn.log_q
-        if log_q is not None and len(log_q) == count > 1:
-            log_q = self.of(log_q)
-        return Negatives(items, valid, log_q)
+        if log_q is not None and len(log_q) > 1:
+            log_q = self.of(log_q) if len(log_q) == count else self._of_groups(log_q, count)
+        return Negatives(self._of_groups(drawn.items, count), valid, log_q)
+
+    def _of_groups(self, values: Tensor, count: int) -> Tensor:
+        """Return the values of the own groups. values: (groups, ...) of a step with `count` positives."""
+        if self.whole is not None:
+            return values[self.whole]
+        return self.of(values) if self.groups == count > 1 else values
 
 
 class Division:
@@ -130,14 +137,17 @@ class Division:
         if self.alone:
             return Held(batch)
         rank, size, count = self.processes.rank, self.processes.size, len(batch.rows)
+        if batch.windows is None:
+            share, lengths = self._share(count), self.processes.shares(count)
+            places = torch.arange(count, device=batch.rows.device)
+            own = places[share]
+            return Held(Batch(batch.rows[share]), own, lengths, places, users=(own, count), encoded=lengths[rank])
         if batch.owners is not None:  # one row of tokens, user by user
             unit, units = batch.owners, int(batch.owners[-1]) + 1
-        elif batch.windows is not None:
+        else:
             assert batch.read is not None
             units, length = batch.windows.items.shape
             unit = batch.read.clamp(min=0) // max(1, length)
-        else:
-            unit, units = torch.arange(count, device=batch.rows.device), count
         ends = torch.tensor([units * (one + 1) // size for one in range(size)], device=unit.device)
         holder = torch.bucketize(unit, ends, right=True)
         order = torch.argsort(holder, stable=True)
@@ -152,13 +162,13 @@ class Division:
         if batch.owners is not None:
             own = self.processes.shares(units)[rank]
             return Held(part, index, lengths, place, users=(held, units), encoded=own)
-        windows = (None, 0) if batch.windows is None else (held, units)
-        return Held(part, index, lengths, place, windows, (index, count), lengths[rank])
+        return Held(part, index, lengths, place, (held, units), (index, count), lengths[rank])
 
     def own(self, held: Held, count: int, groups: int | None) -> Own:
         """Return the positives whose loss this process computes.
 
-        They are those that it holds. If some positives share their negatives, they are a share of each group.
+        They are those that it holds. If some positives share their negatives, they are whole groups, or a share of each
+        group if the processes cannot have equally many, or if the interaction may draw masks group by group.
 
         Args:
             held: What it holds.
@@ -169,6 +179,14 @@ class Division:
             return Own(groups=groups or 0)
         if groups is None or groups in (1, count):
             return Own(held.places, held.lengths[self.processes.rank] > 0, groups or 0)
+        if groups % self.processes.size == 0 and self.model.interaction.factorised:
+            share = self.processes.share(count)
+            own = (
+                held.places
+                if held.batch.windows is None
+                else torch.arange(share.start, share.stop, device=held.batch.rows.device)
+            )
+            return Own(own, True, groups, whole=self.processes.share(groups))
         rows = torch.arange(count, device=held.batch.rows.device).view(groups, -1)
         share, block = self._share(rows.shape[1]), rows.shape[1]
         counts = self.processes.shares(block)[self.processes.rank] > 0
@@ -275,8 +293,7 @@ def _part(batch: Batch, index: Tensor, held: slice, fills: bool) -> Batch:
         held: The rows of the windows, or with owners the owners.
         fills: Whether the positive is any one, which reads nothing.
     """
-    if batch.windows is None or batch.read is None or batch.events is None:
-        return Batch(batch.rows[index])
+    assert batch.windows is not None and batch.read is not None and batch.events is not None
     rows, read, events = batch.rows[index], batch.read[index], batch.events[index]
     owners = None if batch.owners is None else batch.owners[index] - held.start
     if batch.owners is None:

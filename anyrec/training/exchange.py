@@ -29,24 +29,24 @@ def sum_gradients(
     """
     if processes.alone:
         return
-    known = [one.grad is not None and (not fills or bool(one.grad.any())) for one in dense]
-    there = torch.tensor(known, dtype=torch.float32)
-    if dense:
-        there = processes.sum(there.to(dense[0].device)).tolist()
-    for parameter, count in zip(dense, there, strict=True):
-        if not count:
-            parameter.grad = None
-    learned = [parameter for parameter, count in zip(dense, there, strict=True) if count]
-    for bucket in _buckets(learned):
-        gradients = [torch.zeros_like(one) if one.grad is None else one.grad for one in bucket]
-        if len(gradients) == 1:
-            bucket[0].grad = processes.sum(gradients[0].contiguous())
-            continue
-        flat = processes.sum(torch.cat([gradient.reshape(-1) for gradient in gradients]))
-        for one, part in zip(bucket, flat.split([one.numel() for one in bucket]), strict=True):
-            one.grad = part.view_as(one)
+    for bucket in _buckets(dense):
+        _sum_dense(processes, bucket, fills)
     if sparse:
         _sum_sparse(processes, sparse)
+
+
+def _sum_dense(processes: Processes, parameters: Sequence[nn.Parameter], fills: bool) -> None:
+    """Sum the gradients of parameters of one type at once, and with them how many processes have each."""
+    has = [one.grad is not None and (not fills or bool(one.grad.any())) for one in parameters]
+    counts = parameters[0].new_tensor(has)
+    gradients = [torch.zeros_like(one) if one.grad is None else one.grad for one in parameters]
+    if len(parameters) == 1:  # a large one is not copied
+        sums, counts = [processes.sum(gradients[0].contiguous())], processes.sum(counts)
+    else:
+        flat = processes.sum(torch.cat([*(one.reshape(-1) for one in gradients), counts]))
+        *sums, counts = flat.split([*(one.numel() for one in parameters), len(parameters)])
+    for one, total, count in zip(parameters, sums, counts.tolist(), strict=True):
+        one.grad = total.view_as(one) if count else None
 
 
 def _buckets(parameters: Sequence[nn.Parameter]) -> list[list[nn.Parameter]]:

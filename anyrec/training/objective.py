@@ -71,7 +71,9 @@ class TrainingObjective:
         self.precision = _autocast(config, samples.users.device)
         self.slices = None
         if not processes.alone and self._is_blockwise() and self.compare.slices_items:
-            self.slices = CatalogueSlices(model, data, processes)
+            slices = CatalogueSlices(model, data, processes)
+            # Slices exchange vectors of the step's users; without them, processes exchange those of all items.
+            self.slices = slices if slices.divided or data.num_items > config.training.batch_size else None
         self.vectors = StepVectors(model, data, self.division, self.slices)
         self.top = None
         if self.compare.all_items:
@@ -105,14 +107,15 @@ class TrainingObjective:
         samples, model, division, count = self.data.samples, self.model, self.division, len(batch.rows)
         users, items = samples.users[batch.rows], samples.items[batch.rows]
         held = division.hold(batch)
-        sampled = None if self.compare.all_items else self._negatives(users, items, held)
-        own = division.own(held, count, None if sampled is None else len(sampled.items))
+        sampled, drawn, own = self._negatives(users, items, held)
         rows, wanted = own.of(batch.rows), own.of(items)
         weight = None if samples.weights is None else samples.weights[rows]
         blockwise = self._is_blockwise()
         shared = held.batch.owners if blockwise and self.compare.shares_users and not model.heads else None
         with self.precision, division.masks():
-            item_vectors, negative_vectors, histories = self.vectors.items(items, sampled, batch, held, own)
+            item_vectors, negative_vectors, histories = self.vectors.items(
+                items, sampled, batch, held, own, self.sampler.from_batch
+            )
             user_vectors = self.vectors.users(batch, held, own, histories, shared is not None)
             with part_of(own.places, count):
                 if blockwise:
@@ -121,7 +124,7 @@ class TrainingObjective:
                     counted = weight if counts else torch.zeros(len(wanted), device=wanted.device)
                     main = self._over_catalogue(user_vectors, negative_vectors[0], one, wanted, counted, shared)
                 else:
-                    drawn = self._every(own.of(users)) if sampled is None else own.negatives(sampled, count)
+                    drawn = self._every(own.of(users)) if drawn is None else drawn
                     main = self._over_sample(user_vectors, item_vectors, negative_vectors, drawn, users, weight, own)
         if samples.weights is not None:
             main = main * samples.weights[rows if self.slices is None else batch.rows].mean()
@@ -222,12 +225,33 @@ class TrainingObjective:
             self._checked = True
         return self.compare(positive, negative, drawn.valid, weight)
 
-    def _negatives(self, users: Tensor, items: Tensor, held: Held) -> Negatives:
-        """Draw the negatives of a step. users, items: (batch,) rows; held: the positives that this process encodes."""
+    def _negatives(self, users: Tensor, items: Tensor, held: Held) -> tuple[Negatives | None, Negatives | None, Own]:
+        """Draw the negatives of a step.
+
+        Args:
+            users: (batch,) rows.
+            items: (batch,) rows.
+            held: The positives that this process encodes.
+
+        Returns:
+            The negatives of all positives, or of the own ones if their items are known to all (`Sampler.from_batch`);
+            those of the own positives; and which positives are own. No negatives if the loss has the whole catalogue.
+        """
+        count = len(users)
+        if self.compare.all_items:
+            return None, None, self.division.own(held, count, None)
+        if self.sampler.from_batch:
+            own = self.division.own(held, count, count // min(self.sampler.group_size, count))
+            if own.whole is not None:
+                drawn = self.sampler.sample(own.of(users), own.of(items), self.ratio, self.generator)
+                return drawn, drawn, own
         if self.top is not None:
             best, there = (self.division.gathered(held, part) for part in self.top.of(held.batch))
-            return self.sampler.sample_top(best, there, self.ratio, self.generator)
-        return self.sampler.sample(users, items, self.ratio, self.generator)
+            drawn = self.sampler.sample_top(best, there, self.ratio, self.generator)
+        else:
+            drawn = self.sampler.sample(users, items, self.ratio, self.generator)
+        own = self.division.own(held, count, len(drawn.items))
+        return drawn, own.negatives(drawn, count), own
 
     def _every(self, users: Tensor) -> Negatives:
         """Return all items as the negatives of a full softmax. users: (batch,) rows."""

@@ -49,7 +49,7 @@ class StepVectors:
         return self._distinct(side, distinct).index_select(0, place if wanted is None else place[wanted])
 
     def items(
-        self, items: Tensor, drawn: Negatives | None, batch: Batch, held: Held, own: Own
+        self, items: Tensor, drawn: Negatives | None, batch: Batch, held: Held, own: Own, from_batch: bool
     ) -> tuple[Tensor, Tensor, PrecomputedVectors]:
         """Represent the items of a step, each distinct one once.
 
@@ -59,6 +59,7 @@ class StepVectors:
             batch: The positives of the step.
             held: The positives whose users this process encodes.
             own: The positives whose loss this process computes.
+            from_batch: Whether the negatives are the positives' items, and if `own` are whole groups, theirs.
 
         Returns:
             The own positives (own, ...), the negatives (groups or own, negatives, ...), and the held users' features
@@ -73,14 +74,10 @@ class StepVectors:
             histories = self._histories(held, held.batch.windows, vectors, every)
             return vectors.index_select(0, own.of(items)), vectors.unsqueeze(0), histories
         shape = (-1, drawn.items.shape[1])
-        if (
-            batch.windows is None
-            and drawn.items.numel() == items.numel()
-            and drawn.items.data_ptr() == items.data_ptr()
-        ):
-            vectors = self.encode("item", items)  # in-batch negatives: the same rows
-            return own.of(vectors), vectors.unflatten(0, shape), {}
-        rows, wanted = torch.cat([items, drawn.items.flatten()]), own.cells(drawn.items, len(items))
+        if from_batch:
+            rows, wanted = items, None if own.whole is None else own.places
+        else:
+            rows, wanted = torch.cat([items, drawn.items.flatten()]), own.cells(drawn.items, len(items))
         histories: PrecomputedVectors = {}
         if batch.windows is None or held.batch.windows is None:
             vectors = self.encode("item", rows, wanted)
@@ -93,6 +90,8 @@ class StepVectors:
             histories = self._histories(held, windows, found, distinct)
             place = place[: len(rows)]
             vectors = found[place if wanted is None else place[wanted]]
+        if from_batch:
+            return vectors if own.whole is not None else own.of(vectors), vectors.unflatten(0, shape), histories
         count = len(items) if own.places is None else len(own.places)
         return vectors[:count], vectors[count:].unflatten(0, shape), histories
 

@@ -339,6 +339,8 @@ class Sampler:
         type: Name of the sampler in a config (`negatives.type`).
         group_size: Batches come in multiples of it.
         reads_ratio: False if the number of negatives does not depend on `negative_ratio`.
+        from_batch: True if nothing is drawn: the negatives of a group of positives are the items of the group, in their
+            order. Several processes then sample their own groups only.
         top: The sampler draws from this many items with the highest present scores: training calls `sample_top`. 0: it
             calls `sample`.
         refresh: With `top`, the number of steps for which the vectors of the items are kept.
@@ -358,6 +360,7 @@ class Sampler:
     type: ClassVar[str]  # pyright: ignore[reportIncompatibleMethodOverride]  nothing calls Module.type(dtype)
     group_size: int = 1
     reads_ratio: ClassVar[bool] = True
+    from_batch: ClassVar[bool] = False
     top: int = 0
     refresh: int = 1
     labelled: ClassVar[bool] = False
