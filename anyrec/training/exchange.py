@@ -14,10 +14,8 @@ BUCKET = 1 << 23
 """Values that are summed at once, at most: 32 MB of float32."""
 
 
-def sum_gradients(
-    processes: Processes, dense: Sequence[nn.Parameter], sparse: Sequence[nn.Parameter], fills: bool = False
-) -> None:
-    """Replace the gradients of all processes by their sum, which is the same in all of them, bit by bit.
+class GradientSum:
+    """Replaces the gradients of all processes by their sum, which is the same in all of them, bit by bit.
 
     A parameter that has a gradient in no process keeps none: an optimizer does not move it.
 
@@ -25,28 +23,36 @@ def sum_gradients(
         processes: The processes.
         dense: Parameters with dense gradients.
         sparse: Parameters with sparse gradients. Only their rows are exchanged.
-        fills: Whether gradients of zero may be those of a row that does not count.
     """
-    if processes.alone:
-        return
-    for bucket in _buckets(dense):
-        _sum_dense(processes, bucket, fills)
-    if sparse:
-        _sum_sparse(processes, sparse)
 
+    def __init__(self, processes: Processes, dense: Sequence[nn.Parameter], sparse: Sequence[nn.Parameter]):
+        self.processes, self.sparse = processes, sparse
+        self.buckets = [] if processes.alone else _buckets(dense)
+        # Kept between the steps, since the first use of new memory takes as long as the exchange.
+        self.flat = [
+            one[0].new_empty(sum(part.numel() for part in one) + len(one)) if len(one) > 1 else None
+            for one in self.buckets
+        ]
 
-def _sum_dense(processes: Processes, parameters: Sequence[nn.Parameter], fills: bool) -> None:
-    """Sum the gradients of parameters of one type at once, and with them how many processes have each."""
-    has = [one.grad is not None and (not fills or bool(one.grad.any())) for one in parameters]
-    counts = parameters[0].new_tensor(has)
-    gradients = [torch.zeros_like(one) if one.grad is None else one.grad for one in parameters]
-    if len(parameters) == 1:  # a large one is not copied
-        sums, counts = [processes.sum(gradients[0].contiguous())], processes.sum(counts)
-    else:
-        flat = processes.sum(torch.cat([*(one.reshape(-1) for one in gradients), counts]))
-        *sums, counts = flat.split([*(one.numel() for one in parameters), len(parameters)])
-    for one, total, count in zip(parameters, sums, counts.tolist(), strict=True):
-        one.grad = total.view_as(one) if count else None
+    def take(self, fills: bool) -> None:
+        """Sum the gradients of a step. fills: whether gradients of zero may be those of a row that does not count."""
+        for parameters, flat in zip(self.buckets, self.flat, strict=True):
+            self._sum(parameters, flat, fills)
+        if self.sparse and not self.processes.alone:
+            _sum_sparse(self.processes, self.sparse)
+
+    def _sum(self, parameters: Sequence[nn.Parameter], flat: Tensor | None, fills: bool) -> None:
+        """Sum the gradients of parameters of one type at once, and with them how many processes have each."""
+        has = [one.grad is not None and (not fills or bool(one.grad.any())) for one in parameters]
+        counts = parameters[0].new_tensor(has)
+        gradients = [torch.zeros_like(one) if one.grad is None else one.grad for one in parameters]
+        if flat is None:  # a large gradient is not copied
+            sums, counts = [self.processes.sum(gradients[0].contiguous())], self.processes.sum(counts)
+        else:
+            self.processes.sum(torch.cat([*(one.reshape(-1) for one in gradients), counts], out=flat))
+            *sums, counts = flat.split([*(one.numel() for one in parameters), len(parameters)])
+        for one, total, count in zip(parameters, sums, counts.tolist(), strict=True):
+            one.grad = total.view_as(one) if count else None
 
 
 def _buckets(parameters: Sequence[nn.Parameter]) -> list[list[nn.Parameter]]:

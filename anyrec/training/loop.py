@@ -29,7 +29,7 @@ from anyrec.core.windows import Batch
 from anyrec.model.fitted import FittedModel
 from anyrec.model.two_tower_network import TwoTower
 from anyrec.training.checkpoints import FOLDER, Checkpoints, clear_checkpoints
-from anyrec.training.exchange import LimitedNorms, clip_gradients, sum_gradients
+from anyrec.training.exchange import GradientSum, LimitedNorms, clip_gradients
 from anyrec.training.make_objective import make_objective
 from anyrec.training.objective import TrainingObjective
 from anyrec.training.optimizers import Optimizer, learning_rate
@@ -219,8 +219,8 @@ class Step:
         self.divided: list[nn.Parameter] = [table.weight for table in sharded_tables(objective.model)]
         """Tables of which each process has other rows: their gradients are complete where the rows are."""
         divided = {id(one) for one in self.divided}
-        self.dense = [one for one in optimizer.dense if id(one) not in divided]
-        self.sparse = [one for one in optimizer.sparse if id(one) not in divided]
+        common = ([one for one in part if id(one) not in divided] for part in (optimizer.dense, optimizer.sparse))
+        self.gradients = GradientSum(processes, *common)
 
     def __enter__(self) -> Step:
         return self
@@ -239,7 +239,7 @@ class Step:
         self.optimizer.zero_grad()
         loss = self.objective.loss(batch)
         loss.backward()
-        sum_gradients(self.processes, self.dense, self.sparse, self.objective.division.fills)
+        self.gradients.take(self.objective.division.fills)
         self.limited.agree()
         if self.clip is not None:
             clip_gradients(self.processes, list(self.objective.model.parameters()), self.divided, self.clip)
