@@ -1,6 +1,7 @@
 """The HTTP server: lists, events that change the next list, changes of records, limits, keys, errors."""
 
 import base64
+import gc
 import io
 import json
 import os
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -26,6 +28,7 @@ from anyrec.serving.http.app import make_app
 from anyrec.serving.http.keys import new_key, read_keys
 from anyrec.serving.http.run import check_address
 from anyrec.serving.live.event_log import EventLog
+from anyrec.serving.live.query import Listing, Query
 from anyrec.serving.live.service import Service
 from anyrec.serving.live.variants import Variants
 
@@ -439,6 +442,25 @@ def test_a_model_is_exchanged_only_for_one_that_answers(folder, tmp_path, recomm
         assert client.post("/v1/rollback", json={}).status_code == 200
         assert client.get("/v1/models").json()["serving"]["loaded"] == loaded
         assert listed(client, user_id="u010", k=41, include_seen=True) == whole
+
+
+def test_the_memory_of_a_version_is_free_when_it_is_exchanged(folder, recommender):
+    service = Service(recommender, ServingConfig())
+    query = Query(user_id="u010", where={"item.categorical.tags": {"contains": "pilot"}})
+    gc.disable()
+    try:
+        versions = []
+        for _ in range(2):
+            service.reload(folder)
+            service.put_items({"i103": {"text": {"title": "New"}}})
+            assert isinstance(service.lists([query])[0], Listing)
+            assert service.served.changed_by({"index": {"type": "exact"}}).recommender is not None
+            versions += [weakref.ref(service.served), weakref.ref(service.served.recommender.model)]
+        service.reload(folder)
+        assert service.previous is versions[2]()
+        assert [version() is None for version in versions] == [True, True, False, False]
+    finally:
+        gc.enable()
 
 
 def test_many_threads_get_the_answers_of_one(recommender):

@@ -6,9 +6,9 @@ import datetime as dt
 import itertools
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from anyrec.core.errors import AnyrecError, DataError, Fault
+from anyrec.core.once import Once
 from anyrec.core.time_limit import check_time
 from anyrec.core.types import JsonObject
 from anyrec.data.ids import Side, rows_of
@@ -53,6 +54,8 @@ class Served:
     users: dict[Id, JsonObject] = field(default_factory=dict)
     items: dict[Id, JsonObject] = field(default_factory=dict)
     removed: frozenset[Id] = frozenset()
+    _filters: Callable[[str], Recommender] = field(init=False, compare=False, repr=False)
+    _variants: Once[Served] = field(default_factory=Once, init=False, compare=False, repr=False)
 
     @staticmethod
     def of(recommender: Recommender) -> Served:
@@ -60,17 +63,20 @@ class Served:
         return Served(recommender, recommender.config.name, recommender.model.model_id)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "filtered_by", lru_cache(CONDITIONS)(self._filtered))
-        object.__setattr__(self, "changed_by", lru_cache(None)(self._changed))
+        # Nothing that a version keeps refers to the version, so that its memory is free when it is exchanged.
+        object.__setattr__(self, "_filters", lru_cache(CONDITIONS)(partial(_filtered, self.recommender)))
 
-    def _filtered(self, where: str) -> Recommender:
-        """Return the recommender whose lists meet a condition, given as JSON."""
-        return self.recommender.filtered(msgspec.json.decode(where))
+    def filtered_by(self, where: JsonObject) -> Recommender:
+        """Return the recommender whose lists meet a condition."""
+        return self._filters(_text(where))
 
-    def _changed(self, config: str) -> Served:
-        """Return this version with changes of its config, given as JSON, as a variant of an experiment has them."""
-        changed = self.recommender.with_config(msgspec.json.decode(config), progress=False)
-        return replace(self, recommender=changed)
+    def changed_by(self, config: JsonObject) -> Served:
+        """Return this version with changes of its config, as a variant of an experiment has them."""
+
+        def changed() -> Served:
+            return replace(self, recommender=self.recommender.with_config(config, progress=False))
+
+        return self._variants.get(_text(config), changed)
 
     def rows(self, side: Side, ids: Iterable[Id]) -> np.ndarray:
         """Return (ids,) the rows of users or items in the model; -1 for those that it does not have."""
@@ -227,7 +233,7 @@ class Served:
         first = queries[0]
         recommender = self.recommender
         if first.where is not None:
-            recommender = self.filtered_by(msgspec.json.encode(first.where, order="sorted").decode())
+            recommender = self.filtered_by(first.where)
         answer = recommender.stages().answer(
             recommender.model,
             records,
@@ -311,6 +317,15 @@ class Served:
             mask = np.ones(len(self.recommender.dataset.items), bool) if mask is None else mask
             mask[self.removed_rows()] = False
         return mask
+
+
+def _filtered(recommender: Recommender, where: str) -> Recommender:
+    return recommender.filtered(msgspec.json.decode(where))
+
+
+def _text(value: JsonObject) -> str:
+    """Return an object as JSON, the same for equal objects."""
+    return msgspec.json.encode(value, order="sorted").decode()
 
 
 def _page(items: list[Listed], query: Query) -> list[Listed]:

@@ -9,8 +9,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-import msgspec
-
 from anyrec.core.config import ExperimentConfig, VariantConfig
 from anyrec.core.errors import AnyrecError
 from anyrec.core.types import JsonObject
@@ -102,7 +100,7 @@ class Variants:
         base = served if variant.model is None else self.others[variant.model]
         if not variant.config:
             return base
-        return base.changed_by(msgspec.json.encode(variant.config, order="sorted").decode())
+        return base.changed_by(variant.config)
 
     def _shadow(
         self,
