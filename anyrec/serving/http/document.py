@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import pyarrow as pa
-
 from anyrec.core.config import ServingConfig
 from anyrec.core.types import JsonObject
 from anyrec.data.ids import SIDES
@@ -27,7 +25,7 @@ def precise(document: JsonObject, config: ServingConfig, served: Served) -> Json
         config: The limits.
         served: The model.
     """
-    types = {side: pa.types.is_integer(served.recommender.dataset.ids(side).type) for side in SIDES}
+    id_types = {side: WHOLE if served.has_whole_ids(side) else TEXT for side in SIDES}
     for path in document["paths"].values():
         for operation in path.values():
             _add_problems(operation)
@@ -45,7 +43,7 @@ def precise(document: JsonObject, config: ServingConfig, served: Served) -> Json
                 for text in _of_type(value, "string"):
                     text["contentEncoding"] = "base64"
             if key in IDS and name not in ANSWERS:
-                _set_id(value, WHOLE if types[IDS[key]] else TEXT)
+                _set_id(value, id_types[IDS[key]])
             if value.get("type") == "array" and name not in ANSWERS:
                 value.setdefault("maxItems", config.max_batch)
     return document

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import pyarrow as pa
 from pydantic import BaseModel
 
 from anyrec.core.config import ServingConfig
@@ -47,8 +46,7 @@ def check(asked: BaseModel, config: ServingConfig, served: Served) -> None:
 class _Check:
     def __init__(self, config: ServingConfig, served: Served):
         self.config = config
-        ids = {side: served.recommender.dataset.ids(side).type for side in SIDES}
-        self.whole = {side: pa.types.is_integer(kind) for side, kind in ids.items()}
+        self.whole = {side: served.has_whole_ids(side) for side in SIDES}
 
     def faults(self, message: BaseModel, where: str) -> list[Fault]:
         """Return the faults of a message and the messages within it. where: its JSON pointer."""

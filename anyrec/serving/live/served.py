@@ -78,17 +78,20 @@ class Served:
 
         return self._variants.get(_text(config), changed)
 
+    def has_whole_ids(self, side: Side) -> bool:
+        """Whether the ids of users or items are whole numbers; otherwise they are texts."""
+        return pa.types.is_integer(self.recommender.dataset.ids(side).type)
+
     def rows(self, side: Side, ids: Iterable[Id]) -> np.ndarray:
         """Return (ids,) the rows of users or items in the model; -1 for those that it does not have."""
-        known = self.recommender.dataset.ids(side)
-        same = [one if isinstance(one, int) == pa.types.is_integer(known.type) else None for one in ids]
+        known, whole = self.recommender.dataset.ids(side), self.has_whole_ids(side)
+        same = [one if isinstance(one, int) == whole else None for one in ids]
         return rows_of(pa.array(same, known.type), known)
 
     def typed(self, side: Side, text: str) -> Id:
         """Return an id that a path names in the type of the model's ids."""
-        whole = pa.types.is_integer(self.recommender.dataset.ids(side).type)
         digits = text.removeprefix("-")
-        is_number = whole and digits.isascii() and digits.isdecimal() and len(digits) < 20
+        is_number = self.has_whole_ids(side) and digits.isascii() and digits.isdecimal() and len(digits) < 20
         return int(text) if is_number and -(2**63) <= int(text) < 2**63 else text
 
     def knows(self, side: Side, ids: Iterable[Id]) -> np.ndarray:
@@ -302,8 +305,9 @@ class Served:
 
     def anonymous(self, count: int) -> list[Id]:
         """Return ids that no user of the model has, of the type of their ids. They are the same for each request."""
-        whole = pa.types.is_integer(self.recommender.dataset.ids("user").type)
-        names: Iterator[Id] = itertools.count(-1, -1) if whole else map("anonymous{}".format, itertools.count())
+        names: Iterator[Id] = map("anonymous{}".format, itertools.count())
+        if self.has_whole_ids("user"):
+            names = itertools.count(-1, -1)
         found: list[Id] = []
         while len(found) < count:
             some = list(itertools.islice(names, count - len(found)))
