@@ -4,23 +4,23 @@
 
 Asks for lists at 100 per second in this process, while a thread loads the model again and again, with 0.2 s between. A
 request is delayed by at most the processor time that the loading thread takes while the request waits, which other
-processes do not change, unlike the time on the clock. `--plain` leaves out the settings of the server's process
-(`anyrec.core.runtime.short_waits`).
+processes do not change, unlike the time on the clock. `--plain` leaves out the settings of the server's process and of
+the loading thread (`anyrec.core.runtime`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 from common import argument_parser
 
 from anyrec.core.config import ServingConfig
-from anyrec.core.runtime import short_waits
+from anyrec.core.runtime import SWITCH, short_waits
 from anyrec.recommender import Recommender
 from anyrec.serving.http.app import make_app
 from anyrec.serving.http.host import Host
@@ -74,11 +74,13 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--plain", action="store_true", help="without the settings of the server's process")
     arguments = parser.parse_args()
+    if arguments.plain:
+        os.environ[SWITCH] = "0"
     service = Service(Recommender.load(arguments.model), ServingConfig())
     host = make_app(service).state.host
     users = service.served.recommender.dataset.ids("user").to_pylist()
     reloads = Reloads(service, arguments.model)
-    with nullcontext() if arguments.plain else short_waits():
+    with short_waits():
         found = asyncio.run(delays(host, users, reloads, arguments.seconds))
         reloads.stopped.set()
         reloads.join()

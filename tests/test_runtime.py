@@ -5,12 +5,14 @@ import os
 import random
 import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import torch
 from small import small_config, small_dataset
 
-from anyrec.core.runtime import seeded, short_waits
+from anyrec.core.runtime import SWITCH, giving_way, seeded, short_waits
 from anyrec.recommender import Recommender
 
 FULL = {
@@ -93,3 +95,41 @@ def test_a_server_waits_shortly_for_other_threads_and_collects_no_old_objects():
         assert sys.getswitchinterval() < interval / 10
         assert gc.get_freeze_count() > 10_000
     assert (sys.getswitchinterval(), gc.get_freeze_count()) == (interval, frozen)
+
+
+def count_to(end):
+    return sum(len([n]) for n in range(end))
+
+
+def share_of_time(work):
+    """Return the share of the time on the clock that this thread works."""
+    clock, own = time.perf_counter(), time.thread_time()
+    work()
+    return (time.thread_time() - own) / (time.perf_counter() - clock)
+
+
+def test_a_thread_that_gives_way_works_for_less_than_half_of_the_time(monkeypatch):
+    with giving_way():
+        assert share_of_time(lambda: count_to(100_000)) < 0.5
+        other = []
+        thread = threading.Thread(target=lambda: other.append(sys.getprofile()))
+        thread.start()
+        thread.join()
+        assert other == [None]  # the other threads go on
+    assert sys.getprofile() is None
+    monkeypatch.setenv(SWITCH, "0")
+    with giving_way():
+        assert sys.getprofile() is None
+
+
+def test_a_thread_that_is_profiled_stays_so():
+    def profile(frame, event, argument):
+        pass
+
+    sys.setprofile(profile)
+    try:
+        with giving_way():
+            assert sys.getprofile() is profile
+        assert sys.getprofile() is profile
+    finally:
+        sys.setprofile(None)

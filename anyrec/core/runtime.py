@@ -2,7 +2,7 @@
 
 The command line owns its process and makes settings that speed up training, once (`own_process`). A program that
 imports anyrec as a library keeps its settings: training and the server change only what they can restore
-(`training_memory`, `short_waits`), and random generators are restored after each call (`seeded`).
+(`training_memory`, `short_waits`, `giving_way`), and random generators are restored after each call (`seeded`).
 ANYREC_PROCESS_SETTINGS=0 switches all settings off.
 """
 
@@ -13,8 +13,10 @@ import gc
 import os
 import random
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -31,6 +33,8 @@ USUAL = {MMAP_THRESHOLD: LARGEST, TRIM_THRESHOLD: 2 * LARGEST}
 
 SWITCH_SECONDS = 0.0002
 """Seconds after which a thread gives Python's lock to another one that waits for it."""
+WORK_SECONDS, PAUSE_SECONDS = 0.0002, 0.0005
+"""Seconds that a thread which gives way works before it pauses, and pauses."""
 
 _owned = False
 
@@ -93,6 +97,32 @@ def short_waits() -> Iterator[None]:
     finally:
         gc.unfreeze()
         sys.setswitchinterval(interval)
+
+
+@contextmanager
+def giving_way() -> Iterator[None]:
+    """Let other threads go first within the block: for work that may take longer, beside threads that answer requests.
+
+    This thread pauses for 0.5 ms after each 0.2 ms of work in Python. Without pauses, two threads that want Python's
+    lock get it in turn, so that a request takes twice as long. The pauses are made when a function is called or
+    returns (`sys.setprofile`), not within one call of C. A thread that is profiled does not pause.
+    """
+    if not _enabled() or sys.getprofile() is not None:
+        yield
+        return
+    paused = time.perf_counter()
+
+    def pause(frame: FrameType, event: str, argument: object) -> None:
+        nonlocal paused
+        if time.perf_counter() - paused > WORK_SECONDS:
+            time.sleep(PAUSE_SECONDS)
+            paused = time.perf_counter()
+
+    sys.setprofile(pause)
+    try:
+        yield
+    finally:
+        sys.setprofile(None)
 
 
 @contextmanager

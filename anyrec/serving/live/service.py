@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
 from anyrec.core.config import ServingConfig
 from anyrec.core.errors import AnyrecError, DataError, Fault, InputError
+from anyrec.core.runtime import giving_way
 from anyrec.core.types import JsonObject
 from anyrec.core.values import show
 from anyrec.data.ids import SIDES
@@ -239,13 +239,13 @@ class Service:
             ModelError: If the folder has no whole model; the present version then keeps serving.
             InputError: If its ids are of another type.
         """
-        loaded = Served.of(Recommender.load(folder, trust_plugins=trust_plugins))
-        for side in SIDES:
-            types = [one.recommender.dataset.ids(side).type for one in (loaded, self.served)]
-            if pa.types.is_integer(types[0]) != pa.types.is_integer(types[1]):
-                what = f"the ids of its {side}s are of another type than those of the model that serves."
-                raise InputError(Fault(str(folder), what, "Start a server of its own for it."))
-        warm_up(loaded)
+        with giving_way():
+            loaded = Served.of(Recommender.load(folder, trust_plugins=trust_plugins))
+            for side in SIDES:
+                if loaded.has_whole_ids(side) != self.served.has_whole_ids(side):
+                    what = f"the ids of its {side}s are of another type than those of the model that serves."
+                    raise InputError(Fault(str(folder), what, "Start a server of its own for it."))
+            warm_up(loaded)
         with self._changing:
             self.previous, self.served = self.served, _carried(self.served, loaded)
         return self.served
