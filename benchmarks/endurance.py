@@ -21,11 +21,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from common import argument_parser
-from serving import CONNECTIONS, Client, started
+from server import Client, Server, running
+from serving import CONNECTIONS
 
 from anyrec.recommender import Recommender
 from anyrec.serving.live.event_log import read_events
@@ -49,12 +49,12 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         if arguments.what == "kill":
             return kill(arguments.model, Path(folder), users, items, arguments.times)
-        with serving(arguments.model, Path(folder)) as (process, port):
-            asyncio.run(grow(process, port, users, items, arguments.requests, arguments.events))
+        with running(arguments.model, Path(folder)) as server:
+            asyncio.run(grow(server, users, items, arguments.requests, arguments.events))
     return 0
 
 
-async def grow(process: subprocess.Popen, port: int, users: list, items: list, requests: int, events: int) -> None:
+async def grow(server: Server, users: list, items: list, requests: int, events: int) -> None:
     """Print the memory of a server while it answers requests, receives events, and answers again."""
 
     async def lists(n: int, client: Client) -> None:
@@ -69,18 +69,18 @@ async def grow(process: subprocess.Popen, port: int, users: list, items: list, r
         status, _ = await client.send("/v1/events", {"events": own})
         assert status == 200
 
-    await send(port, 2 * CONNECTIONS * 100, lists)
+    await send(server.port, 2 * CONNECTIONS * 100, lists)
     for name, count, one in (
         ("requests", requests, lists),
         ("events", events // BATCH, batch),
         ("requests", requests, lists),
     ):
-        before = resident(process)
+        before = resident(server.process)
         print(f"{name}: {before:.1f} MiB before", flush=True)
         for part in range(1, 6):
-            await send(port, count // 5, one, count // 5 * (part - 1))
+            await send(server.port, count // 5, one, count // 5 * (part - 1))
             each = BATCH if one is batch else 1
-            print(f"  after {count // 5 * part * each:,}: {resident(process) - before:+.1f} MiB", flush=True)
+            print(f"  after {count // 5 * part * each:,}: {resident(server.process) - before:+.1f} MiB", flush=True)
 
 
 async def send(port: int, count: int, one: Callable[[int, Client], Awaitable[None]], first: int = 0) -> None:
@@ -98,10 +98,9 @@ def kill(model: Path, folder: Path, users: list, items: list, times: int) -> int
     """Kill a server that receives events. Returns the exit status."""
     drawn, acknowledged, number, again = random.Random(0), 0, 0, 0
     for _ in range(times):
-        process, port, _ = started(model, folder, [])
-        number, own, retried = asyncio.run(write_until_killed(process, port, users, items, number, drawn))
+        with running(model, folder) as server:
+            number, own, retried = asyncio.run(write_until_killed(server, users, items, number, drawn))
         acknowledged, again = acknowledged + own, again + retried
-        process.wait()
     ids = [event["event_id"] for event in read_events(folder)]
     lost = set(range(number * BATCH)) - {int(one.split("-")[1]) for one in ids}
     twice = len(ids) - len(set(ids))
@@ -113,7 +112,7 @@ def kill(model: Path, folder: Path, users: list, items: list, times: int) -> int
 
 
 async def write_until_killed(
-    process: subprocess.Popen, port: int, users: list, items: list, number: int, drawn: random.Random
+    server: Server, users: list, items: list, number: int, drawn: random.Random
 ) -> tuple[int, int, int]:
     """Send batches from `number` on until the server is killed.
 
@@ -121,8 +120,8 @@ async def write_until_killed(
         The number of the first batch that was not acknowledged, which is to be sent again; how many events were
         acknowledged; and how many of them were in the log already.
     """
-    client, acknowledged, duplicates = Client(port), 0, 0
-    asyncio.get_running_loop().call_later(drawn.random() * WRITING, process.kill)
+    client, acknowledged, duplicates = Client(server.port), 0, 0
+    asyncio.get_running_loop().call_later(drawn.random() * WRITING, server.process.kill)
     while True:
         own = [
             {"event_id": f"event-{number * BATCH + m}", "user_id": users[m % len(users)], "item_id": items[0]}
@@ -134,17 +133,6 @@ async def write_until_killed(
             return number, acknowledged, duplicates
         assert status == 200, answer
         acknowledged, duplicates, number = acknowledged + BATCH, duplicates + answer["duplicates"], number + 1
-
-
-@contextmanager
-def serving(model: Path, folder: Path) -> Iterator[tuple[subprocess.Popen, int]]:
-    """Yield the process and the port of a server that runs within the block."""
-    process, port, _ = started(model, folder, [])
-    try:
-        yield process, port
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def resident(process: subprocess.Popen) -> float:

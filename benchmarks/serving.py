@@ -9,52 +9,30 @@ Starts `anyrec serve` on a free port with a log of events in a temporary folder,
 - lists of known users at a fixed rate (a request is sent when its time has come, whether or not others are answered),
 - the same call in Python, and one request after another over HTTP: their difference is the cost of HTTP,
 - batches of events, one after another, with fsync; and the time until the next list reflects one,
-- lists at 100 requests per second while the model is loaded again.
+- lists at 100 requests per second, without and while the model is loaded again, in turn (`--only-reloads`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import socket
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 from common import argument_parser
+from server import Client, running
 
 from anyrec.core.config import ServingConfig
+from anyrec.core.runtime import short_waits
+from anyrec.data.ids import SIDES
 from anyrec.recommender import Recommender
 from anyrec.serving.live.query import Query
 from anyrec.serving.live.service import Service
 
 CONNECTIONS = 16
-
-
-class Client:
-    """One connection that is kept open."""
-
-    def __init__(self, port: int):
-        self.port = port
-        self.busy = asyncio.Lock()
-        self.streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
-
-    async def send(self, path: str, body: dict) -> tuple[int, dict]:
-        """Send a request, and return the status and the document of the answer."""
-        async with self.busy:
-            if self.streams is None:
-                self.streams = await asyncio.open_connection("127.0.0.1", self.port)
-            reader, writer = self.streams
-            data = json.dumps(body).encode()
-            kind = f"content-type: application/json\r\ncontent-length: {len(data)}"
-            writer.write(f"POST {path} HTTP/1.1\r\nhost: x\r\n{kind}\r\n\r\n".encode() + data)
-            header = await reader.readuntil(b"\r\n\r\n")
-            lines = header.lower().split(b"\r\n")
-            length = next(int(line[15:]) for line in lines if line.startswith(b"content-length"))
-            return int(header[9:12]), json.loads(await reader.readexactly(length))
+ROUNDS = 3
+"""Times that lists are measured without and with reloads."""
 
 
 async def at_rate(port: int, bodies: list[dict], rate: float) -> tuple[np.ndarray, int]:
@@ -114,27 +92,40 @@ async def while_reloading(port: int, bodies: list[dict]) -> tuple[np.ndarray, in
         task.cancel()
 
 
-def started(model: Path, events: Path, overrides: list[str]) -> tuple[subprocess.Popen, int, float]:
-    """Start a server; return it, its port and the seconds until it is ready."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    changes = [word for one in overrides for word in ("--set", one)]
-    command = [sys.executable, "-m", "anyrec", "serve", "--model_path", str(model), "--port", str(port)]
-    begun = time.perf_counter()
-    process = subprocess.Popen([*command, "--events", str(events), *changes], stderr=subprocess.DEVNULL)
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), 0.1).close()
-            return process, port, time.perf_counter() - begun
-        except OSError:
-            assert process.poll() is None, "the server ended"
-            time.sleep(0.05)
-
-
 def print_times(name: str, took: np.ndarray, failed: int = 0) -> None:
     p50, p99 = np.percentile(took, [50, 99])
     print(f"{name}: p50 {p50:.1f} ms, p99 {p99:.1f} ms, {len(took):,} requests, {failed} failed", flush=True)
+
+
+def print_calls(recommender: Recommender, port: int, users: list) -> None:
+    """Print what HTTP adds to a call in Python."""
+    service = Service(recommender, ServingConfig())
+    service.lists([Query(user_id=users[0])])
+    in_python = []
+    for user in users:
+        begun = time.perf_counter()
+        service.lists([Query(user_id=user)])
+        in_python.append(1000 * (time.perf_counter() - begun))
+    over_http = asyncio.run(one_by_one(port, "/v1/recommend", [{"user_id": user} for user in users]))
+    print(f"one by one: HTTP {np.median(over_http):.2f} ms, Python {np.median(in_python):.2f} ms")
+
+
+def print_events(port: int, users: list, items: list) -> None:
+    """Print how many events per second are received, and when a list reflects one."""
+    batches = [
+        {"events": [{"event_id": f"{n}-{m}", "user_id": users[m], "item_id": items[m]} for m in range(100)]}
+        for n in range(100)
+    ]
+    took = asyncio.run(one_by_one(port, "/v1/events", batches))
+    print(f"events: {10_000 / took.sum() * 1000:,.0f}/s in batches of 100, each on the disk")
+    print_times("event to list", np.array([asyncio.run(reflects(port, user)) for user in users[:50]]))
+
+
+def print_reloads(port: int, bodies: list[dict]) -> None:
+    """Print the times of lists without and with reloads, in turn."""
+    for _ in range(ROUNDS):
+        print_times("lists at 100/s", *asyncio.run(at_rate(port, bodies, 100)))
+        print_times("while reloading", *asyncio.run(while_reloading(port, bodies)))
 
 
 def main() -> None:
@@ -143,41 +134,26 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--rate", type=float, default=200, help="requests per second")
     parser.add_argument("--set", dest="overrides", action="append", default=[], help="change of the model's config")
+    parser.add_argument("--only-reloads", action="store_true", help="measure the last point alone")
     arguments = parser.parse_args()
     recommender = Recommender.load(arguments.model)
-    users = recommender.dataset.ids("user").to_pylist()
-    drawn = [
-        users[n] for n in np.random.default_rng(0).integers(0, len(users), int(arguments.rate * arguments.seconds))
-    ]
+    users, items = (recommender.dataset.ids(side).to_pylist() for side in SIDES)
+    count = int(arguments.rate * arguments.seconds)
+    drawn = [users[n] for n in np.random.default_rng(0).integers(0, len(users), max(count, 1000))]
     bodies = [{"user_id": user} for user in drawn]
-    with tempfile.TemporaryDirectory() as folder:
-        process, port, ready = started(arguments.model, Path(folder) / "events", arguments.overrides)
-        try:
-            print(f"ready after {ready:.1f} s")
-            asyncio.run(at_rate(port, bodies[:200], 100))
-            print_times(f"lists at {arguments.rate:g}/s", *asyncio.run(at_rate(port, bodies, arguments.rate)))
-            service = Service(recommender, ServingConfig())
-            service.lists([Query(user_id=drawn[0])])
-            in_python = []
-            for user in drawn[:500]:
-                begun = time.perf_counter()
-                service.lists([Query(user_id=user)])
-                in_python.append(1000 * (time.perf_counter() - begun))
-            over_http = asyncio.run(one_by_one(port, "/v1/recommend", bodies[:500]))
-            print(f"one by one: HTTP {np.median(over_http):.2f} ms, Python {np.median(in_python):.2f} ms")
-            items = recommender.dataset.ids("item").to_pylist()
-            batches = [
-                {"events": [{"event_id": f"{n}-{m}", "user_id": drawn[m], "item_id": items[m]} for m in range(100)]}
-                for n in range(100)
-            ]
-            took = asyncio.run(one_by_one(port, "/v1/events", batches))
-            print(f"events: {10_000 / took.sum() * 1000:,.0f}/s in batches of 100, each on the disk")
-            print_times("event to list", np.array([asyncio.run(reflects(port, user)) for user in users[:50]]))
-            print_times("lists at 100/s", *asyncio.run(at_rate(port, bodies[:1000], 100)))
-            print_times("while reloading", *asyncio.run(while_reloading(port, bodies[:1000])))
-        finally:
-            process.terminate()
-            process.wait()
+    with (
+        short_waits(),  # a garbage collection of the client takes 0.3 s, which would count as time of the server
+        tempfile.TemporaryDirectory() as folder,
+        running(arguments.model, Path(folder) / "events", arguments.overrides) as server,
+    ):
+        print(f"ready after {server.ready:.1f} s")
+        asyncio.run(at_rate(server.port, bodies[:200], 100))
+        if not arguments.only_reloads:
+            took = asyncio.run(at_rate(server.port, bodies[:count], arguments.rate))
+            print_times(f"lists at {arguments.rate:g}/s", *took)
+            print_calls(recommender, server.port, drawn[:500])
+            print_events(server.port, drawn, items)
+        print_reloads(server.port, bodies[:1000])
 
 
 if __name__ == "__main__":
