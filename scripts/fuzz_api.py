@@ -20,6 +20,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 CONFIG = """
@@ -27,6 +29,7 @@ CONFIG = """
 expected-statuses = ["2xx", "401", "403", "404", "405", "409", "413", "415", "422", "507"]
 """
 GENERATED = re.compile(r"(\d[\d,]*) generated")
+FAULTS = ("grep", "--line-buffered", "-E", '"error"|Traceback')
 LEFT_OUT = "/v1/reload"  # loads the model for each request, which is all that these would measure
 
 
@@ -42,12 +45,10 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         model = shutil.copytree(parsed.model, Path(folder) / "model", ignore=shutil.ignore_patterns("events"))
         (Path(folder) / "schemathesis.toml").write_text(CONFIG)
-        server, address = started(model, Path(folder))
         try:
-            return fuzz(address, parsed.program, Path(folder), parsed.requests, parsed.each, parsed.seed)
+            with running(model, Path(folder)) as address:
+                return fuzz(address, parsed.program, Path(folder), parsed.requests, parsed.each, parsed.seed)
         finally:
-            server.terminate()
-            server.wait()
             print((Path(folder) / "faults.log").read_text()[-5000:], file=sys.stderr)
 
 
@@ -70,22 +71,32 @@ def fuzz(address: str, program: str, folder: Path, requests: int, each: int, see
     return 0
 
 
-def started(model: Path, folder: Path) -> tuple[subprocess.Popen[bytes], str]:
-    """Start a server, whose faults are in the file `faults.log`; return it and its address when it answers."""
+@contextmanager
+def running(model: Path, folder: Path) -> Iterator[str]:
+    """Yield the address of a server that runs within the block. Its faults are in the file `faults.log`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "anyrec", "serve", "--model_path", str(model), "--port", str(port)]
     command += ["--events", str(folder / "events"), "--image_root", str(folder)]
-    with (folder / "faults.log").open("w") as log:
-        filtered = subprocess.Popen(
-            ["grep", "--line-buffered", "-E", '"error"|Traceback'], stdin=subprocess.PIPE, stdout=log
-        )
-        server = subprocess.Popen(command, stderr=filtered.stdin)
+    with (
+        (folder / "faults.log").open("w") as log,
+        subprocess.Popen(FAULTS, stdin=subprocess.PIPE, stdout=log) as filtered,  # ends with its input
+        subprocess.Popen(command, stderr=filtered.stdin) as server,
+    ):
+        try:
+            wait_for(server, port)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.terminate()
+
+
+def wait_for(server: subprocess.Popen[bytes], port: int) -> None:
+    """Wait until a server answers. Raises SystemExit if it ends before."""
     while True:
         try:
             socket.create_connection(("127.0.0.1", port), 0.1).close()
-            return server, f"http://127.0.0.1:{port}"
+            return
         except OSError:
             if server.poll() is not None:
                 raise SystemExit("the server ended") from None
