@@ -46,10 +46,11 @@ from anyrec.model.fitted import FittedModel
 from anyrec.model.join import Joined, join
 from anyrec.model.model_data import ModelData
 from anyrec.model.online_features import with_online_features
+from anyrec.model.pair_tables import pair_table
 from anyrec.model.reconfigure import changed_config
 from anyrec.model.records import Records
 from anyrec.model.request_reader import Users
-from anyrec.model.result_tables import embedding_table, pair_scores, pair_table
+from anyrec.model.result_tables import embedding_table, pair_scores
 from anyrec.pipeline.answer import Answer
 from anyrec.pipeline.conditions.conditions import Condition
 from anyrec.pipeline.fit import check_pipeline, fit_stages, measure_pipeline, same_pipeline
@@ -870,8 +871,8 @@ class Recommender:
 
         Args:
             directory: The folder. An export in it is replaced.
-            without: Parts that cannot be exported, to leave out: "pipeline", "blend". Lists are then those of the model
-                alone, or of the towers alone.
+            without: Parts to leave out. Without "pipeline" lists are those of the model alone, without "blend" those of
+                the towers alone; without "heads" the export scores and lists.
             users: Whether to write the known users, their vectors and their histories.
 
         Returns:

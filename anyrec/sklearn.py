@@ -27,8 +27,8 @@ from anyrec.data.order import has_clock
 from anyrec.data.split import Split, save_split
 from anyrec.evaluation.pair_metrics import metrics_of_pairs
 from anyrec.model.arguments import checked_choice
+from anyrec.model.pair_tables import pair_table
 from anyrec.model.request_reader import Users
-from anyrec.model.result_tables import pair_table
 from anyrec.recommender import Recommender
 
 Source: TypeAlias = Config | JsonObject | str | Path | None

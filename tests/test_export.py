@@ -32,6 +32,7 @@ from anyrec.data.dataset import Dataset
 from anyrec.data.preparation.kinds import KINDS
 from anyrec.export import load
 from anyrec.export.backends import NumPyGraph, OnnxRuntimeGraph
+from anyrec.export.check import exportable
 from anyrec.export.graphs import write_graph
 from anyrec.export.ranking import top_k
 from anyrec.model import scoring
@@ -43,6 +44,7 @@ CLOSE = 1e-5
 EVERYTHING = {
     "fusion": {"type": "adaptive_mimic", "hidden_dims": [8]},
     "interaction": {"type": "cosine"},
+    "heads": {"kind": {"type": "interaction_type"}, "rating": {"hidden_dims": [4]}},
     "features": {
         "categorical": {"fields": {"job": {"hash_buckets": 8}}},
         "continuous": {"encoding": "periodic", "bins": 4, "fields": {"price": {"encoding": "piecewise", "bins": 4}}},
@@ -61,6 +63,7 @@ EVERYTHING = {
 TOKENS = {
     "fusion": {"type": "gated"},
     "interaction": {"type": "attention"},
+    "heads": {"kind": {"type": "interaction_type"}},
     "features": {
         "categorical": {},
         "continuous": None,
@@ -175,7 +178,24 @@ def test_300_hard_records_get_the_lists_of_the_model(name, backend, request):
         assert_same_lists(runtime.recommend(document, 10), recommender.recommend(document, 10))
 
 
-def test_http_answers_as_the_export_does(everything):
+def http_request(count, seed):
+    """A hard request as HTTP can make it, with histories of known items without times, and some users by id alone."""
+    document = hard_request(count, seed)
+    records = [
+        {"user_id": one["user_id"]} if n % 3 == 0 and one["user_id"].startswith("u") else one
+        for n, one in enumerate(document["user_data"])
+    ]
+    did = [{name: one[name] for name in ("user_id", "item_id")} for one in document["interactions"]]
+    known = [one for one in did if one["item_id"] < "i040"]
+    anyone = {one["user_id"] for one in known}
+    records = [one for one in records if len(one) > 1 or one["user_id"] in anyone or one["user_id"].startswith("u")]
+    asked = {one["user_id"] for one in records}
+    return {"user_data": records, "interactions": [one for one in known if one["user_id"] in asked]}
+
+
+@pytest.fixture(scope="module")
+def over_http():
+    """Returns the lists of a recommender for documents, over HTTP; excluded: whether without seen items, for each."""
     pytest.importorskip("fastapi", reason="pip install 'anyrec[serve]'")
     from fastapi.testclient import TestClient
 
@@ -183,32 +203,67 @@ def test_http_answers_as_the_export_does(everything):
     from anyrec.serving.http.app import make_app
     from anyrec.serving.live.service import Service
 
-    recommender, export = everything
-    runtime, document = load(export.folder, threads=1), hard_request(300, 5)
-    history = {}
-    for one in document["interactions"]:
-        if one["item_id"] < "i040":  # the server refuses unknown items
-            history.setdefault(one["user_id"], []).append(one["item_id"])
-    known, requests, records = set(recommender.dataset.ids("user").to_pylist()), [], []
-    for one in document["user_data"]:
-        user = {name: value for name, value in one.items() if name != "user_id"}
-        if user and one["user_id"] not in known:
-            requests.append({"user": user, "history": history.get(one["user_id"], []), "k": 10})
-            records.append(one)
-    did = [{"user_id": one["user_id"], "item_id": item} for one in records for item in history.get(one["user_id"], [])]
-    expected = runtime.recommend({"user_data": records, "interactions": did}, 10)
-    with TestClient(make_app(Service(recommender, ServingConfig(timeout_seconds=600), None))) as client:
-        answer = client.post("/v1/recommend:batch", json={"requests": requests}).json()
-        assert "results" in answer, answer
-    lists = [one["items"] for one in answer["results"]]
-    assert len(lists) > 80 and not any(one["fallback"] for one in answer["results"])
-    found = pa.table(
-        {
-            "user_id": [one["user_id"] for one, items in zip(records, lists, strict=True) for _ in items],
-            **{name: [item[name] for items in lists for item in items] for name in ("item_id", "score", "rank")},
-        }
-    )
-    assert_same_lists(found, expected.cast(found.schema))
+    def lists(recommender, documents, excluded):
+        with TestClient(make_app(Service(recommender, ServingConfig(timeout_seconds=600), None))) as client:
+            for document, exclude_seen in zip(documents, excluded, strict=True):
+                history = {one["user_id"]: [] for one in document["user_data"]}
+                for one in document["interactions"]:
+                    history[one["user_id"]].append(one["item_id"])
+                requests = []
+                for one in document["user_data"]:
+                    record = {name: value for name, value in one.items() if name != "user_id"}
+                    asked = {
+                        "user_id": one["user_id"],
+                        "history": history[one["user_id"]],
+                        "include_seen": not exclude_seen,
+                    }
+                    requests.append(asked | ({"user": record} if record else {}))
+                answer = client.post("/v1/recommend:batch", json={"requests": requests}).json()
+                assert "results" in answer, answer
+                assert not any(one["fallback"] for one in answer["results"])
+                rows = [item | {"user_id": one["user_id"]} for one in answer["results"] for item in one["items"]]
+                yield pa.Table.from_pylist(rows).select(["user_id", "item_id", "score", "rank"])
+
+    return lists
+
+
+@pytest.mark.parametrize("name", ["everything", "tokens"])
+def test_torch_onnx_numpy_and_http_give_300_known_and_new_users_the_same_lists(name, over_http, request):
+    recommender, export = request.getfixturevalue(name)
+    documents = [http_request(count, seed) for count, seed in ((1, 5), (2, 6), (40, 7), (257, 8))]
+    excluded = [True, False, False, True]
+    users = [one for document in documents for one in document["user_data"]]
+    known = [one["user_id"].startswith("u") for one in users]
+    assert 50 < sum(known) < len(known) - 100 and sum(len(one) == 1 for one in users) > 20
+    runtimes = [load(export.folder, backend=one, threads=1) for one in ("onnxruntime", "numpy")]
+    for document, exclude_seen, found in zip(
+        documents, excluded, over_http(recommender, documents, excluded), strict=True
+    ):
+        expected = recommender.recommend(document, 10, exclude_seen=exclude_seen)
+        assert_same_lists(found, expected.cast(found.schema))
+        for runtime in runtimes:
+            assert_same_lists(runtime.recommend(document, 10, exclude_seen=exclude_seen), expected)
+
+
+@pytest.mark.parametrize("name", ["everything", "tokens"])
+def test_heads_of_pairs_are_those_of_the_model(name, request):
+    recommender, export = request.getfixturevalue(name)
+    rng = np.random.default_rng(0)
+    pairs = [{"user_id": f"u{rng.integers(60):03d}", "item_id": f"i{rng.integers(40):03d}"} for _ in range(90)]
+    ours = recommender.score(pairs)
+    for backend in ("onnxruntime", "numpy"):
+        theirs = load(export.folder, backend=backend, threads=1).score(pairs)
+        assert theirs.schema == ours.schema and "kind" in ours.column_names
+        for mine, other in zip(ours.flatten().columns[2:], theirs.flatten().columns[2:], strict=True):
+            np.testing.assert_allclose(other, mine, rtol=CLOSE, atol=CLOSE)
+    runtime = load(export.folder, threads=1)
+    users, rows = [{"user_id": "new", "categorical": {"job": "nurse"}}, {"user_id": "u003"}], np.array([0, 1, 1])
+    ours, theirs = (one.score_rows(users, rows, np.array([3, 4, 5])) for one in (recommender, runtime))
+    assert list(ours) == list(theirs)
+    np.testing.assert_allclose(theirs["score"], ours["score"], rtol=CLOSE, atol=CLOSE)
+    assert exportable(recommender.parts, ["heads"]).heads == {} != recommender.model.heads
+    with pytest.raises(InputError, match="knows no such item"):
+        runtime.score([{"user_id": "u000", "item_id": "nothing"}])
 
 
 def test_known_users_restricted_candidates_and_vectors_are_those_of_the_model(tokens):
@@ -224,8 +279,27 @@ def test_known_users_restricted_candidates_and_vectors_are_those_of_the_model(to
     assert_same_lists(
         runtime.add_items(new).recommend(["u002"], 50), recommender.add_items(new).recommend(["u002"], 50)
     )
-    with pytest.raises(InputError, match="knows no such user"):
-        runtime.recommend(["nobody"])
+    hidden = recommender.recommend(["u002"], 3)["item_id"].to_pylist()
+    left = recommender.recommend(["u002"], 10)["item_id"].to_pylist()[3:]
+    found = runtime.recommend(["u002"], 7, exclude=hidden, to="pandas")
+    assert list(found["item_id"]) == left and list(found["rank"]) == [1, 2, 3, 4, 5, 6, 7]
+    among = runtime.recommend(["u002"], candidates=[*hidden, *left], exclude=pa.array(hidden))
+    assert among["item_id"].to_pylist() == left
+    for asked in (
+        {"users": ["u001", "nobody", "noone"]},
+        {"users": ["u001"], "candidates": ["i001", "nothing"]},
+        {"users": [7]},
+        {"users": ["u001"], "k": 0},
+        {"users": [{"categorical": {"job": "nurse"}}]},
+        {"users": [{"user_id": "new", "categorical": {"work": "nurse"}}], "strict": True},
+        {"users": ["u001"], "to": "excel"},
+    ):
+        with pytest.raises(InputError) as ours:
+            recommender.recommend(**asked)
+        with pytest.raises(type(ours.value), match=re.escape(str(ours.value))):
+            runtime.recommend(**asked)
+    with pytest.raises(InputError, match="knows no such item"):
+        runtime.recommend(["u001"], exclude=["nothing"])
 
 
 def test_a_request_is_padded_and_encoded_in_blocks(everything, monkeypatch):

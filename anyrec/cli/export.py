@@ -17,7 +17,7 @@ def export(
     model_path: ModelPath = None,
     without: Annotated[
         list[str],
-        typer.Option(help="Part of the model to leave out, pipeline or blend; may be repeated. Lists change by that."),
+        typer.Option(help="Part of the model to leave out: pipeline, blend or heads; may be repeated."),
     ] = [],
     users: Annotated[
         bool, typer.Option("--users/--no-users", help="Write the known users, their vectors and their histories.")

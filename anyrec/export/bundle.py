@@ -6,6 +6,7 @@ export/  manifest.json       format, name, id of the model, versions, opset, cou
          user_tower.onnx     features and history of users -> vectors
          item_tower.onnx     features of items -> vectors
          scorer.onnx         vectors of users and items -> scores
+         pairs.onnx          vectors of pairs -> scores, and what the heads predict
          known.safetensors   vectors of the known users and items
          users.arrow items.arrow seen.arrow history.arrow   the records, as in a model directory (docs/files.md)
 """
@@ -32,7 +33,7 @@ FORMAT = 1
 """Version of the format of an export."""
 EXPORT = "export.json"
 """The file that only an export has."""
-KNOWN, SCORER, PREPROCESSING = "known.safetensors", "scorer.onnx", "preprocessing"
+KNOWN, SCORER, PAIRS, PREPROCESSING = "known.safetensors", "scorer.onnx", "pairs.onnx", "preprocessing"
 TOWERS: dict[Side, str] = {"user": "user_tower.onnx", "item": "item_tower.onnx"}
 HISTORY, NEW_USER = "history", "new_user"
 """Arrays of KNOWN besides those of users and items: what histories read of the items, if it is not what the scorer
@@ -72,6 +73,7 @@ class Bundle:
         known: (users, ...) and (items, ...) arrays by name.
         towers: The graphs of the towers.
         scorer: The graph that scores; None if scores are dot products.
+        pairs: The graph that scores pairs and runs the heads; None if scores are dot products and there are no heads.
     """
 
     config: Config
@@ -82,6 +84,7 @@ class Bundle:
     known: dict[str, np.ndarray]
     towers: dict[Side, Graph]
     scorer: Graph | None
+    pairs: Graph | None
 
 
 def find_export(path: Path) -> Path:
@@ -131,6 +134,7 @@ def read_bundle(manifest: Manifest, backend: Backend) -> Bundle:
             known=known,
             towers={side: backend(folder / name) for side, name in TOWERS.items() if (folder / name).is_file()},
             scorer=None if document["about"]["factorised"] else backend(folder / SCORER),
+            pairs=backend(folder / PAIRS) if (folder / PAIRS).is_file() else None,
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,11 +16,12 @@ from anyrec.data.preparation.kinds import KINDS
 from anyrec.model.blended import BlendedModel
 from anyrec.model.classical import ClassicalModel
 from anyrec.model.two_tower import TwoTowerModel
+from anyrec.model.two_tower_network import TwoTower
 from anyrec.retrieval.model_index import component_of, is_exhaustive
 from anyrec.storage.parts import ModelParts
 
-PARTS = ("pipeline", "blend")
-"""Parts of a recommender that are not exported, and that an export can leave out."""
+PARTS = ("pipeline", "blend", "heads")
+"""Parts of a recommender that an export can leave out."""
 
 
 class NotExportable(InputError):
@@ -49,7 +50,7 @@ def exportable(parts: ModelParts, without: Collection[str]) -> TwoTowerModel | C
 
     Args:
         parts: The recommender.
-        without: Parts to leave out: "pipeline", "blend".
+        without: Parts to leave out, of PARTS.
 
     Raises:
         NotExportable: With every reason why it cannot be exported.
@@ -73,6 +74,7 @@ def exportable(parts: ModelParts, without: Collection[str]) -> TwoTowerModel | C
             faults.append(Fault("/blend", what, hint, "not exportable"))
         model = model.towers
     if isinstance(model, TwoTowerModel):
+        model = without_heads(model) if "heads" in without else model
         faults += component_faults(model)
     elif isinstance(model, ClassicalModel):
         faults += _classical_faults(model)
@@ -82,6 +84,12 @@ def exportable(parts: ModelParts, without: Collection[str]) -> TwoTowerModel | C
         raise NotExportable(faults)
     assert isinstance(model, (TwoTowerModel, ClassicalModel))
     return model
+
+
+def without_heads(model: TwoTowerModel) -> TwoTowerModel:
+    """Return the model without its heads, for an export only: its scores are the same."""
+    network = model.scorer
+    return replace(model, scorer=TwoTower(network.user, network.item, network.interaction))
 
 
 def component_faults(model: TwoTowerModel) -> list[Fault]:
@@ -147,11 +155,13 @@ def vectors_of(model: ClassicalModel) -> Vectors:
     return vectors
 
 
-def notes_on(model: TwoTowerModel | ClassicalModel) -> list[str]:
-    """Return sentences on what differs between the model and its export."""
+def notes_on(model: TwoTowerModel | ClassicalModel, parts: ModelParts) -> list[str]:
+    """Return sentences on what differs between the recommender and its export, of what `exportable` returned."""
     notes = []
-    if model.heads:
-        notes.append(f"The heads ({', '.join(model.heads)}) are not exported: an export scores and lists.")
+    if parts.pipeline is not None:
+        notes.append("The pipeline is left out: its filters, rules and ranker change no list of the export.")
+    if model.config.feast.url is not None:
+        notes.append("An export fetches no online features from Feast: give them in the records of requests.")
     if model.factorised and not is_exhaustive(model, component := component_of(model)):
         notes.append(f"The model finds items by the index '{component.type}', an export compares all items.")
     return notes

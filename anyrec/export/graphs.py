@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from anyrec.core.contracts import Interaction
+from anyrec.core.contracts import Head, Interaction
 from anyrec.core.errors import Fault, InputError, MissingDependency
 from anyrec.core.ragged import Padded
 from anyrec.data.ids import Side
@@ -100,6 +100,27 @@ class ScorerGraph(nn.Module):
         return (users @ items.T if self.interaction is None else self.interaction.score(users, items),)
 
 
+class PairGraph(nn.Module):
+    """Scores of pairs of what the towers' graphs return, and what the heads answer.
+
+    A head reads `Interaction.pair` of the vectors that scores are dot products of, if there are any.
+    """
+
+    def __init__(self, network: TwoTower):
+        super().__init__()
+        self.interaction, self.heads = network.interaction, network.heads
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        """Return the score (pairs,), and (pairs, ...) of each head, for `users` and `items`: (pairs, ...) each."""
+        users, items = inputs["users"], inputs["items"]
+        if self.interaction.factorised:
+            score = (users * items).sum(-1)
+        else:
+            score = self.interaction.score(users, items.unsqueeze(1)).squeeze(1)
+        answers = [cast(Head, head).answer(head(self.interaction.pair(users, items))) for head in self.heads.values()]
+        return (score, *answers)
+
+
 def write_tower(network: TwoTower, side: Side, shapes: Mapping[str, np.ndarray], path: Path) -> list[str]:
     """Write the graph of a tower.
 
@@ -150,6 +171,18 @@ def write_scorer(interaction: Interaction | None, users: tuple[int, ...], items:
     write_graph(ScorerGraph(interaction), inputs, dynamic, ["scores"], path, "the interaction")
 
 
+def write_pairs(network: TwoTower, users: tuple[int, ...], items: tuple[int, ...], path: Path) -> None:
+    """Write the graph that scores pairs and runs the heads; arguments and errors as of `write_scorer`.
+
+    Its outputs are `score`, and `heads.NAME` for each head.
+    """
+    inputs = {"users": torch.zeros(ROWS, *users), "items": torch.zeros(ROWS, *items)}
+    outputs = ["score", *(f"heads.{name}" for name in network.heads)]
+    dynamic = {name: {0: "pairs"} for name in inputs}
+    hint = "Leave the heads out with --without heads." if network.heads else ""
+    write_graph(PairGraph(network), inputs, dynamic, outputs, path, "the interaction with its heads", hint)
+
+
 def write_graph(
     module: nn.Module,
     inputs: dict[str, Tensor],
@@ -157,6 +190,7 @@ def write_graph(
     outputs: list[str],
     path: Path,
     what: str,
+    hint: str = "",
 ) -> None:
     """Write a module as a graph.
 
@@ -167,6 +201,7 @@ def write_graph(
         outputs: Names of the outputs.
         path: The file.
         what: What the module is, for the error.
+        hint: What to do about the error.
 
     Raises:
         InputError: If it cannot be traced.
@@ -192,7 +227,7 @@ def write_graph(
             )
         except Exception as error:
             fault = f"it cannot be exported because torch cannot trace it: {_reason(error)}."
-            raise InputError(Fault(what, fault, kind="not exportable")) from error
+            raise InputError(Fault(what, fault, hint, "not exportable")) from error
     assert program is not None
     for node in program.model.graph.all_nodes():
         node.metadata_props.clear()  # places in the source code, which take most of the file

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,7 @@ from anyrec.core.manifest import Manifest, read_version
 from anyrec.core.registry import Registry
 from anyrec.core.saved_files import damaged
 from anyrec.data.dataset import Dataset
+from anyrec.data.formats.frames import DataFrame, Form, check_form, in_form
 from anyrec.data.formats.parts import no_records
 from anyrec.data.histories import COLUMN
 from anyrec.data.ids import SIDES, Side
@@ -25,13 +27,18 @@ from anyrec.export.inputs import graph_inputs
 from anyrec.export.ranking import ranked
 from anyrec.model.arguments import checked_k, log
 from anyrec.model.known_records import KnownRecords
+from anyrec.model.pair_tables import pair_table, prediction_column
 from anyrec.model.records import Records, new_items
 from anyrec.model.request_reader import Reads, Users
 from anyrec.storage import record_files
 
+Ids: TypeAlias = Sequence[object] | pa.Array
+"""Ids of items. They are validated when they are read."""
 ROWS_AT_A_TIME, ROWS_OF_BACKBONES = 1024, 16
 """Records that a graph encodes at once, which bounds the memory of padded inputs and activations. The second one is for
 graphs that may contain a language model or an image network, whose activations are megabytes for each record."""
+PAIRS_AT_A_TIME = 1 << 16
+"""Pairs that a graph scores at once, if it holds one number for each."""
 BACKBONES = ("images", "sentence")
 """Preparations of what language models and image networks read."""
 
@@ -92,10 +99,12 @@ class Runtime(KnownRecords):
         k: int = 10,
         *,
         exclude_seen: bool = True,
-        candidates: Sequence[object] | pa.Array | None = None,
+        candidates: Ids | None = None,
+        exclude: Ids | None = None,
         interactions: object = None,
         strict: bool | None = None,
-    ) -> pa.Table:
+        to: Form = "arrow",
+    ) -> DataFrame:
         """List the k best items of each user. Equal scores are ordered by item id.
 
         Args:
@@ -103,8 +112,10 @@ class Runtime(KnownRecords):
             k: Items for each user. A user with fewer eligible items gets fewer.
             exclude_seen: Leave out items that the user interacted with.
             candidates: Ids of the only items to rank; by default all.
+            exclude: Ids of items that no list gets.
             interactions: Interactions of the users up to now, a table or dicts.
             strict: Raise DataError for parts that the model cannot read; by default each is logged as a warning.
+            to: Kind of the table: "arrow", "pandas" or "polars".
 
         Returns:
             user_id, item_id, score, rank (from 1).
@@ -113,28 +124,55 @@ class Runtime(KnownRecords):
             DataError: For unknown ids without a record, and for invalid records.
             InputError: For a request that this export cannot answer.
         """
+        check_form(to)
         records = self.read_records("user", users, interactions=interactions, strict=strict)
         k, allowed = checked_k(k, len(self.dataset.items)), self.mask_of(candidates)
-        exclude = self.seen_of(records) if exclude_seen else None
+        hidden = self.mask_of(exclude)
+        if hidden is not None:
+            allowed = ~hidden if allowed is None else allowed & ~hidden
+        seen = self.seen_of(records) if exclude_seen else None
         vectors = self.represent(records)
-        rows, places, scores, ranks = ranked(self.scores, vectors, self.known("item"), k, self._width, exclude, allowed)
+        rows, places, scores, ranks = ranked(self.scores, vectors, self.known("item"), k, self._width, seen, allowed)
         log(users, records.context.warnings)
-        return pa.table(
-            {
-                "user_id": records.ids.take(pa.array(rows)),
-                "item_id": self.dataset.ids("item").take(pa.array(places)),
-                "score": pa.array(scores),
-                "rank": pa.array(ranks),
-            }
-        )
+        lists = {
+            "user_id": records.ids.take(pa.array(rows)),
+            "item_id": self.dataset.ids("item").take(pa.array(places)),
+            "score": pa.array(scores),
+            "rank": pa.array(ranks),
+        }
+        return in_form(pa.table(lists), to)
 
-    def embed_users(self, users: Users = None, *, strict: bool | None = None) -> pa.Table:
+    def score(self, pairs: object, *, to: Form = "arrow") -> DataFrame:
+        """Score pairs of known users and items; arguments, result and errors as of `Recommender.score`."""
+        check_form(to)
+        table = pair_table(pairs)
+        users, items = (self.rows_of(side, table.column(f"{side}_id")) for side in SIDES)
+        for name, values in self.score_rows(None, users, items).items():
+            table = table.append_column(name, values)
+        return in_form(table, to)
+
+    def score_rows(self, users: Users, user_rows: np.ndarray, item_rows: np.ndarray) -> dict[str, pa.Array]:
+        """Return `score` and each head's prediction for pairs of rows, (pairs,) each.
+
+        Args:
+            users: As for `recommend`.
+            user_rows: (pairs,) rows of `users`.
+            item_rows: (pairs,) rows of the known items.
+        """
+        represented = self.represent(self.read_records("user", users))
+        predicted = self.predict(represented[user_rows], self.known("item")[item_rows])
+        classes = self.bundle.about["heads"]
+        return {name: prediction_column(values, classes.get(name, [])) for name, values in predicted.items()}
+
+    def embed_users(self, users: Users = None, *, strict: bool | None = None, to: Form = "arrow") -> DataFrame:
         """Return user_id and `embedding` (fixed-size list of float32); arguments and errors as of `recommend`."""
-        return self._embed(self.read_records("user", users, strict=strict), users)
+        check_form(to)
+        return in_form(self._embed(self.read_records("user", users, strict=strict), users), to)
 
-    def embed_items(self, items: Users = None, *, strict: bool | None = None) -> pa.Table:
+    def embed_items(self, items: Users = None, *, strict: bool | None = None, to: Form = "arrow") -> DataFrame:
         """Return item_id and `embedding` (fixed-size list of float32) of known or new items, in any form as users."""
-        return self._embed(self.read_records("item", items, strict=strict), items)
+        check_form(to)
+        return in_form(self._embed(self.read_records("item", items, strict=strict), items), to)
 
     def add_items(self, items: Users, *, strict: bool | None = None) -> Runtime:
         """Return a runtime that also lists new items, by their features. Items with known ids keep their own record.
@@ -186,6 +224,22 @@ class Runtime(KnownRecords):
         if self.bundle.scorer is None:
             return users @ items.T
         return self.bundle.scorer.run({"users": users, "items": items})[0]
+
+    def predict(self, users: np.ndarray, items: np.ndarray) -> dict[str, np.ndarray]:
+        """Return `score` and each head's prediction, (pairs, ...) float32 each.
+
+        Args:
+            users: (pairs, ...) what `represent` returned for the user of each pair.
+            items: (pairs, ...) the same for the item.
+        """
+        if self.bundle.pairs is None:
+            return {"score": (users * items).sum(1)}
+        size, names = max(1, PAIRS_AT_A_TIME // self._width), ["score", *self.bundle.about["heads"]]
+        starts = range(0, max(1, len(users)), size)
+        parts = [
+            self.bundle.pairs.run({"users": users[at : at + size], "items": items[at : at + size]}) for at in starts
+        ]
+        return {name: np.concatenate(one) for name, one in zip(names, zip(*parts, strict=True), strict=True)}
 
     def encode(self, side: Side, table: pa.Table, context: Context) -> list[np.ndarray]:
         """Run the tower of a side.

@@ -26,7 +26,7 @@ from anyrec.data.pairs import Pairs
 from anyrec.data.preparation.kinds import KINDS
 from anyrec.export import bundle
 from anyrec.export.check import NotExportable, exportable, notes_on, vectors_of
-from anyrec.export.graphs import OPSET, write_scorer, write_tower
+from anyrec.export.graphs import OPSET, write_pairs, write_scorer, write_tower
 from anyrec.export.inputs import graph_inputs
 from anyrec.export.runtime import Runtime, load
 from anyrec.model.classical import ClassicalModel
@@ -72,7 +72,7 @@ def export_model(parts: ModelParts, directory: Path, *, without: Collection[str]
     Args:
         parts: The recommender.
         directory: The folder; an export in it is replaced.
-        without: Parts of the recommender to leave out: "pipeline", "blend".
+        without: Parts of the recommender to leave out, of `anyrec.export.check.PARTS`.
         users: Whether to write the known users, their vectors and their histories.
 
     Raises:
@@ -102,7 +102,7 @@ def export_model(parts: ModelParts, directory: Path, *, without: Collection[str]
         write_json(new / MANIFEST, manifest)
         difference = compared(model, load(new, backend=None, image_root=model.context.root))
         files = {path.relative_to(new).as_posix(): path.stat().st_size for path in _files(new)}
-    return Export(directory, files, difference, notes_on(model))
+    return Export(directory, files, difference, notes_on(model, parts))
 
 
 def check_export_output(directory: Path) -> None:
@@ -126,6 +126,7 @@ def _write(model: TwoTowerModel | ClassicalModel, folder: Path, users: bool) -> 
         "has_vectors": model.has_vectors,
         "factorised": True,
         "pair_width": 1,
+        "heads": {name: head.class_names() for name, head in model.heads.items()},
         "reads": {
             "history": reads.history,
             "personal": reads.personal,
@@ -200,7 +201,10 @@ def _write_towers(
         del known[bundle.HISTORY]  # histories read what the scorer reads
     about["factorised"] = model.factorised
     about["pair_width"] = network.pair_width(torch.zeros(1, *known["item"].shape[1:]))
-    write_scorer(network.interaction, known["user"].shape[1:], known["item"].shape[1:], folder / bundle.SCORER)
+    sizes = known["user"].shape[1:], known["item"].shape[1:]
+    write_scorer(network.interaction, *sizes, folder / bundle.SCORER)
+    if network.heads or not model.factorised:
+        write_pairs(network, *sizes, folder / bundle.PAIRS)
     return known
 
 
@@ -221,6 +225,12 @@ def compared(model: TwoTowerModel | ClassicalModel, runtime: Runtime) -> float:
         pairs = [(scores, runtime.scores(theirs["user"], theirs["item"]))]
         if isinstance(model, TwoTowerModel):
             pairs += [(_numpy(_vectors(model, side, ours[side])), theirs[side]) for side in SIDES]
+            some = min(len(one) for one in ours.values())
+            predicted = model.predict(ours["user"][:some], ours["item"][:some])
+            found = runtime.predict(theirs["user"][:some], theirs["item"][:some])
+            for name, values in predicted.items():
+                head = model.heads.get(name)
+                pairs.append((_numpy(values if head is None else head.answer(values.float())), found[name]))
     difference = max(_difference(*pair) for pair in pairs)
     if not difference <= MOST_DIFFERENCE:
         what = f"the exported graphs differ from the model by {difference:.2g} of the largest value."

@@ -9,14 +9,10 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from anyrec.core.config import DataConfig
 from anyrec.core.contracts import Head
-from anyrec.core.errors import DataError, Fault
 from anyrec.core.types import JsonObject
-from anyrec.core.values import show
-from anyrec.data.formats.frames import as_arrow, is_table
-from anyrec.data.partial import read_partial
 from anyrec.model.fitted import FittedModel
+from anyrec.model.pair_tables import prediction_column
 from anyrec.model.records import Records
 
 
@@ -53,6 +49,12 @@ def pair_scores(
     return {name: _as_column(values, model.heads.get(name)) for name, values in predicted.items()}
 
 
+def _as_column(values: Tensor, head: Head | None) -> pa.Array:
+    """Return what the model predicted, (rows,) or (rows, width), as a column. head: None for the score."""
+    answers = values if head is None else head.answer(values.float())
+    return prediction_column(answers.float().cpu().numpy(), [] if head is None else head.class_names())
+
+
 @torch.inference_mode()
 def embedding_table(model: FittedModel, records: Records) -> pa.Table:
     """Return the ids of records, and `embedding`: a fixed-size list of float32.
@@ -64,44 +66,3 @@ def embedding_table(model: FittedModel, records: Records) -> pa.Table:
     flat = pa.array(vectors.reshape(-1).numpy())
     embedding = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
     return pa.table({f"{records.side}_id": records.ids, "embedding": embedding})
-
-
-def pair_table(pairs: object) -> pa.Table:
-    """Read pairs of ids.
-
-    Args:
-        pairs: A table or a list of dicts with user_id and item_id.
-
-    Raises:
-        DataError: If it is something else, or a column is missing.
-    """
-    hint = "Give the columns user_id and item_id."
-    if is_table(pairs):
-        table = as_arrow(pairs)
-    elif isinstance(pairs, list) and all(isinstance(one, dict) for one in pairs):
-        table = read_partial({"interactions": pairs}, DataConfig(), {}).interactions
-    else:
-        what = f"expected a table or a list of dicts; found {show(pairs)}."
-        raise DataError(Fault("pairs", what, hint, "shape"))
-    missing = [name for name in ("user_id", "item_id") if name not in table.column_names]
-    if missing:
-        what = f"the column {' and '.join(missing)} is missing; found {', '.join(table.column_names) or 'none'}."
-        raise DataError(Fault("pairs", what, hint, "shape"))
-    return table
-
-
-def _as_column(values: Tensor, head: Head | None) -> pa.Array:
-    """Return values (rows,) as numbers, and (rows, width) as structs by class, or as lists of numbers without names.
-
-    Args:
-        values: What the model predicted.
-        head: The head that predicted it; None for the score.
-    """
-    values = (values if head is None else head.answer(values.float())).cpu()
-    names = [] if head is None else head.class_names()
-    if names:
-        return pa.StructArray.from_arrays([pa.array(column.float().numpy()) for column in values.T], names)
-    flat = pa.array(values.reshape(-1).float().numpy())
-    if values.dim() == 1:
-        return flat
-    return pa.FixedSizeListArray.from_arrays(flat, values.shape[1]).cast(pa.list_(pa.float32()))
