@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import weakref
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 
 import pytest
 from small import small_config, small_dataset
@@ -25,6 +25,7 @@ from anyrec.core.time_limit import check_time
 from anyrec.pipeline.pipeline import Pipeline
 from anyrec.recommender import Recommender
 from anyrec.serving.http.app import make_app
+from anyrec.serving.http.host import MOST_WRITES
 from anyrec.serving.http.keys import new_key, read_keys
 from anyrec.serving.http.run import check_address
 from anyrec.serving.live.event_log import EventLog
@@ -221,7 +222,7 @@ def test_a_forgotten_user_stays_forgotten_after_a_restart(recommender, tmp_path)
 
 def test_a_change_that_a_variant_refuses_changes_nothing(recommender):
     class Refusing(Variants):
-        def with_change(self, change):
+        def prepare(self, change):
             raise InputError(Fault("variant", "this is refused."))
 
     service = Service(recommender, ServingConfig())
@@ -481,6 +482,97 @@ def test_a_request_that_takes_too_long_is_answered_with_503(recommender, monkeyp
         assert answer.status_code == 503 and answer.headers["retry-after"] == "1"
         assert client.get("/livez").status_code == 200
         waits.set()
+
+
+class Slow:
+    """Lets `add_items` of all recommenders wait until `go` is set."""
+
+    def __init__(self, monkeypatch):
+        self.begun, self.go = threading.Semaphore(0), threading.Event()
+        add_items = Recommender.add_items
+
+        def slowly(recommender, *arguments, **options):
+            self.begun.release()
+            assert self.go.wait(10)
+            return add_items(recommender, *arguments, **options)
+
+        monkeypatch.setattr(Recommender, "add_items", slowly)
+
+
+NEW = {"item_id": "i103", "text": {"title": "pilot"}, "categorical": {"tags": ["pilot"]}}
+
+
+@pytest.mark.parametrize(
+    "slow",
+    [
+        ("PUT", "/v1/items", {"items": [NEW]}),
+        (
+            "POST",
+            "/v1/events",
+            {
+                "events": [
+                    {"event_id": "e1", "user_id": "u030", "item_id": "i103", "item": {"text": {"title": "pilot"}}}
+                ]
+            },
+        ),
+    ],
+)
+def test_vectors_of_new_items_may_take_longer_than_the_limit_while_everything_else_goes_on(
+    recommender, tmp_path, monkeypatch, slow
+):
+    config = {"timeout_seconds": 1.5}
+    with client_of(recommender, tmp_path, **config) as client, ThreadPoolExecutor(1) as pool:
+        gate = Slow(monkeypatch)
+        answer = pool.submit(client.request, slow[0], slow[1], json=slow[2])
+        assert gate.begun.acquire(timeout=20)
+        started = time.monotonic()
+        item, *_ = listed(client, user_id="u010")
+        event = {"event_id": "e2", "user_id": "u010", "item_id": item}
+        known = {"event_id": "e3", "user_id": "eve", "user": {}, "item_id": item, "item": {"text": {"title": "Old"}}}
+        assert client.post("/v1/events", json={"events": [event, known]}).json()["accepted"] == 2
+        assert item not in listed(client, user_id="u010")
+        assert client.delete("/v1/items/i001").status_code == 200
+        assert client.put("/v1/users", json={"users": [{"user_id": "max", "text": {"bio": "x"}}]}).status_code == 200
+        assert client.delete("/v1/users/eve").status_code == 200
+        everything = {"user_id": "u010", "k": 41, "include_seen": True}
+        assert {"i103", "i001"}.isdisjoint(listed(client, **everything))
+        time.sleep(max(0, started + config["timeout_seconds"] + 0.2 - time.monotonic()))
+        gate.go.set()
+        assert answer.result().status_code == 200
+        whole = listed(client, **everything)
+        assert "i103" in whole and "i001" not in whole and item not in listed(client, user_id="u010")
+        assert client.get("/v1/users/max").json()["text"] == {"bio": "x"}
+    with client_of(recommender, tmp_path) as again:  # the log has the changes in the same order
+        assert listed(again, **everything) == whole
+
+
+def test_changes_that_would_wait_too_long_are_refused(recommender, monkeypatch):
+    items = [f"i2{n:02d}" for n in range(MOST_WRITES + 1)]
+    with client_of(recommender) as client, ThreadPoolExecutor(len(items)) as pool:
+        gate = Slow(monkeypatch)
+        putting = [pool.submit(client.put, "/v1/items", json={"items": [NEW | {"item_id": item}]}) for item in items]
+        done, waiting = wait(putting, return_when=FIRST_COMPLETED)
+        gate.go.set()
+        (refused,) = [one.result() for one in done]
+        assert refused.status_code == 503 and refused.headers["retry-after"] == "1"
+        assert {one.result().status_code for one in waiting} == {200}
+        whole = listed(client, user_id="u010", k=60, include_seen=True)
+        assert len(set(items) & set(whole)) == MOST_WRITES
+
+
+def test_a_model_is_exchanged_with_what_changed_while_it_was_loaded(folder, recommender, monkeypatch):
+    with client_of(recommender, folder=folder) as client, ThreadPoolExecutor(1) as pool:
+        client.put("/v1/items", json={"items": [NEW]})
+        gate = Slow(monkeypatch)
+        answer = pool.submit(client.post, "/v1/reload", json={})
+        assert gate.begun.acquire(timeout=20)
+        assert client.delete("/v1/items/i001").status_code == 200
+        assert client.put("/v1/users", json={"users": [{"user_id": "max", "text": {"bio": "x"}}]}).status_code == 200
+        gate.go.set()
+        assert answer.result().status_code == 200
+        whole = listed(client, user_id="u010", k=41, include_seen=True)
+        assert "i103" in whole and "i001" not in whole
+        assert client.get("/v1/users/max").json()["text"] == {"bio": "x"}
 
 
 def test_every_answer_has_the_security_headers_and_the_figures_count_it(client):

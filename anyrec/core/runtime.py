@@ -101,7 +101,7 @@ def short_waits() -> Iterator[None]:
 
 @contextmanager
 def giving_way() -> Iterator[None]:
-    """Let other threads go first within the block: for work that may take longer, beside threads that answer requests.
+    """Let other threads go first within the block: for work that may take longer, next to threads that answer requests.
 
     This thread pauses for 0.5 ms after each 0.2 ms of work in Python. Without pauses, two threads that want Python's
     lock get it in turn, so that a request takes twice as long. The pauses are made when a function is called or

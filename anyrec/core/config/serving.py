@@ -79,7 +79,10 @@ class ServingConfig(Section):
     max_image_bytes: int = Field(default=8 << 20, ge=1 << 10, le=1 << 28, description="Most bytes of an image.")
     max_text: int = Field(default=10_000, ge=1, le=10_000_000, description="Most characters of one text of a request.")
     timeout_seconds: float = Field(
-        default=10.0, ge=0.01, le=3600, description="Time after which a request is answered with status 503."
+        default=10.0,
+        ge=0.01,
+        le=3600,
+        description="Time after which a request is answered with status 503. Changes of records and reloads have none.",
     )
     threads: int = Field(default=1, ge=1, le=256, description="Threads that run the model.")
     micro_batch: int = Field(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,6 +25,8 @@ from anyrec.serving.live.served import Served
 from anyrec.serving.live.service import Service
 
 T = TypeVar("T")
+MOST_WRITES = 8
+"""Requests at a time that compute vectors of records, or wait for others that do; further ones are refused."""
 
 
 class Host:
@@ -47,6 +50,7 @@ class Host:
         self._batcher: Batcher[Query, Listing] = Batcher(
             service.lists, self.config.threads, self.config.micro_batch, self.config.timeout_seconds
         )
+        self._writers, self._writes = ThreadPoolExecutor(MOST_WRITES, thread_name_prefix="write"), 0
         self.metrics.watch("anyrec_model_age_seconds", "Time since the model was loaded.", age(self._loaded))
         self.metrics.watch("anyrec_items", "Items that can be listed.", self._items)
 
@@ -66,6 +70,23 @@ class Host:
     async def call_slowly(self, function: Callable[..., T], *arguments: object) -> T:
         """Return what a function returns that may take minutes, in a thread of its own while lists are answered."""
         return await asyncio.get_running_loop().run_in_executor(None, function, *arguments)
+
+    async def write(self, function: Callable[..., T], *arguments: object) -> T:
+        """Return what a change of records returns, as `call_slowly`: one that is stopped could never succeed.
+
+        Raises:
+            Refused: With status 503, if MOST_WRITES changes are under way.
+        """
+        if self._writes == MOST_WRITES:
+            detail = f"{MOST_WRITES} other changes of records are under way."
+            raise Refused(503, detail, headers={"retry-after": "1"})
+        self._writes += 1
+        work = asyncio.get_running_loop().run_in_executor(self._writers, function, *arguments)
+        work.add_done_callback(self._written)
+        return await asyncio.shield(work)  # it goes on if the client leaves
+
+    def _written(self, work: asyncio.Future[T]) -> None:
+        self._writes -= 1
 
     async def list_of(self, asked: Recommend) -> List:
         """Return the answer to one request for a list; errors as the live model raises them."""
@@ -96,6 +117,7 @@ class Host:
     def close(self) -> None:
         """End the threads and the log of events."""
         self._batcher.close()
+        self._writers.shutdown()
         self.service.close()
 
     def _message(self, served: Served, asked: Recommend, listing: Listing) -> List:

@@ -73,7 +73,8 @@ async def post_events(asked: Events, host: TheHost) -> Accepted:
     """Receive what users did. The next list of each of them takes it into account."""
     host.check(asked)
     events = [one.model_dump(exclude_none=True) for one in asked.events]
-    received = await host.call(host.service.receive, events)
+    has_items = any(one.item is not None for one in asked.events)  # their vectors can take minutes
+    received = await (host.write if has_items else host.call)(host.service.receive, events)
     host.metrics.events(({name: one[name] for name in SHOWN if name in one} for one in events), received.accepted)
     return Accepted(accepted=received.accepted, duplicates=received.duplicates)
 
@@ -83,7 +84,7 @@ async def put_items(asked: PutItems, host: TheHost) -> JsonObject:
     """Add or change items without training. Their vectors are computed, and the next list can contain them."""
     host.check(asked)
     records = _by_id([one.model_dump() for one in asked.items], "item")
-    warnings = await host.call(host.service.put_items, records)
+    warnings = await host.write(host.service.put_items, records)
     return {"items": len(records), "warnings": warnings}
 
 
@@ -92,7 +93,7 @@ async def put_users(asked: PutUsers, host: TheHost) -> JsonObject:
     """Add or change users without training."""
     host.check(asked)
     records = _by_id([one.model_dump() for one in asked.users], "user")
-    warnings = await host.call(host.service.put_users, records)
+    warnings = await host.write(host.service.put_users, records)
     return {"users": len(records), "warnings": warnings}
 
 

@@ -60,7 +60,7 @@ def serve(
         warm_up(service.served)
         _log_as_json()
         app = make_app(service, keys=keys, folder=folder)
-        app.openapi()  # FastAPI prepares routes when they are first asked for, and all other requests wait meanwhile
+        app.openapi()  # FastAPI otherwise prepares routes at the first request, while all others wait
         options = uvicorn.Config(app, host=host, port=port, log_config=None, access_log=False, server_header=False)
         with short_waits():
             _Server(options, app.state.host).run()

@@ -55,7 +55,7 @@ class Served:
     items: dict[Id, JsonObject] = field(default_factory=dict)
     removed: frozenset[Id] = frozenset()
     _filters: Callable[[str], Recommender] = field(init=False, compare=False, repr=False)
-    _variants: Once[Served] = field(default_factory=Once, init=False, compare=False, repr=False)
+    _variants: Once[Served] = field(default_factory=lambda: Once[Served](), init=False, compare=False, repr=False)
 
     @staticmethod
     def of(recommender: Recommender) -> Served:
@@ -131,34 +131,47 @@ class Served:
             items = model.seen.take(np.array([row]))[1].tolist()
         return model.dataset.ids("item").take(pa.array(items[-most:], pa.int64())).to_pylist()
 
-    def with_change(self, change: JsonObject) -> tuple[Served, list[str]]:
-        """Return this version with a change of records, and what the model cannot read of it.
+    def prepare(self, change: JsonObject) -> tuple[Recommender | None, list[str]]:
+        """Read the records of a change, and compute the vectors of its items, which can take minutes.
 
         Args:
-            change: Any of `items` and `users`, pairs of an id and a record; `removed_items` and `removed_users`, ids.
+            change: As for `with_change`.
+
+        Returns:
+            The recommender with the items of the change, None without any; and what the model cannot read.
 
         Raises:
             DataError: For invalid records.
             InputError: If the model can score only the items that it was fitted on.
         """
         items, users = dict(change.get("items", ())), dict(change.get("users", ()))
-        recommender, warnings = self.recommender, []
+        wider, warnings = None, []
         if items:
-            read = recommender.read_records("item", [{"item_id": item, **one} for item, one in items.items()])
+            read = self.recommender.read_records("item", [{"item_id": item, **one} for item, one in items.items()])
             warnings += read.context.warnings
-            recommender = recommender.add_items(read, replace_known=True)
+            wider = self.recommender.add_items(read, replace_known=True)
         if users:
-            read = recommender.read_records("user", [{"user_id": user, **one} for user, one in users.items()])
+            reader = wider or self.recommender  # users can have lists of the items that come with them
+            read = reader.read_records("user", [{"user_id": user, **one} for user, one in users.items()])
             warnings += read.context.warnings
+        return wider, warnings
+
+    def with_change(self, change: JsonObject, wider: Recommender | None) -> Served:
+        """Return this version with a change of records.
+
+        Args:
+            change: Any of `items` and `users`, pairs of an id and a record; `removed_items` and `removed_users`, ids.
+            wider: The recommender with the items of the change, of which `prepare` computed the vectors.
+        """
+        items, users = dict(change.get("items", ())), dict(change.get("users", ()))
         gone = set(change.get("removed_users", ()))
-        changed = replace(
+        return replace(
             self,
-            recommender=recommender,
+            recommender=wider or self.recommender,
             items=self.items | items,
             users={user: one for user, one in (self.users | users).items() if user not in gone},
             removed=(self.removed - items.keys()) | set(change.get("removed_items", ())),
         )
-        return changed, warnings
 
     def without_record(self, side: Side, records: Mapping[Id, JsonObject]) -> dict[Id, JsonObject]:
         """Return those of some records, by id, of which the model has none."""

@@ -6,7 +6,8 @@ import math
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -39,7 +40,9 @@ class Service:
     """A model that serves, with everything that changes while it does. Its methods can be called from any thread.
 
     Readers take `served` once and work with that version; a change makes another version and exchanges it, so no
-    request sees half of a change.
+    request sees half of a change. Vectors of items and whole models are computed before the exchange, one change at a
+    time (`_computing`, which is taken first), while lists are made, events arrive and other records change
+    (`_changing`, which is held shortly).
 
     Args:
         recommender: The fitted model.
@@ -61,7 +64,7 @@ class Service:
         self.histories = Histories(config.events.history)
         self.variants = Variants(config.experiments, None if folder is None else folder / EXPOSURES)
         self._event_ids: set[str] = set()
-        self._changing = threading.RLock()
+        self._computing, self._changing = threading.RLock(), threading.RLock()
         self._events = self._changes = None
         if folder is not None:
             options = config.events.flush, config.events.segment_bytes
@@ -74,7 +77,7 @@ class Service:
         forgotten: dict[Id, float] = {}
         for change in changes.read():
             forgotten |= dict.fromkeys(change.get("removed_users", ()), change.get("time", -math.inf))
-            self._change(change)
+            self._change(change, warm=False)
         for event in events.read():
             self._event_ids.add(event["event_id"])
             self.histories.add([event])
@@ -129,13 +132,10 @@ class Service:
             DataError: For an unknown user or item without a record, with every fault; no event is then accepted.
             OutputError: If the log cannot be written; no event is then accepted.
         """
+        fresh = {event["event_id"]: event for event in events if event["event_id"] not in self._event_ids}
+        self._check(list(fresh.values()))
+        self._add_records_of(fresh.values())
         with self._changing:
-            fresh = {event["event_id"]: event for event in events if event["event_id"] not in self._event_ids}
-            new = list(fresh.values())
-            self._check(new)
-            items = {event["item_id"]: event["item"] for event in new if event.get("item") is not None}
-            users = {event["user_id"]: event["user"] for event in new if event.get("user") is not None}
-            self._change({"items": _listed(self.served.without_record("item", items)), "users": _listed(users)})
             now = time.time()
             names = ("event_id", "user_id", "item_id", "interaction_type", "recommendation_id", "value")
             stamped = [
@@ -144,13 +144,22 @@ class Service:
                     "timestamp": event.get("timestamp", now),
                     "received": now,
                 }
-                for event in new
+                for event in fresh.values()
+                if event["event_id"] not in self._event_ids  # it can have come a second time meanwhile
             ]
             if self._events is not None:
                 self._events.append(stamped)
             self._event_ids.update(event["event_id"] for event in stamped)
             self.histories.add(stamped)
-        return Received(len(new), len(events) - len(new))
+        return Received(len(stamped), len(events) - len(stamped))
+
+    def _add_records_of(self, events: Collection[JsonObject]) -> None:
+        """Add the users and the unknown items whose records events bring."""
+        items = {event["item_id"]: event["item"] for event in events if event.get("item") is not None}
+        users = {event["user_id"]: event["user"] for event in events if event.get("user") is not None}
+        with self._computing if self.served.without_record("item", items) else nullcontext():
+            unknown = self.served.without_record("item", items)  # another change can have added some meanwhile
+            self._change({"items": _listed(unknown), "users": _listed(users)})
 
     def _check(self, events: Sequence[JsonObject]) -> None:
         """Raise DataError for events of users or items that neither the model nor a record of theirs knows."""
@@ -178,8 +187,7 @@ class Service:
             DataError: For invalid records.
             InputError: If the model can score only the items that it was fitted on.
         """
-        with self._changing:
-            return self._change({"items": _listed(records)})
+        return self._change({"items": _listed(records)})
 
     def put_users(self, records: dict[Id, JsonObject]) -> list[str]:
         """Add or change users.
@@ -190,8 +198,7 @@ class Service:
         Raises:
             DataError: For invalid records.
         """
-        with self._changing:
-            return self._change({"users": _listed(records)})
+        return self._change({"users": _listed(records)})
 
     def remove_items(self, ids: Sequence[Id]) -> None:
         """Leave items out of all lists.
@@ -212,22 +219,28 @@ class Service:
                 self.histories.forget(user_id)
         return found
 
-    def _change(self, change: JsonObject) -> list[str]:
+    def _change(self, change: JsonObject, *, warm: bool = True) -> list[str]:
         """Log a change of records, and let the changed version serve. An error leaves everything as it is.
 
         Args:
             change: As for `Served.with_change`. With `removed_users` also `time`: earlier events are forgotten.
+            warm: Compute what the first list of changed items would otherwise wait for.
 
         Returns:
             What the model cannot read of the records.
         """
         if not any(change.values()):
             return []
-        served, warnings = self.served.with_change(change)
-        others = self.variants.with_change(change)
-        if self._changes is not None:
-            self._changes.append([change])
-        self.served, self.variants.others = served, others
+        with self._computing if change.get("items") else nullcontext():
+            wider, warnings = self.served.prepare(change)
+            others = self.variants.prepare(change)
+            if wider is not None and warm:
+                warm_up(self.served.with_change(change, wider))
+            with self._changing:
+                if self._changes is not None:
+                    self._changes.append([change])
+                self.served = self.served.with_change(change, wider)
+                self.variants.change(change, others)
         return warnings
 
     # Versions
@@ -245,25 +258,26 @@ class Service:
                 if loaded.has_whole_ids(side) != self.served.has_whole_ids(side):
                     what = f"the ids of its {side}s are of another type than those of the model that serves."
                     raise InputError(Fault(str(folder), what, "Start a server of its own for it."))
-            warm_up(loaded)
-        with self._changing:
-            self.previous, self.served = self.served, _carried(self.served, loaded)
-        return self.served
+        return self._exchange(loaded)
 
     def rollback(self) -> Served:
         """Let the version before the last reload serve again. Raises InputError if there is none."""
-        with self._changing:
+        with self._computing:
             if self.previous is None:
                 raise InputError(Fault("rollback", "no other version was loaded before.", kind="no version"))
-            self.previous, self.served = self.served, _carried(self.served, self.previous)
-        return self.served
+            return self._exchange(self.previous)
 
-
-def _carried(before: Served, now: Served) -> Served:
-    """Return a version with the records of the one before it that it does not know."""
-    items = now.without_record("item", before.items)
-    change = {"items": _listed(items), "users": _listed(before.users), "removed_items": before.removed}
-    return now.with_change(change)[0]
+    def _exchange(self, version: Served) -> Served:
+        """Let another version serve, with the records of the present one that it does not know."""
+        with self._computing:
+            with giving_way():
+                items = _listed(version.without_record("item", self.served.items))
+                wider, _ = version.prepare({"items": items, "users": _listed(self.served.users)})
+                warm_up(version.with_change({"items": items}, wider))
+            with self._changing:  # users and removed items can have changed meanwhile
+                change = {"items": items, "users": _listed(self.served.users), "removed_items": self.served.removed}
+                self.previous, self.served = self.served, version.with_change(change, wider)
+                return self.served
 
 
 def warm_up(served: Served) -> None:

@@ -67,9 +67,13 @@ class Variants:
             for variant in experiment.variants.values():
                 self._model(variant, served)
 
-    def with_change(self, change: JsonObject) -> dict[str, Served]:
-        """Return `others` with a change of records, as of the model that serves."""
-        return {path: one.with_change(change)[0] for path, one in self.others.items()}
+    def prepare(self, change: JsonObject) -> dict[str, Recommender | None]:
+        """Compute the vectors of a change of records by each of `others`, as `Served.prepare` does."""
+        return {path: one.prepare(change)[0] for path, one in self.others.items()}
+
+    def change(self, change: JsonObject, wider: dict[str, Recommender | None]) -> None:
+        """Change the records of `others`. wider: as `prepare` returned it."""
+        self.others = {path: one.with_change(change, wider[path]) for path, one in self.others.items()}
 
     def shown(
         self,
