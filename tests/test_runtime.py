@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from small import small_config, small_dataset
 
-from anyrec.core.runtime import SWITCH, giving_way, seeded, short_waits
+from anyrec.core.runtime import SWITCH, giving_way, no_collection, seeded, short_waits
 from anyrec.recommender import Recommender
 
 FULL = {
@@ -95,6 +95,16 @@ def test_a_server_waits_shortly_for_other_threads_and_collects_no_old_objects():
         assert sys.getswitchinterval() < interval / 10
         assert gc.get_freeze_count() > 10_000
     assert (sys.getswitchinterval(), gc.get_freeze_count()) == (interval, frozen)
+
+
+def test_no_garbage_is_collected_while_a_command_loads_and_it_is_afterwards():
+    with no_collection():
+        with no_collection():
+            assert not gc.isenabled()
+        with short_waits():
+            assert gc.isenabled()  # a server collects garbage once it answers
+        assert not gc.isenabled()
+    assert gc.isenabled()
 
 
 def count_to(end):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from anyrec.cli.datasets import read_dataset
 from anyrec.cli.terminal import log
 from anyrec.core.errors import ConfigError, Fault, InputError
+from anyrec.core.runtime import no_collection
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -82,10 +83,11 @@ def load(
         refuse_cluster(overrides)
     changes, notes = read_config(config, overrides)
     plugins = [*plugins, *map(Path, changes.plugins)]
-    from anyrec.recommender import Recommender  # loads torch
-
     started = time.perf_counter()
-    recommender = Recommender.load(model_path, trust_plugins=trust, plugins=plugins, image_root=image_root)
+    with no_collection():
+        from anyrec.recommender import Recommender  # loads torch
+
+        recommender = Recommender.load(model_path, trust_plugins=trust, plugins=plugins, image_root=image_root)
     if with_data:
         recommender = recommender.with_data(_training_data(data, recommender.config, changes))
     if changes.model_fields_set:

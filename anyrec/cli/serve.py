@@ -23,6 +23,7 @@ from anyrec.cli.options import (
 )
 from anyrec.cli.terminal import out
 from anyrec.core.errors import Fault, InputError, MissingDependency
+from anyrec.core.runtime import no_collection
 
 Host = Annotated[str, typer.Option("--host", help="Address to listen at. Others than this machine's need API keys.")]
 Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="Port to listen at.")]
@@ -68,9 +69,10 @@ def serve(
     The page is at http://127.0.0.1:8000, and the API is described at /docs. It needs `pip install 'anyrec[serve]'`.
     """
     try:
-        from anyrec.serving.http.keys import read_keys
-        from anyrec.serving.http.run import check_address
-        from anyrec.serving.http.run import serve as run
+        with no_collection():
+            from anyrec.serving.http.keys import read_keys
+            from anyrec.serving.http.run import check_address
+            from anyrec.serving.http.run import serve as run
     except ModuleNotFoundError as error:
         raise MissingDependency(str(error.name), "serve", "the HTTP server") from None
     keys = None if api_key_file is None else read_keys(api_key_file)
@@ -78,13 +80,14 @@ def serve(
     if demo:
         model_path = _demo(model_path)
         image_root = image_root or model_path
-    recommender = load(model_path, model_dir, model_name, config, plugins, trust_plugins, image_root, overrides)
-    if image_root is not None:
-        recommender = recommender.with_image_root(image_root)
-    folder = model_place(model_path, model_dir, model_name)
-    place = recommender.model.directory or folder
-    err.print(f"http://{host}:{port}  (stop with Ctrl+C)", markup=False, highlight=False)
-    run(recommender, folder, host=host, port=port, keys=keys, events=events or place.parent / "events")
+    with no_collection():  # until the server is ready
+        recommender = load(model_path, model_dir, model_name, config, plugins, trust_plugins, image_root, overrides)
+        if image_root is not None:
+            recommender = recommender.with_image_root(image_root)
+        folder = model_place(model_path, model_dir, model_name)
+        place = recommender.model.directory or folder
+        err.print(f"http://{host}:{port}  (stop with Ctrl+C)", markup=False, highlight=False)
+        run(recommender, folder, host=host, port=port, keys=keys, events=events or place.parent / "events")
 
 
 def _demo(folder: Path | None) -> Path:
