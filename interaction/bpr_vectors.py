@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from anyrec.core.types import SparseMatrix
+from anyrec.data.pairs import Pairs
 from anyrec.interaction.history_batches import history_batches
 
 MOST_NEGATIVES = 256
@@ -93,7 +93,7 @@ class _Batch(NamedTuple):
         return values, gradient, hessian
 
 
-def fold_in(matrix: SparseMatrix, items: np.ndarray, negatives: Negatives, regularization: float) -> np.ndarray:
+def fold_in(histories: Pairs, items: np.ndarray, negatives: Negatives, regularization: float) -> np.ndarray:
     """Return the vectors that training would give users, if only their own vectors were trained, until they converge.
 
     Training draws an item i of the history and another item j, and moves the user's vector x along the gradient of
@@ -105,7 +105,7 @@ def fold_in(matrix: SparseMatrix, items: np.ndarray, negatives: Negatives, regul
     The last number of x is 1, which adds the items' biases.
 
     Args:
-        matrix: (users, items) CSR, 1 for each item of a history.
+        histories: The distinct items of each user.
         items: (items, factors + 1) float32, the vectors of the items; the last number is the bias.
         negatives: The items that histories are compared with.
         regularization: L2 penalty on the user's vector.
@@ -115,12 +115,16 @@ def fold_in(matrix: SparseMatrix, items: np.ndarray, negatives: Negatives, regul
     """
     exact = np.concatenate([items, np.zeros((1, items.shape[1]), np.float32)]).astype(np.float64)
     factors, size = items.shape[1] - 1, len(items)
-    found = np.zeros((matrix.shape[0], factors + 1), np.float32)
+    found = np.zeros((len(histories.counts()), factors + 1), np.float32)
     found[:, factors] = 1
     other = exact[negatives.items]
-    for users, places in history_batches(matrix, lambda n: 4 * max(n * len(other), n * factors, factors**2)):
+    place = np.full(size + 1, len(other))  # of each item among the negatives
+    place[negatives.items] = np.arange(len(other))
+    for users, places in history_batches(histories, size, lambda n: 4 * max(n * len(other), n * factors, factors**2)):
         inside = places < size
-        allowed = negatives.weights * (matrix[users][:, negatives.items].toarray() == 0)
+        had = np.zeros((len(users), len(other) + 1), bool)
+        np.put_along_axis(had, place[places], True, 1)
+        allowed = negatives.weights * ~had[:, :-1]
         batch = _Batch(
             exact[places, :factors],
             exact[places, factors],

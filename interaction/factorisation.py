@@ -14,6 +14,7 @@ from threadpoolctl import threadpool_limits
 from anyrec.core.contracts import Classical, Params, TrainingMatrix
 from anyrec.core.errors import MissingDependency
 from anyrec.core.types import SparseMatrix
+from anyrec.data.pairs import Pairs
 from anyrec.interaction.bpr_vectors import Negatives, fold_in
 from anyrec.interaction.ials_vectors import gram_root, unwhitened_users, whitened_items, whitened_users
 
@@ -103,7 +104,9 @@ class BPRMF(Classical):
         found = self.users[np.maximum(rows, 0)]
         new = np.flatnonzero(rows < 0)
         if len(new):
-            found[new] = fold_in(matrix[new], self.items, self.negatives, self.params.regularization)
+            chosen = matrix[new]
+            histories = Pairs(chosen.indices, chosen.indptr)
+            found[new] = fold_in(histories, self.items, self.negatives, self.params.regularization)
         return found
 
     def item_vectors(self) -> np.ndarray:

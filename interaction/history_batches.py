@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from anyrec.core.types import SparseMatrix
+from anyrec.data.pairs import Pairs
 
 CELLS = 16_000_000
 """Most numbers in the arrays of one batch of users: 64 MB of float32."""
@@ -17,7 +17,7 @@ class HistoryBatch(NamedTuple):
     """Some users with the items of their histories.
 
     Attributes:
-        users: (batch,) rows of the matrix.
+        users: (batch,) rows of the histories.
         items: (batch, longest) item rows; the number of items for padding.
     """
 
@@ -25,14 +25,15 @@ class HistoryBatch(NamedTuple):
     items: np.ndarray
 
 
-def history_batches(matrix: SparseMatrix, cells_of: Callable[[int], int]) -> Iterator[HistoryBatch]:
+def history_batches(histories: Pairs, size: int, cells_of: Callable[[int], int]) -> Iterator[HistoryBatch]:
     """Yield all users with a history, the shortest histories first.
 
     Args:
-        matrix: (users, items) CSR.
+        histories: The items of each user.
+        size: The number of items.
         cells_of: Returns how many numbers a user with a history of this length takes.
     """
-    lengths = np.diff(matrix.indptr)
+    lengths = histories.counts()
     order = np.argsort(lengths, kind="stable")
     ordered = lengths[order]
     start = int((lengths == 0).sum())
@@ -41,7 +42,7 @@ def history_batches(matrix: SparseMatrix, cells_of: Callable[[int], int]) -> Ite
         stop = min(stop, start + max(1, CELLS // cells_of(int(ordered[stop - 1]))))
         users = order[start:stop]
         longest = int(ordered[stop - 1])
-        items = np.full((len(users), longest), matrix.shape[1])
-        items[np.arange(longest) < lengths[users, None]] = matrix[users].indices
+        items = np.full((len(users), longest), size)
+        items[np.arange(longest) < lengths[users, None]] = histories.take(users)[1]
         yield HistoryBatch(users, items)
         start = stop

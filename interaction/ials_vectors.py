@@ -8,6 +8,7 @@ import numpy as np
 from scipy.linalg import cholesky, solve_triangular
 
 from anyrec.core.types import SparseMatrix
+from anyrec.data.pairs import Pairs
 from anyrec.interaction.history_batches import history_batches
 
 if TYPE_CHECKING:
@@ -70,7 +71,9 @@ def whitened_users(matrix: SparseMatrix, items: np.ndarray, alpha: float) -> np.
     factors = items.shape[1]
     vectors = torch.from_numpy(np.concatenate([items, np.zeros((1, factors), np.float32)]))
     found = np.zeros((matrix.shape[0], factors), np.float32)
-    for users, places in history_batches(matrix, lambda longest: factors * longest):
+    for users, places in history_batches(
+        Pairs(matrix.indices, matrix.indptr), len(items), lambda longest: factors * longest
+    ):
         own = vectors[torch.from_numpy(places)]  # (batch, longest, factors)
         transposed = own.transpose(1, 2)
         longest = places.shape[1]

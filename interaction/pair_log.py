@@ -9,6 +9,7 @@ from scipy import sparse
 
 from anyrec.core.contracts import TrainingMatrix
 from anyrec.core.types import SparseMatrix
+from anyrec.interaction.positions import Positions
 
 HALF_LIVES = tuple(2.0**-power for power in range(1, 10))
 """Half-lives of the counts of recent pairs, as fractions of the number of all pairs."""
@@ -61,6 +62,12 @@ class PairLog(NamedTuple):
         """Return (users, items) CSR float32, 1 for each pair."""
         return sparse.csr_matrix((np.ones(len(self.users), np.float32), (self.users, self.items)), self.shape)
 
+    def positions(self) -> Positions:
+        """Return the place of each pair in its user's history."""
+        keys = self.users * self.shape[1] + self.items
+        order = np.argsort(keys)
+        return Positions(keys[order], self.position[order])
+
     def last_places(self) -> np.ndarray:
         """Return (users,) float64, the place of each user's last pair; -inf for a user without pairs."""
         last = np.full(self.shape[0], -np.inf)
@@ -91,47 +98,3 @@ class PairLog(NamedTuple):
             weight = 0.5 ** (age[early] / (share * total))
             columns.append(np.bincount(self.items[early], weight, minlength=items))
         return np.log1p(np.stack(columns, 1)).astype(np.float32)
-
-
-class Positions(NamedTuple):
-    """The place of each pair in its user's history.
-
-    Attributes:
-        keys: (pairs,) int64, user row * number of items + item row, ascending.
-        positions: (pairs,) int64, number of earlier pairs of the same user.
-    """
-
-    keys: np.ndarray
-    positions: np.ndarray
-
-    @staticmethod
-    def of(log: PairLog) -> Positions:
-        keys = log.users * log.shape[1] + log.items
-        order = np.argsort(keys)
-        return Positions(keys[order], log.position[order])
-
-    def recency(self, rows: np.ndarray, matrix: SparseMatrix, half_life: float) -> SparseMatrix:
-        """Weight the pairs of histories: half for each `half_life` pairs that the user had later.
-
-        A pair that is not in `keys`, because it comes with a request, counts as the newest.
-
-        Args:
-            rows: (batch,) user rows; -1 for a new user.
-            matrix: (batch, items) CSR, the histories.
-            half_life: Number of later pairs.
-
-        Returns:
-            (batch, items) CSR of the same pairs.
-        """
-        owners = np.repeat(np.arange(len(rows)), np.diff(matrix.indptr))
-        keys = rows[owners].astype(np.int64) * matrix.shape[1] + matrix.indices
-        at = np.minimum(np.searchsorted(self.keys, keys), max(len(self.keys) - 1, 0))
-        found = self.keys[at] == keys if len(self.keys) else np.zeros(len(keys), bool)
-        position = np.full(len(keys), np.iinfo(np.int64).max)
-        position[found] = self.positions[at[found]]
-        order = np.lexsort((position, owners))
-        later = np.empty(len(keys), np.int64)
-        later[order] = matrix.indptr[owners + 1] - 1 - np.arange(len(keys))
-        later[~found] = 0
-        weights = (0.5 ** (later / half_life)).astype(np.float32)
-        return sparse.csr_matrix((weights, matrix.indices, matrix.indptr), matrix.shape)

@@ -11,8 +11,10 @@ from scipy import sparse
 
 from anyrec.core.contracts import Classical, Params, TrainingMatrix
 from anyrec.core.types import SparseMatrix
+from anyrec.data.pairs import Pairs
 from anyrec.interaction.conditional_logit import ChoiceSet, fit_conditional_logit
-from anyrec.interaction.pair_log import PairLog, Positions
+from anyrec.interaction.pair_log import PairLog
+from anyrec.interaction.positions import Positions
 from anyrec.interaction.user_lifts import UserFeatures
 
 PRIOR = 3
@@ -85,7 +87,7 @@ class Trending(Classical):
 
     def fit(self, training: TrainingMatrix) -> None:
         log, users = PairLog.of(training), UserFeatures.of(training.user_table, training.matrix.shape[0])
-        self.users, self.positions = users, Positions.of(log)
+        self.users, self.positions = users, log.positions()
         sets = self._past_choices(log, np.random.default_rng(training.seed))
         now = self._moment(log, len(log.users))
         shared = now.features.shape[1]
@@ -135,11 +137,17 @@ class Trending(Classical):
         history, targets = moment.pairs[rows], np.diff(chosen.indptr)
         each = 1 / (np.minimum(targets, AT_MOST) if returning else targets)
         weights = chosen[:, moment.candidates].toarray() * each[:, None].astype(np.float32)
-        ends = self.positions.recency(rows, history, self.params.history_half_life)
+        ends = self._ends(rows, history)
         by_history = _by_history((history, ends), moment.candidates, moment.similarity)
         pairs = np.concatenate([self.users.of_each(rows, moment.lifts), by_history], 2)
         allowed = history[:, moment.candidates].toarray() == 0
         return ChoiceSet(moment.features[moment.candidates], pairs, weights, allowed)
+
+    def _ends(self, rows: np.ndarray, history: SparseMatrix) -> SparseMatrix:
+        """Return histories (users, items) whose pairs are weighted by their recency."""
+        pairs = Pairs(history.indices, history.indptr)
+        weights = self.positions.recency(rows, pairs, history.shape[1], self.params.history_half_life)
+        return sparse.csr_matrix((weights, history.indices, history.indptr), history.shape)
 
     def score(self, rows: np.ndarray, matrix: Any) -> np.ndarray:
         returning = np.diff(matrix.indptr) > 0
@@ -150,7 +158,7 @@ class Trending(Classical):
         chosen = self.popular[group] + values.tocsr() @ self.lifts
         if returning.any():
             history = matrix[returning]
-            ends = self.positions.recency(rows[returning], history, self.params.history_half_life)
+            ends = self._ends(rows[returning], history)
             chosen[returning] += _by_history((history, ends), self.candidates, self.similarity) @ self.history_weights
         scores = np.tile(self.recent, (len(rows), 1))
         scores += chosen.min(1, keepdims=True) - 1  # below all candidates, as `recent` is less than 1

@@ -12,6 +12,7 @@ from small import call, small_config, small_dataset
 
 from anyrec import Recommender
 from anyrec.core.contracts import TrainingMatrix
+from anyrec.data.pairs import Pairs
 from anyrec.interaction.bpr_vectors import Negatives, fold_in
 from anyrec.interaction.factorisation import BPRMF, SVD
 from anyrec.model.result_tables import index_of
@@ -77,6 +78,10 @@ def test_the_embedding_of_a_new_user_by_ials_is_the_ridge_solution():
     np.testing.assert_allclose(found, np.linalg.solve(left, items.T @ (confidence * history)), rtol=1e-3, atol=1e-4)
 
 
+def pairs_of(matrix):
+    return Pairs(matrix.indices, matrix.indptr)
+
+
 def bpr_loss(vector, history, items, weights, penalty):
     """The expected loss of BPR for one user, with the items as they are, and its gradient."""
     own, other = items[history], items[~history]
@@ -95,7 +100,7 @@ def test_a_user_folded_in_by_bpr_has_the_least_expected_loss(penalty):
     items, counts = rng.normal(size=(30, 6)).astype(np.float32), rng.integers(1, 20, 30).astype(float)
     dense = (rng.random((25, 30)) < rng.random((25, 1)) * 0.7).astype(np.float32)
     dense[4] = 0
-    found = fold_in(sparse.csr_matrix(dense), items, Negatives.of(counts), penalty)
+    found = fold_in(pairs_of(sparse.csr_matrix(dense)), items, Negatives.of(counts), penalty)
     assert found[4].tolist() == [0.0] * 5 + [1.0]
     for user in np.flatnonzero(dense.any(1)):
         arguments = (dense[user] > 0, items.astype(float), counts, penalty)
@@ -106,7 +111,7 @@ def test_a_user_folded_in_by_bpr_has_the_least_expected_loss(penalty):
 
 def test_a_user_with_all_items_is_folded_in_without_negatives():
     items = np.random.default_rng(0).normal(size=(7, 4)).astype(np.float32)
-    found = fold_in(sparse.csr_matrix(np.ones((1, 7), np.float32)), items, Negatives.of(np.ones(7)), 0.1)
+    found = fold_in(Pairs(np.arange(7), np.array([0, 7])), items, Negatives.of(np.ones(7)), 0.1)
     np.testing.assert_allclose(found, [[0, 0, 0, 1]], atol=1e-6)
 
 
@@ -125,7 +130,7 @@ def test_bpr_saved_without_counts_folds_users_in():
     old.restore(state)
     history = sparse.csr_matrix((np.ones(3, np.float32), ([0] * 3, [1, 5, 17])), (1, 40))
     found = old.user_vectors(np.array([-1]), history)
-    np.testing.assert_allclose(found, fold_in(history, old.items, Negatives.of(np.ones(40)), 0.01))
+    np.testing.assert_allclose(found, fold_in(pairs_of(history), old.items, Negatives.of(np.ones(40)), 0.01))
     np.testing.assert_array_equal(old.user_vectors(np.array([2]), history), old.users[[2]])
 
 
@@ -209,7 +214,7 @@ def test_known_users_of_bpr_keep_their_vectors_until_a_request_brings_more():
     records = recommender.read_records("user", ["u003"], interactions=more)
     history = model.scorer.history_of(model.represent(records))
     assert set(ITEMS) <= {f"i{n:03d}" for n in history.indices} and history.nnz > 3
-    expected = fold_in(history, model.scorer.classical.items, model.scorer.classical.negatives, 0.01)
+    expected = fold_in(pairs_of(history), model.scorer.classical.items, model.scorer.classical.negatives, 0.01)
     np.testing.assert_allclose(model.vectors("user", model.represent(records)).numpy(), expected, atol=1e-6)
 
 

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from anyrec.core.contracts import TrainingMatrix
+from anyrec.data.pairs import Pairs
 from anyrec.interaction.conditional_logit import ChoiceSet, fit_conditional_logit
-from anyrec.interaction.pair_log import EARLY, EARLY_HALF_LIVES, HALF_LIVES, SHORTEST, PairLog, Positions
+from anyrec.interaction.pair_log import EARLY, EARLY_HALF_LIVES, HALF_LIVES, SHORTEST, PairLog
 from anyrec.interaction.trending import Trending
 from anyrec.interaction.user_lifts import PRIOR_PAIRS, UserFeatures
 
@@ -150,11 +151,12 @@ def test_pairs_of_the_same_time_share_their_place_and_are_not_separated():
 
 def test_the_end_of_a_history_is_weighted_by_the_users_later_pairs():
     data = drawn(users=12, items=20, each=6)
-    positions = Positions.of(PairLog.of(data))
+    positions = PairLog.of(data).positions()
     rows = np.array([3, 7, -1])
     extra = sparse.csr_matrix((np.ones(1, np.float32), ([2], [4])), (3, 20))
     matrix = (sparse.vstack([data.matrix[rows[:2]], empty(1, 20)]) + extra).tocsr()
-    found = positions.recency(rows, matrix, 2.0).toarray()
+    weights = positions.recency(rows, Pairs(matrix.indices, matrix.indptr), 20, 2.0)
+    found = sparse.csr_matrix((weights, matrix.indices, matrix.indptr), (3, 20)).toarray()
     for at, user in enumerate((3, 7)):
         mine = np.flatnonzero(data.users == user)
         for pair in mine:
