@@ -11,11 +11,8 @@ classical: classical models, fitted without training loop and also used as basel
 item_knn: the classical model of co-occurring items.
 factorisation: the classical models with a vector for each user and item: iALS, BPR, SVD.
 ials_vectors: users' vectors of iALS, solved from their histories.
-bpr_vectors: users' vectors of BPR, solved from their histories.
-history_batches: users in batches of histories of about the same length.
 trending: the classical model of present popularity, by weights that are learned at past moments.
 pair_log: training pairs in the order of time, and what they say of items and histories at a moment.
-positions: the places of pairs in the histories of their users.
 user_lifts: how much more often users with a value of a feature choose each item.
 conditional_logit: the weights of features by which users choose among items.
 """

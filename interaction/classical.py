@@ -96,6 +96,7 @@ class EASE(Classical):
     type = "ease"
     by_history = True
     most_items = 20_000
+    scoring = "history_weights"
     tuned_items = 5000
     search = {"l2": 2.0}
 
@@ -197,6 +198,7 @@ class ContentKNN(Classical):
     by_history = True
     factorised = True
     needs = ("content",)
+    scoring = "history_vectors"
 
     class Params(Params):
         most_words: int = Field(

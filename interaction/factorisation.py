@@ -13,9 +13,9 @@ from threadpoolctl import threadpool_limits
 
 from anyrec.core.contracts import Classical, Params, TrainingMatrix
 from anyrec.core.errors import MissingDependency
-from anyrec.core.types import SparseMatrix
+from anyrec.core.types import JsonObject, SparseMatrix
 from anyrec.data.pairs import Pairs
-from anyrec.interaction.bpr_vectors import Negatives, fold_in
+from anyrec.data.scoring.bpr_vectors import Negatives, fold_in
 from anyrec.interaction.ials_vectors import gram_root, unwhitened_users, whitened_items, whitened_users
 
 
@@ -33,6 +33,7 @@ class IALS(Classical):
     type = "ials"
     by_history = True
     factorised = True
+    scoring = "ials"
     search = {"alpha": 3.0, "regularization": 2.0, "factors": 2.0}
     # ML-1M, random split, validation ndcg@10: 0.2312 with 512 factors, 0.2319 with 1,024, in three times the time
     search_limits = {"factors": 512}
@@ -59,6 +60,9 @@ class IALS(Classical):
     def state(self) -> dict[str, np.ndarray]:
         return {"items": self.items}
 
+    def exported_state(self, users: bool) -> JsonObject:
+        return {"vectors": self.items, "whitened": self.whitened, "root": self.root, "alpha": self.params.alpha}
+
     def restore(self, state: dict[str, np.ndarray]) -> None:
         self._keep(state["items"])
 
@@ -81,6 +85,7 @@ class BPRMF(Classical):
     type = "bpr_mf"
     folds_in = True
     factorised = True
+    scoring = "bpr"
     baseline = False  # iALS is also a matrix factorisation, and better on little data
 
     class Params(Params):
@@ -115,6 +120,11 @@ class BPRMF(Classical):
     def state(self) -> dict[str, np.ndarray]:
         return {"users": self.users, "items": self.items, "counts": self.item_counts}
 
+    def exported_state(self, users: bool) -> JsonObject:
+        known = self.users if users else self.users[:0]
+        regularization = self.params.regularization
+        return {"users": known, "vectors": self.items, "counts": self.item_counts, "regularization": regularization}
+
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """Take back what `state` returned. A model saved without counts folds users in with uniform negatives."""
         self.users, self.items = state["users"], state["items"]
@@ -136,6 +146,7 @@ class SVD(Classical):
     type = "svd"
     by_history = True
     factorised = True
+    scoring = "history_vectors"
     baseline = False  # EASE is also linear in the history, and better
     search = {"factors": 2.0}
 
@@ -167,6 +178,9 @@ class SVD(Classical):
 
     def state(self) -> dict[str, np.ndarray]:
         return {"items": self.items}
+
+    def exported_state(self, users: bool) -> JsonObject:
+        return {"vectors": self.items}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
         self.items = state["items"]

@@ -9,7 +9,7 @@ from scipy.linalg import cholesky, solve_triangular
 
 from anyrec.core.types import SparseMatrix
 from anyrec.data.pairs import Pairs
-from anyrec.interaction.history_batches import history_batches
+from anyrec.data.scoring.history_batches import history_batches
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,7 +9,7 @@ from pydantic import Field
 from scipy import sparse
 
 from anyrec.core.contracts import Classical, Params, Step, TrainingMatrix
-from anyrec.core.types import SparseMatrix
+from anyrec.core.types import JsonObject, SparseMatrix
 
 BLOCK = 16_000_000
 """Most multiplications for one block of the similarity matrix: at most 16 million entries of 12 bytes."""
@@ -31,6 +31,7 @@ class ItemKNN(Classical):
 
     type = "item_knn"
     by_history = True
+    scoring = "neighbours"
     search = {
         "target_exponent": Step(0.125),
         "user_exponent": Step(0.25),
@@ -76,6 +77,10 @@ class ItemKNN(Classical):
         matrix = self.similarity
         shape = np.array(matrix.shape, np.int64)
         return {"values": matrix.data, "columns": matrix.indices, "offsets": matrix.indptr, "shape": shape}
+
+    def exported_state(self, users: bool) -> JsonObject:
+        matrix = self.by_history_item
+        return {"values": matrix.data, "columns": matrix.indices, "offsets": matrix.indptr}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
         matrix = sparse.csr_matrix((state["values"], state["columns"], state["offsets"]), shape=tuple(state["shape"]))

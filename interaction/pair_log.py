@@ -9,7 +9,7 @@ from scipy import sparse
 
 from anyrec.core.contracts import TrainingMatrix
 from anyrec.core.types import SparseMatrix
-from anyrec.interaction.positions import Positions
+from anyrec.data.scoring.positions import Positions
 
 HALF_LIVES = tuple(2.0**-power for power in range(1, 10))
 """Half-lives of the counts of recent pairs, as fractions of the number of all pairs."""

@@ -10,11 +10,11 @@ from pydantic import Field
 from scipy import sparse
 
 from anyrec.core.contracts import Classical, Params, TrainingMatrix
-from anyrec.core.types import SparseMatrix
+from anyrec.core.types import JsonObject, SparseMatrix
 from anyrec.data.pairs import Pairs
+from anyrec.data.scoring.positions import Positions
 from anyrec.interaction.conditional_logit import ChoiceSet, fit_conditional_logit
 from anyrec.interaction.pair_log import PairLog
-from anyrec.interaction.positions import Positions
 from anyrec.interaction.user_lifts import UserFeatures
 
 PRIOR = 3
@@ -75,6 +75,7 @@ class Trending(Classical):
     counts = True
     ranks_new_users = True
     backtested = True
+    scoring = "trending"
 
     class Params(Params):
         penalty: float = Field(
@@ -182,6 +183,13 @@ class Trending(Classical):
             "pair_keys": self.positions.keys,
             "pair_positions": self.positions.positions,
         }
+
+    def exported_state(self, users: bool) -> JsonObject:
+        state: JsonObject = {**self.state(), "half_life": self.params.history_half_life}
+        if users:
+            return state
+        of_users = ("values", "value_columns", "pair_keys", "pair_positions")
+        return state | {name: state[name][:0] for name in of_users} | {"value_offsets": state["value_offsets"][:1]}
 
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """Take back what `state` returned. Raises ValueError if the arrays do not fit together."""

@@ -13,7 +13,7 @@ from small import call, small_config, small_dataset
 from anyrec import Recommender
 from anyrec.core.contracts import TrainingMatrix
 from anyrec.data.pairs import Pairs
-from anyrec.interaction.bpr_vectors import Negatives, fold_in
+from anyrec.data.scoring.bpr_vectors import Negatives, fold_in
 from anyrec.interaction.factorisation import BPRMF, SVD
 from anyrec.model.result_tables import index_of
 from anyrec.serving.explain import explain

@@ -34,6 +34,7 @@ item_facts: titles and categories that reports and lists show.
 positives: who has which item in training.
 images: image files of unknown origin.
 preparation: what encoders do with a column before their layers.
+scoring: how classical models score histories.
 url_fetch: one file over HTTP.
 describe: counts of a dataset for the terminal.
 overview: counts and distributions of a dataset for pages.

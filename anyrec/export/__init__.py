@@ -7,9 +7,11 @@ bundle: the files of an export.
 inputs: prepared columns as the inputs of graphs.
 backends: what runs a graph: ONNX Runtime, or NumPy.
 ranking: top-K lists in NumPy.
+members: classical models, alone or blended with the towers.
 graphs: towers and interactions as ONNX graphs.
 check: what cannot be exported, and why.
 write: writes an export.
+write_members: writes the classical models of an export.
 """
 
 from anyrec.export.runtime import Runtime, load

@@ -8,11 +8,13 @@ export/  manifest.json       format, name, id of the model, versions, opset, cou
          scorer.onnx         vectors of users and items -> scores
          pairs.onnx          vectors of pairs -> scores, and what the heads predict
          known.safetensors   vectors of the known users and items
+         members/            the arrays of classical models and of a blend
          users.arrow items.arrow seen.arrow history.arrow   the records, as in a model directory (docs/files.md)
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,19 +27,23 @@ from anyrec.core.manifest import MANIFEST, Manifest, read_object
 from anyrec.core.saved_files import damaged, read_arrays
 from anyrec.core.types import JsonObject
 from anyrec.data.ids import SIDES, Side
+from anyrec.data.pairs import Pairs
 from anyrec.data.preparation.kinds import KINDS, Preparation
+from anyrec.data.scoring.kinds import SCORINGS
 from anyrec.export.backends import Backend, Graph
+from anyrec.export.members import Blend, Member
 from anyrec.storage.states import unpack
 
 FORMAT = 1
 """Version of the format of an export."""
 EXPORT = "export.json"
 """The file that only an export has."""
-KNOWN, SCORER, PAIRS, PREPROCESSING = "known.safetensors", "scorer.onnx", "pairs.onnx", "preprocessing"
+KNOWN, SCORER, PAIRS = "known.safetensors", "scorer.onnx", "pairs.onnx"
+PREPROCESSING, MEMBERS = "preprocessing", "members"
 TOWERS: dict[Side, str] = {"user": "user_tower.onnx", "item": "item_tower.onnx"}
-HISTORY, NEW_USER = "history", "new_user"
-"""Arrays of KNOWN besides those of users and items: what histories read of the items, if it is not what the scorer
-reads; and the vector (1, dim) of new users, if there is no user tower."""
+HISTORY = "history"
+"""The array of KNOWN besides those of users and items: what histories read of the items, if it is not what the scorer
+reads."""
 AGAIN = "Copy the whole folder again, or export again."
 DATA_KEYS = ("strict", "roles", "history", "positive_types", "min_rating")
 """Keys of the config's `data` that say how a request is read. None of them names a place outside the folder."""
@@ -70,10 +76,12 @@ class Bundle:
         about: What export.json says besides: `reads`, `pair_width`, `factorised`, `outputs`.
         features: The features of each tower by name, in the order of the graph.
         histories: Names of the users' features that are made of histories.
-        known: (users, ...) and (items, ...) arrays by name.
+        known: (users, ...) and (items, ...) arrays by name; empty for a classical model without vectors.
         towers: The graphs of the towers.
         scorer: The graph that scores; None if scores are dot products.
         pairs: The graph that scores pairs and runs the heads; None if scores are dot products and there are no heads.
+        members: The classical models by name.
+        blend: Adds their scores to those of the towers; None if there is no blend.
     """
 
     config: Config
@@ -85,6 +93,13 @@ class Bundle:
     towers: dict[Side, Graph]
     scorer: Graph | None
     pairs: Graph | None
+    members: Mapping[str, Member]
+    blend: Blend | None
+
+    @property
+    def member(self) -> Member | None:
+        """The classical model that scores instead of towers; None if there are towers."""
+        return next(iter(self.members.values()), None) if self.blend is None else None
 
 
 def find_export(path: Path) -> Path:
@@ -125,6 +140,14 @@ def read_bundle(manifest: Manifest, backend: Backend) -> Bundle:
             side: _features(document["features"][side], folder / PREPROCESSING) for side in SIDES
         }
         known = read_arrays(folder / KNOWN)
+        towers: dict[Side, Graph] = {
+            side: backend(folder / name) for side, name in TOWERS.items() if (folder / name).is_file()
+        }
+        members = _members(document, folder / MEMBERS)
+        blend = None
+        if "blend" in document:
+            own = unpack(document["blend"], folder / MEMBERS)
+            blend = Blend(members, own["weights"], own["mean"], own["covariance"], own["least_deviation"])
         return Bundle(
             config=config,
             roles=dict(document["roles"]),
@@ -132,10 +155,23 @@ def read_bundle(manifest: Manifest, backend: Backend) -> Bundle:
             features=features,
             histories=[name for name, one in document["features"]["user"].items() if one["history"]],
             known=known,
-            towers={side: backend(folder / name) for side, name in TOWERS.items() if (folder / name).is_file()},
-            scorer=None if document["about"]["factorised"] else backend(folder / SCORER),
+            towers=towers,
+            scorer=None if document["about"]["factorised"] or not towers else backend(folder / SCORER),
             pairs=backend(folder / PAIRS) if (folder / PAIRS).is_file() else None,
+            members=members,
+            blend=blend,
         )
+
+
+def _members(document: JsonObject, folder: Path) -> dict[str, Member]:
+    """Return the classical models by name, of what export.json says."""
+    histories = [Pairs(**unpack(one, folder)) for one in document.get("histories", [])]
+    made = {}
+    for name, saved in document.get("members", {}).items():
+        if saved["scoring"] not in SCORINGS:
+            raise _unknown(folder, f"'{name}' scores by '{saved['scoring']}'")
+        made[name] = Member.of(unpack(saved, folder), histories[saved["histories"]])
+    return made
 
 
 def _features(saved: JsonObject, folder: Path) -> dict[str, Feature]:
@@ -143,9 +179,14 @@ def _features(saved: JsonObject, folder: Path) -> dict[str, Feature]:
     made = {}
     for name, one in saved.items():
         if one["preparation"] not in KINDS:
-            what = f"'{name}' is prepared by '{one['preparation']}', which this version does not know."
-            raise ModelError(Fault(str(folder), what, "Use the version in manifest.json.", "format"))
+            raise _unknown(folder, f"'{name}' is prepared by '{one['preparation']}'")
         state = unpack(one["state"], folder)
         prepare = KINDS[one["preparation"]](one["params"], state)
         made[name] = Feature(one["column"], one["preparation"], prepare)
     return made
+
+
+def _unknown(folder: Path, what: str) -> ModelError:
+    """Return the error for a program that this version does not have."""
+    hint = "Use the version in manifest.json."
+    return ModelError(Fault(str(folder), f"{what}, which this version does not know.", hint, "format"))

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, replace
-
-import numpy as np
-import torch
+from dataclasses import replace
+from typing import TypeAlias
 
 from anyrec.core.discovery import discover
 from anyrec.core.errors import Fault, InputError, did_you_mean
 from anyrec.core.values import show
 from anyrec.data.ids import SIDES
 from anyrec.data.preparation.kinds import KINDS
-from anyrec.model.blended import BlendedModel
+from anyrec.data.scoring.kinds import SCORINGS
+from anyrec.model.blended import BlendedModel, has_towers, towers_of, with_towers
 from anyrec.model.classical import ClassicalModel
 from anyrec.model.two_tower import TwoTowerModel
 from anyrec.model.two_tower_network import TwoTower
 from anyrec.retrieval.model_index import component_of, is_exhaustive
 from anyrec.storage.parts import ModelParts
 
+Exported: TypeAlias = TwoTowerModel | ClassicalModel | BlendedModel
+"""The models that can be exported."""
 PARTS = ("pipeline", "blend", "heads")
 """Parts of a recommender that an export can leave out."""
 
@@ -30,22 +31,7 @@ class NotExportable(InputError):
     subject = "the model to export"
 
 
-@dataclass(frozen=True)
-class Vectors:
-    """A classical model as vectors whose dot products are its scores.
-
-    Attributes:
-        users: (users, dim) float32.
-        items: (items, dim) float32.
-        new_user: (1, dim) float32, the vector of every new user.
-    """
-
-    users: np.ndarray
-    items: np.ndarray
-    new_user: np.ndarray
-
-
-def exportable(parts: ModelParts, without: Collection[str]) -> TwoTowerModel | ClassicalModel:
+def exportable(parts: ModelParts, without: Collection[str]) -> Exported:
     """Return the model that is exported.
 
     Args:
@@ -66,23 +52,24 @@ def exportable(parts: ModelParts, without: Collection[str]) -> TwoTowerModel | C
         stages = ", ".join([*parts.pipeline.source_names, *ranker, *parts.pipeline.rule_names])
         what = f"the pipeline ({stages}) cannot be exported because its stages are programs of anyrec."
         faults.append(Fault("/pipeline", what, "Leave it out with --without pipeline.", "not exportable"))
-    if isinstance(model, BlendedModel):
-        if "blend" not in without:
-            members = ", ".join(model.scorer.members)
-            what = f"the blend with {members} cannot be exported because its score needs the scores of all items."
-            hint = "Leave it out with --without blend: lists are then those of the towers alone."
-            faults.append(Fault("/blend", what, hint, "not exportable"))
+    if isinstance(model, BlendedModel) and "blend" in without:
         model = model.towers
-    if isinstance(model, TwoTowerModel):
-        model = without_heads(model) if "heads" in without else model
-        faults += component_faults(model)
+    if "heads" in without and has_towers(model):
+        model = with_towers(model, without_heads(towers_of(model)))
+    if has_towers(model):
+        faults += component_faults(towers_of(model))
+    if isinstance(model, BlendedModel):
+        hint = "Leave the blend out with --without blend: lists are then those of the towers alone."
+        for name, member in model.members.items():
+            faults += _classical_faults(f"/blend/{name}", f"the model '{name}' of the blend", member, hint)
     elif isinstance(model, ClassicalModel):
-        faults += _classical_faults(model)
-    else:
-        faults.append(_fault("/model", f"the model '{model.config.model.type}'", "it has no graphs and no vectors"))
+        name = model.scorer.classical.type
+        faults += _classical_faults("/model", f"the model '{name}'", model, "Train a two_tower for that.")
+    elif not isinstance(model, TwoTowerModel):
+        faults.append(_fault("/model", f"the model '{model.config.model.type}'", "it has no graphs and no scoring"))
     if faults:
         raise NotExportable(faults)
-    assert isinstance(model, (TwoTowerModel, ClassicalModel))
+    assert isinstance(model, (TwoTowerModel, ClassicalModel, BlendedModel))
     return model
 
 
@@ -118,51 +105,24 @@ def component_faults(model: TwoTowerModel) -> list[Fault]:
     return faults
 
 
-def _classical_faults(model: ClassicalModel) -> list[Fault]:
-    """Return the fault of a classical model whose scores are not those of vectors."""
+def _classical_faults(where: str, what: str, model: ClassicalModel, hint: str) -> list[Fault]:
+    """Return the fault of a classical model that declares nothing to export."""
     classical = model.scorer.classical
-    if model.has_vectors or not classical.personal:
-        return []
-    reason = "it scores by its own program, not by vectors"
-    hint = "Train a two_tower, or a factorisation such as 'ials'."
-    return [_fault("/model", f"the model '{classical.type}'", reason, hint)]
+    reason = classical.export_fault()
+    if not reason and classical.personal and classical.scoring not in SCORINGS:
+        reason = f"there is no scoring {show(classical.scoring)}"
+    return [_fault(where, what, reason, hint)] if reason else []
 
 
-def vectors_of(model: ClassicalModel) -> Vectors:
-    """Return the vectors of a classical model.
-
-    Users without a vector get the popularity of the items as scores: it is a further dimension, which is 1 for these
-    users and 0 for all others.
-
-    Raises:
-        NotExportable: If a score is not a finite number.
-    """
-    users, items = model.representations("user"), model.representations("item")
-    if not model.scorer.classical.personal:
-        scores = model.scorer.score(torch.zeros(1, 1, dtype=torch.int64), items).numpy().reshape(-1, 1)
-        vectors = Vectors(np.ones((len(users), 1), np.float32), scores, np.ones((1, 1), np.float32))
-    else:
-        known = model.embeddings("user")
-        apart = model.without_vector(users)[:, None].astype(np.float32)
-        popularity = model.scorer.popularity.astype(np.float32)[:, None]
-        new_user = np.zeros((1, known.shape[1] + 1), np.float32)
-        new_user[0, -1] = 1
-        all_items = np.concatenate([model.embeddings("item"), popularity], 1)
-        vectors = Vectors(np.concatenate([known, apart], 1), all_items, new_user)
-    if not all(np.isfinite(one).all() for one in (vectors.users, vectors.items)):
-        what = f"the model '{model.config.model.type}' cannot be exported because a score is not a finite number."
-        raise NotExportable(Fault("/model", what, kind="not exportable"))
-    return vectors
-
-
-def notes_on(model: TwoTowerModel | ClassicalModel, parts: ModelParts) -> list[str]:
+def notes_on(model: Exported, parts: ModelParts) -> list[str]:
     """Return sentences on what differs between the recommender and its export, of what `exportable` returned."""
     notes = []
     if parts.pipeline is not None:
         notes.append("The pipeline is left out: its filters, rules and ranker change no list of the export.")
     if model.config.feast.url is not None:
         notes.append("An export fetches no online features from Feast: give them in the records of requests.")
-    if model.factorised and not is_exhaustive(model, component := component_of(model)):
+    indexed = towers_of(model) if has_towers(model) else model
+    if indexed.factorised and not is_exhaustive(model, component := component_of(model)):
         notes.append(f"The model finds items by the index '{component.type}', an export compares all items.")
     return notes
 

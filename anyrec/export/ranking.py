@@ -14,38 +14,36 @@ CELLS_AT_A_TIME = 1 << 24
 
 
 def ranked(
-    score: Callable[[np.ndarray, np.ndarray], np.ndarray],
-    users: np.ndarray,
-    items: np.ndarray,
+    score: Callable[[np.ndarray], np.ndarray],
+    users: int,
+    items: int,
     k: int,
-    width: int = 1,
     exclude: tuple[np.ndarray, np.ndarray] | None = None,
     allowed: np.ndarray | None = None,
 ) -> Lists:
     """Rank the items for each user. Equal scores are ordered by item row.
 
     Args:
-        score: Returns (users, items) scores of vectors of users and of items.
-        users: (users, ...) vectors.
-        items: (items, ...) vectors.
+        score: Returns (rows, items) float32, the scores of all items for some of the users, by their rows.
+        users: Number of users.
+        items: Number of items.
         k: Items for each user.
-        width: Numbers that `score` holds for each pair.
         exclude: User rows, ascending, and item rows (pairs,) of the pairs to leave out.
         allowed: (items,) bool, the items that may be listed; None for all.
 
     Returns:
         The lists. A user with fewer than k eligible items gets all of them.
     """
-    many = max(1, CELLS_AT_A_TIME // max(1, len(items)))
+    many = max(1, CELLS_AT_A_TIME // max(1, items))
     blocks = []
-    for start in range(0, len(users), many):
-        scores = _scores(score, users[start : start + many], items, width)
+    for start in range(0, users, many):
+        scores = score(np.arange(start, min(start + many, users)))
         if allowed is not None:
             scores[:, ~allowed] = -np.inf
         if exclude is not None:
             low, high = np.searchsorted(exclude[0], [start, start + many])
             scores[exclude[0][low:high] - start, exclude[1][low:high]] = -np.inf
-        values, places = top_k(scores, min(k, len(items)))
+        values, places = top_k(scores, min(k, items))
         rows, ranks = np.nonzero(values > -np.inf)
         blocks.append((rows + start, places[rows, ranks], values[rows, ranks], ranks + 1))
     if not blocks:
@@ -54,13 +52,42 @@ def ranked(
     return rows, places, values, ranks
 
 
-def _scores(
+def score_blocks(
     score: Callable[[np.ndarray, np.ndarray], np.ndarray], users: np.ndarray, items: np.ndarray, width: int
 ) -> np.ndarray:
-    """Return (users, items) float32 scores, computed for blocks of items."""
+    """Return (users, items) float32 scores, computed for blocks of items.
+
+    Args:
+        score: Returns (users, items) scores of vectors of users and of items.
+        users: (users, ...) vectors.
+        items: (items, ...) vectors.
+        width: Numbers that `score` holds for each pair.
+    """
     size = max(1, CELLS_AT_A_TIME // max(1, width * len(users)))
     parts = [score(users, items[start : start + size]) for start in range(0, len(items), size)]
     return np.concatenate([np.empty((len(users), 0), np.float32), *parts], 1).astype(np.float32, copy=False)
+
+
+def score_pairs(
+    score: Callable[[np.ndarray], np.ndarray], users: np.ndarray, items: np.ndarray, size: int
+) -> np.ndarray:
+    """Return (pairs,) float32, the scores of pairs by a score that is computed for all items of a user.
+
+    Args:
+        score: As for `ranked`.
+        users: (pairs,) user rows.
+        items: (pairs,) item rows.
+        size: Number of items.
+    """
+    distinct, place = np.unique(users, return_inverse=True)
+    order = np.argsort(place, kind="stable")
+    found, ends = np.empty(len(users), np.float32), np.searchsorted(place[order], np.arange(len(distinct) + 1))
+    many = max(1, CELLS_AT_A_TIME // max(1, size))
+    for start in range(0, len(distinct), many):
+        stop = min(start + many, len(distinct))
+        pairs = order[ends[start] : ends[stop]]
+        found[pairs] = score(distinct[start:stop])[place[pairs] - start, items[pairs]]
+    return found
 
 
 def top_k(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
@@ -22,9 +22,10 @@ from anyrec.data.formats.parts import no_records
 from anyrec.data.histories import COLUMN
 from anyrec.data.ids import SIDES, Side
 from anyrec.export.backends import Backend, backend_of
-from anyrec.export.bundle import AGAIN, HISTORY, NEW_USER, Bundle, find_export, read_bundle
+from anyrec.export.bundle import AGAIN, HISTORY, Bundle, find_export, read_bundle
 from anyrec.export.inputs import graph_inputs
-from anyrec.export.ranking import ranked
+from anyrec.export.members import UserStates
+from anyrec.export.ranking import ranked, score_blocks, score_pairs
 from anyrec.model.arguments import checked_k, log
 from anyrec.model.known_records import KnownRecords
 from anyrec.model.pair_tables import pair_table, prediction_column
@@ -131,8 +132,8 @@ class Runtime(KnownRecords):
         if hidden is not None:
             allowed = ~hidden if allowed is None else allowed & ~hidden
         seen = self.seen_of(records) if exclude_seen else None
-        vectors = self.represent(records)
-        rows, places, scores, ranks = ranked(self.scores, vectors, self.known("item"), k, self._width, seen, allowed)
+        score, items = self.scorer_of(records), len(self.dataset.items)
+        rows, places, scores, ranks = ranked(score, len(records.ids), items, k, seen, allowed)
         log(users, records.context.warnings)
         lists = {
             "user_id": records.ids.take(pa.array(rows)),
@@ -159,8 +160,12 @@ class Runtime(KnownRecords):
             user_rows: (pairs,) rows of `users`.
             item_rows: (pairs,) rows of the known items.
         """
-        represented = self.represent(self.read_records("user", users))
-        predicted = self.predict(represented[user_rows], self.known("item")[item_rows])
+        records = self.read_records("user", users)
+        predicted: dict[str, np.ndarray] = {}
+        if self.bundle.towers:
+            predicted = self.predict(self.represent(records)[user_rows], self.known("item")[item_rows])
+        if self.bundle.members:
+            predicted["score"] = score_pairs(self.scorer_of(records), user_rows, item_rows, len(self.dataset.items))
         classes = self.bundle.about["heads"]
         return {name: prediction_column(values, classes.get(name, [])) for name, values in predicted.items()}
 
@@ -197,21 +202,45 @@ class Runtime(KnownRecords):
             known[HISTORY] = np.concatenate([known[HISTORY], encoded[1]])
         return replace(self, dataset=dataset, bundle=replace(self.bundle, known=known))
 
+    def scorer_of(self, records: Records) -> Callable[[np.ndarray], np.ndarray]:
+        """Return a function that returns (rows, items) float32, the scores of all items for users of a request.
+
+        Its argument is (rows,) the rows of these users in `records`.
+
+        Raises:
+            InputError: If the export cannot encode the users.
+        """
+        member, blend = self.bundle.member, self.bundle.blend
+        states = UserStates.of(records, self.reads().history)
+        if member is not None:
+            return lambda rows: member.score(states.take(rows))
+        users, items = self.represent(records), self.known("item")
+
+        def of_towers(rows: np.ndarray) -> np.ndarray:
+            return score_blocks(self.scores, users[rows], items, self._width)
+
+        if blend is None:
+            return of_towers
+        vectors = users.mean(1) if users.ndim == 3 else users
+        return lambda rows: blend.score(states.take(rows), vectors[rows], of_towers(rows))
+
     def known(self, side: Side) -> np.ndarray:
         """Return (rows, ...) float32, what the scorer reads of all known users or items."""
         return self.bundle.known[side]
 
     def represent(self, records: Records) -> np.ndarray:
-        """Return (rows, ...) float32, what the scorer reads of each record.
+        """Return (rows, ...) float32, what the towers' scorer reads of each record, or the vectors of a factorisation.
 
         Raises:
             InputError: If the export cannot encode them.
         """
-        known = self.known(records.side)
+        known, member = self.known(records.side), self.bundle.member
         if records.everyone:
             return known
-        if not self.bundle.towers:
-            return self._looked_up(records)
+        if member is not None and records.side == "user":
+            return member.user_vectors(UserStates.of(records, self.reads().history))
+        if member is not None and (records.rows >= 0).all():
+            return known[records.rows]
         table, same = self.rows_to_encode(records, self.bundle.histories)
         if table is None:
             return known[records.rows]
@@ -286,24 +315,9 @@ class Runtime(KnownRecords):
     def _encode(self, records: Records, table: pa.Table) -> list[np.ndarray]:
         """Encode the records of a request. Raises InputError if the export has no tower."""
         if not self.bundle.towers:
-            what = f"this export has vectors of known {records.side}s only: {self.bundle.about['type']} has no towers."
+            what = f"this export lists known {records.side}s only: {self.bundle.about['type']} has no towers."
             raise InputError(Fault(f"{records.side}s", what, "Train a two_tower for that.", "unable"))
         return self.encode(records.side, table, records.context)
-
-    def _looked_up(self, records: Records) -> np.ndarray:
-        """Return the vectors of known ids, and the same vector for each new user, for an export without towers."""
-        known, new = self.known(records.side), records.rows < 0
-        if records.side == "item":
-            return known[records.rows] if not new.any() else self._encode(records, records.required_table())[0]
-        changed = records.active & bool(self.bundle.about["reads"]["history"])
-        if changed.any():
-            ids = records.ids.filter(pa.array(changed)).slice(0, 20).to_pylist()
-            what = f"the request brings interactions, which this export of {self.bundle.about['type']} cannot read."
-            hint = "Serve the model itself for that."
-            raise InputError([Fault(f"user_id {one!r}", what, hint, "unable") for one in ids])
-        vectors = np.repeat(self.bundle.known[NEW_USER], len(new), 0)
-        vectors[~new] = known[records.rows[~new]]
-        return vectors
 
     def _type_of(self, side: Side, column: str) -> pa.DataType:
         """Return the type of a column of records."""
@@ -350,17 +364,22 @@ def _read(manifest: Manifest, backend: Backend, root: Path) -> Runtime:
 
 
 def _check(runtime: Runtime) -> None:
-    """Encode and score empty records. Raises an error if the parts of the export do not fit each other."""
-    for side in SIDES:
-        known, count = runtime.known(side), len(runtime.dataset.table(side))
-        if len(known) != count or known.dtype != np.float32:
-            raise ValueError(f"{count} vectors of {side}s were expected; found {known.dtype} {known.shape}")
+    """Encode and score records. Raises an error if the parts of the export do not fit each other."""
+    for side in SIDES if runtime.has_vectors else ():
+        known, table = runtime.known(side), runtime.dataset.table(side)
+        if len(known) != len(table) or known.dtype != np.float32:
+            raise ValueError(f"{len(table)} vectors of {side}s were expected; found {known.dtype} {known.shape}")
         if runtime.bundle.towers:
-            table = runtime.dataset.table(side)
             empty = pa.table({name: pa.nulls(2, table.schema.field(name).type) for name in table.column_names})
             made = runtime.encode(side, empty, runtime.request_context())[0]
             if made.shape[1:] != known.shape[1:]:
                 raise ValueError(f"the {side} tower returns {made.shape}, the vectors are {known.shape}")
-    scores = runtime.scores(runtime.known("user")[:2], runtime.known("item")[:3])
-    if scores.shape != (len(runtime.known("user")[:2]), len(runtime.known("item")[:3])):
-        raise ValueError(f"scores of the shape {scores.shape}")
+    users, items = len(runtime.dataset.users), len(runtime.dataset.items)
+    for name, member in runtime.bundle.members.items():
+        if not len(member.learned) == len(member.known.counts()) == users:
+            raise ValueError(f"histories of {users} users were expected by '{name}'")
+    nobody = pa.nulls(1, runtime.dataset.ids("user").type)
+    new = Records("user", nobody, np.array([-1]), None, runtime.request_context())
+    scores = runtime.scorer_of(new)(np.array([0]))
+    if scores.shape != (1, items):
+        raise ValueError(f"scores of the shape {scores.shape} for {items} items")

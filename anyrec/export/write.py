@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,10 +25,12 @@ from anyrec.data.ids import SIDES, Side
 from anyrec.data.pairs import Pairs
 from anyrec.data.preparation.kinds import KINDS
 from anyrec.export import bundle
-from anyrec.export.check import NotExportable, exportable, notes_on, vectors_of
+from anyrec.export.check import Exported, exportable, notes_on
 from anyrec.export.graphs import OPSET, write_pairs, write_scorer, write_tower
 from anyrec.export.inputs import graph_inputs
 from anyrec.export.runtime import Runtime, load
+from anyrec.export.write_members import write_members
+from anyrec.model.blended import BlendedModel, has_towers, towers_of
 from anyrec.model.classical import ClassicalModel
 from anyrec.model.records import Records
 from anyrec.model.towers import IDENTITY
@@ -82,9 +84,6 @@ def export_model(parts: ModelParts, directory: Path, *, without: Collection[str]
         MissingDependency: If the package onnxscript is not installed.
     """
     model = exportable(parts, without)
-    if not users and isinstance(model, ClassicalModel) and model.scorer.classical.personal:
-        what = "it cannot be exported without its users because it has no tower that encodes other users."
-        raise NotExportable(Fault("/model", what, "Export it with its users.", "not exportable"))
     directory = directory.resolve()
     check_export_output(directory)
     with atomic_folder(directory, MANIFEST) as new:
@@ -118,13 +117,16 @@ def check_export_output(directory: Path) -> None:
         raise ModelError(Fault(str(directory), what, "Name another one, or empty it.", "foreign folder"))
 
 
-def _write(model: TwoTowerModel | ClassicalModel, folder: Path, users: bool) -> None:
+def _write(model: Exported, folder: Path, users: bool) -> None:
     """Write all files except the manifest."""
+    document: JsonObject = {}
+    if isinstance(model, (BlendedModel, ClassicalModel)):
+        document |= write_members(model, users, folder / bundle.MEMBERS)
     reads = replace(model, config=model.config.model_copy(update={"pipeline": None})).reads()
     about: JsonObject = {
         "type": model.config.model.type,
         "has_vectors": model.has_vectors,
-        "factorised": True,
+        "factorised": model.factorised,
         "pair_width": 1,
         "heads": {name: head.class_names() for name, head in model.heads.items()},
         "reads": {
@@ -134,18 +136,16 @@ def _write(model: TwoTowerModel | ClassicalModel, folder: Path, users: bool) -> 
         },
     }
     features: dict[Side, JsonObject] = {side: {} for side in SIDES}
-    if isinstance(model, TwoTowerModel):
-        known = _write_towers(model, folder, features, about)
+    if has_towers(model):
+        known = _write_towers(towers_of(model), folder, features, about)
     else:
-        vectors = vectors_of(model)
-        known = {"user": vectors.users, "item": vectors.items, bundle.NEW_USER: vectors.new_user}
-        write_scorer(None, known["user"].shape[1:], known["item"].shape[1:], folder / bundle.SCORER)
-    if not users:
+        known = {side: model.embeddings(side) for side in SIDES if model.has_vectors}
+    if not users and "user" in known:
         known["user"] = known["user"][:0]
     save_file({name: np.ascontiguousarray(rows) for name, rows in known.items()}, folder / bundle.KNOWN)
     write_records(_records_of(model, users), folder)
     data = model.config.data.model_dump(mode="json")
-    document = {
+    document |= {
         "data": {key: data[key] for key in bundle.DATA_KEYS},
         "roles": model.dataset.roles,
         "about": about,
@@ -154,9 +154,9 @@ def _write(model: TwoTowerModel | ClassicalModel, folder: Path, users: bool) -> 
     write_json(folder / bundle.EXPORT, document)
 
 
-def _records_of(model: TwoTowerModel | ClassicalModel, users: bool) -> TwoTowerModel | ClassicalModel:
+def _records_of(model: Exported, users: bool) -> Exported:
     """Return the model with the records that are written: no split, histories only if a tower reads them."""
-    has_histories = isinstance(model, TwoTowerModel) and model.reads_history
+    has_histories = has_towers(model) and towers_of(model).reads_history
     history = model.history if has_histories else None
     model = replace(model, seen_parts=None, history_parts=None, history=history)
     if users:
@@ -208,7 +208,7 @@ def _write_towers(
     return known
 
 
-def compared(model: TwoTowerModel | ClassicalModel, runtime: Runtime) -> float:
+def compared(model: Exported, runtime: Runtime) -> float:
     """Compare the vectors and scores of an export with those of its model, for some records.
 
     Returns:
@@ -217,20 +217,18 @@ def compared(model: TwoTowerModel | ClassicalModel, runtime: Runtime) -> float:
     Raises:
         ModelError: If it is not that of rounding.
     """
-    records = {side: _some(model, side, known=bool(len(runtime.dataset.table(side)))) for side in SIDES}
+    records: dict[Side, Records] = {
+        side: _some(model, side, known=bool(len(runtime.dataset.table(side)))) for side in SIDES
+    }
     ours = {side: model.represent(some) for side, some in records.items()}
-    theirs = {side: runtime.represent(some) for side, some in records.items()}
+    theirs: dict[Side, np.ndarray] = {}
+    if runtime.has_vectors:
+        theirs = {side: runtime.represent(some) for side, some in records.items()}
     with torch.inference_mode():
         scores = _numpy(model.scorer.score(ours["user"], ours["item"]))
-        pairs = [(scores, runtime.scores(theirs["user"], theirs["item"]))]
-        if isinstance(model, TwoTowerModel):
-            pairs += [(_numpy(_vectors(model, side, ours[side])), theirs[side]) for side in SIDES]
-            some = min(len(one) for one in ours.values())
-            predicted = model.predict(ours["user"][:some], ours["item"][:some])
-            found = runtime.predict(theirs["user"][:some], theirs["item"][:some])
-            for name, values in predicted.items():
-                head = model.heads.get(name)
-                pairs.append((_numpy(values if head is None else head.answer(values.float())), found[name]))
+        pairs = [(scores, runtime.scorer_of(records["user"])(np.arange(len(scores)))[:, : scores.shape[1]])]
+        if has_towers(model):
+            pairs += _of_towers(towers_of(model), records, runtime, theirs)
     difference = max(_difference(*pair) for pair in pairs)
     if not difference <= MOST_DIFFERENCE:
         what = f"the exported graphs differ from the model by {difference:.2g} of the largest value."
@@ -238,7 +236,29 @@ def compared(model: TwoTowerModel | ClassicalModel, runtime: Runtime) -> float:
     return difference
 
 
-def _some(model: TwoTowerModel | ClassicalModel, side: Side, known: bool) -> Records:
+def _of_towers(
+    model: TwoTowerModel, records: Mapping[Side, Records], runtime: Runtime, theirs: Mapping[Side, np.ndarray]
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return vectors of records, and what is predicted for pairs of them: of the towers, and of the export.
+
+    Args:
+        model: The towers.
+        records: The records.
+        runtime: The export.
+        theirs: What it made of the records.
+    """
+    ours = {side: model.represent(some) for side, some in records.items()}
+    pairs = [(_numpy(_vectors(model, side, ours[side])), theirs[side]) for side in SIDES]
+    some = min(len(one) for one in ours.values())
+    predicted = model.predict(ours["user"][:some], ours["item"][:some])
+    found = runtime.predict(theirs["user"][:some], theirs["item"][:some])
+    for name, values in predicted.items():
+        head = model.heads.get(name)
+        pairs.append((_numpy(values if head is None else head.answer(values.float())), found[name]))
+    return pairs
+
+
+def _some(model: Exported, side: Side, known: bool) -> Records:
     """Return the first records with their features; known: whether as known records, or else as new ones."""
     table = model.dataset.table(side).slice(0, COMPARED).combine_chunks()
     rows = np.arange(len(table)) if known else np.full(len(table), -1)
@@ -253,7 +273,7 @@ def _difference(ours: np.ndarray, theirs: np.ndarray) -> float:
     return float(np.abs(ours - theirs).max() / max(1.0, np.abs(ours).max()))
 
 
-def _vectors(model: TwoTowerModel | ClassicalModel, side: Side, represented: torch.Tensor) -> torch.Tensor:
+def _vectors(model: TwoTowerModel, side: Side, represented: torch.Tensor) -> torch.Tensor:
     """Return what the scorer of an export reads of representations: vectors of dot products if there are any."""
     return model.vectors(side, represented) if model.factorised else represented
 

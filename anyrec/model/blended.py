@@ -73,7 +73,7 @@ class BlendScorer:
         return torch.from_numpy(np.logical_or.reduce(learned))
 
     @cached_property
-    def _moments(self) -> tuple[Tensor, Tensor]:
+    def moments(self) -> tuple[Tensor, Tensor]:
         """(dim,) mean and (dim, dim) covariance of the vectors of the trained items."""
         vectors = self.towers.vectors("item", self.towers.representations("item"))[: len(self.known)].float()
         vectors = vectors[self.known.to(vectors.device)]
@@ -102,7 +102,7 @@ class BlendScorer:
 
     def towers_score(self, users: Tensor, items: Tensor) -> Tensor:
         """Return the standardised scores (batch, items) of the towers; arguments are vectors as for `score`."""
-        mean, covariance = self._moments
+        mean, covariance = self.moments
         vectors = self.towers.vectors("user", users).float()
         deviation = ((vectors @ covariance) * vectors).sum(1).clamp(min=0).sqrt().clamp(min=LEAST_SPREAD)
         return (self.towers.scorer.score(users, items).float() - (vectors @ mean)[:, None]) / deviation[:, None]

@@ -10,7 +10,7 @@ import pyarrow as pa
 from pydantic import BaseModel
 
 from anyrec.core.params import Params as Options
-from anyrec.core.types import ComponentParams, SparseMatrix
+from anyrec.core.types import ComponentParams, JsonObject, SparseMatrix
 
 
 class TrainingMatrix(NamedTuple):
@@ -77,6 +77,9 @@ class Classical:
         search_limits: The greatest values that tuning tries, for options whose cost grows with them.
         tuned_items: Number of the most popular items that the fits of tuning are restricted to, for a model whose cost
             grows fast with the items; None for all. The chosen options are then fitted to all items.
+        scoring: Name of the NumPy program that scores in an exported model (`anyrec.data.scoring.kinds.SCORINGS`);
+            empty if there is none, so that a `personal` model cannot be exported. It counts only for the class that
+            sets it, since a subclass may score otherwise.
 
     Example:
         class Recent(Classical):
@@ -113,6 +116,7 @@ class Classical:
     search: ClassVar[Mapping[str, float | Step]] = {}
     search_limits: ClassVar[Mapping[str, float]] = {}
     tuned_items: ClassVar[int | None] = None
+    scoring: ClassVar[str] = ""
 
     Params: ClassVar[type[Options]] = Options
     """The class of the options: a component declares its own as a nested class `Params`."""
@@ -173,3 +177,16 @@ class Classical:
     def restore(self, state: dict[str, np.ndarray]) -> None:
         """Take back what `state` returned."""
         raise NotImplementedError(f"model '{self.type}' has no restore()")
+
+    def export_fault(self) -> str:
+        """Return why the model cannot be exported, as the end of a sentence; empty if it can."""
+        declared = bool(vars(type(self)).get("scoring")) or not self.personal
+        return "" if declared else "its score() has no counterpart in NumPy (`scoring`)"
+
+    def exported_state(self, users: bool) -> JsonObject:
+        """Return what `scoring` reads, by default `state`. A model that is not `personal` needs none.
+
+        Args:
+            users: Whether to include what `fit` learned of single users. Without it all users are new ones.
+        """
+        return dict(self.state())

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from anyrec.data.pairs import Pairs
-from anyrec.interaction.history_batches import history_batches
+from anyrec.data.scoring.history_batches import history_batches
 
 MOST_NEGATIVES = 256
 """Items that a history is compared with; a catalogue with more is sampled."""
