@@ -239,7 +239,7 @@ def compared(model: Exported, runtime: Runtime) -> float:
 def _of_towers(
     model: TwoTowerModel, records: Mapping[Side, Records], runtime: Runtime, theirs: Mapping[Side, np.ndarray]
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return vectors of records, and what is predicted for pairs of them: of the towers, and of the export.
+    """Return vectors of records, and predictions for pairs of them: of the towers, and of the export.
 
     Args:
         model: The towers.
