@@ -7,21 +7,16 @@ from typing import Annotated, Any
 import numpy as np
 import pyarrow as pa
 import torch
-from PIL import Image, ImageOps
 from pydantic import Field
 from torch import Tensor, nn
 
 from anyrec.core.contracts import Context, Encoder, Params
 from anyrec.core.outside import Outside, is_path
-from anyrec.core.ragged import Prepared, Ragged, tensors_of
-from anyrec.data.preparation.image_arrays import file_names, image_lists
+from anyrec.core.ragged import Padded, Prepared, Ragged, tensors_of
+from anyrec.core.types import JsonObject
+from anyrec.data.preparation.image_arrays import SIDE, file_names, image_lists, middle_square, reduced
 from anyrec.encoders.clip_model import DEFAULT, ClipModel, features
 from anyrec.encoders.image import file_vectors, mean_of_readable
-
-SIDE = 448
-"""Images are reduced to a shorter side of at most this many pixels; CLIP models read 224 to 336."""
-LONGEST = 4
-"""Images are cropped to at most this ratio of the longer to the shorter side; CLIP reads the middle square."""
 
 
 class OfClip(Encoder):
@@ -71,6 +66,7 @@ class Clip(OfClip):
 
     type = "clip"
     group = "image"
+    preparation = "clip_images"
 
     def prepare(self, column: pa.Array) -> Prepared | Ragged:
         """Read, and if `frozen` embed, the readable images of each record.
@@ -83,7 +79,7 @@ class Clip(OfClip):
             size, size) uint8. A record without a readable image is absent.
         """
         if not self.params.frozen:
-            return tensors_of(image_lists(column, self.context, self._model().image_size, _middle_square))
+            return tensors_of(image_lists(column, self.context, self._model().image_size, middle_square))
         names, offsets = file_names(column)
         vectors, readable = _file_vectors(names, self.params.model, self.context, self.where)
         if not len(vectors) and self.input_dim:
@@ -101,6 +97,22 @@ class Clip(OfClip):
             self.register_buffer("statistics", model.pixel_statistics(), persistent=False)
             self.project = nn.Linear(model.dim, self.output_dim)
 
+    def export_fault(self) -> str:
+        """Return why the encoder cannot be exported: an export resizes and crops images as CLIP does, not otherwise."""
+        other = self.params.frozen and not self._model().crops_middle
+        return super().export_fault() or ("its model does not read the middle square of images" if other else "")
+
+    def exported_state(self) -> JsonObject:
+        """Return the side of the images in pixels."""
+        return {"size": self._model().image_size}
+
+    def exported_layers(self) -> nn.Module:
+        """Return the image half with the projection: an export has no cache of vectors."""
+        if not self.params.frozen:
+            return self
+        model = self._model()
+        return ClipBackbone(model.copy(), model.pixel_statistics(), self.project)
+
     def forward(self, values: Tensor | Ragged) -> Tensor:
         """Project the cached vectors, or encode the images of each record and average.
 
@@ -114,10 +126,29 @@ class Clip(OfClip):
             return self.project(values)
         if not len(values.values):
             return self.project.bias.new_zeros(values.rows, self.output_dim)
-        mean, deviation = self.statistics.view(2, 1, 3, 1, 1)
-        colours = (values.values.float() / 255 - mean) / deviation
-        output = self.backbone.get_image_features(pixel_values=colours)
+        output = self.backbone.get_image_features(pixel_values=_standardised(values.values, self.statistics))
         return values.mean(self.project(features(output)))
+
+
+class ClipBackbone(nn.Module):
+    """A frozen CLIP model and the projection of the mean of its vectors of images."""
+
+    def __init__(self, model: nn.Module, statistics: Tensor, project: nn.Module):
+        super().__init__()
+        self.model, self.project = model, project
+        self.statistics: Tensor
+        self.register_buffer("statistics", statistics)
+
+    def forward(self, values: Padded) -> Tensor:
+        """Return (batch, output_dim) for the images of each record, (images, 3, size, size) uint8."""
+        pixels = {"modality": "image", "pixel_values": _standardised(values.values, self.statistics)}
+        return self.project(values.mean(self.model(pixels)["sentence_embedding"]))
+
+
+def _standardised(images: Tensor, statistics: Tensor) -> Tensor:
+    """Return uint8 images (images, 3, size, size) as float32, by the mean and the deviation `statistics: (2, 3)`."""
+    mean, deviation = statistics.view(2, 1, 3, 1, 1)
+    return (images.float() / 255 - mean) / deviation
 
 
 def image_vectors(names: list[str], model: str, context: Context, where: str) -> Tensor:
@@ -142,23 +173,4 @@ def _file_vectors(names: list[str], model: str, context: Context, where: str) ->
     def embed(images: list[np.ndarray]) -> Tensor:
         return ClipModel(model, context, where).embed_images(images)
 
-    return file_vectors(names, context, f"clip {model}", _reduced, 2 * SIDE, embed)
-
-
-def _reduced(image: Image.Image) -> np.ndarray:
-    """Return (height, width, 3) uint8: the image cropped to `LONGEST` and reduced to `SIDE`."""
-    width, height = image.size
-    long = LONGEST * min(width, height)
-    left, top = max(0, width - long) // 2, max(0, height - long) // 2
-    image = image.crop((left, top, width - left, height - top))
-    scale = SIDE / min(image.size)
-    if scale < 1:
-        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-        image = image.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
-    return np.asarray(image)
-
-
-def _middle_square(image: Image.Image, size: int) -> np.ndarray:
-    """Return (3, size, size) uint8: the middle square of the image, resampled, as CLIP reads it."""
-    square = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
-    return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))
+    return file_vectors(names, context, f"clip {model}", reduced, 2 * SIDE, embed)

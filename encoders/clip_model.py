@@ -100,6 +100,10 @@ class ClipModel:
         encoded = self._model.encode(pictures, batch_size=BATCH, convert_to_tensor=True, show_progress_bar=False)
         return encoded.float().cpu()
 
+    def copy(self) -> nn.Module:
+        """Return a copy in float32 that maps tokens to vectors."""
+        return copy.deepcopy(self._model).cpu().float().eval()
+
     def half(self, which: Literal["text", "image"]) -> nn.Module:
         """Return a trainable copy of the half that reads texts or images; `features` calls it."""
         network = copy.deepcopy(self.network).float()
@@ -111,6 +115,17 @@ class ClipModel:
             if name in ("logit_scale", "logit_bias"):  # of the loss that CLIP was trained with
                 weight.requires_grad_(False)
         return network
+
+    @property
+    def crops_middle(self) -> bool:
+        """Whether the model resizes the shorter side of an image to `image_size` and reads the middle square."""
+        processor, size = self._model[0].processor.image_processor, self.image_size
+        crop = getattr(processor, "crop_size", None) or {}
+        return (
+            bool(getattr(processor, "do_center_crop", False))
+            and processor.size.get("shortest_edge") == crop.get("height") == crop.get("width") == size
+            and processor.resample == Image.Resampling.BICUBIC
+        )
 
     def pixel_statistics(self) -> Tensor:
         """Return (2, 3), the mean and the deviation by which the model standardises colours."""

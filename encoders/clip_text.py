@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from anyrec.core.ragged import Prepared, Ragged, tensors_of
+from anyrec.core.types import JsonObject
 from anyrec.core.vector_cache import cached_vectors, digest_of
 from anyrec.data.preparation.tokens import flat_full_texts, flat_tokens, joined_texts
 from anyrec.encoders.clip import OfClip
 from anyrec.encoders.clip_model import features
+from anyrec.encoders.sentence import SentenceBackbone, fault_of_tokenizer
 
 
 class ClipText(OfClip):
@@ -29,6 +31,7 @@ class ClipText(OfClip):
 
     type = "clip_text"
     group = "text"
+    preparation = "sentence"
 
     def prepare(self, column: pa.Array) -> Prepared:
         """Embed or tokenise the texts.
@@ -72,6 +75,19 @@ class ClipText(OfClip):
         tokens, mask = values.pad()  # (batch, longest)
         output = self.backbone.get_text_features(input_ids=tokens, attention_mask=mask.long())
         return self.project(features(output))
+
+    def exported_state(self) -> JsonObject:
+        """Return the tokenizer and the number of tokens that are read."""
+        model = self._model()
+        return {"tokenizer": model.tokenizer.backend_tokenizer.to_str(), "most": model.max_tokens}
+
+    def export_fault(self) -> str:
+        """Return why the encoder cannot be exported: only tokenizers of the library `tokenizers` can."""
+        return super().export_fault() or fault_of_tokenizer(self._model().tokenizer)
+
+    def exported_layers(self) -> nn.Module:
+        """Return the text half with the projection: an export has no cache of vectors."""
+        return SentenceBackbone(self._model().copy(), self.project) if self.params.frozen else self
 
     def _vectors(self, texts: list[str]) -> Tensor:
         """Return (texts, width) float32 vectors, through the cache."""

@@ -118,10 +118,7 @@ class Sentence(Encoder):
 
     def export_fault(self) -> str:
         """Return why the encoder cannot be exported: only tokenizers of the library `tokenizers` can."""
-        fault = super().export_fault()
-        if fault or getattr(self._model().tokenizer, "backend_tokenizer", None) is not None:
-            return fault
-        return "its tokenizer has no tokenizer.json"
+        return super().export_fault() or fault_of_tokenizer(self._model().tokenizer)
 
     def exported_layers(self) -> nn.Module:
         """Return the language model in float32 with the projection: an export has no cache of vectors."""
@@ -170,6 +167,11 @@ class SentenceBackbone(nn.Module):
         mask = (tokens != NO_TOKEN).long()
         features = {"input_ids": tokens.clamp(min=0), "attention_mask": mask}
         return self.project(values.mean(self.model(features)["sentence_embedding"]))
+
+
+def fault_of_tokenizer(tokenizer: object) -> str:
+    """Return why a tokenizer cannot be exported, as the end of a sentence; empty if it can."""
+    return "" if getattr(tokenizer, "backend_tokenizer", None) is not None else "its tokenizer has no tokenizer.json"
 
 
 def embed_texts(texts: list[str], model: SentenceTransformer, max_tokens: int | None, device: str) -> Tensor:

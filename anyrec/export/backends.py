@@ -53,8 +53,17 @@ class NumPyGraph:
 
     def __init__(self, path: Path):
         from onnx.reference import ReferenceEvaluator
+        from onnx.reference.op_run import OpRun
 
-        self.evaluator = ReferenceEvaluator(str(path))
+        class GatherElements(OpRun):
+            """The operator without the limit of the evaluator, which cannot gather from more than 64 elements."""
+
+            def _run(self, data: np.ndarray, indices: np.ndarray, axis: int = 0) -> tuple[np.ndarray]:
+                axis %= data.ndim
+                within = tuple(slice(None if at == axis else size) for at, size in enumerate(indices.shape))
+                return (np.take_along_axis(data[within], indices, axis),)
+
+        self.evaluator = ReferenceEvaluator(str(path), new_ops=[GatherElements])
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         return cast(list[np.ndarray], self.evaluator.run(None, dict(inputs)))

@@ -31,7 +31,7 @@ def graph_inputs(name: str, column: PreparedColumn, vectors: np.ndarray, least: 
         column: The prepared column.
         vectors: (items, dim) the vectors that a history refers to.
         least: Length of lists, and of the elements of lists, that the result has at least: graphs read no empty arrays.
-            With 0, of records without values, all dimensions that depend on values are 0.
+            With 0, of a column without rows, all dimensions that depend on values are 0.
     """
     return {**_values(name, column.values, vectors, least), f"{name}.present": column.present}
 

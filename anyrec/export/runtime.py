@@ -40,7 +40,7 @@ ROWS_AT_A_TIME, ROWS_OF_BACKBONES = 1024, 16
 graphs that may contain a language model or an image network, whose activations are megabytes for each record."""
 PAIRS_AT_A_TIME = 1 << 16
 """Pairs that a graph scores at once, if it holds one number for each."""
-BACKBONES = ("images", "sentence")
+BACKBONES = ("clip_images", "images", "sentence")
 """Preparations of what language models and image networks read."""
 
 

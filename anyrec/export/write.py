@@ -195,7 +195,7 @@ def _write_towers(
             empty = pa.nulls(2, table.schema.field(column).type if column in table.column_names else COLUMN)
             context = Context(items=model.dataset.items)
             prepared = with_presence(KINDS[encoder.preparation](params, state)(empty, context), empty)
-            shapes |= graph_inputs(name, prepared, np.zeros((0, *width), np.float32), least=0)
+            shapes |= graph_inputs(name, prepared.rows(0, 0), np.zeros((0, *width), np.float32), least=0)
         about["outputs"][side] = write_tower(network, side, shapes, folder / bundle.TOWERS[side])
     if bundle.HISTORY in known and len(about["outputs"]["item"]) == 1:
         del known[bundle.HISTORY]  # histories read what the scorer reads

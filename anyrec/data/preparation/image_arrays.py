@@ -7,12 +7,17 @@ from functools import partial
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image
+from PIL import Image, ImageOps
 
 from anyrec.core.columns import FlatLists
 from anyrec.core.context import Context
 from anyrec.data.images import load_images
 from anyrec.data.list_columns import flat, offsets_of
+
+SIDE = 448
+"""Images for CLIP are reduced to a shorter side of at most this many pixels; CLIP models read 224 to 336."""
+LONGEST = 4
+"""They are cropped to at most this ratio of the longer to the shorter side; CLIP reads the middle square."""
 
 
 def image_lists(
@@ -57,4 +62,37 @@ def fit_square(image: Image.Image, size: int) -> np.ndarray:
     square[:] = small.reshape(-1, 3).mean(0)
     top, left = (size - height) // 2, (size - width) // 2
     square[top : top + height, left : left + width] = small
+    return np.ascontiguousarray(square.transpose(2, 0, 1))
+
+
+def middle_square(image: Image.Image, size: int) -> np.ndarray:
+    """Return (3, size, size) uint8: the middle square of the image, resampled, for a CLIP model that is trained."""
+    square = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
+    return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))
+
+
+def reduced(image: Image.Image) -> np.ndarray:
+    """Return (height, width, 3) uint8: the image cropped to `LONGEST` and reduced to `SIDE`, for a frozen CLIP."""
+    width, height = image.size
+    long = LONGEST * min(width, height)
+    left, top = max(0, width - long) // 2, max(0, height - long) // 2
+    image = image.crop((left, top, width - left, height - top))
+    scale = SIDE / min(image.size)
+    if scale < 1:
+        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+        image = image.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
+    return np.asarray(image)
+
+
+def resized_middle(image: Image.Image, size: int) -> np.ndarray:
+    """Return (3, size, size) uint8: what a frozen CLIP model reads, resized before it is cropped, as transformers does.
+
+    Pixels differ from those of transformers by at most 1 of 255, since torchvision rounds otherwise than Pillow.
+    """
+    small = Image.fromarray(reduced(image))
+    short = min(small.size)
+    width, height = (int(size * side / short) for side in small.size)
+    small = small.resize((width, height), Image.Resampling.BICUBIC)
+    left, top = (width - size) // 2, (height - size) // 2
+    square = np.asarray(small)[top : top + size, left : left + size]
     return np.ascontiguousarray(square.transpose(2, 0, 1))

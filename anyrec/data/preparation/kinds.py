@@ -15,7 +15,7 @@ from anyrec.data.preparation.aggregates import ItemAggregates
 from anyrec.data.preparation.categories import categories_of
 from anyrec.data.preparation.events import events_of_users, items_of_users, last_events
 from anyrec.data.preparation.ids import places_of_ids, places_of_listed_ids
-from anyrec.data.preparation.image_arrays import image_lists
+from anyrec.data.preparation.image_arrays import image_lists, middle_square, resized_middle
 from anyrec.data.preparation.numbers import scaling_of, standardised
 from anyrec.data.preparation.sequences import last_numbers, sequence_statistics, summarised_times
 from anyrec.data.preparation.text_statistics import statistics_of
@@ -75,6 +75,11 @@ def _images(params: JsonObject, state: JsonObject) -> Preparation:
     return lambda column, context: image_lists(column, context, params["size"])
 
 
+def _clip_images(params: JsonObject, state: JsonObject) -> Preparation:
+    fit = resized_middle if params["frozen"] else middle_square
+    return lambda column, context: image_lists(column, context, int(state["size"]), fit)
+
+
 def _visual_descriptor(params: JsonObject, state: JsonObject) -> Preparation:
     return lambda column, context: descriptors(column, context, **params)
 
@@ -103,6 +108,7 @@ def _aggregates(params: JsonObject, state: JsonObject) -> Preparation:
 KINDS: dict[str, Callable[[JsonObject, JsonObject], Preparation]] = {
     "aggregates": _aggregates,
     "categorical": _categorical,
+    "clip_images": _clip_images,
     "continuous": _continuous,
     "hashed": _hashed,
     "history": _history,
