@@ -18,10 +18,10 @@ from anyrec.core.discovery import discover
 from anyrec.core.errors import InputError
 from anyrec.data.pairs import Pairs
 from anyrec.data.scoring import kinds
-from anyrec.data.scoring.kinds import HistoryWeights, Neighbours
+from anyrec.data.scoring.kinds import HistoryWeights, Neighbours, SameForAll
 from anyrec.export import load, ranking
 from anyrec.export.check import exportable
-from anyrec.export.members import UserStates
+from anyrec.export.members import Member, UserStates
 from anyrec.model.blended import TOWERS, BlendedModel, member_config, towers_of
 from anyrec.model.choice import Choice, Weights
 from anyrec.recommender import Recommender
@@ -236,6 +236,19 @@ def test_a_plugin_that_declares_no_scoring_cannot_be_exported_and_one_list_needs
     same = type("Same", (Newest,), {"type": "same", "personal": False, **ranked})
     recommender, folder = exported(same)
     assert_same_lists(load(recommender.export(folder).folder).recommend(), recommender.recommend())
+
+
+def test_sparse_scores_of_a_large_catalogue_are_standardised_without_loss_of_digits():
+    scores = np.where(np.arange(30_000) % 300, 0, np.arange(30_000)).astype(np.float32)
+    fitted = np.arange(30_000) % 7 != 1
+    flags = {"personal": False, "by_history": False, "folds_in": False, "ranks_new_users": False}
+    nobody = Pairs(np.empty(0, np.int64), np.zeros(1, np.int64))
+    member = Member(SameForAll({"scores": scores}), flags, nobody, scores, fitted, np.empty(0, bool))
+    new = UserStates(np.full(2, -1), np.zeros(2, bool), Pairs(nobody.items, np.zeros(3, np.int64)))
+    exact = scores.astype(np.float64)
+    expected = np.where(fitted, (exact - exact[fitted].mean()) / exact[fitted].std(), 0)
+    found = member.standardised(new, 30_001, 1e-9)
+    np.testing.assert_allclose(found, [[*expected, 0]] * 2, rtol=1e-6, atol=1e-6)
 
 
 def test_sums_and_sparse_scores_are_matrix_products_in_blocks_of_any_size(monkeypatch):

@@ -103,8 +103,8 @@ class Member:
         """
         scores = self.score(users)
         trained = scores[:, self.fitted]
-        deviation = np.maximum(trained.std(1, keepdims=True), np.float32(least))
-        standard = np.where(self.fitted, (scores - trained.mean(1, keepdims=True)) / deviation, np.float32(0))
+        mean, spread = (one(1, np.float64, keepdims=True).astype(np.float32) for one in (trained.mean, trained.std))
+        standard = np.where(self.fitted, (scores - mean) / np.maximum(spread, np.float32(least)), np.float32(0))
         return np.pad(standard, ((0, 0), (0, items - standard.shape[1])))
 
     def histories(self, users: UserStates) -> Pairs:

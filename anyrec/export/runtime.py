@@ -221,8 +221,7 @@ class Runtime(KnownRecords):
 
         if blend is None:
             return of_towers
-        vectors = users.mean(1) if users.ndim == 3 else users
-        return lambda rows: blend.score(states.take(rows), vectors[rows], of_towers(rows))
+        return lambda rows: blend.score(states.take(rows), users[rows], of_towers(rows))
 
     def known(self, side: Side) -> np.ndarray:
         """Return (rows, ...) float32, what the scorer reads of all known users or items."""
