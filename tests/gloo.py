@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import multiprocessing
+from torch.multiprocessing import start_processes
 
 from anyrec.core.processes import Processes, joined
+from tests.forked import serve
 
 
 def run(check: Callable[..., None], size: int, *arguments: Any) -> None:
@@ -20,7 +21,8 @@ def run(check: Callable[..., None], size: int, *arguments: Any) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    multiprocessing.spawn(_enter, (check, size, port, arguments), nprocs=size)
+    serve()
+    start_processes(_enter, (check, size, port, arguments), nprocs=size, start_method="forkserver")
 
 
 def _enter(rank: int, check: Callable[..., None], size: int, port: int, arguments: tuple[Any, ...]) -> None:

@@ -1,34 +1,22 @@
 """The command line as a user runs it: the example lines, exit codes, errors without traceback."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import jsonschema
 import pytest
+from forked import run_program
 from small import call
 
 ROOT = Path(__file__).parent.parent
 SAMPLE = ROOT / "datasets" / "synthetic" / "correlated_dataset.json"
 
 
-def run(*command, cwd=ROOT):
-    """A real process: exit code, output, errors."""
-    done = subprocess.run(
-        [sys.executable, *map(str, command)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-    )
-    return done.returncode, done.stdout, done.stderr
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     config = ROOT / "configs" / "correlated_dataset_config.json"
-    code, out, err = run(
+    code, out, err = run_program(
         "train.py",
         "--config",
         config,
@@ -71,7 +59,9 @@ def test_train_prints_towers_epochs_metrics_and_leaves_a_whole_run(trained):
 @pytest.mark.parametrize("names", [("--model_path", "--top_k"), ("--model-path", "--top-k")])
 def test_inference_answers_in_the_published_schema(trained, names):
     folder, _ = trained
-    code, out, err = run("inference.py", names[0], folder, "--data", "test_input.json", names[1], "4", "--embeddings")
+    code, out, err = run_program(
+        "inference.py", names[0], folder, "--data", "test_input.json", names[1], "4", "--embeddings"
+    )
     assert code == 0, err
     result = json.loads(out)
     jsonschema.validate(result, json.loads((ROOT / "schemas" / "result.schema.json").read_text()))
@@ -121,7 +111,9 @@ def test_bad_input_is_reported_with_exit_code_2_and_nothing_is_overwritten(train
     before = (folder / "model" / "manifest.json").read_bytes()
     bad = tmp_path / "bad.json"
     bad.write_text(SAMPLE.read_text().replace('"user_id":"user7"', '"user_id":7', 1))
-    code, out, err = run("train.py", "--data", bad, "--output_dir", folder.parent, "--set", "name=correlated_dataset")
+    code, out, err = run_program(
+        "train.py", "--data", bad, "--output_dir", folder.parent, "--set", "name=correlated_dataset"
+    )
     assert code == 2 and "Traceback" not in err
     assert "/user_data/7/user_id" in err and "unknown id" not in out
     assert (folder / "model" / "manifest.json").read_bytes() == before
@@ -169,7 +161,7 @@ def test_init_writes_a_config_that_trains(tmp_path):
 
 
 def test_validate_and_describe(tmp_path):
-    code, _, err = run("-m", "anyrec.cli.app", "--help")
+    code, _, err = run_program("-m", "anyrec.cli.app", "--help")
     assert code == 0
     code, out, _ = call("validate", SAMPLE)
     assert code == 0

@@ -2,13 +2,11 @@
 
 import json
 import logging
-import os
 import re
-import subprocess
-import sys
 
 import pytest
 from conftest import ROOT
+from forked import run_program
 from small import call, small_config, small_dataset
 
 import anyrec
@@ -110,8 +108,7 @@ def test_the_library_logs_warnings_and_prints_nothing(saved, caplog):
 from anyrec import Recommender
 Recommender.load({str(saved / "model")!r}).recommend({LENIENT["user_data"]!r}, 2)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert run_program("-c", program) == (0, "", "")
     with caplog.at_level(logging.WARNING, "anyrec"):
         Recommender.load(saved / "model").recommend(LENIENT["user_data"], 2)
     assert [record.name for record in caplog.records] == ["anyrec"] and "gruop" in caplog.text
@@ -141,17 +138,10 @@ def test_the_shell_completes_commands_and_options():
     program = "import sys; from anyrec.cli.app import main; sys.argv = ['anyrec']; main()"
 
     def completed(words):
-        environment = {
-            **os.environ,
-            "_ANYREC_COMPLETE": "complete_bash",
-            "COMP_WORDS": words,
-            "COMP_CWORD": str(words.count(" ")),
-        }
-        done = subprocess.run(
-            [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, env=environment
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout.split()
+        asked = {"_ANYREC_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+        code, out, message = run_program("-c", program, **asked)
+        assert code == 0, message
+        return out.split()
 
     assert completed("anyrec tr") == ["train"]
     assert {"--top-k", "--trace", "--trust-plugins"} <= set(completed("anyrec recommend --t"))

@@ -8,6 +8,7 @@ import sys
 import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT
+from forked import run_program
 from small import call, small_config, small_dataset
 
 import anyrec
@@ -168,13 +169,8 @@ def test_a_table_of_many_users_says_how_many_it_leaves_out(fitted, capsys):
     assert out.count("user u0") == results.MOST_USERS and "40 more users" in err
 
 
-def python_m_anyrec(*words, **environment):
-    program = [sys.executable, "-m", "anyrec", *words]
-    return subprocess.run(program, cwd=ROOT, capture_output=True, text=True, env={**os.environ, **environment})
-
-
 def test_python_m_anyrec_is_the_command_line():
-    done = python_m_anyrec("--version")
+    done = subprocess.run([sys.executable, "-m", "anyrec", "--version"], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout.strip()) == (0, f"anyrec {anyrec.__version__}")
 
 
@@ -188,7 +184,7 @@ def test_python_m_anyrec_is_the_command_line():
 )
 def test_python_m_anyrec_prints_the_completion_of_the_program_anyrec(shell, line):
     named = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}  # the shell is the one that the option names
-    script = python_m_anyrec("--show-completion", shell, **named).stdout
+    _, script, _ = run_program("-m", "anyrec", "--show-completion", shell, **named)
     assert line in script and "_ANYREC_COMPLETE=complete_" in script and "python" not in script.lower()
 
 
@@ -233,15 +229,10 @@ def test_no_help_text_is_cut_off_at_any_width(width, monkeypatch):
     ],
 )
 def test_the_shell_completes_commands_options_and_values(words, expected):
-    environment = {
-        **os.environ,
-        "_ANYREC_COMPLETE": "complete_bash",
-        "COMP_WORDS": words,
-        "COMP_CWORD": str(len(words.split(" ")) - 1),
-    }
+    asked = {"_ANYREC_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split(" ")) - 1)}
     program = "import sys; from anyrec.cli.app import main; sys.argv = ['anyrec']; main()"
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, env=environment)
-    assert expected <= set(done.stdout.split()), done.stderr
+    _, completed, message = run_program("-c", program, **asked)
+    assert expected <= set(completed.split()), message
 
 
 def test_every_command_that_reads_data_or_requests_takes_a_config_and_single_keys():

@@ -8,13 +8,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from forked import run_program
 from small import call, small_config, small_dataset
 
 from anyrec.core.config import Component
@@ -222,10 +221,9 @@ print(last, sorted(states), os.listdir(place.parent))
 @pytest.mark.slow
 def test_a_writer_killed_at_any_moment_leaves_the_old_index_or_the_new_one(tmp_path):
     """The writer is killed before its first file operation, then before its second, and so on, until it finishes."""
-    command = [sys.executable, "-W", "ignore", "-c", WRITER, str(tmp_path / "index")]
-    done = subprocess.run(command, cwd=Path(__file__).parent.parent, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    steps, states = done.stdout.split(" ", 1)
+    code, out, message = run_program("-c", WRITER, tmp_path / "index")
+    assert code == 0, message
+    steps, states = out.split(" ", 1)
     assert int(steps) > 20
     assert states.strip() == "[1.0, 2.0] ['index']", "a later save removes what the killed ones left"
 

@@ -2,15 +2,12 @@
 
 import json
 import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import ROOT
+from forked import start_program
 from small import call, small_config, small_dataset
 
 from anyrec.core.config import TuneConfig
@@ -249,13 +246,12 @@ def test_a_study_survives_kill_9(study, tmp_path):
     space = tmp_path / "space.json"
     space.write_text(json.dumps(SEARCH))
     command = ["tune", "--config", "cfg.json", "--data", "data", "--trials", "4", "--space", "space.json", "--no-final"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen([sys.executable, "-m", "anyrec", *command], cwd=tmp_path, env=environment)
+    process = start_program("-m", "anyrec", *command, folder=tmp_path)
     trial = tmp_path / "s" / "tune" / "trials" / "0001" / "metrics.jsonl"
-    while not trial.exists() and process.poll() is None:
+    while not trial.exists() and process.is_alive():
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     before = os.getcwd()
     os.chdir(tmp_path)
     try:

@@ -1,17 +1,13 @@
 """Training: resumes exactly, stops early, uses weights and explicit negatives, refuses what cannot be."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from forked import kill
 from small import small_config, small_dataset
 from torch import nn
 
@@ -103,25 +99,15 @@ def test_a_run_that_is_resumed_ends_bitwise_as_one_that_never_stopped(tmp_path, 
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 3, 4]
 
 
-@pytest.mark.slow
+def train_on(ready, folder):
+    """Start or resume a run, and call `ready` after each epoch."""
+    recommender = Recommender.from_config(small_config(training=training(epochs=12)))
+    recommender.fit(small_dataset(), run_dir=folder, resume=True, progress=False, report=lambda _: ready())
+
+
 def test_a_run_killed_at_any_moment_resumes_exactly(tmp_path):
-    program = (
-        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[2]);"
-        "from small import *; from anyrec.recommender import Recommender;"
-        "cfg = small_config(training={'epochs': 12, 'batch_size': 64, 'patience': None});"
-        "r = Recommender.from_config(cfg);"
-        "r.fit(small_dataset(), run_dir=Path(sys.argv[1]), resume=True, progress=False, "
-        "report=lambda e: print(e['epoch'], flush=True))"
-    )
-    command = [sys.executable, "-c", program, str(tmp_path), os.path.dirname(__file__)]
     for delay in (0.0, 0.03, 0.07):
-        process = subprocess.Popen(command, stdout=subprocess.PIPE)
-        assert process.stdout is not None
-        process.stdout.readline()
-        time.sleep(delay)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
+        kill(train_on, tmp_path, after=delay)
     options = training(epochs=12)
     assert same(fit(training=options), fit(training=options, run_dir=tmp_path, resume=True))
 

@@ -1,10 +1,6 @@
 """Rows E1 to E10 of the promised features: what no other project has."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from audited import ask, run, settings
+from forked import start_program
 from small import call, small_config
 
 from anyrec import Dataset, Recommender
@@ -93,32 +90,16 @@ def test_e5_the_contribution_of_each_feature_is_measured(shop_run):
 def test_e6_a_run_killed_with_signal_9_resumes_bit_by_bit(films, tmp_path):
     options = settings(training__epochs=6, training__patience=None, defaults="fixed", blend=None, dim=16)
     options += settings(evaluation__baselines=[], data__max_users=60, features__text=None, training__batch_size=128)
-    command = [
-        sys.executable,
-        "-m",
-        "anyrec",
-        "train",
-        "--data",
-        films,
-        "--output_dir",
-        tmp_path,
-        "--set",
-        "name=killed",
-    ]
-    process = subprocess.Popen(
-        list(map(str, [*command, *options])), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    command = ("train", "--data", films, "--output_dir", tmp_path, "--set", "name=killed")
+    process = start_program("-m", "anyrec", *command, *options)
     log = tmp_path / "killed" / "metrics.jsonl"
     deadline = time.monotonic() + 120
     while (
-        time.monotonic() < deadline
-        and process.poll() is None
-        and not (log.exists() and log.read_text().count("\n") >= 2)
+        time.monotonic() < deadline and process.is_alive() and not (log.exists() and log.read_text().count("\n") >= 2)
     ):
         time.sleep(0.01)
-    if process.poll() is None:
-        os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     run("train", "--data", films, "--output_dir", tmp_path, "--set", "name=killed", *options, "--resume")
     run("train", "--data", films, "--output_dir", tmp_path, "--set", "name=whole", *options)
     one, two = (Recommender.load(tmp_path / name).embed_items() for name in ("killed", "whole"))
