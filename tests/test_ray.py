@@ -1,4 +1,7 @@
-"""What runs on Ray gives the files of one machine, for any number of workers."""
+"""What runs on Ray gives the files of one machine, for any number of workers, also if one of them dies.
+
+One start of Ray serves all tests: it takes several seconds of processor time.
+"""
 
 import json
 import os
@@ -16,12 +19,14 @@ from anyrec.core.config import ClusterConfig
 from anyrec.core.errors import ConfigError, DataError, Fault, ModelError
 from anyrec.core.parallel import one_thread_elsewhere
 from anyrec.core.ray_map import map_in_order
+from anyrec.data.formats.write_json import write_json
 from anyrec.serving.batch import write_lists, write_vectors
+from tests.gloo import run
 
 ray = pytest.importorskip("ray", reason="pip install 'anyrec[scale]'")
 
 USERS = 2100
-ON_TWO = ClusterConfig(type="ray", workers=2)
+ON_ONE, ON_TWO = (ClusterConfig(type="ray", workers=workers) for workers in (1, 2))
 RULES = [
     {"type": "where", "where": {"item.continuous.price": {"lt": 60}}},
     {"type": "diversity"},
@@ -31,9 +36,10 @@ RULES = [
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster():
-    from anyrec.core.ray_cluster import QUIET
+    from anyrec.core.ray_cluster import VARIABLES
 
-    os.environ.update(QUIET)
+    os.environ.update(VARIABLES, RAY_TRAIN_ENABLE_PREEMPTION_WATCHER="0")  # a process less for each training
+    os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"] = "0.5"
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import this file
     ray.init("local", num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level="CRITICAL")
     yield
@@ -54,6 +60,11 @@ def model(tmp_path_factory):
     config = small_config(pipeline=pipeline, features=features, training=training)
     recommender = Recommender.from_config(config).fit(small_dataset(users=USERS), progress=False)
     return recommender.save(folder / "model")
+
+
+def test_workers_have_the_priority_of_this_process():
+    """Ray's own default is 15 lower: a training starves if anything else works on the machine."""
+    assert ray.get(ray.remote(lambda: os.nice(0)).remote()) == os.nice(0)
 
 
 def on_ray(workers):
@@ -86,7 +97,7 @@ def test_embeddings_of_records_are_the_same_files(model, tmp_path, monkeypatch):
     options["data"] = tmp_path / "request.json"
     with one_thread_elsewhere():
         here = write_vectors(recommender, tmp_path / "here", **options)
-    there = write_vectors(recommender, tmp_path / "there", **options, cluster=ON_TWO)
+    there = write_vectors(recommender, tmp_path / "there", **options, cluster=ON_ONE)
     assert here == there and here["warnings"]
     for name in here["files"]:
         assert (tmp_path / "here" / name).read_bytes() == (tmp_path / "there" / name).read_bytes(), name
@@ -168,3 +179,72 @@ def test_trials_of_a_study_run_on_the_workers(tmp_path):
     here = tune(small_config(**changes, name="here"), data, trials=1, search={"dim": [8, 16]})
     assert [(one.number, one.state) for one in found.trials] == [(number, "complete") for number in range(4)]
     assert found.trials[0].objectives == pytest.approx(here.trials[0].objectives, abs=1e-6)
+
+
+MORTAL = '''
+"""A loss that kills the second process once, after the first epoch."""
+
+import os
+import signal
+from pathlib import Path
+
+from anyrec.classifier.losses import BPR
+
+
+class Mortal(BPR):
+    """BPR, until it dies."""
+
+    type = "mortal"
+
+    def forward(self, positive, negative, valid, weight):
+        mark, saved = Path("killed"), Path("models", "killed", "checkpoints")
+        if os.environ.get("RANK") == "1" and not mark.exists() and any(saved.glob("*")):
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().forward(positive, negative, valid, weight)
+'''
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A working directory with data, a config and a plugin."""
+    folder = tmp_path_factory.mktemp("trained")
+    write_json(small_dataset(), folder / "data.json")
+    (folder / "losses").mkdir()
+    (folder / "losses" / "mortal.py").write_text(MORTAL)
+    changes = {"loss": {"type": "mortal"}, "plugins": ["losses"], "evaluation": {"baselines": [], "report": False}}
+    (folder / "cfg.json").write_text(json.dumps(small_config(**changes)))
+    return folder
+
+
+def train(data, name, *options):
+    return call("train", "--config", "cfg.json", "--data", data, "--set", f"name={name}", *options)
+
+
+def train_whole(_, folder):
+    os.chdir(folder)
+    assert train("data.json", "whole")[0] == 0
+
+
+@pytest.mark.slow
+def test_a_killed_worker_changes_no_bit_of_the_weights_that_processes_without_ray_train(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    code, printed, message = train("data.json", "killed", *on_ray(2))
+    assert code == 0 and (folder / "killed").exists() and "A worker died" in message, message
+    assert [line.split()[1] for line in printed.splitlines() if line.startswith("epoch")] == ["1", "2", "3"]
+    assert "saved: models/killed/model" in printed
+    assert not (folder / "models" / "killed" / "ray").exists()
+    run(train_whole, 2, folder)  # the mark is there: nobody dies
+    first, second = ((folder / "models" / name / "model" / "model.safetensors") for name in ("killed", "whole"))
+    assert first.read_bytes() == second.read_bytes()
+
+
+@pytest.mark.slow
+def test_bad_data_ends_the_training_with_its_faults_and_without_a_restart(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    document = json.loads((folder / "data.json").read_text())
+    document["interactions"][3]["item_id"] = "nothing"
+    (folder / "bad.json").write_text(json.dumps(document))
+    code, printed, message = train("bad.json", "bad", *on_ray(1))
+    assert code == 2 and "/interactions/3/item_id" in message and "Traceback" not in printed + message
+    assert not (folder / "models" / "bad").exists()

@@ -16,11 +16,12 @@ from pathlib import Path
 from anyrec.core.config import ClusterConfig
 from anyrec.core.errors import AnyrecError, ConfigError, Fault, MissingDependency
 
-QUIET = {
+VARIABLES = {
     "RAY_USAGE_STATS_ENABLED": "0",  # sends nothing about the use of Ray
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_worker_niceness": "0",  # by default 15 below this process: other work on the machine leaves them hardly a core
 }
 """Variables that Ray reads when it is imported or started, unless they are set."""
 CONNECT = 5
@@ -44,7 +45,7 @@ def ray_workers(config: ClusterConfig) -> Iterator[int]:
         ConfigError: If no cluster answers at the address, or it lacks the resources.
         MissingDependency: If Ray is not installed.
     """
-    for name, value in QUIET.items():
+    for name, value in VARIABLES.items():
         os.environ.setdefault(name, value)
     try:
         import ray
