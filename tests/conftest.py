@@ -1,6 +1,7 @@
 """Shared fixtures. Tests of real data read it from ANYREC_DATA (default ../shared/data), or are skipped."""
 
 import os
+from collections import Counter
 from pathlib import Path
 
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")  # float32 on every machine; tests/test_precision.py trains in bf16
@@ -26,17 +27,46 @@ def pytest_make_parametrize_id(config, val, argname):
     return f"{argname}-{len(val)}-bytes" if isinstance(val, bytes) else None
 
 
+def pytest_configure(config):
+    """Let pytest-xdist give out the files in the order of `pytest_collection_modifyitems`, not by their tests alone."""
+    config.option.loadscopereorder = False
+
+
+SLOW_WEIGHT = 10
+"""Tests that take as long as a slow one."""
+
+
 def pytest_collection_modifyitems(items):
-    """Mark the tests with random input, and those of the audit, as slow."""
+    """Mark the tests with random input, and those of the audit, as slow, and put the files that take longest first.
+
+    A long file that starts last leaves the other workers without work.
+    """
+    weights: Counter[Path] = Counter()
     for item in items:
         if item.path.parent.name in ("fuzz", "audit"):
             item.add_marker(pytest.mark.slow)
+        weights[item.path] += SLOW_WEIGHT if item.get_closest_marker("slow") else 1
+    items.sort(key=lambda item: -weights[item.path])
 
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory):
     """Cache computed vectors in a folder of this test run."""
     os.environ["ANYREC_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def figures(request):
+    """Draw the figures of reports in the tests of reports, of the page and of the audit only.
+
+    Drawing them takes most of the time of a small training.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if not request.path.stem.startswith(("test_report", "test_page")) and request.path.parent.name != "audit":
+            from reports import skip_drawing
+
+            skip_drawing(patch)
+        yield
 
 
 def real(name):
