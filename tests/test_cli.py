@@ -10,25 +10,16 @@ from small import call
 
 ROOT = Path(__file__).parent.parent
 SAMPLE = ROOT / "datasets" / "synthetic" / "correlated_dataset.json"
+BASELINES = 'evaluation.baselines=["popularity"]'
+"""Others are fitted with several options, which takes most of the time."""
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     config = ROOT / "configs" / "correlated_dataset_config.json"
-    code, out, err = run_program(
-        "train.py",
-        "--config",
-        config,
-        "--data",
-        SAMPLE,
-        "--output_dir",
-        folder,
-        "--set",
-        "training.epochs=2",
-        "--set",
-        "features.image.size=16",
-    )
+    smaller = ("--set", "training.epochs=2", "--set", "features.image.size=16", "--set", BASELINES)
+    code, out, err = run_program("train.py", "--config", config, "--data", SAMPLE, "--output_dir", folder, *smaller)
     assert code == 0, err
     return folder / "correlated_dataset", out
 
@@ -190,6 +181,8 @@ def test_a_fresh_run_resumes_and_seed_and_image_root_reach_the_config(tmp_path):
         "dim=8",
         "--set",
         "training.scheduler.type=constant",
+        "--set",
+        BASELINES,
     )
     assert call(*base, "--set", "training.epochs=1")[0] == 0
     assert call(*base, "--set", "training.epochs=2", "--resume")[0] == 0

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -168,22 +169,9 @@ def test_the_wheel_holds_all_and_works_elsewhere(tmp_path):
         "--no-build-isolation",
         "--wheel-dir",
         tmp_path,
-        str(ROOT),
     ]
-    subprocess.run(build, check=True, capture_output=True)
-    wheel = next(tmp_path.glob("*.whl"))
-    install = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--target",
-        tmp_path / "site",
-        str(wheel),
-    ]
-    subprocess.run(install, check=True, capture_output=True)
+    subprocess.run([*build, ROOT], check=True, capture_output=True)
+    zipfile.ZipFile(next(tmp_path.glob("*.whl"))).extractall(tmp_path / "site")  # as pip does
     program = (
         "import anyrec, sys; assert anyrec.__file__.startswith(sys.argv[1]), anyrec.__file__\n"
         "from anyrec.core.discovery import discover; r = discover(); "
@@ -245,7 +233,7 @@ def test_train_runs_from_the_root_with_a_language_model(tmp_path, minilm):
     command = [
         sys.executable, "train.py", "--data", "datasets/synthetic/correlated_dataset.json", "--output", tmp_path,
         "--set", "training.epochs=1", "--set", "features.text.type=sentence",
-        "--set", f"features.text.model={minilm}", "--set", "features.image=null",
+        "--set", f"features.text.model={minilm}", "--set", "features.image=null", "--set", "evaluation.report=false",
     ]  # fmt: skip
     done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -36,12 +36,13 @@ def digest(folder):
 def test_the_same_seed_writes_the_same_bytes_under_any_hash_seed(tmp_path):
     program = (
         "import sys; from pathlib import Path; from anyrec.data.synthetic.generate import generate;"
-        "generate(users=20, items=12, interactions=200, seed=3).write(Path(sys.argv[1]) / 'd.json')"
+        "generate(users=20, items=12, interactions=200, seed=3).write(Path(sys.argv[1]) / 'd.json'); print(hash('a'))"
     )
-    for seed in ("1", "2"):
-        subprocess.run(
-            [sys.executable, "-c", program, tmp_path / seed], check=True, env={**os.environ, "PYTHONHASHSEED": seed}
-        )
+    other = str(next(seed for seed in (1, 2) if str(seed) != os.environ.get("PYTHONHASHSEED")))
+    command, variables = [sys.executable, "-c", program, tmp_path / "1"], {**os.environ, "PYTHONHASHSEED": other}
+    done = subprocess.run(command, check=True, env=variables, capture_output=True, text=True)
+    assert int(done.stdout) != hash("a")
+    generate(users=20, items=12, interactions=200, seed=3).write(tmp_path / "2" / "d.json")
     assert digest(tmp_path / "1") == digest(tmp_path / "2")
     generate(users=20, items=12, interactions=200, seed=4).write(tmp_path / "3" / "d.json")
     assert digest(tmp_path / "1") != digest(tmp_path / "3")

@@ -374,6 +374,7 @@ def test_a8_every_fusion_by_one_key_of_the_same_config(shop, tmp_path):
 def test_a9_interactions_switchable_separately_from_the_fusion_of_users_and_items(shop, tmp_path):
     for name in ("dot", "cosine", "mlp", "attention"):
         config = small_config(interaction={"type": name}, features={"image": None}, loss={"type": "bce"})
+        config["training"]["epochs"] = 1
         fitted = Recommender.from_config(config).fit(few(shop), progress=False)
         assert fitted.model.scorer.interaction.type == name and len(fitted.recommend(None, 3)) == 3 * 60
     for name in ("cosine", "attention"):
