@@ -224,7 +224,13 @@ class Runtime(KnownRecords):
         return lambda rows: blend.score(states.take(rows), users[rows], of_towers(rows))
 
     def known(self, side: Side) -> np.ndarray:
-        """Return (rows, ...) float32, what the scorer reads of all known users or items."""
+        """Return (rows, ...) float32, what the scorer reads of all known users or items.
+
+        Raises:
+            InputError: If the model has no embeddings.
+        """
+        if not self.has_vectors:
+            raise InputError(Fault("model", f"'{self.bundle.about['type']}' has no embeddings.", kind="unable"))
         return self.bundle.known[side]
 
     def represent(self, records: Records) -> np.ndarray:
@@ -329,8 +335,6 @@ class Runtime(KnownRecords):
         return int(self.bundle.about["pair_width"])
 
     def _embed(self, records: Records, source: Users) -> pa.Table:
-        if not self.has_vectors:
-            raise InputError(Fault("model", f"'{self.bundle.about['type']}' has no embeddings.", kind="unable"))
         vectors = self.represent(records)
         vectors = vectors.mean(1) if vectors.ndim == 3 else vectors
         log(source, records.context.warnings)
