@@ -116,6 +116,9 @@ def no_collection() -> Iterator[None]:
     try:
         yield
     finally:
+        if not gc.get_freeze_count():  # all objects become old ones, so that the next collection does not visit them
+            gc.freeze()
+            gc.unfreeze()
         gc.enable()
 
 
