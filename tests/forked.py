@@ -2,7 +2,7 @@
 
 A new interpreter takes about three seconds of processor time for these imports. The server starts with the first
 process, has no threads and computes nothing, so a process that is forked from it is like a new one. Tests of how the
-interpreter starts (its options, what is imported) start it themselves.
+interpreter starts (its options, its imports) start it themselves.
 """
 
 import multiprocessing

@@ -13,7 +13,7 @@ from anyrec.serving.explain import explain
 from anyrec.serving.result import infer
 
 THREADS, ROUNDS, CALLS = 8, 3, 240
-"""Each round is on a model that has just been loaded: the threads race for what is computed once."""
+"""Each round is on a model that has just been loaded: the threads race for values that are computed once."""
 STAGES = {
     "retrieve": {"k": 20, "sources": [{"type": "model"}, {"type": "item_to_item"}, {"type": "history"}]},
     "rank": {"type": "dcn", "training": {"epochs": 1}},

@@ -21,7 +21,7 @@ VARIABLES = {
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_worker_niceness": "0",  # by default 15 below this process: other work on the machine leaves them hardly a core
+    "RAY_worker_niceness": "0",  # by default 15 steps lower: other work then leaves them little time
 }
 """Variables that Ray reads when it is imported or started, unless they are set."""
 CONNECT = 5

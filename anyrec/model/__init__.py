@@ -27,7 +27,7 @@ request_reader: reads the users or items of a request.
 records: the users or items of a request as the model reads them.
 added_users: users that are added after training.
 result_tables: lists, scores and embeddings as Arrow tables.
-pair_tables: pairs of users and items, and what is predicted of them, as Arrow tables.
+pair_tables: pairs of users and items, and the predictions for them, as Arrow tables.
 arguments: checks of the arguments of the Python interface.
 attach_data: attaches the training data to a loaded model.
 custom_modules: plain torch modules as encoders, saved without pickle.

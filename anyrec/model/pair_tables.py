@@ -1,4 +1,4 @@
-"""Pairs of users and items, and what is predicted of them, as Arrow tables. Nothing here loads torch."""
+"""Pairs of users and items, and the predictions for them, as Arrow tables. Nothing here loads torch."""
 
 from __future__ import annotations
 
