@@ -442,6 +442,19 @@ def test_all_reasons_against_an_export_are_given_at_once(shop, tmp_path):
     assert code == 2 and "exists and is not an export" in message
 
 
+def test_a_pipeline_is_left_out_on_request_and_named(tmp_path):
+    pipeline = {"retrieve": {"sources": [{"type": "popularity"}]}}
+    config = small_config(model={"type": "popularity"}, pipeline=pipeline)
+    saved = Recommender.from_config(config).fit(small_dataset(), progress=False).save(tmp_path / "model")
+    options = ("export", "--model-path", saved, "--output", tmp_path / "export")
+    code, _, message = call(*options)
+    assert code == 2 and "Leave it out with --without pipeline." in message and not (tmp_path / "export").exists()
+    code, _, message = call(*options, "--without", "pipeline")
+    assert code == 0 and "The pipeline is left out" in message
+    alone = Recommender.load(saved).with_pipeline(None)
+    assert_same_lists(load(tmp_path / "export").recommend(), alone.recommend())
+
+
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
     return str(tiny_clip(tmp_path_factory.mktemp("clip")))
