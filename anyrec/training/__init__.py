@@ -16,6 +16,7 @@ labelled_objective: the loss of one batch of explicit labels.
 division: how the rows of a step are divided between processes.
 step_vectors: the vectors of the users and items of a step.
 catalogue_slices: the slices of the catalogue that processes score.
+batch_statistics: batch normalisation, which several processes refuse.
 exchange: the gradients that processes exchange.
 loop: the training loop.
 optimizers: dense and sparse optimizers, and the schedule of the learning rate.

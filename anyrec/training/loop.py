@@ -28,6 +28,7 @@ from anyrec.core.types import JsonObject
 from anyrec.core.windows import Batch
 from anyrec.model.fitted import FittedModel
 from anyrec.model.two_tower_network import TwoTower
+from anyrec.training.batch_statistics import batch_statistics_refused
 from anyrec.training.checkpoints import FOLDER, Checkpoints, clear_checkpoints
 from anyrec.training.exchange import GradientSum, LimitedNorms, clip_gradients
 from anyrec.training.make_objective import make_objective
@@ -146,7 +147,8 @@ def train(
         if run.resume and checkpoints.exist:
             state, best = checkpoints.load(config, origin)
     steps = batches.count * options.epochs
-    with progress_bar(TRAINING, steps, run.progress and group.first) as bar, step:
+    safe = batch_statistics_refused(model, group)
+    with progress_bar(TRAINING, steps, run.progress and group.first) as bar, step, safe:
         bar.advance(state.step)
         while state.epoch < options.epochs and not _waited_enough(state, config):
             started = time.perf_counter()
