@@ -14,7 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 from small import call, small_config, small_dataset
 
-from anyrec import Recommender
+from anyrec import Dataset, Recommender, tune
+from anyrec.cli import ray_train
+from anyrec.cli.run import train_run
+from anyrec.cli.terminal import out
 from anyrec.core.config import ClusterConfig
 from anyrec.core.errors import ConfigError, DataError, Fault, ModelError
 from anyrec.core.parallel import one_thread_elsewhere
@@ -167,18 +170,33 @@ def test_a_cluster_is_refused_if_the_command_does_not_use_it(model, arguments, t
     assert not list(tmp_path.iterdir())
 
 
-def test_trials_of_a_study_run_on_the_workers(tmp_path):
+def test_workers_run_the_trials_of_a_study_and_then_train_its_final_model_together(tmp_path, monkeypatch):
     pytest.importorskip("optuna", reason="pip install 'anyrec[tune]'")
-    from anyrec import tune
-
+    monkeypatch.chdir(tmp_path)
+    write_json(small_dataset(users=40, items=24, each=6), Path("data.json"))
     training = {"epochs": 2, "batch_size": 128, "patience": None}
-    changes = {"dim": 8, "training": training, "output_dir": str(tmp_path), "tune": {"final": False}}
-    data = small_dataset(users=40, items=24, each=6)
-    on_ray = small_config(**changes, name="ray", cluster={"type": "ray", "workers": 2})
-    found = tune(on_ray, data, trials=4, search={"dim": [8, 16], "id_dropout": {"low": 0.0, "high": 0.5}})
-    here = tune(small_config(**changes, name="here"), data, trials=1, search={"dim": [8, 16]})
+    config = small_config(dim=8, training=training, evaluation={"baselines": [], "report": False})
+    Path("cfg.json").write_text(json.dumps({**config, "name": "ray"}))
+    together = []
+
+    def train_here(inputs):  # the tests below train on workers
+        together.append(inputs)
+        train_run(inputs, out)
+
+    monkeypatch.setattr(ray_train, "train_on_ray", train_here)
+    search = {"dim": [8, 16], "id_dropout": {"low": 0.0, "high": 0.5}}
+    options = ("--search", "dim=8,16", "--search", "id_dropout=0.0..0.5", "--trials", "4", *on_ray(2))
+    code, _, message = call("tune", "--config", "cfg.json", "--data", "data.json", *options)
+    assert code == 0, message
+    assert [(one.run_dir, one.config.cluster.workers, one.resume) for one in together] == [
+        (Path("models/ray"), 2, True)
+    ]
+    data = Dataset.read("data.json")
+    found = tune({**config, "name": "ray"}, data, trials=4, search=search, resume=True, final=False)
+    here = tune({**config, "name": "here"}, data, trials=1, search={"dim": [8, 16]}, final=False)
     assert [(one.number, one.state) for one in found.trials] == [(number, "complete") for number in range(4)]
     assert found.trials[0].objectives == pytest.approx(here.trials[0].objectives, abs=1e-6)
+    assert Recommender.load("models/ray").config.dim == found.best.values["dim"]
 
 
 MORTAL = '''

@@ -128,7 +128,13 @@ def _tune(
         console.print(line, markup=False)
 
     def train(complete: Config, run: Path) -> Recommender:
-        return train_run(RunInputs(complete, data, resume=True, dataset=dataset), console)
+        if complete.cluster.type == "none":
+            return train_run(RunInputs(complete, data, resume=True, dataset=dataset), console)
+        from anyrec.cli.ray_train import train_on_ray
+        from anyrec.recommender import Recommender
+
+        train_on_ray(RunInputs(complete, data, resume=True))
+        return Recommender.load(run / "model", trust_plugins=True, plugins=complete.plugins)
 
     for note in notes:
         echo(f"config: {note}")
