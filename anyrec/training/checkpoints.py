@@ -189,21 +189,34 @@ class Checkpoints:
     def _read(self, name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Return the JSON state, and the tensors as this process needs them. Raises ModelError."""
         path = self.folder / name
-        state, tensors = _load(path)
+        state, whole = _load(path)
         with damaged(path, "this is not the manifest of a checkpoint", AGAIN):
             digests = dict(state.pop("parts"))
         parts = [_load(self.folder / part, digest)[1] for part, digest in digests.items()]
+        tensors = {key: self._own_rows(key, [value]) for key, value in whole.items()}
         if parts:
             same = len(parts) == self.processes.size
             own = parts[self.processes.rank if same else 0]
             tensors |= {key: value for key, value in own.items() if key.startswith(RANDOM)}
             for key in own.keys() - tensors.keys():
-                scalar = own[key].dim() == 0
-                tensors[key] = own[key] if scalar else torch.cat([part[key] for part in parts])
-        for key, value in tensors.items():
-            if not self.processes.alone and self._divided(key) and value.dim():
-                tensors[key] = value[self.processes.share(len(value))].clone()  # a view would keep the whole table
+                tensors[key] = self._own_rows(key, [part[key] for part in parts])
         return state, tensors
+
+    def _own_rows(self, key: str, parts: list[Tensor]) -> Tensor:
+        """Return the rows of a divided tensor that this process needs; other tensors as they are.
+
+        Args:
+            key: Its name.
+            parts: (rows of a part, ...) the whole tensor in parts. They are mapped from files: only rows that are
+                copied here take memory.
+        """
+        if self.processes.alone or not self._divided(key) or not parts[0].dim():
+            return parts[0] if len(parts) == 1 or not parts[0].dim() else torch.cat(parts)
+        own, found, start = self.processes.share(sum(map(len, parts))), [], 0
+        for part in parts:
+            found.append(part[max(own.start - start, 0) : max(own.stop - start, 0)])
+            start += len(part)
+        return torch.cat(found)
 
 
 def _save(path: Path, tensors: dict[str, Tensor], text: str) -> str:
