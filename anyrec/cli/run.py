@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,10 +19,10 @@ from anyrec.cli.terminal import log
 from anyrec.core.config import Config
 from anyrec.core.discovery import Registry, discover
 from anyrec.core.errors import AnyrecError, Fault, OutputError
-from anyrec.core.files import atomic_write, exclusive
+from anyrec.core.files import exclusive, save_json
 from anyrec.core.outputs import check_output
 from anyrec.core.processes import processes
-from anyrec.core.types import Json, JsonObject
+from anyrec.core.types import JsonObject
 from anyrec.data.dataset import Dataset
 from anyrec.data.defaults import resolve_config
 from anyrec.data.doctor.examine import as_lines, examine
@@ -265,7 +264,7 @@ def _save(recommender: Recommender, run_dir: Path, sources: Mapping[str, str]) -
     """Save the model, the config and the environment. sources: What identifies the content of each table."""
     directory = recommender.save(run_dir / "model")
     recommender.saved_in(directory, model_id(directory))
-    _write_json(run_dir / "config.json", recommender.config.model_dump(mode="json"))
+    save_json(run_dir / "config.json", recommender.config.model_dump(mode="json"))
     environment = {
         "python": platform.python_version(),
         "machine": platform.machine(),
@@ -273,7 +272,7 @@ def _save(recommender: Recommender, run_dir: Path, sources: Mapping[str, str]) -
         **versions(),
         **({"sources": dict(sources)} if sources else {}),
     }
-    _write_json(run_dir / "environment.json", environment)
+    save_json(run_dir / "environment.json", environment)
 
 
 def save_overview(recommender: Recommender, run_dir: Path, findings: Sequence[Finding]) -> None:
@@ -285,7 +284,7 @@ def save_overview(recommender: Recommender, run_dir: Path, findings: Sequence[Fi
         findings: What the data doctor found.
     """
     learned = recommender.model.required_learning().dataset
-    _write_json(run_dir / OVERVIEW, {"model": model_id(run_dir / "model"), **overview(learned, findings)})
+    save_json(run_dir / OVERVIEW, {"model": model_id(run_dir / "model"), **overview(learned, findings)})
 
 
 def _remove_older(run_dir: Path) -> None:
@@ -348,8 +347,3 @@ def _print_metrics(parts: dict[str, dict[str, float]], config: Config, console: 
     console.print(table)
     if config.evaluation.candidate_samples is not None:
         console.print(sampled(config.evaluation.candidate_samples))
-
-
-def _write_json(path: Path, value: Json) -> None:
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")

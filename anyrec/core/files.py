@@ -18,13 +18,13 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from anyrec.core.errors import Fault, OutputError
 from anyrec.core.outputs import is_stream, output_errors
-from anyrec.core.types import JsonObject
+from anyrec.core.types import Json, JsonObject
 
 NEW, OLD, READY = "new", "old", "ready"
 """Names in a workspace: the new version, the old version, and the mark that all files of a group are complete."""
@@ -163,6 +163,26 @@ def json_object(path: Path) -> JsonObject:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def save_json(path: Path, value: Json) -> None:
+    """Write a JSON document, complete or not at all. Raises OutputError."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+
+
+def json_lines(path: Path) -> list[JsonObject]:
+    """Return the JSON objects in the lines of a file; none if it cannot be read."""
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError):
+        return []
+
+
+def save_json_lines(path: Path, values: Iterable[JsonObject]) -> None:
+    """Write a JSON object in each line of a file, complete or not at all. Raises OutputError."""
+    with atomic_write(path) as temporary:
+        temporary.write_text("".join(json.dumps(value) + "\n" for value in values), encoding="utf-8")
 
 
 def sha256_of(path: Path) -> str:

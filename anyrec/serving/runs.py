@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from anyrec.core.config import Config
-from anyrec.core.files import json_object
+from anyrec.core.files import json_lines, json_object
 from anyrec.core.manifest import MANIFEST
 from anyrec.core.types import JsonObject
 
@@ -29,11 +28,7 @@ class Run:
 
     def epochs(self) -> list[JsonObject]:
         """Return the entries of metrics.jsonl, one for each finished epoch; none for a classical model."""
-        try:
-            lines = (self.folder / HISTORY).read_text(encoding="utf-8").splitlines()
-            return [json.loads(line) for line in lines]
-        except (OSError, ValueError):  # not there yet, or no run of ours
-            return []
+        return json_lines(self.folder / HISTORY)  # not there yet, or no run of ours
 
     def about(self) -> JsonObject:
         """Return the name, the time, the metrics of the saved model, the settings, and whether there is a report."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from anyrec.core.config import TWO_TOWER, Config
 from anyrec.core.config.tune import COSTS, seconds_of
 from anyrec.core.errors import AnyrecError, ConfigError, Fault, OutputError
-from anyrec.core.files import atomic_write, json_object
+from anyrec.core.files import json_lines, json_object, save_json
 from anyrec.core.types import JsonObject
 from anyrec.study.journal import JOURNAL, Journal
 from anyrec.study.result import Trial
@@ -54,7 +54,7 @@ class StudyDriver:
         _check_record(folder, record, resume)
         self._record = {**record, **{key: json_object(folder / RECORD).get(key, 0) for key in ("seconds", "tests")}}
         folder.mkdir(parents=True, exist_ok=True)
-        self._write_record()
+        save_json(folder / RECORD, self._record)
         self.start = baseline(space, runner.configs)
         epochs = max([config.training.epochs, *(int(one.high) for one in space if one.key == "training.epochs")])
         self.journal = Journal(
@@ -157,9 +157,8 @@ class StudyDriver:
 
     def _sync(self, number: int) -> None:
         """Report epochs of an interrupted trial that it finished, but whose report did not reach the journal."""
-        path = self.setup.trial_folder(number) / "metrics.jsonl"
-        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-            self._report(number, json.loads(line))
+        for entry in json_lines(self.setup.trial_folder(number) / "metrics.jsonl"):
+            self._report(number, entry)
 
     def _trial(self, one: FrozenTrial) -> Trial:
         states = {"COMPLETE": "complete", "FAIL": "failed", "RUNNING": "interrupted"}
@@ -213,10 +212,8 @@ class StudyDriver:
         }
 
     def _write_record(self) -> None:
-        if hasattr(self, "_started"):
-            self._record["seconds"] = self.seconds
-        with atomic_write(self.setup.folder / RECORD) as temporary:
-            temporary.write_text(json.dumps(self._record, indent=1) + "\n", encoding="utf-8")
+        self._record["seconds"] = self.seconds
+        save_json(self.setup.folder / RECORD, self._record)
 
 
 def _check(config: Config, objectives: Sequence[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +12,7 @@ from anyrec.core.config import Config, TuneConfig
 from anyrec.core.config_file import read_config_file
 from anyrec.core.discovery import discover
 from anyrec.core.errors import ConfigError, Fault, InputError
-from anyrec.core.files import atomic_write, exclusive
+from anyrec.core.files import exclusive, save_json
 from anyrec.core.launcher import copies
 from anyrec.core.load_config import load_config, with_root
 from anyrec.core.registry import Registry
@@ -176,7 +175,7 @@ def run_study(
         best = driver.best()
         config, _ = runner.configs.make(best.values)
         config = config.model_copy(update={"tune": TuneConfig()})
-        _write_json(folder / BEST, config.model_dump(mode="json", exclude={"tune"}))
+        save_json(folder / BEST, config.model_dump(mode="json", exclude={"tune"}))
         result = StudyResult(
             folder,
             config,
@@ -233,8 +232,3 @@ def _copy(trial: Path, run: Path) -> None:
     if (trial / FOLDER).is_dir():
         shutil.copytree(trial / FOLDER, run / FOLDER)
         shutil.copy2(trial / "metrics.jsonl", run / "metrics.jsonl")
-
-
-def _write_json(path: Path, value: Json) -> None:
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 from anyrec.core.config import Config
 from anyrec.core.errors import AnyrecError, ConfigError, Fault
-from anyrec.core.files import atomic_write
+from anyrec.core.files import save_json_lines
 from anyrec.core.notebook import html_table
 from anyrec.core.parallel import one_thread_elsewhere
 from anyrec.core.processes import ALONE, Processes
@@ -351,8 +350,7 @@ def _entry(state: Progress, loss: float, positives: int, started: float, config:
 def _keep(state: Progress, best: dict[str, Tensor] | None, checkpoints: Checkpoints | None, run: FitOptions) -> None:
     """Write metrics.jsonl, one JSON object in a line for each epoch, and a checkpoint; report the last epoch."""
     if run.run_dir is not None and run.processes.first:
-        with atomic_write(run.run_dir / "metrics.jsonl") as temporary:
-            temporary.write_text("".join(json.dumps(entry) + "\n" for entry in state.history), encoding="utf-8")
+        save_json_lines(run.run_dir / "metrics.jsonl", state.history)
     if checkpoints is not None:
         checkpoints.save(best, state)
     if run.report is not None and run.processes.first:

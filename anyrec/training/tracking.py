@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 from anyrec.core.config import Config
-from anyrec.core.files import atomic_write, json_object
+from anyrec.core.files import json_lines, json_object, save_json
 from anyrec.core.processes import processes
 from anyrec.core.registry import Registry
 from anyrec.core.secrets import HIDDEN, SECRET_KEY, SHORTEST, redacted
@@ -149,7 +149,7 @@ class Tracking:
         if self._resume and self._folder is not None:
             for stage in ("", REFIT):
                 going_on = (self._folder / stage / FOLDER / LAST).is_file()
-                for line in _lines(self._folder / stage / LOG) if going_on else ():
+                for line in json_lines(self._folder / stage / LOG) if going_on else ():
                     self.epoch({"stage": stage, **line})
 
     def epoch(self, entry: JsonObject) -> None:
@@ -209,8 +209,7 @@ class Tracking:
         if self._folder is None:
             return
         state = {one.name: {"run": one.run, "epochs": one.epochs} for one in self._recorders}
-        with atomic_write(self._folder / FILE) as temporary:
-            temporary.write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+        save_json(self._folder / FILE, state)
 
 
 def _start(one: _Recorder, run: TrackedRun) -> None:
@@ -236,11 +235,3 @@ def _parameter(value: object) -> str | int | float | bool:
     if isinstance(value, (bool, int, float)):
         return value
     return redacted(value if isinstance(value, str) else json.dumps(value))
-
-
-def _lines(path: Path) -> list[JsonObject]:
-    """Return the entries of a metrics.jsonl; none without the file."""
-    try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError):
-        return []
