@@ -33,9 +33,7 @@ def index_faults(config: Config, registry: Registry) -> list[Fault]:
         return [Fault("/index", what, f"{HINT} Or use a factorised interaction, as dot or cosine.", "combination")]
     params = registry.params("index", component.type, component.options(), "/index")
     try:
-        index = cls(config.dim, "dot", params)
-        index.registry = registry
-        index.check()
+        cls.of(config.dim, "dot", params, registry).check()
     except InputError as error:
         return error.faults
     return []

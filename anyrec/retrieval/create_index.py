@@ -68,7 +68,6 @@ def create_index(
     if faults:
         raise ConfigError(faults)
     params = registry.params("index", backend, chosen, "options")
-    index: Index = registry.get("index", backend)(dim, metric, params)
-    index.registry = registry
+    index: Index = registry.get("index", backend).of(dim, metric, params, registry)
     index.check()
     return index

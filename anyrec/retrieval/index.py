@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 from pydantic import BaseModel
@@ -118,6 +118,13 @@ class Index:
         self.examples: np.ndarray | None = None
         self.registry: Registry | None = None
         self._tuned_rows = 0
+
+    @classmethod
+    def of(cls, dim: int, metric: Metric, params: BaseModel | None, registry: Registry) -> Self:
+        """Create an empty index whose options can name other components; arguments as for the class."""
+        index = cls(dim, metric, params)
+        index.registry = registry
+        return index
 
     @property
     def requested_recall(self) -> float | None:

@@ -98,8 +98,7 @@ class ItemIndex:
             DataError: If a number is not finite, or if there is not one id for each vector.
         """
         params = registry.params("index", component.type, component.options(), "/index")
-        index = registry.get("index", component.type, "/index/type")(vectors.shape[1], metric, params)
-        index.registry = registry
+        index = registry.get("index", component.type, "/index/type").of(vectors.shape[1], metric, params, registry)
         if len(ids) != len(vectors):
             raise DataError(Fault("ids", f"{len(ids)} ids for {len(vectors)} vectors.", "Give one for each.", "shape"))
         rng = np.random.default_rng(0)
@@ -235,8 +234,7 @@ class ItemIndex:
                 raise ValueError(f"metric {metric!r}, dim {dim}")
             if not all(isinstance(value, (int, float)) for value in figures.values()):
                 raise ValueError("a figure is not a number")
-            index: Index = registry.get("index", component.type, "/index/type")(dim, metric, params)
-            index.registry = registry
+            index: Index = registry.get("index", component.type, "/index/type").of(dim, metric, params, registry)
             ids = _one_array(read_table(place / INDEX).column("id"))
             if ids.null_count or len(ids.unique()) < len(ids):
                 raise ValueError("an id is null or occurs twice")

@@ -31,12 +31,7 @@ COLUMNS = """
 SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute
 WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped
 """
-
-
-CREATE_TEXTS = "CREATE TABLE {table} (item_id text PRIMARY KEY, vector vector({dim}) NOT NULL, record jsonb NOT NULL)"
-CREATE_NUMBERS = (
-    "CREATE TABLE {table} (item_id bigint PRIMARY KEY, vector vector({dim}) NOT NULL, record jsonb NOT NULL)"
-)
+CREATE = "CREATE TABLE {table} (item_id {of} PRIMARY KEY, vector vector({dim}) NOT NULL, record jsonb NOT NULL)"
 
 
 class PgVector(VectorDatabase):
@@ -61,7 +56,7 @@ class PgVector(VectorDatabase):
         try:
             import psycopg
             from pgvector.psycopg import register_vector
-            from psycopg.sql import Literal
+            from psycopg.sql import SQL, Literal
         except ImportError:
             raise MissingDependency("pgvector", "pgvector", "Storing vectors in PostgreSQL") from None
         self._dim, of = dim, "text" if pa.types.is_string(kind) else "bigint"
@@ -74,7 +69,7 @@ class PgVector(VectorDatabase):
             register_vector(self._connection)
             found = dict(self._connection.execute(COLUMNS, [f'"{self.target.collection}"']).fetchall())
             if not found:
-                self._run(CREATE_TEXTS if of == "text" else CREATE_NUMBERS, dim=Literal(dim))
+                self._run(CREATE, of=SQL(of), dim=Literal(dim))
         if found and wanted.items() - found.items():
             shown = ", ".join(f"{name} {found.get(name, '(missing)')}" for name in wanted)
             expected = ", ".join(f"{name} {one}" for name, one in wanted.items())

@@ -118,6 +118,4 @@ class Sharded(Index):
         registry, of = self.registry or discover(), self.params.of
         cls = registry.get("index", of.type, "/index/of/type")
         options = cls.options_for_another(of.options(), f"shard-{number}", registry) if number else of.options()
-        shard: Index = cls(self.dim, "dot", registry.params("index", of.type, options, "/index/of"))
-        shard.registry = registry
-        return shard
+        return cls.of(self.dim, "dot", registry.params("index", of.type, options, "/index/of"), registry)
