@@ -22,6 +22,7 @@ from anyrec.cli.options import (
 )
 from anyrec.cli.terminal import is_quiet
 from anyrec.core.errors import Fault, InputError
+from anyrec.core.hub_address import is_on_hub
 
 if TYPE_CHECKING:
     from anyrec.recommender import Recommender
@@ -85,7 +86,7 @@ def update(
     """
     from anyrec.storage.model_directory import check_model_output, find_model
 
-    if output is None and str(model_path or "").startswith("hf:/"):
+    if output is None and is_on_hub(model_path):
         hint = "Give the folder to write the model to."
         raise InputError(Fault("--output", "a model of the Hub cannot be replaced by this command.", hint, "option"))
     place = find_model(model_place(model_path, model_dir, model_name)) if output is None else output.resolve()

@@ -8,6 +8,7 @@ import typer
 
 from anyrec.cli.load import load
 from anyrec.cli.options import Changes, ChangesPath, ModelDir, ModelName, ModelPath, PluginFolders, Trust, app, out
+from anyrec.core.hub_address import hub_name
 
 
 @app.command()
@@ -35,4 +36,4 @@ def push(
     """
     recommender = load(model_path, model_dir, model_name, config, plugins, trust_plugins, overrides=overrides)
     address = recommender.push_to_hub(repository, private=not public, revision=revision, message=message)
-    out.print(f"hf://{repository.removeprefix('hf://')} ({'public' if public else 'private'}): {address}", markup=False)
+    out.print(f"hf://{hub_name(repository)} ({'public' if public else 'private'}): {address}", markup=False)

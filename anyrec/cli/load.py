@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from anyrec.cli.datasets import read_dataset
 from anyrec.cli.terminal import log
 from anyrec.core.errors import ConfigError, Fault, InputError
+from anyrec.core.hub_address import is_on_hub
 from anyrec.core.runtime import no_collection
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def model_place(model_path: Path | None, model_dir: Path | None, model_name: str
         InputError: If none of the three options is given.
         ModelError: If a model of the Hub cannot be downloaded.
     """
-    if model_path is not None and str(model_path).startswith("hf:/"):
+    if model_path is not None and is_on_hub(model_path):
         from anyrec.storage.hub import model_folder
 
         return model_folder(model_path)

@@ -15,23 +15,17 @@ from pathlib import Path
 
 from anyrec.core.errors import Fault, InputError, ModelError
 from anyrec.core.files import atomic_folder
+from anyrec.core.hub_address import hub_name, is_on_hub
 from anyrec.core.manifest import MANIFEST
 from anyrec.core.vector_cache import cache_folder
 from anyrec.storage.model_directory import save_model
 from anyrec.storage.parts import ModelParts
 
-START = "hf:/"
-"""How an address of a model on the Hub begins; a path object has one slash less than hf://OWNER/NAME."""
 NAME = re.compile(r"[\w.-]+/[\w.-]+")
 """Owner and name of a repository."""
 DOWNLOADED = "model"
 """Folder of the model in the folder of its commit, which stands for the folder of a run."""
 TOKEN = "Set HF_TOKEN to a token that may do this, or log in with `hf auth login`."
-
-
-def is_on_hub(address: str | Path) -> bool:
-    """Return whether an address is hf://OWNER/NAME."""
-    return str(address).startswith(START)
 
 
 def model_folder(address: str | Path, revision: str | None = None, token: str | None = None) -> Path:
@@ -45,8 +39,7 @@ def model_folder(address: str | Path, revision: str | None = None, token: str | 
     Raises:
         ModelError: If there is no such repository or revision, or it cannot be read.
     """
-    text = str(address)
-    named = re.sub(r"^hf:/+", "", text)
+    text, named = str(address), hub_name(address)
     if not is_on_hub(text) and (Path(text).exists() or not NAME.fullmatch(text)):
         if revision is not None:
             what = "a folder of this machine has no revisions."
@@ -92,7 +85,7 @@ def push_to_hub(
     """
     from huggingface_hub import HfApi
 
-    repository = re.sub(r"^hf:/+", "", repository)
+    repository = hub_name(repository)
     if not NAME.fullmatch(repository):
         what = f"'{repository:.100}' is no name of a repository."
         raise InputError(Fault("repository", what, "Write OWNER/NAME.", "address"))
