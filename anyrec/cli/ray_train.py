@@ -25,7 +25,7 @@ from anyrec.cli.terminal import ResultsOnly, console, is_quiet, log, out
 from anyrec.core.config import ClusterConfig
 from anyrec.core.errors import AnyrecError
 from anyrec.core.progress import Bar, bars_elsewhere, progress_bar
-from anyrec.core.ray_cluster import like_the_driver, ray_workers, resources
+from anyrec.core.ray_cluster import last_line, like_the_driver, ray_workers, resources
 from anyrec.training.loop import TRAINING
 
 Message: TypeAlias = tuple[str, Any]
@@ -150,8 +150,7 @@ def _without_ray_files(run_dir: Path) -> Iterator[None]:
 
 def _failed(cluster: ClusterConfig, error: Exception) -> AnyrecError:
     """Return the error of a training whose workers failed too often."""
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    what = f"the workers failed more than {cluster.max_restarts} times: {lines[-1] if lines else error}"
+    what = f"the workers failed more than {cluster.max_restarts} times: {last_line(error)}"
     hint = "ANYREC_DEBUG=1 shows what the workers print. `--resume` goes on from the last finished epoch."
     return AnyrecError(f"{what}. {hint}")
 

@@ -15,6 +15,7 @@ Plugins
 
 Security
 - `outside`, `trust`: what a loaded model names outside its folder. `secrets`: passwords in addresses.
+  `hub_address`: addresses of models on the Hugging Face Hub.
 
 Tensors
 - `columns`: prepared columns as arrays. `ragged`: the same as tensors, with rows of different lengths.

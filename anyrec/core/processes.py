@@ -79,12 +79,6 @@ class Processes:
             dist.all_reduce(values)
         return values
 
-    def max(self, values: Tensor) -> Tensor:
-        """Replace `values`, of the same shape in all processes, by their largest, in place, and return them."""
-        if not self.alone:
-            dist.all_reduce(values, dist.ReduceOp.MAX)
-        return values
-
     def broadcast(self, values: Tensor, source: int = 0) -> Tensor:
         """Replace `values` by those of one process, in place, and return them."""
         if not self.alone:

@@ -149,5 +149,11 @@ def _workers(config: ClusterConfig, available: Mapping[str, float]) -> int:
     return config.workers or most
 
 
+def last_line(error: Exception) -> str:
+    """Return the last line of an error of Ray, which has the error of the worker; the lines before are its stack."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
 def _first_line(error: Exception) -> str:
     return str(error).strip().split("\n")[0]

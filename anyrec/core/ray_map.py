@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from anyrec.core.config import ClusterConfig
 from anyrec.core.errors import AnyrecError
-from anyrec.core.ray_cluster import like_the_driver, ray_workers, resources
+from anyrec.core.ray_cluster import last_line, like_the_driver, ray_workers, resources
 
 State = TypeVar("State")
 Job = TypeVar("Job")
@@ -82,9 +82,7 @@ def _next(batches: Iterator[dict[str, Any]]) -> dict[str, Any] | None:
     except Exception as error:
         if os.environ.get("ANYREC_DEBUG"):
             raise
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        what = lines[-1] if lines else type(error).__name__
-        raise AnyrecError(f"the workers of the cluster failed: {what} ANYREC_DEBUG=1 shows more.") from None
+        raise AnyrecError(f"the workers of the cluster failed: {last_line(error)} ANYREC_DEBUG=1 shows more.") from None
 
 
 class _Worker(Generic[State, Job, Result]):

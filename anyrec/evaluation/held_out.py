@@ -84,10 +84,9 @@ def apply_repeats(held: HeldOut, repeats: Repeats) -> HeldOut:
 
 def rankable_items(model: FittedModel) -> np.ndarray:
     """Return (items,) bool, the candidates by `evaluation.candidates`: all items, or those with an interaction."""
-    number = len(model.dataset.items)
     if model.config.evaluation.candidates == "all":
-        return np.ones(number, bool)
-    return np.bincount(model.seen.items, minlength=number) > 0
+        return np.ones(len(model.dataset.items), bool)
+    return model.item_users > 0
 
 
 def rank_held_out(model: FittedModel, part: Part, *, length: int | None = None, held: HeldOut | None = None) -> Ranking:

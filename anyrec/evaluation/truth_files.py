@@ -149,7 +149,6 @@ def _classification(model: FittedModel, truth: FilePairs, labels: np.ndarray, th
 def _ranking(model: FittedModel, truth: FilePairs, exclude: FilePairs | None) -> JsonObject:
     """Compute the means over users of ranking and list metrics. Popularity counts all interactions in the model."""
     dataset, config, ks = model.dataset, model.config, model.config.evaluation.k
-    counts = np.bincount(model.seen.items, minlength=len(dataset.items))
     targets = Pairs.of(truth.users, truth.items, len(dataset.users))
     state = model.before(levels_before(model, truth))
     seen = state.seen if exclude is None else Pairs.of(exclude.users, exclude.items, len(dataset.users))
@@ -163,7 +162,7 @@ def _ranking(model: FittedModel, truth: FilePairs, exclude: FilePairs | None) ->
     category = category_feature(dataset, config.evaluation.category)
     traits = None if category is None else indicators(dataset, "item", category)[0]
     num_users = int((model.seen.counts() > 0).sum())
-    catalogue = CatalogueStatistics(counts, num_users, held.rankable, traits, state.seen)
+    catalogue = CatalogueStatistics(model.item_users, num_users, held.rankable, traits, state.seen)
     found: JsonObject = ranking_metrics(ranking, ks)
     for name, value in list_metrics(ranking, catalogue, ks).items():
         if not np.isnan(value).all():

@@ -44,8 +44,8 @@ def with_online_features(model: FittedModel, users: Users) -> Users:
     if not isinstance(request, Dataset):
         if of_other_type(request, model.dataset.ids("user")):
             return users  # reading them raises the error
-        request = Dataset(pa.table({"user_id": request}), no_records("items"), no_records("interactions"))
-        request.root = model.context.root
+        users_only = pa.table({"user_id": request}), no_records("items"), no_records("interactions")
+        request = Dataset(*users_only, root=model.context.root)
     server = FeatureServer(feast.url, feast.timeout_seconds, feast.token_env)
     try:
         found = server.online_features(feast.view, request.ids("user"), kinds)

@@ -67,8 +67,7 @@ class TensorBoard(Tracker):
         self._writer.add_hparams(dict(self._parameters), finals, run_name=".")
         if self.params.embeddings:
             vectors = result.model.representations("item")
-            counts = np.bincount(result.model.seen.items, minlength=len(vectors))
-            order = np.argsort(-counts, kind="stable")[: self.params.embeddings]
+            order = np.argsort(-result.model.item_users, kind="stable")[: self.params.embeddings]
             ids = result.model.dataset.items["item_id"].take(order).to_pylist()
             self._writer.add_embedding(vectors[order], metadata=list(map(str, ids)), tag="items")
         self._writer.close()
