@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,6 +24,9 @@ from anyrec.cli.options import (
 from anyrec.cli.terminal import out
 from anyrec.core.errors import Fault, InputError, MissingDependency
 from anyrec.core.runtime import no_collection
+
+if TYPE_CHECKING:
+    from anyrec.recommender import Recommender
 
 Host = Annotated[str, typer.Option("--host", help="Address to listen at. Others than this machine's need API keys.")]
 Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="Port to listen at.")]
@@ -57,6 +60,9 @@ def serve(
     model_dir: ModelDir = None,
     model_name: ModelName = None,
     image_root: ImageRoot = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Load the model again whenever its folder changes, and serve it.")
+    ] = False,
     demo: Annotated[
         bool,
         typer.Option("--demo", help="Serve the model of `anyrec demo`, which is trained first if it is not there."),
@@ -80,14 +86,19 @@ def serve(
     if demo:
         model_path = _demo(model_path)
         image_root = image_root or model_path
+    folder = model_place(model_path, model_dir, model_name)
+
+    def loaded(place: Path) -> Recommender:
+        """Return a version of the model, with the changes that the options make."""
+        found = load(place, None, None, config, plugins, trust_plugins, image_root, overrides)
+        return found if image_root is None else found.with_image_root(image_root)
+
     with no_collection():  # until the server is ready
-        recommender = load(model_path, model_dir, model_name, config, plugins, trust_plugins, image_root, overrides)
-        if image_root is not None:
-            recommender = recommender.with_image_root(image_root)
-        folder = model_place(model_path, model_dir, model_name)
+        recommender = loaded(folder)
         place = recommender.model.directory or folder
         err.print(f"http://{host}:{port}  (stop with Ctrl+C)", markup=False, highlight=False)
-        run(recommender, folder, host=host, port=port, keys=keys, events=events or place.parent / "events")
+        log = events or place.parent / "events"
+        run(recommender, folder, load=loaded, watch=watch, host=host, port=port, keys=keys, events=log)
 
 
 def _demo(folder: Path | None) -> Path:

@@ -7,6 +7,7 @@ Modules:
 - `pictures`, `catalogue`, `runs`, `page`: the routes of thumbnails, of what the page shows, of training runs, and the
   files of the page.
 - `watch`: the page of a training run while it trains.
+- `follow`: other versions that are saved in the model's folder.
 - `host`: what every route works with.
 - `document`: the OpenAPI document, as precise as limits and model allow.
 - `api_page`: the page `/docs`, which describes the API.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from anyrec.core.types import JsonObject
 from anyrec.core.version import __version__
 from anyrec.serving.http import admin, api_page, catalogue, lists, page, pictures, records, runs
 from anyrec.serving.http.document import precise
+from anyrec.serving.http.follow import follow
 from anyrec.serving.http.guard import Guard
 from anyrec.serving.http.host import Host
 from anyrec.serving.http.keys import Keys
@@ -23,19 +25,23 @@ ABOUT = """Lists, scores, vectors and searches of one recommender, events that c
 records without training. Errors are problem documents (RFC 9457)."""
 
 
-def make_app(service: Service, *, keys: Keys | None = None, folder: Path | None = None) -> FastAPI:
+def make_app(service: Service, *, keys: Keys | None = None, folder: Path | None = None, watch: bool = False) -> FastAPI:
     """Return the ASGI application of a live model.
 
     Args:
         service: The live model.
         keys: The API keys; None to answer everybody.
         folder: The model's folder, for reloads.
+        watch: Load the model again whenever its folder changes.
     """
     host = Host(service, folder)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        following = asyncio.create_task(follow(host)) if watch else None
         yield
+        if following is not None:
+            following.cancel()
         host.stopping = True
         host.close()
 

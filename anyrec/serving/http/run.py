@@ -6,6 +6,7 @@ import ipaddress
 import json
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
@@ -39,13 +40,23 @@ def check_address(host: str, keys: Keys | None, insecure: bool) -> None:
 
 
 def serve(
-    recommender: Recommender, folder: Path | None, *, host: str, port: int, keys: Keys | None, events: Path | None
+    recommender: Recommender,
+    folder: Path | None,
+    *,
+    load: Callable[[Path], Recommender],
+    watch: bool,
+    host: str,
+    port: int,
+    keys: Keys | None,
+    events: Path | None,
 ) -> None:
     """Serve a model until the process is stopped.
 
     Args:
         recommender: The fitted model.
         folder: Its folder, for reloads.
+        load: Loads another version of the model from its folder.
+        watch: Load the model again whenever its folder changes.
         host: Address to listen at.
         port: Port to listen at.
         keys: The API keys; None to answer everybody.
@@ -54,12 +65,12 @@ def serve(
     Raises:
         OutputError: If the log of events cannot be written.
     """
-    service = Service(recommender, recommender.config.serving, events)
+    service = Service(recommender, recommender.config.serving, events, load)
     try:
         service.variants.check(service.served)
         warm_up(service.served)
         _log_as_json()
-        app = make_app(service, keys=keys, folder=folder)
+        app = make_app(service, keys=keys, folder=folder, watch=watch)
         app.openapi()  # FastAPI otherwise prepares routes at the first request, while all others wait
         options = uvicorn.Config(app, host=host, port=port, log_config=None, access_log=False, server_header=False)
         with short_waits():

@@ -6,7 +6,8 @@ import math
 import threading
 import time
 import uuid
-from collections.abc import Collection, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +27,9 @@ from anyrec.serving.live.histories import Histories
 from anyrec.serving.live.query import Id, Listing, Query
 from anyrec.serving.live.served import Served
 from anyrec.serving.live.variants import EXPOSURES, Variants
+
+RECENT = 32
+"""Requests that another version answers before it serves."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ class Service:
         config: Limits and the log of events.
         folder: Folder of the log of events and of the log of changed records, which count from the start; None to
             keep both in memory only.
+        load: Loads another version of the model from its folder, for `reload`.
 
     Attributes:
         served: The version that serves now.
@@ -57,13 +62,20 @@ class Service:
         folder: As above.
     """
 
-    def __init__(self, recommender: Recommender, config: ServingConfig, folder: Path | None = None):
-        self.config, self.folder = config, folder
+    def __init__(
+        self,
+        recommender: Recommender,
+        config: ServingConfig,
+        folder: Path | None = None,
+        load: Callable[[Path], Recommender] = Recommender.load,
+    ):
+        self.config, self.folder, self._load = config, folder, load
         self.served = Served.of(recommender)
         self.previous: Served | None = None
         self.histories = Histories(config.events.history)
         self.variants = Variants(config.experiments, None if folder is None else folder / EXPOSURES)
         self._event_ids: set[str] = set()
+        self._recent: deque[Query] = deque(maxlen=RECENT)
         self._computing, self._changing = threading.RLock(), threading.RLock()
         self._events = self._changes = None
         if folder is not None:
@@ -104,6 +116,9 @@ class Service:
             found |= {n: _named(one, assignment) for n, one in zip(own, listings, strict=True)}
             if assignment is not None:
                 self.variants.shown(assignment, [(queries[n], found[n]) for n in own], self.served, self.histories)
+        last = range(max(0, len(queries) - RECENT), len(queries))
+        answered = (queries[n] for n in last if isinstance(found[n], Listing))
+        self._recent.extend(query for query in answered if not query.pictures)  # pictures can be large
         return [found[n] for n in range(len(queries))]
 
     def popular(self, k: int) -> list[tuple[Id, int]]:
@@ -245,7 +260,7 @@ class Service:
 
     # Versions
 
-    def reload(self, folder: Path, *, trust_plugins: bool = False) -> Served:
+    def reload(self, folder: Path) -> Served:
         """Load another version of the model, warm it up, and let it serve. What users did since stays.
 
         Raises:
@@ -253,7 +268,7 @@ class Service:
             InputError: If its ids are of another type.
         """
         with giving_way():
-            loaded = Served.of(Recommender.load(folder, trust_plugins=trust_plugins))
+            loaded = Served.of(self._load(folder))
             for side in SIDES:
                 if loaded.has_whole_ids(side) != self.served.has_whole_ids(side):
                     what = f"the ids of its {side}s are of another type than those of the model that serves."
@@ -273,7 +288,9 @@ class Service:
             with giving_way():
                 items = _listed(version.without_record("item", self.served.items))
                 wider, _ = version.prepare({"items": items, "users": _listed(self.served.users)})
-                warm_up(version.with_change({"items": items}, wider))
+                changed = version.with_change({"items": items}, wider)
+                warm_up(changed)
+                changed.lists(list(self._recent), self.histories)  # errors are the clients': an item can be gone
             with self._changing:  # users and removed items can have changed meanwhile
                 change = {"items": items, "users": _listed(self.served.users), "removed_items": self.served.removed}
                 self.previous, self.served = self.served, version.with_change(change, wider)
