@@ -196,7 +196,7 @@ def http_request(count, seed):
 
 @pytest.fixture(scope="module")
 def over_http():
-    """Returns the lists of a recommender for documents, over HTTP; excluded: whether without seen items, for each."""
+    """Returns the lists of a recommender for documents, over HTTP; options: those of the requests of each."""
     pytest.importorskip("fastapi", reason="pip install 'anyrec[serve]'")
     from fastapi.testclient import TestClient
 
@@ -204,20 +204,16 @@ def over_http():
     from anyrec.serving.http.app import make_app
     from anyrec.serving.live.service import Service
 
-    def lists(recommender, documents, excluded):
+    def lists(recommender, documents, options):
         with TestClient(make_app(Service(recommender, ServingConfig(timeout_seconds=600), None))) as client:
-            for document, exclude_seen in zip(documents, excluded, strict=True):
+            for document, more in zip(documents, options, strict=True):
                 history = {one["user_id"]: [] for one in document["user_data"]}
                 for one in document["interactions"]:
                     history[one["user_id"]].append(one["item_id"])
                 requests = []
                 for one in document["user_data"]:
                     record = {name: value for name, value in one.items() if name != "user_id"}
-                    asked = {
-                        "user_id": one["user_id"],
-                        "history": history[one["user_id"]],
-                        "include_seen": not exclude_seen,
-                    }
+                    asked = {"user_id": one["user_id"], "history": history[one["user_id"]], "k": 10, **more}
                     requests.append(asked | ({"user": record} if record else {}))
                 answer = client.post("/v1/recommend:batch", json={"requests": requests}).json()
                 assert "results" in answer, answer
@@ -232,18 +228,20 @@ def over_http():
 def test_torch_onnx_numpy_and_http_give_300_known_and_new_users_the_same_lists(name, over_http, request):
     recommender, export = request.getfixturevalue(name)
     documents = [http_request(count, seed) for count, seed in ((1, 5), (2, 6), (40, 7), (257, 8))]
-    excluded = [True, False, False, True]
+    some = {"candidates": [f"i{n:03d}" for n in range(30)], "exclude": ["i003", "i017", "i039"]}
+    options = [{}, {"include_seen": True}, {"include_seen": True, **some}, {}]
     users = [one for document in documents for one in document["user_data"]]
     known = [one["user_id"].startswith("u") for one in users]
     assert 50 < sum(known) < len(known) - 100 and sum(len(one) == 1 for one in users) > 20
     runtimes = [load(export.folder, backend=one, threads=1) for one in ("onnxruntime", "numpy")]
-    for document, exclude_seen, found in zip(
-        documents, excluded, over_http(recommender, documents, excluded), strict=True
-    ):
-        expected = recommender.recommend(document, 10, exclude_seen=exclude_seen)
+    for document, more, found in zip(documents, options, over_http(recommender, documents, options), strict=True):
+        asked = {"exclude_seen": "include_seen" not in more}
+        among = sorted(set(more["candidates"]) - set(more["exclude"])) if more.get("exclude") else None
+        expected = recommender.recommend(document, 10, candidates=among, **asked)
         assert_same_lists(found, expected.cast(found.schema))
+        both = {name: more[name] for name in ("candidates", "exclude") if name in more}
         for runtime in runtimes:
-            assert_same_lists(runtime.recommend(document, 10, exclude_seen=exclude_seen), expected)
+            assert_same_lists(runtime.recommend(document, 10, **asked, **both), expected)
 
 
 @pytest.mark.parametrize("name", ["everything", "tokens"])
