@@ -50,6 +50,18 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope="session", autouse=True)
+def unsynced():
+    """Do not wait for the disk: tests/test_files.py checks what is synced, and the rest need not survive a crash."""
+
+    def fsync(handle):
+        os.fstat(handle)  # raises as fsync does if the file is closed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", fsync)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory):
     """Cache computed vectors in a folder of this test run."""
     os.environ["ANYREC_CACHE"] = str(tmp_path_factory.mktemp("cache"))

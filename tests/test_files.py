@@ -59,6 +59,26 @@ def contents(root: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.parametrize("kind", WRITERS)
+def test_files_are_on_the_disk_before_they_are_in_their_place(kind, tmp_path, monkeypatch):
+    synced, moved = set(), []
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.add(os.fstat(handle).st_ino))
+
+    def checked(move):
+        def moves(source, target):
+            parts = [Path(source), *Path(source).rglob("*")]
+            assert synced.issuperset(part.stat().st_ino for part in parts), f"{parts} are not all on the disk"
+            moved.extend(part.name for part in parts)
+            move(source, target)
+
+        return moves
+
+    for name in ("replace", "rename"):
+        monkeypatch.setattr(os, name, checked(getattr(os, name)))
+    WRITERS[kind](tmp_path, "new")
+    assert set(moved) >= {Path(name).name for name in contents(tmp_path)}
+
+
 def hidden(root: Path) -> list[str]:
     return [path.name for path in root.rglob(".*")]
 
