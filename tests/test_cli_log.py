@@ -82,7 +82,7 @@ def train(tmp_path_factory):
     folder = tmp_path_factory.mktemp("train")
     write_json(small_dataset(), folder / "data.json")
     config = folder / "cfg.json"
-    config.write_text(json.dumps(small_config(model={"type": "popularity"})))
+    config.write_text(json.dumps(small_config(model={"type": "popularity"}, evaluation={"baselines": ["item_knn"]})))
     return lambda *options: call(
         "train", "--data", folder / "data.json", "--config", config, "--output", folder, *options
     )

@@ -5,6 +5,7 @@ from shutil import copytree
 from unittest.mock import patch
 
 import pyarrow as pa
+import pytest
 import torch
 from small import small_dataset
 
@@ -182,10 +183,12 @@ def differences(parameters, history, others, other_history):
             yield "the loss"
 
 
+@pytest.mark.slow
 def test_two_processes_take_the_steps_of_one() -> None:
     run(compare, 2, list(CASES))
 
 
+@pytest.mark.slow
 def test_three_processes_with_uneven_shares_take_the_steps_of_one() -> None:
     run(compare, 3, list(UNEVEN))
 
@@ -234,6 +237,7 @@ def resume_of_two(processes: Processes, folder) -> None:
             assert all((value - found[key]).abs().max() <= 1e-10 for key, value in whole.items()), name
 
 
+@pytest.mark.slow
 def test_a_training_goes_on_with_any_number_of_processes(tmp_path) -> None:
     run(resume, 2, tmp_path)
     run(resume_of_two, 3, tmp_path)

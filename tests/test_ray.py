@@ -74,6 +74,7 @@ def on_ray(workers):
     return ("--set", "cluster.type=ray", "--set", f"cluster.workers={workers}")
 
 
+@pytest.mark.slow
 def test_lists_of_all_users_are_the_same_file(model, tmp_path):
     common = ("recommend", "--model-path", model, "--all", "--now", "2024-06-01", "--context", "country=fr")
     common = (*common, "--where", '{"item.continuous.price": {"gt": 40}}')
@@ -84,6 +85,7 @@ def test_lists_of_all_users_are_the_same_file(model, tmp_path):
     assert here.read_bytes() == there.read_bytes() and len(here.read_bytes()) > 1000
 
 
+@pytest.mark.slow
 def test_embeddings_of_records_are_the_same_files(model, tmp_path, monkeypatch):
     """On as many threads, of which the last bits of matrix products depend.
 
@@ -126,6 +128,7 @@ def dies_once_and_fails(folder, job):
     return job
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_replaced_and_an_error_is_raised_here_with_its_faults(tmp_path):
     found = []
     with pytest.raises(DataError) as error:
@@ -170,6 +173,7 @@ def test_a_cluster_is_refused_if_the_command_does_not_use_it(model, arguments, t
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_workers_run_the_trials_of_a_study_and_then_train_its_final_model_together(tmp_path, monkeypatch):
     pytest.importorskip("optuna", reason="pip install 'anyrec[tune]'")
     monkeypatch.chdir(tmp_path)

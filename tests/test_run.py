@@ -33,6 +33,8 @@ from anyrec.storage.model_directory import model_id
 
 CONFIG = {
     "name": "a",
+    "defaults": "fixed",
+    "blend": None,
     "dim": 8,
     "training": {"epochs": 2, "batch_size": 128, "patience": None},
     "evaluation": {"baselines": ["popularity"], "report": False},

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from anyrec.core.processes import ALONE
 from benchmarks.scale_simulation import compare, on_paper
 from tests.gloo import run
@@ -11,6 +13,7 @@ def test_the_formulas_equal_the_counted_bytes_of_one_process() -> None:
     compare(ALONE)
 
 
+@pytest.mark.slow
 def test_the_formulas_equal_the_counted_bytes_of_four_processes() -> None:
     """tests/test_sharded.py counts those of two."""
     run(compare, 4)

@@ -245,6 +245,7 @@ def every_check(processes: Processes, folder: Path) -> None:
     resumed(processes, folder, data, registry)
 
 
+@pytest.mark.slow
 def test_two_processes_compute_what_one_does(tmp_path: Path) -> None:
     run(every_check, 2, tmp_path)
 

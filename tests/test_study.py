@@ -237,6 +237,7 @@ def test_a_study_that_was_interrupted_goes_on_as_if_it_was_not(study, tmp_path, 
     assert "measured 2 times" in optimism(more)
 
 
+@pytest.mark.slow
 def test_a_study_survives_kill_9(study, tmp_path):
     folder = tmp_path / "data"
     folder.mkdir()
