@@ -8,6 +8,7 @@ interpreter starts (its options, its imports) start it themselves.
 import multiprocessing
 import os
 import runpy
+import signal
 import sys
 import tempfile
 import time
@@ -60,6 +61,7 @@ def kill(function: Callable[..., None], *arguments: Any, after: float) -> None:
     time.sleep(after)
     process.kill()
     process.join()
+    assert process.exitcode in (0, -signal.SIGKILL), "the process has failed before"
 
 
 def start_program(

@@ -94,20 +94,24 @@ def test_nothing_in_the_directory_is_a_pickle(saved):
     assert kinds == {".json", ".arrow", ".safetensors", ".md"}
 
 
-def save_forever(ready, place):
-    recommender = Recommender.load(place)
+def save_forever(ready, place, *models):
+    """Save the models in turn at one place."""
+    recommenders = [Recommender.load(model) for model in models]
     ready()
     while True:
-        recommender.save(place)
+        for recommender in recommenders:
+            recommender.save(place)
 
 
 def test_a_save_killed_at_any_moment_leaves_a_whole_model(saved, tmp_path):
-    recommender, _ = saved
+    recommender, model = saved
+    other = Recommender.from_config(small_config(seed=1)).fit(small_dataset(), progress=False)
+    expected = [one.recommend(None, 5) for one in (recommender, other)]
     place = recommender.save(tmp_path / "model")
-    expected = recommender.recommend(None, 5)
-    for delay in (0.0, 0.02, 0.05, 0.11):
-        kill(save_forever, place, after=delay)
-        assert Recommender.load(place).recommend(None, 5).equals(expected)
+    other_model = other.save(tmp_path / "other")
+    for delay in (0.0, 0.01, 0.02, 0.03, 0.05, 0.08, 0.11):
+        kill(save_forever, place, other_model, model, after=delay)
+        assert any(Recommender.load(place).recommend(None, 5).equals(one) for one in expected)
 
 
 class Squares(nn.Module):
