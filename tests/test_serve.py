@@ -465,7 +465,7 @@ def test_the_memory_of_a_version_is_free_when_it_is_exchanged(folder, recommende
 
 
 def test_many_threads_get_the_answers_of_one(recommender):
-    with client_of(recommender, threads=4, micro_batch=8) as client:
+    with client_of(recommender, threads=8, micro_batch=8) as client:
         users = [f"u{n:03d}" for n in range(40)] * 3
         alone = {user: listed(client, user_id=user) for user in users}
         with ThreadPoolExecutor(8) as pool:
