@@ -201,6 +201,7 @@ def test_a_variant_that_does_not_fit_the_model_is_an_error_at_the_start(recommen
 def test_another_model_can_be_a_variant_and_gets_the_changes_of_records(recommender, tmp_path):
     other = Recommender.from_config(small_config(name="other", seed=5)).fit(small_dataset(), progress=False)
     folder = other.save(tmp_path / "other")
+    other = Recommender.load(folder)
     config = ServingConfig(experiments=[experiment(a={}, b={"model": str(folder)})])
     with TestClient(make_app(Service(recommender, config))) as client:
         client.delete("/v1/items/i001")
@@ -209,6 +210,7 @@ def test_another_model_can_be_a_variant_and_gets_the_changes_of_records(recommen
             model = recommender if answer["variant"] == "a" else other
             expected = model.recommend([user], 40, exclude_seen=False)["item_id"].to_pylist()
             assert [one["item_id"] for one in answer["items"]] == [item for item in expected if item != "i001"]
+            assert answer["model"] == {"name": model.config.name, "digest": model.model.model_id}
 
 
 def simulated(folder, shares, rates, users=4000):

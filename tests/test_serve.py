@@ -12,6 +12,7 @@ import threading
 import time
 import weakref
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from dataclasses import replace
 
 import pytest
 from small import small_config, small_dataset
@@ -30,6 +31,7 @@ from anyrec.serving.http.keys import new_key, read_keys
 from anyrec.serving.http.run import check_address
 from anyrec.serving.live.event_log import EventLog
 from anyrec.serving.live.query import Listing, Query
+from anyrec.serving.live.served import Served
 from anyrec.serving.live.service import Service
 from anyrec.serving.live.variants import Variants
 
@@ -573,6 +575,26 @@ def test_a_model_is_exchanged_with_what_changed_while_it_was_loaded(folder, reco
         whole = listed(client, user_id="u010", k=41, include_seen=True)
         assert "i103" in whole and "i001" not in whole
         assert client.get("/v1/users/max").json()["text"] == {"bio": "x"}
+
+
+def test_an_answer_is_of_the_version_that_made_its_list(recommender):
+    """Records and the model change after a request was read: the answer names the version, and has its records."""
+
+    class Changing(Service):
+        def lists(self, queries):
+            self.put_items({"i104": {"text": {"title": "New"}}})
+            self.served = replace(self.served, digest="another")
+            return super().lists(queries)
+
+    service = Changing(recommender, ServingConfig())
+    with TestClient(make_app(service)) as client:
+        asked = {"user_id": "u001", "k": 41, "filter": {"item.text.title": {"eq": "New"}}, "fields": True}
+        one = client.post("/v1/recommend", json=asked).json()
+        service.served = Served.of(recommender)
+        several = client.post("/v1/recommend:batch", json={"requests": [asked]}).json()["results"]
+        for answer in (one, *several):
+            assert answer["items"][0]["fields"] == {"text": {"title": "New"}}
+            assert answer["model"]["digest"] == "another"
 
 
 def test_every_answer_has_the_security_headers_and_the_figures_count_it(client):

@@ -20,7 +20,7 @@ from anyrec.serving.http.messages import Item, List, ModelName, Recommend
 from anyrec.serving.http.metrics import Metrics, age
 from anyrec.serving.http.problems import Refused
 from anyrec.serving.http.upload import decoded
-from anyrec.serving.live.query import Id, Listing, Query
+from anyrec.serving.live.query import Id, Listing, Query, Version
 from anyrec.serving.live.served import Served
 from anyrec.serving.live.service import Service
 
@@ -91,16 +91,13 @@ class Host:
     async def list_of(self, asked: Recommend) -> List:
         """Return the answer to one request for a list; errors as the live model raises them."""
         self.check(asked)
-        served = self.served
-        listing = await self._batcher.ask(self._query(asked))
-        return self._message(served, asked, listing)
+        return self._message(asked, await self._batcher.ask(self._query(asked)))
 
     async def lists_of(self, asked: Sequence[Recommend]) -> list[List | AnyrecError]:
         """Return the answer, or the error, to each of several requests."""
-        served = self.served
         found = await self.call(self.service.lists, [self._query(one) for one in asked])
         return [
-            listing if isinstance(listing, AnyrecError) else self._message(served, one, listing)
+            listing if isinstance(listing, AnyrecError) else self._message(one, listing)
             for one, listing in zip(asked, found, strict=True)
         ]
 
@@ -120,7 +117,8 @@ class Host:
         self._writers.shutdown()
         self.service.close()
 
-    def _message(self, served: Served, asked: Recommend, listing: Listing) -> List:
+    def _message(self, asked: Recommend, listing: Listing) -> List:
+        served = listing.served
         self.metrics.listing(listing.latency_ms, listing.fallback_reason is not None)
         fields = fields_of(served, [one.item_id for one in listing.items], asked.fields)
         return List(
@@ -159,7 +157,7 @@ def known_id(served: Served, side: Side, text: str) -> Id:
     return key
 
 
-def fields_of(served: Served, ids: Sequence[Id], wanted: bool | list[str]) -> list[JsonObject | None]:
+def fields_of(served: Version, ids: Sequence[Id], wanted: bool | list[str]) -> list[JsonObject | None]:
     """Return the features of items by group, or None for each if none are wanted.
 
     Args:

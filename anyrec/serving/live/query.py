@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from anyrec.core.types import JsonObject
-from anyrec.data.ids import Id
+from anyrec.data.ids import Id, Side
 
 
 @dataclass(frozen=True)
@@ -68,12 +70,25 @@ class Listed:
     reasons: JsonObject | None = None
 
 
+class Version(Protocol):
+    """What an answer says of the version of a model that made a list (`Served`)."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def digest(self) -> str: ...
+
+    def records(self, side: Side, ids: Sequence[Id], names: Sequence[str] | None = None) -> list[JsonObject]: ...
+
+
 @dataclass(frozen=True)
 class Listing:
     """The answer to a query.
 
     Attributes:
         items: The list, best first.
+        served: The version that made the list. Another one, with other items, can serve meanwhile.
         fallback_reason: Why the list is not personal; None if it is.
         latency_ms: Milliseconds of each stage.
         warnings: What could not be read or done.
@@ -84,6 +99,7 @@ class Listing:
     """
 
     items: list[Listed]
+    served: Version = field(compare=False, repr=False)
     fallback_reason: str | None = None
     latency_ms: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)

@@ -271,6 +271,7 @@ class Served:
         return [
             Listing(
                 _page(items, query),
+                self,
                 NOBODY if self._is_unknown(query, histories, is_known) else None,
                 latency,
                 warnings,
