@@ -1,10 +1,13 @@
 """Experiments: sticky assignment, what the log says, and a test that may be looked at at any time."""
 
+import json
 import math
+import re
 from collections import Counter
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 from small import call, small_config, small_dataset
@@ -14,6 +17,7 @@ from fastapi.testclient import TestClient
 
 from anyrec.core.config import ExperimentConfig, ServingConfig
 from anyrec.core.errors import ConfigError, DataError
+from anyrec.core.load_config import read_config
 from anyrec.recommender import Recommender
 from anyrec.serving.experiments.assignment import assign, fraction
 from anyrec.serving.experiments.inference import difference, mismatch, rate
@@ -76,6 +80,18 @@ def test_wrong_experiments_are_refused(changes):
         ServingConfig.model_validate({"experiments": [{"name": "e", **changes}]})
     with pytest.raises(ValueError, match="traffic"):
         ServingConfig(experiments=[experiment("a"), experiment("b")])
+
+
+def test_the_configs_that_the_page_shows_fit_a_model(recommender):
+    page = (ROOT / "docs/serving.md").read_text(encoding="utf-8")
+    configs = [json.loads(block) for block in re.findall(r"```json\n(.*?)\n```", page, re.DOTALL)]
+    assert any("experiments" in one.get("serving", {}) for one in configs)
+    for config in configs:
+        read, warnings = read_config(config)
+        assert not warnings
+        for one in read.serving.experiments:
+            for variant in one.variants.values():
+                recommender.with_config(variant.config, progress=False)
 
 
 # Statistics
