@@ -144,6 +144,35 @@ def test_an_event_counts_once_however_often_it_is_sent(client):
     assert after == {**popular, "i001": popular["i001"] + 1}
 
 
+def counts(client):
+    """The number of people who had each item, which the list of popular items and the items' records agree on."""
+    popular = {one["item_id"]: one["count"] for one in client.get("/v1/popular?k=40").json()["items"]}
+    assert client.get("/v1/items/i001").json()["users"] == popular["i001"]
+    return popular
+
+
+def test_popularity_counts_a_person_once_and_no_event_that_the_model_was_updated_with(recommender, tmp_path):
+    new = [user for user in recommender.dataset.ids("user").to_pylist() if "i001" not in seen(recommender, user)][:5]
+    old = next(user for user in recommender.dataset.ids("user").to_pylist() if "i001" in seen(recommender, user))
+    users = [*new, *new, old]  # the second event of a person counts as little as one of a person who had the item
+    events = [{"event_id": str(n), "user_id": user, "item_id": "i001"} for n, user in enumerate(users)]
+    before = recommender.save(tmp_path / "before")
+    with client_of(Recommender.load(before), tmp_path / "log", folder=before) as client:
+        trained = counts(client)
+        assert client.post("/v1/events", json={"events": events}).json()["accepted"] == len(users)
+        after = {**trained, "i001": trained["i001"] + len(new)}
+        assert counts(client) == after
+        log = tmp_path / "log" / "events-000001.jsonl"
+        updated = recommender.update(log, progress=False).save(before)
+        assert client.post("/v1/reload", json={}).status_code == 200
+        assert Recommender.load(updated).model.item_users.sum() == recommender.model.item_users.sum() + len(new)
+        assert counts(client) == after
+        assert client.post("/v1/rollback", json={}).status_code == 200
+        assert counts(client) == after
+    with client_of(Recommender.load(updated), tmp_path / "log") as client:
+        assert counts(client) == after
+
+
 def test_new_users_and_items_are_accepted_with_their_records_only(client):
     event = {"event_id": "a", "user_id": "ann", "item_id": "i100"}
     refused = client.post("/v1/events", json={"events": [event]})

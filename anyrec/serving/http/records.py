@@ -29,12 +29,13 @@ HISTORY = 100
 
 @routes.get("/items/{item_id}")
 async def get_item(item_id: str, host: TheHost) -> JsonObject:
-    """Return an item: its features, and the number of users who had it."""
+    """Return an item: its features, and the number of users who had it, in training or by the events since."""
     served, key = host.served, known_id(host.served, "item", item_id)
     if key in served.removed:
         raise Refused(404, f"the item {item_id!r} was removed.")
     row = int(served.rows("item", [key])[0])
-    count = int(served.recommender.model.item_users[row]) + host.service.histories.counts[key]
+    since = await host.call(host.service.popularity.since, served)
+    count = int(served.recommender.model.item_users[row]) + since.get(key, 0)
     return {"item_id": key, **served.records("item", [key])[0], "users": count}
 
 

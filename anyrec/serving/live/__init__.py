@@ -5,6 +5,7 @@ Modules:
 - `query`: a request for a list and its answer, independent of HTTP.
 - `served`: one version of a model with the records that were added, and its lists.
 - `histories`: the events of each user since the model was trained.
+- `popularity`: how many people had each item by the events, and not by the training.
 - `event_log`: the append-only log of events.
 - `variants`: the models of experiments, and the log of what was shown.
 - `service`: the version that serves now, the events, and their changes.

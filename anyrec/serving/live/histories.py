@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable
 
 from anyrec.core.types import JsonObject
@@ -10,7 +10,7 @@ from anyrec.serving.live.query import Id
 
 
 class Histories:
-    """The latest events of each user, and how often each item occurs in all of them.
+    """The latest events of each user.
 
     Args:
         most: Most events that are kept for a user.
@@ -19,7 +19,6 @@ class Histories:
     def __init__(self, most: int):
         self.most = most
         self._events: dict[Id, deque[JsonObject]] = {}
-        self.counts: Counter[Id] = Counter()
 
     def add(self, events: Iterable[JsonObject]) -> None:
         """Add events, each with user_id, item_id, and optionally interaction_type and timestamp."""
@@ -27,14 +26,13 @@ class Histories:
             own = self._events.setdefault(event["user_id"], deque(maxlen=self.most))
             names = ("user_id", "item_id", "interaction_type", "timestamp")
             own.append({name: event[name] for name in names if event.get(name) is not None})
-            self.counts[event["item_id"]] += 1
 
     def of(self, user_id: Id | None) -> list[JsonObject]:
         """Return the events of a user as interactions of the data format, in the order of arrival."""
         return list(self._events.get(user_id, ())) if user_id is not None else []
 
     def forget(self, user_id: Id) -> None:
-        """Remove the events of a user. The counts of items stay."""
+        """Remove the events of a user."""
         self._events.pop(user_id, None)
 
     def __contains__(self, user_id: object) -> bool:

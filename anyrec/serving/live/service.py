@@ -24,6 +24,7 @@ from anyrec.recommender import Recommender
 from anyrec.serving.experiments.assignment import Assignment, assign
 from anyrec.serving.live.event_log import EventLog
 from anyrec.serving.live.histories import Histories
+from anyrec.serving.live.popularity import Popularity
 from anyrec.serving.live.query import Id, Listing, Query
 from anyrec.serving.live.served import Served
 from anyrec.serving.live.variants import EXPOSURES, Variants
@@ -59,6 +60,7 @@ class Service:
         served: The version that serves now.
         previous: The version before the last reload, for `rollback`; None before the first.
         histories: The events of each user.
+        popularity: How many people had each item by the events.
         folder: As above.
     """
 
@@ -72,7 +74,7 @@ class Service:
         self.config, self.folder, self._load = config, folder, load
         self.served = Served.of(recommender)
         self.previous: Served | None = None
-        self.histories = Histories(config.events.history)
+        self.histories, self.popularity = Histories(config.events.history), Popularity()
         self.variants = Variants(config.experiments, None if folder is None else folder / EXPOSURES)
         self._event_ids: set[str] = set()
         self._recent: deque[Query] = deque(maxlen=RECENT)
@@ -93,6 +95,7 @@ class Service:
         for event in events.read():
             self._event_ids.add(event["event_id"])
             self.histories.add([event])
+            self.popularity.add([event])
             if event.get("received", event["timestamp"]) <= forgotten.get(event["user_id"], -math.inf):
                 self.histories.forget(event["user_id"])  # the counts of items stay, as when it was forgotten
 
@@ -122,12 +125,12 @@ class Service:
         return [found[n] for n in range(len(queries))]
 
     def popular(self, k: int) -> list[tuple[Id, int]]:
-        """Return the items with the most users in training, plus the events since; ties by id."""
+        """Return the items that the most people had, in training or by the events since; ties by id."""
         served = self.served
         model = served.recommender.model
         ids = model.dataset.ids("item")
         counts = model.item_users.copy()
-        recent = list(self.histories.counts.items())
+        recent = list(self.popularity.since(served).items())
         rows = served.rows("item", [item for item, _ in recent])
         np.add.at(counts, rows[rows >= 0], np.array([count for _, count in recent], np.int64)[rows >= 0])
         counts[served.removed_rows()] = -1
@@ -166,6 +169,7 @@ class Service:
                 self._events.append(stamped)
             self._event_ids.update(event["event_id"] for event in stamped)
             self.histories.add(stamped)
+            self.popularity.add(stamped)
         return Received(len(stamped), len(events) - len(stamped))
 
     def _add_records_of(self, events: Collection[JsonObject]) -> None:
