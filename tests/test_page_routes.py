@@ -5,6 +5,7 @@ import base64
 import io
 import json
 import re
+import uuid
 from urllib.request import urlopen
 
 import numpy as np
@@ -109,7 +110,7 @@ def test_a_thumbnail_is_small_and_kept_by_the_browser(client):
     assert client.get("/v1/items/i001").headers["cache-control"] == "no-store"
 
 
-def test_only_pictures_within_the_image_root_are_shown(client, shop):
+def test_only_pictures_within_the_image_root_are_shown(client, recommender, shop):
     (shop.parent / "secret.png").write_bytes(picture_of("red"))
     (shop / "photos" / "link.png").symlink_to(shop.parent / "secret.png")
     (shop / "photos" / "text.png").write_text("no picture")
@@ -123,10 +124,12 @@ def test_only_pictures_within_the_image_root_are_shown(client, shop):
     )
     names += ("http://127.0.0.1:1/a.png", "file:///etc/passwd", "data:image/png;base64,AAAA")
     records = [{"item_id": f"x{n}", "image": {"photo": name}} for n, name in enumerate(names)]
-    assert client.put("/v1/items", json={"items": records}).status_code == 200
-    for n in range(len(names)):
-        answer = client.get(f"/v1/items/x{n}/image/photo")
-        assert answer.status_code == 404 and "secret" not in answer.text, names[n]
+    for allowed in (True, False):
+        with client_of(recommender, image_names=allowed) as client:
+            assert client.put("/v1/items", json={"items": records}).status_code == 200
+            for n in range(len(names)):
+                answer = client.get(f"/v1/items/x{n}/image/photo")
+                assert answer.status_code == 404 and "secret" not in answer.text, names[n]
     for path in (
         "items/i001/image/nothing",
         "items/gone/image/photo",
@@ -135,6 +138,49 @@ def test_only_pictures_within_the_image_root_are_shown(client, shop):
     ):
         assert client.get(f"/v1/{path}").status_code == 404, path
     assert client.get("/v1/items/i001/image/photo?size=5000").status_code == 422
+
+
+def opened_by(client, name):
+    """Return the routes by which a request has the picture `name` opened: its answer differs from that without it."""
+    item, user = {"item_id": "n1", "image": {"photo": name}}, {"user_id": "n2", "image": {"face": name}}
+    bare = {"items": [{"item_id": "n1"}], "users": [{"user_id": "n2"}]}
+    found = set()
+    expected, answer = (client.post("/v1/embed", json=one).json() for one in (bare, {"items": [item], "users": [user]}))
+    for side in ("items", "users"):
+        if answer[side] != expected[side]:
+            found.add(f"embed {side}")
+    warned = [answer["warnings"]]
+    record = {"image": {"face": [name]}}
+    answer, expected = (client.post("/v1/recommend", json={"user": one}).json() for one in (record, {}))
+    if answer["items"] != expected["items"]:
+        found.add("recommend")
+    warned.append(answer["warnings"])
+    new = uuid.uuid4().hex
+    event = {"event_id": new, "user_id": new, "item_id": new, "user": record, "item": {"image": {"photo": name}}}
+    warned.append(client.post("/v1/events", json={"events": [event]}).json()["warnings"])
+    warned.append(client.put("/v1/items", json={"items": [item]}).json()["warnings"])
+    warned.append(client.put("/v1/users", json={"users": [user]}).json()["warnings"])
+    for route, one in (("put", "n1"), ("events", new)):
+        if client.get(f"/v1/items/{one}/image/photo").status_code == 200:
+            found.add(route)
+    assert all(warned) or found, warned
+    return found
+
+
+def test_no_file_or_address_that_a_request_names_is_opened_unless_the_config_says_so(recommender, shop):
+    photo = recommender.dataset.items["image.photo"][3].as_py()
+    outside = shop.parent / "outside.png"
+    outside.write_bytes((shop / photo).read_bytes())
+    careless = recommender.with_config({"data": {"allow_urls": True, "allow_outside_root": True}})
+    for model in (recommender, careless):
+        with client_of(model) as client:
+            for name in (photo, str(shop / photo), str(outside), outside.as_uri(), "http://127.0.0.1:1/a.png"):
+                assert not opened_by(client, name), name
+            assert client.get("/v1/items/i001/image/photo").status_code == 200  # pictures of the training stay
+    with client_of(careless, image_names=True) as client:
+        assert opened_by(client, photo) == {"embed items", "embed users", "recommend", "put", "events"}
+    with client_of(careless, image_names=True) as client:
+        assert not opened_by(client, str(outside))
 
 
 def test_a_model_whose_folder_of_images_was_not_named_shows_none_and_says_how(shop):

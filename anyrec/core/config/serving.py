@@ -77,6 +77,11 @@ class ServingConfig(Section):
     max_batch: int = Field(default=1000, ge=1, le=100_000, description="Most users, pairs or events of one request.")
     max_body_bytes: int = Field(default=16 << 20, ge=1 << 10, le=1 << 30, description="Most bytes of a request.")
     max_image_bytes: int = Field(default=8 << 20, ge=1 << 10, le=1 << 28, description="Most bytes of an image.")
+    image_names: bool = Field(
+        default=False,
+        description="Open the files within the image root that records of requests name as pictures. Addresses and "
+        "files elsewhere are never opened for a request.",
+    )
     max_text: int = Field(default=10_000, ge=1, le=10_000_000, description="Most characters of one text of a request.")
     timeout_seconds: float = Field(
         default=10.0,

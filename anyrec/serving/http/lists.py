@@ -76,8 +76,11 @@ async def search(asked: Search, host: TheHost) -> JsonObject:
     host.check(asked)
     image = None if asked.image is None else decoded("/image", asked.image, host.config.max_image_bytes)
     served = host.served
+    (user,), warnings = host.service.readable([asked.user or {}])
+    asked = asked if asked.user is None else asked.model_copy(update={"user": user})
     table = await host.call(_search, served, asked, image)
-    return {"items": _items(served, table.to_pylist(), asked.k, asked.fields), "model": _model(served)}
+    items = _items(served, table.to_pylist(), asked.k, asked.fields)
+    return {"items": items, "model": _model(served), "warnings": warnings}
 
 
 @routes.post("/embed")
@@ -86,16 +89,17 @@ async def embed(asked: Embed, host: TheHost) -> JsonObject:
     host.check(asked)
     served = host.served
     users, items = served.recommender.embed_users, served.recommender.embed_items
+    (new_users, notes), (new_items, more) = host.service.readable(asked.users), host.service.readable(asked.items)
     found: dict[str, list[JsonObject]] = {"users": [], "items": []}
     for name, function, source in (
         ("users", users, asked.user_ids),
-        ("users", users, asked.users),
+        ("users", users, new_users),
         ("items", items, asked.item_ids),
-        ("items", items, asked.items),
+        ("items", items, new_items),
     ):
         if source:
             found[name] += (await host.call(function, source)).to_pylist()
-    return {**found, "model": _model(served)}
+    return {**found, "model": _model(served), "warnings": notes or more}
 
 
 @routes.get("/popular")

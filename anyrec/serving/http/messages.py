@@ -212,6 +212,7 @@ class Accepted(BaseModel):
 
     accepted: int
     duplicates: int
+    warnings: list[str] = []
 
 
 class ItemRecord(Message):

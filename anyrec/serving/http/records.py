@@ -69,7 +69,7 @@ async def get_user(user_id: str, host: TheHost) -> JsonObject:
     }
 
 
-@routes.post("/events")
+@routes.post("/events", response_model_exclude_defaults=True)
 async def post_events(asked: Events, host: TheHost) -> Accepted:
     """Receive what users did. The next list of each of them takes it into account."""
     host.check(asked)
@@ -77,7 +77,7 @@ async def post_events(asked: Events, host: TheHost) -> Accepted:
     has_items = any(one.item is not None for one in asked.events)  # their vectors can take minutes
     received = await (host.write if has_items else host.call)(host.service.receive, events)
     host.metrics.events(({name: one[name] for name in SHOWN if name in one} for one in events), received.accepted)
-    return Accepted(accepted=received.accepted, duplicates=received.duplicates)
+    return Accepted(accepted=received.accepted, duplicates=received.duplicates, warnings=received.warnings)
 
 
 @routes.put("/items")

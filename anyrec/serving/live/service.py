@@ -23,6 +23,7 @@ from anyrec.data.ids import SIDES
 from anyrec.recommender import Recommender
 from anyrec.serving.experiments.assignment import Assignment, assign
 from anyrec.serving.live.event_log import EventLog
+from anyrec.serving.live.files import NOTE, root_of_names, without_files
 from anyrec.serving.live.histories import Histories
 from anyrec.serving.live.popularity import Popularity
 from anyrec.serving.live.query import Id, Listing, Query
@@ -35,10 +36,17 @@ RECENT = 32
 
 @dataclass(frozen=True)
 class Received:
-    """What became of some events. duplicates: those whose id was received before."""
+    """What became of some events.
+
+    Attributes:
+        accepted: How many changed the lists.
+        duplicates: Those whose id was received before.
+        warnings: What the model cannot read of their records.
+    """
 
     accepted: int
     duplicates: int
+    warnings: list[str]
 
 
 class Service:
@@ -111,18 +119,35 @@ class Service:
     def lists(self, queries: Sequence[Query]) -> list[Listing | AnyrecError]:
         """Return the list, or the error, of each query, all of a variant by the same version."""
         places: dict[Assignment | None, list[int]] = {}
+        queries, named = self._without_files(queries)
         for n, query in enumerate(queries):
             places.setdefault(assign(self.config.experiments, query.user_id), []).append(n)
         found: dict[int, Listing | AnyrecError] = {}
         for assignment, own in places.items():
             listings = self.variants.of(assignment, self.served).lists([queries[n] for n in own], self.histories)
-            found |= {n: _named(one, assignment) for n, one in zip(own, listings, strict=True)}
+            found |= {n: _named(one, assignment, n in named) for n, one in zip(own, listings, strict=True)}
             if assignment is not None:
                 self.variants.shown(assignment, [(queries[n], found[n]) for n in own], self.served, self.histories)
         last = range(max(0, len(queries) - RECENT), len(queries))
         answered = (queries[n] for n in last if isinstance(found[n], Listing))
         self._recent.extend(query for query in answered if not query.pictures)  # pictures can be large
         return [found[n] for n in range(len(queries))]
+
+    def readable(self, records: Sequence[JsonObject]) -> tuple[list[JsonObject], list[str]]:
+        """Return records of a request without the pictures that may not be opened, and a note if there were any."""
+        root = root_of_names(self.served.recommender, self.config.image_names)
+        kept = [without_files(one, root) for one in records]
+        return kept, [NOTE] if any(a is not b for a, b in zip(kept, records, strict=True)) else []
+
+    def _without_files(self, queries: Sequence[Query]) -> tuple[list[Query], set[int]]:
+        """Return queries whose records are `readable`, and the places of those that had other pictures."""
+        found, named = list(queries), set()
+        for n, query in enumerate(queries):
+            (kept,), notes = self.readable([query.user or {}])
+            if notes:
+                found[n] = replace(query, user=kept)
+                named.add(n)
+        return found, named
 
     def popular(self, k: int) -> list[tuple[Id, int]]:
         """Return the items that the most people had, in training or by the events since; ties by id."""
@@ -152,7 +177,7 @@ class Service:
         """
         fresh = {event["event_id"]: event for event in events if event["event_id"] not in self._event_ids}
         self._check(list(fresh.values()))
-        self._add_records_of(fresh.values())
+        warnings = self._add_records_of(fresh.values())
         with self._changing:
             now = time.time()
             names = ("event_id", "user_id", "item_id", "interaction_type", "recommendation_id", "value")
@@ -170,15 +195,15 @@ class Service:
             self._event_ids.update(event["event_id"] for event in stamped)
             self.histories.add(stamped)
             self.popularity.add(stamped)
-        return Received(len(stamped), len(events) - len(stamped))
+        return Received(len(stamped), len(events) - len(stamped), warnings)
 
-    def _add_records_of(self, events: Collection[JsonObject]) -> None:
+    def _add_records_of(self, events: Collection[JsonObject]) -> list[str]:
         """Add the users and the unknown items whose records events bring."""
         items = {event["item_id"]: event["item"] for event in events if event.get("item") is not None}
         users = {event["user_id"]: event["user"] for event in events if event.get("user") is not None}
         with self._computing if self.served.without_record("item", items) else nullcontext():
             unknown = self.served.without_record("item", items)  # another change can have added some meanwhile
-            self._change({"items": _listed(unknown), "users": _listed(users)})
+            return self._change({"items": _listed(unknown), "users": _listed(users)})
 
     def _check(self, events: Sequence[JsonObject]) -> None:
         """Raise DataError for events of users or items that neither the model nor a record of theirs knows."""
@@ -250,6 +275,7 @@ class Service:
         """
         if not any(change.values()):
             return []
+        change, notes = self._readable(change)
         with self._computing if change.get("items") else nullcontext():
             wider, warnings = self.served.prepare(change)
             others = self.variants.prepare(change)
@@ -260,7 +286,17 @@ class Service:
                     self._changes.append([change])
                 self.served = self.served.with_change(change, wider)
                 self.variants.change(change, others)
-        return warnings
+        return [*notes, *warnings]
+
+    def _readable(self, change: JsonObject) -> tuple[JsonObject, list[str]]:
+        """Return a change whose records are `readable`, and the note."""
+        kept, notes = dict(change), []
+        for side in ("items", "users"):
+            ids, records = [one for one, _ in change.get(side, ())], [one for _, one in change.get(side, ())]
+            records, own = self.readable(records)
+            if own:
+                kept[side], notes = list(zip(ids, records, strict=True)), own
+        return kept, notes
 
     # Versions
 
@@ -310,12 +346,13 @@ def warm_up(served: Served) -> None:
             raise found
 
 
-def _named(listing: Listing | AnyrecError, assignment: Assignment | None) -> Listing | AnyrecError:
-    """Return a list with an id, and with the experiment and variant that it is of."""
+def _named(listing: Listing | AnyrecError, assignment: Assignment | None, named: bool) -> Listing | AnyrecError:
+    """Return a list with an id, the experiment and variant that it is of, and a note on pictures that were `named`."""
     if isinstance(listing, AnyrecError):
         return listing
     own = {} if assignment is None else {"experiment": assignment.experiment, "variant": assignment.variant}
-    return replace(listing, recommendation_id=uuid.uuid4().hex, **own)
+    warnings = [*listing.warnings, NOTE] if named else listing.warnings
+    return replace(listing, recommendation_id=uuid.uuid4().hex, warnings=warnings, **own)
 
 
 def _listed(records: dict[Id, JsonObject]) -> list[tuple[Id, JsonObject]]:
