@@ -115,7 +115,7 @@ def dataset():
 
 def trained(changes, processes: Processes, data, registry, **options):
     """Fit in float64; return the parameters by name and the entries of metrics.jsonl."""
-    training = {"epochs": 4, "batch_size": 50, "patience": None, "evaluate_every": 4, "precision": "float32"}
+    training = {"epochs": 5, "batch_size": 50, "patience": None, "evaluate_every": 5, "precision": "float32"}
     training |= {"gradient_clip": 1.0, **changes.get("training", {})}
     training["optimizer"] = {"type": "sgd", "learning_rate": 0.05, **training.get("optimizer", {})}
     given = {"defaults": "fixed", "dim": 8, "features": {**IDS, **LITTLE}, **changes, "training": training}

@@ -513,8 +513,9 @@ def test_every_fusion_interaction_and_sequence_model_is_exported(tmp_path):
         registry.get("fusion", one.type, "")(names[:1] if one.type == "identity" else names, 8, 8)
         for one in registry.plugins("fusion")
     ]
-    own = ("dot", "cosine", "mlp", "attention")  # the others are rankers of pipelines, which are not exported
-    interactions = [registry.get("interaction", one, "")(8, None, (names, names)) for one in own]
+    interactions = [
+        registry.get("interaction", one.type, "")(8, None, (names, names)) for one in registry.plugins("interaction")
+    ]
     blocks = [{"block": one} for one in ("transformer", "bidirectional", "gru", "mean")]
     histories = []
     for options in [*blocks, {"variant": "pre_norm"}]:

@@ -173,7 +173,8 @@ def joined() -> Iterator[Processes]:
     If the processes are joined already (by Ray, or by the program), they stay so after the block.
 
     Raises:
-        AnyrecError: If a variable of the launcher is missing, or the processes do not find each other.
+        AnyrecError: If a variable of the launcher is missing, there are fewer GPUs than processes, or the processes do
+            not find each other.
     """
     if int(os.environ.get("WORLD_SIZE") or 1) == 1 or (dist.is_available() and dist.is_initialized()):
         yield processes()
@@ -184,7 +185,11 @@ def joined() -> Iterator[Processes]:
         raise AnyrecError(f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but {', '.join(missing)} is not set. {hint}")
     backend = "gloo"
     if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+        place, gpus = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+        if place >= gpus:
+            hint = f"Start at most {gpus} on this machine, or set CUDA_VISIBLE_DEVICES= to train on its processors."
+            raise AnyrecError(f"this machine has fewer GPUs ({gpus}) than processes, and each needs its own. {hint}")
+        torch.cuda.set_device(place)
         backend = "cpu:gloo,cuda:nccl"
     try:
         store, rank, size = next(dist.rendezvous("env://", timeout=WAIT))

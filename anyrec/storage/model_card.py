@@ -63,7 +63,7 @@ def model_card(parts: ModelParts, data_hash: str) -> str:
         "## Use",
         "",
         "```bash",
-        "python inference.py --model_path <this folder> --data people.json --top_k 10",
+        "anyrec recommend --model-path <this folder> --data people.json --top-k 10",
     ]
     lines += ["```", "", "```python", "from anyrec import Recommender", ""]
     lines += ['Recommender.from_pretrained("<this folder, or owner/name on the Hub>").recommend(k=10)', "```", ""]
