@@ -6,6 +6,7 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -16,10 +17,12 @@ from dataclasses import replace
 
 import pytest
 from small import small_config, small_dataset
+from typer.testing import CliRunner
 
 pytest.importorskip("fastapi", reason="pip install 'anyrec[serve]'")
 from fastapi.testclient import TestClient
 
+from anyrec.cli.app import app
 from anyrec.core.config import ServingConfig
 from anyrec.core.errors import Fault, InputError, OutputError
 from anyrec.core.time_limit import check_time
@@ -28,7 +31,7 @@ from anyrec.recommender import Recommender
 from anyrec.serving.http.app import make_app
 from anyrec.serving.http.host import MOST_WRITES
 from anyrec.serving.http.keys import new_key, read_keys
-from anyrec.serving.http.run import check_address
+from anyrec.serving.http.run import check_address, listen
 from anyrec.serving.live.event_log import EventLog
 from anyrec.serving.live.query import Listing, Query
 from anyrec.serving.live.served import Served
@@ -48,9 +51,9 @@ def recommender(folder):
     return Recommender.load(folder)
 
 
-def client_of(recommender, logs=None, keys=None, folder=None, **limits):
+def client_of(recommender, logs=None, keys=None, folder=None, local=False, **limits):
     service = Service(recommender, ServingConfig(**limits), logs)
-    return TestClient(make_app(service, keys=keys, folder=folder), raise_server_exceptions=False)
+    return TestClient(make_app(service, keys=keys, folder=folder, local=local), raise_server_exceptions=False)
 
 
 @pytest.fixture
@@ -419,6 +422,51 @@ def test_the_page_of_the_api_describes_every_route_without_scripts(client):
         for method in methods:
             assert f"{method.upper()} {path}" in page
     assert "<script" not in page and "Items the person had, oldest first." in page
+
+
+def test_a_local_server_answers_no_other_names_and_no_other_websites(recommender):
+    with client_of(recommender, local=True) as client:
+
+        def status(method, path, host, origin=None):
+            headers = {"host": host, **({} if origin is None else {"origin": origin})}
+            return client.request(method, path, headers=headers).status_code
+
+        for host in ("localhost", "LOCALHOST:8000", "127.0.0.1", "127.0.0.2:80", "[::1]", "[::1]:8000"):
+            assert status("GET", "/v1/models", host) == 200, host
+            assert status("POST", "/v1/rollback", host) == 409, host  # no other version is there
+            assert status("POST", "/v1/rollback", host, f"http://{host}") == 409, host
+            for origin in ("http://evil.example", "null", "http://localhost:9", f"http://{host}.evil.example"):
+                assert status("POST", "/v1/rollback", host, origin) == 403, origin
+                assert status("DELETE", "/v1/items/i001", host, origin) == 403, origin
+                assert status("GET", "/v1/models", host, origin) == 200, origin  # the browser keeps the answer
+        for host in (
+            "evil.example",
+            "127.0.0.1.evil.example",
+            "localhost.evil.example",
+            "a@127.0.0.1",
+            "",
+            "[",
+            "8.8.8.8",
+        ):
+            for path in ("/", "/livez", "/v1/models"):
+                assert status("GET", path, host) == 421, host
+    with client_of(recommender) as client:
+        assert client.get("/v1/models", headers={"host": "shop.example"}).status_code == 200
+
+
+def test_a_port_in_use_is_said_before_a_model_is_loaded(folder):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(InputError, match=rf"--port.*{port}.*in use"):
+            listen("127.0.0.1", port)
+        found = CliRunner().invoke(app, ["serve", "--model_path", "nothing here", "--port", str(port)])
+        assert isinstance(found.exception, InputError) and "--port" in str(found.exception)
+    with pytest.raises(InputError, match="--host"):
+        listen("no such host.invalid", 0)
+    for place in listen("localhost", port):
+        place.close()
 
 
 def test_keys_have_scopes_and_only_their_hashes_are_kept(recommender, tmp_path):

@@ -77,12 +77,14 @@ def serve(
     try:
         with no_collection():
             from anyrec.serving.http.keys import read_keys
-            from anyrec.serving.http.run import check_address
+            from anyrec.serving.http.origin import is_loopback
+            from anyrec.serving.http.run import check_address, listen
             from anyrec.serving.http.run import serve as run
     except ModuleNotFoundError as error:
         raise MissingDependency(str(error.name), "serve", "the HTTP server") from None
     keys = None if api_key_file is None else read_keys(api_key_file)
     check_address(host, keys, insecure)
+    places = listen(host, port)
     if demo:
         model_path = _demo(model_path)
         image_root = image_root or model_path
@@ -96,9 +98,10 @@ def serve(
     with no_collection():  # until the server is ready
         recommender = loaded(folder)
         place = recommender.model.directory or folder
-        err.print(f"http://{host}:{port}  (stop with Ctrl+C)", markup=False, highlight=False)
+        err.print(f"http://{host}:{places[0].getsockname()[1]}  (stop with Ctrl+C)", markup=False, highlight=False)
         log = events or place.parent / "events"
-        run(recommender, folder, load=loaded, watch=watch, host=host, port=port, keys=keys, events=log)
+        local = keys is None and not insecure and is_loopback(host)
+        run(recommender, folder, load=loaded, watch=watch, places=places, local=local, keys=keys, events=log)
 
 
 def _demo(folder: Path | None) -> Path:

@@ -15,6 +15,7 @@ Modules:
 - `problems`: errors as problem documents (RFC 9457).
 - `tags`: answers that a browser keeps.
 - `limits`: what requests may contain on this server.
+- `origin`: requests that other websites have a browser send.
 - `guard`: keys, request ids, security headers and logs, before and after every route.
 - `upload`: pictures that requests bring.
 - `activity`: what the server did lately.

@@ -25,7 +25,14 @@ ABOUT = """Lists, scores, vectors and searches of one recommender, events that c
 records without training. Errors are problem documents (RFC 9457)."""
 
 
-def make_app(service: Service, *, keys: Keys | None = None, folder: Path | None = None, watch: bool = False) -> FastAPI:
+def make_app(
+    service: Service,
+    *,
+    keys: Keys | None = None,
+    folder: Path | None = None,
+    watch: bool = False,
+    local: bool = False,
+) -> FastAPI:
     """Return the ASGI application of a live model.
 
     Args:
@@ -33,6 +40,7 @@ def make_app(service: Service, *, keys: Keys | None = None, folder: Path | None 
         keys: The API keys; None to answer everybody.
         folder: The model's folder, for reloads.
         watch: Load the model again whenever its folder changes.
+        local: Answer only requests to this machine's own names and addresses, and no other websites.
     """
     host = Host(service, folder)
 
@@ -68,7 +76,7 @@ def make_app(service: Service, *, keys: Keys | None = None, folder: Path | None 
         return app.openapi_schema
 
     app.openapi = documented
-    app.add_middleware(Guard, keys=keys, most_bytes=service.config.max_body_bytes, metrics=host.metrics)
+    app.add_middleware(Guard, keys=keys, most_bytes=service.config.max_body_bytes, metrics=host.metrics, local=local)
     return app
 
 

@@ -13,6 +13,7 @@ from starlette.types import Scope as Connection
 
 from anyrec.serving.http.keys import Key, Keys, Scope
 from anyrec.serving.http.metrics import Metrics
+from anyrec.serving.http.origin import refusal
 from anyrec.serving.http.problems import problem
 
 log = logging.getLogger("anyrec.serving")
@@ -56,10 +57,11 @@ class Guard:
         keys: The API keys; None if no key is needed.
         most_bytes: Most bytes of a request's body.
         metrics: Counts the requests.
+        local: Refuse requests that other websites have a browser of this machine send (`refusal`).
     """
 
-    def __init__(self, app: ASGIApp, keys: Keys | None, most_bytes: int, metrics: Metrics):
-        self.app, self.keys, self.most_bytes, self.metrics = app, keys, most_bytes, metrics
+    def __init__(self, app: ASGIApp, keys: Keys | None, most_bytes: int, metrics: Metrics, local: bool):
+        self.app, self.keys, self.most_bytes, self.metrics, self.local = app, keys, most_bytes, metrics, local
 
     async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -110,6 +112,9 @@ class Guard:
 
     def _check(self, scope: Connection, headers: dict[str, str], request_id: str) -> tuple[Key | None, ASGIApp | None]:
         """Return the key of a request, and the answer that refuses it; None if it is not refused."""
+        refused = refusal(scope["method"], headers) if self.local else None
+        if refused is not None:
+            return None, problem(*refused, request_id)
         length = headers.get("content-length", "")
         if length.isdecimal() and int(length) > self.most_bytes:
             return None, problem(413, f"a request has at most {self.most_bytes:,} bytes.", request_id)

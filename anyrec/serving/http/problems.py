@@ -18,12 +18,13 @@ from anyrec.core.types import JsonObject
 TITLES = {
     400: "The request cannot be read",
     401: "An API key is needed",
-    403: "This API key does not allow it",
+    403: "This is not allowed",
     404: "There is no such thing here",
     405: "This method is not allowed here",
     409: "This conflicts with the present state",
     413: "The request is too large",
     415: "The content type is not supported",
+    421: "The request is for another server",
     422: "The request is not valid",
     500: "The server failed",
     503: "The server is busy",
@@ -53,7 +54,7 @@ class Problem(BaseModel):
 
 
 ERRORS: dict[int | str, JsonObject] = {
-    status: {"model": Problem} for status in (400, 401, 403, 404, 405, 409, 413, 415, 422, 500, 503, 507)
+    status: {"model": Problem} for status in (400, 401, 403, 404, 405, 409, 413, 415, 421, 422, 500, 503, 507)
 }
 """The errors that every route documents."""
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
+import errno
 import json
 import logging
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from anyrec.recommender import Recommender
 from anyrec.serving.http.app import make_app
 from anyrec.serving.http.host import Host
 from anyrec.serving.http.keys import Keys
+from anyrec.serving.http.origin import is_loopback
 from anyrec.serving.live.service import Service, warm_up
 
 FIELDS = ("request_id", "method", "path", "status", "ms", "key")
@@ -29,14 +31,39 @@ def check_address(host: str, keys: Keys | None, insecure: bool) -> None:
     Raises:
         InputError: If it does not, and `insecure` is false.
     """
-    try:
-        local = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        local = host == "localhost"
-    if not local and keys is None and not insecure:
+    if not is_loopback(host) and keys is None and not insecure:
         what = f"other machines can reach {host}, and no API keys are set."
         hint = "Give --api-key-file (`anyrec key` makes one), or --insecure if a proxy in front of it checks clients."
         raise InputError(Fault("--host", what, hint, "no keys"))
+
+
+def listen(host: str, port: int) -> list[socket.socket]:
+    """Take the port at each address of a host, before a model is loaded for it.
+
+    Args:
+        host: A name or an address.
+        port: The port; 0 for any that is free.
+
+    Raises:
+        InputError: If the port is in use, or the address is none of this machine.
+    """
+    taken: list[socket.socket] = []
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, address in found[:1] if port == 0 else dict.fromkeys(found):
+            place = socket.socket(family, kind, protocol)
+            taken.append(place)
+            place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                place.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            place.bind(address)
+    except OSError as error:
+        for place in taken:
+            place.close()
+        where = "--host" if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL else "--port"
+        hint = "Give another one, or 0 for any port that is free." if where == "--port" else "Give 127.0.0.1, say."
+        raise InputError(Fault(where, f"cannot listen at {host}, port {port}: {error.strerror}.", hint)) from None
+    return taken
 
 
 def serve(
@@ -45,8 +72,8 @@ def serve(
     *,
     load: Callable[[Path], Recommender],
     watch: bool,
-    host: str,
-    port: int,
+    places: list[socket.socket],
+    local: bool,
     keys: Keys | None,
     events: Path | None,
 ) -> None:
@@ -57,8 +84,8 @@ def serve(
         folder: Its folder, for reloads.
         load: Loads another version of the model from its folder.
         watch: Load the model again whenever its folder changes.
-        host: Address to listen at.
-        port: Port to listen at.
+        places: Where to listen, as `listen` returns it.
+        local: As for `make_app`.
         keys: The API keys; None to answer everybody.
         events: Folder of the log of events; None to keep events in memory only.
 
@@ -70,11 +97,11 @@ def serve(
         service.variants.check(service.served)
         warm_up(service.served)
         _log_as_json()
-        app = make_app(service, keys=keys, folder=folder, watch=watch)
+        app = make_app(service, keys=keys, folder=folder, watch=watch, local=local)
         app.openapi()  # FastAPI otherwise prepares routes at the first request, while all others wait
-        options = uvicorn.Config(app, host=host, port=port, log_config=None, access_log=False, server_header=False)
+        options = uvicorn.Config(app, log_config=None, access_log=False, server_header=False)
         with short_waits():
-            _Server(options, app.state.host).run()
+            _Server(options, app.state.host).run(sockets=places)
     finally:
         service.close()
 

@@ -38,12 +38,13 @@ class Watch:
         self.training, self.stopping = True, False
 
 
-def make_watch_app(folder: Path, watch: Watch) -> FastAPI:
+def make_watch_app(folder: Path, watch: Watch, *, local: bool = False) -> FastAPI:
     """Return the ASGI application for the page of a training run.
 
     Args:
         folder: The run's folder; the other runs in the same folder are shown as well.
         watch: Whether it trains.
+        local: As for `make_app`.
     """
     app = FastAPI(title="anyrec", openapi_url=None)
     app.state.runs = Runs(folder.parent, folder.name)
@@ -53,7 +54,7 @@ def make_watch_app(folder: Path, watch: Watch) -> FastAPI:
     for part in (page, runs):
         app.include_router(part.routes)
     add_handlers(app)
-    app.add_middleware(Guard, keys=None, most_bytes=MOST_BYTES, metrics=Metrics())
+    app.add_middleware(Guard, keys=None, most_bytes=MOST_BYTES, metrics=Metrics(), local=local)
     return app
 
 
@@ -84,7 +85,8 @@ def watched(folder: Path, port: int) -> Iterator[str]:
     level = log.level
     log.setLevel(logging.WARNING)  # the terminal shows the training, not the requests of its page
     watch = Watch()
-    options = uvicorn.Config(make_watch_app(folder.resolve(), watch), log_config=None, timeout_graceful_shutdown=1)
+    app = make_watch_app(folder.resolve(), watch, local=True)
+    options = uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1)
     server = uvicorn.Server(options)
     thread = threading.Thread(target=server.run, args=([place],), daemon=True)
     thread.start()
