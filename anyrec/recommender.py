@@ -596,8 +596,8 @@ class Recommender:
         Args:
             text: A description of the items.
             image: A file, or a URL if the config allows it.
-            user: An id or a record (a dict). The model's score then has the weight `personal`; without a user the score
-                is the cosine.
+            user: An id, a record (a dict), or one that was read before. The model's score then has the weight
+                `personal`; without a user the score is the cosine.
             k: Items to return.
             space: "auto", "joint", "text", "image", "visual" or "tower" (docs/search.md).
             where: A condition on items (docs/rules.md).

@@ -110,6 +110,13 @@ def test_a_thumbnail_is_small_and_kept_by_the_browser(client):
     assert client.get("/v1/items/i001").headers["cache-control"] == "no-store"
 
 
+def test_a_user_that_came_since_the_training_has_a_thumbnail(recommender):
+    face = recommender.dataset.users["image.face"][3].as_py()
+    with client_of(recommender, image_names=True) as client:
+        client.put("/v1/users", json={"users": [{"user_id": "new", "image": {"face": face}}]})
+        assert client.get("/v1/users/new/image/face").content == client.get("/v1/users/u003/image/face").content
+
+
 def test_only_pictures_within_the_image_root_are_shown(client, recommender, shop):
     (shop.parent / "secret.png").write_bytes(picture_of("red"))
     (shop / "photos" / "link.png").symlink_to(shop.parent / "secret.png")

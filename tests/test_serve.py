@@ -205,6 +205,68 @@ def test_records_are_added_and_removed_without_training(client):
     assert "jobb" in misspelt.json()["warnings"][0]
 
 
+def test_what_came_since_the_training_counts_in_scores_searches_and_vectors(client, recommender):
+    """As in lists: new users are known, and a user's records and events count."""
+    record = {"categorical": {"job": "baker"}, "text": {"bio": "I work as a baker"}}
+    had = [{"user_id": user, "item_id": item} for user in ("bob", "u001") for item in ("i003", "i004")]
+    client.put("/v1/users", json={"users": [{"user_id": "bob", **record}]})
+    client.post("/v1/events", json={"events": [{"event_id": str(n), **one} for n, one in enumerate(had)]})
+    users = {
+        "bob": recommender.read_records("user", [{"user_id": "bob", **record}], interactions=had[:2]),
+        "u001": recommender.read_records("user", ["u001"], interactions=had[2:]),
+    }
+    pairs = [{"user_id": user, "item_id": item} for item in ("i007", "i008") for user in ("bob", "u001", "u002")]
+    scores = client.post("/v1/score", json={"pairs": pairs}).json()["scores"]
+    assert [{name: one[name] for name in ("user_id", "item_id")} for one in scores] == pairs
+    by_pair = {(one["user_id"], one["item_id"]): one["score"] for one in scores}
+    vectors = client.post("/v1/embed", json={"user_ids": ["u001", "bob"]}).json()["users"]
+    assert [one["user_id"] for one in vectors] == ["u001", "bob"]
+    for user, vector in zip(("u001", "bob"), vectors, strict=True):
+        listing = recommender.recommend(users[user], 40, exclude_seen=False).to_pylist()
+        scored = {one["item_id"]: one["score"] for one in listing}
+        assert [by_pair[user, item] for item in ("i007", "i008")] == pytest.approx(
+            [scored[item] for item in ("i007", "i008")], rel=1e-4
+        )
+        expected = recommender.embed_users(users[user])["embedding"][0].as_py()
+        assert vector["embedding"] == pytest.approx(expected, abs=1e-5)
+        asked = {"text": "thing", "user_id": user, "personal": 1, "k": 5}
+        hits = [one["item_id"] for one in client.post("/v1/search", json=asked).json()["items"]]
+        assert hits == recommender.search(text="thing", user=users[user], personal=1, k=5)["item_id"].to_pylist()
+    untouched = recommender.score([{"user_id": "u002", "item_id": "i007"}])["score"][0].as_py()
+    assert by_pair["u002", "i007"] == pytest.approx(untouched, rel=1e-5)
+    unknown = {"pairs": [{"user_id": "nobody", "item_id": "gone"}]}
+    assert len(client.post("/v1/score", json=unknown).json()["faults"]) == 2
+
+
+def test_users_are_found_by_their_latest_records(client):
+    client.put("/v1/users", json={"users": [{"user_id": "bob", "text": {"bio": "I paint zebras"}}]})
+    client.put("/v1/users", json={"users": [{"user_id": "u001", "text": {"bio": "I paint ZEBRAS"}}]})
+    found = client.get("/v1/users?q=zebras").json()
+    assert found["total"] == 2 and [one["user_id"] for one in found["users"]] == ["bob", "u001"]
+    assert found["users"][1] == {"user_id": "u001", "text": {"bio": "I paint ZEBRAS"}}
+    assert client.get("/v1/users").json()["total"] == 61
+
+
+def test_a_removed_item_is_unknown_until_it_is_put_again(client):
+    record = client.get("/v1/items/i001").json()
+    assert client.delete("/v1/items/i001").status_code == 200
+    asked = [
+        ("score", {"pairs": [{"user_id": "u001", "item_id": "i001"}]}),
+        ("similar", {"item_ids": ["i001"]}),
+        ("embed", {"item_ids": ["i001"]}),
+    ]
+    assert client.get("/v1/items/i001").status_code == client.delete("/v1/items/i001").status_code == 404
+    assert client.get("/v1/items?q=i001").json() == {"items": [], "total": 0}
+    for path, body in asked:
+        answer = client.post(f"/v1/{path}", json=body)
+        assert answer.status_code == 404 and "i001" in answer.json()["detail"], path
+    found = client.post("/v1/similar", json={"item_ids": ["i002"], "k": 40}).json()["similar"][0]["items"]
+    assert "i001" not in {one["item_id"] for one in found}
+    client.put("/v1/items", json={"items": [{key: value for key, value in record.items() if key != "users"}]})
+    assert client.get("/v1/items?q=i001").json()["total"] == 1
+    assert all(client.post(f"/v1/{path}", json=body).status_code == 200 for path, body in asked)
+
+
 def test_a_changed_record_changes_the_items_vector_its_lists_and_the_shown_record(client, recommender):
     record = {"item_id": "i001", "text": {"title": "Another thing"}, "categorical": {"tags": ["baker"]}}
     before = client.post("/v1/embed", json={"item_ids": ["i001", "i002"]}).json()["items"]

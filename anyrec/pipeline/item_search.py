@@ -103,8 +103,10 @@ def _online(model: FittedModel, user: object) -> object:
     return with_online_features(model, _one_user(model, user))
 
 
-def _one_user(model: FittedModel, user: object) -> JsonObject | list[object]:
+def _one_user(model: FittedModel, user: object) -> Records | JsonObject | list[object]:
     """Return the user of a search as `read_records` takes it. Raises InputError unless it is an id or a record."""
+    if isinstance(user, Records):
+        return user
     if isinstance(user, dict):
         document = set(user) & {"user_data", "interactions"}
         return user if document else [_unknown_user(model) | user]

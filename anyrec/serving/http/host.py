@@ -20,6 +20,7 @@ from anyrec.serving.http.messages import Item, List, ModelName, Recommend
 from anyrec.serving.http.metrics import Metrics, age
 from anyrec.serving.http.problems import Refused
 from anyrec.serving.http.upload import decoded
+from anyrec.serving.live.lookups import known
 from anyrec.serving.live.query import Id, Listing, Query, Version
 from anyrec.serving.live.served import Served
 from anyrec.serving.live.service import Service
@@ -150,9 +151,9 @@ def host_of(request: Request) -> Host:
 
 
 def known_id(served: Served, side: Side, text: str) -> Id:
-    """Return the id that a path names. Raises Refused with status 404 if the model does not know it."""
+    """Return the id that a path names. Raises Refused with status 404 if it is unknown or removed."""
     key = served.typed(side, text)
-    if not served.knows(side, [key])[0]:
+    if not known(served, side, [key])[0]:
         raise Refused(404, f"no {side} has the id {text!r}.")
     return key
 

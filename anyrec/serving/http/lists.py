@@ -26,6 +26,9 @@ from anyrec.serving.http.messages import (
 )
 from anyrec.serving.http.problems import ERRORS, Refused
 from anyrec.serving.http.upload import decoded, ending
+from anyrec.serving.live import lookups
+from anyrec.serving.live.histories import Histories
+from anyrec.serving.live.query import Query as Person
 from anyrec.serving.live.served import Served
 
 routes = APIRouter(prefix="/v1", responses=ERRORS)
@@ -48,10 +51,11 @@ async def recommend_batch(asked: RecommendBatch, host: TheHost) -> Response:
 
 @routes.post("/score")
 async def score(asked: Score, host: TheHost) -> JsonObject:
-    """Score pairs of known users and items, with each head's prediction."""
+    """Score pairs of users and items by all that is known of them now, with each head's prediction."""
     host.check(asked)
-    table = await host.call(host.served.recommender.score, [pair.model_dump() for pair in asked.pairs])
-    return {"scores": table.to_pylist(), "model": _model(host.served)}
+    served, pairs = host.served, [(pair.user_id, pair.item_id) for pair in asked.pairs]
+    scores = await host.call(lookups.score, served, host.service.histories, pairs)
+    return {"scores": scores, "model": _model(served)}
 
 
 @routes.post("/similar")
@@ -59,6 +63,7 @@ async def similar(asked: Similar, host: TheHost) -> JsonObject:
     """List the items most similar to each of some items."""
     host.check(asked)
     served = host.served
+    lookups.check_known(served, host.service.histories, items=asked.item_ids)
     k = asked.k + len(served.removed)
     table = await host.call(served.recommender.similar, asked.item_ids, k)
     lists: dict[object, list[JsonObject]] = {one: [] for one in asked.item_ids}
@@ -78,27 +83,19 @@ async def search(asked: Search, host: TheHost) -> JsonObject:
     served = host.served
     (user,), warnings = host.service.readable([asked.user or {}])
     asked = asked if asked.user is None else asked.model_copy(update={"user": user})
-    table = await host.call(_search, served, asked, image)
+    table = await host.call(_search, served, host.service.histories, asked, image)
     items = _items(served, table.to_pylist(), asked.k, asked.fields)
     return {"items": items, "model": _model(served), "warnings": warnings}
 
 
 @routes.post("/embed")
 async def embed(asked: Embed, host: TheHost) -> JsonObject:
-    """Return the vectors of known users and items, or of records."""
+    """Return the vectors of known users and items, as lists take them into account, or of records."""
     host.check(asked)
     served = host.served
-    users, items = served.recommender.embed_users, served.recommender.embed_items
-    (new_users, notes), (new_items, more) = host.service.readable(asked.users), host.service.readable(asked.items)
-    found: dict[str, list[JsonObject]] = {"users": [], "items": []}
-    for name, function, source in (
-        ("users", users, asked.user_ids),
-        ("users", users, new_users),
-        ("items", items, asked.item_ids),
-        ("items", items, new_items),
-    ):
-        if source:
-            found[name] += (await host.call(function, source)).to_pylist()
+    (users, notes), (items, more) = host.service.readable(asked.users), host.service.readable(asked.items)
+    asked = asked.model_copy(update={"users": users, "items": items})
+    found = await host.call(_embed, served, host.service.histories, asked)
     return {**found, "model": _model(served), "warnings": notes or more}
 
 
@@ -117,12 +114,23 @@ def _json(message: BaseModel) -> Response:
     return Response(message.model_dump_json(exclude_none=True), media_type="application/json")
 
 
-def _search(served: Served, asked: Search, image: bytes | None) -> pa.Table:
+def _embed(served: Served, histories: Histories, asked: Embed) -> JsonObject:
+    """Return the vectors of users and items: those with ids first, then those of records."""
+    lookups.check_known(served, histories, asked.user_ids, asked.item_ids)
+    users = lookups.embed_users(served, histories, asked.user_ids) if asked.user_ids else []
+    items = lookups.embed_items(served, histories, asked.item_ids) if asked.item_ids else []
+    users += served.recommender.embed_users(asked.users).to_pylist() if asked.users else []
+    items += served.recommender.embed_items(asked.items).to_pylist() if asked.items else []
+    return {"users": users, "items": items}
+
+
+def _search(served: Served, histories: Histories, asked: Search, image: bytes | None) -> pa.Table:
     """Search in a thread of the model, with the picture as a file of its own for as long as it takes."""
-    user: object = asked.user_id
-    if asked.user is not None:
-        user = {"user_id": served.anonymous(1)[0] if asked.user_id is None else asked.user_id, **asked.user}
-    options: JsonObject = {"personal": asked.personal} if user is not None else {}
+    user = None
+    options: JsonObject = {}
+    if asked.user_id is not None or asked.user is not None:
+        user = lookups.person(served, histories, Person(user_id=asked.user_id, user=asked.user))
+        options = {"personal": asked.personal}
     k = asked.k + len(served.removed)
     with tempfile.TemporaryDirectory() as folder:
         path = None

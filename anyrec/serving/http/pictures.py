@@ -75,7 +75,9 @@ def thumbnail(served: Served, side: Side, key: Id, feature: str, n: int, size: i
     model = served.recommender.model
     table = model.dataset.table(side)
     value = None
-    if f"image.{feature}" in table.column_names:
+    if side == "user" and key in served.users:
+        value = (served.users[key].get("image") or {}).get(feature)
+    elif f"image.{feature}" in table.column_names:
         value = table.column(f"image.{feature}")[int(served.rows(side, [key])[0])].as_py()
     names = [] if value is None else value if isinstance(value, list) else [value]
     if n >= len(names):

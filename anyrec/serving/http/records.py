@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import pyarrow as pa
-import pyarrow.compute as pc
 from fastapi import APIRouter, Query
 
 from anyrec.core.types import JsonObject
@@ -14,8 +12,8 @@ from anyrec.serving.http.host import known_id
 from anyrec.serving.http.lists import TheHost
 from anyrec.serving.http.messages import Accepted, Events, PutItems, PutUsers
 from anyrec.serving.http.problems import ERRORS, Refused
+from anyrec.serving.live.lookups import find
 from anyrec.serving.live.query import Id
-from anyrec.serving.live.served import Served
 
 routes = APIRouter(prefix="/v1", responses=ERRORS)
 Words = Annotated[str, Query(max_length=200, description="Words of the id, a text or a category.")]
@@ -30,9 +28,8 @@ HISTORY = 100
 @routes.get("/items/{item_id}")
 async def get_item(item_id: str, host: TheHost) -> JsonObject:
     """Return an item: its features, and the number of users who had it, in training or by the events since."""
-    served, key = host.served, known_id(host.served, "item", item_id)
-    if key in served.removed:
-        raise Refused(404, f"the item {item_id!r} was removed.")
+    served = host.served
+    key = known_id(served, "item", item_id)
     row = int(served.rows("item", [key])[0])
     since = await host.call(host.service.popularity.since, served)
     count = int(served.recommender.model.item_users[row]) + since.get(key, 0)
@@ -42,13 +39,13 @@ async def get_item(item_id: str, host: TheHost) -> JsonObject:
 @routes.get("/items")
 async def find_items(host: TheHost, q: Words = "", k: Count = 20, offset: Before = 0) -> JsonObject:
     """Find items whose id, texts or categories contain some words, in the order of their ids."""
-    return await host.call(_find, host.served, "item", q, k, offset)
+    return await host.call(find, host.served, "item", q, k, offset)
 
 
 @routes.get("/users")
 async def find_users(host: TheHost, q: Words = "", k: Count = 20, offset: Before = 0) -> JsonObject:
     """Find users whose id, texts or categories contain some words, in the order of their ids."""
-    return await host.call(_find, host.served, "user", q, k, offset)
+    return await host.call(find, host.served, "user", q, k, offset)
 
 
 @routes.get("/users/{user_id}")
@@ -100,7 +97,7 @@ async def put_users(asked: PutUsers, host: TheHost) -> JsonObject:
 
 @routes.delete("/items/{item_id}")
 async def delete_item(item_id: str, host: TheHost) -> dict[str, Id]:
-    """Leave an item out of all lists from now on."""
+    """Remove an item: it is in no list, and unknown, until it is put again."""
     key = known_id(host.served, "item", item_id)
     await host.call(host.service.remove_items, [key])
     return {"removed": key}
@@ -128,25 +125,3 @@ def _by_id(records: list[JsonObject], side: Side) -> dict[Id, JsonObject]:
             raise Refused(422, f"/{side}s/{n}/{side}_id: {key!r} is there twice.")
         found[key] = {name: value for name, value in record.items() if name != f"{side}_id"}
     return found
-
-
-def _find(served: Served, side: Side, words: str, k: int, offset: int) -> JsonObject:
-    """Return the records of one side that contain all of some words."""
-    table = served.recommender.dataset.table(side)
-    found = pa.array([True] * len(table))
-    columns = [table.column(f"{side}_id").combine_chunks().cast(pa.string())]
-    for name in table.column_names:
-        column = table.column(name).combine_chunks()
-        if name.split(".")[0] in ("text", "categorical") and pa.types.is_list(column.type):
-            column = pc.binary_join(column, " ")
-        if name.split(".")[0] in ("text", "categorical") and pa.types.is_string(column.type):
-            columns.append(column)
-    for word in words.split():
-        hits = [pc.fill_null(pc.match_substring(one, word, ignore_case=True), False) for one in columns]
-        for hit in hits[1:]:
-            hits[0] = pc.or_(hits[0], hit)
-        found = pc.and_(found, hits[0])
-    ids = served.recommender.dataset.ids(side).filter(found)
-    shown = ids.slice(offset, k).to_pylist()
-    rows = [{f"{side}_id": key, **record} for key, record in zip(shown, served.records(side, shown), strict=True)]
-    return {f"{side}s": rows, "total": len(ids)}

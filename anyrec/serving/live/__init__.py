@@ -8,6 +8,7 @@ Modules:
 - `popularity`: how many people had each item by the events, and not by the training.
 - `event_log`: the append-only log of events.
 - `files`: the pictures that records of requests name, which are not opened.
+- `lookups`: scores, vectors, searches and records of that version.
 - `variants`: the models of experiments, and the log of what was shown.
 - `service`: the version that serves now, the events, and their changes.
 """

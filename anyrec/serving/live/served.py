@@ -233,14 +233,14 @@ class Served:
     def _answer(self, queries: list[Query], histories: Histories, known: list[bool]) -> list[Listing] | None:
         """Return the lists of queries that are scored together; None if there are notes on one of their records."""
         if not queries[0].pictures:
-            records = self._records(queries, histories, known)
+            records = self.people(queries, histories, known)
             if len(queries) > 1 and records.table is not None and records.context.warnings:
                 return None
             return self._lists(queries, records, histories, known)
         with TemporaryDirectory() as folder:  # such a query is alone
             for n, (_, picture) in enumerate(queries[0].pictures):
                 (Path(folder) / str(n)).write_bytes(picture)
-            records = self._records(queries, histories, known)
+            records = self.people(queries, histories, known)
             records.context = replace(records.context, root=Path(folder), allow_outside_root=False, open_files=True)
             return self._lists(queries, records, histories, known)
 
@@ -293,8 +293,14 @@ class Served:
             for one in explain(recommender, records, answer.table)
         ]
 
-    def _records(self, queries: list[Query], histories: Histories, known: list[bool]) -> Records:
-        """Return the users of queries as the model reads them."""
+    def people(self, queries: list[Query], histories: Histories, known: list[bool]) -> Records:
+        """Return the users of queries as the model reads them, with their records and events since the training.
+
+        Args:
+            queries: Who is asked for. A user with a record is not together with trained ones who have none.
+            histories: The events of users.
+            known: (queries,) whether the model was trained on the user.
+        """
         ids, records, interactions = [], [], []
         names = iter(self.anonymous(sum(query.user_id is None for query in queries)))
         for query, is_known in zip(queries, known, strict=True):
