@@ -47,6 +47,7 @@ def ask(items, users=None, *, seen=(), history=None, context=None, vectors=None,
         now,
         np.random.default_rng(seed),
         history,
+        seed=seed,
     )
 
 

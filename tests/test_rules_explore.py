@@ -9,8 +9,10 @@ import pytest
 from asked import ask, make, ranked, same_items
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from anyrec.core.errors import ConfigError
+from anyrec.pipeline.draws import DAY, seed_of, uniform
 from anyrec.pipeline.rules.explore import chance_of_highest
 
 STATE = [
@@ -70,6 +72,30 @@ def test_draws_depend_on_the_seed_only():
     rule = make("explore", positions=[2], epsilon=0.5)
     one, _ = played(rule, 1, 100)
     assert (played(rule, 1, 100)[0].items == one.items).all() and (played(rule, 2, 100)[0].items != one.items).any()
+
+
+@pytest.mark.parametrize("ids", [["u0", "", "u1", "ü"], [-1, 0, 1, 2**40]])
+def test_the_numbers_of_a_user_do_not_depend_on_the_other_users(ids):
+    everyone = uniform(7, pa.array(ids), 1, 3)
+    for n, one in enumerate(ids):
+        assert (uniform(7, pa.array(ids)[n : n + 1], 1, 3) == everyone[n]).all()
+        assert (uniform(7, pa.array([one]), 1, 2) == everyone[n, :2]).all()
+    others = np.concatenate([everyone, uniform(8, pa.array(ids), 1, 3), uniform(7, pa.array(ids), 2, 3)])
+    assert len(np.unique(others)) == others.size
+
+
+@pytest.mark.parametrize("ids", [np.arange(50_000), np.arange(50_000).astype(str)])
+def test_the_numbers_of_similar_users_are_uniform_and_independent(ids):
+    found = uniform(3, pa.array(ids), 1, 2)
+    counts = np.histogram2d(*found.T, bins=10, range=[[0, 1]] * 2)[0]
+    assert stats.chisquare(counts.ravel()).pvalue > 1e-3
+    next_user = np.histogram2d(found[1:, 0], found[:-1, 0], bins=10, range=[[0, 1]] * 2)[0]
+    assert stats.chisquare(next_user.ravel()).pvalue > 1e-3
+
+
+def test_draws_are_the_same_all_day_unless_the_time_is_given():
+    assert seed_of(0, None, 5) == seed_of(0, None, DAY - 1) != seed_of(0, None, DAY)
+    assert len({seed_of(0, None, 0), seed_of(1, None, 0), seed_of(0, 0, 0), seed_of(0, 1, 0), seed_of(0, -1, 0)}) == 5
 
 
 def test_with_epsilon_0_nothing_moves_and_the_propensity_is_1():

@@ -14,6 +14,7 @@ import time
 import weakref
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import replace
+from itertools import chain
 
 import pytest
 from small import small_config, small_dataset
@@ -103,6 +104,28 @@ def test_pages_follow_each_other_without_repeats_and_without_excluded_items(clie
     left = listed(client, user_id="u001", k=10, exclude=whole[:2])
     assert left == whole[2:12]
     assert set(listed(client, user_id="u001", candidates=["i001", "i002"], include_seen=True)) == {"i001", "i002"}
+
+
+@pytest.mark.parametrize("method", ["epsilon_greedy", "thompson"])
+def test_pages_do_not_repeat_items_that_are_drawn_at_random(recommender, method):
+    rule = {"type": "explore", "method": method, "positions": [1, 3, 6, 12], "pool": 12}
+    rule |= {"epsilon": 1} if method == "epsilon_greedy" else {}
+    drawn = recommender.with_config({"pipeline": {"rerank": {"rules": [rule]}}}, progress=False)
+    with client_of(drawn) as client:
+        lists = set()
+        for n in range(30):
+            user = {"user_id": f"u{n:03d}"}
+            pages = [listed(client, **user, k=5, offset=offset, include_seen=True) for offset in (0, 5, 10)]
+            whole = [*chain(*pages)]
+            requests = [{**user, "include_seen": True, "k": 15}, {"user_id": "u050", "include_seen": True, "k": 15}]
+            batch = client.post("/v1/recommend:batch", json={"requests": requests}).json()["results"]
+            assert whole == [one["item_id"] for one in batch[0]["items"]] and len(set(whole)) == 15
+            lists.add(tuple(pages[0]))
+        assert len(lists) > 20
+        nobody = [tuple(listed(client, k=15)) for _ in range(10)]
+        assert len(set(nobody)) > 1
+        pages = [listed(client, k=5, offset=offset, now=1_795_000_000) for offset in (0, 5, 10)]
+        assert len(set(chain(*pages))) == 15
 
 
 def test_filters_contexts_explanations_traces_and_fields(client):

@@ -4,6 +4,7 @@ Modules:
 
 - `contracts`: `Request`, `Lists` and the base classes `Source` and `Rule`.
 - `requests`: requests in blocks of users, live or as they were before a part of the split.
+- `draws`: random numbers of each user that do not depend on the others.
 - `candidate_lists`: operations on lists: build, filter, sort and merge them.
 - `model_order`: the model's own scores and order of candidates.
 - `pipeline`: `Pipeline`, which runs one request through all stages.

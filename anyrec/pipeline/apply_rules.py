@@ -41,6 +41,7 @@ from anyrec.model.records import completed
 from anyrec.pipeline.answer import as_table
 from anyrec.pipeline.candidate_lists import lists_of_ranks
 from anyrec.pipeline.contracts import Lists, Request, Rule
+from anyrec.pipeline.draws import seed_of
 from anyrec.pipeline.pipeline import RULES, Pipeline
 
 EMPTY = Dataset(no_records("users"), no_records("items"), no_records("interactions"))
@@ -141,6 +142,7 @@ def _request(
         moment,
         np.random.default_rng([0, moment % 2**64]),
         model.history,
+        seed=seed_of(0, now, moment),
     )
 
 

@@ -19,6 +19,7 @@ from anyrec.data.list_columns import flat
 from anyrec.data.order import position_from_end
 from anyrec.model.fitted import FittedModel
 from anyrec.model.model_data import ModelData
+from anyrec.pipeline.draws import uniform
 
 
 @dataclass
@@ -36,13 +37,14 @@ class Request:
         seen: Two (pairs,) arrays: request row, ascending, and item row of each item that a user has interacted with.
         context: Values of this moment by name, from the request.
         now: Time of the request in microseconds since 1970, UTC.
-        rng: Generator for all randomness of the request.
+        rng: Generator for randomness that may depend on all users of the request.
         history: (users,) lists of events (`anyrec.data.histories.EVENT`); None if the model keeps no histories.
         warnings: Sentences for the answer.
         allowed: (items,) or (users, items) bool, the combined mask of all filters, set before retrieval; None for all.
         exclude: Pairs that must not be listed whatever the rules return, in the form of `seen`; None for no pairs.
         logged: Values that rules return with the answer.
         tokens: (users, features, dim) feature vectors of the users, if a ranker reads them.
+        seed: Seed of `draws`.
 
     Example:
         class Cheap(Rule):
@@ -67,6 +69,14 @@ class Request:
     exclude: tuple[np.ndarray, np.ndarray] | None = None
     logged: list[Logged] = field(default_factory=list)
     tokens: Tensor | None = None
+    seed: int = 0
+
+    def draws(self, place: int, count: int) -> np.ndarray:
+        """Return (users, count) float64, random from 0 to 1, which depend on `seed`, `place` and the user's id only.
+
+        A user therefore gets the same list alone, among others, and on each of its pages.
+        """
+        return uniform(self.seed, self.ids, place, count)
 
     @cached_property
     def events(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -15,6 +15,7 @@ from anyrec.model.fitted import FittedModel
 from anyrec.model.records import completed
 from anyrec.model.request_reader import Users
 from anyrec.pipeline.contracts import Request
+from anyrec.pipeline.draws import seed_of
 from anyrec.retrieval.model_index import item_index, share_index
 
 MAX_CELLS = 1 << 24
@@ -39,8 +40,8 @@ def make_requests(
 ) -> Iterator[Request]:
     """Yield the requests of some users, block by block.
 
-    The generator of each request is seeded by the model's seed, `now` and the block, so the same arguments give the
-    same random draws.
+    The generator of each request is seeded by the model's seed, `now` and the block, and the draws of a user by the
+    model's seed, the user and `now`, or the day if that is not given: the pages of a list then agree.
 
     Args:
         model: The model.
@@ -51,7 +52,9 @@ def make_requests(
         tokens: Compute the users' feature vectors, which a ranker reads.
         before: Number of users whose requests are made elsewhere, before these: a multiple of `block_size`.
     """
-    now = time.time_ns() // 1000 if now is None else now
+    present = time.time_ns() // 1000
+    seed = seed_of(model.config.seed, now, present)
+    now = present if now is None else now
     records = model.read_records("user", users)
     represented = model.represent(records)
     vectors = model.tokens(records) if tokens else None
@@ -73,6 +76,7 @@ def make_requests(
             warnings=[] if before + start else list(records.context.warnings),
             exclude=seen if exclude_seen else None,
             tokens=None if vectors is None else vectors[start : start + size],
+            seed=seed,
         )
 
 
@@ -113,6 +117,7 @@ def requests_before(
             None if state.history is None else state.history.take(pa.array(block)),
             exclude=seen if held.exclude_seen else None,
             tokens=vectors,
+            seed=seed_of(model.config.seed, now, now),
         )
         yield block, request
 

@@ -31,8 +31,8 @@ class Explore(Rule):
     The pool of a slot is the candidate at its position and those after it. `epsilon_greedy` keeps the first with
     probability 1 - epsilon and otherwise draws uniformly from the pool. `thompson` (Thompson sampling) draws each
     item's click rate from Beta(prior_clicks + clicks, prior_misses + impressions - clicks) and takes the item with
-    the highest. The probability of the drawn item, given the earlier slots, is logged as `propensity`. The generator
-    is the request's.
+    the highest. The probability of the drawn item, given the earlier slots, is logged as `propensity`. The draws
+    are each user's own (`Request.draws`).
 
     References:
         Chapelle and Li, "An empirical evaluation of Thompson sampling", NIPS 2011.
@@ -108,7 +108,7 @@ class Explore(Rule):
             filled = pool >= 0
             if position > k or not filled.any():
                 break
-            drawn, chance = self._draw(request, pool, filled, rates)
+            drawn, chance = self._draw(request.draws(position, self.params.pool), pool, filled, rates)
             valid = filled[:, 0]
             request.logged.append(Logged("propensity", users[valid], pool[valid, drawn[valid]], chance[valid]))
             # The drawn item moves to the front of its pool, those before it move back by one.
@@ -121,12 +121,12 @@ class Explore(Rule):
         return Lists(items, scores)
 
     def _draw(
-        self, request: Request, pool: np.ndarray, filled: np.ndarray, rates: tuple[np.ndarray, np.ndarray] | None
+        self, random: np.ndarray, pool: np.ndarray, filled: np.ndarray, rates: tuple[np.ndarray, np.ndarray] | None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Draw one item of each user's pool.
 
         Args:
-            request: The request.
+            random: (users, pool or more) from 0 to 1, at least two numbers of each user.
             pool: (users, pool) item rows.
             filled: (users, pool) bool, False past the end of a list.
             rates: What `_rates` returns, for thompson.
@@ -136,11 +136,10 @@ class Explore(Rule):
         """
         if rates is None:
             count, epsilon = np.maximum(filled.sum(1), 1), self.params.epsilon
-            uniform = request.rng.random(len(pool)) < epsilon
-            drawn = np.where(uniform, (request.rng.random(len(pool)) * count).astype(np.int64), 0)
+            drawn = np.where(random[:, 0] < epsilon, (random[:, 1] * count).astype(np.int64), 0)
             return drawn, epsilon / count + (1 - epsilon) * (drawn == 0)
         a, b = (np.where(filled, rate[pool], 1.0) for rate in rates)
-        drawn = np.where(filled, request.rng.beta(a, b), -1.0).argmax(1)
+        drawn = np.where(filled, betaincinv(a, b, random[:, : pool.shape[1]]), -1.0).argmax(1)
         return drawn, chance_of_highest(a, b, filled, drawn)
 
     def _rates(self, request: Request) -> tuple[np.ndarray, np.ndarray]:

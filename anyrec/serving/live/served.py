@@ -302,7 +302,7 @@ class Served:
             known: (queries,) whether the model was trained on the user.
         """
         ids, records, interactions = [], [], []
-        names = iter(self.anonymous(sum(query.user_id is None for query in queries)))
+        names = iter(self.anonymous(sum(query.user_id is None for query in queries), fresh=queries[0].now is None))
         for query, is_known in zip(queries, known, strict=True):
             user = next(names) if query.user_id is None else query.user_id
             own = self.users.get(user) if query.user is None else query.user
@@ -323,11 +323,17 @@ class Served:
         read.context.warnings += [str(one) for one in faults]
         return read
 
-    def anonymous(self, count: int) -> list[Id]:
-        """Return ids that no user of the model has, of the type of their ids. They are the same for each request."""
-        names: Iterator[Id] = map("anonymous{}".format, itertools.count())
+    def anonymous(self, count: int, *, fresh: bool = False) -> list[Id]:
+        """Return ids that no user of the model has, of the type of their ids.
+
+        Args:
+            count: How many.
+            fresh: Not those of other requests, so that random draws differ; otherwise the same for each request.
+        """
+        first = time.time_ns() if fresh else 0
+        names: Iterator[Id] = map("anonymous{}".format, itertools.count(first))
         if self.has_whole_ids("user"):
-            names = itertools.count(-1, -1)
+            names = itertools.count(-1 - first, -1)
         found: list[Id] = []
         while len(found) < count:
             some = list(itertools.islice(names, count - len(found)))
