@@ -51,7 +51,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session", autouse=True)
 def unsynced():
-    """Do not wait for the disk: tests/test_files.py checks what is synced, and the rest need not survive a crash."""
+    """Do not wait for the disk: tests/test_files.py checks which files are synced; others need not survive."""
 
     def fsync(handle):
         os.fstat(handle)  # raises as fsync does if the file is closed

@@ -1,6 +1,10 @@
 """Only `anyrec train` runs in the processes of torchrun: other commands would run several times, and are refused."""
 
+import json
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from small import small_config, small_dataset
@@ -11,10 +15,12 @@ from anyrec.cli import one_process
 from anyrec.cli.process import run_command
 from anyrec.core.errors import InputError
 from anyrec.core.launcher import copies
+from anyrec.data.formats.write_json import write_json
 from anyrec.recommender import Recommender
 from anyrec.study.tune import tune
 from tests.test_cli_names import commands_of
 
+ROOT = Path(__file__).parent.parent
 COMMANDS = [" ".join(path) for path, one in commands_of(get_command(programs.app)) if not hasattr(one, "commands")]
 
 
@@ -78,3 +84,19 @@ def test_processes_of_a_launcher_are_counted_by_its_variables(size, rank, expect
     monkeypatch.setenv("WORLD_SIZE", size)
     monkeypatch.setenv("RANK", rank)
     assert copies() == expected
+
+
+@pytest.mark.slow
+def test_the_command_of_the_docs_trains_one_model_and_prints_once(tmp_path):
+    write_json(small_dataset(), tmp_path / "data.json")
+    evaluation = {"baselines": [], "report": False}
+    config = small_config(name="together", training={"epochs": 2}, evaluation=evaluation)
+    (tmp_path / "cfg.json").write_text(json.dumps(config))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command = ["-m", "anyrec", "train", "--config", "cfg.json", "--data", "data.json"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([*launcher, *command], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[1] for line in done.stdout.splitlines() if line.startswith("epoch")] == ["1", "2"]
+    assert done.stdout.count("saved: models/together/model") == 1
+    assert len(Recommender.load(tmp_path / "models" / "together").recommend(["u010"], k=5)) == 5
