@@ -13,13 +13,14 @@ from small import call, small_config, small_dataset
 from anyrec.core.config import TuneConfig
 from anyrec.core.config.tune import seconds_of
 from anyrec.core.discovery import discover
-from anyrec.core.errors import ConfigError, OutputError
+from anyrec.core.errors import AnyrecError, ConfigError, OutputError
 from anyrec.core.load_config import load_config
 from anyrec.recommender import Recommender
-from anyrec.study.driver import StudyDriver
+from anyrec.study.driver import StudyDriver, trial_text
 from anyrec.study.journal import JOURNAL, Journal
 from anyrec.study.marks import marked
-from anyrec.study.pages import optimism
+from anyrec.study.pages import headline, optimism
+from anyrec.study.result import Trial
 from anyrec.study.space import Searched, active, parse_search, search_space, short_names
 from anyrec.study.trial_configs import TrialConfigs
 from anyrec.study.trials import TrialRunner
@@ -287,6 +288,90 @@ def test_a_running_trial_ends_with_the_epoch_in_which_the_time_is_over(tmp_path,
     (only,) = result.trials
     assert (only.state, only.epochs) == ("stopped", 1) and any("time of the search is over" in line for line in lines)
     assert "No trial was completed in the time" in (result.folder / "report.md").read_text()
+
+
+def over_after(monkeypatch, looks):
+    """Let the time be over after the clock was looked at so often; the first look is before the first trial."""
+    clock = iter([0.0] * looks)
+    monkeypatch.setattr(StudyDriver, "seconds", property(lambda self: next(clock, 100.0)))
+
+
+@pytest.mark.parametrize("final", [False, True])
+def test_a_trial_that_the_time_ended_is_measured_at_its_best_epoch(tmp_path, monkeypatch, final):
+    over_after(monkeypatch, 1)
+    asked = config(tmp_path)
+    asked["training"] |= {"epochs": 30, "average_epochs": 0.5}
+    result = tune(asked, DATA, timeout="30s", search={"dim": [8, 16]}, final=final)
+    entries = [json.loads(line) for line in (result.folder / "trials/0000/metrics.jsonl").read_text().splitlines()]
+    best = max((one["validation"] for one in entries), key=lambda one: one["ndcg@10"])
+    assert len(entries) == result.best.epochs == 1, "nothing is trained after the time"
+    assert result.metrics["validation"] == result.best.metrics == best
+    assert result.best.objectives == [best["ndcg@10"]]
+    if final:
+        trained = (result.folder.parent / "metrics.jsonl").read_text().splitlines()
+        assert len(trained) == 30, "the final model is trained to its end"
+
+
+def test_the_time_ends_a_trial_of_several_objectives_with_all_of_them(tmp_path, monkeypatch):
+    over_after(monkeypatch, 3)
+    asked = config(tmp_path, tune={"objectives": ["ndcg@10", "parameters", "seconds"]})
+    asked["training"]["epochs"] = 9
+    result = tune(asked, DATA, timeout="30s", search={"dim": [8, 16]}, final=False)
+    (only,) = result.trials
+    metric, parameters, seconds = only.objectives
+    assert only.state == "stopped" and only.epochs >= 1 and metric == only.metrics["ndcg@10"]
+    assert parameters == sum(one.numel() for one in model_of(result).scorer.parameters())
+    assert seconds == pytest.approx(only.seconds) and seconds > 0
+    assert f"| {only.epochs} |" in (result.folder / "report.md").read_text().replace("**", "")
+    more = tune(asked, DATA, timeout="300s", trials=3, search={"dim": [8, 16]}, final=False, resume=True)
+    assert [one.state for one in more.trials] == ["stopped", "complete", "complete"]
+
+
+def model_of(result):
+    """The model of the config of a study's best trial."""
+    return Recommender(result.config, discover()).fit(DATA, progress=False).model
+
+
+def test_a_trial_that_the_time_ends_before_its_first_validation_is_validated_then(tmp_path, monkeypatch):
+    over_after(monkeypatch, 2)
+    asked = config(tmp_path)
+    asked["training"] |= {"epochs": 40, "evaluate_every": 20}
+    result = tune(asked, DATA, timeout="30s", search={"dim": [8, 16]}, final=False)
+    assert result.best.epochs < 20 and result.metrics["validation"] == result.best.metrics
+    assert result.best.objectives == [result.metrics["validation"]["ndcg@10"]]
+
+
+def test_a_study_without_time_for_a_trial_says_what_to_change(tmp_path, monkeypatch):
+    over_after(monkeypatch, 0)
+    with pytest.raises(AnyrecError, match="more time than 30s: --timeout"):
+        tune(config(tmp_path), DATA, timeout="30s", search={"dim": [8, 16]}, final=False)
+
+
+def test_only_the_search_counts_as_its_time(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("anyrec.study.driver.time.monotonic", lambda: now[0])
+
+    def later(self, *_):
+        now[0] += 1000
+        return {"ndcg@10": 0.1}
+
+    monkeypatch.setattr(Journal, "importance", lambda self: later(self) and {})
+    monkeypatch.setattr(TrialRunner, "measure", later)
+    result = tune(config(tmp_path), DATA, trials=1, search={"dim": [8, 16]}, final=False)
+    assert now[0] >= 2000 and result.seconds == 0
+    assert json.loads((result.folder / "study.json").read_text())["seconds"] == 0
+
+
+def test_a_study_is_printed_for_its_reader(tmp_path):
+    lines, wide = [], {f"user.{'x' * 9}{number}": number / 7 for number in range(12)}
+    result = tune(config(tmp_path), DATA, trials=1, search={"dim": [8, 16]}, final=False, echo=lines.append)
+    assert "StudyResult(1 trial, best" in repr(result)
+    assert headline(result) == f"The only trial has ndcg@10 {result.best.objectives[0]:.4f}"
+    assert "is of the only trial" in optimism(result) and "1 trials" not in optimism(result)
+    assert any(line.endswith("dim 8") for line in lines)
+    shown = trial_text("trial   0   complete", Trial(0, "complete", wide, [], {}, 1, 1.0).described()).splitlines()
+    assert len(shown) > 2 and all(len(line) <= 79 for line in shown)
+    assert all(line.count("user") == 0 and len(line.split()) % 2 == 0 for line in shown[1:]), "a key is by its value"
 
 
 def journal_of(folder, **options):

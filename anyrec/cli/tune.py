@@ -115,7 +115,7 @@ def _tune(
     from anyrec.cli.datasets import read_dataset
     from anyrec.cli.run import RunInputs, check_run, train_run
     from anyrec.core.discovery import discover
-    from anyrec.study.pages import optimism
+    from anyrec.study.pages import headline, optimism
     from anyrec.study.tune import asked_search, run_study, with_options
 
     registry, console = discover(settings.plugins), ResultsOnly() if is_quiet() else out
@@ -140,7 +140,7 @@ def _tune(
         echo(f"config: {note}")
     source = "DATA" if data is None else str(data)
     result = run_study(settings, registry, dataset, train, source=source, resume=resume, echo=echo)
-    out.print(repr(result), markup=False)
+    out.print(f"{headline(result)}, with {result.best.described()}", markup=False)
     out.print(optimism(result).replace("**", ""), markup=False)
     out.print(f"best config: {result.folder / 'best.json'}", markup=False)
     out.print(f"report of the search: {result.report}", markup=False)

@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 from anyrec.core.config import TWO_TOWER, Config
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 RECORD = "study.json"
 """File of a study's folder: what the study depends on, and the seconds that it took."""
+LINE = 79
+"""Columns of a line that shows a trial."""
 TIME, PRUNED = "the time was over", "pruned"
 """Why a trial was ended early."""
 
@@ -63,6 +66,7 @@ class StudyDriver:
         self._interrupted = self.journal.interrupted()
         self._limit = math.inf if config.tune.timeout is None else seconds_of(config.tune.timeout)
         self._before, self._started = float(self._record["seconds"]), time.monotonic()
+        self._ended: float | None = None
         self._why: dict[int, str] = {}
         self._said_over = False
 
@@ -93,14 +97,14 @@ class StudyDriver:
         facts = {"metrics": dict(outcome.metrics), "epochs": outcome.epochs, "seconds": outcome.seconds}
         facts |= {"problem": outcome.problem, "idle": outcome.idle}
         values = None
-        if outcome.state == "complete":
+        if outcome.state != "failed":
             found = {**outcome.metrics, "seconds": outcome.seconds, "parameters": outcome.parameters}
             values = [float(found[name]) for name in self.objectives]
             if any(math.isnan(value) for value in values):
                 values, facts["problem"] = None, "its metric is not a number"
-        elif outcome.state == "stopped":
-            epochs = self.journal.trials()[number].intermediate_values
-            facts |= {"epochs": max(epochs, default=0), "why": self._why.pop(number, PRUNED)}
+        if outcome.state == "stopped":  # Optuna keeps no objectives of such a trial
+            facts |= {"objectives": values or [], "why": self._why.pop(number, PRUNED)}
+            values = None
         self.journal.note(number, **{key: value for key, value in facts.items() if value not in ("", [])})
         self.journal.finish(number, values, stopped=outcome.state == "stopped")
         self._write_record()
@@ -127,13 +131,21 @@ class StudyDriver:
             if able:
                 return max(able, key=lambda one: (sign * one.objectives[0], -one.number))
         problems = list(dict.fromkeys(one.problem for one in trials if one.problem))
-        why = f" They failed: {'; '.join(problems[:3])}" if problems else " Give more time: --timeout."
+        limit = self.setup.base.tune.timeout
+        time_over = f" Give it more time than {limit}: --timeout." if limit else ""
+        why = f" Why: {'; '.join(problems[:3])}" if problems else time_over
         raise AnyrecError(f"no trial of the study has a validation metric.{why}")
 
     @property
     def seconds(self) -> float:
         """Seconds of the search so far, those of earlier sessions included."""
-        return self._before + time.monotonic() - self._started
+        now = time.monotonic() if self._ended is None else self._ended
+        return self._before + now - self._started
+
+    def end(self) -> None:
+        """End the search: what follows, such as the measurement of the test part, does not count as its time."""
+        self._ended = time.monotonic()
+        self._write_record()
 
     def count_test(self) -> int:
         """Count an evaluation of the test part, and return how many there were."""
@@ -169,8 +181,8 @@ class StudyDriver:
             for key in self.space
             if key.key in one.params
         }
-        objectives = list(one.values or []) if state == "complete" else []
-        if not objectives and one.intermediate_values:
+        objectives = list(one.values or []) if state == "complete" else list(facts.get("objectives", []))
+        if not objectives and one.intermediate_values:  # an interrupted trial
             objectives = [max(one.intermediate_values.values())]
         epochs, seconds = int(facts.get("epochs", 0)), float(facts.get("seconds", 0.0))
         return Trial(
@@ -178,13 +190,14 @@ class StudyDriver:
         )
 
     def _line(self, trial: Trial) -> str:
-        """Return what became of a trial, in a line."""
+        """Return what became of a trial; values that do not fit in the line follow it."""
         found = ", ".join(f"{name} {value:.4g}" for name, value in zip(self.objectives, trial.objectives, strict=False))
         best = ""
         if trial.state == "complete" and self.best().number == trial.number:
             best = "   best so far"
         problem = f": {trial.problem}" if trial.problem else ""
-        return f"trial {trial.number:>3}   {trial.state}   {found}   {trial.described()}{best}{problem}"
+        facts = f"trial {trial.number:>3}   {trial.state}   {found}{best}{problem}"
+        return trial_text(facts, trial.described())
 
     def _clear(self, number: int) -> None:
         """Remove the checkpoints of trials that are not needed: neither the best one nor running."""
@@ -214,6 +227,16 @@ class StudyDriver:
     def _write_record(self) -> None:
         self._record["seconds"] = self.seconds
         save_json(self.setup.folder / RECORD, self._record)
+
+
+def trial_text(facts: str, values: str) -> str:
+    """Return the facts of a trial and its values in one line, or the values in lines of their own if it is too long."""
+    if len(facts) + len(values) + 3 <= LINE:
+        return f"{facts}   {values}"
+    indent = " " * 12
+    joined = values.replace(", ", "\n").replace(" ", "\xa0").replace("\n", ", ")  # a key stays with its value
+    lines = wrap(joined, LINE, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
+    return "\n".join([facts, *lines]).replace("\xa0", " ")
 
 
 def _check(config: Config, objectives: Sequence[str]) -> None:

@@ -32,13 +32,21 @@ def write_study(result: StudyResult, run: str) -> None:
     write_page(title, [section for section in made if section.blocks], result.folder)
 
 
+def headline(result: StudyResult) -> str:
+    """Return which trial is the best one, and its objectives."""
+    count, best = len(result.trials), result.best
+    start = "The only trial has" if count == 1 else f"The best of {count} trials is trial {best.number}:"
+    return f"{start} {_objectives(result, best)}"
+
+
 def optimism(result: StudyResult) -> str:
     """Return a sentence on how much the best validation figure overestimates the model, as far as the test tells."""
     name = result.metric
-    # A trial that was ended early is trained to its end before it is measured, so its own value is of another model.
     found = result.metrics.get("validation", {}).get(name, result.best.objectives[0])
     tried = sum(one.state in ("complete", "pruned", "stopped") for one in result.trials)
     text = f"**{name} {found:.4f} on the validation part is optimistic**: it is the best of {tried} trials there."
+    if tried == 1:
+        text = f"**{name} {found:.4f} on the validation part** is of the only trial: it was not chosen among several."
     test = result.metrics.get("test", {}).get(name)
     if test is None:
         return f"{text} Nothing is held out for the test, so nothing says by how much."
@@ -47,6 +55,8 @@ def optimism(result: StudyResult) -> str:
     text += f" On the test part, which no trial has seen, the same model has {test:.4f}: {change:+.4f}{relative}."
     if result.tests > 1:
         text += f" The test part was measured {result.tests} times for this study, so its figure is optimistic too."
+    if tried == 1:
+        return text
     if change >= 0:
         return f"{text} The test part is the easier one here, so the difference does not show how optimistic."
     return f"{text} The parts are also different interactions, so not all of the difference is due to the choice."
@@ -56,10 +66,18 @@ def _best(result: StudyResult, run: str) -> Section:
     best = result.best
     counts = Counter(one.state for one in result.trials)
     states = ", ".join(f"{count} {state}" for state, count in counts.most_common())
-    lead = f"Trial {best.number} of {len(result.trials)} is the best one: {_objectives(result, best)}."
-    blocks: list[Block] = [Text(lead, strong=True), Text(optimism(result)), Text(f"To train it again: `{run}`.")]
+    blocks: list[Block] = [
+        Text(f"{headline(result)}.", strong=True),
+        Text(optimism(result)),
+        Text(f"To train it again: `{run}`."),
+    ]
     if best.state != "complete":
-        blocks.append(Text("**No trial was completed in the time.** This one had the best metric when it was ended."))
+        blocks.append(
+            Text(
+                "**No trial was completed in the time.** This one had the best metric when it was ended, and "
+                "its model is that of its best epoch, not trained on."
+            )
+        )
     first = result.trials[0] if result.trials else None
     if first is not None and first.state == "complete" and first.number != best.number and result.started:
         blocks.append(Text(f"The config as it was given (trial 0) has {_objectives(result, first)}."))
@@ -157,6 +175,8 @@ def _front(result: StudyResult) -> Section:
         return Section("Pareto front")
     first, second = result.objectives[:2]
     complete = [one for one in result.trials if one.state == "complete"]
+    if not complete:
+        return Section("Pareto front")
     front = sorted((one for one in complete if one.number in result.front), key=lambda one: one.objectives[1])
     figure, (axis,) = new_figure()
     others = [one for one in complete if one.number not in result.front]

@@ -21,7 +21,7 @@ class Trial:
         number: Its number, from 0.
         state: `complete`, `pruned`, `stopped` (the time was over), `failed` or `interrupted`.
         values: The values of the searched keys.
-        objectives: Its objectives; of a trial that was ended early the best value so far of the first one.
+        objectives: Its objectives; of an interrupted trial the best value so far of the first one, if it has one.
         metrics: Validation metrics at its best epoch.
         epochs: Number of epochs.
         seconds: Seconds of the training.
@@ -100,7 +100,7 @@ class StudyResult:
     def __repr__(self) -> str:
         values = zip(self.objectives, self.best.objectives, strict=False)
         found = ", ".join(f"{name} {value:.4g}" for name, value in values)
-        about = f"{len(self.trials)} trials, best is {self.best.number} with {found}"
+        about = f"{len(self.trials)} trial{'s' * (len(self.trials) != 1)}, best is {self.best.number} with {found}"
         return f"StudyResult({about}: {self.best.described()})"
 
     def _repr_html_(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,7 @@ from pathlib import Path
 from anyrec.core.config import Config
 from anyrec.core.discovery import discover
 from anyrec.core.errors import AnyrecError
+from anyrec.core.files import json_lines
 from anyrec.core.registry import Registry
 from anyrec.core.types import Json, JsonObject
 from anyrec.data.dataset import Dataset
@@ -63,7 +65,7 @@ class Outcome:
 
     Attributes:
         state: `complete`, `stopped` (by the answer to an epoch) or `failed`.
-        metrics: Validation metrics at the best epoch.
+        metrics: Validation metrics at the best epoch; of a trial that was stopped before a validation at its last one.
         epochs: Number of epochs.
         seconds: Seconds of the training.
         parameters: Number of the model's parameters.
@@ -81,7 +83,15 @@ class Outcome:
 
 
 class Stopped(Exception):
-    """A trial that is ended early."""
+    """A trial that is ended early.
+
+    Args:
+        parameters: Number of the model's parameters.
+    """
+
+    def __init__(self, parameters: int):
+        super().__init__()
+        self.parameters = parameters
 
 
 class TrialRunner:
@@ -121,43 +131,72 @@ class TrialRunner:
             task: The trial.
             report: Called with each epoch's entry of metrics.jsonl. If it returns True, the trial ends there.
         """
-        started = time.perf_counter()
         try:
             config, idle = self.config_of(task.values)
-            with self._tracking(config, task.number) as tracking:
-
-                def each_epoch(entry: JsonObject) -> None:
-                    tracking.epoch(entry)
-                    if report(entry):
-                        raise Stopped
-
-                fitted = self._fit(config, task.number, each_epoch)
-                outcome = self._outcome(fitted, time.perf_counter() - started)
-                tracking.finish(TrackedResult(fitted.model, {"validation": outcome.metrics}, save=None))
+            try:
+                outcome = self._trained(config, task.number, report)
+            except Stopped as stopped:
+                outcome = self._stopped(config, task.number, stopped.parameters)
             return replace(outcome, idle=idle)
-        except Stopped:
-            return Outcome("stopped", seconds=time.perf_counter() - started)
         except AnyrecError as error:
             return Outcome("failed", problem=" ".join(str(error).split()))
         except Exception as error:
             return Outcome("failed", problem=f"{type(error).__name__}: {error}")
 
-    def restored(self, task: Task) -> FittedModel:
-        """Return the model of a trial from its last checkpoint.
+    def restored(self, task: Task, complete: bool) -> FittedModel:
+        """Return the model of a trial from its checkpoints, with the weights of its best epoch.
 
-        A trial that was ended early is trained to its end, and a classical model is fitted again.
+        Args:
+            task: The trial.
+            complete: Whether it is complete. One that was ended early is not trained on. A classical model, which has
+                no checkpoints, is fitted again.
         """
         config, _ = self.config_of(task.values)
-        return self._fit(config, task.number, None).model
+        return self._fit(config, task.number, further=complete).model
 
     def measure(self, model: FittedModel, part: Part) -> dict[str, float]:
         """Return the metrics of a model on a part of the split."""
         return ranking_metrics(rank_held_out(model, part), model.config.evaluation.k)
 
-    def _fit(self, config: Config, number: int, report: Callable[[JsonObject], None] | None) -> Fitted:
-        """Train a config in the folder of a trial, from its last checkpoint."""
+    def _trained(self, config: Config, number: int, report: Callable[[JsonObject], bool]) -> Outcome:
+        """Run a trial. Raises Stopped if `report` ends it."""
+        started, sizes = time.perf_counter(), [0]
+        with self._tracking(config, number) as tracking:
+
+            def each_epoch(entry: JsonObject) -> None:
+                tracking.epoch(entry)
+                if report(entry):
+                    raise Stopped(sizes[-1])
+
+            fitted = self._fit(config, number, each_epoch, lambda model: sizes.append(_parameters(model)))
+            outcome = self._outcome(fitted, time.perf_counter() - started)
+            tracking.finish(TrackedResult(fitted.model, {"validation": outcome.metrics}, save=None))
+        return outcome
+
+    def _stopped(self, config: Config, number: int, parameters: int) -> Outcome:
+        """Return the outcome of a trial that was ended early. If no epoch was validated, its last weights are now."""
+        history = json_lines(self.setup.trial_folder(number) / "metrics.jsonl")
+        name = config.training.metric
+        validated = [one["validation"] for one in history if "validation" in one]
+        able = [metrics for metrics in validated if not math.isnan(metrics[name])]
+        if not validated:
+            metrics = self.measure(self._fit(config, number, further=False).model, "validation")
+        else:
+            metrics = max(able, key=lambda one: one[name]) if able else validated[-1]
+        return Outcome("stopped", metrics, len(history), sum(one["seconds"] for one in history), parameters)
+
+    def _fit(
+        self,
+        config: Config,
+        number: int,
+        report: Callable[[JsonObject], None] | None = None,
+        started: Callable[[FittedModel], None] | None = None,
+        further: bool = True,
+    ) -> Fitted:
+        """Train a config in the folder of a trial, from its last checkpoint; arguments as for `FitOptions`."""
         context = training_context(config, self.learning.dataset, choose_device(config), trusted=True)
-        options = FitOptions(self.setup.trial_folder(number), resume=True, progress=False, report=report)
+        folder = self.setup.trial_folder(number)
+        options = FitOptions(folder, resume=True, progress=False, report=report, started=started, further=further)
         return fit(config, self.learning, self.registry, context, options=options)
 
     def _outcome(self, fitted: Fitted, seconds: float) -> Outcome:
@@ -166,9 +205,8 @@ class TrialRunner:
             return Outcome("complete", self.measure(fitted.model, "validation"), 0, seconds)
         history = fitted.result.history
         metrics = history[fitted.result.best_epoch - 1]["validation"]
-        model = fitted.model
-        parameters = sum(one.numel() for one in model.scorer.parameters()) if isinstance(model, TwoTowerModel) else 0
-        return Outcome("complete", metrics, len(history), sum(one["seconds"] for one in history), parameters)
+        seconds = sum(one["seconds"] for one in history)
+        return Outcome("complete", metrics, len(history), seconds, _parameters(fitted.model))
 
     def _tracking(self, config: Config, number: int) -> Tracking:
         """Start the trackers of a trial, whose runs have its number and name the study."""
@@ -179,3 +217,8 @@ class TrialRunner:
         tracking = Tracking.of(named, self.registry, folder=folder, resume=True, group=study)
         tracking.start(named)
         return tracking
+
+
+def _parameters(model: FittedModel) -> int:
+    """Return the number of a model's parameters; 0 for a classical model."""
+    return sum(one.numel() for one in model.scorer.parameters()) if isinstance(model, TwoTowerModel) else 0

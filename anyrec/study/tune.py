@@ -172,6 +172,7 @@ def run_study(
         for one in space:
             echo(f"search: {one.key}: {one.described()}")
         _run(driver, runner, base.tune)
+        driver.end()
         best = driver.best()
         config, _ = runner.configs.make(best.values)
         config = config.model_copy(update={"tune": TuneConfig()})
@@ -212,7 +213,7 @@ def _measured(
 ) -> StudyResult:
     """Return the result with the metrics of the best model, its test part included, and with the final model."""
     task, run = Task(result.best.number, result.best.values), result.folder.parent
-    model = runner.restored(task)
+    model = runner.restored(task, complete=result.best.state == "complete")
     split = runner.learning.split
     metrics = {part: runner.measure(model, part) for part in ("validation", "test") if len(split.rows(part))}
     result = replace(result, metrics=metrics, tests=driver.count_test())

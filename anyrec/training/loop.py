@@ -53,6 +53,7 @@ class FitOptions:
         report: Called with each epoch's entry of metrics.jsonl; that of a second training also has its `stage`.
         started: Called with the untrained model before the first epoch.
         processes: The processes that train the model together; the first one shows, reports and writes.
+        further: Train on after a checkpoint that is continued; without it the model has its best weights so far.
     """
 
     run_dir: Path | None = None
@@ -61,6 +62,7 @@ class FitOptions:
     report: Callable[[JsonObject], None] | None = None
     started: Callable[[FittedModel], None] | None = None
     processes: Processes = ALONE
+    further: bool = True
 
     def within(self, folder: str) -> FitOptions:
         """Return the options for a second training, which writes to a subfolder of `run_dir`."""
@@ -143,13 +145,13 @@ def train(
         checkpoints = Checkpoints(run.run_dir / FOLDER, model, optimizer, average, generator, group)
         if not run.resume and group.first:
             clear_checkpoints(run.run_dir)
-        if run.resume and checkpoints.exist:
+        if run.resume and (checkpoints.exist or not run.further):
             state, best = checkpoints.load(config, origin)
     steps = batches.count * options.epochs
     safe = batch_statistics_refused(model, group)
     with progress_bar(TRAINING, steps, run.progress and group.first) as bar, step, safe:
         bar.advance(state.step)
-        while state.epoch < options.epochs and not _waited_enough(state, config):
+        while run.further and state.epoch < options.epochs and not _waited_enough(state, config):
             started = time.perf_counter()
             loss = _train_epoch(step, average, batches.epoch(generator), state, config, steps, bar)
             entry = _entry(state, loss, objective.rows, started, config, steps)
