@@ -115,6 +115,7 @@ def _tune(
     from anyrec.cli.datasets import read_dataset
     from anyrec.cli.run import RunInputs, check_run, train_run
     from anyrec.core.discovery import discover
+    from anyrec.study.driver import trial_text
     from anyrec.study.pages import headline, optimism
     from anyrec.study.tune import asked_search, run_study, with_options
 
@@ -140,7 +141,7 @@ def _tune(
         echo(f"config: {note}")
     source = "DATA" if data is None else str(data)
     result = run_study(settings, registry, dataset, train, source=source, resume=resume, echo=echo)
-    out.print(f"{headline(result)}, with {result.best.described()}", markup=False)
+    out.print(trial_text(headline(result), result.best.described()), markup=False)
     out.print(optimism(result).replace("**", ""), markup=False)
     out.print(f"best config: {result.folder / 'best.json'}", markup=False)
     out.print(f"report of the search: {result.report}", markup=False)

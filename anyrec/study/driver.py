@@ -191,7 +191,7 @@ class StudyDriver:
 
     def _line(self, trial: Trial) -> str:
         """Return what became of a trial; values that do not fit in the line follow it."""
-        found = ", ".join(f"{name} {value:.4g}" for name, value in zip(self.objectives, trial.objectives, strict=False))
+        found = trial.found(self.objectives)
         best = ""
         if trial.state == "complete" and self.best().number == trial.number:
             best = "   best so far"

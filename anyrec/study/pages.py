@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from anyrec.report.figures import INK, MODEL, OTHER, SECOND, new_figure, rendere
 from anyrec.report.labels import Labels
 from anyrec.report.numbers import duration
 from anyrec.report.page import Block, Bullets, Picture, Section, Table, Text, write_page
-from anyrec.study.result import StudyResult, Trial
+from anyrec.study.result import StudyResult, figure
 from anyrec.study.space import Searched, short_names
 
 MOST_PLOTTED = 4
@@ -36,7 +35,7 @@ def headline(result: StudyResult) -> str:
     """Return which trial is the best one, and its objectives."""
     count, best = len(result.trials), result.best
     start = "The only trial has" if count == 1 else f"The best of {count} trials is trial {best.number}:"
-    return f"{start} {_objectives(result, best)}"
+    return f"{start} {best.found(result.objectives)}"
 
 
 def optimism(result: StudyResult) -> str:
@@ -80,7 +79,7 @@ def _best(result: StudyResult, run: str) -> Section:
         )
     first = result.trials[0] if result.trials else None
     if first is not None and first.state == "complete" and first.number != best.number and result.started:
-        blocks.append(Text(f"The config as it was given (trial 0) has {_objectives(result, first)}."))
+        blocks.append(Text(f"The config as it was given (trial 0) has {first.found(result.objectives)}."))
     rows = [(one.key, _shown(best.values.get(one.key)), one.described()) for one in result.space]
     blocks.append(Table(["key", "best value", "searched"], rows, prose=True))
     for metrics, caption in (
@@ -102,7 +101,7 @@ def _course(result: StudyResult) -> Section:
     if len(shown) < 2:
         return Section("Course")
     sign = -1 if name in COSTS else 1
-    figure, (axis,) = new_figure()
+    drawn, (axis,) = new_figure()
     for state, colour, label in (("complete", MODEL, "complete"), ("other", OTHER, "ended early")):
         points = [
             (one.number, one.objectives[0]) for one in shown if (one.state == "complete") == (state == "complete")
@@ -118,7 +117,7 @@ def _course(result: StudyResult) -> Section:
     axis.locator_params(axis="x", integer=True)
     axis.legend(frameon=False, fontsize=9, labelcolor=INK)
     caption = f"{name} on the validation part by trial. A trial that was ended early has the best value until then."
-    return Section("Course", [rendered(figure, "course", caption)])
+    return Section("Course", [rendered(drawn, "course", caption)])
 
 
 def _importance(result: StudyResult) -> Section:
@@ -129,7 +128,7 @@ def _importance(result: StudyResult) -> Section:
     order = sorted(result.importance, key=lambda key: result.importance[key])
     names = short_names([one.key for one in result.space])
     labels = Labels(list(names.values()))
-    figure, (axis,) = new_figure(height=0.9 + 0.32 * len(order))
+    drawn, (axis,) = new_figure(height=0.9 + 0.32 * len(order))
     axis.barh(range(len(order)), [result.importance[key] for key in order], color=MODEL, height=0.65)
     axis.set_yticks(range(len(order)), [labels[names[key]] for key in order])
     axis.set_xlabel("importance")
@@ -138,7 +137,7 @@ def _importance(result: StudyResult) -> Section:
         f"Share of each key in what makes the best trials different in {result.objectives[0]} (PED-ANOVA; the shares "
         "sum to 1). With few trials it is a rough estimate."
     )
-    pictures = [rendered(figure, "importance", caption, labels)]
+    pictures = [rendered(drawn, "importance", caption, labels)]
     searched = {one.key: one for one in result.space}
     for number, key in enumerate(reversed(order[-MOST_PLOTTED:])):
         pictures.append(_by_value(result, searched[key], f"key-{number}"))
@@ -150,7 +149,7 @@ def _by_value(result: StudyResult, searched: Searched, name: str) -> Picture:
     key = searched.key
     complete = [one for one in result.trials if one.state == "complete" and key in one.values]
     values: list[Json] = [one.values[key] for one in complete]
-    figure, (axis,) = new_figure()
+    drawn, (axis,) = new_figure()
     labels = None
     if searched.choices is None:
         axis.plot(values, [one.objectives[0] for one in complete], "o", color=MODEL, markersize=4)
@@ -166,7 +165,7 @@ def _by_value(result: StudyResult, searched: Searched, name: str) -> Picture:
         axis.set_xticks(range(len(kinds)), [labels[kind] for kind in kinds])
     axis.set_xlabel(key)
     axis.set_ylabel(result.objectives[0])
-    return rendered(figure, name, f"{result.objectives[0]} of the complete trials by {key}.", labels)
+    return rendered(drawn, name, f"{result.objectives[0]} of the complete trials by {key}.", labels)
 
 
 def _front(result: StudyResult) -> Section:
@@ -178,7 +177,7 @@ def _front(result: StudyResult) -> Section:
     if not complete:
         return Section("Pareto front")
     front = sorted((one for one in complete if one.number in result.front), key=lambda one: one.objectives[1])
-    figure, (axis,) = new_figure()
+    drawn, (axis,) = new_figure()
     others = [one for one in complete if one.number not in result.front]
     for trials, colour, label in ((others, OTHER, "other trials"), (front, MODEL, "Pareto front")):
         if trials:
@@ -190,7 +189,7 @@ def _front(result: StudyResult) -> Section:
     caption = f"{first} and {second} of the complete trials. No trial beats one of the front in all objectives."
     rows = [(str(one.number), *map(_figure, one.objectives), one.described()) for one in front]
     table = Table(["trial", *result.objectives, "values"], rows, prose=True)
-    return Section("Pareto front", [rendered(figure, "front", caption), table])
+    return Section("Pareto front", [rendered(drawn, "front", caption), table])
 
 
 def _trials(result: StudyResult) -> Section:
@@ -223,16 +222,8 @@ def _space(result: StudyResult) -> Section:
     return Section("Method", [Bullets(lines)])
 
 
-def _objectives(result: StudyResult, trial: Trial) -> str:
-    named: Sequence[tuple[str, float]] = list(zip(result.objectives, trial.objectives, strict=False))
-    return ", ".join(f"{name} {_figure(value)}" for name, value in named)
-
-
 def _figure(value: float | None) -> str:
-    """Return a number with four decimals, or with thousands if it is large."""
-    if value is None:
-        return ""
-    return f"{value:.4f}" if abs(value) < 100 else f"{value:,.0f}"
+    return "" if value is None else figure(value)
 
 
 def _shown(value: Json) -> str:

@@ -37,6 +37,10 @@ class Trial:
     seconds: float
     problem: str = ""
 
+    def found(self, names: Sequence[str]) -> str:
+        """Return the objectives as text: `ndcg@10 0.3127, parameters 26,816`. names: Names of the objectives."""
+        return ", ".join(f"{name} {figure(value)}" for name, value in zip(names, self.objectives, strict=False))
+
     def described(self) -> str:
         """Return the values as text: `dim 32, learning_rate 0.0031`."""
         names = short_names(list(self.values))
@@ -98,8 +102,7 @@ class StudyResult:
         return self.folder / "report.html"
 
     def __repr__(self) -> str:
-        values = zip(self.objectives, self.best.objectives, strict=False)
-        found = ", ".join(f"{name} {value:.4g}" for name, value in values)
+        found = self.best.found(self.objectives)
         about = f"{len(self.trials)} trial{'s' * (len(self.trials) != 1)}, best is {self.best.number} with {found}"
         return f"StudyResult({about}: {self.best.described()})"
 
@@ -111,3 +114,8 @@ class StudyResult:
             for one in self.trials
         ]
         return html_table(repr(self), ["trial", "state", *self.objectives, *keys], rows)
+
+
+def figure(value: float) -> str:
+    """Return a number with four decimals, or with thousands if it is large."""
+    return f"{value:.4f}" if abs(value) < 100 else f"{value:,.0f}"
