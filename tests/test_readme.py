@@ -4,6 +4,7 @@ Commands run in this process, in an empty folder, on less data and for fewer epo
 as it is.
 """
 
+import importlib
 import os
 import re
 import shlex
@@ -76,6 +77,8 @@ def test_the_commands_and_the_code_of_a_page_work(page, tmp_path, monkeypatch, c
         pytest.importorskip(package, reason="pip install 'anyrec[mlflow,tensorboard,tune]'")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("uvicorn.Server.run", lambda *_, **__: None)  # `anyrec serve` would not end
+    listen = importlib.import_module("anyrec.serving.http.run").listen
+    monkeypatch.setattr("anyrec.serving.http.run.listen", lambda host, _: listen(host, 0))  # its port may be in use
     for name in ("configs", "datasets", "test_input.json"):
         os.symlink(ROOT / name, tmp_path / name)
     names: dict = {}

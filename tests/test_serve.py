@@ -457,6 +457,50 @@ def test_errors_are_problem_documents(client, path, body, status, words):
     assert "Traceback" not in answer.text
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "body", "where", "words"),
+    [
+        ("POST", "recommend", {"filter": {"item.genres": {"eq": "a"}}}, "/filter/item.genres", ""),
+        ("POST", "search", {"text": "x", "filter": {"user.text.bio": {"eq": "a"}}}, "/filter", "user_id"),
+        ("POST", "recommend", {"candidates": ["gone"]}, "/candidates", "'gone'"),
+        ("POST", "similar", {"item_ids": ["gone"]}, "/item_ids", "PUT /v1/items"),
+        ("POST", "score", {"pairs": [{"user_id": "u001", "item_id": "gone"}]}, "/pairs", "'gone'"),
+        ("POST", "embed", {"user_ids": ["gone"]}, "/user_ids", "PUT /v1/users"),
+        ("POST", "embed", {"items": [{"item_id": "n", "text": 5}]}, "/items/0/text", ""),
+        ("PUT", "items", {"items": [{"item_id": "n", "text": 5}]}, "/items/0/text", ""),
+        ("PUT", "users", {"users": [{"user_id": "n", "text": 5}]}, "/users/0/text", ""),
+        ("POST", "recommend", {"user": {"text": 5}}, "/user/text", ""),
+        ("POST", "search", {"text": "x", "user": {"text": 5}}, "/user/text", ""),
+        ("POST", "search", {"text": " "}, "/text", ""),
+        ("POST", "search", {"text": "x", "space": "image"}, "/text", "leave space out"),
+        ("POST", "recommend", {"kk": 1}, "/kk", "'k'"),
+        ("POST", "score", {"pairs": [{"user_id": "u001", "item": "i001"}]}, "/pairs/0/item", "item_id"),
+        (
+            "POST",
+            "events",
+            {"events": [{"event_id": "a", "user_id": "n", "item_id": "i001", "user": {"text": 5}}]},
+            "/events",
+            "user/text",
+        ),
+        ("POST", "events", {"events": [{"event_id": "a", "user_id": "n", "item_id": "i001"}]}, "/events/0/user_id", ""),
+    ],
+)
+def test_faults_name_places_of_the_request(client, method, path, body, where, words):
+    answer = client.request(method, f"/v1/{path}", json=body).json()
+    assert where in [one["where"] for one in answer["faults"]], answer
+    assert words in str(answer["faults"])
+    assert "--" not in answer["detail"] and "_data" not in answer["detail"]
+
+
+def test_the_faults_of_a_batch_and_of_a_reload_name_no_options_and_no_folders(client, recommender, folder):
+    asked = {"requests": [{"candidates": ["gone"]}, {"user": {"text": 5}}]}
+    first, second = (one["error"] for one in client.post("/v1/recommend:batch", json=asked).json()["results"])
+    assert first.startswith("/candidates: 'gone'") and second.startswith("/user/text: ") and "\n" not in first + second
+    with client_of(recommender, folder=folder) as other:
+        answer = other.post("/v1/reload", json={"name": "no_such_run"}).json()
+    assert answer["faults"][0]["where"] == "/name" and str(folder.parent) not in str(answer)
+
+
 def test_the_allowed_methods_are_those_of_all_routes_of_a_path(client):
     assert client.patch("/v1/items").headers["allow"] == "GET, PUT"
     assert client.post("/v1/items/i001").headers["allow"] == "DELETE, GET"

@@ -13,6 +13,7 @@ Modules:
 - `api_page`: the page `/docs`, which describes the API.
 - `messages`: what requests and answers contain.
 - `problems`: errors as problem documents (RFC 9457).
+- `places`: where a fault is in a request.
 - `tags`: answers that a browser keeps.
 - `limits`: what requests may contain on this server.
 - `origin`: requests that other websites have a browser send.

@@ -18,6 +18,7 @@ from anyrec.serving.http.batcher import Batcher
 from anyrec.serving.http.limits import check
 from anyrec.serving.http.messages import Item, List, ModelName, Recommend
 from anyrec.serving.http.metrics import Metrics, age
+from anyrec.serving.http.places import in_request
 from anyrec.serving.http.problems import Refused
 from anyrec.serving.http.upload import decoded
 from anyrec.serving.live.lookups import known
@@ -134,7 +135,7 @@ class Host:
             fallback=listing.fallback_reason is not None,
             fallback_reason=listing.fallback_reason,
             latency_ms=listing.latency_ms,
-            warnings=listing.warnings,
+            warnings=[in_request("/v1/recommend", one) for one in listing.warnings],
             trace=listing.trace,
         )
 

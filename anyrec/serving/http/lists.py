@@ -24,7 +24,7 @@ from anyrec.serving.http.messages import (
     Search,
     Similar,
 )
-from anyrec.serving.http.problems import ERRORS, Refused
+from anyrec.serving.http.problems import ERRORS, Refused, message_of
 from anyrec.serving.http.upload import decoded, ending
 from anyrec.serving.live import lookups
 from anyrec.serving.live.histories import Histories
@@ -33,6 +33,8 @@ from anyrec.serving.live.served import Served
 
 routes = APIRouter(prefix="/v1", responses=ERRORS)
 TheHost = Annotated[Host, Depends(host_of)]
+LIST = "/v1/recommend"
+"""The route whose requests a batch consists of."""
 
 
 @routes.post("/recommend", response_model=List)
@@ -46,7 +48,8 @@ async def recommend_batch(asked: RecommendBatch, host: TheHost) -> Response:
     """List the best items for several persons. The error of one does not concern the others."""
     host.check(asked)
     found = await host.lists_of(asked.requests)
-    return _json(ListBatch(results=[Failure(error=str(one)) if isinstance(one, AnyrecError) else one for one in found]))
+    results = [Failure(error=message_of(LIST, one)) if isinstance(one, AnyrecError) else one for one in found]
+    return _json(ListBatch(results=results))
 
 
 @routes.post("/score")

@@ -14,6 +14,7 @@ from starlette.routing import compile_path
 from anyrec.core.errors import AnyrecError, DataError, Fault, InputError, OutputError
 from anyrec.core.time_limit import OutOfTime
 from anyrec.core.types import JsonObject
+from anyrec.serving.http.places import of_message, translated
 
 TITLES = {
     400: "The request cannot be read",
@@ -93,12 +94,12 @@ def add_handlers(app: FastAPI) -> None:
         found = error.errors()
         if any(one["type"] == "json_invalid" for one in found):
             return problem(400, f"The body is not JSON: {found[0]['ctx']['error']}.", _id_of(request))
-        faults = [_fault_of(one) for one in found]
+        faults = [of_message(one, _body_of(request)) for one in found]
         return problem(422, counted(faults), _id_of(request), faults)
 
     @app.exception_handler(AnyrecError)
     async def unanswerable(request: Request, error: AnyrecError) -> JSONResponse:
-        faults = error.faults if isinstance(error, InputError) else []
+        faults = translated(request.url.path, error.faults) if isinstance(error, InputError) else []
         status = 507 if isinstance(error, OutputError) else 422 if isinstance(error, InputError) else 500
         if isinstance(error, DataError) and {one.kind for one in faults} == {"unknown id"}:
             status = 404
@@ -136,7 +137,13 @@ def counted(faults: Sequence[Fault]) -> str:
     return f"{len(faults)} faults; the first: {faults[0]}"
 
 
-def _fault_of(error: JsonObject) -> Fault:
-    """Return an error of pydantic as a fault: the JSON pointer of the value, and the fault."""
-    place = [str(part) for part in error["loc"] if part != "body"]
-    return Fault("/" + "/".join(place), error["msg"].rstrip(".") + ".", kind=error["type"])
+def message_of(path: str, error: AnyrecError) -> str:
+    """Return an error within an answer in one sentence, with its place in the request of the route `path`."""
+    return counted(translated(path, error.faults)) if isinstance(error, InputError) else str(error)
+
+
+def _body_of(request: Request) -> type[BaseModel] | None:
+    """Return what the body of a request should be; None if its route has none."""
+    field = getattr(request.scope.get("route"), "body_field", None)
+    kind = None if field is None else field.field_info.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None

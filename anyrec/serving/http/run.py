@@ -104,6 +104,8 @@ def serve(
             _Server(options, app.state.host).run(sockets=places)
     finally:
         service.close()
+        for place in places:
+            place.close()
 
 
 class _Server(uvicorn.Server):
