@@ -15,6 +15,7 @@ import weakref
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import replace
 from itertools import chain
+from urllib.parse import quote
 
 import pytest
 from small import small_config, small_dataset
@@ -190,7 +191,7 @@ def test_popularity_counts_a_person_once_and_no_event_that_the_model_was_updated
         assert counts(client) == after
         log = tmp_path / "log" / "events-000001.jsonl"
         updated = recommender.update(log, progress=False).save(before)
-        assert client.post("/v1/reload", json={}).status_code == 200
+        assert client.post("/v1/reload").status_code == 200
         assert Recommender.load(updated).model.item_users.sum() == recommender.model.item_users.sum() + len(new)
         assert counts(client) == after
         assert client.post("/v1/rollback", json={}).status_code == 200
@@ -501,9 +502,29 @@ def test_the_faults_of_a_batch_and_of_a_reload_name_no_options_and_no_folders(cl
     assert answer["faults"][0]["where"] == "/name" and str(folder.parent) not in str(answer)
 
 
+def test_ids_can_have_slashes(client):
+    ids = ["a/b", "a/b/image/photo", "a b?c#d", "ä/ö"]
+    client.put("/v1/items", json={"items": [{"item_id": one, "text": {"title": one}} for one in ids]})
+    client.put("/v1/users", json={"users": [{"user_id": one, "text": {"bio": one}} for one in ids]})
+    for one in ids:
+        for side, feature in (("item", "title"), ("user", "bio")):
+            path = f"/v1/{side}s/{quote(one, safe='')}"
+            found = client.get(path).json()
+            assert (found[f"{side}_id"], found["text"]) == (one, {feature: one})
+            assert client.get(f"{path}/image/photo").status_code == 404
+            assert client.delete(path).json() == {"removed": one}
+            assert client.get(path).status_code == 404
+
+
+def test_probes_may_ask_for_headers_only(client):
+    for path in ("/livez", "/readyz", "/"):
+        assert client.head(path).status_code == 200
+
+
 def test_the_allowed_methods_are_those_of_all_routes_of_a_path(client):
     assert client.patch("/v1/items").headers["allow"] == "GET, PUT"
     assert client.post("/v1/items/i001").headers["allow"] == "DELETE, GET"
+    assert client.post("/v1/items/a/b").headers["allow"] == "DELETE, GET"
 
 
 def test_sizes_are_limited(recommender):

@@ -15,12 +15,14 @@ from anyrec.serving.live.served import Served
 routes = APIRouter(responses=ERRORS)
 
 
+@routes.head("/livez", include_in_schema=False)
 @routes.get("/livez")
 async def live() -> dict[str, str]:
     """Answer as long as the process does, also while the model works."""
     return {"status": "alive"}
 
 
+@routes.head("/readyz", include_in_schema=False)
 @routes.get("/readyz")
 async def ready(host: TheHost, response: Response) -> JsonObject:
     """Say whether requests are answered, and if not, why (status 503)."""
@@ -43,13 +45,14 @@ async def models(host: TheHost) -> JsonObject:
 
 
 @routes.post("/v1/reload")
-async def reload(asked: Reload, host: TheHost) -> JsonObject:
+async def reload(host: TheHost, asked: Reload | None = None) -> JsonObject:
     """Load another version of the model while the present one serves, and let it serve once it answers."""
     if host.folder is None:
         raise Refused(409, "this model is not saved in a folder, so there is nothing to load.")
-    if asked.name is not None and set(asked.name) <= {"."}:
+    name = None if asked is None else asked.name
+    if name is not None and set(name) <= {"."}:
         raise Refused(422, "/name: the name of a folder next to the present one is expected.")
-    folder = host.folder if asked.name is None else host.folder.parent / asked.name
+    folder = host.folder if name is None else host.folder.parent / name
     served = await host.call_slowly(host.service.reload, folder)
     return {"serving": _about(served)}
 

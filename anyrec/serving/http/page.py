@@ -20,6 +20,7 @@ ALL = ("people", "items", "data", "training", "live")
 """The sections of the page of a model."""
 
 
+@routes.head("/", include_in_schema=False)
 @routes.get("/", response_class=HTMLResponse)
 def index() -> HTMLResponse:
     """Return the page."""

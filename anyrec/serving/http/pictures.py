@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import JSONResponse
 
 from anyrec.data.ids import Side
 from anyrec.data.images import ImageFault, open_image
 from anyrec.serving.http.host import Host, known_id
 from anyrec.serving.http.lists import TheHost
 from anyrec.serving.http.problems import ERRORS, Refused
+from anyrec.serving.http.records import get_item, get_user
 from anyrec.serving.http.tags import tagged
 from anyrec.serving.live.query import Id
 from anyrec.serving.live.served import Served
@@ -33,20 +35,29 @@ class WebP(Response):
     media_type = "image/webp"
 
 
-@routes.get("/items/{item_id}/image/{feature}", response_class=WebP)
+@routes.get("/items/{item_id:path}/image/{feature}", response_class=WebP)
 async def item_image(
     item_id: str, feature: str, request: Request, host: TheHost, n: Number = 0, size: Pixels = 256
 ) -> Response:
     """Return a thumbnail of a picture of an item, as WebP."""
+    if _is_id(request):
+        return JSONResponse(await get_item(f"{item_id}/image/{feature}", host))
     return await _answer(request, host, "item", item_id, feature, n, size)
 
 
-@routes.get("/users/{user_id}/image/{feature}", response_class=WebP)
+@routes.get("/users/{user_id:path}/image/{feature}", response_class=WebP)
 async def user_image(
     user_id: str, feature: str, request: Request, host: TheHost, n: Number = 0, size: Pixels = 256
 ) -> Response:
     """Return a thumbnail of a picture of a user, as WebP."""
+    if _is_id(request):
+        return JSONResponse(await get_user(f"{user_id}/image/{feature}", host))
     return await _answer(request, host, "user", user_id, feature, n, size)
+
+
+def _is_id(request: Request) -> bool:
+    """Whether the path is that of a record whose id looks like the path of a picture: its slashes are encoded."""
+    return request.scope.get("raw_path", b"").count(b"/") == 3
 
 
 async def _answer(request: Request, host: Host, side: Side, text: str, feature: str, n: int, size: int) -> Response:

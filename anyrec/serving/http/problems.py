@@ -120,9 +120,9 @@ def add_handlers(app: FastAPI) -> None:
 
 
 def _allowed(request: Request) -> list[str]:
-    """Return the methods that a path has in any of its routes."""
-    paths = request.app.openapi()["paths"]
-    matching = [methods for path, methods in paths.items() if compile_path(path)[0].match(request.url.path)]
+    """Return the methods that a path has in any of its routes; ids in paths can have slashes."""
+    paths, asked = request.app.openapi()["paths"].items(), request.scope["path"]
+    matching = [methods for path, methods in paths if compile_path(path.replace("}", ":path}"))[0].match(asked)]
     return sorted({method.upper() for methods in matching for method in methods})
 
 

@@ -25,7 +25,7 @@ HISTORY = 100
 """Latest items of a user's history in the user's page."""
 
 
-@routes.get("/items/{item_id}")
+@routes.get("/items/{item_id:path}")
 async def get_item(item_id: str, host: TheHost) -> JsonObject:
     """Return an item: its features, and the number of users who had it, in training or by the events since."""
     served = host.served
@@ -48,7 +48,7 @@ async def find_users(host: TheHost, q: Words = "", k: Count = 20, offset: Before
     return await host.call(find, host.served, "user", q, k, offset)
 
 
-@routes.get("/users/{user_id}")
+@routes.get("/users/{user_id:path}")
 async def get_user(user_id: str, host: TheHost) -> JsonObject:
     """Return a user: the features, the latest items from training, and the events since."""
     served = host.served
@@ -95,7 +95,7 @@ async def put_users(asked: PutUsers, host: TheHost) -> JsonObject:
     return {"users": len(records), "warnings": warnings}
 
 
-@routes.delete("/items/{item_id}")
+@routes.delete("/items/{item_id:path}")
 async def delete_item(item_id: str, host: TheHost) -> dict[str, Id]:
     """Remove an item: it is in no list, and unknown, until it is put again."""
     key = known_id(host.served, "item", item_id)
@@ -103,7 +103,7 @@ async def delete_item(item_id: str, host: TheHost) -> dict[str, Id]:
     return {"removed": key}
 
 
-@routes.delete("/users/{user_id}")
+@routes.delete("/users/{user_id:path}")
 async def delete_user(user_id: str, host: TheHost) -> dict[str, Id]:
     """Forget the record and the events of a user that came since the training."""
     key = host.served.typed("user", user_id)
