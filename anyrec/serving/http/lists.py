@@ -98,8 +98,8 @@ async def embed(asked: Embed, host: TheHost) -> JsonObject:
     served = host.served
     (users, notes), (items, more) = host.service.readable(asked.users), host.service.readable(asked.items)
     asked = asked.model_copy(update={"users": users, "items": items})
-    found = await host.call(_embed, served, host.service.histories, asked)
-    return {**found, "model": _model(served), "warnings": notes or more}
+    found, unread = await host.call(_embed, served, host.service.histories, asked)
+    return {**found, "model": _model(served), "warnings": [*(notes or more), *unread]}
 
 
 @routes.get("/popular")
@@ -117,14 +117,20 @@ def _json(message: BaseModel) -> Response:
     return Response(message.model_dump_json(exclude_none=True), media_type="application/json")
 
 
-def _embed(served: Served, histories: Histories, asked: Embed) -> JsonObject:
-    """Return the vectors of users and items: those with ids first, then those of records."""
+def _embed(served: Served, histories: Histories, asked: Embed) -> tuple[JsonObject, list[str]]:
+    """Return the vectors of users and items, those with ids first, and what the model cannot read of the records."""
     lookups.check_known(served, histories, asked.user_ids, asked.item_ids)
     users = lookups.embed_users(served, histories, asked.user_ids) if asked.user_ids else []
     items = lookups.embed_items(served, histories, asked.item_ids) if asked.item_ids else []
-    users += served.recommender.embed_users(asked.users).to_pylist() if asked.users else []
-    items += served.recommender.embed_items(asked.items).to_pylist() if asked.items else []
-    return {"users": users, "items": items}
+    found: JsonObject = {"users": users, "items": items}
+    warnings: list[str] = []
+    for side, records in (("user", asked.users), ("item", asked.items)):
+        if records:
+            read = served.recommender.read_records(side, records)
+            embed = served.recommender.embed_users if side == "user" else served.recommender.embed_items
+            found[f"{side}s"] += embed(read).to_pylist()
+            warnings += read.context.warnings  # also on files, which only the encoders open
+    return found, list(dict.fromkeys(warnings))
 
 
 def _search(served: Served, histories: Histories, asked: Search, image: bytes | None) -> pa.Table:

@@ -148,11 +148,13 @@ class Served:
         wider, warnings = None, []
         if items:
             read = self.recommender.read_records("item", [{"item_id": item, **one} for item, one in items.items()])
-            warnings += read.context.warnings
             wider = self.recommender.add_items(read, replace_known=True)
+            warnings += read.context.warnings  # also on files, which only the encoders open
         if users:
             reader = wider or self.recommender  # users can have lists of the items that come with them
             read = reader.read_records("user", [{"user_id": user, **one} for user, one in users.items()])
+            if any(one.get("image") for one in users.values()):
+                reader.model.represent(read)
             warnings += read.context.warnings
         return wider, warnings
 
