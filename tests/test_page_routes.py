@@ -23,6 +23,7 @@ from anyrec.core.config import Config, ServingConfig
 from anyrec.core.errors import OutputError
 from anyrec.recommender import Recommender
 from anyrec.serving.form import form_of
+from anyrec.serving.http import catalogue
 from anyrec.serving.http.activity import Activity
 from anyrec.serving.http.app import make_app
 from anyrec.serving.http.keys import new_key, read_keys
@@ -432,7 +433,7 @@ def test_activity_stays_small_and_forgets(recommender):
     assert sum(activity.summary()["requests"]) == 0
 
 
-def test_experiments_are_reported_from_the_log_of_the_server(recommender, tmp_path):
+def test_experiments_are_reported_from_the_log_of_the_server(recommender, tmp_path, monkeypatch):
     experiment = {"name": "lists", "variants": {"a": {}, "b": {}, "never": {"share": 0.0001}}}
     config = ServingConfig.model_validate({"experiments": [experiment]})
     with TestClient(make_app(Service(recommender, config, tmp_path))) as client:
@@ -444,6 +445,8 @@ def test_experiments_are_reported_from_the_log_of_the_server(recommender, tmp_pa
         assert set(found["rates"]) == {"a", "b", "never"} and found["rates"]["never"]["rate"] is None
         assert sum(one["users"] for one in found["rates"].values()) == 6
         assert sum(one["converted"] for one in found["rates"].values()) == 1 and found["conclusion"]
+        monkeypatch.setattr(catalogue, "experiment_report", None)  # nothing came since: the log is not read again
+        assert client.get("/v1/experiments").json()["experiments"] == [found]
     with client_of(recommender) as client:
         assert client.get("/v1/experiments").json() == {"experiments": []}
 

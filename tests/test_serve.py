@@ -824,6 +824,24 @@ def test_an_answer_is_of_the_version_that_made_its_list(recommender):
             assert answer["model"]["digest"] == "another"
 
 
+def test_the_figures_have_the_sizes_of_the_index_and_of_the_log(recommender, tmp_path):
+    def figures(client):
+        lines = (line.split() for line in client.get("/metrics").text.splitlines() if line.startswith("anyrec_"))
+        return {name: float(value) for name, value in lines}
+
+    indexed = recommender.with_config({"index": {"type": "faiss"}}, progress=False)
+    with client_of(indexed, tmp_path) as client:
+        assert figures(client)["anyrec_event_log_bytes"] == 0
+        client.post("/v1/recommend", json={})
+        client.post("/v1/events", json={"events": [{"event_id": "1", "user_id": "u001", "item_id": "i001"}]})
+        found = figures(client)
+        assert found["anyrec_index_items"] == 40 and found["anyrec_index_bytes"] > 0
+        assert found["anyrec_event_log_bytes"] == (tmp_path / "events-000001.jsonl").stat().st_size > 0
+    with client_of(recommender) as client:  # few items are all scored, without an index
+        found = figures(client)
+        assert found["anyrec_index_items"] == found["anyrec_index_bytes"] == found["anyrec_event_log_bytes"] == 0
+
+
 def test_every_answer_has_the_security_headers_and_the_figures_count_it(client):
     for answer in (client.get("/livez"), client.post("/v1/recommend", json={}), client.get("/v1/none")):
         assert answer.headers["x-content-type-options"] == "nosniff" and answer.headers["x-request-id"]

@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator
 from functools import lru_cache
+from pathlib import Path
 from typing import Annotated
 
 import pyarrow as pa
@@ -26,7 +27,9 @@ from anyrec.serving.http.lists import TheHost
 from anyrec.serving.http.problems import ERRORS
 from anyrec.serving.http.runs import EVERY, events
 from anyrec.serving.item_map import item_map
+from anyrec.serving.live.event_log import log_bytes
 from anyrec.serving.live.service import Service
+from anyrec.serving.live.variants import EXPOSURES
 
 routes = APIRouter(prefix="/v1", responses=ERRORS)
 
@@ -98,15 +101,20 @@ def summary_of(host: Host) -> JsonObject:
 
 def _experiments(service: Service) -> list[JsonObject]:
     """Return the report of each experiment of the config; without `rates` for one that showed no list yet."""
-    found: list[JsonObject] = []
-    if service.folder is None:  # there is no log
-        return found
-    for one in service.config.experiments:
-        try:
-            found.append(_finite(experiment_report(service.folder, one.name).as_json()))
-        except DataError:  # no list was shown yet
-            found.append({"experiment": one.name, "rates": {}, "conclusion": "No list was shown yet."})
-    return found
+    folder = service.folder
+    if folder is None:  # there is no log
+        return []
+    state = log_bytes(folder), log_bytes(folder / EXPOSURES)
+    return [_report(folder, one.name, state) for one in service.config.experiments]
+
+
+@lru_cache(16)
+def _report(folder: Path, name: str, state: tuple[int, int]) -> JsonObject:
+    """Return the report of an experiment, which is made again when the logs have grown. state: their sizes."""
+    try:
+        return _finite(experiment_report(folder, name).as_json())
+    except DataError:  # no list was shown yet
+        return {"experiment": name, "rates": {}, "conclusion": "No list was shown yet."}
 
 
 def _finite(value: JsonObject) -> JsonObject:

@@ -14,6 +14,8 @@ from pydantic import BaseModel
 from anyrec.core.errors import AnyrecError
 from anyrec.core.types import JsonObject
 from anyrec.data.ids import Side
+from anyrec.retrieval.item_index import ItemIndex
+from anyrec.retrieval.model_index import has_index, item_index
 from anyrec.serving.http.batcher import Batcher
 from anyrec.serving.http.limits import check
 from anyrec.serving.http.messages import Item, List, ModelName, Recommend
@@ -21,6 +23,7 @@ from anyrec.serving.http.metrics import Metrics, age
 from anyrec.serving.http.places import in_request
 from anyrec.serving.http.problems import Refused
 from anyrec.serving.http.upload import decoded
+from anyrec.serving.live.event_log import log_bytes
 from anyrec.serving.live.lookups import known
 from anyrec.serving.live.query import Id, Listing, Query, Version
 from anyrec.serving.live.served import Served
@@ -55,6 +58,12 @@ class Host:
         self._writers, self._writes = ThreadPoolExecutor(MOST_WRITES, thread_name_prefix="write"), 0
         self.metrics.watch("anyrec_model_age_seconds", "Time since the model was loaded.", age(self._loaded))
         self.metrics.watch("anyrec_items", "Items that can be listed.", self._items)
+        about = "Vectors in the index; 0 if lists score all items without one."
+        self.metrics.watch("anyrec_index_items", about, self._index_items)
+        self.metrics.watch(
+            "anyrec_index_bytes", "Memory of the index, without the vectors that it is built from.", self._index_bytes
+        )
+        self.metrics.watch("anyrec_event_log_bytes", "Size of the log of events.", self._log_bytes)
 
     @property
     def served(self) -> Served:
@@ -141,6 +150,21 @@ class Host:
 
     def _loaded(self) -> float:
         return self.served.loaded
+
+    def _index(self) -> ItemIndex | None:
+        model = self.served.recommender.model
+        return item_index(model) if has_index(model) else None
+
+    def _index_items(self) -> float:
+        index = self._index()
+        return 0 if index is None else len(index.ids)
+
+    def _index_bytes(self) -> float:
+        index = self._index()
+        return 0 if index is None else index.index.bytes
+
+    def _log_bytes(self) -> float:
+        return 0 if self.service.folder is None else log_bytes(self.service.folder)
 
     def _items(self) -> float:
         return len(self.served.recommender.dataset.items) - len(self.served.removed_rows())

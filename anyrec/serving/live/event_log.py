@@ -112,6 +112,11 @@ def read_events(folder: Path) -> Iterator[JsonObject]:
                     yield msgspec.json.decode(line)
 
 
+def log_bytes(folder: Path) -> int:
+    """Return the size of a log, which only grows; 0 if there is none."""
+    return sum(path.stat().st_size for _, path in _segments(folder))
+
+
 def _segments(folder: Path) -> list[tuple[int, Path]]:
     """Return the number and the path of each file of a log, in order."""
     paths = folder.glob("events-*.jsonl")
