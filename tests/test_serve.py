@@ -502,6 +502,19 @@ def test_the_faults_of_a_batch_and_of_a_reload_name_no_options_and_no_folders(cl
     assert answer["faults"][0]["where"] == "/name" and str(folder.parent) not in str(answer)
 
 
+def test_unknown_candidates_and_fields_are_left_out_with_a_warning(client):
+    client.delete("/v1/items/i003")
+    asked = {"user_id": "u001", "candidates": ["i001", "gone", "i003"], "include_seen": True, "fields": ["text.titel"]}
+    answer = client.post("/v1/recommend", json=asked).json()
+    assert [(one["item_id"], one["fields"]) for one in answer["items"]] == [("i001", {})]
+    candidates, fields = answer["warnings"]
+    assert candidates == "/candidates: 2 unknown or removed items were left out: 'gone', 'i003'."
+    assert "'text.titel'" in fields and "text.title" in fields
+    for path, body in (("similar", {"item_ids": ["i001"]}), ("search", {"text": "thing"})):
+        assert client.post(f"/v1/{path}", json={**body, "fields": ["text.titel"]}).json()["warnings"] == [fields]
+    assert client.post("/v1/recommend", json={**asked, "fields": True, "candidates": ["i001"]}).json()["warnings"] == []
+
+
 def test_ids_can_have_slashes(client):
     ids = ["a/b", "a/b/image/photo", "a b?c#d", "ä/ö"]
     client.put("/v1/items", json={"items": [{"item_id": one, "text": {"title": one}} for one in ids]})

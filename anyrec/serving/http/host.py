@@ -11,8 +11,9 @@ from typing import TypeVar
 from fastapi import Request
 from pydantic import BaseModel
 
-from anyrec.core.errors import AnyrecError
+from anyrec.core.errors import AnyrecError, did_you_mean
 from anyrec.core.types import JsonObject
+from anyrec.core.values import show
 from anyrec.data.ids import Side
 from anyrec.retrieval.item_index import ItemIndex
 from anyrec.retrieval.model_index import has_index, item_index
@@ -144,7 +145,10 @@ class Host:
             fallback=listing.fallback_reason is not None,
             fallback_reason=listing.fallback_reason,
             latency_ms=listing.latency_ms,
-            warnings=[in_request("/v1/recommend", one) for one in listing.warnings],
+            warnings=[
+                *(in_request("/v1/recommend", one) for one in listing.warnings),
+                *unknown_fields(served, asked.fields),
+            ],
             trace=listing.trace,
         )
 
@@ -181,6 +185,15 @@ def known_id(served: Served, side: Side, text: str) -> Id:
     if not known(served, side, [key])[0]:
         raise Refused(404, f"no {side} has the id {text!r}.")
     return key
+
+
+def unknown_fields(served: Version, wanted: bool | list[str]) -> list[str]:
+    """Return a note on each wanted field that no item has. Arguments as for `fields_of`."""
+    if isinstance(wanted, bool):
+        return []
+    names = served.feature_names("item")
+    missing = [one for one in wanted if one not in names]
+    return [f"/fields: the items have no feature {show(one)}. {did_you_mean(one, names)}".rstrip() for one in missing]
 
 
 def fields_of(served: Version, ids: Sequence[Id], wanted: bool | list[str]) -> list[JsonObject | None]:

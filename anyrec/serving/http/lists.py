@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from anyrec.core.errors import AnyrecError
 from anyrec.core.types import JsonObject
-from anyrec.serving.http.host import Host, fields_of, host_of
+from anyrec.serving.http.host import Host, fields_of, host_of, unknown_fields
 from anyrec.serving.http.messages import (
     Embed,
     Failure,
@@ -73,7 +73,7 @@ async def similar(asked: Similar, host: TheHost) -> JsonObject:
     for row in table.to_pylist():
         lists[row.pop("query_id")].append(row)
     found = [{"item_id": one, "items": _items(served, rows, asked.k, asked.fields)} for one, rows in lists.items()]
-    return {"similar": found, "model": _model(served)}
+    return {"similar": found, "model": _model(served), "warnings": unknown_fields(served, asked.fields)}
 
 
 @routes.post("/search")
@@ -88,6 +88,7 @@ async def search(asked: Search, host: TheHost) -> JsonObject:
     asked = asked if asked.user is None else asked.model_copy(update={"user": user})
     table = await host.call(_search, served, host.service.histories, asked, image)
     items = _items(served, table.to_pylist(), asked.k, asked.fields)
+    warnings = [*warnings, *unknown_fields(served, asked.fields)]
     return {"items": items, "model": _model(served), "warnings": warnings}
 
 

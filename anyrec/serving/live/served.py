@@ -20,6 +20,7 @@ from anyrec.core.errors import AnyrecError, DataError, Fault
 from anyrec.core.once import Once
 from anyrec.core.time_limit import check_time
 from anyrec.core.types import JsonObject
+from anyrec.core.values import show
 from anyrec.data.ids import Side, rows_of
 from anyrec.model.records import Records
 from anyrec.pipeline.answer import Answer
@@ -30,6 +31,8 @@ from anyrec.serving.live.query import Id, Listed, Listing, Query
 
 CONDITIONS = 64
 """Conditions whose filters are kept ready."""
+NAMED = 3
+"""Unknown ids that a note names."""
 NOBODY = "nothing is known of this person: the list is the one for people without a history and features"
 
 
@@ -107,7 +110,7 @@ class Served:
             names: Names of features (`text.title`); None for all.
         """
         table = self.recommender.dataset.table(side)
-        wanted = [name for name in table.column_names if "." in name and (names is None or name in names)]
+        wanted = [name for name in self.feature_names(side) if names is None or name in names]
         if not wanted:
             return [{} for _ in ids]
         found: list[JsonObject] = []
@@ -119,6 +122,10 @@ class Served:
                     record.setdefault(group, {})[feature] = _plain(value)
             found.append(record)
         return found
+
+    def feature_names(self, side: Side) -> list[str]:
+        """Return the names of the features that `records` has."""
+        return [name for name in self.recommender.dataset.table(side).column_names if "." in name]
 
     def history_of(self, user_id: Id, most: int) -> list[Id]:
         """Return the latest items that a user had in training, oldest first; by id if the model keeps no order."""
@@ -268,6 +275,7 @@ class Served:
             lists[row["user_id"]].append(Listed(row["item_id"], row["score"], row["rank"], reason))
         # The notes on how records were read can be of another query.
         warnings = [one for one in answer.warnings if len(queries) == 1 or one not in records.context.warnings]
+        warnings += self._left_out(first)
         latency = {stage: round(value, 3) for stage, value in answer.latency.items()}
         trace = None if answer.trace is None else answer.trace.to_pylist()
         return [
@@ -344,11 +352,24 @@ class Served:
 
     def _candidates(self, query: Query) -> np.ndarray | None:
         """Return (items,) bool, the items that a query's list can contain; None for all."""
-        mask = self.recommender.model.mask_of(query.candidates)
+        candidates = query.candidates
+        if candidates is not None and (known := self.knows("item", candidates)).any():  # else the error names them
+            candidates = [one for one, there in zip(candidates, known, strict=True) if there]
+        mask = self.recommender.model.mask_of(candidates)
         if self.removed:
             mask = np.ones(len(self.recommender.dataset.items), bool) if mask is None else mask
             mask[self.removed_rows()] = False
         return mask
+
+    def _left_out(self, query: Query) -> list[str]:
+        """Return a note on the candidates of a query that are unknown or removed; none if there are none."""
+        candidates = query.candidates or ()
+        known = self.knows("item", candidates)
+        gone = [one for one, there in zip(candidates, known, strict=True) if not there or one in self.removed]
+        if not gone:
+            return []
+        named = ", ".join(show(one) for one in gone[:NAMED]) + (", ..." if len(gone) > NAMED else "")
+        return [f"/candidates: {len(gone):,} unknown or removed items were left out: {named}."]
 
 
 def _filtered(recommender: Recommender, where: str) -> Recommender:
