@@ -2,7 +2,7 @@
 
 import { call, follow } from "./api.js";
 import { curves } from "./charts.js";
-import { bar, byId, el, fill, percent, say, short, showError, table, whole } from "./dom.js";
+import { bar, byId, count, el, fill, percent, say, short, showError, table, whole } from "./dom.js";
 
 const STAGES = ["represent", "filter", "retrieve", "rank", "rerank", "total"];
 const AGAIN = 10_000;
@@ -31,7 +31,7 @@ async function showExperiments(signal) {
   return undefined;
 }
 
-function experiment({ experiment: name, rates, differences = {}, conclusion }) {
+function experiment({ experiment: name, rates, differences = {}, conclusion, shadows = {} }) {
   const rows = Object.entries(rates).map(([variant, one]) => {
     const apart = differences[variant];
     return [variant, whole(one.users), whole(one.converted), one.rate === null ? "–" : interval(one.rate, one.low, one.high),
@@ -40,7 +40,9 @@ function experiment({ experiment: name, rates, differences = {}, conclusion }) {
   return el("div", { class: "panel" }, el("h2", {}, `Experiment “${name}”`),
     rows.length > 0 && el("div", { class: "scroll", tabIndex: 0, role: "region", "aria-label": `Variants of ${name}` },
       table(["Variant", "Users", "Did it", "Rate [95 %]", "Difference [95 %]", "p at any time"], rows)),
-    el("p", { class: "small" }, conclusion));
+    el("p", { class: "small" }, conclusion),
+    ...Object.entries(shadows).map(([variant, { lists, overlap }]) => el("p", { class: "small", "data-shadow": variant },
+      `Shadow variant ${variant}: ${count(lists, "list")}, ${percent(overlap)} of the shown items in common.`)));
 }
 
 const interval = (value, low, high) => [value, low, high].map((one) => (100 * one).toFixed(1)).reduce((text, one, n) => `${text}${n === 1 ? " [" : ", "}${one}`) + "] %";
