@@ -184,6 +184,7 @@ class Service:
             stamped = [
                 {
                     **{name: event[name] for name in names if name in event},
+                    **_variant(assign(self.config.experiments, event["user_id"])),
                     "timestamp": event.get("timestamp", now),
                     "received": now,
                 }
@@ -350,9 +351,13 @@ def _named(listing: Listing | AnyrecError, assignment: Assignment | None, named:
     """Return a list with an id, the experiment and variant that it is of, and a note on pictures that were `named`."""
     if isinstance(listing, AnyrecError):
         return listing
-    own = {} if assignment is None else {"experiment": assignment.experiment, "variant": assignment.variant}
     warnings = [*listing.warnings, NOTE] if named else listing.warnings
-    return replace(listing, recommendation_id=uuid.uuid4().hex, warnings=warnings, **own)
+    return replace(listing, recommendation_id=uuid.uuid4().hex, warnings=warnings, **_variant(assignment))
+
+
+def _variant(assignment: Assignment | None) -> dict[str, str]:
+    """Return what lists and events say of the experiment that their user takes part in."""
+    return {} if assignment is None else {"experiment": assignment.experiment, "variant": assignment.variant}
 
 
 def _listed(records: dict[Id, JsonObject]) -> list[tuple[Id, JsonObject]]:
