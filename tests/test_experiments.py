@@ -107,6 +107,8 @@ def test_the_p_value_and_the_interval_agree():
     for converted in range(80, 200, 10):
         found = difference(rate(1000, 100), rate(1000, converted), 0.02)
         assert (found.p < 0.05) == (not found.low <= 0 <= found.high)
+        several = difference(rate(1000, 100), rate(1000, converted), 0.02, 5)
+        assert (several.p < 0.05) == (not several.low <= 0 <= several.high) and several.low < found.low
     assert difference(rate(10_000, 1000), rate(10_000, 1300), 0.02).p < 1e-6
 
 
@@ -131,6 +133,31 @@ def test_looking_after_every_hundred_users_is_wrong_in_at_most_5_percent(share, 
             for one, other in pairs
         )
     assert false / 400 <= 0.05 < classical / 400
+
+
+def test_four_equal_variants_are_declared_different_in_at_most_5_percent():
+    """Each compared at 5 % by itself would be wrong together more often."""
+    rng = np.random.default_rng(0)
+    looks = np.arange(200, 5001, 200)
+    together, alone = 0, 0
+    for _ in range(400):
+        done = [np.cumsum(rng.random(5000) < 0.1)[looks - 1] for _ in range(5)]
+        rates = [[rate(int(n), int(a)) for n, a in zip(looks, one, strict=True)] for one in done]
+        pairs = [(first, other) for one in rates[1:] for first, other in zip(rates[0], one, strict=True)]
+        smallest = min(difference(first, other, 0.02).p for first, other in pairs)
+        corrected = min(difference(first, other, 0.02, 4).p for first, other in pairs)
+        assert corrected == pytest.approx(min(1, 4 * smallest))
+        together, alone = together + (corrected < 0.05), alone + (smallest < 0.05)
+    assert together / 400 <= 0.05 and together < alone
+
+
+def test_the_report_corrects_for_all_variants_that_are_compared(tmp_path):
+    names = dict.fromkeys("abcd", 1.0)
+    simulated(tmp_path, names, dict.fromkeys(names, 0.1))
+    report = experiment_report(tmp_path)
+    assert report.differences == {
+        name: difference(report.rates["a"], report.rates[name], 0.02, 3) for name in ("b", "c", "d")
+    }
 
 
 def test_a_real_difference_is_found():
@@ -194,6 +221,9 @@ def test_variants_serve_their_users_and_the_log_says_which(recommender, tmp_path
     assert {one["user_id"]: one["recommendation_id"] for one in lines} == {
         user: answer["recommendation_id"] for user, answer in shown.items()
     }
+    logged = list(read_events(tmp_path))
+    assert logged and all((one["experiment"], one["variant"]) == ("rules", "b") for one in logged)
+    assert recommender.update(tmp_path / "events-000001.jsonl", progress=False).joined
     report = experiment_report(tmp_path)
     assert report.rates["a"].converted == 0 and report.rates["b"].converted == report.rates["b"].users > 10
     assert report.rates["a"].users + report.rates["b"].users == 60

@@ -35,8 +35,10 @@ class Difference:
     Attributes:
         value: The difference.
         low: Lower end of the confidence sequence.
-        high: Upper end. The interval contains the true difference at all times together with probability 95 %.
-        p: Always-valid p-value: it is below 0.05 at any time, if the variants are equal, with probability 5 % at most.
+        high: Upper end. The interval contains the true difference at all times, and those of all variants
+            theirs, with probability 95 %.
+        p: Always-valid p-value: if the variants are equal, that of any of them is below 0.05 at any time with
+            probability 5 % at most.
     """
 
     value: float
@@ -56,7 +58,7 @@ def rate(users: int, converted: int) -> Rate:
     return Rate(users, converted, share, min(share, max(0.0, middle - half)), max(share, min(1.0, middle + half)))
 
 
-def difference(first: Rate, other: Rate, effect: float) -> Difference:
+def difference(first: Rate, other: Rate, effect: float, comparisons: int = 1) -> Difference:
     """Compare two rates by the mixture sequential probability ratio test with a normal mixture.
 
     The likelihood ratio of the difference, averaged over effects that are normal with deviation `effect`, is a
@@ -67,21 +69,24 @@ def difference(first: Rate, other: Rate, effect: float) -> Difference:
         first: The variant that the other one is compared with.
         other: The other one.
         effect: Difference that the test is most sensitive to, decided before the data are seen.
+        comparisons: Variants that are compared with the first one. Each test has an equal part of the 5 % (Bonferroni),
+            so that all of them together are wrong with probability 5 % at most, however they depend on each other.
 
     References:
         Johari, Koomen, Pekelis and Walsh, Always Valid Inference: Continuous Monitoring of A/B Tests, 2022.
+        Dunn, Multiple Comparisons among Means, Journal of the American Statistical Association 56, 1961.
     """
     value = other.rate - first.rate
     variance = sum(_variance(one) for one in (first, other))
     mixture = effect**2
     ratio = 0.5 * math.log(variance / (variance + mixture)) + mixture * value**2 / (2 * variance * (variance + mixture))
     half = math.sqrt(
-        (2 * math.log(1 / (1 - LEVEL)) + math.log((variance + mixture) / variance))
+        (2 * math.log(comparisons / (1 - LEVEL)) + math.log((variance + mixture) / variance))
         * variance
         * (variance + mixture)
         / mixture
     )
-    return Difference(value, value - half, value + half, min(1.0, math.exp(-max(ratio, 0.0))))
+    return Difference(value, value - half, value + half, min(1.0, comparisons * math.exp(-max(ratio, 0.0))))
 
 
 def _variance(one: Rate) -> float:

@@ -82,8 +82,9 @@ def experiment_report(
     users = {name: [user for user, one in first.items() if one["variant"] == name] for name in shares}
     rates = {name: rate(len(ids), sum(user in converted for user in ids)) for name, ids in users.items()}
     control = next(iter(rates))
+    comparisons = sum(share > 0 for name, share in shares.items() if name != control)
     differences = {
-        name: difference(rates[control], one, effect)
+        name: difference(rates[control], one, effect, comparisons)
         for name, one in rates.items()
         if name != control and one.users and rates[control].users
     }
