@@ -49,7 +49,8 @@ def recommender(browser, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def address(recommender, tmp_path_factory):
-    config = ServingConfig.model_validate({"experiments": [{"name": "lists", "variants": {"a": {}, "b": {}}}]})
+    variants = {"a": {}, "b": {}, "c": {"shadow": True}}
+    config = ServingConfig.model_validate({"experiments": [{"name": "lists", "variants": variants}]})
     with served(make_app(Service(recommender, config, tmp_path_factory.mktemp("events")))) as found:
         yield found
 
@@ -60,6 +61,17 @@ def titles(page):
 
 def changes(page, before, seconds=10):
     return wait(lambda: titles(page) not in (before, []), seconds)
+
+
+def test_lists_of_shadow_variants_are_compared_in_the_section_live(browser, address):
+    with opened(browser, f"{address}/#people") as page:
+        page.wait_for_selector("#list .card")
+        page.evaluate("fetch('/v1/recommend', {method: 'POST', headers: {'content-type': 'application/json'}, "
+                      "body: JSON.stringify({user_id: 'u001'})})")  # fmt: skip
+        page.click("nav a[href='#live']")
+        page.wait_for_selector("[data-shadow=c]", timeout=20_000)
+        assert "100 % of the shown items in common" in page.inner_text("[data-shadow=c]")
+        assert page.faults == []
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
