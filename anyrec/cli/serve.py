@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -84,24 +85,25 @@ def serve(
         raise MissingDependency(str(error.name), "serve", "the HTTP server") from None
     keys = None if api_key_file is None else read_keys(api_key_file)
     check_address(host, keys, insecure)
-    places = listen(host, port)
-    if demo:
-        model_path = _demo(model_path)
-        image_root = image_root or model_path
-    folder = model_place(model_path, model_dir, model_name)
+    with ExitStack() as held:
+        places = [held.enter_context(place) for place in listen(host, port)]
+        if demo:
+            model_path = _demo(model_path)
+            image_root = image_root or model_path
+        folder = model_place(model_path, model_dir, model_name)
 
-    def loaded(place: Path) -> Recommender:
-        """Return a version of the model, with the changes that the options make."""
-        found = load(place, None, None, config, plugins, trust_plugins, image_root, overrides)
-        return found if image_root is None else found.with_image_root(image_root)
+        def loaded(place: Path) -> Recommender:
+            """Return a version of the model, with the changes that the options make."""
+            found = load(place, None, None, config, plugins, trust_plugins, image_root, overrides)
+            return found if image_root is None else found.with_image_root(image_root)
 
-    with no_collection():  # until the server is ready
-        recommender = loaded(folder)
-        place = recommender.model.directory or folder
-        err.print(f"http://{host}:{places[0].getsockname()[1]}  (stop with Ctrl+C)", markup=False, highlight=False)
-        log = events or place.parent / "events"
-        local = keys is None and not insecure and is_loopback(host)
-        run(recommender, folder, load=loaded, watch=watch, places=places, local=local, keys=keys, events=log)
+        with no_collection():  # until the server is ready
+            recommender = loaded(folder)
+            place = recommender.model.directory or folder
+            err.print(f"http://{host}:{places[0].getsockname()[1]}  (stop with Ctrl+C)", markup=False, highlight=False)
+            log = events or place.parent / "events"
+            local = keys is None and not insecure and is_loopback(host)
+            run(recommender, folder, load=loaded, watch=watch, places=places, local=local, keys=keys, events=log)
 
 
 def _demo(folder: Path | None) -> Path:
