@@ -75,7 +75,7 @@ def _translated(path: str, fault: Fault) -> Fault:
 
 
 def of_message(error: JsonObject, message: type[BaseModel] | None) -> Fault:
-    """Return an error of pydantic as a fault, with the known keys or what is expected as its hint.
+    """Return an error of pydantic as a fault, with the known keys or the expected value as its hint.
 
     Args:
         error: The error.

@@ -307,7 +307,7 @@ class Served:
         """Return the users of queries as the model reads them, with their records and events since the training.
 
         Args:
-            queries: Who is asked for. A user with a record is not together with trained ones who have none.
+            queries: The people who get lists. A user with a record is not together with trained ones who have none.
             histories: The events of users.
             known: (queries,) whether the model was trained on the user.
         """
