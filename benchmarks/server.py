@@ -32,7 +32,7 @@ class Client:
             reader, writer = self.streams
             data = json.dumps(body).encode()
             kind = f"content-type: application/json\r\ncontent-length: {len(data)}"
-            writer.write(f"{method} {path} HTTP/1.1\r\nhost: x\r\n{kind}\r\n\r\n".encode() + data)
+            writer.write(f"{method} {path} HTTP/1.1\r\nhost: {HOST}:{self.port}\r\n{kind}\r\n\r\n".encode() + data)
             header = await reader.readuntil(b"\r\n\r\n")
             lines = header.lower().split(b"\r\n")
             length = next(int(line[15:]) for line in lines if line.startswith(b"content-length"))

@@ -28,8 +28,8 @@ PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT
 """Defaults of the environment while a server is called. MLflow's own would hold up a training for minutes."""
 
 
-def _without_password(uri: str) -> str:
-    if secrets_of(uri):
+def _without_password(uri: str | None) -> str | None:
+    if uri is not None and secrets_of(uri):
         raise ValueError(
             "credentials are not part of the config; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
             "MLFLOW_TRACKING_TOKEN, or the whole address as MLFLOW_TRACKING_URI"
