@@ -13,6 +13,7 @@ import gc
 import os
 import random
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -107,9 +108,9 @@ def no_collection() -> Iterator[None]:
     """Collect no garbage within the block: for importing modules and loading a model, of which almost everything stays.
 
     Each full collection visits all objects again, half a million at the end: 1.1 of the 5.3 s of processor time until a
-    server is ready.
+    server is ready. Only in the main thread: a server that loads a model in another one would collect all at once.
     """
-    if not _enabled() or not gc.isenabled():
+    if not _enabled() or not gc.isenabled() or threading.current_thread() is not threading.main_thread():
         yield
         return
     gc.disable()

@@ -30,7 +30,7 @@ from anyrec.serving.live.query import Id, Listing, Query
 from anyrec.serving.live.served import Served
 from anyrec.serving.live.variants import EXPOSURES, Variants
 
-RECENT = 32
+RECENT = 8
 """Requests that another version answers before it serves."""
 
 
@@ -331,7 +331,8 @@ class Service:
                 wider, _ = version.prepare({"items": items, "users": _listed(self.served.users)})
                 changed = version.with_change({"items": items}, wider)
                 warm_up(changed)
-                changed.lists(list(self._recent), self.histories)  # errors are the clients': an item can be gone
+                for query in list(self._recent):  # one by one: a batch would keep the processors from other requests
+                    changed.lists([query], self.histories)  # errors are the clients': an item can be gone
             with self._changing:  # users and removed items can have changed meanwhile
                 change = {"items": items, "users": _listed(self.served.users), "removed_items": self.served.removed}
                 self.previous, self.served = self.served, version.with_change(change, wider)
