@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from anyrec.core.errors import AnyrecError
 from anyrec.core.types import JsonObject
+from anyrec.data.ids import SIDES
 from anyrec.serving.http.host import Host, fields_of, host_of, unknown_fields
 from anyrec.serving.http.messages import (
     Embed,
@@ -125,7 +126,7 @@ def _embed(served: Served, histories: Histories, asked: Embed) -> tuple[JsonObje
     items = lookups.embed_items(served, histories, asked.item_ids) if asked.item_ids else []
     found: JsonObject = {"users": users, "items": items}
     warnings: list[str] = []
-    for side, records in (("user", asked.users), ("item", asked.items)):
+    for side, records in zip(SIDES, (asked.users, asked.items), strict=True):
         if records:
             read = served.recommender.read_records(side, records)
             embed = served.recommender.embed_users if side == "user" else served.recommender.embed_items
