@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -46,7 +47,7 @@ from anyrec.model.fitted import FittedModel
 from anyrec.model.join import Joined, join
 from anyrec.model.model_data import ModelData
 from anyrec.model.online_features import with_online_features
-from anyrec.model.pair_tables import pair_table
+from anyrec.model.pair_tables import scored_table
 from anyrec.model.reconfigure import changed_config
 from anyrec.model.records import Records
 from anyrec.model.request_reader import Users
@@ -671,12 +672,7 @@ class Recommender:
             DataError: For ids that the model does not know.
         """
         check_form(to)
-        table = pair_table(pairs)
-        users = self.model.rows_of("user", table.column("user_id"))
-        items = self.model.rows_of("item", table.column("item_id"))
-        for name, values in self.score_rows(None, users, items).items():
-            table = table.append_column(name, values)
-        return in_form(table, to)
+        return in_form(scored_table(pairs, self.model.rows_of, partial(self.score_rows, None)), to)
 
     def score_rows(self, users: Users, user_rows: np.ndarray, item_rows: np.ndarray) -> dict[str, pa.Array]:
         """Return `score` and each head's prediction for pairs of rows, (pairs,) each.

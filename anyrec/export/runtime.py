@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -28,7 +29,7 @@ from anyrec.export.members import UserStates
 from anyrec.export.ranking import ranked, score_blocks, score_pairs
 from anyrec.model.arguments import checked_k, log
 from anyrec.model.known_records import KnownRecords
-from anyrec.model.pair_tables import pair_table, prediction_column
+from anyrec.model.pair_tables import prediction_column, scored_table
 from anyrec.model.records import Records, new_items
 from anyrec.model.request_reader import Reads, Users
 from anyrec.storage import record_files
@@ -146,11 +147,7 @@ class Runtime(KnownRecords):
     def score(self, pairs: object, *, to: Form = "arrow") -> DataFrame:
         """Score pairs of known users and items; arguments, result and errors as of `Recommender.score`."""
         check_form(to)
-        table = pair_table(pairs)
-        users, items = (self.rows_of(side, table.column(f"{side}_id")) for side in SIDES)
-        for name, values in self.score_rows(None, users, items).items():
-            table = table.append_column(name, values)
-        return in_form(table, to)
+        return in_form(scored_table(pairs, self.rows_of, partial(self.score_rows, None)), to)
 
     def score_rows(self, users: Users, user_rows: np.ndarray, item_rows: np.ndarray) -> dict[str, pa.Array]:
         """Return `score` and each head's prediction for pairs of rows, (pairs,) each.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
 import pyarrow as pa
 
@@ -9,6 +11,7 @@ from anyrec.core.config import DataConfig
 from anyrec.core.errors import DataError, Fault
 from anyrec.core.values import show
 from anyrec.data.formats.frames import as_arrow, is_table
+from anyrec.data.ids import SIDES, Side
 from anyrec.data.partial import read_partial
 
 
@@ -33,6 +36,28 @@ def pair_table(pairs: object) -> pa.Table:
     if missing:
         what = f"the column {' and '.join(missing)} is missing; found {', '.join(table.column_names) or 'none'}."
         raise DataError(Fault("pairs", what, hint, "shape"))
+    return table
+
+
+def scored_table(
+    pairs: object,
+    rows_of: Callable[[Side, pa.ChunkedArray], np.ndarray],
+    score_rows: Callable[[np.ndarray, np.ndarray], Mapping[str, pa.Array]],
+) -> pa.Table:
+    """Return pairs of known users and items with a column for each prediction.
+
+    Args:
+        pairs: As for `pair_table`.
+        rows_of: Returns the rows of ids of a side; raises DataError for unknown ones.
+        score_rows: Returns the predictions, (pairs,) each, for user rows and item rows (pairs,).
+
+    Raises:
+        DataError: As `pair_table` and `rows_of` do.
+    """
+    table = pair_table(pairs)
+    users, items = (rows_of(side, table.column(f"{side}_id")) for side in SIDES)
+    for name, values in score_rows(users, items).items():
+        table = table.append_column(name, values)
     return table
 
 
