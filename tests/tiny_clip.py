@@ -47,23 +47,19 @@ def tiny_clip(folder: Path, limit: int | None = 77) -> Path:
 
 
 def _tokenizer(limit: int | None):
-    """Return CLIP's tokenizer with a vocabulary that is trained on SENTENCES."""
-    import json
+    """Return CLIP's tokenizer with a token for each word of SENTENCES, and for each letter and digit.
 
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    The merges of a word join its letters from the left. To train them would give other ones in each process.
+    """
     from transformers import CLIPTokenizer
 
     start, end = "<|startoftext|>", "<|endoftext|>"
-    trained = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    trained.pre_tokenizer = pre_tokenizers.Whitespace()
-    alphabet = list("abcdefghijklmnopqrstuvwxyz0123456789")
-    trainer = trainers.BpeTrainer(
-        vocab_size=300, end_of_word_suffix="</w>", initial_alphabet=alphabet, show_progress=False
-    )
-    trained.train_from_iterator([*SENTENCES, " ".join(alphabet)], trainer)
-    model = json.loads(trained.to_str())["model"]
-    vocabulary = dict(model["vocab"])
-    for token in [*alphabet, *(f"{one}</w>" for one in alphabet), start, end]:
-        vocabulary.setdefault(token, len(vocabulary))
-    merges = [tuple(one) if isinstance(one, list) else tuple(one.split(" ")) for one in model["merges"]]
+    alphabet = "abcdefghijklmnopqrstuvwxyz0123456789"
+    merges: list[tuple[str, str]] = []
+    for word in sorted({word for sentence in SENTENCES for word in sentence.split()}):
+        letters = [*word[:-1], f"{word[-1]}</w>"]
+        merges += [("".join(letters[:n]), letters[n]) for n in range(1, len(letters))]
+    merges = list(dict.fromkeys(merges))
+    tokens = [*alphabet, *(f"{one}</w>" for one in alphabet), *("".join(pair) for pair in merges), start, end]
+    vocabulary = {token: n for n, token in enumerate(dict.fromkeys(tokens))}
     return CLIPTokenizer(vocab=vocabulary, merges=merges, **({"model_max_length": limit} if limit else {}))
