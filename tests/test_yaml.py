@@ -2,11 +2,12 @@
 
 import gzip
 import json
+import re
 from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from small import call, small_config, small_dataset
 
@@ -32,8 +33,8 @@ evaluation:
 """
 
 
-def parsed(text):
-    return parse_yaml(text, Path("c.yaml"), ConfigError)
+def parsed(text, **options):
+    return parse_yaml(text, Path("c.yaml"), ConfigError, **options)
 
 
 def test_a_config_in_yaml_is_the_config_in_json(tmp_path):
@@ -58,11 +59,39 @@ def test_json_is_yaml_of_the_same_value(value):
     assert parsed(json.dumps(value, ensure_ascii=False)) == value
 
 
-@given(VALUES)
-def test_what_others_write_as_yaml_is_read_back(value):
+NUMBERS = st.from_regex(r"[-+]?[0-9]{0,3}\.?[0-9]{0,2}[eE][-+]?[0-9]{1,2}|0[ox]?[0-9]{1,3}", fullmatch=True)
+"""Texts that some readers of YAML take for numbers."""
+REFUSED = re.compile("(.*) (is a number in YAML 1.2, and a text in YAML 1.1|begins with a zero)\\.")
+
+
+def texts_in(value):
+    """Return all texts of a value, keys included."""
+    if isinstance(value, dict):
+        return [text for pair in value.items() for part in pair for text in texts_in(part)]
+    return [text for part in value for text in texts_in(part)] if isinstance(value, list) else [value]
+
+
+@given(VALUES | NUMBERS)
+@example("0E0")
+@example({"12E4": ["0o7", "1.5e3", "1e-3", "08"]})
+def test_data_that_others_write_as_yaml_is_read_back_or_its_texts_are_refused(value):
     text = yaml.safe_dump(value, allow_unicode=True)
-    if "&id" not in text:
-        assert parsed(text) == value
+    if "&id" in text:
+        return
+    try:
+        assert parsed(text, data=True) == value
+    except ConfigError as error:
+        refused = [REFUSED.fullmatch(fault.what) for fault in error.faults if "is no text" not in fault.what]
+        assert refused and all(one and one[1] in texts_in(value) for one in refused)
+
+
+def test_the_hint_on_a_number_that_is_a_text_elsewhere_is_read():
+    for text, number in [("1e5", "100000.0"), ("0o17", "15"), ("-2E-7", "-2.0e-07"), (".5e3", "500.0")]:
+        with pytest.raises(ConfigError) as error:
+            parsed(f"a: {text}", data=True)
+        (fault,) = error.value.faults
+        assert f"write the number as {number}." in fault.hint
+        assert parsed(f"a: {number}", data=True) == parsed(f"a: {text}") == yaml.safe_load(f"a: {number}")
 
 
 @pytest.mark.parametrize(
@@ -155,6 +184,9 @@ def test_data_and_requests_can_be_yaml(tmp_path):
     assert recommender.recommend(tmp_path / "request.yaml", 3).equals(recommender.recommend(new, 3))
     (tmp_path / "bad.yaml").write_text("user_data:\n  - user_id: 1\n    user_id: 2\n")
     with pytest.raises(DataError, match=r"bad.yaml:3: the key 'user_id' occurs more than once"):
+        Dataset.read(tmp_path / "bad.yaml")
+    (tmp_path / "bad.yaml").write_text("item_data:\n  - {item_id: 12E4}\n")
+    with pytest.raises(DataError, match=r"bad.yaml:2: 12E4 is a number in YAML 1.2, and a text in YAML 1.1"):
         Dataset.read(tmp_path / "bad.yaml")
 
 

@@ -1,12 +1,14 @@
 """Strict YAML: the values of JSON in the notation of YAML 1.2, with line numbers in all faults.
 
 Only the core schema is read: `yes` and `2024-05-01` are texts, `1e-3` is a number. Tags, aliases and several documents
-in a file are refused, so that a file has one meaning and cannot grow when it is read.
+in a file are refused, so that a file has one meaning and cannot grow when it is read. Numbers of data that are texts
+in YAML 1.1 are refused as well: its writers, PyYAML among them, put no quotes around the article number `12E4`.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import yaml
@@ -18,6 +20,7 @@ from anyrec.core.values import show
 ENDINGS = (".yaml", ".yml")
 PLAIN = "plain"
 """Tag of a scalar without quotes, whose text decides its type."""
+TEXT = "tag:yaml.org,2002:str"
 CONSTANTS = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL")),
     **dict.fromkeys(("true", "True", "TRUE"), True),
@@ -40,6 +43,10 @@ class _Loader(yaml.SafeLoader):
             return PLAIN
         return super().resolve(kind, value, implicit)
 
+    def is_text_in_1_1(self, value: str) -> bool:
+        """Whether YAML 1.1 reads a scalar without quotes as a text."""
+        return super().resolve(yaml.ScalarNode, value, (True, False)) == TEXT
+
 
 def is_yaml(path: Path) -> bool:
     """Return whether a file is YAML by its name, packed by gzip or not."""
@@ -47,13 +54,14 @@ def is_yaml(path: Path) -> bool:
     return name.removesuffix(".gz").endswith(ENDINGS)
 
 
-def parse_yaml(text: str, path: Path, error: type[InputError]) -> Json:
+def parse_yaml(text: str, path: Path, error: type[InputError], *, data: bool = False) -> Json:
     """Parse YAML.
 
     Args:
         text: The text.
         path: Its file, for messages.
         error: The class of the error to raise.
+        data: Refuse numbers that YAML 1.1 reads as texts, such as `1e-3`. In a config the key decides what is right.
 
     Raises:
         InputError: An `error`, if it is not YAML, or with every key that occurs more than once, key that is no text,
@@ -65,7 +73,7 @@ def parse_yaml(text: str, path: Path, error: type[InputError]) -> Json:
             root = loader.get_single_node()
         finally:
             loader.dispose()
-        reader = _Reader(path)
+        reader = _Reader(path, loader.is_text_in_1_1 if data else None)
         value = None if root is None else reader.value(root)
     except yaml.MarkedYAMLError as problem:
         mark = problem.problem_mark or problem.context_mark
@@ -87,10 +95,11 @@ class _Reader:
 
     Args:
         path: The file, for messages.
+        is_refused: Tells which numbers are refused; None for none.
     """
 
-    def __init__(self, path: Path):
-        self.path = path
+    def __init__(self, path: Path, is_refused: Callable[[str], bool] | None):
+        self.path, self._is_refused = path, is_refused
         self.faults: list[Fault] = []
         self._seen: set[int] = set()
 
@@ -106,7 +115,7 @@ class _Reader:
             return [self.value(part) for part in node.value]
         if isinstance(node, yaml.ScalarNode) and node.tag == PLAIN:
             return self._plain(node)
-        if isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:str":
+        if isinstance(node, yaml.ScalarNode) and node.tag == TEXT:
             return node.value
         self._fault(node, f"the tag {show(node.tag)} is not read.", "Remove it; put a text in quotes.")
         return None
@@ -132,18 +141,38 @@ class _Reader:
         if ZEROS.fullmatch(text):
             self._fault(node, f"{text} begins with a zero.", "Put a text in quotes; write a number without it.")
             return None
-        try:
-            if WHOLE.fullmatch(text):
-                return int(text)
-            if BASES.fullmatch(text):
-                return int(text, 0)
-        except ValueError:
-            self._fault(node, "a number with thousands of digits.", "Put a text in quotes.")
-            return None
         if NOT_FINITE.fullmatch(text):
             self._fault(node, f"{text} is not finite.", "Use a finite number, or null where the key allows it.")
             return None
-        return float(text) if FRACTION.fullmatch(text) else text
+        try:
+            found = _number(text)
+        except ValueError:
+            self._fault(node, "a number with thousands of digits.", "Put a text in quotes.")
+            return None
+        if found is None:
+            return text
+        if self._is_refused is not None and self._is_refused(text):
+            what = f"{text} is a number in YAML 1.2, and a text in YAML 1.1."
+            self._fault(node, what, f"Put a text in quotes; write the number as {_in_both(found)}.")
+        return found
 
     def _fault(self, node: yaml.Node, what: str, hint: str, kind: str = "yaml") -> None:
         self.faults.append(Fault(f"{self.path}:{node.start_mark.line + 1}", what, hint, kind))
+
+
+def _number(text: str) -> int | float | None:
+    """Return the number that a scalar without quotes is; None for a text.
+
+    Raises:
+        ValueError: For more digits than Python reads.
+    """
+    if WHOLE.fullmatch(text):
+        return int(text)
+    if BASES.fullmatch(text):
+        return int(text, 0)
+    return float(text) if FRACTION.fullmatch(text) else None
+
+
+def _in_both(number: float) -> str:
+    """Return a number as YAML 1.1 and 1.2 write it."""
+    return yaml.safe_dump(number).split("\n")[0]

@@ -119,7 +119,7 @@ def decode_any(data: bytes, path: Path, faults: Faults | None = None) -> Json:
     """
     if is_yaml(path):
         try:
-            return parse_yaml(data.decode("utf-8"), path, DataError)
+            return parse_yaml(data.decode("utf-8"), path, DataError, data=True)
         except UnicodeDecodeError:
             raise not_utf8(data, path) from None
     found = Faults() if faults is None else faults
