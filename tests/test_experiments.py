@@ -10,6 +10,8 @@ import pytest
 from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.special import gammaln
+from scipy.stats import chi2
 from small import call, small_config, small_dataset
 
 pytest.importorskip("fastapi", reason="pip install 'anyrec[serve]'")
@@ -20,11 +22,12 @@ from anyrec.core.errors import ConfigError, DataError
 from anyrec.core.load_config import read_config
 from anyrec.recommender import Recommender
 from anyrec.serving.experiments.assignment import assign, fraction
-from anyrec.serving.experiments.inference import difference, mismatch, rate
+from anyrec.serving.experiments.inference import CONCENTRATION, MISMATCH, difference, mismatch, rate, too_few
 from anyrec.serving.experiments.off_policy import off_policy
 from anyrec.serving.experiments.report import experiment_report
 from anyrec.serving.http.app import make_app
 from anyrec.serving.live.event_log import EventLog, read_events
+from anyrec.serving.live.query import Query
 from anyrec.serving.live.service import Service
 
 RULE = {"type": "where", "where": {"not": {"item.categorical.tags": {"contains": "pilot"}}}}
@@ -135,18 +138,22 @@ def test_looking_after_every_hundred_users_is_wrong_in_at_most_5_percent(share, 
     assert false / 400 <= 0.05 < classical / 400
 
 
-def test_four_equal_variants_are_declared_different_in_at_most_5_percent():
-    """Each compared at 5 % by itself would be wrong together more often."""
+def test_three_equal_variants_looked_at_after_every_hundred_users_are_wrong_in_at_most_5_percent():
+    """As the report looks: users of unequal shares in random order, no verdict on few data, and the shares checked."""
     rng = np.random.default_rng(0)
-    looks = np.arange(200, 5001, 200)
+    shares, looks = np.array([0.2, 0.4, 0.4]), np.arange(100, 5001, 100)
     together, alone = 0, 0
     for _ in range(400):
-        done = [np.cumsum(rng.random(5000) < 0.1)[looks - 1] for _ in range(5)]
-        rates = [[rate(int(n), int(a)) for n, a in zip(looks, one, strict=True)] for one in done]
+        variants, done = rng.choice(3, 5000, p=shares), rng.random(5000) < 0.1
+        counts = [
+            (np.cumsum(variants == one)[looks - 1], np.cumsum((variants == one) & done)[looks - 1]) for one in range(3)
+        ]
+        rates = [[rate(int(n), int(a)) for n, a in zip(*one, strict=True)] for one in counts]
         pairs = [(first, other) for one in rates[1:] for first, other in zip(rates[0], one, strict=True)]
-        smallest = min(difference(first, other, 0.02).p for first, other in pairs)
-        corrected = min(difference(first, other, 0.02, 4).p for first, other in pairs)
-        assert corrected == pytest.approx(min(1, 4 * smallest))
+        judged = [pair for pair in pairs if too_few(pair) is None]
+        smallest = min(difference(first, other, 0.02).p for first, other in judged)
+        corrected = min(difference(first, other, 0.02, 2).p for first, other in judged)
+        assert corrected == pytest.approx(min(1, 2 * smallest))
         together, alone = together + (corrected < 0.05), alone + (smallest < 0.05)
     assert together / 400 <= 0.05 and together < alone
 
@@ -169,10 +176,44 @@ def test_a_real_difference_is_found():
     assert found >= 35
 
 
+def in_random_order(*counts):
+    return np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts))
+
+
 def test_numbers_of_users_that_contradict_the_shares_are_noticed():
-    assert mismatch({"a": 5000, "b": 5100}, {"a": 1.0, "b": 1.0}) > 0.001
-    assert mismatch({"a": 5000, "b": 5400}, {"a": 1.0, "b": 1.0}) < 0.001
-    assert mismatch({"a": 2500, "b": 7500}, {"a": 1.0, "b": 3.0}) == pytest.approx(1.0)
+    assert mismatch(in_random_order(5000, 5100), [1.0, 1.0]) > MISMATCH
+    assert mismatch(in_random_order(9600, 10_400), [1.0, 1.0]) < 1e-4
+    assert (
+        mismatch(in_random_order(2500, 7500), [1.0, 3.0]) > 0.1 > 1e-9 > mismatch(in_random_order(3000, 7000), [1, 3])
+    )
+    assert mismatch(np.zeros(100, int), [1.0, 1.0]) < MISMATCH  # a variant that serves nobody
+    assert mismatch(in_random_order(10, 10, 1), [1.0, 1.0, 0.0]) == 0 and mismatch(np.empty(0, int), [1.0, 1.0]) == 1
+
+
+def test_the_evidence_against_the_shares_is_the_ratio_of_the_mixture_to_them():
+    """Against the closed form of Lindon and Malek (2022), user by user."""
+    variants, shares = in_random_order(30, 50, 90), np.array([0.25, 0.25, 0.5])
+    prior, largest = CONCENTRATION * shares, 0.0
+    for seen in range(len(variants) + 1):
+        counts = np.bincount(variants[:seen], minlength=3)
+        ratio = gammaln(prior.sum()) - gammaln(prior.sum() + seen) + (gammaln(prior + counts) - gammaln(prior)).sum()
+        largest = max(largest, ratio - counts @ np.log(shares))
+    assert mismatch(variants, 2 * shares) == pytest.approx(math.exp(-largest))
+
+
+@pytest.mark.parametrize("shares", [[0.5, 0.5], [0.1, 0.9], [0.2, 0.3, 0.5]])
+def test_the_shares_are_blamed_at_any_time_in_at_most_1_percent(shares):
+    """Looking after every 100 of 10,000 users; a chi-squared test at each look blames them in more than 5 %."""
+    rng = np.random.default_rng(1)
+    looks, expected = np.arange(100, 10_001, 100), np.array(shares)
+    blamed, classical = 0, 0
+    for _ in range(1000):
+        variants = rng.choice(len(shares), 10_000, p=shares)
+        blamed += mismatch(variants, shares) < MISMATCH  # it has looked after every user
+        counts = np.stack([np.cumsum(variants == one)[looks - 1] for one in range(len(shares))])
+        squares = ((counts - expected[:, None] * looks) ** 2 / (expected[:, None] * looks)).sum(0)
+        classical += bool((chi2.sf(squares, len(shares) - 1) < MISMATCH).any())
+    assert blamed / 1000 <= MISMATCH and classical / 1000 > 0.05
 
 
 def test_the_value_of_another_policy_is_estimated_from_logged_probabilities():
@@ -285,3 +326,90 @@ def test_conclusions_need_data_that_carry_them(tmp_path):
     assert "contradict the shares" in experiment_report(tmp_path / "lost").conclusion
     with pytest.raises(DataError, match="no experiment"):
         experiment_report(tmp_path / "better", "none")
+
+
+def logged(folder, exposures, events=()):
+    """A log of shown lists (user, variant, time, other keys) and of events (user, timestamp, received)."""
+    shown, done = EventLog(folder / "exposures", "never"), EventLog(folder, "never")
+    for n, (user, variant, time, *more) in enumerate(exposures):
+        entry = {"user_id": user, "experiment": "e", "variant": variant, "shadow": False, "time": time, "items": [1, 2]}
+        entry |= {"recommendation_id": str(n), "shares": {"a": 1.0, "b": 1.0}, **(more[0] if more else {})}
+        shown.append([entry])
+    for n, (user, timestamp, received) in enumerate(events):
+        done.append([{"event_id": str(n), "user_id": user, "item_id": 1, "timestamp": timestamp, "received": received}])
+    shown.close()
+    done.close()
+    return folder
+
+
+def test_only_what_happened_after_the_first_list_of_a_user_is_a_conversion(tmp_path):
+    exposures = [(user, "a", 100.7) for user in range(7)] + [(0, "a", 500.0), (9, "b", 100.0)]
+    events = [
+        (0, 300.0, 300.0),  # after the first list, before the second one
+        (1, 90.0, 90.0),  # before the list
+        (2, 90.0, 101.0),  # before the list, sent later
+        (3, 100, 101.0),  # after it, by a clock of whole seconds
+        (4, "1970-01-01T00:03:00Z", 180.0),
+        (4, 190.0, 190.0),  # a second one
+        (5, "1970-01-01T00:01:00Z", 180.0),
+        (8, 300.0, 300.0),  # was shown nothing
+    ]
+    report = experiment_report(logged(tmp_path, exposures, events))
+    assert (report.rates["a"].users, report.rates["a"].converted) == (7, 3)
+    assert (report.rates["b"].users, report.rates["b"].converted, report.notes) == (1, 0, [])
+
+
+def test_users_from_before_a_change_of_the_settings_are_left_out_and_said(tmp_path):
+    before = [(user, "ab"[user % 2], 1.0, {"settings": "x"}) for user in range(300)]
+    after = [(user, "ab"[user % 3 > 0], 2.0, {"settings": "y"}) for user in range(200, 600)]
+    report = experiment_report(logged(tmp_path, before + after, [(user, 3.0, 3.0) for user in range(300)]))
+    assert sum(one.users for one in report.rates.values()) == 300
+    assert not any(one.converted for one in report.rates.values())
+    (note,) = report.notes
+    moved = sum(user % 2 != (user % 3 > 0) for user in range(200, 300))
+    assert "Only the 300 users who came since" in note and f"the 300 who came before are left out ({moved} of" in note
+    assert report.mismatch == mismatch(np.array([user % 3 > 0 for user in range(300, 600)], int), [1.0, 1.0])
+
+
+def test_a_change_of_shares_is_a_change_of_settings_and_a_stopped_variant_has_no_verdict(tmp_path):
+    simulated(tmp_path, {"a": 1.0, "b": 1.0}, {"a": 0.1, "b": 0.3}, users=1000)
+    assert not experiment_report(tmp_path).notes
+    moved = {"shares": {"a": 1.0, "b": 0.0}}
+    report = experiment_report(logged(tmp_path, [(user, "a", 5.0, moved) for user in range(500, 1500)]))
+    assert report.rates["a"].users == 500 and report.rates["b"].users == 0 and report.differences == {}
+    assert "the 1,000 who came before" in report.notes[0] and report.conclusion.startswith("No conclusion: only one")
+    assert report.mismatch == 1
+
+
+def test_users_who_saw_several_variants_are_counted_for_the_first_and_said(tmp_path):
+    exposures = [(user, "ab"[user % 2], 1.0) for user in range(400)] + [(user, "a", 2.0) for user in range(40)]
+    report = experiment_report(logged(tmp_path, exposures, [(1, 3.0, 3.0)]))
+    assert (report.rates["a"].users, report.rates["b"].users, report.rates["b"].converted) == (200, 200, 1)
+    (note,) = report.notes
+    assert note.startswith("20 users were shown lists of several variants")
+    assert note in " ".join(call("experiment", "report", tmp_path)[1].split())
+
+
+def test_the_settings_in_the_log_change_with_what_users_see_and_not_with_traffic_or_shadows(recommender, tmp_path):
+    def settings(folder, **changes):
+        one = {"name": "e", "variants": {"a": {}, "b": {}, "c": {"shadow": True}}, **changes}
+        config = ServingConfig.model_validate({"experiments": [one]})
+        service = Service(recommender, config, tmp_path / folder)
+        service.lists([Query(user_id="u000")])
+        service.close()
+        return next(iter(read_events(tmp_path / folder / "exposures")))["settings"]
+
+    same = settings("same")
+    assert settings("traffic", traffic=1.0, variants={"a": {}, "b": {}}) == same
+    assert settings("salt", salt="other") != same
+    assert settings("config", variants={"a": {}, "b": {"config": NO_PILOTS}}) != same
+    assert settings("share", variants={"a": {}, "b": {"share": 2.0}}) != same
+
+
+def test_the_overlap_of_a_shadow_is_the_mean_share_of_the_shown_items(tmp_path):
+    shadows = [
+        (n, "c", 1.5, {"shadow": True, "recommendation_id": str(n), "items": items})
+        for n, items in enumerate([[1, 2], [2, 3], [8, 9], [7]])
+    ]
+    shown = [(n, "a", 1.0) for n in range(3)] + [(3, "b", 1.0, {"items": []})]
+    assert experiment_report(logged(tmp_path, shown + shadows)).shadows == {"c": {"lists": 3, "overlap": 0.5}}

@@ -50,7 +50,8 @@ def report(
     print_tables(table)
     for name, shadow in found.shadows.items():
         out.print(f"shadow {name}: {shadow['lists']:,} lists, {shadow['overlap']:.0%} of the items shown", markup=False)
-    out.print(found.conclusion, markup=False)
+    for text in (*found.notes, found.conclusion):
+        out.print(text, markup=False)
 
 
 @experiment_app.command("off-policy")

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+
+import numpy as np
 
 from anyrec.core.errors import DataError, Fault, did_you_mean
 from anyrec.core.types import JsonObject
-from anyrec.serving.experiments.inference import MISMATCH, Difference, Rate, difference, mismatch, rate, too_few
+from anyrec.data.formats.times import parse_time
+from anyrec.serving.experiments.inference import LEVEL, MISMATCH, Difference, Rate, difference, mismatch, rate, too_few
 from anyrec.serving.live.event_log import read_events
+from anyrec.serving.live.query import Id
 from anyrec.serving.live.variants import EXPOSURES
 
 EFFECT = 0.02
@@ -24,7 +29,8 @@ class Report:
         experiment: Its name.
         rates: By variant: the users who were shown a list, and how many of them did it afterwards.
         differences: By variant without the first: its rate minus that of the first one.
-        mismatch: Probability of such numbers of users under the shares.
+        mismatch: Always-valid p-value of the numbers of users under the shares.
+        notes: Users who are left out or were shown lists of several variants; empty if there are none.
         conclusion: What follows, in a sentence.
         shadows: By shadow variant: how many lists it made, and the mean share of items in common with those shown.
     """
@@ -33,6 +39,7 @@ class Report:
     rates: dict[str, Rate]
     differences: dict[str, Difference]
     mismatch: float
+    notes: list[str]
     conclusion: str
     shadows: dict[str, JsonObject]
 
@@ -41,13 +48,74 @@ class Report:
         return asdict(self)
 
 
+@dataclass
+class _Shown:
+    """Who was shown lists of which variant under the last settings (variants, shares, salt) of an experiment.
+
+    Attributes:
+        settings: What identifies the settings.
+        shares: By variant.
+        first: By user, the variant and the time of the first list, in the order in which the users came.
+        several: Users who were shown lists of several variants.
+        earlier: By user who came before the last change of the settings: the variant of the first list then.
+        moved: Those of them who were shown a list of another variant later.
+        has_shadows: Whether shadow variants made lists.
+    """
+
+    settings: object = None
+    shares: dict[str, float] = field(default_factory=dict)
+    first: dict[Id, tuple[str, float]] = field(default_factory=dict)
+    several: set[Id] = field(default_factory=set)
+    earlier: dict[Id, str] = field(default_factory=dict)
+    moved: set[Id] = field(default_factory=set)
+    has_shadows: bool = False
+
+    def add(self, entry: JsonObject) -> None:
+        """Take a list of the log into account."""
+        if entry.get("shadow"):
+            self.has_shadows = True
+            return
+        user, variant = entry["user_id"], entry["variant"]
+        settings = entry.get("settings"), entry["shares"]  # older logs have the shares only
+        if settings != self.settings:
+            self.earlier = {**{one: name for one, (name, _) in self.first.items()}, **self.earlier}
+            self.settings, self.shares, self.first, self.several = settings, entry["shares"], {}, set()
+        if user in self.earlier:
+            if self.earlier[user] != variant:
+                self.moved.add(user)
+        elif self.first.setdefault(user, (variant, entry["time"]))[0] != variant:
+            self.several.add(user)
+
+    def notes(self) -> list[str]:
+        """Return what a reader must know of users who are left out, or who saw several variants."""
+        found = []
+        if self.earlier:
+            found.append(
+                "The variants, their shares or the salt were changed during the experiment. Only the "
+                f"{len(self.first):,} users who came since the last change are compared; the {len(self.earlier):,} "
+                f"who came before are left out ({len(self.moved):,} of them were shown lists of several variants)."
+            )
+        if self.several:
+            found.append(
+                f"{len(self.several):,} users were shown lists of several variants, although their first one is for "
+                "good: the salt was changed, or the log is of several servers. They count for their first variant, "
+                "which makes differences look smaller."
+            )
+        return found
+
+
 def experiment_report(
     folder: Path, experiment: str | None = None, types: Iterable[str] = (), effect: float = EFFECT
 ) -> Report:
     """Read a log and compare the variants of an experiment.
 
-    A user is of the variant that first served the user, and counts as converted by an event after that list. Each user
-    counts once, so that repeated events do not make the rates look more certain than they are.
+    The unit is the user, who is assigned to a variant: a user is of the variant that first served the user, and counts
+    as converted by an event that happened, and was received, after that list. Each user counts once, so that repeated
+    events do not make the rates look more certain than they are.
+
+    Users who came before the last change of the variants, the shares or the salt are left out: they can have seen
+    several variants, and pooling periods with other shares compares users of other days and other lengths of time
+    (Simpson's paradox).
 
     Args:
         folder: The folder of the log of events.
@@ -58,53 +126,86 @@ def experiment_report(
     Raises:
         DataError: If the log has no such experiment.
     """
-    shown = list(read_events(folder / EXPOSURES))
-    names = sorted({one["experiment"] for one in shown})
-    if experiment is None and len(names) == 1:
-        experiment = names[0]
-    if experiment is None or experiment not in names:
+    experiments: dict[str, _Shown] = {}
+    for one in read_events(folder / EXPOSURES):
+        experiments.setdefault(one["experiment"], _Shown()).add(one)
+    if experiment is None and len(experiments) == 1:
+        (experiment,) = experiments
+    if experiment is None or experiment not in experiments:
         what = f"the log has no experiment {experiment!r}." if experiment else "name the experiment."
-        raise DataError(Fault(str(folder), what, did_you_mean(experiment or "", names), "experiment"))
-    own = [one for one in shown if one["experiment"] == experiment]
-    first: dict[object, JsonObject] = {}
-    for one in own:
-        if not one.get("shadow"):
-            first.setdefault(one["user_id"], one)
-    wanted = set(types)
-    converted = {
-        event["user_id"]
-        for event in read_events(folder)
-        if event["user_id"] in first
-        and event.get("received", event["timestamp"]) >= first[event["user_id"]]["time"]
-        and (not wanted or event.get("interaction_type") in wanted)
-    }
-    shares = own[-1]["shares"]
-    users = {name: [user for user, one in first.items() if one["variant"] == name] for name in shares}
-    rates = {name: rate(len(ids), sum(user in converted for user in ids)) for name, ids in users.items()}
-    control = next(iter(rates))
-    comparisons = sum(share > 0 for name, share in shares.items() if name != control)
+        raise DataError(Fault(str(folder), what, did_you_mean(experiment or "", sorted(experiments)), "experiment"))
+    shown = experiments[experiment]
+    rates = _rates(shown, _converted(folder, shown, set(types)))
+    control, *others = [name for name, share in shown.shares.items() if share > 0]
     differences = {
-        name: difference(rates[control], one, effect, comparisons)
-        for name, one in rates.items()
-        if name != control and one.users and rates[control].users
+        name: difference(rates[control], rates[name], effect, len(others))
+        for name in others
+        if rates[control].users and rates[name].users
     }
-    p = mismatch({name: one.users for name, one in rates.items()}, shares)
-    return Report(experiment, rates, differences, p, _conclusion(control, rates, differences, p), _shadows(own))
+    place = {name: n for n, name in enumerate(shown.shares)}
+    p = mismatch(np.array([place[name] for name, _ in shown.first.values()], np.int64), [*shown.shares.values()])
+    conclusion = _conclusion({name: rates[name] for name in (control, *others)}, differences, p)
+    shadows = _shadows(folder, experiment) if shown.has_shadows else {}
+    return Report(experiment, rates, differences, p, shown.notes(), conclusion, shadows)
 
 
-def _conclusion(control: str, rates: Mapping[str, Rate], differences: Mapping[str, Difference], p: float) -> str:
-    """Return what follows from the numbers, or why nothing does."""
+def _converted(folder: Path, shown: _Shown, types: set[str]) -> set[Id]:
+    """Return the users of an experiment with an event of some types, all types if there are none, after the first list.
+
+    The time of an event is its client's, who can leave out fractions of a second.
+    """
+    found: set[Id] = set()
+    for event in read_events(folder):
+        user = event["user_id"]
+        if user not in shown.first or (types and event.get("interaction_type") not in types):
+            continue
+        time = shown.first[user][1]
+        happened = _seconds(event["timestamp"])
+        if event.get("received", happened) >= time and happened >= math.floor(time):
+            found.add(user)
+    return found
+
+
+def _seconds(timestamp: float | str) -> float:
+    """Return the time of an event in seconds since 1970; infinity for a text that is no time: its receipt decides."""
+    if not isinstance(timestamp, str):
+        return timestamp
+    found = parse_time(timestamp)
+    return math.inf if found is None else found / 1e6
+
+
+def _rates(shown: _Shown, converted: set[Id]) -> dict[str, Rate]:
+    """Return the rate of each variant."""
+    users = dict.fromkeys(shown.shares, 0)
+    done = dict.fromkeys(shown.shares, 0)
+    for user, (variant, _) in shown.first.items():
+        users[variant] += 1
+        done[variant] += user in converted
+    return {name: rate(count, done[name]) for name, count in users.items()}
+
+
+def _conclusion(rates: Mapping[str, Rate], differences: Mapping[str, Difference], p: float) -> str:
+    """Return what follows from the numbers, or why nothing does.
+
+    Args:
+        rates: By variant with a share, the first one first.
+        differences: By variant that has users like the first one.
+        p: As `mismatch` returns it.
+    """
     if p < MISMATCH:
         return (
-            f"No conclusion: the numbers of users contradict the shares (probability {p:.2g}). Something loses or "
-            "doubles users of a variant; find it before you read the rates."
+            f"No conclusion: the numbers of users contradict the shares (p {p:.2g}). Something loses or doubles users "
+            "of a variant; find it before you read the rates."
         )
+    control, *others = rates
     sentences = []
-    for name, found in differences.items():
+    for name in others:
         reason = too_few([rates[control], rates[name]])
         if reason is not None:
             sentences.append(f"No conclusion on {name} yet: {reason}.")
-        elif found.p < 0.05:
+            continue
+        found = differences[name]
+        if found.p < 1 - LEVEL:
             word = "better" if found.value > 0 else "worse"
             sentences.append(
                 f"{name} is {word} than {control}: {found.value:+.2%} [{found.low:+.2%}, {found.high:+.2%}], p "
@@ -114,15 +215,18 @@ def _conclusion(control: str, rates: Mapping[str, Rate], differences: Mapping[st
             sentences.append(
                 f"{name} and {control} do not differ clearly: {found.value:+.2%} [{found.low:+.2%}, {found.high:+.2%}]."
             )
-    return " ".join(sentences) or "No conclusion: only one variant has users."
+    return " ".join(sentences) or "No conclusion: only one variant has a share of the users."
 
 
-def _shadows(shown: list[JsonObject]) -> dict[str, JsonObject]:
-    """Return how much the lists of shadow variants have in common with those that were shown."""
-    lists = {one["recommendation_id"]: set(one["items"]) for one in shown if not one.get("shadow")}
+def _shadows(folder: Path, experiment: str) -> dict[str, JsonObject]:
+    """Return how much the lists of shadow variants have in common with those that were shown, empty ones left out."""
+    shown: dict[str, set[Id]] = {}
     found: dict[str, list[float]] = {}
-    for one in shown:
-        if one.get("shadow") and one["recommendation_id"] in lists:
-            both = lists[one["recommendation_id"]]
-            found.setdefault(one["variant"], []).append(len(both & set(one["items"])) / max(1, len(both)))
+    for one in read_events(folder / EXPOSURES):
+        if one["experiment"] != experiment:
+            continue
+        if not one.get("shadow"):
+            shown[one["recommendation_id"]] = set(one["items"])
+        elif items := shown.get(one["recommendation_id"]):
+            found.setdefault(one["variant"], []).append(len(items & set(one["items"])) / len(items))
     return {name: {"lists": len(values), "overlap": sum(values) / len(values)} for name, values in found.items()}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+
+import msgspec
 
 from anyrec.core.config import ExperimentConfig, VariantConfig
 from anyrec.core.errors import AnyrecError
@@ -41,6 +44,7 @@ class Variants:
 
     def __init__(self, experiments: Sequence[ExperimentConfig], folder: Path | None):
         self._experiments = {one.name: one for one in experiments}
+        self._settings = {one.name: _settings(one) for one in experiments}
         paths = {v.model for one in experiments for v in one.variants.values() if v.model is not None}
         self.others = {path: Served.of(Recommender.load(path)) for path in sorted(paths)}
         self._log = EventLog(folder, "interval") if folder is not None and experiments else None
@@ -87,7 +91,7 @@ class Variants:
             return
         experiment = self._experiments[assignment.experiment]
         lists = [(query, listing) for query, listing in answers if isinstance(listing, Listing)]
-        self._log.append([_entry(experiment, assignment.variant, query, one) for query, one in lists])
+        self._log.append([self._entry(experiment, assignment.variant, query, one) for query, one in lists])
         self._waiting = [one for one in self._waiting if not one.done()]
         for name, variant in experiment.variants.items():
             if variant.shadow and len(self._waiting) < MOST_WAITING:
@@ -119,7 +123,9 @@ class Variants:
         try:
             found = model.lists([query for query, _ in lists], histories)
             entries = [
-                _entry(experiment, name, query, replace(one, recommendation_id=shown.recommendation_id), shadow=True)
+                self._entry(
+                    experiment, name, query, replace(one, recommendation_id=shown.recommendation_id), shadow=True
+                )
                 for (query, shown), one in zip(lists, found, strict=True)
                 if isinstance(one, Listing)
             ]
@@ -127,18 +133,28 @@ class Variants:
         except Exception:
             logging.getLogger("anyrec.serving").exception("the shadow variant %s of %s failed", name, experiment.name)
 
+    def _entry(
+        self, experiment: ExperimentConfig, variant: str, query: Query, listing: Listing, shadow: bool = False
+    ) -> JsonObject:
+        """Return what the log says of one list."""
+        return {
+            "recommendation_id": listing.recommendation_id,
+            "user_id": query.user_id,
+            "experiment": experiment.name,
+            "variant": variant,
+            "shadow": shadow,
+            "time": time.time(),
+            "items": [item.item_id for item in listing.items],
+            "shares": {name: one.share for name, one in experiment.variants.items() if not one.shadow},
+            "settings": self._settings[experiment.name],
+        }
 
-def _entry(
-    experiment: ExperimentConfig, variant: str, query: Query, listing: Listing, shadow: bool = False
-) -> JsonObject:
-    """Return what the log says of one list."""
-    return {
-        "recommendation_id": listing.recommendation_id,
-        "user_id": query.user_id,
-        "experiment": experiment.name,
-        "variant": variant,
-        "shadow": shadow,
-        "time": time.time(),
-        "items": [item.item_id for item in listing.items],
-        "shares": {name: one.share for name, one in experiment.variants.items() if not one.shadow},
-    }
+
+def _settings(experiment: ExperimentConfig) -> str:
+    """Return a short hash of what decides who sees what: the salt and the variants that are shown.
+
+    The traffic is left out: another share of the users take part, but nobody gets another variant.
+    """
+    shown = {name: one.model_dump() for name, one in experiment.variants.items() if not one.shadow}
+    data = msgspec.json.encode([experiment.salt or experiment.name, list(shown.items())])
+    return hashlib.sha256(data).hexdigest()[:12]

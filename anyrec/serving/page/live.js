@@ -31,7 +31,7 @@ async function showExperiments(signal) {
   return undefined;
 }
 
-function experiment({ experiment: name, rates, differences = {}, conclusion, shadows = {} }) {
+function experiment({ experiment: name, rates, differences = {}, notes = [], conclusion, shadows = {} }) {
   const rows = Object.entries(rates).map(([variant, one]) => {
     const apart = differences[variant];
     return [variant, whole(one.users), whole(one.converted), one.rate === null ? "–" : interval(one.rate, one.low, one.high),
@@ -40,7 +40,7 @@ function experiment({ experiment: name, rates, differences = {}, conclusion, sha
   return el("div", { class: "panel" }, el("h2", {}, `Experiment “${name}”`),
     rows.length > 0 && el("div", { class: "scroll", tabIndex: 0, role: "region", "aria-label": `Variants of ${name}` },
       table(["Variant", "Users", "Did it", "Rate [95 %]", "Difference [95 %]", "p at any time"], rows)),
-    el("p", { class: "small" }, conclusion),
+    ...[...notes, conclusion].map((text) => el("p", { class: "small" }, text)),
     ...Object.entries(shadows).map(([variant, { lists, overlap }]) => el("p", { class: "small", "data-shadow": variant },
       `Shadow variant ${variant}: ${count(lists, "list")}, ${percent(overlap)} of the shown items in common.`)));
 }
