@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from anyrec.core.types import JsonObject
+from anyrec.core.values import show
+from anyrec.data.formats.times import EARLIEST_SECOND, LATEST_SECOND, parse_time, time_hint
 from anyrec.serving.live.query import Query
 
 
@@ -15,12 +17,37 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def _seconds(value: object) -> object:
+    """Return a time in ISO 8601 as seconds since 1970, as the data format reads it; other values as they are.
+
+    Raises:
+        ValueError: For a text that is not a time, and a number that is none of seconds.
+    """
+    if isinstance(value, str):
+        time = parse_time(value)
+        if time is None:
+            raise ValueError(f"{show(value)} is not a time. {time_hint(value)}")
+        value = time / 1_000_000
+    if isinstance(value, (int, float)) and not EARLIEST_SECOND <= value < LATEST_SECOND:
+        raise ValueError(f"{show(value)} is not a time of the years 1 to 5138. {time_hint(value)}")
+    return value
+
+
 Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 Text = Annotated[str, Field(min_length=1, max_length=1000)]
 Id = Annotated[
     Int64 | Text,
     BeforeValidator(_whole),
     Field(description="Id of a user or an item, of the type of the model's ids."),
+]
+Moment = Annotated[
+    float,
+    BeforeValidator(
+        _seconds,
+        json_schema_input_type=Annotated[float, Field(ge=EARLIEST_SECOND, lt=LATEST_SECOND)]
+        | Annotated[str, Field(json_schema_extra={"format": "date-time"})],
+    ),
+    Field(description="ISO 8601, UTC if no zone is given, or seconds since 1970."),
 ]
 Record = Annotated[
     JsonObject,
@@ -54,9 +81,7 @@ class Recommend(Message):
     )
     filter: JsonObject | None = Field(default=None, description="A condition that all items meet (docs/rules.md).")
     context: JsonObject | None = Field(default=None, description="Values of the moment that rules read.")
-    now: int | None = Field(
-        default=None, ge=-(10**11), le=10**11, description="Time of the request in seconds since 1970; default: now."
-    )
+    now: Moment | None = Field(default=None, description="Time of the request; by default the present.")
     include_seen: bool = Field(default=False, description="Also list items that the person had.")
     fields: bool | list[str] = Field(
         default=False, description="Add the items' features to the answer: all, or those named (`text.title`)."
@@ -77,7 +102,7 @@ class Recommend(Message):
             candidates=None if self.candidates is None else tuple(self.candidates),
             where=self.filter,
             context=self.context,
-            now=None if self.now is None else self.now * 1_000_000,
+            now=None if self.now is None else round(self.now * 1_000_000),
             include_seen=self.include_seen,
             explain=self.explain,
             trace=self.trace,
@@ -188,15 +213,19 @@ class Embed(Message):
 
 
 class Event(Message):
-    """Something that a user did with an item."""
+    """Something that a user did with an item: an interaction of the data format."""
 
     event_id: Annotated[str, Field(min_length=1, max_length=200, description="Sent again, it counts once.")]
     user_id: Id
     item_id: Id
     interaction_type: Annotated[str, Field(min_length=1, max_length=200)] | None = None
-    timestamp: Annotated[float, Field(ge=0, le=1e11, description="Seconds since 1970; default: now.")] | None = None
+    timestamp: Moment | None = Field(default=None, description="When it happened; by default now.")
+    rating: float | None = None
+    label: Literal[0, 1] | None = Field(default=None, description="0: explicitly not liked; 1: explicitly liked.")
+    weight: Annotated[float, Field(ge=0)] | None = None
+    context: JsonObject | None = Field(default=None, description="Values of the moment, for the next training.")
     recommendation_id: Annotated[str, Field(max_length=200)] | None = None
-    value: float | None = None
+    value: float | None = Field(default=None, description="What it was worth; kept in the log.")
     user: Record | None = Field(default=None, description="Record of a new user.")
     item: Record | None = Field(default=None, description="Record of a new item.")
 

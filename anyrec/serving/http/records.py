@@ -11,6 +11,7 @@ from anyrec.data.ids import Side
 from anyrec.serving.http.host import known_id
 from anyrec.serving.http.lists import TheHost
 from anyrec.serving.http.messages import Accepted, Events, PutItems, PutUsers
+from anyrec.serving.http.places import in_request
 from anyrec.serving.http.problems import ERRORS, Refused
 from anyrec.serving.live.lookups import find
 from anyrec.serving.live.query import Id
@@ -74,7 +75,8 @@ async def post_events(asked: Events, host: TheHost) -> Accepted:
     has_items = any(one.item is not None for one in asked.events)  # their vectors can take minutes
     received = await (host.write if has_items else host.call)(host.service.receive, events)
     host.metrics.events(({name: one[name] for name in SHOWN if name in one} for one in events), received.accepted)
-    return Accepted(accepted=received.accepted, duplicates=received.duplicates, warnings=received.warnings)
+    warnings = [in_request("/v1/events", one) for one in received.warnings]
+    return Accepted(accepted=received.accepted, duplicates=received.duplicates, warnings=warnings)
 
 
 @routes.put("/items")
@@ -83,7 +85,7 @@ async def put_items(asked: PutItems, host: TheHost) -> JsonObject:
     host.check(asked)
     records = _by_id([one.model_dump() for one in asked.items], "item")
     warnings = await host.write(host.service.put_items, records)
-    return {"items": len(records), "warnings": warnings}
+    return {"items": len(records), "warnings": [in_request("/v1/items", one) for one in warnings]}
 
 
 @routes.put("/users")
@@ -92,7 +94,7 @@ async def put_users(asked: PutUsers, host: TheHost) -> JsonObject:
     host.check(asked)
     records = _by_id([one.model_dump() for one in asked.users], "user")
     warnings = await host.write(host.service.put_users, records)
-    return {"users": len(records), "warnings": warnings}
+    return {"users": len(records), "warnings": [in_request("/v1/users", one) for one in warnings]}
 
 
 @routes.delete("/items/{item_id:path}")

@@ -8,6 +8,9 @@ from collections.abc import Iterable
 from anyrec.core.types import JsonObject
 from anyrec.serving.live.query import Id
 
+KEPT = ("user_id", "item_id", "interaction_type", "timestamp", "rating", "label", "weight")
+"""Keys of events that are kept: those that say whether a user liked an item, and when."""
+
 
 class Histories:
     """The latest events of each user.
@@ -21,11 +24,10 @@ class Histories:
         self._events: dict[Id, deque[JsonObject]] = {}
 
     def add(self, events: Iterable[JsonObject]) -> None:
-        """Add events, each with user_id, item_id, and optionally interaction_type and timestamp."""
+        """Add events, each with user_id, item_id, and optionally others of `KEPT`."""
         for event in events:
             own = self._events.setdefault(event["user_id"], deque(maxlen=self.most))
-            names = ("user_id", "item_id", "interaction_type", "timestamp")
-            own.append({name: event[name] for name in names if event.get(name) is not None})
+            own.append({name: event[name] for name in KEPT if event.get(name) is not None})
 
     def of(self, user_id: Id | None) -> list[JsonObject]:
         """Return the events of a user as interactions of the data format, in the order of arrival."""

@@ -159,7 +159,7 @@ class Served:
             warnings += read.context.warnings  # also on files, which only the encoders open
         if users:
             reader = wider or self.recommender  # users can have lists of the items that come with them
-            read = reader.read_records("user", [{"user_id": user, **one} for user, one in users.items()])
+            read = _users(reader, [{"user_id": user, **one} for user, one in users.items()])
             if any(one.get("image") for one in users.values()):
                 reader.model.represent(read)
             warnings += read.context.warnings
@@ -325,13 +325,7 @@ class Served:
                 records.append({"user_id": user, **(own or {})})
             interactions += histories.of(query.user_id)
             interactions += [{"user_id": user, "item_id": item} for item in query.history]
-        faults: list[Fault] = []
-        read = self.recommender.read_records("user", records or ids, interactions=interactions or None, faults=faults)
-        faults = [one for one in faults if one.kind != "unknown user"]  # `fallback_reason` says it
-        if faults and read.context.strict:
-            raise DataError(faults)
-        read.context.warnings += [str(one) for one in faults]
-        return read
+        return _users(self.recommender, records or ids, interactions or None)
 
     def anonymous(self, count: int, *, fresh: bool = False) -> list[Id]:
         """Return ids that no user of the model has, of the type of their ids.
@@ -370,6 +364,17 @@ class Served:
             return []
         named = ", ".join(show(one) for one in gone[:NAMED]) + (", ..." if len(gone) > NAMED else "")
         return [f"/candidates: {len(gone):,} unknown or removed items were left out: {named}."]
+
+
+def _users(reader: Recommender, source: Sequence[Id | JsonObject], interactions: object = None) -> Records:
+    """Read users, of whom nothing needs to be known: `fallback_reason` of a list says it, and an event can come."""
+    faults: list[Fault] = []
+    read = reader.read_records("user", source, interactions=interactions, faults=faults)
+    faults = [one for one in faults if one.kind != "unknown user"]
+    if faults and read.context.strict:
+        raise DataError(faults)
+    read.context.warnings += [str(one) for one in faults]
+    return read
 
 
 def _filtered(recommender: Recommender, where: str) -> Recommender:

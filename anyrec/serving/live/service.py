@@ -30,6 +30,11 @@ from anyrec.serving.live.query import Id, Listing, Query
 from anyrec.serving.live.served import Served
 from anyrec.serving.live.variants import EXPOSURES, Variants
 
+LOGGED = (
+    *("event_id", "user_id", "item_id", "interaction_type", "rating", "label", "weight", "context"),
+    *("recommendation_id", "value"),
+)
+"""Keys of events that are logged as they came."""
 RECENT = 8
 """Requests that another version answers before it serves."""
 
@@ -168,8 +173,8 @@ class Service:
         """Log events, and let them change the next lists. An event whose id was received before counts once.
 
         Args:
-            events: event_id, user_id, item_id, and optionally interaction_type, timestamp (seconds since 1970 or ISO
-                8601), recommendation_id, value; `user` and `item` are records of a user or an item that is new.
+            events: event_id, user_id, item_id, and optionally timestamp (seconds since 1970) and others of `LOGGED`;
+                `user` and `item` are records of a user or an item that is new.
 
         Raises:
             DataError: For an unknown user or item without a record, with every fault; no event is then accepted.
@@ -180,10 +185,9 @@ class Service:
         warnings = self._add_records_of(fresh.values())
         with self._changing:
             now = time.time()
-            names = ("event_id", "user_id", "item_id", "interaction_type", "recommendation_id", "value")
             stamped = [
                 {
-                    **{name: event[name] for name in names if name in event},
+                    **{name: event[name] for name in LOGGED if name in event},
                     **_variant(assign(self.config.experiments, event["user_id"])),
                     "timestamp": event.get("timestamp", now),
                     "received": now,
