@@ -66,6 +66,7 @@ class Clip(OfClip):
 
     type = "clip"
     group = "image"
+    reads_files = True
     preparation = "clip_images"
 
     def prepare(self, column: pa.Array) -> Prepared | Ragged:

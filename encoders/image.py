@@ -44,6 +44,7 @@ class CNN(Encoder):
     type = "cnn"
     preferred = True
     group = "image"
+    reads_files = True
     preparation = "images"
 
     class Params(Params):
@@ -100,6 +101,7 @@ class Torchvision(Encoder):
 
     type = "torchvision"
     group = "image"
+    reads_files = True
     preparation = "images"
 
     class Params(Params):

@@ -29,6 +29,7 @@ class VisualDescriptor(Encoder):
 
     type = "visual_descriptor"
     group = "image"
+    reads_files = True
     untrained = True
     preparation = "visual_descriptor"
 

@@ -20,6 +20,7 @@ class Audio(Encoder):
     """Encodes a sound by the mean and standard deviation over time of its log energy in frequency bands."""
 
     type = "audio"
+    reads_files = True
 
     class Params(Params):
         bands: int = Field(32, ge=4, le=1024, description="Frequency bands, equally wide on a logarithmic scale.")

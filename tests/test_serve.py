@@ -719,7 +719,7 @@ def test_a_request_that_takes_too_long_is_answered_with_503(recommender, monkeyp
     waits = threading.Event()
     with client_of(recommender, timeout_seconds=0.05) as client:
         service = client.app.state.host.service
-        monkeypatch.setattr(service, "popular", lambda k: waits.wait(5))
+        monkeypatch.setattr(service, "popular", lambda *_: waits.wait(5))
         answer = client.get("/v1/popular")
         assert answer.status_code == 503 and answer.headers["retry-after"] == "1"
         assert client.get("/livez").status_code == 200
@@ -837,6 +837,26 @@ def test_an_answer_is_of_the_version_that_made_its_list(recommender):
             assert answer["model"]["digest"] == "another"
 
 
+def test_popular_items_and_models_are_of_the_version_that_the_answer_names(recommender):
+    """Another version serves while the items are counted: without an item that had been put into the former one."""
+
+    class Changing(Service):
+        def popular(self, served, k):
+            self.previous, self.served = self.served, Served.of(recommender)
+            return super().popular(served, k)
+
+    service = Changing(recommender, ServingConfig())
+    with TestClient(make_app(service)) as client:
+        client.put("/v1/items", json={"items": [NEW]})
+        service.served = replace(service.served, digest="former")
+        answer = client.get("/v1/popular?k=100").json()
+        assert (answer["model"]["digest"], len(answer["items"])) == ("former", 41)
+        assert len(client.get("/v1/popular?k=100").json()["items"]) == 40
+        service.previous = replace(service.served, digest="former")
+        models = client.get("/v1/models").json()
+        assert (models["serving"]["digest"], models["previous"]["digest"]) == (recommender.model.model_id, "former")
+
+
 def test_the_figures_have_the_sizes_of_the_index_and_of_the_log(recommender, tmp_path):
     def figures(client):
         lines = (line.split() for line in client.get("/metrics").text.splitlines() if line.startswith("anyrec_"))
@@ -902,7 +922,7 @@ def test_ids_of_another_type_than_the_models_are_refused_everywhere(client):
 def test_work_that_nobody_waits_for_any_more_is_stopped(recommender, monkeypatch):
     steps = []
 
-    def endless(queries):
+    def endless(*_):
         while True:
             steps.append(time.monotonic())
             check_time()

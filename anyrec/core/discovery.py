@@ -49,7 +49,7 @@ KINDS = {
     "Tracker": "tracker",
 }
 """The kind of component that each base class makes."""
-CONSTANTS = ("type", "group", "role", "preferred", "untrained", "schemes", "endings", "marks")
+CONSTANTS = ("type", "group", "role", "preferred", "untrained", "reads_files", "schemes", "endings", "marks")
 """The constants of a class that are read from its source."""
 
 
@@ -206,6 +206,7 @@ def _components(tree: ast.Module, path: Path, module: str, origin: str, package:
                 role=inherited.get("role", ""),
                 preferred=own.get("preferred") == "True",
                 untrained=own.get("untrained") == "True",
+                reads_files=inherited.get("reads_files") == "True",
                 schemes=inherited.get("schemes", ""),
                 endings=inherited.get("endings", ""),
                 marks=inherited.get("marks", ""),

@@ -34,6 +34,7 @@ class Plugin:
         role: Role within the group that an encoder reads.
         preferred: Whether the encoder is its group's default.
         untrained: Whether the encoder needs no training.
+        reads_files: Whether the encoder opens files that values name.
         schemes: Schemes of the addresses that a provider reads or a vector database has, separated by spaces.
         endings: Endings of the names that a provider reads, separated by spaces.
         marks: Patterns of names within the folders that a provider reads, separated by spaces.
@@ -51,6 +52,7 @@ class Plugin:
     role: str = ""
     preferred: bool = False
     untrained: bool = False
+    reads_files: bool = False
     schemes: str = ""
     endings: str = ""
     marks: str = ""
@@ -122,6 +124,7 @@ class Registry:
                 role=cls.role if is_encoder else "",
                 preferred=is_encoder and cls.preferred,
                 untrained=is_encoder and cls.untrained,
+                reads_files=is_encoder and cls.reads_files,
                 schemes=cls.schemes if kind in ("provider", "vector_database") else "",
                 endings=cls.endings if kind == "provider" else "",
                 marks=cls.marks if kind == "provider" else "",
@@ -194,6 +197,17 @@ class Registry:
         """Return True if a component has options of these names."""
         params = self.get(kind, name).Params
         return all(params.renamed.get(option, option) in params.model_fields for option in options)
+
+    def file_groups(self) -> set[str]:
+        """The feature groups whose values name files, unless a config names another encoder for a feature.
+
+        An untrained encoder can read a feature that a model has another encoder, or none, for.
+        """
+        return {
+            plugin.group
+            for plugin in self.plugins("encoder")
+            if plugin.reads_files and (plugin.untrained or plugin.type == self.encoder_for(plugin.group, plugin.role))
+        }
 
     def encoder_for(self, group: str, role: str = "") -> str | None:
         """The name of a group's default encoder.

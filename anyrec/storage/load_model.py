@@ -180,7 +180,8 @@ def _restore(
     config = config.model_copy(update={"training": config.training.model_copy(update={"device": "auto"})})
     check_model_type(config, registry)
     own_root = not trusted and image_root is None
-    if own_root and any(name.startswith(("image.", "audio.")) for side in tables for name in tables[side].column_names):
+    groups = registry.file_groups()
+    if own_root and any(name.split(".")[0] in groups for side in tables for name in tables[side].column_names):
         named = [*named, Named("/root", document["root"], Outside("a folder", "leave out"))]
     root = Path() if own_root else Path(image_root or document["root"])
     dataset = Dataset(tables["user"], tables["item"], no_records("interactions"), root, document["roles"])

@@ -79,8 +79,8 @@ class ServingConfig(Section):
     max_image_bytes: int = Field(default=8 << 20, ge=1 << 10, le=1 << 28, description="Most bytes of an image.")
     image_names: bool = Field(
         default=False,
-        description="Open the files within the image root that records of requests name as pictures. Addresses and "
-        "files elsewhere are never opened for a request.",
+        description="Open the files within the image root that records of requests name. Addresses and files "
+        "elsewhere are never opened for a request.",
     )
     max_text: int = Field(default=10_000, ge=1, le=10_000_000, description="Most characters of one text of a request.")
     timeout_seconds: float = Field(

@@ -39,6 +39,8 @@ class Encoder(nn.Module):
             and `embed_images` then embed others in this space.
         untrained: True if `prepare` returns vectors without `fit`, training or files of weights. Search compares items
             by such an encoder if the model reads them by none of its own.
+        reads_files: True if the values are names of files or addresses, which `prepare` opens. A server then leaves out
+            those that requests name, and a model of unknown origin says that it opens none.
         preparation: Name of the NumPy program that prepares the column in an exported model
             (`anyrec.data.preparation.kinds.KINDS`); empty if there is none, so that the encoder cannot be exported. It
             counts only for the class that sets it, since a subclass may prepare otherwise.
@@ -63,6 +65,7 @@ class Encoder(nn.Module):
     preferred: ClassVar[bool] = False
     joint: ClassVar[bool] = False
     untrained: ClassVar[bool] = False
+    reads_files: ClassVar[bool] = False
     preparation: ClassVar[str] = ""
 
     Params: ClassVar[type[Options]] = Options

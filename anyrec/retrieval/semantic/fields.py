@@ -88,14 +88,17 @@ def unit_vectors(encoder: Encoder, column: pa.Array) -> Tensor:
 def fields_read(model: FittedModel, kind: Kind) -> list[Field]:
     """Return the fields of a kind that the item tower reads.
 
-    Texts are weighted by their length, because a plot says more than a title.
+    Texts are weighted by their length, because a plot says more than a title. Texts that name files are left out: the
+    text of a query would be taken for the name of a file.
     """
     if not has_towers(model):
         return []
     model = towers_of(model)
     tower, table, fields = model.scorer.item, model.dataset.items, []
     for name, encoder in zip(tower.features, tower.encoders, strict=True):
-        if name.split(".")[0] == kind and name in table.column_names and isinstance(encoder, Encoder):
+        if name.split(".")[0] != kind or name not in table.column_names or not isinstance(encoder, Encoder):
+            continue
+        if kind == "image" or not encoder.reads_files:
             column = _values(table, name)
             fields.append(Field(name, encoder, column, _length_weight(column) if kind == "text" else 1.0))
     return fields

@@ -40,8 +40,8 @@ async def metrics(host: TheHost) -> Response:
 @routes.get("/v1/models")
 async def models(host: TheHost) -> JsonObject:
     """Describe the model that serves, and the one before the last reload."""
-    previous = host.service.previous
-    return {"serving": _about(host.served), "previous": None if previous is None else _about(previous)}
+    served, previous = await host.call_slowly(host.service.versions)
+    return {"serving": _about(served), "previous": None if previous is None else _about(previous)}
 
 
 @routes.post("/v1/reload")

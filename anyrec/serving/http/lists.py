@@ -85,7 +85,7 @@ async def search(asked: Search, host: TheHost) -> JsonObject:
     host.check(asked)
     image = None if asked.image is None else decoded("/image", asked.image, host.config.max_image_bytes)
     served = host.served
-    (user,), warnings = host.service.readable([asked.user or {}])
+    (user,), warnings = host.service.readable(served, [asked.user or {}])
     asked = asked if asked.user is None else asked.model_copy(update={"user": user})
     table = await host.call(_search, served, host.service.histories, asked, image)
     items = _items(served, table.to_pylist(), asked.k, asked.fields)
@@ -98,7 +98,7 @@ async def embed(asked: Embed, host: TheHost) -> JsonObject:
     """Return the vectors of known users and items, as lists take them into account, or of records."""
     host.check(asked)
     served = host.served
-    (users, notes), (items, more) = host.service.readable(asked.users), host.service.readable(asked.items)
+    (users, notes), (items, more) = (host.service.readable(served, one) for one in (asked.users, asked.items))
     asked = asked.model_copy(update={"users": users, "items": items})
     found, unread = await host.call(_embed, served, host.service.histories, asked)
     return {**found, "model": _model(served), "warnings": [*(notes or more), *unread]}
@@ -109,7 +109,8 @@ async def popular(host: TheHost, k: Annotated[int, Query(ge=1)] = 10) -> JsonObj
     """List the items that the most people had, the events since the training included."""
     if k > host.config.max_k:
         raise Refused(422, f"/k: {host.config.max_k:,} at most; found {k:,}.")
-    served, found = host.served, await host.call(host.service.popular, k)
+    served = host.served
+    found = await host.call(host.service.popular, served, k)
     items = [{"item_id": item, "count": count, "rank": rank} for rank, (item, count) in enumerate(found, 1)]
     return {"items": items, "model": _model(served)}
 

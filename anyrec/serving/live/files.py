@@ -1,23 +1,40 @@
-"""Pictures that records of requests name: a request never has a file or an address opened."""
+"""Files that records of requests name, as pictures and sounds: a request never has a file or an address opened."""
 
 from __future__ import annotations
 
+from collections.abc import Set
 from pathlib import Path
 
+from anyrec.core.contracts import Encoder
 from anyrec.core.types import JsonObject
 from anyrec.data.images import ImageFault, find_file
+from anyrec.model.blended import has_towers, towers_of
 from anyrec.recommender import Recommender
 
-GROUP = "image"
-"""The group of features whose values are names of files or addresses."""
 NOTE = (
-    "The pictures that a record names were not opened and count as absent: requests bring pictures of a person as "
-    "`images`, in base64. serving.image_names of the config allows names of files within the image root."
+    "The files (pictures, sounds) that a record names were not opened and count as absent: requests bring pictures of "
+    "a person as `images`, in base64. serving.image_names of the config allows names of files within the image root."
 )
 
 
+def file_features(recommender: Recommender) -> frozenset[str]:
+    """Return the groups (`image`) and the single features (`text.transcript`) whose values name files.
+
+    Encoders declare it (`Encoder.reads_files`). A group is there if its default encoder does, also if the model does
+    not read it, and a feature if the model's own encoder for it does.
+    """
+    model = recommender.model
+    found = model.registry.file_groups()
+    if has_towers(model):
+        scorer = towers_of(model).scorer
+        for tower in (scorer.user, scorer.item):
+            pairs = zip(tower.features, tower.encoders, strict=True)
+            found |= {name for name, encoder in pairs if isinstance(encoder, Encoder) and encoder.reads_files}
+    return frozenset(found)
+
+
 def root_of_names(recommender: Recommender, allowed: bool) -> Path | None:
-    """Return the folder in which requests can name pictures; None if they cannot.
+    """Return the folder in which requests can name files; None if they cannot.
 
     Args:
         recommender: The model that serves.
@@ -29,20 +46,34 @@ def root_of_names(recommender: Recommender, allowed: bool) -> Path | None:
     return Path(model.config.data.image_root) if model.config.data.image_root else model.context.root
 
 
-def without_files(record: JsonObject, root: Path | None) -> JsonObject:
-    """Return a record of a request without the pictures that may not be opened; the same object if there are none.
+def without_files(record: JsonObject, features: Set[str], root: Path | None) -> JsonObject:
+    """Return a record of a request without the files that may not be opened; the same object if there are none.
 
     Addresses and files outside the root are never opened, whatever the config of the model allows its training data.
 
     Args:
         record: Groups of features.
+        features: As `file_features` returns it.
         root: As `root_of_names` returns it.
     """
     found = dict(record)
-    for group, features in record.items():
-        if group.split(".")[0] == GROUP and isinstance(features, dict):  # others are refused when the record is read
-            found[group] = {name: _inside(value, root) for name, value in features.items()}
+    for group, values in record.items():
+        if isinstance(values, dict):  # others are refused when the record is read
+            found[group] = {
+                name: _inside(value, root) if group in features or f"{group}.{name}" in features else value
+                for name, value in values.items()
+            }
     return record if found == record else found
+
+
+def names_files(record: JsonObject, features: Set[str]) -> bool:
+    """Whether a record has a value that names a file. Arguments as for `without_files`."""
+    return any(
+        value is not None and (group in features or f"{group}.{name}" in features)
+        for group, values in record.items()
+        if isinstance(values, dict)
+        for name, value in values.items()
+    )
 
 
 def _inside(value: object, root: Path | None) -> object:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from anyrec.core.types import JsonObject
@@ -109,3 +109,12 @@ class Listing:
     recommendation_id: str = ""
     experiment: str | None = None
     variant: str = "default"
+
+
+def page_of(items: list[Listed], query: Query) -> list[Listed]:
+    """Return the page of a list that a query asks for, without the items that it excludes."""
+    excluded = set(query.exclude)
+    left = [item for item in items if item.item_id not in excluded]
+    return [
+        replace(item, rank=rank) for rank, item in enumerate(left, 1) if query.offset < rank <= query.offset + query.k
+    ]

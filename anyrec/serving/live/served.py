@@ -26,8 +26,9 @@ from anyrec.model.records import Records
 from anyrec.pipeline.answer import Answer
 from anyrec.recommender import Recommender
 from anyrec.serving.explain import explain, reason_as_json
+from anyrec.serving.live.files import file_features, names_files
 from anyrec.serving.live.histories import Histories
-from anyrec.serving.live.query import Id, Listed, Listing, Query
+from anyrec.serving.live.query import Id, Listed, Listing, Query, page_of
 
 CONDITIONS = 64
 """Conditions whose filters are kept ready."""
@@ -48,6 +49,7 @@ class Served:
         users: The records of users that were added or changed, by id.
         items: The records of items that were added, by id.
         removed: Ids of items that are not listed any more.
+        file_features: Groups and features whose values name files, as `files.file_features` returns them.
     """
 
     recommender: Recommender
@@ -57,6 +59,7 @@ class Served:
     users: dict[Id, JsonObject] = field(default_factory=dict)
     items: dict[Id, JsonObject] = field(default_factory=dict)
     removed: frozenset[Id] = frozenset()
+    file_features: frozenset[str] = field(init=False, compare=False, repr=False)
     _filters: Callable[[str], Recommender] = field(init=False, compare=False, repr=False)
     _variants: Once[Served] = field(default_factory=lambda: Once[Served](), init=False, compare=False, repr=False)
 
@@ -67,6 +70,7 @@ class Served:
 
     def __post_init__(self) -> None:
         # Nothing that a version keeps refers to the version, so that its memory is free when it is exchanged.
+        object.__setattr__(self, "file_features", file_features(self.recommender))
         object.__setattr__(self, "_filters", lru_cache(CONDITIONS)(partial(_filtered, self.recommender)))
 
     def filtered_by(self, where: JsonObject) -> Recommender:
@@ -160,7 +164,7 @@ class Served:
         if users:
             reader = wider or self.recommender  # users can have lists of the items that come with them
             read = _users(reader, [{"user_id": user, **one} for user, one in users.items()])
-            if any(one.get("image") for one in users.values()):
+            if any(names_files(one, self.file_features) for one in users.values()):
                 reader.model.represent(read)
             warnings += read.context.warnings
         return wider, warnings
@@ -236,8 +240,7 @@ class Served:
         except AnyrecError as error:
             if len(queries) == 1:
                 return [error]
-        pairs = zip(queries, known, strict=True)
-        return [self._answers([query], histories, [is_known])[0] for query, is_known in pairs]
+        return [self._answers([query], histories, [one])[0] for query, one in zip(queries, known, strict=True)]
 
     def _answer(self, queries: list[Query], histories: Histories, known: list[bool]) -> list[Listing] | None:
         """Return the lists of queries that are scored together; None if there are notes on one of their records."""
@@ -280,7 +283,7 @@ class Served:
         trace = None if answer.trace is None else answer.trace.to_pylist()
         return [
             Listing(
-                _page(items, query),
+                page_of(items, query),
                 self,
                 NOBODY if self._is_unknown(query, histories, is_known) else None,
                 latency,
@@ -384,15 +387,6 @@ def _filtered(recommender: Recommender, where: str) -> Recommender:
 def _text(value: JsonObject) -> str:
     """Return an object as JSON, the same for equal objects."""
     return msgspec.json.encode(value, order="sorted").decode()
-
-
-def _page(items: list[Listed], query: Query) -> list[Listed]:
-    """Return the page of a list that a query asks for, without the items that it excludes."""
-    excluded = set(query.exclude)
-    left = [item for item in items if item.item_id not in excluded]
-    return [
-        replace(item, rank=rank) for rank, item in enumerate(left, 1) if query.offset < rank <= query.offset + query.k
-    ]
 
 
 def _plain(value: object) -> object:

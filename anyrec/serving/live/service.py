@@ -122,41 +122,47 @@ class Service:
     # Lists
 
     def lists(self, queries: Sequence[Query]) -> list[Listing | AnyrecError]:
-        """Return the list, or the error, of each query, all of a variant by the same version."""
+        """Return the list, or the error, of each query, all by the same version or variants of it."""
         places: dict[Assignment | None, list[int]] = {}
-        queries, named = self._without_files(queries)
+        served = self.served
+        queries, named = self._without_files(served, queries)
         for n, query in enumerate(queries):
             places.setdefault(assign(self.config.experiments, query.user_id), []).append(n)
         found: dict[int, Listing | AnyrecError] = {}
         for assignment, own in places.items():
-            listings = self.variants.of(assignment, self.served).lists([queries[n] for n in own], self.histories)
+            listings = self.variants.of(assignment, served).lists([queries[n] for n in own], self.histories)
             found |= {n: _named(one, assignment, n in named) for n, one in zip(own, listings, strict=True)}
             if assignment is not None:
-                self.variants.shown(assignment, [(queries[n], found[n]) for n in own], self.served, self.histories)
+                self.variants.shown(assignment, [(queries[n], found[n]) for n in own], served, self.histories)
         last = range(max(0, len(queries) - RECENT), len(queries))
         answered = (queries[n] for n in last if isinstance(found[n], Listing))
         self._recent.extend(query for query in answered if not query.pictures)  # pictures can be large
         return [found[n] for n in range(len(queries))]
 
-    def readable(self, records: Sequence[JsonObject]) -> tuple[list[JsonObject], list[str]]:
-        """Return records of a request without the pictures that may not be opened, and a note if there were any."""
-        root = root_of_names(self.served.recommender, self.config.image_names)
-        kept = [without_files(one, root) for one in records]
+    def readable(self, version: Served, records: Sequence[JsonObject]) -> tuple[list[JsonObject], list[str]]:
+        """Return records of a request without the files that may not be opened, and a note if there were any.
+
+        Args:
+            version: The version that reads the records; those of variants are taken into account as well.
+            records: The records.
+        """
+        root = root_of_names(version.recommender, self.config.image_names)
+        features = version.file_features.union(*(one.file_features for one in self.variants.others.values()))
+        kept = [without_files(one, features, root) for one in records]
         return kept, [NOTE] if any(a is not b for a, b in zip(kept, records, strict=True)) else []
 
-    def _without_files(self, queries: Sequence[Query]) -> tuple[list[Query], set[int]]:
-        """Return queries whose records are `readable`, and the places of those that had other pictures."""
+    def _without_files(self, version: Served, queries: Sequence[Query]) -> tuple[list[Query], set[int]]:
+        """Return queries whose records are `readable`, and the places of those that named files."""
         found, named = list(queries), set()
         for n, query in enumerate(queries):
-            (kept,), notes = self.readable([query.user or {}])
+            (kept,), notes = self.readable(version, [query.user or {}])
             if notes:
                 found[n] = replace(query, user=kept)
                 named.add(n)
         return found, named
 
-    def popular(self, k: int) -> list[tuple[Id, int]]:
-        """Return the items that the most people had, in training or by the events since; ties by id."""
-        served = self.served
+    def popular(self, served: Served, k: int) -> list[tuple[Id, int]]:
+        """Return the items of a version that the most people had, in training or by the events since; ties by id."""
         model = served.recommender.model
         ids = model.dataset.ids("item")
         counts = model.item_users.copy()
@@ -280,30 +286,36 @@ class Service:
         """
         if not any(change.values()):
             return []
-        change, notes = self._readable(change)
+        change, notes = self._readable(self.served, change)
         with self._computing if change.get("items") else nullcontext():
             wider, warnings = self.served.prepare(change)
             others = self.variants.prepare(change)
             if wider is not None and warm:
                 warm_up(self.served.with_change(change, wider))
             with self._changing:
+                change, _ = self._readable(self.served, change)  # a version that opens other files can serve by now
                 if self._changes is not None:
                     self._changes.append([change])
                 self.served = self.served.with_change(change, wider)
                 self.variants.change(change, others)
         return [*notes, *warnings]
 
-    def _readable(self, change: JsonObject) -> tuple[JsonObject, list[str]]:
-        """Return a change whose records are `readable`, and the note."""
+    def _readable(self, version: Served, change: JsonObject) -> tuple[JsonObject, list[str]]:
+        """Return a change whose records are readable by a version, and the note."""
         kept, notes = dict(change), []
         for side in ("items", "users"):
             ids, records = [one for one, _ in change.get(side, ())], [one for _, one in change.get(side, ())]
-            records, own = self.readable(records)
+            records, own = self.readable(version, records)
             if own:
                 kept[side], notes = list(zip(ids, records, strict=True)), own
         return kept, notes
 
     # Versions
+
+    def versions(self) -> tuple[Served, Served | None]:
+        """Return the version that serves and the one before the last reload."""
+        with self._changing:
+            return self.served, self.previous
 
     def reload(self, folder: Path) -> Served:
         """Load another version of the model, warm it up, and let it serve. What users did since stays.
@@ -332,13 +344,15 @@ class Service:
         with self._computing:
             with giving_way():
                 items = _listed(version.without_record("item", self.served.items))
-                wider, _ = version.prepare({"items": items, "users": _listed(self.served.users)})
-                changed = version.with_change({"items": items}, wider)
+                change, _ = self._readable(version, {"items": items, "users": _listed(self.served.users)})
+                wider, _ = version.prepare(change)
+                changed = version.with_change({"items": change["items"]}, wider)
                 warm_up(changed)
                 for query in list(self._recent):  # one by one: a batch would keep the processors from other requests
                     changed.lists([query], self.histories)  # errors are the clients': an item can be gone
             with self._changing:  # users and removed items can have changed meanwhile
                 change = {"items": items, "users": _listed(self.served.users), "removed_items": self.served.removed}
+                change, _ = self._readable(version, change)
                 self.previous, self.served = self.served, version.with_change(change, wider)
                 return self.served
 
