@@ -50,6 +50,31 @@ def shares(explanation):
     return {(one.kind, one.name): one.share for one in explanation.reasons}
 
 
+def item_effects(explanation):
+    return {one.name: one.effect for one in explanation.reasons if one.kind == "item"}
+
+
+def test_items_are_read_once_and_explained_alike_in_any_company(plain, monkeypatch):
+    """Variants of items are kept: a second explanation prepares no items, whichever items are explained together."""
+    alone = {(one.user_id, one.item_id): one for user in ("u003", "u001") for one in of(plain, [user], k=6)[1]}
+    prepared = []
+    prepare = type(plain.model).prepare
+
+    def counted(model, side, table, *context):
+        prepared.append((side, len(table)))
+        return prepare(model, side, table, *context)
+
+    monkeypatch.setattr(type(plain.model), "prepare", counted)
+    for one in of(plain, ["u001", "u003"], k=6)[1]:
+        assert shares(one) == pytest.approx(shares(alone[one.user_id, one.item_id]), abs=1e-5)
+    assert sum(rows for side, rows in prepared if side == "item") == 0
+    wider = plain.add_items([{"item_id": "a0", "text": {"title": "I work as a nurse"}}])  # another model: rows can move
+    both = [one for one in of(wider, ["u001"], k=6)[1] if (one.user_id, one.item_id) in alone]
+    assert len(both) >= 5
+    for one in both:
+        assert item_effects(one) == pytest.approx(item_effects(alone[one.user_id, one.item_id]), abs=1e-5)
+
+
 def test_there_is_one_explanation_for_each_row_and_its_shares_sum_to_one(plain):
     lists, found = of(plain, ["u003", "u001"])
     assert [(one.user_id, one.item_id) for one in found] == list(

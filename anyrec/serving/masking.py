@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +20,10 @@ from anyrec.model.two_tower import TwoTowerModel
 
 MAX_HISTORY = 100
 """Maximum number of history items that are masked, the latest ones."""
+MAX_KEPT = 4096
+"""Maximum number of items of a model whose variants are kept in memory: a few kB each."""
+_kept: WeakKeyDictionary[TwoTowerModel, dict[int, Tensor]] = WeakKeyDictionary()
+"""The variants of items by model and row. They do not depend on the user, and pictures and texts take long to read."""
 
 
 @dataclass(frozen=True)
@@ -110,11 +115,18 @@ def item_variants(model: TwoTowerModel, items: np.ndarray) -> tuple[Tensor, list
         ((1 + features) * items, ...) what the interaction reads: all complete items, then all items without each
         feature; and the names of the features.
     """
-    table = model.dataset.items.take(pa.array(items))
-    columns = model.prepare("item", table)
-    names = list(columns)
-    inputs = _masked(columns, names, 1 + len(names), model.device, len(items))
-    return represent_rows(model.scorer, "item", inputs, (1 + len(names)) * len(items)), names
+    names = list(model.prepare("item", model.dataset.items.slice(0, 0)))
+    kept = _kept.setdefault(model, {})
+    found = {row: kept[row] for row in items.tolist() if row in kept}
+    missing = np.setdiff1d(items, list(found))
+    if len(missing):
+        columns = model.prepare("item", model.dataset.items.take(pa.array(missing)))
+        inputs = _masked(columns, names, 1 + len(names), model.device, len(missing))
+        computed = represent_rows(model.scorer, "item", inputs, (1 + len(names)) * len(missing))
+        by_item = computed.view(1 + len(names), len(missing), *computed.shape[1:]).transpose(0, 1)
+        found |= dict(zip(missing.tolist(), by_item.clone(), strict=True))
+        _kept[model] = dict([*(kept | found).items()][-MAX_KEPT:])
+    return torch.stack([found[row] for row in items.tolist()], 1).flatten(0, 1), names
 
 
 def _user_record(model: TwoTowerModel, user: Records) -> tuple[pa.Table, pa.Array | None]:
