@@ -76,7 +76,10 @@ def test_the_page_and_its_files_come_with_the_package_and_name_nothing_outside(c
     assert not re.search(r"<script(?![^>]*src=)|\son\w+=|\sstyle=", page.text)
     named = re.findall(r'(?:src|href)="/page/([^"]+)"', page.text)
     assert "main.js" in named and "style.css" in named
-    for name in [*named, *(f"{one}.js" for one in ("people", "items", "map", "data", "training", "live", "api"))]:
+    for name in [
+        *named,
+        *(f"{one}.js" for one in ("people", "list", "choose", "items", "map", "data", "training", "live", "api")),
+    ]:
         answer = client.get(f"/page/{name}")
         assert answer.status_code == 200 and answer.headers["content-type"].split(";")[0] in TYPES.values(), name
         assert not re.search(r"""(?:import|from|fetch\()\s*["'`]https?:""", answer.text), name
@@ -246,6 +249,27 @@ def test_the_form_has_every_feature_with_its_known_values(client, recommender):
         "temporal.spending": "numbers", "temporal.restocked": "times",
     }  # fmt: skip
     assert form_of(recommender, "user") == found["user"]
+
+
+def test_values_of_a_category_are_found_by_their_letters(client, recommender):
+    jobs = recommender.dataset.users["categorical.job"].to_pylist()
+    every = sorted(set(jobs), key=lambda job: (-jobs.count(job), jobs.index(job)))
+
+    def found(**query):
+        return client.get("/v1/features/values", params={"feature": "categorical.job", **query}).json()
+
+    assert found() == {"values": every, "total": len(every)}
+    with_r = [job for job in every if "r" in job]
+    assert found(q="R") == {"values": with_r, "total": len(with_r)}
+    assert found(q="er", k=1)["total"] == len([job for job in every if "er" in job])
+    assert found(q="k")["values"] == sorted(
+        [job for job in every if "k" in job], key=lambda job: not job.startswith("k")
+    )
+    assert found(q="(")["values"] == []
+    assert found(feature="categorical.tags", side="item")["total"] > 0
+    wrong = client.get("/v1/features/values?feature=categorical.jobs")
+    assert wrong.status_code == 422 and "categorical.job" in wrong.json()["detail"]
+    assert client.get("/v1/features/values").status_code == 422
 
 
 def test_the_data_are_those_of_the_training_with_what_the_doctor_found(client):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from anyrec.core.errors import DataError, Fault, did_you_mean
 from anyrec.core.types import JsonObject
 from anyrec.data.ids import Side
 from anyrec.data.list_columns import flat_with_nulls
 from anyrec.data.summary import is_present
+from anyrec.model.fitted import FittedModel
 from anyrec.recommender import Recommender
 
 MOST_VALUES = 500
@@ -37,6 +41,42 @@ def form_of(recommender: Recommender, side: Side) -> list[JsonObject]:
         {"name": name, **_field(name.split(".")[0], dataset.table(side).column(name).combine_chunks())}
         for name in dataset.features(side)
     ]
+
+
+def values_with(model: FittedModel, side: Side, feature: str, words: str, k: int) -> JsonObject:
+    """Return the known values of a category that contain some letters, for a field with more values than a form lists.
+
+    Args:
+        model: A model.
+        side: Whose feature it is.
+        feature: A categorical feature (`categorical.job`).
+        words: Letters that the values contain, in upper or lower case.
+        k: Maximum number of values.
+
+    Returns:
+        `values`: those that begin with the letters first, then the most frequent ones; `total`: how many there are.
+
+    Raises:
+        DataError: If there is no such feature.
+    """
+    features = [name for name in model.dataset.features(side) if name.startswith("categorical.")]
+    if feature not in features:
+        hint = did_you_mean(feature, features)
+        raise DataError([Fault("/feature", f"a {side} has no categorical feature '{feature}'.", hint, "feature")])
+    values = _frequent(model, side, feature)
+    found = values.filter(pc.match_substring(values, words, ignore_case=True))
+    begins = pc.starts_with(found, words, ignore_case=True)
+    best = pa.concat_arrays([found.filter(begins), found.filter(pc.invert(begins))])
+    return {"values": best.slice(0, k).to_pylist(), "total": len(found)}
+
+
+@lru_cache(16)
+def _frequent(model: FittedModel, side: Side, feature: str) -> pa.Array:
+    """Return the values of a category as texts, the most frequent first."""
+    values, _ = flat_with_nulls(model.dataset.table(side).column(feature).combine_chunks())
+    counted = pc.value_counts(values.drop_null().cast(pa.string()))
+    order = np.argsort(-counted.field("counts").to_numpy(), kind="stable")
+    return counted.field("values").take(pa.array(order))
 
 
 def _field(group: str, column: pa.Array) -> JsonObject:

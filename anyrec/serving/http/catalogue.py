@@ -17,11 +17,12 @@ from anyrec.core.errors import DataError
 from anyrec.core.files import json_object
 from anyrec.core.types import JsonObject
 from anyrec.data.dataset import Dataset
+from anyrec.data.ids import Side
 from anyrec.data.item_facts import title_of
 from anyrec.data.overview import OVERVIEW, overview
 from anyrec.model.fitted import FittedModel
 from anyrec.serving.experiments.report import experiment_report
-from anyrec.serving.form import form_of
+from anyrec.serving.form import form_of, values_with
 from anyrec.serving.http.host import Host
 from anyrec.serving.http.lists import TheHost
 from anyrec.serving.http.problems import ERRORS
@@ -42,6 +43,18 @@ async def features(host: TheHost) -> JsonObject:
         "user": await host.call_slowly(form_of, recommender, "user"),
         "item": await host.call_slowly(form_of, recommender, "item"),
     }
+
+
+@routes.get("/features/values")
+async def feature_values(
+    host: TheHost,
+    feature: Annotated[str, Query(max_length=200, description="A categorical feature (`categorical.job`).")],
+    side: Annotated[Side, Query(description="Whose feature it is.")] = "user",
+    q: Annotated[str, Query(max_length=200, description="Letters that the values contain.")] = "",
+    k: Annotated[int, Query(ge=1, le=1000)] = 20,
+) -> JsonObject:
+    """Find known values of a category: `/v1/features` lists the 500 most frequent ones only."""
+    return await host.call_slowly(values_with, host.served.recommender.model, side, feature, q, k)
 
 
 @routes.get("/data")
