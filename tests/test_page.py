@@ -24,7 +24,7 @@ from anyrec.serving.live.service import Service
 pytestmark = pytest.mark.slow
 READY = {
     "people": "#list .card",
-    "items": "#item .thumbs li",
+    "items": "#found .card",
     "data": "#data-inside .feature",
     "training": "#curves canvas",
     "live": "#live-experiments .panel",
@@ -70,7 +70,7 @@ def test_lists_of_shadow_variants_are_compared_in_the_section_live(browser, addr
                       "body: JSON.stringify({user_id: 'u001'})})")  # fmt: skip
         page.click("nav a[href='#live']")
         page.wait_for_selector("[data-shadow=c]", timeout=20_000)
-        assert "100 % of the shown items in common" in page.inner_text("[data-shadow=c]")
+        assert "100\u00a0% of the shown items in common" in page.inner_text("[data-shadow=c]")
         assert page.faults == []
 
 
@@ -110,12 +110,12 @@ def test_a_new_person_changes_the_list(browser, address, tmp_path):
     with opened(browser, address) as page:
         page.wait_for_selector("#list .card")
         page.click("#new-tab")
-        page.wait_for_selector("#list-notes .notice")  # nothing is known yet
+        page.wait_for_selector("#who [data-note=nobody]")  # nothing is known yet
         nobody = titles(page)
         page.select_option("#new-person select", "pilot")
         assert changes(page, nobody)
         pilot = titles(page)
-        assert "Thing" in pilot[0] and page.locator("#list-notes .notice").count() == 0
+        assert "Thing" in pilot[0] and page.locator("#who [data-note=nobody]").count() == 0
         page.fill("#new-person textarea", "I work as a baker")
         assert changes(page, pilot)
         talking = titles(page)
@@ -147,10 +147,13 @@ def test_a_session_of_items_changes_the_list(browser, address):
 def test_an_item_says_why_it_is_there_and_what_each_stage_did(browser, address):
     with opened(browser, address) as page:
         page.wait_for_selector("#list .card .why li")
-        page.locator("#list .card details summary").first.click()
-        inside = page.locator("#list .card .why-inside").first
+        page.locator("#list .card .link").first.click()
+        inside = page.locator("#why-inside")
         inside.locator(".bars li").nth(1).wait_for()
         assert "retrieve" in inside.locator(".steps").inner_text()
+        assert accessibility_faults(page) == []
+        page.keyboard.press("Escape")
+        assert "Why this one" in page.evaluate("document.activeElement.textContent")
         page.click("#stages summary")
         assert "represent" in page.inner_text("#stages .pipeline")
         assert accessibility_faults(page) == [] and page.faults == []
@@ -174,7 +177,7 @@ def test_items_are_searched_by_words_and_opened_from_the_list(browser, address):
     with opened(browser, f"{address}/#items") as page:
         page.wait_for_selector("#found .card")
         page.fill("#item-words", "pilot")
-        page.click("#item-search button")
+        page.click("#item-search button[type=submit]")
         assert wait(lambda: "pilot" in page.inner_text("#found-title"), 20)
         first = page.locator("#found .card-title").first.inner_text()
         assert "pilot" in first
@@ -195,7 +198,7 @@ def test_ids_of_19_digits_keep_all_of_them(browser):
     service = Service(fitted, ServingConfig())
     with served(make_app(service)) as address, opened(browser, address) as page:
         page.wait_for_selector("#list .card")
-        assert page.inner_text("#who h2") == str(2**62 + 1)
+        assert page.inner_text("#who h2") == f"Person {2**62 + 1}"
         before = titles(page)
         page.locator("#list .card .row button.quiet").first.click()
         assert changes(page, before)

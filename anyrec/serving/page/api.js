@@ -3,6 +3,7 @@
 import { read, write } from "./json.js";
 
 const KEY = "anyrec-key";
+const GONE = "The server does not answer. Look whether `anyrec serve` still runs, then try again.";
 let asking = null;
 
 export class Problem extends Error {
@@ -42,8 +43,8 @@ export async function showPicture(image, path) {
   }
 }
 
-/** Call `receive(name, value)` for each server-sent event until the signal; connect again if the stream ends. */
-export async function follow(path, receive, signal) {
+/** Call `receive(name, value)` for each server-sent event until the signal; after `lost()`, connect again. */
+export async function follow(path, receive, signal, lost = () => {}) {
   while (!signal.aborted) {
     try {
       const answer = await request(path, { signal });
@@ -62,6 +63,7 @@ export async function follow(path, receive, signal) {
     } catch (error) {
       if (signal.aborted || error.status) return;
     }
+    lost();
     await new Promise((resolve) => setTimeout(resolve, 1500));
   }
 }
@@ -75,12 +77,20 @@ async function request(path, options) {
   for (;;) {
     const key = sessionStorage.getItem(KEY);
     const headers = { ...options.headers, ...(key ? { authorization: `Bearer ${key}` } : {}) };
-    const answer = await fetch(path, { ...options, headers });
+    const answer = await fetch(path, { ...options, headers }).catch((error) => {
+      throw error.name === "AbortError" ? error : new Problem(0, GONE);
+    });
     if (answer.ok) return answer;
     const problem = await answer.json().catch(() => ({}));
-    if (answer.status !== 401) throw new Problem(answer.status, problem.detail || `the server answers ${answer.status}.`);
+    if (answer.status !== 401) throw new Problem(answer.status, said(answer.status, problem.detail));
     if (key === sessionStorage.getItem(KEY)) await askForKey(Boolean(key));
   }
+}
+
+/** Return the words of the server without the place in the request (`/images/photo: `), which nobody typed. */
+function said(status, detail) {
+  const text = (detail || `The server answers with status ${status}.`).replace(/^\/[\w/.-]*: /, "");
+  return text[0].toUpperCase() + text.slice(1);
 }
 
 /** Show the dialog for the key once, however many requests wait for it. */

@@ -1,35 +1,50 @@
-// Items and people as the page shows them: pictures, titles, what is known of them.
+// Items and people as the page shows them: pictures, titles, features.
 
 import { showPicture } from "./api.js";
-import { el, label, short } from "./dom.js";
+import { dataText, el, label, short } from "./dom.js";
 
-const SHOWN = 3;
-const known = new Map(); // records of items by id
+const MOST = 3; // values of a record in a line
+const OF_A_FEATURE = 2;
+const LISTED = 6; // values of a feature that has several
+const known = new Map(); // records of items by their ids as texts
 
 export function remember(id, record) {
-  known.set(id, record);
+  known.set(String(id), { ...record, item_id: id });
 }
 
-export const recordOf = (id) => known.get(id) || {};
+export const recordOf = (id) => known.get(String(id)) ?? {};
 
-/** Return the title of an item: its title or name, or its id. */
+/** Return the title of an item or a person: the title or name, or the id. */
 export function titleOf(id, record = recordOf(id)) {
   const text = record.text || {};
   const found = text.title || text.name;
   return String((Array.isArray(found) ? found[0] : found) || id);
 }
 
-/** Return what is known of an item or a person in a line: categories, then numbers. */
-export function aboutOf(record, most = SHOWN) {
-  const categories = Object.values(record.categorical || {}).flat().slice(0, most).map(String);
+/** Return the name of a person, after a word if it is a number, which alone says nothing. */
+export function personOf(id, record = {}, word = "person") {
+  const name = titleOf(id, record);
+  return /\p{L}/u.test(name) ? name : `${word} ${name}`;
+}
+
+/** Return a value, with the name of its feature if it says little without: `gender F`, but `musician`. */
+export function valued(name, value) {
+  const text = typeof value === "number" ? short(value) : String(value);
+  return text.length < 3 || !/\p{L}/u.test(text) ? `${label(`.${name}`)} ${text}` : text;
+}
+
+/** Return what is known of an item or a person in a line: categories, then a number. */
+export function aboutOf(record, most = MOST) {
+  const categories = Object.entries(record.categorical || {}).flatMap(([name, value]) =>
+    [value ?? []].flat().slice(0, OF_A_FEATURE).map((one) => valued(name, one)));
   const numbers = Object.entries(record.continuous || {}).filter(([, value]) => typeof value === "number");
-  return [...categories, ...numbers.slice(0, 1).map(([name, value]) => `${label(`.${name}`)} ${short(value)}`)].join(" · ");
+  return [...categories.slice(0, most), ...numbers.slice(0, 1).map(([name, value]) => valued(name, value))].join(" · ");
 }
 
 /** Return the paths of an item's or a person's pictures. */
 export function picturesOf(id, record, side = "items", size = 320) {
   return Object.entries(record.image || {}).flatMap(([feature, value]) =>
-    [value].flat().map((_, n) =>
+    [value ?? []].flat().map((_, n) =>
       `/v1/${side}/${encodeURIComponent(id)}/image/${encodeURIComponent(feature)}?n=${n}&size=${size}`));
 }
 
@@ -50,36 +65,41 @@ export function picture(id, record, side = "items", size = 320) {
 function tile(id, record) {
   const title = titleOf(id, record);
   const words = title.replace(/[^\p{L}\p{N} ]/gu, "").split(/\s+/).filter(Boolean);
-  const made = el("span", { class: "tile", "aria-hidden": "true" }, words.slice(0, 2).map((word) => word[0].toUpperCase()).join(""));
+  const initials = words.length === 1 ? words[0].slice(-3) : words.slice(0, 2).map((word) => [...word][0].toUpperCase()).join("");
+  const made = el("span", { class: "tile", "aria-hidden": "true" }, initials);
   let hash = 0;
   for (const letter of title) hash = (hash * 31 + letter.codePointAt(0)) % 360;
   made.style.setProperty("--hue", hash);
   return made;
 }
 
-/** Return a card of an item with its picture and title. */
-export function card(id, record, { onopen, extra = [], badge } = {}) {
-  const title = titleOf(id, record);
-  const head = [picture(id, record), badge, el("span", { class: "card-title" }, title)];
+/** Return a card of an item with its picture and title. photo: a picture of the item that is there already. */
+export function card(id, record, { onopen, extra = [], badge, photo } = {}) {
+  const head = [photo ?? picture(id, record), badge, dataText("span", titleOf(id, record), { class: "card-title", title: titleOf(id, record) })];
   return el("li", { class: "card", "data-id": String(id) },
-    onopen ? el("button", { type: "button", class: "card-open", onclick: onopen }, head) : el("div", { class: "card-open" }, head),
-    el("p", { class: "card-about" }, aboutOf(record)),
+    el("button", { type: "button", class: "card-open", "data-focus": `open ${id}`, onclick: onopen }, head),
+    dataText("p", aboutOf(record), { class: "card-about" }),
     extra);
 }
 
-/** Return all features of a record as a list of names and values. */
-export function features(record) {
-  const rows = Object.entries(record).filter(([group]) => group !== "image").flatMap(([group, values]) =>
-    typeof values === "object" && values !== null && !Array.isArray(values)
-      ? Object.entries(values).map(([name, value]) => [label(`${group}.${name}`), value])
-      : []);
-  return el("dl", { class: "features" }, rows.map(([name, value]) => [el("dt", {}, name), el("dd", {}, shown(value))]));
+/** Return small pictures with titles that lead to items. */
+export function thumbs(ids, options = {}) {
+  return el("ul", { class: "thumbs", ...options }, ids.map((id) => el("li", {}, el("a", { href: `#items/${encodeURIComponent(id)}`, title: titleOf(id) },
+    picture(id, recordOf(id), "items", 128), dataText("span", titleOf(id), { class: "thumb-title" })))));
 }
 
-function shown(value) {
+/** Return all features of a record as a list of names and values. without: features that are shown elsewhere. */
+export function features(record, without = []) {
+  const groups = Object.entries(record).filter(([group, values]) => group !== "image" && typeof values === "object" && values !== null && !Array.isArray(values));
+  const rows = groups.flatMap(([group, values]) => Object.entries(values).map(([name, value]) => [`${group}.${name}`, value]));
+  const shown = rows.filter(([name, value]) => !without.includes(name) && value !== null && value !== undefined);
+  return el("dl", { class: "features" }, shown.map(([name, value]) => [el("dt", {}, label(name)), dataText("dd", text(value), { class: "clamped" })]));
+}
+
+function text(value) {
   if (Array.isArray(value)) {
-    const more = value.length > 6 ? `, … (${value.length})` : "";
-    return value.slice(0, 6).map(shown).join(", ") + more;
+    const more = value.length > LISTED ? `, … (${value.length})` : "";
+    return value.slice(0, LISTED).map(text).join(", ") + more;
   }
   if (typeof value === "number") return short(value);
   return /^\d{4}-\d\d-\d\dT/.test(value) ? value.slice(0, 10) : String(value);

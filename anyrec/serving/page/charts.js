@@ -1,6 +1,6 @@
 // Charts: curves by uPlot, and bars of distributions as elements.
 
-import { bar, el, percent, short, whole } from "./dom.js";
+import { bar, count, dataText, el, percent, short, whole } from "./dom.js";
 
 const made = new Set();
 
@@ -8,7 +8,7 @@ const colour = (name) => getComputedStyle(document.documentElement).getPropertyV
 export const SERIES = ["--series-1", "--series-2", "--series-3", "--series-4", "--series-5", "--series-6"];
 
 /** Draw curves. data: the x values, then those of each series. text: what a reader of the screen hears. */
-export function curves(place, names, data, { x = "epoch", time = false, text, height = 220, area = false } = {}) {
+export function curves(place, names, data, { x = "epoch", time = false, text, height = 220, area = false, live = false } = {}) {
   place.replaceChildren();
   const axis = { stroke: () => colour("--quiet"), grid: { stroke: () => colour("--line"), width: 1 }, ticks: { show: false }, font: "12px system-ui, sans-serif" };
   const clock = (chart, values) => values.map((value) => new Date(value * 1000).toLocaleTimeString([], { hour12: false }));
@@ -16,8 +16,8 @@ export function curves(place, names, data, { x = "epoch", time = false, text, he
   const chart = new uPlot({
     width: Math.max(260, place.clientWidth), height,
     cursor: { y: false, points: { size: 7 } },
-    legend: { live: true },
-    scales: { x: { time }, y: { range: area ? (chart, low, high) => [0, Math.max(1, high * 1.15)] : undefined } },
+    legend: { show: names.length > 1 || live, live },
+    scales: { x: { time, range: data[0].length === 1 ? (chart, low) => [low - 1, low + 1] : undefined }, y: { range: area ? (chart, low, high) => [0, Math.max(1, high * 1.15)] : undefined } },
     axes: [{ ...axis, values: time ? clock : whole, ...(time ? { space: 80, size: 30 } : {}) }, { ...axis, size: 54, values: (chart, values) => values.map((value) => short(value)) }],
     series: [{ label: x }, ...names.map((name, n) => ({
       label: name, width: 2, spanGaps: true,
@@ -50,15 +50,15 @@ export function frequencies(chart) {
   const most = Math.max(...chart.counts, 1);
   const rows = chart.labels.map((name, n) => [name, chart.counts[n]]);
   return el("div", {},
-    el("ul", { class: "bars" }, rows.map(([name, number]) => el("li", {}, el("span", { title: name }, name), bar(number / most, whole(number)), el("span", { class: "number" }, percent(number / total))))),
-    chart.others ? el("p", { class: "small" }, `and ${whole(chart.others)} other values, ${percent(chart.others_count / total)}`) : null);
+    el("ul", { class: "bars" }, rows.map(([name, number]) => el("li", {}, dataText("span", name, { title: name }), bar(number / most, whole(number)), el("span", { class: "number", title: whole(number) }, number / total < 0.01 ? whole(number) : percent(number / total))))),
+    chart.others ? el("p", { class: "small" }, `And ${count(chart.others, "other value")}: ${percent(chart.others_count / total)}`) : null);
 }
 
-/** Return a histogram as columns. */
-export function histogram(chart, name) {
-  if (!chart.counts.length) return el("p", { class: "small" }, "no values");
+/** Return a histogram as columns. counts: whether the values are counts, not years, say. */
+export function histogram(chart, name, counts = false) {
+  if (!chart.counts.length) return el("p", { class: "small" }, "No values.");
   const most = Math.max(...chart.counts, 1);
-  const edge = (value) => (typeof value === "string" ? value.slice(0, 10) : short(value));
+  const edge = (value) => (typeof value === "string" ? value.slice(0, 10) : counts ? whole(value) : short(value));
   const last = chart.edges[chart.edges.length - 1];
   const text = `${name}: ${edge(chart.edges[0])} to ${edge(chart.most ?? last)}`;
   const columns = chart.counts.map((number, n) => {

@@ -1,26 +1,38 @@
 // The form for a new person, made from the features of the model.
 
+import { chooser } from "./choose.js";
 import { el, label, short } from "./dom.js";
+import { write as asText } from "./json.js";
 
-const MOST_OPTIONS = 60;
-const MOST_CHECKS = 12;
+const MOST_OPTIONS = 12; // above it, several values are searched instead of checked
+const MOST_VALUES = 60; // above it, one value is searched instead of selected
+const FIRST = 12; // fields before those that are folded away
 let numbered = 0;
 
-/** Return a form of features: its `element`, `read()` for the record and pictures, and `fill(record)`. */
+/** Return a form of features: its `element`, its `size`, `read()`, `text()` for the address, and `fill(record)`. */
 export function makeForm(features, onchange) {
   const fields = features.filter((one) => one.kind !== "items" && one.kind !== "other").map((one) => ({ feature: one, ...field(one, onchange) }));
+  const first = fields.slice(0, FIRST), rest = fields.slice(FIRST);
+  const read = () => {
+    const user = {}, images = {};
+    for (const one of fields) {
+      const value = one.read();
+      const [group, ...name] = one.feature.name.split(".");
+      if (value === undefined) continue;
+      if (one.feature.kind === "picture") images[name.join(".")] = value;
+      else (user[group] ??= {})[name.join(".")] = value;
+    }
+    return { user, images };
+  };
   return {
-    element: el("div", { class: "fields" }, fields.map((one) => one.element)),
-    read() {
-      const user = {}, images = {};
-      for (const { feature, read } of fields) {
-        const value = read();
-        const [group, ...name] = feature.name.split(".");
-        if (value === undefined) continue;
-        if (feature.kind === "picture") images[name.join(".")] = value;
-        else (user[group] ??= {})[name.join(".")] = value;
-      }
-      return { user, images };
+    size: fields.length,
+    element: el("div", { class: "fields" }, first.map((one) => one.element),
+      rest.length > 0 && el("details", {}, el("summary", {}, `${rest.length} more features`), el("div", { class: "fields" }, rest.map((one) => one.element))),
+      !fields.length && el("p", { class: "small" }, "This model knows no features of people: it goes by the items that they had. Add items to the session.")),
+    read,
+    text() {
+      const { user } = read();
+      return Object.keys(user).length ? asText(user) : "";
     },
     fill(record) {
       for (const { feature, write } of fields) {
@@ -41,9 +53,9 @@ function field(feature, onchange) {
 const MAKERS = { choice, number, text, picture, numbers: list, times: list };
 
 function choice(feature, id, onchange) {
-  if (feature.many && feature.values.length <= MOST_CHECKS) return checks(feature, id, onchange);
-  if (feature.many || feature.known > MOST_OPTIONS) return typed(feature, id, onchange);
-  const input = el("select", { id, onchange }, el("option", { value: "" }, "not known"), feature.values.map((one) => el("option", {}, one)));
+  if (feature.many && feature.known <= MOST_OPTIONS) return checks(feature, id, onchange);
+  if (feature.many || feature.known > MOST_VALUES) return chooser(feature, id, onchange);
+  const input = el("select", { id, onchange }, el("option", { value: "" }, "not known"), feature.values.map((one) => el("option", { value: one }, one)));
   return { element: input, read: () => input.value || undefined, write: (value) => { input.value = value ?? ""; } };
 }
 
@@ -51,16 +63,7 @@ function checks(feature, id, onchange) {
   const boxes = feature.values.map((one) => el("input", { type: "checkbox", value: one, onchange }));
   const element = el("div", { class: "checks" }, boxes.map((box) => el("label", {}, box, box.value)));
   const read = () => { const found = boxes.filter((box) => box.checked).map((box) => box.value); return found.length ? found : undefined; };
-  return { group: true, element, read, write: (value) => { for (const box of boxes) box.checked = (value || []).includes(box.value); } };
-}
-
-/** A text with suggestions, for categories with many values; several are separated by commas. */
-function typed(feature, id, onchange) {
-  const options = el("datalist", { id: `${id}-values` }, feature.values.map((one) => el("option", { value: one })));
-  const input = el("input", { id, list: options.id, oninput: onchange, autocomplete: "off", placeholder: feature.many ? "Several, between commas" : "not known" });
-  const parts = () => input.value.split(",").map((one) => one.trim()).filter(Boolean);
-  const read = () => (feature.many ? (parts().length ? parts() : undefined) : input.value.trim() || undefined);
-  return { element: el("div", {}, input, options), read, write: (value) => { input.value = [value ?? []].flat().join(", "); } };
+  return { group: true, element, read, write: (value) => { for (const box of boxes) box.checked = [value ?? []].flat().map(String).includes(box.value); } };
 }
 
 function number(feature, id, onchange) {
@@ -73,14 +76,16 @@ function number(feature, id, onchange) {
   }
   const whole = Number.isInteger(min) && Number.isInteger(max) && max - min > 4;
   const slider = el("input", { type: "range", min, max, step: whole ? 1 : (max - min) / 200, value: median, "aria-label": `${label(feature.name)}, slider` });
-  slider.addEventListener("input", () => { input.value = whole ? slider.value : Number(Number(slider.value).toPrecision(4)); onchange(); });
-  input.addEventListener("input", () => { if (input.value !== "") slider.value = input.value; onchange(); });
+  const unset = () => slider.classList.toggle("unset", input.value === "");
+  slider.addEventListener("input", () => { input.value = whole ? slider.value : Number(Number(slider.value).toPrecision(4)); unset(); onchange(); });
+  input.addEventListener("input", () => { if (input.value !== "") slider.value = input.value; unset(); onchange(); });
+  unset();
   given.element.append(slider, el("span", { class: "small" }, `${short(min)} to ${short(max)}`));
-  return { ...given, write: (value) => { input.value = value ?? ""; slider.value = value ?? median; } };
+  return { ...given, write: (value) => { input.value = value ?? ""; slider.value = value ?? median; unset(); } };
 }
 
 function text(feature, id, onchange) {
-  const input = el("textarea", { id, rows: 3, placeholder: feature.examples[0] ? `For example: ${feature.examples[0]}` : "", oninput: onchange });
+  const input = el("textarea", { id, rows: 3, dir: "auto", placeholder: feature.examples[0] ? `For example: ${feature.examples[0]}` : "", oninput: onchange });
   return {
     element: input,
     read: () => (input.value.trim() ? (feature.many ? [input.value.trim()] : input.value.trim()) : undefined),
@@ -107,17 +112,22 @@ function list(feature, id, onchange) {
   const times = feature.kind === "times";
   const middle = feature.median === null || feature.median === undefined ? 1 : Number(feature.median.toPrecision(3));
   const hint = times ? "2024-05-01, 2024-06-15" : `${short(middle)}, ${short(middle)}, …`;
-  const input = el("input", { id, placeholder: `For example: ${hint}`, oninput: onchange, autocomplete: "off" });
+  const fault = el("p", { class: "small fault", id: `${id}-fault` });
+  const input = el("input", { id, placeholder: `For example: ${hint}`, autocomplete: "off", "aria-describedby": fault.id });
   const parts = () => input.value.split(",").map((one) => one.trim()).filter(Boolean);
   const good = (one) => (times ? !Number.isNaN(Date.parse(one)) : Number.isFinite(Number(one)));
-  const read = () => {
+  const check = () => {
     const wrong = parts().find((one) => !good(one));
-    input.setCustomValidity(wrong === undefined ? "" : `${wrong} is no ${times ? "time" : "number"}.`);
+    fault.textContent = wrong === undefined ? "" : `“${wrong}” is not a ${times ? "date, such as 2024-05-01" : "number"}, and is left out.`;
     input.setAttribute("aria-invalid", String(wrong !== undefined));
+  };
+  input.addEventListener("input", () => { check(); onchange(); });
+  const read = () => {
     const kept = parts().filter(good).map((one) => (times ? new Date(one).toISOString() : Number(one)));
     return kept.length ? kept : undefined;
   };
-  return { element: input, read, write: (value) => { input.value = (value || []).map((one) => (times ? String(one).slice(0, 10) : one)).join(", "); } };
+  const shown = (one) => (times ? `${new Date(one).toISOString().slice(0, 16)}Z`.replace("T00:00Z", "") : one);
+  return { element: el("div", {}, input, fault), read, write: (value) => { input.value = (value ?? []).map(shown).join(", "); check(); } };
 }
 
 /** Return the content of a file in base64. */

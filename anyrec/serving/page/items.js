@@ -1,28 +1,90 @@
 // Items: search by words or a picture, the map, and one item with its figures and similar items.
 
-import { call, post } from "./api.js";
-import { card, features, picture, picturesOf, remember, titleOf } from "./cards.js";
-import { byId, count, el, fill, say, showError, whole } from "./dom.js";
+import { address, decoded, goTo, note } from "./address.js";
+import { call, post, showPicture } from "./api.js";
+import { card, features, picture, picturesOf, remember, thumbs, titleOf } from "./cards.js";
+import { byId, count, dataText, el, fill, keepFocus, say, showError, whole } from "./dom.js";
 import { base64 } from "./form.js";
 import { openMap } from "./map.js";
-import { showPicture } from "./api.js";
 
 const FOUND = 24;
 const SIMILAR = 8;
-let map, browsed = 0, ready = false;
+const SUGGESTED = 6;
+const NARROW = matchMedia("(max-width: 46rem)");
+let map, prepared, browsed = 0, searched, open; // open: the item in the address
 
-export async function openItems(signal, wanted) {
-  if (!ready) {
-    ready = true;
-    byId("item-search").addEventListener("submit", (event) => { event.preventDefault(); search(); });
-    byId("item-picture").addEventListener("change", search);
-    byId("map-feature").addEventListener("change", () => map?.colour(byId("map-feature").value));
-    map = await openMap((id) => { location.hash = `items/${encodeURIComponent(id)}`; });
-    byId("item-picture-field").hidden = !map?.hasPictures;
-    browse();
-  }
+export async function openItems(signal, { parts }) {
+  prepared ??= prepare();
+  await prepared;
+  if (signal.aborted) return;
   map?.redraw();
-  showItem(wanted);
+  const words = decoded(parts[1]);
+  if (words !== byId("item-words").value.trim() || searched === undefined) {
+    byId("item-words").value = words;
+    search();
+  }
+  open = decoded(parts[0]);
+  showItem(open, signal);
+}
+
+async function prepare() {
+  const words = byId("item-words"), file = byId("item-picture");
+  byId("item-search").addEventListener("submit", (event) => { event.preventDefault(); start(words.value); });
+  words.addEventListener("search", () => { if (!words.value) start(""); }); // the cross in the field
+  file.addEventListener("change", () => search());
+  byId("remove-picture").addEventListener("click", () => { file.value = ""; search(); file.focus(); });
+  byId("map-feature").addEventListener("change", () => map?.colour(byId("map-feature").value).catch((error) => showError(byId("map-note"), error)));
+  map = await openMap((id) => goTo(itemAddress(String(id))));
+  byId("item-picture-field").hidden = !map?.pictured;
+  fill(byId("suggested"), map?.kinds.length ? ["Try ", map.kinds.slice(0, SUGGESTED).map((kind) => dataText("button", kind, { type: "button", class: "chip", onclick: () => start(kind) }))] : "");
+}
+
+const itemAddress = (id) => address("items", id, byId("item-words").value.trim());
+
+function start(words) {
+  byId("item-words").value = words;
+  note(address("items", open, words.trim()));
+  search();
+}
+
+/** Show the items that contain the words, then those that are close by content; without words, all items. */
+async function search() {
+  const words = byId("item-words").value.trim(), [file] = byId("item-picture").files;
+  const mine = searched = { words, file };
+  await showChosen(file);
+  byId("items-found")[words || file ? "prepend" : "append"](byId("found-panel")); // what was searched for comes before the map
+  if (!words && !file) return browse();
+  byId("found").setAttribute("aria-busy", "true");
+  fill(byId("found-more"));
+  let problem;
+  try {
+    const query = { k: FOUND, fields: true, ...(words ? { text: words } : {}), ...(file ? { image: await base64(file) } : {}) };
+    const [exact, close] = await Promise.all([
+      file ? { items: [], total: 0 } : call(`/v1/items?k=${FOUND}&q=${encodeURIComponent(words)}`),
+      post("/v1/search", query).catch((error) => { problem = error; return { items: [] }; }), // a model that reads no texts
+    ]);
+    if (searched !== mine) return undefined;
+    const ids = new Set(exact.items.map((item) => item.item_id));
+    const items = [...exact.items, ...close.items.filter((item) => !ids.has(item.item_id)).map((item) => ({ item_id: item.item_id, ...item.fields }))].slice(0, FOUND);
+    byId("found-title").textContent = file ? (words ? `Closest to the picture and “${words}”` : "Closest to the picture") : `Items for “${words}”`;
+    byId("found-note").textContent = file ? "" : exact.total
+      ? `${whole(exact.total)} contain the words${close.items.length && exact.total < FOUND ? "; then the closest by content" : ""}`
+      : close.items.length ? "No item contains all the words; these are the closest by content" : "";
+    if (file && problem) showError(byId("found"), problem, search);
+    else show(items);
+    map?.mark(items.map((item) => item.item_id));
+    say(`${count(items.length, "item")}. ${byId("found-title").textContent}`);
+  } catch (error) {
+    showError(byId("found"), error, search);
+  } finally {
+    byId("found").setAttribute("aria-busy", "false");
+  }
+  return undefined;
+}
+
+async function showChosen(file) {
+  byId("chosen-picture").hidden = !file;
+  if (file) byId("chosen-image").src = `data:${file.type};base64,${await base64(file)}`;
 }
 
 /** List the catalogue, page by page. */
@@ -33,83 +95,68 @@ async function browse(more = false) {
     byId("found-title").textContent = "All items";
     byId("found-note").textContent = count(found.total, "item");
     show(found.items, more);
-    byId("found-more").replaceChildren(...(browsed + FOUND < found.total ? [el("button", { type: "button", class: "quiet", onclick: () => browse(true) }, "Show more")] : []));
+    map?.mark([]);
+    keepFocus(() => fill(byId("found-more"), browsed + FOUND < found.total && el("button", { type: "button", class: "quiet", "data-focus": "more items", onclick: () => browse(true) }, "Show more")));
   } catch (error) {
-    showError(byId("found"), error);
+    showError(byId("found"), error, () => browse(more));
   }
-}
-
-async function search() {
-  const words = byId("item-words").value.trim();
-  const [file] = byId("item-picture").files;
-  if (!words && !file) return browse();
-  byId("found-more").replaceChildren();
-  try {
-    const query = { k: FOUND, fields: true, ...(words ? { text: words } : {}), ...(file ? { image: await base64(file) } : {}) };
-    const { items } = await post("/v1/search", query);
-    byId("found-title").textContent = file ? "Closest to the picture" : `Closest to “${words}”`;
-    byId("found-note").textContent = "by the content of the items";
-    show(items.map((item) => ({ item_id: item.item_id, ...item.fields })));
-    map?.mark(items.map((item) => item.item_id));
-  } catch (error) {
-    if (!words || file) return showError(byId("found"), error);
-    const found = await call(`/v1/items?k=${FOUND}&q=${encodeURIComponent(words)}`); // a model without text search
-    byId("found-title").textContent = `Contain “${words}”`;
-    byId("found-note").textContent = count(found.total, "item");
-    show(found.items);
-    map?.mark(found.items.map((item) => item.item_id));
-  }
-  say(byId("found-title").textContent);
 }
 
 function show(items, more = false) {
   const made = items.map((item) => {
     remember(item.item_id, item);
-    return card(item.item_id, item, { onopen: () => { location.hash = `items/${encodeURIComponent(item.item_id)}`; } });
+    return card(item.item_id, item, { onopen: () => goTo(itemAddress(String(item.item_id))) });
   });
   if (more) byId("found").append(...made);
-  else byId("found").replaceChildren(...(made.length ? made : [el("li", { class: "small" }, "Nothing was found.")]));
+  else keepFocus(() => fill(byId("found"), made.length ? made : el("li", { class: "small" }, "Nothing is found. Try other words, or one of the suggestions.")));
 }
 
-async function showItem(wanted) {
+/** Show an item; without one, the item that most people had. */
+async function showItem(wanted, signal) {
   const place = byId("item");
-  if (wanted === undefined) {
-    const { items } = await call("/v1/popular?k=1").catch(() => ({ items: [] }));
-    if (!items.length) return place.replaceChildren(el("p", { class: "small" }, "Choose an item."));
-    wanted = String(items[0].item_id);
-  }
-  const path = `/v1/items/${encodeURIComponent(wanted)}`;
+  place.classList.toggle("chosen", Boolean(wanted));
   try {
-    const item = await call(path);
+    const id = wanted || String((await call("/v1/popular?k=1", { signal })).items[0]?.item_id ?? "");
+    if (!id) return fill(place, el("p", { class: "small" }, "Choose an item."));
+    const item = await call(`/v1/items/${encodeURIComponent(id)}`, { signal });
     remember(item.item_id, item);
     map?.choose(item.item_id);
-    fill(place, details(item));
-    const { similar } = await post("/v1/similar", { item_ids: [item.item_id], k: SIMILAR, fields: true });
-    for (const one of similar[0].items) remember(one.item_id, one.fields || {});
-    place.append(el("h3", {}, "Similar items"), el("ul", { class: "thumbs large" }, similar[0].items.map((one) =>
-      el("li", {}, el("a", { href: `#items/${encodeURIComponent(one.item_id)}` }, picture(one.item_id, one.fields || {}, "items", 128), el("span", {}, titleOf(one.item_id, one.fields)))))));
+    const similar = await similarTo(item.item_id, signal);
+    fill(place, details(item, wanted ? "" : "Most popular"), similar,
+      el("h3", {}, "Features"), features({ ...item, item_id: undefined, users: undefined }, ["text.title", "text.name"]));
+    if (!wanted) return undefined;
+    if (NARROW.matches) place.scrollIntoView({ block: "start" });
+    say(`${titleOf(item.item_id)} is open.`);
   } catch (error) {
-    const message = el("div");
-    place.append(message);
-    showError(message, error);
+    showError(place, error.status === 404 ? new Error(`${error.message} Choose another item.`) : error, error.status === 404 ? undefined : () => showItem(wanted, signal));
+  }
+  return undefined;
+}
+
+async function similarTo(id, signal) {
+  try {
+    const { similar: [found] } = await post("/v1/similar", { item_ids: [id], k: SIMILAR, fields: true }, signal);
+    for (const one of found.items) remember(one.item_id, one.fields ?? {});
+    return [el("h3", {}, "Similar items"), thumbs(found.items.map((one) => one.item_id), { class: "thumbs large" })];
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    return [el("h3", {}, "Similar items"), el("p", { class: "small" }, error.message)];
   }
 }
 
-function details(item) {
+function details(item, note) {
   const paths = picturesOf(item.item_id, item, "items", 320);
-  const users = whole(item.users);
   const share = map?.share(item.item_id);
   return [
-    el("h2", {}, titleOf(item.item_id, item)),
-    el("div", { class: "pictures" }, paths.length ? paths.map((path, n) => {
-      const image = el("img", { alt: `${titleOf(item.item_id, item)}, picture ${n + 1}` });
+    note && el("p", { class: "small" }, note),
+    dataText("h2", titleOf(item.item_id, item)),
+    paths.length > 0 && el("div", { class: "pictures" }, paths.map((path, n) => {
+      const image = el("img", { alt: `${titleOf(item.item_id, item)}, picture ${n + 1}`, onerror: () => image.remove() });
       showPicture(image, path);
       return image;
-    }) : picture(item.item_id, item)),
+    })),
     el("dl", { class: "figures" },
-      el("div", {}, el("dt", {}, "People who had it"), el("dd", {}, users)),
-      share === undefined ? null : el("div", {}, el("dt", {}, "More popular than"), el("dd", {}, `${Math.floor(100 * share)} % of items`)),
-    ),
-    features({ ...item, item_id: undefined, users: undefined }),
+      el("div", {}, el("dt", {}, "People who had it"), el("dd", {}, whole(item.users))),
+      share !== undefined && el("div", {}, el("dt", {}, "More popular than"), el("dd", {}, `${Math.floor(100 * share)}\u00a0% of items`))),
   ];
 }

@@ -1,17 +1,26 @@
 // Live: what the server does now, twice a second.
 
 import { call, follow } from "./api.js";
+import { personOf } from "./cards.js";
 import { curves } from "./charts.js";
-import { bar, byId, count, el, fill, percent, say, short, showError, table, whole } from "./dom.js";
+import { bar, byId, count, dataText, el, fill, keepFocus, percent, short, showError, table, whole } from "./dom.js";
 
 const STAGES = ["represent", "filter", "retrieve", "rank", "rerank", "total"];
-const AGAIN = 10_000;
+const AGAIN = 10_000; // milliseconds between two looks at the experiments
+const EVENTS = 12;
 let chart, lastEvents;
 
 export function openLive(signal) {
-  chart = undefined;
-  follow("/v1/live/stream", (name, value) => show(value), signal);
+  chart = lastEvents = undefined;
+  follow("/v1/live/stream", (name, value) => { connected(true); show(value); }, signal, () => connected(false));
   showExperiments(signal);
+}
+
+function connected(on) {
+  const place = byId("live-lost");
+  if (place.hidden === on) return;
+  place.hidden = on;
+  place.textContent = on ? "" : "The server does not answer; these are the last figures. The page connects again as soon as it does.";
 }
 
 /** Show the experiments, and look again from time to time if there are any: reading the log takes a while. */
@@ -21,9 +30,9 @@ async function showExperiments(signal) {
   try {
     ({ experiments } = await call("/v1/experiments", { signal }));
   } catch (error) {
-    return showError(place, error);
+    return showError(place, error, () => showExperiments(signal));
   }
-  fill(place, experiments.map(experiment));
+  keepFocus(() => fill(place, experiments.map(experiment)));
   if (experiments.length) {
     const timer = setTimeout(() => showExperiments(signal), AGAIN);
     signal.addEventListener("abort", () => clearTimeout(timer));
@@ -35,36 +44,41 @@ function experiment({ experiment: name, rates, differences = {}, notes = [], con
   const rows = Object.entries(rates).map(([variant, one]) => {
     const apart = differences[variant];
     return [variant, whole(one.users), whole(one.converted), one.rate === null ? "–" : interval(one.rate, one.low, one.high),
-      apart ? interval(apart.value, apart.low, apart.high) : "–", apart ? apart.p.toPrecision(2) : "–"];
+      apart ? interval(apart.value, apart.low, apart.high, true) : "–", apart ? (apart.p < 0.001 ? "<0.001" : apart.p.toFixed(3)) : "–"];
   });
+  const hidden = Object.entries(shadows);
   return el("div", { class: "panel" }, el("h2", {}, `Experiment “${name}”`),
-    rows.length > 0 && el("div", { class: "scroll", tabIndex: 0, role: "region", "aria-label": `Variants of ${name}` },
-      table(["Variant", "Users", "Did it", "Rate [95 %]", "Difference [95 %]", "p at any time"], rows)),
-    ...[...notes, conclusion].map((text) => el("p", { class: "small" }, text)),
-    ...Object.entries(shadows).map(([variant, { lists, overlap }]) => el("p", { class: "small", "data-shadow": variant },
-      `Shadow variant ${variant}: ${count(lists, "list")}, ${percent(overlap)} of the shown items in common.`)));
+    rows.length > 0 && table(`Variants of ${name}`, ["Variant", "Users", "Converted", "Rate, % [95 %]", "Difference, points [95 %]", "p-value"], rows),
+    el("p", { class: "conclusion" }, conclusion),
+    notes.map((note) => el("p", { class: "small" }, note)),
+    rows.length > 0 && el("p", { class: "small" }, "A user converts with an event after a list of the experiment. Intervals of differences and p-values hold at any time, however often you look."),
+    hidden.length > 0 && el("h3", {}, "Shadow variants: their lists are logged and not shown"),
+    hidden.map(([variant, { lists, overlap }]) => el("p", { "data-shadow": variant }, el("b", {}, variant), `: ${count(lists, "list")}, ${percent(overlap)} of the shown items in common.`)));
 }
 
-const interval = (value, low, high) => [value, low, high].map((one) => (100 * one).toFixed(1)).reduce((text, one, n) => `${text}${n === 1 ? " [" : ", "}${one}`) + "] %";
+/** Return a fraction and its interval in percent. signed: it is a difference. */
+function interval(value, low, high, signed = false) {
+  const [first, ...rest] = [value, low, high].map((one) => `${signed && one > 0 ? "+" : ""}${(100 * one).toFixed(1)}`.replace("-", "−"));
+  return `${first} [${rest.join(", ")}]`;
+}
 
 function show(live) {
   const { totals } = live;
   const recent = live.requests.slice(-10).reduce((sum, one) => sum + one, 0) / 10;
   const tiles = [
     ["Requests per second", short(Math.round(recent * 10) / 10), "mean of 10 s"],
-    ["Lists", whole(totals.lists), "since the start"],
-    ["Fallbacks", totals.lists ? percent(totals.fallbacks / totals.lists) : "–", `${whole(totals.fallbacks)} lists were not personal`],
-    ["Events", whole(totals.events), "since the start"],
-    ["Failures", whole(totals.failures), "answers with status 5xx"],
+    ["Lists", whole(totals.lists), "since the server started"],
+    ["Fallbacks", totals.lists ? percent(totals.fallbacks / totals.lists) : "–", `${count(totals.fallbacks, "list")} of popular items, for people of whom nothing is known`],
+    ["Events", whole(totals.events), "since the server started"],
+    ["Failures", whole(totals.failures), "faults of the server (status 5xx)"],
     ["Model", live.model.name, `loaded ${ago(Date.now() / 1000 - live.model.loaded)}`],
   ];
   byId("live-tiles").replaceChildren(...tiles.map(([name, value, note]) =>
     el("div", { class: "tile-box", "data-name": name }, el("span", { class: "tile-name" }, name), el("b", {}, value), el("small", {}, note))));
   const data = [live.seconds, live.requests, live.events];
   if (chart?.root.isConnected) chart.setData(data);
-  else chart = curves(byId("live-chart"), ["requests", "events"], data, { x: "time", time: true, area: true, height: 200, text: "Requests and events per second, the last two minutes" });
+  else chart = curves(byId("live-chart"), ["requests", "events"], data, { x: "time", time: true, area: true, live: true, height: 200, text: "Requests and events per second, the last two minutes" });
   showStages(live);
-  if (lastEvents !== undefined && totals.events > lastEvents) say(`${whole(totals.events)} events.`);
   if (lastEvents !== totals.events || !byId("live-events").childNodes.length) showEvents(live.recent);
   lastEvents = totals.events;
 }
@@ -72,21 +86,22 @@ function show(live) {
 function showStages({ stages, lists }) {
   const names = STAGES.filter((name) => name in stages);
   if (!names.length) {
-    byId("live-stages").replaceChildren(el("p", { class: "small" }, "No list was asked for yet."));
+    byId("live-stages").replaceChildren(el("p", { class: "small" }, "No list was requested yet. Open the section People to request one."));
     return;
   }
   const most = Math.max(...names.map((name) => stages[name].p99), 0.001);
-  byId("live-stages").replaceChildren(
-    table(["Stage", "p50", "p90", "p99 in ms", ""], names.map((name) => [name, ...["p50", "p90", "p99"].map((one) => stages[name][one].toFixed(1)), bar(stages[name].p99 / most)]), { class: "stages" }),
-    el("p", { class: "small" }, lists === 1 ? "One list." : `The last ${whole(lists)} lists.`));
+  keepFocus(() => fill(byId("live-stages"),
+    table("Latency by stage", ["Stage", "Median, ms", "p90, ms", "p99, ms", ""], names.map((name) => [name, ...["p50", "p90", "p99"].map((one) => stages[name][one].toFixed(1)), bar(stages[name].p99 / most)]), { class: "stages" }),
+    el("p", { class: "small" }, lists === 1 ? "One list." : `The last ${whole(lists)} lists.`)));
 }
 
 function showEvents(events) {
-  byId("live-events").replaceChildren(events.length
-    ? el("ul", { class: "events" }, events.slice(0, 12).map((event) => el("li", {},
+  const link = (n, side, id, text) => dataText("a", text, { href: `#${side}/${encodeURIComponent(id)}`, "data-focus": `${side} of event ${n}` });
+  keepFocus(() => fill(byId("live-events"), events.length
+    ? el("ul", { class: "events" }, events.slice(0, EVENTS).map((event, n) => el("li", {},
       el("time", {}, new Date(event.timestamp * 1000).toLocaleTimeString("en-GB")),
-      el("span", {}, el("b", {}, String(event.user_id)), ` ${event.interaction_type ?? "took"} `, el("a", { href: `#items/${encodeURIComponent(event.item_id)}` }, event.title)))))
-    : el("p", { class: "small" }, "None yet. “Took it” in the section People sends one."));
+      el("span", {}, link(n, "people", event.user_id, personOf(event.user_id)), ` ${event.interaction_type ?? "took"} `, link(n, "items", event.item_id, event.title)))))
+    : el("p", { class: "small" }, "None yet. “Took it” in the section People sends one.")));
 }
 
 function ago(seconds) {
