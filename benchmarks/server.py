@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.request import urlopen
 
 HOST = "127.0.0.1"
 
@@ -75,8 +76,8 @@ def running(model: Path, events: Path, overrides: Sequence[str] = ()) -> Iterato
 def _wait_for(process: subprocess.Popen, port: int) -> None:
     while True:
         try:
-            socket.create_connection((HOST, port), 0.1).close()
+            urlopen(f"http://{HOST}:{port}/readyz", timeout=1).close()
             return
-        except OSError:
+        except OSError:  # it does not listen yet, or its model is being loaded (status 503)
             assert process.poll() is None, "the server ended"
             time.sleep(0.05)

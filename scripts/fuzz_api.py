@@ -23,6 +23,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.request import urlopen
 
 CONFIG = """
 [checks.positive_data_acceptance]
@@ -95,9 +96,9 @@ def wait_for(server: subprocess.Popen[bytes], port: int) -> None:
     """Wait until a server answers. Raises SystemExit if it ends before."""
     while True:
         try:
-            socket.create_connection(("127.0.0.1", port), 0.1).close()
+            urlopen(f"http://127.0.0.1:{port}/readyz", timeout=1).close()
             return
-        except OSError:
+        except OSError:  # it does not listen yet, or its model is being loaded (status 503)
             if server.poll() is not None:
                 raise SystemExit("the server ended") from None
             time.sleep(0.05)

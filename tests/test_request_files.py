@@ -121,9 +121,7 @@ def test_no_file_of_any_group_that_a_request_names_is_opened(recommender, name):
     with TestClient(make_app(Service(recommender, ServingConfig()))) as client:
         found, warnings = opened_by_requests(client, recommender, name)
     assert not found
-    assert (
-        sum(any("were not opened" in text for text in one) for one in warnings) == 6
-    )  # all but the batch and the last
+    assert sum(any("were not opened" in text for text in one) for one in warnings) == 6  # not of the batch and the last
 
 
 def test_files_within_the_root_are_opened_if_the_config_says_so(recommender):

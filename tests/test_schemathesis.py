@@ -46,5 +46,7 @@ def test_the_document_has_the_limits_and_the_ids_of_this_server(recommender):
     for path, operations in document["paths"].items():
         for operation in operations.values():
             errors = {status: one["content"] for status, one in operation["responses"].items() if status >= "400"}
+            if path == "/readyz":
+                assert list(errors.pop("503")) == ["application/json"]  # the reasons, as with status 200
             assert all(list(content) == ["application/problem+json"] for content in errors.values()), path
     json.dumps(document, allow_nan=False)

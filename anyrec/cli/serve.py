@@ -81,12 +81,14 @@ def serve(
             from anyrec.serving.http.origin import is_loopback
             from anyrec.serving.http.run import check_address, listen
             from anyrec.serving.http.run import serve as run
+            from anyrec.serving.http.starting import Starting
     except ModuleNotFoundError as error:
         raise MissingDependency(str(error.name), "serve", "the HTTP server") from None
     keys = None if api_key_file is None else read_keys(api_key_file)
     check_address(host, keys, insecure)
     with ExitStack() as held:
         places = [held.enter_context(place) for place in listen(host, port)]
+        starting = held.enter_context(Starting(places))
         if demo:
             model_path = _demo(model_path)
             image_root = image_root or model_path
@@ -103,7 +105,8 @@ def serve(
             err.print(f"http://{host}:{places[0].getsockname()[1]}  (stop with Ctrl+C)", markup=False, highlight=False)
             log = events or place.parent / "events"
             local = keys is None and not insecure and is_loopback(host)
-            run(recommender, folder, load=loaded, watch=watch, places=places, local=local, keys=keys, events=log)
+            options = {"places": places, "starting": starting, "local": local, "keys": keys, "events": log}
+            run(recommender, folder, load=loaded, watch=watch, **options)
 
 
 def _demo(folder: Path | None) -> Path:

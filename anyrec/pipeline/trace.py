@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from anyrec.core.types import JsonObject
 from anyrec.model.fitted import FittedModel
 from anyrec.pipeline.candidate_lists import Candidates, is_listable, place_table
 from anyrec.pipeline.contracts import Lists, Request
@@ -38,6 +39,12 @@ class Events:
     rank: np.ndarray | None = None
     score: np.ndarray | None = None
     before: np.ndarray | None = None
+
+
+def events_as_json(trace: pa.Table) -> list[JsonObject]:
+    """Return the events of one user as `schemas/result.schema.json` describes them, without absent values."""
+    rows = trace.drop_columns(["user_id"]).to_pylist()
+    return [{name: value for name, value in row.items() if value is not None} for row in rows]
 
 
 class Trace:

@@ -140,15 +140,19 @@ def explain_result(recommender: Recommender, data: Dataset, result: JsonObject) 
     rows = ranker.model.rows_of("item", lists.column("item_id"))
     explanations = explain(ranker, ranker.read_records("user", data, faults=[]), lists)
     for (_, item), row, found in zip(shown, rows.tolist(), explanations, strict=True):
-        item["explanation"] = {
-            "title": title_of(ranker.dataset, row),
-            "sentence": found.sentence,
-            "reasons": [reason_as_json(reason) for reason in found.reasons],
-        }
+        item["explanation"] = explanation_as_json(ranker.dataset, row, found)
 
 
-def reason_as_json(reason: Reason) -> JsonObject:
-    """Return a reason as `schemas/result.schema.json` describes it."""
+def explanation_as_json(dataset: Dataset, row: int, found: Explanation) -> JsonObject:
+    """Return an explanation as `schemas/result.schema.json` describes it. row: that of the item in the data."""
+    return {
+        "title": title_of(dataset, row),
+        "sentence": found.sentence,
+        "reasons": [_reason_as_json(reason) for reason in found.reasons],
+    }
+
+
+def _reason_as_json(reason: Reason) -> JsonObject:
     return {
         "kind": reason.kind,
         "name": reason.name,

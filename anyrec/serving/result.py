@@ -17,6 +17,7 @@ from anyrec.model.arguments import checked_k
 from anyrec.model.records import Records, before_interactions
 from anyrec.model.result_tables import index_of
 from anyrec.pipeline.answer import Answer
+from anyrec.pipeline.trace import events_as_json
 from anyrec.recommender import Recommender
 
 
@@ -141,8 +142,9 @@ def _users(entries: list[JsonObject], lists: pa.Table | None, events: pa.Table |
     for row in lists.to_pylist():
         by_user[row["user_id"]].append({"item_id": row["item_id"], "score": row["score"], "rank": row["rank"]})
     by_event: dict[str | int, list[JsonObject]] = {entry["user_id"]: [] for entry in entries}
-    for row in [] if events is None else events.to_pylist():
-        by_event[row.pop("user_id")].append({name: value for name, value in row.items() if value is not None})
+    if events is not None:
+        for user, event in zip(events.column("user_id").to_pylist(), events_as_json(events), strict=True):
+            by_event[user].append(event)
     traced = {user: {} if events is None else {"trace": found} for user, found in by_event.items()}
     return [{**entry, "recommendations": by_user[entry["user_id"]], **traced[entry["user_id"]]} for entry in entries]
 

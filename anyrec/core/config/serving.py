@@ -89,6 +89,13 @@ class ServingConfig(Section):
         le=3600,
         description="Time after which a request is answered with status 503. Changes of records and reloads have none.",
     )
+    drain_seconds: float = Field(
+        default=0.0,
+        ge=0,
+        le=3600,
+        description="Time after SIGTERM in which /readyz answers 503 and other requests are still answered, so that a "
+        "load balancer sends them elsewhere.",
+    )
     threads: int = Field(default=1, ge=1, le=256, description="Threads that run the model.")
     micro_batch: int = Field(
         default=64, ge=1, le=10_000, description="Most requests for lists that are scored together if they wait."

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+
 from fastapi import APIRouter, Response
 from fastapi.responses import PlainTextResponse
 
+from anyrec.core.errors import AnyrecError
 from anyrec.core.types import JsonObject
 from anyrec.serving.http.lists import TheHost
-from anyrec.serving.http.messages import Reload
+from anyrec.serving.http.messages import Ready, Reload
 from anyrec.serving.http.metrics import CONTENT_TYPE
 from anyrec.serving.http.problems import ERRORS, Refused
+from anyrec.serving.live.health import log_faults, notes
 from anyrec.serving.live.served import Served
 
+log = logging.getLogger("anyrec.serving")
 routes = APIRouter(responses=ERRORS)
 
 
@@ -23,12 +28,14 @@ async def live() -> dict[str, str]:
 
 
 @routes.head("/readyz", include_in_schema=False)
-@routes.get("/readyz")
-async def ready(host: TheHost, response: Response) -> JsonObject:
+@routes.get("/readyz", responses={503: {"model": Ready, "description": "Requests are not answered, or not all."}})
+async def ready(host: TheHost, response: Response) -> Ready:
     """Say whether requests are answered, and if not, why (status 503)."""
     reasons = ["the server is stopping"] if host.stopping else []
+    if any(log.fault for log in host.service.logs.values()):  # the disk can have space again
+        reasons += await host.call_slowly(log_faults, host.service.logs)
     response.status_code = 503 if reasons else 200
-    return {"ready": not reasons, "reasons": reasons, "model": host.served.name}
+    return Ready(ready=not reasons, reasons=reasons, notes=notes(host.service), model=host.served.name)
 
 
 @routes.get("/metrics", response_class=PlainTextResponse)
@@ -53,7 +60,11 @@ async def reload(host: TheHost, asked: Reload | None = None) -> JsonObject:
     if name is not None and set(name) <= {"."}:
         raise Refused(422, "/name: the name of a folder next to the present one is expected.")
     folder = host.folder if name is None else host.folder.parent / name
-    served = await host.call_slowly(host.service.reload, folder)
+    try:
+        served = await host.call_slowly(host.service.reload, folder)
+    except AnyrecError as error:
+        log.error("%s was not loaded, and the model before keeps serving: %s", folder, error)
+        raise
     return {"serving": _about(served)}
 
 

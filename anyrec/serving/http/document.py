@@ -10,10 +10,13 @@ from anyrec.data.ids import SIDES
 from anyrec.serving.http.limits import IDS
 from anyrec.serving.live.served import Served
 
-PROBLEM = "#/components/schemas/Problem"
+PROBLEM, READY = "#/components/schemas/Problem", "#/components/schemas/Ready"
 WHOLE: JsonObject = {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1}
 TEXT: JsonObject = {"type": "string", "minLength": 1, "maxLength": 1000}
-ANSWERS = ("Accepted", "Failure", "FaultMessage", "Item", "List", "ListBatch", "Problem")
+ANSWERS = (
+    *("Accepted", "Explanation", "Failure", "FaultMessage", "Item", "List", "ListBatch", "Problem", "Ready", "Reason"),
+    "Step",
+)
 """Messages of answers: their ids have any type, also after another model was loaded."""
 
 
@@ -52,7 +55,7 @@ def precise(document: JsonObject, config: ServingConfig, served: Served) -> Json
 def _add_problems(operation: JsonObject) -> None:
     """Document the errors of an operation as problem documents, also those of pictures and texts."""
     for status, answer in operation["responses"].items():
-        if status >= "400":
+        if status >= "400" and READY not in str(answer):
             answer["content"] = {"application/problem+json": {"schema": {"$ref": PROBLEM}}}
 
 

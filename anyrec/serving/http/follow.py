@@ -36,6 +36,8 @@ async def follow(host: Host) -> None:
             served = await host.call_slowly(host.service.reload, host.folder)
         except AnyrecError as error:
             log.error("%s has changed, but the model before keeps serving: %s", directory, error)
+        except Exception:  # this task would otherwise end without a word
+            log.exception("%s has changed, but the model before keeps serving", directory)
         else:
             log.info("%s has changed: serving version %s", directory, served.digest)
 

@@ -19,7 +19,7 @@ from anyrec.retrieval.item_index import ItemIndex
 from anyrec.retrieval.model_index import has_index, item_index
 from anyrec.serving.http.batcher import Batcher
 from anyrec.serving.http.limits import check
-from anyrec.serving.http.messages import Item, List, ModelName, Recommend
+from anyrec.serving.http.messages import Explanation, Item, List, ModelName, Recommend, Step
 from anyrec.serving.http.metrics import Metrics, age
 from anyrec.serving.http.places import in_request
 from anyrec.serving.http.problems import Refused
@@ -137,7 +137,13 @@ class Host:
             recommendation_id=listing.recommendation_id,
             user_id=asked.user_id,
             items=[
-                Item(item_id=one.item_id, score=one.score, rank=one.rank, fields=own, explanation=one.reasons)
+                Item(
+                    item_id=one.item_id,
+                    score=one.score,
+                    rank=one.rank,
+                    fields=own,
+                    explanation=None if one.reasons is None else Explanation.model_validate(one.reasons),
+                )
                 for one, own in zip(listing.items, fields, strict=True)
             ],
             model=ModelName(name=served.name, digest=served.digest),
@@ -149,7 +155,7 @@ class Host:
                 *(in_request("/v1/recommend", one) for one in listing.warnings),
                 *unknown_fields(served, asked.fields),
             ],
-            trace=listing.trace,
+            trace=None if listing.trace is None else [Step.model_validate(one) for one in listing.trace],
         )
 
     def _loaded(self) -> float:

@@ -122,29 +122,58 @@ class ModelName(BaseModel):
     digest: str
 
 
+class Reason(BaseModel):
+    """What a score rests on: a feature, or an item that the person had."""
+
+    kind: Literal["history", "user", "item"]
+    name: int | str
+    told: str = Field(description="The reason in words.")
+    effect: float = Field(description="By how much the score falls without it.")
+    share: float = Field(ge=0, le=1, description="Share of all that speaks for the item.")
+
+
+class Explanation(BaseModel):
+    """Why an item is in a list."""
+
+    title: str
+    sentence: str
+    reasons: list[Reason] = Field(description="The largest share first.")
+
+
 class Item(BaseModel):
     """One item of a list."""
 
     item_id: int | str
     score: float
-    rank: int
-    fields: JsonObject | None = None
-    explanation: JsonObject | None = None
+    rank: int = Field(ge=1, description="Place in the whole list, from 1: with `offset` a later page goes on.")
+    fields: JsonObject | None = Field(default=None, description="With `fields`: features of the item by group.")
+    explanation: Explanation | None = Field(default=None, description="With `explain`.")
+
+
+class Step(BaseModel):
+    """What a stage of the pipeline did with an item (docs/pipeline.md)."""
+
+    item_id: int | str
+    event: Literal["barred", "source", "stage", "moved", "removed", "added", "logged"]
+    by: str = Field(description="The filter, source, stage or rule.")
+    rank: int | None = Field(default=None, ge=1)
+    before: int | None = Field(default=None, ge=1)
+    score: float | None = None
 
 
 class List(BaseModel):
-    """One list."""
+    """One list: `$defs/list` of `schemas/result.schema.json`."""
 
     recommendation_id: str = Field(description="To be sent with the events that the list leads to.")
     user_id: int | str | None = None
-    items: list[Item]
+    items: list[Item] = Field(description="Best first; fewer than `k` if fewer items are eligible.")
     model: ModelName
-    variant: str
+    variant: str = Field(description="The variant of the experiment that made the list; `default` without one.")
     fallback: bool = Field(description="Whether the list is not personal.")
-    fallback_reason: str | None = None
-    latency_ms: dict[str, float]
-    warnings: list[str]
-    trace: list[JsonObject] | None = None
+    fallback_reason: str | None = Field(default=None, description="Why it is not personal.")
+    latency_ms: dict[str, float] = Field(description="Milliseconds of each stage, and of all (`total`).")
+    warnings: list[str] = Field(description="What of the request was not read, and what failed and was skipped.")
+    trace: list[Step] | None = Field(default=None, description="With `trace`.")
 
 
 class Failure(BaseModel):
@@ -154,7 +183,7 @@ class Failure(BaseModel):
 
 
 class ListBatch(BaseModel):
-    """The answers to several requests, in their order."""
+    """The answers to several requests, in their order: `$defs/lists` of `schemas/result.schema.json`."""
 
     results: list[List | Failure]
 
@@ -270,6 +299,15 @@ class PutUsers(Message):
     """Users to add or change: records of the data format, each with its `user_id`."""
 
     users: list[UserRecord] = Field(min_length=1)
+
+
+class Ready(BaseModel):
+    """Whether requests are answered."""
+
+    ready: bool
+    reasons: list[str] = Field(description="Why not; empty if they are.")
+    notes: list[str] = Field(description="What an operator should know although requests are answered.")
+    model: str | None = Field(description="Name of the model that serves; null before one does.")
 
 
 class Reload(Message):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -20,6 +22,7 @@ from anyrec.serving.http.app import make_app
 from anyrec.serving.http.host import Host
 from anyrec.serving.http.keys import Keys
 from anyrec.serving.http.origin import is_loopback
+from anyrec.serving.http.starting import WARMING, Starting
 from anyrec.serving.live.service import Service, warm_up
 
 FIELDS = ("request_id", "method", "path", "status", "ms", "key")
@@ -73,6 +76,7 @@ def serve(
     load: Callable[[Path], Recommender],
     watch: bool,
     places: list[socket.socket],
+    starting: Starting,
     local: bool,
     keys: Keys | None,
     events: Path | None,
@@ -85,6 +89,7 @@ def serve(
         load: Loads another version of the model from its folder.
         watch: Load the model again whenever its folder changes.
         places: Where to listen, as `listen` returns it.
+        starting: What answers there until the server does.
         local: As for `make_app`.
         keys: The API keys; None to answer everybody.
         events: Folder of the log of events; None to keep events in memory only.
@@ -95,11 +100,13 @@ def serve(
     service = Service(recommender, recommender.config.serving, events, load)
     try:
         service.variants.check(service.served)
+        starting.reason = WARMING
         warm_up(service.served)
         _log_as_json()
         app = make_app(service, keys=keys, folder=folder, watch=watch, local=local)
         app.openapi()  # FastAPI otherwise prepares routes at the first request, while all others wait
         options = uvicorn.Config(app, log_config=None, access_log=False, server_header=False)
+        starting.end()
         with short_waits():
             _Server(options, app.state.host).run(sockets=places)
     finally:
@@ -109,15 +116,25 @@ def serve(
 
 
 class _Server(uvicorn.Server):
-    """A server that ends the streams of the page first when it stops: it waits for open connections."""
+    """A server that says at `/readyz` that it stops, and then takes no more connections and answers those it has.
+
+    It ends the streams of the page first, since it waits for open connections.
+    """
 
     def __init__(self, config: uvicorn.Config, host: Host):
         super().__init__(config)
         self._host = host
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop: by the first SIGTERM after `serving.drain_seconds`, by other signals at once."""
+        seconds = self._host.config.drain_seconds
+        if sig == signal.SIGTERM and seconds and not self._host.stopping:
+            timer = threading.Timer(seconds, super().handle_exit, (sig, frame))
+            timer.daemon = True
+            timer.start()
+        else:
+            super().handle_exit(sig, frame)
         self._host.stopping = True
-        super().handle_exit(sig, frame)
 
 
 class JsonLines(logging.Formatter):

@@ -10,5 +10,6 @@ Modules:
 - `files`: the pictures that records of requests name, which are not opened.
 - `lookups`: scores, vectors, searches and records of that version.
 - `variants`: the models of experiments, and the log of what was shown.
+- `health`: what keeps a server from its work.
 - `service`: the version that serves now, the events, and their changes.
 """

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from io import FileIO
 from pathlib import Path
-from typing import IO, Literal
+from typing import Literal
 
 import msgspec
 
@@ -16,9 +17,11 @@ from anyrec.core.files import exclusive, sync
 from anyrec.core.types import JsonObject
 
 Flush = Literal["batch", "interval", "never"]
-SEGMENT = "events-{:06d}.jsonl"
+SEGMENT, LOCKED = "events-{:06d}.jsonl", "events"
 INTERVAL = 1.0
 """Seconds between two flushes to the disk with `flush="interval"`."""
+TRIAL, TRIAL_BYTES = "trial.tmp", 1 << 16
+"""File that is written and removed to see whether the disk has space again, and its size."""
 
 
 class EventLog:
@@ -32,20 +35,25 @@ class EventLog:
         flush: When events are forced to the disk, as `serving.events.flush` of the config.
         segment_bytes: Size at which a new file begins.
 
+    Attributes:
+        fault: Why the last write failed; None if it did not.
+
     Raises:
         OutputError: If the folder cannot be written, or another process writes it.
     """
 
     def __init__(self, folder: Path, flush: Flush = "batch", segment_bytes: int = 64 << 20):
         self.folder, self.flush, self.segment_bytes = folder, flush, segment_bytes
+        self.fault: str | None = None
         self._writing = threading.Lock()
         self._stopped = threading.Event()
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._held = ExitStack()
-            self._held.enter_context(exclusive(folder))
+            # The lock is a file beside what it locks: in the folder, since the one above can be read-only (a volume).
+            self._held.enter_context(exclusive(folder / LOCKED))
             self._number = max((number for number, _ in _segments(folder)), default=1)
-            self._file = _open_whole(folder / SEGMENT.format(self._number))
+            self._file, self._size = _open_whole(folder / SEGMENT.format(self._number))
             sync(folder)
         except OSError as error:
             hint = "Give a folder that this process may write."
@@ -58,22 +66,40 @@ class EventLog:
         yield from read_events(self.folder)
 
     def append(self, events: Sequence[JsonObject]) -> None:
-        """Append events. With `flush="batch"` they are on the disk when this returns."""
+        """Append events. With `flush="batch"` they are on the disk when this returns.
+
+        Raises:
+            OutputError: If they cannot be written; none of them is then in the log.
+        """
         data = b"".join(msgspec.json.encode(event) + b"\n" for event in events)
         with self._writing:
-            if self._file.tell() and self._file.tell() + len(data) > self.segment_bytes:
-                self._next_segment()
-            start = self._file.tell()
             try:
-                self._file.write(data)
-                self._file.flush()
+                if self._size and self._size + len(data) > self.segment_bytes:
+                    self._next_segment()
+                _write_all(self._file, data)
                 if self.flush == "batch":
-                    os.fsync(self._file.fileno())
+                    self._sync()
             except OSError as error:
-                os.ftruncate(self._file.fileno(), start)
-                self._file.seek(start)
-                what = f"events cannot be written: {error.strerror}."
+                self.fault = _reason(error)
+                os.ftruncate(self._file.fileno(), self._size)
+                what = f"events cannot be written: {self.fault}."
                 raise OutputError(Fault(str(self.folder), what, "Free space on the disk.")) from None
+            self._size, self.fault = self._size + len(data), None
+
+    def look_again(self) -> str | None:
+        """Return why events cannot be written; after a write that failed, by writing and removing another file."""
+        if self.fault is not None:
+            trial = self.folder / TRIAL
+            try:
+                with trial.open("wb", buffering=0) as file:
+                    _write_all(file, bytes(TRIAL_BYTES))
+                    os.fsync(file.fileno())
+                self.fault = None
+            except OSError as error:
+                self.fault = _reason(error)
+            with suppress(OSError):
+                trial.unlink()
+        return self.fault
 
     def close(self) -> None:
         """Force everything to the disk and close the log; a closed log stays closed."""
@@ -87,20 +113,22 @@ class EventLog:
 
     def _next_segment(self) -> None:
         self._sync()
+        file, size = _open_whole(self.folder / SEGMENT.format(self._number + 1))
         self._file.close()
-        self._number += 1
-        self._file = _open_whole(self.folder / SEGMENT.format(self._number))
+        self._file, self._size, self._number = file, size, self._number + 1
         sync(self.folder)
 
     def _sync(self) -> None:
-        self._file.flush()
         os.fsync(self._file.fileno())
 
     def _flush_often(self) -> None:
         while not self._stopped.wait(INTERVAL):
             with self._writing:
                 if not self._stopped.is_set():
-                    self._sync()
+                    try:
+                        self._sync()
+                    except OSError as error:
+                        self.fault = _reason(error)
 
 
 def read_events(folder: Path) -> Iterator[JsonObject]:
@@ -123,9 +151,9 @@ def _segments(folder: Path) -> list[tuple[int, Path]]:
     return sorted((int(path.stem.split("-")[1]), path) for path in paths if path.stem.split("-")[1].isdecimal())
 
 
-def _open_whole(path: Path) -> IO[bytes]:
-    """Open a file to append to it, without an incomplete last line."""
-    file = path.open("ab+")
+def _open_whole(path: Path) -> tuple[FileIO, int]:
+    """Open a file to append to it, without an incomplete last line. Returns it and its size."""
+    file = path.open("ab+", buffering=0)  # a buffer would keep, and write later, what the disk had no space for
     size = file.seek(0, os.SEEK_END)
     end = size
     while end:  # look for the last line's end from behind, in blocks
@@ -138,5 +166,15 @@ def _open_whole(path: Path) -> IO[bytes]:
         end = begin
     if end < size:
         file.truncate(end)
-    file.seek(0, os.SEEK_END)
-    return file
+    return file, end
+
+
+def _write_all(file: FileIO, data: bytes) -> None:
+    """Write data to a file without a buffer, which can take a part of them only."""
+    left = memoryview(data)
+    while left:
+        left = left[file.write(left) :]
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)

@@ -24,8 +24,9 @@ from anyrec.core.values import show
 from anyrec.data.ids import Side, rows_of
 from anyrec.model.records import Records
 from anyrec.pipeline.answer import Answer
+from anyrec.pipeline.trace import events_as_json
 from anyrec.recommender import Recommender
-from anyrec.serving.explain import explain, reason_as_json
+from anyrec.serving.explain import explain, explanation_as_json
 from anyrec.serving.live.files import file_features, names_files
 from anyrec.serving.live.histories import Histories
 from anyrec.serving.live.query import Id, Listed, Listing, Query, page_of
@@ -280,7 +281,7 @@ class Served:
         warnings = [one for one in answer.warnings if len(queries) == 1 or one not in records.context.warnings]
         warnings += self._left_out(first)
         latency = {stage: round(value, 3) for stage, value in answer.latency.items()}
-        trace = None if answer.trace is None else answer.trace.to_pylist()
+        trace = None if answer.trace is None else events_as_json(answer.trace)
         return [
             Listing(
                 page_of(items, query),
@@ -301,10 +302,9 @@ class Served:
 
     def _reasons(self, recommender: Recommender, records: Records, answer: Answer) -> list[JsonObject]:
         """Return the reasons for each item of an answer."""
-        return [
-            {"sentence": one.sentence, "reasons": [reason_as_json(reason) for reason in one.reasons]}
-            for one in explain(recommender, records, answer.table)
-        ]
+        rows = recommender.model.rows_of("item", answer.table.column("item_id")).tolist()
+        found = explain(recommender, records, answer.table)
+        return [explanation_as_json(recommender.dataset, row, one) for row, one in zip(rows, found, strict=True)]
 
     def people(self, queries: list[Query], histories: Histories, known: list[bool]) -> Records:
         """Return the users of queries as the model reads them, with their records and events since the training.

@@ -72,6 +72,7 @@ class Service:
     Attributes:
         served: The version that serves now.
         previous: The version before the last reload, for `rollback`; None before the first.
+        failed_reload: When the last reload failed, in seconds since 1970; None if it did not.
         histories: The events of each user.
         popularity: How many people had each item by the events.
         folder: As above.
@@ -87,6 +88,7 @@ class Service:
         self.config, self.folder, self._load = config, folder, load
         self.served = Served.of(recommender)
         self.previous: Served | None = None
+        self.failed_reload: float | None = None
         self.histories, self.popularity = Histories(config.events.history), Popularity()
         self.variants = Variants(config.experiments, None if folder is None else folder / EXPOSURES)
         self._event_ids: set[str] = set()
@@ -112,12 +114,17 @@ class Service:
             if event.get("received", event["timestamp"]) <= forgotten.get(event["user_id"], -math.inf):
                 self.histories.forget(event["user_id"])  # the counts of items stay, as when it was forgotten
 
+    @property
+    def logs(self) -> dict[str, EventLog]:
+        """The logs by what they have; none without a folder."""
+        found = {"events": self._events, "changed records": self._changes, "shown lists": self.variants.log}
+        return {name: log for name, log in found.items() if log is not None}
+
     def close(self) -> None:
         """Close the logs."""
         self.variants.close()
-        for log in (self._events, self._changes):
-            if log is not None:
-                log.close()
+        for log in self.logs.values():
+            log.close()
 
     # Lists
 
@@ -324,13 +331,17 @@ class Service:
             ModelError: If the folder has no whole model; the present version then keeps serving.
             InputError: If its ids are of another type.
         """
-        with giving_way():
-            loaded = Served.of(self._load(folder))
-            for side in SIDES:
-                if loaded.has_whole_ids(side) != self.served.has_whole_ids(side):
-                    what = f"the ids of its {side}s are of another type than those of the model that serves."
-                    raise InputError(Fault(str(folder), what, "Start a server of its own for it."))
-        return self._exchange(loaded)
+        try:
+            with giving_way():
+                loaded = Served.of(self._load(folder))
+                for side in SIDES:
+                    if loaded.has_whole_ids(side) != self.served.has_whole_ids(side):
+                        what = f"the ids of its {side}s are of another type than those of the model that serves."
+                        raise InputError(Fault(str(folder), what, "Start a server of its own for it."))
+            return self._exchange(loaded)
+        except Exception:
+            self.failed_reload = time.time()
+            raise
 
     def rollback(self) -> Served:
         """Let the version before the last reload serve again. Raises InputError if there is none."""
@@ -354,6 +365,7 @@ class Service:
                 change = {"items": items, "users": _listed(self.served.users), "removed_items": self.served.removed}
                 change, _ = self._readable(version, change)
                 self.previous, self.served = self.served, version.with_change(change, wider)
+                self.failed_reload = None
                 return self.served
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from anyrec.core.config import ExperimentConfig, VariantConfig
-from anyrec.core.errors import AnyrecError
+from anyrec.core.errors import AnyrecError, OutputError
 from anyrec.core.types import JsonObject
 from anyrec.recommender import Recommender
 from anyrec.serving.experiments.assignment import Assignment
@@ -37,6 +37,7 @@ class Variants:
 
     Attributes:
         others: The other models of variants, by their folders.
+        log: The log of shown lists; None without one.
 
     Raises:
         ModelError: If another model of a variant cannot be loaded.
@@ -47,7 +48,7 @@ class Variants:
         self._settings = {one.name: _settings(one) for one in experiments}
         paths = {v.model for one in experiments for v in one.variants.values() if v.model is not None}
         self.others = {path: Served.of(Recommender.load(path)) for path in sorted(paths)}
-        self._log = EventLog(folder, "interval") if folder is not None and experiments else None
+        self.log = EventLog(folder, "interval") if folder is not None and experiments else None
         self._shadows = ThreadPoolExecutor(1, thread_name_prefix="shadow")
         self._waiting: list[Future[None]] = []
 
@@ -87,11 +88,14 @@ class Variants:
         histories: Histories,
     ) -> None:
         """Log the lists of users of a variant, and let the shadow variants of the experiment answer as well."""
-        if self._log is None:
+        if self.log is None:
             return
         experiment = self._experiments[assignment.experiment]
         lists = [(query, listing) for query, listing in answers if isinstance(listing, Listing)]
-        self._log.append([self._entry(experiment, assignment.variant, query, one) for query, one in lists])
+        try:
+            self.log.append([self._entry(experiment, assignment.variant, query, one) for query, one in lists])
+        except OutputError as error:  # the user has the list all the same, and /readyz says it
+            logging.getLogger("anyrec.serving").error("lists that were shown are not logged: %s", error)
         self._waiting = [one for one in self._waiting if not one.done()]
         for name, variant in experiment.variants.items():
             if variant.shadow and len(self._waiting) < MOST_WAITING:
@@ -101,8 +105,8 @@ class Variants:
     def close(self) -> None:
         """Wait for the shadow variants, and close the log."""
         self._shadows.shutdown()
-        if self._log is not None:
-            self._log.close()
+        if self.log is not None:
+            self.log.close()
 
     def _model(self, variant: VariantConfig, served: Served) -> Served:
         base = served if variant.model is None else self.others[variant.model]
@@ -119,7 +123,7 @@ class Variants:
         histories: Histories,
     ) -> None:
         """Log what a shadow variant would have shown."""
-        assert self._log is not None
+        assert self.log is not None
         try:
             found = model.lists([query for query, _ in lists], histories)
             entries = [
@@ -129,7 +133,7 @@ class Variants:
                 for (query, shown), one in zip(lists, found, strict=True)
                 if isinstance(one, Listing)
             ]
-            self._log.append(entries)
+            self.log.append(entries)
         except Exception:
             logging.getLogger("anyrec.serving").exception("the shadow variant %s of %s failed", name, experiment.name)
 
