@@ -1,11 +1,15 @@
-"""A server over a long time: its memory, and events that survive kill -9.
+"""A server over a long time: its memory, its start with a long log, and events that survive kill -9.
 
     OMP_NUM_THREADS=1 python benchmarks/endurance.py memory --model FOLDER [--requests 200000] [--events 200000]
     OMP_NUM_THREADS=1 python benchmarks/endurance.py kill --model FOLDER [--times 50]
+    OMP_NUM_THREADS=1 python benchmarks/endurance.py start --model FOLDER [--events 200000] [--puts 5000]
 
 `memory` prints the resident memory of the server while it answers requests for lists, as fast as it can, then while it
 receives events in batches of 100, and then while it answers as many requests again. The events are data: their ids are
 kept so that an event counts once, and the latest of each user are in the user's history.
+
+`start` prints the seconds, and the processor seconds of the server, from its start until it answers: with an empty log,
+with a log of events, and with changes of as many items and as many users as well, each in a request of its own.
 
 `kill` sends batches of events one after another, kills the server by SIGKILL at a random moment, starts it again and
 sends the batch that was not acknowledged once more, and so on. At the end the log must contain each event that was
@@ -15,12 +19,15 @@ acknowledged, and no event twice. Ends with status 1 if not.
 from __future__ import annotations
 
 import asyncio
+import itertools
+import os
 import random
 import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 from common import argument_parser
@@ -28,7 +35,7 @@ from server import Client, Server, running
 from serving import CONNECTIONS
 
 from anyrec.recommender import Recommender
-from anyrec.serving.live.event_log import read_events
+from anyrec.serving.live.event_log import EventLog, read_events
 
 BATCH = 100
 """Events of one request."""
@@ -38,10 +45,11 @@ WRITING = 0.4
 
 def main() -> int:
     parser = argument_parser(__doc__)
-    parser.add_argument("what", choices=("memory", "kill"))
+    parser.add_argument("what", choices=("memory", "kill", "start"))
     parser.add_argument("--model", type=Path, required=True, help="folder of a run")
     parser.add_argument("--requests", type=int, default=200_000)
     parser.add_argument("--events", type=int, default=200_000)
+    parser.add_argument("--puts", type=int, default=5000)
     parser.add_argument("--times", type=int, default=50, help="how often the server is killed")
     arguments = parser.parse_args()
     dataset = Recommender.load(arguments.model).dataset
@@ -49,6 +57,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         if arguments.what == "kill":
             return kill(arguments.model, Path(folder), users, items, arguments.times)
+        if arguments.what == "start":
+            start(arguments.model, Path(folder), users, items, arguments.events, arguments.puts)
+            return 0
         with running(arguments.model, Path(folder)) as server:
             asyncio.run(grow(server, users, items, arguments.requests, arguments.events))
     return 0
@@ -92,6 +103,39 @@ async def send(port: int, count: int, one: Callable[[int, Client], Awaitable[Non
             await one(n, client)
 
     await asyncio.gather(*(work(Client(port)) for _ in range(CONNECTIONS)))
+
+
+def start(model: Path, folder: Path, users: list, items: list, events: int, puts: int) -> None:
+    """Print how long a server takes to start with logs of some lengths."""
+
+    def print_start(what: str) -> None:
+        with running(model, folder) as server:
+            spent = sum(
+                map(int, Path(f"/proc/{server.process.pid}/stat").read_text().rpartition(")")[2].split()[11:13])
+            )
+            used = resident(server.process)
+        seconds = spent / os.sysconf("SC_CLK_TCK")
+        print(
+            f"{what}: ready after {server.ready:.1f} s, {seconds:.1f} s of processor time, {used:.0f} MiB", flush=True
+        )
+
+    print_start("empty log")
+    names = [*users, *(f"user{n}" for n in range(len(users)))] if isinstance(users[0], str) else users
+    with closing(EventLog(folder, "never")) as log:
+        for first in range(0, events, 1000):
+            numbers = range(first, min(events, first + 1000))
+            log.append([event(f"event-{n}", names[n * 7 % len(names)], items[n * 13 % len(items)]) for n in numbers])
+    print_start(f"{events:,} events")
+    new = itertools.count(10**9) if isinstance(items[0], int) else map("new{}".format, itertools.count())
+    with closing(EventLog(folder / "records", "never")) as log:
+        for one in itertools.islice(new, puts):
+            log.append([{"items": [[one, {"text": {"title": f"Item {one}"}}]]}, {"users": [[one, {}]]}])
+    print_start(f"{events:,} events, {puts:,} items and {puts:,} users")
+
+
+def event(event_id: str, user: object, item: object) -> dict:
+    """Return an event as the log has it."""
+    return {"event_id": event_id, "user_id": user, "item_id": item, "timestamp": 1.7e9, "received": 1.7e9}
 
 
 def kill(model: Path, folder: Path, users: list, items: list, times: int) -> int:

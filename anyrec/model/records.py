@@ -14,7 +14,7 @@ from anyrec.core.errors import DataError, Fault
 from anyrec.core.values import show
 from anyrec.data.dataset import Dataset
 from anyrec.data.histories import HISTORY_NAMES
-from anyrec.data.ids import Side
+from anyrec.data.ids import ID_COLUMNS, Side
 from anyrec.data.list_columns import flat
 from anyrec.data.partial import of_other_type, type_name
 from anyrec.data.request_history import RequestHistory
@@ -253,13 +253,32 @@ def completed(known: pa.Table, records: pa.Table | None, rows: np.ndarray, key: 
 
 
 def joined(known: pa.Table, new: pa.Table) -> pa.Table:
-    """Concatenate two tables. A column that is a list in one of them becomes a list in both."""
+    """Concatenate two tables. A column that is a list in one of them becomes a list in both.
+
+    The ids are one array, which every request reads. Other columns stay in chunks, each of which is longer than the
+    next one: to append a record copies a few records, not the catalogue.
+    """
     for name in new.column_names:
         if name in known.column_names and new.schema.field(name).type != known.schema.field(name).type:
             mine = known.column(name).combine_chunks()
             if pa.types.is_list(new.schema.field(name).type) and not pa.types.is_list(mine.type):
                 known = known.set_column(known.column_names.index(name), name, _listed(mine))
-    return pa.concat_tables([known, new], promote_options="permissive")
+    table = pa.concat_tables([known, new], promote_options="permissive")
+    columns = [
+        column.combine_chunks() if name in ID_COLUMNS else _in_few_chunks(column)
+        for name, column in zip(table.column_names, table.columns, strict=True)
+    ]
+    return pa.table(columns, table.schema)
+
+
+def _in_few_chunks(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a column whose chunks are each longer than the next one."""
+    chunks: list[pa.Array] = []
+    for chunk in column.chunks:
+        chunks.append(chunk)
+        while len(chunks) > 1 and len(chunks[-2]) <= len(chunks[-1]):
+            chunks[-2:] = [pa.concat_arrays(chunks[-2:])]
+    return pa.chunked_array(chunks, column.type)
 
 
 def new_items(known: Dataset, records: Records) -> tuple[Dataset, Records]:

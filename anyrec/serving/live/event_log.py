@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
+from functools import partial
 from io import FileIO
 from pathlib import Path
 from typing import Literal
@@ -22,6 +23,9 @@ INTERVAL = 1.0
 """Seconds between two flushes to the disk with `flush="interval"`."""
 TRIAL, TRIAL_BYTES = "trial.tmp", 1 << 16
 """File that is written and removed to see whether the disk has space again, and its size."""
+BLOCK_BYTES = 1 << 20
+"""Bytes of a log that are read at a time."""
+_DECODER: msgspec.json.Decoder[JsonObject] = msgspec.json.Decoder(JsonObject)
 
 
 class EventLog:
@@ -64,6 +68,10 @@ class EventLog:
     def read(self) -> Iterator[JsonObject]:
         """Yield all events, the first one first."""
         yield from read_events(self.folder)
+
+    def blocks(self) -> Iterator[list[JsonObject]]:
+        """Yield all events in blocks, the first one first."""
+        yield from _blocks(self.folder)
 
     def append(self, events: Sequence[JsonObject]) -> None:
         """Append events. With `flush="batch"` they are on the disk when this returns.
@@ -133,11 +141,8 @@ class EventLog:
 
 def read_events(folder: Path) -> Iterator[JsonObject]:
     """Yield all events of a log, the first one first, also while a server writes it; none if there is no log."""
-    for _, path in _segments(folder):
-        with path.open("rb") as lines:
-            for line in lines:
-                if line.endswith(b"\n"):
-                    yield msgspec.json.decode(line)
+    for block in _blocks(folder):
+        yield from block
 
 
 def log_bytes(folder: Path) -> int:
@@ -149,6 +154,17 @@ def _segments(folder: Path) -> list[tuple[int, Path]]:
     """Return the number and the path of each file of a log, in order."""
     paths = folder.glob("events-*.jsonl")
     return sorted((int(path.stem.split("-")[1]), path) for path in paths if path.stem.split("-")[1].isdecimal())
+
+
+def _blocks(folder: Path) -> Iterator[list[JsonObject]]:
+    """Yield the events of about BLOCK_BYTES of a log at a time. An incomplete last line is left out."""
+    for _, path in _segments(folder):
+        with path.open("rb") as file:
+            for lines in iter(partial(file.readlines, BLOCK_BYTES), []):
+                whole = lines if lines[-1].endswith(b"\n") else lines[:-1]
+                yield _DECODER.decode_lines(b"".join(whole))
+                if len(whole) < len(lines):
+                    break  # a server writes the rest of the line now
 
 
 def _open_whole(path: Path) -> tuple[FileIO, int]:

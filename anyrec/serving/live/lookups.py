@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import reduce
 
 import numpy as np
 import pyarrow as pa
@@ -12,15 +13,15 @@ from anyrec.core.errors import DataError, Fault
 from anyrec.core.types import JsonObject
 from anyrec.core.values import show
 from anyrec.data.ids import Id, Side
+from anyrec.data.list_columns import one_chunk
 from anyrec.model.records import Records
 from anyrec.serving.live.histories import Histories
 from anyrec.serving.live.query import Query
+from anyrec.serving.live.record_map import SEARCHED
 from anyrec.serving.live.served import Served
 
 FAULTS = 20
 """Unknown ids of each side that an error names."""
-SEARCHED = ("text", "categorical")
-"""Groups of features whose values are searched for words."""
 
 
 def known(served: Served, side: Side, ids: Sequence[Id], histories: Histories | None = None) -> list[bool]:
@@ -125,40 +126,30 @@ def find(served: Served, side: Side, words: str, k: int, offset: int) -> JsonObj
     """
     table = served.recommender.dataset.table(side)
     ids = served.recommender.dataset.ids(side)
-    columns = [ids.cast(pa.string())]
+    columns = [pa.chunked_array([ids.cast(pa.string())])]
     for name in table.column_names:
-        column = table.column(name).combine_chunks()
+        column = table.column(name)
         if name.split(".")[0] in SEARCHED and pa.types.is_list(column.type):
             column = pc.binary_join(column, " ")
         if name.split(".")[0] in SEARCHED and pa.types.is_string(column.type):
             columns.append(column)
-    later = served.users if side == "user" else {}
-    gone = pa.array([*later] if side == "user" else [*served.removed], ids.type)
-    found = ids.filter(pc.and_(_matches(columns, words), pc.invert(pc.is_in(ids, gone))))
-    if later:
-        added = pa.array([*later], ids.type)
-        texts = pa.array([_text_of(one, record) for one, record in later.items()], pa.string())
-        found = pa.concat_arrays([found, added.filter(_matches([texts], words))])
-        found = found.take(pc.array_sort_indices(found))
-    shown = found.slice(offset, k).to_pylist()
-    trained = iter(served.records(side, [one for one in shown if one not in later]))
-    rows = [{f"{side}_id": one, **(later[one] if one in later else next(trained))} for one in shown]
+    later: Mapping[Id, JsonObject] = served.users if side == "user" else {}
+    gone, added = pa.array(served.removed if side == "item" else (), ids.type), ids[:0]
+    if served.users and side == "user":
+        gone, texts = served.users.texts(ids.type)
+        added = gone.filter(_matches([texts], words))
+    trained = ids.filter(pc.and_(_matches(columns, words), pc.invert(pc.is_in(ids, gone))))
+    found = pa.concat_arrays([trained, added])
+    shown = found.take(pc.bottom_k_unstable(found, min(offset + k, len(found)))).slice(offset, k).to_pylist()
+    of_training = iter(served.records(side, [one for one in shown if one not in later]))
+    rows = [{f"{side}_id": one, **(later[one] if one in later else next(of_training))} for one in shown]
     return {f"{side}s": rows, "total": len(found)}
 
 
-def _matches(columns: Sequence[pa.Array], words: str) -> pa.Array:
+def _matches(columns: Sequence[pa.ChunkedArray], words: str) -> pa.Array:
     """Return (rows,) bool: each word is in one of the columns, whatever its case."""
     found = pa.array(np.ones(len(columns[0]), bool))
     for word in words.split():
-        hits = [pc.fill_null(pc.match_substring(one, word, ignore_case=True), False) for one in columns]
-        for hit in hits[1:]:
-            hits[0] = pc.or_(hits[0], hit)
-        found = pc.and_(found, hits[0])
+        hits = [one_chunk(pc.match_substring(one, word, ignore_case=True)).fill_null(False) for one in columns]
+        found = pc.and_(found, reduce(pc.or_, hits))
     return found
-
-
-def _text_of(key: Id, record: JsonObject) -> str:
-    """Return the id and everything of a record that is searched, one value a line."""
-    values = [value for group in SEARCHED for value in (record.get(group) or {}).values()]
-    listed = [one for value in values for one in (value if isinstance(value, list) else [value])]
-    return "\n".join(str(one) for one in [key, *listed] if one is not None)

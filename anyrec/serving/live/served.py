@@ -30,6 +30,7 @@ from anyrec.serving.explain import explain, explanation_as_json
 from anyrec.serving.live.files import file_features, names_files
 from anyrec.serving.live.histories import Histories
 from anyrec.serving.live.query import Id, Listed, Listing, Query, page_of
+from anyrec.serving.live.record_map import RecordMap
 
 CONDITIONS = 64
 """Conditions whose filters are kept ready."""
@@ -57,8 +58,8 @@ class Served:
     name: str
     digest: str
     loaded: float = field(default_factory=time.time)
-    users: dict[Id, JsonObject] = field(default_factory=dict)
-    items: dict[Id, JsonObject] = field(default_factory=dict)
+    users: RecordMap = field(default_factory=RecordMap)
+    items: RecordMap = field(default_factory=RecordMap)
     removed: frozenset[Id] = frozenset()
     file_features: frozenset[str] = field(init=False, compare=False, repr=False)
     _filters: Callable[[str], Recommender] = field(init=False, compare=False, repr=False)
@@ -178,12 +179,11 @@ class Served:
             wider: The recommender with the items of the change, of which `prepare` computed the vectors.
         """
         items, users = dict(change.get("items", ())), dict(change.get("users", ()))
-        gone = set(change.get("removed_users", ()))
         return replace(
             self,
             recommender=wider or self.recommender,
-            items=self.items | items,
-            users={user: one for user, one in (self.users | users).items() if user not in gone},
+            items=self.items.changed(items),
+            users=self.users.changed(users, change.get("removed_users", ())),
             removed=(self.removed - items.keys()) | set(change.get("removed_items", ())),
         )
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +23,12 @@ from anyrec.data.ids import SIDES
 from anyrec.recommender import Recommender
 from anyrec.serving.experiments.assignment import Assignment, assign
 from anyrec.serving.live.event_log import EventLog
+from anyrec.serving.live.events import Events, Received
 from anyrec.serving.live.files import NOTE, root_of_names, without_files
 from anyrec.serving.live.histories import Histories
-from anyrec.serving.live.popularity import Popularity
 from anyrec.serving.live.query import Id, Listing, Query
+from anyrec.serving.live.record_map import RecordMap
+from anyrec.serving.live.replay import Merged, in_parts
 from anyrec.serving.live.served import Served
 from anyrec.serving.live.variants import EXPOSURES, Variants
 
@@ -37,21 +39,6 @@ LOGGED = (
 """Keys of events that are logged as they came."""
 RECENT = 8
 """Requests that another version answers before it serves."""
-
-
-@dataclass(frozen=True)
-class Received:
-    """What became of some events.
-
-    Attributes:
-        accepted: How many changed the lists.
-        duplicates: Those whose id was received before.
-        warnings: What the model cannot read of their records.
-    """
-
-    accepted: int
-    duplicates: int
-    warnings: list[str]
 
 
 class Service:
@@ -89,35 +76,31 @@ class Service:
         self.served = Served.of(recommender)
         self.previous: Served | None = None
         self.failed_reload: float | None = None
-        self.histories, self.popularity = Histories(config.events.history), Popularity()
         self.variants = Variants(config.experiments, None if folder is None else folder / EXPOSURES)
-        self._event_ids: set[str] = set()
         self._recent: deque[Query] = deque(maxlen=RECENT)
         self._computing, self._changing = threading.RLock(), threading.RLock()
-        self._events = self._changes = None
+        options = config.events.flush, config.events.segment_bytes
+        self._events = Events(config.events.history, None if folder is None else EventLog(folder, *options))
+        self.histories, self.popularity = self._events.histories, self._events.popularity
+        self._changes: EventLog | None = None
         if folder is not None:
-            options = config.events.flush, config.events.segment_bytes
-            events, changes = EventLog(folder, *options), EventLog(folder / "records", *options)
-            self._replay(changes, events)
-            self._events, self._changes = events, changes
+            changes = EventLog(folder / "records", *options)
+            self._replay(Merged.of(changes.read()))
+            self._changes = changes
 
-    def _replay(self, changes: EventLog, events: EventLog) -> None:
+    def _replay(self, merged: Merged) -> None:
         """Apply what was received before the server was started, without logging it again."""
-        forgotten: dict[Id, float] = {}
-        for change in changes.read():
-            forgotten |= dict.fromkeys(change.get("removed_users", ()), change.get("time", -math.inf))
-            self._change(change, warm=False)
-        for event in events.read():
-            self._event_ids.add(event["event_id"])
-            self.histories.add([event])
-            self.popularity.add([event])
-            if event.get("received", event["timestamp"]) <= forgotten.get(event["user_id"], -math.inf):
-                self.histories.forget(event["user_id"])  # the counts of items stay, as when it was forgotten
+        for change in merged.blocks():
+            if change.get("items"):
+                in_parts(change, partial(self._change, warm=False))
+            else:  # records of users were checked when they came, and have no vectors
+                self._apply(change, None, {})
+        self._events.replay(merged.counts)
 
     @property
     def logs(self) -> dict[str, EventLog]:
         """The logs by what they have; none without a folder."""
-        found = {"events": self._events, "changed records": self._changes, "shown lists": self.variants.log}
+        found = {"events": self._events.log, "changed records": self._changes, "shown lists": self.variants.log}
         return {name: log for name, log in found.items() if log is not None}
 
     def close(self) -> None:
@@ -153,10 +136,14 @@ class Service:
             version: The version that reads the records; those of variants are taken into account as well.
             records: The records.
         """
-        root = root_of_names(version.recommender, self.config.image_names)
-        features = version.file_features.union(*(one.file_features for one in self.variants.others.values()))
+        features, root = self._files(version)
         kept = [without_files(one, features, root) for one in records]
         return kept, [NOTE] if any(a is not b for a, b in zip(kept, records, strict=True)) else []
+
+    def _files(self, version: Served) -> tuple[frozenset[str], Path | None]:
+        """Return the features that name files, and the folder whose files can be opened, as `without_files` reads."""
+        features = version.file_features.union(*(one.file_features for one in self.variants.others.values()))
+        return features, root_of_names(version.recommender, self.config.image_names)
 
     def _without_files(self, version: Served, queries: Sequence[Query]) -> tuple[list[Query], set[int]]:
         """Return queries whose records are `readable`, and the places of those that named files."""
@@ -193,9 +180,9 @@ class Service:
             DataError: For an unknown user or item without a record, with every fault; no event is then accepted.
             OutputError: If the log cannot be written; no event is then accepted.
         """
-        fresh = {event["event_id"]: event for event in events if event["event_id"] not in self._event_ids}
-        self._check(list(fresh.values()))
-        warnings = self._add_records_of(fresh.values())
+        fresh = self._events.fresh(list({event["event_id"]: event for event in events}.values()))
+        self._check(fresh)
+        warnings = self._add_records_of(fresh)
         with self._changing:
             now = time.time()
             stamped = [
@@ -205,14 +192,9 @@ class Service:
                     "timestamp": event.get("timestamp", now),
                     "received": now,
                 }
-                for event in fresh.values()
-                if event["event_id"] not in self._event_ids  # it can have come a second time meanwhile
+                for event in self._events.fresh(fresh)  # one can have come a second time meanwhile
             ]
-            if self._events is not None:
-                self._events.append(stamped)
-            self._event_ids.update(event["event_id"] for event in stamped)
-            self.histories.add(stamped)
-            self.popularity.add(stamped)
+            self._events.add(stamped)
         return Received(len(stamped), len(events) - len(stamped), warnings)
 
     def _add_records_of(self, events: Collection[JsonObject]) -> list[str]:
@@ -299,13 +281,17 @@ class Service:
             others = self.variants.prepare(change)
             if wider is not None and warm:
                 warm_up(self.served.with_change(change, wider))
-            with self._changing:
-                change, _ = self._readable(self.served, change)  # a version that opens other files can serve by now
-                if self._changes is not None:
-                    self._changes.append([change])
-                self.served = self.served.with_change(change, wider)
-                self.variants.change(change, others)
+            self._apply(change, wider, others)
         return [*notes, *warnings]
+
+    def _apply(self, change: JsonObject, wider: Recommender | None, others: dict[str, Recommender | None]) -> None:
+        """Log a change, and let the changed version serve. wider, others: with the items of the change."""
+        with self._changing:
+            change, _ = self._readable(self.served, change)  # a version that opens other files can serve by now
+            if self._changes is not None:
+                self._changes.append([change])
+            self.served = self.served.with_change(change, wider)
+            self.variants.change(change, others)
 
     def _readable(self, version: Served, change: JsonObject) -> tuple[JsonObject, list[str]]:
         """Return a change whose records are readable by a version, and the note."""
@@ -354,7 +340,7 @@ class Service:
         """Let another version serve, with the records of the present one that it does not know."""
         with self._computing:
             with giving_way():
-                items = _listed(version.without_record("item", self.served.items))
+                items = sorted(version.without_record("item", self.served.items).items())
                 change, _ = self._readable(version, {"items": items, "users": _listed(self.served.users)})
                 wider, _ = version.prepare(change)
                 changed = version.with_change({"items": change["items"]}, wider)
@@ -362,11 +348,16 @@ class Service:
                 for query in list(self._recent):  # one by one: a batch would keep the processors from other requests
                     changed.lists([query], self.histories)  # errors are the clients': an item can be gone
             with self._changing:  # users and removed items can have changed meanwhile
-                change = {"items": items, "users": _listed(self.served.users), "removed_items": self.served.removed}
-                change, _ = self._readable(version, change)
-                self.previous, self.served = self.served, version.with_change(change, wider)
+                now = self.served
+                users = now.users if self._files(now) == self._files(version) else self._users_for(version)
+                self.previous, self.served = now, replace(changed, users=users, removed=now.removed)
                 self.failed_reload = None
                 return self.served
+
+    def _users_for(self, version: Served) -> RecordMap:
+        """Return the records of the present users as another version reads them."""
+        change, _ = self._readable(version, {"users": _listed(self.served.users)})
+        return RecordMap().changed(dict(change["users"]))
 
 
 def warm_up(served: Served) -> None:
@@ -391,6 +382,6 @@ def _variant(assignment: Assignment | None) -> dict[str, str]:
     return {} if assignment is None else {"experiment": assignment.experiment, "variant": assignment.variant}
 
 
-def _listed(records: dict[Id, JsonObject]) -> list[tuple[Id, JsonObject]]:
+def _listed(records: Mapping[Id, JsonObject]) -> list[tuple[Id, JsonObject]]:
     """Return records as pairs, since the keys of JSON objects are texts and ids can be whole numbers."""
     return list(records.items())

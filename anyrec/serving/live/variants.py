@@ -77,8 +77,8 @@ class Variants:
         return {path: one.prepare(change)[0] for path, one in self.others.items()}
 
     def change(self, change: JsonObject, wider: dict[str, Recommender | None]) -> None:
-        """Change the records of `others`. wider: as `prepare` returned it."""
-        self.others = {path: one.with_change(change, wider[path]) for path, one in self.others.items()}
+        """Change the records of `others`. wider: as `prepare` returned it; empty without items."""
+        self.others = {path: one.with_change(change, wider.get(path)) for path, one in self.others.items()}
 
     def shown(
         self,

@@ -1,0 +1,79 @@
+"""What was received before a server was started: the log of changed records, merged into one change."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+
+from anyrec.core.errors import DataError
+from anyrec.core.types import JsonObject
+from anyrec.serving.live.query import Id
+
+BLOCK = 4096
+"""Items whose vectors are computed together."""
+
+
+@dataclass
+class Merged:
+    """What some changes of records, one after another, amount to.
+
+    Attributes:
+        items: The latest record of each item that was put, in the order in which the items first came.
+        users: The latest record of each user that was put and not removed afterwards.
+        removed: Items that were removed, and not put afterwards.
+        forgotten: When each user was last removed, in seconds since 1970: earlier events do not count.
+    """
+
+    items: dict[Id, JsonObject] = field(default_factory=dict)
+    users: dict[Id, JsonObject] = field(default_factory=dict)
+    removed: dict[Id, None] = field(default_factory=dict)
+    forgotten: dict[Id, float] = field(default_factory=dict)
+
+    @staticmethod
+    def of(changes: Iterable[JsonObject]) -> Merged:
+        """Merge changes, as `Served.with_change` describes them, the first one first."""
+        merged = Merged()
+        for change in changes:
+            for item, record in change.get("items", ()):
+                merged.items[item] = record
+                merged.removed.pop(item, None)
+            merged.users.update(change.get("users", ()))
+            merged.removed.update(dict.fromkeys(change.get("removed_items", ())))
+            for user in change.get("removed_users", ()):
+                merged.users.pop(user, None)
+                merged.forgotten[user] = change.get("time", -math.inf)
+        return merged
+
+    def blocks(self) -> Iterator[JsonObject]:
+        """Yield changes that together lead to the same records."""
+        items = iter(self.items.items())
+        while block := list(islice(items, BLOCK)):
+            yield {"items": block}
+        if self.users or self.removed:
+            yield {"users": list(self.users.items()), "removed_items": list(self.removed)}
+
+    def counts(self, event: JsonObject) -> bool:
+        """Whether an event is later than the removal of its user."""
+        return event.get("received", event["timestamp"]) > self.forgotten.get(event["user_id"], -math.inf)
+
+
+def in_parts(change: JsonObject, apply: Callable[[JsonObject], object]) -> None:
+    """Apply a change of records of one side, in parts if they do not fit together.
+
+    Records that were put one by one can fit the model and yet not each other: a feature that the model does not know
+    can be a text in one and a number in the other.
+
+    Raises:
+        DataError: For a record that the model does not accept by itself.
+    """
+    try:
+        apply(change)
+    except DataError:
+        ((side, records),) = change.items()
+        if len(records) == 1:
+            raise
+        half = len(records) // 2
+        in_parts({side: records[:half]}, apply)
+        in_parts({side: records[half:]}, apply)
