@@ -76,3 +76,13 @@ def wait(condition, seconds):
             return True
         time.sleep(0.02)
     return False
+
+
+def titles(page):
+    """Return the titles of the items in a person's list."""
+    return page.locator("#list .card-title").all_inner_texts()
+
+
+def changes(page, before, seconds=10):
+    """Return whether the list becomes another one."""
+    return wait(lambda: titles(page) not in (before, []), seconds)

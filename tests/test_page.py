@@ -1,24 +1,20 @@
 """The page in a real browser: every section renders, is usable by all, and follows what happens."""
 
-import json
 import time
 
-import pyarrow as pa
 import pytest
 from shops import photo_shop
-from small import small_config, small_dataset
+from small import small_config
 
 pytest.importorskip("fastapi", reason="pip install 'anyrec[serve]'")
-from pages import a_browser, accessibility_faults, opened, served, wait
+from pages import a_browser, accessibility_faults, changes, opened, served, titles, wait
 
 from anyrec.cli.run import RunInputs, train_run
 from anyrec.cli.terminal import ResultsOnly
 from anyrec.core.config import Config, ServingConfig
-from anyrec.data.dataset import Dataset
 from anyrec.recommender import Recommender
 from anyrec.serving.http.app import make_app
 from anyrec.serving.http.keys import new_key, read_keys
-from anyrec.serving.http.watch import watched
 from anyrec.serving.live.service import Service
 
 pytestmark = pytest.mark.slow
@@ -53,14 +49,6 @@ def address(recommender, tmp_path_factory):
     config = ServingConfig.model_validate({"experiments": [{"name": "lists", "variants": variants}]})
     with served(make_app(Service(recommender, config, tmp_path_factory.mktemp("events")))) as found:
         yield found
-
-
-def titles(page):
-    return page.locator("#list .card-title").all_inner_texts()
-
-
-def changes(page, before, seconds=10):
-    return wait(lambda: titles(page) not in (before, []), seconds)
 
 
 def test_lists_of_shadow_variants_are_compared_in_the_section_live(browser, address):
@@ -133,6 +121,61 @@ def face_file(folder):
     return folder / "face.png"
 
 
+def test_a_link_shows_the_same_person_and_session_and_back_returns(browser, address):
+    with opened(browser, f"{address}/#people/u007") as page:
+        page.wait_for_selector("#list .card")
+        assert page.inner_text("#who h2") == "u007"
+        before = titles(page)
+        page.locator("#list .card .row button").nth(2).click()
+        assert changes(page, before)
+        link, session = page.url, titles(page)
+        page.locator("#user-list button").first.click()
+        assert wait(lambda: page.inner_text("#who h2") == "u000", 10) and page.locator("#session .chip").count() == 0
+        page.go_back()
+        assert wait(lambda: titles(page) == session, 10) and page.locator("#session .chip").count() == 1
+        page.click("#new-tab")
+        page.select_option("#new-person select", "pilot")
+        assert wait(lambda: "pilot" in page.url, 10)
+        wait(lambda: page.get_attribute("#list", "aria-busy") == "false", 10)
+        pilot, of_pilot = page.url, titles(page)
+        with opened(browser, link) as other:
+            assert wait(lambda: titles(other) == session, 10)
+        with opened(browser, pilot) as other:
+            assert wait(lambda: titles(other) == of_pilot, 10) and other.input_value("#new-person select") == "pilot"
+        page.goto(f"{address}/#people/nobody")
+        assert wait(lambda: "Choose another person" in page.inner_text("#who"), 10)
+
+
+def test_the_focus_stays_where_it_is_when_the_list_changes(browser, address):
+    with opened(browser, f"{address}/#people/u009") as page:
+        page.wait_for_selector("#list .card")
+        focus = "document.activeElement.dataset.focus"
+        for _ in range(2):
+            before = titles(page)
+            page.focus("#list .card:nth-child(3) .row button")
+            page.keyboard.press("Enter")
+            assert changes(page, before) and page.evaluate(focus) == "add 3"
+        for left in (1, 0):
+            page.focus("#session .chip")
+            page.keyboard.press("Enter")
+            assert wait(lambda: page.locator("#session .chip").count() == left, 10)  # noqa: B023
+            assert (
+                page.evaluate(focus) == "chip 0" if left else page.evaluate("document.activeElement.id") == "list-title"
+            )
+        page.click("#new-tab")
+        wait(lambda: page.get_attribute("#list", "aria-busy") == "false", 10)
+        page.evaluate(
+            "() => { window.shift = 0; new PerformanceObserver((list) => { "
+            "for (const one of list.getEntries()) shift += one.value; }).observe({ type: 'layout-shift' }); }"
+        )
+        page.focus("#new-person select")
+        for _ in range(3):
+            before = titles(page)
+            page.keyboard.press("ArrowDown")
+            assert changes(page, before) and page.evaluate("document.activeElement.matches('#new-person select')")
+        assert page.evaluate("shift") < 0.02 and page.faults == []
+
+
 def test_a_session_of_items_changes_the_list(browser, address):
     with opened(browser, address) as page:
         page.wait_for_selector("#list .card")
@@ -186,32 +229,40 @@ def test_items_are_searched_by_words_and_opened_from_the_list(browser, address):
         assert page.evaluate("location.hash").startswith("#items/")
 
 
-def test_ids_of_19_digits_keep_all_of_them(browser):
-    data = small_dataset(users=12, items=10, each=4)
-    large = {one: pa.array([2**62 + 1 + int(key[1:]) for key in data.ids(one).to_pylist()]) for one in ("user", "item")}
-    pairs = data.interactions
-    for one, rows in (("user", data.user_rows), ("item", data.item_rows)):
-        place = pairs.column_names.index(f"{one}_id")
-        pairs = pairs.set_column(place, f"{one}_id", large[one].take(pa.array(rows)))
-    tables = [data.table(one).set_column(0, f"{one}_id", large[one]) for one in ("user", "item")]
-    fitted = Recommender.from_config(small_config()).fit(Dataset(*tables, pairs), progress=False)
-    service = Service(fitted, ServingConfig())
-    with served(make_app(service)) as address, opened(browser, address) as page:
-        page.wait_for_selector("#list .card")
-        assert page.inner_text("#who h2") == f"Person {2**62 + 1}"
-        before = titles(page)
-        page.locator("#list .card .row button.quiet").first.click()
-        assert changes(page, before)
-        (event,) = service.histories.of(2**62 + 1)
-        assert service.served.knows("item", [event["item_id"]])[0]
-        page.locator("#list .card-open").first.click()
-        page.wait_for_selector("#item .thumbs li")
-        assert page.faults == []
-        read = "import('/page/json.js').then(({ read, write }) => write(read(%r)))"
-        text = (
-            '{"a":[-9223372036854775808,1,2.5,1e300,"9223372036854775807 \\" 12345678901234567"],"b":12345678901234567}'
+def test_the_map_is_read_without_colours_and_moved_by_keys(browser, address):
+    with opened(browser, f"{address}/#items", width=390) as page:
+        page.wait_for_selector("#map-legend button")
+        markers = page.evaluate(
+            "import('/page/markers.js').then(({ markerOf }) => [false, true].map((dark) => "
+            "Array.from({ length: 12 }, (_, n) => Object.values(markerOf(n - 1, dark)))))"
         )
-        assert page.evaluate(read % text) == text.replace("1e300", "1e+300")
+        for found, ground in zip(markers, ("#fbfcfa", "#20252a"), strict=True):
+            assert len({tuple(one) for one in found}) == 12 and len({shape for _, shape in found[:7]}) == 6
+            assert min(contrast(colour, ground) for colour, _ in found) >= 3
+        page.click("#map-legend button >> nth=0")
+        assert page.get_attribute("#map-legend button >> nth=0", "aria-pressed") == "true"
+        page.focus("#map canvas")
+        page.keyboard.press("+")
+        assert "zoomed" in page.get_attribute("#map canvas", "class")
+        for key in ("ArrowRight", "ArrowLeft", "ArrowUp", "-", "-"):
+            page.keyboard.press(key)
+        assert "zoomed" not in page.get_attribute("#map canvas", "class")
+        page.locator("#found .card-open").nth(3).click()
+        assert wait(lambda: page.locator("#item h2").is_visible(), 10)
+        page.wait_for_function("document.getElementById('item').getBoundingClientRect().top < innerHeight / 2")
+        assert page.faults == []
+
+
+def contrast(one, other):
+    """Return the contrast of two colours by WCAG 2."""
+
+    def luminance(colour):
+        parts = [int(colour[n : n + 2], 16) / 255 for n in (1, 3, 5)]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    low, high = sorted(map(luminance, (one, other)))
+    return (high + 0.05) / (low + 0.05)
 
 
 def test_the_report_is_embedded_with_its_figures(browser, address):
@@ -237,21 +288,3 @@ def test_with_keys_the_page_asks_for_one_and_keeps_it_in_the_tab(browser, recomm
         page.wait_for_selector("#list .card")
         assert not page.locator("#key-dialog").is_visible()
         assert page.evaluate("[sessionStorage.length, localStorage.length, document.cookie]") == [1, 0, ""]
-
-
-def test_the_curves_grow_while_a_run_trains(browser, tmp_path):
-    run = tmp_path / "run"
-    run.mkdir()
-    epochs = [{"epoch": n, "loss": 3 / n, "seconds": 0.1, "validation": {"ndcg@10": n / 10}} for n in (1, 2, 3)]
-
-    def write(count):
-        (run / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in epochs[:count]))
-
-    with watched(run, 0) as address, opened(browser, address) as page:
-        page.wait_for_selector("#runs table")
-        assert page.locator("nav a:visible").count() == 0
-        for count in (1, 2, 3):
-            write(count)
-            assert wait(lambda: f"{count} epoch" in page.inner_text("#training-lead"), 20)  # noqa: B023
-        label = page.get_attribute("#curves .chart >> nth=1", "aria-label")
-        assert "run 0.3" in label and page.faults == []

@@ -3,7 +3,7 @@
 import { read, write } from "./json.js";
 
 const KEY = "anyrec-key";
-const GONE = "The server does not answer. Look whether `anyrec serve` still runs, then try again.";
+const GONE = "The server does not answer. Look whether “anyrec serve” still runs, then try again.";
 let asking = null;
 
 export class Problem extends Error {

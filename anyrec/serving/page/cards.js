@@ -65,7 +65,7 @@ export function picture(id, record, side = "items", size = 320) {
 function tile(id, record) {
   const title = titleOf(id, record);
   const words = title.replace(/[^\p{L}\p{N} ]/gu, "").split(/\s+/).filter(Boolean);
-  const initials = words.length === 1 ? words[0].slice(-3) : words.slice(0, 2).map((word) => [...word][0].toUpperCase()).join("");
+  const initials = words.length === 1 ? (/\p{N}$/u.test(words[0]) ? words[0].slice(-3) : [...words[0]].slice(0, 2).join("").toUpperCase()) : words.slice(0, 2).map((word) => [...word][0].toUpperCase()).join("");
   const made = el("span", { class: "tile", "aria-hidden": "true" }, initials);
   let hash = 0;
   for (const letter of title) hash = (hash * 31 + letter.codePointAt(0)) % 360;
@@ -88,12 +88,14 @@ export function thumbs(ids, options = {}) {
     picture(id, recordOf(id), "items", 128), dataText("span", titleOf(id), { class: "thumb-title" })))));
 }
 
-/** Return all features of a record as a list of names and values. without: features that are shown elsewhere. */
-export function features(record, without = []) {
+/** Return the features of a record as a list of names and values. without: features that are shown elsewhere. */
+export function features(record, { without = [], most = Infinity } = {}) {
   const groups = Object.entries(record).filter(([group, values]) => group !== "image" && typeof values === "object" && values !== null && !Array.isArray(values));
   const rows = groups.flatMap(([group, values]) => Object.entries(values).map(([name, value]) => [`${group}.${name}`, value]));
   const shown = rows.filter(([name, value]) => !without.includes(name) && value !== null && value !== undefined);
-  return el("dl", { class: "features" }, shown.map(([name, value]) => [el("dt", {}, label(name)), dataText("dd", text(value), { class: "clamped" })]));
+  if (!shown.length) return null;
+  return el("dl", { class: "features" }, shown.slice(0, most).map(([name, value]) => [el("dt", {}, label(name)), dataText("dd", text(value), { class: "clamped" })]),
+    shown.length > most && el("dt", {}, `and ${shown.length - most} more`));
 }
 
 function text(value) {

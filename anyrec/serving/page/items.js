@@ -122,8 +122,9 @@ async function showItem(wanted, signal) {
     remember(item.item_id, item);
     map?.choose(item.item_id);
     const similar = await similarTo(item.item_id, signal);
+    const all = features(item, { without: ["text.title", "text.name"] });
     fill(place, details(item, wanted ? "" : "Most popular"), similar,
-      el("h3", {}, "Features"), features({ ...item, item_id: undefined, users: undefined }, ["text.title", "text.name"]));
+      all && [el("h3", {}, "Features"), all]);
     if (!wanted) return undefined;
     if (NARROW.matches) place.scrollIntoView({ block: "start" });
     say(`${titleOf(item.item_id)} is open.`);

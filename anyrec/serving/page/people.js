@@ -9,6 +9,7 @@ import { read } from "./json.js";
 import { load, showList } from "./list.js";
 
 const FOUND = 30;
+const FACTS = 8; // features of the person in the heading
 const LATEST = 12; // items that the person had
 const NEW = "The model has never seen this person. The list follows from the form and the session.";
 const NOBODY = "Nothing is known of this person yet, so these are popular items. Fill in the form, or add items to the session.";
@@ -35,7 +36,8 @@ export async function openPeople(signal, { name, parts }) {
     list(true);
   } catch (error) {
     if (error.name !== "AbortError") fill(byId("list"));
-    showError(byId("who"), error.status === 404 ? new Error(`${error.message} Choose another person.`) : error);
+    if (error.status === 404) showError(byId("who"), new Error(`${error.message} Choose another person.`));
+    else showError(byId("who"), error, () => openPeople(signal, { name, parts }));
   }
 }
 
@@ -140,12 +142,13 @@ function showWho(answer) {
   }
   const had = latest(user), bio = Object.entries(user.text ?? {}).filter(([name]) => name !== "name" && name !== "title").flatMap(([, value]) => value)[0];
   const photo = picturesOf(state.user, user, "users").length ? picture(state.user, user, "users", 128) : null;
-  const facts = features({ categorical: user.categorical ?? {}, continuous: user.continuous ?? {} });
+  const facts = features({ categorical: user.categorical ?? {}, continuous: user.continuous ?? {} }, { most: FACTS });
+  facts?.classList.add("facts");
   keepFocus(() => fill(place,
     el("div", { class: "list-head" },
       el("h2", {}, photo, dataText("span", personOf(state.user, user, "Person"))),
       state.form.size > 0 && el("button", { type: "button", class: "quiet", "data-focus": "edit", onclick: () => edit(user) }, "Change this person")),
-    facts.childNodes.length > 0 && (facts.classList.add("facts"), facts),
+    facts,
     bio && dataText("blockquote", bio, { class: "clamped" }),
     answer?.fallback && el("p", { class: "small" }, "Nothing is known of this person yet, so these are popular items."),
     had.length > 0 && el("h3", {}, user.events.length ? `Latest items (${count(user.events.length, "event")} since training)` : "Latest items"),

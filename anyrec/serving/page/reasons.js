@@ -44,13 +44,16 @@ function nameOf(reason) {
 /** Return a reason in few words: `musician` instead of `occupation musician`. */
 function briefly(reason) {
   const [group, name] = String(reason.name).split(".", 2);
-  return group === "categorical" && reason.told.startsWith(`${name} `) ? valued(name, reason.told.slice(name.length + 1)) : nameOf(reason);
+  if (!reason.told.startsWith(`${name} `)) return nameOf(reason);
+  const value = reason.told.slice(name.length + 1);
+  return group === "continuous" ? valued(name, Number(value)) : group === "categorical" ? valued(name, value) : nameOf(reason);
 }
 
 /** Open the dialog with all that is known of why an item has its place. */
 export function openWhy(item, answer) {
   const title = titleOf(item.item_id);
   const all = (item.explanation?.reasons ?? []).filter((one) => one.share > 0);
+  const known = features(item.fields ?? {});
   const rest = all.slice(SHOWN).reduce((sum, one) => sum + one.share, 0);
   fill(byId("why-inside"),
     el("div", { class: "why-head" }, picture(item.item_id, item.fields ?? {}, "items", 128),
@@ -64,7 +67,7 @@ export function openWhy(item, answer) {
     all.length > 0 && el("p", { class: "small" }, "A share is how much the score falls if the model does not see this part of ", kindsOfReasons(), "."),
     el("h3", {}, "What each stage did"),
     el("ol", { class: "steps" }, steps(item.item_id, answer).map((step) => el("li", {}, step))),
-    el("h3", {}, "Features of the item"), features(item.fields ?? {}));
+    known && [el("h3", {}, "Features of the item"), known]);
   byId("why").showModal();
 }
 
