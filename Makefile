@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo programs test quick audit fuzz lint format schema docs site bench arena clean
+.PHONY: demo programs test quick audit fuzz container-check lint format schema docs site bench arena clean
 
 demo: $(VENV)/.ready
 	$(BIN)/anyrec demo
@@ -29,6 +29,12 @@ audit: $(VENV)/.ready-test
 N ?= 1000
 fuzz: $(VENV)/.ready-test
 	FUZZ_N=$(N) $(BIN)/python -m pytest -n auto --maxprocesses 4 tests/fuzz
+
+# The steps of the Dockerfile without a container engine, and the server that the image starts. As root on Linux; 3 GB
+# of torch are downloaded unless its CPU builds can be reached (BUILD='--build-arg TORCH_INDEX=...').
+BUILD ?=
+container-check: $(VENV)/.ready
+	$(BIN)/python scripts/check_container.py $(BUILD)
 
 lint: $(VENV)/.ready-test
 	$(BIN)/ruff check .

@@ -1,7 +1,8 @@
 """Check a server against its own OpenAPI document by schemathesis, with all checks, until N requests were sent.
 
-    pip install schemathesis        # into any environment; `--program` names its command `st`
     python scripts/fuzz_api.py --model FOLDER --requests 20000
+
+schemathesis is part of the extra `test`; `--program` names the command `st` of another environment.
 
 The model's folder is copied, so that changed records and events leave nothing behind. Every run has another seed, which
 is printed. A request that is valid by the document can still not fit the model: a condition on a feature that it does
@@ -31,7 +32,8 @@ expected-statuses = ["2xx", "401", "403", "404", "405", "409", "413", "415", "42
 """
 GENERATED = re.compile(r"(\d[\d,]*) generated")
 FAULTS = ("grep", "--line-buffered", "-E", '"error"|Traceback')
-LEFT_OUT = "/v1/reload"  # loads the model for each request, which is all that these would measure
+RELOAD = "/v1/reload"
+RELOADS = 10  # a request for a reload, which loads the model, for so many others of an operation
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -41,6 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--requests", type=int, default=20_000, help="requests to send")
     parser.add_argument("--program", default="st", help="the command of schemathesis")
     parser.add_argument("--each", type=int, default=100, help="examples of each operation in one run")
+    parser.add_argument("--phases", default="examples,coverage,fuzzing,stateful", help="phases of schemathesis")
     parser.add_argument("--seed", type=int, default=0, help="seed of the first run; each further one adds 1")
     parsed = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
@@ -48,25 +51,33 @@ def main(arguments: list[str] | None = None) -> int:
         (Path(folder) / "schemathesis.toml").write_text(CONFIG)
         try:
             with running(model, Path(folder)) as address:
-                return fuzz(address, parsed.program, Path(folder), parsed.requests, parsed.each, parsed.seed)
+                return fuzz(address, Path(folder), parsed)
         finally:
             print((Path(folder) / "faults.log").read_text()[-5000:], file=sys.stderr)
 
 
-def fuzz(address: str, program: str, folder: Path, requests: int, each: int, seed: int) -> int:
-    """Run schemathesis with one seed after another. Arguments as on the command line."""
-    sent = 0
-    while sent < requests:
-        command = [program, "--config-file", "schemathesis.toml", "run", f"{address}/openapi.json", "--no-color"]
-        command += ["--checks", "all", "--exclude-path", LEFT_OUT, "--seed", str(seed), "--max-examples", str(each)]
-        command += ["--continue-on-failure", "--generation-database", "none"]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-        found = GENERATED.search(done.stdout)
-        if done.returncode or found is None:
-            print(done.stdout, done.stderr, sep="\n", file=sys.stderr)
-            print(f"seed {seed}: failed after {sent:,} requests")
-            return 1
-        sent += int(found[1].replace(",", ""))
+def fuzz(address: str, folder: Path, parsed: argparse.Namespace) -> int:
+    """Run schemathesis with one seed after another, with the options of the command line. Returns the exit status."""
+    sent, seed, each = 0, parsed.seed, parsed.each
+    while sent < parsed.requests:
+        for paths, count in (("--exclude-path", each), ("--include-path", -(-each // RELOADS))):
+            command = [
+                parsed.program,
+                "--config-file",
+                "schemathesis.toml",
+                "run",
+                f"{address}/openapi.json",
+                "--no-color",
+            ]
+            command += ["--checks", "all", paths, RELOAD, "--seed", str(seed), "--max-examples", str(count)]
+            command += ["--phases", parsed.phases, "--continue-on-failure", "--generation-database", "none"]
+            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+            found = GENERATED.search(done.stdout)
+            if done.returncode or found is None:
+                print(done.stdout, done.stderr, sep="\n", file=sys.stderr)
+                print(f"seed {seed}: failed after {sent:,} requests")
+                return 1
+            sent += int(found[1].replace(",", ""))
         print(f"seed {seed}: no failure, {sent:,} requests so far", flush=True)
         seed += 1
     return 0

@@ -1,6 +1,7 @@
 """The Dockerfile and compose.yaml: what they copy and run exists, and nothing runs as root. No Docker is needed."""
 
 import configparser
+import importlib.util
 import json
 import re
 import shutil
@@ -16,6 +17,9 @@ LINES = re.sub(r"\\\n\s*", " ", (ROOT / "Dockerfile").read_text(encoding="utf-8"
 STEPS = [line.split(maxsplit=1) for line in LINES if line.strip() and not line.startswith("#")]
 SETUP = configparser.ConfigParser()
 SETUP.read(ROOT / "setup.cfg")
+
+
+CHECK = importlib.util.spec_from_file_location("check_container", ROOT / "scripts" / "check_container.py")
 
 
 def copied():
@@ -111,3 +115,16 @@ def test_the_image_serves_the_mounted_model_by_options_that_exist():
     assert context.params["host"] == "0.0.0.0" and context.params["insecure"] is True
     assert "VOLUME" in [word for word, _ in STEPS] and ("EXPOSE", "8000") in [tuple(step) for step in STEPS]
     assert any('".[serve]"' in rest for word, rest in STEPS if word == "RUN")
+
+
+def test_the_check_without_an_engine_reads_the_steps_and_the_values_of_variables():
+    check = importlib.util.module_from_spec(CHECK)
+    sys.modules[CHECK.name] = check
+    CHECK.loader.exec_module(check)
+    steps = check.instructions((ROOT / "Dockerfile").read_text(encoding="utf-8"))
+    assert [list(step) for step in steps] == STEPS
+    assert {word for word, _ in steps} <= {*["FROM", "ARG", "ENV", "RUN", "WORKDIR", "COPY", "USER"], *check.KEPT}
+    values = {"PATH": "/bin", "EMPTY": ""}
+    assert check.filled("/opt:$PATH:${PATH}:${EMPTY:-x}:${NONE:-1000:1000}", values) == "/opt:/bin:/bin:x:1000:1000"
+    done = subprocess.run([sys.executable, CHECK.origin, "--help"], capture_output=True, text=True)
+    assert done.returncode == 0 and "--build-arg" in done.stdout

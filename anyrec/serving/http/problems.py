@@ -120,10 +120,11 @@ def add_handlers(app: FastAPI) -> None:
 
 
 def _allowed(request: Request) -> list[str]:
-    """Return the methods that a path has in any of its routes; ids in paths can have slashes."""
+    """Return the methods of a path, by the most precise description: ids in paths can have slashes."""
     paths, asked = request.app.openapi()["paths"].items(), request.scope["path"]
-    matching = [methods for path, methods in paths if compile_path(path.replace("}", ":path}"))[0].match(asked)]
-    return sorted({method.upper() for methods in matching for method in methods})
+    matching = [one for one in paths if compile_path(one[0].replace("}", ":path}"))[0].match(asked)]
+    _, methods = max(matching, key=lambda one: one[0].count("/"), default=("", {}))
+    return sorted(method.upper() for method in methods)
 
 
 def _id_of(request: Request) -> str:
