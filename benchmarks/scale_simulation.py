@@ -273,7 +273,7 @@ def main() -> None:
 
     print("| processes | bytes of one process | counted | formula |\n|---|---|---|---|", flush=True)
     for size in (1, 2, 4):
-        run(compare, size)
+        run(compare, size, network=True)
 
 
 if __name__ == "__main__":

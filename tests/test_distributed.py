@@ -190,7 +190,7 @@ def test_two_processes_take_the_steps_of_one() -> None:
 
 @pytest.mark.slow
 def test_three_processes_with_uneven_shares_take_the_steps_of_one() -> None:
-    run(compare, 3, list(UNEVEN))
+    run(compare, 3, list(UNEVEN), network=True)
 
 
 RESUMED = {"two": {"history": HISTORY["history"]}, "divided": IDS}
@@ -240,4 +240,4 @@ def resume_of_two(processes: Processes, folder) -> None:
 @pytest.mark.slow
 def test_a_training_goes_on_with_any_number_of_processes(tmp_path) -> None:
     run(resume, 2, tmp_path)
-    run(resume_of_two, 3, tmp_path)
+    run(resume_of_two, 3, tmp_path, network=True)

@@ -32,8 +32,9 @@ def exchange(processes: Processes) -> None:
         assert torch.equal(values.grad, expected)
 
 
-def test_processes_exchange_tensors_of_different_lengths_with_gradients() -> None:
-    run(exchange, 3)
+@pytest.mark.parametrize("network", [False, True])
+def test_processes_exchange_tensors_of_different_lengths_with_gradients(network: bool) -> None:
+    run(exchange, 3, network=network)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])

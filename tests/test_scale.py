@@ -16,7 +16,7 @@ def test_the_formulas_equal_the_counted_bytes_of_one_process() -> None:
 @pytest.mark.slow
 def test_the_formulas_equal_the_counted_bytes_of_four_processes() -> None:
     """tests/test_sharded.py counts those of two."""
-    run(compare, 4)
+    run(compare, 4, network=True)
 
 
 def test_the_page_has_the_numbers_of_the_formulas() -> None:

@@ -247,7 +247,7 @@ def every_check(processes: Processes, folder: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_compute_what_one_does(tmp_path: Path) -> None:
-    run(every_check, 2, tmp_path)
+    run(every_check, 2, tmp_path, network=True)
 
 
 def test_blocks_of_random_numbers_are_those_of_one_draw(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,8 +29,8 @@ Files
 
 Process
 - `errors`: all errors. `values`: values in messages. `types`: types of JSON values. `progress`: the progress bar.
-  `parallel`: threads. `processes`: several processes that train one model. `launcher`: whether a
-  launcher started several.
+  `parallel`: threads. `processes`: several processes that train one model. `shared_memory`: how those of one machine
+  exchange tensors. `launcher`: whether a launcher started several.
   `sharded_tables`: tables whose rows are divided over processes. `once`: values that are computed once.
   `ray_cluster`: a Ray cluster that is joined or started. `ray_map`: work that its workers share.
   `runtime`: settings of the process. `hardware`: what the processor supports. `deadline`: a time limit for sockets.

@@ -1,8 +1,9 @@
 """The processes that train one model together, and what they exchange. One process alone exchanges nothing.
 
 A launcher (torchrun, Ray) starts the processes and sets RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT. All exchange is
-made of `all_gather`, `all_reduce` and `broadcast`, which both gloo (processors) and NCCL (GPUs) have. All processes
-call the same methods in the same order.
+made of `all_gather`, `all_reduce` and `broadcast`, which both gloo (processors) and NCCL (GPUs) have. Processes of one
+machine exchange tensors on processors through shared memory instead of gloo. All processes call the same methods in the
+same order.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import pairwise
 
@@ -21,6 +22,7 @@ import torch.distributed.nn  # imported once processes have joined (as torch's o
 from torch import Tensor
 
 from anyrec.core.errors import AnyrecError, ReportedElsewhere
+from anyrec.core.shared_memory import SharedMemory, shared_memory
 from anyrec.core.types import AutogradContext, Json
 
 LAUNCHED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -40,6 +42,7 @@ class Processes:
     Attributes:
         rank: Number of this process, from 0.
         size: Number of processes.
+        memory: What processes of one machine exchange tensors through; None if they are on several machines.
 
     Example:
         with joined() as processes:
@@ -50,6 +53,7 @@ class Processes:
 
     rank: int = 0
     size: int = 1
+    memory: SharedMemory | None = field(default=None, compare=False, repr=False)
 
     @property
     def alone(self) -> bool:
@@ -75,13 +79,17 @@ class Processes:
 
     def sum(self, values: Tensor) -> Tensor:
         """Replace `values`, of the same shape in all processes, by their sum, in place, and return them."""
-        if not self.alone:
+        if self.memory is not None and values.device.type == "cpu":
+            self.memory.sum(values)
+        elif not self.alone:
             dist.all_reduce(values)
         return values
 
     def broadcast(self, values: Tensor, source: int = 0) -> Tensor:
         """Replace `values` by those of one process, in place, and return them."""
-        if not self.alone:
+        if self.memory is not None and values.device.type == "cpu":
+            self.memory.broadcast(values, source)
+        elif not self.alone:
             dist.broadcast(values, source)
         return values
 
@@ -99,6 +107,8 @@ class Processes:
             return part
         if lengths is None:
             lengths = self.gather(torch.tensor([len(part)], device=part.device), [1] * self.size).tolist()
+        if self.memory is not None and part.device.type == "cpu":
+            return self.memory.gather(part.detach().contiguous(), lengths)
         longest = max(lengths)
         whole = part.new_empty(self.size, longest, *part.shape[1:])
         own = part.detach().contiguous()
@@ -158,11 +168,29 @@ class _Join(torch.autograd.Function):
         return processes.sum(gradients[0].contiguous().clone())[own], None, None
 
 
+_memory: SharedMemory | None = None
+
+
 def processes() -> Processes:
     """Return the processes that `joined` has joined, or one alone."""
     if dist.is_available() and dist.is_initialized():
-        return Processes(dist.get_rank(), dist.get_world_size())
+        return Processes(dist.get_rank(), dist.get_world_size(), _memory)
     return ALONE
+
+
+@contextmanager
+def _sharing() -> Iterator[Processes]:
+    """Let the joined processes exchange tensors through shared memory within the block, if they can."""
+    global _memory
+    together = processes()
+    if together.alone or together.memory is not None or dist.get_backend() == "nccl":
+        yield together
+        return
+    with shared_memory(together.rank, together.size) as _memory:
+        try:
+            yield processes()
+        finally:
+            _memory = None
 
 
 @contextmanager
@@ -177,7 +205,8 @@ def joined() -> Iterator[Processes]:
             not find each other.
     """
     if int(os.environ.get("WORLD_SIZE") or 1) == 1 or (dist.is_available() and dist.is_initialized()):
-        yield processes()
+        with _sharing() as together:
+            yield together
         return
     missing = [name for name in LAUNCHED if not os.environ.get(name)]
     if missing:
@@ -197,7 +226,8 @@ def joined() -> Iterator[Processes]:
     except (RuntimeError, ValueError) as error:
         raise AnyrecError(f"the processes of this training do not find each other: {error}") from None
     try:
-        yield processes()
+        with _sharing() as together:
+            yield together
     except BaseException as error:
         raise _reported_once(error, store) from error
     finally:

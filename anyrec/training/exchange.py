@@ -12,6 +12,8 @@ from anyrec.core.sharded_tables import ShardedTable
 
 BUCKET = 1 << 23
 """Values that are summed at once, at most: 32 MB of float32."""
+LARGE = 1 << 17
+"""Values of a gradient that is summed alone: to copy it would take longer than another exchange."""
 
 
 class GradientSum:
@@ -26,41 +28,44 @@ class GradientSum:
     """
 
     def __init__(self, processes: Processes, dense: Sequence[nn.Parameter], sparse: Sequence[nn.Parameter]):
-        self.processes, self.sparse = processes, sparse
+        self.processes, self.dense, self.sparse = processes, dense, sparse
         self.buckets = [] if processes.alone else _buckets(dense)
         # Kept between the steps, since the first use of new memory takes as long as the exchange.
         self.flat = [
-            one[0].new_empty(sum(part.numel() for part in one) + len(one)) if len(one) > 1 else None
-            for one in self.buckets
+            one[0].new_empty(sum(part.numel() for part in one)) if len(one) > 1 else None for one in self.buckets
         ]
 
     def take(self, fills: bool) -> None:
         """Sum the gradients of a step. fills: whether gradients of zero may be those of a row that does not count."""
-        for parameters, flat in zip(self.buckets, self.flat, strict=True):
-            self._sum(parameters, flat, fills)
+        if self.buckets:
+            has = [one.grad is not None and (not fills or bool(one.grad.any())) for one in self.dense]
+            counts = self.processes.sum(torch.tensor(has, dtype=torch.int64, device=self.dense[0].device)).tolist()
+            for one, count in zip(self.dense, counts, strict=True):
+                one.grad = None if not count else torch.zeros_like(one) if one.grad is None else one.grad.contiguous()
+            for bucket, flat in zip(self.buckets, self.flat, strict=True):
+                self._sum([one for one in bucket if one.grad is not None], flat)
         if self.sparse and not self.processes.alone:
             _sum_sparse(self.processes, self.sparse)
 
-    def _sum(self, parameters: Sequence[nn.Parameter], flat: Tensor | None, fills: bool) -> None:
-        """Sum the gradients of parameters of one type at once, and with them how many processes have each."""
-        has = [one.grad is not None and (not fills or bool(one.grad.any())) for one in parameters]
-        counts = parameters[0].new_tensor(has)
-        gradients = [torch.zeros_like(one) if one.grad is None else one.grad for one in parameters]
-        if flat is None:  # a large gradient is not copied
-            sums, counts = [self.processes.sum(gradients[0].contiguous())], self.processes.sum(counts)
-        else:
-            self.processes.sum(torch.cat([*(one.reshape(-1) for one in gradients), counts], out=flat))
-            *sums, counts = flat.split([*(one.numel() for one in parameters), len(parameters)])
-        for one, total, count in zip(parameters, sums, counts.tolist(), strict=True):
-            one.grad = total.view_as(one) if count else None
+    def _sum(self, parameters: Sequence[nn.Parameter], flat: Tensor | None) -> None:
+        """Sum the gradients of parameters of one type. flat: memory that they are copied to; None for a large one."""
+        gradients = [one.grad for one in parameters if one.grad is not None]
+        if flat is None or len(gradients) < 2:
+            for one in gradients:
+                self.processes.sum(one)
+            return
+        sizes = [one.numel() for one in gradients]
+        flat = torch.cat([one.view(-1) for one in gradients], out=flat[: sum(sizes)])
+        for one, total in zip(parameters, self.processes.sum(flat).split(sizes), strict=True):
+            one.grad = total.view_as(one)
 
 
 def _buckets(parameters: Sequence[nn.Parameter]) -> list[list[nn.Parameter]]:
-    """Return the parameters in runs of one type with at most BUCKET values; a larger one is alone."""
+    """Return the parameters in runs of one type with at most BUCKET values; a large one is alone."""
     found: list[list[nn.Parameter]] = []
     size = 0
-    for one in parameters:
-        if not found or found[-1][-1].dtype != one.dtype or size + one.numel() > BUCKET:
+    for one in sorted(parameters, key=lambda one: one.numel() > LARGE):
+        if not found or found[-1][-1].dtype != one.dtype or one.numel() > LARGE or size + one.numel() > BUCKET:
             found.append([])
             size = 0
         found[-1].append(one)

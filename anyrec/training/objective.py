@@ -116,7 +116,7 @@ class TrainingObjective:
             item_vectors, negative_vectors, histories = self.vectors.items(
                 items, sampled, batch, held, own, self.sampler.from_batch
             )
-            user_vectors = self.vectors.users(batch, held, own, histories, shared is not None)
+            user_vectors = self.vectors.users(users, batch, held, own, histories, shared is not None)
             with part_of(own.places, count):
                 if blockwise:
                     one = samples.users[rows if shared is None else held.batch.one_of_each().rows]

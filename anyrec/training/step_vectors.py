@@ -106,10 +106,13 @@ class StepVectors:
         positives = slices.of(vectors, items) if self.model.heads else vectors[:0]
         return positives, vectors.unsqueeze(0), histories
 
-    def users(self, batch: Batch, held: Held, own: Own, histories: PrecomputedVectors, shared: bool) -> Tensor:
+    def users(
+        self, users: Tensor, batch: Batch, held: Held, own: Own, histories: PrecomputedVectors, shared: bool
+    ) -> Tensor:
         """Represent the users of a step.
 
         Args:
+            users: (batch,) rows of the positives' users.
             batch: The positives of the step.
             held: The positives whose users this process encodes.
             own: The positives whose loss this process computes.
@@ -119,13 +122,12 @@ class StepVectors:
         Returns:
             (own positives, ...), or if `shared` (held owners, ...).
         """
-        users = self.data.samples.users
         if not histories:
-            return self.encode("user", users[batch.rows], own.places)
+            return self.encode("user", users, own.places)
         owners = held.batch.owners
         vectors = self.division.users(
             held,
-            users[batch.one_of_each().rows],
+            self.data.samples.users[batch.one_of_each().rows],
             lambda rows: self.model.represent("user", self.data.users, rows, precomputed=histories),
         )
         if shared:
