@@ -31,6 +31,7 @@ from anyrec.data.ids import Side
 from anyrec.data.interpretation import interpretation
 from anyrec.data.learning import LearningData
 from anyrec.data.partial import request_of
+from anyrec.data.sources.log_files import is_event_log
 from anyrec.data.split import Part, Split
 from anyrec.evaluation.heads import head_metrics
 from anyrec.evaluation.held_out import rank_held_out
@@ -416,8 +417,8 @@ class Recommender:
         The same as `add_items` and then `add_users` with the items and the users of the data.
 
         Args:
-            data: A Dataset, a document of the data format, or the path of a file or folder.
-            replace_known: As for `add_items`.
+            data: A Dataset, a document of the data format, or the path of a file, a folder, or the log of a server.
+            replace_known: As for `add_items`. Of a server's log, the records that were put always replace the own ones.
             strict: As for `recommend`.
 
         Raises:
@@ -934,6 +935,7 @@ class Recommender:
         if not isinstance(request, Dataset):
             what = "these are ids of users, which bring nothing to add."
             raise DataError(Fault("data", what, "Give a Dataset, a document or the path of a file.", "shape"))
+        replace_known = replace_known or (isinstance(data, Path) and is_event_log(data))  # what was put last counts
         joined = join(self.model, request, replace_known=replace_known, strict=strict)
         wider = self._with(replace(self.parts, model=joined.model))
         wider.joined = joined

@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 
 NewData = Annotated[
     Path,
-    typer.Option("--data", help="Users, items, interactions: a JSON, JSON Lines, CSV or Parquet file, or a folder."),
+    typer.Option(
+        "--data",
+        help="Users, items, interactions: a JSON, JSON Lines, CSV or Parquet file, a folder, or the log of a server.",
+    ),
 ]
 ReplaceKnown = Annotated[
     bool, typer.Option("--replace-known", help="Give known items the records of the data instead of their own.")

@@ -41,10 +41,11 @@ MOVIELENS = "movielens"
 """The preset of all forms of MovieLens, which is read by code of its own."""
 
 DataArgument = Annotated[
-    Path | None,
+    list[Path] | None,
     typer.Argument(
-        help="The data: JSON, YAML, a folder of tables or of MovieLens, or - for JSON from standard input; by "
-        "default the tables of the config's data.sources."
+        help="The data: JSON, YAML, a folder of tables or of MovieLens, the log of a server, or - for JSON from "
+        "standard input; by default the tables of the config's data.sources. Of several, later records replace earlier "
+        "ones."
     ),
 ]
 

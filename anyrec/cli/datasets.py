@@ -1,4 +1,4 @@
-"""The data of a command: a file or folder, or the tables that the config names."""
+"""The data of a command: files and folders, or the tables that the config names."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ if TYPE_CHECKING:
     from anyrec.data.dataset import Dataset
 
 
-def read_dataset(data: Path | None, config: Config, plugins: Sequence[str | Path] = ()) -> Dataset:
+def read_dataset(data: Path | Sequence[Path] | None, config: Config, plugins: Sequence[str | Path] = ()) -> Dataset:
     """Read the data that a command names, or else the tables of the config's `data.sources`.
 
     Args:
-        data: File or folder of the data; None for the tables of the config.
+        data: File or folder of the data, or several that are one data set; None or none for the tables of the config.
         config: The config.
         plugins: Folders of plugins, in addition to those of the config.
     """
     from anyrec.core.discovery import discover
     from anyrec.data.dataset import Dataset
 
-    if data is None:
+    paths = [data] if isinstance(data, Path) else list(data or ())
+    if not paths:
         return Dataset.from_sources(config.data, discover([*config.plugins, *plugins]))
     if config.data.sources is not None:
-        log.info("%s is read, and not the tables of data.sources.", data)
-    return Dataset.read(data, config.data)
+        log.info("%s is read, and not the tables of data.sources.", " and ".join(map(str, paths)))
+    return Dataset.read(paths, config.data)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:  # these load torch, which the terminal's help does without
     from anyrec.recommender import Recommender
 
 TrainingPath = Annotated[
-    Path | None,
+    list[Path],
     typer.Option(
         "--data",
         "--data_path",
@@ -87,7 +87,7 @@ SkipUnknown = Annotated[
 
 @app.command()
 def evaluate(
-    data: TrainingPath = None,
+    data: TrainingPath = [],
     model_path: ModelPath = None,
     config: ChangesPath = None,
     overrides: Changes = [],
@@ -115,7 +115,7 @@ def evaluate(
         trust_plugins,
         overrides=overrides,
         data=data,
-        with_data=data is not None or truth is None,
+        with_data=bool(data) or truth is None,
     )
     groups: list[Slice] = []
     if truth is not None:
@@ -182,7 +182,7 @@ def compare(
 
 @app.command()
 def report(
-    data: DataPath = None,
+    data: DataPath = [],
     model_path: ModelPath = None,
     config: ChangesPath = None,
     overrides: Changes = [],

@@ -32,7 +32,7 @@ app.add_typer(feast_app, name="feast", help="Features in Feast: definitions of i
 
 @feast_app.command()
 def generate(
-    data: DataPath = None,
+    data: DataPath = [],
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder of the feature repository.")
     ] = Path("feature_repo"),

@@ -118,9 +118,10 @@ def _is_own_format(place: str) -> bool:
         from anyrec.data.formats.containers import stem_and_kind
         from anyrec.data.formats.movielens import is_movielens
         from anyrec.data.formats.table_files import KINDS
+        from anyrec.data.sources.log_files import is_event_log
 
         found = [stem_and_kind(one) for one in path.iterdir()]
-        return is_movielens(path) or any(stem in PARTS and kind in KINDS for stem, kind in found)
+        return is_movielens(path) or is_event_log(path) or any(stem in PARTS and kind in KINDS for stem, kind in found)
     if not path.is_file():
         return "://" not in place and not any(mark in place for mark in "*?[") and not path.suffix
     from anyrec.data.infer.documents import is_document

@@ -54,7 +54,7 @@ def load(
     trust: bool,
     image_root: Path | None = None,
     overrides: Sequence[str] = (),
-    data: Path | None = None,
+    data: Sequence[Path] = (),
     with_data: bool = False,
     cluster: ClusterConfig | None = None,
 ) -> Recommender:
@@ -69,7 +69,7 @@ def load(
         trust: Allow what the model names outside its folder.
         image_root: Folder for relative image paths.
         overrides: Values of `--set`, which take precedence over `config`.
-        data: The training data; None for the tables that the config names.
+        data: The training data; none for the tables that the config names.
         with_data: Whether the model needs its training data.
         cluster: The section `cluster` of a command that reads it (`read_cluster`); None for all other commands.
 
@@ -126,9 +126,9 @@ def refuse_cluster(overrides: Sequence[str]) -> None:
         raise InputError([Fault(f"--set {one}", what, hint, "option") for one in named])
 
 
-def _training_data(data: Path | None, config: Config, changes: Config) -> Dataset | None:
+def _training_data(data: Sequence[Path], config: Config, changes: Config) -> Dataset | None:
     """Read the data that a command names, or the tables that its config names; None for those of the model itself."""
-    if data is None and changes.data.sources is None:
+    if not data and changes.data.sources is None:
         return None
     options = config.data.model_copy(update={"sources": changes.data.sources})
     return read_dataset(data, config.model_copy(update={"data": options}))

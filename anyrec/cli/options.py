@@ -99,13 +99,13 @@ ConfigPath = Annotated[
     Path | None, config_option("The config, a JSON or YAML file: a path, or the name of a file in configs/.")
 ]
 DataPath = Annotated[
-    Path | None,
+    list[Path],
     typer.Option(
         "--data",
         "--data_path",
         "--data-path",
-        help="The data: a file (JSON, YAML), or a folder of tables; by default the tables of the config's "
-        "data.sources.",
+        help="The data: a file (JSON, YAML), a folder of tables, or the log of a server; by default the tables of the "
+        "config's data.sources. Can be repeated: later records replace earlier ones.",
     ),
 ]
 ModelPath = Annotated[

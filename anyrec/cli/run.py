@@ -59,7 +59,7 @@ class RunInputs:
 
     Attributes:
         config: The config; keys that it does not set are chosen to fit the data.
-        data: File or folder of the data; None for the tables of the config's `data.sources`.
+        data: File or folder of the data, or several; None or none for the tables of the config's `data.sources`.
         plugins: Folders of plugins, in addition to those of the config.
         notes: Notes on the config that are printed before training.
         resume: Whether to continue from the last checkpoint of the run.
@@ -67,7 +67,7 @@ class RunInputs:
     """
 
     config: Config
-    data: Path | None
+    data: Path | Sequence[Path] | None
     plugins: Sequence[str] = ()
     notes: Sequence[str] = ()
     resume: bool = False

@@ -35,7 +35,7 @@ COMPONENTS = "`anyrec plugins` lists the components that a config can name, and 
 
 @app.command(epilog=COMPONENTS, cls=SharedCommand)
 def train(
-    data: DataPath = None,
+    data: DataPath = [],
     config: ConfigPath = None,
     overrides: Overrides = [],
     plugins: PluginFolders = [],

@@ -51,7 +51,7 @@ RunFolders = Annotated[
 
 @app.command(epilog=EPILOG)
 def tune(
-    data: DataPath = None,
+    data: DataPath = [],
     config: ConfigPath = None,
     overrides: Overrides = [],
     plugins: PluginFolders = [],
@@ -95,7 +95,7 @@ def tune(
 def _tune(
     settings: Config,
     notes: list[str],
-    data: Path | None,
+    data: list[Path],
     options: JsonObject,
     search: list[str],
     space: Path | None,
@@ -139,7 +139,7 @@ def _tune(
 
     for note in notes:
         echo(f"config: {note}")
-    source = "DATA" if data is None else str(data)
+    source = " --data ".join(map(str, data)) or "DATA"
     result = run_study(settings, registry, dataset, train, source=source, resume=resume, echo=echo)
     out.print(trial_text(headline(result), result.best.described()), markup=False)
     out.print(optimism(result).replace("**", ""), markup=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -43,11 +43,12 @@ class Dataset(Tables):
         return html_table(repr(self), ["part", "records", "columns"], rows)
 
     @classmethod
-    def read(cls, path: str | Path, options: DataConfig | None = None) -> Dataset:
-        """Read a dataset.
+    def read(cls, path: str | Path | Sequence[str | Path], options: DataConfig | None = None) -> Dataset:
+        """Read a dataset, or several as one.
 
         Args:
-            path: A JSON or YAML file, or a folder of JSON Lines, CSV or Parquet files, or of MovieLens.
+            path: A JSON or YAML file; a folder of JSON Lines, CSV or Parquet files, or of MovieLens; or the folder of a
+                server's log (docs/serving.md). Of several, later records replace earlier ones.
             options: The config's `data` section.
 
         Raises:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from difflib import get_close_matches
@@ -37,24 +38,39 @@ from anyrec.data.ids import Side
 from anyrec.data.interpretation import interpretation
 from anyrec.data.memory_limit import Room
 from anyrec.data.sources.assemble import read_tables
+from anyrec.data.sources.log_files import is_event_log
+from anyrec.data.sources.read_log import read_log
+from anyrec.data.sources.several import DataSet, together
 from anyrec.data.tables import ROWS, Tables, with_computed
 
 
 @timed("data read")
-def read_path(path: str | Path, options: DataConfig | None = None) -> Tables:
-    """Read and validate a dataset file or folder.
+def read_path(path: str | Path | Sequence[str | Path], options: DataConfig | None = None) -> Tables:
+    """Read and validate a dataset file or folder, or several as one.
 
     Args:
         path: A JSON or YAML file, which may be packed by gzip; `-` for JSON from standard input; a folder of users,
-            items and interactions as JSON Lines, CSV or Parquet; or a MovieLens folder.
+            items and interactions as JSON Lines, CSV or Parquet; a MovieLens folder; or the log of a server. Or
+            several of them, whose later records replace earlier ones.
         options: The config's `data` section.
 
     Raises:
         DataError: With every fault found.
     """
-    path, options = checked_path(path, "path", DataError), options or DataConfig()
-    with _no_garbage_collection(), _short_columns(str(path)):
-        tables = _read_folder(path, options) if path.is_dir() else _read_file(path, options)
+    options = options or DataConfig()
+    given = [path] if isinstance(path, (str, os.PathLike)) or not isinstance(path, Sequence) else path
+    paths = [checked_path(one, "path", DataError) for one in given]
+    if not paths:
+        raise DataError(Fault("path", "no path was given.", "Name a file or a folder.", "no data"))
+    notes: list[str] = []
+    with _no_garbage_collection(), _short_columns(" and ".join(map(str, paths))):
+        room = Room(options, notes)
+        sets = [_read_set(one, options, room, alone=len(paths) == 1) for one in paths]
+        whole = together(sets, room.scratch, options.image_root)
+        notes[:0] = whole.notes
+        only_log = all(one.log for one in sets)  # its users and items are known by id, unless they were put
+        known = options.model_copy(update={"unknown_ids": "keep"}) if only_log else options
+        tables = _finish(whole.parts, whole.faults, notes, known, whole.root, room)
     return apply_limits(tables, options)
 
 
@@ -103,18 +119,22 @@ def read_sources(
     return apply_limits(made, options)
 
 
-def _read_folder(path: Path, options: DataConfig) -> Tables:
+def _read_set(path: Path, options: DataConfig, room: Room, alone: bool) -> DataSet:
+    """Read a file or folder. alone: Whether it is the whole data, and not one of several data sets."""
+    faults, notes = Faults(), list[str]()
+    missing_ok, ids_suffice = options.unknown_ids == "drop", options.unknown_ids == "keep" or not alone
+    if not path.is_dir():
+        parts = _read_file(path, faults, notes, ids_suffice=ids_suffice, missing_ok=missing_ok)
+        return DataSet(str(path), parts, Path() if str(path) == STDIN else path.parent, faults, notes)
     if is_movielens(path):
         found = read_movielens(path)
-        made = _checked_frames(found.users, found.items, found.interactions, options, path)
-        made.notes = [*found.notes, *made.notes]
-        return made
-    faults, notes = Faults(), []
-    missing_ok = options.unknown_ids == "drop"
-    ids_suffice = options.unknown_ids == "keep"
-    room = Room(options, notes)
+        notes += found.notes
+        parts = dataframe_parts((found.users, found.items, found.interactions), faults, notes, missing_ok)
+        return DataSet(str(path), parts, path, faults, notes)
+    if is_event_log(path):
+        return read_log(path, faults, notes, room)
     parts = read_table_folder(path, faults, notes, ids_suffice=ids_suffice, missing_ok=missing_ok, room=room)
-    return _finish(parts, faults, notes, options, path, room)
+    return DataSet(str(path), parts, path, faults, notes)
 
 
 def _checked_frames(
@@ -125,24 +145,21 @@ def _checked_frames(
     return _finish(parts, faults, notes, options, root)
 
 
-def _read_file(path: Path, options: DataConfig) -> Tables:
+def _read_file(path: Path, faults: Faults, notes: list[str], *, ids_suffice: bool, missing_ok: bool) -> list[Part]:
+    """Read a document of users, items and interactions."""
     refuse_one_table(path)
-    faults, notes = Faults(), []
-    is_stdin = str(path) == STDIN
     data: bytes | None = read_bytes(path)
     document = decode(data, path, faults)
-    if not is_stdin:
+    if str(path) != STDIN:
         data = None  # the file is read again in the rare case that a key is doubled
-    missing_ok = options.unknown_ids == "drop"
     if isinstance(document, Document):
         keys_left, tables = document.keys_left, document_tables(document, faults, notes, missing_ok)
         if faults.keys != keys_left:
             doubled_keys(read_bytes(path) if data is None else data, path, keys_left, faults.keys, faults)
     else:
-        lists = _checked_parts(document, faults, options.unknown_ids == "keep")
+        lists = _checked_parts(document, faults, ids_suffice)
         tables = document_tables(lists, faults, notes, missing_ok)
-    parts = [Part(table, json_place(name)) for table, name in zip(tables, DOCUMENT_PARTS, strict=True)]
-    return _finish(parts, faults, notes, options, Path() if is_stdin else path.parent)
+    return [Part(table, json_place(name)) for table, name in zip(tables, DOCUMENT_PARTS, strict=True)]
 
 
 def _finish(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from anyrec.core.errors import DataError, Fault
 from anyrec.data.dataset import Dataset
 from anyrec.model.fitted import FittedModel
-from anyrec.model.records import Records, counted
+from anyrec.model.records import Records, changed_items, counted
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ def join(model: FittedModel, request: Dataset, *, replace_known: bool = False, s
     if len(request.items):
         items = model.read_records("item", request, strict=strict, faults=faults)
         new = int((items.rows < 0).sum())
+        items = changed_items(model.dataset, items) if replace_known else items
         changed = len(items.rows) - new if replace_known else 0
         wider = model.with_items(items, replace_known=replace_known)
     users = wider.read_records("user", request, strict=strict, faults=faults)

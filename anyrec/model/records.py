@@ -18,6 +18,7 @@ from anyrec.data.ids import ID_COLUMNS, Side
 from anyrec.data.list_columns import flat
 from anyrec.data.partial import of_other_type, type_name
 from anyrec.data.request_history import RequestHistory
+from anyrec.data.sources.groups import codes_of
 
 NAMED = 3
 """Number of unseen categories that a message names."""
@@ -310,6 +311,25 @@ def with_changed_items(dataset: Dataset, records: Records) -> Dataset:
     place = np.arange(len(dataset.items))
     place[records.rows[known]] = len(place) + np.arange(len(table))
     return dataset.with_features(items=joined(dataset.items, table).take(pa.array(place)).combine_chunks())
+
+
+def changed_items(dataset: Dataset, records: Records) -> Records:
+    """Return the items of a request that are new, or whose known record has other values.
+
+    Records with pictures count as changed: their files can be others under the same names.
+    """
+    new, table = records.rows < 0, records.required_table()
+    known, changed = dataset.items.take(pa.array(records.rows, mask=new)), new.copy()
+    for name in set(known.column_names).union(table.column_names) - {"item_id"}:
+        both = [one.column(name).combine_chunks() for one in (table, known) if name in one.column_names]
+        if len(both) == 1 or both[0].type != both[1].type or name.startswith("image."):
+            for column in both:
+                changed |= column.is_valid().to_numpy(zero_copy_only=False)
+        else:
+            codes = codes_of(pa.concat_arrays(both))
+            changed |= codes[: len(changed)] != codes[len(changed) :]
+    mask = pa.array(changed)
+    return replace(records, ids=records.ids.filter(mask), rows=records.rows[changed], table=table.filter(mask))
 
 
 def _coalesce(own: pa.Array, known: pa.Array, place: pa.Array) -> pa.Array:

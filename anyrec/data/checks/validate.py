@@ -95,7 +95,7 @@ def _with_records(
             continue
         if options.unknown_ids == "keep":
             new = pc.unique(column.filter(pa.array(missing)))
-            tables[side] = _with_new_ids(tables[side], side, new)
+            tables[side] = with_new_ids(tables[side], side, new)
             notes.append(f"{side.capitalize()}s without a record: {len(new):,} are known by id alone.")
         elif options.unknown_ids == "drop":
             known &= ~missing
@@ -180,7 +180,7 @@ def _add_unknown(
     )
 
 
-def _with_new_ids(table: pa.Table, side: Side, ids: pa.Array) -> pa.Table:
+def with_new_ids(table: pa.Table, side: Side, ids: pa.Array) -> pa.Table:
     """Return the table with a record for each of the ids, which has no features."""
     new = pa.table({f"{side}_id": ids})
     return pa.concat_tables([table, new], promote_options="permissive") if len(table) else new

@@ -51,6 +51,11 @@ class Faults:
         for fault in faults:
             self.add(fault.kind, fault.where, fault.what, fault.hint)
 
+    def extend(self, others: Faults) -> None:
+        """Add the faults that others have collected."""
+        self.shown += others.shown
+        self.counts += others.counts
+
     def error(self) -> DataError:
         """Return the error that reports all faults found so far."""
         return DataError(self.shown, dict(self.counts))

@@ -64,6 +64,7 @@ def read_tables(
     reader = Reader(registry, access, tables, notes, room)
     mapped: dict[str, list[Mapped]] = {}
     for part in PARTS:
+        reader.access = replace(access, part=part)
         mapped[part] = [
             map_table(table, f"/data/sources/{part}/{n}", reader, room if part == "interactions" else None)
             for n, table in enumerate(getattr(sources, part))
@@ -103,9 +104,9 @@ def _interactions(mapped: list[Mapped], options: DataConfig, reader: Reader) -> 
         one.columns = {name: column for name, column in one.columns.items() if name.split(".")[0] not in SIDES}
         tables.append(_typed(one, "interactions", None, reader, missing_ok, scratch))
         one.columns = {}
-    stacked = _stacked(tables)
-    stacked = stacked.combine_chunks() if scratch is None else scratch.keep_columns(stacked)
-    return Part(stacked, _place_among(places))
+    table = stacked(tables)
+    table = table.combine_chunks() if scratch is None else scratch.keep_columns(table)
+    return Part(table, _place_among(places))
 
 
 def _records(mapped: dict[str, list[Mapped]], part: str, item_ids: pa.Array | None, reader: Reader) -> Part:
@@ -118,17 +119,17 @@ def _records(mapped: dict[str, list[Mapped]], part: str, item_ids: pa.Array | No
     said = [_derived(one, side) for one in mapped["interactions"]]
     described = [_latest(one, side, reader) for one in said if len(one.columns) > 1 or not own]
     tables = [_typed(one, part, item_ids, reader) for one in (*own, *described)]
-    stacked, place = _stacked(tables), _place_among([*own, *described])
+    table, place = stacked(tables), _place_among([*own, *described])
     if len(tables) == 1:
-        return Part(stacked, place)
+        return Part(table, place)
     key = f"{side}_id"
-    groups = Groups(one_array(stacked.column(key)))
+    groups = Groups(one_array(table.column(key)))
     columns = {key: groups.keys}
-    for name in stacked.column_names:
+    for name in table.column_names:
         if name != key:
-            columns[name], differing = groups.first(one_array(stacked.column(name)))
+            columns[name], differing = groups.first(one_array(table.column(name)))
             if len(differing):
-                _note_differences(one_array(stacked.column(name)), groups, differing, part, name, "the first", reader)
+                _note_differences(one_array(table.column(name)), groups, differing, part, name, "the first", reader)
     return Part(pa.table(columns), _place_of_first(groups, place))
 
 
@@ -241,7 +242,7 @@ def _typed(
     )
 
 
-def _stacked(tables: list[pa.Table]) -> pa.Table:
+def stacked(tables: list[pa.Table]) -> pa.Table:
     """Return the rows of tables one after the other; a column that is of lists in one is of lists in all."""
     if len(tables) == 1:
         return tables[0]

@@ -53,7 +53,7 @@ class Groups:
         rows = rows[column.is_valid().to_numpy(zero_copy_only=False)[rows] & (self.codes[rows] >= 0)]
         chosen = np.full(len(self), -1, np.int64)
         chosen[self.codes[rows[::-1]]] = rows[::-1]  # of several rows of one key, the last assignment stays
-        different = _codes_of(column)
+        different = codes_of(column)
         differ = different[rows] != different[chosen[self.codes[rows]]]
         return column.take(pa.array(chosen, mask=chosen < 0)), np.unique(self.codes[rows[differ]])
 
@@ -85,28 +85,28 @@ class Groups:
         values, owners = flat(column)
         codes = self.codes[owners]
         values, codes = values.filter(pa.array(codes >= 0)), codes[codes >= 0]
-        _, first = np.unique(_mixed(codes, _codes_of(values)), return_index=True)
+        _, first = np.unique(_mixed(codes, codes_of(values)), return_index=True)
         first.sort()
         order = first[np.argsort(codes[first], kind="stable")]
         lengths = np.bincount(codes[order], minlength=len(self))
         return as_lists(values.take(pa.array(order)), lengths, pa.array(lengths == 0))
 
 
-def _codes_of(column: pa.Array) -> np.ndarray:
+def codes_of(column: pa.Array) -> np.ndarray:
     """Return (rows,) int64 that are equal for equal values, -1 for missing ones; for lists, hashes of their values."""
     missing = column.is_null().to_numpy(zero_copy_only=False)
     if is_list(column.type):
         lengths = lengths_of(column)
         owners = np.repeat(np.arange(len(column)), lengths)
         places = np.arange(len(owners)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        hashes = _mixed(_codes_of(column.flatten()), places)
+        hashes = _mixed(codes_of(column.flatten()), places)
         found = np.zeros(len(column), np.uint64)
         np.add.at(found, owners, hashes)
         found = _mixed(found.view(np.int64), lengths.astype(np.int64))
     elif pa.types.is_struct(column.type):
         found = np.zeros(len(column), np.uint64)
         for place, part in enumerate(column.flatten()):
-            found += _mixed(_codes_of(part), np.full(len(column), place))
+            found += _mixed(codes_of(part), np.full(len(column), place))
     else:
         indices = column.dictionary_encode().indices
         return pc.fill_null(indices, -1).to_numpy(zero_copy_only=False).astype(np.int64)

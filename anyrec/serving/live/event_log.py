@@ -1,4 +1,4 @@
-"""The append-only log of events: files of JSON Lines, whole after a crash, readable as a dataset."""
+"""The append-only log of events: files of JSON Lines, whole after a crash; `anyrec.data` reads it as a dataset."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import msgspec
 from anyrec.core.errors import Fault, OutputError
 from anyrec.core.files import exclusive, sync
 from anyrec.core.types import JsonObject
+from anyrec.data.sources.log_files import segments, whole_bytes
 
 Flush = Literal["batch", "interval", "never"]
 SEGMENT, LOCKED = "events-{:06d}.jsonl", "events"
@@ -56,7 +57,7 @@ class EventLog:
             self._held = ExitStack()
             # The lock is a file beside what it locks: in the folder, since the one above can be read-only (a volume).
             self._held.enter_context(exclusive(folder / LOCKED))
-            self._number = max((number for number, _ in _segments(folder)), default=1)
+            self._number = max((number for number, _ in segments(folder)), default=1)
             self._file, self._size = _open_whole(folder / SEGMENT.format(self._number))
             sync(folder)
         except OSError as error:
@@ -147,18 +148,12 @@ def read_events(folder: Path) -> Iterator[JsonObject]:
 
 def log_bytes(folder: Path) -> int:
     """Return the size of a log, which only grows; 0 if there is none."""
-    return sum(path.stat().st_size for _, path in _segments(folder))
-
-
-def _segments(folder: Path) -> list[tuple[int, Path]]:
-    """Return the number and the path of each file of a log, in order."""
-    paths = folder.glob("events-*.jsonl")
-    return sorted((int(path.stem.split("-")[1]), path) for path in paths if path.stem.split("-")[1].isdecimal())
+    return sum(path.stat().st_size for _, path in segments(folder))
 
 
 def _blocks(folder: Path) -> Iterator[list[JsonObject]]:
     """Yield the events of about BLOCK_BYTES of a log at a time. An incomplete last line is left out."""
-    for _, path in _segments(folder):
+    for _, path in segments(folder):
         with path.open("rb") as file:
             for lines in iter(partial(file.readlines, BLOCK_BYTES), []):
                 whole = lines if lines[-1].endswith(b"\n") else lines[:-1]
@@ -170,17 +165,8 @@ def _blocks(folder: Path) -> Iterator[list[JsonObject]]:
 def _open_whole(path: Path) -> tuple[FileIO, int]:
     """Open a file to append to it, without an incomplete last line. Returns it and its size."""
     file = path.open("ab+", buffering=0)  # a buffer would keep, and write later, what the disk had no space for
-    size = file.seek(0, os.SEEK_END)
-    end = size
-    while end:  # look for the last line's end from behind, in blocks
-        begin = max(0, end - 65536)
-        file.seek(begin)
-        place = file.read(end - begin).rfind(b"\n")
-        if place >= 0:
-            end = begin + place + 1
-            break
-        end = begin
-    if end < size:
+    end = whole_bytes(file)
+    if end < file.seek(0, os.SEEK_END):
         file.truncate(end)
     return file, end
 

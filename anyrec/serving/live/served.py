@@ -22,7 +22,7 @@ from anyrec.core.time_limit import check_time
 from anyrec.core.types import JsonObject
 from anyrec.core.values import show
 from anyrec.data.ids import Side, rows_of
-from anyrec.model.records import Records
+from anyrec.model.records import Records, changed_items
 from anyrec.pipeline.answer import Answer
 from anyrec.pipeline.trace import events_as_json
 from anyrec.recommender import Recommender
@@ -49,7 +49,7 @@ class Served:
         digest: Its id.
         loaded: When it was loaded, in seconds since 1970.
         users: The records of users that were added or changed, by id.
-        items: The records of items that were added, by id.
+        items: The records of items that were added or changed, by id.
         removed: Ids of items that are not listed any more.
         file_features: Groups and features whose values name files, as `files.file_features` returns them.
     """
@@ -145,13 +145,13 @@ class Served:
         return model.dataset.ids("item").take(pa.array(items[-most:], pa.int64())).to_pylist()
 
     def prepare(self, change: JsonObject) -> tuple[Recommender | None, list[str]]:
-        """Read the records of a change, and compute the vectors of its items, which can take minutes.
+        """Read the records of a change, and compute the vectors of items with other records, which can take minutes.
 
         Args:
             change: As for `with_change`.
 
         Returns:
-            The recommender with the items of the change, None without any; and what the model cannot read.
+            The recommender with the items of the change, None if it has them all; and what the model cannot read.
 
         Raises:
             DataError: For invalid records.
@@ -161,7 +161,10 @@ class Served:
         wider, warnings = None, []
         if items:
             read = self.recommender.read_records("item", [{"item_id": item, **one} for item, one in items.items()])
-            wider = self.recommender.add_items(read, replace_known=True)
+            other = changed_items(
+                self.recommender.dataset, read
+            )  # a retry, or a model that learned from them, brings none
+            wider = self.recommender.add_items(other, replace_known=True) if len(other.ids) else None
             warnings += read.context.warnings  # also on files, which only the encoders open
         if users:
             reader = wider or self.recommender  # users can have lists of the items that come with them
@@ -176,7 +179,7 @@ class Served:
 
         Args:
             change: Any of `items` and `users`, pairs of an id and a record; `removed_items` and `removed_users`, ids.
-            wider: The recommender with the items of the change, of which `prepare` computed the vectors.
+            wider: The recommender with the items of the change, as `prepare` returns it.
         """
         items, users = dict(change.get("items", ())), dict(change.get("users", ()))
         return replace(

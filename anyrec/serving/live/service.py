@@ -337,10 +337,10 @@ class Service:
             return self._exchange(self.previous)
 
     def _exchange(self, version: Served) -> Served:
-        """Let another version serve, with the records of the present one that it does not know."""
+        """Let another version serve, with the records that were put: they count, whatever it was trained on."""
         with self._computing:
             with giving_way():
-                items = sorted(version.without_record("item", self.served.items).items())
+                items = sorted(self.served.items.items())
                 change, _ = self._readable(version, {"items": items, "users": _listed(self.served.users)})
                 wider, _ = version.prepare(change)
                 changed = version.with_change({"items": change["items"]}, wider)

@@ -1,0 +1,68 @@
+"""The files of a server's log: which they are, and the whole lines of each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from io import FileIO
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from anyrec.core.types import JsonObject
+
+RECORDS = "records"
+"""Folder within the log of events with the log of changed records."""
+PIECE = 1 << 26
+"""Bytes of a file that are read at a time."""
+
+
+def is_event_log(path: Path) -> bool:
+    """Return whether a path is the folder of a server's log of events, and not one of tables."""
+    return path.is_dir() and bool(segments(path)) and not any(path.glob("interactions.*"))
+
+
+def segments(folder: Path) -> list[tuple[int, Path]]:
+    """Return the number and the path of each file of a log, in order."""
+    paths = folder.glob("events-*.jsonl")
+    return sorted((int(path.stem.split("-")[1]), path) for path in paths if path.stem.split("-")[1].isdecimal())
+
+
+def sizes(folder: Path) -> dict[Path, int]:
+    """Return the files of a log, in order, and the bytes of the whole lines of each."""
+    found = {}
+    for _, path in segments(folder):
+        with path.open("rb") as file:
+            found[path] = whole_bytes(file)
+    return found
+
+
+def whole_bytes(file: BinaryIO | FileIO) -> int:
+    """Return the bytes of a file without an incomplete last line, whose write is not finished or was interrupted."""
+    end = file.seek(0, os.SEEK_END)
+    while end:  # look for the last line's end from behind, in blocks
+        begin = max(0, end - 65536)
+        file.seek(begin)
+        place = file.read(end - begin).rfind(b"\n")
+        if place >= 0:
+            return begin + place + 1
+        end = begin
+    return 0
+
+
+def pieces(path: Path, size: int) -> Iterator[bytes]:
+    """Yield the first `size` bytes of a file, which end with a line, in pieces of whole lines."""
+    with path.open("rb") as file:
+        while size > 0:
+            piece = file.read(min(PIECE, size))
+            if len(piece) < size:
+                piece += file.readline()
+            size -= len(piece)
+            yield piece
+
+
+def read_lines(path: Path, size: int) -> Iterator[JsonObject]:
+    """Yield the objects on the lines of the first `size` bytes of a file."""
+    for piece in pieces(path, size):
+        yield from msgspec.json.Decoder().decode_lines(piece)
