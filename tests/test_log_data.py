@@ -176,7 +176,7 @@ def test_each_event_is_read_once_and_an_incomplete_line_not_at_all(recommender, 
 
 @settings(max_examples=30)
 @given(st.lists(st.text("ab\u00e9", max_size=3).map(lambda end: f"123456789{end}98765432"), max_size=40))
-def test_ids_that_begin_and_end_alike_are_told_apart(tmp_path_factory, ids):
+def test_different_ids_with_the_same_beginning_and_end_are_different_events(tmp_path_factory, ids):
     folder = tmp_path_factory.mktemp("log")
     lines = [{**event(n, n, n), "event_id": one} for n, one in enumerate([*ids, "first"])]
     write(folder, lines)

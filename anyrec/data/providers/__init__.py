@@ -7,4 +7,5 @@ sqlite, duckdb, postgresql: databases.
 delta, iceberg: tables of data lakes.
 huggingface: datasets of Hugging Face.
 kafka: topics of Kafka and Redpanda.
+event_log: the log of a server.
 """

@@ -43,13 +43,13 @@ class LogRecords:
         for path, size in files.items():
             try:
                 for change in read_lines(path, size):
-                    found._add(change)
+                    found.apply(change)
             except msgspec.MsgspecError as error:
                 hint = "Restore it from a backup."
                 raise DataError(Fault(str(path), f"this file is damaged: {error}.", hint, "json")) from None
         return found
 
-    def _add(self, change: JsonObject) -> None:
+    def apply(self, change: JsonObject) -> None:
         """Apply a change, as `anyrec.serving.live.service.Service` logs it."""
         items = dict(change.get("items", ()))
         self.items |= items
