@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small import call, small_config, small_dataset
 
-from anyrec.core.config import DataConfig, ServingConfig
+from anyrec.core.config import Config, DataConfig, ServingConfig
 from anyrec.core.errors import DataError
 from anyrec.data.dataset import Dataset
 from anyrec.data.sources import log_files
@@ -283,8 +283,8 @@ def test_every_command_takes_the_folder(shop, data, tmp_path):
     assert "3 items were removed from the server" in notes and "The 1 with events" in notes
     config = tmp_path / "cfg.json"
     config.write_text(json.dumps(small_config(name="again", output_dir=str(tmp_path))))
-    code, text, _ = call("train", "--config", config, "--data", data, "--data", log)
-    assert code == 0 and "61 users, 42 items, 485 interactions" in text and "event_id" not in text
+    code, text, _ = call("train", "--config", config, "--data", data, "--data", log, "--print-config")
+    assert code == 0 and json.loads(text)["name"] == "again"
     code, text, _ = call("init", log)
     assert code == 0 and json.loads(text)["name"] == "events"
 
@@ -467,6 +467,28 @@ def test_events_with_removed_items_that_no_data_set_has_are_left_out(tmp_path):
     write(tmp_path / "log", lines)
     with pytest.raises(DataError, match="no record in item_data has the id 'old'"):
         Dataset.read([first, log])
+
+
+def test_processes_that_read_a_growing_log_differently_stop(shop, data, tmp_path, monkeypatch):
+    from types import SimpleNamespace
+
+    from anyrec.cli import run
+
+    monkeypatch.setattr(
+        run, "processes", lambda: SimpleNamespace(alone=False, agree=lambda own: "of the first process")
+    )
+    config = Config.model_validate(small_config(output_dir=str(tmp_path)))
+    with pytest.raises(DataError, match="the processes of the training have read different data"):
+        run.complete_config(run.RunInputs(config, [data, shop / "events"]))
+
+
+def test_a_bare_record_replaces_none(recommender, tmp_path):
+    had = [{"user_id": "u", "item_id": "a"}]
+    item = {"item_id": "a", "text": {"title": "T"}}
+    first = document(tmp_path, "1", [{"user_id": "u"}], [item], had)
+    second = document(tmp_path, "2", [], [{"item_id": "a"}], had)
+    assert by_id(Dataset.read([first, second]), "item") == {"a": {"text.title": "T"}}
+    assert recommender.add({"item_data": [{"item_id": "i001"}]}, replace_known=True).joined.changed_items == 0
 
 
 def test_a_log_without_events_says_so(tmp_path):

@@ -18,7 +18,7 @@ from anyrec.cli.datasets import read_dataset
 from anyrec.cli.terminal import log
 from anyrec.core.config import Config
 from anyrec.core.discovery import Registry, discover
-from anyrec.core.errors import AnyrecError, Fault, OutputError
+from anyrec.core.errors import AnyrecError, DataError, Fault, OutputError
 from anyrec.core.files import exclusive, save_json
 from anyrec.core.outputs import check_output
 from anyrec.core.processes import processes
@@ -182,7 +182,19 @@ def _resolve(inputs: RunInputs) -> ResolvedRun:
     registry = discover(plugins)
     config = inputs.config.model_copy(update={"plugins": plugins})
     dataset = read_dataset(inputs.data, config) if inputs.dataset is None else inputs.dataset
+    _check_same(dataset)
     return resolved(config, registry, dataset)
+
+
+def _check_same(dataset: Dataset) -> None:
+    """Raise DataError if this process has read other data than the first one of a training."""
+    if processes().alone:
+        return
+    own = dataset.fingerprint()
+    if processes().agree(own) != own:
+        what = "the processes of the training have read different data."
+        hint = "Give all the same files. Copy the log of a server that is running before you train on it."
+        raise DataError(Fault("--data", what, hint, "other data"))
 
 
 def resolved(config: Config, registry: Registry, dataset: Dataset) -> ResolvedRun:

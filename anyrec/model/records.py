@@ -316,7 +316,8 @@ def with_changed_items(dataset: Dataset, records: Records) -> Dataset:
 def changed_items(dataset: Dataset, records: Records) -> Records:
     """Return the items of a request that are new, or whose known record has other values.
 
-    Records with pictures count as changed: their files can be others under the same names.
+    Records with pictures count as changed: their files can be others under the same names. Records without any value
+    do not: the id alone only names the item.
     """
     new, table = records.rows < 0, records.required_table()
     known, changed = dataset.items.take(pa.array(records.rows, mask=new)), new.copy()
@@ -328,6 +329,7 @@ def changed_items(dataset: Dataset, records: Records) -> Records:
         else:
             codes = codes_of(pa.concat_arrays(both))
             changed |= codes[: len(changed)] != codes[len(changed) :]
+    changed &= new | ~records.bare
     mask = pa.array(changed)
     return replace(records, ids=records.ids.filter(mask), rows=records.rows[changed], table=table.filter(mask))
 

@@ -118,18 +118,16 @@ def check_ids(sets: Sequence[DataSet]) -> None:
 def _replaced(first: Part, second: Part, side: Side) -> Part:
     """Return the records of two data sets: of ids in both, those of the second one.
 
-    A user's record without any value replaces none, as in a request: the id alone names a user. An id that one of the
-    data sets has twice stays there twice, which is a fault.
+    A record without any value replaces none: the id alone only names the user or item. An id that one of the data sets
+    has twice stays there twice, which is a fault.
     """
     if not len(second.table) or not len(first.table):
         return second if len(second.table) else first
     key, count = f"{side}_id", len(first.table)
     before, after = one_chunk(first.table.column(key)), one_chunk(second.table.column(key))
-    counts = np.ones(len(after), bool)
-    if side == "user":
-        counts = ~_within(after, before)
-        for name in second.table.column_names:
-            counts |= second.table.column(name).is_valid().to_numpy() if name != key else False
+    counts = ~_within(after, before)
+    for name in second.table.column_names:
+        counts |= second.table.column(name).is_valid().to_numpy() if name != key else False
     kept = np.flatnonzero(~_within(before, after.filter(pa.array(counts))))
     rows = np.concatenate([kept, count + np.flatnonzero(counts)])
 
