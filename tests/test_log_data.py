@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import random
 import shutil
 
 import msgspec
@@ -208,18 +209,49 @@ def test_logs_of_programs_and_of_earlier_versions_are_read(tmp_path):
     assert found.interactions["user_id"].to_pylist() == [1, 1] and sorted(found.ids("user").to_pylist()) == [1, 3]
 
 
-def test_times_are_those_of_the_same_table(tmp_path):
-    import random
-
-    draw = random.Random(0)
-    lines = [
-        {**event(n, n, n), "timestamp": draw.uniform(0, 1e10) if n % 2 else draw.randrange(10**10)} for n in range(999)
-    ]
+def test_all_of_an_event_is_read_as_in_a_table_of_the_same_lines(tmp_path, monkeypatch):
+    draw, lines = random.Random(0), []
+    contexts = [{"screen": 6}, {"screen": 6.5, "from": "mail"}, {"day": "2026-11-27", "tags": ["a", "b"]}, {}, None]
+    for n in range(999):
+        more = {
+            "rating": draw.choice([1, 4.5]),
+            "label": n % 2,
+            "weight": draw.random(),
+            "context": draw.choice(contexts),
+        }
+        more = {name: value for name, value in more.items() if draw.random() < 0.5}
+        time = draw.uniform(0, 1e10) if n % 2 else draw.randrange(10**10)
+        lines.append({**event(n, n % 90, n % 70), **more, "timestamp": time})
     table = tmp_path / "table"
     table.mkdir()
     (table / "interactions.jsonl").write_bytes(b"\n".join(map(msgspec.json.encode, lines)))
     plain = Dataset.read(table, DataConfig(unknown_ids="keep"))
-    assert Dataset.read(write(tmp_path / "log", lines)).fingerprint() == plain.fingerprint()
+    log = write(tmp_path / "log", lines)
+    assert Dataset.read(log).fingerprint() == plain.fingerprint()
+    monkeypatch.setattr(log_files, "PIECE", 5000)
+    assert Dataset.read(log).fingerprint() == plain.fingerprint()
+    with (log / "events-000001.jsonl").open("ab") as file:  # a time as text: the whole piece is read line by line
+        file.write(msgspec.json.encode({**event(999, 1, 1), "timestamp": "2026-11-27"}) + b"\n")
+    found = Dataset.read(log)
+    assert found.interactions.slice(0, 999).equals(Dataset.read(write(log, lines)).interactions)
+    sources = {"interactions": [{"path": str(log)}]}
+    assert Dataset.from_sources({"data": {"sources": sources}}).fingerprint() == Dataset.read(log).fingerprint()
+    columns = {"user_id": "user_id", "item_id": "item_id", "context.screen": "context.screen"}
+    sources["interactions"][0]["columns"] = columns
+    some = Dataset.from_sources({"data": {"sources": sources}}).interactions
+    assert some.column_names == ["user_id", "item_id", "context.screen"]
+    assert some["context.screen"].equals(plain.interactions["context.screen"])
+
+
+def test_contexts_of_several_types_are_left_out_with_a_note(tmp_path, monkeypatch):
+    contexts = [{"a": 1, "b": 1, "": 1}, {"a": 2, "b": 2}, {"a": 3, "b": "3", "c": None}]
+    write(tmp_path, [{**event(n, 1, 1), "context": one} for n, one in enumerate(contexts)])
+    for piece in (1 << 26, 1):
+        monkeypatch.setattr(log_files, "PIECE", piece)
+        found = Dataset.read(tmp_path)
+        assert found.interactions.column_names[3:] == ["context.a"]
+        assert found.interactions["context.a"].to_pylist() == [1, 2, 3]
+        assert any("Contexts of events" in note and "'b'" in note and "''" in note for note in found.notes)
 
 
 def test_faults_name_the_line(tmp_path):
@@ -333,14 +365,20 @@ def retrained(shop, data):
 def state(service):
     served = service.served
     items = served.records("item", ["i001", "new", "had"])
-    return items, served.removed, dict(service.popular(50)), service.histories.of("ann"), sorted(served.users)
+    return (
+        items,
+        served.removed,
+        dict(service.popular(service.served, 50)),
+        service.histories.of("ann"),
+        sorted(served.users),
+    )
 
 
 def test_after_training_on_the_log_nothing_counts_twice_and_nothing_is_added_again(shop, retrained, tmp_path):
     log = shutil.copytree(shop / "events", tmp_path / "events")
     folder = retrained.save(tmp_path / "next")
     service = Service(Recommender.load(shop / "model"), SMALL, log)
-    counts = dict(service.popular(50))
+    counts = dict(service.popular(service.served, 50))
     service.reload(folder)
     assert service.served.recommender.model.extended is False  # all records of the log are those of the training
     items, removed, popular, history, users = state(service)

@@ -17,6 +17,7 @@ fitted: `FittedModel`, which evaluation, retrieval, the pipeline, storage and se
 two_tower: the fitted two-tower model.
 join: the users, items and interactions of a request join a model.
 choice: what was chosen on the validation part, for reports and model files.
+file_features: the features whose values name files.
 blended: the fitted blend of towers and classical models.
 classical: the fitted classical model, such as item-kNN.
 classical_scorer: its scores and vectors, for users with any history.

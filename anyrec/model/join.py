@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from anyrec.core.errors import DataError, Fault
 from anyrec.data.dataset import Dataset
+from anyrec.model.file_features import file_features
 from anyrec.model.fitted import FittedModel
 from anyrec.model.records import Records, changed_items, counted
 
@@ -56,7 +57,7 @@ def join(model: FittedModel, request: Dataset, *, replace_known: bool = False, s
     if len(request.items):
         items = model.read_records("item", request, strict=strict, faults=faults)
         new = int((items.rows < 0).sum())
-        items = changed_items(model.dataset, items) if replace_known else items
+        items = changed_items(model.dataset, items, file_features(model)) if replace_known else items
         changed = len(items.rows) - new if replace_known else 0
         wider = model.with_items(items, replace_known=replace_known)
     users = wider.read_records("user", request, strict=strict, faults=faults)

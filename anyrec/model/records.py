@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
@@ -313,17 +314,22 @@ def with_changed_items(dataset: Dataset, records: Records) -> Dataset:
     return dataset.with_features(items=joined(dataset.items, table).take(pa.array(place)).combine_chunks())
 
 
-def changed_items(dataset: Dataset, records: Records) -> Records:
+def changed_items(dataset: Dataset, records: Records, files: Set[str]) -> Records:
     """Return the items of a request that are new, or whose known record has other values.
 
-    Records with pictures count as changed: their files can be others under the same names. Records without any value
-    do not: the id alone only names the item.
+    Records that name files count as changed: the files can be others under the same names. Records without any value do
+    not: the id alone only names the item.
+
+    Args:
+        dataset: The known items.
+        records: The items of the request.
+        files: Groups and features whose values name files, as `file_features` returns them.
     """
     new, table = records.rows < 0, records.required_table()
     known, changed = dataset.items.take(pa.array(records.rows, mask=new)), new.copy()
     for name in set(known.column_names).union(table.column_names) - {"item_id"}:
         both = [one.column(name).combine_chunks() for one in (table, known) if name in one.column_names]
-        if len(both) == 1 or both[0].type != both[1].type or name.startswith("image."):
+        if len(both) == 1 or both[0].type != both[1].type or {name, name.split(".")[0]} & files:
             for column in both:
                 changed |= column.is_valid().to_numpy(zero_copy_only=False)
         else:

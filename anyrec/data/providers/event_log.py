@@ -8,7 +8,7 @@ from anyrec.core.config.sources import TableConfig
 from anyrec.core.errors import DataError, Fault
 from anyrec.data.formats.parts import PARTS
 from anyrec.data.sources.contract import Access, Provider, Rows
-from anyrec.data.sources.event_log import OTHERS, USED, EventLogReader
+from anyrec.data.sources.event_log import OTHERS, EventLogReader
 
 
 class EventLog(Provider):
@@ -30,6 +30,7 @@ class EventLog(Provider):
             wanted = [one for one in names if access.columns is None or one in access.columns]
             rows = part.table.select(wanted).to_reader()
             return Rows(rows, name, log.version, names=names, place=part.place, notes=notes)
-        columns = USED if access.columns is None else tuple(one for one in (*USED, *OTHERS) if one in access.columns)
+        wanted, known = access.columns, (*log.columns, *OTHERS)
+        columns = log.columns if wanted is None else tuple(one for one in known if wanted & {one, one.split(".")[0]})
         reader = pa.RecordBatchReader.from_batches(log.schema(columns), log.events(access.faults, columns))
-        return Rows(reader, name, log.version, names=[*USED, *OTHERS], place=log.place)
+        return Rows(reader, name, log.version, names=[*known], place=log.place, notes=log.notes)

@@ -22,6 +22,7 @@ id_types: ids of several tables in one type.
 map_table: one table as columns of roles and features.
 assemble: all tables as users, items and interactions.
 log_files: the files of a server's log.
+log_lines: the lines of that log as columns.
 log_records: the records that were put to a server, and what was removed.
 event_log: the events of a server.
 read_log: the log of a server as a data set.

@@ -4,31 +4,26 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.json
 
 from anyrec.core.types import JsonObject
-from anyrec.core.values import show
-from anyrec.data.formats.columns import time_column
 from anyrec.data.formats.faults import Faults
 from anyrec.data.formats.parts import Part
 from anyrec.data.formats.times import TIME
 from anyrec.data.ids import ID_COLUMNS
 from anyrec.data.sources.log_files import pieces, sizes
+from anyrec.data.sources.log_lines import CONTEXT, NUMBERS, TIMES, context_types, event_of, one_type_each, parsed
 from anyrec.data.sources.log_records import Id, LogRecords
 
-USED = (*ID_COLUMNS, "interaction_type", "timestamp")
-"""Columns of events that are those of interactions."""
+USED = (*ID_COLUMNS, "interaction_type", "timestamp", "rating", "label", "weight")
+"""Columns of events that are those of interactions, besides their contexts."""
 OTHERS = ("value", "recommendation_id", "experiment", "variant", "event_id", "received")
 """Columns that `data.sources` can name as well."""
-TIMES = ("timestamp", "received")
-BLOCK = 1 << 24
-"""Bytes that one thread parses at a time."""
 END = 8
 """Bytes at both ends of the ids of events that are compared first."""
 PRIME = np.uint64(0x100000001B3)
@@ -39,17 +34,20 @@ class EventLogReader:
     """What a log held at one moment, also while a server writes it.
 
     The sizes of the files are taken before the changes of records are read: a server logs the record of a new user or
-    item before its first event. Events are read twice, once for their ids alone, and only one piece is in memory.
+    item before its first event. Events are read twice, once for their ids and the types of contexts, and only one piece
+    is in memory.
 
     Attributes:
         folder: The folder of the log.
         records: What was put and removed.
+        notes: Contexts that are left out.
     """
 
     def __init__(self, folder: Path):
         self.folder = folder
         self._files = sizes(folder)
         self.records = LogRecords.read(folder)
+        self.notes: list[str] = []
         self._types = self._id_types()
         self._kept: list[np.ndarray] = []  # of each piece, which events `events` has yielded
         self._starts = [0]  # the number of the first event of each file
@@ -59,33 +57,37 @@ class EventLogReader:
         """What identifies the content: the bytes that are read."""
         return f"events {sum(self._files.values())} bytes, records {self.records.version}"
 
-    def schema(self, columns: tuple[str, ...] = USED) -> pa.Schema:
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of events that are those of interactions."""
+        return (*USED, *(f"{CONTEXT}.{name}" for name in self._looked_at[1]))
+
+    def schema(self, columns: tuple[str, ...]) -> pa.Schema:
         """Return the types of the columns that `events` yields."""
         return pa.schema([(name, TIME) if name in TIMES else (name, self._type(name)) for name in columns])
 
-    def events(self, faults: Faults, columns: tuple[str, ...] = USED) -> Iterator[pa.RecordBatch]:
+    def events(self, faults: Faults, columns: tuple[str, ...]) -> Iterator[pa.RecordBatch]:
         """Yield the events in the order of arrival: each id once, and no event of a user that was forgotten later.
 
         Args:
             faults: Gets a fault for each line that is no event.
-            columns: Which columns, of USED and OTHERS.
+            columns: Which columns, of `columns` and OTHERS.
         """
-        forgotten = self._forgotten()
-        names = tuple(dict.fromkeys((*columns, *(() if forgotten is None else ("user_id", *TIMES)))))
-        repeated, start = self._repeated(), 0
+        forgotten, repeated, start = self._forgotten(), self._looked_at[0], 0
+        roots = [name if self._context_of(name) is None else CONTEXT for name in columns]
+        needed = dict.fromkeys((*roots, *(() if forgotten is None else ("user_id", *TIMES))))
+        schema = pa.schema([(name, self._type(name)) for name in needed])
         self._kept, self._starts = [], [0]
         for path, size in self._files.items():
             for piece in pieces(path, size):
-                table = self._parsed(piece, names, f"{path.name} line", start - self._starts[-1], faults)
+                table = parsed(piece, schema, f"{path.name} line", start - self._starts[-1], faults)
                 keep = np.ones(len(table), bool) if forgotten is None else _remembered(table, *forgotten)
                 keep[_between(repeated, start, len(table))] = False
                 start += len(table)
                 self._kept.append(keep)
-                found = table.select(columns) if keep.all() else table.select(columns).filter(pa.array(keep))
-                cells = [
-                    _times(one) if name in TIMES else one for name, one in zip(columns, found.columns, strict=True)
-                ]
-                yield from pa.table(cells, schema=self.schema(columns)).to_batches()
+                cells = [self._cells(table, name) for name in columns]
+                found = pa.table(cells, schema=self.schema(columns))
+                yield from (found if keep.all() else found.filter(pa.array(keep))).to_batches()
             self._starts.append(start)
 
     def records_of(self, part: str, faults: Faults, notes: list[str]) -> Part:
@@ -111,7 +113,24 @@ class EventLogReader:
 
     def _type(self, name: str) -> pa.DataType:
         """Return the type of a column as it is parsed: times are seconds since 1970."""
-        return self._types.get(name, pa.float64() if name in (*TIMES, "value") else pa.string())
+        context = self._context_of(name)
+        if context is not None:
+            return self._looked_at[1][context]
+        if name == CONTEXT:
+            return pa.struct(list(self._looked_at[1].items()))
+        return self._types.get(name, pa.float64() if name in NUMBERS else pa.string())
+
+    @staticmethod
+    def _context_of(name: str) -> str | None:
+        """Return the name of a context in that of its column; None for other columns."""
+        return name.removeprefix(f"{CONTEXT}.") if name.startswith(f"{CONTEXT}.") else None
+
+    def _cells(self, table: pa.Table, name: str) -> pa.ChunkedArray:
+        """Return a column that `events` yields from those that were parsed."""
+        context = self._context_of(name)
+        if context is not None:
+            return pc.struct_field(table[CONTEXT], [context])
+        return pc.round(pc.multiply(table[name], 1e6)).cast(pa.int64()).cast(TIME) if name in TIMES else table[name]
 
     def _id_types(self) -> dict[str, pa.DataType]:
         """Return the types of the ids: those of the first event, or else of the records."""
@@ -122,7 +141,7 @@ class EventLogReader:
         path = next((path for path, size in self._files.items() if size), None)
         if path is not None:
             with path.open("rb") as file:
-                first = _event(file.readline(), "", Faults())
+                first = event_of(file.readline(), "", Faults())
         return {key: pa.int64() if type(first.get(key)) is int else pa.string() for key in ID_COLUMNS}
 
     def _forgotten(self) -> tuple[pa.Array, np.ndarray] | None:
@@ -131,16 +150,33 @@ class EventLogReader:
         found = {user: time for user, time in self.records.forgotten.items() if type(user) is kind}
         return (pa.array(list(found), self._types["user_id"]), np.array(list(found.values()))) if found else None
 
-    def _repeated(self) -> np.ndarray:
-        """Return the rows of events whose id an earlier event has: a log is part of a copy of itself, for example."""
-        keys = [*map(_ends, self._ids())]
-        together = np.concatenate(keys) if keys else np.empty(0, np.uint64)
-        order = np.argsort(together, kind="stable")
-        same = together[order[1:]] == together[order[:-1]]
+    @cached_property
+    def _looked_at(self) -> tuple[np.ndarray, dict[str, pa.DataType]]:
+        """The rows of events whose id an earlier event has, and the types of the contexts: what all events decide."""
+        keys, types = [], []
+        for piece, ids in self._ids():
+            keys.append(_ends(ids))
+            types.append(context_types(piece))
+        contexts, left = one_type_each(types)
+        if left:
+            listed = ", ".join(map(repr, left))
+            self.notes.append(
+                f"Contexts of events with values of several types, or no valid name, are left out: {listed}."
+            )
+        return self._repeated(np.concatenate(keys) if keys else np.empty(0, np.uint64)), contexts
+
+    def _repeated(self, keys: np.ndarray) -> np.ndarray:
+        """Return the rows of events whose id an earlier event has: a log has a copy of one of its files, for example.
+
+        Args:
+            keys: (events,) as `_ends` returns them.
+        """
+        order = np.argsort(keys, kind="stable")
+        same = keys[order[1:]] == keys[order[:-1]]
         if not same.any():
             return np.empty(0, np.int64)
         rows, texts, start = np.sort(order[np.append(same, False) | np.append(False, same)]), [], 0
-        for ids in self._ids():
+        for _, ids in self._ids():
             texts.append(ids.take(pa.array(_between(rows, start, len(ids)))))
             start += len(ids)
         codes = pa.concat_arrays(texts).dictionary_encode().indices.fill_null(-1).to_numpy(zero_copy_only=False)
@@ -148,52 +184,12 @@ class EventLogReader:
         again[np.unique(codes, return_index=True)[1]] = False
         return rows[again]
 
-    def _ids(self) -> Iterator[pa.Array]:
-        """Yield the ids of the events of each piece."""
+    def _ids(self) -> Iterator[tuple[bytes, pa.Array]]:
+        """Yield each piece of the files and the ids of its events."""
+        schema = pa.schema([("event_id", pa.string())])
         for path, size in self._files.items():
             for piece in pieces(path, size):
-                yield self._parsed(piece, ("event_id",), "", 0, Faults()).column(0).combine_chunks()
-
-    def _parsed(self, piece: bytes, names: tuple[str, ...], file: str, start: int, faults: Faults) -> pa.Table:
-        """Return columns of the events on lines. The first one is the line `start` (from 0) of the file."""
-        schema = pa.schema([(name, self._type(name)) for name in names])
-        parse = pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
-        try:
-            return pyarrow.json.read_json(pa.BufferReader(piece), pyarrow.json.ReadOptions(block_size=BLOCK), parse)
-        except pa.ArrowInvalid:  # times as texts, which programs can log, and lines that are no events
-            rows = [_event(line, f"{file} {start + n}", faults) for n, line in enumerate(piece.splitlines(), 1)]
-            columns = [_column([row.get(one.name) for row in rows], one, file, start, faults) for one in schema]
-            return pa.table(columns, schema=schema)
-
-
-def _event(line: bytes, where: str, faults: Faults) -> JsonObject:
-    """Return the event on a line; without any values if it is none, which is a fault."""
-    try:
-        found = msgspec.json.decode(line)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
-        found = None
-    if not isinstance(found, dict):
-        faults.add("json", where, "this line is no event.", "Restore the file from a backup, or remove the line.")
-    return found if isinstance(found, dict) else {}
-
-
-def _column(values: list[object], kind: pa.Field, file: str, start: int, faults: Faults) -> pa.Array:
-    """Return values of events as a column; those of another type are faults, but for times in texts."""
-
-    def pointer(row: int) -> str:
-        return f"{file} {start + row + 1}, column '{kind.name}'"
-
-    expected = {pa.int64(): (int,), pa.float64(): (int, float)}.get(kind.type, (str,))
-    other = [None if type(value) in expected else value for value in values]
-    found = pa.array([value if type(value) in expected else None for value in values], kind.type)
-    if kind.name in TIMES:
-        return pc.coalesce(
-            found, pc.divide(time_column(other, pointer, faults).cast(pa.int64()).cast(pa.float64()), 1e6)
-        )
-    wrong = [row for row, value in enumerate(other) if value is not None]
-    what = "is of another type than in the first event."
-    faults.add_rows("bad value", wrong, lambda row: (pointer(row), f"{show(values[row])} {what}", "Correct it."))
-    return found
+                yield piece, parsed(piece, schema, "", 0, Faults()).column(0).combine_chunks()
 
 
 def _remembered(table: pa.Table, users: pa.Array, times: np.ndarray) -> np.ndarray:
@@ -210,10 +206,6 @@ def _remembered(table: pa.Table, users: pa.Array, times: np.ndarray) -> np.ndarr
     keep = np.ones(len(table), bool)
     keep[own] = received[own] > times[place[own].astype(np.int64)]
     return keep
-
-
-def _times(seconds: pa.ChunkedArray) -> pa.ChunkedArray:
-    return pc.round(pc.multiply(seconds, 1e6)).cast(pa.int64()).cast(TIME)
 
 
 def _between(rows: np.ndarray, start: int, count: int) -> np.ndarray:

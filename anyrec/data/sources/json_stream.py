@@ -124,9 +124,9 @@ def _parse(piece: bytes, start: int, file: Container, faults: Faults, mixed: dic
     piece = _checked(piece, file)
     try:
         table = _fast(piece)
-        times = [field for field in table.schema if _with_texts(field.type) != field.type]
+        times = [field for field in table.schema if with_texts(field.type) != field.type]
         if times:
-            table = _fast(piece, pa.schema([(field.name, _with_texts(field.type)) for field in times]))
+            table = _fast(piece, pa.schema([(field.name, with_texts(field.type)) for field in times]))
     except pa.ArrowInvalid:
         return _slow(piece, start, file, faults, mixed)
     return table
@@ -144,14 +144,14 @@ def _fast(piece: bytes, schema: pa.Schema | None = None) -> pa.Table:
         return pyarrow.json.read_json(pa.BufferReader(piece), whole, options)
 
 
-def _with_texts(kind: pa.DataType) -> pa.DataType:
+def with_texts(kind: pa.DataType) -> pa.DataType:
     """Return a type with texts in place of times."""
     if pa.types.is_timestamp(kind):
         return pa.string()
     if pa.types.is_list(kind):
-        return pa.list_(_with_texts(kind.value_type))
+        return pa.list_(with_texts(kind.value_type))
     if pa.types.is_struct(kind):
-        return pa.struct([(field.name, _with_texts(field.type)) for field in kind])
+        return pa.struct([(field.name, with_texts(field.type)) for field in kind])
     return kind
 
 
@@ -232,7 +232,7 @@ def parse_values(texts: pa.Array) -> pa.Array:
     piece = lines.buffers()[2].slice(start, end - start).to_pybytes()
     try:
         table = _fast(piece)
-        kind = _with_texts(table.schema.field("value").type)
+        kind = with_texts(table.schema.field("value").type)
         table = _fast(piece, pa.schema([("value", kind)])) if kind != table.schema.field("value").type else table
         values = table.column("value").combine_chunks()
     except pa.ArrowInvalid:

@@ -11,7 +11,7 @@ from anyrec.data.formats.faults import Faults
 from anyrec.data.formats.frames import arrow_columns
 from anyrec.data.formats.parts import PARTS, Part, Raw, finish_parts
 from anyrec.data.memory_limit import Room
-from anyrec.data.sources.event_log import USED, EventLogReader
+from anyrec.data.sources.event_log import EventLogReader
 from anyrec.data.sources.several import DataSet, check_ids
 
 UNUSED = (
@@ -39,14 +39,16 @@ def read_log(folder: Path, faults: Faults, notes: list[str], room: Room | None =
         DataError: If the changes of records are damaged, or ids have several types.
     """
     log = EventLogReader(folder)
-    schema, batches = log.schema((*USED, "value")), log.events(faults, (*USED, "value"))
+    wanted = (*log.columns, "value")
+    notes += log.notes
+    schema, batches = log.schema(wanted), log.events(faults, wanted)
     events = pa.Table.from_batches(batches, schema) if room is None else room.table(schema, batches)
     values = len(events) - events.column("value").null_count
     if values:
         notes.append(UNUSED.format(count=values))
     had = log.records.removed.intersection(pc.unique(events.column("item_id")).to_pylist())
     scratch = None if room is None else room.scratch
-    columns = arrow_columns(events.select(list(USED)), scratch)
+    columns = arrow_columns(events.select(list(log.columns)), scratch)
     parts: dict[str, Part | Raw] = {
         "users": log.records.part("users", set(), faults, notes),
         "items": log.records.part("items", had, faults, notes),

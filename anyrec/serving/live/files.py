@@ -5,32 +5,14 @@ from __future__ import annotations
 from collections.abc import Set
 from pathlib import Path
 
-from anyrec.core.contracts import Encoder
 from anyrec.core.types import JsonObject
 from anyrec.data.images import ImageFault, find_file
-from anyrec.model.blended import has_towers, towers_of
 from anyrec.recommender import Recommender
 
 NOTE = (
     "The files (pictures, sounds) that a record names were not opened and count as absent: requests bring pictures of "
     "a person as `images`, in base64. serving.image_names of the config allows names of files within the image root."
 )
-
-
-def file_features(recommender: Recommender) -> frozenset[str]:
-    """Return the groups (`image`) and the single features (`text.transcript`) whose values name files.
-
-    Encoders declare it (`Encoder.reads_files`). A group is there if its default encoder does, also if the model does
-    not read it, and a feature if the model's own encoder for it does.
-    """
-    model = recommender.model
-    found = model.registry.file_groups()
-    if has_towers(model):
-        scorer = towers_of(model).scorer
-        for tower in (scorer.user, scorer.item):
-            pairs = zip(tower.features, tower.encoders, strict=True)
-            found |= {name for name, encoder in pairs if isinstance(encoder, Encoder) and encoder.reads_files}
-    return frozenset(found)
 
 
 def root_of_names(recommender: Recommender, allowed: bool) -> Path | None:
@@ -53,7 +35,7 @@ def without_files(record: JsonObject, features: Set[str], root: Path | None) -> 
 
     Args:
         record: Groups of features.
-        features: As `file_features` returns it.
+        features: As `anyrec.model.file_features` returns it.
         root: As `root_of_names` returns it.
     """
     found = dict(record)

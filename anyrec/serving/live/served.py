@@ -22,12 +22,13 @@ from anyrec.core.time_limit import check_time
 from anyrec.core.types import JsonObject
 from anyrec.core.values import show
 from anyrec.data.ids import Side, rows_of
+from anyrec.model.file_features import file_features
 from anyrec.model.records import Records, changed_items
 from anyrec.pipeline.answer import Answer
 from anyrec.pipeline.trace import events_as_json
 from anyrec.recommender import Recommender
 from anyrec.serving.explain import explain, explanation_as_json
-from anyrec.serving.live.files import file_features, names_files
+from anyrec.serving.live.files import names_files
 from anyrec.serving.live.histories import Histories
 from anyrec.serving.live.query import Id, Listed, Listing, Query, page_of
 from anyrec.serving.live.record_map import RecordMap
@@ -51,7 +52,7 @@ class Served:
         users: The records of users that were added or changed, by id.
         items: The records of items that were added or changed, by id.
         removed: Ids of items that are not listed any more.
-        file_features: Groups and features whose values name files, as `files.file_features` returns them.
+        file_features: Groups and features whose values name files, as `file_features` returns them.
     """
 
     recommender: Recommender
@@ -72,7 +73,7 @@ class Served:
 
     def __post_init__(self) -> None:
         # Nothing that a version keeps refers to the version, so that its memory is free when it is exchanged.
-        object.__setattr__(self, "file_features", file_features(self.recommender))
+        object.__setattr__(self, "file_features", file_features(self.recommender.model))
         object.__setattr__(self, "_filters", lru_cache(CONDITIONS)(partial(_filtered, self.recommender)))
 
     def filtered_by(self, where: JsonObject) -> Recommender:
@@ -161,9 +162,7 @@ class Served:
         wider, warnings = None, []
         if items:
             read = self.recommender.read_records("item", [{"item_id": item, **one} for item, one in items.items()])
-            other = changed_items(
-                self.recommender.dataset, read
-            )  # a retry, or a model that learned from them, brings none
+            other = changed_items(self.recommender.dataset, read, self.file_features)
             wider = self.recommender.add_items(other, replace_known=True) if len(other.ids) else None
             warnings += read.context.warnings  # also on files, which only the encoders open
         if users:
