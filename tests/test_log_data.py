@@ -374,13 +374,22 @@ def state(service):
     )
 
 
-def test_after_training_on_the_log_nothing_counts_twice_and_nothing_is_added_again(shop, retrained, tmp_path):
+def test_after_training_on_the_log_nothing_counts_twice_and_nothing_is_added_again(
+    shop, retrained, tmp_path, monkeypatch
+):
     log = shutil.copytree(shop / "events", tmp_path / "events")
     folder = retrained.save(tmp_path / "next")
     service = Service(Recommender.load(shop / "model"), SMALL, log)
     counts = dict(service.popular(service.served, 50))
+    added, add_items = [], Recommender.add_items
+
+    def spy(self, records, **how):
+        added.extend(records.ids.to_pylist())
+        return add_items(self, records, **how)
+
+    monkeypatch.setattr(Recommender, "add_items", spy)
     service.reload(folder)
-    assert service.served.recommender.model.extended is False  # all records of the log are those of the training
+    assert added == ["gone"]  # it was put and removed, without events; all other records are those of the training
     items, removed, popular, history, users = state(service)
     assert [one["continuous"]["price"] for one in items] == [4.0, 3.0, 6.0]
     assert removed == {"gone", "had", "i004"} and popular == counts and users == ["ann", "u001"]

@@ -16,7 +16,7 @@ from anyrec.data.formats.faults import Faults
 from anyrec.data.formats.parts import Part
 from anyrec.data.formats.times import TIME
 from anyrec.data.ids import ID_COLUMNS
-from anyrec.data.sources.log_files import pieces, sizes
+from anyrec.data.sources.log_files import RECORDS, pieces, sizes
 from anyrec.data.sources.log_lines import CONTEXT, NUMBERS, TIMES, context_types, event_of, one_type_each, parsed
 from anyrec.data.sources.log_records import Id, LogRecords
 
@@ -40,22 +40,20 @@ class EventLogReader:
     Attributes:
         folder: The folder of the log.
         records: What was put and removed.
+        version: What identifies the content: the bytes that are read.
         notes: Contexts that are left out.
     """
 
     def __init__(self, folder: Path):
         self.folder = folder
         self._files = sizes(folder)
-        self.records = LogRecords.read(folder)
+        changes = sizes(folder / RECORDS)
+        self.records = LogRecords.read(changes)
+        self.version = f"events {sum(self._files.values())} bytes, records {sum(changes.values())} bytes"
         self.notes: list[str] = []
         self._types = self._id_types()
         self._kept: list[np.ndarray] = []  # of each piece, which events `events` has yielded
         self._starts = [0]  # the number of the first event of each file
-
-    @property
-    def version(self) -> str:
-        """What identifies the content: the bytes that are read."""
-        return f"events {sum(self._files.values())} bytes, records {self.records.version}"
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -99,9 +97,9 @@ class EventLogReader:
             notes: Gets what the user should know.
         """
         had: set[Id] = set()
-        if part == "items" and self.records.removed & self.records.items.keys():
+        if part == "items" and self.records.removed.keys() & self.records.items.keys():
             for batch in self.events(Faults(), ("item_id",)):
-                had |= self.records.removed.intersection(pc.unique(batch.column(0)).to_pylist())
+                had |= self.records.removed.keys() & pc.unique(batch.column(0)).to_pylist()
         return self.records.part(part, had, faults, notes)
 
     def place(self, row: int, column: str) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 import msgspec
 
@@ -12,53 +15,62 @@ from anyrec.core.types import JsonObject
 from anyrec.data.formats.faults import Faults
 from anyrec.data.formats.parts import SIDE_OF, Part, no_records
 from anyrec.data.formats.records import record_table
-from anyrec.data.sources.log_files import RECORDS, read_lines, sizes
+from anyrec.data.sources.log_files import RECORDS, read_lines
 
 Id = str | int
 
 
 @dataclass
 class LogRecords:
-    """What the changes of a log led to.
+    """What some changes of records, one after another, amount to.
 
     Attributes:
-        users: The latest record of each user that was put, by id.
-        items: The same of items, also of those that were removed.
-        removed: Items that were removed and not put again.
-        forgotten: When users were removed, in seconds since 1970, by id: their events until then are not read.
-        version: What identifies the content.
+        items: The latest record of each item that was put, in the order in which the items first came.
+        users: The latest record of each user that was put and not removed afterwards.
+        removed: Items that were removed, and not put afterwards.
+        forgotten: When each user was last removed, in seconds since 1970: earlier events do not count.
     """
 
-    users: dict[Id, JsonObject] = field(default_factory=dict)
     items: dict[Id, JsonObject] = field(default_factory=dict)
-    removed: set[Id] = field(default_factory=set)
+    users: dict[Id, JsonObject] = field(default_factory=dict)
+    removed: dict[Id, None] = field(default_factory=dict)
     forgotten: dict[Id, float] = field(default_factory=dict)
-    version: str = "0 bytes"
 
-    @staticmethod
-    def read(folder: Path) -> LogRecords:
-        """Read the changes of a log of events. Raises DataError if they are damaged."""
-        found, files = LogRecords(), sizes(folder / RECORDS)
-        found.version = f"{sum(files.values())} bytes"
-        for path, size in files.items():
-            try:
-                for change in read_lines(path, size):
-                    found.apply(change)
-            except msgspec.MsgspecError as error:
-                hint = "Restore it from a backup."
-                raise DataError(Fault(str(path), f"this file is damaged: {error}.", hint, "json")) from None
-        return found
+    @classmethod
+    def of(cls, changes: Iterable[JsonObject]) -> Self:
+        """Merge changes, as a server logs them, the first one first."""
+        merged = cls()
+        for change in changes:
+            for item, record in change.get("items", ()):
+                merged.items[item] = record
+                merged.removed.pop(item, None)
+            merged.users.update(change.get("users", ()))
+            merged.removed.update(dict.fromkeys(change.get("removed_items", ())))
+            for user in change.get("removed_users", ()):
+                merged.users.pop(user, None)
+                merged.forgotten[user] = change.get("time", -math.inf)
+        return merged
 
-    def apply(self, change: JsonObject) -> None:
-        """Apply a change, as `anyrec.serving.live.service.Service` logs it."""
-        items = dict(change.get("items", ()))
-        self.items |= items
-        self.removed -= items.keys()
-        self.users |= dict(change.get("users", ()))
-        self.removed |= set(change.get("removed_items", ()))
-        for one in change.get("removed_users", ()):
-            self.users.pop(one, None)
-            self.forgotten[one] = change.get("time", float("-inf"))
+    @classmethod
+    def read(cls, files: Mapping[Path, int]) -> Self:
+        """Read changes.
+
+        Args:
+            files: The files, and the bytes of the whole lines of each.
+
+        Raises:
+            DataError: If a file is damaged.
+        """
+
+        def changes() -> Iterator[JsonObject]:
+            for path, size in files.items():
+                try:
+                    yield from read_lines(path, size)
+                except msgspec.MsgspecError as error:
+                    what, hint = f"this file is damaged: {error}.", "Restore it from a backup."
+                    raise DataError(Fault(str(path), what, hint, "json")) from None
+
+        return cls.of(changes())
 
     def part(self, name: str, had: set[Id], faults: Faults, notes: list[str]) -> Part:
         """Return the records of one side as a table.
@@ -71,7 +83,7 @@ class LogRecords:
         """
         side, records = SIDE_OF[name], self.users
         if name == "items":
-            left = self.removed - had
+            left = self.removed.keys() - had
             records = {one: record for one, record in self.items.items() if one not in left}
         ids = list(records)
 

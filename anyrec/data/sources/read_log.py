@@ -46,7 +46,7 @@ def read_log(folder: Path, faults: Faults, notes: list[str], room: Room | None =
     values = len(events) - events.column("value").null_count
     if values:
         notes.append(UNUSED.format(count=values))
-    had = log.records.removed.intersection(pc.unique(events.column("item_id")).to_pylist())
+    had = log.records.removed.keys() & pc.unique(events.column("item_id")).to_pylist()
     scratch = None if room is None else room.scratch
     columns = arrow_columns(events.select(list(log.columns)), scratch)
     parts: dict[str, Part | Raw] = {
@@ -57,6 +57,6 @@ def read_log(folder: Path, faults: Faults, notes: list[str], room: Room | None =
     if log.records.removed:
         notes.append(REMOVED.format(count=len(had), whole=len(log.records.removed)))
     made = finish_parts(parts, faults, notes)
-    found = DataSet(str(folder), [made[part] for part in PARTS], folder, faults, notes, True, log.records.removed)
+    found = DataSet(str(folder), [made[part] for part in PARTS], folder, faults, notes, True, set(log.records.removed))
     check_ids([found])
     return found

@@ -3,48 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from itertools import islice
 
 from anyrec.core.errors import DataError
 from anyrec.core.types import JsonObject
-from anyrec.serving.live.query import Id
+from anyrec.data.sources.log_records import LogRecords
 
 BLOCK = 4096
 """Items whose vectors are computed together."""
 
 
-@dataclass
-class Merged:
-    """What some changes of records, one after another, amount to.
-
-    Attributes:
-        items: The latest record of each item that was put, in the order in which the items first came.
-        users: The latest record of each user that was put and not removed afterwards.
-        removed: Items that were removed, and not put afterwards.
-        forgotten: When each user was last removed, in seconds since 1970: earlier events do not count.
-    """
-
-    items: dict[Id, JsonObject] = field(default_factory=dict)
-    users: dict[Id, JsonObject] = field(default_factory=dict)
-    removed: dict[Id, None] = field(default_factory=dict)
-    forgotten: dict[Id, float] = field(default_factory=dict)
-
-    @staticmethod
-    def of(changes: Iterable[JsonObject]) -> Merged:
-        """Merge changes, as `Served.with_change` describes them, the first one first."""
-        merged = Merged()
-        for change in changes:
-            for item, record in change.get("items", ()):
-                merged.items[item] = record
-                merged.removed.pop(item, None)
-            merged.users.update(change.get("users", ()))
-            merged.removed.update(dict.fromkeys(change.get("removed_items", ())))
-            for user in change.get("removed_users", ()):
-                merged.users.pop(user, None)
-                merged.forgotten[user] = change.get("time", -math.inf)
-        return merged
+class Merged(LogRecords):
+    """What some changes of records, one after another, amount to."""
 
     def blocks(self) -> Iterator[JsonObject]:
         """Yield changes that together lead to the same records."""
