@@ -209,6 +209,38 @@ def test_no_file_or_address_that_a_request_names_is_opened_unless_the_config_say
         assert not opened_by(client, str(outside))
 
 
+def test_a_record_that_is_read_and_put_back_keeps_its_picture_and_one_without_it_does_not(recommender, tmp_path):
+    def thumbnail(client, side, key):
+        return client.get(f"/v1/{side}s/{key}/image/{'photo' if side == 'item' else 'face'}")
+
+    def vector(client, side, key):
+        return client.post("/v1/embed", json={f"{side}_ids": [key]}).json()[f"{side}s"][0]["embedding"]
+
+    for side, key, other in (("item", "i001", "i002"), ("user", "u001", "u002")):
+        with client_of(recommender) as client:
+            before, trained = thumbnail(client, side, key).content, vector(client, side, key)
+            read = client.get(f"/v1/{side}s/{key}").json()
+            feature = next(iter(read["image"]))
+            record = {name: value for name, value in read.items() if name == f"{side}_id" or isinstance(value, dict)}
+            put = client.put(f"/v1/{side}s", json={f"{side}s": [record]})
+            assert put.json()["warnings"] == [] and thumbnail(client, side, key).content == before
+            assert vector(client, side, key) == pytest.approx(trained, abs=1e-4)
+            same = {f"{side}_id": key, "image": {feature: [read["image"][feature]]}}  # also alone, as a list, and again
+            assert client.put(f"/v1/{side}s", json={f"{side}s": [same]}).json()["warnings"] == []
+            assert thumbnail(client, side, key).status_code == 200
+            theirs = client.get(f"/v1/{side}s/{other}").json()["image"]
+            text = {"text": {"title" if side == "item" else "bio": "x"}}
+            wrong = client.put(f"/v1/{side}s", json={f"{side}s": [{f"{side}_id": key, "image": theirs, **text}]})
+            assert wrong.json()["warnings"] and thumbnail(client, side, key).status_code == 404
+            # A put replaces the whole record: what it leaves out is gone.
+            client.put(f"/v1/{side}s", json={f"{side}s": [{f"{side}_id": other, **text}]})
+            assert thumbnail(client, side, other).status_code == 404
+    with client_of(Recommender.load(recommender.save(tmp_path / "model"))) as client:  # its folder was not named
+        read = client.get("/v1/items/i001").json()
+        record = {"item_id": "i001", "image": read["image"]}
+        assert client.put("/v1/items", json={"items": [record]}).json()["warnings"]
+
+
 def test_a_model_whose_folder_of_images_was_not_named_shows_none_and_says_how(shop):
     with client_of(Recommender.load(shop / "models" / "shop")) as client:
         answer = client.get("/v1/items/i001/image/photo")

@@ -14,7 +14,7 @@ from anyrec.core.config import ServingConfig
 from anyrec.core.discovery import discover
 from anyrec.recommender import Recommender
 from anyrec.serving.http.app import make_app
-from anyrec.serving.live.files import names_files, without_files
+from anyrec.serving.live.files import FileRules, names_files
 from anyrec.serving.live.service import Service
 
 PLUGIN = '''
@@ -162,9 +162,17 @@ def test_an_untrusted_model_says_that_it_opens_no_files_of_plugins(folder, recom
 
 def test_values_are_left_out_by_group_and_by_feature(tmp_path):
     features, record = {"sound", "text.notes"}, {"sound": {"a": "x", "b": None}, "text": {"notes": ["x"], "bio": "x"}}
-    kept = without_files(record, features, None)
+    none, all_, own = (
+        FileRules(frozenset(features), *roots) for roots in ((None,) * 2, (tmp_path,) * 2, (None, tmp_path))
+    )
+    kept = none.readable(record, lambda: record)
     assert kept == {"sound": {"a": None, "b": None}, "text": {"notes": None, "bio": "x"}}
     assert names_files(record, features) and not names_files(kept, features)
-    assert without_files(kept, features, None) is kept and without_files({"sound": 1}, features, None) == {"sound": 1}
+    assert none.readable(kept, dict) is kept and none.readable({"sound": 1}, dict) == {"sound": 1}
     (tmp_path / "x").write_bytes(b"")
-    assert without_files(record, features, tmp_path) is record
+    assert all_.readable(record, lambda: None) is record
+    assert own.readable(record, lambda: None) == kept and own.readable(record, lambda: record) is record
+    known = {"sound": {"a": ["x", "../y"]}}
+    for name, expected in (("x", "x"), (["x", "z", "../y"], ["x"]), ("z", None), ("../y", None)):
+        assert own.readable({"sound": {"a": name}}, lambda: known) == {"sound": {"a": expected}}
+    assert own.readable({"text": {"notes": "x"}}, lambda: known) == {"text": {"notes": None}}  # of another feature

@@ -85,7 +85,7 @@ async def search(asked: Search, host: TheHost) -> JsonObject:
     host.check(asked)
     image = None if asked.image is None else decoded("/image", asked.image, host.config.max_image_bytes)
     served = host.served
-    (user,), warnings = host.service.readable(served, [asked.user or {}])
+    (user,), warnings = host.service.readable(served, "user", [(asked.user_id, asked.user or {})])
     asked = asked if asked.user is None else asked.model_copy(update={"user": user})
     table = await host.call(_search, served, host.service.histories, asked, image)
     items = _items(served, table.to_pylist(), asked.k, asked.fields)
@@ -98,7 +98,10 @@ async def embed(asked: Embed, host: TheHost) -> JsonObject:
     """Return the vectors of known users and items, as lists take them into account, or of records."""
     host.check(asked)
     served = host.served
-    (users, notes), (items, more) = (host.service.readable(served, one) for one in (asked.users, asked.items))
+    (users, notes), (items, more) = (
+        host.service.readable(served, side, [(one.get(f"{side}_id"), one) for one in records])
+        for side, records in zip(SIDES, (asked.users, asked.items), strict=True)
+    )
     asked = asked.model_copy(update={"users": users, "items": items})
     found, unread = await host.call(_embed, served, host.service.histories, asked)
     return {**found, "model": _model(served), "warnings": [*(notes or more), *unread]}

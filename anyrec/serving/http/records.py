@@ -13,7 +13,7 @@ from anyrec.serving.http.lists import TheHost
 from anyrec.serving.http.messages import Accepted, Events, PutItems, PutUsers
 from anyrec.serving.http.places import in_request
 from anyrec.serving.http.problems import ERRORS, Refused
-from anyrec.serving.live.lookups import find
+from anyrec.serving.live.lookups import find, record_of
 from anyrec.serving.live.query import Id
 
 routes = APIRouter(prefix="/v1", responses=ERRORS)
@@ -54,14 +54,12 @@ async def get_user(user_id: str, host: TheHost) -> JsonObject:
     """Return a user: the features, the latest items from training, and the events since."""
     served = host.served
     key = served.typed("user", user_id)
-    known = served.knows("user", [key])[0]
-    added = served.users.get(key)
-    if not known and added is None and key not in host.service.histories:
+    record = record_of(served, "user", key)
+    if record is None and key not in host.service.histories:
         raise Refused(404, f"no user has the id {user_id!r}.")
-    record = added if added is not None else served.records("user", [key])[0] if known else {}
     return {
         "user_id": key,
-        **record,
+        **(record or {}),
         "history": served.history_of(key, HISTORY),
         "events": host.service.histories.of(key),
     }

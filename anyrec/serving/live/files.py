@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Callable, Set
+from dataclasses import dataclass
 from pathlib import Path
 
 from anyrec.core.types import JsonObject
@@ -28,46 +29,70 @@ def root_of_names(recommender: Recommender, allowed: bool) -> Path | None:
     return Path(model.config.data.image_root) if model.config.data.image_root else model.context.root
 
 
-def without_files(record: JsonObject, features: Set[str], root: Path | None) -> JsonObject:
-    """Return a record of a request without the files that may not be opened; the same object if there are none.
+@dataclass(frozen=True)
+class FileRules:
+    """Which files the records of requests can name.
 
-    Addresses and files outside the root are never opened, whatever the config of the model allows its training data.
+    Addresses and files outside the roots are never opened, whatever the config of the model allows its training data.
 
-    Args:
-        record: Groups of features.
-        features: As `anyrec.model.file_features` returns it.
-        root: As `root_of_names` returns it.
+    Attributes:
+        features: Groups and features whose values name files, as `anyrec.model.file_features` returns them.
+        root: Folder in which records can name any file; None for none.
+        own_root: Folder in which a record can name the files that the model's record of the same id names, so that a
+            record that was read and is put back keeps its pictures; None for none.
     """
-    found = dict(record)
-    for group, values in record.items():
-        if isinstance(values, dict):  # others are refused when the record is read
-            found[group] = {
-                name: _inside(value, root) if group in features or f"{group}.{name}" in features else value
-                for name, value in values.items()
-            }
-    return record if found == record else found
+
+    features: frozenset[str]
+    root: Path | None
+    own_root: Path | None
+
+    def readable(self, record: JsonObject, own: Callable[[], JsonObject | None]) -> JsonObject:
+        """Return a record without the files that may not be opened; the same object if there are none.
+
+        Args:
+            record: Groups of features.
+            own: Returns the model's record of the same id, or None; called if the record names files.
+        """
+        if not names_files(record, self.features):
+            return record
+        known = own() or {}
+        found = dict(record)
+        for group, values in record.items():
+            if isinstance(values, dict):  # others are refused when the record is read
+                before = known.get(group) or {}
+                found[group] = {
+                    name: self._allowed(value, before.get(name)) if _is_named(group, name, self.features) else value
+                    for name, value in values.items()
+                }
+        return record if found == record else found
+
+    def _allowed(self, value: object, own: object) -> object:
+        """Return a name, or those of several, that can be opened; None for none. own: the known value."""
+        if isinstance(value, list):
+            return [one for one in value if self._allowed(one, own) is not None] or None
+        if not isinstance(value, str):
+            return None
+        known = value in own if isinstance(own, list) else value == own
+        return value if _is_inside(value, self.root) or (known and _is_inside(value, self.own_root)) else None
 
 
 def names_files(record: JsonObject, features: Set[str]) -> bool:
-    """Whether a record has a value that names a file. Arguments as for `without_files`."""
+    """Whether a record has a value that names a file. features: as `anyrec.model.file_features` returns them."""
     return any(
-        value is not None and (group in features or f"{group}.{name}" in features)
+        value is not None and _is_named(group, name, features)
         for group, values in record.items()
         if isinstance(values, dict)
         for name, value in values.items()
     )
 
 
-def _inside(value: object, root: Path | None) -> object:
-    """Return a name, or those of several, that can be opened; None for none."""
-    if isinstance(value, list):
-        return [one for one in value if _inside(one, root) is not None] or None
-    return value if root is not None and isinstance(value, str) and _is_inside(value, root) else None
+def _is_named(group: str, name: str, features: Set[str]) -> bool:
+    return group in features or f"{group}.{name}" in features
 
 
-def _is_inside(name: str, root: Path) -> bool:
-    """Return whether a name is no address and leads to no file outside the root."""
-    if "://" in name:
+def _is_inside(name: str, root: Path | None) -> bool:
+    """Return whether a name is no address and leads to no file outside a root."""
+    if root is None or "://" in name:
         return False
     try:
         find_file(name, root)

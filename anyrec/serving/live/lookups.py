@@ -43,6 +43,19 @@ def known(served: Served, side: Side, ids: Sequence[Id], histories: Histories | 
     ]
 
 
+def record_of(served: Served, side: Side, key: object) -> JsonObject | None:
+    """Return the features of a user or an item as they serve: those that came since the training, or else its own.
+
+    None for an unknown one, and for a key that is no id.
+    """
+    if not isinstance(key, str | int):
+        return None
+    since = served.users.get(key) if side == "user" else None
+    if since is not None or not served.knows(side, [key])[0]:
+        return since
+    return served.records(side, [key])[0]
+
+
 def check_known(served: Served, histories: Histories, users: Iterable[Id] = (), items: Iterable[Id] = ()) -> None:
     """Raise DataError with the unknown ones of some users and items."""
     faults, count = [], 0

@@ -19,13 +19,14 @@ from anyrec.core.errors import AnyrecError, DataError, Fault, InputError
 from anyrec.core.runtime import giving_way
 from anyrec.core.types import JsonObject
 from anyrec.core.values import show
-from anyrec.data.ids import SIDES
+from anyrec.data.ids import SIDES, Side
 from anyrec.recommender import Recommender
 from anyrec.serving.experiments.assignment import Assignment, assign
 from anyrec.serving.live.event_log import EventLog
 from anyrec.serving.live.events import Events, Received
-from anyrec.serving.live.files import NOTE, root_of_names, without_files
+from anyrec.serving.live.files import NOTE, FileRules, root_of_names
 from anyrec.serving.live.histories import Histories
+from anyrec.serving.live.lookups import record_of
 from anyrec.serving.live.query import Id, Listing, Query
 from anyrec.serving.live.record_map import RecordMap
 from anyrec.serving.live.replay import Merged, in_parts
@@ -129,27 +130,31 @@ class Service:
         self._recent.extend(query for query in answered if not query.pictures)  # pictures can be large
         return [found[n] for n in range(len(queries))]
 
-    def readable(self, version: Served, records: Sequence[JsonObject]) -> tuple[list[JsonObject], list[str]]:
+    def readable(
+        self, version: Served, side: Side, records: Sequence[tuple[object, JsonObject]]
+    ) -> tuple[list[JsonObject], list[str]]:
         """Return records of a request without the files that may not be opened, and a note if there were any.
 
         Args:
             version: The version that reads the records; those of variants are taken into account as well.
-            records: The records.
+            side: Whose records.
+            records: Each with its id, or None.
         """
-        features, root = self._files(version)
-        kept = [without_files(one, features, root) for one in records]
-        return kept, [NOTE] if any(a is not b for a, b in zip(kept, records, strict=True)) else []
+        rules = self._files(version)
+        kept = [rules.readable(one, partial(record_of, version, side, key)) for key, one in records]
+        return kept, [NOTE] if any(a is not b for a, (_, b) in zip(kept, records, strict=True)) else []
 
-    def _files(self, version: Served) -> tuple[frozenset[str], Path | None]:
-        """Return the features that name files, and the folder whose files can be opened, as `without_files` reads."""
+    def _files(self, version: Served) -> FileRules:
+        """Return which files records that a version reads can name."""
         features = version.file_features.union(*(one.file_features for one in self.variants.others.values()))
-        return features, root_of_names(version.recommender, self.config.image_names)
+        roots = (root_of_names(version.recommender, allowed) for allowed in (self.config.image_names, True))
+        return FileRules(features, *roots)
 
     def _without_files(self, version: Served, queries: Sequence[Query]) -> tuple[list[Query], set[int]]:
         """Return queries whose records are `readable`, and the places of those that named files."""
         found, named = list(queries), set()
         for n, query in enumerate(queries):
-            (kept,), notes = self.readable(version, [query.user or {}])
+            (kept,), notes = self.readable(version, "user", [(query.user_id, query.user or {})])
             if notes:
                 found[n] = replace(query, user=kept)
                 named.add(n)
@@ -296,11 +301,11 @@ class Service:
     def _readable(self, version: Served, change: JsonObject) -> tuple[JsonObject, list[str]]:
         """Return a change whose records are readable by a version, and the note."""
         kept, notes = dict(change), []
-        for side in ("items", "users"):
-            ids, records = [one for one, _ in change.get(side, ())], [one for _, one in change.get(side, ())]
-            records, own = self.readable(version, records)
+        for side in SIDES:
+            pairs = change.get(f"{side}s", ())
+            records, own = self.readable(version, side, pairs)
             if own:
-                kept[side], notes = list(zip(ids, records, strict=True)), own
+                kept[f"{side}s"], notes = list(zip((key for key, _ in pairs), records, strict=True)), own
         return kept, notes
 
     # Versions
