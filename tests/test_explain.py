@@ -54,7 +54,7 @@ def item_effects(explanation):
     return {one.name: one.effect for one in explanation.reasons if one.kind == "item"}
 
 
-def test_items_are_read_once_and_explained_alike_in_any_company(plain, monkeypatch):
+def test_items_are_read_once_and_have_the_same_explanation_in_any_company(plain, monkeypatch):
     """Variants of items are kept: a second explanation prepares no items, whichever items are explained together."""
     alone = {(one.user_id, one.item_id): one for user in ("u003", "u001") for one in of(plain, [user], k=6)[1]}
     prepared = []

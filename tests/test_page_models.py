@@ -90,6 +90,8 @@ def test_a_model_of_ids_without_vectors_says_what_it_does_not_have(browser):
         page.wait_for_selector("#list-notes .notice")
         assert "does not answer" in page.inner_text("#list-notes")
         page.unroute("**/v1/recommend")
+        starting = {"status": 503, "body": '{"ready": false, "reasons": ["the server is starting"]}'}
+        page.route("**/v1/recommend", lambda route: route.fulfill(**starting), times=1)
         page.click("#list-notes button")
         page.wait_for_selector("#list .card")
         assert page.locator("#list .card").count() == 6 and page.inner_text("#list-notes") == ""

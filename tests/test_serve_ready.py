@@ -127,6 +127,21 @@ def test_probes_are_answered_while_the_model_is_loaded_and_no_connection_is_lost
     place.close()
 
 
+def test_a_browser_that_comes_early_gets_a_page_that_asks_again():
+    (place,) = places = listen("127.0.0.1", 0)
+    with Starting(places):
+        connection = HTTPConnection("127.0.0.1", place.getsockname()[1], timeout=5)
+        connection.request("GET", "/", headers={"accept": "text/html,*/*"})
+        answer = connection.getresponse()
+        text = answer.read().decode()
+        connection.close()
+        assert answer.status == 503 and "<p" in text and "being loaded" in text and "reload()" in text
+        assert answer.headers["content-security-policy"].startswith("default-src 'none'; script-src 'sha256-")
+        assert answer.headers["content-type"].startswith("text/html")
+        assert ask(place.getsockname()[1], "/")[1]["ready"] is False  # no browser
+    place.close()
+
+
 def test_a_model_of_a_variant_that_is_missing_is_an_error_before_the_server_starts(recommender, tmp_path):
     variants = {"a": {}, "b": {"model": str(tmp_path / "gone")}}
     config = ServingConfig.model_validate({"experiments": [{"name": "e", "variants": variants}]})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import socket
 import threading
@@ -17,12 +19,22 @@ POLL = 0.05
 """Seconds in which the end of the start is noticed."""
 PATIENCE = 5
 """Seconds that a client has for its request."""
+AGAIN = "setTimeout(() => location.reload(), 1000)"
+"""Script by which a browser tries again; the header `refresh` would do nothing at an address with a fragment."""
+PAGE = f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark"><title>anyrec</title></head>
+<body><h1>anyrec</h1><p>REASON. This page opens as soon as it can.</p><script>{AGAIN}</script></body></html>
+"""
+"""What a browser shows meanwhile."""
+POLICY = f"default-src 'none'; script-src 'sha256-{base64.b64encode(hashlib.sha256(AGAIN.encode()).digest()).decode()}'"
 
 
 class Starting:
     """Answers all requests at some sockets until a server takes these over: `/livez` with 200, all others with 503.
 
-    A connection that comes in between waits for the server, so none is refused.
+    A browser gets a page that opens the real one later. A connection that comes in between waits for the server, so
+    none is refused.
 
     Args:
         places: Bound sockets, as `run.listen` returns them.
@@ -69,10 +81,14 @@ def _handler(starting: Starting) -> type[BaseHTTPRequestHandler]:
             self.raw_requestline = self.rfile.readline(65537)
             if not self.raw_requestline or not self.parse_request():
                 return
-            live = self.path.partition("?")[0] == "/livez"
-            data = json.dumps(_alive() if live else _not_ready(starting.reason)).encode()
+            path = self.path.partition("?")[0]
+            live, page = path == "/livez", path == "/" and "text/html" in self.headers.get("accept", "")
+            answer = json.dumps(_alive() if live else _not_ready(starting.reason))
+            data = (PAGE.replace("REASON", starting.reason.capitalize()) if page else answer).encode()
             self.send_response(200 if live else 503)
-            self.send_header("content-type", "application/json")
+            self.send_header("content-type", "text/html; charset=utf-8" if page else "application/json")
+            if page:
+                self.send_header("content-security-policy", POLICY)
             self.send_header("content-length", str(len(data)))
             self.send_header("cache-control", "no-store")
             self.send_header("x-content-type-options", "nosniff")

@@ -82,6 +82,11 @@ async function request(path, options) {
     });
     if (answer.ok) return answer;
     const problem = await answer.json().catch(() => ({}));
+    if (problem.ready === false) { // it starts again; it says so at once
+      await new Promise((resolve) => setTimeout(resolve, 1000));
+      options.signal?.throwIfAborted();
+      continue;
+    }
     if (answer.status !== 401) throw new Problem(answer.status, said(answer.status, problem.detail));
     if (key === sessionStorage.getItem(KEY)) await askForKey(Boolean(key));
   }
