@@ -31,7 +31,7 @@ from anyrec.core.time_limit import check_time
 from anyrec.pipeline.pipeline import Pipeline
 from anyrec.recommender import Recommender
 from anyrec.serving.http.app import make_app
-from anyrec.serving.http.host import MOST_WRITES
+from anyrec.serving.http.host import MOST_WRITES, Host
 from anyrec.serving.http.keys import new_key, read_keys
 from anyrec.serving.http.run import check_address, listen
 from anyrec.serving.live.event_log import EventLog
@@ -786,6 +786,15 @@ def test_vectors_of_new_items_may_take_longer_than_the_limit_while_everything_el
         assert client.get("/v1/users/max").json()["text"] == {"bio": "x"}
     with client_of(recommender, tmp_path) as again:  # the log has the changes in the same order
         assert listed(again, **everything) == whole
+
+
+def test_changes_and_events_are_checked_in_threads_so_that_the_event_loop_stays_free(client, monkeypatch):
+    threads, check = [], Host.check
+    monkeypatch.setattr(Host, "check", lambda *args: threads.append(threading.current_thread().name) or check(*args))
+    client.put("/v1/items", json={"items": [{"item_id": "i200"}]})
+    client.put("/v1/users", json={"users": [{"user_id": "u200"}]})
+    client.post("/v1/events", json={"events": [{"event_id": "200", "user_id": "u200", "item_id": "i200"}]})
+    assert [name.split("_")[0] for name in threads] == ["write", "write", "model"]
 
 
 def test_changes_that_would_wait_too_long_are_refused(recommender, monkeypatch):

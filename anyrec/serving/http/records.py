@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import APIRouter, Query
 
+from anyrec.core.runtime import giving_way
 from anyrec.core.types import JsonObject
 from anyrec.data.ids import Side
-from anyrec.serving.http.host import known_id
+from anyrec.serving.http.host import Host, known_id
 from anyrec.serving.http.lists import TheHost
 from anyrec.serving.http.messages import Accepted, Events, PutItems, PutUsers
 from anyrec.serving.http.places import in_request
 from anyrec.serving.http.problems import ERRORS, Refused
+from anyrec.serving.live.events import Received
 from anyrec.serving.live.lookups import find, record_of
 from anyrec.serving.live.query import Id
 
@@ -68,10 +71,8 @@ async def get_user(user_id: str, host: TheHost) -> JsonObject:
 @routes.post("/events", response_model_exclude_defaults=True)
 async def post_events(asked: Events, host: TheHost) -> Accepted:
     """Receive what users did. The next list of each of them takes it into account."""
-    host.check(asked)
-    events = [one.model_dump(exclude_none=True) for one in asked.events]
     has_items = any(one.item is not None for one in asked.events)  # their vectors can take minutes
-    received = await (host.write if has_items else host.call)(host.service.receive, events)
+    events, received = await (host.write if has_items else host.call)(_receive, host, asked)
     host.metrics.events(({name: one[name] for name in SHOWN if name in one} for one in events), received.accepted)
     warnings = [in_request("/v1/events", one) for one in received.warnings]
     return Accepted(accepted=received.accepted, duplicates=received.duplicates, warnings=warnings)
@@ -80,19 +81,15 @@ async def post_events(asked: Events, host: TheHost) -> Accepted:
 @routes.put("/items")
 async def put_items(asked: PutItems, host: TheHost) -> JsonObject:
     """Add or change items without training. Their vectors are computed, and the next list can contain them."""
-    host.check(asked)
-    records = _by_id([one.model_dump() for one in asked.items], "item")
-    warnings = await host.write(host.service.put_items, records)
-    return {"items": len(records), "warnings": [in_request("/v1/items", one) for one in warnings]}
+    warnings = await host.write(_put, host, asked, host.service.put_items)
+    return {"items": len(asked.items), "warnings": [in_request("/v1/items", one) for one in warnings]}
 
 
 @routes.put("/users")
 async def put_users(asked: PutUsers, host: TheHost) -> JsonObject:
     """Add or change users without training."""
-    host.check(asked)
-    records = _by_id([one.model_dump() for one in asked.users], "user")
-    warnings = await host.write(host.service.put_users, records)
-    return {"users": len(records), "warnings": [in_request("/v1/users", one) for one in warnings]}
+    warnings = await host.write(_put, host, asked, host.service.put_users)
+    return {"users": len(asked.users), "warnings": [in_request("/v1/users", one) for one in warnings]}
 
 
 @routes.delete("/items/{item_id:path}")
@@ -110,6 +107,25 @@ async def delete_user(user_id: str, host: TheHost) -> dict[str, Id]:
     if not await host.call(host.service.remove_user, key):
         raise Refused(404, f"nothing came from or about a user with the id {user_id!r} since the training.")
     return {"removed": key}
+
+
+# In threads, since the checks of a thousand records would keep the event loop from its requests for 10 ms.
+
+
+def _receive(host: Host, asked: Events) -> tuple[list[JsonObject], Received]:
+    """Receive events, and return them as well."""
+    host.check(asked)
+    events = [one.model_dump(exclude_none=True) for one in asked.events]
+    return events, host.service.receive(events)
+
+
+def _put(host: Host, asked: PutItems | PutUsers, put: Callable[[dict[Id, JsonObject]], list[str]]) -> list[str]:
+    """Add or change records."""
+    with giving_way():
+        host.check(asked)
+        records, side = (asked.items, "item") if isinstance(asked, PutItems) else (asked.users, "user")
+        by_id = _by_id([one.model_dump() for one in records], side)
+    return put(by_id)
 
 
 def _by_id(records: list[JsonObject], side: Side) -> dict[Id, JsonObject]:

@@ -93,7 +93,7 @@ class Service:
         """Apply what was received before the server was started, without logging it again."""
         for change in merged.blocks():
             if change.get("items"):
-                in_parts(change, partial(self._change, warm=False))
+                in_parts(change, partial(self._change, live=False))
             else:  # records of users were checked when they came, and have no vectors
                 self._apply(change, None, {})
         self._events.replay(merged.counts)
@@ -268,24 +268,26 @@ class Service:
                 self.histories.forget(user_id)
         return found
 
-    def _change(self, change: JsonObject, *, warm: bool = True) -> list[str]:
+    def _change(self, change: JsonObject, *, live: bool = True) -> list[str]:
         """Log a change of records, and let the changed version serve. An error leaves everything as it is.
 
         Args:
             change: As for `Served.with_change`. With `removed_users` also `time`: earlier events are forgotten.
-            warm: Compute what the first list of changed items would otherwise wait for.
+            live: Whether requests are answered meanwhile: this then gives way to them, and computes what the first list
+                of changed items would otherwise wait for.
 
         Returns:
             What the model cannot read of the records.
         """
         if not any(change.values()):
             return []
-        change, notes = self._readable(self.served, change)
         with self._computing if change.get("items") else nullcontext():
-            wider, warnings = self.served.prepare(change)
-            others = self.variants.prepare(change)
-            if wider is not None and warm:
-                warm_up(self.served.with_change(change, wider))
+            with giving_way() if live else nullcontext():
+                change, notes = self._readable(self.served, change)
+                wider, warnings = self.served.prepare(change)
+                others = self.variants.prepare(change)
+                if wider is not None and live:
+                    warm_up(self.served.with_change(change, wider))
             self._apply(change, wider, others)
         return [*notes, *warnings]
 
