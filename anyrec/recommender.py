@@ -920,7 +920,7 @@ class Recommender:
         model, pipeline = self.model.with_config(changed), self.pipeline
         if not same_pipeline(changed, self.config):
             model, pipeline, more = fit_stages(model, progress, self.pipeline)
-            notes = [*notes, *more]
+            notes = [*notes, *more, *([] if pipeline is None else pipeline.notes(model))]
         return self._with(ModelParts(model, pipeline, self.metrics, [*self.notes, *notes]))
 
     def saved_in(self, directory: Path, model_id: str) -> None:

@@ -1,18 +1,34 @@
-"""The commands `experiment report` and `experiment off-policy`."""
+"""The commands `experiment report`, `experiment evaluate` and `experiment off-policy`."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from anyrec.cli.options import AsJson, app, out, wants_json
+from anyrec.cli.load import load
+from anyrec.cli.options import (
+    AsJson,
+    Changes,
+    ChangesPath,
+    ModelDir,
+    ModelName,
+    ModelPath,
+    PluginFolders,
+    Trust,
+    app,
+    err,
+    out,
+    wants_json,
+)
 from anyrec.cli.terminal import Application, print_tables
 from anyrec.core.errors import DataError, Fault
+
+if TYPE_CHECKING:
+    from anyrec.serving.experiments.off_policy import OffPolicy
 
 experiment_app = Application()
 app.add_typer(experiment_app, name="experiment", help="What the log of a server says of an experiment.")
@@ -54,9 +70,46 @@ def report(
         out.print(text, markup=False)
 
 
+@experiment_app.command("evaluate")
+def evaluate_candidate(
+    log: Annotated[Path, typer.Argument(help="Folder of the log of events (`anyrec serve --events`).")],
+    model_path: ModelPath = None,
+    types: Annotated[
+        list[str], typer.Option("--type", help="Interaction type that is a reward; by default all. Can be repeated.")
+    ] = [],
+    config: ChangesPath = None,
+    overrides: Changes = [],
+    model_dir: ModelDir = None,
+    model_name: ModelName = None,
+    plugins: PluginFolders = [],
+    trust_plugins: Trust = False,
+    as_json: AsJson = None,
+) -> None:
+    """Estimate what a candidate would have been worth, from the lists of a server whose pipeline draws items.
+
+    The candidate is another model, or the same one with another pipeline (--config, --set). It answers the logged
+    requests again, with what was known at the time of each.
+    """
+    from anyrec.serving.experiments.evaluate import evaluate
+
+    candidate = load(model_path, model_dir, model_name, config, plugins, trust_plugins, None, overrides)
+    found = evaluate(log, candidate, types)
+    if wants_json(as_json):
+        out.print_json(json.dumps(found.as_json()))
+        return
+    for note in found.notes:
+        err.print(note, markup=False, highlight=False)
+    _print(found.value, f"{found.lists:,} lists, {found.value.rows:,} drawn items")
+
+
 @experiment_app.command("off-policy")
 def off_policy(
-    data: Annotated[Path, typer.Argument(help="CSV or Parquet with reward, propensity and target_propensity.")],
+    data: Annotated[
+        Path,
+        typer.Argument(
+            help="CSV or Parquet with reward, propensity and target_propensity, and user_id if users have several rows."
+        ),
+    ],
     as_json: AsJson = None,
 ) -> None:
     """Estimate the mean reward of another policy from the probabilities that a randomising policy logged."""
@@ -68,17 +121,35 @@ def off_policy(
     try:
         table = pq.read_table(data) if data.suffix == ".parquet" else csv.read_csv(data)
         columns = [table[name].to_numpy() for name in ("reward", "propensity", "target_propensity")]
+        users = None
+        if "user_id" in table.column_names:
+            users = table["user_id"].combine_chunks().dictionary_encode(null_encoding="encode").indices.to_numpy()
     except (OSError, KeyError, ValueError) as error:
         what = f"reward, propensity and target_propensity cannot be read: {error}."
         raise DataError(Fault(str(data), what, "Give a table of numbers with these columns.")) from None
-    found = estimate(*columns)
+    found = estimate(*columns, users=users)
     if wants_json(as_json):
-        out.print_json(json.dumps(asdict(found)))
+        out.print_json(json.dumps(found.as_json()))
         return
-    table = Table("estimate", "mean reward", "95 %")
-    for name, one in (("logged", found.logged), ("IPS", found.ips), ("SNIPS", found.snips)):
+    _print(found, f"{found.rows:,} rows")
+
+
+def _print(found: OffPolicy, title: str) -> None:
+    """Print the estimates and what follows."""
+    table = Table("mean reward", "", "95 %", title=title)
+    rows = {
+        "shown": found.logged,
+        "candidate (IPS)": found.ips,
+        "candidate (SNIPS)": found.snips,
+        "difference (SNIPS)": found.difference,
+        "mean weight": found.weight,
+    }
+    for name, one in rows.items():
         table.add_row(name, f"{one.value:.4f}", f"[{one.low:.4f}, {one.high:.4f}]")
     print_tables(table)
-    out.print(f"effective rows: {found.effective:,.0f} of {len(columns[0]):,}", markup=False)
-    if not found.enough:
-        out.print("No conclusion: the policies differ too much for these data.", markup=False)
+    out.print(
+        f"The candidate could have shown {found.supported:,} of {found.rows:,} items. Effective users: "
+        f"{found.effective:,.0f} of {found.users:,}.",
+        markup=False,
+    )
+    out.print(found.conclusion, markup=False)

@@ -8,6 +8,7 @@ Modules:
 - `candidate_lists`: operations on lists: build, filter, sort and merge them.
 - `model_order`: the model's own scores and order of candidates.
 - `pipeline`: `Pipeline`, which runs one request through all stages.
+- `chances`: the probability that lists show given items, for off-policy evaluation.
 - `apply_rules`: filters and rules on lists that were made elsewhere, without a model.
 - `answer`: the result of a request as tables, with the time of each stage.
 - `trace`: a table of what each stage did with each item.

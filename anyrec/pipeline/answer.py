@@ -14,7 +14,7 @@ from anyrec.core.notebook import html_of_table, html_table
 from anyrec.core.time_limit import check_time
 from anyrec.core.types import JsonObject
 from anyrec.model.fitted import FittedModel
-from anyrec.pipeline.contracts import Lists, Request
+from anyrec.pipeline.contracts import PROPENSITY, Lists, Request
 
 STAGES = ("represent", "filter", "retrieve", "rank", "rerank")
 
@@ -30,6 +30,8 @@ class Answer:
         trace: Events of the items (`anyrec.pipeline.trace.Trace`); None if no trace was requested.
         index: Type and options of the index that the items were found by, such as {"type": "faiss", "kind": "hnsw"};
             the exhaustive one (`exact`) if all items were scored; None if no source searches all items.
+        drawn: user_id, item_id, rank (from 1), propensity and seed of the items that were drawn at random; None if no
+            rule draws.
     """
 
     table: pa.Table
@@ -37,6 +39,7 @@ class Answer:
     warnings: list[str]
     trace: pa.Table | None = None
     index: JsonObject | None = None
+    drawn: pa.Table | None = None
 
     def __repr__(self) -> str:
         users = len(self.table.column("user_id").unique())
@@ -88,6 +91,25 @@ def as_table(request: Request, lists: Lists) -> pa.Table:
             "rank": pa.array(places + 1),
         }
     )
+
+
+def drawn_items(request: Request, lists: Lists) -> list[pa.Table]:
+    """Return a table as `Answer.drawn` of the listed items that were drawn at random; none if no rule draws."""
+    logged = [one for one in request.logged if one.name == PROPENSITY]
+    if not logged:
+        return []
+    users, items = (np.concatenate(part) for part in ([one.users for one in logged], [one.items for one in logged]))
+    values = np.concatenate([one.values for one in logged])
+    same = lists.items[users] == items[:, None]
+    kept = same.any(1)
+    table = {
+        "user_id": request.ids.take(pa.array(users[kept])),
+        "item_id": request.model.dataset.ids("item").take(pa.array(items[kept])),
+        "rank": pa.array(same[kept].argmax(1) + 1),
+        "propensity": pa.array(values[kept]),
+        "seed": pa.array(np.full(int(kept.sum()), request.seed, np.uint64)),
+    }
+    return [pa.table(table)]
 
 
 def empty_table(model: FittedModel) -> pa.Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import ClassVar, Literal
@@ -20,6 +21,9 @@ from anyrec.data.order import position_from_end
 from anyrec.model.fitted import FittedModel
 from anyrec.model.model_data import ModelData
 from anyrec.pipeline.draws import uniform
+
+PROPENSITY = "propensity"
+"""Name of the logged probability by which an item was drawn, given the items before it."""
 
 
 @dataclass
@@ -229,6 +233,8 @@ class Rule:
 
     Attributes:
         type: Name of the rule in a config.
+        draws: Whether `apply` draws items at random, and records in `request.logged` the probability of each as
+            PROPENSITY, given the items before it.
 
     Raises:
         ConfigError: With every option that is invalid.
@@ -243,6 +249,7 @@ class Rule:
     """
 
     type: ClassVar[str]
+    draws: ClassVar[bool] = False
 
     class Params(Options):
         on_error: Literal["refuse", "skip"] | None = Field(
@@ -289,3 +296,17 @@ class Rule:
             k: The number of items that each user gets.
         """
         return lists
+
+    def chances(self, request: Request, lists: Lists, positions: Sequence[int], items: np.ndarray) -> np.ndarray:
+        """Return the probabilities that `apply` moves given items to given positions, for a rule that `draws`.
+
+        Args:
+            request: The request.
+            lists: (users, length) candidates, as for `apply`.
+            positions: From 1, ascending.
+            items: (users, positions) item rows, -1 for an item that the model does not have.
+
+        Returns:
+            (users, positions) probability that the item and those of all earlier `positions` are where they should be.
+        """
+        raise NotImplementedError(f"rule '{self.type}' has no chances()")

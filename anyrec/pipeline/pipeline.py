@@ -20,7 +20,7 @@ from anyrec.model.fitted import FittedModel
 from anyrec.model.model_data import ModelData
 from anyrec.model.request_reader import Users
 from anyrec.model.result_tables import with_index
-from anyrec.pipeline.answer import Answer, Clock, as_table, empty_table
+from anyrec.pipeline.answer import Answer, Clock, as_table, drawn_items, empty_table
 from anyrec.pipeline.candidate_lists import (
     Candidates,
     best_of,
@@ -74,7 +74,7 @@ class Pipeline:
         faults += [
             Fault(f"{RULES}/{n}/on_error", "a filter that fails cannot be skipped.", "Remove this option.")
             for n, rule in rules.items()
-            if not _reorders(rule) and rule.on_error == "skip"
+            if not reorders(rule) and rule.on_error == "skip"
         ]
         if faults:
             raise ConfigError(faults)
@@ -159,6 +159,7 @@ class Pipeline:
             AnyrecError: A filter failed, or another stage that may not be skipped.
         """
         clock, tables, warnings = Clock(), [], []
+        drawn: list[pa.Table] = []
         recorder = Trace(self.source_names) if trace else None
         blocks = self.blocks(
             model,
@@ -173,6 +174,7 @@ class Pipeline:
         )
         for request, lists in blocks:
             tables.append(as_table(request, lists))
+            drawn += drawn_items(request, lists)
             warnings += request.warnings
         index = self.index(model)
         return Answer(
@@ -181,6 +183,7 @@ class Pipeline:
             list(dict.fromkeys(warnings)),
             None if recorder is None else recorder.table(model),
             index,
+            pa.concat_tables(drawn) if drawn else None,
         )
 
     def index(self, model: FittedModel) -> JsonObject | None:
@@ -321,7 +324,7 @@ class Pipeline:
         width = lists.items.shape[1] if self.config.rerank.k is None else max(self.config.rerank.k, k)
         lists = Lists(lists.items[:, :width], lists.scores[:, :width])
         for name, rule in zip(self.rule_names, self.rules, strict=True):
-            if not _reorders(rule):
+            if not reorders(rule):
                 continue
             before = lists
 
@@ -374,7 +377,7 @@ def _names(components: Sequence[Source] | Sequence[Rule]) -> list[str]:
     return [kind if kind not in types[:n] else f"{kind} {types[: n + 1].count(kind)}" for n, kind in enumerate(types)]
 
 
-def _reorders(rule: Rule) -> bool:
+def reorders(rule: Rule) -> bool:
     """Return False for a rule that only filters."""
     return type(rule).apply is not Rule.apply
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
 import numpy as np
@@ -11,11 +12,11 @@ from pydantic import BaseModel, Field, model_validator
 from scipy.special import betainc, betaincinv
 
 from anyrec.core.contracts import only_with
-from anyrec.core.errors import DataError, Fault
+from anyrec.core.errors import DataError, Fault, InputError
 from anyrec.core.outside import Outside
 from anyrec.core.types import Json
 from anyrec.model.model_data import ModelData
-from anyrec.pipeline.contracts import Lists, Logged, Request, Rule
+from anyrec.pipeline.contracts import PROPENSITY, Lists, Logged, Request, Rule
 from anyrec.pipeline.reranking.item_files import ItemFile, raise_faults
 
 NODES = 128
@@ -23,6 +24,10 @@ NODES = 128
 propensities of a pool add up to 1 within 5e-4, and within 1e-5 for half of the pools."""
 MAX_IMPRESSIONS = 10**12
 """Maximum for one item: the spread of a Beta distribution with larger parameters is below the resolution of float64."""
+MOST_PATHS = 1000
+"""Combinations of draws of other slots over which a probability is added up."""
+Rates = tuple[np.ndarray, np.ndarray]
+"""The two parameters, (items,) each, of each item's Beta distribution."""
 
 
 class Explore(Rule):
@@ -39,6 +44,7 @@ class Explore(Rule):
     """
 
     type = "explore"
+    draws = True
 
     class Params(Rule.Params):
         method: Literal["thompson", "epsilon_greedy"] = Field(
@@ -98,6 +104,13 @@ class Explore(Rule):
             faults = [Fault("/state", fault.what, fault.hint, fault.kind) for fault in error.faults]
         raise_faults(faults)
 
+    def notes(self, model: ModelData) -> list[str]:
+        rules = [] if model.config.pipeline is None else model.config.pipeline.rerank.rules
+        types = [one.type for one in rules if model.registry.get("rule", one.type).apply is not Rule.apply]
+        if types and (types[-1] != self.type or types.count(self.type) > 1):
+            return ["other rules can move what it draws: put it last, and once, to evaluate candidates by its lists."]
+        return []
+
     def apply(self, request: Request, lists: Lists, k: int) -> Lists:
         items, scores = lists.items.copy(), lists.scores.copy()
         users = np.arange(len(items))
@@ -110,18 +123,59 @@ class Explore(Rule):
                 break
             drawn, chance = self._draw(request.draws(position, self.params.pool), pool, filled, rates)
             valid = filled[:, 0]
-            request.logged.append(Logged("propensity", users[valid], pool[valid, drawn[valid]], chance[valid]))
-            # The drawn item moves to the front of its pool, those before it move back by one.
-            places = np.arange(pool.shape[1])
-            order = np.where(places == 0, drawn[:, None], np.where(places <= drawn[:, None], places - 1, places))
-            for array in (items, scores):
-                array[:, start : start + pool.shape[1]] = np.take_along_axis(
-                    array[:, start : start + pool.shape[1]], order, 1
-                )
+            request.logged.append(Logged(PROPENSITY, users[valid], pool[valid, drawn[valid]], chance[valid]))
+            items, scores = (_moved(array, start, pool.shape[1], drawn) for array in (items, scores))
         return Lists(items, scores)
 
+    def chances(self, request: Request, lists: Lists, positions: Sequence[int], items: np.ndarray) -> np.ndarray:
+        """As `Rule.chances`. The draws of slots that are not in `positions` are added up over all their outcomes.
+
+        Raises:
+            InputError: If there are more than MOST_PATHS outcomes.
+        """
+        others = [one for one in self.params.positions if one < max(positions, default=0) and one not in positions]
+        if self.params.pool ** len(others) > MOST_PATHS:
+            what = f"it also draws at {', '.join(map(str, sorted(others)))}: too many combinations to add up."
+            hint = f"Leave out slots before {max(positions)}, or use those at {', '.join(map(str, positions))}."
+            raise InputError(Fault("positions", what, hint, "slots"))
+        wanted = dict(zip(positions, items.T, strict=True))
+        places = [(one, wanted.get(one)) for one in sorted({*others, *positions})]
+        rates = self._rates(request) if self.params.method == "thompson" else None
+        return self._chances(lists.items, places, rates)
+
+    def _chances(
+        self, items: np.ndarray, places: Sequence[tuple[int, np.ndarray | None]], rates: Rates | None
+    ) -> np.ndarray:
+        """Return the probabilities of the wanted items, as `chances` does.
+
+        Args:
+            items: (users, length) item rows after the draws at earlier positions.
+            places: Positions that are left, ascending, each with (users,) wanted items; None for a slot of any outcome.
+            rates: What `_rates` returns, for thompson.
+        """
+        if not places:
+            return np.ones((len(items), 0))
+        (position, wanted), *rest = places
+        pool = items[:, position - 1 : position - 1 + self.params.pool]
+        filled = pool >= 0
+        if wanted is None:
+            found = np.zeros((len(items), sum(one is not None for _, one in rest)))
+            for place in range(pool.shape[1]):
+                drawn = np.full(len(items), place)
+                chance = np.where(filled[:, place], self._chance(pool, filled, drawn, rates), 0.0)
+                found += chance[:, None] * self._chances(_moved(items, position - 1, pool.shape[1], drawn), rest, rates)
+            return found
+        same = filled & (pool == wanted[:, None])
+        if position in self.params.positions and pool.shape[1]:
+            drawn = same.argmax(1)
+            chance = np.where(same.any(1), self._chance(pool, filled, drawn, rates), 0.0)
+            items = _moved(items, position - 1, pool.shape[1], drawn)
+        else:
+            chance = same[:, :1].any(1).astype(np.float64)
+        return chance[:, None] * np.hstack([np.ones((len(items), 1)), self._chances(items, rest, rates)])
+
     def _draw(
-        self, random: np.ndarray, pool: np.ndarray, filled: np.ndarray, rates: tuple[np.ndarray, np.ndarray] | None
+        self, random: np.ndarray, pool: np.ndarray, filled: np.ndarray, rates: Rates | None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Draw one item of each user's pool.
 
@@ -135,20 +189,43 @@ class Explore(Rule):
             (users,) place of the drawn item in the pool, and (users,) the probability of drawing it.
         """
         if rates is None:
-            count, epsilon = np.maximum(filled.sum(1), 1), self.params.epsilon
-            drawn = np.where(random[:, 0] < epsilon, (random[:, 1] * count).astype(np.int64), 0)
-            return drawn, epsilon / count + (1 - epsilon) * (drawn == 0)
-        a, b = (np.where(filled, rate[pool], 1.0) for rate in rates)
-        drawn = np.where(filled, betaincinv(a, b, random[:, : pool.shape[1]]), -1.0).argmax(1)
-        return drawn, chance_of_highest(a, b, filled, drawn)
+            count = np.maximum(filled.sum(1), 1)
+            drawn = np.where(random[:, 0] < self.params.epsilon, (random[:, 1] * count).astype(np.int64), 0)
+        else:
+            a, b = (np.where(filled, rate[pool], 1.0) for rate in rates)
+            drawn = np.where(filled, betaincinv(a, b, random[:, : pool.shape[1]]), -1.0).argmax(1)
+        return drawn, self._chance(pool, filled, drawn, rates)
 
-    def _rates(self, request: Request) -> tuple[np.ndarray, np.ndarray]:
-        """Return the two parameters, (items,) each, of each item's Beta distribution."""
+    def _chance(self, pool: np.ndarray, filled: np.ndarray, drawn: np.ndarray, rates: Rates | None) -> np.ndarray:
+        """Return (users,) the probability of drawing an item. drawn: (users,) its place; others as for `_draw`."""
+        if rates is None:
+            epsilon = self.params.epsilon
+            return epsilon / np.maximum(filled.sum(1), 1) + (1 - epsilon) * (drawn == 0)
+        a, b = (np.where(filled, rate[pool], 1.0) for rate in rates)
+        return chance_of_highest(a, b, filled, drawn)
+
+    def _rates(self, request: Request) -> Rates:
         params, count = self.params, len(request.items)
         clicks, misses = np.zeros(count), np.zeros(count)
         if self.state is not None:
             clicks, misses = read_state(self.state, request.model.dataset.ids("item"))
         return clicks + params.prior_clicks, misses + params.prior_misses
+
+
+def _moved(array: np.ndarray, start: int, length: int, drawn: np.ndarray) -> np.ndarray:
+    """Return lists in which one item of a pool is at its front, and those that were before it are one further back.
+
+    Args:
+        array: (users, length of the lists) items or scores.
+        start: Place of the first item of the pool, from 0.
+        length: Items of the pool.
+        drawn: (users,) the item's place in the pool.
+    """
+    places = np.arange(length)
+    order = np.where(places == 0, drawn[:, None], np.where(places <= drawn[:, None], places - 1, places))
+    moved = array.copy()
+    moved[:, start : start + length] = np.take_along_axis(array[:, start : start + length], order, 1)
+    return moved
 
 
 def read_state(file: ItemFile, ids: pa.Array) -> tuple[np.ndarray, np.ndarray]:

@@ -70,6 +70,21 @@ class Listed:
     reasons: JsonObject | None = None
 
 
+@dataclass(frozen=True)
+class Draws:
+    """The items of a list that were drawn at random. Lists with the same user and seed have the same random numbers.
+
+    Attributes:
+        user: The user's id, or the one that a person without an id got for the request.
+        seed: Seed of the random numbers.
+        slots: Position from 1, item, and probability of the item given those of the earlier slots, by position.
+    """
+
+    user: Id
+    seed: int
+    slots: list[tuple[int, Id, float]]
+
+
 class Version(Protocol):
     """What an answer says of the version of a model that made a list (`Served`)."""
 
@@ -78,6 +93,9 @@ class Version(Protocol):
 
     @property
     def digest(self) -> str: ...
+
+    @property
+    def file_features(self) -> frozenset[str]: ...
 
     def feature_names(self, side: Side) -> list[str]: ...
 
@@ -98,6 +116,7 @@ class Listing:
         recommendation_id: Names the list in events and in the log.
         experiment: The experiment that the user takes part in; None for none.
         variant: The variant that made the list.
+        draws: What was drawn at random, also for earlier pages; None if nothing was.
     """
 
     items: list[Listed]
@@ -109,6 +128,7 @@ class Listing:
     recommendation_id: str = ""
     experiment: str | None = None
     variant: str = "default"
+    draws: Draws | None = None
 
 
 def page_of(items: list[Listed], query: Query) -> list[Listed]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import itertools
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
@@ -25,12 +24,14 @@ from anyrec.data.ids import Side, rows_of
 from anyrec.model.file_features import file_features
 from anyrec.model.records import Records, changed_items
 from anyrec.pipeline.answer import Answer
+from anyrec.pipeline.chances import draws_last
 from anyrec.pipeline.trace import events_as_json
 from anyrec.recommender import Recommender
 from anyrec.serving.explain import explain, explanation_as_json
 from anyrec.serving.live.files import names_files
+from anyrec.serving.live.grouping import grouped
 from anyrec.serving.live.histories import Histories
-from anyrec.serving.live.query import Id, Listed, Listing, Query, page_of
+from anyrec.serving.live.query import Draws, Id, Listed, Listing, Query, page_of
 from anyrec.serving.live.record_map import RecordMap
 
 CONDITIONS = 64
@@ -87,6 +88,12 @@ class Served:
             return replace(self, recommender=self.recommender.with_config(config, progress=False))
 
         return self._variants.get(_text(config), changed)
+
+    @property
+    def draws(self) -> bool:
+        """Whether lists have items that were drawn at random, whose probabilities are known."""
+        pipeline = self.recommender.pipeline
+        return pipeline is not None and draws_last(pipeline)
 
     def has_whole_ids(self, side: Side) -> bool:
         """Whether the ids of users or items are whole numbers; otherwise they are texts."""
@@ -200,36 +207,17 @@ class Served:
         return rows[rows >= 0]
 
     def lists(self, queries: Sequence[Query], histories: Histories) -> list[Listing | AnyrecError]:
-        """Return the list, or the error, of each query. Queries that have enough in common are scored together.
-
-        These are queries of users with known ids, and queries of persons whose records are in the query, or who are
-        unknown. Equal queries get one answer.
-        """
+        """Return the list, or the error, of each query. Queries that have enough in common are scored together."""
         answers: dict[int, Listing | AnyrecError] = {}
-        together: dict[object, list[int]] = {}
-        first: dict[int, int] = {}  # the first of equal queries
-        known = self.knows("user", [query.user_id for query in queries if query.user_id is not None])
-        rows = iter(known.tolist())
+        rows = iter(self.knows("user", [query.user_id for query in queries if query.user_id is not None]).tolist())
         is_known = [query.user_id is not None and next(rows) for query in queries]
-        equal: dict[str, int] = {}
-        occurrences: Counter[Id | None] = Counter()
-        for n, query in enumerate(queries):
-            shares, key = query.shares, (n,)
-            first[n] = n if shares is None else equal.setdefault(repr(query), n)
-            if first[n] != n:
-                continue
-            if shares is not None:
-                by_id = is_known[n] and query.user is None and query.user_id not in self.users
-                key = (*shares, by_id, occurrences[query.user_id])  # an id may be there once
-            occurrences[query.user_id] += query.user_id is not None
-            together.setdefault(key, []).append(n)
-        for places in together.values():
+        groups, first = grouped(queries, is_known, self.users, self.draws)
+        for places in groups:
             check_time()
             group = [queries[n] for n in places]
             found = self._answers(group, histories, [is_known[n] for n in places])
-            for n, listing in zip(places, found, strict=True):
-                answers[n] = listing
-        return [answers[first[n]] for n in range(len(queries))]
+            answers |= dict(zip(places, found, strict=True))
+        return [answers[one] for one in first]
 
     def _answers(self, queries: list[Query], histories: Histories, known: list[bool]) -> list[Listing | AnyrecError]:
         """Return the lists of queries that are scored together. If one has an error, each is scored alone.
@@ -269,7 +257,7 @@ class Served:
             recommender.model,
             records,
             min(first.wanted, len(recommender.dataset.items)),
-            candidates=self._candidates(first),
+            candidates=self.listable(first),
             exclude_seen=not first.include_seen,
             context=first.context,
             now=first.now,
@@ -279,6 +267,7 @@ class Served:
         lists: dict[Id, list[Listed]] = {user: [] for user in records.ids.to_pylist()}
         for row, reason in zip(answer.table.to_pylist(), reasons, strict=True):
             lists[row["user_id"]].append(Listed(row["item_id"], row["score"], row["rank"], reason))
+        draws = _draws(answer) if self.draws else {}
         # The notes on how records were read can be of another query.
         warnings = [one for one in answer.warnings if len(queries) == 1 or one not in records.context.warnings]
         warnings += self._left_out(first)
@@ -292,8 +281,9 @@ class Served:
                 latency,
                 warnings,
                 trace,
+                draws=draws.get(user),
             )
-            for query, items, is_known in zip(queries, lists.values(), known, strict=True)
+            for query, (user, items), is_known in zip(queries, lists.items(), known, strict=True)
         ]
 
     def _is_unknown(self, query: Query, histories: Histories, known: bool) -> bool:
@@ -349,15 +339,16 @@ class Served:
             found += [name for name, known in zip(some, self.knows("user", some), strict=True) if not known]
         return found
 
-    def _candidates(self, query: Query) -> np.ndarray | None:
+    def listable(self, query: Query) -> np.ndarray | None:
         """Return (items,) bool, the items that a query's list can contain; None for all."""
         candidates = query.candidates
         if candidates is not None and (known := self.knows("item", candidates)).any():  # else the error names them
             candidates = [one for one, there in zip(candidates, known, strict=True) if there]
         mask = self.recommender.model.mask_of(candidates)
-        if self.removed:
+        gone = self.rows("item", self.removed.union(query.exclude if self.draws else ()))
+        if len(gone):
             mask = np.ones(len(self.recommender.dataset.items), bool) if mask is None else mask
-            mask[self.removed_rows()] = False
+            mask[gone[gone >= 0]] = False
         return mask
 
     def _left_out(self, query: Query) -> list[str]:
@@ -389,6 +380,15 @@ def _filtered(recommender: Recommender, where: str) -> Recommender:
 def _text(value: JsonObject) -> str:
     """Return an object as JSON, the same for equal objects."""
     return msgspec.json.encode(value, order="sorted").decode()
+
+
+def _draws(answer: Answer) -> dict[Id, Draws]:
+    """Return the draws of each user's list."""
+    found: dict[Id, Draws] = {}
+    for row in () if answer.drawn is None else answer.drawn.to_pylist():
+        own = found.setdefault(row["user_id"], Draws(row["user_id"], row["seed"], []))
+        own.slots.append((row["rank"], row["item_id"], row["propensity"]))
+    return found
 
 
 def _plain(value: object) -> object:

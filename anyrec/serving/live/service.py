@@ -22,6 +22,7 @@ from anyrec.core.values import show
 from anyrec.data.ids import SIDES, Side
 from anyrec.recommender import Recommender
 from anyrec.serving.experiments.assignment import Assignment, assign
+from anyrec.serving.live.drawn_lists import DrawnLists
 from anyrec.serving.live.event_log import EventLog
 from anyrec.serving.live.events import Events, Received
 from anyrec.serving.live.files import NOTE, FileRules, root_of_names
@@ -38,6 +39,8 @@ LOGGED = (
     *("recommendation_id", "value"),
 )
 """Keys of events that are logged as they came."""
+CHANGES = "records"
+"""Folder of the log of changed records, in the folder of the log of events."""
 RECENT = 8
 """Requests that another version answers before it serves."""
 
@@ -78,6 +81,7 @@ class Service:
         self.previous: Served | None = None
         self.failed_reload: float | None = None
         self.variants = Variants(config.experiments, None if folder is None else folder / EXPOSURES)
+        self._drawn = DrawnLists(folder)
         self._recent: deque[Query] = deque(maxlen=RECENT)
         self._computing, self._changing = threading.RLock(), threading.RLock()
         options = config.events.flush, config.events.segment_bytes
@@ -85,7 +89,7 @@ class Service:
         self.histories, self.popularity = self._events.histories, self._events.popularity
         self._changes: EventLog | None = None
         if folder is not None:
-            changes = EventLog(folder / "records", *options)
+            changes = EventLog(folder / CHANGES, *options)
             self._replay(Merged.of(changes.read()))
             self._changes = changes
 
@@ -101,7 +105,8 @@ class Service:
     @property
     def logs(self) -> dict[str, EventLog]:
         """The logs by what they have; none without a folder."""
-        found = {"events": self._events.log, "changed records": self._changes, "shown lists": self.variants.log}
+        shown = {"shown lists": self.variants.log, "drawn lists": self._drawn.log}
+        found = {"events": self._events.log, "changed records": self._changes, **shown}
         return {name: log for name, log in found.items() if log is not None}
 
     def close(self) -> None:
@@ -115,7 +120,7 @@ class Service:
     def lists(self, queries: Sequence[Query]) -> list[Listing | AnyrecError]:
         """Return the list, or the error, of each query, all by the same version or variants of it."""
         places: dict[Assignment | None, list[int]] = {}
-        served = self.served
+        started, served = time.time(), self.served
         queries, named = self._without_files(served, queries)
         for n, query in enumerate(queries):
             places.setdefault(assign(self.config.experiments, query.user_id), []).append(n)
@@ -125,9 +130,10 @@ class Service:
             found |= {n: _named(one, assignment, n in named) for n, one in zip(own, listings, strict=True)}
             if assignment is not None:
                 self.variants.shown(assignment, [(queries[n], found[n]) for n in own], served, self.histories)
-        last = range(max(0, len(queries) - RECENT), len(queries))
-        answered = (queries[n] for n in last if isinstance(found[n], Listing))
-        self._recent.extend(query for query in answered if not query.pictures)  # pictures can be large
+        shown = [(query, one) for n, query in enumerate(queries) if isinstance(one := found[n], Listing)]
+        self._drawn.add(shown, started)
+        answered = [query for query, _ in shown[-RECENT:] if not query.pictures]  # pictures can be large
+        self._recent.extend(answered)
         return [found[n] for n in range(len(queries))]
 
     def readable(
@@ -296,7 +302,7 @@ class Service:
         with self._changing:
             change, _ = self._readable(self.served, change)  # a version that opens other files can serve by now
             if self._changes is not None:
-                self._changes.append([change])
+                self._changes.append([{"time": time.time(), **change}])
             self.served = self.served.with_change(change, wider)
             self.variants.change(change, others)
 
