@@ -381,6 +381,13 @@ def test_a_change_of_shares_is_a_change_of_settings_and_a_stopped_variant_has_no
     assert report.mismatch == 1
 
 
+def test_a_log_that_an_earlier_version_began_goes_on(tmp_path):
+    """Earlier versions logged no hash of the settings; with the same shares they are taken for the same."""
+    exposures = [(user, "ab"[user % 2], 1.0, {"settings": "x"} if user > 100 else {}) for user in range(200)]
+    report = experiment_report(logged(tmp_path, exposures))
+    assert report.rates["a"].users == 100 and report.notes == []
+
+
 def test_users_who_saw_several_variants_are_counted_for_the_first_and_said(tmp_path):
     exposures = [(user, "ab"[user % 2], 1.0) for user in range(400)] + [(user, "a", 2.0) for user in range(40)]
     report = experiment_report(logged(tmp_path, exposures, [(1, 3.0, 3.0)]))

@@ -53,7 +53,7 @@ class _Shown:
     """Who was shown lists of which variant under the last settings (variants, shares, salt) of an experiment.
 
     Attributes:
-        settings: What identifies the settings.
+        settings: Hash of the settings; None as long as the log is of an earlier version, which has the shares only.
         shares: By variant.
         first: By user, the variant and the time of the first list, in the order in which the users came.
         several: Users who were shown lists of several variants.
@@ -62,7 +62,7 @@ class _Shown:
         has_shadows: Whether shadow variants made lists.
     """
 
-    settings: object = None
+    settings: str | None = None
     shares: dict[str, float] = field(default_factory=dict)
     first: dict[Id, tuple[str, float]] = field(default_factory=dict)
     several: set[Id] = field(default_factory=set)
@@ -75,11 +75,11 @@ class _Shown:
         if entry.get("shadow"):
             self.has_shadows = True
             return
-        user, variant = entry["user_id"], entry["variant"]
-        settings = entry.get("settings"), entry["shares"]  # older logs have the shares only
-        if settings != self.settings:
+        user, variant, settings = entry["user_id"], entry["variant"], entry.get("settings")
+        if entry["shares"] != self.shares or (settings and self.settings and settings != self.settings):
             self.earlier = {**{one: name for one, (name, _) in self.first.items()}, **self.earlier}
-            self.settings, self.shares, self.first, self.several = settings, entry["shares"], {}, set()
+            self.shares, self.first, self.several = entry["shares"], {}, set()
+        self.settings = settings or self.settings
         if user in self.earlier:
             if self.earlier[user] != variant:
                 self.moved.add(user)
