@@ -15,7 +15,7 @@ from torch import nn
 from anyrec.core.config import Component, Config, PipelineConfig
 from anyrec.core.contracts import Context
 from anyrec.core.discovery import discover
-from anyrec.core.errors import ConfigError, DataError, Fault, ModelError, NotFittedError, OutputError, checked_path
+from anyrec.core.errors import DataError, Fault, ModelError, NotFittedError, OutputError, checked_path
 from anyrec.core.infer_types import with_types
 from anyrec.core.launcher import copies
 from anyrec.core.load_config import load_config, read_config, with_root
@@ -54,7 +54,7 @@ from anyrec.model.records import Records
 from anyrec.model.request_reader import Users
 from anyrec.model.result_tables import embedding_table, pair_scores
 from anyrec.pipeline.answer import Answer
-from anyrec.pipeline.conditions.conditions import Condition
+from anyrec.pipeline.conditions.conditions import fitting
 from anyrec.pipeline.fit import check_pipeline, fit_stages, measure_pipeline, same_pipeline
 from anyrec.pipeline.item_search import search_items
 from anyrec.pipeline.pipeline import Pipeline
@@ -387,9 +387,7 @@ class Recommender:
         Raises:
             ConfigError: If the condition is not well formed, or does not fit the data.
         """
-        faults = Condition(where).check(self.model, "--where")
-        if faults:
-            raise ConfigError(faults)
+        fitting(where, self.model, "--where")
         stages = self.stages().with_filter(Component.model_validate({"type": "where", "where": where}), self.registry)
         config = self.config.model_copy(update={"pipeline": stages.config})
         return self._with(replace(self.parts, model=self.model.with_config(config), pipeline=stages))

@@ -144,6 +144,7 @@ class Source:
     Attributes:
         type: Name of the source in a config.
         scored: Whether its scores are the model's own, so that its lists are in the model's order.
+        is_complete: Whether it retrieves as many items as it is asked for, if so many may be listed.
 
     Example:
         class Cheapest(Source):
@@ -161,6 +162,7 @@ class Source:
 
     type: ClassVar[str]
     scored: bool = False
+    is_complete: bool = False
 
     class Params(Options):
         k: int | None = Field(
@@ -276,6 +278,10 @@ class Rule:
     def notes(self, model: ModelData) -> list[str]:
         """Return what the user should know before training, such as values of the options that no item has."""
         return []
+
+    def k_decides(self) -> Literal["nothing", "end", "start"]:
+        """Return what the `k` of `apply` decides: nothing, only what comes after the first k items, or these too."""
+        return "start"
 
     def allowed(self, request: Request) -> np.ndarray | None:
         """Return which items may be listed. It is called before retrieval; an exception refuses the request.

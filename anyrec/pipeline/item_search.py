@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from anyrec.core.errors import ConfigError, Fault, InputError
+from anyrec.core.errors import Fault, InputError
 from anyrec.core.renamed import present_name
 from anyrec.core.types import JsonObject
 from anyrec.core.values import show
@@ -17,7 +17,7 @@ from anyrec.model.fitted import SEARCH, FittedModel
 from anyrec.model.online_features import with_online_features
 from anyrec.model.records import Records
 from anyrec.model.result_tables import with_index
-from anyrec.pipeline.conditions.conditions import Condition
+from anyrec.pipeline.conditions.conditions import fitting
 from anyrec.pipeline.contracts import Request
 from anyrec.pipeline.requests import make_requests
 from anyrec.retrieval.semantic.queries import SPACES, Query
@@ -144,10 +144,7 @@ def _meets(model: FittedModel, where: JsonObject, request: Request, personal: bo
         ConfigError: The condition does not fit the data.
         InputError: It names a feature of the user, and no user is given (`personal` is False).
     """
-    condition = Condition(where)
-    faults = condition.check(model, "--where")
-    if faults:
-        raise ConfigError(faults)
+    condition = fitting(where, model, "--where")
     if condition.names_user and not personal:
         raise InputError(Fault("--where", "it names a feature of the user.", "Give --user as well.", "option"))
     return np.array(condition.holds(request)).reshape(-1)

@@ -101,6 +101,22 @@ class Pipeline:
         wider.measured = self.measured
         return wider
 
+    @property
+    def alike(self) -> int:
+        """How many first items of a list are the same, however many are asked for, if no more than these are."""
+        config, rules = self.config, [rule for rule in self.rules if reorders(rule)]
+        most = config.retrieve.k
+        whole = any(one.is_complete and (one.params.k or most) >= most for one in self.sources)
+        decided = [rule.k_decides() for rule in rules]
+        if not whole or "start" in decided or "end" in decided[:-1]:
+            return 0  # sources that end early are completed for the length of the list
+        widths = [most]
+        if rules and self.ranker is not None and config.rank is not None:
+            widths.append(config.rank.k)
+        if rules and config.rerank.k is not None:
+            widths.append(config.rerank.k)
+        return min(widths)
+
     def with_rules(self, rules: Sequence[Rule]) -> Pipeline:
         """Return this pipeline, with what its stages learned, and rules instead of its own."""
         other = copy(self)

@@ -87,7 +87,9 @@ class ServingConfig(Section):
         default=10.0,
         ge=0.01,
         le=3600,
-        description="Time after which a request is answered with status 503. Changes of records and reloads have none.",
+        description="Time after which a request is answered with status 503. Changes of records and reloads have none. "
+        "It is also the longest pause within the body of a request (status 408), and what requests have left when the "
+        "server is stopped.",
     )
     drain_seconds: float = Field(
         default=0.0,

@@ -6,14 +6,16 @@ import os
 from collections.abc import Iterator
 from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import msgspec
 
+from anyrec.core.errors import DataError, Fault
 from anyrec.core.types import JsonObject
 
 RECORDS = "records"
 """Folder within the log of events with the log of changed records."""
+_LINES = msgspec.json.Decoder(dict[str, Any])
 PIECE = 1 << 26
 """Bytes of a file that are read at a time."""
 
@@ -63,6 +65,31 @@ def pieces(path: Path, size: int) -> Iterator[bytes]:
 
 
 def read_lines(path: Path, size: int) -> Iterator[JsonObject]:
-    """Yield the objects on the lines of the first `size` bytes of a file."""
+    """Yield the objects on the lines of the first `size` bytes of a file. Raises DataError for one that is none."""
+    before = 0
     for piece in pieces(path, size):
-        yield from msgspec.json.Decoder().decode_lines(piece)
+        yield from decoded(piece, path, before)
+        before += piece.count(b"\n")
+
+
+def decoded(data: bytes, path: Path, before: int) -> list[JsonObject]:
+    """Return the objects on some lines of a file.
+
+    Args:
+        data: The lines.
+        path: The file.
+        before: The number of lines before them.
+
+    Raises:
+        DataError: At a line that is no JSON object: another program has changed the file.
+    """
+    try:
+        return _LINES.decode_lines(data)
+    except msgspec.DecodeError:
+        for number, line in enumerate(data.splitlines(), before + 1):
+            try:
+                _LINES.decode(line)
+            except msgspec.DecodeError as error:
+                where, what = f"{path}, line {number:,}", f"this is no JSON object: {error}."
+                raise DataError(Fault(where, what, "Mend the line, or delete it.", "json")) from None
+        raise

@@ -8,6 +8,7 @@ tests for missing values.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -121,6 +122,27 @@ class Condition:
         for part in parts[1:]:
             found = found & part if node.how == "all" else found | part
         return found
+
+
+def fitting(document: JsonObject, model: ModelData, where: str) -> Condition:
+    """Return a condition that a request brings.
+
+    Args:
+        document: The condition.
+        model: The model.
+        where: The place of the condition, before the pointer of each fault within it.
+
+    Raises:
+        ConfigError: With every fault of its form, or every fault against the data.
+    """
+    try:
+        condition = Condition(document)
+        faults = condition.check(model, "")
+    except ConfigError as error:
+        faults = error.faults
+    if faults:
+        raise ConfigError([replace(one, where=where + one.where) for one in faults])
+    return condition
 
 
 def well_formed(document: JsonObject) -> JsonObject:

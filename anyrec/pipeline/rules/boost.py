@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, Field, model_validator
@@ -48,6 +48,9 @@ class Boost(Rule):
 
     def notes(self, model: ModelData) -> list[str]:
         return self.condition.unmatched(model)
+
+    def k_decides(self) -> Literal["nothing", "end", "start"]:
+        return "nothing"
 
     def apply(self, request: Request, lists: Lists, k: int) -> Lists:
         items, places = distinct_items(lists)

@@ -82,6 +82,9 @@ class DiversityRule(Rule):
     def allowed(self, request: Request) -> np.ndarray | None:
         return self.features.allowed(request, self.params.feature, self.params.missing)
 
+    def k_decides(self) -> Literal["nothing", "end", "start"]:
+        return "start" if self.params.method == "max_per_category" else "end"  # the others choose one after another
+
     def apply(self, request: Request, lists: Lists, k: int) -> Lists:
         if self.params.feature is not None:
             return self._cap(request, lists, k, self.params.feature)

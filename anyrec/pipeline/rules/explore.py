@@ -111,6 +111,9 @@ class Explore(Rule):
             return ["other rules can move what it draws: put it last, and once, to evaluate candidates by its lists."]
         return []
 
+    def k_decides(self) -> Literal["nothing", "end", "start"]:
+        return "end"
+
     def apply(self, request: Request, lists: Lists, k: int) -> Lists:
         items, scores = lists.items.copy(), lists.scores.copy()
         users = np.arange(len(items))

@@ -63,6 +63,9 @@ class FreshnessRule(Rule):
     def allowed(self, request: Request) -> np.ndarray | None:
         return self.features.allowed(request, self.params.feature, self.params.missing)
 
+    def k_decides(self) -> Literal["nothing", "end", "start"]:
+        return "nothing"
+
     def apply(self, request: Request, lists: Lists, k: int) -> Lists:
         params = self.params
         values = values_at(self.features.of(request, params.feature), lists)

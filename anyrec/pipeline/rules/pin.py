@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 from pydantic import BaseModel, Field, field_validator
 
@@ -57,6 +59,9 @@ class Pin(Rule):
 
     def notes(self, model: ModelData) -> list[str]:
         return [note for one in self.conditions if one is not None for note in one.unmatched(model)]
+
+    def k_decides(self) -> Literal["nothing", "end", "start"]:
+        return "nothing"
 
     def apply(self, request: Request, lists: Lists, k: int) -> Lists:
         rows = rows_of_ids([one.item for one in self.pins], request.model.dataset.ids("item"))

@@ -20,6 +20,7 @@ class ModelSource(Source):
     """
 
     type = "model"
+    is_complete = True
 
     class Params(Source.Params):
         pass

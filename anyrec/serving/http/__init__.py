@@ -11,6 +11,7 @@ Modules:
 - `host`: what every route works with.
 - `document`: the OpenAPI document, as precise as limits and model allow.
 - `api_page`: the page `/docs`, which describes the API.
+- `body`: the body of a request, as strict JSON.
 - `messages`: what requests and answers contain.
 - `problems`: errors as problem documents (RFC 9457).
 - `places`: where a fault is in a request.

@@ -9,6 +9,7 @@ from fastapi.responses import PlainTextResponse
 
 from anyrec.core.errors import AnyrecError
 from anyrec.core.types import JsonObject
+from anyrec.serving.http.body import StrictRoute
 from anyrec.serving.http.lists import TheHost
 from anyrec.serving.http.messages import Ready, Reload
 from anyrec.serving.http.metrics import CONTENT_TYPE
@@ -17,7 +18,7 @@ from anyrec.serving.live.health import log_faults, notes
 from anyrec.serving.live.served import Served
 
 log = logging.getLogger("anyrec.serving")
-routes = APIRouter(responses=ERRORS)
+routes = APIRouter(responses=ERRORS, route_class=StrictRoute)
 
 
 @routes.head("/livez", include_in_schema=False)

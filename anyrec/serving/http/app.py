@@ -76,7 +76,8 @@ def make_app(
         return app.openapi_schema
 
     app.openapi = documented
-    app.add_middleware(Guard, keys=keys, most_bytes=service.config.max_body_bytes, metrics=host.metrics, local=local)
+    limits = {"most_bytes": service.config.max_body_bytes, "patience": service.config.timeout_seconds}
+    app.add_middleware(Guard, keys=keys, **limits, metrics=host.metrics, local=local)
     return app
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import time
@@ -22,7 +23,9 @@ PAGE = "/page/"
 """Paths that need no key, since they say nothing of the data: those of `OPEN`, and the files of the page."""
 ADMIN = ("/v1/reload", "/v1/rollback")
 WRITING = ("PUT", "DELETE")
-ID = re.compile(r"[\w.-]{1,64}")
+METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"))
+"""Methods that the figures name; others are counted together, so that clients cannot make figures of their own."""
+ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
 HEADERS = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
@@ -56,12 +59,16 @@ class Guard:
         app: The application inside.
         keys: The API keys; None if no key is needed.
         most_bytes: Most bytes of a request's body.
+        patience: Most seconds between two parts of a body.
         metrics: Counts the requests.
         local: Refuse requests that other websites have a browser of this machine send (`refusal`).
     """
 
-    def __init__(self, app: ASGIApp, keys: Keys | None, most_bytes: int, metrics: Metrics, local: bool):
-        self.app, self.keys, self.most_bytes, self.metrics, self.local = app, keys, most_bytes, metrics, local
+    def __init__(
+        self, app: ASGIApp, keys: Keys | None, most_bytes: int, patience: float, metrics: Metrics, local: bool
+    ):
+        self.app, self.keys, self.metrics, self.local = app, keys, metrics, local
+        self.most_bytes, self.patience = most_bytes, patience
 
     async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -87,7 +94,7 @@ class Guard:
             if refusal is not None:
                 await refusal(scope, receive, answer)
             else:
-                await self.app(scope, _Body(receive, self.most_bytes), answer)
+                await self.app(scope, _Body(receive, self.most_bytes, self.patience), answer)
         except Exception:
             log.exception("request %s failed", request_id)
             if not status:
@@ -96,7 +103,8 @@ class Guard:
         finally:
             seconds = time.perf_counter() - started
             route = getattr(scope.get("route"), "path", "other")
-            self.metrics.request(scope["method"], route, status, seconds)
+            method = scope["method"] if scope["method"] in METHODS else "other"
+            self.metrics.request(method, route, status, seconds)
             who = "" if key is None else key.name
             log.info(
                 "request",
@@ -133,13 +141,19 @@ class Guard:
 
 
 class _Body:
-    """The body of a request, whose bytes are counted while it arrives."""
+    """The body of a request. Its bytes are counted while it arrives, and a client that stops sending is given up."""
 
-    def __init__(self, receive: Receive, most: int):
-        self._receive, self._most, self._left = receive, most, most
+    def __init__(self, receive: Receive, most: int, patience: float):
+        self._receive, self._most, self._left, self._patience = receive, most, most, patience
+        self._complete = False
 
     async def __call__(self) -> Message:
-        message = await self._receive()
+        try:  # after the body, only the end of the connection is waited for
+            async with asyncio.timeout(None if self._complete else self._patience):
+                message = await self._receive()
+        except TimeoutError:
+            raise HTTPException(408, f"no more of the body came within {self._patience:g} s.") from None
+        self._complete = not message.get("more_body", False)
         self._left -= len(message.get("body", b""))
         if self._left < 0:
             raise HTTPException(413, f"a request has at most {self._most:,} bytes.")

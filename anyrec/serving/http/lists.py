@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from anyrec.core.errors import AnyrecError
 from anyrec.core.types import JsonObject
 from anyrec.data.ids import SIDES
+from anyrec.serving.http.body import StrictRoute
 from anyrec.serving.http.host import Host, fields_of, host_of, unknown_fields
 from anyrec.serving.http.messages import (
     Embed,
@@ -25,6 +26,7 @@ from anyrec.serving.http.messages import (
     Search,
     Similar,
 )
+from anyrec.serving.http.places import in_request
 from anyrec.serving.http.problems import ERRORS, Refused, message_of
 from anyrec.serving.http.upload import decoded, ending
 from anyrec.serving.live import lookups
@@ -32,7 +34,7 @@ from anyrec.serving.live.histories import Histories
 from anyrec.serving.live.query import Query as Person
 from anyrec.serving.live.served import Served
 
-routes = APIRouter(prefix="/v1", responses=ERRORS)
+routes = APIRouter(prefix="/v1", responses=ERRORS, route_class=StrictRoute)
 TheHost = Annotated[Host, Depends(host_of)]
 LIST = "/v1/recommend"
 """The route whose requests a batch consists of."""
@@ -104,7 +106,12 @@ async def embed(asked: Embed, host: TheHost) -> JsonObject:
     )
     asked = asked.model_copy(update={"users": users, "items": items})
     found, unread = await host.call(_embed, served, host.service.histories, asked)
-    return {**found, "model": _model(served), "warnings": [*(notes or more), *unread]}
+    unread = [in_request("/v1/embed", one) for one in unread]
+    return {
+        **found,
+        "model": _model(served),
+        "warnings": [*(notes or more), *unread],
+    }
 
 
 @routes.get("/popular")

@@ -32,6 +32,8 @@ IDS = {
     ("/v1/score", "user"): "/pairs",
 }
 """Where each route has ids that must be known."""
+TYPES = ("constrained-int", "constrained-str", "bool", "list[str]")
+"""Names that pydantic gives to the types of a value that can be of several; they are no keys of the request."""
 RELOAD = "/v1/reload"
 _OPTION = re.compile(rf"--({'|'.join(OPTIONS)})\b(?![-_])")
 _RECORD = re.compile(r"/(user|item)_data/(\d+)")
@@ -74,14 +76,23 @@ def _translated(path: str, fault: Fault) -> Fault:
     return replace(fault, where=in_request(path, fault.where), what=what, hint=hint)
 
 
-def of_message(error: JsonObject, message: type[BaseModel] | None) -> Fault:
-    """Return an error of pydantic as a fault, with the known keys or the expected value as its hint.
+def of_messages(errors: Sequence[JsonObject], message: type[BaseModel] | None) -> list[Fault]:
+    """Return errors of pydantic as faults, one for each place, with the known keys or the expected value as its hint.
 
     Args:
-        error: The error.
+        errors: The errors.
         message: What the body should be; None for a request without a body.
     """
-    place = [str(part) for part in error["loc"] if part != "body"]
+    found: dict[str, Fault] = {}
+    for one in (_of_message(error, message) for error in errors):
+        first = found.setdefault(one.where, one)
+        if first is not one:  # a value that can be of several types has an error for each of them
+            found[one.where] = replace(first, what=f"{first.what.rstrip('.')}, or: {one.what}")
+    return list(found.values())
+
+
+def _of_message(error: JsonObject, message: type[BaseModel] | None) -> Fault:
+    place = [str(part) for part in error["loc"] if part != "body" and part not in TYPES]
     hint = ""
     for part in place:
         if message is None or part.isdecimal():

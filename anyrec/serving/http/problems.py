@@ -14,7 +14,7 @@ from starlette.routing import compile_path
 from anyrec.core.errors import AnyrecError, DataError, Fault, InputError, OutputError
 from anyrec.core.time_limit import OutOfTime
 from anyrec.core.types import JsonObject
-from anyrec.serving.http.places import of_message, translated
+from anyrec.serving.http.places import of_messages, translated
 
 TITLES = {
     400: "The request cannot be read",
@@ -22,6 +22,7 @@ TITLES = {
     403: "This is not allowed",
     404: "There is no such thing here",
     405: "This method is not allowed here",
+    408: "The request did not arrive in time",
     409: "This conflicts with the present state",
     413: "The request is too large",
     415: "The content type is not supported",
@@ -55,7 +56,7 @@ class Problem(BaseModel):
 
 
 ERRORS: dict[int | str, JsonObject] = {
-    status: {"model": Problem} for status in (400, 401, 403, 404, 405, 409, 413, 415, 421, 422, 500, 503, 507)
+    status: {"model": Problem} for status in (400, 401, 403, 404, 405, 408, 409, 413, 415, 421, 422, 500, 503, 507)
 }
 """The errors that every route documents."""
 
@@ -91,10 +92,7 @@ def add_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        found = error.errors()
-        if any(one["type"] == "json_invalid" for one in found):
-            return problem(400, f"The body is not JSON: {found[0]['ctx']['error']}.", _id_of(request))
-        faults = [of_message(one, _body_of(request)) for one in found]
+        faults = of_messages(error.errors(), _body_of(request))
         return problem(422, counted(faults), _id_of(request), faults)
 
     @app.exception_handler(AnyrecError)

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query
 from anyrec.core.runtime import giving_way
 from anyrec.core.types import JsonObject
 from anyrec.data.ids import Side
+from anyrec.serving.http.body import StrictRoute
 from anyrec.serving.http.host import Host, known_id
 from anyrec.serving.http.lists import TheHost
 from anyrec.serving.http.messages import Accepted, Events, PutItems, PutUsers
@@ -19,7 +20,7 @@ from anyrec.serving.live.events import Received
 from anyrec.serving.live.lookups import find, record_of
 from anyrec.serving.live.query import Id
 
-routes = APIRouter(prefix="/v1", responses=ERRORS)
+routes = APIRouter(prefix="/v1", responses=ERRORS, route_class=StrictRoute)
 Words = Annotated[str, Query(max_length=200, description="Words of the id, a text or a category.")]
 Count = Annotated[int, Query(ge=1, le=1000)]
 Before = Annotated[int, Query(ge=0, le=10**9)]

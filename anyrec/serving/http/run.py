@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import errno
 import json
 import logging
+import math
 import signal
 import socket
 import sys
@@ -23,8 +25,11 @@ from anyrec.serving.http.host import Host
 from anyrec.serving.http.keys import Keys
 from anyrec.serving.http.origin import is_loopback
 from anyrec.serving.http.starting import WARMING, Starting
-from anyrec.serving.live.service import Service, warm_up
+from anyrec.serving.live.service import Service
+from anyrec.serving.live.warm_up import warm_up
 
+BACKLOG = 2048
+"""Connections that wait to be accepted."""
 FIELDS = ("request_id", "method", "path", "status", "ms", "key")
 
 
@@ -60,6 +65,7 @@ def listen(host: str, port: int) -> list[socket.socket]:
             if family == socket.AF_INET6:
                 place.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             place.bind(address)
+            place.listen(BACKLOG)  # of two servers that bind at the same time only one can
     except OSError as error:
         for place in taken:
             place.close()
@@ -105,7 +111,10 @@ def serve(
         _log_as_json()
         app = make_app(service, keys=keys, folder=folder, watch=watch, local=local)
         app.openapi()  # FastAPI otherwise prepares routes at the first request, while all others wait
-        options = uvicorn.Config(app, log_config=None, access_log=False, server_header=False)
+        patience = math.ceil(service.config.timeout_seconds)
+        options = uvicorn.Config(
+            app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=patience
+        )
         starting.end()
         with short_waits():
             _Server(options, app.state.host).run(sockets=places)
@@ -142,7 +151,8 @@ class JsonLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record with the fields of a request, if it is of one."""
-        entry = {"time": self.formatTime(record), "level": record.levelname, "message": record.getMessage()}
+        when = dt.datetime.fromtimestamp(record.created, dt.timezone.utc).isoformat(timespec="milliseconds")
+        entry = {"time": when, "level": record.levelname, "message": record.getMessage()}
         entry |= {name: getattr(record, name) for name in FIELDS if hasattr(record, name)}
         if record.exc_info:
             entry["error"] = self.formatException(record.exc_info)

@@ -22,6 +22,7 @@ from anyrec.serving.runs import Runs
 
 HOST = "127.0.0.1"
 MOST_BYTES = 1 << 16
+PATIENCE = 10.0
 LAST = 2.0
 """Seconds that the page has at the end to receive the last news."""
 
@@ -54,7 +55,7 @@ def make_watch_app(folder: Path, watch: Watch, *, local: bool = False) -> FastAP
     for part in (page, runs):
         app.include_router(part.routes)
     add_handlers(app)
-    app.add_middleware(Guard, keys=None, most_bytes=MOST_BYTES, metrics=Metrics(), local=local)
+    app.add_middleware(Guard, keys=None, most_bytes=MOST_BYTES, patience=PATIENCE, metrics=Metrics(), local=local)
     return app
 
 

@@ -16,7 +16,7 @@ import msgspec
 from anyrec.core.errors import Fault, OutputError
 from anyrec.core.files import exclusive, sync
 from anyrec.core.types import JsonObject
-from anyrec.data.sources.log_files import segments, whole_bytes
+from anyrec.data.sources.log_files import decoded, segments, whole_bytes
 
 Flush = Literal["batch", "interval", "never"]
 SEGMENT, LOCKED = "events-{:06d}.jsonl", "events"
@@ -26,7 +26,6 @@ TRIAL, TRIAL_BYTES = "trial.tmp", 1 << 16
 """File that is written and removed to see whether the disk has space again, and its size."""
 BLOCK_BYTES = 1 << 20
 """Bytes of a log that are read at a time."""
-_DECODER: msgspec.json.Decoder[JsonObject] = msgspec.json.Decoder(JsonObject)
 
 
 class EventLog:
@@ -152,12 +151,18 @@ def log_bytes(folder: Path) -> int:
 
 
 def _blocks(folder: Path) -> Iterator[list[JsonObject]]:
-    """Yield the events of about BLOCK_BYTES of a log at a time. An incomplete last line is left out."""
+    """Yield the events of about BLOCK_BYTES of a log at a time. An incomplete last line is left out.
+
+    Raises:
+        DataError: At a line that is no JSON object.
+    """
     for _, path in segments(folder):
+        number = 0
         with path.open("rb") as file:
             for lines in iter(partial(file.readlines, BLOCK_BYTES), []):
                 whole = lines if lines[-1].endswith(b"\n") else lines[:-1]
-                yield _DECODER.decode_lines(b"".join(whole))
+                yield decoded(b"".join(whole), path, number)
+                number += len(whole)
                 if len(whole) < len(lines):
                     break  # a server writes the rest of the line now
 

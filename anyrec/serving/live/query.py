@@ -131,10 +131,15 @@ class Listing:
     draws: Draws | None = None
 
 
-def page_of(items: list[Listed], query: Query) -> list[Listed]:
-    """Return the page of a list that a query asks for, without the items that it excludes."""
+def page_of(items: list[Listed], query: Query, before: int = 0) -> list[Listed]:
+    """Return the page of a list that a query asks for, without the items that it excludes.
+
+    Args:
+        items: The list.
+        query: The query.
+        before: Items of former pages that the list does not have.
+    """
     excluded = set(query.exclude)
     left = [item for item in items if item.item_id not in excluded]
-    return [
-        replace(item, rank=rank) for rank, item in enumerate(left, 1) if query.offset < rank <= query.offset + query.k
-    ]
+    page = left[query.offset : query.offset + query.k]
+    return [replace(item, rank=rank) for rank, item in enumerate(page, before + query.offset + 1)]

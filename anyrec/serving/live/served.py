@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -28,9 +28,11 @@ from anyrec.pipeline.chances import draws_last
 from anyrec.pipeline.trace import events_as_json
 from anyrec.recommender import Recommender
 from anyrec.serving.explain import explain, explanation_as_json
+from anyrec.serving.live.fallback import fallback_reasons
 from anyrec.serving.live.files import names_files
 from anyrec.serving.live.grouping import grouped
 from anyrec.serving.live.histories import Histories
+from anyrec.serving.live.pages import runs
 from anyrec.serving.live.query import Draws, Id, Listed, Listing, Query, page_of
 from anyrec.serving.live.record_map import RecordMap
 
@@ -38,7 +40,6 @@ CONDITIONS = 64
 """Conditions whose filters are kept ready."""
 NAMED = 3
 """Unknown ids that a note names."""
-NOBODY = "nothing is known of this person: the list is the one for people without a history and features"
 
 
 @dataclass(frozen=True)
@@ -211,7 +212,7 @@ class Served:
         answers: dict[int, Listing | AnyrecError] = {}
         rows = iter(self.knows("user", [query.user_id for query in queries if query.user_id is not None]).tolist())
         is_known = [query.user_id is not None and next(rows) for query in queries]
-        groups, first = grouped(queries, is_known, self.users, self.draws)
+        groups, first = grouped(queries, is_known, self.users, self.draws, self.recommender.stages().alike)
         for places in groups:
             check_time()
             group = [queries[n] for n in places]
@@ -239,58 +240,59 @@ class Served:
             records = self.people(queries, histories, known)
             if len(queries) > 1 and records.table is not None and records.context.warnings:
                 return None
-            return self._lists(queries, records, histories, known)
+            return self._lists(queries, records)
         with TemporaryDirectory() as folder:  # such a query is alone
             for n, (_, picture) in enumerate(queries[0].pictures):
                 (Path(folder) / str(n)).write_bytes(picture)
             records = self.people(queries, histories, known)
             records.context = replace(records.context, root=Path(folder), allow_outside_root=False, open_files=True)
-            return self._lists(queries, records, histories, known)
+            return self._lists(queries, records)
 
-    def _lists(self, queries: list[Query], records: Records, histories: Histories, known: list[bool]) -> list[Listing]:
+    def _lists(self, queries: list[Query], records: Records) -> list[Listing]:
         """Return the lists of queries whose persons were read."""
-        first = queries[0]
-        recommender = self.recommender
+        first, recommender = queries[0], self.recommender
         if first.where is not None:
             recommender = self.filtered_by(first.where)
-        answer = recommender.stages().answer(
-            recommender.model,
-            records,
-            min(first.wanted, len(recommender.dataset.items)),
-            candidates=self.listable(first),
-            exclude_seen=not first.include_seen,
-            context=first.context,
-            now=first.now,
-            trace=first.trace,
-        )
+        *before, last = runs(first, recommender.stages().alike)
+        shown: list[Id] = []  # on the pages before, if each is a list of its own: then there is one query
+        for run in before:
+            table = self._answered(recommender, records, run, {*shown, *first.exclude} - {*run.exclude}).table
+            shown += [one for one in table["item_id"].to_pylist() if one not in run.exclude][: run.k]
+        answer = self._answered(recommender, records, last, {*shown, *first.exclude} - {*last.exclude})
         reasons = self._reasons(recommender, records, answer) if first.explain else [None] * len(answer.table)
         lists: dict[Id, list[Listed]] = {user: [] for user in records.ids.to_pylist()}
         for row, reason in zip(answer.table.to_pylist(), reasons, strict=True):
             lists[row["user_id"]].append(Listed(row["item_id"], row["score"], row["rank"], reason))
-        draws = _draws(answer) if self.draws else {}
         # The notes on how records were read can be of another query.
         warnings = [one for one in answer.warnings if len(queries) == 1 or one not in records.context.warnings]
         warnings += self._left_out(first)
         latency = {stage: round(value, 3) for stage, value in answer.latency.items()}
         trace = None if answer.trace is None else events_as_json(answer.trace)
+        asked = queries if last == first else [last]
+        draws = _draws(answer) if self.draws and not before else {}
+        listed = zip(asked, lists.items(), fallback_reasons(recommender.model, records), strict=True)
         return [
-            Listing(
-                page_of(items, query),
-                self,
-                NOBODY if self._is_unknown(query, histories, is_known) else None,
-                latency,
-                warnings,
-                trace,
-                draws=draws.get(user),
-            )
-            for query, (user, items), is_known in zip(queries, lists.items(), known, strict=True)
+            Listing(page_of(items, query, len(shown)), self, fallback, latency, warnings, trace, draws=draws.get(user))
+            for query, (user, items), fallback in listed
         ]
 
-    def _is_unknown(self, query: Query, histories: Histories, known: bool) -> bool:
-        """Whether nothing is known of the person of a query."""
-        user = query.user_id
-        of_user = user is not None and (user in histories or self.users.get(user))
-        return not (known or query.user or query.pictures or query.history or of_user)
+    def _answered(self, recommender: Recommender, records: Records, query: Query, left_out: Collection[Id]) -> Answer:
+        """Return what the pipeline answers to a query whose persons were read. left_out: items not to list."""
+        mask = self.listable(query)
+        if left_out:
+            rows = self.rows("item", left_out)
+            mask = np.ones(len(recommender.dataset.items), bool) if mask is None else mask
+            mask[rows[rows >= 0]] = False
+        return recommender.stages().answer(
+            recommender.model,
+            records,
+            min(query.wanted, len(recommender.dataset.items)),
+            candidates=mask,
+            exclude_seen=not query.include_seen,
+            context=query.context,
+            now=query.now,
+            trace=query.trace,
+        )
 
     def _reasons(self, recommender: Recommender, records: Records, answer: Answer) -> list[JsonObject]:
         """Return the reasons for each item of an answer."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,13 +27,13 @@ from anyrec.serving.live.drawn_lists import DrawnLists
 from anyrec.serving.live.event_log import EventLog
 from anyrec.serving.live.events import Events, Received
 from anyrec.serving.live.files import NOTE, FileRules, root_of_names
-from anyrec.serving.live.histories import Histories
 from anyrec.serving.live.lookups import record_of
 from anyrec.serving.live.query import Id, Listing, Query
 from anyrec.serving.live.record_map import RecordMap
 from anyrec.serving.live.replay import Merged, in_parts
 from anyrec.serving.live.served import Served
 from anyrec.serving.live.variants import EXPOSURES, Variants
+from anyrec.serving.live.warm_up import warm_up
 
 LOGGED = (
     *("event_id", "user_id", "item_id", "interaction_type", "rating", "label", "weight", "context"),
@@ -89,8 +90,11 @@ class Service:
         self.histories, self.popularity = self._events.histories, self._events.popularity
         self._changes: EventLog | None = None
         if folder is not None:
-            changes = EventLog(folder / CHANGES, *options)
-            self._replay(Merged.of(changes.read()))
+            with ExitStack() as opened:  # logs that cannot be read are closed again, for another server
+                opened.callback(self.close)
+                changes = opened.enter_context(closing(EventLog(folder / CHANGES, *options)))
+                self._replay(Merged.of(changes.read()))
+                opened.pop_all()
             self._changes = changes
 
     def _replay(self, merged: Merged) -> None:
@@ -100,6 +104,7 @@ class Service:
                 in_parts(change, partial(self._change, live=False))
             else:  # records of users were checked when they came, and have no vectors
                 self._apply(change, None, {})
+        self._events.clock.latest = max(merged.forgotten.values(), default=-math.inf)
         self._events.replay(merged.counts)
 
     @property
@@ -195,7 +200,7 @@ class Service:
         self._check(fresh)
         warnings = self._add_records_of(fresh)
         with self._changing:
-            now = time.time()
+            now = self._events.clock.now()
             stamped = [
                 {
                     **{name: event[name] for name in LOGGED if name in event},
@@ -270,7 +275,7 @@ class Service:
         with self._changing:
             found = user_id in self.served.users or user_id in self.histories
             if found:
-                self._change({"removed_users": [user_id], "time": time.time()})
+                self._change({"removed_users": [user_id], "time": self._events.clock.now()})
                 self.histories.forget(user_id)
         return found
 
@@ -371,15 +376,6 @@ class Service:
         """Return the records of the present users as another version reads them."""
         change, _ = self._readable(version, {"users": _listed(self.served.users)})
         return RecordMap().changed(dict(change["users"]))
-
-
-def warm_up(served: Served) -> None:
-    """Compute what the first request would otherwise wait for: a known user's list and an unknown person's."""
-    ids = served.recommender.dataset.ids("user")
-    queries = [Query(user_id=ids[0].as_py())] if len(ids) else []
-    for found in served.lists([*queries, Query()], Histories(1)):
-        if isinstance(found, AnyrecError):
-            raise found
 
 
 def _named(listing: Listing | AnyrecError, assignment: Assignment | None, named: bool) -> Listing | AnyrecError:
