@@ -59,7 +59,7 @@ def items(page: Page, address: str, output: Path) -> None:
 
 
 def save(page: Page, output: Path) -> None:
-    """Save what is seen as a small PNG file."""
+    """Save the visible part as a small PNG file."""
     page.mouse.move(5, 5)
     page.evaluate("document.activeElement.blur()")
     page.wait_for_timeout(LOADING)

@@ -219,9 +219,18 @@ def test_an_event_changes_the_next_list_and_the_counter_within_a_second(browser,
 def test_items_are_searched_by_words_and_opened_from_the_list(browser, address):
     with opened(browser, f"{address}/#items") as page:
         page.wait_for_selector("#found .card")
+        page.fill("#item-words", "pilot snorkel")  # no item contains both
+        page.click("#item-search button[type=submit]")
+        assert wait(lambda: "No item contains all" in page.inner_text("#found-note"), 20)
+        assert "pilot" in page.locator("#found .card-title").first.inner_text() and "pilot%20snorkel" in page.url
+        page.locator("#suggested .chip").first.click()
+        assert wait(lambda: page.inner_text("#found-note")[:1].isdigit(), 20)
         page.fill("#item-words", "pilot")
         page.click("#item-search button[type=submit]")
-        assert wait(lambda: "pilot" in page.inner_text("#found-title"), 20)
+        assert wait(lambda: "“pilot”" in page.inner_text("#found-title") and page.inner_text("#found-note"), 20)
+        above = "['found-panel', 'map-panel'].map((id) => document.getElementById(id).offsetTop)"
+        found, shown_map = page.evaluate(above)
+        assert found < shown_map
         first = page.locator("#found .card-title").first.inner_text()
         assert "pilot" in first
         page.locator("#found .card-open").first.click()

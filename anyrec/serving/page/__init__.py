@@ -3,7 +3,7 @@
 - `index.html`: the frame of all sections. `style.css`: colours, layout, controls; `sections.css`: what sections add.
 - `main.js`: start, and which section is shown. `address.js`: what the address says, so that links and "back" work.
 - People: `people.js` (who), `form.js`, `choose.js` (a new person's features), `list.js` (the list), `reasons.js` (why).
-- Items: `items.js` (search, one item), `map.js` and `markers.js` (the map).
+- Items: `items.js` (lists, one item), `search.js`, `map.js` and `markers.js` (the map).
 - Data: `data.js`. Training: `training.js`, `report.js`. Live: `live.js`.
 - Shared: `api.js` and `json.js` (requests, keys, ids of 19 digits), `dom.js` (elements, texts, focus), `cards.js`
   (items and people), `charts.js`.

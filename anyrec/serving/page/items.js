@@ -6,8 +6,8 @@ import { card, features, picture, picturesOf, remember, thumbs, titleOf } from "
 import { byId, count, dataText, el, fill, keepFocus, say, showError, whole } from "./dom.js";
 import { base64 } from "./form.js";
 import { openMap } from "./map.js";
+import { FOUND, searchItems } from "./search.js";
 
-const FOUND = 24;
 const SIMILAR = 8;
 const SUGGESTED = 6;
 const NARROW = matchMedia("(max-width: 46rem)");
@@ -47,31 +47,24 @@ function start(words) {
   search();
 }
 
-/** Show the items that contain the words, then those that are close by content; without words, all items. */
+/** Show what is searched for; without words and a picture, all items. */
 async function search() {
   const words = byId("item-words").value.trim(), [file] = byId("item-picture").files;
-  const mine = searched = { words, file };
-  await showChosen(file);
+  const mine = searched = {};
+  const picture = file && await base64(file);
+  byId("chosen-picture").hidden = !file;
+  if (file) byId("chosen-image").src = `data:${file.type};base64,${picture}`;
   byId("items-found")[words || file ? "prepend" : "append"](byId("found-panel")); // what was searched for comes before the map
   if (!words && !file) return browse();
   byId("found").setAttribute("aria-busy", "true");
   fill(byId("found-more"));
-  let problem;
+  byId("found-note").textContent = "";
+  byId("found-title").textContent = !file ? `Items for “${words}”` : words ? `Closest to the picture and “${words}”` : "Closest to the picture";
   try {
-    const query = { k: FOUND, fields: true, ...(words ? { text: words } : {}), ...(file ? { image: await base64(file) } : {}) };
-    const [exact, close] = await Promise.all([
-      file ? { items: [], total: 0 } : call(`/v1/items?k=${FOUND}&q=${encodeURIComponent(words)}`),
-      post("/v1/search", query).catch((error) => { problem = error; return { items: [] }; }), // a model that reads no texts
-    ]);
+    const { items, note: text } = await searchItems(words, picture);
     if (searched !== mine) return undefined;
-    const ids = new Set(exact.items.map((item) => item.item_id));
-    const items = [...exact.items, ...close.items.filter((item) => !ids.has(item.item_id)).map((item) => ({ item_id: item.item_id, ...item.fields }))].slice(0, FOUND);
-    byId("found-title").textContent = file ? (words ? `Closest to the picture and “${words}”` : "Closest to the picture") : `Items for “${words}”`;
-    byId("found-note").textContent = file ? "" : exact.total
-      ? `${whole(exact.total)} contain the words${close.items.length && exact.total < FOUND ? "; then the closest by content" : ""}`
-      : close.items.length ? "No item contains all the words; these are the closest by content" : "";
-    if (file && problem) showError(byId("found"), problem, search);
-    else show(items);
+    byId("found-note").textContent = text;
+    show(items);
     map?.mark(items.map((item) => item.item_id));
     say(`${count(items.length, "item")}. ${byId("found-title").textContent}`);
   } catch (error) {
@@ -80,11 +73,6 @@ async function search() {
     byId("found").setAttribute("aria-busy", "false");
   }
   return undefined;
-}
-
-async function showChosen(file) {
-  byId("chosen-picture").hidden = !file;
-  if (file) byId("chosen-image").src = `data:${file.type};base64,${await base64(file)}`;
 }
 
 /** List the catalogue, page by page. */

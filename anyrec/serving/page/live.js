@@ -68,7 +68,7 @@ function show(live) {
   const tiles = [
     ["Requests per second", short(Math.round(recent * 10) / 10), "mean of 10 s"],
     ["Lists", whole(totals.lists), "since the server started"],
-    ["Fallbacks", totals.lists ? percent(totals.fallbacks / totals.lists) : "–", `${count(totals.fallbacks, "list")} of popular items, for people of whom nothing is known`],
+    ["Fallbacks", totals.lists ? percent(totals.fallbacks / totals.lists) : "–", `${count(totals.fallbacks, "list")} for people of whom nothing is known`],
     ["Events", whole(totals.events), "since the server started"],
     ["Failures", whole(totals.failures), "faults of the server (status 5xx)"],
     ["Model", live.model.name, `loaded ${ago(Date.now() / 1000 - live.model.loaded)}`],

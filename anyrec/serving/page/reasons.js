@@ -64,7 +64,7 @@ export function openWhy(item, answer) {
       dataText("span", one.kind === "history" ? `had ${nameOf(one)}` : nameOf(one), { title: nameOf(one) }), unseen(`(${KINDS[one.kind]})`), bar(one.share), el("span", { class: "number" }, percent(one.share)))))
       : dataText("p", item.explanation?.sentence ?? ""),
     rest > 0 && el("p", { class: "small" }, `And ${all.length - SHOWN} other reasons, together ${percent(rest)}.`),
-    all.length > 0 && el("p", { class: "small" }, "A share is how much the score falls if the model does not see this part of ", kindsOfReasons(), "."),
+    all.length > 0 && el("p", { class: "small" }, "A share is how much the score falls if the model does not see this part. The parts are of: ", kindsOfReasons()),
     el("h3", {}, "What each stage did"),
     el("ol", { class: "steps" }, steps(item.item_id, answer).map((step) => el("li", {}, step))),
     known && [el("h3", {}, "Features of the item"), known]);
