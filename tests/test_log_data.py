@@ -312,7 +312,7 @@ def test_every_command_takes_the_folder(shop, data, tmp_path):
         assert code == 0 and "event_id" not in notes and "received" not in notes
     code, text, notes = call("validate", data, log)
     assert code == 0 and "valid: 61 users, 42 items, 485 interactions" in text
-    assert "3 items were removed from the server" in notes and "The 1 with events" in notes
+    assert "Items that were removed from the server, which does not list them: 3. Those with events (1) stay" in notes
     config = tmp_path / "cfg.json"
     config.write_text(json.dumps(small_config(name="again", output_dir=str(tmp_path))))
     code, text, _ = call("train", "--config", config, "--data", data, "--data", log, "--print-config")
@@ -469,7 +469,7 @@ def test_later_records_replace_earlier_ones_as_a_whole(tmp_path):
         "c": {"categorical.colour": ["blue", "green"]},
     }
     assert found.interactions["item_id"].to_pylist() == ["a", "b", "a"]
-    assert any("users have records in several data sets" in note for note in found.notes)
+    assert any("Users with records in several data sets: 2. The last record counts." in note for note in found.notes)
     assert Dataset.read([first]).fingerprint() == Dataset.read(first).fingerprint()
 
 
@@ -510,7 +510,7 @@ def test_events_with_removed_items_that_no_data_set_has_are_left_out(tmp_path):
     log = write(tmp_path / "log", lines, [{"removed_items": ["old", "a"]}])
     found = Dataset.read([first, log])
     assert found.interactions["item_id"].to_pylist() == ["a", "a", "a"]
-    assert any("1 events are left out" in note for note in found.notes)
+    assert any("events that are left out: 1" in note for note in found.notes)
     write(tmp_path / "log", lines)
     with pytest.raises(DataError, match="no record in item_data has the id 'old'"):
         Dataset.read([first, log])

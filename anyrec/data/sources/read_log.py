@@ -15,12 +15,12 @@ from anyrec.data.sources.event_log import EventLogReader
 from anyrec.data.sources.several import DataSet, check_ids
 
 UNUSED = (
-    "{count:,} events have a value, which is not used: name the log in data.sources and its column 'value' as rating, "
-    "weight or a context."
+    "The value that events have ({count:,}) is not used: name the log in data.sources, and its column 'value' as "
+    "rating, weight or a context."
 )
 REMOVED = (
-    "{whole:,} items were removed from the server, which does not list them. The {count:,} with events stay in the "
-    "data, since people had them."
+    "Items that were removed from the server, which does not list them: {whole:,}. Those with events ({count:,}) "
+    "stay in the data, since people had them."
 )
 
 

@@ -82,7 +82,7 @@ def together(sets: Sequence[DataSet], scratch: Scratch | None, image_root: str |
     for part, one in (("users", users), ("items", items)):
         count = sum(len(other.parts[USERS if part == "users" else ITEMS].table) for other in sets) - len(one.table)
         if count:
-            notes.append(f"{count:,} {part} have records in several data sets: the last ones count.")
+            notes.append(f"{part.capitalize()} with records in several data sets: {count:,}. The last record counts.")
     parts = [users, items, Part(table, _place_among([one for one in interactions if len(one.table)]))]
     return DataSet("", parts, _root(sets, image_root), faults, notes)
 
@@ -156,7 +156,8 @@ def _without_removed(one: DataSet, known: pa.ChunkedArray, scratch: Scratch | No
     if keep.all():
         return part
     notes.append(
-        f"{one.name}: {int((~keep).sum()):,} events are left out: their items were removed, and no data set has them."
+        f"{one.name}: events that are left out: {int((~keep).sum()):,}. Their items were removed, and no data set has "
+        "them."
     )
     rows = np.flatnonzero(keep)
     return Part(filtered(part.table, keep, scratch), lambda row, column: part.place(int(rows[row]), column))
