@@ -264,7 +264,7 @@ def test_faults_name_the_line(tmp_path):
     where = [fault.where for fault in error.value.faults]
     assert "events-000002.jsonl line 4" in where and "events-000002.jsonl line 3, column 'item_id'" in where
     (folder / "records" / "events-000001.jsonl").write_text("damaged\n")
-    with pytest.raises(DataError, match="this file is damaged"):
+    with pytest.raises(DataError, match="line 1: this is no JSON object"):
         Dataset.read(folder)
 
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-import msgspec
-
-from anyrec.core.errors import DataError, Fault
 from anyrec.core.types import JsonObject
 from anyrec.data.formats.faults import Faults
 from anyrec.data.formats.parts import SIDE_OF, Part, no_records
@@ -59,18 +56,9 @@ class LogRecords:
             files: The files, and the bytes of the whole lines of each.
 
         Raises:
-            DataError: If a file is damaged.
+            DataError: At a line that is no JSON object.
         """
-
-        def changes() -> Iterator[JsonObject]:
-            for path, size in files.items():
-                try:
-                    yield from read_lines(path, size)
-                except msgspec.MsgspecError as error:
-                    what, hint = f"this file is damaged: {error}.", "Restore it from a backup."
-                    raise DataError(Fault(str(path), what, hint, "json")) from None
-
-        return cls.of(changes())
+        return cls.of(change for path, size in files.items() for change in read_lines(path, size))
 
     def part(self, name: str, had: set[Id], faults: Faults, notes: list[str]) -> Part:
         """Return the records of one side as a table.
