@@ -30,6 +30,7 @@ from anyrec.core.errors import Fault, InputError, OutputError
 from anyrec.core.time_limit import check_time
 from anyrec.pipeline.pipeline import Pipeline
 from anyrec.recommender import Recommender
+from anyrec.serving.http import answers
 from anyrec.serving.http.app import make_app
 from anyrec.serving.http.host import MOST_WRITES, Host
 from anyrec.serving.http.keys import new_key, read_keys
@@ -942,3 +943,38 @@ def test_work_that_nobody_waits_for_any_more_is_stopped(recommender, monkeypatch
         assert client.get("/v1/popular").status_code == 503
         assert client.post("/v1/recommend", json={"user_id": "u010"}).status_code == 200  # the one thread is free
         assert steps[-1] - steps[0] < 2
+
+
+def test_answers_are_as_the_document_of_the_api_says(client):
+    """Clients that are generated read every answer: no key is missing, and none is undocumented."""
+    client.post("/v1/events", json={"events": [{"event_id": "a", "user_id": "u001", "item_id": "i001"}]})
+    asked = [
+        ("POST", "/v1/score", {"pairs": [{"user_id": "u001", "item_id": "i001"}]}),
+        ("POST", "/v1/similar", {"item_ids": ["i001"], "k": 2, "fields": True}),
+        ("POST", "/v1/search", {"text": "nurse", "k": 2, "fields": ["text.title"]}),
+        ("POST", "/v1/embed", {"user_ids": ["u001"], "items": [{"item_id": "n", "text": {"title": "x"}}]}),
+        ("GET", "/v1/popular", None),
+        ("GET", "/v1/items/{item_id}", "/v1/items/i001"),
+        ("GET", "/v1/items", None),
+        ("GET", "/v1/users/{user_id}", "/v1/users/u001"),
+        ("GET", "/v1/users", None),
+        ("PUT", "/v1/items", {"items": [{"item_id": "n", "text": {"title": "x"}}]}),
+        ("PUT", "/v1/users", {"users": [{"user_id": "n", "text": {"bio": "x"}}]}),
+        ("DELETE", "/v1/items/{item_id}", "/v1/items/n"),
+        ("DELETE", "/v1/users/{user_id}", "/v1/users/n"),
+        ("GET", "/v1/models", None),
+    ]
+    document = client.get("/openapi.json").json()
+    for method, path, given in asked:
+        place, body = (given, None) if isinstance(given, str) else (path, given)
+        answer = client.request(method, place, json=body)
+        assert answer.status_code == 200, answer.text
+        schema = document["paths"][path][method.lower()]["responses"]["200"]["content"]["application/json"]["schema"]
+        message = getattr(answers, schema["$ref"].rpartition("/")[2])
+        message.model_validate(answer.json(), strict=True)
+        assert "maxItems" not in str(document["components"]["schemas"][message.__name__])
+    page = client.get("/docs").text
+    for name, message in document["components"]["schemas"].items():
+        assert all(f"<code>{key}</code>" in page for key in message.get("properties", {})), name
+    assert document["components"]["schemas"]["Event"]["properties"]["user_id"]["type"] == "string"
+    assert "from 1, 1,000 at most, default 10" in page

@@ -13,6 +13,7 @@ Modules:
 - `api_page`: the page `/docs`, which describes the API.
 - `body`: the body of a request, as strict JSON.
 - `messages`: what requests and answers contain.
+- `answers`: what answers contain that are made without these messages.
 - `problems`: errors as problem documents (RFC 9457).
 - `places`: where a fault is in a request.
 - `tags`: answers that a browser keeps.

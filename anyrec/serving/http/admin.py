@@ -9,6 +9,7 @@ from fastapi.responses import PlainTextResponse
 
 from anyrec.core.errors import AnyrecError
 from anyrec.core.types import JsonObject
+from anyrec.serving.http.answers import Models, NowServing, documented
 from anyrec.serving.http.body import StrictRoute
 from anyrec.serving.http.lists import TheHost
 from anyrec.serving.http.messages import Ready, Reload
@@ -45,14 +46,14 @@ async def metrics(host: TheHost) -> Response:
     return Response(host.metrics.text(), media_type=CONTENT_TYPE)
 
 
-@routes.get("/v1/models")
+@routes.get("/v1/models", **documented(Models))
 async def models(host: TheHost) -> JsonObject:
     """Describe the model that serves, and the one before the last reload."""
     served, previous = await host.call_slowly(host.service.versions)
     return {"serving": _about(served), "previous": None if previous is None else _about(previous)}
 
 
-@routes.post("/v1/reload")
+@routes.post("/v1/reload", **documented(NowServing))
 async def reload(host: TheHost, asked: Reload | None = None) -> JsonObject:
     """Load another version of the model while the present one serves, and let it serve once it answers."""
     if host.folder is None:
@@ -69,7 +70,7 @@ async def reload(host: TheHost, asked: Reload | None = None) -> JsonObject:
     return {"serving": _about(served)}
 
 
-@routes.post("/v1/rollback")
+@routes.post("/v1/rollback", **documented(NowServing))
 async def rollback(host: TheHost) -> JsonObject:
     """Let the version before the last reload serve again."""
     if host.service.previous is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from html import escape
 
 from fastapi import APIRouter, Request
@@ -47,6 +48,13 @@ def as_html(document: JsonObject) -> str:
             answer = operation["responses"].get("200", {}).get("content", {}).get("application/json", {})
             parts.append(_table("Returns", _properties(answer.get("schema", {}), schemas)))
             parts.append("</section>")
+    parts.append("<h2>Messages</h2>")
+    for name, message in schemas.items():
+        rows = _properties({"$ref": name}, schemas)
+        if rows:
+            about = escape(message.get("description", ""))
+            parts.append(f'<section class="panel" id="{name}"><h3><code>{name}</code></h3><p>{about}</p>')
+            parts += [_table("Content", rows), "</section>"]
     return "\n".join(part for part in parts if part) + "\n</main>\n</body>\n</html>\n"
 
 
@@ -61,9 +69,17 @@ def _properties(schema: JsonObject, schemas: JsonObject) -> list[tuple[str, str,
     message = schemas.get(schema.get("$ref", "").rpartition("/")[2], {})
     needed = message.get("required", [])
     return [
-        (name, _type(one) + (", required" if name in needed else ""), one.get("description", ""))
+        (name, _type(one) + _limits(one) + (", required" if name in needed else ""), one.get("description", ""))
         for name, one in message.get("properties", {}).items()
     ]
+
+
+def _limits(schema: JsonObject) -> str:
+    """Return the bounds of a number, the longest list and the default of a value, in words."""
+    found = [f"from {schema['minimum']:,.15g}"] if "minimum" in schema else []
+    found += [f"{schema[name]:,.15g} at most" for name in ("maximum", "maxItems") if name in schema]
+    found += [f"default {json.dumps(schema['default'])}"] if schema.get("default") not in (None, [], {}) else []
+    return "".join(f", {one}" for one in found)
 
 
 def _type(schema: JsonObject) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from anyrec.core.config import ServingConfig
@@ -13,11 +14,8 @@ from anyrec.serving.live.served import Served
 PROBLEM, READY = "#/components/schemas/Problem", "#/components/schemas/Ready"
 WHOLE: JsonObject = {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1}
 TEXT: JsonObject = {"type": "string", "minLength": 1, "maxLength": 1000}
-ANSWERS = (
-    *("Accepted", "Explanation", "Failure", "FaultMessage", "Item", "List", "ListBatch", "Problem", "Ready", "Reason"),
-    "Step",
-)
-"""Messages of answers: their ids have any type, also after another model was loaded."""
+REF = re.compile(r"'#/components/schemas/(\w+)'")
+"""References to messages in a part of the document."""
 
 
 def precise(document: JsonObject, config: ServingConfig, served: Served) -> JsonObject:
@@ -35,6 +33,7 @@ def precise(document: JsonObject, config: ServingConfig, served: Served) -> Json
             for parameter in operation.get("parameters", []):
                 if parameter["name"] == "k":
                     parameter["schema"].setdefault("maximum", config.max_k)
+    taken = _taken(document)
     for name, message in document["components"]["schemas"].items():
         for key, value in message.get("properties", {}).items():
             if key in ("k", "offset"):
@@ -45,11 +44,24 @@ def precise(document: JsonObject, config: ServingConfig, served: Served) -> Json
             if key in ("image", "images"):
                 for text in _of_type(value, "string"):
                     text["contentEncoding"] = "base64"
-            if key in IDS and name not in ANSWERS:
+            if key in IDS and name in taken:
                 _set_id(value, id_types[IDS[key]])
-            if value.get("type") == "array" and name not in ANSWERS:
+            if value.get("type") == "array" and name in taken:
                 value.setdefault("maxItems", config.max_batch)
     return document
+
+
+def _taken(document: JsonObject) -> set[str]:
+    """Return the messages of requests. Ids of answers have any type, also after another model was loaded."""
+    found: set[str] = set()
+    bodies = [operation.get("requestBody") for path in document["paths"].values() for operation in path.values()]
+    left = REF.findall(str(bodies))
+    while left:
+        name = left.pop()
+        if name not in found:
+            found.add(name)
+            left += REF.findall(str(document["components"]["schemas"][name]))
+    return found
 
 
 def _add_problems(operation: JsonObject) -> None:

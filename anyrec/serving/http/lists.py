@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from anyrec.core.errors import AnyrecError
 from anyrec.core.types import JsonObject
 from anyrec.data.ids import SIDES
+from anyrec.serving.http.answers import PopularItems, Scores, SearchResults, SimilarItems, Vectors, documented
 from anyrec.serving.http.body import StrictRoute
 from anyrec.serving.http.host import Host, fields_of, host_of, unknown_fields
 from anyrec.serving.http.messages import (
@@ -55,7 +56,7 @@ async def recommend_batch(asked: RecommendBatch, host: TheHost) -> Response:
     return _json(ListBatch(results=results))
 
 
-@routes.post("/score")
+@routes.post("/score", **documented(Scores))
 async def score(asked: Score, host: TheHost) -> JsonObject:
     """Score pairs of users and items by all that is known of them now, with each head's prediction."""
     host.check(asked)
@@ -64,7 +65,7 @@ async def score(asked: Score, host: TheHost) -> JsonObject:
     return {"scores": scores, "model": _model(served)}
 
 
-@routes.post("/similar")
+@routes.post("/similar", **documented(SimilarItems))
 async def similar(asked: Similar, host: TheHost) -> JsonObject:
     """List the items most similar to each of some items."""
     host.check(asked)
@@ -79,7 +80,7 @@ async def similar(asked: Similar, host: TheHost) -> JsonObject:
     return {"similar": found, "model": _model(served), "warnings": unknown_fields(served, asked.fields)}
 
 
-@routes.post("/search")
+@routes.post("/search", **documented(SearchResults))
 async def search(asked: Search, host: TheHost) -> JsonObject:
     """Find items by words, a picture, or both; for a person if one is given."""
     if asked.text is None and asked.image is None:
@@ -95,7 +96,7 @@ async def search(asked: Search, host: TheHost) -> JsonObject:
     return {"items": items, "model": _model(served), "warnings": warnings}
 
 
-@routes.post("/embed")
+@routes.post("/embed", **documented(Vectors))
 async def embed(asked: Embed, host: TheHost) -> JsonObject:
     """Return the vectors of known users and items, as lists take them into account, or of records."""
     host.check(asked)
@@ -114,7 +115,7 @@ async def embed(asked: Embed, host: TheHost) -> JsonObject:
     }
 
 
-@routes.get("/popular")
+@routes.get("/popular", **documented(PopularItems))
 async def popular(host: TheHost, k: Annotated[int, Query(ge=1)] = 10) -> JsonObject:
     """List the items that the most people had, the events since the training included."""
     if k > host.config.max_k:

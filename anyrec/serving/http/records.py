@@ -10,6 +10,16 @@ from fastapi import APIRouter, Query
 from anyrec.core.runtime import giving_way
 from anyrec.core.types import JsonObject
 from anyrec.data.ids import Side
+from anyrec.serving.http.answers import (
+    FoundItems,
+    FoundRecord,
+    FoundUser,
+    FoundUsers,
+    ItemsPut,
+    Removed,
+    UsersPut,
+    documented,
+)
 from anyrec.serving.http.body import StrictRoute
 from anyrec.serving.http.host import Host, known_id
 from anyrec.serving.http.lists import TheHost
@@ -30,7 +40,7 @@ HISTORY = 100
 """Latest items of a user's history in the user's page."""
 
 
-@routes.get("/items/{item_id:path}")
+@routes.get("/items/{item_id:path}", **documented(FoundRecord))
 async def get_item(item_id: str, host: TheHost) -> JsonObject:
     """Return an item: its features, and the number of users who had it, in training or by the events since."""
     served = host.served
@@ -41,19 +51,19 @@ async def get_item(item_id: str, host: TheHost) -> JsonObject:
     return {"item_id": key, **served.records("item", [key])[0], "users": count}
 
 
-@routes.get("/items")
+@routes.get("/items", **documented(FoundItems))
 async def find_items(host: TheHost, q: Words = "", k: Count = 20, offset: Before = 0) -> JsonObject:
     """Find items whose id, texts or categories contain some words, in the order of their ids."""
     return await host.call(find, host.served, "item", q, k, offset)
 
 
-@routes.get("/users")
+@routes.get("/users", **documented(FoundUsers))
 async def find_users(host: TheHost, q: Words = "", k: Count = 20, offset: Before = 0) -> JsonObject:
     """Find users whose id, texts or categories contain some words, in the order of their ids."""
     return await host.call(find, host.served, "user", q, k, offset)
 
 
-@routes.get("/users/{user_id:path}")
+@routes.get("/users/{user_id:path}", **documented(FoundUser))
 async def get_user(user_id: str, host: TheHost) -> JsonObject:
     """Return a user: the features, the latest items from training, and the events since."""
     served = host.served
@@ -79,21 +89,21 @@ async def post_events(asked: Events, host: TheHost) -> Accepted:
     return Accepted(accepted=received.accepted, duplicates=received.duplicates, warnings=warnings)
 
 
-@routes.put("/items")
+@routes.put("/items", **documented(ItemsPut))
 async def put_items(asked: PutItems, host: TheHost) -> JsonObject:
     """Add or change items without training. Their vectors are computed, and the next list can contain them."""
     warnings = await host.write(_put, host, asked, host.service.put_items)
     return {"items": len(asked.items), "warnings": [in_request("/v1/items", one) for one in warnings]}
 
 
-@routes.put("/users")
+@routes.put("/users", **documented(UsersPut))
 async def put_users(asked: PutUsers, host: TheHost) -> JsonObject:
     """Add or change users without training."""
     warnings = await host.write(_put, host, asked, host.service.put_users)
     return {"users": len(asked.users), "warnings": [in_request("/v1/users", one) for one in warnings]}
 
 
-@routes.delete("/items/{item_id:path}")
+@routes.delete("/items/{item_id:path}", **documented(Removed))
 async def delete_item(item_id: str, host: TheHost) -> dict[str, Id]:
     """Remove an item: it is in no list, and unknown, until it is put again."""
     key = known_id(host.served, "item", item_id)
@@ -101,7 +111,7 @@ async def delete_item(item_id: str, host: TheHost) -> dict[str, Id]:
     return {"removed": key}
 
 
-@routes.delete("/users/{user_id:path}")
+@routes.delete("/users/{user_id:path}", **documented(Removed))
 async def delete_user(user_id: str, host: TheHost) -> dict[str, Id]:
     """Forget the record and the events of a user that came since the training."""
     key = host.served.typed("user", user_id)
