@@ -83,7 +83,7 @@ def test_another_version_answers_the_last_requests_before_it_serves(folder, monk
     found, lists = [], Served.lists
     monkeypatch.setattr(Served, "lists", lambda self, queries, *o: found.append(queries) or lists(self, queries, *o))
     service.reload(folder)
-    assert found[1:] == [[one] for one in asked[-RECENT + 2 :]]  # neither an error nor pictures
+    assert found[1:] == [[one] for one in asked[-RECENT + 1 :]]  # neither an error nor pictures
 
 
 def test_a_version_is_loaded_with_the_options_of_the_command(folder, monkeypatch):
