@@ -77,6 +77,15 @@ def test_every_section_renders_without_error_and_fits(browser, address, width, d
         assert page.faults == []
 
 
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_of_the_api_fits_and_leads_to_each_route(browser, address, width):
+    with opened(browser, f"{address}/docs", width, dark=width == 390) as page:
+        page.click("nav a:has-text('POST /v1/events')")
+        assert page.evaluate("document.querySelector(':target h2').textContent") == "POST /v1/events"
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert accessibility_faults(page) == [] and page.faults == []
+
+
 def test_the_page_is_used_by_keyboard(browser, address):
     with opened(browser, address) as page:
         page.wait_for_selector("#list .card")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from html import escape
 
 from fastapi import APIRouter, Request
@@ -16,13 +17,14 @@ HEAD = """<!doctype html>
 <head>
   <meta charset="utf-8">
   <meta name="viewport" content="width=device-width, initial-scale=1">
+  <meta name="color-scheme" content="light dark">
   <title>anyrec: API</title>
   <link rel="icon" href="/page/icon.svg" type="image/svg+xml">
   <link rel="stylesheet" href="/page/style.css">
 </head>
 <body>
   <header class="top"><div class="brand"><a class="brand-name" href="/">anyrec</a></div></header>
-  <main>
+  <main class="api">
     <h1>API</h1>
     <p class="lead">{about} As a document: <a href="/openapi.json">openapi.json</a>.</p>
 """
@@ -37,25 +39,42 @@ async def api_page(request: Request) -> HTMLResponse:
 def as_html(document: JsonObject) -> str:
     """Return an OpenAPI document as a page."""
     schemas = document["components"]["schemas"]
-    parts = [HEAD.replace("{about}", escape(document["info"]["description"]))]
-    for path, methods in document["paths"].items():
-        for method, operation in methods.items():
-            parts.append(f'<section class="panel"><h2><code>{method.upper()} {escape(path)}</code></h2>')
-            parts.append(f"<p>{escape(operation.get('description', ''))}</p>")
-            parts.append(_table("Parameters", _parameters(operation)))
-            body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
-            parts.append(_table("Takes", _properties(body, schemas)))
-            answer = operation["responses"].get("200", {}).get("content", {}).get("application/json", {})
-            parts.append(_table("Returns", _properties(answer.get("schema", {}), schemas)))
-            parts.append("</section>")
+    paths = document["paths"].items()
+    routes = [(f"{method.upper()} {path}", one) for path, methods in paths for method, one in methods.items()]
+    parts = [HEAD.replace("{about}", escape(document["info"]["description"])), _contents([name for name, _ in routes])]
+    for name, operation in routes:
+        parts.append(f'<section class="panel" id="{_anchor(name)}"><h2><code>{escape(name)}</code></h2>')
+        parts.append(f"<p>{_text(operation.get('description', ''))}</p>")
+        parts.append(_table("Parameters", _parameters(operation)))
+        body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
+        parts.append(_table("Takes", _properties(body, schemas)))
+        answer = operation["responses"].get("200", {}).get("content", {}).get("application/json", {})
+        parts.append(_table("Returns", _properties(answer.get("schema", {}), schemas)))
+        parts.append("</section>")
     parts.append("<h2>Messages</h2>")
     for name, message in schemas.items():
         rows = _properties({"$ref": name}, schemas)
         if rows:
-            about = escape(message.get("description", ""))
+            about = _text(message.get("description", ""))
             parts.append(f'<section class="panel" id="{name}"><h3><code>{name}</code></h3><p>{about}</p>')
             parts += [_table("Content", rows), "</section>"]
     return "\n".join(part for part in parts if part) + "\n</main>\n</body>\n</html>\n"
+
+
+def _contents(names: list[str]) -> str:
+    """Return links to all routes."""
+    links = "".join(f'<li><a href="#{_anchor(name)}"><code>{escape(name)}</code></a></li>' for name in names)
+    return f'<nav class="panel" aria-label="Routes"><ul>{links}</ul></nav>'
+
+
+def _anchor(name: str) -> str:
+    """Return the id of a route's section: `post-v1-recommend`."""
+    return re.sub(r"\W+", "-", name.lower()).strip("-")
+
+
+def _text(markdown: str) -> str:
+    """Return a description as HTML: names between backticks are code."""
+    return re.sub("`+([^`]+)`+", r"<code>\1</code>", escape(markdown))
 
 
 def _parameters(operation: JsonObject) -> list[tuple[str, str, str]]:
@@ -100,8 +119,9 @@ def _table(title: str, rows: list[tuple[str, str, str]]) -> str:
     if not rows:
         return ""
     cells = "".join(
-        f"<tr><td><code>{escape(name)}</code></td><td>{escape(kind)}</td><td>{escape(text)}</td></tr>"
+        f'<tr><th scope="row"><code>{escape(name)}</code></th><td>{escape(kind)}</td><td>{_text(text)}</td></tr>'
         for name, kind, text in rows
     )
-    head = "<thead><tr><th>name</th><th>type</th><th>meaning</th></tr></thead>"
-    return f'<h3>{title}</h3><div class="scroll"><table>{head}<tbody>{cells}</tbody></table></div>'
+    head = '<thead><tr><th scope="col">name</th><th scope="col">type</th><th scope="col">meaning</th></tr></thead>'
+    scroll = f'<div class="scroll" tabindex="0" role="group" aria-label="{title}">'
+    return f"<h3>{title}</h3>{scroll}<table>{head}<tbody>{cells}</tbody></table></div>"

@@ -27,6 +27,7 @@ PAGE = f"""<!doctype html>
 <body><h1>anyrec</h1><p>REASON. This page opens as soon as it can.</p><script>{AGAIN}</script></body></html>
 """
 """What a browser shows meanwhile."""
+PAGES = ("/", "/docs")
 POLICY = f"default-src 'none'; script-src 'sha256-{base64.b64encode(hashlib.sha256(AGAIN.encode()).digest()).decode()}'"
 
 
@@ -82,7 +83,7 @@ def _handler(starting: Starting) -> type[BaseHTTPRequestHandler]:
             if not self.raw_requestline or not self.parse_request():
                 return
             path = self.path.partition("?")[0]
-            live, page = path == "/livez", path == "/" and "text/html" in self.headers.get("accept", "")
+            live, page = path == "/livez", path in PAGES and "text/html" in self.headers.get("accept", "")
             answer = json.dumps(_alive() if live else _not_ready(starting.reason))
             data = (PAGE.replace("REASON", starting.reason.capitalize()) if page else answer).encode()
             self.send_response(200 if live else 503)
