@@ -3,6 +3,7 @@
     OMP_NUM_THREADS=1 python benchmarks/endurance.py memory --model FOLDER [--requests 200000] [--events 200000]
     OMP_NUM_THREADS=1 python benchmarks/endurance.py kill --model FOLDER [--times 50]
     OMP_NUM_THREADS=1 python benchmarks/endurance.py start --model FOLDER [--events 200000] [--puts 5000]
+    OMP_NUM_THREADS=1 python benchmarks/endurance.py texts --model FOLDER [--puts 200]
 
 `memory` prints the resident memory of the server while it answers requests for lists, as fast as it can, then while it
 receives events in batches of 100, and then while it answers as many requests again. The events are data: their ids are
@@ -10,6 +11,10 @@ kept so that an event counts once, and the latest of each user are in the user's
 
 `start` prints the seconds, and the processor seconds of the server, from its start until it answers: with an empty log,
 with a log of events, and with changes of as many items and as many users as well, each in a request of its own.
+
+`texts` prints the times of lists at 20 per second, alone and while a request puts as many items with texts of 300
+words, of known users and of persons with such a text. The model should read texts by a language model; it is trusted
+(`--trust-plugins`), since its config may name the folder of one.
 
 `kill` sends batches of events one after another, kills the server by SIGKILL at a random moment, starts it again and
 sends the batch that was not acknowledged once more, and so on. At the end the log must contain each event that was
@@ -26,17 +31,24 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 from common import argument_parser
 from server import Client, Server, running
-from serving import CONNECTIONS
+from serving import CONNECTIONS, at_rate, print_times
 
+from anyrec.data.dataset import Dataset
+from anyrec.data.ids import SIDES, Side
 from anyrec.recommender import Recommender
 from anyrec.serving.live.event_log import EventLog, read_events
 
+RATE = 20
+"""Lists per second while texts are put."""
+SENTENCE = "a light shoe for long walks in rain and snow with a soft sole that holds on wet stones and dries fast"
 BATCH = 100
 """Events of one request."""
 WRITING = 0.4
@@ -45,22 +57,25 @@ WRITING = 0.4
 
 def main() -> int:
     parser = argument_parser(__doc__)
-    parser.add_argument("what", choices=("memory", "kill", "start"))
+    parser.add_argument("what", choices=("memory", "kill", "start", "texts"))
     parser.add_argument("--model", type=Path, required=True, help="folder of a run")
     parser.add_argument("--requests", type=int, default=200_000)
     parser.add_argument("--events", type=int, default=200_000)
-    parser.add_argument("--puts", type=int, default=5000)
+    parser.add_argument("--puts", type=int, help="by default 5,000, and 200 for texts")
     parser.add_argument("--times", type=int, default=50, help="how often the server is killed")
     arguments = parser.parse_args()
-    dataset = Recommender.load(arguments.model).dataset
+    dataset = Recommender.load(arguments.model, trust_plugins=True).dataset
     users, items = dataset.ids("user").to_pylist(), dataset.ids("item").to_pylist()
     with tempfile.TemporaryDirectory() as folder:
         if arguments.what == "kill":
             return kill(arguments.model, Path(folder), users, items, arguments.times)
         if arguments.what == "start":
-            start(arguments.model, Path(folder), users, items, arguments.events, arguments.puts)
+            start(arguments.model, Path(folder), users, items, arguments.events, arguments.puts or 5000)
             return 0
-        with running(arguments.model, Path(folder)) as server:
+        with running(arguments.model, Path(folder), trust=arguments.what == "texts") as server:
+            if arguments.what == "texts":
+                asyncio.run(put_texts(server, dataset, arguments.puts or 200))
+                return 0
             asyncio.run(grow(server, users, items, arguments.requests, arguments.events))
     return 0
 
@@ -136,6 +151,34 @@ def start(model: Path, folder: Path, users: list, items: list, events: int, puts
 def event(event_id: str, user: object, item: object) -> dict:
     """Return an event as the log has it."""
     return {"event_id": event_id, "user_id": user, "item_id": item, "timestamp": 1.7e9, "received": 1.7e9}
+
+
+async def put_texts(server: Server, dataset: Dataset, puts: int) -> None:
+    """Print the times of lists alone, and while items with long texts are put."""
+    features = {side: next(one for one in dataset.features(side) if one.startswith("text.")) for side in SIDES}
+    drawn = random.Random(0)
+
+    def record(side: Side) -> dict:
+        return {"text": {features[side].partition(".")[2]: " ".join(drawn.choices(SENTENCE.split(), k=300))}}
+
+    users = dataset.ids("user").to_pylist()
+    known = [{"user_id": drawn.choice(users)} for _ in range(RATE * 5)]
+    persons = [{"user": record("user")} for _ in range(RATE * 5)]
+    first = 10**9 if isinstance(users[0], int) else "new"
+    for n, (name, bodies) in enumerate((("known users", known), ("persons with texts", persons))):
+        print_times(name, *await at_rate(server.port, bodies, RATE))
+        ids = [first + n * puts + m if isinstance(first, int) else f"{first}-{n}-{m}" for m in range(puts)]
+        items = [{"item_id": one, **record("item")} for one in ids]
+        begun = time.perf_counter()
+        put = asyncio.create_task(Client(server.port).send("/v1/items", {"items": items}, "PUT"))
+        times = []
+        while not put.done():
+            times.append(await at_rate(server.port, bodies[: RATE * 2], RATE))
+        status, answer = await put
+        assert status == 200, answer
+        took, failed = np.concatenate([one for one, _ in times]), sum(one for _, one in times)
+        print_times(f"{name}, while {puts} items are put in {time.perf_counter() - begun:.1f} s", took, failed)
+        print(f"  longest {took.max():.0f} ms", flush=True)
 
 
 def kill(model: Path, folder: Path, users: list, items: list, times: int) -> int:

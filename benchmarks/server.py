@@ -50,19 +50,21 @@ class Server:
 
 
 @contextmanager
-def running(model: Path, events: Path, overrides: Sequence[str] = ()) -> Iterator[Server]:
+def running(model: Path, events: Path, overrides: Sequence[str] = (), trust: bool = False) -> Iterator[Server]:
     """Yield a server that runs within the block.
 
     Args:
         model: Folder of a run.
         events: Folder of the log of events.
         overrides: Changes of the model's config, `key=value`.
+        trust: Whether the model is trusted (`--trust-plugins`).
     """
     with socket.socket() as free:
         free.bind((HOST, 0))
         port = free.getsockname()[1]
     changes = [word for one in overrides for word in ("--set", one)]
     command = [sys.executable, "-m", "anyrec", "serve", "--model_path", str(model), "--port", str(port)]
+    command += ["--trust-plugins"] if trust else []
     begun = time.perf_counter()
     process = subprocess.Popen([*command, "--events", str(events), *changes], stderr=subprocess.DEVNULL)
     try:

@@ -69,6 +69,10 @@ class Clip(OfClip):
     reads_files = True
     preparation = "clip_images"
 
+    def load(self) -> None:
+        """Load the model."""
+        self._model()
+
     def prepare(self, column: pa.Array) -> Prepared | Ragged:
         """Read, and if `frozen` embed, the readable images of each record.
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from anyrec.core.contracts import Context
 from anyrec.core.errors import ConfigError, Fault
 from anyrec.core.time_limit import check_time
-from anyrec.encoders.sentence import backbone
+from anyrec.encoders.sentence import backbone, token_ids
 
 DEFAULT = "sentence-transformers/clip-ViT-B-32"
 BATCH = 16
@@ -66,10 +66,7 @@ class ClipModel:
 
     def tokens(self, texts: list[str]) -> tuple[list[list[int]], int]:
         """Return the token ids of each text, at most `max_tokens`, and how many texts are longer."""
-        if not texts:
-            return [], 0
-        whole = self.tokenizer(texts, truncation=False, verbose=False)["input_ids"]
-        cut = self.tokenizer(texts, truncation=True, max_length=self.max_tokens)["input_ids"]
+        whole, cut = token_ids(self.tokenizer, texts, None), token_ids(self.tokenizer, texts, self.max_tokens)
         return cut, sum(len(row) > self.max_tokens for row in whole)
 
     def embed_texts(self, texts: list[str]) -> Tensor:

@@ -33,6 +33,10 @@ class ClipText(OfClip):
     group = "text"
     preparation = "sentence"
 
+    def load(self) -> None:
+        """Load the model."""
+        self._model()
+
     def prepare(self, column: pa.Array) -> Prepared:
         """Embed or tokenise the texts.
 

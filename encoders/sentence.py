@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 BATCH = 8
 """Texts in a forward pass. Fastest on two cores once texts are sorted by length (benchmarks/text_vectors.py)."""
 INSTEAD = "name the folder of a model that is on this machine, or use the encoder 'hashed', which needs no model"
+TOKENISED = 64
+"""Texts that are tokenised before another thread can: long texts of a thousand items take a second."""
 TOKENS = 512
 """Tokens read from each text if neither the options nor the model set a limit: that of BERT."""
 
@@ -63,6 +66,10 @@ class Sentence(Encoder):
         """Load the model if it is to be trained, so that one that cannot be loaded is an error before any training."""
         if not self.params.frozen:
             self._model()
+
+    def load(self) -> None:
+        """Load the model, in the type in which it embeds."""
+        self._embed(["a"]) if self.params.frozen else self._model()
 
     def prepare(self, column: pa.Array) -> Prepared:
         """Embed or tokenise the texts.
@@ -150,8 +157,7 @@ class Sentence(Encoder):
         """Return the token ids of each text, int64."""
         model = self._model()
         limit = self._most_tokens(model)
-        ids = model.tokenizer(texts, truncation=True, max_length=limit)["input_ids"] if texts else []
-        return tensors_of(flat_tokens(ids))
+        return tensors_of(flat_tokens(token_ids(model.tokenizer, texts, limit)))
 
 
 class SentenceBackbone(nn.Module):
@@ -174,6 +180,25 @@ def fault_of_tokenizer(tokenizer: object) -> str:
     return "" if getattr(tokenizer, "backend_tokenizer", None) is not None else "its tokenizer has no tokenizer.json"
 
 
+def token_ids(tokenizer: Callable[..., Any], texts: list[str], most: int | None) -> list[list[int]]:
+    """Return the ids of the tokens of each text. One thread at a time: a tokenizer keeps the limit of its last call.
+
+    Another thread that set another limit meanwhile gave texts of the wrong length, without an error.
+
+    Args:
+        tokenizer: A tokenizer of transformers.
+        texts: The texts.
+        most: Tokens read from each text; None for all.
+    """
+    found: list[list[int]] = []
+    for start in range(0, len(texts), TOKENISED):
+        check_time()
+        with _TOKENISING:
+            some = texts[start : start + TOKENISED]
+            found += tokenizer(some, truncation=most is not None, max_length=most, verbose=False)["input_ids"]
+    return found
+
+
 def embed_texts(texts: list[str], model: SentenceTransformer, max_tokens: int | None, device: str) -> Tensor:
     """Embed texts. Batches are made of texts of similar length, so that there is little padding.
 
@@ -189,7 +214,7 @@ def embed_texts(texts: list[str], model: SentenceTransformer, max_tokens: int | 
     dtype = fast_dtype(device)
     model = model.to(device=device, dtype=dtype).eval()
     limit = max_tokens or model.max_seq_length or TOKENS
-    ids = model.tokenizer(texts, truncation=True, max_length=limit)["input_ids"]
+    ids = token_ids(model.tokenizer, texts, limit)
     order = np.argsort([len(row) for row in ids], kind="stable")
     vectors: list[Tensor] = []
     with torch.inference_mode(), progress_bar("embedding texts", len(texts)) as bar:
@@ -229,7 +254,8 @@ def backbone(name: str, context: Context, where: str, instead: str = INSTEAD) ->
         raise ConfigError(Fault(where, what, ALLOW, "untrusted"))
     local_only = not context.trusted
     try:
-        return _backbone(name, local_only)
+        with _LOADING:  # two threads would load it twice
+            return _backbone(name, local_only)
     except MissingDependency:
         raise
     except Exception as error:
@@ -245,6 +271,9 @@ def _how_to_get(name: str, instead: str) -> str:
     if is_path(name):
         return f"Put the files of the model into this folder, or {instead}."
     return f"With network access it is downloaded; otherwise {instead}."
+
+
+_TOKENISING, _LOADING = threading.Lock(), threading.Lock()
 
 
 @lru_cache(maxsize=2)

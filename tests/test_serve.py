@@ -26,6 +26,7 @@ from fastapi.testclient import TestClient
 
 from anyrec.cli.app import app
 from anyrec.core.config import ServingConfig
+from anyrec.core.contracts import Encoder
 from anyrec.core.errors import Fault, InputError, OutputError
 from anyrec.core.time_limit import check_time
 from anyrec.pipeline.pipeline import Pipeline
@@ -40,6 +41,7 @@ from anyrec.serving.live.query import Listing, Query
 from anyrec.serving.live.served import Served
 from anyrec.serving.live.service import Service
 from anyrec.serving.live.variants import Variants
+from anyrec.serving.live.warm_up import load_encoders
 
 
 @pytest.fixture(scope="module")
@@ -668,6 +670,21 @@ def test_other_addresses_need_keys_unless_insecure(tmp_path):
         check_address(host, None, True)
         with pytest.raises(InputError, match="api-key-file"):
             check_address(host, None, False)
+
+
+def test_encoders_load_what_they_read_records_with_before_a_request_waits_for_it(recommender, monkeypatch, caplog):
+    loaded = []
+
+    def load(encoder):
+        loaded.append(encoder.type)
+        if encoder.type == "hashed":
+            raise InputError(Fault("model", "no weights."))
+
+    monkeypatch.setattr(Encoder, "load", load)
+    load_encoders(Served.of(recommender))
+    towers = recommender.model.scorer.user, recommender.model.scorer.item
+    assert loaded == [one.type for tower in towers for one in tower.encoders] and "hashed" in loaded
+    assert "no weights" in caplog.text
 
 
 def test_a_model_is_exchanged_only_for_one_that_answers(folder, tmp_path, recommender):

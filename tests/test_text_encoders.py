@@ -1,5 +1,8 @@
 """Text encoders: hashed words, and sentence-transformers with the real MiniLM weights."""
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -9,7 +12,7 @@ from anyrec.core.contracts import Context
 from anyrec.core.errors import ConfigError
 from anyrec.core.ragged import select
 from anyrec.data.preparation.words import split_words
-from anyrec.encoders.sentence import Sentence, embed_texts
+from anyrec.encoders.sentence import Sentence, backbone, embed_texts, token_ids
 from anyrec.encoders.text import Hashed
 from anyrec.testing import check_encoder
 
@@ -95,6 +98,25 @@ def test_vectors_are_computed_once(minilm, tmp_path, monkeypatch):
     second = encoder.encode_column(pa.concat_arrays([column, pa.array(["a new one"])])).values
     assert calls == [["a new one"]]
     assert torch.equal(first, second[:6])
+
+
+def test_threads_with_other_limits_do_not_change_the_tokens_of_each_other(minilm):
+    """A tokenizer keeps the limit of its last call: a quarter of the calls gave texts of the other limit."""
+    encoder = Sentence(Sentence.Params(model=str(minilm)), 8)
+    encoder.load()
+    tokenizer = backbone(str(minilm), encoder.context, "").tokenizer
+
+    def lengths(most):
+        texts = [f"{most} " + "word " * 200] * 100
+        return {len(ids) for _ in range(15) for ids in token_ids(tokenizer, texts, most)}
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(0.0002)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            assert list(pool.map(lengths, [20, 30, 20, 30])) == [{20}, {30}, {20}, {30}]
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def test_a_model_that_cannot_be_loaded_is_an_error_that_names_the_alternative():

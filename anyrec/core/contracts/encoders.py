@@ -201,6 +201,12 @@ class Encoder(nn.Module):
     def restore(self, state: JsonObject) -> None:
         """Take back what `state` returned."""
 
+    def load(self) -> None:
+        """Load what `prepare` reads and a saved model does not contain, such as a pretrained network.
+
+        A server does it before it answers, so that no request waits for it. By default there is nothing to load.
+        """
+
     def export_fault(self) -> str:
         """Return why the encoder cannot be exported, as the end of a sentence; empty if it can."""
         declared = bool(vars(type(self)).get("preparation"))

@@ -26,7 +26,7 @@ from anyrec.serving.http.keys import Keys
 from anyrec.serving.http.origin import is_loopback
 from anyrec.serving.http.starting import WARMING, Starting
 from anyrec.serving.live.service import Service
-from anyrec.serving.live.warm_up import warm_up
+from anyrec.serving.live.warm_up import load_encoders, warm_up
 
 BACKLOG = 2048
 """Connections that wait to be accepted."""
@@ -109,6 +109,7 @@ def serve(
         starting.reason = WARMING
         warm_up(service.served)
         _log_as_json()
+        load_encoders(service.served)
         app = make_app(service, keys=keys, folder=folder, watch=watch, local=local)
         app.openapi()  # FastAPI otherwise prepares routes at the first request, while all others wait
         patience = math.ceil(service.config.timeout_seconds)

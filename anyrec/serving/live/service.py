@@ -33,7 +33,7 @@ from anyrec.serving.live.record_map import RecordMap
 from anyrec.serving.live.replay import Merged, in_parts
 from anyrec.serving.live.served import Served
 from anyrec.serving.live.variants import EXPOSURES, Variants
-from anyrec.serving.live.warm_up import warm_up
+from anyrec.serving.live.warm_up import load_encoders, warm_up
 
 LOGGED = (
     *("event_id", "user_id", "item_id", "interaction_type", "rating", "label", "weight", "context"),
@@ -363,6 +363,7 @@ class Service:
                 wider, _ = version.prepare(change)
                 changed = version.with_change({"items": change["items"]}, wider)
                 warm_up(changed)
+                load_encoders(changed)
                 for query in list(self._recent):  # one by one: a batch would keep the processors from other requests
                     changed.lists([query], self.histories)  # errors are the clients': an item can be gone
             with self._changing:  # users and removed items can have changed meanwhile
