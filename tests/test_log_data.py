@@ -173,6 +173,8 @@ def test_each_event_is_read_once_and_an_incomplete_line_not_at_all(recommender, 
     service.close()
     assert found["user_id"].to_pylist() == ["u001"] * 90 + ["u002"] * 30
     assert found["item_id"].to_pylist() == [f"i{n % 40:03d}" for n in range(120)]
+    parts = [Dataset.read(file).interactions["item_id"].to_pylist() for file in files]
+    assert [*parts[0], *parts[1]] == found["item_id"].to_pylist()
 
 
 @settings(max_examples=30)

@@ -123,6 +123,8 @@ def _read_set(path: Path, options: DataConfig, room: Room, alone: bool) -> DataS
     """Read a file or folder. alone: Whether it is the whole data, and not one of several data sets."""
     faults, notes = Faults(), list[str]()
     missing_ok, ids_suffice = options.unknown_ids == "drop", options.unknown_ids == "keep" or not alone
+    if is_event_log(path):
+        return read_log(path, faults, notes, room)
     if not path.is_dir():
         parts = _read_file(path, faults, notes, ids_suffice=ids_suffice, missing_ok=missing_ok)
         return DataSet(str(path), parts, Path() if str(path) == STDIN else path.parent, faults, notes)
@@ -131,8 +133,6 @@ def _read_set(path: Path, options: DataConfig, room: Room, alone: bool) -> DataS
         notes += found.notes
         parts = dataframe_parts((found.users, found.items, found.interactions), faults, notes, missing_ok)
         return DataSet(str(path), parts, path, faults, notes)
-    if is_event_log(path):
-        return read_log(path, faults, notes, room)
     parts = read_table_folder(path, faults, notes, ids_suffice=ids_suffice, missing_ok=missing_ok, room=room)
     return DataSet(str(path), parts, path, faults, notes)
 

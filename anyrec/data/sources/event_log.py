@@ -37,16 +37,18 @@ class EventLogReader:
     item before its first event. Events are read twice, once for their ids and the types of contexts, and only one piece
     is in memory.
 
+    Args:
+        path: The folder of the log, or one of its files of events.
+
     Attributes:
-        folder: The folder of the log.
         records: What was put and removed.
         version: What identifies the content: the bytes that are read.
         notes: Contexts that are left out.
     """
 
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self._files = sizes(folder)
+    def __init__(self, path: Path):
+        folder = path if path.is_dir() else path.parent
+        self._files = {file: size for file, size in sizes(folder).items() if path in (folder, file)}
         changes = sizes(folder / RECORDS)
         self.records = LogRecords.read(changes)
         self.version = f"events {sum(self._files.values())} bytes, records {sum(changes.values())} bytes"

@@ -21,7 +21,9 @@ PIECE = 1 << 26
 
 
 def is_event_log(path: Path) -> bool:
-    """Return whether a path is the folder of a server's log of events, and not one of tables."""
+    """Return whether a path is the folder of a server's log of events, and not one of tables; or one of its files."""
+    if path.is_file():
+        return (path.parent / RECORDS).is_dir() and path in [file for _, file in segments(path.parent)]
     return path.is_dir() and bool(segments(path)) and not any(path.glob("interactions.*"))
 
 

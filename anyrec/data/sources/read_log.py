@@ -24,13 +24,13 @@ REMOVED = (
 )
 
 
-def read_log(folder: Path, faults: Faults, notes: list[str], room: Room | None = None) -> DataSet:
+def read_log(path: Path, faults: Faults, notes: list[str], room: Room | None = None) -> DataSet:
     """Read the events and the records of a log.
 
     Users and items whose records are not in the log have no record: a model or another data set has them.
 
     Args:
-        folder: The folder of the log.
+        path: The folder of the log, or one of its files of events.
         faults: Gets the faults of its lines.
         notes: Gets what the user should know.
         room: Where events are kept; None for memory.
@@ -38,7 +38,7 @@ def read_log(folder: Path, faults: Faults, notes: list[str], room: Room | None =
     Raises:
         DataError: If the changes of records are damaged, or ids have several types.
     """
-    log = EventLogReader(folder)
+    log = EventLogReader(path)
     wanted = (*log.columns, "value")
     notes += log.notes
     schema, batches = log.schema(wanted), log.events(faults, wanted)
@@ -52,11 +52,12 @@ def read_log(folder: Path, faults: Faults, notes: list[str], room: Room | None =
     parts: dict[str, Part | Raw] = {
         "users": log.records.part("users", set(), faults, notes),
         "items": log.records.part("items", had, faults, notes),
-        "interactions": Raw(columns, len(events), str(folder), log.place, scratch=scratch),
+        "interactions": Raw(columns, len(events), str(path), log.place, scratch=scratch),
     }
     if log.records.removed:
         notes.append(REMOVED.format(count=len(had), whole=len(log.records.removed)))
     made = finish_parts(parts, faults, notes)
-    found = DataSet(str(folder), [made[part] for part in PARTS], folder, faults, notes, True, set(log.records.removed))
+    root = path if path.is_dir() else path.parent
+    found = DataSet(str(path), [made[part] for part in PARTS], root, faults, notes, True, set(log.records.removed))
     check_ids([found])
     return found
