@@ -16,6 +16,7 @@ from anyrec.core.ragged import Prepared, Ragged
 from anyrec.data.defaults import resolve_config
 from anyrec.data.learning import LearningData
 from anyrec.model.build import training_context
+from anyrec.training import kept_gradients
 from anyrec.training.fit import fit
 from anyrec.training.loop import FitOptions
 from anyrec.training.samples import make_samples
@@ -186,6 +187,26 @@ def differences(parameters, history, others, other_history):
 @pytest.mark.slow
 def test_two_processes_take_the_steps_of_one() -> None:
     run(compare, 2, list(CASES))
+
+
+LARGE = ("limits", "average", "divided tables", "sampler uniform", "sequence, hard")
+"""Cases that are trained as if their tables were large."""
+
+
+def compare_large(processes: Processes) -> None:
+    """Compare trainings that keep the gradients of tables with those that do not. Called in each process."""
+    data, registry = dataset(), discover()
+    usual = {name: trained(CASES[name], ALONE, data, registry) for name in LARGE}
+    with patch.object(kept_gradients, "SMALLEST", 0):
+        for name, (expected, history) in usual.items():
+            found = trained(CASES[name], ALONE, data, registry)
+            assert not list(differences(expected, history, *found)), name
+        compare(processes, LARGE)
+
+
+@pytest.mark.slow
+def test_large_tables_are_trained_like_others() -> None:
+    run(compare_large, 2, network=True)
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ step_vectors: the vectors of the users and items of a step.
 catalogue_slices: the slices of the catalogue that processes score.
 batch_statistics: batch normalisation, which several processes refuse.
 exchange: the gradients that processes exchange.
+kept_gradients: memory for the gradients of large tables.
 loop: the training loop.
 optimizers: dense and sparse optimizers, and the schedule of the learning rate.
 weight_average: the moving average of the weights.

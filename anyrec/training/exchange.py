@@ -75,7 +75,7 @@ def _buckets(parameters: Sequence[nn.Parameter]) -> list[list[nn.Parameter]]:
 
 def _sum_sparse(processes: Processes, parameters: Sequence[nn.Parameter]) -> None:
     """Give each parameter the rows of all processes, in the order of their ranks."""
-    parts = [None if one.grad is None else one.grad.coalesce() for one in parameters]
+    parts = [None if one.grad is None else one.grad.to_sparse(1).coalesce() for one in parameters]
     lengths = torch.tensor([[-1 if part is None else part.values().shape[0] for part in parts]])
     every = processes.gather(lengths.to(parameters[0].device), [1] * processes.size).T.tolist()
     for one, part, counts in zip(parameters, parts, every, strict=True):

@@ -30,6 +30,7 @@ from anyrec.model.two_tower_network import TwoTower
 from anyrec.training.batch_statistics import batch_statistics_refused
 from anyrec.training.checkpoints import FOLDER, Checkpoints, clear_checkpoints
 from anyrec.training.exchange import GradientSum, LimitedNorms, clip_gradients
+from anyrec.training.kept_gradients import KeptGradients
 from anyrec.training.make_objective import make_objective
 from anyrec.training.objective import TrainingObjective
 from anyrec.training.optimizers import Optimizer, learning_rate
@@ -221,15 +222,19 @@ class Step:
         self.limited = LimitedNorms(processes, objective.model)
         self.divided: list[nn.Parameter] = [table.weight for table in sharded_tables(objective.model)]
         """Tables of which each process has other rows: their gradients are complete where the rows are."""
-        divided = {id(one) for one in self.divided}
-        common = ([one for one in part if id(one) not in divided] for part in (optimizer.dense, optimizer.sparse))
-        self.gradients = GradientSum(processes, *common)
+        # A softmax over all items reads all rows.
+        self.kept = KeptGradients(objective.model, [] if objective.compare.all_items else optimizer.dense)
+        divided, kept = ({id(one) for one in part} for part in (self.divided, self.kept.parameters))
+        dense = [one for one in optimizer.dense if id(one) not in divided | kept]
+        sparse = [one for one in [*optimizer.sparse, *self.kept.parameters] if id(one) not in divided]
+        self.gradients = GradientSum(processes, dense, sparse)
 
     def __enter__(self) -> Step:
         return self
 
     def __exit__(self, *error: object) -> None:
         self.limited.remove()
+        self.kept.remove()
 
     def take(self, batch: Batch, rate: float) -> Tensor:
         """Change the weights, and return the loss of the batch before it; with several processes this one's part of it.
@@ -244,9 +249,11 @@ class Step:
         loss.backward()
         self.gradients.take(self.objective.division.fills)
         self.limited.agree()
+        self.kept.fill()
         if self.clip is not None:
             clip_gradients(self.processes, list(self.objective.model.parameters()), self.divided, self.clip)
         self.optimizer.step()
+        self.kept.clear()
         return loss.detach()
 
     def validated(self, validate: Callable[[], dict[str, float]]) -> dict[str, float]:
