@@ -23,6 +23,7 @@ from anyrec.serving.http.app import make_app
 from anyrec.serving.http.guard import ID, _Body
 from anyrec.serving.http.run import JsonLines, listen
 from anyrec.serving.live.event_log import read_events
+from anyrec.serving.live.query import Query
 from anyrec.serving.live.service import Service
 
 JSON = {"content-type": "application/json"}
@@ -283,3 +284,14 @@ def test_another_version_has_every_change_of_records_that_the_present_one_has(re
     assert not service.served.removed and not service.served.users
     assert service.served.records("item", ["i001"], title) == [{"text": {"title": "Later"}}]
     service.close()
+
+
+def test_the_memory_of_long_conditions_is_not_kept(recommender):
+    service = Service(recommender, ServingConfig())
+    kept = []
+    for values in (["nurse"], [f"x{n}" for n in range(5000)]):
+        where = {"item.categorical.tags": {"overlaps": values}}
+        (found,) = service.lists([Query(where=where, include_seen=True, k=40)])
+        assert (len(found.items) > 0) == (values == ["nurse"])
+        kept.append(service.served.filtered_by(where) is service.served.filtered_by(where))
+    assert kept == [True, False]

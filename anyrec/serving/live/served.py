@@ -36,10 +36,8 @@ from anyrec.serving.live.pages import runs
 from anyrec.serving.live.query import Draws, Id, Listed, Listing, Query, page_of
 from anyrec.serving.live.record_map import RecordMap
 
-CONDITIONS = 64
-"""Conditions whose filters are kept ready."""
-NAMED = 3
-"""Unknown ids that a note names."""
+CONDITIONS, CONDITION_LENGTH, NAMED = 64, 10_000, 3
+"""Conditions whose filters are kept ready, their most characters (a filter of 16 MB takes 60 MB), and ids in a note."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,8 @@ class Served:
 
     def filtered_by(self, where: JsonObject) -> Recommender:
         """Return the recommender whose lists meet a condition."""
-        return self._filters(_text(where))
+        text = _text(where)
+        return self._filters(text) if len(text) <= CONDITION_LENGTH else _filtered(self.recommender, text)
 
     def changed_by(self, config: JsonObject) -> Served:
         """Return this version with changes of its config, as a variant of an experiment has them."""
