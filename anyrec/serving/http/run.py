@@ -109,7 +109,8 @@ def serve(
         starting.reason = WARMING
         warm_up(service.served)
         _log_as_json()
-        load_encoders(service.served)
+        for version in (service.served, *service.variants.others.values()):
+            load_encoders(version)
         app = make_app(service, keys=keys, folder=folder, watch=watch, local=local)
         app.openapi()  # FastAPI otherwise prepares routes at the first request, while all others wait
         patience = math.ceil(service.config.timeout_seconds)
