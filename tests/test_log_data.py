@@ -71,6 +71,11 @@ def by_id(dataset, side):
 def reference(operations):
     """A plain implementation: the interactions, and the records of users and items."""
     events, users, items, removed, had = [], {}, {}, set(), set()
+
+    def replaces(user, record):
+        """A record without a value replaces none, of the training or the log."""
+        return record or not (user.startswith("u") or users.get(user) is not None)
+
     for kind, *args in operations:
         if kind == "event":
             number, user, item, record = args
@@ -78,12 +83,12 @@ def reference(operations):
                 had.add(number)
                 events.append((user, item, number))
                 users.setdefault(user, None)
-                if record is not None:
+                if record is not None and replaces(user, record):
                     users[user] = record
         elif kind == "put item":
             items[args[0]] = args[1]
             removed.discard(args[0])
-        elif kind == "put user":
+        elif kind == "put user" and replaces(*args):
             users[args[0]] = args[1]
         elif kind == "remove":
             removed.add(args[0])

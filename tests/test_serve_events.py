@@ -63,6 +63,27 @@ def test_the_log_keeps_all_that_training_reads_of_an_event(client, tmp_path):
     assert [line["timestamp"] for line in lines[:4]] == [1777795200, 1777881600.25, 1777939200, 1777593600]
 
 
+EMPTY = [{}, {"text": {}}, {"text": {"bio": None}, "categorical": {"job": None}}]
+
+
+@pytest.mark.parametrize("record", EMPTY)
+def test_a_record_without_a_value_replaces_none(client, record):
+    bio = {"text": {"bio": "I work as a clerk"}}
+    client.put("/v1/users", json={"users": [{"user_id": "u001", **bio}, {"user_id": "new", **bio}]})
+    users = ["u000", "u001", "new"]  # trained, changed and added
+    before = [client.get(f"/v1/users/{user}").json() for user in users]
+    answer = client.put("/v1/users", json={"users": [{"user_id": user, **record} for user in [*users, "bare"]]})
+    assert answer.status_code == 200
+    events = [{"event_id": user, "user_id": user, "item_id": "i001", "user": record} for user in users]
+    assert client.post("/v1/events", json={"events": events}).status_code == 200
+    after = [client.get(f"/v1/users/{user}").json() for user in users]
+    assert [one | {"events": []} for one in after] == before
+    assert client.get("/v1/users/bare").status_code == 200, "it was unknown, so it is added"
+    item = client.get("/v1/items/i002").json()
+    assert client.put("/v1/items", json={"items": [{"item_id": "i002", "text": {"title": None}}]}).status_code == 200
+    assert client.get("/v1/items/i002").json() == item
+
+
 def test_times_of_requests_are_texts_or_seconds(client):
     user = {"user_id": "u002", "k": 5}
     assert listed(client, now="2026-05-01T12:00:00Z", **user) == listed(client, now=1777636800, **user)

@@ -17,6 +17,12 @@ SEARCHED = ("text", "categorical")
 """Groups of features whose values are searched for words."""
 
 
+def has_values(record: JsonObject) -> bool:
+    """Whether a record says anything: False if all of its groups are without a value."""
+    groups = (one.values() if isinstance(one, dict) else [one] for one in record.values())
+    return any(value is not None for values in groups for value in values)
+
+
 class RecordMap(Mapping[Id, JsonObject]):
     """An immutable map from ids to records.
 

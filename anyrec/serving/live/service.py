@@ -27,9 +27,10 @@ from anyrec.serving.live.drawn_lists import DrawnLists
 from anyrec.serving.live.event_log import EventLog
 from anyrec.serving.live.events import Events, Received
 from anyrec.serving.live.files import NOTE, FileRules, root_of_names
+from anyrec.serving.live.lookups import known as are_known
 from anyrec.serving.live.lookups import record_of
 from anyrec.serving.live.query import Id, Listing, Query
-from anyrec.serving.live.record_map import RecordMap
+from anyrec.serving.live.record_map import RecordMap, has_values
 from anyrec.serving.live.replay import Merged, in_parts
 from anyrec.serving.live.served import Served
 from anyrec.serving.live.variants import EXPOSURES, Variants
@@ -219,7 +220,12 @@ class Service:
         users = {event["user_id"]: event["user"] for event in events if event.get("user") is not None}
         with self._computing if self.served.without_record("item", items) else nullcontext():
             unknown = self.served.without_record("item", items)  # another change can have added some meanwhile
-            return self._change({"items": _listed(unknown), "users": _listed(users)})
+            return self._change({"items": [*unknown.items()], "users": self._replacing(users)})
+
+    def _replacing(self, users: Mapping[Id, JsonObject]) -> list[tuple[Id, JsonObject]]:
+        """Return records of users without those that have no value although the user is known: they replace none."""
+        known = are_known(self.served, "user", [*users])
+        return [pair for pair, there in zip(users.items(), known, strict=True) if not there or has_values(pair[1])]
 
     def _check(self, events: Sequence[JsonObject]) -> None:
         """Raise DataError for events of users or items that neither the model nor a record of theirs knows."""
@@ -247,7 +253,7 @@ class Service:
             DataError: For invalid records.
             InputError: If the model can score only the items that it was fitted on.
         """
-        return self._change({"items": _listed(records)})
+        return self._change({"items": [*records.items()]})
 
     def put_users(self, records: dict[Id, JsonObject]) -> list[str]:
         """Add or change users.
@@ -258,7 +264,7 @@ class Service:
         Raises:
             DataError: For invalid records.
         """
-        return self._change({"users": _listed(records)})
+        return self._change({"users": self._replacing(records)})
 
     def remove_items(self, ids: Sequence[Id]) -> None:
         """Leave items out of all lists.
@@ -359,7 +365,7 @@ class Service:
         with self._computing:
             with giving_way():
                 items = sorted(self.served.items.items())
-                change, _ = self._readable(version, {"items": items, "users": _listed(self.served.users)})
+                change, _ = self._readable(version, {"items": items, "users": [*self.served.users.items()]})
                 wider, _ = version.prepare(change)
                 changed = version.with_change({"items": change["items"]}, wider)
                 warm_up(changed)
@@ -375,7 +381,7 @@ class Service:
 
     def _users_for(self, version: Served) -> RecordMap:
         """Return the records of the present users as another version reads them."""
-        change, _ = self._readable(version, {"users": _listed(self.served.users)})
+        change, _ = self._readable(version, {"users": [*self.served.users.items()]})
         return RecordMap().changed(dict(change["users"]))
 
 
@@ -390,8 +396,3 @@ def _named(listing: Listing | AnyrecError, assignment: Assignment | None, named:
 def _variant(assignment: Assignment | None) -> dict[str, str]:
     """Return what lists and events say of the experiment that their user takes part in."""
     return {} if assignment is None else {"experiment": assignment.experiment, "variant": assignment.variant}
-
-
-def _listed(records: Mapping[Id, JsonObject]) -> list[tuple[Id, JsonObject]]:
-    """Return records as pairs, since the keys of JSON objects are texts and ids can be whole numbers."""
-    return list(records.items())
