@@ -117,7 +117,8 @@ def simulated(log, candidate, seed, users):
         target = candidate.chances(request, others, slots + 1, items)
     clicks = rng.random(chance.shape) < chance
     users = np.repeat(np.arange(users), len(slots))
-    return off_policy(clicks.ravel(), propensities.ravel(), target.ravel(), users), rewards(online)[1].mean()
+    places = np.tile(slots, len(items))
+    return off_policy(clicks.ravel(), propensities.ravel(), target.ravel(), users, places), rewards(online)[1].mean()
 
 
 @pytest.mark.parametrize(
@@ -165,7 +166,7 @@ def test_no_conclusion_is_drawn_from_data_that_carry_none():
     )
     assert "none of the items" in off_policy(rewards, half, np.zeros(400)).conclusion
     assert "20 effective users" in off_policy(rewards, half, place < 20).conclusion
-    assert "rewards of 5 effective users" in off_policy(place < 5, half, half).conclusion
+    assert "rests on rewards of 5 effective users" in off_policy(place < 5, half, half).conclusion
     assert "are wrong" in off_policy(rewards, half, np.ones(400)).conclusion
     partly = off_policy(rewards, half, half * (place % 2))
     assert not partly.enough and "up to 55% of what the candidate shows could not" in partly.conclusion
@@ -301,7 +302,8 @@ def test_the_policy_that_logged_has_the_weight_1_at_each_list_whatever_happened(
     found = evaluate(tmp_path, drawing)
     assert found.lists == 66 and found.value.rows == 2 * 66 - 10 and found.value.users == 11 + 5
     assert found.value.weight.value == pytest.approx(1, abs=1e-12) and found.value.supported == found.value.rows
-    assert found.value.ips == found.value.snips == found.value.logged and found.notes == []
+    value = found.value
+    assert value.ips == value.snips and value.ips.value == value.logged.value and found.notes == []
     unrewarded = 12  # of persons without an id, and of an unknown user, whose events are refused
     assert found.value.logged.value == pytest.approx(1 - unrewarded / found.value.rows)
 

@@ -66,6 +66,7 @@ class DrawnRows:
     Attributes:
         lists: The lists, by time.
         propensities: (rows,) probability by which the list's drawn items up to and including this one were drawn.
+        positions: (rows,) position of the item, from 1.
         users: (rows,) number of the user. A person without an id is another user in each list.
         rewards: (rows,) 1 if an event names the item and the list, else 0.
         left_out: How many lists are not evaluated, by a key of LEFT_OUT.
@@ -73,6 +74,7 @@ class DrawnRows:
 
     lists: list[DrawnList]
     propensities: np.ndarray
+    positions: np.ndarray
     users: np.ndarray
     rewards: np.ndarray
     left_out: dict[str, int]
@@ -95,6 +97,7 @@ def read_rows(folder: Path, types: Iterable[str] = (), since: float | None = Non
     """
     lists: list[DrawnList] = []
     propensities: list[float] = []
+    positions: list[int] = []
     users: list[int] = []
     numbers: dict[object, int] = {}
     rows_of: dict[object, dict[tuple[int, Id], int]] = {}  # by draw: the row of a position and an item
@@ -110,6 +113,7 @@ def read_rows(folder: Path, types: Iterable[str] = (), since: float | None = Non
             start = len(propensities)
             chances = np.cumprod([chance for _, _, chance in entry.draws.slots])[-len(entry.shown) :]
             propensities += chances.tolist()
+            positions += [position for position, _, _ in entry.shown]
             user = draw if entry.user_id is None else entry.user_id
             users += [numbers.setdefault(user, len(numbers))] * len(chances)
             own |= {slot[:2]: start + n for n, slot in enumerate(entry.shown)}
@@ -122,7 +126,7 @@ def read_rows(folder: Path, types: Iterable[str] = (), since: float | None = Non
         hint = "Train the candidate on data that end before the lists." if left_out["early"] else ""
         raise DataError(Fault(str(folder), f"no list can be evaluated: {reasons}.", hint, "no lists"))
     rewards = _rewards(folder, credits, len(propensities), set(types))
-    return DrawnRows(lists, np.array(propensities), np.array(users), rewards, dict(left_out))
+    return DrawnRows(lists, np.array(propensities), np.array(positions), np.array(users), rewards, dict(left_out))
 
 
 def _entries(folder: Path) -> list[Entry]:

@@ -69,7 +69,7 @@ def evaluate(folder: Path, recommender: Recommender, types: Iterable[str] = ()) 
     rows = read_rows(folder, types, until)
     target = candidate.chances(rows.lists)
     _check(folder, rows, candidate)
-    value = off_policy(rows.rewards, rows.propensities, target, rows.users)
+    value = off_policy(rows.rewards, rows.propensities, target, rows.users, rows.positions)
     if until is None and candidate.had:
         conclusion = (
             f"No conclusion: {candidate.had:,} of the drawn items were new to their users, who have them in the "

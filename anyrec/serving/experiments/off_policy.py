@@ -13,6 +13,8 @@ from anyrec.core.types import JsonObject
 LEVEL = 0.95
 LEAST_SUPPORT = 0.8
 """Lower end of the interval of the mean weight below which too much of what the candidate shows may be unknown."""
+SMALL_SHARE = 0.05
+"""Share of the rows below which a position decides on too little to need data of its own."""
 CONTRADICTION = 0.001
 """Probability of a mean weight this far above 1 below which the logged probabilities are taken to be wrong."""
 FEWEST_EFFECTIVE = 30
@@ -46,7 +48,7 @@ class OffPolicy:
         difference: `snips` minus `logged`.
         weight: Mean weight. Its expectation is 1 if all items that the candidate shows could have been drawn, and
             otherwise the share of those that could.
-        effective: Number of equally weighted users that the estimates rest on (Kish).
+        effective: Number of equally weighted users (Kish) that the estimate of the least certain position rests on.
         enough: Whether the data carry a conclusion.
         conclusion: What follows, or why nothing does.
     """
@@ -69,7 +71,11 @@ class OffPolicy:
 
 
 def off_policy(
-    rewards: np.ndarray, logged: np.ndarray, target: np.ndarray, users: np.ndarray | None = None
+    rewards: np.ndarray,
+    logged: np.ndarray,
+    target: np.ndarray,
+    users: np.ndarray | None = None,
+    positions: np.ndarray | None = None,
 ) -> OffPolicy:
     """Estimate the mean reward of a candidate.
 
@@ -81,7 +87,9 @@ def off_policy(
         rewards: (rows,) What each shown item led to.
         logged: (rows,) Probability by which the logging policy showed the item; greater than 0.
         target: (rows,) Probability by which the candidate would have shown it.
-        users: (rows,) Number of the user, from 0; by default each row is another user.
+        users: (rows,) Number of the user; by default each row is another user.
+        positions: (rows,) Position of the item; by default all have the same. Later slots have larger weights, so that
+            few rows decide on them: the data must carry each position (with 5 % of the rows) by itself.
 
     Raises:
         DataError: If the arrays do not fit together, or a probability is outside its range.
@@ -95,23 +103,16 @@ def off_policy(
     users = np.arange(len(rewards)) if users is None else np.unique(users, return_inverse=True)[1]
     _check(rewards, logged, target, users)
     weights, ones = target / logged, np.ones(len(rewards))
-    effective = _effective(np.bincount(users, weights))
+    effective, rewarded = _carried(rewards, weights, users, positions)
     ips, weight = (_ratio(values, ones, users, effective) for values in (weights * rewards, weights))
     snips = _ratio(weights * rewards, weights, users, effective)
     shown = _ratio(rewards, ones, users, _effective(np.bincount(users)))
     reasons = {
-        "rewarded": max(
-            _effective(np.abs(np.bincount(users, weights * rewards))),
-            _effective(np.abs(np.bincount(users, rewards))) * effective / (users.max() + 1),
-        ),
+        "rewarded": rewarded,
         "gain": _ratio(weights * rewards - rewards, ones, users, effective).low if rewards.min() >= 0 else -np.inf,
         "above": _ratio(weights, ones, users, effective, 1 - 2 * CONTRADICTION).low,
     }
-    total = weights.sum()
-    deviations = np.bincount(
-        users, (weights * (rewards - snips.value) / total if total else 0.0) - (rewards - shown.value) / len(rewards)
-    )
-    difference = _around(snips.value - shown.value, _error(deviations), effective)
+    difference = _difference(rewards, weights, users, effective)
     enough, conclusion = _conclusion(difference, weight, effective, **reasons)
     return OffPolicy(
         len(rewards),
@@ -147,8 +148,8 @@ def _conclusion(
         return False, "No conclusion: the candidate would have shown none of the items that were drawn."
     if effective < FEWEST_EFFECTIVE:
         return False, (
-            f"No conclusion: the estimates rest on {effective:,.0f} effective users, and at least {FEWEST_EFFECTIVE} "
-            "are needed. The log is too short, or the candidate shows other items."
+            f"No conclusion: the estimate of a position rests on {effective:,.0f} effective users, and at least "
+            f"{FEWEST_EFFECTIVE} are needed. The log is too short, or the candidate shows other items."
         )
     if above > 1:
         return False, (
@@ -157,7 +158,7 @@ def _conclusion(
         )
     if rewarded < FEWEST_REWARDED:
         return False, (
-            f"No conclusion: the estimates rest on the rewards of {rewarded:,.0f} effective users, and at least "
+            f"No conclusion: the estimate of a position rests on rewards of {rewarded:,.0f} effective users; at least "
             f"{FEWEST_REWARDED} are needed."
         )
     if weight.high < 1 or weight.low < LEAST_SUPPORT:
@@ -191,6 +192,31 @@ def _check(rewards: np.ndarray, logged: np.ndarray, target: np.ndarray, users: n
         raise DataError(faults)
 
 
+def _carried(
+    rewards: np.ndarray, weights: np.ndarray, users: np.ndarray, positions: np.ndarray | None
+) -> tuple[float, float]:
+    """Return the effective number of users, and of those with a reward, of the position with the fewest.
+
+    A reward counts if the candidate has it, or is expected to at the logged rate: a candidate without any is worse.
+
+    Args:
+        rewards: (rows,)
+        weights: (rows,)
+        users: (rows,) Number of the user, from 0.
+        positions: As for `off_policy`.
+    """
+    groups = np.zeros(len(rewards), int) if positions is None else np.unique(positions, return_inverse=True)[1]
+    found = []
+    counts = np.bincount(groups)
+    for group in np.flatnonzero(counts >= min(SMALL_SHARE * len(groups), counts.max())):
+        own = groups == group
+        reward, weight, (names, user) = rewards[own], weights[own], np.unique(users[own], return_inverse=True)
+        effective = _effective(np.bincount(user, weight))
+        expected = _effective(np.abs(np.bincount(user, reward))) * effective / len(names)
+        found.append((effective, max(expected, _effective(np.abs(np.bincount(user, weight * reward))))))
+    return min(one for one, _ in found), min(one for _, one in found)
+
+
 def _effective(values: np.ndarray) -> float:
     """Return how many equal values vary as much as these: (sum)^2 / sum of squares; 0 if all are 0."""
     squares = float((values**2).sum())
@@ -206,6 +232,16 @@ def _ratio(
         return Estimate(float("nan"), float("nan"), float("nan"))
     value = float(values.sum() / total)
     return _around(value, _error(np.bincount(users, (values - value * sizes) / total)), effective, level)
+
+
+def _difference(rewards: np.ndarray, weights: np.ndarray, users: np.ndarray, effective: float) -> Estimate:
+    """Return the self-normalised mean of (rows,) rewards minus their mean; nan if the weights are all 0."""
+    total, shown = weights.sum(), rewards.mean()
+    if not total:
+        return Estimate(float("nan"), float("nan"), float("nan"))
+    value = (weights * rewards).sum() / total
+    deviations = weights * (rewards - value) / total - (rewards - shown) / len(rewards)
+    return _around(float(value - shown), _error(np.bincount(users, deviations)), effective)
 
 
 def _error(deviations: np.ndarray) -> float:
