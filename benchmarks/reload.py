@@ -4,7 +4,7 @@
     OMP_NUM_THREADS=1 python benchmarks/reload.py --model FOLDER --items 1000
 
 Asks for lists at 100 per second in this process, while a thread loads the model again and again, with 0.2 s between;
-or, with `--items`, while so many new items are put twice a second. A request is delayed by at most the processor time
+or, with `--items`, while that many new items are put twice a second. A request is delayed by at most the processor time
 that the changing threads, and the event loop for the change, take while the request waits. Other processes do not
 change it, unlike the time on the clock. `--plain` leaves out the settings of the server's process and of the changing
 threads (`anyrec.core.runtime`).
@@ -100,7 +100,7 @@ def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--model", type=Path, required=True, help="folder of a run")
     parser.add_argument("--seconds", type=float, default=10)
-    parser.add_argument("--items", type=int, help="put so many items instead of loading the model")
+    parser.add_argument("--items", type=int, help="put that many items instead of loading the model")
     parser.add_argument("--plain", action="store_true", help="without the settings of the server's process")
     arguments = parser.parse_args()
     if arguments.plain:

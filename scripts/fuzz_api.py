@@ -33,7 +33,7 @@ expected-statuses = ["2xx", "401", "403", "404", "405", "409", "413", "415", "42
 GENERATED = re.compile(r"(\d[\d,]*) generated")
 FAULTS = ("grep", "--line-buffered", "-E", '"error"|Traceback')
 RELOAD = "/v1/reload"
-RELOADS = 10  # a request for a reload, which loads the model, for so many others of an operation
+RELOADS = 10  # a request for a reload, which loads the model, for that many others of an operation
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -104,6 +104,6 @@ def test_the_users_of_a_result_and_the_lists_of_the_server_share_their_parts(cli
 
 
 def test_the_files_schema_is_no_description_of_the_answers_by_mistake(client):
-    """A client that validates an answer against the whole file is told so at once, and not by chance."""
+    """A client that validates an answer against the whole file gets an error at once, and not by chance."""
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(client.post("/v1/recommend", json={}).json(), SCHEMA)

@@ -101,7 +101,7 @@ def test_times_of_requests_are_texts_or_seconds(client):
         ("rating", "5", "number"),
     ],
 )
-def test_what_is_no_interaction_is_refused_with_its_place(client, key, value, message):
+def test_an_invalid_interaction_is_refused_with_its_place(client, key, value, message):
     event = {"event_id": "1", "user_id": "u001", "item_id": "i001", key: value}
     answer = client.post("/v1/events", json={"events": [event]})
     (error,) = answer.json()["faults"]

@@ -33,7 +33,7 @@ PIPELINES = {
     "explore among few": {"rerank": {"rules": [EXPLORE], "k": 5}},
     "pin": {"rerank": {"rules": [{"type": "pin", "items": [{"item": "i005", "position": 6}]}]}},
 }
-"""Rules whose choice depends on how many items are asked for, on what is retrieved, or on neither."""
+"""Rules whose choice depends on the length of the list, on the candidates, or on neither."""
 ONE = st.sampled_from(sorted(PRICES))
 QUERIES = st.builds(
     Query,
@@ -109,22 +109,22 @@ def test_a_page_of_another_length_than_those_before_it_does_not_repeat_the_first
 
 
 @given(st.integers(1, 50), st.integers(0, 200), st.integers(0, 120), st.integers(0, 30))
-def test_a_page_is_the_last_of_runs_that_begin_like_those_of_the_page_before(k, offset, alike, excluded):
+def test_a_page_is_the_last_of_runs_that_begin_like_those_of_the_page_before(k, offset, steady, excluded):
     def lengths(start):
         query = Query(k=k, offset=start, exclude=tuple(range(excluded)))
-        found = runs(query, alike)
-        return [k] if found == [query] and start + k + excluded <= alike else [one.k for one in found], found
+        found = runs(query, steady)
+        return [k] if found == [query] and start + k + excluded <= steady else [one.k for one in found], found
 
     sizes, found = lengths(offset)
     if found[0].offset:  # the page is cut out of one list
-        assert found[0].wanted <= alike
+        assert found[0].wanted <= steady
         return
     assert sum(sizes) == offset + k and sizes[-1] == k and len(set(sizes[1:])) <= 1
-    assert all(not one.exclude or one.wanted <= alike for one in found)
+    assert all(not one.exclude or one.wanted <= steady for one in found)
     if offset >= k:
         before, lists = lengths(offset - k)
         if not lists[0].offset and len(sizes) > 1 and sum(sizes[:-1]) == sum(before):
-            assert sizes[:-1] == before or (sizes[0] == sum(before) and sizes[0] + excluded <= alike)
+            assert sizes[:-1] == before or (sizes[0] == sum(before) and sizes[0] + excluded <= steady)
 
 
 @settings(deadline=None, max_examples=12)

@@ -112,7 +112,7 @@ def test_probes_are_answered_while_the_model_is_loaded_and_no_connection_is_lost
         answer = connection.getresponse()
         assert (answer.status, answer.read(), answer.headers["retry-after"]) == (503, b"", "1")
         connection.close()
-        for line in (b"\r\n", b"GET\r\n\r\n", b"\x00" * 100 + b"\r\n\r\n"):  # what is no request is dropped
+        for line in (b"\r\n", b"GET\r\n\r\n", b"\x00" * 100 + b"\r\n\r\n"):  # other bytes are dropped
             with socket.create_connection(("127.0.0.1", port), 5) as raw:
                 raw.sendall(line)
         assert ask(port, "/livez")[0] == 200

@@ -24,7 +24,7 @@ from anyrec.cli.options import (
     out,
     wants_json,
 )
-from anyrec.cli.terminal import Application, print_tables
+from anyrec.cli.terminal import Application, is_quiet, print_tables
 from anyrec.core.errors import DataError, Fault
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def evaluate_candidate(
     from anyrec.serving.experiments.evaluate import evaluate
 
     candidate = load(model_path, model_dir, model_name, config, plugins, trust_plugins, None, overrides)
-    found = evaluate(log, candidate, types)
+    found = evaluate(log, candidate, types, progress=not is_quiet())
     if wants_json(as_json):
         out.print_json(json.dumps(found.as_json()))
         return

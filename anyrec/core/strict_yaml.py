@@ -61,7 +61,7 @@ def parse_yaml(text: str, path: Path, error: type[InputError], *, data: bool = F
         text: The text.
         path: Its file, for messages.
         error: The class of the error to raise.
-        data: Refuse numbers that YAML 1.1 reads as texts, such as `1e-3`. In a config the key decides what is right.
+        data: Refuse numbers that YAML 1.1 reads as texts, such as `1e-3`. In a config the type of the key decides.
 
     Raises:
         InputError: An `error`, if it is not YAML, or with every key that occurs more than once, key that is no text,

@@ -144,7 +144,7 @@ class Source:
     Attributes:
         type: Name of the source in a config.
         scored: Whether its scores are the model's own, so that its lists are in the model's order.
-        is_complete: Whether it retrieves as many items as it is asked for, if so many may be listed.
+        is_complete: Whether it retrieves `k` items if that many may be listed.
 
     Example:
         class Cheapest(Source):

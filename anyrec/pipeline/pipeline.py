@@ -102,8 +102,8 @@ class Pipeline:
         return wider
 
     @property
-    def alike(self) -> int:
-        """How many first items of a list are the same, however many are asked for, if no more than these are."""
+    def steady(self) -> int:
+        """How many first items of a list do not depend on its length, as long as it is no longer than this."""
         config, rules = self.config, [rule for rule in self.rules if reorders(rule)]
         most = config.retrieve.k
         whole = any(one.is_complete and (one.params.k or most) >= most for one in self.sources)

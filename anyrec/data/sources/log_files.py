@@ -93,5 +93,5 @@ def decoded(data: bytes, path: Path, before: int) -> list[JsonObject]:
                 _LINES.decode(line)
             except msgspec.DecodeError as error:
                 where, what = f"{path}, line {number:,}", f"this is no JSON object: {error}."
-                raise DataError(Fault(where, what, "Mend the line, or delete it.", "json")) from None
+                raise DataError(Fault(where, what, "Correct the line, or delete it.", "json")) from None
         raise

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from anyrec.core.errors import AnyrecError, DataError, Fault, InputError
+from anyrec.core.progress import progress_bar
 from anyrec.core.types import JsonObject
 from anyrec.pipeline.chances import chances
 from anyrec.recommender import Recommender
@@ -58,11 +59,12 @@ class Candidate:
         """Whether the ids of its items are whole numbers; otherwise they are texts."""
         return self._served.has_whole_ids("item")
 
-    def chances(self, lists: Sequence[DrawnList]) -> np.ndarray:
+    def chances(self, lists: Sequence[DrawnList], progress: bool = True) -> np.ndarray:
         """Return (rows,) the probability that the candidate shows the drawn items of the list up to this one.
 
         Args:
             lists: Lists, by time, with the rows from 0 one after the other.
+            progress: Show a progress bar.
         """
         found: list[np.ndarray] = []
         streams = (
@@ -70,13 +72,15 @@ class Candidate:
             ((one.get("time", -math.inf), 1, one) for one in read_events(self._folder / CHANGES)),
             ((one.get("received", -math.inf), 2, one) for one in read_events(self._folder)),
         )
-        for _, _, one in heapq.merge(*streams, key=itemgetter(0, 1)):
-            if isinstance(one, DrawnList):
-                found.append(self._of_list(one))
-            elif "event_id" in one:
-                self._histories.add([one])
-            else:
-                self._change(one)
+        with progress_bar("lists", len(lists), progress) as bar:
+            for _, _, one in heapq.merge(*streams, key=itemgetter(0, 1)):
+                if isinstance(one, DrawnList):
+                    found.append(self._of_list(one))
+                    bar.advance()
+                elif "event_id" in one:
+                    self._histories.add([one])
+                else:
+                    self._change(one)
         return np.concatenate(found)
 
     def _of_list(self, one: DrawnList) -> np.ndarray:

@@ -35,7 +35,7 @@ class Evaluation:
         return {**self.value.as_json(), "lists": self.lists, "notes": self.notes}
 
 
-def evaluate(folder: Path, recommender: Recommender, types: Iterable[str] = ()) -> Evaluation:
+def evaluate(folder: Path, recommender: Recommender, types: Iterable[str] = (), *, progress: bool = True) -> Evaluation:
     """Estimate the mean reward that a candidate would have had at the positions that were drawn at random.
 
     The unit is the slot: a position whose item was drawn, of a list that was the first with this draw (`read_rows`).
@@ -53,6 +53,7 @@ def evaluate(folder: Path, recommender: Recommender, types: Iterable[str] = ()) 
         folder: The folder of the log of events.
         recommender: The candidate: another model, or another pipeline over the same model.
         types: Interaction types of events that are a reward; by default all.
+        progress: Show a progress bar.
 
     Raises:
         DataError: If the log cannot be evaluated, or is one of other items or users than the candidate's.
@@ -67,7 +68,7 @@ def evaluate(folder: Path, recommender: Recommender, types: Iterable[str] = ()) 
     candidate = Candidate(recommender, folder)
     until = trained_until(recommender)
     rows = read_rows(folder, types, until)
-    target = candidate.chances(rows.lists)
+    target = candidate.chances(rows.lists, progress)
     _check(folder, rows, candidate)
     value = off_policy(rows.rewards, rows.propensities, target, rows.users, rows.positions)
     if until is None and candidate.had:

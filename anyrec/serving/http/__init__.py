@@ -25,6 +25,6 @@ Modules:
 - `keys`: API keys.
 - `batcher`: the threads that run the model, and requests that are scored together.
 - `metrics`: the figures at `/metrics`.
-- `starting`: what is answered while the model is loaded.
+- `starting`: the answers while the model is loaded.
 - `run`: the server's process.
 """

@@ -107,7 +107,7 @@ class PopularItems(Answer):
 
 
 class FoundRecord(BaseModel):
-    """The groups of features of an item, with the number of people who had it if it was asked for alone."""
+    """The groups of features of an item, and, if it is the only one, the number of people who had it."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -123,7 +123,7 @@ class FoundItems(Answer):
 
 
 class FoundUser(BaseModel):
-    """The groups of features of a user; one that was asked for alone has the latest items and events as well."""
+    """The groups of features of a user; if it is the only one, with the latest items and events."""
 
     model_config = ConfigDict(extra="allow")
 

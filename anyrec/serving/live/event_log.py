@@ -54,7 +54,7 @@ class EventLog:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._held = ExitStack()
-            # The lock is a file beside what it locks: in the folder, since the one above can be read-only (a volume).
+            # The lock file is in the folder itself, since the folder above can be read-only (a volume).
             self._held.enter_context(exclusive(folder / LOCKED))
             self._number = max((number for number, _ in segments(folder)), default=1)
             self._file, self._size = _open_whole(folder / SEGMENT.format(self._number))

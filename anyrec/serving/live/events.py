@@ -88,7 +88,7 @@ def _check(events: Sequence[JsonObject]) -> None:
     for event in events:
         if not event.keys() >= NEEDED:
             what = f"the line {show(event)} of the log has no {sorted(NEEDED - event.keys())[0]!r}."
-            raise DataError(Fault("the log of events", what, "Mend the line, or delete it.", "json"))
+            raise DataError(Fault("the log of events", what, "Correct the line, or delete it.", "json"))
 
 
 def _keys(events: Sequence[JsonObject]) -> list[bytes]:

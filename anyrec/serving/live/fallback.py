@@ -1,4 +1,4 @@
-"""Whether a list is a person's own, or the one that everybody gets of whom the model knows nothing."""
+"""Whether a list is a person's own, or the one for all people that are unknown to the model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from anyrec.model.fitted import FittedModel
 from anyrec.model.records import Records
 
 NOBODY = "nothing is known of this person: the list is the one for people without a history and features"
-UNREAD = "the model reads nothing of what is known of this person: the list is the one for people of whom nothing is"
+UNREAD = "the model does not read anything that is known of this person: the list is the one for unknown people"
 
 
 def fallback_reasons(model: FittedModel, records: Records) -> list[str | None]:

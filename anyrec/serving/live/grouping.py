@@ -10,7 +10,7 @@ from anyrec.serving.live.query import Id, Query
 
 
 def grouped(
-    queries: Sequence[Query], known: Sequence[bool], added: Container[Id], draws: bool, alike: int
+    queries: Sequence[Query], known: Sequence[bool], added: Container[Id], draws: bool, steady: int
 ) -> tuple[list[list[int]], list[int]]:
     """Group queries that have enough in common to be scored together.
 
@@ -22,7 +22,7 @@ def grouped(
         known: (queries,) whether the model was trained on the user.
         added: Ids of users with records that came since.
         draws: Whether the pipeline draws items at random. What a query excludes is then no item that can be drawn.
-        alike: How many first items of a list do not depend on its length (`Pipeline.alike`).
+        steady: How many first items of a list do not depend on its length (`Pipeline.steady`).
 
     Returns:
         The places of the queries of each group, and (queries,) the place of the first of equal queries.
@@ -32,7 +32,7 @@ def grouped(
     first: list[int] = []
     occurrences: Counter[Id | None] = Counter()
     for n, query in enumerate(queries):
-        alone = (draws and query.exclude) or runs(query, alike) != [query]
+        alone = (draws and query.exclude) or runs(query, steady) != [query]
         shares = None if alone else query.shares
         first.append(n if shares is None else equal.setdefault(repr(query), n))
         if first[n] != n:

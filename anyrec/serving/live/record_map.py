@@ -64,9 +64,9 @@ class RecordMap(Mapping[Id, JsonObject]):
         return self._length
 
     def texts(self, id_type: pa.DataType) -> tuple[pa.Array, pa.ChunkedArray]:
-        """Return (records,) the ids, and (records,) what is searched of each record, one value a line.
+        """Return (records,) the ids, and (records,) the searched text of each record, one value a line.
 
-        What is searched is computed once for the records of a part that does not change.
+        The searched text is computed once for the records of a part that does not change.
 
         Args:
             id_type: The type of the ids.
@@ -91,7 +91,7 @@ class _Part:
 
     @cached_property
     def texts(self) -> tuple[pa.Array, pa.Array]:
-        """(records,) the ids, and (records,) what is searched of each record."""
+        """(records,) the ids, and (records,) the searched text of each record."""
         texts = [_text_of(key, msgspec.json.decode(record)) for key, record in self.records.items()]
         return pa.array(self.records), pa.array(texts, pa.string())
 

@@ -211,7 +211,7 @@ class Served:
         answers: dict[int, Listing | AnyrecError] = {}
         rows = iter(self.knows("user", [query.user_id for query in queries if query.user_id is not None]).tolist())
         is_known = [query.user_id is not None and next(rows) for query in queries]
-        groups, first = grouped(queries, is_known, self.users, self.draws, self.recommender.stages().alike)
+        groups, first = grouped(queries, is_known, self.users, self.draws, self.recommender.stages().steady)
         for places in groups:
             check_time()
             group = [queries[n] for n in places]
@@ -252,7 +252,7 @@ class Served:
         first, recommender = queries[0], self.recommender
         if first.where is not None:
             recommender = self.filtered_by(first.where)
-        *before, last = runs(first, recommender.stages().alike)
+        *before, last = runs(first, recommender.stages().steady)
         shown: list[Id] = []  # on the pages before, if each is a list of its own: then there is one query
         for run in before:
             table = self._answered(recommender, records, run, {*shown, *first.exclude} - {*run.exclude}).table
@@ -364,7 +364,7 @@ class Served:
 
 
 def _users(reader: Recommender, source: Sequence[Id | JsonObject], interactions: object = None) -> Records:
-    """Read users, of whom nothing needs to be known: `fallback_reason` of a list says it, and an event can come."""
+    """Read users, who may be unknown: `fallback_reason` of a list says it, and an event can come."""
     faults: list[Fault] = []
     read = reader.read_records("user", source, interactions=interactions, faults=faults)
     faults = [one for one in faults if one.kind != "unknown user"]
