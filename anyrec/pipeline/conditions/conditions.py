@@ -137,11 +137,10 @@ def fitting(document: JsonObject, model: ModelData, where: str) -> Condition:
     """
     try:
         condition = Condition(document)
-        faults = condition.check(model, "")
+        if faults := condition.check(model, ""):
+            raise ConfigError(faults)
     except ConfigError as error:
-        faults = error.faults
-    if faults:
-        raise ConfigError([replace(one, where=where + one.where) for one in faults])
+        raise ConfigError([replace(one, where=where + one.where) for one in error.faults]) from None
     return condition
 
 
