@@ -39,7 +39,8 @@ from anyrec.serving.http.starting import Starting
 from anyrec.serving.live.service import Service
 
 def popular(self, served, k):
-    time.sleep(3)
+    print("begun", flush=True)
+    sys.stdin.readline()
     return []
 
 def loaded(folder):
@@ -72,7 +73,7 @@ def ask(port, path, body=None):
     data = None if body is None else json.dumps(body).encode()
     request = Request(f"http://127.0.0.1:{port}{path}", data, {"content-type": "application/json"})
     try:
-        with urlopen(request, timeout=20) as answer:
+        with urlopen(request, timeout=60) as answer:
             return answer.status, json.load(answer)
     except HTTPError as error:
         return error.code, json.load(error)
@@ -107,7 +108,7 @@ def test_probes_are_answered_while_the_model_is_loaded_and_no_connection_is_lost
         assert status == 503 and not said["ready"] and "being loaded" in said["reasons"][0]
         starting.reason = WARMING
         assert "first lists" in ask(port, "/v1/recommend", {"user_id": "u1"})[1]["reasons"][0]
-        connection = HTTPConnection("127.0.0.1", port, timeout=5)
+        connection = HTTPConnection("127.0.0.1", port, timeout=60)
         connection.request("HEAD", "/readyz")
         answer = connection.getresponse()
         assert (answer.status, answer.read(), answer.headers["retry-after"]) == (503, b"", "1")
@@ -122,7 +123,7 @@ def test_probes_are_answered_while_the_model_is_loaded_and_no_connection_is_lost
         waiting.start()  # it is accepted by what listens next
         time.sleep(0.1)
         with Starting(places):
-            waiting.join(5)
+            waiting.join(60)
         assert found[0][0] == 503
     place.close()
 
@@ -130,7 +131,7 @@ def test_probes_are_answered_while_the_model_is_loaded_and_no_connection_is_lost
 def test_a_browser_that_comes_early_gets_a_page_that_asks_again():
     (place,) = places = listen("127.0.0.1", 0)
     with Starting(places):
-        connection = HTTPConnection("127.0.0.1", place.getsockname()[1], timeout=5)
+        connection = HTTPConnection("127.0.0.1", place.getsockname()[1], timeout=60)
         connection.request("GET", "/", headers={"accept": "text/html,*/*"})
         answer = connection.getresponse()
         text = answer.read().decode()
@@ -238,9 +239,10 @@ def test_a_reload_that_failed_is_a_note_until_another_one_succeeds(recommender, 
 
 
 @pytest.mark.slow
-def test_sigterm_is_said_first_and_lets_running_requests_finish(folder, drain=1.0):
+def test_sigterm_is_said_first_and_lets_running_requests_finish(folder, drain=2.0):
     command = [sys.executable, "-c", SERVER, str(folder), str(drain)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, **pipes, text=True) as server:
         try:
             port = int(server.stdout.readline())
             reasons = []
@@ -252,7 +254,7 @@ def test_sigterm_is_said_first_and_lets_running_requests_finish(folder, drain=1.
             running = []
             thread = threading.Thread(target=lambda: running.append(ask(port, "/v1/popular")))
             thread.start()
-            time.sleep(0.4)
+            assert server.stdout.readline() == "begun\n"
             server.send_signal(signal.SIGTERM)
             stopped = time.monotonic()
             time.sleep(0.02)
@@ -260,10 +262,11 @@ def test_sigterm_is_said_first_and_lets_running_requests_finish(folder, drain=1.
             assert (status, said["reasons"]) == (503, ["the server is stopping"])
             assert ask(port, "/v1/recommend", {"user_id": "u001"})[0] == 200  # until the load balancer knows
             while ask(port, "/livez")[0]:
-                assert time.monotonic() < stopped + drain + 5
+                assert time.monotonic() < stopped + drain + 60
             assert time.monotonic() > stopped + drain and server.poll() is None  # no new connections; the request runs
+            print(file=server.stdin, flush=True)
             thread.join()
             assert running == [(200, {"items": [], "model": running[0][1]["model"]})]
-            assert server.wait(5) in (0, -signal.SIGTERM, 128 + signal.SIGTERM)
+            assert server.wait(60) in (0, -signal.SIGTERM, 128 + signal.SIGTERM)
         finally:
             server.kill()
