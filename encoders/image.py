@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Annotated, Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 
 from anyrec.core.contracts import Context, Encoder, Params
 from anyrec.core.errors import ConfigError, Fault, did_you_mean
+from anyrec.core.once import Once
 from anyrec.core.outside import ALLOW, Outside
 from anyrec.core.progress import progress_bar
 from anyrec.core.ragged import Padded, Prepared, Ragged, tensors_of
@@ -123,6 +126,11 @@ class Torchvision(Encoder):
     def restore(self, state: dict[str, Any]) -> None:
         self.restored = True
 
+    def load(self) -> None:
+        """Make the frozen backbone, and run it once. A trained one is part of the model."""
+        if self.params.frozen:
+            self._embed([np.zeros((3, self.params.size, self.params.size), np.uint8)])
+
     def prepare(self, column: pa.Array) -> Prepared | Ragged:
         """Read, and if `frozen` embed, the readable images of each record.
 
@@ -137,12 +145,7 @@ class Torchvision(Encoder):
             return tensors_of(image_lists(column, self.context, self.params.size))
         names, offsets = file_names(column)
         make = partial(fit_square, size=self.params.size)
-        backbone = cache(self._frozen_backbone)  # made only if an image is not in the cache of vectors
-
-        def embed(images: list[np.ndarray]) -> Tensor:
-            return self._embed(images, backbone())
-
-        vectors, readable = file_vectors(names, self.context, repr(self.params), make, self.params.size, embed)
+        vectors, readable = file_vectors(names, self.context, repr(self.params), make, self.params.size, self._embed)
         if not len(vectors) and self.input_dim:
             vectors = torch.zeros(0, self.input_dim)
         return mean_of_readable(vectors, readable, offsets)
@@ -176,29 +179,40 @@ class Torchvision(Encoder):
 
     def exported_layers(self) -> nn.Module:
         """Return the backbone with the projection: an export has no cache of vectors."""
-        return ImageBackbone(self._frozen_backbone().cpu(), self.project) if self.params.frozen else self
+        return ImageBackbone(self._make_frozen("cpu"), self.project) if self.params.frozen else self
 
     def _frozen_backbone(self) -> nn.Module:
-        backbone, _ = make_backbone(self.params.model, self.params.weights, self.context)
-        return backbone.eval().to(self.context.device)
+        """Return the backbone on the device of the computation: made when first needed, then kept."""
+        with _KEEPING:
+            kept = _kept.setdefault(self, Once())
+        device = self.context.device
+        return kept.get(device, lambda: self._make_frozen(device))
 
-    def _embed(self, images: list[np.ndarray], backbone: nn.Module) -> Tensor:
+    def _make_frozen(self, device: str) -> nn.Module:
+        backbone, _ = make_backbone(self.params.model, self.params.weights, self.context)
+        return backbone.eval().to(device)
+
+    def _embed(self, images: list[np.ndarray]) -> Tensor:
         """Run images through the frozen backbone.
 
         Args:
             images: (3, size, size) uint8 each.
-            backbone: As `_frozen_backbone` returns it.
 
         Returns:
             (images, width) float32.
         """
-        parts = []
+        parts, backbone = [], self._frozen_backbone()
         with torch.inference_mode():
             for start in range(0, len(images), BATCH):
                 check_time()
                 batch = torch.from_numpy(np.stack(images[start : start + BATCH]))
                 parts.append(backbone(normalised(batch.to(self.context.device))).flatten(1).float().cpu())
         return torch.cat(parts)
+
+
+_KEEPING = Lock()
+_kept: WeakKeyDictionary[Torchvision, Once[nn.Module]] = WeakKeyDictionary()
+"""The frozen backbones of encoders by device. Not attributes of the encoder, whose copies and files have none."""
 
 
 class ImageBackbone(nn.Module):

@@ -1,7 +1,12 @@
 """Images: unusual files are read or reported, and the encoders keep their contract."""
 
+import copy
+import gc
 import json
+import pickle
 import re
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +23,7 @@ from anyrec.core.load_config import load_config
 from anyrec.core.ragged import select
 from anyrec.data.dataset import Dataset
 from anyrec.data.images import ImageFault, check_images, open_image
-from anyrec.encoders.image import CNN, Torchvision
+from anyrec.encoders.image import CNN, Torchvision, make_backbone
 from anyrec.encoders.visual_descriptor import VisualDescriptor
 from anyrec.recommender import Recommender
 from anyrec.testing import check_encoder
@@ -168,6 +173,42 @@ def test_a_torchvision_backbone_keeps_the_contract(folder, tmp_path, frozen):
     assert torch.allclose(encoder(select(prepared.values, torch.tensor([5])))[0], whole[5], atol=1e-5)
     whole[prepared.present].square().sum().backward()
     assert all(p.grad is not None for name, p in encoder.named_parameters() if "backbone" in name and p.requires_grad)
+
+
+def test_a_frozen_backbone_is_made_once_for_all_threads_and_copies_and_files_have_none_of_it(
+    folder, tmp_path, monkeypatch
+):
+    """A server embeds pictures of requests one at a time; it loads the backbone before it answers."""
+    made = []
+
+    def counted(*args):
+        made.append(weakref.ref(backbone := make_backbone(*args)[0]))
+        return backbone, 1024
+
+    monkeypatch.setattr("anyrec.encoders.image.make_backbone", counted)
+    params = Torchvision.Params(model="shufflenet_v2_x0_5", weights=None, size=32)
+    encoder = Torchvision(params, 8)
+    encoder.context = Context(root=folder, cache=tmp_path / "first")
+    empty = len(pickle.dumps(encoder))
+    pictures = [pa.array([name]) for name in ("rgb.png", "grey.png", "alpha.png", "turned.jpg")]
+    encoder.encode_column(pa.array(["nowhere.png"]))
+    assert not made
+    with ThreadPoolExecutor(4) as pool:
+        vectors = [one.values for one in pool.map(encoder.encode_column, pictures)]
+    encoder.load()
+    assert len(made) == 1
+    again = copy.deepcopy(encoder)
+    again.context = Context(root=folder, cache=tmp_path / "second")
+    assert len(pickle.dumps(encoder)) < empty + 1000 and not encoder.state_dict()
+    assert all(
+        torch.equal(again.encode_column(one).values, vector) for one, vector in zip(pictures, vectors, strict=True)
+    )
+    assert len(made) == 2
+    del encoder, again
+    gc.collect()
+    assert [one() for one in made] == [None, None]
+    Torchvision(params.model_copy(update={"frozen": False}), 8).load()
+    assert len(made) == 2
 
 
 def test_weights_are_read_from_a_file_without_running_code(folder, tmp_path):
