@@ -416,6 +416,7 @@ class Recommender:
 
         Args:
             data: A Dataset, a document of the data format, or the path of a file, a folder, or the log of a server.
+                Known users need no record for their interactions.
             replace_known: As for `add_items`. Of a server's log, the records that were put always replace the own ones.
             strict: As for `recommend`.
 
@@ -929,7 +930,7 @@ class Recommender:
 
     def _join(self, data: Users, replace_known: bool, strict: bool | None) -> tuple[Recommender, Joined, Dataset]:
         """Add data; arguments as for `add`. Returns the recommender, what joined, and the data as it was read."""
-        request = request_of("user", data, self.dataset, self.config.data)
+        request = request_of("user", data, self.dataset, self.config.data, joins=True)
         if not isinstance(request, Dataset):
             what = "these are ids of users, which bring nothing to add."
             raise DataError(Fault("data", what, "Give a Dataset, a document or the path of a file.", "shape"))

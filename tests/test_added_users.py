@@ -206,6 +206,50 @@ def test_the_command_adds_users_and_items_to_a_saved_model(tmp_path):
     assert code == 2 and "categorical.jobb" in message and not (tmp_path / "other").exists()
 
 
+WITHOUT_RECORDS = [("ann", "i001"), ("u007", "i002"), ("u008", "i003"), ("u007", "i004")]
+
+
+def written(document, place, form):
+    """Return a document as it is, or the path of a file or a folder with it."""
+    if form == "document":
+        return document
+    place.mkdir()
+    if form == "folder":
+        for part, rows in zip(("users", "interactions"), document.values(), strict=True):
+            (place / f"{part}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        return place
+    (place / "new.json").write_text(json.dumps(document))
+    return place / "new.json"
+
+
+@pytest.mark.parametrize("form", ["document", "file", "folder"])
+def test_known_users_need_no_record_for_their_interactions(fitted, tmp_path, form):
+    """As if the data had a record with the id alone; an unknown user without a record is an error."""
+    given = {"user_data": [{"user_id": "ann", "categorical": {"job": "nurse"}}]}
+    events = [{"user_id": user, "item_id": item, "timestamp": TIME} for user, item in WITHOUT_RECORDS]
+    whole = {"user_data": [*given["user_data"], {"user_id": "u007"}, {"user_id": "u008"}], "interactions": events}
+    expected = fitted.add(whole)
+    document, options = {**given, "interactions": events}, {"now": 0}
+    data = written(document, tmp_path / "data", form)
+    added = fitted.add(data)
+    assert str(added.joined) == str(expected.joined) and "1 new user, 2 known users with inter" in str(added.joined)
+    users = ["ann", "u007", "u008"]
+    same(added.recommend(users, 9, **options), expected.recommend(users, 9, **options))
+    assert added.dataset.users.equals(expected.dataset.users)
+    document["interactions"] = [*events, {"user_id": "u07", "item_id": "i001", "timestamp": TIME}]
+    with pytest.raises(DataError, match=r"has the id 'u07', and the model knows no such user.*the id alone is enough"):
+        fitted.add(written(document, tmp_path / "wrong", form))
+    with pytest.raises(DataError, match=r"no record in user_data has the id 'u007'. Add it"):
+        fitted.recommend(data)
+
+
+@pytest.mark.parametrize("users", [[{}], [{"user_id": 5}], [{"user_id": "ann"}, {}]])
+def test_records_with_bad_ids_and_interactions_of_known_users_are_errors(users):
+    fitted = Recommender.from_config(CONFIGS["popularity"]).fit(small_dataset(), progress=False)
+    with pytest.raises(DataError, match=r"/user_data/|/interactions/0/user_id"):
+        fitted.add({"user_data": users, "interactions": [{"user_id": "u007", "item_id": "i001"}]})
+
+
 def test_the_command_refuses_items_that_a_classical_model_cannot_score(tmp_path):
     fitted = Recommender.from_config(CONFIGS["ease"]).fit(small_dataset(), progress=False)
     folder, data = fitted.save(tmp_path / "model"), tmp_path / "new.json"

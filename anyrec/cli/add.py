@@ -56,7 +56,7 @@ def add(
     """Add users, items and interactions to a saved model without training, and save it to another folder.
 
     New users and items are encoded by their features and interactions. Interactions of known users extend their
-    histories. The weights stay as they are; `anyrec update` also trains them.
+    histories; they need no record. The weights stay as they are; `anyrec update` also trains them.
     """
     from anyrec.storage.model_directory import check_model_output
 

@@ -36,7 +36,7 @@ DEEPEST = 5
 FORMS = "ids, dicts, a pandas, polars or Arrow table, or a Dataset"
 
 
-def read_request_file(path: Path, known: Dataset, options: DataConfig) -> Dataset:
+def read_request_file(path: Path, known: Dataset, options: DataConfig, *, joins: bool = False) -> Dataset:
     """Read the request at `path`: JSON, YAML, JSON Lines, CSV, Parquet, a folder of parts, or the log of a server.
 
     The columns of a single table decide what it holds: interactions if it has both user_id and item_id, otherwise users
@@ -46,6 +46,7 @@ def read_request_file(path: Path, known: Dataset, options: DataConfig) -> Datase
         path: The file or folder.
         known: The records of the model. Ids and temporal features of the request take their types and roles.
         options: The config's `data` section.
+        joins: As for `request_of`.
 
     Raises:
         DataError: With every fault.
@@ -61,11 +62,11 @@ def read_request_file(path: Path, known: Dataset, options: DataConfig) -> Datase
         if not parts:
             what = "this folder holds none of users, items and interactions."
             raise DataError(Fault(str(path), what, "Put users.csv (or .parquet, .jsonl) there.", "no data"))
-        return _request_of_parts(parts, known, options, path, faults, notes)
+        return _request_of_parts(parts, known, options, path, faults, notes, joins=joins)
     if stem_and_kind(path)[1] in KINDS:
         part, read = read_part(path, None, faults, notes)
-        return _request_of_parts({part: read}, known, options, path.parent, faults, notes)
-    return request_of_document(decode_any(read_bytes(path), path), known, options, path.parent)
+        return _request_of_parts({part: read}, known, options, path.parent, faults, notes, joins=joins)
+    return request_of_document(decode_any(read_bytes(path), path), known, options, path.parent, joins=joins)
 
 
 def _with_owners(parts: Sequence[Part]) -> dict[str, Part]:
@@ -86,6 +87,7 @@ def read_partial(
     root: Path | None = None,
     *,
     item_ids: pa.Array | None = None,
+    user_ids: pa.Array | None = None,
 ) -> Dataset:
     """Read records for inference: any of the three parts, a list of users, or one user. Ids may be unknown.
 
@@ -95,6 +97,7 @@ def read_partial(
         roles: What each temporal feature of the model holds.
         root: Folder that relative file names start from; by default that of the file.
         item_ids: The items of the model, which lists of item ids refer to.
+        user_ids: Users who need no record for their interactions; None if all need one.
 
     Raises:
         DataError: With every fault.
@@ -123,7 +126,7 @@ def read_partial(
         if key not in DOCUMENT_PARTS:
             faults.add("unknown key", f"/{show(key)[1:-1]}", "unknown key.", did_you_mean(str(key), DOCUMENT_PARTS))
     tables = document_tables(document, faults, notes)
-    return _dataset(tables, faults, notes, options, roles, root or Path(), item_ids)
+    return _dataset(tables, faults, notes, options, roles, root or Path(), item_ids, user_ids)
 
 
 def _dataset(
@@ -134,13 +137,16 @@ def _dataset(
     roles: dict[str, str],
     root: Path,
     item_ids: pa.Array | None,
+    user_ids: pa.Array | None,
     places: list[Place] | None = None,
 ) -> Dataset:
-    checked = check_request_tables(tables, faults, notes, options, roles, root, item_ids, places)
+    checked = check_request_tables(tables, faults, notes, options, roles, root, item_ids, user_ids, places)
     return Dataset(checked.users, checked.items, checked.interactions, checked.root, checked.roles, checked.notes)
 
 
-def request_of_document(document: Json, known: Dataset, options: DataConfig, root: Path | None = None) -> Dataset:
+def request_of_document(
+    document: Json, known: Dataset, options: DataConfig, root: Path | None = None, *, joins: bool = False
+) -> Dataset:
     """Check a parsed JSON request: the three parts, one user, or a list of users or of their ids.
 
     Args:
@@ -148,6 +154,7 @@ def request_of_document(document: Json, known: Dataset, options: DataConfig, roo
         known: The records of the model.
         options: The config's `data` section.
         root: Folder that relative file names start from.
+        joins: As for `request_of`.
 
     Raises:
         DataError: With every fault.
@@ -155,7 +162,8 @@ def request_of_document(document: Json, known: Dataset, options: DataConfig, roo
     if isinstance(document, list) and document and all(type(one) in (str, int) for one in document):
         document = [{"user_id": one} for one in document]
     _check_keys(document, "")
-    return read_partial(document, options, known.roles, root, item_ids=known.ids("item"))
+    user_ids = known.ids("user") if joins else None
+    return read_partial(document, options, known.roles, root, item_ids=known.ids("item"), user_ids=user_ids)
 
 
 def _check_keys(document: Json, where: str, depth: int = 0) -> None:
@@ -181,17 +189,27 @@ def request_of_tables(tables: Mapping[str, DataFrame], known: Dataset, options: 
 
 
 def _request_of_parts(
-    parts: Mapping[str, Part | Raw], known: Dataset, options: DataConfig, root: Path, faults: Faults, notes: list[str]
+    parts: Mapping[str, Part | Raw],
+    known: Dataset,
+    options: DataConfig,
+    root: Path,
+    faults: Faults,
+    notes: list[str],
+    *,
+    joins: bool = False,
 ) -> Dataset:
     """Check parts of a request. Ids in CSV files, which have no types, take the types of the model's ids."""
     made = finish_parts(parts, faults, notes, known_ids={"user_id": known.ids("user"), "item_id": known.ids("item")})
     found = [made[part] if part in made else Part(no_records(part), table_place(part)) for part in PARTS]
     tables = (found[0].table, found[1].table, found[2].table)
     places = [part.place for part in found]
-    return _dataset(tables, faults, notes, options, known.roles, root, known.ids("item"), places)
+    user_ids = known.ids("user") if joins else None
+    return _dataset(tables, faults, notes, options, known.roles, root, known.ids("item"), user_ids, places)
 
 
-def request_of(side: Side, source: object, known: Dataset, options: DataConfig) -> Dataset | pa.Array:
+def request_of(
+    side: Side, source: object, known: Dataset, options: DataConfig, *, joins: bool = False
+) -> Dataset | pa.Array:
     """Read users or items given in Python.
 
     Args:
@@ -199,6 +217,8 @@ def request_of(side: Side, source: object, known: Dataset, options: DataConfig) 
         source: Ids, dicts, a table, a document, a Dataset, or the path of a file.
         known: The records of the model.
         options: The config's `data` section.
+        joins: Whether the records join the model: known users then need no record for their interactions. Otherwise
+            the request is about the users with a record, and interactions of others are a fault.
 
     Returns:
         Ids as an array, or records as a Dataset.
@@ -209,11 +229,11 @@ def request_of(side: Side, source: object, known: Dataset, options: DataConfig) 
     if isinstance(source, Dataset):
         return source
     if isinstance(source, Path):
-        return read_request_file(source, known, options)
+        return read_request_file(source, known, options, joins=joins)
     part = f"{side}_data"
     if isinstance(source, dict):
         document = source if set(source) & set(DOCUMENT_PARTS) else {part: [source]}
-        return request_of_document(document, known, options, known.root)
+        return request_of_document(document, known, options, known.root, joins=joins)
     if isinstance(source, (pa.Array, pa.ChunkedArray)):
         return ids_of(side, source)
     if is_table(source):

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from anyrec.core.config import DataConfig
 from anyrec.core.values import show
 from anyrec.data.checks.temporal_roles import apply_roles
-from anyrec.data.checks.validate import check_tables
+from anyrec.data.checks.validate import check_tables, with_new_ids
 from anyrec.data.formats.faults import Faults
 from anyrec.data.formats.places import Place, json_place
 from anyrec.data.histories import HISTORY_NAMES
@@ -27,6 +28,7 @@ def check_request_tables(
     roles: dict[str, str],
     root: Path,
     item_ids: pa.Array | None = None,
+    user_ids: pa.Array | None = None,
     places: Sequence[Place] | None = None,
 ) -> Tables:
     """Check users, items and interactions of a request, whatever form it came in.
@@ -41,6 +43,7 @@ def check_request_tables(
         roles: What each temporal feature of the model holds.
         root: Folder that relative file names start from, unless `options.image_root` is set.
         item_ids: The items of the model, which lists of item ids refer to.
+        user_ids: Users who need no record for their interactions; None if all need one.
         places: Where the rows of the three tables are in their source; by default in a JSON document.
 
     Raises:
@@ -49,7 +52,9 @@ def check_request_tables(
     users, items, interactions = tables
     if not len(users):
         users = pa.table({"user_id": interactions.column("user_id").combine_chunks().unique().drop_null()})
-    check_owners(users, interactions, faults, places[2] if places else None)
+    elif user_ids is not None:
+        users = _with_owners(users, interactions, user_ids)
+    check_owners(users, interactions, faults, places[2] if places else None, are_known=user_ids is not None)
     check_tables(users, items, interactions, faults, options, partial=True, places=places)
     faults.raise_any()
     known = {**roles, **options.roles}
@@ -63,7 +68,18 @@ def check_request_tables(
     return Tables(typed, items, interactions, image_root, found, notes)
 
 
-def check_owners(users: pa.Table, interactions: pa.Table, faults: Faults, place: Place | None = None) -> None:
+def _with_owners(users: pa.Table, interactions: pa.Table, user_ids: pa.Array) -> pa.Table:
+    """Return the users with a record, which has no features, for each of `user_ids` who has interactions only."""
+    ids, owners = users.column("user_id").combine_chunks(), pc.unique(interactions.column("user_id")).drop_null()
+    if pa.types.is_integer(ids.type) != pa.types.is_integer(owners.type):
+        return users  # a fault that the checks report
+    lost = owners.filter(pa.array((rows_of(owners, ids) < 0) & (rows_of(owners, user_ids) >= 0)))
+    return with_new_ids(users, "user", lost) if len(lost) else users
+
+
+def check_owners(
+    users: pa.Table, interactions: pa.Table, faults: Faults, place: Place | None = None, *, are_known: bool = False
+) -> None:
     """Add a fault for each interaction whose user has no record in the request.
 
     Args:
@@ -71,7 +87,9 @@ def check_owners(users: pa.Table, interactions: pa.Table, faults: Faults, place:
         interactions: Table with `user_id`.
         faults: Gets the faults.
         place: Where the rows of the interactions are in their source; by default in a JSON document.
+        are_known: Whether known users are among `users`, so that the model does not know the others.
     """
+    unknown = ", and the model knows no such user" if are_known else ""
     owners, ids = interactions.column("user_id"), users.column("user_id").combine_chunks()
     lost = np.flatnonzero((rows_of(owners, ids) < 0) & owners.is_valid().to_numpy())
     place = place or json_place("interactions")
@@ -80,7 +98,7 @@ def check_owners(users: pa.Table, interactions: pa.Table, faults: Faults, place:
         lost,
         lambda row: (
             place(row, "user_id"),
-            f"no record in user_data has the id {show(owners[row].as_py())}.",
+            f"no record in user_data has the id {show(owners[row].as_py())}{unknown}.",
             "Add it to user_data; the id alone is enough.",
         ),
     )
