@@ -16,6 +16,7 @@ pytest.importorskip("fastapi", reason="pip install 'anyrec[serve]'")
 from fastapi.testclient import TestClient
 from starlette.exceptions import HTTPException
 
+from anyrec import Dataset
 from anyrec.core.config import ServingConfig
 from anyrec.core.errors import DataError, InputError
 from anyrec.recommender import Recommender
@@ -260,6 +261,39 @@ def test_changes_of_records_are_the_same_after_a_restart(recommender, tmp_path):
         assert getattr(again.served, name) == getattr(service.served, name)
     before, after = (one.served.recommender.embed_items(["n1", "i001"]) for one in (service, again))
     np.testing.assert_allclose(before["embedding"].to_pylist(), after["embedding"].to_pylist(), atol=1e-5)
+    again.close()
+
+
+def test_a_start_computes_no_vectors_of_records_that_the_model_was_trained_on(recommender, tmp_path, monkeypatch):
+    """After training on the log, lists are those of the model alone, with its learned vectors and its index."""
+    service = Service(recommender, ServingConfig(), tmp_path / "log")
+    base = service.served
+    service.put_items(
+        {
+            "n1": {"text": {"title": "New"}, "continuous": {"price": 3}},
+            "i001": {"text": {"title": "Changed"}, "categorical": {"tags": "one"}},
+            "i002": {"temporal": {"restocked": ["2024-05-01"]}},
+            "i003": base.records("item", ["i003"])[0],
+        }
+    )
+    service.put_users({"u001": {"categorical": {"job": "pilot"}, "continuous": {"age": 5}}, "ann": {}})
+    service.close()
+    document = {}
+    for side in ("user", "item"):
+        ids = recommender.dataset.ids(side).to_pylist()
+        records = zip(ids, base.records(side, ids), strict=True)
+        document[f"{side}_data"] = [{f"{side}_id": key, **record} for key, record in records]
+    pairs = small_dataset().interactions.select(["user_id", "item_id"]).to_pylist()
+    (tmp_path / "data.json").write_text(json.dumps({**document, "interactions": pairs}))
+    data = Dataset.read([tmp_path / "data.json", tmp_path / "log"])
+    trained = Recommender.from_config(small_config(name="shop")).fit(data, progress=False)
+    monkeypatch.setattr(Recommender, "add_items", lambda *_, **__: pytest.fail("vectors were computed"))
+    again = Service(trained, ServingConfig(), tmp_path / "log")
+    assert again.served.recommender is trained and len(again.served.items) == 4
+    for user in ("u001", "u010", "ann"):
+        (found,) = again.lists([Query(user_id=user, k=41, include_seen=True)])
+        expected = trained.recommend([user], 41, exclude_seen=False)
+        assert [one.item_id for one in found.items] == expected["item_id"].to_pylist()
     again.close()
 
 
