@@ -18,7 +18,8 @@ from anyrec.core.parallel import by_shares, shares_of
 from anyrec.core.params import tunable
 from anyrec.core.ragged import Padded, Prepared, tensors
 from anyrec.core.row_masks import current, of_all
-from anyrec.core.windows import Events, PackedSequences, last_windows
+from anyrec.core.time_limit import check_time
+from anyrec.core.windows import Events, PackedSequences, common_columns, last_windows
 from anyrec.data.histories import COLUMN
 from anyrec.data.preparation.events import events_of_users
 from anyrec.encoders.sequence_blocks import HIDDEN_BIAS, DecayedMean, Dropout, LiGR, PreNorm, Recurrent
@@ -27,6 +28,8 @@ from anyrec.interaction.feature_fusion import check_heads
 TRANSFORMERS = ("transformer", "bidirectional")
 USERS_AT_A_TIME = 128
 """Users encoded at once at inference. They have histories of similar length, so there is little padding."""
+ALIKE_AT_A_TIME = 16
+"""Histories that are nearly the same that are encoded at once. Fewer have more first interactions in common."""
 
 
 class History(HistoryEncoder):
@@ -215,12 +218,30 @@ class History(HistoryEncoder):
         found = torch.cat(parts) if parts else items.new_empty(0, self.output_dim)
         return torch.empty_like(found).index_copy(0, order, found)
 
+    def encode_alike(self, values: Events, items: Tensor) -> Tensor:
+        """Compute users' vectors; arguments and result as of `forward`.
+
+        A state of `transformer` depends on no later token. So what the histories of a block have in common at their
+        beginning is computed once.
+        """
+        if self.params.block != "transformer" or not values["items"].rows:
+            return self(values, items)
+        parts = []
+        for rows in torch.arange(values["items"].rows, device=items.device).split(ALIKE_AT_A_TIME):
+            check_time()
+            windows, read = self._last_windows({name: part.select(rows) for name, part in values.items()})
+            parts.append(self._states(windows, items, read, min(common_columns(windows), int(read.min()))))
+        return torch.cat(parts)
+
     def _last_windows(self, events: Events) -> tuple[PackedSequences, Tensor]:
         """Return the tokens of each user's last events, and the column whose state represents the user now."""
         return last_windows(events, self.params.window, self.mask_share is not None)
 
-    def _states(self, windows: PackedSequences, items: Tensor, read: Tensor | None = None) -> Tensor:
-        """Compute the states on this thread. Arguments and result as of `states`."""
+    def _states(self, windows: PackedSequences, items: Tensor, read: Tensor | None = None, common: int = 0) -> Tensor:
+        """Compute the states on this thread. Arguments and result as of `states`.
+
+        Of a causal transformer, with `read`, the first `common` columns, the same in all rows, are computed once.
+        """
         tokens = self.dropout(self._tokens(windows, items))
         if self.params.block == "gru":
             states = self.recurrent(tokens, windows.first)
@@ -230,10 +251,16 @@ class History(HistoryEncoder):
             visible = windows.visible(causal=self.params.block == "transformer").unsqueeze(1)
             bias = torch.zeros(visible.shape, device=tokens.device).masked_fill_(~visible, HIDDEN_BIAS)
             *lower, top = self.layers
+            before, own = None, bias
+            if common:
+                before, own, tokens = tokens[:1, :common], bias[:, :, common:], tokens[:, common:]
             for layer in lower:
-                tokens = layer(tokens, bias)
-            states = top(tokens, bias, read)  # only the last layer can be restricted to the columns that are read
-            return self.norm(states if read is None else states.squeeze(1))
+                tokens = layer(tokens, own, before=before)
+                before = None if before is None else layer(before, bias[:1, :, :common, :common])
+            if read is None:
+                return self.norm(top(tokens, own))
+            # only the last layer can be restricted to the columns that are read
+            return self.norm(top(tokens, own, read - common, before).squeeze(1))
         if read is not None:
             states = states[torch.arange(read.shape[0], device=read.device), read]
         return self.norm(states)

@@ -92,29 +92,32 @@ class SelfAttention(nn.Module):
         self.project = nn.Linear(dim, 3 * dim)
         self.out = nn.Linear(dim, dim)
 
-    def forward(self, tokens: Tensor, bias: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, bias: Tensor, before: Tensor | None = None) -> Tensor:
         """Attend from all tokens.
 
         Args:
             tokens: (rows, length, dim).
-            bias: (rows, 1, length, length), added to the attention scores.
+            bias: (rows, 1, length, common + length), added to the attention scores.
+            before: (1, common, dim) tokens that precede those of each row; None for none.
 
         Returns:
             (rows, length, dim).
         """
         rows, length, dim = tokens.shape
         split = self.project(tokens).view(rows, length, 3, self.heads, dim // self.heads)
-        query, key, value = split.permute(2, 0, 3, 1, 4)  # each (rows, heads, length, dim / heads)
+        query, *seen = split.permute(2, 0, 3, 1, 4)  # each (rows, heads, length, dim / heads)
+        key, value = seen if before is None else self._joined(seen, before)
         mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query.dtype))
         return self.out(mixed.transpose(1, 2).reshape(rows, length, dim))
 
-    def at(self, tokens: Tensor, bias: Tensor, place: Tensor) -> Tensor:
+    def at(self, tokens: Tensor, bias: Tensor, place: Tensor, before: Tensor | None = None) -> Tensor:
         """Attend from one token of each row only, which inference needs.
 
         Args:
             tokens: (rows, length, dim).
-            bias: (rows, 1, 1, length), added to the attention scores.
+            bias: (rows, 1, 1, common + length), added to the attention scores.
             place: (rows,) int64, the column of the token.
+            before: As of `forward`.
 
         Returns:
             (rows, 1, dim).
@@ -125,10 +128,26 @@ class SelfAttention(nn.Module):
         split = functional.linear(tokens, weight[dim:], shift[dim:]).view(
             rows, length, 2, self.heads, dim // self.heads
         )
-        key, value = split.permute(2, 0, 3, 1, 4)  # each (rows, heads, length, dim / heads)
+        seen = list(split.permute(2, 0, 3, 1, 4))  # each (rows, heads, length, dim / heads)
+        key, value = seen if before is None else self._joined(seen, before)
         query = query.view(rows, self.heads, 1, dim // self.heads)
         mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query.dtype))
         return self.out(mixed.reshape(rows, 1, dim))
+
+    def _joined(self, seen: list[Tensor], before: Tensor) -> list[Tensor]:
+        """Put keys and values of the tokens `before` before those of each row.
+
+        Args:
+            seen: Keys and values, each (rows, heads, length, dim / heads).
+            before: (1, common, dim).
+
+        Returns:
+            Keys and values, each (rows, heads, common + length, dim / heads).
+        """
+        _, common, dim = before.shape
+        project = functional.linear(before, self.project.weight[dim:], self.project.bias[dim:])
+        split = project.view(1, common, 2, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
+        return [torch.cat([one.expand(len(own), -1, -1, -1), own], 2) for one, own in zip(split, seen, strict=True)]
 
 
 class PreNorm(nn.Module):
@@ -151,23 +170,27 @@ class PreNorm(nn.Module):
         self.wide, self.narrow = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
         self.dropout = dropout
 
-    def forward(self, tokens: Tensor, bias: Tensor, place: Tensor | None = None) -> Tensor:
+    def forward(
+        self, tokens: Tensor, bias: Tensor, place: Tensor | None = None, before: Tensor | None = None
+    ) -> Tensor:
         """Apply the layer to all tokens, or to one token of each row.
 
         Args:
             tokens: (rows, length, dim).
-            bias: (rows, 1, length, length), added to the attention scores.
+            bias: (rows, 1, length, common + length), added to the attention scores.
             place: (rows,) int64, the column of the one token of each row to compute; None for all tokens.
+            before: (1, common, dim) inputs of the layer at tokens that precede those of each row; None for none.
 
         Returns:
             (rows, length, dim), or with `place` (rows, 1, dim).
         """
         normed = self.norms[0](tokens)
+        before = None if before is None else self.norms[0](before)
         if place is None:
-            mixed = self.attention(normed, bias)
+            mixed = self.attention(normed, bias, before)
         else:
             every = torch.arange(place.shape[0], device=place.device)
-            mixed = self.attention.at(normed, bias[every, :, place].unsqueeze(2), place)
+            mixed = self.attention.at(normed, bias[every, :, place].unsqueeze(2), place, before)
             tokens = tokens[every, place].unsqueeze(1)
         return self.join(tokens, mixed)
 

@@ -13,6 +13,7 @@ from small import call, small_config, small_dataset
 from anyrec.data.dataset import Dataset
 from anyrec.recommender import Recommender
 from anyrec.serving.explain import explain
+from anyrec.serving.masking import user_variants
 from anyrec.storage.parts import ModelParts
 
 
@@ -141,6 +142,33 @@ def test_the_planted_cause_is_the_main_reason_in_the_history(following):
         assert {one.name for one in had} == set(before) and found.nearest == ()
         right += had[0].name == before[-1] and had[0].label == f"Title {cause}" and had[0].label in found.sentence
     assert right >= 8
+
+
+@pytest.mark.parametrize("window", [4, 50])
+@pytest.mark.parametrize("options", [{"variant": "ligr"}, {"variant": "pre_norm"}, {"block": "gru"}])
+def test_items_masked_in_blocks_give_the_vectors_of_histories_without_each_item(
+    options, window, following, monkeypatch
+):
+    """What the variants have in common is computed once; that of windows that begin elsewhere is not."""
+    monkeypatch.setattr("anyrec.encoders.history.ALIKE_AT_A_TIME", 3)
+    monkeypatch.setattr("anyrec.serving.masking.EVENTS_AT_A_TIME", 50)
+    features = {"history": {"type": "history", "layers": 2, "window": window, **options}, "text": None}
+    config = small_config(features=features, split={"protocol": "none"}, data={"history": "before"})
+    config["training"] |= {"epochs": 1}
+    model = Recommender.from_config(config).fit(following, progress=False).model
+    had = [f"i{n:02d}" for n in (3, 7, 1, 7, 12, 5, 9, 9, 2, 14)]
+
+    def records(*histories):
+        return model.read_records("user", pa.table({"user_id": ["new"], "temporal.before": [list(histories)]}))
+
+    with torch.inference_mode():
+        found = user_variants(model, records(*had))
+        masked = model.dataset.ids("item").take(pa.array(found.history)).to_pylist()
+        alone = [model.represent(records(*(one for one in had if one != item))) for item in masked]
+        complete = model.represent(records(*had))
+    assert masked == ["i14", "i02", "i09", "i05", "i12", "i07", "i01", "i03"]
+    assert torch.allclose(found.represented[0], complete[0], atol=1e-5)
+    assert torch.allclose(found.represented[-len(masked) :], torch.cat(alone), atol=1e-5)
 
 
 @pytest.mark.parametrize("interaction", ["dcn", "deepfm", "mlp"])

@@ -295,6 +295,12 @@ def _pair_numbers(items: Ragged | Padded) -> Tensor:
     return numbers
 
 
+def common_columns(windows: PackedSequences) -> int:
+    """Return the number of first columns whose tokens are the same in all rows."""
+    same = torch.stack([(part == part[:1]).all(0) for part in windows]).all(0)  # (length,)
+    return int(same.long().cumprod(0).sum())
+
+
 def last_windows(events: Events, length: int, masked: bool) -> tuple[PackedSequences, Tensor]:
     """Gather each user's last events, to predict the next one.
 

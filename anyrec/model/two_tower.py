@@ -76,13 +76,19 @@ class TwoTowerModel(FittedModel):
             The prepared features, on the model's device. A feature without a column in `table` is left out and counts
             as missing in all rows.
         """
-        columns, context = {}, context or self.request_context()
-        for name, encoder in self.scorer.tower(side).named_encoders():
-            source = f"{side}_id" if name == IDENTITY else name
-            if source in table.column_names:
-                with during_request(context):
-                    columns[name] = encoder.encode_column(table.column(source))
+        encoders, columns = dict(self.scorer.tower(side).named_encoders()), {}
+        context = context or self.request_context()
+        for name, source in self.features_in(side, table).items():
+            with during_request(context):
+                columns[name] = encoders[name].encode_column(table.column(source))
         return move_columns(columns, self.device)
+
+    def features_in(self, side: Side, table: pa.Table) -> dict[str, str]:
+        """Return the features of a side that records have, with their columns. Those made of histories have none."""
+        sources = {
+            name: f"{side}_id" if name == IDENTITY else name for name, _ in self.scorer.tower(side).named_encoders()
+        }
+        return {name: source for name, source in sources.items() if source in table.column_names}
 
     def prepare_history(self, history: pa.Array, context: Context | None = None) -> Columns:
         """Prepare the features that are made of histories.

@@ -15,11 +15,13 @@ from anyrec.core.ragged import Prepared, select
 from anyrec.model.blended import BlendedModel, reader_of
 from anyrec.model.records import Records
 from anyrec.model.represent import represent_rows
-from anyrec.model.towers import Columns
+from anyrec.model.towers import Columns, PrecomputedVectors
 from anyrec.model.two_tower import TwoTowerModel
 
 MAX_HISTORY = 100
 """Maximum number of history items that are masked, the latest ones."""
+EVENTS_AT_A_TIME = 1 << 20
+"""Events of variants that are prepared at the same time."""
 MAX_KEPT = 4096
 """Maximum number of items of a model whose variants are kept in memory: a few kB each."""
 _kept: WeakKeyDictionary[TwoTowerModel, dict[int, Tensor]] = WeakKeyDictionary()
@@ -59,17 +61,46 @@ def user_variants(model: TwoTowerModel, user: Records) -> UserVariants:
         history = newest_first[np.sort(np.unique(newest_first, return_index=True)[1])][:MAX_HISTORY]
     count = 1 + len(names) + len(history)
     inputs = _masked({name: columns[name] for name in names}, names, count, model.device)
+    vectors = None
     if flat is not None:
-        kept = np.ones((count, len(events)), bool)  # (variants, events): a masked item loses all its events
-        kept[1 + len(names) :] = events != history[:, None]
-        owners, places = np.nonzero(kept)
-        offsets = np.searchsorted(owners, np.arange(count + 1)).astype(np.int32)
-        lists = pa.ListArray.from_arrays(
-            pa.array(offsets), flat.take(pa.array(places)), mask=pa.array(np.diff(offsets) == 0)
-        )
-        inputs |= model.prepare_history(lists)
-    represented = represent_rows(scorer, "user", inputs, count, item_vectors=model.history_vectors())
-    return UserVariants(record, represented, names, history)
+        places = torch.tensor([len(history)] * (1 + len(names)) + [*range(len(history))], device=model.device)
+        vectors = {
+            name: (encoded.index_select(0, places), present.index_select(0, places))
+            for name, (encoded, present) in _without_each(model, flat, events, history).items()
+        }
+    rows = torch.arange(count, device=model.device)
+    return UserVariants(record, scorer.represent("user", inputs, rows, precomputed=vectors), names, history)
+
+
+def _without_each(model: TwoTowerModel, flat: pa.Array, events: np.ndarray, history: np.ndarray) -> PrecomputedVectors:
+    """Encode a user's history without each of some items, in blocks of bounded memory.
+
+    Args:
+        model: The model.
+        flat: (events,) the user's events, oldest first.
+        events: (events,) their item rows.
+        history: (history,) distinct item rows.
+
+    Returns:
+        By feature, the vectors (history + 1, dim) and (history + 1,) whether there is one. The last row is that of the
+        complete history, which can begin with another event than those without one.
+    """
+    items = model.history_vectors()
+    assert items is not None
+    parts: dict[str, list[tuple[Tensor, Tensor]]] = {}
+    masked = np.append(history, -1)
+    for start in range(0, len(masked), step := max(1, EVENTS_AT_A_TIME // max(1, len(events)))):
+        kept = events != masked[start : start + step, None]  # (variants, events): a masked item loses all its events
+        places, lengths = np.nonzero(kept)[1], kept.sum(1)
+        offsets = np.concatenate([[0], lengths.cumsum()]).astype(np.int32)
+        lists = pa.ListArray.from_arrays(pa.array(offsets), flat.take(pa.array(places)), mask=pa.array(lengths == 0))
+        columns = model.prepare_history(lists)
+        for name, encoder in model.scorer.user.histories.items():
+            encoded = encoder.encode_alike(columns[name].values, items)
+            parts.setdefault(name, []).append((encoded, columns[name].present))
+    return {
+        name: (torch.cat([one for one, _ in own]), torch.cat([one for _, one in own])) for name, own in parts.items()
+    }
 
 
 def blended_variants(model: BlendedModel, user: Records, variants: UserVariants) -> UserVariants:
@@ -115,7 +146,7 @@ def item_variants(model: TwoTowerModel, items: np.ndarray) -> tuple[Tensor, list
         ((1 + features) * items, ...) what the interaction reads: all complete items, then all items without each
         feature; and the names of the features.
     """
-    names = list(model.prepare("item", model.dataset.items.slice(0, 0)))
+    names = list(model.features_in("item", model.dataset.items))
     kept = _kept.setdefault(model, {})
     found = {row: kept[row] for row in items.tolist() if row in kept}
     missing = np.setdiff1d(items, list(found))

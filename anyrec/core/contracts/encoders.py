@@ -13,7 +13,7 @@ from anyrec.core.context import Context, context_of_request
 from anyrec.core.params import Params as Options
 from anyrec.core.ragged import Prepared, Ragged, Values
 from anyrec.core.types import ComponentParams, JsonObject
-from anyrec.core.windows import Batch, PackedSequences
+from anyrec.core.windows import Batch, Events, PackedSequences
 
 
 class Encoder(nn.Module):
@@ -327,3 +327,11 @@ class HistoryEncoder(Encoder):
             (batch, output_dim).
         """
         raise NotImplementedError(f"encoder '{self.type}' has no forward()")
+
+    def encode_alike(self, values: Events, items: Tensor) -> Tensor:
+        """Compute the vectors of histories that are nearly the same, such as a user's without each of the items.
+
+        An encoder can use that they begin alike; neighbouring rows have the most in common. By default as `forward`,
+        whose arguments and result these are.
+        """
+        return self(values, items)
