@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import cast
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from anyrec.core.ragged import Prepared, select
+from anyrec.core.windows import Events
 from anyrec.model.blended import BlendedModel, reader_of
 from anyrec.model.records import Records
 from anyrec.model.represent import represent_rows
@@ -96,7 +98,7 @@ def _without_each(model: TwoTowerModel, flat: pa.Array, events: np.ndarray, hist
         lists = pa.ListArray.from_arrays(pa.array(offsets), flat.take(pa.array(places)), mask=pa.array(lengths == 0))
         columns = model.prepare_history(lists)
         for name, encoder in model.scorer.user.histories.items():
-            encoded = encoder.encode_alike(columns[name].values, items)
+            encoded = encoder.encode_alike(cast(Events, columns[name].values), items)
             parts.setdefault(name, []).append((encoded, columns[name].present))
     return {
         name: (torch.cat([one for one, _ in own]), torch.cat([one for _, one in own])) for name, own in parts.items()
