@@ -218,6 +218,21 @@ def test_known_users_of_bpr_keep_their_vectors_until_a_request_brings_more():
     np.testing.assert_allclose(model.vectors("user", model.represent(records)).numpy(), expected, atol=1e-6)
 
 
+def test_interactions_that_a_model_was_trained_on_change_nothing(fitted):
+    """A server that is started on the log which its model was trained on lists as the model does."""
+    seen = small_dataset().interactions.select(["user_id", "item_id"]).to_pylist()
+    users = ["u001", "u002", "u003"]
+    again = [one for one in seen if one["user_id"] in users]
+    wanted, vectors = fitted.recommend(users, 9), vectors_of(fitted.embed_users(users))
+    for repeated in (again, again[:4]):
+        same_lists(fitted.recommend(users, 9, interactions=repeated), wanted)
+    added = fitted.add({"user_data": [{"user_id": user} for user in [*users, "ann"]], "interactions": [*again, *PAIRS]})
+    assert added.recommend(users, 9).equals(wanted)
+    np.testing.assert_array_equal(vectors_of(added.embed_users(users)), vectors)
+    more = added.add({"user_data": [{"user_id": "u001"}], "interactions": [{"user_id": "u001", "item_id": "i039"}]})
+    assert not (vectors_of(more.embed_users(users))[0] == vectors[0]).all(), "i039 is new to u001"
+
+
 def test_an_index_in_the_config_of_a_factorisation_is_saved_with_the_model(tmp_path):
     recommender = fit("svd", index=FLAT)
     folder = recommender.save(tmp_path / "model")

@@ -80,7 +80,8 @@ class Member:
 
     def score(self, users: UserStates) -> np.ndarray:
         """Return (users, items) float32, the scores of the items that the model knows."""
-        rows, histories = self._rows(users), self.histories(users)
+        histories = self.histories(users)
+        rows = self._rows(users, histories)
         scores = self.scoring.score(rows, histories)
         scores[self._unknown(rows, histories)] = self.popularity
         return scores
@@ -88,7 +89,8 @@ class Member:
     def user_vectors(self, users: UserStates) -> np.ndarray:
         """Return (users, dim) float32, the vectors of users; zeros for those who get the popularity as scores."""
         assert isinstance(self.scoring, Vectors)
-        rows, histories = self._rows(users), self.histories(users)
+        histories = self.histories(users)
+        rows = self._rows(users, histories)
         vectors = self.scoring.user_vectors(rows, histories)
         vectors[self._unknown(rows, histories)] = 0
         return vectors
@@ -115,11 +117,12 @@ class Member:
         owners = np.concatenate([inside[places], users.requested.owners()[more]])
         return Pairs.of(owners, np.concatenate([items, users.requested.items[more]]), len(users.rows))
 
-    def _rows(self, users: UserStates) -> np.ndarray:
+    def _rows(self, users: UserStates, histories: Pairs) -> np.ndarray:
         """Return (users,) the row of each user for the scoring; -1 for users that it does not know as they are now."""
         known = np.append(self.learned, False)[users.rows]
         if self.flags["folds_in"]:
-            known &= ~users.replaces & (users.requested.counts() == 0)
+            grown = histories.counts() > np.append(self.known.counts(), 0)[users.rows]
+            known &= ~users.replaces & ~grown
         return np.where(known, users.rows, -1)
 
     def _unknown(self, rows: np.ndarray, histories: Pairs) -> np.ndarray:

@@ -150,7 +150,10 @@ class ClassicalModel(FittedModel):
         learned = np.zeros(added.count, bool)
         learned[: len(scorer.learned)] = scorer.learned
         if scorer.classical.folds_in:
-            learned[added.rows[added.records.active]] = False
+            before = np.zeros(added.count, np.int64)
+            before[: matrix.shape[0]] = np.diff(matrix.indptr)
+            learned[wider.pairs.counts() > before] = False
+            learned[added.rows[replaced]] = False
         shape = added.count, len(scorer.popularity)
         scorer = ClassicalScorer(
             scorer.classical, matrix_of(wider.pairs, shape), scorer.popularity, scorer.fitted, learned

@@ -61,7 +61,8 @@ class ClassicalScorer:
         Returns:
             (batch, items) scores.
         """
-        rows, history = self.component_rows(users), self.history_of(users)
+        history = self.history_of(users)
+        rows = self.component_rows(users, history)
         scores = np.asarray(self.classical.score(self._readable(rows), history), np.float32)
         scores[self._unknown(rows, history)] = self.popularity
         of_all, places = torch.from_numpy(scores), items[..., 0].cpu()
@@ -71,29 +72,35 @@ class ClassicalScorer:
             return of_all.to(users.device)
         return of_all.index_select(1, places).to(users.device)
 
-    def component_rows(self, users: Tensor) -> np.ndarray:
+    def component_rows(self, users: Tensor, history: sparse.csr_matrix) -> np.ndarray:
         """Return (batch,) the row of each user for the component; -1 for one that it does not know as it is now.
+
+        A request that brings only items which the user is known to have, changes nothing.
 
         Args:
             users: As for `score`.
+            history: What `history_of` returns for them.
         """
         represented = users.cpu().numpy()
         rows = represented[:, 0]
         known = (rows >= 0) & self.learned[np.maximum(rows, 0)]
         if self.classical.folds_in and represented.shape[1] > 1:
-            known &= (represented[:, 1] != 1) & (represented[:, 2:] < 0).all(1)
+            grown = np.diff(history.indptr) > np.diff(self.matrix.indptr)[np.maximum(rows, 0)]
+            known &= (represented[:, 1] != 1) & ~grown
         return np.where(known, rows, -1)
 
     def user_vectors(self, users: Tensor) -> Tensor:
         """Return (batch, dim) the vectors of users by a `factorised` component; zeros for `unknown` users."""
-        rows, history = self.component_rows(users), self.history_of(users)
+        history = self.history_of(users)
+        rows = self.component_rows(users, history)
         vectors = np.asarray(self.classical.user_vectors(self._readable(rows), history), np.float32)
         vectors[self._unknown(rows, history)] = 0
         return torch.from_numpy(vectors)
 
     def unknown(self, users: Tensor) -> np.ndarray:
         """Return (batch,) bool, the users that get the popularity of the items as scores; `users` as for `score`."""
-        return self._unknown(self.component_rows(users), self.history_of(users))
+        history = self.history_of(users)
+        return self._unknown(self.component_rows(users, history), history)
 
     def _readable(self, rows: np.ndarray) -> np.ndarray:
         """Return rows that the component accepts: it reads no row -1 unless it reads the histories of new users."""

@@ -224,7 +224,8 @@ def _explain_classical(model: ClassicalModel, owner: str | int, user: Records, i
     classical, ids = model.scorer.classical, model.dataset.ids("item")
     item_ids = ids.take(pa.array(items)).to_pylist()
     represented = model.represent(user)
-    matrix, row = model.scorer.history_of(represented), int(model.scorer.component_rows(represented)[0])
+    matrix = model.scorer.history_of(represented)
+    row = int(model.scorer.component_rows(represented, matrix)[0])
     history = np.asarray(matrix.indices)
     effects = np.empty((0, len(items)))
     note = ""
