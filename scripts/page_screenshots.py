@@ -12,8 +12,9 @@ import shutil
 from pathlib import Path
 from urllib.parse import quote
 
-from PIL import Image
 from playwright.sync_api import Page, sync_playwright
+
+from anyrec.data.images import open_image
 
 PERSON = {
     "categorical": {"location": "Bergen", "occupation": "musician"},
@@ -64,7 +65,8 @@ def save(page: Page, output: Path) -> None:
     page.evaluate("document.activeElement.blur()")
     page.wait_for_timeout(LOADING)
     page.screenshot(path=output)
-    Image.open(output).convert("RGB").quantize(COLOURS).save(output, optimize=True)
+    picture = open_image(output.name, output.parent, side=SIZE["width"])
+    picture.convert("RGB").quantize(COLOURS).save(output, optimize=True)
 
 
 if __name__ == "__main__":

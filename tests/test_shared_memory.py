@@ -3,6 +3,7 @@
 import os
 import signal
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
 import pytest
@@ -36,18 +37,17 @@ def blocks(processes: Processes) -> None:
     assert len(torch.unique(sums, dim=0)) == 1, "all processes have the same sum, bit by bit"
 
 
-def not_everywhere(processes: Processes) -> None:
+def not_everywhere(processes: Processes, folder: Path) -> None:
     """Nothing is shared if one process sees other files, if there is no memory, or if there are too many processes."""
-    nowhere = Path("/nowhere") if processes.rank == 1 else shared.FOLDER
-    before = set(shared.FOLDER.glob("anyrec-*"))
+    nowhere = Path("/nowhere") if processes.rank == 1 else folder
+    with patch.object(shared, "FOLDER", folder):
+        for name, value in (("FOLDER", nowhere), ("MOST", 2), ("BYTES", 1 << 50)):
+            with patch.object(shared, name, value), shared_memory(processes.rank, processes.size) as memory:
+                assert memory is None, name
+        with shared_memory(processes.rank, processes.size) as memory:
+            assert memory is not None
     dist.barrier()
-    for name, value in (("FOLDER", nowhere), ("MOST", 2), ("BYTES", 1 << 50)):
-        with patch.object(shared, name, value), shared_memory(processes.rank, processes.size) as memory:
-            assert memory is None, name
-    with shared_memory(processes.rank, processes.size) as memory:
-        assert memory is not None
-    dist.barrier()
-    assert set(shared.FOLDER.glob("anyrec-*")) == before, "files are left"
+    assert not list(folder.iterdir()), "files are left"
 
 
 def one_ends(processes: Processes) -> None:
@@ -65,7 +65,8 @@ def test_tensors_larger_than_the_memory_are_exchanged_in_blocks() -> None:
 
 
 def test_nothing_is_shared_if_a_process_cannot_take_part() -> None:
-    run(not_everywhere, 3)
+    with TemporaryDirectory(dir=shared.FOLDER) as folder:
+        run(not_everywhere, 3, Path(folder))
 
 
 def test_the_end_of_a_process_is_an_error_in_the_others() -> None:

@@ -27,16 +27,16 @@ class Access:
     Attributes:
         root: Folder that relative paths start from.
         allow_urls: Whether addresses of other machines may be opened (`data.allow_urls`).
-        part: Which part of the data the table is of: users, items or interactions. Empty if it is not known.
         columns: Names of the columns that are used; a provider can leave out all others. None for all columns.
         faults: Gets faults of single rows, such as a row with too many cells. The caller raises them with all others.
+        part: Which part of the data the table is of: users, items or interactions. Empty if it is not known.
     """
 
     root: Path = field(default_factory=Path)
     allow_urls: bool = False
-    part: str = ""
     columns: frozenset[str] | None = None
     faults: Faults = field(default_factory=Faults)
+    part: str = ""
 
     def address(self, place: str) -> str:
         """Return a path or address of the config as it was given, with a password that the config does not keep."""
