@@ -28,7 +28,7 @@ from anyrec.interaction.feature_fusion import check_heads
 TRANSFORMERS = ("transformer", "bidirectional")
 USERS_AT_A_TIME = 128
 """Users encoded at once at inference. They have histories of similar length, so there is little padding."""
-ALIKE_AT_A_TIME = 16
+VARIANTS_AT_A_TIME = 16
 """Histories that are nearly the same that are encoded at once. Fewer have more first interactions in common."""
 
 
@@ -218,7 +218,7 @@ class History(HistoryEncoder):
         found = torch.cat(parts) if parts else items.new_empty(0, self.output_dim)
         return torch.empty_like(found).index_copy(0, order, found)
 
-    def encode_alike(self, values: Events, items: Tensor) -> Tensor:
+    def encode_variants(self, values: Events, items: Tensor) -> Tensor:
         """Compute users' vectors; arguments and result as of `forward`.
 
         A state of `transformer` depends on no later token. So what the histories of a block have in common at their
@@ -227,7 +227,7 @@ class History(HistoryEncoder):
         if self.params.block != "transformer" or not values["items"].rows:
             return self(values, items)
         parts = []
-        for rows in torch.arange(values["items"].rows, device=items.device).split(ALIKE_AT_A_TIME):
+        for rows in torch.arange(values["items"].rows, device=items.device).split(VARIANTS_AT_A_TIME):
             check_time()
             windows, read = self._last_windows({name: part.select(rows) for name, part in values.items()})
             parts.append(self._states(windows, items, read, min(common_columns(windows), int(read.min()))))

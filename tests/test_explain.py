@@ -150,7 +150,7 @@ def test_items_masked_in_blocks_give_the_vectors_of_histories_without_each_item(
     options, window, following, monkeypatch
 ):
     """What the variants have in common is computed once; that of windows that begin elsewhere is not."""
-    monkeypatch.setattr("anyrec.encoders.history.ALIKE_AT_A_TIME", 3)
+    monkeypatch.setattr("anyrec.encoders.history.VARIANTS_AT_A_TIME", 3)
     monkeypatch.setattr("anyrec.serving.masking.EVENTS_AT_A_TIME", 50)
     features = {"history": {"type": "history", "layers": 2, "window": window, **options}, "text": None}
     config = small_config(features=features, split={"protocol": "none"}, data={"history": "before"})

@@ -151,7 +151,7 @@ class ClassicalModel(FittedModel):
         learned[: len(scorer.learned)] = scorer.learned
         if scorer.classical.folds_in:
             before = np.zeros(added.count, np.int64)
-            before[: matrix.shape[0]] = np.diff(matrix.indptr)
+            before[: len(scorer.learned)] = np.diff(matrix.indptr)
             learned[wider.pairs.counts() > before] = False
             learned[added.rows[replaced]] = False
         shape = added.count, len(scorer.popularity)

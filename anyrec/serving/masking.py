@@ -98,7 +98,7 @@ def _without_each(model: TwoTowerModel, flat: pa.Array, events: np.ndarray, hist
         lists = pa.ListArray.from_arrays(pa.array(offsets), flat.take(pa.array(places)), mask=pa.array(lengths == 0))
         columns = model.prepare_history(lists)
         for name, encoder in model.scorer.user.histories.items():
-            encoded = encoder.encode_alike(cast(Events, columns[name].values), items)
+            encoded = encoder.encode_variants(cast(Events, columns[name].values), items)
             parts.setdefault(name, []).append((encoded, columns[name].present))
     return {
         name: (torch.cat([one for one, _ in own]), torch.cat([one for _, one in own])) for name, own in parts.items()

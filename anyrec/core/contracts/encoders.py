@@ -328,10 +328,10 @@ class HistoryEncoder(Encoder):
         """
         raise NotImplementedError(f"encoder '{self.type}' has no forward()")
 
-    def encode_alike(self, values: Events, items: Tensor) -> Tensor:
+    def encode_variants(self, values: Events, items: Tensor) -> Tensor:
         """Compute the vectors of histories that are nearly the same, such as a user's without each of the items.
 
-        An encoder can use that they begin alike; neighbouring rows have the most in common. By default as `forward`,
-        whose arguments and result these are.
+        An encoder can use that they begin with the same events; neighbouring rows have the most in common. By default
+        as `forward`, whose arguments and result these are.
         """
         return self(values, items)
