@@ -250,7 +250,9 @@ class Event(Message):
     interaction_type: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     timestamp: Moment | None = Field(default=None, description="When it happened; by default now.")
     rating: float | None = None
-    label: Literal[0, 1] | None = Field(default=None, description="0: explicitly not liked; 1: explicitly liked.")
+    label: Annotated[int, BeforeValidator(_whole), Field(ge=0, le=1)] | None = Field(
+        default=None, description="0: explicitly not liked; 1: explicitly liked."
+    )
     weight: Annotated[float, Field(ge=0)] | None = None
     context: JsonObject | None = Field(default=None, description="Values of the moment, for the next training.")
     recommendation_id: Annotated[str, Field(max_length=200)] | None = None
