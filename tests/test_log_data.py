@@ -17,6 +17,7 @@ from anyrec.core.errors import DataError
 from anyrec.data.dataset import Dataset
 from anyrec.data.sources import log_files
 from anyrec.recommender import Recommender
+from anyrec.serving.live.event_log import read_events
 from anyrec.serving.live.service import Service
 
 SMALL = ServingConfig.model_validate({"events": {"segment_bytes": 1024}})  # the least: files follow one another soon
@@ -248,6 +249,19 @@ def test_all_of_an_event_is_read_as_in_a_table_of_the_same_lines(tmp_path, monke
     some = Dataset.from_sources({"data": {"sources": sources}}).interactions
     assert some.column_names == ["user_id", "item_id", "context.screen"]
     assert some["context.screen"].equals(plain.interactions["context.screen"])
+
+
+def test_the_lines_of_a_log_are_the_same_in_blocks_of_any_size(tmp_path, monkeypatch):
+    lines = [event(n, n % 7, n % 5) for n in range(300)]
+    write(tmp_path, lines[:200])
+    write(tmp_path, lines[200:], number=2)
+    for block in (1 << 20, 500, 1):
+        monkeypatch.setattr(log_files, "BLOCK", block)
+        assert list(read_events(tmp_path)) == lines
+    with (tmp_path / "events-000001.jsonl").open("ab") as file:
+        file.write(b"{broken\n")
+    with pytest.raises(DataError, match=r"events-000001.jsonl, line 201: this is no JSON object"):
+        list(read_events(tmp_path))
 
 
 def test_contexts_of_several_types_are_left_out_with_a_note(tmp_path, monkeypatch):

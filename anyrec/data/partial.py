@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from anyrec.core.config import DataConfig
 from anyrec.core.errors import DataError, Fault, checked_path, did_you_mean
 from anyrec.core.types import Json
 from anyrec.core.values import show
-from anyrec.data.checks.request_tables import check_owners, check_request_tables
-from anyrec.data.checks.validate import with_new_ids
+from anyrec.data.checks.request_tables import check_owners, check_request_tables, with_owners
 from anyrec.data.dataset import Dataset
 from anyrec.data.formats.columns import id_column
 from anyrec.data.formats.containers import read_bytes, stem_and_kind
@@ -27,7 +25,6 @@ from anyrec.data.formats.places import Place, table_place
 from anyrec.data.formats.records import GROUPS, document_tables
 from anyrec.data.formats.table_files import KINDS, part_files, read_part
 from anyrec.data.ids import Side
-from anyrec.data.list_columns import one_chunk
 from anyrec.data.sources.log_files import is_event_log
 from anyrec.data.sources.read_log import read_log
 
@@ -53,9 +50,10 @@ def read_request_file(path: Path, known: Dataset, options: DataConfig, *, joins:
     """
     faults, notes = Faults(), []
     if is_event_log(checked_path(path, "path", DataError)):
-        return _request_of_parts(
-            _with_owners(read_log(path, faults, notes).parts), known, options, known.root, faults, notes
-        )
+        users, items, interactions = read_log(path, faults, notes).parts
+        users = replace(users, table=with_owners(users.table, interactions.table))  # the model has their records
+        log = {"users": users, "items": items, "interactions": interactions}
+        return _request_of_parts(log, known, options, known.root, faults, notes)
     if path.is_dir():
         files = part_files(path, notes, optional=PARTS)
         parts = {part: read_part(file, part, faults, notes)[1] for part, file in files.items()}
@@ -67,17 +65,6 @@ def read_request_file(path: Path, known: Dataset, options: DataConfig, *, joins:
         part, read = read_part(path, None, faults, notes)
         return _request_of_parts({part: read}, known, options, path.parent, faults, notes, joins=joins)
     return request_of_document(decode_any(read_bytes(path), path), known, options, path.parent, joins=joins)
-
-
-def _with_owners(parts: Sequence[Part]) -> dict[str, Part]:
-    """Return the parts of a log, with the users of its events who have no record there: the model has it."""
-    users, items, interactions = parts
-    owners = pc.unique(interactions.table.column("user_id"))
-    lost = owners.filter(
-        pc.invert(pc.is_in(owners, value_set=one_chunk(users.table.column("user_id")).cast(owners.type)))
-    )
-    users = Part(with_new_ids(users.table, "user", lost), users.place)
-    return {"users": users, "items": items, "interactions": interactions}
 
 
 def read_partial(

@@ -25,6 +25,13 @@ def draws_last(pipeline: Pipeline) -> bool:
     return sum(drawing) == 1 and drawing[-1]
 
 
+def check_draws(pipeline: Pipeline) -> None:
+    """Raise InputError if a pipeline draws items with unknown probabilities."""
+    if any(rule.draws for rule in pipeline.rules) and not draws_last(pipeline):
+        what = "a rule after the one that draws items can move them, so their probabilities are unknown."
+        raise InputError(Fault("pipeline.rerank.rules", what, "Put the one rule that draws last.", "order"))
+
+
 def chances(
     pipeline: Pipeline,
     model: FittedModel,
@@ -58,11 +65,9 @@ def chances(
         InputError: If a rule that draws is not the last one, or its draws have too many outcomes to add up.
         AnyrecError: As for `Pipeline.answer`.
     """
+    check_draws(pipeline)
     asking = None
-    if any(rule.draws for rule in pipeline.rules):
-        if not draws_last(pipeline):
-            what = "a rule after the one that draws items can move them, so their probabilities are unknown."
-            raise InputError(Fault("pipeline.rerank.rules", what, "Put the one rule that draws last.", "order"))
+    if draws_last(pipeline):
         asking = _Asking(next(rule for rule in pipeline.rules if rule.draws), positions, items)
         pipeline = pipeline.with_rules([asking if rule.draws else rule for rule in pipeline.rules])
     listed: list[np.ndarray] = []

@@ -53,7 +53,7 @@ def check_request_tables(
     if not len(users):
         users = pa.table({"user_id": interactions.column("user_id").combine_chunks().unique().drop_null()})
     elif user_ids is not None:
-        users = _with_owners(users, interactions, user_ids)
+        users = with_owners(users, interactions, user_ids)
     check_owners(users, interactions, faults, places[2] if places else None, are_known=user_ids is not None)
     check_tables(users, items, interactions, faults, options, partial=True, places=places)
     faults.raise_any()
@@ -68,13 +68,21 @@ def check_request_tables(
     return Tables(typed, items, interactions, image_root, found, notes)
 
 
-def _with_owners(users: pa.Table, interactions: pa.Table, user_ids: pa.Array) -> pa.Table:
-    """Return the users with a record, which has no features, for each of `user_ids` who has interactions only."""
+def with_owners(users: pa.Table, interactions: pa.Table, among: pa.Array | None = None) -> pa.Table:
+    """Return the users with a record, which has no features, for each user who has interactions only.
+
+    Args:
+        users: Table with `user_id`.
+        interactions: Table with `user_id`.
+        among: The users who get such a record; None for all.
+    """
     ids, owners = users.column("user_id").combine_chunks(), pc.unique(interactions.column("user_id")).drop_null()
-    if pa.types.is_integer(ids.type) != pa.types.is_integer(owners.type):
+    if len(ids) and pa.types.is_integer(ids.type) != pa.types.is_integer(owners.type):
         return users  # a fault that the checks report
-    lost = owners.filter(pa.array((rows_of(owners, ids) < 0) & (rows_of(owners, user_ids) >= 0)))
-    return with_new_ids(users, "user", lost) if len(lost) else users
+    lost = rows_of(owners, ids.cast(owners.type)) < 0
+    if among is not None:
+        lost &= rows_of(owners, among) >= 0
+    return with_new_ids(users, "user", owners.filter(pa.array(lost))) if lost.any() else users
 
 
 def check_owners(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -108,6 +110,23 @@ class Origin:
     def where(self, record: object, column: str) -> str:
         """Return the place of a column's value in the record with an id."""
         return self.place(pc.index(self.ids, record).as_py(), column)
+
+
+def place_among(parts: Sequence[tuple[int, Place]]) -> Place:
+    """Return the places of the rows of several tables, one after the other.
+
+    Args:
+        parts: The number of rows of each table, and their places.
+    """
+    if len(parts) == 1:
+        return parts[0][1]
+    starts = list(accumulate((rows for rows, _ in parts), initial=0))
+
+    def place(row: int, column: str) -> str:
+        number = min(bisect_right(starts, row), len(parts)) - 1
+        return parts[number][1](row - starts[number], column)
+
+    return place
 
 
 def column_of(place: Place, column: str) -> Pointer:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from anyrec.core.values import show
 from anyrec.data.formats.faults import Faults
 from anyrec.data.formats.frames import DataFrame
 from anyrec.data.formats.parts import PARTS, SIDE_OF, Part
-from anyrec.data.formats.places import Place
+from anyrec.data.formats.places import Place, place_among
 from anyrec.data.formats.table_columns import Columns, normalised
 from anyrec.data.ids import NO_TIME, SIDES, Side
 from anyrec.data.list_columns import as_lists, is_list
@@ -106,7 +105,7 @@ def _interactions(mapped: list[Mapped], options: DataConfig, reader: Reader) -> 
         one.columns = {}
     table = stacked(tables)
     table = table.combine_chunks() if scratch is None else scratch.keep_columns(table)
-    return Part(table, _place_among(places))
+    return Part(table, place_among([(one.rows, one.place) for one in places]))
 
 
 def _records(mapped: dict[str, list[Mapped]], part: str, item_ids: pa.Array | None, reader: Reader) -> Part:
@@ -119,7 +118,7 @@ def _records(mapped: dict[str, list[Mapped]], part: str, item_ids: pa.Array | No
     said = [_derived(one, side) for one in mapped["interactions"]]
     described = [_latest(one, side, reader) for one in said if len(one.columns) > 1 or not own]
     tables = [_typed(one, part, item_ids, reader) for one in (*own, *described)]
-    table, place = stacked(tables), _place_among([*own, *described])
+    table, place = stacked(tables), place_among([(one.rows, one.place) for one in (*own, *described)])
     if len(tables) == 1:
         return Part(table, place)
     key = f"{side}_id"
@@ -256,16 +255,3 @@ def stacked(tables: list[pa.Table]) -> pa.Table:
                 table = table.set_column(place, name, as_lists(column.drop_null(), lengths, column.is_null()))
         wrapped.append(table)
     return pa.concat_tables(wrapped, promote_options="permissive")
-
-
-def _place_among(tables: list[Mapped]) -> Place:
-    """Return the places of the rows of several tables."""
-    if len(tables) == 1:
-        return tables[0].place
-    starts = np.cumsum([0, *(one.rows for one in tables)]).tolist()
-
-    def place(row: int, column: str) -> str:
-        number = min(bisect_right(starts, row), len(tables)) - 1
-        return tables[number].place(row - starts[number], column)
-
-    return place

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,8 +16,8 @@ from anyrec.core.types import JsonObject
 RECORDS = "records"
 """Folder within the log of events with the log of changed records."""
 _LINES = msgspec.json.Decoder(dict[str, Any])
-PIECE = 1 << 26
-"""Bytes of a file that are read at a time."""
+PIECE, BLOCK = 1 << 26, 1 << 20
+"""Bytes of a file that are read at a time: as columns, and as objects, which take many times as much memory."""
 
 
 def is_event_log(path: Path) -> bool:
@@ -55,26 +55,40 @@ def whole_bytes(file: BinaryIO | FileIO) -> int:
     return 0
 
 
-def pieces(path: Path, size: int) -> Iterator[bytes]:
-    """Yield the first `size` bytes of a file, which end with a line, in pieces of whole lines."""
+def pieces(path: Path, size: int, most: int | None = None) -> Iterator[bytes]:
+    """Yield the first `size` bytes of a file, which end with a line, in pieces of whole lines.
+
+    Args:
+        path: The file.
+        size: The bytes.
+        most: About the bytes of a piece; by default PIECE.
+    """
     with path.open("rb") as file:
         while size > 0:
-            piece = file.read(min(PIECE, size))
+            piece = file.read(min(most or PIECE, size))
             if len(piece) < size:
                 piece += file.readline()
             size -= len(piece)
             yield piece
 
 
-def read_lines(path: Path, size: int) -> Iterator[JsonObject]:
-    """Yield the objects on the lines of the first `size` bytes of a file. Raises DataError for one that is none."""
-    before = 0
-    for piece in pieces(path, size):
-        yield from decoded(piece, path, before)
-        before += piece.count(b"\n")
+def blocks(files: Mapping[Path, int]) -> Iterator[list[JsonObject]]:
+    """Yield the objects on the lines of files, those of about BLOCK bytes at a time.
+
+    Args:
+        files: The files, and the bytes of the whole lines of each.
+
+    Raises:
+        DataError: At a line that is no JSON object.
+    """
+    for path, size in files.items():
+        before = 0
+        for piece in pieces(path, size, BLOCK):
+            yield _decoded(piece, path, before)
+            before += piece.count(b"\n")
 
 
-def decoded(data: bytes, path: Path, before: int) -> list[JsonObject]:
+def _decoded(data: bytes, path: Path, before: int) -> list[JsonObject]:
     """Return the objects on some lines of a file.
 
     Args:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Self
 
@@ -12,7 +13,7 @@ from anyrec.core.types import JsonObject
 from anyrec.data.formats.faults import Faults
 from anyrec.data.formats.parts import SIDE_OF, Part, no_records
 from anyrec.data.formats.records import record_table
-from anyrec.data.sources.log_files import RECORDS, read_lines
+from anyrec.data.sources.log_files import RECORDS, blocks
 
 Id = str | int
 
@@ -58,7 +59,7 @@ class LogRecords:
         Raises:
             DataError: At a line that is no JSON object.
         """
-        return cls.of(change for path, size in files.items() for change in read_lines(path, size))
+        return cls.of(chain.from_iterable(blocks(files)))
 
     def part(self, name: str, had: set[Id], faults: Faults, notes: list[str]) -> Part:
         """Return the records of one side as a table.

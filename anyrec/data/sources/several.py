@@ -15,7 +15,7 @@ from anyrec.core.errors import DataError, Fault
 from anyrec.core.scratch import Scratch, filtered
 from anyrec.data.formats.faults import Faults
 from anyrec.data.formats.parts import Part
-from anyrec.data.formats.places import Place
+from anyrec.data.formats.places import Place, place_among
 from anyrec.data.ids import SIDES, Side
 from anyrec.data.list_columns import one_chunk
 from anyrec.data.sources.assemble import stacked
@@ -83,7 +83,11 @@ def together(sets: Sequence[DataSet], scratch: Scratch | None, image_root: str |
         count = sum(len(other.parts[USERS if part == "users" else ITEMS].table) for other in sets) - len(one.table)
         if count:
             notes.append(f"{part.capitalize()} with records in several data sets: {count:,}. The last record counts.")
-    parts = [users, items, Part(table, _place_among([one for one in interactions if len(one.table)]))]
+    parts = [
+        users,
+        items,
+        Part(table, place_among([(len(one.table), one.place) for one in interactions if len(one.table)])),
+    ]
     return DataSet("", parts, _root(sets, image_root), faults, notes)
 
 
@@ -161,17 +165,6 @@ def _without_removed(one: DataSet, known: pa.ChunkedArray, scratch: Scratch | No
     )
     rows = np.flatnonzero(keep)
     return Part(filtered(part.table, keep, scratch), lambda row, column: part.place(int(rows[row]), column))
-
-
-def _place_among(parts: Sequence[Part]) -> Place:
-    """Return the places of the rows of several parts, one after the other."""
-    starts = np.cumsum([0, *(len(one.table) for one in parts)])
-
-    def place(row: int, column: str) -> str:
-        number = max(0, int(np.searchsorted(starts, row, side="right")) - 1)
-        return parts[number].place(row - int(starts[number]), column)
-
-    return place
 
 
 def _root(sets: Sequence[DataSet], image_root: str | None) -> Path:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from anyrec.core.errors import AnyrecError, DataError, Fault, InputError
+from anyrec.core.errors import AnyrecError, DataError, InputError
 from anyrec.core.progress import progress_bar
 from anyrec.core.types import JsonObject
-from anyrec.pipeline.chances import chances
+from anyrec.pipeline.chances import chances, check_draws
 from anyrec.recommender import Recommender
 from anyrec.serving.experiments.drawn_rows import DrawnList
 from anyrec.serving.live.event_log import read_events
@@ -50,9 +50,7 @@ class Candidate:
         self._histories = Histories(recommender.config.serving.events.history)
         self.unknown = self.failed = self.had = self.not_added = 0
         self.error: AnyrecError | None = None
-        if not self._served.draws and any(rule.draws for rule in recommender.stages().rules):
-            what = "a rule after the one that draws items can move them, so their probabilities are unknown."
-            raise InputError(Fault("pipeline.rerank.rules", what, "Put the one rule that draws last.", "order"))
+        check_draws(recommender.stages())
 
     @property
     def has_whole_ids(self) -> bool:

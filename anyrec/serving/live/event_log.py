@@ -6,8 +6,8 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
-from functools import partial
 from io import FileIO
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +16,7 @@ import msgspec
 from anyrec.core.errors import Fault, OutputError
 from anyrec.core.files import exclusive, sync
 from anyrec.core.types import JsonObject
-from anyrec.data.sources.log_files import decoded, segments, whole_bytes
+from anyrec.data.sources.log_files import blocks, segments, sizes, whole_bytes
 
 Flush = Literal["batch", "interval", "never"]
 SEGMENT, LOCKED = "events-{:06d}.jsonl", "events"
@@ -24,8 +24,6 @@ INTERVAL = 1.0
 """Seconds between two flushes to the disk with `flush="interval"`."""
 TRIAL, TRIAL_BYTES = "trial.tmp", 1 << 16
 """File that is written and removed to see whether the disk has space again, and its size."""
-BLOCK_BYTES = 1 << 20
-"""Bytes of a log that are read at a time."""
 
 
 class EventLog:
@@ -71,7 +69,7 @@ class EventLog:
 
     def blocks(self) -> Iterator[list[JsonObject]]:
         """Yield all events in blocks, the first one first."""
-        yield from _blocks(self.folder)
+        yield from blocks(sizes(self.folder))
 
     def append(self, events: Sequence[JsonObject]) -> None:
         """Append events. With `flush="batch"` they are on the disk when this returns.
@@ -140,31 +138,17 @@ class EventLog:
 
 
 def read_events(folder: Path) -> Iterator[JsonObject]:
-    """Yield all events of a log, the first one first, also while a server writes it; none if there is no log."""
-    for block in _blocks(folder):
-        yield from block
+    """Yield all events of a log, the first one first, also while a server writes it; none if there is no log.
+
+    Raises:
+        DataError: At a line that is no JSON object.
+    """
+    yield from chain.from_iterable(blocks(sizes(folder)))
 
 
 def log_bytes(folder: Path) -> int:
     """Return the size of a log, which only grows; 0 if there is none."""
     return sum(path.stat().st_size for _, path in segments(folder))
-
-
-def _blocks(folder: Path) -> Iterator[list[JsonObject]]:
-    """Yield the events of about BLOCK_BYTES of a log at a time. An incomplete last line is left out.
-
-    Raises:
-        DataError: At a line that is no JSON object.
-    """
-    for _, path in segments(folder):
-        number = 0
-        with path.open("rb") as file:
-            for lines in iter(partial(file.readlines, BLOCK_BYTES), []):
-                whole = lines if lines[-1].endswith(b"\n") else lines[:-1]
-                yield decoded(b"".join(whole), path, number)
-                number += len(whole)
-                if len(whole) < len(lines):
-                    break  # a server writes the rest of the line now
 
 
 def _open_whole(path: Path) -> tuple[FileIO, int]:

@@ -166,7 +166,9 @@ class Service:
         """Return queries whose records are `readable`, and the places of those that named files."""
         found, named = list(queries), set()
         for n, query in enumerate(queries):
-            (kept,), notes = self.readable(version, "user", [(query.user_id, query.user or {})])
+            if query.user is None:  # most requests bring no record
+                continue
+            (kept,), notes = self.readable(version, "user", [(query.user_id, query.user)])
             if notes:
                 found[n] = replace(query, user=kept)
                 named.add(n)
